@@ -1,0 +1,1 @@
+//! Builds everything; the one loop where anything changes.

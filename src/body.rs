@@ -1,0 +1,1 @@
+//! Bodies of the answers that this proxy makes itself.

@@ -1,0 +1,271 @@
+//! What was written: the configuration file as a typed tree, and everything that is wrong with it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
+
+pub(crate) use problems::{Problem, Problems};
+
+use crate::host::{Host, HostPattern};
+use crate::units::Rate;
+
+mod problems;
+
+/// The whole file. Defaults are filled in; below this nothing means "not written" unless it says so.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: Vec<Listen>,
+    /// `None`: `admin: false`.
+    pub(crate) admin: Option<SocketAddr>,
+    /// `None`: the container's CPU share.
+    pub(crate) workers: Option<usize>,
+    pub(crate) drain: Duration,
+    pub(crate) log: Log,
+    pub(crate) ca: Ca,
+    pub(crate) egress: Egress,
+    pub(crate) dns: Dns,
+    pub(crate) limits: Limits,
+    /// In the order of the file.
+    pub(crate) destinations: Vec<Destination>,
+    /// Of hosts that no destination names.
+    pub(crate) timeouts: Timeouts,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) level: tracing::Level,
+    pub(crate) access: Access,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Auto,
+    Json,
+    Text,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    All,
+    Errors,
+    None,
+}
+
+/// Paths with `$VARS` and `~` expanded.
+#[derive(Clone, Debug)]
+pub(crate) struct Ca {
+    pub(crate) bundle: PathBuf,
+    pub(crate) truststore: PathBuf,
+    pub(crate) lifetime: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Egress {
+    pub(crate) default: EgressDefault,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) deny_networks: Vec<Network>,
+    pub(crate) allow_networks: Vec<Network>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EgressDefault {
+    Deny,
+    Tunnel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    Class(NetworkClass),
+    Block(IpNet),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NetworkClass {
+    LinkLocal,
+    Loopback,
+    Metadata,
+    Multicast,
+    Private,
+    Reserved,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Dns {
+    pub(crate) hosts: BTreeMap<Box<str>, Vec<IpAddr>>,
+    pub(crate) max_ttl: Duration,
+    pub(crate) min_ttl: Duration,
+    /// Empty: the system's.
+    pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) stale: Duration,
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connections: usize,
+    pub(crate) header_size: usize,
+    /// `None`: `auto`, the sidecar's MEMORY_LIMIT, else none.
+    pub(crate) memory: Option<u64>,
+    pub(crate) tunnels: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) response: Duration,
+    pub(crate) tls: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    pub(crate) name: String,
+    pub(crate) auth: Option<Auth>,
+    pub(crate) concurrency: Option<u32>,
+    pub(crate) headers: Headers,
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) http: HttpVersion,
+    pub(crate) insecure_attach_over_http: bool,
+    /// Empty: all.
+    pub(crate) methods: Vec<Method>,
+    pub(crate) mode: Mode,
+    pub(crate) on_limit: OnLimit,
+    /// Path globs (`*` within a segment, `**` any number of segments). Empty: all.
+    pub(crate) paths: Vec<String>,
+    pub(crate) rate_limits: Vec<RateLimit>,
+    pub(crate) timeouts: Timeouts,
+    /// `None`: not written.
+    pub(crate) tls: Option<Tls>,
+    /// `None`: not written; the default is true where tls or auth stands.
+    pub(crate) upgrade: Option<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Auth {
+    Basic { username: Text, password: SecretRef },
+    Bearer(SecretRef),
+    Header { name: HeaderName, value: SecretRef },
+    Query { name: String, value: SecretRef },
+}
+
+/// A plain value or a reference: where both may stand (`headers.set`, `username`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Text {
+    Plain(String),
+    Reference(SecretRef),
+}
+
+/// Where a secret lives. Never the secret itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum SecretRef {
+    Env(String),
+    /// `$VARS` and `~` expanded.
+    File(PathBuf),
+    Vcap {
+        service: String,
+        keys: Vec<String>,
+    },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Headers {
+    /// Names as written; a trailing `*` matches any rest.
+    pub(crate) remove: Vec<String>,
+    pub(crate) set: Vec<(HeaderName, HeaderText)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderText {
+    Plain(HeaderValue),
+    Reference(SecretRef),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HttpVersion {
+    Auto,
+    H1,
+    H2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Auto,
+    Intercept,
+    Tunnel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnLimit {
+    Reject,
+    Wait(Duration),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RateLimit {
+    pub(crate) rate: Rate,
+    /// `None`: any.
+    pub(crate) method: Option<Method>,
+    /// A path glob. `None`: any.
+    pub(crate) path: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Tls {
+    pub(crate) ca: Option<SecretRef>,
+    pub(crate) ca_extra: Option<SecretRef>,
+    pub(crate) client_certificate: Option<ClientCertificate>,
+    pub(crate) min_version: TlsVersion,
+    pub(crate) server_name: Option<Host>,
+}
+
+/// PEM: the chain, and its key in PKCS#1, PKCS#8 or SEC1.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClientCertificate {
+    pub(crate) cert: SecretRef,
+    pub(crate) key: SecretRef,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum TlsVersion {
+    #[default]
+    V1_2,
+    V1_3,
+}
+
+impl Config {
+    /// Reads a configuration text; `name` is the file's name as problems print it.
+    pub(crate) fn parse(text: &str, name: &str) -> Result<Self, Problems> {
+        todo!("{text} {name}")
+    }
+
+    /// Reads a configuration file.
+    pub(crate) fn load(path: &Path) -> Result<Self, Problems> {
+        todo!("{path:?}")
+    }
+
+    /// What holds where there is no file: tunnel everything except private and metadata networks.
+    pub(crate) fn embedded() -> Self {
+        todo!()
+    }
+}
+
+/// `env:NAME`, `file:PATH`, `vcap:SERVICE/KEY[/KEY…]`.
+impl std::fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        {
+            let _ = f;
+            todo!()
+        }
+    }
+}

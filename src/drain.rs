@@ -1,0 +1,55 @@
+//! The end of life: who is told, and when it is quiet enough to leave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// Shared by all: whether we are leaving, what is going on, how much has moved.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Drain(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    draining: AtomicBool,
+    exchanges: AtomicUsize,
+    moved: AtomicU64,
+}
+
+/// An exchange that is going on; leaving waits for it.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<State>);
+
+impl Drain {
+    /// From now on we are leaving.
+    pub(crate) fn begin(&self) {
+        self.0.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Holds the end back until the value is dropped.
+    pub(crate) fn busy(&self) -> Busy {
+        self.0.exchanges.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(&self.0))
+    }
+
+    /// Bytes went through a tunnel: it is not idle.
+    pub(crate) fn moved(&self) {
+        self.0.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Exchanges in flight, and a figure that changes whenever a tunnel moves bytes.
+    pub(crate) fn activity(&self) -> (usize, u64) {
+        (
+            self.0.exchanges.load(Ordering::Acquire),
+            self.0.moved.load(Ordering::Relaxed),
+        )
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.exchanges.fetch_sub(1, Ordering::Release);
+    }
+}

@@ -1,0 +1,53 @@
+//! outrider: an outbound forward proxy that rides beside an app in its own container.
+//!
+//! The app only sets `HTTP_PROXY` and `HTTPS_PROXY`. The proxy attaches the client certificate or the
+//! `Authorization` header that each destination asks for, keeps to its rate limits, refuses what the policy
+//! does not allow, and tells what happened.
+//!
+//! # Words
+//!
+//! *destination*: a named entry of the configuration. *target*: where a request wants to go. *upstream*: the
+//! machinery that gets there. *credential*: what is attached. *permit*: leave to send one request. *exchange*:
+//! one request and what became of it. *tunnel*, *intercept*, *upgrade*: the three ways https can pass.
+//!
+//! # Ranks
+//!
+//! A module names only modules of a lower rank; `tests/layout.rs` checks it.
+//!
+//! | rank | modules |
+//! | --: | --- |
+//! | 8 | `cli` |
+//! | 7 | `app`, `worker` |
+//! | 6 | `server`, `admin` |
+//! | 5 | `proxy` |
+//! | 4 | `auth` |
+//! | 3 | `upstream`, `limit`, `ca` |
+//! | 2 | `policy`, `secret` |
+//! | 1 | `config`, `telemetry` |
+//! | 0 | `host`, `units`, `body`, `drain` |
+//!
+//! # The life of a request
+//!
+//! `server` accepts, hyper reads the head. `proxy` parses the target, asks the policy for a verdict and takes
+//! one of three ways: `forward` carries one HTTP exchange, `tunnel` joins two sockets, `intercept` ends the
+//! app's TLS under the local authority and gives each inner request to `forward`.
+
+pub mod cli;
+
+mod admin;
+mod app;
+mod auth;
+mod body;
+mod ca;
+mod config;
+mod drain;
+mod host;
+mod limit;
+mod policy;
+mod proxy;
+mod secret;
+mod server;
+mod telemetry;
+mod units;
+mod upstream;
+mod worker;

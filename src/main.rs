@@ -1,0 +1,7 @@
+//! The `outrider` program: parse the command line, run it, choose the exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outrider::cli::main()
+}

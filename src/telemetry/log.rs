@@ -1,0 +1,3 @@
+//! Log lines: JSON or text on standard error, never blocking traffic.
+
+use crate::config::Log;

@@ -1,0 +1,1 @@
+//! One thread, one runtime, one share of the connections.
