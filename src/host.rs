@@ -1,11 +1,24 @@
 //! Where a request wants to go, parsed once at the edge.
+//!
+//! One host has many spellings: letter case, a trailing dot, Unicode, punycode, IPv4 inside IPv6. Every decision
+//! (which destination, which credential, which limit) is taken on the one canonical form that [`Host::parse`]
+//! makes, and that form is also what is resolved and dialled. A text that some other parser could read as a
+//! different host (`0x7f.1`, `127.1`, `[example.com]`, `host%00`) is refused, never guessed at.
+//!
+//! What may be reached is decided in `policy`, not here.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+#[cfg(test)]
+mod tests;
 
 /// A host in its one canonical form: a lower-case A-label name without trailing dot, or an address.
+///
+/// An IPv4-mapped IPv6 address is the IPv4 address: the kernel dials the same peer for both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Host {
     Name(Box<str>),
@@ -27,21 +40,6 @@ pub(crate) struct Target {
     pub(crate) port: u16,
 }
 
-/// Why a text is no usable host or target. `Display` says what would be right, without echoing the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ParseError {
-    #[error("the host is neither a name, a dotted-quad IPv4 address nor a bracketed IPv6 address")]
-    Host,
-    #[error("the request target is not an absolute http:// or https:// URL")]
-    NotAbsolute,
-    #[error("the port is missing or not a number from 1 to 65535")]
-    Port,
-    #[error("only http and https can be forwarded")]
-    Scheme,
-    #[error("the target carries a user name or password")]
-    Userinfo,
-}
-
 /// A host pattern of the configuration: `host`, `host:port`, `*.suffix`, an address or a CIDR block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct HostPattern {
@@ -55,70 +53,348 @@ pub(crate) enum Pattern {
     Host(Host),
     /// `*.example.com`, held as `example.com`: any name below it, not the name itself.
     Suffix(Box<str>),
+    /// Host bits are zero. Matches targets that are written as an address, never a name that resolves into it.
     Network(IpNet),
+}
+
+/// Why a text is no usable host or target. `Display` says what would be right, without echoing the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ParseError {
+    #[error("the host is neither a name, a dotted-quad IPv4 address nor a bracketed IPv6 address")]
+    Host,
+    #[error("the request target is not an absolute http:// or https:// URL")]
+    NotAbsolute,
+    #[error("the target of a CONNECT is host:port, without scheme and path")]
+    NotAuthority,
+    #[error(
+        "not a host; write host, host:port, *.suffix, an address or a CIDR block, without scheme and path"
+    )]
+    Pattern,
+    #[error("the port is missing or not a number from 1 to 65535")]
+    Port,
+    #[error("only http and https can be forwarded")]
+    Scheme,
+    #[error("the target carries a user name or password")]
+    Userinfo,
 }
 
 impl Host {
     /// Parses a host as it stands in an authority: a name, a strict dotted quad, or a bracketed IPv6 address.
+    ///
+    /// One trailing dot is dropped. A last label that is a number (`127.1`, `0x7f000001`) makes the whole an
+    /// address for many parsers, so it must be a strict dotted quad.
     pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
-        todo!("{text}")
+        if let Some(rest) = text.strip_prefix('[') {
+            let inner = rest.strip_suffix(']').ok_or(ParseError::Host)?;
+            // std's parser knows no zone ids, which is what we want: `[fe80::1%25eth0]` is refused.
+            let address: Ipv6Addr = inner.parse().map_err(|_| ParseError::Host)?;
+            return Ok(IpAddr::V6(address).into());
+        }
+        let bare = text.strip_suffix('.').unwrap_or(text);
+        match shape(bare) {
+            Shape::Address => bare.parse().map(Self::V4).map_err(|_| ParseError::Host),
+            Shape::Bad => Err(ParseError::Host),
+            Shape::Name => Ok(Self::Name(bare.to_ascii_lowercase().into())),
+            Shape::International => Ok(Self::Name(to_a_labels(text)?)),
+        }
     }
 
+    /// The address, where the host is written as one.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
-        todo!()
+        match self {
+            Self::Name(_) => None,
+            Self::V4(address) => Some(IpAddr::V4(*address)),
+            Self::V6(address) => Some(IpAddr::V6(*address)),
+        }
+    }
+
+    /// `self == Host::parse(text)`, without allocation for the usual spellings.
+    fn is_spelled(&self, text: &str) -> bool {
+        match self {
+            Self::Name(name) if text.eq_ignore_ascii_case(name) => true,
+            _ => Self::parse(text).is_ok_and(|host| host == *self),
+        }
+    }
+}
+
+impl From<IpAddr> for Host {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => Self::V6(address),
+        }
     }
 }
 
 /// As in an authority: IPv6 in brackets.
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        {
-            let _ = f;
-            todo!()
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::V4(address) => write!(f, "{address}"),
+            Self::V6(address) => write!(f, "[{address}]"),
         }
+    }
+}
+
+impl Scheme {
+    /// The port that an authority without one means.
+    pub(crate) const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 impl Target {
     /// The target of an absolute-form request: `http://host[:port]/…` or `https://host[:port]/…`. Userinfo is dropped.
     pub(crate) fn of_absolute(uri: &http::Uri) -> Result<Self, ParseError> {
-        todo!("{uri}")
+        let scheme = match uri.scheme_str() {
+            None => return Err(ParseError::NotAbsolute),
+            Some(scheme) if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
+            Some(scheme) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+            Some(_) => return Err(ParseError::Scheme),
+        };
+        // http::Uri's own `host()` and `port()` are lenient (an empty or oversized port is no port), so
+        // the authority is read as a whole.
+        let authority = uri.authority().ok_or(ParseError::NotAbsolute)?.as_str();
+        let authority = match authority.split_once('@') {
+            // Which of two `@` ends the userinfo is where parsers differ.
+            Some((_, rest)) if rest.contains('@') => return Err(ParseError::Userinfo),
+            Some((_, rest)) => rest,
+            None => authority,
+        };
+        let (host, port) = split_port(authority)?;
+        let port = port.map_or(Ok(scheme.default_port()), parse_port)?;
+        Ok(Self {
+            scheme,
+            host: Host::parse(host)?,
+            port,
+        })
     }
 
     /// The target of a CONNECT: `host:port`, the port required. Its scheme is [`Scheme::Https`].
     pub(crate) fn of_connect(uri: &http::Uri) -> Result<Self, ParseError> {
-        todo!("{uri}")
+        if uri.scheme().is_some() || uri.path_and_query().is_some() {
+            return Err(ParseError::NotAuthority);
+        }
+        let authority = uri.authority().ok_or(ParseError::NotAuthority)?.as_str();
+        if authority.contains('@') {
+            return Err(ParseError::Userinfo);
+        }
+        let (host, port) = split_port(authority)?;
+        let port = parse_port(port.ok_or(ParseError::Port)?)?;
+        Ok(Self {
+            scheme: Scheme::Https,
+            host: Host::parse(host)?,
+            port,
+        })
     }
 
     /// Whether an authority (a Host field or `:authority`) names this target; its port may be left out
     /// where it is the scheme's default.
     pub(crate) fn is_named_by(&self, authority: &str) -> bool {
-        todo!("{authority}")
+        let Ok((host, port)) = split_port(authority) else {
+            return false;
+        };
+        let port = port.map_or(Ok(self.scheme.default_port()), parse_port);
+        port == Ok(self.port) && self.host.is_spelled(host)
     }
 }
 
 /// `host:port`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        {
-            let _ = f;
-            todo!()
-        }
+        write!(f, "{}:{}", self.host, self.port)
     }
 }
 
 impl HostPattern {
+    /// Parses `host`, `host:port`, `*.suffix`, `*.suffix:port`, an address (IPv6 with or without brackets, with
+    /// brackets where a port follows) or a CIDR block (`10.0.0.0/8`, `fd00::/8:8443`).
+    ///
+    /// Names are brought to the same form as those of requests.
     pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
-        todo!("{text}")
+        if let Ok(address) = text.parse::<Ipv6Addr>() {
+            return Ok(Self {
+                what: Pattern::Host(IpAddr::V6(address).into()),
+                port: None,
+            });
+        }
+        if text.contains("//") {
+            return Err(ParseError::Pattern);
+        }
+        if let Some((address, rest)) = text.split_once('/') {
+            let (length, port) = match rest.split_once(':') {
+                Some((length, port)) => (length, Some(parse_port(port)?)),
+                None => (rest, None),
+            };
+            return Ok(Self {
+                what: Pattern::Network(parse_network(address, length)?),
+                port,
+            });
+        }
+        let (host, port) = split_port(text).map_err(|_| ParseError::Pattern)?;
+        let port = port.map(parse_port).transpose()?;
+        let what = match host.strip_prefix("*.") {
+            Some(suffix) => match Host::parse(suffix) {
+                Ok(Host::Name(name)) => Pattern::Suffix(name),
+                // There is nothing below an address.
+                Ok(Host::V4(_) | Host::V6(_)) | Err(_) => return Err(ParseError::Pattern),
+            },
+            None => Pattern::Host(Host::parse(host).map_err(|_| ParseError::Pattern)?),
+        };
+        Ok(Self { what, port })
     }
 }
 
 /// As written, normalised.
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        {
-            let _ = f;
-            todo!()
+        match &self.what {
+            Pattern::Host(host) => write!(f, "{host}")?,
+            Pattern::Suffix(suffix) => write!(f, "*.{suffix}")?,
+            Pattern::Network(network) => write!(f, "{network}")?,
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
         }
     }
 }
+
+/// What a text without brackets and trailing dot can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Its last label is a number: a dotted quad or nothing.
+    Address,
+    Bad,
+    /// Not ASCII, or with a punycode label.
+    International,
+    /// Plain ASCII labels of letters, digits, hyphens and underscores.
+    Name,
+}
+
+/// Decides in one pass over the bytes, so that the usual name costs no table look-ups.
+fn shape(text: &str) -> Shape {
+    if text.len() > MAX_NAME {
+        return if text.is_ascii() {
+            Shape::Bad
+        } else {
+            Shape::International
+        };
+    }
+    let mut punycode = false;
+    let mut last: &[u8] = &[];
+    for label in text.as_bytes().split(|byte| *byte == b'.') {
+        // Non-ASCII first: a label's length counts in its encoded form.
+        if !label.is_ascii() {
+            return Shape::International;
+        }
+        let plain = label
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if !plain || label.is_empty() || label.len() > MAX_LABEL {
+            // A later label may be non-ASCII, but this one is wrong in any alphabet.
+            return Shape::Bad;
+        }
+        punycode |= label.len() >= 4 && label[..4].eq_ignore_ascii_case(b"xn--");
+        last = label;
+    }
+    let hex = last.len() >= 2 && last[..2].eq_ignore_ascii_case(b"0x");
+    let number = last.iter().all(u8::is_ascii_digit) || (hex && last[2..].iter().all(u8::is_ascii_hexdigit));
+    match (number, punycode) {
+        (true, _) => Shape::Address,
+        (false, true) => Shape::International,
+        (false, false) => Shape::Name,
+    }
+}
+
+/// UTS-46 to A-labels. What it maps to must be a plain name: full-width digits do not make an address.
+fn to_a_labels(text: &str) -> Result<Box<str>, ParseError> {
+    // A bound before the table work; every character becomes at least one byte of the result or vanishes.
+    if text.len() > 4 * MAX_NAME {
+        return Err(ParseError::Host);
+    }
+    let ascii = Uts46::new()
+        .to_ascii(
+            text.as_bytes(),
+            AsciiDenyList::URL,
+            Hyphens::Allow,
+            DnsLength::Ignore,
+        )
+        .map_err(|_| ParseError::Host)?;
+    // Only now, because an ideographic full stop is a trailing dot as well.
+    let name = ascii.strip_suffix('.').unwrap_or(&ascii);
+    match shape(name) {
+        Shape::International if name.is_ascii() => Ok(name.into()),
+        Shape::Name => Ok(name.into()),
+        Shape::Address | Shape::Bad | Shape::International => Err(ParseError::Host),
+    }
+}
+
+/// Splits `host[:port]`; brackets stay with the host. The port may be empty; [`parse_port`] refuses that.
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), ParseError> {
+    let end = match authority.strip_prefix('[') {
+        Some(rest) => rest.find(']').ok_or(ParseError::Host)? + 2,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at(end);
+    match rest.strip_prefix(':') {
+        Some(port) => Ok((host, Some(port))),
+        None if rest.is_empty() => Ok((host, None)),
+        None => Err(ParseError::Host),
+    }
+}
+
+/// Digits only: no sign, no blank, no leading zero, 1 to 65535.
+fn parse_port(text: &str) -> Result<u16, ParseError> {
+    match text.as_bytes() {
+        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => {
+            text.parse().map_err(|_| ParseError::Port)
+        }
+        _ => Err(ParseError::Port),
+    }
+}
+
+/// A block by its strict address and prefix length; an IPv4-mapped block is the IPv4 block.
+fn parse_network(address: &str, length: &str) -> Result<IpNet, ParseError> {
+    let address: IpAddr = address.parse().map_err(|_| ParseError::Pattern)?;
+    if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ParseError::Pattern);
+    }
+    let length: u8 = length.parse().map_err(|_| ParseError::Pattern)?;
+    let network = match (address, address.to_canonical()) {
+        (IpAddr::V6(_), IpAddr::V4(address)) if length >= MAPPED => {
+            Ipv4Net::new(address, length - MAPPED).map(IpNet::V4)
+        }
+        (IpAddr::V4(address), _) => Ipv4Net::new(address, length).map(IpNet::V4),
+        (IpAddr::V6(address), _) => Ipv6Net::new(address, length).map(IpNet::V6),
+    };
+    network
+        .map(|network| network.trunc())
+        .map_err(|_| ParseError::Pattern)
+}
+
+/// Bytes of a name in its dotted form (RFC 1035, section 3.1).
+const MAX_NAME: usize = 253;
+
+/// Bytes of one label.
+const MAX_LABEL: usize = 63;
+
+/// Prefix length of `::ffff:0:0/96`, where the IPv4 address begins.
+const MAPPED: u8 = 96;
