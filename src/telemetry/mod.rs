@@ -1,22 +1,51 @@
 //! What is told: the registry of metrics, the one record of an exchange, the log.
+//!
+//! An [`Exchange`] is born when a request's head is in, collects what becomes of it, and is written exactly once, on
+//! drop: one set of counters, and one access line where the configuration wants it. Everything that is no exchange
+//! (connections, handshakes, limits) counts on the [`Counters`] of its destination; the few things that belong to no
+//! destination count on [`Telemetry`].
+//!
+//! The page on which the metrics are read is in `admin`; what the error types mean is in `proxy`.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{Method, StatusCode, Uri};
+use prometheus::{Encoder, Registry, TextEncoder};
+
+pub(crate) use counters::{Counted, Counters, LimitHandles};
+pub(crate) use exchange::Exchange;
+pub(crate) use labels::{CredentialKind, Reload, Side, TunnelEnd};
+
+use crate::config::Access;
 
 pub(crate) mod log;
 
-/// Every metric family, registered once. Cloning the `Arc` shares them.
-#[derive(Debug)]
-pub(crate) struct Telemetry {
-    // private
-}
+mod access;
+mod counters;
+mod exchange;
+mod families;
+mod instance;
+mod labels;
+mod process;
 
-/// The metric handles of one destination, looked up once when the policy is compiled.
-#[derive(Debug)]
-pub(crate) struct Counters {
-    // handles that other areas touch directly are pub(crate) fields, for example tunnels_open
+#[cfg(test)]
+mod tests;
+
+/// The content type of [`Telemetry::render`].
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Every metric family, registered once. Cloning the `Arc` shares them.
+pub(crate) struct Telemetry {
+    access: AtomicU8,
+    counters: Mutex<HashMap<Box<str>, Arc<Counters>>>,
+    families: Arc<families::Families>,
+    /// Of exchanges that end before their destination is known.
+    none: Arc<Counters>,
+    process: Option<process::Process>,
+    registry: Registry,
 }
 
 /// Who gave the answer: the `answered_by` label.
@@ -26,76 +55,112 @@ pub(crate) enum AnsweredBy {
     Upstream,
 }
 
-/// One request and what became of it: born at the door, written once, on drop.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    // private
-}
-
 impl Telemetry {
+    /// All families, and what never changes: which build and which app instance this is.
     pub(crate) fn new() -> Arc<Self> {
-        todo!()
+        let registry = Registry::new();
+        // Names and labels are constants of `families` and `process`, no two alike: registering cannot fail. A test
+        // registers them.
+        #[expect(clippy::expect_used, reason = "constants, see above")]
+        let (families, process) = families::Families::register(&registry)
+            .and_then(|families| Ok((Arc::new(families), process::Process::register(&registry)?)))
+            .expect("metric names are well-formed and unique");
+        instance::tell(&families);
+        for result in Reload::ALL {
+            families.config_reloads.with_label_values(&[result.as_str()]);
+        }
+        let none = Arc::new(Counters::new(&families, NONE));
+        Arc::new(Self {
+            access: AtomicU8::new(Access::Errors as u8),
+            counters: Mutex::new(HashMap::from([(NONE.into(), Arc::clone(&none))])),
+            families,
+            none,
+            process,
+            registry,
+        })
     }
 
     /// The handles of one destination; the same `Arc` for the same name.
     pub(crate) fn counters(&self, destination: &str) -> Arc<Counters> {
-        todo!("{destination}")
+        // The map is whole whatever a panicking holder did: it only ever gains entries.
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = counters.get(destination) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(Counters::new(&self.families, destination));
+        counters.insert(destination.into(), Arc::clone(&new));
+        new
     }
 
-    /// The Prometheus text format.
+    /// Which exchanges get an access line, from now on.
+    pub(crate) fn set_access(&self, access: Access) {
+        self.access.store(access as u8, Ordering::Relaxed);
+    }
+
+    /// A configuration came into force just now, at start or by a reload.
+    pub(crate) fn config_loaded(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.families
+            .config_loaded
+            .set(now.as_secs().try_into().unwrap_or(i64::MAX));
+    }
+
+    /// A reload came to an end. Where it is done, [`config_loaded`](Self::config_loaded) is to be called too.
+    pub(crate) fn config_reload(&self, result: Reload) {
+        self.families
+            .config_reloads
+            .with_label_values(&[result.as_str()])
+            .inc();
+    }
+
+    /// A name server was asked; `result` is `ok`, or an RFC 9209 error type.
+    pub(crate) fn dns_lookup(&self, result: &'static str, duration: Duration) {
+        families::observe(&self.families.dns_lookup.with_label_values(&[result]), duration);
+    }
+
+    /// The Prometheus text format, of [`CONTENT_TYPE`].
     pub(crate) fn render(&self) -> Vec<u8> {
-        todo!()
+        if let Some(process) = &self.process {
+            process.sample();
+        }
+        let dropped = &self.families.log_lines_dropped;
+        dropped.inc_by(log::dropped_lines().saturating_sub(dropped.get()));
+
+        let mut page = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut page) {
+            tracing::error!(%error, "metrics page is incomplete");
+        }
+        page
+    }
+
+    fn access(&self) -> Access {
+        match self.access.load(Ordering::Relaxed) {
+            ALL => Access::All,
+            ERRORS => Access::Errors,
+            _ => Access::None,
+        }
     }
 }
 
-impl Exchange {
-    /// Starts the clock. Counted under `none` until a destination is known.
-    pub(crate) fn begin(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Self {
-        todo!("{telemetry:?} {method} {uri}")
-    }
-
-    /// The destination is known: in flight there from now on.
-    pub(crate) fn bound_for(&mut self, counters: &Arc<Counters>) {
-        todo!("{counters:?}")
-    }
-
-    /// Time spent waiting for a limit, before the upstream was asked.
-    pub(crate) fn waited(&mut self, wait: Duration) {
-        todo!("{wait:?}")
-    }
-
-    /// Outrider's own work pauses: the upstream has the request now (or is being connected to).
-    pub(crate) fn asked_upstream(&mut self) {
-        todo!()
-    }
-
-    /// The upstream's response head is in: outrider's own work resumes.
-    pub(crate) fn upstream_answered(&mut self, status: StatusCode) {
-        todo!("{status}")
-    }
-
-    /// An answer of ours, with the RFC 9209 error type and, for a refusal by policy, its reason.
-    pub(crate) fn refused(&mut self, status: StatusCode, error: &'static str, reason: Option<&'static str>) {
-        todo!("{status} {error} {reason:?}")
-    }
-
-    /// The response head goes to the app: outrider's own work is done but for the bytes.
-    pub(crate) fn answered(&mut self) {
-        todo!()
-    }
-
-    /// Body bytes from the app.
-    pub(crate) fn sent(&mut self, bytes: u64) {
-        todo!("{bytes}")
-    }
-
-    /// Body bytes to the app.
-    pub(crate) fn received(&mut self, bytes: u64) {
-        todo!("{bytes}")
-    }
-
-    /// The body was cut after the head had gone out: the RFC 9209 error type.
-    pub(crate) fn cut(&mut self, error: &'static str) {
-        todo!("{error}")
+/// Nothing but the name: the registry would fill pages.
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").finish_non_exhaustive()
     }
 }
+
+impl AnsweredBy {
+    const COUNT: usize = 2;
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Outrider => "outrider",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+const ALL: u8 = Access::All as u8;
+const ERRORS: u8 = Access::Errors as u8;
+/// The destination's name before one is known.
+const NONE: &str = "none";

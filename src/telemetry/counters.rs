@@ -1,0 +1,254 @@
+//! The metric handles of one destination.
+//!
+//! Found once, when the policy is compiled; after that a request pays for atomics, never for a look-up of label
+//! strings. Handles of things that many destinations never do (tunnels, limits, handshakes) are made at first use,
+//! so that the page is not full of zeros. The families themselves are in [`families`](super::families).
+
+use std::array;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
+
+use super::AnsweredBy;
+use super::families::{Families, observe};
+use super::labels::{Code, CredentialKind, Side, TunnelEnd, Verb};
+
+/// The metric handles of one destination, looked up once when the policy is compiled.
+pub(crate) struct Counters {
+    pub(super) destination: Box<str>,
+    families: Arc<Families>,
+    pub(super) in_flight: IntGauge,
+    pub(super) overhead: Histogram,
+    pub(super) received: IntCounter,
+    pub(super) request_duration: Histogram,
+    pub(super) sent: IntCounter,
+    pub(super) upstream_response: Histogram,
+    /// By [`AnsweredBy`] and [`Verb`], then by [`Code`]. The inner table comes with the first such request.
+    requests: [[OnceLock<Box<ByCode>>; Verb::COUNT]; AnsweredBy::COUNT],
+    limits: OnceLock<LimitCounters>,
+    tls_client: OnceLock<Histogram>,
+    tls_upstream: OnceLock<Histogram>,
+    tunnels: OnceLock<TunnelCounters>,
+    upstream: OnceLock<UpstreamCounters>,
+}
+
+/// The handles of one limit of one destination.
+#[derive(Clone, Debug)]
+pub(crate) struct LimitHandles {
+    refused: IntCounter,
+    remaining: Gauge,
+}
+
+/// A gauge that counts something alive: one more from here until the drop.
+#[derive(Debug)]
+pub(crate) struct Counted(IntGauge);
+
+type ByCode = [OnceLock<IntCounter>; Code::COUNT];
+
+struct LimitCounters {
+    wait: Histogram,
+    waiting: IntGauge,
+}
+
+struct TunnelCounters {
+    duration: Histogram,
+    open: IntGauge,
+}
+
+struct UpstreamCounters {
+    connections: IntGauge,
+    reuses: IntCounter,
+}
+
+impl Counters {
+    pub(super) fn new(families: &Arc<Families>, destination: &str) -> Self {
+        let label = &[destination];
+        Self {
+            destination: destination.into(),
+            in_flight: families.in_flight.with_label_values(label),
+            overhead: families.overhead.with_label_values(label),
+            received: families.bytes.with_label_values(&[destination, "received"]),
+            request_duration: families.request_duration.with_label_values(label),
+            sent: families.bytes.with_label_values(&[destination, "sent"]),
+            upstream_response: families.upstream_response.with_label_values(label),
+            requests: array::from_fn(|_| array::from_fn(|_| OnceLock::new())),
+            limits: OnceLock::new(),
+            tls_client: OnceLock::new(),
+            tls_upstream: OnceLock::new(),
+            tunnels: OnceLock::new(),
+            upstream: OnceLock::new(),
+            families: Arc::clone(families),
+        }
+    }
+
+    /// A credential of this destination ends to be valid at `unix_seconds`.
+    pub(crate) fn credential_expiry(&self, kind: CredentialKind, unix_seconds: i64) {
+        let labels = &[&*self.destination, kind.as_str()];
+        self.families
+            .credential_expiry
+            .with_label_values(labels)
+            .set(unix_seconds);
+    }
+
+    /// The handles of one limit, found once, when its limiter is built. `limit` is as written in the configuration,
+    /// or `concurrency`.
+    pub(crate) fn limit(&self, limit: &str) -> LimitHandles {
+        let labels = &[&*self.destination, limit];
+        let handles = LimitHandles {
+            refused: self.families.limit_refused.with_label_values(labels),
+            remaining: self.families.limit_remaining.with_label_values(labels),
+        };
+        handles.remaining(1.0);
+        handles
+    }
+
+    /// A request waited so long for a limit and is sent now. Not for those that did not have to wait.
+    pub(crate) fn limit_waited(&self, wait: Duration) {
+        observe(&self.limits().wait, wait);
+    }
+
+    /// A request is queued until the value is dropped.
+    pub(crate) fn limit_waiting(&self) -> Counted {
+        Counted::new(&self.limits().waiting)
+    }
+
+    /// A TLS handshake succeeded.
+    pub(crate) fn tls_handshake(&self, side: Side, duration: Duration) {
+        let slot = match side {
+            Side::Client => &self.tls_client,
+            Side::Upstream => &self.tls_upstream,
+        };
+        let labels = &[&*self.destination, side.as_str()];
+        observe(
+            slot.get_or_init(|| self.families.tls_handshake.with_label_values(labels)),
+            duration,
+        );
+    }
+
+    /// A tunnel is open until the value is dropped. For an [`Exchange`](super::Exchange) its `tunnel` does this.
+    pub(crate) fn tunnel_opened(&self) -> Counted {
+        Counted::new(&self.tunnels().open)
+    }
+
+    /// A tunnel that was open for `duration` has ended.
+    pub(crate) fn tunnel_closed(&self, end: TunnelEnd, duration: Duration) {
+        let labels = &[&*self.destination, end.as_str()];
+        self.families.tunnels.with_label_values(labels).inc();
+        observe(&self.tunnels().duration, duration);
+    }
+
+    /// An attempt to connect to the upstream, parent and TLS included, came to `result`: `ok`, or an RFC 9209 error
+    /// type.
+    pub(crate) fn upstream_connect(&self, result: &'static str) {
+        let labels = &[&*self.destination, result];
+        self.families.upstream_connects.with_label_values(labels).inc();
+    }
+
+    /// A connection to the upstream is open until the value is dropped.
+    pub(crate) fn upstream_connection(&self) -> Counted {
+        Counted::new(&self.upstream().connections)
+    }
+
+    /// A request goes out on a connection that was already open.
+    pub(crate) fn upstream_reuse(&self) {
+        self.upstream().reuses.inc();
+    }
+
+    pub(super) fn denied(&self, reason: &'static str) {
+        let labels = &[&*self.destination, reason];
+        self.families.denied.with_label_values(labels).inc();
+    }
+
+    pub(super) fn error(&self, error: &'static str) {
+        let labels = &[&*self.destination, error];
+        self.families.errors.with_label_values(labels).inc();
+    }
+
+    /// One more exchange. Neither allocates nor hashes once the same kind has been seen.
+    pub(super) fn request(&self, answered_by: AnsweredBy, verb: Verb, status: StatusCode) {
+        let code = Code::of(status);
+        let by_code = self.requests[answered_by as usize][verb as usize]
+            .get_or_init(|| Box::new(array::from_fn(|_| OnceLock::new())));
+        let labels = [
+            &*self.destination,
+            verb.as_str(),
+            code.as_str(),
+            answered_by.as_str(),
+        ];
+        by_code[code.index()]
+            .get_or_init(|| self.families.requests.with_label_values(&labels))
+            .inc();
+    }
+
+    fn limits(&self) -> &LimitCounters {
+        self.limits.get_or_init(|| LimitCounters {
+            wait: self.families.limit_wait.with_label_values(&[&*self.destination]),
+            waiting: self
+                .families
+                .limit_waiting
+                .with_label_values(&[&*self.destination]),
+        })
+    }
+
+    fn tunnels(&self) -> &TunnelCounters {
+        self.tunnels.get_or_init(|| TunnelCounters {
+            duration: self
+                .families
+                .tunnel_duration
+                .with_label_values(&[&*self.destination]),
+            open: self
+                .families
+                .tunnels_open
+                .with_label_values(&[&*self.destination]),
+        })
+    }
+
+    fn upstream(&self) -> &UpstreamCounters {
+        self.upstream.get_or_init(|| UpstreamCounters {
+            connections: self
+                .families
+                .upstream_connections
+                .with_label_values(&[&*self.destination]),
+            reuses: self
+                .families
+                .upstream_reuses
+                .with_label_values(&[&*self.destination]),
+        })
+    }
+}
+
+/// The name only: the handles would fill pages.
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Counters").field(&self.destination).finish()
+    }
+}
+
+impl LimitHandles {
+    /// A request was answered 429 because of this limit.
+    pub(crate) fn refused(&self) {
+        self.refused.inc();
+    }
+
+    /// How much is left: 1 full, 0 exhausted. Values outside are drawn to the nearer end; no number is 0.
+    pub(crate) fn remaining(&self, ratio: f64) {
+        self.remaining
+            .set(if ratio >= 0.0 { ratio.min(1.0) } else { 0.0 });
+    }
+}
+
+impl Counted {
+    pub(super) fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

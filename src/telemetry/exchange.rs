@@ -1,0 +1,340 @@
+//! The one record of a request: what became of it, how long it took, and whose time that was.
+//!
+//! Own work is measured, not derived: a stopwatch runs while outrider has the request in hand and stands still while
+//! an upstream has it. What is counted and logged is decided here, on drop, and nowhere else. The line itself is in
+//! [`access`](super::access).
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use http::uri::Authority;
+use http::{Method, StatusCode, Uri};
+use tokio::time::Instant;
+
+use super::access::Line;
+use super::counters::{Counted, Counters};
+use super::families::observe;
+use super::labels::{TunnelEnd, Verb};
+use super::{AnsweredBy, Telemetry};
+use crate::config::Access;
+
+/// One request and what became of it: born at the door, written once, on drop.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    telemetry: Arc<Telemetry>,
+    /// `None` until the destination is known.
+    counters: Option<Arc<Counters>>,
+    verb: Verb,
+    /// For the access line; `None` where there will be none.
+    uri: Option<Uri>,
+    /// Where `uri` has none of its own.
+    authority: Option<Authority>,
+    begun: Instant,
+    stopwatch: Stopwatch,
+    /// When the upstream was asked, for the time of its answer.
+    asked: Option<Instant>,
+    upstream_response: Option<Duration>,
+    waited: Duration,
+    answer: Option<Answer>,
+    head_sent: bool,
+    error: Option<&'static str>,
+    reason: Option<&'static str>,
+    sent: Bytes,
+    received: Bytes,
+    going_on: GoingOn,
+}
+
+/// The head of the answer.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    status: StatusCode,
+    by: AnsweredBy,
+}
+
+/// Adds up own work. `since` is when the running stretch began.
+#[derive(Debug)]
+struct Stopwatch {
+    own: Duration,
+    since: Option<Instant>,
+}
+
+/// Bytes moved, and how many of them the metric knows already.
+#[derive(Debug, Default)]
+struct Bytes {
+    total: u64,
+    told: u64,
+}
+
+/// Which gauge this exchange is one of.
+#[derive(Debug)]
+enum GoingOn {
+    /// None: no destination yet, or not to be counted at all.
+    Nowhere,
+    Request {
+        _in_flight: Counted,
+    },
+    Tunnel {
+        _open: Counted,
+        since: Instant,
+        end: TunnelEnd,
+    },
+    /// Not an exchange of its own: nothing is written.
+    Withdrawn,
+}
+
+impl Exchange {
+    /// Starts the clock. Counted under `none` until a destination is known.
+    pub(crate) fn begin(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Self {
+        let now = Instant::now();
+        Self {
+            telemetry: Arc::clone(telemetry),
+            counters: None,
+            verb: Verb::of(method),
+            uri: (telemetry.access() != Access::None).then(|| uri.clone()),
+            authority: None,
+            begun: now,
+            stopwatch: Stopwatch {
+                own: Duration::ZERO,
+                since: Some(now),
+            },
+            asked: None,
+            upstream_response: None,
+            waited: Duration::ZERO,
+            answer: None,
+            head_sent: false,
+            error: None,
+            reason: None,
+            sent: Bytes::default(),
+            received: Bytes::default(),
+            going_on: GoingOn::Nowhere,
+        }
+    }
+
+    /// The host for the access line, where the request's own URI has none: inside an intercepted CONNECT.
+    pub(crate) fn within(&mut self, authority: &Authority) {
+        if self.uri.is_some() {
+            self.authority = Some(authority.clone());
+        }
+    }
+
+    /// The destination is known: in flight there from now on.
+    pub(crate) fn bound_for(&mut self, counters: &Arc<Counters>) {
+        self.going_on = GoingOn::Request {
+            _in_flight: Counted::new(&counters.in_flight),
+        };
+        self.counters = Some(Arc::clone(counters));
+    }
+
+    /// Time spent waiting for a limit, before the upstream was asked.
+    pub(crate) fn waited(&mut self, wait: Duration) {
+        self.waited += wait;
+    }
+
+    /// Outrider's own work pauses: the upstream has the request now (or is being connected to). Called again when the
+    /// request is written on the new connection, the clock of the upstream's answer starts anew.
+    pub(crate) fn asked_upstream(&mut self) {
+        let now = Instant::now();
+        self.stopwatch.pause(now);
+        self.asked = Some(now);
+    }
+
+    /// The upstream's response head is in: outrider's own work resumes.
+    pub(crate) fn upstream_answered(&mut self, status: StatusCode) {
+        let now = Instant::now();
+        self.stopwatch.resume(now);
+        self.upstream_response = self.asked.map(|asked| now - asked);
+        self.answer = Some(Answer {
+            status,
+            by: AnsweredBy::Upstream,
+        });
+    }
+
+    /// An answer of ours, with the RFC 9209 error type and, for a refusal by policy, its reason.
+    pub(crate) fn refused(&mut self, status: StatusCode, error: &'static str, reason: Option<&'static str>) {
+        self.stopwatch.resume(Instant::now());
+        self.answer = Some(Answer {
+            status,
+            by: AnsweredBy::Outrider,
+        });
+        self.error = Some(error);
+        self.reason = reason;
+    }
+
+    /// The response head goes to the app: outrider's own work is done but for the bytes.
+    pub(crate) fn answered(&mut self) {
+        self.stopwatch.pause(Instant::now());
+        self.head_sent = true;
+    }
+
+    /// Two streams are joined from here on, by a CONNECT or by an upgrade: a tunnel is open until the drop. Where no
+    /// answer was told before, it is a 200 of ours.
+    pub(crate) fn tunnel(&mut self) {
+        let now = Instant::now();
+        self.stopwatch.pause(now);
+        self.head_sent = true;
+        self.answer.get_or_insert(Answer {
+            status: StatusCode::OK,
+            by: AnsweredBy::Outrider,
+        });
+        let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
+        self.going_on = GoingOn::Tunnel {
+            _open: counters.tunnel_opened(),
+            since: now,
+            end: TunnelEnd::Closed,
+        };
+    }
+
+    /// How the tunnel ended; [`TunnelEnd::Closed`] where nobody says.
+    pub(crate) fn tunnel_ended(&mut self, how: TunnelEnd) {
+        if let GoingOn::Tunnel { end, .. } = &mut self.going_on {
+            *end = how;
+        }
+    }
+
+    /// This is no exchange of its own: a CONNECT whose inner requests are counted one by one. Nothing is written.
+    pub(crate) fn withdraw(mut self) {
+        self.going_on = GoingOn::Withdrawn;
+    }
+
+    /// Body bytes from the app.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        if self.sent.add(bytes) {
+            self.tell_bytes();
+        }
+    }
+
+    /// Body bytes to the app.
+    pub(crate) fn received(&mut self, bytes: u64) {
+        if self.received.add(bytes) {
+            self.tell_bytes();
+        }
+    }
+
+    /// The body was cut after the head had gone out: the RFC 9209 error type.
+    pub(crate) fn cut(&mut self, error: &'static str) {
+        self.error.get_or_insert(error);
+        self.tunnel_ended(TunnelEnd::Failed);
+    }
+
+    fn tell_bytes(&mut self) {
+        let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
+        counters.sent.inc_by(self.sent.untold());
+        counters.received.inc_by(self.received.untold());
+    }
+
+    /// The answer that stands where nobody told one: the app left, or the task panicked.
+    fn unanswered(&mut self) -> Answer {
+        let (status, error) = if thread::panicking() {
+            (StatusCode::INTERNAL_SERVER_ERROR, "proxy_internal_error")
+        } else {
+            (client_closed_request(), "client_closed_request")
+        };
+        self.error.get_or_insert(error);
+        Answer {
+            status,
+            by: AnsweredBy::Outrider,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if matches!(self.going_on, GoingOn::Withdrawn) {
+            return;
+        }
+        let now = Instant::now();
+        let answer = match self.answer {
+            Some(answer) => answer,
+            None => self.unanswered(),
+        };
+        // An answer of ours is written at once, so its drop stands for its head.
+        if answer.by == AnsweredBy::Outrider && self.answer.is_some() {
+            self.stopwatch.pause(now);
+            self.head_sent = true;
+        }
+        let overhead = self
+            .head_sent
+            .then(|| self.stopwatch.own.saturating_sub(self.waited));
+        self.tell_bytes();
+
+        let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
+        counters.request(answer.by, self.verb, answer.status);
+        match &self.going_on {
+            GoingOn::Tunnel { since, end, .. } => counters.tunnel_closed(*end, now - *since),
+            GoingOn::Nowhere | GoingOn::Request { .. } | GoingOn::Withdrawn => {
+                observe(&counters.request_duration, now - self.begun);
+                if let Some(overhead) = overhead {
+                    observe(&counters.overhead, overhead);
+                }
+            }
+        }
+        if let Some(duration) = self.upstream_response {
+            observe(&counters.upstream_response, duration);
+        }
+        if let Some(error) = self.error {
+            counters.error(error);
+        }
+        if let Some(reason) = self.reason {
+            counters.denied(reason);
+        }
+
+        let noteworthy = answer.status.as_u16() >= 400 || self.error.is_some() || !self.waited.is_zero();
+        match self.telemetry.access() {
+            Access::None => return,
+            Access::Errors if !noteworthy => return,
+            Access::All | Access::Errors => {}
+        }
+        Line {
+            destination: &counters.destination,
+            verb: self.verb,
+            uri: self.uri.as_ref(),
+            authority: self.authority.as_ref(),
+            status: answer.status,
+            answered_by: answer.by,
+            error: self.error,
+            reason: self.reason,
+            sent: self.sent.total,
+            received: self.received.total,
+            duration: now - self.begun,
+            overhead,
+            waited: self.waited,
+        }
+        .write();
+    }
+}
+
+impl Stopwatch {
+    fn pause(&mut self, now: Instant) {
+        if let Some(since) = self.since.take() {
+            self.own += now - since;
+        }
+    }
+
+    fn resume(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+}
+
+impl Bytes {
+    /// Whether so much has come together that the metric should know.
+    fn add(&mut self, bytes: u64) -> bool {
+        self.total = self.total.saturating_add(bytes);
+        self.total - self.told >= TELL_EVERY
+    }
+
+    fn untold(&mut self) -> u64 {
+        let untold = self.total - self.told;
+        self.told = self.total;
+        untold
+    }
+}
+
+/// The app went away before it had an answer. Not registered; nginx coined it, and no upstream of ours can be mistaken
+/// for it, as `answered_by` tells.
+fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+/// Long transfers show on the metrics page in steps of this many bytes, not all at their end.
+const TELL_EVERY: u64 = 1 << 20;

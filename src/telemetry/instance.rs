@@ -1,0 +1,88 @@
+//! Which build this is, and which app instance it runs beside: two metrics that are always 1.
+//!
+//! On Cloud Foundry `VCAP_APPLICATION` names the app, its space and organization; elsewhere the second is absent.
+
+use std::env;
+
+use serde_json::Value;
+
+use super::families::Families;
+
+/// Sets both metrics from the build and the environment.
+pub(super) fn tell(families: &Families) {
+    let build = [
+        env!("CARGO_PKG_VERSION"),
+        option_env!("OUTRIDER_REVISION").unwrap_or("unknown"),
+        "aws-lc-rs",
+    ];
+    families.build_info.with_label_values(&build).set(1);
+
+    let application = env::var("VCAP_APPLICATION").ok();
+    let index = env::var("CF_INSTANCE_INDEX").ok();
+    if let Some(instance) = application.and_then(|json| Instance::of(&json, index.as_deref())) {
+        let labels = [
+            &instance.app,
+            &instance.space,
+            &instance.organization,
+            &instance.index,
+        ];
+        families
+            .instance_info
+            .with_label_values(&labels.map(String::as_str))
+            .set(1);
+    }
+}
+
+/// The app instance, as the platform names it.
+#[derive(Debug, PartialEq, Eq)]
+struct Instance {
+    app: String,
+    space: String,
+    organization: String,
+    index: String,
+}
+
+impl Instance {
+    /// From `VCAP_APPLICATION` and `CF_INSTANCE_INDEX`. `None` where the first is no JSON object; names that are not
+    /// there are empty.
+    fn of(application: &str, index: Option<&str>) -> Option<Self> {
+        let application: Value = serde_json::from_str(application).ok()?;
+        let application = application.as_object()?;
+        let text = |key: &str| match application.get(key) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => String::new(),
+        };
+        Some(Self {
+            app: text("application_name"),
+            space: text("space_name"),
+            organization: text("organization_name"),
+            index: index.map_or_else(|| text("instance_index"), str::to_owned),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_platform_names_the_instance() {
+        let full = r#"{"application_name":"billing","space_name":"prod","organization_name":"agency","instance_index":2}"#;
+        for (json, index, expected) in [
+            (full, None, Some(["billing", "prod", "agency", "2"])),
+            (full, Some("7"), Some(["billing", "prod", "agency", "7"])),
+            (r#"{"application_name":["x"]}"#, None, Some(["", "", "", ""])),
+            ("[]", None, None),
+            ("not json", Some("0"), None),
+        ] {
+            let expected = expected.map(|[app, space, organization, index]| Instance {
+                app: app.into(),
+                space: space.into(),
+                organization: organization.into(),
+                index: index.into(),
+            });
+            assert_eq!(Instance::of(json, index), expected, "{json}");
+        }
+    }
+}
