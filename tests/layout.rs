@@ -1,0 +1,165 @@
+//! The house as a test: who may know whom, how long a file may be, and what may stand in it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Bottom to top. A module may name modules of a lower row only, never its neighbours.
+const RANKS: &[&[&str]] = &[
+    &["body", "drain", "host", "units"],
+    &["config"],
+    &["telemetry"],
+    &["policy", "secret"],
+    &["ca", "cache", "limit", "upstream"],
+    &["auth"],
+    &["proxy"],
+    &["admin", "server"],
+    &["app", "worker"],
+    &["cli"],
+];
+
+/// The longest that a file may be.
+const LINES: usize = 600;
+
+#[test]
+fn modules_depend_downwards() {
+    let mut upward = Vec::new();
+    for path in sources("src") {
+        let from = module_of(&path);
+        let Some(own) = rank(&from) else { continue };
+        for to in crate_paths(&code(&path)) {
+            if to != from && rank(&to).is_some_and(|other| other >= own) {
+                upward.push(format!("{}: {from} must not know {to}", path.display()));
+            }
+        }
+    }
+    assert!(upward.is_empty(), "\n{}", upward.join("\n"));
+}
+
+#[test]
+fn every_module_has_a_rank() {
+    let strangers: Vec<_> = (sources("src").iter().map(|path| module_of(path)))
+        .filter(|module| !matches!(module.as_str(), "lib" | "main") && rank(module).is_none())
+        .collect();
+    assert!(strangers.is_empty(), "give them a row in RANKS: {strangers:?}");
+}
+
+#[test]
+fn no_file_outgrows_its_idea() {
+    let long: Vec<_> = (sources("src").into_iter().chain(sources("tests")))
+        .map(|path| (fs::read_to_string(&path).unwrap().lines().count(), path))
+        .filter(|(lines, _)| *lines > LINES)
+        .map(|(lines, path)| format!("{}: {lines} lines", path.display()))
+        .collect();
+    assert!(long.is_empty(), "split, one idea a file:\n{}", long.join("\n"));
+}
+
+#[test]
+fn one_use_names_one_module() {
+    assert_absent("several modules in one `use crate::{`", |line| {
+        line.trim_start().starts_with("use crate::{")
+    });
+}
+
+#[test]
+fn nothing_is_unsafe_and_nothing_is_left_to_do() {
+    assert_absent("unsafe code", |line| {
+        line.split_whitespace().any(|word| word == "unsafe")
+    });
+    assert_absent("unfinished code", |line| {
+        line.contains("todo!(") || line.contains("unimplemented!(")
+    });
+}
+
+#[test]
+fn a_path_climbs_at_most_once() {
+    assert_absent("`super::super`", |line| line.contains("super::super"));
+}
+
+/// The checks above find what they look for.
+#[test]
+fn the_layout_test_sees_a_planted_violation() {
+    let planted = "use crate::cli::run;\nfn f() { crate::app::start() }\n";
+    assert_eq!(crate_paths(planted), ["cli", "app"]);
+    assert!(rank("cli") > rank("proxy") && rank("proxy") > rank("policy"));
+    assert_eq!(module_of(Path::new("src/proxy/forward.rs")), "proxy");
+    assert_eq!(module_of(Path::new("src/drain.rs")), "drain");
+}
+
+#[track_caller]
+fn assert_absent(what: &str, found: impl Fn(&str) -> bool) {
+    let mut places = Vec::new();
+    for path in sources("src") {
+        let code = code(&path);
+        let lines = code.lines().enumerate().filter(|(_, line)| found(line));
+        places.extend(lines.map(|(number, line)| format!("{}:{}: {line}", path.display(), number + 1)));
+    }
+    assert!(places.is_empty(), "{what}:\n{}", places.join("\n"));
+}
+
+fn rank(module: &str) -> Option<usize> {
+    let rows = RANKS.iter().enumerate();
+    let ranks: HashMap<_, _> = rows
+        .flat_map(|(rank, row)| row.iter().map(move |module| (*module, rank)))
+        .collect();
+    ranks.get(module).copied()
+}
+
+/// `src/proxy/forward.rs` and `src/proxy.rs` both belong to `proxy`.
+fn module_of(path: &Path) -> String {
+    let inside = path.strip_prefix("src").unwrap_or(path);
+    let first = inside.components().next().unwrap().as_os_str().to_string_lossy();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules that a text names by `crate::`.
+fn crate_paths(code: &str) -> Vec<String> {
+    let names = code.split("crate::").skip(1);
+    names
+        .map(|rest| {
+            rest.chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+                .collect::<String>()
+        })
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// A file's code without its comment lines; line numbers stay.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    text.lines()
+        .map(|line| {
+            if line.trim_start().starts_with("//") {
+                "\n"
+            } else {
+                line
+            }
+        })
+        .fold(String::new(), |mut code, line| {
+            code.push_str(line.trim_end_matches('\n'));
+            code.push('\n');
+            code
+        })
+}
+
+/// Every Rust file below a folder, as paths from the package's root.
+fn sources(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap().map(Result::unwrap) {
+            let path = folder.join(entry.file_name());
+            if entry.path().is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

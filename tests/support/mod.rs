@@ -1,0 +1,51 @@
+//! The language the tests are written in: a proxy, origins, certificates, wires and real clients.
+//!
+//! Everything blocks, one thread a connection, each read bounded by [`PATIENCE`]: a test reads top to bottom
+//! and nothing in it can hang. Nothing here sleeps to create an order; [`eventually`] polls, for what only
+//! becomes true in its own time (a metric, a line in the log).
+
+use std::time::{Duration, Instant};
+
+pub(crate) use message::{Request, Response};
+pub(crate) use nginx::Nginx;
+pub(crate) use origin::{Origin, Seen};
+pub(crate) use pki::{Identity, Pki};
+pub(crate) use programs::{Run, run};
+pub(crate) use proxy::Proxy;
+pub(crate) use wire::Wire;
+
+mod message;
+mod nginx;
+pub(crate) mod origin;
+pub(crate) mod pki;
+pub(crate) mod programs;
+mod proxy;
+mod wire;
+
+/// The longest that anything may take on a busy machine before the test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Every secret of every test starts so; [`Proxy`] looks for it in all that the program ever wrote.
+pub(crate) const CANARY: &str = "canary-2f6b";
+
+/// The bearer token of the tests.
+pub(crate) const TOKEN: &str = "canary-2f6b-bearer-token";
+
+/// Waits until `what` holds; panics with `claim` when it does not within [`PATIENCE`].
+#[track_caller]
+pub(crate) fn eventually(claim: &str, mut what: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !what() {
+        assert!(Instant::now() < deadline, "never came true: {claim}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// An address on which nobody listens.
+pub(crate) fn closed_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}

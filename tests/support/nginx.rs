@@ -1,0 +1,111 @@
+//! A real nginx that wants a client certificate, and on one path a bearer token too.
+
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{Pki, TOKEN, closed_port, eventually};
+
+/// A running nginx on a free port; it ends with the test.
+pub(crate) struct Nginx {
+    child: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Nginx {
+    /// Serves `partner.test` with certificates of `pki`: `/` tells the caller's subject, `/token` wants
+    /// [`TOKEN`] as well. `h2`: also speaks HTTP/2.
+    #[track_caller]
+    pub(crate) fn demanding(pki: &Pki, h2: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = pki.server("partner.test");
+        let port = closed_port();
+        let conf = CONF
+            .replace("@FOLDER@", &folder.path().display().to_string())
+            .replace(
+                "@LISTEN@",
+                &format!("127.0.0.1:{port} ssl{}", if h2 { " http2" } else { "" }),
+            )
+            .replace("@CERT@", &server.cert_path.display().to_string())
+            .replace("@KEY@", &server.key_path.display().to_string())
+            .replace("@CA@", &pki.ca().display().to_string())
+            .replace("@TOKEN@", TOKEN);
+        let file = folder.path().join("nginx.conf");
+        std::fs::write(&file, conf).unwrap();
+        let mut command = Command::new("nginx");
+        command
+            .arg("-p")
+            .arg(folder.path())
+            .arg("-c")
+            .arg(&file)
+            .args(["-e", "stderr"]);
+        command.env(
+            "PATH",
+            format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()),
+        );
+        let mut child = (command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn())
+        .unwrap_or_else(|error| panic!("nginx: {error}; tests/run --tools installs it"));
+        eventually("nginx listens", || {
+            assert!(child.try_wait().unwrap().is_none(), "nginx ended at once");
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self {
+            child,
+            port,
+            _folder: folder,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `partner.test:PORT`.
+    pub(crate) fn authority(&self) -> String {
+        format!("partner.test:{}", self.port)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One process in the foreground, all files in its own folder.
+const CONF: &str = "
+daemon off;
+master_process off;
+pid @FOLDER@/nginx.pid;
+error_log stderr crit;
+events {}
+http {
+  access_log off;
+  client_body_temp_path @FOLDER@/body;
+  proxy_temp_path @FOLDER@/proxy;
+  fastcgi_temp_path @FOLDER@/fastcgi;
+  uwsgi_temp_path @FOLDER@/uwsgi;
+  scgi_temp_path @FOLDER@/scgi;
+  map $http_authorization $known { default 0; \"Bearer @TOKEN@\" 1; }
+  server {
+    listen @LISTEN@;
+    server_name partner.test;
+    ssl_certificate @CERT@;
+    ssl_certificate_key @KEY@;
+    ssl_client_certificate @CA@;
+    ssl_verify_client on;
+    location / { return 200 \"hello $ssl_client_s_dn over $server_protocol\"; }
+    location /token {
+      if ($known = 0) { return 401; }
+      return 200 \"hello $ssl_client_s_dn with a token over $server_protocol\";
+    }
+  }
+}
+";

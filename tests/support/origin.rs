@@ -1,0 +1,302 @@
+//! An origin under a script: it keeps every byte that reaches it and answers what the test wrote.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::wire::waited;
+use super::{PATIENCE, Wire};
+
+/// One connection as the origin saw it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// All that was received, inside TLS where there is TLS.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) sni: Option<String>,
+    pub(crate) alpn: Option<String>,
+    /// The subject's common name and the serial number of the client certificate.
+    pub(crate) client: Option<(String, String)>,
+    pub(crate) resumed: bool,
+    /// The TLS handshake's failure.
+    pub(crate) failed: Option<String>,
+    /// The peer said that no more comes.
+    pub(crate) ended: bool,
+}
+
+/// A listening origin; it ends with the test.
+pub(crate) struct Origin {
+    address: SocketAddr,
+    log: Arc<Log>,
+    stopped: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Log {
+    connections: Mutex<Vec<Seen>>,
+    changed: Condvar,
+}
+
+impl Origin {
+    /// Answers every request with 200 and `ok`.
+    pub(crate) fn plain() -> Self {
+        Self::http(ok)
+    }
+
+    /// Runs `script` on each connection.
+    pub(crate) fn http(script: impl Fn(&mut Wire) + Send + Sync + 'static) -> Self {
+        Self::start(None, move |wire, _| script(wire))
+    }
+
+    /// Answers each request with these bytes as they are.
+    pub(crate) fn saying(response: impl Into<Vec<u8>>) -> Self {
+        let response = response.into();
+        Self::http(move |wire| {
+            while wire.request().is_ok() {
+                wire.send(&response);
+            }
+        })
+    }
+
+    /// Sends these bytes once a request's head is in, and closes.
+    pub(crate) fn saying_once(response: impl Into<Vec<u8>>) -> Self {
+        let response = response.into();
+        Self::http(move |wire| {
+            let _ = wire.request();
+            wire.send(&response);
+        })
+    }
+
+    /// Runs `script` on each connection, under TLS.
+    pub(crate) fn https(config: ServerConfig, script: impl Fn(&mut Wire) + Send + Sync + 'static) -> Self {
+        Self::start(Some(config), move |wire, _| script(wire))
+    }
+
+    /// The script learns the number of its connection, from 0.
+    pub(crate) fn numbered(
+        config: Option<ServerConfig>,
+        script: impl Fn(&mut Wire, usize) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(config, script)
+    }
+
+    fn start(
+        config: Option<ServerConfig>,
+        script: impl Fn(&mut Wire, usize) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let log = Arc::new(Log::default());
+        let stopped = Arc::new(AtomicBool::new(false));
+        let config = config.map(Arc::new);
+        let script = Arc::new(script);
+        let (shared, stop) = (Arc::clone(&log), Arc::clone(&stopped));
+        thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let number = shared.add();
+                let (log, config, script) = (Arc::clone(&shared), config.clone(), Arc::clone(&script));
+                thread::spawn(move || {
+                    if let Some(mut wire) = accept(socket, config, &log, number) {
+                        script(&mut wire, number);
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            log,
+            stopped,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// `http://partner.test:PORT/path`, the name under which the tests know every origin.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.authority())
+    }
+
+    /// `partner.test:PORT`.
+    pub(crate) fn authority(&self) -> String {
+        format!("partner.test:{}", self.port())
+    }
+
+    /// Every connection so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.log.connections.lock().unwrap().clone()
+    }
+
+    /// All that was received on all connections, one after the other.
+    pub(crate) fn raw(&self) -> String {
+        self.seen()
+            .iter()
+            .map(|seen| String::from_utf8_lossy(&seen.bytes).into_owned())
+            .collect()
+    }
+
+    /// The heads of the requests received, where no request had a body.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.raw()
+            .split_terminator("\r\n\r\n")
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Waits until what was seen satisfies `what`.
+    #[track_caller]
+    pub(crate) fn wait(&self, claim: &str, what: impl Fn(&[Seen]) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut connections = self.log.connections.lock().unwrap();
+        while !what(&connections) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "the origin never saw: {claim}; it saw {connections:#?}"
+            );
+            connections = self.log.changed.wait_timeout(connections, left).unwrap().0;
+        }
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        // Wakes the acceptor, which then sees the flag.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// The script of an origin that answers every request with 200 and `ok`.
+pub(crate) fn ok(wire: &mut Wire) {
+    while wire.request().is_ok() {
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    }
+}
+
+/// The script of an origin that answers each request with the request that it got.
+pub(crate) fn echo(wire: &mut Wire) {
+    while let Ok(request) = wire.request() {
+        let length = request.body.len();
+        wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"))
+            .send(request.body);
+    }
+}
+
+fn accept(
+    socket: TcpStream,
+    config: Option<Arc<ServerConfig>>,
+    log: &Arc<Log>,
+    number: usize,
+) -> Option<Wire> {
+    socket.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut stream = socket.try_clone().ok()?;
+    let Some(config) = config else {
+        return Some(Wire::over(
+            Box::new(Recorded {
+                stream,
+                log: Arc::clone(log),
+                number,
+            }),
+            socket,
+        ));
+    };
+    let mut connection = ServerConnection::new(config).ok()?;
+    while connection.is_handshaking() {
+        if let Err(error) = connection.complete_io(&mut stream) {
+            log.change(number, |seen| seen.failed = Some(error.to_string()));
+            return None;
+        }
+    }
+    log.change(number, |seen| {
+        seen.sni = connection.server_name().map(str::to_owned);
+        seen.alpn = connection
+            .alpn_protocol()
+            .map(|alpn| String::from_utf8_lossy(alpn).into_owned());
+        seen.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        seen.client = connection
+            .peer_certificates()
+            .and_then(|chain| client(chain.first()?));
+    });
+    let stream = StreamOwned::new(connection, stream);
+    Some(Wire::over(
+        Box::new(Recorded {
+            stream,
+            log: Arc::clone(log),
+            number,
+        }),
+        socket,
+    ))
+}
+
+fn client(certificate: &[u8]) -> Option<(String, String)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let name = certificate
+        .subject()
+        .iter_common_name()
+        .next()?
+        .as_str()
+        .ok()?
+        .to_owned();
+    Some((name, certificate.raw_serial_as_string()))
+}
+
+impl Log {
+    fn add(&self) -> usize {
+        let mut connections = self.connections.lock().unwrap();
+        connections.push(Seen::default());
+        self.changed.notify_all();
+        connections.len() - 1
+    }
+
+    fn change(&self, number: usize, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.connections.lock().unwrap()[number]);
+        self.changed.notify_all();
+    }
+}
+
+/// Keeps what is read through it, up to a bound that no test of raw bytes reaches.
+struct Recorded<S> {
+    stream: S,
+    log: Arc<Log>,
+    number: usize,
+}
+
+impl<S: Read> Read for Recorded<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.stream.read(buffer);
+        self.log.change(self.number, |seen| match &result {
+            Ok(0) => seen.ended = true,
+            Ok(count) if seen.bytes.len() < KEPT => seen.bytes.extend_from_slice(&buffer[..*count]),
+            Ok(_) => {}
+            Err(error) => seen.ended |= !waited(error),
+        });
+        result
+    }
+}
+
+impl<S: Write> Write for Recorded<S> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// How many received bytes of a connection are kept.
+const KEPT: usize = 4 << 20;

@@ -1,0 +1,134 @@
+//! Real programs as clients, and the one way in which a test runs a program at all.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+/// What a program left behind.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    /// The exit code; a signal counts as 128 and its number, as a shell has it.
+    pub(crate) fn code(&self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        self.status
+            .code()
+            .unwrap_or_else(|| 128 + self.status.signal().unwrap())
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeded(&self) -> &Self {
+        assert!(self.status.success(), "{self:#?}");
+        self
+    }
+}
+
+/// Runs a program to its end, within three times [`PATIENCE`].
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Run {
+    let mut child = (command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn())
+    .unwrap_or_else(|error| panic!("{command:?}: {error}; tests/run --tools installs what the tests need"));
+    let stdout = drain(child.stdout.take().unwrap());
+    let stderr = drain(child.stderr.take().unwrap());
+    let status = wait(&mut child, 3 * PATIENCE).unwrap_or_else(|| panic!("{command:?} did not end"));
+    Run {
+        status,
+        stdout: stdout.join().unwrap(),
+        stderr: stderr.join().unwrap(),
+    }
+}
+
+/// Waits for a child's end; `None`, and the child killed, when it takes longer than `patience`.
+pub(crate) fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// The program under test, free of what the environment would tell it.
+pub(crate) fn outrider<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
+    let mut command = clean(env!("CARGO_BIN_EXE_outrider"));
+    command.args(arguments);
+    command
+}
+
+/// A command whose environment holds no proxy, trust or platform setting of the machine.
+pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("LANG", "C.UTF-8");
+    for name in ["PATH", "HOME", "LLVM_PROFILE_FILE"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+pub(crate) fn curl<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
+    let mut command = clean("curl");
+    command
+        .args(["--silent", "--show-error", "--max-time", "20"])
+        .args(arguments);
+    command
+}
+
+/// Python with `requests`, `websockets` and `grpc`.
+pub(crate) fn python(script: &str) -> Command {
+    let mut command = clean(tool("venv/bin/python"));
+    command.args(["-c", script]);
+    command
+}
+
+/// A Node that reads NODE_USE_ENV_PROXY.
+pub(crate) fn node(script: &str) -> Command {
+    let mut command = clean(tool("node_modules/node/bin/node"));
+    command.args(["-e", script]);
+    command.env("NODE_PATH", tool("node_modules"));
+    command
+}
+
+/// A file that `tests/run --tools` has installed.
+pub(crate) fn tool(path: &str) -> PathBuf {
+    let folder = std::env::var_os("OUTRIDER_TEST_TOOLS").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-tools"),
+        PathBuf::from,
+    );
+    let file = folder.join(path);
+    assert!(
+        file.exists(),
+        "{} is missing: run tests/run --tools first",
+        file.display()
+    );
+    file
+}

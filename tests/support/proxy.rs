@@ -1,0 +1,313 @@
+//! The program under test, started on a configuration and watched until its end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::pki::trusting;
+use super::programs::{outrider, wait};
+use super::{CANARY, PATIENCE, Response, Wire};
+
+/// A running outrider. When it is dropped it is killed, and all that it wrote is searched for secrets.
+pub(crate) struct Proxy {
+    child: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    folder: TempDir,
+    output: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Proxy {
+    /// Starts on `config`: YAML, indented as the test likes, completed by [`configuration`].
+    #[track_caller]
+    pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same, with environment variables.
+    #[track_caller]
+    pub(crate) fn start_with(config: &str, env: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("outrider.yml");
+        std::fs::write(&file, configuration(config, folder.path())).unwrap();
+        let mut command = outrider(["run", "--config"]);
+        command
+            .arg(&file)
+            .current_dir(folder.path())
+            .env("TMPDIR", folder.path());
+        command.envs(env.iter().copied());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let (tell, told) = mpsc::channel();
+        watch(child.stdout.take().unwrap(), &output, tell.clone());
+        watch(child.stderr.take().unwrap(), &output, tell);
+        let Ok((address, admin)) = told.recv_timeout(PATIENCE) else {
+            let _ = child.kill();
+            panic!("outrider did not start: {}", text(&output));
+        };
+        Self {
+            child,
+            address,
+            admin,
+            folder,
+            output,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A connection to the proxy, nothing said yet.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::connect(self.address)
+    }
+
+    /// A GET in absolute form on a connection of its own.
+    #[track_caller]
+    pub(crate) fn get(&self, url: &str) -> Response {
+        self.ask("GET", url, "")
+    }
+
+    /// A request in absolute form, without a body; `headers` are whole lines.
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, url: &str, headers: &str) -> Response {
+        let authority = url.split('/').nth(2).unwrap_or_default();
+        self.raw(format!(
+            "{method} {url} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{headers}\r\n"
+        ))
+    }
+
+    /// These bytes on a connection of their own, and the response to them.
+    #[track_caller]
+    pub(crate) fn raw(&self, bytes: impl AsRef<[u8]>) -> Response {
+        self.wire().ask(bytes)
+    }
+
+    /// The answer to a CONNECT, and the wire on which it came.
+    #[track_caller]
+    pub(crate) fn connect(&self, authority: &str) -> (Response, Wire) {
+        let mut wire = self.wire();
+        wire.send(format!(
+            "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"
+        ));
+        (wire.bodiless_response(), wire)
+    }
+
+    /// An open tunnel.
+    #[track_caller]
+    pub(crate) fn tunnel(&self, authority: &str) -> Wire {
+        let (response, wire) = self.connect(authority);
+        assert_eq!(response.status, 200, "{response:?} {}", response.text());
+        wire
+    }
+
+    /// An intercepted tunnel to `partner.test:PORT`, TLS under our authority, HTTP/1.1.
+    #[track_caller]
+    pub(crate) fn intercepted(&self, authority: &str) -> Wire {
+        self.intercepted_as(authority, &["http/1.1"])
+    }
+
+    /// The same, with the protocols that the app offers.
+    #[track_caller]
+    pub(crate) fn intercepted_as(&self, authority: &str, alpn: &[&str]) -> Wire {
+        let (name, _) = authority.rsplit_once(':').unwrap();
+        self.tunnel(authority)
+            .tls(name, &trusting(&self.bundle(), alpn))
+            .expect("a handshake under our authority")
+    }
+
+    /// The file of roots that the app should trust.
+    pub(crate) fn bundle(&self) -> PathBuf {
+        self.folder.path().join("ca-bundle.pem")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.folder.path().join("outrider.yml")
+    }
+
+    /// Writes another configuration over the file, completed as the first one was.
+    pub(crate) fn rewrite(&self, config: &str) {
+        let fresh = self.folder.path().join("outrider.yml.new");
+        std::fs::write(&fresh, configuration(config, self.folder.path())).unwrap();
+        std::fs::rename(fresh, self.config_file()).unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the program's end.
+    #[track_caller]
+    pub(crate) fn exit(&mut self) -> ExitStatus {
+        wait(&mut self.child, PATIENCE).expect("outrider to end")
+    }
+
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// All that the program has written, to both of its outputs.
+    pub(crate) fn log(&self) -> String {
+        text(&self.output)
+    }
+
+    /// A page of the admin listener.
+    #[track_caller]
+    pub(crate) fn page(&self, path: &str) -> Response {
+        Wire::connect(self.admin).ask(format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        ))
+    }
+
+    /// The sum of a metric over all series that carry `labels`.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let page = self.page("/metrics").text();
+        let wanted: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}=\"{value}\""))
+            .collect();
+        (page.lines())
+            .filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '))
+            .filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'))
+            .filter(|(labels, _)| wanted.iter().all(|label| labels.contains(label)))
+            .map(|(_, value)| value.parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        self.status("VmRSS:") * 1024
+    }
+
+    /// The most that resident memory ever was, in bytes.
+    pub(crate) fn resident_peak(&self) -> u64 {
+        self.status("VmHWM:") * 1024
+    }
+
+    fn status(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Proxy {
+    /// G1: whatever a test did, no secret may stand in what the program wrote or in its metrics.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            eprintln!("--- outrider wrote:\n{}", self.log());
+            return;
+        }
+        let metrics = if self.runs() {
+            self.page("/metrics").text()
+        } else {
+            String::new()
+        };
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        assert!(!metrics.contains(CANARY), "a secret in the metrics");
+        let log = self.log();
+        assert!(!log.contains(CANARY), "a secret in the log:\n{log}");
+        assert!(!log.contains("panicked"), "a panic:\n{log}");
+    }
+}
+
+/// The text as YAML of its own, with whatever keys it lacks of those that every test needs: free ports, the
+/// bundle in `folder`, `partner.test` and `other.test` as names of this machine, and loopback allowed.
+pub(crate) fn configuration(text: &str, folder: &Path) -> String {
+    let margin = |line: &&str| line.len() - line.trim_start().len();
+    let indent = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| margin(&line))
+        .min();
+    let mut yaml: String = text
+        .lines()
+        .map(|line| format!("{}\n", line.get(indent.unwrap_or(0)..).unwrap_or("")))
+        .collect();
+    let defaults = [
+        ("listen", "127.0.0.1:0".to_owned()),
+        ("admin", "127.0.0.1:0".to_owned()),
+        ("workers", "2".to_owned()),
+        (
+            "ca",
+            format!("{{ bundle: \"{}\" }}", folder.join("ca-bundle.pem").display()),
+        ),
+        ("egress", "{ allow_networks: [loopback] }".to_owned()),
+        (
+            "dns",
+            "{ hosts: { partner.test: 127.0.0.1, other.test: 127.0.0.1 } }".to_owned(),
+        ),
+        ("log", "{ format: json, access: all }".to_owned()),
+    ];
+    for (key, value) in defaults {
+        if !yaml.lines().any(|line| line.starts_with(&format!("{key}:"))) {
+            yaml.push_str(&format!("{key}: {value}\n"));
+        }
+    }
+    yaml
+}
+
+/// Keeps what a pipe says, and tells the addresses when the start-up line passes.
+fn watch(
+    pipe: impl Read + Send + 'static,
+    output: &Arc<Mutex<Vec<u8>>>,
+    tell: mpsc::Sender<(SocketAddr, SocketAddr)>,
+) {
+    let output = Arc::clone(output);
+    thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            output.lock().unwrap().extend_from_slice(&line);
+            if let Some(addresses) = started(&String::from_utf8_lossy(&line)) {
+                let _ = tell.send(addresses);
+            }
+            line.clear();
+        }
+    });
+}
+
+/// Reads `… proxy on ADDRESS, metrics on http://ADDRESS/metrics …`: proxy and admin address.
+fn started(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let after = |mark: &str| {
+        let rest = line.split_once(mark)?.1;
+        let end = rest
+            .find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
+            .unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    };
+    Some((after("proxy on ")?, after("metrics on http://")?))
+}
+
+fn text(output: &Arc<Mutex<Vec<u8>>>) -> String {
+    String::from_utf8_lossy(&output.lock().unwrap()).into_owned()
+}

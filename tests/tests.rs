@@ -1,0 +1,10 @@
+//! End to end: the real program, started as a user starts it, spoken to over sockets.
+//!
+//! One file a capability; [`support`] is the language they are written in. An id such as `A14` in a test's
+//! doc comment is the line of the catalogue of attacks and faults that it proves. Verdicts are taken where
+//! they matter: at the raw bytes which the origin received, not at the proxy's own word.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod layout;
+mod support;
+mod tooling;
