@@ -1,51 +1,135 @@
 //! What must not leak: secret bytes and where they come from.
+//!
+//! A [`Secret`] is read by reference ([`Sources`]), held zeroised and redacted, and leaves only through
+//! [`Secret::expose`], so that every place where it goes can be found. [`pem`] takes certificates and keys out of
+//! one; [`roots`] are the public certificates that the system trusts.
+//!
+//! Which secret goes where is decided in `policy`; what is made of it, in `auth`, `upstream` and `ca`.
 
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+pub(crate) use sources::{Sources, Warning};
 
 use crate::config::SecretRef;
 
+pub(crate) mod pem;
+pub(crate) mod roots;
+
+mod services;
+mod sources;
+#[cfg(test)]
+mod tests;
+
 /// Secret bytes: redacted in `Debug`, without `Display`, zeroised on drop.
-pub(crate) struct Secret(zeroize::Zeroizing<Vec<u8>>);
+pub(crate) struct Secret(Zeroizing<Vec<u8>>);
 
 /// Why a secret cannot be had. Names the place and the remedy, never the secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("TODO")]
-    Todo,
+    #[error(
+        "{reference}: several bound services answer to `{service}`: {services}; use the instance name of one"
+    )]
+    Ambiguous {
+        reference: SecretRef,
+        service: String,
+        services: Names,
+    },
+
+    #[error("{reference}: nothing but line ends there; give it a value")]
+    Empty { reference: SecretRef },
+
+    #[error("{reference}: {path} is not a regular file; name the file itself")]
+    NotFile { reference: SecretRef, path: PathBuf },
+
+    #[error("{reference}: {place} is not a JSON object of bound services (line {line}, column {column})")]
+    NotServices {
+        reference: SecretRef,
+        place: String,
+        line: usize,
+        column: usize,
+    },
+
+    #[error("{reference}: `{key}` holds {what}, not a text; name a key within it, or one beside it")]
+    NotText {
+        reference: SecretRef,
+        key: String,
+        what: &'static str,
+    },
+
+    #[error("{reference}: larger than 1 MiB; that is no secret")]
+    TooLarge { reference: SecretRef },
+
+    #[error("{reference}: no bound service has this instance name, binding name or tag; there are: {known}")]
+    UnknownService { reference: SecretRef, known: Names },
+
+    #[error("{reference}: the service has no key `{key}`; there are: {known}")]
+    UnknownKey {
+        reference: SecretRef,
+        key: String,
+        known: Names,
+    },
+
+    #[error("{reference}: {path} cannot be read")]
+    Unreadable {
+        reference: SecretRef,
+        path: PathBuf,
+        source: io::Error,
+    },
+
+    #[error("{reference}: the environment variable is not set; set it, or name another place")]
+    Unset { reference: SecretRef },
+
+    #[error(
+        "{reference}: no services are bound: none of VCAP_SERVICES_FILE_PATH, SERVICE_BINDING_ROOT and \
+         VCAP_SERVICES is set; bind the service and restart, or name another place"
+    )]
+    Unbound { reference: SecretRef },
 }
 
-/// Reads secrets: the environment, files and bound services as they were when this was made.
-#[derive(Debug)]
-pub(crate) struct Sources {
-    // private: the parsed VCAP_SERVICES, …
-}
+/// Names of services or keys, as an error lists them: never values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names(pub(crate) Vec<String>);
 
 impl Secret {
+    /// Takes the bytes as they are, less trailing line ends.
+    pub(crate) fn new(mut bytes: Zeroizing<Vec<u8>>) -> Self {
+        while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            bytes.pop();
+        }
+        Self(bytes)
+    }
+
     /// The bytes. Whoever calls this is responsible for where they go.
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(redacted)")
     }
 }
 
-impl Sources {
-    /// Of the running process.
-    pub(crate) fn of_process() -> Self {
-        todo!()
-    }
-
-    /// Reads one secret; trailing newlines are trimmed; an empty one is an error.
-    pub(crate) fn read(&self, reference: &SecretRef) -> Result<Secret, Error> {
-        todo!("{reference:?}")
-    }
-
-    /// The files that a reference is read from, to be watched.
-    pub(crate) fn files(&self, reference: &SecretRef) -> Vec<PathBuf> {
-        todo!("{reference:?}")
+/// Sorted, separated by commas; at most 20, and how many more.
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        let mut names: Vec<_> = self.0.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        f.write_str(&names[..names.len().min(SHOWN)].join(", "))?;
+        match names.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
+
+/// Names shown in an error; an app with more bound services than this does not read them all.
+const SHOWN: usize = 20;

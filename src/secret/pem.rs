@@ -1,0 +1,129 @@
+//! Certificates and private keys out of PEM as people really have it.
+//!
+//! Tolerated: any line ends, indentation, text around and between the blocks, line ends that an environment variable or
+//! a JSON document turned into the two characters `\n` or into blanks, and both halves of a pair in one file. Refused
+//! with the command that mends it: an encrypted key. The parser itself is rustls's.
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+use super::{Names, Secret};
+
+/// Why a PEM text does not hold what is wanted of it. Says nothing of what it does hold but the labels of its blocks.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Error {
+    #[error(
+        "the private key is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN` and name that file"
+    )]
+    Encrypted,
+
+    #[error("the PEM text is damaged: a block is cut short or holds what is not base64; copy it again")]
+    Malformed,
+
+    #[error(
+        "there is no certificate in it (blocks found: {found}); it must hold -----BEGIN CERTIFICATE-----"
+    )]
+    NoCertificate { found: Names },
+
+    #[error(
+        "there is no private key in it (blocks found: {found}); it must hold -----BEGIN PRIVATE KEY-----, \
+         RSA PRIVATE KEY or EC PRIVATE KEY"
+    )]
+    NoKey { found: Names },
+
+    #[error("there are {count} private keys in it; leave the one of the certificate")]
+    SeveralKeys { count: usize },
+}
+
+/// Every certificate, in the order of the text; at least one.
+pub(crate) fn certificates(secret: &Secret) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let text = normalise(secret.expose());
+    let certificates = CertificateDer::pem_slice_iter(&text);
+    let certificates: Vec<_> = certificates
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::Malformed)?;
+    match certificates.is_empty() {
+        true => Err(Error::NoCertificate { found: labels(&text) }),
+        false => Ok(certificates),
+    }
+}
+
+/// The one private key, in PKCS#1, PKCS#8 or SEC1.
+pub(crate) fn private_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Error> {
+    let text = normalise(secret.expose());
+    // The second form is OpenSSL's older one: a plain label over headers that say ENCRYPTED.
+    if contains(&text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || contains(&text, b"Proc-Type: 4,ENCRYPTED")
+    {
+        return Err(Error::Encrypted);
+    }
+    let keys = PrivateKeyDer::pem_slice_iter(&text);
+    let mut keys: Vec<_> = keys.collect::<Result<_, _>>().map_err(|_| Error::Malformed)?;
+    match (keys.pop(), keys.len()) {
+        (Some(key), 0) => Ok(key),
+        (Some(_), others) => Err(Error::SeveralKeys { count: others + 1 }),
+        (None, _) => Err(Error::NoKey { found: labels(&text) }),
+    }
+}
+
+/// PEM with each marker on a line of its own and real line ends.
+///
+/// A backslash stands neither in base64 nor in a marker, so `\n` and `\r` can only be escapes.
+fn normalise(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    // Each marker may gain two line ends; room beforehand, since growing leaves copies of the key behind.
+    let markers = text
+        .windows(MARKER.len())
+        .filter(|window| *window == MARKER)
+        .count();
+    let mut lines = Zeroizing::new(Vec::with_capacity(text.len() + 2 * markers + 2));
+    let mut rest = text;
+    let mut in_marker = false;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if rest.starts_with(MARKER) {
+            let opens = !in_marker && (rest.starts_with(b"-----BEGIN ") || rest.starts_with(b"-----END "));
+            if opens && lines.last().is_some_and(|last| *last != b'\n') {
+                lines.push(b'\n');
+            }
+            lines.extend_from_slice(MARKER);
+            rest = &rest[MARKER.len()..];
+            if in_marker {
+                lines.push(b'\n');
+            }
+            in_marker = opens;
+        } else if rest.starts_with(b"\\n") || rest.starts_with(b"\\r") {
+            lines.push(b'\n');
+            rest = &rest[2..];
+            in_marker = false;
+        } else {
+            // Only a marker begins at the margin for the parser; what is indented is moved there.
+            let margin = lines.last().is_none_or(|last| *last == b'\n');
+            if !(margin && matches!(byte, b' ' | b'\t')) {
+                lines.push(byte);
+            }
+            in_marker &= !matches!(byte, b'\n' | b'\r');
+            rest = tail;
+        }
+    }
+    lines
+}
+
+/// The labels of all blocks, such as `TRUSTED CERTIFICATE`.
+fn labels(text: &[u8]) -> Names {
+    let labels = text
+        .split(|byte| matches!(byte, b'\n' | b'\r'))
+        .filter_map(|line| {
+            let label = line.strip_prefix(b"-----BEGIN ")?.strip_suffix(MARKER)?;
+            // Whatever stands there is no secret unless somebody put it between markers; keep to what labels are made of.
+            let plain = label
+                .iter()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b' ');
+            (plain && label.len() <= 40).then(|| String::from_utf8_lossy(label).into_owned())
+        });
+    Names(labels.collect())
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+const MARKER: &[u8] = b"-----";

@@ -1,0 +1,168 @@
+//! Reads secrets by reference: the environment, files and bound services.
+//!
+//! Nothing is kept: each [`Sources::read`] goes to the place itself, so a rotated file is seen at the next read and no
+//! copy of a secret outlives its use. What bound services look like is in [`super::services`].
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{Error, Secret, services};
+use crate::config::SecretRef;
+
+/// Reads secrets: from the environment, from files and from bound services.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    environment: Environment,
+}
+
+/// Something about a secret's place that a person should look at; it works all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Warning {
+    #[error("{path} can be read by every user of this machine (mode {mode:03o}); `chmod 600 {path}`")]
+    WorldReadable { path: PathBuf, mode: u32 },
+}
+
+/// Where variables are looked up.
+enum Environment {
+    /// Tests and the demo need not touch the process's own.
+    Given(BTreeMap<String, OsString>),
+    Process,
+}
+
+impl Sources {
+    /// Of the running process.
+    pub(crate) fn of_process() -> Self {
+        Self {
+            environment: Environment::Process,
+        }
+    }
+
+    /// Of the variables given, and of files.
+    pub(crate) fn of_variables<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Self
+    where
+        N: Into<String>,
+        V: Into<OsString>,
+    {
+        let variables = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        Self {
+            environment: Environment::Given(variables.collect()),
+        }
+    }
+
+    /// Reads one secret; trailing newlines are trimmed; an empty one is an error.
+    pub(crate) fn read(&self, reference: &SecretRef) -> Result<Secret, Error> {
+        let bytes = match reference {
+            SecretRef::Env(name) => match self.variable(name) {
+                Some(value) => Zeroizing::new(value.into_vec()),
+                None => {
+                    return Err(Error::Unset {
+                        reference: reference.clone(),
+                    });
+                }
+            },
+            SecretRef::File(path) => read_file(path, reference)?,
+            SecretRef::Vcap { service, keys } => services::read(self, service, keys, reference)?,
+        };
+        let secret = Secret::new(bytes);
+        match secret.expose().is_empty() {
+            true => Err(Error::Empty {
+                reference: reference.clone(),
+            }),
+            false => Ok(secret),
+        }
+    }
+
+    /// The files that a reference is read from, to be watched. Platforms replace whole folders by renaming a link, so
+    /// watch the parent folder, too.
+    pub(crate) fn files(&self, reference: &SecretRef) -> Vec<PathBuf> {
+        match reference {
+            SecretRef::Env(_) => Vec::new(),
+            SecretRef::File(path) => vec![path.clone()],
+            SecretRef::Vcap { service, keys } => services::files(self, service, keys),
+        }
+    }
+
+    /// What a person should know about the files of a secret. Not for certificates, which are public.
+    pub(crate) fn warnings(&self, reference: &SecretRef) -> Vec<Warning> {
+        // Files of the platform (`vcap:`) are as the platform made them; nobody can chmod them.
+        let SecretRef::File(path) = reference else {
+            return Vec::new();
+        };
+        match fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o777) {
+            Ok(mode) if mode & 0o004 != 0 => vec![Warning::WorldReadable {
+                path: path.clone(),
+                mode,
+            }],
+            Ok(_) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// One variable of the environment; `None` where it is not set or empty.
+    pub(super) fn variable(&self, name: &str) -> Option<OsString> {
+        // `std::env` panics on names that no variable can have.
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return None;
+        }
+        match &self.environment {
+            Environment::Given(variables) => variables.get(name).cloned(),
+            Environment::Process => std::env::var_os(name),
+        }
+        .filter(|value| !value.is_empty())
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Given(variables) => f.debug_tuple("Given").field(&variables.keys()).finish(),
+            Self::Process => f.write_str("Process"),
+        }
+    }
+}
+
+/// Reads a regular file of at most [`LARGEST`] bytes.
+pub(super) fn read_file(path: &Path, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let unreadable = |source| Error::Unreadable {
+        reference: reference.clone(),
+        path: path.to_owned(),
+        source,
+    };
+    // Looked at before it is opened: opening a pipe would wait for a writer.
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(Error::NotFile {
+            reference: reference.clone(),
+            path: path.to_owned(),
+        });
+    }
+    if metadata.len() > LARGEST {
+        return Err(Error::TooLarge {
+            reference: reference.clone(),
+        });
+    }
+    let file = fs::File::open(path).map_err(unreadable)?;
+    // Room for the whole file at once: a buffer that grows leaves copies behind.
+    let room = usize::try_from(metadata.len()).unwrap_or(0) + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    file.take(LARGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    match bytes.len() as u64 > LARGEST {
+        true => Err(Error::TooLarge {
+            reference: reference.clone(),
+        }),
+        false => Ok(bytes),
+    }
+}
+
+/// The largest secret file. The largest that Cloud Foundry writes is 1 MB.
+const LARGEST: u64 = 1024 * 1024;
