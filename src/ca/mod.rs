@@ -1,49 +1,222 @@
 //! Whom the app trusts: the local authority, its leaves, the bundle.
+//!
+//! Where the proxy has to see a request inside TLS it ends the app's TLS itself, under a leaf that this authority
+//! signs. The authority is made at start, its key never leaves the process, and its certificate is constrained to the
+//! hosts that are intercepted. The app learns of it from a bundle that holds the system's roots and this one.
+//!
+//! The authority's certificate holds for a year, because apps read the bundle once; `ca.lifetime` bounds the leaves.
+//! Which hosts are intercepted is decided in `policy`, and the handshake happens in `proxy`.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::host::{Host, HostPattern};
 
+use certificate::Validity;
+use constraints::Constraints;
+use leaves::{Leaf, Leaves};
+
+mod bundle;
+mod certificate;
+mod constraints;
+mod leaves;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use bundle::TRUSTSTORE_PASSWORD;
+
 /// A certificate authority whose key lives in this process only.
-#[derive(Debug)]
 pub(crate) struct Authority {
-    // private
+    certificate: CertificateDer<'static>,
+    constraints: Constraints,
+    identity: Arc<Identity>,
+    leaves: Leaves,
+    lifetime: Duration,
+    validity: Validity,
 }
 
+/// Why the app cannot be given a certificate, or the bundle cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("TODO")]
-    Todo,
+    /// A certificate or key could not be made.
+    #[error("the local authority cannot make a certificate")]
+    Certificate(#[from] rcgen::Error),
+
+    /// The folder exists and is not ours: whoever owns it could replace the roots that the app trusts.
+    #[error(
+        "the folder {} belongs to another user, who could change what the app trusts; \
+         name another place in ca.bundle and ca.truststore",
+        path.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// The TLS library refuses the key or the settings.
+    #[error("the local authority cannot serve TLS")]
+    Tls(#[from] rustls::Error),
+
+    /// The PKCS#12 file could not be put together.
+    #[error("the truststore for Java cannot be made")]
+    Truststore(#[from] p12_keystore::error::Error),
+
+    /// A file or folder could not be written.
+    #[error("cannot write {}; name a place that can be written in ca.bundle and ca.truststore", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
 }
 
 /// What a minted leaf offers to the app by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Offer {
+    /// http/1.1 only.
     H1,
     /// h2, then http/1.1.
     H2,
 }
 
+/// What stays the same when the hosts change: name and keys.
+struct Identity {
+    issuer: Issuer<'static, KeyPair>,
+    /// One key for all leaves, so that a new name costs one signature and no key.
+    leaf_key: KeyPair,
+    leaf_signer: Arc<dyn SigningKey>,
+    name: String,
+    provider: Arc<CryptoProvider>,
+}
+
 impl Authority {
     /// A new key and certificate, name-constrained to `hosts`; leaves live at most `lifetime`.
     pub(crate) fn new(hosts: &[HostPattern], lifetime: Duration) -> Result<Self, Error> {
-        todo!("{hosts:?} {lifetime:?}")
+        let identity = Arc::new(Identity::generate()?);
+        Self::certify(identity, Constraints::of(hosts), lifetime, SystemTime::now())
     }
 
     /// The same key under a certificate for other hosts; `None` where nothing changes.
+    ///
+    /// An app that holds the certificate of `self` goes on trusting the leaves for the hosts that it names; only for
+    /// hosts that were added ([`Self::widens`]) does it need the new bundle, and a restart to read it.
     pub(crate) fn for_hosts(&self, hosts: &[HostPattern], lifetime: Duration) -> Result<Option<Self>, Error> {
-        todo!("{hosts:?} {lifetime:?}")
+        let constraints = Constraints::of(hosts);
+        if constraints == self.constraints && lifetime == self.lifetime {
+            return Ok(None);
+        }
+        Self::certify(
+            Arc::clone(&self.identity),
+            constraints,
+            lifetime,
+            SystemTime::now(),
+        )
+        .map(Some)
+    }
+
+    /// Whether this authority vouches for hosts that `earlier` did not list, so that apps need the new bundle.
+    pub(crate) fn widens(&self, earlier: &Self) -> bool {
+        self.constraints.widen(&earlier.constraints)
     }
 
     /// The TLS settings that serve `host` to the app: minted once, kept, bounded in number.
-    pub(crate) fn serve(&self, host: &Host, offer: Offer) -> Result<Arc<rustls::ServerConfig>, Error> {
-        todo!("{host} {offer:?}")
+    ///
+    /// TLS 1.2 and 1.3, no early data. A session ticket opens sessions of the same host only.
+    pub(crate) fn serve(&self, host: &Host, offer: Offer) -> Result<Arc<ServerConfig>, Error> {
+        self.serve_at(host, offer, SystemTime::now())
     }
 
     /// Writes the system's roots and this authority's certificate, PEM and PKCS#12, each atomically.
+    ///
+    /// The PKCS#12 file opens with the password `changeit`, Java's convention for stores that hold nothing secret.
     pub(crate) fn write(&self, bundle: &Path, truststore: &Path) -> Result<(), Error> {
-        todo!("{bundle:?} {truststore:?}")
+        bundle::write(&self.certificate, bundle, truststore)
+    }
+
+    fn certify(
+        identity: Arc<Identity>,
+        constraints: Constraints,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Self, Error> {
+        let validity = Validity::of_authority(now);
+        let certificate = certificate::authority(&identity.name, &identity.issuer, &constraints, validity)?;
+        Ok(Self {
+            certificate,
+            constraints,
+            identity,
+            leaves: Leaves::default(),
+            lifetime,
+            validity,
+        })
+    }
+
+    fn serve_at(&self, host: &Host, offer: Offer, now: SystemTime) -> Result<Arc<ServerConfig>, Error> {
+        if let Some(config) = self.leaves.fresh(host, offer, now) {
+            return Ok(config);
+        }
+        // Two who ask for a new name at once both mint it, and the later one stays: cheaper than a lock for all.
+        let leaf = self.mint(host, now)?;
+        let config = leaf.config(offer);
+        self.leaves.keep(host.clone(), leaf, now);
+        Ok(config)
+    }
+
+    fn mint(&self, host: &Host, now: SystemTime) -> Result<Leaf, Error> {
+        let identity = &self.identity;
+        let validity = Validity::of_leaf(now, self.lifetime, self.validity);
+        let certificate = certificate::leaf(host, &identity.leaf_key, &identity.issuer, validity)?;
+        let key = CertifiedKey::new(vec![certificate], Arc::clone(&identity.leaf_signer));
+
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&identity.provider))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        // A ticket key of its own binds tickets to this name; the default session store would cost tens of
+        // kilobytes a name.
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Leaf::new(config, validity))
+    }
+}
+
+/// Never shows a key.
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("name", &self.identity.name)
+            .field("constraints", &self.constraints)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    fn generate() -> Result<Self, Error> {
+        // A name of its own, so that the bundles of two processes can be told apart.
+        let name = format!("outrider local authority {:08x}", rand::random::<u32>());
+        let issuer = certificate::issuer(&name, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
+
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let leaf_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let leaf_der = PrivatePkcs8KeyDer::from(leaf_key.serialize_der());
+        let leaf_signer = provider.key_provider.load_private_key(leaf_der.into())?;
+
+        Ok(Self {
+            issuer,
+            leaf_key,
+            leaf_signer,
+            name,
+            provider,
+        })
     }
 }
