@@ -1,4 +1,7 @@
 //! Durations, sizes and rates as the configuration writes them.
+//!
+//! Every amount is a whole number with a unit, so that nobody has to guess what `60` means. The limits here
+//! keep later arithmetic from overflowing; which amounts make sense for a key is decided in `config`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,16 +18,8 @@ pub(crate) enum ParseError {
     Rate,
     #[error("not a size; write a number and a unit, as in 512B, 64KiB or 1MiB")]
     Size,
-}
-
-/// Parses `500ms`, `10s`, `5m`, `1h`, `7d`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseError> {
-    todo!("{text}")
-}
-
-/// Parses `64KiB`, `1MiB`, `512M`, `100B` into bytes.
-pub(crate) fn parse_size(text: &str) -> Result<u64, ParseError> {
-    todo!("{text}")
+    #[error("longer than a year; write at most 365d")]
+    TooLong,
 }
 
 /// So many requests in so much time, with room for a burst.
@@ -34,7 +29,8 @@ pub(crate) struct Rate {
     pub(crate) count: u32,
     /// One of a second, a minute, an hour or a day.
     pub(crate) per: Duration,
-    /// How many may pass at once after a quiet time; at least 1. Defaults to `1` for `/s`… the config helper decides and documents.
+    /// How many may pass at once after a quiet time; at least 1. Not written, it is `count`: `5/s` lets five
+    /// pass at once and then one every 200 ms, which is what most people mean by it. `5/s burst 1` spaces them.
     pub(crate) burst: u32,
 }
 
@@ -42,16 +38,228 @@ impl FromStr for Rate {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        todo!("{text}")
+        let mut words = text.split_ascii_whitespace();
+        let (count, unit) = words
+            .next()
+            .and_then(|rate| rate.split_once('/'))
+            .ok_or(ParseError::Rate)?;
+        let count: u32 = whole(count)
+            .and_then(|count| count.try_into().ok())
+            .ok_or(ParseError::Rate)?;
+        let per = RATE_UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or(ParseError::Rate)?
+            .1;
+        let burst = match (words.next(), words.next(), words.next()) {
+            (None, _, _) => count.max(1),
+            (Some("burst"), Some(burst), None) => whole(burst)
+                .and_then(|burst| burst.try_into().ok())
+                .filter(|b| *b > 0)
+                .ok_or(ParseError::Rate)?,
+            _ => return Err(ParseError::Rate),
+        };
+        Ok(Self {
+            count,
+            per: Duration::from_secs(per),
+            burst,
+        })
     }
 }
 
 /// As it is written in the configuration: `5/s burst 10`. It is the metric label of the limit.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        {
-            let _ = f;
-            todo!()
+        let unit = RATE_UNITS
+            .iter()
+            .find(|(_, seconds)| *seconds == self.per.as_secs());
+        write!(f, "{}/{}", self.count, unit.map_or("?", |(name, _)| name))?;
+        if self.burst == self.count.max(1) {
+            Ok(())
+        } else {
+            write!(f, " burst {}", self.burst)
         }
+    }
+}
+
+/// Parses `500ms`, `10s`, `5m`, `1h`, `7d`; at most a year.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseError> {
+    let (number, unit) = split(text).ok_or(ParseError::Duration)?;
+    let unit = DURATION_UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .ok_or(ParseError::Duration)?
+        .1;
+    let milliseconds = number.checked_mul(unit).ok_or(ParseError::TooLong)?;
+    let duration = Duration::from_millis(milliseconds);
+    if duration > LONGEST {
+        Err(ParseError::TooLong)
+    } else {
+        Ok(duration)
+    }
+}
+
+/// Parses `64KiB`, `1MiB`, `512M`, `100B` into bytes. `K`, `M` and `G` are powers of 1024, as Cloud Foundry
+/// writes them.
+pub(crate) fn parse_size(text: &str) -> Result<u64, ParseError> {
+    let (number, unit) = split(text).ok_or(ParseError::Size)?;
+    let shift = match unit {
+        "B" => 0,
+        "KiB" | "K" | "k" => 10,
+        "MiB" | "M" | "m" => 20,
+        "GiB" | "G" | "g" => 30,
+        _ => return Err(ParseError::Size),
+    };
+    number.checked_mul(1 << shift).ok_or(ParseError::Size)
+}
+
+/// The number at the front of a text, and the rest.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    Some((whole(number)?, unit))
+}
+
+/// A whole number in digits only: no sign, no blank, no overflow.
+fn whole(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+/// Later arithmetic adds durations to the clock, which panics on overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// In milliseconds.
+const DURATION_UNITS: &[(&str, u64)] = &[
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
+/// In seconds.
+const RATE_UNITS: &[(&str, u64)] = &[("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_a_number_and_a_unit() {
+        for (text, milliseconds) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("7d", 604_800_000),
+            ("365d", 31_536_000_000),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_duration_is_refused() {
+        for text in [
+            "", "5", "s", "5 s", "-5s", "+5s", "1.5s", "5S", "5sec", "5s ", " 5s", "٥s", "5m30s",
+        ] {
+            assert_eq!(parse_duration(text), Err(ParseError::Duration), "{text:?}");
+        }
+        for text in ["366d", "18446744073709551615d", "18446744073709551615ms"] {
+            assert_eq!(parse_duration(text), Err(ParseError::TooLong), "{text:?}");
+        }
+        assert_eq!(parse_duration("99999999999999999999s"), Err(ParseError::Duration));
+    }
+
+    #[test]
+    fn a_size_is_a_number_and_a_unit() {
+        for (text, bytes) in [
+            ("100B", 100),
+            ("64KiB", 65_536),
+            ("1MiB", 1 << 20),
+            ("512M", 512 << 20),
+            ("512m", 512 << 20),
+            ("2G", 2 << 30),
+            ("2GiB", 2 << 30),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_size_is_refused() {
+        for text in [
+            "",
+            "64",
+            "KiB",
+            "64KB",
+            "64 KiB",
+            "-1B",
+            "1.5MiB",
+            "18446744073709551615K",
+            "64kib",
+        ] {
+            assert_eq!(parse_size(text), Err(ParseError::Size), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_rate_has_a_burst_of_its_count_unless_it_says_otherwise() {
+        for (text, count, seconds, burst) in [
+            ("5/s", 5, 1, 5),
+            ("30/m", 30, 60, 30),
+            ("1000/h", 1000, 3_600, 1000),
+            ("10000/d", 10_000, 86_400, 10_000),
+            ("5/s burst 10", 5, 1, 10),
+            ("5/s   burst  1", 5, 1, 1),
+            ("0/s", 0, 1, 1),
+        ] {
+            let rate = Rate {
+                count,
+                per: Duration::from_secs(seconds),
+                burst,
+            };
+            assert_eq!(text.parse(), Ok(rate), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_rate_is_refused() {
+        for text in [
+            "",
+            "5",
+            "5/",
+            "/s",
+            "5/x",
+            "5 /s",
+            "5/ s",
+            "-5/s",
+            "+5/s",
+            "1.5/s",
+            "5/s burst",
+            "5/s burst 0",
+            "5/s burst x",
+            "5/s burst 1 2",
+            "5/s brust 1",
+            "4294967296/s",
+            "5/s burst 4294967296",
+            "5/2s",
+        ] {
+            assert_eq!(text.parse::<Rate>(), Err(ParseError::Rate), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_shown_as_it_is_written() {
+        for text in ["5/s", "30/m burst 2", "1000/h", "10000/d burst 1", "0/s"] {
+            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
+        assert_eq!("5/s  burst 5".parse::<Rate>().unwrap().to_string(), "5/s");
     }
 }

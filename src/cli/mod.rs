@@ -1,8 +1,11 @@
 //! What a person types.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueHint};
+
+use crate::config::{self, Config, Problems, Source};
 
 mod check;
 mod completions;
@@ -33,6 +36,31 @@ enum Command {
     Init(init::Args),
     Run(run::Args),
     Schema(schema::Args),
+}
+
+/// Which configuration a subcommand works with; flattened into its arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ConfigArg {
+    /// The configuration file; else $OUTRIDER_CONFIG, else ./outrider.yml, else what is built in
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArg {
+    /// Where the configuration comes from.
+    pub(crate) fn source(&self) -> Source {
+        config::locate(self.config.as_deref())
+    }
+
+    /// Finds the configuration and reads it.
+    pub(crate) fn load(&self) -> Result<(Config, Source), Problems> {
+        config::load_located(self.config.as_deref())
+    }
+}
+
+/// The whole command line, for whoever describes it.
+fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the command line and runs it.

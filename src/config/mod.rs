@@ -1,5 +1,13 @@
 //! What was written: the configuration file as a typed tree, and everything that is wrong with it.
+//!
+//! A text is read into a tree whose every value knows its place ([`node`]), and decoded into a [`Config`] with the
+//! help of one table of all keys ([`keys`]). Decoding goes on after a problem, so that all of them are told at once,
+//! each with its place, and a key is never ignored: an unknown one is a problem that names the nearest real one,
+//! and so is one that does not work yet. Secrets never stand in a `Config`: a [`SecretRef`] says where one lives.
+//!
+//! What a configuration means is decided in `policy`; which file it is, in [`locate`].
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -8,12 +16,29 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
-pub(crate) use problems::{Problem, Problems};
+pub(crate) use environment::Environment;
+pub(crate) use locate::{Source, load_located, locate};
+pub(crate) use problems::{Locations, Problem, Problems};
 
 use crate::host::{Host, HostPattern};
 use crate::units::Rate;
 
+use node::Node;
+use reader::{Decoding, Field};
+
+mod auth;
+mod decode;
+mod destination;
+mod environment;
+mod keys;
+mod locate;
+mod node;
 mod problems;
+mod reader;
+mod reference;
+mod schema;
+#[cfg(test)]
+mod tests;
 
 /// The whole file. Defaults are filled in; below this nothing means "not written" unless it says so.
 #[derive(Clone, Debug)]
@@ -31,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// In the order of the file.
     pub(crate) destinations: Vec<Destination>,
+    /// Where everything stands in the file, for whoever finds a problem later.
+    pub(crate) locations: Locations,
     /// Of hosts that no destination names.
     pub(crate) timeouts: Timeouts,
 }
@@ -246,26 +273,52 @@ pub(crate) enum TlsVersion {
 impl Config {
     /// Reads a configuration text; `name` is the file's name as problems print it.
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, Problems> {
-        todo!("{text} {name}")
+        Self::parse_in(text, name, Environment::of_process())
+    }
+
+    /// The same with the variables of a given environment.
+    pub(crate) fn parse_in(text: &str, name: &str, environment: Environment<'_>) -> Result<Self, Problems> {
+        let fail = |all| Problems {
+            file: name.to_owned(),
+            all,
+        };
+        let mut root = Node::parse(text).map_err(|problem| fail(vec![problem]))?;
+        let mut locations = Locations {
+            file: name.to_owned(),
+            ..Locations::default()
+        };
+        let mut duplicates = Vec::new();
+        root.index("", &mut locations, &mut duplicates);
+
+        let decoding = Decoding {
+            environment,
+            problems: RefCell::new(duplicates),
+        };
+        let config = decode::config(Field {
+            decoding: &decoding,
+            node: &root,
+            path: String::new(),
+        });
+        match (config, decoding.problems.into_inner()) {
+            (Some(config), problems) if problems.is_empty() => Ok(Self { locations, ..config }),
+            (_, problems) => Err(fail(problems).located(&locations)),
+        }
     }
 
     /// Reads a configuration file.
     pub(crate) fn load(path: &Path) -> Result<Self, Problems> {
-        todo!("{path:?}")
+        let name = path.display().to_string();
+        let text = locate::read(path).map_err(|problem| Problems {
+            file: name.clone(),
+            all: vec![problem],
+        })?;
+        Self::parse(&text, &name)
     }
 
     /// What holds where there is no file: tunnel everything except private and metadata networks.
     pub(crate) fn embedded() -> Self {
-        todo!()
-    }
-}
-
-/// `env:NAME`, `file:PATH`, `vcap:SERVICE/KEY[/KEY…]`.
-impl std::fmt::Display for SecretRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        {
-            let _ = f;
-            todo!()
-        }
+        // The text is ours and a test parses it: there is nothing in it that could fail.
+        Self::parse("egress: { default: tunnel }", "the built-in default")
+            .expect("the built-in text is sound")
     }
 }

@@ -1,0 +1,418 @@
+//! From the tree to [`Config`]: the keys of the whole file. Those of a destination are in [`super::destination`].
+//!
+//! A function a section, which takes its reader and gives what holds.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::destination::destinations;
+use super::keys;
+use super::node::shown;
+use super::reader::{Field, Reader, one_of};
+use super::{
+    Access, Ca, Config, Dns, Egress, EgressDefault, Limits, Listen, Locations, Log, LogFormat, Network,
+    NetworkClass, Timeouts,
+};
+use crate::host::Host;
+
+/// The whole file. `None` where it is no mapping; whether it is sound, the filed problems say.
+pub(super) fn config(root: Field<'_>) -> Option<Config> {
+    let reader = root.reader(keys::ROOT)?;
+    // No key below it works yet; making the reader says so.
+    reader.section("telemetry", keys::TELEMETRY);
+    let listen = listen(reader.take("listen"));
+    let timeouts = timeouts(&reader.section("timeouts", keys::TIMEOUTS), DEFAULT_TIMEOUTS);
+    Some(Config {
+        admin: admin(reader.take("admin"), &listen),
+        listen,
+        workers: workers(reader.take("workers")),
+        drain: reader
+            .take("drain")
+            .and_then(Field::duration)
+            .unwrap_or(Duration::from_secs(8)),
+        log: log(&reader.section("log", keys::LOG)),
+        ca: ca(&reader.section("ca", keys::CA)),
+        egress: egress(&reader.section("egress", keys::EGRESS)),
+        dns: dns(&reader.section("dns", keys::DNS)),
+        limits: limits(&reader.section("limits", keys::LIMITS)),
+        destinations: destinations(reader.take("destinations"), timeouts),
+        timeouts,
+        locations: Locations::default(),
+    })
+}
+
+/// The time limits of a section; what is not written there is as in `fallback`.
+pub(super) fn timeouts(reader: &Reader<'_>, fallback: Timeouts) -> Timeouts {
+    let timeout = |name, fallback| {
+        reader
+            .take(name)
+            .and_then(Field::positive_duration)
+            .unwrap_or(fallback)
+    };
+    Timeouts {
+        connect: timeout("connect", fallback.connect),
+        idle: timeout("idle", fallback.idle),
+        response: timeout("response", fallback.response),
+        tls: timeout("tls", fallback.tls),
+    }
+}
+
+fn listen(field: Option<Field<'_>>) -> Vec<Listen> {
+    let Some(field) = field else {
+        return vec![Listen::Tcp(LISTEN)];
+    };
+    let fields = if field.is_list() {
+        field
+            .filled_list("write an address with its port, as in 127.0.0.1:3128")
+            .unwrap_or_default()
+    } else {
+        vec![field]
+    };
+    let mut listen = Vec::new();
+    for field in fields {
+        let Some(address) = listener(&field) else { continue };
+        let free = matches!(&address, Listen::Tcp(address) if address.port() == 0);
+        if listen.contains(&address) && !free {
+            field.problem("stands twice", "keep one of them");
+        }
+        listen.push(address);
+    }
+    listen
+}
+
+fn listener(field: &Field<'_>) -> Option<Listen> {
+    let text = field.text("write an address with its port, as in 127.0.0.1:3128")?;
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path_of(field, path)?;
+        if path.as_os_str().len() > LONGEST_SOCKET {
+            field.problem(
+                "the path is too long for a socket",
+                format_args!("keep it to {LONGEST_SOCKET} bytes"),
+            );
+            return None;
+        }
+        return Some(Listen::Unix(path));
+    }
+    let address = address(field, text, LISTEN.port())?;
+    if !address.ip().to_canonical().is_loopback() {
+        // `clients` says who may come in from outside; until it works, nobody may.
+        let right = format!(
+            "write 127.0.0.1:{}; `clients` does not work yet in this version",
+            address.port()
+        );
+        field.problem("a public listener would be open to everybody", right);
+        return None;
+    }
+    Some(Listen::Tcp(address))
+}
+
+fn admin(field: Option<Field<'_>>, listen: &[Listen]) -> Option<SocketAddr> {
+    let Some(field) = field else { return Some(ADMIN) };
+    if field.plain() == Some("false") {
+        return None;
+    }
+    let text = field.text("write an address with its port, as in 127.0.0.1:9901, or false")?;
+    let address = address(&field, text, ADMIN.port())?;
+    if address.port() != 0 && listen.contains(&Listen::Tcp(address)) {
+        field.problem("the same address as `listen`", "write another port");
+    }
+    Some(address)
+}
+
+/// An address with its port; `port` stands in the remedy where none is written.
+fn address(field: &Field<'_>, text: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let (what, right) = if let Ok(ip) = text.parse::<IpAddr>() {
+        ("an address without a port", SocketAddr::new(ip, port).to_string())
+    } else if let Ok(port) = text.trim_start_matches(':').parse::<u16>() {
+        ("a port without an address", format!("127.0.0.1:{port}"))
+    } else if let Some(port) = text
+        .strip_prefix("localhost")
+        .and_then(|rest| rest.strip_prefix(':'))
+    {
+        (
+            "a name and no address",
+            format!("127.0.0.1:{}", port.parse().unwrap_or(LISTEN.port())),
+        )
+    } else {
+        ("not an address with a port", format!("127.0.0.1:{port}"))
+    };
+    field.problem(
+        format_args!("`{}` is {what}", shown(text)),
+        format_args!("write {right}"),
+    );
+    None
+}
+
+/// `None`: `auto`.
+fn workers(field: Option<Field<'_>>) -> Option<usize> {
+    field
+        .filter(|field| field.scalar() != Some("auto"))?
+        .number(1, keys::MOST_WORKERS, "auto or a number")
+}
+
+fn log(reader: &Reader<'_>) -> Log {
+    let format = [
+        ("auto", LogFormat::Auto),
+        ("json", LogFormat::Json),
+        ("text", LogFormat::Text),
+    ];
+    let level = [
+        ("error", tracing::Level::ERROR),
+        ("warn", tracing::Level::WARN),
+        ("info", tracing::Level::INFO),
+        ("debug", tracing::Level::DEBUG),
+        ("trace", tracing::Level::TRACE),
+    ];
+    let access = [
+        ("all", Access::All),
+        ("errors", Access::Errors),
+        ("none", Access::None),
+    ];
+    Log {
+        format: reader
+            .take("format")
+            .and_then(|field| field.choice(&format))
+            .unwrap_or(LogFormat::Auto),
+        level: reader
+            .take("level")
+            .and_then(|field| field.choice(&level))
+            .unwrap_or(tracing::Level::INFO),
+        access: reader
+            .take("access")
+            .and_then(|field| field.choice(&access))
+            .unwrap_or(Access::Errors),
+    }
+}
+
+fn ca(reader: &Reader<'_>) -> Ca {
+    let path = |name, default| match reader.take(name) {
+        Some(field) => field
+            .text("write a path")
+            .and_then(|text| path_of(&field, text))
+            .unwrap_or_default(),
+        // The defaults name TMPDIR only, which always expands.
+        None => reader.environment().expand(default).unwrap_or_default(),
+    };
+    let lifetime = reader.take("lifetime").and_then(|field| {
+        let lifetime = field.clone().duration()?;
+        if lifetime < SHORTEST_LIFETIME {
+            field.problem("too short for a certificate to be of use", "write 1m or longer");
+        }
+        Some(lifetime)
+    });
+    Ca {
+        bundle: path("bundle", "$TMPDIR/outrider/ca-bundle.pem"),
+        truststore: path("truststore", "$TMPDIR/outrider/truststore.p12"),
+        lifetime: lifetime.unwrap_or(Duration::from_secs(7 * 86_400)),
+    }
+}
+
+fn path_of(field: &Field<'_>, text: &str) -> Option<PathBuf> {
+    (field.decoding.environment.expand(text))
+        .map_err(|error| {
+            field.problem(
+                error,
+                "write a path, where $NAME is an environment variable that is set",
+            )
+        })
+        .ok()
+}
+
+fn egress(reader: &Reader<'_>) -> Egress {
+    let port = |field: Field<'_>| field.number(1, u16::MAX.into(), "a port");
+    let networks = |name| {
+        let fields = reader.take(name).and_then(Field::list);
+        fields.map(|fields| fields.iter().filter_map(network).collect::<Vec<_>>())
+    };
+    let denied = || CLASSES.iter().map(|(_, class)| Network::Class(*class)).collect();
+    let ports = reader.take("ports").and_then(Field::list);
+    Egress {
+        default: reader
+            .take("default")
+            .and_then(egress_default)
+            .unwrap_or(EgressDefault::Deny),
+        ports: ports.map_or_else(
+            || vec![80, 443],
+            |fields| fields.into_iter().filter_map(port).collect(),
+        ),
+        deny_networks: networks("deny_networks").unwrap_or_else(denied),
+        allow_networks: networks("allow_networks").unwrap_or_default(),
+    }
+}
+
+fn egress_default(field: Field<'_>) -> Option<EgressDefault> {
+    if field.scalar() == Some("observe") {
+        field.problem(
+            "`observe` does not work yet in this version",
+            "write deny or tunnel",
+        );
+        return None;
+    }
+    field.choice(&[("deny", EgressDefault::Deny), ("tunnel", EgressDefault::Tunnel)])
+}
+
+/// A class, a block or a single address.
+fn network(field: &Field<'_>) -> Option<Network> {
+    let classes: Vec<_> = CLASSES.iter().map(|(name, _)| *name).collect();
+    let right = format!("write {}, or a block as in 10.255.0.0/16", one_of(&classes));
+    let text = field.text(&right)?;
+    if let Some((_, class)) = CLASSES.iter().find(|(name, _)| *name == text) {
+        return Some(Network::Class(*class));
+    }
+    let block = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    match block {
+        Ok(block) => Some(Network::Block(block.trunc())),
+        Err(_) => {
+            field.problem(
+                format_args!("`{}` is neither a class of networks nor a block", shown(text)),
+                right,
+            );
+            None
+        }
+    }
+}
+
+fn dns(reader: &Reader<'_>) -> Dns {
+    let duration = |name, seconds| {
+        reader
+            .take(name)
+            .and_then(Field::duration)
+            .unwrap_or(Duration::from_secs(seconds))
+    };
+    let dns = Dns {
+        hosts: hosts(reader.take("hosts")),
+        max_ttl: duration("max_ttl", 300),
+        min_ttl: duration("min_ttl", 5),
+        servers: servers(reader.take("servers")),
+        stale: duration("stale", 60),
+        timeout: reader
+            .take("timeout")
+            .and_then(Field::positive_duration)
+            .unwrap_or(Duration::from_secs(5)),
+    };
+    if dns.min_ttl > dns.max_ttl {
+        let longer = reader.take("min_ttl").or_else(|| reader.take("max_ttl"));
+        if let Some(field) = longer {
+            field.problem(
+                "`min_ttl` is longer than `max_ttl`",
+                "write min_ttl: 5s and max_ttl: 5m, or the like",
+            );
+        }
+    }
+    dns
+}
+
+fn servers(field: Option<Field<'_>>) -> Vec<SocketAddr> {
+    let Some(field) = field.filter(|field| field.scalar() != Some("system")) else {
+        return Vec::new();
+    };
+    if let Some(text) = field.scalar() {
+        let right = "write system, or a list as in [10.0.0.2:53]";
+        field.problem(format_args!("`{}` is no list of resolvers", shown(text)), right);
+        return Vec::new();
+    }
+    let fields = field
+        .filled_list("write system, or a list as in [10.0.0.2:53]")
+        .unwrap_or_default();
+    let server = |field: &Field<'_>| address(field, field.text("write ADDRESS:PORT, as in 10.0.0.2:53")?, 53);
+    fields.iter().filter_map(server).collect()
+}
+
+fn hosts(field: Option<Field<'_>>) -> BTreeMap<Box<str>, Vec<IpAddr>> {
+    let mut hosts = BTreeMap::new();
+    for (entry, field) in field.map(Field::named).unwrap_or_default() {
+        let Ok(Host::Name(name)) = Host::parse(&entry.key) else {
+            field.problem(
+                "the key is not the name of a host",
+                "write a name, as in api.example.test: 192.0.2.1",
+            );
+            continue;
+        };
+        let fields = if field.is_list() {
+            field
+                .clone()
+                .filled_list("write at least one address")
+                .unwrap_or_default()
+        } else {
+            vec![field.clone()]
+        };
+        let addresses = fields.iter().filter_map(ip).collect();
+        match hosts.entry(name) {
+            Entry::Occupied(_) => field.problem("the same host stands twice", "keep one of them"),
+            Entry::Vacant(vacant) => {
+                vacant.insert(addresses);
+            }
+        }
+    }
+    hosts
+}
+
+fn ip(field: &Field<'_>) -> Option<IpAddr> {
+    let text = field.text("write an address, as in 192.0.2.1")?;
+    let ip = text.parse().ok();
+    if ip.is_none() {
+        field.problem(
+            format_args!("`{}` is no address", shown(text)),
+            "write it without a port, as in 192.0.2.1",
+        );
+    }
+    ip
+}
+
+fn limits(reader: &Reader<'_>) -> Limits {
+    let number = |name, default| {
+        let number = |field: Field<'_>| field.number(1, keys::MOST_CONNECTIONS, "a number");
+        reader.take(name).and_then(number).unwrap_or(default)
+    };
+    let header_size = reader
+        .take("header_size")
+        .and_then(|field| field.size("8KiB", "1MiB"));
+    let memory = reader
+        .take("memory")
+        .filter(|field| field.scalar() != Some("auto"));
+    Limits {
+        connections: number("connections", 10_000),
+        // At most 1 MiB, which every usize holds.
+        header_size: header_size
+            .and_then(|size| size.try_into().ok())
+            .unwrap_or(64 << 10),
+        memory: memory.and_then(|field| field.size("16MiB", "1024GiB")),
+        tunnels: number("tunnels", 5_000),
+    }
+}
+
+/// As `egress.deny_networks` writes them; all of them are denied where it is not written.
+const CLASSES: &[(&str, NetworkClass)] = &[
+    ("private", NetworkClass::Private),
+    ("link-local", NetworkClass::LinkLocal),
+    ("loopback", NetworkClass::Loopback),
+    ("multicast", NetworkClass::Multicast),
+    ("metadata", NetworkClass::Metadata),
+    ("reserved", NetworkClass::Reserved),
+];
+
+const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(5),
+    idle: Duration::from_secs(300),
+    response: Duration::from_secs(60),
+    tls: Duration::from_secs(5),
+};
+
+const LISTEN: SocketAddr = SocketAddr::new(LOCALHOST, 3128);
+const ADMIN: SocketAddr = SocketAddr::new(LOCALHOST, 9901);
+const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+/// `sun_path` has 108 bytes on Linux, the last of which is NUL.
+const LONGEST_SOCKET: usize = 107;
+
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);

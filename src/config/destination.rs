@@ -1,0 +1,395 @@
+//! From the tree to [`Destination`].
+
+use std::collections::HashSet;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::auth::auth;
+use super::decode::timeouts;
+use super::keys;
+use super::node::shown;
+use super::reader::{Field, Reader};
+use super::{
+    ClientCertificate, Destination, HeaderText, Headers, HttpVersion, Mode, OnLimit, RateLimit, SecretRef,
+    Timeouts, Tls, TlsVersion,
+};
+use crate::host::{Host, HostPattern};
+use crate::units;
+
+/// All destinations; what one does not say about time limits is as in `fallback`.
+pub(super) fn destinations(field: Option<Field<'_>>, fallback: Timeouts) -> Vec<Destination> {
+    let named = field.map(Field::named).unwrap_or_default();
+    let destination = |(entry, field): (&super::node::Entry, Field<'_>)| {
+        name(&entry.key, &field);
+        let reader = field.reader(keys::DESTINATION)?;
+        Some(destination(&entry.key, &reader, fallback))
+    };
+    named.into_iter().filter_map(destination).collect()
+}
+
+/// Complains about a name that cannot be a label.
+fn name(name: &str, field: &Field<'_>) {
+    let sound = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    if name.len() > LONGEST_NAME || !name.bytes().all(sound) {
+        field.problem(
+            "not a name for a destination",
+            "use at most 63 of a to z, 0 to 9, - and _",
+        );
+    } else if matches!(name, "none" | "unlisted") {
+        field.problem(
+            "the name is taken: metrics use it for requests without a destination",
+            "choose another",
+        );
+    }
+}
+
+fn destination(name: &str, reader: &Reader<'_>, fallback: Timeouts) -> Destination {
+    let http = [
+        ("auto", HttpVersion::Auto),
+        ("1", HttpVersion::H1),
+        ("2", HttpVersion::H2),
+    ];
+    let mode = [
+        ("auto", Mode::Auto),
+        ("intercept", Mode::Intercept),
+        ("tunnel", Mode::Tunnel),
+    ];
+    let concurrency = |field: Field<'_>| field.number(1, keys::MOST_CONCURRENT, "a number");
+    Destination {
+        name: name.to_owned(),
+        auth: reader.take("auth").and_then(auth),
+        concurrency: reader.take("concurrency").and_then(concurrency),
+        headers: headers(&reader.section("headers", keys::HEADERS)),
+        hosts: hosts(reader),
+        http: reader
+            .take("http")
+            .and_then(|field| field.choice(&http))
+            .unwrap_or(HttpVersion::Auto),
+        insecure_attach_over_http: reader
+            .take("insecure_attach_over_http")
+            .and_then(Field::boolean)
+            .unwrap_or(false),
+        methods: filled(
+            reader.take("methods"),
+            "remove the key to allow every method",
+            method,
+        ),
+        mode: reader
+            .take("mode")
+            .and_then(|field| field.choice(&mode))
+            .unwrap_or(Mode::Auto),
+        on_limit: reader
+            .take("on_limit")
+            .and_then(on_limit)
+            .unwrap_or(OnLimit::Reject),
+        paths: filled(reader.take("paths"), "remove the key to allow every path", path),
+        rate_limits: rate_limits(reader.take("rate_limit")),
+        timeouts: timeouts(&reader.section("timeouts", keys::DESTINATION_TIMEOUTS), fallback),
+        tls: reader.take("tls").and_then(tls),
+        upgrade: reader.take("upgrade").and_then(Field::boolean),
+    }
+}
+
+fn hosts(reader: &Reader<'_>) -> Vec<HostPattern> {
+    let Some(field) = reader.need("hosts", "write hosts: [api.example.com]") else {
+        return Vec::new();
+    };
+    let host = |field: &Field<'_>| {
+        let text = field.text("write a host, as in api.example.com")?;
+        match HostPattern::parse(text) {
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
+                let right =
+                    "write host, host:port, \"*.suffix\", an address or a CIDR block; no scheme, no path";
+                field.problem(format_args!("`{}`: {error}", shown(text)), right);
+                None
+            }
+        }
+    };
+    filled(Some(field), "write at least one, as in [api.example.com]", host)
+}
+
+/// The items of a list that must have some; what is not written has none.
+fn filled<'a, T>(field: Option<Field<'a>>, right: &str, item: impl Fn(&Field<'a>) -> Option<T>) -> Vec<T> {
+    let fields = field
+        .and_then(|field| field.filled_list(right))
+        .unwrap_or_default();
+    fields.iter().filter_map(item).collect()
+}
+
+pub(super) fn method(field: &Field<'_>) -> Option<Method> {
+    let text = field.text("write a method, as in GET")?;
+    let upper = text.to_ascii_uppercase();
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(Method::CONNECT) => {
+            field.problem(
+                "`CONNECT` is how a tunnel is asked for, not a request to a destination",
+                "remove it",
+            );
+            None
+        }
+        Ok(_) if text != upper => {
+            field.problem(
+                format_args!("`{}`: methods are case-sensitive", shown(text)),
+                format_args!("write {upper}"),
+            );
+            None
+        }
+        Ok(method) => Some(method),
+        Err(_) => {
+            field.problem(
+                format_args!("`{}` is not a method", shown(text)),
+                "write a method, as in GET",
+            );
+            None
+        }
+    }
+}
+
+pub(super) fn path(field: &Field<'_>) -> Option<String> {
+    let right = "write /api, /api/* (one segment) or /api/** (everything below)";
+    let text = field.text(right)?;
+    let what = if !text.starts_with('/') {
+        "does not begin with /"
+    } else if text.contains(['?', '#']) {
+        "is more than a path: a query or fragment is not looked at"
+    } else if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        "contains a blank or control character"
+    } else if text
+        .split('/')
+        .any(|segment| segment.contains("**") && segment != "**")
+    {
+        "has ** beside other characters; it stands for whole segments"
+    } else {
+        return Some(text.to_owned());
+    };
+    field.problem(format_args!("`{}` {what}", shown(text)), right);
+    None
+}
+
+fn on_limit(field: Field<'_>) -> Option<OnLimit> {
+    let right = "write reject, or wait and how long at most, as in wait 2s";
+    let text = field.text(right)?;
+    if text == "reject" {
+        return Some(OnLimit::Reject);
+    }
+    let wait = text
+        .strip_prefix("wait ")
+        .map(|duration| units::parse_duration(duration.trim()));
+    match wait {
+        Some(Ok(duration)) => Some(OnLimit::Wait(duration)),
+        Some(Err(_)) | None => {
+            field.problem(
+                format_args!("`{}` is neither reject nor a wait", shown(text)),
+                right,
+            );
+            None
+        }
+    }
+}
+
+fn rate_limits(field: Option<Field<'_>>) -> Vec<RateLimit> {
+    let Some(field) = field else { return Vec::new() };
+    let fields = if field.is_list() {
+        field
+            .filled_list("remove the key, or write a limit, as in 5/s")
+            .unwrap_or_default()
+    } else {
+        vec![field]
+    };
+    let mut limits = Vec::new();
+    for field in fields {
+        let limit = if field.is_mapping() {
+            field
+                .clone()
+                .reader(keys::RATE_LIMIT)
+                .and_then(|reader| matched_limit(&reader))
+        } else {
+            rate(&field).map(|rate| RateLimit {
+                rate,
+                method: None,
+                path: None,
+            })
+        };
+        let Some(limit) = limit else { continue };
+        if limits.contains(&limit) {
+            field.problem("the same limit stands twice", "keep one of them");
+        }
+        limits.push(limit);
+    }
+    limits
+}
+
+fn matched_limit(reader: &Reader<'_>) -> Option<RateLimit> {
+    let rate = reader
+        .need("limit", "write limit: 5/s")
+        .and_then(|field| rate(&field));
+    let matched = reader.section("match", keys::MATCH);
+    let method = matched.take("method").and_then(|field| method(&field));
+    let path = matched.take("path").and_then(|field| path(&field));
+    Some(RateLimit {
+        rate: rate?,
+        method,
+        path,
+    })
+}
+
+fn rate(field: &Field<'_>) -> Option<units::Rate> {
+    let text = field.text("write requests per unit, as in 5/s, 30/m, 1000/h or 10000/d")?;
+    field.kept(text, text.parse())
+}
+
+fn headers(reader: &Reader<'_>) -> Headers {
+    let mut seen = HashSet::new();
+    let mut set = Vec::new();
+    for (entry, field) in reader.take("set").map(Field::named).unwrap_or_default() {
+        let Some(name) = header_name(&field, &entry.key) else {
+            continue;
+        };
+        if !seen.insert(name.clone()) {
+            field.problem(
+                "the same header stands twice; upper and lower case are one",
+                "keep one of them",
+            );
+        }
+        set.extend(header_text(&field).map(|value| (name, value)));
+    }
+    let remove = reader.take("remove").and_then(Field::list).unwrap_or_default();
+    Headers {
+        remove: remove.iter().filter_map(removed).collect(),
+        set,
+    }
+}
+
+/// A name that the configuration may attach.
+pub(super) fn header_name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        field.problem(
+            format_args!("`{}` is not the name of a header", shown(text)),
+            "write one as in X-Agency",
+        );
+        return None;
+    };
+    if OURS.contains(&name.as_str()) {
+        field.problem(
+            format_args!(
+                "`{}` belongs to the connection and is set by the proxy",
+                shown(text)
+            ),
+            "remove it",
+        );
+        return None;
+    }
+    Some(name)
+}
+
+/// A plain value is shown to nobody either: it may be a secret that stands in the wrong place.
+fn header_text(field: &Field<'_>) -> Option<HeaderText> {
+    let text = field.text("write a value or a reference")?;
+    if let Some(reference) = SecretRef::parse(text, field.decoding.environment) {
+        let reference = reference
+            .map_err(|error| field.problem(&error, error.right()))
+            .ok();
+        return reference.map(HeaderText::Reference);
+    }
+    match HeaderValue::from_str(text) {
+        Ok(value) => Some(HeaderText::Plain(value)),
+        Err(_) => {
+            field.problem(
+                "the value has a control or non-ASCII character",
+                "write printable ASCII on one line",
+            );
+            None
+        }
+    }
+}
+
+fn removed(field: &Field<'_>) -> Option<String> {
+    let text = field.text("write the name of a header, as in X-Internal-*")?;
+    let prefix = text.strip_suffix('*');
+    let name = prefix.unwrap_or(text);
+    if name.is_empty() || HeaderName::from_bytes(name.as_bytes()).is_err() || name.contains('*') {
+        let right = "write one as in X-Agency, or X-Internal-* for all that begin so";
+        field.problem(
+            format_args!("`{}` is not the name of a header", shown(text)),
+            right,
+        );
+        return None;
+    }
+    let lower = name.to_ascii_lowercase();
+    let hit = OURS.iter().find(|ours| {
+        if prefix.is_some() {
+            ours.starts_with(&lower)
+        } else {
+            **ours == lower
+        }
+    });
+    if let Some(ours) = hit {
+        let what = format!(
+            "`{}` would remove {ours}, which belongs to the connection",
+            shown(text)
+        );
+        field.problem(what, "remove it, or write a longer name");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn tls(field: Field<'_>) -> Option<Tls> {
+    let reader = field.reader(keys::TLS)?;
+    let versions = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
+    let server_name = |field: Field<'_>| {
+        let text = field.text("write a host, as in api.example.com")?;
+        let host = Host::parse(text).ok();
+        if host.is_none() {
+            let right = "write a name or an address, without a port";
+            field.problem(format_args!("`{}` is not a host", shown(text)), right);
+        }
+        host
+    };
+    Some(Tls {
+        ca: reader.take("ca").and_then(Field::secret),
+        ca_extra: reader.take("ca_extra").and_then(Field::secret),
+        client_certificate: reader.take("client_certificate").and_then(client_certificate),
+        min_version: reader
+            .take("min_version")
+            .and_then(|field| field.choice(&versions))
+            .unwrap_or_default(),
+        server_name: reader.take("server_name").and_then(server_name),
+    })
+}
+
+fn client_certificate(field: Field<'_>) -> Option<ClientCertificate> {
+    let right = "write { cert: file:PATH, key: file:PATH }";
+    if field.scalar() == Some("instance_identity") {
+        field.problem("`instance_identity` does not work yet in this version", right);
+        return None;
+    }
+    let reader = field.reader(keys::CLIENT_CERTIFICATE)?;
+    let cert = reader.need("cert", right).and_then(Field::secret);
+    let key = reader.need("key", right).and_then(Field::secret);
+    Some(ClientCertificate {
+        cert: cert?,
+        key: key?,
+    })
+}
+
+/// Names of a connection rather than of a message (RFC 9110, section 7.6), what frames a message, and what names
+/// its target: whoever could set or remove one could smuggle a request or send it elsewhere.
+const OURS: &[&str] = &[
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "proxy-status",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+];
+
+const LONGEST_NAME: usize = 63;

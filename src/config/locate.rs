@@ -1,0 +1,107 @@
+//! Which configuration holds, and reading its file.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::{Config, Environment, Problem, Problems, node};
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// There is no file; what is built in holds.
+    Embedded,
+    File(PathBuf),
+}
+
+/// The configuration that holds: the `explicit` file, else `$OUTRIDER_CONFIG`, else `./outrider.yml` if there is
+/// one, else what is built in.
+///
+/// A file that is named has to be there, and so has an `outrider.yml` that cannot be looked at: what is built in
+/// allows more than most files do, so it never stands in for a file that cannot be read.
+pub(crate) fn locate(explicit: Option<&Path>) -> Source {
+    locate_in(explicit, Environment::of_process(), Path::new(DEFAULT_FILE))
+}
+
+/// Finds the configuration as [`locate`] does, and reads it.
+pub(crate) fn load_located(explicit: Option<&Path>) -> Result<(Config, Source), Problems> {
+    let source = locate(explicit);
+    Ok((source.load()?, source))
+}
+
+impl Source {
+    pub(crate) fn load(&self) -> Result<Config, Problems> {
+        match self {
+            Self::Embedded => Ok(Config::embedded()),
+            Self::File(path) => Config::load(path),
+        }
+    }
+
+    /// The file to watch.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Embedded => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
+/// As a log line or a person is told.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("the built-in default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+fn locate_in(explicit: Option<&Path>, environment: Environment<'_>, default: &Path) -> Source {
+    if let Some(path) = explicit {
+        return Source::File(path.to_owned());
+    }
+    if let Some(path) = environment.variable(VARIABLE) {
+        return Source::File(path.into());
+    }
+    match default.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Source::Embedded,
+        Ok(_) | Err(_) => Source::File(default.to_owned()),
+    }
+}
+
+/// The text of a file, of which no more is read than a configuration may have.
+pub(super) fn read(path: &Path) -> Result<String, Problem> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(node::LARGEST as u64 + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let right = match error.kind() {
+            io::ErrorKind::NotFound => "name a file that is there, or run `outrider init` to write one",
+            io::ErrorKind::IsADirectory => "name a file in it",
+            _ => "make it readable for this user",
+        };
+        return Err(Problem {
+            path: String::new(),
+            at: None,
+            what: format!("cannot be read: {error}"),
+            right: right.to_owned(),
+        });
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let sound = error.utf8_error().valid_up_to();
+        let before = &error.as_bytes()[..sound];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Problem {
+            path: String::new(),
+            at: Some((line, 1)),
+            what: "not UTF-8 text".to_owned(),
+            right: "save the file as UTF-8".to_owned(),
+        }
+    })
+}
+
+/// Names the configuration file where the command line does not.
+const VARIABLE: &str = "OUTRIDER_CONFIG";
+
+/// In the working directory.
+pub(crate) const DEFAULT_FILE: &str = "outrider.yml";

@@ -1,0 +1,1 @@
+//! The JSON schema, made from the tables.
