@@ -14,18 +14,27 @@ use rustls_pki_types::CertificateDer;
 use tempfile::NamedTempFile;
 
 use super::Error;
+use crate::secret::roots::SystemRoots;
 
 /// What opens the PKCS#12 file. Java does not load a store without one; this is its convention for public content.
 pub(crate) const TRUSTSTORE_PASSWORD: &str = "changeit";
 
 /// Writes the system's roots and `authority` to both files, and makes their folders.
-pub(super) fn write(authority: &CertificateDer<'_>, bundle: &Path, truststore: &Path) -> Result<(), Error> {
-    let roots = system_roots(bundle);
-    if roots.is_empty() {
+pub(super) fn write(
+    authority: &CertificateDer<'_>,
+    roots: &SystemRoots,
+    bundle: &Path,
+    truststore: &Path,
+) -> Result<(), Error> {
+    let roots = roots.read();
+    for problem in &roots.problems {
+        tracing::warn!(place = %problem.place.display(), error = %problem.source, "some roots cannot be read");
+    }
+    if roots.certificates.is_empty() {
         tracing::warn!("no system roots found: the bundle holds the local authority only");
     }
-    replace(bundle, to_pem(authority, &roots).as_bytes())?;
-    replace(truststore, &to_pkcs12(authority, &roots)?)
+    replace(bundle, to_pem(authority, &roots.certificates).as_bytes())?;
+    replace(truststore, &to_pkcs12(authority, &roots.certificates)?)
 }
 
 fn to_pem(authority: &CertificateDer<'_>, roots: &[CertificateDer<'_>]) -> String {
@@ -90,12 +99,17 @@ fn check_owner(folder: &Path) -> Result<(), Error> {
         })?
         .uid();
     let us = rustix::process::geteuid().as_raw();
-    match owner {
-        owner if owner == us || owner == ROOT || us == ROOT => Ok(()),
-        _ => Err(Error::Foreign {
+    match is_trusted(owner, us) {
+        true => Ok(()),
+        false => Err(Error::Foreign {
             path: folder.to_owned(),
         }),
     }
+}
+
+/// Whether a folder of `owner` is safe for a process of `us`. Root may write for anybody: it serves their app.
+pub(super) fn is_trusted(owner: u32, us: u32) -> bool {
+    owner == us || owner == ROOT || us == ROOT
 }
 
 /// Rounds of key derivation for a password that everybody knows: the least that Java's and OpenSSL's readers meet in
@@ -103,28 +117,3 @@ fn check_owner(folder: &Path) -> Result<(), Error> {
 const ITERATIONS: u32 = 1_000;
 
 const ROOT: u32 = 0;
-
-/// The system's roots, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, as other programs would read them. A variable
-/// that names our own bundle is no source: it would add the authority of the run before.
-pub(super) fn system_roots(bundle: &Path) -> Vec<CertificateDer<'static>> {
-    let named = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
-    let loaded = match named {
-        Some(file) if file == bundle => rustls_native_certs::load_certs_from_paths(
-            SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists()),
-            None,
-        ),
-        _ => rustls_native_certs::load_native_certs(),
-    };
-    for error in &loaded.errors {
-        tracing::debug!(%error, "a system root cannot be read");
-    }
-    loaded.certs
-}
-
-/// Where Debian, Red Hat, Alpine and SUSE keep the bundle.
-const SYSTEM_BUNDLES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/ca-bundle.pem",
-];

@@ -20,6 +20,7 @@ use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::host::{Host, HostPattern};
+use crate::secret::roots::SystemRoots;
 
 use certificate::Validity;
 use constraints::Constraints;
@@ -139,8 +140,8 @@ impl Authority {
     /// Writes the system's roots and this authority's certificate, PEM and PKCS#12, each atomically.
     ///
     /// The PKCS#12 file opens with the password `changeit`, Java's convention for stores that hold nothing secret.
-    pub(crate) fn write(&self, bundle: &Path, truststore: &Path) -> Result<(), Error> {
-        bundle::write(&self.certificate, bundle, truststore)
+    pub(crate) fn write(&self, roots: &SystemRoots, bundle: &Path, truststore: &Path) -> Result<(), Error> {
+        bundle::write(&self.certificate, roots, bundle, truststore)
     }
 
     fn certify(

@@ -1,6 +1,7 @@
 //! What clients make of the authority: rustls here, the programs of this machine in `programs`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +14,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::leaves::LEAVES_MAX;
 use super::{Authority, Offer};
 use crate::host::{Host, HostPattern, Pattern};
+use crate::secret::Sources;
+use crate::secret::roots::SystemRoots;
 
 mod programs;
 
@@ -36,6 +39,14 @@ fn pattern(text: &str) -> HostPattern {
 fn authority(hosts: &[&str]) -> Authority {
     let hosts: Vec<_> = hosts.iter().map(|host| pattern(host)).collect();
     Authority::new(&hosts, WEEK).unwrap()
+}
+
+/// The system's, whatever the variables of whoever runs the tests.
+fn roots() -> SystemRoots {
+    SystemRoots::new(
+        &Sources::of_variables::<String, String>([]),
+        Path::new("/nonexistent"),
+    )
 }
 
 /// A handshake between a client that trusts `trusted` and `server`; the client's configuration comes back with it.
@@ -320,7 +331,11 @@ fn the_key_is_in_no_file_and_no_text() {
     let authority = authority(&["a.test"]);
     let folder = TempDir::new().unwrap();
     authority
-        .write(&folder.path().join("b.pem"), &folder.path().join("t.p12"))
+        .write(
+            &roots(),
+            &folder.path().join("b.pem"),
+            &folder.path().join("t.p12"),
+        )
         .unwrap();
     let secrets = [
         authority.identity.issuer.key().serialize_der(),

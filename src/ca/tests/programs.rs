@@ -15,10 +15,12 @@ use std::time::Instant;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
-use super::{authority, client, connect, leaf_of, name};
-use crate::ca::bundle::TRUSTSTORE_PASSWORD;
+use super::{authority, client, connect, leaf_of, name, roots};
+use crate::ca::bundle::{TRUSTSTORE_PASSWORD, is_trusted};
 use crate::ca::{Authority, Error, Offer};
 use crate::host::Host;
+use crate::secret::Sources;
+use crate::secret::roots::SystemRoots;
 
 /// The files of one authority.
 struct Files {
@@ -32,7 +34,7 @@ impl Files {
         let folder = TempDir::new().unwrap();
         let bundle = folder.path().join("made/for us/ca-bundle.pem");
         let truststore = folder.path().join("made/for us/truststore.p12");
-        authority.write(&bundle, &truststore).unwrap();
+        authority.write(&roots(), &bundle, &truststore).unwrap();
         Self {
             folder,
             bundle,
@@ -367,7 +369,7 @@ fn the_bundle_holds_the_roots_of_the_system_and_ours_first() {
     let files = Files::of(&authority);
     let bundle = pem::parse_many(fs::read(&files.bundle).unwrap()).unwrap();
     assert_eq!(bundle[0].contents(), authority.certificate.as_ref());
-    let system = crate::ca::bundle::system_roots(Path::new("/nonexistent"));
+    let system = roots().read().certificates;
     let rest: Vec<_> = bundle[1..].iter().map(pem::Pem::contents).collect();
     assert_eq!(rest, system.iter().map(AsRef::as_ref).collect::<Vec<_>>());
 }
@@ -376,7 +378,7 @@ fn the_bundle_holds_the_roots_of_the_system_and_ours_first() {
 fn writing_again_replaces_the_file_and_leaves_nothing_behind() {
     let (first, second) = (authority(&["a.test"]), authority(&["a.test"]));
     let files = Files::of(&first);
-    second.write(&files.bundle, &files.truststore).unwrap();
+    second.write(&roots(), &files.bundle, &files.truststore).unwrap();
     let bundle = pem::parse_many(fs::read(&files.bundle).unwrap()).unwrap();
     assert_eq!(bundle[0].contents(), second.certificate.as_ref());
     assert!(
@@ -387,6 +389,24 @@ fn writing_again_replaces_the_file_and_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(files.bundle.parent().unwrap()).unwrap().count(), 2);
 }
 
+/// A profile script exports `SSL_CERT_FILE` to us, too: the authority of the run before must not stay trusted.
+#[test]
+fn our_own_bundle_is_no_source_of_roots() {
+    let first = authority(&["a.test"]);
+    let files = Files::of(&first);
+    let sources = Sources::of_variables([("SSL_CERT_FILE", files.bundle.to_str().unwrap())]);
+    let roots = SystemRoots::new(&sources, &files.bundle);
+    authority(&["a.test"])
+        .write(&roots, &files.bundle, &files.truststore)
+        .unwrap();
+    let bundle = pem::parse_many(fs::read(&files.bundle).unwrap()).unwrap();
+    assert!(
+        bundle
+            .iter()
+            .all(|certificate| certificate.contents() != first.certificate.as_ref())
+    );
+}
+
 #[test]
 fn a_link_in_the_way_is_replaced_and_not_followed() {
     let folder = TempDir::new().unwrap();
@@ -395,10 +415,23 @@ fn a_link_in_the_way_is_replaced_and_not_followed() {
     let bundle = folder.path().join("ca-bundle.pem");
     std::os::unix::fs::symlink(&victim, &bundle).unwrap();
     authority(&["a.test"])
-        .write(&bundle, &folder.path().join("t.p12"))
+        .write(&roots(), &bundle, &folder.path().join("t.p12"))
         .unwrap();
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
     assert!(fs::symlink_metadata(&bundle).unwrap().is_file());
+}
+
+/// Below a shared `/tmp` somebody else may have made our folder before us, to swap the roots of the app later.
+#[test]
+fn a_folder_of_somebody_else_is_refused() {
+    for (owner, us, trusted) in [
+        (2000, 2000, true),
+        (0, 2000, true),
+        (2001, 2000, false),
+        (2001, 0, true),
+    ] {
+        assert_eq!(is_trusted(owner, us), trusted, "owned by {owner}, run by {us}");
+    }
 }
 
 #[test]
@@ -407,7 +440,7 @@ fn a_place_that_cannot_be_written_is_named_with_the_remedy() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let error = authority(&["a.test"])
-        .write(&file.join("ca.pem"), &file.join("t.p12"))
+        .write(&roots(), &file.join("ca.pem"), &file.join("t.p12"))
         .unwrap_err();
     assert!(matches!(error, Error::Write { .. }));
     let message = error.to_string();
