@@ -1,0 +1,242 @@
+//! Why TLS to an upstream failed, in a person's words: which host, what was wrong with which certificate, who wanted
+//! what.
+//!
+//! In TLS 1.2 a refused client certificate ends the handshake; in TLS 1.3 the handshake is over by then and the alert
+//! comes with the first read. Both are the same [`Error`] here. No message holds bytes of the server but names from its
+//! certificate, cut and cleaned.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use rustls::{AlertDescription, InvalidMessage};
+
+use super::verify::Fault;
+
+/// Why a handshake failed, or a connection after it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{host} ended TLS with the alert {}{}", name(*alert), advice(*alert))]
+    Alert { host: String, alert: AlertDescription },
+
+    #[error("{host} shows {fault}")]
+    Certificate { host: String, fault: Fault },
+
+    #[error("{host} refused our client certificate (alert {}){}", name(*alert), refusal(*alert))]
+    ClientCertificateRefused { host: String, alert: AlertDescription },
+
+    #[error("{host} demands a client certificate and this destination has none; set tls.client_certificate")]
+    ClientCertificateRequired { host: String, alert: AlertDescription },
+
+    #[error("{host} closed the connection during the TLS handshake{hint}")]
+    Closed {
+        host: String,
+        hint: &'static str,
+        source: io::Error,
+    },
+
+    #[error("{host} does not choose HTTP/2; leave out `http: 2`")]
+    NoHttp2 { host: String },
+
+    #[error("{host} does not speak TLS on this port; check the port")]
+    NotTls { host: String },
+
+    #[error("{host} does not keep to the TLS protocol, or offers nothing that we accept")]
+    Protocol { host: String, source: rustls::Error },
+
+    #[error("{host} did not finish the TLS handshake within {}", humantime::format_duration(*limit))]
+    Timeout { host: String, limit: Duration },
+}
+
+/// Whether a server of the destination has asked for a client certificate, and what it got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    AndAnswered,
+    ButHadNone,
+    Never,
+    /// Nobody knows any more.
+    Unknown,
+}
+
+impl Error {
+    /// The RFC 9209 error type.
+    pub(crate) fn proxy_status(&self) -> &'static str {
+        match self {
+            Self::Alert { .. }
+            | Self::ClientCertificateRefused { .. }
+            | Self::ClientCertificateRequired { .. } => "tls_alert_received",
+            Self::Certificate { .. } => "tls_certificate_error",
+            Self::Closed { .. } => "connection_terminated",
+            Self::NoHttp2 { .. } | Self::NotTls { .. } | Self::Protocol { .. } => "tls_protocol_error",
+            Self::Timeout { .. } => "connection_timeout",
+        }
+    }
+
+    /// The word for logs: a closed set, finer than [`Error::proxy_status`].
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Alert { .. } => "tls_alert",
+            Self::Certificate { fault, .. } => fault.reason(),
+            Self::ClientCertificateRefused { .. } => "client_certificate_refused",
+            Self::ClientCertificateRequired { .. } => "client_certificate_required",
+            Self::Closed { .. } => "tls_closed",
+            Self::NoHttp2 { .. } => "tls_no_http2",
+            Self::NotTls { .. } => "not_tls",
+            Self::Protocol { .. } => "tls_protocol",
+            Self::Timeout { .. } => "tls_timeout",
+        }
+    }
+
+    /// The number of the alert that the server sent: `alert-id` of RFC 9209.
+    pub(crate) fn alert_id(&self) -> Option<u8> {
+        match self {
+            Self::Alert { alert, .. }
+            | Self::ClientCertificateRefused { alert, .. }
+            | Self::ClientCertificateRequired { alert, .. } => Some(u8::from(*alert)),
+            Self::Certificate { .. }
+            | Self::Closed { .. }
+            | Self::NoHttp2 { .. }
+            | Self::NotTls { .. }
+            | Self::Protocol { .. }
+            | Self::Timeout { .. } => None,
+        }
+    }
+
+    /// Maps what an established connection reports on a later read; `None` where the error is not TLS's.
+    ///
+    /// [`super::Settings::explain`] knows more: whether there was a certificate to refuse.
+    pub(crate) fn of_io(error: &io::Error, host: &str) -> Option<Self> {
+        Self::of_chain(error, host)
+    }
+
+    /// The same for an error that has TLS's somewhere among its causes, as hyper's have.
+    pub(crate) fn of_chain(error: &(dyn StdError + 'static), host: &str) -> Option<Self> {
+        find(error).map(|cause| Self::of_rustls(cause, host, Asked::Unknown))
+    }
+
+    pub(super) fn of_rustls(error: &rustls::Error, host: &str, asked: Asked) -> Self {
+        let host = host.to_owned();
+        match error {
+            rustls::Error::AlertReceived(alert) => Self::of_alert(*alert, host, asked),
+            rustls::Error::InvalidCertificate(error) => Self::Certificate {
+                host,
+                fault: Fault::of(error),
+            },
+            // All the others are breaches of the protocol in one way or another; rustls adds to them.
+            other => Self::Protocol {
+                host,
+                source: other.clone(),
+            },
+        }
+    }
+
+    fn of_alert(alert: AlertDescription, host: String, asked: Asked) -> Self {
+        use AlertDescription as Alert;
+
+        // These speak of a certificate, and the only one that a server can mean is ours.
+        let of_certificate = matches!(
+            alert,
+            Alert::AccessDenied
+                | Alert::BadCertificate
+                | Alert::CertificateExpired
+                | Alert::CertificateRevoked
+                | Alert::CertificateUnknown
+                | Alert::DecryptError
+                | Alert::NoCertificate
+                | Alert::UnknownCA
+                | Alert::UnsupportedCertificate
+        );
+        let required = alert == Alert::CertificateRequired;
+        let refused = match asked {
+            Asked::AndAnswered => of_certificate || required,
+            // Go and Java say bad_certificate to a client that has none; OpenSSL, in TLS 1.2, handshake_failure.
+            Asked::ButHadNone if of_certificate || required || alert == Alert::HandshakeFailure => {
+                return Self::ClientCertificateRequired { host, alert };
+            }
+            Asked::ButHadNone => false,
+            Asked::Never | Asked::Unknown if required => {
+                return Self::ClientCertificateRequired { host, alert };
+            }
+            Asked::Never => false,
+            Asked::Unknown => of_certificate,
+        };
+        match refused {
+            true => Self::ClientCertificateRefused { host, alert },
+            false => Self::Alert { host, alert },
+        }
+    }
+}
+
+/// TLS's own error among the causes of another.
+pub(super) fn find<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        // `source()` of an I/O error skips the error that it wraps and goes on with that one's source.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// Whether the first bytes of the server cannot have been TLS.
+pub(super) fn is_not_tls(error: &rustls::Error) -> bool {
+    matches!(
+        error,
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)
+    )
+}
+
+/// What to make of a server that closes without an alert.
+pub(super) fn closing_hint(asked: Asked) -> &'static str {
+    match asked {
+        Asked::AndAnswered => " after it asked for our client certificate; it may not accept it",
+        Asked::ButHadNone => {
+            " after it asked for a client certificate, and this destination has none; set tls.client_certificate"
+        }
+        Asked::Never | Asked::Unknown => "",
+    }
+}
+
+/// The name of an alert as the standards spell it.
+fn name(alert: AlertDescription) -> String {
+    let mut name = String::new();
+    let mut lower = false;
+    for c in format!("{alert:?}").chars() {
+        // UnknownCA is unknown_ca, and an alert without a name is Unknown(0x2a).
+        if c.is_ascii_uppercase() && lower {
+            name.push('_');
+        }
+        lower = c.is_ascii_lowercase();
+        name.push(c.to_ascii_lowercase());
+    }
+    name
+}
+
+/// What the person at our end can do about an alert.
+fn advice(alert: AlertDescription) -> &'static str {
+    match alert {
+        AlertDescription::HandshakeFailure => "; it accepts no cipher of ours, or wants a client certificate",
+        AlertDescription::NoApplicationProtocol => "; it speaks neither protocol offered; set `http`",
+        AlertDescription::ProtocolVersion => "; it accepts no TLS version of ours (see tls.min_version)",
+        AlertDescription::UnrecognisedName => "; it does not know this name; set tls.server_name",
+        _ => "",
+    }
+}
+
+/// What the person at our end can do about a refused certificate.
+fn refusal(alert: AlertDescription) -> &'static str {
+    match alert {
+        AlertDescription::CertificateExpired => "; renew tls.client_certificate",
+        AlertDescription::CertificateRequired => "; it accepts no key of its kind",
+        AlertDescription::UnknownCA => {
+            "; it does not trust its issuer: is the intermediate certificate in the file?"
+        }
+        _ => "; ask its operator which one it expects",
+    }
+}

@@ -1,0 +1,320 @@
+//! TLS to upstreams: who we trust, who we are, and what a failed handshake means to a person.
+//!
+//! [`Settings`] are made once for a destination: its roots, its identity, its lowest version. Each host and port gets a
+//! session store of its own below them, so that a session never resumes for another identity, other roots, another
+//! port or another ALPN. There is no early data and no key log.
+//!
+//! [`identity`] loads the client certificate, [`verify`] says what is wrong with a server's, [`error`] tells a person.
+//! Which connections may be shared is the pool's matter.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+pub(crate) use error::Error;
+
+use crate::config::{SecretRef, Tls, TlsVersion};
+use crate::host::{Host, Target};
+use crate::policy::Destination;
+use crate::secret::roots::SystemRoots;
+use crate::secret::{self, Secret, Sources, pem};
+use identity::{Identity, Presenter};
+use verify::Verifier;
+
+mod certificate;
+mod error;
+mod identity;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+/// TLS settings of one destination: one identity, one set of roots, and session stores of their own, so that no
+/// session made for one identity resumes for another.
+pub(crate) struct Settings {
+    /// Without ALPN and without a session store: those come with [`Settings::config`].
+    base: ClientConfig,
+    configs: Mutex<HashMap<(Target, Alpn), Arc<ClientConfig>>>,
+    identity: Option<Identity>,
+    presenter: Arc<Presenter>,
+    server_name: Option<ServerName<'static>>,
+    warnings: Vec<Warning>,
+}
+
+/// What we offer by ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Alpn {
+    H1,
+    H2,
+    /// h2, then http/1.1.
+    Either,
+}
+
+/// Why TLS settings cannot be made. Names the destination's key (`tls.ca`, …), the cause and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error("{key}: certificate {position} of {reference} is no X.509 certificate that can be used; export it again")]
+    BadCertificate { key: &'static str, reference: SecretRef, position: usize },
+
+    #[error("tls: no TLS version or cipher is left to speak")]
+    Crypto(#[source] rustls::Error),
+
+    #[error(
+        "tls.client_certificate: the key of {key} does not belong to any certificate of {certificate}; \
+         name the two halves of one pair"
+    )]
+    KeyMismatch { certificate: SecretRef, key: SecretRef },
+
+    #[error("{key}: {reference} is not the PEM that belongs here")]
+    Pem { key: &'static str, reference: SecretRef, source: pem::Error },
+
+    #[error("{key}: the secret cannot be read")]
+    Secret { key: &'static str, source: secret::Error },
+
+    #[error("{key}: the key of {reference} cannot sign; use RSA of 2048 bits or more, ECDSA (P-256, P-384, P-521) or Ed25519")]
+    WeakKey { key: &'static str, reference: SecretRef, source: rustls::Error },
+}
+
+/// Something about TLS settings that a person should look at; they are in use all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Warning {
+    #[error("tls.client_certificate: expired {}; renew it", humantime::format_rfc3339_seconds(*since))]
+    Expired { since: SystemTime },
+
+    #[error("the system has no trusted roots, so nothing can be verified; install ca-certificates or set tls.ca")]
+    NoRoots,
+
+    #[error("tls.client_certificate: not meant for clients (its extended key usage lacks clientAuth); many servers will refuse it")]
+    NotForClients,
+
+    #[error("tls.client_certificate: not valid before {}; check the clock", humantime::format_rfc3339_seconds(*from))]
+    NotYetValid { from: SystemTime },
+
+    #[error(transparent)]
+    Secret(#[from] secret::Warning),
+}
+
+impl Settings {
+    /// Reads certificates and keys; a key that does not belong to its certificate is an error.
+    pub(crate) fn build(
+        destination: &Destination,
+        sources: &Sources,
+        roots: &SystemRoots,
+    ) -> Result<Self, SettingsError> {
+        Self::of(&destination.tls, sources, roots)
+    }
+
+    fn of(tls: &Tls, sources: &Sources, roots: &SystemRoots) -> Result<Self, SettingsError> {
+        let mut warnings = Vec::new();
+        let identity = tls.client_certificate.as_ref().map(|pair| Identity::load(pair, sources)).transpose()?;
+        if let (Some(identity), Some(pair)) = (&identity, &tls.client_certificate) {
+            warnings.extend(sources.warnings(&pair.key).into_iter().map(Warning::from));
+            warnings.extend((!identity.for_clients).then_some(Warning::NotForClients));
+        }
+
+        let (store, pinned) = trusted(tls, sources, roots)?;
+        warnings.extend(store.is_empty().then_some(Warning::NoRoots));
+        let verifier = Verifier::new(store, pinned, provider()).map_err(SettingsError::Crypto)?;
+        let presenter = Arc::new(Presenter::new(identity.as_ref()));
+        let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
+            TlsVersion::V1_2 => &[&rustls::version::TLS12, &rustls::version::TLS13],
+            TlsVersion::V1_3 => &[&rustls::version::TLS13],
+        };
+        let mut base = ClientConfig::builder_with_provider(provider().clone())
+            .with_protocol_versions(versions)
+            .map_err(SettingsError::Crypto)?
+            // rustls calls every verifier of one's own dangerous. Ours asks webpki and explains its answer.
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(presenter.clone());
+        base.resumption = Resumption::disabled();
+
+        let server_name = tls.server_name.as_ref().map(name_of);
+        Ok(Self { base, configs: Mutex::default(), identity, presenter, server_name, warnings })
+    }
+
+    /// What a person should know about these settings as of `now`.
+    pub(crate) fn warnings(&self, now: SystemTime) -> Vec<Warning> {
+        let mut warnings = self.warnings.clone();
+        if let Some(identity) = &self.identity {
+            let (from, until) = (identity.not_before, identity.not_after);
+            warnings.extend((until < now).then_some(Warning::Expired { since: until }));
+            warnings.extend((now < from).then_some(Warning::NotYetValid { from }));
+        }
+        warnings
+    }
+
+    /// Until when the client certificate is valid; `None` without one.
+    pub(crate) fn not_after(&self) -> Option<SystemTime> {
+        self.identity.as_ref().map(|identity| identity.not_after)
+    }
+
+    /// The name sent as SNI and verified: `tls.server_name`, else the host. An address is verified, never sent.
+    pub(crate) fn server_name(&self, host: &Host) -> ServerName<'static> {
+        self.server_name.clone().unwrap_or_else(|| name_of(host))
+    }
+
+    /// Client handshake within `limit`, over any connection to `target`.
+    ///
+    /// With [`Alpn::H2`] a server that does not choose h2 is an error; with the others the caller looks at what was
+    /// chosen.
+    pub(crate) async fn connect<S>(
+        &self,
+        stream: S,
+        target: &Target,
+        alpn: Alpn,
+        limit: Duration,
+    ) -> Result<TlsStream<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let host = &target.host;
+        let handshake = TlsConnector::from(self.config(target, alpn)).connect(self.server_name(host), stream);
+        let stream = match tokio::time::timeout(limit, handshake).await {
+            Err(_) => return Err(Error::Timeout { host: host.to_string(), limit }),
+            Ok(Err(error)) => return Err(self.failed_handshake(error, host)),
+            Ok(Ok(stream)) => stream,
+        };
+        match alpn {
+            Alpn::H2 if stream.get_ref().1.alpn_protocol() != Some(b"h2") => {
+                Err(Error::NoHttp2 { host: host.to_string() })
+            }
+            Alpn::H1 | Alpn::H2 | Alpn::Either => Ok(stream),
+        }
+    }
+
+    /// What an error on a connection made with these settings says about TLS, wherever in the chain of causes it
+    /// stands; `None` where TLS is not to blame. In TLS 1.3 a refused client certificate shows only here, on the first
+    /// read. The request may have been processed: it must not be sent again unless it is idempotent.
+    pub(crate) fn explain(&self, error: &(dyn std::error::Error + 'static), host: &Host) -> Option<Error> {
+        let cause = error::find(error)?;
+        Some(Error::of_rustls(cause, &host.to_string(), self.asked()))
+    }
+
+    fn failed_handshake(&self, error: io::Error, host: &Host) -> Error {
+        let asked = self.asked();
+        match error::find(&error) {
+            Some(cause) if error::is_not_tls(cause) => Error::NotTls { host: host.to_string() },
+            Some(cause) => Error::of_rustls(cause, &host.to_string(), asked),
+            None => Error::Closed {
+                host: host.to_string(),
+                hint: error::closing_hint(asked),
+                source: error,
+            },
+        }
+    }
+
+    fn asked(&self) -> error::Asked {
+        match (self.presenter.was_asked(), self.identity.is_some()) {
+            (false, _) => error::Asked::Never,
+            (true, false) => error::Asked::ButHadNone,
+            (true, true) => error::Asked::AndAnswered,
+        }
+    }
+
+    /// The configuration under which `target` is reached: its own session store, everything else shared.
+    fn config(&self, target: &Target, alpn: Alpn) -> Arc<ClientConfig> {
+        // A panic while the lock is held leaves a map that is still whole.
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = configs.get(&(target.clone(), alpn)) {
+            return config.clone();
+        }
+        if configs.len() >= ORIGINS {
+            // Names come from the app. A flood of them costs us the resumption of a few, never memory.
+            configs.clear();
+        }
+        let mut config = self.base.clone();
+        config.alpn_protocols = match alpn {
+            Alpn::H1 => vec![b"http/1.1".to_vec()],
+            Alpn::H2 => vec![b"h2".to_vec()],
+            Alpn::Either => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        };
+        config.resumption = Resumption::in_memory_sessions(1);
+        let config = Arc::new(config);
+        configs.insert((target.clone(), alpn), config.clone());
+        config
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("identity", &self.identity)
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The roots of `tls.ca` in place of the system's, those of `tls.ca_extra` beside them; and the certificates of both,
+/// each of which is also trusted to stand for itself.
+fn trusted(
+    tls: &Tls,
+    sources: &Sources,
+    roots: &SystemRoots,
+) -> Result<(Arc<RootCertStore>, Vec<CertificateDer<'static>>), SettingsError> {
+    let written = [("tls.ca", &tls.ca), ("tls.ca_extra", &tls.ca_extra)];
+    let mut store = match &tls.ca {
+        Some(_) => Arc::new(RootCertStore::empty()),
+        None => roots.store().clone(),
+    };
+    let mut pinned = Vec::new();
+    for (key, reference) in written {
+        let Some(reference) = reference else { continue };
+        for (i, certificate) in certificates(key, reference, sources)?.into_iter().enumerate() {
+            Arc::make_mut(&mut store).add(certificate.clone()).map_err(|_| SettingsError::BadCertificate {
+                key,
+                reference: reference.clone(),
+                position: i + 1,
+            })?;
+            pinned.push(certificate);
+        }
+    }
+    Ok((store, pinned))
+}
+
+/// Reads the certificates that `reference` under `key` names; at least one.
+fn certificates(
+    key: &'static str,
+    reference: &SecretRef,
+    sources: &Sources,
+) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
+    let text = read(key, reference, sources)?;
+    pem::certificates(&text).map_err(|source| SettingsError::Pem { key, reference: reference.clone(), source })
+}
+
+fn read(key: &'static str, reference: &SecretRef, sources: &Sources) -> Result<Secret, SettingsError> {
+    sources.read(reference).map_err(|source| SettingsError::Secret { key, source })
+}
+
+fn name_of(host: &Host) -> ServerName<'static> {
+    match host {
+        // A parsed host is a name of at most 253 letters, digits, hyphens and dots. One that rustls does not take can
+        // belong to nobody either, so it verifies as a name that nobody can have (RFC 6761).
+        Host::Name(name) => ServerName::try_from(name.to_string()).unwrap_or_else(|_| nobody()),
+        Host::V4(address) => ServerName::IpAddress(std::net::IpAddr::V4(*address).into()),
+        Host::V6(address) => ServerName::IpAddress(std::net::IpAddr::V6(*address).into()),
+    }
+}
+
+fn nobody() -> ServerName<'static> {
+    ServerName::IpAddress(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED).into())
+}
+
+/// The cryptography of the whole process: X25519MLKEM768 first, then X25519 and the NIST curves.
+fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider()))
+}
+
+/// Hosts, ports and protocols of one destination that can resume sessions at once.
+const ORIGINS: usize = 256;
