@@ -1,12 +1,20 @@
 //! All that is decided about one destination.
+//!
+//! Here "not written" becomes a value: whether `http://` is upgraded, whether a CONNECT is intercepted. Below this
+//! nothing asks again what the user may have meant.
+//!
+//! Which targets belong to a destination is known to [`super::router`], not here.
 
 use std::sync::Arc;
 
 use http::Method;
 
 use super::Denial;
-use crate::config::{Auth, Headers, HttpVersion, OnLimit, RateLimit, Timeouts, Tls};
-use crate::host::Target;
+use super::path::PathGlob;
+use crate::config::{
+    self, Auth, HeaderText, Headers, HttpVersion, Mode, OnLimit, Problems, RateLimit, Timeouts, Tls,
+};
+use crate::host::{Scheme, Target};
 
 /// A destination of the configuration, compiled. Nothing here is optional in the sense of "default".
 #[derive(Debug)]
@@ -26,18 +34,182 @@ pub(crate) struct Destination {
     pub(crate) upgrade: bool,
     /// A CONNECT is ended here, because something must see the requests.
     pub(crate) intercept: bool,
-    // private: methods, compiled path globs, …
+    /// Empty: all.
+    methods: Vec<Method>,
+    /// Empty: all.
+    paths: Vec<PathGlob>,
 }
 
 impl Destination {
+    /// The destination of all hosts that no other one names: nothing is attached, nothing is limited.
+    pub(super) fn unlisted(timeouts: Timeouts) -> Self {
+        Self {
+            name: UNLISTED.into(),
+            index: 0,
+            auth: None,
+            concurrency: None,
+            headers: Headers::default(),
+            http: HttpVersion::Auto,
+            insecure_attach_over_http: false,
+            on_limit: OnLimit::Reject,
+            rate_limits: Vec::new(),
+            timeouts,
+            tls: Tls::default(),
+            upgrade: false,
+            intercept: false,
+            methods: Vec::new(),
+            paths: Vec::new(),
+        }
+    }
+
+    /// Files what is wrong under `destinations.NAME`; what it returns is used only where there is no problem.
+    pub(super) fn compile(config: &config::Destination, index: usize, problems: &mut Problems) -> Self {
+        let paths = compile_globs(config, problems);
+        let destination = Self {
+            name: config.name.as_str().into(),
+            index,
+            auth: config.auth.clone(),
+            concurrency: config.concurrency,
+            headers: config.headers.clone(),
+            http: config.http,
+            insecure_attach_over_http: config.insecure_attach_over_http,
+            on_limit: config.on_limit,
+            rate_limits: config.rate_limits.clone(),
+            timeouts: config.timeouts,
+            tls: config.tls.clone().unwrap_or_default(),
+            upgrade: config
+                .upgrade
+                .unwrap_or(config.tls.is_some() || config.auth.is_some()),
+            intercept: match config.mode {
+                Mode::Auto => must_see_requests(config),
+                Mode::Intercept => true,
+                Mode::Tunnel => false,
+            },
+            methods: config.methods.clone(),
+            paths,
+        };
+        destination.check(problems);
+        destination
+    }
+
     /// Whether the method and the path (no query) are allowed.
+    ///
+    /// Where `paths` is set, a path that servers read differently (dot segments, encoded slashes) is not.
     pub(crate) fn permits(&self, method: &Method, path: &str) -> Result<(), Denial> {
-        todo!("{method} {path}")
+        if !self.methods.is_empty() && !self.methods.contains(method) {
+            return Err(Denial::Method {
+                destination: Arc::clone(&self.name),
+                method: method.clone(),
+            });
+        }
+        if !self.paths.is_empty() && !self.paths.iter().any(|glob| glob.allows(path)) {
+            return Err(Denial::Path {
+                destination: Arc::clone(&self.name),
+            });
+        }
+        Ok(())
     }
 
     /// Whether a request to `target` leaves over TLS, and the port it leaves to: with `upgrade`, 80 becomes 443
     /// and any other port stays. A credential that would leave in clear is `Denial::Plaintext`.
     pub(crate) fn leaves(&self, target: &Target) -> Result<Target, Denial> {
-        todo!("{target}")
+        match target.scheme {
+            Scheme::Https => Ok(target.clone()),
+            Scheme::Http if self.upgrade => {
+                let port = if target.port == 80 { 443 } else { target.port };
+                Ok(Target {
+                    scheme: Scheme::Https,
+                    host: target.host.clone(),
+                    port,
+                })
+            }
+            Scheme::Http if self.attaches_secret() && !self.insecure_attach_over_http => {
+                Err(Denial::Plaintext {
+                    destination: Arc::clone(&self.name),
+                })
+            }
+            Scheme::Http => Ok(target.clone()),
+        }
+    }
+
+    /// Whether a request carries a secret when it leaves. A client certificate is none: it cannot leave in clear.
+    fn attaches_secret(&self) -> bool {
+        self.auth.is_some()
+            || self
+                .headers
+                .set
+                .iter()
+                .any(|(_, text)| matches!(text, HeaderText::Reference(_)))
+    }
+
+    /// What is well-formed key by key and contradicts itself as a whole.
+    fn check(&self, problems: &mut Problems) {
+        let at = |key: &str| format!("destinations.{}.{key}", self.name);
+        if self.http == HttpVersion::H2 && !self.upgrade && !self.intercept {
+            problems.add(
+                at("http"),
+                "HTTP/2 needs TLS of our own making: here http:// leaves in clear and CONNECT passes untouched",
+                "add upgrade: true or mode: intercept, or leave out http",
+            );
+        }
+        if self.insecure_attach_over_http && self.upgrade {
+            problems.add(
+                at("insecure_attach_over_http"),
+                "http:// is upgraded to https:// here, so nothing leaves in clear",
+                "leave it out (safe), or add upgrade: false (the credential can be read on the way)",
+            );
+        } else if self.insecure_attach_over_http && !self.attaches_secret() {
+            problems.add(
+                at("insecure_attach_over_http"),
+                "there is no credential to attach",
+                "leave it out",
+            );
+        }
     }
 }
+
+/// Whether something must see the requests within a CONNECT, so that `mode: auto` intercepts it.
+fn must_see_requests(config: &config::Destination) -> bool {
+    config.auth.is_some()
+        || config.concurrency.is_some()
+        || config.headers != Headers::default()
+        || !config.methods.is_empty()
+        || !config.paths.is_empty()
+        || !config.rate_limits.is_empty()
+        // `tls: {}` only asks for the upgrade of http://.
+        || config.tls.as_ref().is_some_and(|tls| *tls != Tls::default())
+}
+
+/// The globs of `paths`; those of the limits are only checked here.
+fn compile_globs(config: &config::Destination, problems: &mut Problems) -> Vec<PathGlob> {
+    let limited = config.rate_limits.iter().enumerate().filter_map(|(i, limit)| {
+        let text = limit.path.as_ref()?;
+        Some((format!("rate_limit[{i}].match.path"), text))
+    });
+    for (key, text) in limited {
+        if let Err(error) = PathGlob::parse(text) {
+            problems.add(
+                format!("destinations.{}.{key}", config.name),
+                error.to_string(),
+                "",
+            );
+        }
+    }
+    let mut globs = Vec::with_capacity(config.paths.len());
+    for (i, text) in config.paths.iter().enumerate() {
+        match PathGlob::parse(text) {
+            Ok(glob) => globs.push(glob),
+            Err(error) => {
+                problems.add(
+                    format!("destinations.{}.paths[{i}]", config.name),
+                    error.to_string(),
+                    "",
+                );
+            }
+        }
+    }
+    globs
+}
+
+/// The name of `destinations[0]`, and so the label of unlisted hosts in metrics and logs.
+const UNLISTED: &str = "unlisted";

@@ -1,13 +1,28 @@
 //! Which addresses may be dialled at all.
+//!
+//! The rules judge addresses, after resolution, for every destination: a name that resolves into a denied network
+//! is refused however it is spelled, and exactly the judged addresses are dialled. An IPv6 address that carries an
+//! IPv4 address has to pass as both; to open a carried address that is denied, `allow_networks` has to cover the
+//! carrier and the carried.
+//!
+//! Which hosts a request may name is decided in [`super::router`], not here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::Denial;
+use ipnet::IpNet;
+
+use super::{Denial, network};
+use crate::config::{self, Network, NetworkClass, Problems};
+
+#[cfg(test)]
+mod tests;
 
 /// The network rules, compiled.
 #[derive(Debug)]
 pub(crate) struct Egress {
-    // private
+    allow: Vec<Network>,
+    deny: Vec<Network>,
+    own: Vec<SocketAddr>,
 }
 
 /// Addresses the egress rules have allowed. Nothing else can be dialled.
@@ -18,9 +33,132 @@ pub(crate) struct Egress {
 pub(crate) struct Approved(Vec<SocketAddr>);
 
 impl Egress {
-    /// Keeps the allowed ones of the addresses a name `resolved` to, in their order.
+    pub(super) fn compile(config: &config::Egress, problems: &mut Problems) -> Self {
+        for (key, networks) in [("deny", &config.deny_networks), ("allow", &config.allow_networks)] {
+            for (i, listed) in networks.iter().enumerate() {
+                let Network::Block(block) = listed else { continue };
+                if let Some(v4) = network::unmapped(block) {
+                    problems.add(
+                        format!("egress.{key}_networks[{i}]"),
+                        "an IPv4-mapped block covers no address, because these are judged as IPv4",
+                        format!("write {v4}"),
+                    );
+                }
+            }
+        }
+        Self {
+            allow: config.allow_networks.clone(),
+            deny: config.deny_networks.clone(),
+            own: Vec::new(),
+        }
+    }
+
+    /// The same rules, which also refuse to dial our own `listeners`.
+    ///
+    /// A listener on an unspecified address stands for the loopback ones; whoever binds one also names the
+    /// addresses of the interfaces here.
+    pub(crate) fn with_own(self, listeners: Vec<SocketAddr>) -> Self {
+        let own = listeners
+            .into_iter()
+            .map(|own| SocketAddr::new(own.ip().to_canonical(), own.port()))
+            .collect();
+        Self { own, ..self }
+    }
+
+    /// Keeps the allowed ones of the addresses a name `resolved` to, in their order; IPv4-mapped ones as IPv4.
+    ///
+    /// Where none is left, the denial is that of the first. No addresses in, none out.
     pub(crate) fn approve(&self, resolved: &[IpAddr], port: u16) -> Result<Approved, Denial> {
-        todo!("{resolved:?} {port}")
+        let mut kept = Vec::with_capacity(resolved.len());
+        let mut refused = None;
+        for address in resolved {
+            match self.judge(address.to_canonical(), port) {
+                Ok(address) => kept.push(address),
+                Err(denial) => refused = refused.or(Some(denial)),
+            }
+        }
+        match refused {
+            Some(denial) if kept.is_empty() => Err(denial),
+            _ => Ok(Approved(kept)),
+        }
+    }
+
+    /// The class under which all of `block` is denied, where no exception touches it.
+    pub(super) fn denies_block(&self, block: &IpNet) -> Option<&'static str> {
+        if block.prefix_len() == block.max_prefix_len() {
+            return self.denied(block.addr());
+        }
+        let touched = self.allow.iter().any(|allow| match allow {
+            Network::Class(class) => network::touches(*class, block),
+            Network::Block(allow) => allow.contains(block) || block.contains(allow),
+        });
+        let deny = self.deny.iter().find(|deny| match deny {
+            Network::Class(class) => network::covers(*class, block),
+            Network::Block(deny) => deny.contains(block),
+        });
+        if touched { None } else { deny.map(word) }
+    }
+
+    fn judge(&self, address: IpAddr, port: u16) -> Result<SocketAddr, Denial> {
+        let dialled = SocketAddr::new(address, port);
+        if self.is_own(dialled) || carried(address).any(|v4| self.is_own(SocketAddr::new(v4.into(), port))) {
+            return Err(Denial::Loop { address: dialled });
+        }
+        match self.denied(address) {
+            Some(class) => Err(Denial::Network { address, class }),
+            None => Ok(dialled),
+        }
+    }
+
+    /// The class under which `address` is denied, for itself or for an IPv4 address that it carries.
+    fn denied(&self, address: IpAddr) -> Option<&'static str> {
+        let face = self.face(address);
+        if let Face::Denied(class) = face {
+            return Some(class);
+        }
+        carried(address).find_map(|v4| match self.face(v4.into()) {
+            Face::Denied(class) => Some(class),
+            // The exception names the IPv4 address; the way through a translator has to be named as well.
+            Face::Excepted(class) if !self.excepts(address) => Some(class),
+            Face::Excepted(_) | Face::Open => None,
+        })
+    }
+
+    /// What the rules say of one address, taken for itself.
+    fn face(&self, address: IpAddr) -> Face {
+        let metadata = Network::Class(NetworkClass::Metadata);
+        // Opening a network that a metadata service lives in does not open the service.
+        if self.deny.contains(&metadata) && matches(&metadata, address) && !self.excepts_service(address) {
+            return Face::Denied(network::name(NetworkClass::Metadata));
+        }
+        match self.deny.iter().find(|deny| matches(deny, address)) {
+            None => Face::Open,
+            Some(deny) if self.excepts(address) => Face::Excepted(word(deny)),
+            Some(deny) => Face::Denied(word(deny)),
+        }
+    }
+
+    fn excepts(&self, address: IpAddr) -> bool {
+        self.allow.iter().any(|allow| matches(allow, address))
+    }
+
+    /// Whether `metadata` or this very address is excepted.
+    fn excepts_service(&self, address: IpAddr) -> bool {
+        self.allow.iter().any(|allow| match allow {
+            Network::Class(class) => *class == NetworkClass::Metadata,
+            Network::Block(block) => block.prefix_len() == block.max_prefix_len() && block.contains(&address),
+        })
+    }
+
+    /// Whether dialling `address` reaches one of our listeners. Dialling an unspecified address reaches loopback.
+    fn is_own(&self, address: SocketAddr) -> bool {
+        let local = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+        self.own.iter().any(|own| {
+            own.port() == address.port()
+                && (own.ip() == address.ip()
+                    || (own.ip().is_unspecified() && local(address.ip()))
+                    || (address.ip().is_unspecified() && local(own.ip())))
+        })
     }
 }
 
@@ -28,4 +166,36 @@ impl Approved {
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.0
     }
+}
+
+/// What the rules say of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Face {
+    Denied(&'static str),
+    /// It would be denied, and an exception opens it.
+    Excepted(&'static str),
+    Open,
+}
+
+fn matches(rule: &Network, address: IpAddr) -> bool {
+    match rule {
+        Network::Class(class) => network::contains(*class, address),
+        Network::Block(block) => block.contains(&address),
+    }
+}
+
+/// The class as a person knows it; a block of the configuration has no name of its own.
+fn word(rule: &Network) -> &'static str {
+    match rule {
+        Network::Class(class) => network::name(*class),
+        Network::Block(_) => "listed in egress.deny_networks",
+    }
+}
+
+fn carried(address: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
+    let v6 = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address),
+    };
+    v6.into_iter().flat_map(network::embedded)
 }

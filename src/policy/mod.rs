@@ -1,18 +1,32 @@
 //! What it means: the compiled, immutable policy. No I/O.
+//!
+//! [`Policy::compile`] turns the configuration into look-ups and plain values and reports everything that
+//! contradicts itself. A request then asks three questions, each answered with a value and a reason:
+//! [`Policy::route`] (whose is it, and which way does it go), [`Destination::permits`] (may it be asked) and
+//! [`Destination::leaves`] (how does it leave). [`Egress::approve`] judges the addresses before anything is dialled.
+//!
+//! Reading secrets, resolving and dialling are not here.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::Method;
 
 pub(crate) use destination::Destination;
 pub(crate) use egress::{Approved, Egress};
+pub(crate) use path::PathGlob;
 
-use crate::config::{Config, Problems};
-use crate::host::{HostPattern, Target};
+use crate::config::{Config, EgressDefault, Problems};
+use crate::host::{Host, HostPattern, Pattern, Target};
+use router::Router;
 
 mod destination;
 mod egress;
+mod network;
+mod path;
+mod router;
+#[cfg(test)]
+mod tests;
 
 /// What the proxy runs on. A request loads it once and keeps it.
 #[derive(Debug)]
@@ -20,6 +34,10 @@ pub(crate) struct Policy {
     /// `destinations[0]` is `unlisted`: the hosts that no destination names. `destinations[i].index == i`.
     pub(crate) destinations: Vec<Arc<Destination>>,
     pub(crate) egress: Egress,
+    default: EgressDefault,
+    /// Of unlisted hosts.
+    ports: Vec<u16>,
+    router: Router,
 }
 
 /// What the app asked for.
@@ -43,24 +61,65 @@ pub(crate) enum Verdict<'p> {
 /// Why policy refuses. `Display` is a sentence for the developer of the app, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denial {
-    #[error("TODO")]
-    Method(Method),
-    #[error("TODO")]
+    #[error("{address} is a listener of outrider itself; a request through it would come back to it")]
+    Loop { address: SocketAddr },
+    #[error(
+        "destination {destination} does not allow {method}; where it should, add it to the destination's methods"
+    )]
+    Method { destination: Arc<str>, method: Method },
+    #[error(
+        "the address {address} is in a denied network ({class}); \
+         where it should be reached, add it to egress.allow_networks"
+    )]
     Network { address: IpAddr, class: &'static str },
-    #[error("TODO")]
-    Path,
-    #[error("TODO")]
-    Plaintext,
-    #[error("TODO")]
-    Port(u16),
-    #[error("TODO")]
-    Unlisted,
+    #[error(
+        "destination {destination} does not allow this path; where it should, add it to the destination's paths \
+         (dot segments, encoded slashes and backslashes are never allowed there)"
+    )]
+    Path { destination: Arc<str> },
+    #[error(
+        "destination {destination} attaches a credential, which would leave in clear; \
+         ask for https://, or set the destination's upgrade: true"
+    )]
+    Plaintext { destination: Arc<str> },
+    #[error(
+        "{host} is named by no destination, and such hosts are reached on the ports of egress.ports only; \
+         add {port} there, or {host}:{port} to the hosts of a destination"
+    )]
+    Port { host: Host, port: u16 },
+    #[error(
+        "{target} is named by no destination; where it should be reached, add {} to the hosts of a destination, \
+         or set egress.default: tunnel",
+        pattern_for(target)
+    )]
+    Unlisted { target: Target },
 }
 
 impl Denial {
+    /// The error type of RFC 9209, section 2.3.
+    pub(crate) fn proxy_status(&self) -> &'static str {
+        match self {
+            Self::Loop { .. } => "proxy_loop_detected",
+            Self::Network { .. } => "destination_ip_prohibited",
+            Self::Method { .. }
+            | Self::Path { .. }
+            | Self::Plaintext { .. }
+            | Self::Port { .. }
+            | Self::Unlisted { .. } => "http_request_denied",
+        }
+    }
+
     /// The word for metric label and log: a closed set. Dashboards depend on it.
     pub(crate) fn reason(&self) -> &'static str {
-        todo!()
+        match self {
+            Self::Loop { .. } => "loop",
+            Self::Method { .. } => "method",
+            Self::Network { .. } => "network",
+            Self::Path { .. } => "path",
+            Self::Plaintext { .. } => "plaintext",
+            Self::Port { .. } => "port",
+            Self::Unlisted { .. } => "unlisted",
+        }
     }
 }
 
@@ -69,16 +128,105 @@ impl Policy {
     ///
     /// Pure: reads no file, socket, clock or environment variable.
     pub(crate) fn compile(config: &Config) -> Result<Self, Problems> {
-        todo!("{config:?}")
+        let mut problems = Problems::default();
+        let egress = Egress::compile(&config.egress, &mut problems);
+        let mut destinations = vec![Arc::new(Destination::unlisted(config.timeouts))];
+        for (i, destination) in config.destinations.iter().enumerate() {
+            destinations.push(Arc::new(Destination::compile(destination, i + 1, &mut problems)));
+            for (j, pattern) in destination.hosts.iter().enumerate() {
+                if let Some((class, exception)) = denied(pattern, &egress) {
+                    problems.add(
+                        format!("destinations.{}.hosts[{j}]", destination.name),
+                        format!("{pattern} lies in a denied network ({class}), so it could never be reached"),
+                        format!("add {exception} to egress.allow_networks"),
+                    );
+                }
+            }
+        }
+        let router = Router::compile(&config.destinations, &mut problems);
+        if !problems.is_empty() {
+            return Err(problems.located(&config.locations));
+        }
+        Ok(Self {
+            destinations,
+            egress,
+            default: config.egress.default,
+            ports: config.egress.ports.clone(),
+            router,
+        })
     }
 
     /// The destination of `target` (`unlisted` where none names it) and what happens to the request.
     pub(crate) fn route(&self, target: &Target, asked: Asked) -> Verdict<'_> {
-        todo!("{target} {asked:?}")
+        let (destination, pattern) = self.find(target);
+        if pattern.is_none() {
+            if self.default == EgressDefault::Deny {
+                return Verdict::Deny(
+                    destination,
+                    Denial::Unlisted {
+                        target: target.clone(),
+                    },
+                );
+            }
+            if !self.ports.contains(&target.port) {
+                let denial = Denial::Port {
+                    host: target.host.clone(),
+                    port: target.port,
+                };
+                return Verdict::Deny(destination, denial);
+            }
+        }
+        match asked {
+            Asked::Request => Verdict::Forward(destination),
+            Asked::Connect if destination.intercept => Verdict::Intercept(destination),
+            Asked::Connect => Verdict::Tunnel(destination),
+        }
+    }
+
+    /// The destination of `target` and the pattern by which it names it; none for `unlisted`.
+    pub(crate) fn find(&self, target: &Target) -> (&Arc<Destination>, Option<&HostPattern>) {
+        match self.router.find(target) {
+            Some(claim) => (&self.destinations[claim.destination], Some(&claim.pattern)),
+            None => (&self.destinations[0], None),
+        }
     }
 
     /// The host patterns under which the local authority must be able to sign.
     pub(crate) fn intercepted(&self) -> Vec<HostPattern> {
-        todo!()
+        let claims = self.router.claims().iter();
+        let intercepted = claims.filter(|claim| self.destinations[claim.destination].intercept);
+        intercepted.map(|claim| claim.pattern.clone()).collect()
+    }
+}
+
+impl<'p> Verdict<'p> {
+    pub(crate) fn destination(&self) -> &'p Arc<Destination> {
+        match self {
+            Self::Deny(destination, _)
+            | Self::Forward(destination)
+            | Self::Intercept(destination)
+            | Self::Tunnel(destination) => destination,
+        }
+    }
+}
+
+/// The class that makes an address or block of `hosts` unreachable, and the exception that would open it.
+fn denied(pattern: &HostPattern, egress: &Egress) -> Option<(&'static str, String)> {
+    let block = match &pattern.what {
+        Pattern::Host(host) => host.ip()?.into(),
+        Pattern::Network(network) => *network,
+        Pattern::Suffix(_) => return None,
+    };
+    egress
+        .denies_block(&block)
+        .map(|class| (class, block.to_string()))
+}
+
+/// How `hosts` names `target`: a port is written only where a pattern without one would not match.
+fn pattern_for(target: &Target) -> HostPattern {
+    let port = (!matches!(target.port, 80 | 443)).then_some(target.port);
+    HostPattern {
+        what: Pattern::Host(target.host.clone()),
+        port,
     }
 }

@@ -1,0 +1,410 @@
+//! Path globs, matched so that no spelling of a path slips past them.
+//!
+//! `*` stands for any characters within one segment, `**` for any number of segments. Both sides are compared
+//! percent-decoded, because `/%61dmin` and `/admin` are one resource. Servers disagree about dot segments, encoded
+//! slashes, backslashes and double encoding, so a path with one of these is allowed by no glob
+//! ([`PathGlob::allows`]) and counted by every glob that some server could mean ([`PathGlob::reaches`]).
+//!
+//! What a matching path means (allowed, counted) is decided by whoever holds the glob.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// A compiled path glob: `/api/**`, `/v1/*/items`, `/files/*.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PathGlob {
+    segments: Box<[Segment]>,
+}
+
+/// Why a text is no path glob; `Display` says what would be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum GlobError {
+    #[error(
+        "a path glob holds no dot segments, empty segments, backslashes, encoded slashes or broken % escapes"
+    )]
+    Ambiguous,
+    #[error("** stands for whole segments, as in /api/** or /a/**/b; within a segment write *")]
+    DoubleStar,
+    #[error("a path glob is about the path alone; leave out ? and # and what follows them")]
+    NotPath,
+    #[error("a path glob begins with /, as in /api/**")]
+    Relative,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Segment {
+    /// `**`
+    Any,
+    /// The decoded literals around each `*`: one more than there are stars.
+    One(Box<[Box<[u8]>]>),
+}
+
+impl PathGlob {
+    pub(crate) fn parse(text: &str) -> Result<Self, GlobError> {
+        let relative = text.strip_prefix('/').ok_or(GlobError::Relative)?;
+        if text.contains(['?', '#']) {
+            return Err(GlobError::NotPath);
+        }
+        // A path can end in a slash, so the last segment may be empty.
+        let empty_inside = relative
+            .strip_suffix('/')
+            .unwrap_or(relative)
+            .split('/')
+            .any(str::is_empty);
+        if is_ambiguous(text) || (empty_inside && !relative.is_empty()) {
+            return Err(GlobError::Ambiguous);
+        }
+        let segments = relative
+            .split('/')
+            .map(Segment::parse)
+            .collect::<Result<_, _>>()?;
+        Ok(Self { segments })
+    }
+
+    /// Whether this glob vouches for `path` (no query), however a server reads it.
+    pub(crate) fn allows(&self, path: &str) -> bool {
+        !is_ambiguous(path) && self.matches(path)
+    }
+
+    /// Whether some server could read `path` (no query) as something that this glob means.
+    pub(crate) fn reaches(&self, path: &str) -> bool {
+        self.matches(path) || widest(path).is_some_and(|path| self.matches(&path))
+    }
+
+    /// Wildcard matching with one point of return, the latest `**`: at most segments times segments steps.
+    fn matches(&self, path: &str) -> bool {
+        let Some(path) = path.strip_prefix('/') else {
+            return false;
+        };
+        let mut text = path.split('/');
+        let mut globs = &*self.segments;
+        let mut latest = None;
+        loop {
+            if let [Segment::Any, rest @ ..] = globs {
+                globs = rest;
+                latest = Some((rest, text.clone()));
+                continue;
+            }
+            let mut ahead = text.clone();
+            match (ahead.next(), globs) {
+                (None, []) => return true,
+                (Some(segment), [Segment::One(parts), rest @ ..]) if fits(segment, parts) => {
+                    text = ahead;
+                    globs = rest;
+                }
+                _ => {
+                    // The latest ** takes one segment more.
+                    let Some((rest, from)) = &mut latest else {
+                        return false;
+                    };
+                    if from.next().is_none() {
+                        return false;
+                    }
+                    globs = rest;
+                    text = from.clone();
+                }
+            }
+        }
+    }
+}
+
+impl Segment {
+    fn parse(text: &str) -> Result<Self, GlobError> {
+        match text {
+            "**" => Ok(Self::Any),
+            _ if text.contains("**") => Err(GlobError::DoubleStar),
+            _ => Ok(Self::One(
+                text.split('*').map(|part| decode(part).into()).collect(),
+            )),
+        }
+    }
+}
+
+/// Whether servers differ in which resource `path` names: dot segments, encoded or turned slashes, control
+/// characters, double encoding, broken escapes.
+pub(crate) fn is_ambiguous(path: &str) -> bool {
+    path.split('/').any(|segment| {
+        let decoded = decode(segment);
+        is_dots(without_parameters(&decoded))
+            || decoded
+                .iter()
+                .any(|byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control())
+            || (segment.contains('%')
+                && (has_broken_escape(segment) || has_escape(&decoded) || str::from_utf8(&decoded).is_err()))
+    })
+}
+
+/// Whether one segment fits the literals around the stars, with its `;parameters` and, because some servers route
+/// without them, also without.
+fn fits(segment: &str, parts: &[Box<[u8]>]) -> bool {
+    let decoded = decode(segment);
+    let bare = without_parameters(&decoded);
+    let wants_parameters = parts.iter().any(|part| part.contains(&b';'));
+    fits_text(&decoded, parts) && (wants_parameters || bare.len() == decoded.len() || fits_text(bare, parts))
+}
+
+fn fits_text(text: &[u8], parts: &[Box<[u8]>]) -> bool {
+    let [first, middle @ .., last] = parts else {
+        return parts.first().is_some_and(|only| **only == *text);
+    };
+    let Some(mut rest) = text
+        .strip_prefix(&**first)
+        .and_then(|rest| rest.strip_suffix(&**last))
+    else {
+        return false;
+    };
+    for part in middle {
+        let Some(at) = find(rest, part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    // A lone * is a segment, so it is not nothing: `//` is no way to skip one.
+    !text.is_empty()
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    if part.is_empty() {
+        Some(0)
+    } else {
+        text.windows(part.len()).position(|window| window == part)
+    }
+}
+
+/// Percent-decoded once; borrowed where nothing is encoded.
+fn decode(text: &str) -> Cow<'_, [u8]> {
+    percent_decode_str(text).into()
+}
+
+/// The segment before its first `;`.
+fn without_parameters(segment: &[u8]) -> &[u8] {
+    segment.split(|byte| *byte == b';').next().unwrap_or(segment)
+}
+
+fn is_dots(name: &[u8]) -> bool {
+    matches!(name, b"." | b"..")
+}
+
+/// Whether a `%` stands there without two hexadecimal digits.
+fn has_broken_escape(text: &str) -> bool {
+    text.split('%').skip(1).any(|after| !begins_hex(after.as_bytes()))
+}
+
+/// Whether an escape stands there: after one decoding, what was encoded twice.
+fn has_escape(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'%').skip(1).any(begins_hex)
+}
+
+fn begins_hex(text: &[u8]) -> bool {
+    matches!(text, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
+}
+
+/// The path as the most lenient server reads it: decoded several times, backslashes turned, parameters and
+/// empty segments dropped, dots resolved. `None` where that is the path as written.
+fn widest(path: &str) -> Option<String> {
+    if !path.contains(['%', '\\', ';']) && !path.contains("//") && !path.contains("/.") {
+        return None;
+    }
+    let mut decoded = path.to_owned();
+    // Nobody decodes more often than this; without a bound, `%252525…` costs the square of its length.
+    for _ in 0..MAX_DECODINGS {
+        match percent_decode_str(&decoded).decode_utf8_lossy() {
+            Cow::Borrowed(_) => break,
+            Cow::Owned(text) => decoded = text,
+        }
+    }
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split(['/', '\\']) {
+        match segment.split(';').next().unwrap_or(segment) {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            name => segments.push(name),
+        }
+    }
+    let tail = if decoded.ends_with(['/', '\\']) && !segments.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    // Its own percent signs are literal now; encoded, they read back as themselves.
+    Some(format!("/{}{tail}", segments.join("/")).replace('%', "%25"))
+}
+
+/// How often a chain of servers may decode one path.
+const MAX_DECODINGS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn glob(text: &str) -> PathGlob {
+        PathGlob::parse(text).unwrap()
+    }
+
+    #[test]
+    fn stars_stay_in_their_segment_and_double_stars_cross() {
+        for (text, yes, no) in [
+            ("/", &["/"][..], &["/a", "//", ""][..]),
+            (
+                "/api",
+                &["/api", "/%61pi"],
+                &["/api/", "/API", "/apis", "/ap", "api", "/api/x"],
+            ),
+            ("/api/", &["/api/"], &["/api", "/api//", "/api/x"]),
+            (
+                "/api/*",
+                &["/api/x", "/api/x;v=1", "/api/.x", "/api/..."],
+                &["/api", "/api/", "/api/x/y", "/api//"],
+            ),
+            (
+                "/api/**",
+                &["/api", "/api/", "/api/x", "/api/x/y/", "/api//x"],
+                &["/apis", "/", "/x/api", "//api"],
+            ),
+            ("/**", &["/", "/a", "/a/b//c"], &["", "*", "a"]),
+            ("/**/c", &["/c", "/a/c", "/a/b/c/c"], &["/", "/c/", "/a/c/b"]),
+            (
+                "/a/**/c/*",
+                &["/a/c/x", "/a/b/c/c/x", "/a/c/c"],
+                &["/a/c", "/a/c/", "/c/x"],
+            ),
+            ("/v*/x", &["/v1/x", "/v/x"], &["/v1/y/x", "/w/x", "/x"]),
+            (
+                "/*.json",
+                &["/a.json", "/.json", "/a%2ejson"],
+                &["/a.json2", "/a/b.json", "/json", "/admin;.json"],
+            ),
+            ("/a*b*c", &["/abc", "/axbxc", "/abbcc"], &["/ac", "/acb", "/ab"]),
+            ("/a*a", &["/aa", "/aba"], &["/a"]),
+            ("/caf%C3%A9", &["/caf%c3%a9", "/café"], &["/cafe"]),
+            ("/x;y", &["/x;y"], &["/x"]),
+            ("/%2a", &["/*", "/%2A"], &["/a"]),
+        ] {
+            for path in yes {
+                assert!(glob(text).allows(path), "{text} allows {path}");
+                assert!(glob(text).reaches(path), "{text} reaches {path}");
+            }
+            for path in no {
+                assert!(!glob(text).allows(path), "{text} does not allow {path}");
+            }
+        }
+    }
+
+    /// An allow-list must not vouch for a path that a server resolves to another one.
+    #[test]
+    fn ambiguous_paths_are_allowed_by_no_glob() {
+        for path in [
+            "/api/..",
+            "/api/../admin",
+            "/api/./x",
+            "/api/.",
+            "/../api",
+            "/api/%2e%2e/admin",
+            "/api/%2E./admin",
+            "/api/.%2e/admin",
+            "/api/..%2fadmin",
+            "/api%2f..%2fadmin",
+            "/api/x%2Fy",
+            "/api/..%5cadmin",
+            "/api/..\\admin",
+            "/api\\admin",
+            "/api/%252e%252e/admin",
+            "/api/%25%32%65/admin",
+            "/api/x%252fy",
+            "/api/..;/admin",
+            "/api/..;x=1/admin",
+            "/api/..%3b/admin",
+            "/api/%2e%2e;/admin",
+            "/api/.;/x",
+            "/api/x%00.json",
+            "/api/x%0d%0a",
+            "/api/%7f",
+            "/api/%",
+            "/api/%2",
+            "/api/%zz",
+            "/api/%u002e%u002e/admin",
+            "/api/%c0%ae%c0%ae/admin",
+            "/api/x%c0%af",
+        ] {
+            assert!(is_ambiguous(path), "{path}");
+            for text in ["/**", "/api/**", "/api/*/*", "/api/*"] {
+                assert!(!glob(text).allows(path), "{text} allows {path}");
+            }
+        }
+    }
+
+    /// A limit on a path must count whatever a server could route there.
+    #[test]
+    fn a_limited_path_is_reached_by_every_spelling_of_it() {
+        for path in [
+            "/api/reindex",
+            "/api/%72eindex",
+            "/api/x/../reindex",
+            "/api/./reindex",
+            "//api//reindex",
+            "/api%2freindex",
+            "/api\\reindex",
+            "/api/reindex;x=1",
+            "/api;v=1/reindex",
+            "/api/%2572eindex",
+            "/x/%2e%2e/api/reindex",
+            "/x/..;/api/reindex",
+            "/../api/reindex",
+        ] {
+            assert!(glob("/api/reindex").reaches(path), "{path}");
+        }
+        for path in [
+            "/api/reindex/..",
+            "/api/reindex2",
+            "/api/reindex/",
+            "/api/%2",
+            "/api/../reindex",
+            "*",
+            "",
+        ] {
+            assert!(!glob("/api/reindex").reaches(path), "{path}");
+        }
+        assert!(glob("/a/**").reaches("/a/%25"));
+        assert!(glob("/a/").reaches("/a//"));
+    }
+
+    #[test]
+    fn what_is_no_glob_is_refused() {
+        for (text, error) in [
+            ("", GlobError::Relative),
+            ("api/**", GlobError::Relative),
+            ("**", GlobError::Relative),
+            ("https://a/b", GlobError::Relative),
+            ("/a?b", GlobError::NotPath),
+            ("/a#b", GlobError::NotPath),
+            ("/a**", GlobError::DoubleStar),
+            ("/a/***", GlobError::DoubleStar),
+            ("/a//b", GlobError::Ambiguous),
+            ("//", GlobError::Ambiguous),
+            ("//a", GlobError::Ambiguous),
+            ("/a/../b", GlobError::Ambiguous),
+            ("/a/%2e%2e", GlobError::Ambiguous),
+            ("/a%2fb", GlobError::Ambiguous),
+            ("/a\\b", GlobError::Ambiguous),
+            ("/a%", GlobError::Ambiguous),
+        ] {
+            assert_eq!(PathGlob::parse(text), Err(error), "{text:?}");
+        }
+    }
+
+    /// Merging empty segments, as many servers do, never leads from an allowed path to one that is not.
+    #[test]
+    fn merging_slashes_stays_within_a_glob() {
+        for text in ["/**", "/a/**", "/a/**/b", "/a/*", "/*/b", "/a", "/**/b"] {
+            for path in ["//a", "/a//b", "/a//", "//", "/a//x//b", "///b", "/x//a//b"] {
+                let mut merged = path.to_owned();
+                while merged.contains("//") {
+                    merged = merged.replace("//", "/");
+                }
+                assert!(
+                    !glob(text).allows(path) || glob(text).allows(&merged),
+                    "{text}: {path} but not {merged}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Which destination a target belongs to: the most specific pattern wins.
+//!
+//! An exact host beats a suffix, a longer suffix a shorter one, a narrower network a wider one; with the same host
+//! part, a pattern with a port beats one without. A look-up costs one hash for the host and one for each label
+//! above it; networks are tried only for targets that are written as an address.
+//!
+//! What then happens to the request is decided by [`super::Policy::route`].
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use crate::config::{self, Problems};
+use crate::host::{Host, HostPattern, Pattern, Target};
+
+/// All host patterns of the configuration, ready to be looked up.
+#[derive(Debug, Default)]
+pub(super) struct Router {
+    claims: Vec<Claim>,
+    hosts: HashMap<Host, Ports>,
+    /// Narrowest first, with a port before without.
+    networks: Vec<usize>,
+    suffixes: HashMap<Box<str>, Ports>,
+}
+
+/// A pattern and the destination that names it, by its index in the policy.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) pattern: HostPattern,
+    pub(super) destination: usize,
+}
+
+/// The claims on one host or suffix, by port.
+#[derive(Debug, Default)]
+struct Ports {
+    /// Without a port.
+    usual: Option<usize>,
+    listed: Vec<(u16, usize)>,
+}
+
+impl Router {
+    /// Destination `i` of the configuration has index `i + 1` in the policy.
+    pub(super) fn compile(destinations: &[config::Destination], problems: &mut Problems) -> Self {
+        let mut router = Self::default();
+        let mut first: HashMap<&HostPattern, &str> = HashMap::new();
+        for (i, destination) in destinations.iter().enumerate() {
+            for (j, pattern) in destination.hosts.iter().enumerate() {
+                match first.get(pattern) {
+                    None => {
+                        first.insert(pattern, &destination.name);
+                        router.add(pattern.clone(), i + 1);
+                    }
+                    Some(other) if *other == destination.name => {}
+                    Some(other) => problems.add(
+                        format!("destinations.{}.hosts[{j}]", destination.name),
+                        format!("{pattern} is named by destination {other} as well"),
+                        "name it in one of the two, or tell them apart by port",
+                    ),
+                }
+            }
+        }
+        let claims = &router.claims;
+        router
+            .networks
+            .sort_by_key(|claim| match &claims[*claim].pattern {
+                HostPattern {
+                    what: Pattern::Network(network),
+                    port,
+                } => Reverse((network.prefix_len(), port.is_some())),
+                // Only networks are in this list.
+                HostPattern {
+                    what: Pattern::Host(_) | Pattern::Suffix(_),
+                    port,
+                } => Reverse((0, port.is_some())),
+            });
+        router
+    }
+
+    /// The most specific claim on `target`.
+    pub(super) fn find(&self, target: &Target) -> Option<&Claim> {
+        let exact = self
+            .hosts
+            .get(&target.host)
+            .and_then(|ports| ports.at(target.port));
+        let claim = exact.or_else(|| match &target.host {
+            Host::Name(name) => self.find_suffix(name, target.port),
+            Host::V4(address) => self.find_network((*address).into(), target.port),
+            Host::V6(address) => self.find_network((*address).into(), target.port),
+        })?;
+        self.claims.get(claim)
+    }
+
+    pub(super) fn claims(&self) -> &[Claim] {
+        &self.claims
+    }
+
+    fn add(&mut self, pattern: HostPattern, destination: usize) {
+        let claim = self.claims.len();
+        match &pattern.what {
+            Pattern::Host(host) => self
+                .hosts
+                .entry(host.clone())
+                .or_default()
+                .add(pattern.port, claim),
+            Pattern::Suffix(suffix) => self
+                .suffixes
+                .entry(suffix.clone())
+                .or_default()
+                .add(pattern.port, claim),
+            Pattern::Network(_) => self.networks.push(claim),
+        }
+        self.claims.push(Claim { pattern, destination });
+    }
+
+    /// Walks up the labels, so a suffix matches on a label border only and never the name itself.
+    fn find_suffix(&self, name: &str, port: u16) -> Option<usize> {
+        if self.suffixes.is_empty() {
+            return None;
+        }
+        let borders = name.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
+        borders
+            .filter_map(|(at, _)| self.suffixes.get(&name[at + 1..])?.at(port))
+            .next()
+    }
+
+    fn find_network(&self, address: std::net::IpAddr, port: u16) -> Option<usize> {
+        self.networks
+            .iter()
+            .copied()
+            .find(|claim| match &self.claims[*claim].pattern {
+                HostPattern {
+                    what: Pattern::Network(network),
+                    port: listed,
+                } => network.contains(&address) && listed.map_or(is_usual(port), |listed| listed == port),
+                HostPattern {
+                    what: Pattern::Host(_) | Pattern::Suffix(_),
+                    ..
+                } => false,
+            })
+    }
+}
+
+impl Ports {
+    fn add(&mut self, port: Option<u16>, claim: usize) {
+        match port {
+            None => self.usual = Some(claim),
+            Some(port) => self.listed.push((port, claim)),
+        }
+    }
+
+    fn at(&self, port: u16) -> Option<usize> {
+        let listed = self
+            .listed
+            .iter()
+            .find(|(listed, _)| *listed == port)
+            .map(|(_, claim)| *claim);
+        listed.or_else(|| self.usual.filter(|_| is_usual(port)))
+    }
+}
+
+/// What a pattern without a port stands for.
+fn is_usual(port: u16) -> bool {
+    matches!(port, 80 | 443)
+}
