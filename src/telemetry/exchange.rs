@@ -223,14 +223,14 @@ impl Exchange {
         counters.received.inc_by(self.received.untold());
     }
 
-    /// The answer that stands where nobody told one: the app left, or the task panicked.
+    /// The answer that stands where nobody told one: the task panicked, or the app left, which is no error of ours.
     fn unanswered(&mut self) -> Answer {
-        let (status, error) = if thread::panicking() {
-            (StatusCode::INTERNAL_SERVER_ERROR, "proxy_internal_error")
+        let status = if thread::panicking() {
+            self.error = Some("proxy_internal_error");
+            StatusCode::INTERNAL_SERVER_ERROR
         } else {
-            (client_closed_request(), "client_closed_request")
+            client_closed_request()
         };
-        self.error.get_or_insert(error);
         Answer {
             status,
             by: AnsweredBy::Outrider,

@@ -2,14 +2,12 @@
 //!
 //! On Cloud Foundry `VCAP_APPLICATION` names the app, its space and organization; elsewhere the second is absent.
 
-use std::env;
-
 use serde_json::Value;
 
 use super::families::Families;
 
-/// Sets both metrics from the build and the environment.
-pub(super) fn tell(families: &Families) {
+/// Sets both metrics, from the build and from `VCAP_APPLICATION` and `CF_INSTANCE_INDEX`.
+pub(super) fn tell(families: &Families, application: Option<&str>, index: Option<&str>) {
     let build = [
         env!("CARGO_PKG_VERSION"),
         option_env!("OUTRIDER_REVISION").unwrap_or("unknown"),
@@ -17,9 +15,7 @@ pub(super) fn tell(families: &Families) {
     ];
     families.build_info.with_label_values(&build).set(1);
 
-    let application = env::var("VCAP_APPLICATION").ok();
-    let index = env::var("CF_INSTANCE_INDEX").ok();
-    if let Some(instance) = application.and_then(|json| Instance::of(&json, index.as_deref())) {
+    if let Some(instance) = application.and_then(|json| Instance::of(json, index)) {
         let labels = [
             &instance.app,
             &instance.space,

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
@@ -34,11 +34,7 @@ pub(crate) struct Guard {
 ///
 /// Where a log was started before, that one stays and this call changes nothing.
 pub(crate) fn init(log: &Log) -> Guard {
-    let (writer, worker) = NonBlockingBuilder::default()
-        .buffered_lines_limit(QUEUE)
-        .lossy(true)
-        .thread_name("log")
-        .finish(io::stderr());
+    let (writer, worker) = queue(io::stderr());
     let dropped = writer.error_counter();
     let (filter, level) = reload::Layer::new(filter(level(log)));
     let subscriber = subscriber(filter, text(log.format), Gate(writer));
@@ -69,6 +65,15 @@ impl Guard {
 /// Lines given up so far because the queue was full.
 pub(super) fn dropped_lines() -> u64 {
     DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
+}
+
+/// The bounded queue and the thread that writes.
+fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUE)
+        .lossy(true)
+        .thread_name("log")
+        .finish(writer)
 }
 
 /// Whether lines are text for a person: as configured, or by who reads them.
@@ -173,3 +178,106 @@ static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// Lines waiting at most: at some hundred bytes each, a reader that stands still costs about a megabyte.
 const QUEUE: usize = 2048;
+
+/// The log as it is, but for where it goes.
+#[cfg(test)]
+pub(super) fn captured<W>(level: Level, text: bool, writer: W) -> impl tracing::Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
+{
+    subscriber(filter(level), text, Gate(writer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::lines_of;
+    use super::*;
+
+    /// G2: whatever stands in a value, it stays inside its line and its field.
+    #[test]
+    fn no_value_breaks_out_of_its_line() {
+        for value in [
+            "two\nlines",
+            "carriage\r\nreturn",
+            "\u{1b}[31mred\u{1b}[0m",
+            "\u{9b}31mred",
+            "\u{0}\u{8}\u{7f}\u{85}",
+            "\"}{\"level\":\"ERROR\"",
+            "caf\u{e9} \u{a0} \u{c2}",
+        ] {
+            let event = || tracing::warn!(field = value, debug = ?value, display = %value, "{value}");
+            for text in [true, false] {
+                let written = lines_of(Level::INFO, text, event);
+                let line = written.strip_suffix('\n').unwrap();
+                assert!(!line.chars().any(char::is_control), "{line:?}");
+            }
+            let line: serde_json::Value = serde_json::from_str(&lines_of(Level::INFO, false, event)).unwrap();
+            assert_eq!((&line["level"], &line["field"]), (&"WARN".into(), &value.into()));
+        }
+    }
+
+    #[test]
+    fn a_line_without_control_characters_is_not_copied() {
+        for (line, cleaned) in [
+            ("plain\n", "plain\n"),
+            ("caf\u{e9}\n", "caf\u{e9}\n"),
+            ("a\nb\n", "a\\u000ab\n"),
+            ("a\tb", "a\\u0009b"),
+            ("\u{9b}m\n", "\\u009bm\n"),
+            ("\n\n", "\\u000a\n"),
+            ("", ""),
+        ] {
+            assert_eq!(clean(line.as_bytes()), cleaned.as_bytes(), "{line:?}");
+            let same = matches!(clean(line.as_bytes()), Cow::Borrowed(_));
+            assert_eq!(same, line == cleaned, "{line:?}");
+        }
+    }
+
+    /// G1: some dependencies print what passes through at debug and trace.
+    #[test]
+    fn dependencies_speak_only_when_they_warn() {
+        for (level, lines) in [(Level::ERROR, 1), (Level::INFO, 3), (Level::TRACE, 4)] {
+            let written = lines_of(level, true, || {
+                tracing::error!(target: "outrider::upstream", "ours");
+                tracing::trace!(target: "outrider::upstream", "ours");
+                tracing::warn!(target: "outrider", "ours");
+                tracing::debug!(target: "hyper::proto", "theirs: CANARY");
+                tracing::info!(target: "h2::client", "theirs: CANARY");
+                tracing::warn!(target: "rustls", "theirs");
+            });
+            assert_eq!(written.lines().count(), lines, "{written}");
+            assert!(!written.contains("CANARY"), "{written}");
+        }
+    }
+
+    /// K7: the reader stands still; the writers do not, and what they lose is counted.
+    #[test]
+    fn a_reader_that_stands_still_holds_nobody_up() {
+        let (blocked, gate) = std::sync::mpsc::sync_channel::<()>(0);
+        struct Stuck(std::sync::mpsc::SyncSender<()>);
+        impl Write for Stuck {
+            fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+                // Returns when the test lets go of the other end.
+                let _ = self.0.send(());
+                Ok(line.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (writer, worker) = queue(Stuck(blocked));
+        let dropped = writer.error_counter();
+        tracing::subscriber::with_default(captured(Level::INFO, false, writer), || {
+            for _ in 0..QUEUE + 100 {
+                tracing::info!("line");
+            }
+        });
+        assert!(
+            (99..=100).contains(&dropped.dropped_lines()),
+            "{}",
+            dropped.dropped_lines()
+        );
+        drop(gate);
+        drop(worker);
+    }
+}

@@ -8,6 +8,7 @@
 //! The page on which the metrics are read is in `admin`; what the error types mean is in `proxy`.
 
 use std::collections::HashMap;
+use std::env;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +32,8 @@ mod instance;
 mod labels;
 mod process;
 
+#[cfg(test)]
+mod contract;
 #[cfg(test)]
 mod tests;
 
@@ -65,7 +68,11 @@ impl Telemetry {
         let (families, process) = families::Families::register(&registry)
             .and_then(|families| Ok((Arc::new(families), process::Process::register(&registry)?)))
             .expect("metric names are well-formed and unique");
-        instance::tell(&families);
+        let (application, index) = (
+            env::var("VCAP_APPLICATION").ok(),
+            env::var("CF_INSTANCE_INDEX").ok(),
+        );
+        instance::tell(&families, application.as_deref(), index.as_deref());
         for result in Reload::ALL {
             families.config_reloads.with_label_values(&[result.as_str()]);
         }
