@@ -48,6 +48,12 @@ impl Drain {
     }
 }
 
+impl Busy {
+    pub(crate) fn drain(&self) -> Drain {
+        Drain(Arc::clone(&self.0))
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.exchanges.fetch_sub(1, Ordering::Release);

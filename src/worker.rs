@@ -1,1 +1,131 @@
-//! One thread, one runtime, one share of the connections.
+//! One thread, one runtime, one share of the connections and of the upstream pool.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+
+use crate::proxy::Proxy;
+use crate::server::{self, Desk, Door, Floor};
+use crate::upstream::pool;
+
+/// A socket that accepts, not yet registered with any worker.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// All workers. Dropping it stops them where they are.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` threads that accept from `listeners`.
+    pub(crate) fn start(count: usize, listeners: &[Listener], proxy: &Arc<Proxy>) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let (desks, inboxes): (Vec<_>, Vec<_>) = (0..count.max(1))
+            .map(|_| {
+                let (inbox, handed_over) = mpsc::unbounded_channel();
+                (
+                    Desk {
+                        connections: AtomicUsize::new(0),
+                        inbox,
+                    },
+                    handed_over,
+                )
+            })
+            .unzip();
+        let floor = Arc::new(Floor { desks });
+        let mut workers = Self {
+            stop,
+            threads: Vec::new(),
+        };
+        for (desk, inbox) in inboxes.into_iter().enumerate() {
+            let doors = listeners
+                .iter()
+                .map(Listener::try_clone)
+                .collect::<io::Result<Vec<_>>>()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let (floor, proxy, mut stopped) = (Arc::clone(&floor), Arc::clone(proxy), stopped.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{desk}"))
+                .spawn(move || {
+                    runtime.block_on(async move {
+                        for door in doors {
+                            match door.register() {
+                                Ok(door) => {
+                                    tokio::spawn(server::accept(
+                                        door,
+                                        desk,
+                                        Arc::clone(&floor),
+                                        Arc::clone(&proxy),
+                                    ));
+                                }
+                                Err(error) => tracing::error!(error = %error, "a worker cannot listen"),
+                            }
+                        }
+                        tokio::spawn(server::take_over(inbox, desk, floor, Arc::clone(&proxy)));
+                        tokio::spawn(sweep(proxy));
+                        // An error means that the sender is gone: that is the end, too.
+                        let _ = stopped.wait_for(|stop| *stop).await;
+                    });
+                    // Whatever still runs is dropped here, without waiting for blocking look-ups.
+                    runtime.shutdown_background();
+                })?;
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Listener {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener) => Self::Unix(listener.try_clone()?),
+        })
+    }
+
+    fn register(self) -> io::Result<Door> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Door::Tcp(TcpListener::from_std(listener)?)
+            }
+            Self::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Door::Unix(UnixListener::from_std(listener)?)
+            }
+        })
+    }
+}
+
+/// Closes pooled connections that are too old, idle for too long, or of an identity that is gone.
+async fn sweep(proxy: Arc<Proxy>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let live = proxy.live.load_full();
+        pool::sweep(|endpoint| live.routes.iter().any(|route| route.endpoint.id() == endpoint));
+    }
+}
+
+const SWEEP: Duration = Duration::from_secs(5);

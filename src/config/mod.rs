@@ -127,7 +127,7 @@ pub(crate) enum NetworkClass {
     Reserved,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dns {
     pub(crate) hosts: BTreeMap<Box<str>, Vec<IpAddr>>,
     pub(crate) max_ttl: Duration,

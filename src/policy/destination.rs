@@ -132,6 +132,19 @@ impl Destination {
         }
     }
 
+    /// Whether the configuration names `method` as one of this destination's.
+    pub(crate) fn names(&self, method: &Method) -> bool {
+        self.methods.contains(method)
+    }
+
+    /// Whether connections made for `self` may serve `other`, its secrets aside.
+    pub(crate) fn has_same_upstream(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.http == other.http
+            && self.timeouts == other.timeouts
+            && self.tls == other.tls
+    }
+
     /// Whether a request carries a secret when it leaves. A client certificate is none: it cannot leave in clear.
     fn attaches_secret(&self) -> bool {
         self.auth.is_some()

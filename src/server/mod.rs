@@ -1,1 +1,225 @@
-//! The door for the app.
+//! The door for the app: accept, the cap on connections, HTTP/1.1.
+//!
+//! Every worker accepts from the same sockets, so a busy worker takes less; where one has clearly more connections
+//! than another it hands the new one over. What a request means is not decided here.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+
+pub(crate) use io_types::{Io, Rewound};
+
+use crate::proxy::{self, Proxy};
+
+mod io_types;
+
+/// A socket that accepts, registered with one worker.
+#[derive(Debug)]
+pub(crate) enum Door {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// How many connections each worker has, and how to hand one over.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    pub(crate) desks: Vec<Desk>,
+}
+
+/// One worker, as its neighbours see it.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) connections: AtomicUsize,
+    pub(crate) inbox: mpsc::UnboundedSender<std::net::TcpStream>,
+}
+
+/// A connection's place: one of its worker's, one of all that the configuration allows.
+#[derive(Debug)]
+struct Seat {
+    floor: Arc<Floor>,
+    desk: usize,
+}
+
+/// Accepts until the task is dropped. No error ends it: the process must not go down because of what arrives.
+pub(crate) async fn accept(door: Door, desk: usize, floor: Arc<Floor>, proxy: Arc<Proxy>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let accepted = match &door {
+            Door::Tcp(listener) => listener.accept().await.map(|(stream, _)| Io::Tcp(stream)),
+            Door::Unix(listener) => listener.accept().await.map(|(stream, _)| Io::Unix(stream)),
+        };
+        match accepted {
+            Ok(io) => {
+                pause = FIRST_PAUSE;
+                welcome(io, desk, &floor, &proxy);
+            }
+            Err(error) if is_about_the_connection(&error) => {}
+            Err(error) => {
+                // Out of descriptors, most likely: others must close first, and spinning would not help them.
+                tracing::warn!(error = %error, "cannot accept connections for a moment");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Serves the connections that other workers hand over.
+pub(crate) async fn take_over(
+    mut inbox: mpsc::UnboundedReceiver<std::net::TcpStream>,
+    desk: usize,
+    floor: Arc<Floor>,
+    proxy: Arc<Proxy>,
+) {
+    while let Some(stream) = inbox.recv().await {
+        if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+            serve(Io::Tcp(stream), Seat::take(desk, &floor), Arc::clone(&proxy));
+        }
+    }
+}
+
+/// HTTP/1.1 as we speak it to the app, in the clear or inside an intercepted tunnel.
+pub(crate) fn h1(header_size: usize) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(header_size.max(SMALLEST_BUFFER));
+    builder
+}
+
+fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
+    if floor.connections() >= proxy.live.load().limits.connections {
+        tokio::spawn(turn_away(io));
+        return;
+    }
+    io.set_nodelay();
+    let io = match io {
+        Io::Tcp(stream) => match floor.hand_over(stream, desk) {
+            Some(stream) => Io::Tcp(stream),
+            None => return,
+        },
+        Io::Unix(stream) => Io::Unix(stream),
+    };
+    serve(io, Seat::take(desk, floor), Arc::clone(proxy));
+}
+
+fn serve(io: Io, seat: Seat, proxy: Arc<Proxy>) {
+    tokio::spawn(async move {
+        let _seat = seat;
+        let header_size = proxy.live.load().limits.header_size;
+        let service = service_fn(move |request| {
+            let proxy = Arc::clone(&proxy);
+            async move { Ok::<_, Infallible>(proxy::handle(request, proxy).await) }
+        });
+        // half_close: an app that has said all it wants to say still gets its answer.
+        let connection = h1(header_size)
+            .half_close(true)
+            .serve_connection(TokioIo::new(io), service);
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a connection from the app ended early"
+            );
+        }
+    });
+}
+
+/// The cap is reached: the app is told, in as few bytes as can be.
+async fn turn_away(mut io: Io) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), async {
+        io.write_all(FULL.as_bytes()).await?;
+        io.shutdown().await
+    })
+    .await;
+}
+
+impl Floor {
+    fn connections(&self) -> usize {
+        self.desks
+            .iter()
+            .map(|desk| desk.connections.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Gives the stream to a worker with clearly fewer connections, or gives it back.
+    fn hand_over(&self, stream: tokio::net::TcpStream, desk: usize) -> Option<tokio::net::TcpStream> {
+        let own = self.desks[desk].connections.load(Ordering::Relaxed);
+        let Some(least) = (self.desks.iter()).min_by_key(|desk| desk.connections.load(Ordering::Relaxed))
+        else {
+            return Some(stream);
+        };
+        if own < least.connections.load(Ordering::Relaxed) + CLEARLY_MORE {
+            return Some(stream);
+        }
+        if let Ok(stream) = stream.into_std() {
+            // A worker that is gone cannot take it; the app sees a closed connection, as it would anyway.
+            let _ = least.inbox.send(stream);
+        }
+        None
+    }
+}
+
+impl Seat {
+    fn take(desk: usize, floor: &Arc<Floor>) -> Self {
+        floor.desks[desk].connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            floor: Arc::clone(floor),
+            desk,
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.floor.desks[self.desk]
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Errors of the one connection that was being accepted, not of accepting.
+fn is_about_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+const CLEARLY_MORE: usize = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// What hyper needs at least.
+const SMALLEST_BUFFER: usize = 8 * 1024;
+
+const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\n\
+    proxy-status: outrider; error=connection_limit_reached; details=\"limits.connections\"\r\n\
+    content-type: application/problem+json\r\ncontent-length: 155\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
+    \"detail\":\"outrider has as many connections as limits.connections allows: ask again soon\"}";
+
+#[cfg(test)]
+mod tests {
+    use super::FULL;
+
+    #[test]
+    fn the_refusal_at_the_cap_is_as_long_as_it_says() {
+        let (head, body) = FULL.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}\r\n", body.len())),
+            "{}",
+            body.len()
+        );
+    }
+}

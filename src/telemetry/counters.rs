@@ -162,7 +162,8 @@ impl Counters {
         self.families.denied.with_label_values(labels).inc();
     }
 
-    pub(super) fn error(&self, error: &'static str) {
+    /// Something failed that is no exchange: by its RFC 9209 error type.
+    pub(crate) fn error(&self, error: &'static str) {
         let labels = &[&*self.destination, error];
         self.families.errors.with_label_values(labels).inc();
     }

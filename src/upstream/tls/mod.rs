@@ -63,8 +63,14 @@ pub(crate) enum Alpn {
 /// Why TLS settings cannot be made. Names the destination's key (`tls.ca`, …), the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
-    #[error("{key}: certificate {position} of {reference} is no X.509 certificate that can be used; export it again")]
-    BadCertificate { key: &'static str, reference: SecretRef, position: usize },
+    #[error(
+        "{key}: certificate {position} of {reference} is no X.509 certificate that can be used; export it again"
+    )]
+    BadCertificate {
+        key: &'static str,
+        reference: SecretRef,
+        position: usize,
+    },
 
     #[error("tls: no TLS version or cipher is left to speak")]
     Crypto(#[source] rustls::Error),
@@ -76,13 +82,26 @@ pub(crate) enum SettingsError {
     KeyMismatch { certificate: SecretRef, key: SecretRef },
 
     #[error("{key}: {reference} is not the PEM that belongs here")]
-    Pem { key: &'static str, reference: SecretRef, source: pem::Error },
+    Pem {
+        key: &'static str,
+        reference: SecretRef,
+        source: pem::Error,
+    },
 
     #[error("{key}: the secret cannot be read")]
-    Secret { key: &'static str, source: secret::Error },
+    Secret {
+        key: &'static str,
+        source: secret::Error,
+    },
 
-    #[error("{key}: the key of {reference} cannot sign; use RSA of 2048 bits or more, ECDSA (P-256, P-384, P-521) or Ed25519")]
-    WeakKey { key: &'static str, reference: SecretRef, source: rustls::Error },
+    #[error(
+        "{key}: the key of {reference} cannot sign; use RSA of 2048 bits or more, ECDSA (P-256, P-384, P-521) or Ed25519"
+    )]
+    WeakKey {
+        key: &'static str,
+        reference: SecretRef,
+        source: rustls::Error,
+    },
 }
 
 /// Something about TLS settings that a person should look at; they are in use all the same.
@@ -91,10 +110,14 @@ pub(crate) enum Warning {
     #[error("tls.client_certificate: expired {}; renew it", humantime::format_rfc3339_seconds(*since))]
     Expired { since: SystemTime },
 
-    #[error("the system has no trusted roots, so nothing can be verified; install ca-certificates or set tls.ca")]
+    #[error(
+        "the system has no trusted roots, so nothing can be verified; install ca-certificates or set tls.ca"
+    )]
     NoRoots,
 
-    #[error("tls.client_certificate: not meant for clients (its extended key usage lacks clientAuth); many servers will refuse it")]
+    #[error(
+        "tls.client_certificate: not meant for clients (its extended key usage lacks clientAuth); many servers will refuse it"
+    )]
     NotForClients,
 
     #[error("tls.client_certificate: not valid before {}; check the clock", humantime::format_rfc3339_seconds(*from))]
@@ -116,7 +139,11 @@ impl Settings {
 
     fn of(tls: &Tls, sources: &Sources, roots: &SystemRoots) -> Result<Self, SettingsError> {
         let mut warnings = Vec::new();
-        let identity = tls.client_certificate.as_ref().map(|pair| Identity::load(pair, sources)).transpose()?;
+        let identity = tls
+            .client_certificate
+            .as_ref()
+            .map(|pair| Identity::load(pair, sources))
+            .transpose()?;
         if let (Some(identity), Some(pair)) = (&identity, &tls.client_certificate) {
             warnings.extend(sources.warnings(&pair.key).into_iter().map(Warning::from));
             warnings.extend((!identity.for_clients).then_some(Warning::NotForClients));
@@ -140,7 +167,14 @@ impl Settings {
         base.resumption = Resumption::disabled();
 
         let server_name = tls.server_name.as_ref().map(name_of);
-        Ok(Self { base, configs: Mutex::default(), identity, presenter, server_name, warnings })
+        Ok(Self {
+            base,
+            configs: Mutex::default(),
+            identity,
+            presenter,
+            server_name,
+            warnings,
+        })
     }
 
     /// What a person should know about these settings as of `now`.
@@ -181,14 +215,19 @@ impl Settings {
         let host = &target.host;
         let handshake = TlsConnector::from(self.config(target, alpn)).connect(self.server_name(host), stream);
         let stream = match tokio::time::timeout(limit, handshake).await {
-            Err(_) => return Err(Error::Timeout { host: host.to_string(), limit }),
+            Err(_) => {
+                return Err(Error::Timeout {
+                    host: host.to_string(),
+                    limit,
+                });
+            }
             Ok(Err(error)) => return Err(self.failed_handshake(error, host)),
             Ok(Ok(stream)) => stream,
         };
         match alpn {
-            Alpn::H2 if stream.get_ref().1.alpn_protocol() != Some(b"h2") => {
-                Err(Error::NoHttp2 { host: host.to_string() })
-            }
+            Alpn::H2 if stream.get_ref().1.alpn_protocol() != Some(b"h2") => Err(Error::NoHttp2 {
+                host: host.to_string(),
+            }),
             Alpn::H1 | Alpn::H2 | Alpn::Either => Ok(stream),
         }
     }
@@ -204,7 +243,9 @@ impl Settings {
     fn failed_handshake(&self, error: io::Error, host: &Host) -> Error {
         let asked = self.asked();
         match error::find(&error) {
-            Some(cause) if error::is_not_tls(cause) => Error::NotTls { host: host.to_string() },
+            Some(cause) if error::is_not_tls(cause) => Error::NotTls {
+                host: host.to_string(),
+            },
             Some(cause) => Error::of_rustls(cause, &host.to_string(), asked),
             None => Error::Closed {
                 host: host.to_string(),
@@ -271,10 +312,12 @@ fn trusted(
     for (key, reference) in written {
         let Some(reference) = reference else { continue };
         for (i, certificate) in certificates(key, reference, sources)?.into_iter().enumerate() {
-            Arc::make_mut(&mut store).add(certificate.clone()).map_err(|_| SettingsError::BadCertificate {
-                key,
-                reference: reference.clone(),
-                position: i + 1,
+            Arc::make_mut(&mut store).add(certificate.clone()).map_err(|_| {
+                SettingsError::BadCertificate {
+                    key,
+                    reference: reference.clone(),
+                    position: i + 1,
+                }
             })?;
             pinned.push(certificate);
         }
@@ -289,11 +332,17 @@ fn certificates(
     sources: &Sources,
 ) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
     let text = read(key, reference, sources)?;
-    pem::certificates(&text).map_err(|source| SettingsError::Pem { key, reference: reference.clone(), source })
+    pem::certificates(&text).map_err(|source| SettingsError::Pem {
+        key,
+        reference: reference.clone(),
+        source,
+    })
 }
 
 fn read(key: &'static str, reference: &SecretRef, sources: &Sources) -> Result<Secret, SettingsError> {
-    sources.read(reference).map_err(|source| SettingsError::Secret { key, source })
+    sources
+        .read(reference)
+        .map_err(|source| SettingsError::Secret { key, source })
 }
 
 fn name_of(host: &Host) -> ServerName<'static> {

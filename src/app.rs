@@ -1,1 +1,0 @@
-//! Builds everything; the one loop where anything changes.

@@ -1,0 +1,192 @@
+//! From a compiled policy to everything that is alive about it.
+//!
+//! What is equal before and after a reload is kept as it is: limiter state by name and settings, upstream connections
+//! by destination and by the very bytes of its secrets.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::auth::Attachment;
+use crate::ca::Authority;
+use crate::config::{Auth, Ca, Config, HeaderText, SecretRef, Text};
+use crate::limit::Limits;
+use crate::policy::{Destination, Policy};
+use crate::proxy::{Live, Route};
+use crate::secret::Sources;
+use crate::secret::roots::SystemRoots;
+use crate::telemetry::{CredentialKind, Telemetry};
+use crate::upstream::{Endpoint, tls};
+
+use super::Error;
+
+/// What a build needs and what outlives it.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    hasher: RandomState,
+    limits: Limits,
+    own: Vec<SocketAddr>,
+    pub(super) roots: SystemRoots,
+    sources: Sources,
+}
+
+impl Parts {
+    /// `own`: our own listeners.
+    pub(super) fn new(ca: &Ca, own: Vec<SocketAddr>) -> Self {
+        let sources = Sources::of_process();
+        let roots = SystemRoots::new(&sources, &ca.bundle);
+        Self {
+            hasher: RandomState::new(),
+            limits: Limits::default(),
+            own,
+            roots,
+            sources,
+        }
+    }
+
+    /// Bound services may live in files, which are read once per build.
+    pub(super) fn refresh(&mut self) {
+        self.sources = Sources::of_process();
+    }
+
+    /// Brings a policy to life, keeping of `old` what is the same.
+    pub(super) fn live(
+        &self,
+        policy: Policy,
+        config: &Config,
+        old: Option<&Live>,
+        telemetry: &Telemetry,
+    ) -> Result<Live, Error> {
+        let policy = Policy {
+            egress: policy.egress.with_own(self.own.clone()),
+            ..policy
+        };
+        let hosts = policy.intercepted();
+        let authority = match old {
+            None => Arc::new(Authority::new(&hosts, config.ca.lifetime)?),
+            Some(old) => match old.authority.for_hosts(&hosts, config.ca.lifetime)? {
+                Some(new) => Arc::new(new),
+                None => Arc::clone(&old.authority),
+            },
+        };
+        let routes = (policy.destinations.iter())
+            .map(|destination| Arc::new(self.route(destination, old, telemetry)))
+            .collect();
+        Ok(Live {
+            authority,
+            limits: config.limits.clone(),
+            policy,
+            routes,
+        })
+    }
+
+    /// The files that the secrets of a destination are read from.
+    pub(super) fn files(&self, destination: &Destination) -> Vec<PathBuf> {
+        references(destination)
+            .into_iter()
+            .flat_map(|reference| self.sources.files(reference))
+            .collect()
+    }
+
+    fn route(&self, destination: &Arc<Destination>, old: Option<&Live>, telemetry: &Telemetry) -> Route {
+        let counters = telemetry.counters(&destination.name);
+        let attachment = Attachment::build(destination, &self.sources).inspect_err(|error| {
+            tracing::error!(
+                destination = %destination.name,
+                error = error as &dyn std::error::Error,
+                "no credential: requests to this destination are refused until this is mended",
+            );
+        });
+        let fingerprint = self.fingerprint(destination);
+        let endpoint = (old.and_then(|old| {
+            old.routes
+                .iter()
+                .find(|route| route.destination.name == destination.name)
+        }))
+        .filter(|route| route.fingerprint == fingerprint && route.destination.has_same_upstream(destination))
+        .map(|route| Arc::clone(&route.endpoint))
+        .unwrap_or_else(|| Arc::new(self.endpoint(destination, &counters)));
+        Route {
+            attachment,
+            endpoint,
+            limiter: self.limits.of(destination, telemetry),
+            destination: Arc::clone(destination),
+            counters,
+            fingerprint,
+        }
+    }
+
+    fn endpoint(
+        &self,
+        destination: &Arc<Destination>,
+        counters: &Arc<crate::telemetry::Counters>,
+    ) -> Endpoint {
+        let tls = tls::Settings::build(destination, &self.sources, &self.roots);
+        match &tls {
+            Ok(settings) => {
+                for warning in settings.warnings(SystemTime::now()) {
+                    tracing::warn!(destination = %destination.name, "{warning}");
+                }
+                if let Some(expiry) = settings
+                    .not_after()
+                    .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+                {
+                    let seconds = i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX);
+                    counters.credential_expiry(CredentialKind::ClientCertificate, seconds);
+                }
+            }
+            Err(error) => tracing::error!(
+                destination = %destination.name,
+                error = error as &dyn std::error::Error,
+                "no TLS: requests to this destination are refused until this is mended",
+            ),
+        }
+        Endpoint::new(
+            Arc::clone(destination),
+            Arc::clone(counters),
+            tls.map_err(Arc::new),
+        )
+    }
+
+    /// Differs whenever a byte of a secret of the destination does, or one can be read that could not be before.
+    fn fingerprint(&self, destination: &Destination) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        for reference in references(destination) {
+            reference.hash(&mut hasher);
+            match self.sources.read(reference) {
+                Ok(secret) => secret.expose().hash(&mut hasher),
+                Err(_) => hasher.write_u8(0),
+            }
+        }
+        hasher.finish()
+    }
+}
+
+/// Every secret that a destination names.
+fn references(destination: &Destination) -> Vec<&SecretRef> {
+    let mut all = Vec::new();
+    match &destination.auth {
+        Some(Auth::Basic { username, password }) => {
+            if let Text::Reference(username) = username {
+                all.push(username);
+            }
+            all.push(password);
+        }
+        Some(Auth::Bearer(value) | Auth::Header { value, .. } | Auth::Query { value, .. }) => all.push(value),
+        None => {}
+    }
+    for (_, value) in &destination.headers.set {
+        if let HeaderText::Reference(reference) = value {
+            all.push(reference);
+        }
+    }
+    let tls = &destination.tls;
+    all.extend(tls.ca.iter().chain(&tls.ca_extra));
+    if let Some(certificate) = &tls.client_certificate {
+        all.extend([&certificate.cert, &certificate.key]);
+    }
+    all
+}

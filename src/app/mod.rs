@@ -1,0 +1,403 @@
+//! Builds everything; the one loop where anything changes.
+//!
+//! [`App::start`] turns a configuration into running workers. From then on [`App::run`] is the only place where
+//! something changes: a signal, a changed file, too much memory. A reload compiles the whole configuration, then swaps it
+//! whole; when anything is wrong the old one stays and the log and the metrics say so. Nothing that arrives at
+//! run time ends the process: its exit would restart the app instance beside it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::ca;
+use crate::config::{Ca, Config, Listen, Problems, Source};
+use crate::drain::Drain;
+use crate::policy::Policy;
+use crate::proxy::{Live, Proxy};
+use crate::telemetry::{Reload, Telemetry, log};
+use crate::upstream::resolve::{self, Resolver};
+use crate::worker::{Listener, Workers};
+
+mod build;
+mod host_limits;
+mod watch;
+
+/// The running proxy. Dropping it stops it where it is.
+#[derive(Debug)]
+pub(crate) struct App {
+    addresses: Addresses,
+    build: build::Parts,
+    config: Config,
+    memory: host_limits::Memory,
+    proxy: Arc<Proxy>,
+    source: Source,
+    watch: watch::Watch,
+    _log: log::Guard,
+    _workers: Workers,
+}
+
+/// Where the doors are, with the ports that the system chose.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) ca: Ca,
+    pub(crate) listen: Vec<Listen>,
+}
+
+/// Why the proxy does not start. Once it runs, nothing of this ends it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(
+        "cannot listen on {address}: {source}; is another outrider running there? Choose another address in the configuration"
+    )]
+    Bind { address: String, source: io::Error },
+
+    #[error("the local authority cannot be made")]
+    Ca(#[from] ca::Error),
+
+    #[error("{0}")]
+    Config(#[from] Problems),
+
+    #[error("dns: {0}")]
+    Dns(#[from] resolve::Error),
+
+    #[error("the system refuses what a process needs to run: {0}")]
+    System(#[from] io::Error),
+}
+
+impl App {
+    /// Starts the proxy. Must be called inside a tokio runtime: the operator's door is served there.
+    pub(crate) fn start(config: Config, source: Source) -> Result<Self, Error> {
+        let log = log::init(&config.log);
+        host_limits::prepare_process();
+        // Before anything is bound: a wrong configuration leaves nothing behind.
+        let policy = Policy::compile(&config)?;
+        let bound = Bound::bind(&config)?;
+
+        let telemetry = Telemetry::new();
+        telemetry.set_access(config.log.access);
+        let build = build::Parts::new(&config.ca, bound.own());
+        let live = build.live(policy, &config, None, &telemetry)?;
+        write_bundle(&live.authority, &build, &config.ca);
+        let watch = watch::Watch::new(files(&source, &build, &live));
+
+        let proxy = Arc::new(Proxy {
+            drain: Drain::default(),
+            live: ArcSwap::from_pointee(live),
+            is_short_of_memory: AtomicBool::new(false),
+            resolver: Resolver::new(&config.dns, &telemetry)?,
+            telemetry: Arc::clone(&telemetry),
+            tunnels: AtomicUsize::new(0),
+            via: via(),
+        });
+        let addresses = bound.addresses(&config.ca);
+        let (listeners, admin) = bound.open()?;
+        if let Some(listener) = admin {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(crate::admin::serve(
+                listener,
+                Arc::clone(&telemetry),
+                proxy.drain.clone(),
+            ));
+        }
+        let count = config.workers.unwrap_or_else(host_limits::cpus);
+        let workers = Workers::start(count, &listeners, &proxy)?;
+        telemetry.config_loaded();
+        let memory = host_limits::Memory::of(config.limits.memory);
+        Ok(Self {
+            addresses,
+            build,
+            config,
+            memory,
+            proxy,
+            source,
+            watch,
+            _log: log,
+            _workers: workers,
+        })
+    }
+
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Keeps the proxy up to date until `end` comes true.
+    pub(crate) async fn run<T>(&mut self, end: impl Future<Output = T>) -> Result<T, Error> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut end = std::pin::pin!(end);
+        loop {
+            tokio::select! {
+                ended = &mut end => return Ok(ended),
+                _ = hangup.recv() => self.reload(),
+                _ = tick.tick() => {
+                    self.proxy.is_short_of_memory.store(self.memory.is_short(), Ordering::Relaxed);
+                    if self.watch.has_changed() {
+                        self.reload();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets what is going on finish. The app is told to stop at the same moment and still needs its way out, so
+    /// connections are accepted all the while; the end comes when it has been quiet for a moment, at the configured
+    /// time, or when `now` comes true.
+    pub(crate) async fn drain(&self, now: impl Future<Output = ()>) {
+        self.proxy.drain.begin();
+        tracing::info!(
+            at_most_seconds = self.config.drain.as_secs_f32(),
+            "leaving: waiting for what is going on"
+        );
+        let quiet = async {
+            let mut last = self.proxy.drain.activity();
+            let mut since = Instant::now();
+            while since.elapsed() < QUIET {
+                tokio::time::sleep(QUIET / 10).await;
+                let activity = self.proxy.drain.activity();
+                if activity.0 > 0 || activity != last {
+                    since = Instant::now();
+                }
+                last = activity;
+            }
+        };
+        tokio::select! {
+            () = quiet => tracing::info!("left: all exchanges have finished"),
+            () = tokio::time::sleep(self.config.drain) => {
+                tracing::warn!(exchanges = self.proxy.drain.activity().0, "left: the time to drain is over");
+            }
+            () = now => tracing::warn!(exchanges = self.proxy.drain.activity().0, "left at once, as told"),
+        }
+    }
+
+    /// Reads everything anew and swaps it whole; or keeps what there is and says why.
+    fn reload(&mut self) {
+        match self.try_reload() {
+            Ok(()) => {
+                self.proxy.telemetry.config_reload(Reload::Done);
+                self.proxy.telemetry.config_loaded();
+                tracing::info!(source = %self.source, "configuration reloaded");
+            }
+            Err(error) => {
+                self.proxy.telemetry.config_reload(Reload::Failed);
+                tracing::error!(source = %self.source, "configuration not reloaded, the old one stays: {error}");
+            }
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<(), Error> {
+        let config = self.source.load()?;
+        let policy = Policy::compile(&config)?;
+        self.build.refresh();
+        let old = self.proxy.live.load_full();
+        let live = self
+            .build
+            .live(policy, &config, Some(&old), &self.proxy.telemetry)?;
+        if !Arc::ptr_eq(&live.authority, &old.authority) {
+            write_bundle(&live.authority, &self.build, &self.addresses.ca);
+            if live.authority.widens(&old.authority) {
+                tracing::warn!(
+                    bundle = %self.addresses.ca.bundle.display(),
+                    "more hosts are intercepted: the CA bundle is new, and apps that have read the old one must be restarted",
+                );
+            }
+        }
+        self.warn_of_what_needs_a_restart(&config);
+        self.proxy.telemetry.set_access(config.log.access);
+        self._log.reload(&config.log);
+        self.watch.follow(files(&self.source, &self.build, &live));
+        self.memory = host_limits::Memory::of(config.limits.memory);
+        self.proxy.live.store(Arc::new(live));
+        self.config = config;
+        Ok(())
+    }
+
+    fn warn_of_what_needs_a_restart(&self, new: &Config) {
+        let old = &self.config;
+        let changed = [
+            ("listen", old.listen != new.listen),
+            ("admin", old.admin != new.admin),
+            ("workers", old.workers != new.workers),
+            ("dns", old.dns != new.dns),
+            ("log.format", old.log.format != new.log.format),
+            (
+                "ca.bundle",
+                old.ca.bundle != new.ca.bundle || old.ca.truststore != new.ca.truststore,
+            ),
+        ];
+        for (key, _) in changed.iter().filter(|(_, has_changed)| *has_changed) {
+            tracing::warn!(key, "this change takes effect at the next start only");
+        }
+    }
+}
+
+/// SIGTERM or SIGINT: the platform, or a person at a terminal, wants us to leave.
+#[derive(Debug)]
+pub(crate) struct Termination {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Termination {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next one.
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Sockets that have their addresses but do not accept yet.
+struct Bound {
+    admin: Option<socket2::Socket>,
+    tcp: Vec<(socket2::Socket, SocketAddr)>,
+    unix: Vec<(std::os::unix::net::UnixListener, PathBuf)>,
+}
+
+impl Bound {
+    fn bind(config: &Config) -> Result<Self, Error> {
+        let mut bound = Self {
+            admin: None,
+            tcp: Vec::new(),
+            unix: Vec::new(),
+        };
+        for listen in &config.listen {
+            match listen {
+                Listen::Tcp(address) => bound.tcp.push(bind_tcp(*address)?),
+                Listen::Unix(path) => bound.unix.push((bind_unix(path)?, path.clone())),
+            }
+        }
+        bound.admin = config.admin.map(bind_tcp).transpose()?.map(|(socket, _)| socket);
+        Ok(bound)
+    }
+
+    /// Our own addresses, which must never be dialled.
+    fn own(&self) -> Vec<SocketAddr> {
+        let admin = self.admin.as_ref().and_then(local_address);
+        self.tcp
+            .iter()
+            .map(|(_, address)| *address)
+            .chain(admin)
+            .collect()
+    }
+
+    fn addresses(&self, ca: &Ca) -> Addresses {
+        let tcp = self.tcp.iter().map(|(_, address)| Listen::Tcp(*address));
+        let unix = self.unix.iter().map(|(_, path)| Listen::Unix(path.clone()));
+        Addresses {
+            admin: self.admin.as_ref().and_then(local_address),
+            ca: ca.clone(),
+            listen: tcp.chain(unix).collect(),
+        }
+    }
+
+    fn open(self) -> io::Result<(Vec<Listener>, Option<std::net::TcpListener>)> {
+        let mut listeners = Vec::new();
+        for (socket, _) in self.tcp {
+            socket.listen(BACKLOG)?;
+            listeners.push(Listener::Tcp(socket.into()));
+        }
+        listeners.extend(
+            self.unix
+                .into_iter()
+                .map(|(listener, _)| Listener::Unix(listener)),
+        );
+        let admin = self
+            .admin
+            .map(|socket| socket.listen(BACKLOG).map(|()| socket.into()))
+            .transpose()?;
+        Ok((listeners, admin))
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<(socket2::Socket, SocketAddr), Error> {
+    let bind = || {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM.cloexec().nonblocking(),
+            None,
+        )?;
+        // After a restart the old connections of the port may linger.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        let local = local_address(&socket).unwrap_or(address);
+        Ok((socket, local))
+    };
+    bind().map_err(|source| Error::Bind {
+        address: address.to_string(),
+        source,
+    })
+}
+
+fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, Error> {
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let bind = || match UnixListener::bind(path) {
+        // A socket file that nobody answers at is what a crash left behind.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        result => result,
+    };
+    bind().map_err(|source| Error::Bind {
+        address: format!("unix:{}", path.display()),
+        source,
+    })
+}
+
+fn local_address(socket: &socket2::Socket) -> Option<SocketAddr> {
+    socket.local_addr().ok()?.as_socket()
+}
+
+/// The proxy runs without its bundle, for what is not intercepted; but a person has to know.
+fn write_bundle(authority: &ca::Authority, build: &build::Parts, ca: &Ca) {
+    if let Err(error) = authority.write(&build.roots, &ca.bundle, &ca.truststore) {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the CA bundle cannot be written: apps will not trust intercepted connections; set ca.bundle and ca.truststore to places that can be written",
+        );
+    }
+}
+
+/// The files whose change means a reload.
+fn files(source: &Source, build: &build::Parts, live: &Live) -> Vec<PathBuf> {
+    let secrets = live
+        .policy
+        .destinations
+        .iter()
+        .flat_map(|destination| build.files(destination));
+    source
+        .file()
+        .map(Path::to_owned)
+        .into_iter()
+        .chain(secrets)
+        .collect()
+}
+
+/// Different in each process, so that a request that comes back is known, and a chain of proxies is not mistaken for one.
+fn via() -> HeaderValue {
+    let text = format!("1.1 outrider-{:016x}", rand::random::<u64>());
+    // Letters, digits, a blank and a dash are always a field value.
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("1.1 outrider"))
+}
+
+const BACKLOG: i32 = 1024;
+const QUIET: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_secs(1);

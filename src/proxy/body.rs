@@ -1,0 +1,134 @@
+//! What the app gets: an upstream's body on its way, or an answer of our own.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::splice;
+use crate::drain::Busy;
+use crate::limit::Permit;
+use crate::telemetry::Exchange;
+use crate::upstream::ResponseBody;
+use crate::upstream::body::{Cut, Progress};
+
+/// The body of a response to the app.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// `None` once it has been sent.
+    Ours(Option<Bytes>),
+    Passing(Passing, Box<Exchange>),
+}
+
+/// An upstream's body, and what has to last as long as it does.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    pub(super) body: ResponseBody,
+    pub(super) upload: Option<Arc<Progress>>,
+    /// After a 101: both connections belong to the protocol that was switched to.
+    pub(super) upgraded: Option<Upgraded>,
+    /// A slow download still occupies its slot.
+    pub(super) permit: Option<Permit>,
+    pub(super) busy: Busy,
+}
+
+/// Two connections that are about to be joined.
+#[derive(Debug)]
+pub(super) struct Upgraded {
+    pub(super) app: OnUpgrade,
+    pub(super) upstream: OnUpgrade,
+    pub(super) idle: Duration,
+}
+
+impl Body {
+    pub(super) fn empty() -> Self {
+        Self::Ours(None)
+    }
+
+    pub(super) fn ours(text: String) -> Self {
+        Self::Ours(Some(Bytes::from(text)))
+    }
+
+    /// The exchange ends, and is recorded, when the body does, or what the connection was upgraded to.
+    pub(super) fn passing(mut passing: Passing, exchange: Exchange) -> Self {
+        match passing.upgraded.take() {
+            None => Self::Passing(passing, Box::new(exchange)),
+            Some(upgraded) => {
+                tokio::spawn(upgraded.join(passing, exchange));
+                Self::empty()
+            }
+        }
+    }
+}
+
+impl Upgraded {
+    /// Bytes go through untouched, first ones included.
+    async fn join(self, passing: Passing, mut exchange: Exchange) {
+        let _permit = passing.permit;
+        let (Ok(app), Ok(upstream)) = tokio::join!(self.app, self.upstream) else {
+            return;
+        };
+        exchange.tunnel();
+        let drain = passing.busy.drain();
+        // A long-lived stream must not hold the end back: from here on only moving bytes do.
+        drop(passing.busy);
+        let moved = splice::copy(TokioIo::new(app), TokioIo::new(upstream), self.idle, &drain).await;
+        exchange.sent(moved.sent);
+        exchange.received(moved.received);
+        exchange.tunnel_ended(moved.end);
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match &mut *self {
+            Self::Ours(text) => Poll::Ready(text.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Passing(passing, exchange) => {
+                let frame = ready!(Pin::new(&mut passing.body).poll_frame(cx));
+                match &frame {
+                    Some(Ok(frame)) => {
+                        if let Some(data) = frame.data_ref() {
+                            exchange.received(data.len() as u64);
+                        }
+                    }
+                    Some(Err(Cut::Idle(_))) => exchange.cut("connection_read_timeout"),
+                    Some(Err(Cut::Stream(_))) => exchange.cut("http_response_incomplete"),
+                    None => {}
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Ours(text) => text.is_none(),
+            Self::Passing(passing, _) => passing.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Ours(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Passing(passing, _) => passing.body.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Self::Passing(passing, exchange) = self
+            && let Some(upload) = &passing.upload
+        {
+            exchange.sent(upload.bytes());
+        }
+    }
+}

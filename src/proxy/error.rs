@@ -1,0 +1,112 @@
+//! Everything that can end an exchange before the destination has answered.
+
+use http::StatusCode;
+
+use crate::policy::Denial;
+use crate::{host, limit, upstream};
+
+/// Variants name what went wrong, not the module that noticed it. `Display` is a sentence for the developer of the app.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}. A proxy wants an absolute URL (GET http://host/path) or CONNECT host:port")]
+    BadTarget(#[from] host::ParseError),
+
+    /// What is wrong is in the log: an app cannot mend it.
+    #[error(
+        "the credential of this destination is not available; see outrider's log, or run `outrider check`"
+    )]
+    Credential,
+
+    #[error("{0}")]
+    Denied(#[from] Denial),
+
+    #[error("only `Expect: 100-continue` can be met")]
+    Expectation,
+
+    #[error("{0}")]
+    Limited(#[from] limit::Refusal),
+
+    #[error(
+        "this request has been through this proxy before; check that nothing sends outrider's own requests back to it"
+    )]
+    Looped,
+
+    #[error("the request is not valid HTTP: {0}")]
+    Malformed(&'static str),
+
+    #[error("the tunnel was opened to {asked}, but the {what} in it names another host")]
+    Misdirected { asked: String, what: &'static str },
+
+    #[error("outrider is at its own limit ({0}); raise it in the configuration or send less at a time")]
+    Overloaded(&'static str),
+
+    #[error("TRACE is answered by no destination through this proxy: it would show the attached credential")]
+    Trace,
+
+    #[error("the destination switched protocols although nobody had asked for it")]
+    Unasked,
+
+    #[error("{0}")]
+    Upstream(upstream::Error),
+}
+
+impl From<upstream::Error> for Error {
+    fn from(error: upstream::Error) -> Self {
+        match error {
+            upstream::Error::Denied(denial) => Self::Denied(denial),
+            other => Self::Upstream(other),
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::BadTarget(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Credential | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(Denial::Loop { .. }) | Self::Looped => StatusCode::LOOP_DETECTED,
+            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
+            Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Upstream(upstream::Error::RequestBody(_)) => StatusCode::BAD_REQUEST,
+            Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unasked | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The error type of RFC 9209, for Proxy-Status and the metrics.
+    pub(crate) fn proxy_status(&self) -> &'static str {
+        match self {
+            Self::BadTarget(_) | Self::Expectation | Self::Malformed(_) => "http_request_error",
+            Self::Credential => "proxy_configuration_error",
+            Self::Denied(Denial::Network { .. }) => "destination_ip_prohibited",
+            Self::Denied(Denial::Loop { .. }) | Self::Looped => "proxy_loop_detected",
+            Self::Denied(_) | Self::Limited(_) | Self::Misdirected { .. } | Self::Trace => {
+                "http_request_denied"
+            }
+            Self::Overloaded(_) => "connection_limit_reached",
+            Self::Unasked => "http_upgrade_failed",
+            Self::Upstream(error) => error.proxy_status(),
+        }
+    }
+
+    /// The word for a refusal by policy: the `reason` label. Dashboards depend on it; never rename one.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Denied(denial) => Some(denial.reason()),
+            Self::Looped => Some("loop"),
+            Self::Misdirected { .. } => Some("misdirected"),
+            Self::Trace => Some("trace"),
+            Self::BadTarget(_)
+            | Self::Credential
+            | Self::Expectation
+            | Self::Limited(_)
+            | Self::Malformed(_)
+            | Self::Overloaded(_)
+            | Self::Unasked
+            | Self::Upstream(_) => None,
+        }
+    }
+}

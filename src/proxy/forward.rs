@@ -1,0 +1,107 @@
+//! One HTTP exchange, top to bottom.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::body::{Passing, Upgraded};
+use super::{Error, Live, Proxy, Route, headers};
+use crate::host::Target;
+use crate::telemetry::Exchange;
+use crate::upstream::{self, Mirror, Outbound};
+
+/// Carries one request to its destination and returns the response on its way back.
+///
+/// `mirror` is the protocol the app speaks. Whatever fails leaves through `?`; the caller turns it into an answer.
+pub(super) async fn run(
+    mut request: Request<Incoming>,
+    target: &Target,
+    mirror: Mirror,
+    route: &Arc<Route>,
+    exchange: &mut Exchange,
+    proxy: &Arc<Proxy>,
+    live: &Live,
+) -> Result<Response<Passing>, Error> {
+    let busy = proxy.drain.busy();
+    proxy.has_room()?;
+    let destination = &route.destination;
+    destination.permits(request.method(), request.uri().path())?;
+    let target = destination.leaves(target)?;
+    let attachment = route.attachment.as_ref().map_err(|_| Error::Credential)?;
+    if headers::has_looped(request.headers(), &proxy.via) {
+        return Err(Error::Looped);
+    }
+
+    let permit = if route.limiter.is_unlimited() {
+        None
+    } else {
+        let permit = route
+            .limiter
+            .admit(request.method(), request.uri().path())
+            .await?;
+        exchange.waited(permit.waited());
+        Some(permit)
+    };
+
+    let is_websocket = headers::strip_request(request.headers_mut());
+    let app_side = request.extensions_mut().remove::<OnUpgrade>();
+    let (mut head, incoming) = request.into_parts();
+    head.extensions.clear();
+    head.headers.append(header::VIA, proxy.via.clone());
+    // OPTIONS asks what a server can do, often without a person behind it: it carries a credential only where named.
+    if head.method != Method::OPTIONS || destination.names(&Method::OPTIONS) {
+        attachment.apply(&mut head);
+    }
+    let (body, upload) = Outbound::new(incoming, destination.timeouts.idle);
+    if upload.is_some() && !head.headers.contains_key(header::CONTENT_LENGTH) && mirror == Mirror::H1 {
+        // Else hyper would take a GET with a body for one without.
+        head.headers.insert(header::TRANSFER_ENCODING, CHUNKED);
+    }
+
+    exchange.asked_upstream();
+    let request = Request::from_parts(head, body);
+    let response = upstream::send(request, &target, mirror, &route.endpoint, proxy.ways(live)).await;
+    let mut response = match response {
+        Ok(response) => response,
+        Err(error) => {
+            exchange.sent(upload.as_ref().map_or(0, |upload| upload.bytes()));
+            return Err(error.into());
+        }
+    };
+    exchange.upstream_answered(response.status());
+
+    let mut upgraded = None;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let (true, Some(app)) = (is_websocket, app_side) else {
+            return Err(Error::Unasked);
+        };
+        let protocol = response.headers().get(header::UPGRADE).cloned();
+        let upstream = hyper::upgrade::on(&mut response);
+        response.body_mut().detach();
+        upgraded = Some(Upgraded {
+            app,
+            upstream,
+            idle: destination.timeouts.idle,
+        });
+        headers::strip_response(response.headers_mut());
+        response.headers_mut().insert(header::CONNECTION, UPGRADE);
+        if let Some(protocol) = protocol {
+            response.headers_mut().insert(header::UPGRADE, protocol);
+        }
+    } else {
+        headers::strip_response(response.headers_mut());
+    }
+    response.headers_mut().append(header::VIA, proxy.via.clone());
+    Ok(response.map(|body| Passing {
+        body,
+        upload,
+        upgraded,
+        permit,
+        busy,
+    }))
+}
+
+const CHUNKED: http::HeaderValue = http::HeaderValue::from_static("chunked");
+const UPGRADE: http::HeaderValue = http::HeaderValue::from_static("upgrade");

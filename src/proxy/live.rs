@@ -1,0 +1,39 @@
+//! The policy with everything that is alive about it: limiters, identities, attachments, the local authority.
+
+use std::sync::Arc;
+
+use crate::auth::{self, Attachment};
+use crate::ca::Authority;
+use crate::limit::Limiter;
+use crate::policy::{Destination, Policy};
+use crate::telemetry::Counters;
+use crate::upstream::Endpoint;
+
+/// One compiled configuration, alive. Built whole, swapped whole.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) limits: crate::config::Limits,
+    pub(crate) policy: Policy,
+    /// One for each of `policy.destinations`, in their order.
+    pub(crate) routes: Vec<Arc<Route>>,
+}
+
+/// Everything a request to one destination needs.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// A secret that cannot be read refuses the requests of its destination; it does not stop the others.
+    pub(crate) attachment: Result<Attachment, auth::Error>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) destination: Arc<Destination>,
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// Differs whenever a secret of the destination does.
+    pub(crate) fingerprint: u64,
+    pub(crate) limiter: Arc<Limiter>,
+}
+
+impl Live {
+    pub(crate) fn route(&self, destination: &Destination) -> &Arc<Route> {
+        &self.routes[destination.index]
+    }
+}

@@ -1,0 +1,80 @@
+//! Answers of our own: the only place that makes one.
+//!
+//! Each says that it is ours (Proxy-Status, RFC 9209) and why, in a form for programs and a sentence for people
+//! (`application/problem+json`, RFC 9457). Nothing that the app sent is repeated, and never a secret.
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::{Body, Error};
+use crate::telemetry::Exchange;
+
+/// Turns a failure into the answer that the app gets, and tells the exchange.
+pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -> Response<Body> {
+    let status = error.status();
+    exchange.refused(status, error.proxy_status(), error.reason());
+    tracing::debug!(error = error as &dyn std::error::Error, "refused");
+    let detail = error.to_string();
+    let text = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "detail": &detail,
+        "error": error.proxy_status(),
+        "reason": error.reason(),
+    })
+    .to_string();
+    exchange.received(text.len() as u64);
+
+    let mut response = Response::new(Body::ours(text));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    fields.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    insert(fields, "proxy-status", &proxy_status(error, &detail));
+    if let Error::Limited(refusal) = error {
+        // A client that comes back early would only be refused again: round up.
+        let seconds = refusal.retry_after.as_secs() + u64::from(refusal.retry_after.subsec_nanos() > 0);
+        insert(fields, "retry-after", &seconds.max(1).to_string());
+        for (name, value) in refusal.fields() {
+            insert(fields, name, &value);
+        }
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        fields.insert(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT"),
+        );
+    }
+    // Bytes that were sent ahead of a refused tunnel, or behind a broken frame, must never be read as a request.
+    if is_connect || matches!(error, Error::Malformed(_) | Error::BadTarget(_)) {
+        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn proxy_status(error: &Error, detail: &str) -> String {
+    let mut text = format!("outrider; error={}", error.proxy_status());
+    text.push_str("; details=\"");
+    // A String of RFC 8941: printable ASCII, with two characters escaped.
+    for c in detail.chars().filter(|c| matches!(c, ' '..='~')) {
+        if matches!(c, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text.push('"');
+    text
+}
+
+fn insert(fields: &mut http::HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        fields.insert(name, value);
+    }
+}

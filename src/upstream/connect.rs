@@ -1,0 +1,140 @@
+//! A new connection: resolve → approve → dial → TLS → HTTP.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::pool::{Lease, Link};
+use super::{Endpoint, Error, Mirror, Ways, dial, tls};
+use crate::host::{Host, Scheme, Target};
+use crate::telemetry::Side;
+
+/// Opens a bare connection to `target`, for a tunnel or as the ground of TLS.
+pub(crate) async fn open(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
+    let result = open_uncounted(target, endpoint, ways).await;
+    endpoint.counters.upstream_connect(match &result {
+        Ok(_) => "ok",
+        Err(error) => error.proxy_status(),
+    });
+    result
+}
+
+async fn open_uncounted(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
+    let limit = endpoint.destination.timeouts.connect;
+    let approved = match &target.host {
+        Host::Name(name) => {
+            let resolved = ways.resolver.resolve(name).await?;
+            ways.egress.approve(&resolved, target.port)?
+        }
+        Host::V4(address) => ways.egress.approve(&[(*address).into()], target.port)?,
+        Host::V6(address) => ways.egress.approve(&[(*address).into()], target.port)?,
+    };
+    Ok(dial::dial(&approved, limit).await?)
+}
+
+/// Opens an HTTP connection to `target`; its driver runs as a task of this worker.
+pub(super) async fn connect(
+    target: &Target,
+    mirror: Mirror,
+    endpoint: &Arc<Endpoint>,
+    ways: Ways<'_>,
+) -> Result<Lease, Error> {
+    let alpn = endpoint.alpn(mirror);
+    let link = Link {
+        shelf: (endpoint.id, alpn),
+        target: target.clone(),
+        authority: authority_of(target),
+        born: Instant::now(),
+        endpoint: Arc::clone(endpoint),
+    };
+    match target.scheme {
+        Scheme::Http => {
+            let stream = open(target, endpoint, ways).await?;
+            // HTTP/2 in clear only where the configuration says so: nothing negotiates it.
+            if alpn == tls::Alpn::H2 {
+                h2(stream, link).await
+            } else {
+                h1(stream, link).await
+            }
+        }
+        Scheme::Https => {
+            // Before dialling: without settings there is nothing to say to the upstream.
+            let settings = endpoint.tls()?;
+            let stream = open(target, endpoint, ways).await?;
+            let started = Instant::now();
+            let stream = settings
+                .connect(stream, target, alpn, endpoint.destination.timeouts.tls)
+                .await?;
+            endpoint.counters.tls_handshake(Side::Upstream, started.elapsed());
+            let chosen = stream.get_ref().1.alpn_protocol();
+            match (chosen, alpn) {
+                (Some(b"h2"), _) => h2(stream, link).await,
+                (_, tls::Alpn::H2) => Err(Error::Version),
+                (_, tls::Alpn::H1 | tls::Alpn::Either) => h1(stream, link).await,
+            }
+        }
+    }
+}
+
+async fn h1<T>(stream: T, link: Link) -> Result<Lease, Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = (http1::Builder::new().max_buf_size(BUFFER))
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Error::of_hyper(error, &link.target.host, &link.endpoint))?;
+    let open = link.endpoint.counters.upstream_connection();
+    tokio::spawn(async move {
+        let _open = open;
+        // A failure reaches whoever waits on the sender.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(Lease::h1(link, sender))
+}
+
+async fn h2<T>(stream: T, link: Link) -> Result<Lease, Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADER_LIST)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Error::of_hyper(error, &link.target.host, &link.endpoint))?;
+    let open = link.endpoint.counters.upstream_connection();
+    tokio::spawn(async move {
+        let _open = open;
+        let _ = connection.await;
+    });
+    Ok(Lease::h2(link, sender))
+}
+
+/// The target as a Host field names it: without the port that its scheme implies.
+fn authority_of(target: &Target) -> HeaderValue {
+    let implied = match target.scheme {
+        Scheme::Http => 80,
+        Scheme::Https => 443,
+    };
+    let text = if target.port == implied {
+        target.host.to_string()
+    } else {
+        target.to_string()
+    };
+    // A parsed host is visible ASCII, so this never fails; an empty field would be refused by any server.
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Holds a response head, and is what a connection may read ahead of a slow app.
+const BUFFER: usize = 64 * 1024;
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const HEADER_LIST: u32 = 64 * 1024;
