@@ -1,11 +1,225 @@
 //! `outrider env`: the variables that an app needs.
+//!
+//! They come out as a shell, a program or a `.env` file reads them. Which ones there are is in [`variables`], which
+//! `exec` and `demo` share.
 
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
+use super::ConfigArg;
+use crate::config::Listen;
+
+pub(super) use variables::variables;
+
+mod variables;
+
 /// Print the variables that send an app through the proxy
+///
+/// They name the first TCP address of `listen`, and the bundle and truststore of `ca`, which `outrider run` writes
+/// when it starts. What NO_PROXY and JAVA_TOOL_OPTIONS hold already is kept.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(after_help = "Example:\n  eval \"$(outrider env)\" && curl https://api.weather.gov/")]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArg,
+
+    /// How they are written
+    #[arg(short, long, value_enum, default_value_t = Format::Sh)]
+    format: Format,
+
+    /// Hosts that the app reaches without the proxy, instead of loopback, apps.internal and what NO_PROXY holds
+    #[arg(long, value_name = "LIST")]
+    no_proxy: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// `export NAME='value'`, to be evaluated by a POSIX shell
+    Sh,
+    /// One object
+    Json,
+    /// NAME=value, as the dotenv libraries and Docker Compose read it
+    Dotenv,
+}
+
+/// Why there is nothing that an app could be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Error {
+    #[error(
+        "listen has no TCP address, and no client can be told of a Unix socket by variables; \
+         add one, for example 127.0.0.1:3128"
+    )]
+    NoAddress,
+
+    #[error(
+        "listen has port 0, which becomes a real one only when the proxy starts; \
+         write a port, or use `outrider exec -- CMD`, which tells CMD the real one"
+    )]
+    NoPort,
+}
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    todo!("{args:?}")
+    let config = match args.config.load() {
+        Ok((config, _)) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let listen = match configured(&config.listen) {
+        Ok(listen) => listen,
+        Err(error) => {
+            eprintln!("outrider env: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let existing = |name: &str| std::env::var(name).ok();
+    let variables = variables(&listen, &config.ca, args.no_proxy.as_deref(), existing);
+    // Not `print!`, which panics where the reader has gone.
+    match std::io::stdout().write_all(args.format.write(&variables).as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Where the app reaches a listener: a wildcard address is reached by loopback.
+pub(super) fn reached_at(listen: SocketAddr) -> String {
+    let ip = match listen.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port()).to_string()
+}
+
+/// The first TCP address of the configuration, if it is known before the start.
+fn configured(listen: &[Listen]) -> Result<String, Error> {
+    let addresses = listen.iter().filter_map(|listen| match listen {
+        Listen::Tcp(address) => Some(*address),
+        Listen::Unix(_) => None,
+    });
+    match addresses.clone().find(|address| address.port() != 0) {
+        Some(address) => Ok(reached_at(address)),
+        None if addresses.count() > 0 => Err(Error::NoPort),
+        None => Err(Error::NoAddress),
+    }
+}
+
+impl Format {
+    /// Text of whole lines.
+    fn write(self, variables: &[(&'static str, String)]) -> String {
+        let lines = |line: fn(&str, &str) -> String| {
+            let lines = variables.iter().map(|(name, value)| line(name, value));
+            lines.collect::<String>()
+        };
+        match self {
+            Self::Sh => lines(|name, value| format!("export {name}={}\n", shell_quoted(value))),
+            Self::Dotenv => lines(|name, value| format!("{name}={}\n", dotenv_quoted(value))),
+            Self::Json => {
+                let object: serde_json::Map<_, _> = (variables.iter())
+                    .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
+                    .collect();
+                format!("{:#}\n", serde_json::Value::Object(object))
+            }
+        }
+    }
+}
+
+/// In single quotes nothing is special to a POSIX shell but the quote itself.
+fn shell_quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+/// Single quotes are literal in every dialect; a value that holds one needs double quotes and escapes.
+fn dotenv_quoted(value: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:,@%+-".contains(c);
+    if value.chars().all(is_plain) {
+        return value.to_owned();
+    }
+    if !value.contains(['\'', '\n']) {
+        return format!("'{value}'");
+    }
+    let mut quoted = String::from("\"");
+    for c in value.chars() {
+        match c {
+            '\n' => quoted.push_str("\\n"),
+            '"' | '\\' | '$' | '`' => quoted.extend(['\\', c]),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Whoever chooses a path or a NO_PROXY must not get a command run by whoever evaluates ours.
+    const HOSTILE: &[&str] = &[
+        "",
+        "plain",
+        "with space",
+        "$(touch /tmp/owned)`id`$HOME",
+        "it's",
+        "'; exit 3; '",
+        "\"double\" \\back",
+        "a|b;c&d #e\nsecond line",
+    ];
+
+    #[test]
+    fn a_shell_gets_every_value_back_as_it_was() {
+        for value in HOSTILE {
+            let text = Format::Sh.write(&[("OUTRIDER_TEST", (*value).to_owned())]);
+            let script = format!("set -eu; {text} printf %s \"$OUTRIDER_TEST\"");
+            let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert!(output.status.success(), "{value:?}");
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), *value);
+        }
+    }
+
+    #[test]
+    fn json_is_one_object() {
+        let variables: Vec<_> = HOSTILE
+            .iter()
+            .map(|value| ("NAME", (*value).to_owned()))
+            .collect();
+        for variable in variables {
+            let text = Format::Json.write(std::slice::from_ref(&variable));
+            let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, serde_json::json!({ "NAME": variable.1 }));
+        }
+    }
+
+    #[test]
+    fn dotenv_quotes_only_what_needs_it() {
+        for (value, expected) in [
+            ("http://127.0.0.1:3128", "N=http://127.0.0.1:3128\n"),
+            ("a b|c", "N='a b|c'\n"),
+            ("$(id)", "N='$(id)'\n"),
+            ("it's $HOME", "N=\"it's \\$HOME\"\n"),
+            ("", "N=\n"),
+        ] {
+            assert_eq!(Format::Dotenv.write(&[("N", value.to_owned())]), expected);
+        }
+    }
+
+    #[test]
+    fn the_first_tcp_address_is_told_and_a_wildcard_is_reached_by_loopback() {
+        let tcp = |text: &str| Listen::Tcp(text.parse().unwrap());
+        let unix = || Listen::Unix("/tmp/outrider.sock".into());
+        for (listen, expected) in [
+            (vec![tcp("127.0.0.1:3128")], Ok("127.0.0.1:3128")),
+            (vec![unix(), tcp("0.0.0.0:8081")], Ok("127.0.0.1:8081")),
+            (vec![tcp("[::]:8081")], Ok("[::1]:8081")),
+            (vec![tcp("127.0.0.1:0"), tcp("127.0.0.1:9")], Ok("127.0.0.1:9")),
+            (vec![tcp("127.0.0.1:0")], Err(Error::NoPort)),
+            (vec![unix()], Err(Error::NoAddress)),
+        ] {
+            assert_eq!(configured(&listen), expected.map(str::to_owned), "{listen:?}");
+        }
+    }
 }

@@ -1,0 +1,257 @@
+//! Which variables make which client use the proxy and trust its authority.
+//!
+//! Clients agree on little: curl reads `http_proxy` in lower case only, Guzzle in upper case only, so both are set.
+//! Java reads none of them and takes `JAVA_TOOL_OPTIONS`; Node takes the proxy only when `NODE_USE_ENV_PROXY` says so.
+//! The proxy's own address is always `http://`: it is the one scheme that all of them accept.
+
+use std::path::{Path, PathBuf};
+
+use crate::ca::TRUSTSTORE_PASSWORD;
+use crate::config::Ca;
+
+/// The variables that send an app through the proxy at `listen` (`host:port`) and let it trust the authority.
+///
+/// `no_proxy` is taken as it is; where it is not given, loopback and `apps.internal` are left out, beside what the
+/// `existing` NO_PROXY names. Options that JAVA_TOOL_OPTIONS already holds are kept, and ours, coming later, win.
+pub(in crate::cli) fn variables(
+    listen: &str,
+    ca: &Ca,
+    no_proxy: Option<&str>,
+    existing: impl Fn(&str) -> Option<String>,
+) -> Vec<(&'static str, String)> {
+    let existing = |name| existing(name).filter(|value| !value.is_empty());
+    let proxy = format!("http://{listen}");
+    let no_proxy = match no_proxy {
+        Some(list) => list.to_owned(),
+        None => merged(existing("no_proxy").or_else(|| existing("NO_PROXY"))),
+    };
+    let bundle = absolute(&ca.bundle).display().to_string();
+    let java = java_options(listen, &no_proxy, &absolute(&ca.truststore));
+
+    let mut variables = vec![
+        ("http_proxy", proxy.clone()),
+        ("HTTP_PROXY", proxy.clone()),
+        ("https_proxy", proxy.clone()),
+        ("HTTPS_PROXY", proxy),
+        ("no_proxy", no_proxy.clone()),
+        ("NO_PROXY", no_proxy),
+        ("NODE_USE_ENV_PROXY", "1".to_owned()),
+    ];
+    variables.extend(BUNDLE_VARIABLES.iter().map(|name| (*name, bundle.clone())));
+    variables.push(("JAVA_TOOL_OPTIONS", appended(existing("JAVA_TOOL_OPTIONS"), java)));
+    variables
+}
+
+/// Hosts that no proxy should see. Clients know neither CIDR nor wildcards alike, so there are none; some take
+/// `apps.internal` for the name alone and others for all below it, so both spellings stand.
+const NO_PROXY: &[&str] = &["localhost", "127.0.0.1", "::1", "apps.internal", ".apps.internal"];
+
+/// All but `NODE_EXTRA_CA_CERTS` and `DENO_CERT` replace what the client would trust, hence the system's roots in the
+/// bundle.
+const BUNDLE_VARIABLES: &[&str] = &[
+    "SSL_CERT_FILE",                    // OpenSSL, Go, Ruby, PHP streams, .NET, Python's ssl, httpx
+    "REQUESTS_CA_BUNDLE",               // Python requests
+    "CURL_CA_BUNDLE",                   // curl
+    "NODE_EXTRA_CA_CERTS",              // Node
+    "AWS_CA_BUNDLE",                    // AWS SDKs and command line
+    "GIT_SSL_CAINFO",                   // git, whose libcurl may stand on GnuTLS
+    "PIP_CERT",                         // pip
+    "NEW_RELIC_CA_BUNDLE_PATH",         // New Relic's agent for Python
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", // gRPC's C core: Python, Ruby, PHP
+    "HTTPLIB2_CA_CERTS",                // httplib2, under Google's older Python clients
+    "DENO_CERT",                        // Deno
+];
+
+/// Ours, then those of `existing` that are not among them.
+fn merged(existing: Option<String>) -> String {
+    let existing = existing.unwrap_or_default();
+    let mut hosts = NO_PROXY.to_vec();
+    for host in existing.split([',', ' ']).filter(|host| !host.is_empty()) {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts.join(",")
+}
+
+fn java_options(listen: &str, no_proxy: &str, truststore: &Path) -> String {
+    let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "80"));
+    // Java wants an IPv6 address without brackets here, and with them in the list of hosts.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    [
+        format!("-Dhttp.proxyHost={host}"),
+        format!("-Dhttp.proxyPort={port}"),
+        format!("-Dhttps.proxyHost={host}"),
+        format!("-Dhttps.proxyPort={port}"),
+        format!("-Dhttp.nonProxyHosts={}", java_hosts(no_proxy)),
+        format!("-Djavax.net.ssl.trustStore={}", truststore.display()),
+        "-Djavax.net.ssl.trustStoreType=PKCS12".to_owned(),
+        format!("-Djavax.net.ssl.trustStorePassword={TRUSTSTORE_PASSWORD}"),
+    ]
+    .map(java_quoted)
+    .join(" ")
+}
+
+/// NO_PROXY as Java writes it: `|` between, `*` for a part. What Java cannot say (CIDR, ports) is left out, which sends
+/// more through the proxy, never less.
+fn java_hosts(no_proxy: &str) -> String {
+    let mut hosts = Vec::new();
+    for host in no_proxy.split([',', ' ']).filter(|host| !host.is_empty()) {
+        match host.strip_prefix("*.").or_else(|| host.strip_prefix('.')) {
+            _ if host.contains('/') => {}
+            Some(suffix) => hosts.push(format!("*.{suffix}")),
+            None if host == "*" || host.parse::<std::net::Ipv4Addr>().is_ok() => hosts.push(host.to_owned()),
+            None if host.parse::<std::net::Ipv6Addr>().is_ok() => hosts.push(format!("[{host}]")),
+            None if host.contains(':') => {}
+            None => hosts.extend([host.to_owned(), format!("*.{host}")]),
+        }
+    }
+    let mut unique = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        if !unique.contains(&host) {
+            unique.push(host);
+        }
+    }
+    unique.join("|")
+}
+
+/// The virtual machine splits the variable at white space, except within quotes of either kind.
+fn java_quoted(option: String) -> String {
+    match option.contains(char::is_whitespace) || option.contains('\'') {
+        true => format!("\"{option}\""),
+        false => option,
+    }
+}
+
+/// Once only, however often the variables are taken over.
+fn appended(existing: Option<String>, options: String) -> String {
+    match existing {
+        Some(existing) if existing.contains(&options) => existing,
+        Some(existing) => format!("{existing} {options}"),
+        None => options,
+    }
+}
+
+/// The app may run in another folder than we do.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ca(folder: &str) -> Ca {
+        Ca {
+            bundle: Path::new(folder).join("ca-bundle.pem"),
+            truststore: Path::new(folder).join("truststore.p12"),
+            lifetime: Duration::from_secs(3600),
+        }
+    }
+
+    fn with(no_proxy: Option<&str>, existing: &[(&str, &str)]) -> HashMap<&'static str, String> {
+        let existing: HashMap<_, _> = existing.iter().copied().collect();
+        let look_up = |name: &str| existing.get(name).map(|value| (*value).to_owned());
+        variables("127.0.0.1:3128", &ca("/tmp/outrider"), no_proxy, look_up)
+            .into_iter()
+            .collect()
+    }
+
+    #[test]
+    fn every_client_is_told_of_the_proxy_and_the_bundle() {
+        let variables = with(None, &[]);
+        for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] {
+            assert_eq!(variables[name], "http://127.0.0.1:3128");
+        }
+        for name in BUNDLE_VARIABLES {
+            assert_eq!(variables[name], "/tmp/outrider/ca-bundle.pem");
+        }
+        assert_eq!(variables["NODE_USE_ENV_PROXY"], "1");
+        assert_eq!(
+            variables["JAVA_TOOL_OPTIONS"],
+            "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=3128 \
+             -Dhttp.nonProxyHosts=localhost|*.localhost|127.0.0.1|[::1]|apps.internal|*.apps.internal \
+             -Djavax.net.ssl.trustStore=/tmp/outrider/truststore.p12 -Djavax.net.ssl.trustStoreType=PKCS12 \
+             -Djavax.net.ssl.trustStorePassword=changeit"
+        );
+    }
+
+    #[test]
+    fn no_proxy_keeps_what_is_there_unless_the_caller_gives_one() {
+        let default = "localhost,127.0.0.1,::1,apps.internal,.apps.internal";
+        for (given, existing, expected) in [
+            (None, vec![], default.to_owned()),
+            (None, vec![("NO_PROXY", "")], default.to_owned()),
+            (
+                None,
+                vec![("NO_PROXY", "db.internal")],
+                format!("{default},db.internal"),
+            ),
+            (
+                None,
+                vec![("no_proxy", "a.test"), ("NO_PROXY", "b.test")],
+                format!("{default},a.test"),
+            ),
+            (
+                None,
+                vec![("NO_PROXY", "localhost, x.test,")],
+                format!("{default},x.test"),
+            ),
+            (None, vec![("NO_PROXY", default)], default.to_owned()),
+            (Some(""), vec![("NO_PROXY", "db.internal")], String::new()),
+            (
+                Some("only.test"),
+                vec![("no_proxy", "a.test")],
+                "only.test".to_owned(),
+            ),
+        ] {
+            let variables = with(given, &existing);
+            assert_eq!(variables["no_proxy"], expected, "{given:?} over {existing:?}");
+            assert_eq!(variables["NO_PROXY"], expected);
+        }
+    }
+
+    #[test]
+    fn java_is_told_of_hosts_in_its_own_words() {
+        for (no_proxy, expected) in [
+            ("", ""),
+            ("*", "*"),
+            ("example.com", "example.com|*.example.com"),
+            (".example.com,*.example.com", "*.example.com"),
+            ("10.0.0.0/8,host:8080,10.0.0.1", "10.0.0.1"),
+            ("::1", "[::1]"),
+        ] {
+            assert_eq!(java_hosts(no_proxy), expected, "{no_proxy}");
+        }
+    }
+
+    #[test]
+    fn java_options_are_appended_and_only_once() {
+        let first = with(None, &[("JAVA_TOOL_OPTIONS", "-Xmx64m")])["JAVA_TOOL_OPTIONS"].clone();
+        assert!(first.starts_with("-Xmx64m -Dhttp.proxyHost="), "{first}");
+        let again = with(None, &[("JAVA_TOOL_OPTIONS", &first)])["JAVA_TOOL_OPTIONS"].clone();
+        assert_eq!(first, again);
+    }
+
+    #[test]
+    fn a_path_with_spaces_stays_one_option() {
+        let variables = variables("[::1]:3128", &ca("/tmp/my app's"), Some(""), |_| None);
+        let java = &variables.last().unwrap().1;
+        assert!(
+            java.contains("\"-Djavax.net.ssl.trustStore=/tmp/my app's/truststore.p12\""),
+            "{java}"
+        );
+        assert!(java.contains("-Dhttps.proxyHost=::1 "), "{java}");
+    }
+
+    #[test]
+    fn a_relative_bundle_is_told_by_its_full_path() {
+        let variables: HashMap<_, _> = variables("127.0.0.1:1", &ca("made"), None, |_| None)
+            .into_iter()
+            .collect();
+        assert!(Path::new(&variables["SSL_CERT_FILE"]).is_absolute());
+    }
+}
