@@ -1,0 +1,149 @@
+//! Signals go to the whole test process, so the parent under test is a process of its own: this test binary again,
+//! told by a variable to supervise a command.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::process::CommandExt;
+use std::process::{self, ChildStdout, Stdio};
+
+use super::*;
+
+/// Not a test of its own: what [`Parent`] starts.
+#[test]
+#[ignore = "started by the tests below"]
+fn parent() {
+    let words = std::env::var("OUTRIDER_TEST_COMMAND").unwrap();
+    let command: Vec<_> = words
+        .split(BETWEEN)
+        .filter(|word| !word.is_empty())
+        .map(OsString::from)
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let code = runtime
+        .block_on(supervise(&command, [("OUTRIDER_TEST", "given")]))
+        .unwrap();
+    process::exit(code.into());
+}
+
+const BETWEEN: &str = "\u{1f}";
+
+struct Parent {
+    process: process::Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Parent {
+    /// Supervises `command`. It is a job of its own, so that the terminal of whoever runs the tests has no part in it.
+    fn start(command: &[&str], through: &[&str]) -> Self {
+        let mut words: Vec<OsString> = through.iter().map(OsString::from).collect();
+        words.push(std::env::current_exe().unwrap().into());
+        let name = "cli::exec::child::tests::parent";
+        words.extend(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"].map(OsString::from));
+        let mut process = process::Command::new(&words[0])
+            .args(&words[1..])
+            .process_group(0)
+            .env("OUTRIDER_TEST_COMMAND", command.join(BETWEEN))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    /// The same for a shell that runs `script`, from when it says `ready`.
+    fn start_shell(script: &str, through: &[&str]) -> Self {
+        let mut parent = Self::start(&["sh", "-c", script], through);
+        parent.expect("ready");
+        parent
+    }
+
+    /// Reads on to a line that ends so; the test harness writes lines of its own.
+    fn expect(&mut self, word: &str) {
+        let found = self.lines.any(|line| line.unwrap().ends_with(word));
+        assert!(found, "no line says {word}");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.process.id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    fn code(mut self) -> Option<i32> {
+        self.lines.by_ref().for_each(drop);
+        self.process.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn the_status_of_the_command_is_ours() {
+    for (command, expected) in [
+        (&["true"][..], 0),
+        (&["sh", "-c", "exit 3"], 3),
+        (&["sh", "-c", "exit 255"], 255),
+        (&["sh", "-c", "kill -TERM $$"], 128 + 15),
+        (&["sh", "-c", "kill -KILL $$"], 128 + 9),
+        (&["no-such-program-anywhere"], 127),
+        (&["/etc/passwd"], 126),
+        (&["/"], 126),
+        (&[], 127),
+    ] {
+        assert_eq!(Parent::start(command, &[]).code(), Some(expected), "{command:?}");
+    }
+}
+
+#[test]
+fn the_command_gets_the_variables_and_our_own_environment() {
+    let script = "test \"$OUTRIDER_TEST\" = given && test -n \"$PATH\"";
+    assert_eq!(Parent::start(&["sh", "-c", script], &[]).code(), Some(0));
+}
+
+/// Waits in a loop of short commands, because a shell runs its traps between commands.
+const WAIT: &str = "echo ready; while :; do sleep 0.05; done";
+
+#[test]
+fn every_signal_reaches_the_command_and_none_ends_us() {
+    let names = ["HUP", "INT", "QUIT", "USR1", "USR2", "WINCH"];
+    let traps: String = names
+        .map(|name| format!("trap 'echo got {name}' {name}; "))
+        .concat();
+    let mut parent = Parent::start_shell(&format!("{traps} trap 'echo got TERM; exit 7' TERM; {WAIT}"), &[]);
+    for (signal, name) in [
+        (Signal::HUP, "got HUP"),
+        (Signal::INT, "got INT"),
+        (Signal::QUIT, "got QUIT"),
+        (Signal::USR1, "got USR1"),
+        (Signal::USR2, "got USR2"),
+        (Signal::WINCH, "got WINCH"),
+        (Signal::TERM, "got TERM"),
+    ] {
+        parent.signal(signal);
+        parent.expect(name);
+    }
+    assert_eq!(parent.code(), Some(7));
+}
+
+#[test]
+fn what_nohup_ignores_stays_ignored_for_both() {
+    let mut parent = Parent::start_shell(&format!("trap 'echo bye; exit 5' TERM; {WAIT}"), &["nohup"]);
+    parent.signal(Signal::HUP);
+    // Had it reached the command, the command would be gone: HUP comes first, and the lower number goes first.
+    parent.signal(Signal::TERM);
+    parent.expect("bye");
+    assert_eq!(parent.code(), Some(5));
+}
+
+#[test]
+fn a_command_that_takes_its_time_to_end_is_outlived() {
+    let mut parent = Parent::start_shell(
+        &format!("trap 'sleep 0.3; echo tidied up; exit 0' TERM; {WAIT}"),
+        &[],
+    );
+    parent.signal(Signal::TERM);
+    parent.signal(Signal::TERM);
+    parent.expect("tidied up");
+    assert_eq!(parent.code(), Some(0));
+}
