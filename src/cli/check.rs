@@ -1,11 +1,197 @@
 //! `outrider check`: every problem of a configuration at once.
+//!
+//! What the file says is checked by `config` and `policy`; here also what it points to: every secret is read where the
+//! proxy would read it, and every certificate and key is looked into.
 
+use std::io::Write;
 use std::process::ExitCode;
 
-/// Check a configuration and list every problem in it
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+use super::{ConfigArg, print};
+use crate::config::{Auth, Config, DEFAULT_FILE, Destination, HeaderText, Problems, SecretRef, Source, Text};
+use crate::host::Pattern;
+use crate::policy::Policy;
+use crate::secret::{Sources, pem};
 
+/// Check a configuration and list every problem in it
+///
+/// Reads the configuration, and every secret, certificate and key that it refers to, as `outrider run` would.
+/// Each problem is one line: file:line:column: path: what is wrong; what would be right. The exit code is then 1.
+/// Where nothing is wrong nothing is printed, and the exit code is 0; warnings go to standard error and do not
+/// change it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  $ outrider check --config outrider.yml
+  outrider.yml:12:5: destinations.partner.rate_limt: no such key; did you mean `rate_limit`?")]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+/// Checks, and says what was found.
 pub(super) fn run(args: &Args) -> ExitCode {
-    todo!("{args:?}")
+    let (config, source) = match args.config.load() {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems),
+    };
+    let (problems, warnings) = examine(&config, &Sources::of_process());
+    if source == Source::Embedded {
+        note(&format!("note: there is no {DEFAULT_FILE} here, so {source} holds"));
+    }
+    if !warnings.is_empty() {
+        warnings.to_string().lines().for_each(|line| note(&format!("warning: {line}")));
+    }
+    if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        refuse(&problems)
+    }
+}
+
+/// Says something beside the result. Where nobody listens, nobody is told.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn refuse(problems: &Problems) -> ExitCode {
+    print(&format!("{problems}\n"));
+    ExitCode::FAILURE
+}
+
+/// Everything that is wrong with a configuration that could be read, and everything that deserves a look.
+fn examine(config: &Config, sources: &Sources) -> (Problems, Problems) {
+    let mut problems = Policy::compile(config).err().unwrap_or_default();
+    let mut warnings = Problems::default();
+    for destination in &config.destinations {
+        for reference in references(destination) {
+            read(&reference, sources, &mut problems, &mut warnings);
+        }
+        warn(destination, &mut warnings);
+    }
+    (
+        problems.located(&config.locations),
+        warnings.located(&config.locations),
+    )
+}
+
+/// One reference of a destination.
+struct Reference<'c> {
+    path: String,
+    to: &'c SecretRef,
+    holds: Holds,
+}
+
+/// What has to be found where a reference points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    Certificates,
+    Key,
+    Secret,
+}
+
+/// Every reference of a destination, and what it is for.
+fn references(destination: &Destination) -> Vec<Reference<'_>> {
+    let mut references = Vec::new();
+    let mut add = |key: &str, to, holds| {
+        references.push(Reference {
+            path: format!("destinations.{}.{key}", destination.name),
+            to,
+            holds,
+        });
+    };
+    match &destination.auth {
+        None => {}
+        Some(Auth::Basic { username, password }) => {
+            if let Text::Reference(username) = username {
+                add("auth.basic.username", username, Holds::Secret);
+            }
+            add("auth.basic.password", password, Holds::Secret);
+        }
+        Some(Auth::Bearer(token)) => add("auth.bearer", token, Holds::Secret),
+        Some(Auth::Header { value, .. }) => add("auth.header.value", value, Holds::Secret),
+        Some(Auth::Query { value, .. }) => add("auth.query.value", value, Holds::Secret),
+    }
+    for (name, value) in &destination.headers.set {
+        if let HeaderText::Reference(value) = value {
+            add(&format!("headers.set.{name}"), value, Holds::Secret);
+        }
+    }
+    if let Some(tls) = &destination.tls {
+        for (key, roots) in [("tls.ca", &tls.ca), ("tls.ca_extra", &tls.ca_extra)] {
+            if let Some(roots) = roots {
+                add(key, roots, Holds::Certificates);
+            }
+        }
+        if let Some(identity) = &tls.client_certificate {
+            add("tls.client_certificate.cert", &identity.cert, Holds::Certificates);
+            add("tls.client_certificate.key", &identity.key, Holds::Key);
+        }
+    }
+    references
+}
+
+/// Reads what a reference points to, as the proxy would.
+fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, warnings: &mut Problems) {
+    let secret = match sources.read(reference.to) {
+        Ok(secret) => secret,
+        Err(error) => return add(problems, &reference.path, &error),
+    };
+    let holds = match reference.holds {
+        Holds::Certificates => pem::certificates(&secret).map(drop),
+        Holds::Key => pem::private_key(&secret).map(drop),
+        Holds::Secret => Ok(()),
+    };
+    if let Err(error) = holds {
+        add(problems, &reference.path, &error);
+    }
+    // Certificates are public.
+    if reference.holds != Holds::Certificates {
+        for warning in sources.warnings(reference.to) {
+            add(warnings, &reference.path, &warning);
+        }
+    }
+}
+
+/// What works, and is more open than it may be meant.
+fn warn(destination: &Destination, warnings: &mut Problems) {
+    let identity = destination
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_certificate.is_some());
+    if destination.auth.is_none() && !identity {
+        return;
+    }
+    for (i, host) in destination.hosts.iter().enumerate() {
+        if matches!(host.what, Pattern::Suffix(_) | Pattern::Network(_)) {
+            let path = format!("destinations.{}.hosts[{i}]", destination.name);
+            let what = format!("every host under {host} gets the credential");
+            warnings.add(
+                path,
+                what,
+                "name the hosts one by one if they are not all yours to trust",
+            );
+        }
+    }
+    if destination.insecure_attach_over_http {
+        let path = format!("destinations.{}.insecure_attach_over_http", destination.name);
+        warnings.add(
+            path,
+            "the credential may leave in clear",
+            "remove it if the destination speaks TLS",
+        );
+    }
+}
+
+/// Files an error under `path`: its whole chain, with the remedy that stands after its semicolon.
+fn add(problems: &mut Problems, path: &str, error: &dyn std::error::Error) {
+    let mut what = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        what.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    match what.rsplit_once("; ") {
+        Some((what, right)) => problems.add(path, what, right),
+        None => problems.add(path, what, ""),
+    }
 }

@@ -1,11 +1,93 @@
 //! `outrider init`: a starter configuration.
 
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Write a commented starter outrider.yml
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+use clap::ValueHint;
 
+use super::{fail, print};
+
+/// Write a commented starter outrider.yml
+///
+/// The file is sound as it stands: it denies everything until you list a destination. What is already there is
+/// never overwritten.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  outrider init
+  outrider init --path config/outrider.yml")]
+pub(super) struct Args {
+    /// Where to write it
+    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_FILE, value_hint = ValueHint::FilePath)]
+    path: PathBuf,
+}
+
+/// Writes it and says what to do next.
 pub(super) fn run(args: &Args) -> ExitCode {
-    todo!("{args:?}")
+    let path = args.path.display();
+    match write(&args.path) {
+        Ok(()) => print(&format!(
+            "Wrote {path}.\n\
+             Next: list a destination in it, then\n  \
+             outrider check --config {path}\n  \
+             outrider exec --config {path} -- curl https://HOST/\n"
+        )),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fail(&format!(
+            "{path} is already there and stays as it is; remove it, or name another file with --path"
+        )),
+        Err(error) => fail(&format!("{path} cannot be written: {error}")),
+    }
+}
+
+/// Creates the file; whatever stands in its place, a link included, is an error.
+fn write(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.write_all(STARTER.as_bytes())
+}
+
+const STARTER: &str = include_str!("starter.yml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, EgressDefault};
+
+    #[test]
+    fn the_starter_is_sound_and_denies_everything() {
+        let config = Config::parse(STARTER, "outrider.yml").unwrap();
+        assert_eq!(config.egress.default, EgressDefault::Deny);
+        assert!(config.destinations.is_empty());
+    }
+
+    /// Whoever takes the comment signs away has a sound file too.
+    #[test]
+    fn the_examples_in_the_starter_are_sound() {
+        let (head, examples) = STARTER.split_once("destinations:\n").unwrap();
+        let examples: String = examples
+            .lines()
+            .map(|line| format!("{}\n", line.replacen('#', " ", 1)))
+            .collect();
+        let config = Config::parse(&format!("{head}destinations:\n{examples}"), "outrider.yml");
+        let config = config.map_err(|problems| problems.to_string());
+        assert_eq!(config.unwrap().destinations.len(), 3);
+    }
+
+    #[test]
+    fn what_is_there_is_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outrider.yml");
+        write(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), STARTER);
+
+        std::fs::write(&path, "mine").unwrap();
+        assert_eq!(write(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+
+        let link = folder.path().join("link.yml");
+        std::os::unix::fs::symlink(folder.path().join("elsewhere.yml"), &link).unwrap();
+        assert_eq!(write(&link).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(!folder.path().join("elsewhere.yml").exists());
+    }
 }

@@ -1,5 +1,6 @@
 //! What a person types.
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,6 +57,21 @@ impl ConfigArg {
     pub(crate) fn load(&self) -> Result<(Config, Source), Problems> {
         config::load_located(self.config.as_deref())
     }
+}
+
+/// Prints what was asked for. A reader that has seen enough, as `head` has, is no failure.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(&format!("cannot write: {error}")),
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
+
+/// Says why it did not work.
+fn fail(why: &str) -> ExitCode {
+    // Where nobody listens, the exit code has to do.
+    let _ = writeln!(std::io::stderr(), "outrider: {why}");
+    ExitCode::FAILURE
 }
 
 /// The whole command line, for whoever describes it.

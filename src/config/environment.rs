@@ -29,6 +29,7 @@ pub(crate) enum ExpandError {
 
 impl<'e> Environment<'e> {
     /// The environment that `look_up` knows.
+    #[cfg(test)]
     pub(crate) fn new(look_up: &'e dyn Fn(&str) -> Option<OsString>) -> Self {
         Self { look_up }
     }

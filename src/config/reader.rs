@@ -66,6 +66,10 @@ impl<'a> Reader<'a> {
 
     /// The value of a key that has to be written.
     pub(super) fn need(&self, name: &str, right: &str) -> Option<Field<'a>> {
+        debug_assert!(
+            self.table.iter().any(|key| key.name == name && key.required),
+            "{name} is needed"
+        );
         let field = self.take(name);
         if field.is_none() {
             self.problem(&format!("`{name}` is missing"), right);
@@ -411,8 +415,8 @@ fn place_of(name: &str, table: Table, path: &str) -> Option<String> {
     table.iter().find_map(|key| {
         let path = join(path, key.name);
         match &key.kind {
-            keys::Kind::Table(table) => place_of(name, table, &path),
-            keys::Kind::Named(keys::Kind::Table(table)) => place_of(name, table, &join(&path, "NAME")),
+            keys::Kind::Table(table) | keys::Kind::OneOf(table) => place_of(name, table, &path),
+            keys::Kind::Named(_, keys::Kind::Table(table)) => place_of(name, table, &join(&path, "NAME")),
             _ => None,
         }
     })

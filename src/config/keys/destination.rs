@@ -1,0 +1,214 @@
+//! The keys of a destination.
+
+use super::{Kind, MOST_CONCURRENT, Table, later, needed, works};
+
+pub(in crate::config) static DESTINATION: Table = &[
+    needed(
+        "hosts",
+        Kind::Filled(&Kind::Text),
+        "host, host:port, *.suffix, address or CIDR; the most specific wins. Without a port: 80 and 443.",
+    ),
+    works(
+        "paths",
+        Kind::Filled(&Kind::Text),
+        "",
+        "Only these paths, as in /api/**; default: all.",
+    ),
+    works(
+        "methods",
+        Kind::Filled(&Kind::Text),
+        "",
+        "Only these methods; default: all.",
+    ),
+    works("auth", Kind::OneOf(AUTH), "", "The credential that is attached."),
+    works(
+        "headers",
+        Kind::Table(HEADERS),
+        "{}",
+        "Headers that are set and removed.",
+    ),
+    works(
+        "tls",
+        Kind::Table(TLS),
+        "",
+        "How TLS is spoken to the destination.",
+    ),
+    works(
+        "mode",
+        Kind::Choice(&["auto", "tunnel", "intercept"]),
+        "auto",
+        "auto intercepts CONNECT where something here must see the request; under tunnel, limits count tunnels.",
+    ),
+    works(
+        "upgrade",
+        Kind::Boolean,
+        "",
+        "http:// from the app leaves as https://; default: true where tls or auth stands.",
+    ),
+    works(
+        "http",
+        Kind::Choice(&["auto", "1", "2"]),
+        "auto",
+        "The version spoken to the destination; auto: by ALPN, mirrored to the app.",
+    ),
+    later("parent", &["inherit"], "Another proxy behind this one."),
+    later("probe", &["null"], "The one request that doctor may send."),
+    works(
+        "rate_limit",
+        Kind::Any(&[
+            Kind::Rate,
+            Kind::Filled(&Kind::Any(&[Kind::Rate, Kind::Table(RATE_LIMIT)])),
+        ]),
+        "",
+        "5/s, 30/m, 1000/h or 10000/d, with an optional burst; one or several.",
+    ),
+    later("priority", &["null", "[]"], "Who goes first."),
+    works(
+        "concurrency",
+        Kind::Number(1, MOST_CONCURRENT),
+        "",
+        "Requests at once.",
+    ),
+    works(
+        "on_limit",
+        Kind::Any(&[Kind::Choice(&["reject"]), Kind::Text]),
+        "reject",
+        "reject, or `wait D`: queue in order, and 429 at once if it would take longer.",
+    ),
+    later("queue", &["null"], "How many may wait."),
+    later(
+        "respect_upstream",
+        &["null", "false"],
+        "Learn from what the destination says about its limits.",
+    ),
+    later("retry", &["null"], "What is sent again."),
+    later(
+        "circuit_breaker",
+        &["null", "off"],
+        "Leave a failing destination alone.",
+    ),
+    later("cache", &["null", "off"], "What need not be asked again."),
+    later("rehearse", &["null", "off"], "Simulate the destination's limits."),
+    later(
+        "scrub",
+        &["null", "false"],
+        "Strike attached secrets out of responses.",
+    ),
+    works(
+        "insecure_attach_over_http",
+        Kind::Boolean,
+        "false",
+        "true: attach the credential even where the request leaves in clear.",
+    ),
+    works(
+        "timeouts",
+        Kind::Table(DESTINATION_TIMEOUTS),
+        "{}",
+        "Where they differ from the ones of the whole file.",
+    ),
+];
+
+/// As [`super::TIMEOUTS`], but what is not written here falls back to what is written there.
+pub(in crate::config) static DESTINATION_TIMEOUTS: Table = &[
+    works("connect", Kind::Duration, "", "To a connection."),
+    works("tls", Kind::Duration, "", "To a finished handshake."),
+    works("response", Kind::Duration, "", "To the head of the response."),
+    works("idle", Kind::Duration, "", "Without a byte in either direction."),
+];
+
+pub(in crate::config) static AUTH: Table = &[
+    works(
+        "bearer",
+        Kind::Secret,
+        "",
+        "Authorization: Bearer, with this token.",
+    ),
+    works("basic", Kind::Table(BASIC), "", "Authorization: Basic."),
+    works("header", Kind::Table(AUTH_HEADER), "", "A header of any name."),
+    works("query", Kind::Table(AUTH_QUERY), "", "A parameter of the query."),
+    later("aws_sigv4", &[], "AWS Signature Version 4."),
+    later("http_signature", &[], "RFC 9421 signatures."),
+    later("jwt", &[], "A signed token."),
+    later("match", &[], "By path, in a list of credentials."),
+    later("none", &[], "By path, in a list of credentials."),
+    later("oauth2", &[], "OAuth 2.0."),
+    later("pool", &[], "Several credentials in turn."),
+];
+
+pub(in crate::config) static BASIC: Table = &[
+    needed("username", Kind::Value, "A plain value or a reference."),
+    needed("password", Kind::Secret, "A reference."),
+];
+
+pub(in crate::config) static AUTH_HEADER: Table = &[
+    needed("name", Kind::Text, "As in X-Api-Key."),
+    needed("value", Kind::Secret, "A reference."),
+];
+
+pub(in crate::config) static AUTH_QUERY: Table = &[
+    needed("name", Kind::Text, "As in api_key."),
+    needed("value", Kind::Secret, "A reference."),
+];
+
+pub(in crate::config) static HEADERS: Table = &[
+    works(
+        "set",
+        Kind::Named("", &Kind::Value),
+        "{}",
+        "Plain values or references; what the app sent is replaced.",
+    ),
+    works(
+        "remove",
+        Kind::List(&Kind::Text),
+        "[]",
+        "Names; a trailing * matches any rest, as in X-Internal-*.",
+    ),
+];
+
+pub(in crate::config) static TLS: Table = &[
+    works(
+        "client_certificate",
+        Kind::Table(CLIENT_CERTIFICATE),
+        "",
+        "What we show to a destination that demands a certificate.",
+    ),
+    works("ca", Kind::Secret, "", "PEM roots instead of the system's."),
+    works("ca_extra", Kind::Secret, "", "PEM roots beside the system's."),
+    works(
+        "server_name",
+        Kind::Text,
+        "",
+        "SNI, and the name that is verified; default: the host.",
+    ),
+    works(
+        "min_version",
+        Kind::Choice(&["1.2", "1.3"]),
+        "\"1.2\"",
+        "The oldest TLS version that is spoken.",
+    ),
+    later("pins", &["null", "[]"], "Hashes of public keys."),
+    later("crl", &["null"], "Revoked certificates."),
+];
+
+pub(in crate::config) static CLIENT_CERTIFICATE: Table = &[
+    needed("cert", Kind::Secret, "The PEM chain."),
+    needed("key", Kind::Secret, "Its PEM key in PKCS#1, PKCS#8 or SEC1."),
+    later("passphrase", &["null"], "Of an encrypted key."),
+    later("pkcs12", &["null"], "Both in one file."),
+    later("password", &["null"], "Of a PKCS#12 file."),
+];
+
+pub(in crate::config) static RATE_LIMIT: Table = &[
+    needed("limit", Kind::Rate, "As in 2/s burst 4."),
+    works(
+        "match",
+        Kind::Table(MATCH),
+        "{}",
+        "Which requests it counts; default: all.",
+    ),
+];
+
+pub(in crate::config) static MATCH: Table = &[
+    works("method", Kind::Text, "", "As in POST; default: any."),
+    works("path", Kind::Text, "", "As in /api/**; default: any."),
+];

@@ -1,0 +1,338 @@
+//! Every key of the language, in one place.
+//!
+//! The tables say what a key is called, what it means, what may be written, what holds where it is not written, and
+//! whether it works yet. Three things are made from them and so cannot disagree: which keys are unknown (and what
+//! was probably meant), which do not work yet, and the JSON schema. The decoder in `decode` takes every
+//! key that works; a test writes nonsense at each and expects the decoder to notice.
+
+pub(in crate::config) use destination::{
+    AUTH, AUTH_HEADER, AUTH_QUERY, BASIC, CLIENT_CERTIFICATE, DESTINATION, DESTINATION_TIMEOUTS, HEADERS,
+    MATCH, RATE_LIMIT, TLS,
+};
+
+mod destination;
+
+/// The keys of one mapping.
+pub(in crate::config) type Table = &'static [Key];
+
+/// One key.
+#[derive(Debug)]
+pub(in crate::config) struct Key {
+    pub(in crate::config) name: &'static str,
+    /// One line, for the schema.
+    pub(in crate::config) doc: &'static str,
+    pub(in crate::config) kind: Kind,
+    /// What holds where the key is not written, as YAML; empty where nothing does.
+    pub(in crate::config) default: &'static str,
+    /// Has to be written where its mapping is.
+    pub(in crate::config) required: bool,
+    pub(in crate::config) status: Status,
+}
+
+/// What may stand after a key. Finer rules are the decoder's.
+#[derive(Debug)]
+pub(in crate::config) enum Kind {
+    /// An address with its port, as in `127.0.0.1:3128`.
+    Address,
+    /// One of the alternatives.
+    Any(&'static [Self]),
+    Boolean,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// 500ms, 10s, 5m, 1h, 7d.
+    Duration,
+    /// A list of at least one.
+    Filled(&'static Self),
+    List(&'static Self),
+    /// Exactly this value.
+    Literal(&'static str),
+    /// A mapping from names that the user chooses, which match the expression.
+    Named(&'static str, &'static Self),
+    /// A whole number in a range.
+    Number(u64, u64),
+    /// 5/s burst 10.
+    Rate,
+    /// A mapping of which exactly one key is written.
+    OneOf(Table),
+    /// A reference: `env:`, `file:` or `vcap:`.
+    Secret,
+    /// 64KiB.
+    Size,
+    Table(Table),
+    Text,
+    /// A text which may look like a number or a boolean.
+    Value,
+}
+
+#[derive(Debug)]
+pub(in crate::config) enum Status {
+    Works,
+    /// Refused, except these values, which say what holds anyway.
+    Later(&'static [&'static str]),
+}
+
+/// The whole file.
+pub(in crate::config) static ROOT: Table = &[
+    works(
+        "listen",
+        Kind::Any(&[Kind::Text, Kind::Filled(&Kind::Text)]),
+        "127.0.0.1:3128",
+        "Where apps reach the proxy: a loopback address with its port, unix:PATH, or a list.",
+    ),
+    works(
+        "admin",
+        Kind::Any(&[Kind::Address, Kind::Literal("false")]),
+        "127.0.0.1:9901",
+        "Where /metrics, /healthz and /readyz are served; false turns it off.",
+    ),
+    works(
+        "workers",
+        Kind::Any(&[Kind::Choice(&["auto"]), Kind::Number(1, MOST_WORKERS)]),
+        "auto",
+        "Threads; auto: the container's CPU share, at least 1.",
+    ),
+    works(
+        "drain",
+        Kind::Duration,
+        "8s",
+        "After SIGTERM: keep serving until quiet or this long.",
+    ),
+    later("instances", &["auto"], "How many instances share a quota."),
+    works("log", Kind::Table(LOG), "{}", "What is logged, and how."),
+    works(
+        "telemetry",
+        Kind::Table(TELEMETRY),
+        "{}",
+        "Traces and remote write.",
+    ),
+    later("clients", &["null", "{}"], "Who may use the listener."),
+    works(
+        "ca",
+        Kind::Table(CA),
+        "{}",
+        "The local authority under which intercepted destinations are served to the app.",
+    ),
+    works("egress", Kind::Table(EGRESS), "{}", "What may be reached at all."),
+    works(
+        "dns",
+        Kind::Table(DNS),
+        "{}",
+        "Which resolver answers, and for how long.",
+    ),
+    works(
+        "timeouts",
+        Kind::Table(TIMEOUTS),
+        "{}",
+        "How long anything may take; each can stand in a destination too.",
+    ),
+    works(
+        "limits",
+        Kind::Table(LIMITS),
+        "{}",
+        "What the app may cost us; past them new work is refused with a reason.",
+    ),
+    later("rate_limit_store", &["null"], "One quota for all instances."),
+    works(
+        "destinations",
+        Kind::Named("^[a-z0-9_-]{1,63}$", &Kind::Table(DESTINATION)),
+        "{}",
+        "By name: the hosts that get a credential, rules or limits. The name is the label in metrics and logs.",
+    ),
+    later("tcp", &["null", "{}"], "Other protocols through a local port."),
+    later("route_service", &["null"], "The inbound half, bound to routes."),
+    later("doctor", &["null", "{}"], "What doctor tries."),
+];
+
+pub(in crate::config) static LOG: Table = &[
+    works(
+        "format",
+        Kind::Choice(&["auto", "json", "text"]),
+        "auto",
+        "auto: text on a terminal, else JSON.",
+    ),
+    works(
+        "level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        "info",
+        "The least that is told.",
+    ),
+    works(
+        "access",
+        Kind::Choice(&["all", "errors", "none"]),
+        "errors",
+        "One line a request; errors are 4xx, 5xx, refusals and waits.",
+    ),
+    later("metrics", &["off"], "A line of the key counters every so often."),
+];
+
+pub(in crate::config) static TELEMETRY: Table = &[
+    later("otlp", &["null"], "Traces over OTLP/HTTP."),
+    later("push", &["null"], "Prometheus remote write."),
+];
+
+pub(in crate::config) static CA: Table = &[
+    works(
+        "bundle",
+        Kind::Text,
+        "$TMPDIR/outrider/ca-bundle.pem",
+        "The system's roots and ours as PEM; $VARS and ~ are expanded, $TMPDIR is /tmp where it is not set.",
+    ),
+    works(
+        "truststore",
+        Kind::Text,
+        "$TMPDIR/outrider/truststore.p12",
+        "The same for Java.",
+    ),
+    works(
+        "lifetime",
+        Kind::Duration,
+        "7d",
+        "How long a certificate of ours lives; the key is new at every start.",
+    ),
+];
+
+pub(in crate::config) static EGRESS: Table = &[
+    works(
+        "default",
+        Kind::Choice(&["deny", "tunnel"]),
+        "deny",
+        "Hosts that no destination names.",
+    ),
+    works("ports", Kind::List(&PORT), "[80, 443]", "For those hosts."),
+    works(
+        "deny_networks",
+        Kind::List(&Kind::Any(&[Kind::Choice(NETWORK_CLASSES), Kind::Text])),
+        "[private, link-local, loopback, multicast, metadata, reserved]",
+        "Classes or CIDR blocks that resolved addresses must not be in.",
+    ),
+    works(
+        "allow_networks",
+        Kind::List(&Kind::Any(&[Kind::Choice(NETWORK_CLASSES), Kind::Text])),
+        "[]",
+        "Exceptions, for example 10.255.0.0/16 or loopback.",
+    ),
+    later("parent", &["null", "[]"], "Proxies behind this one."),
+    later("parent_ca", &["null"], "Whom to trust as parent."),
+    later(
+        "parent_bypass",
+        &["null", "[]", "[apps.internal]"],
+        "Reached directly.",
+    ),
+];
+
+pub(in crate::config) static DNS: Table = &[
+    works(
+        "servers",
+        Kind::Any(&[Kind::Choice(&["system"]), Kind::Filled(&Kind::Address)]),
+        "system",
+        "The system's resolvers, or a list of ADDRESS:PORT.",
+    ),
+    works("timeout", Kind::Duration, "5s", "How long a look-up may take."),
+    works(
+        "min_ttl",
+        Kind::Duration,
+        "5s",
+        "An answer is kept at least this long.",
+    ),
+    works("max_ttl", Kind::Duration, "5m", "And at most this long."),
+    works(
+        "stale",
+        Kind::Duration,
+        "1m",
+        "How long an answer serves on when the resolver fails.",
+    ),
+    works(
+        "hosts",
+        Kind::Named("", &Kind::Any(&[Kind::Text, Kind::Filled(&Kind::Text)])),
+        "{}",
+        "Names and their addresses, before any look-up.",
+    ),
+];
+
+pub(in crate::config) static TIMEOUTS: Table = &[
+    works("connect", Kind::Duration, "5s", "To a connection."),
+    works("tls", Kind::Duration, "5s", "To a finished handshake."),
+    works("response", Kind::Duration, "60s", "To the head of the response."),
+    works(
+        "idle",
+        Kind::Duration,
+        "5m",
+        "Without a byte in either direction.",
+    ),
+];
+
+pub(in crate::config) static LIMITS: Table = &[
+    works(
+        "connections",
+        Kind::Number(1, MOST_CONNECTIONS),
+        "10000",
+        "Of the app with us.",
+    ),
+    works(
+        "tunnels",
+        Kind::Number(1, MOST_CONNECTIONS),
+        "5000",
+        "Open at once.",
+    ),
+    works(
+        "header_size",
+        Kind::Size,
+        "64KiB",
+        "The head of a request or response, from 8KiB to 1MiB.",
+    ),
+    works(
+        "memory",
+        Kind::Any(&[Kind::Choice(&["auto"]), Kind::Size]),
+        "auto",
+        "auto: the sidecar's MEMORY_LIMIT, else none.",
+    ),
+];
+
+static PORT: Kind = Kind::Number(1, 65_535);
+
+/// As `egress.deny_networks` names them.
+pub(in crate::config) const NETWORK_CLASSES: &[&str] = &[
+    "private",
+    "link-local",
+    "loopback",
+    "multicast",
+    "metadata",
+    "reserved",
+];
+
+pub(in crate::config) const MOST_CONCURRENT: u64 = u32::MAX as u64;
+pub(in crate::config) const MOST_CONNECTIONS: u64 = 1_000_000;
+pub(in crate::config) const MOST_WORKERS: u64 = 1_024;
+
+const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key {
+        name,
+        doc,
+        kind,
+        default: "",
+        required: true,
+        status: Status::Works,
+    }
+}
+
+const fn works(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key {
+        name,
+        doc,
+        kind,
+        default,
+        required: false,
+        status: Status::Works,
+    }
+}
+
+const fn later(name: &'static str, off: &'static [&'static str], doc: &'static str) -> Key {
+    Key {
+        name,
+        doc,
+        kind: Kind::Text,
+        default: "",
+        required: false,
+        status: Status::Later(off),
+    }
+}
