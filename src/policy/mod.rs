@@ -34,10 +34,10 @@ pub(crate) struct Policy {
     /// `destinations[0]` is `unlisted`: the hosts that no destination names. `destinations[i].index == i`.
     pub(crate) destinations: Vec<Arc<Destination>>,
     pub(crate) egress: Egress,
-    default: EgressDefault,
+    pub(crate) default: EgressDefault,
     /// Of unlisted hosts.
-    ports: Vec<u16>,
-    router: Router,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) router: Router,
 }
 
 /// What the app asked for.

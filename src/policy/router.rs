@@ -14,7 +14,7 @@ use crate::host::{Host, HostPattern, Pattern, Target};
 
 /// All host patterns of the configuration, ready to be looked up.
 #[derive(Debug, Default)]
-pub(super) struct Router {
+pub(crate) struct Router {
     claims: Vec<Claim>,
     hosts: HashMap<Host, Ports>,
     /// Narrowest first, with a port before without.
