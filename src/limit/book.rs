@@ -1,0 +1,328 @@
+//! The state of one destination's limits: what is used up, and who waits.
+//!
+//! A request takes from all limits that concern it, or from none. Where it has to wait it queues, and it is never
+//! overtaken by a later request that any of its limits concerns, too; requests that share no limit do not hold each
+//! other up. Nobody in the queue holds a reservation: whenever something changes, [`Book::settle`] goes through the
+//! queue from the front and admits who can go. So when one gives up, those behind move up by themselves.
+//!
+//! Only the waiters at the front (those whom nobody before them blocks) need a timer; settling rings the bell of each
+//! that comes to the front or is admitted. How long a wait would be is forecast by playing the queue through.
+//!
+//! Pure but for the bells: time is passed in, as nanoseconds since the limiter was made. The lock, the timers and
+//! the metrics are in [`super`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::gcra::{Gcra, NEVER};
+
+/// The limits as numbers. Immutable; the [`Book`] has one bucket for each rate.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) rates: Box<[Gcra]>,
+    /// How many requests may be under way at once.
+    pub(super) slots: Option<u32>,
+}
+
+/// Which limits concern a request: bit i is rate i, the highest bit is the concurrency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Concerns(u64);
+
+/// Which limit stands in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Culprit {
+    Concurrency,
+    /// The index of the rate.
+    Rate(usize),
+}
+
+/// What became of a request that asked.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Admitted,
+    Queued(Ticket, Arc<Notify>),
+    Refused(Obstacle),
+}
+
+/// The first limit that would let a request through last, and the moment. [`NEVER`] for a rate of zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    pub(super) culprit: Culprit,
+    pub(super) until: u64,
+}
+
+/// A request's place in the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(u64);
+
+/// What a waiter sees when it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It has been admitted; what it needs is taken.
+    Admitted,
+    /// Look again at this moment, or when the bell rings.
+    Due(u64),
+    /// Look again when the bell rings.
+    Waiting,
+}
+
+/// The state of one destination's limits.
+#[derive(Debug)]
+pub(super) struct Book {
+    buckets: Box<[Bucket]>,
+    next: Ticket,
+    queue: VecDeque<Waiter>,
+    slots_taken: u32,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    level: u64,
+    /// Whose request made the level what it is: only that one can be returned exactly.
+    last: Ticket,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    bell: Arc<Notify>,
+    concerns: Concerns,
+    /// It has been told that nobody before it blocks it.
+    front: bool,
+    ticket: Ticket,
+}
+
+impl Rules {
+    fn rates(&self, concerns: Concerns) -> impl Iterator<Item = (usize, Gcra)> {
+        let concerned = move |&(index, _): &(usize, Gcra)| concerns.rate(index);
+        self.rates.iter().copied().enumerate().filter(concerned)
+    }
+}
+
+impl Concerns {
+    pub(super) fn add_rate(&mut self, index: usize) {
+        self.0 |= Self::bit(index);
+    }
+
+    pub(super) fn add_slots(&mut self) {
+        self.0 |= SLOTS;
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn slots(self) -> bool {
+        self.0 & SLOTS != 0
+    }
+
+    pub(super) fn rate(self, index: usize) -> bool {
+        self.0 & Self::bit(index) != 0
+    }
+
+    pub(super) fn shares(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// More rates than bits share the last one: stricter, never looser. [`MOST_RATES`] keeps it from happening.
+    fn bit(index: usize) -> u64 {
+        1 << index.min(MOST_RATES - 1)
+    }
+}
+
+impl Book {
+    pub(super) fn new(rules: &Rules) -> Self {
+        let bucket = |rate: &Gcra| Bucket {
+            level: rate.full(),
+            last: Ticket(0),
+        };
+        Self {
+            buckets: rules.rates.iter().map(bucket).collect(),
+            next: Ticket(1),
+            queue: VecDeque::new(),
+            slots_taken: 0,
+        }
+    }
+
+    /// Admits the request, queues it for at most `patience`, or says what stands in the way.
+    pub(super) fn arrive(&mut self, rules: &Rules, concerns: Concerns, now: u64, patience: u64) -> Arrival {
+        let ticket = self.next;
+        self.next.0 += 1;
+        self.settle(rules, now);
+        let blocked = self.queue.iter().any(|waiter| waiter.concerns.shares(concerns));
+        if !blocked && self.take(rules, concerns, ticket, now) {
+            return Arrival::Admitted;
+        }
+        let obstacle = self.forecast(rules, concerns, now);
+        let in_time = obstacle.until != NEVER && obstacle.until <= now.saturating_add(patience);
+        if patience == 0 || !in_time || self.queue.len() >= MOST_WAITERS {
+            return Arrival::Refused(obstacle);
+        }
+        let bell = Arc::new(Notify::new());
+        self.queue.push_back(Waiter {
+            bell: Arc::clone(&bell),
+            concerns,
+            front: !blocked,
+            ticket,
+        });
+        Arrival::Queued(ticket, bell)
+    }
+
+    /// How it stands for a waiter. Admits whoever can go by now, so that nobody depends on another one's timer.
+    pub(super) fn look(&mut self, rules: &Rules, ticket: Ticket, now: u64) -> Look {
+        self.settle(rules, now);
+        match self.place(ticket) {
+            None => Look::Admitted,
+            Some(place) if self.queue[place].front => {
+                match self.obstacle(rules, self.queue[place].concerns) {
+                    // The rates would let it go: it waits for a slot.
+                    until if until <= now => Look::Waiting,
+                    until => Look::Due(until),
+                }
+            }
+            Some(_) => Look::Waiting,
+        }
+    }
+
+    /// A waiter gives up: its place is free for those behind. If it had just been admitted, what it took goes back;
+    /// a rate only while no other request has gone since, because more might exceed it.
+    pub(super) fn leave(&mut self, rules: &Rules, ticket: Ticket, concerns: Concerns, now: u64) {
+        if let Some(place) = self.place(ticket) {
+            self.queue.remove(place);
+        } else {
+            for (index, rate) in rules.rates(concerns) {
+                let bucket = &mut self.buckets[index];
+                if bucket.last == ticket {
+                    bucket.level = rate.returned(bucket.level);
+                }
+            }
+            if concerns.slots() {
+                self.slots_taken = self.slots_taken.saturating_sub(1);
+            }
+            // Their timers are too late now: settling rings them again.
+            for waiter in &mut self.queue {
+                waiter.front = false;
+            }
+        }
+        self.settle(rules, now);
+    }
+
+    /// A request with a slot has ended.
+    pub(super) fn release(&mut self, rules: &Rules, now: u64) {
+        self.slots_taken = self.slots_taken.saturating_sub(1);
+        self.settle(rules, now);
+    }
+
+    /// What would stand in the way of a request that queued now, and until when, if no one before it gives up.
+    /// Slots do not tell when they fall free; they count as free unless the rates are.
+    pub(super) fn forecast(&self, rules: &Rules, concerns: Concerns, now: u64) -> Obstacle {
+        let mut levels: Vec<u64> = self.buckets.iter().map(|bucket| bucket.level).collect();
+        // From when on a later one may go, for each limit: not before those who wait for it already.
+        let mut floors = vec![now; rules.rates.len()];
+        let mut slots_floor = now;
+        for waiter in &self.queue {
+            let mut at = if waiter.concerns.slots() { slots_floor } else { now };
+            for (index, rate) in rules.rates(waiter.concerns) {
+                at = at.max(floors[index]).max(rate.earliest(levels[index]));
+            }
+            for (index, rate) in rules.rates(waiter.concerns) {
+                floors[index] = at;
+                levels[index] = rate.taken(levels[index], at);
+            }
+            if waiter.concerns.slots() {
+                slots_floor = at;
+            }
+        }
+        let culprit = match rules.rates(concerns).next() {
+            Some((index, _)) if !concerns.slots() => Culprit::Rate(index),
+            _ => Culprit::Concurrency,
+        };
+        let mut obstacle = Obstacle { culprit, until: now };
+        for (index, rate) in rules.rates(concerns) {
+            let until = rate.earliest(levels[index]).max(floors[index]);
+            if until > obstacle.until {
+                obstacle = Obstacle {
+                    culprit: Culprit::Rate(index),
+                    until,
+                };
+            }
+        }
+        if concerns.slots() {
+            obstacle.until = obstacle.until.max(slots_floor);
+        }
+        obstacle
+    }
+
+    /// What is left of a rate: 1 full, 0 exhausted.
+    pub(super) fn rate_left(&self, rules: &Rules, index: usize, now: u64) -> f64 {
+        let rate = rules.rates[index];
+        f64::from(rate.remaining(self.buckets[index].level, now)) / f64::from(rate.burst())
+    }
+
+    pub(super) fn slots_taken(&self) -> u32 {
+        self.slots_taken
+    }
+
+    /// Admits from the front of the queue whoever can go `now`, and rings them.
+    fn settle(&mut self, rules: &Rules, now: u64) {
+        let mut blocked = Concerns::default();
+        let mut place = 0;
+        while let Some(waiter) = self.queue.get(place) {
+            let (concerns, ticket) = (waiter.concerns, waiter.ticket);
+            if !concerns.shares(blocked) {
+                if self.take(rules, concerns, ticket, now) {
+                    if let Some(admitted) = self.queue.remove(place) {
+                        admitted.bell.notify_one();
+                    }
+                    continue;
+                }
+                let waiter = &mut self.queue[place];
+                if !waiter.front {
+                    waiter.front = true;
+                    waiter.bell.notify_one();
+                }
+            }
+            blocked.0 |= concerns.0;
+            place += 1;
+        }
+    }
+
+    /// All that the request needs, or nothing.
+    fn take(&mut self, rules: &Rules, concerns: Concerns, ticket: Ticket, now: u64) -> bool {
+        let slots_full = concerns.slots() && rules.slots.is_some_and(|slots| self.slots_taken >= slots);
+        if slots_full || self.obstacle(rules, concerns) > now {
+            return false;
+        }
+        for (index, rate) in rules.rates(concerns) {
+            let bucket = &mut self.buckets[index];
+            bucket.level = rate.taken(bucket.level, now);
+            bucket.last = ticket;
+        }
+        self.slots_taken += u32::from(concerns.slots());
+        true
+    }
+
+    /// Until when the rates keep a request back that nobody precedes.
+    fn obstacle(&self, rules: &Rules, concerns: Concerns) -> u64 {
+        let earliest = rules
+            .rates(concerns)
+            .map(|(index, rate)| rate.earliest(self.buckets[index].level));
+        earliest.max().unwrap_or(0)
+    }
+
+    /// Tickets rise along the queue.
+    fn place(&self, ticket: Ticket) -> Option<usize> {
+        self.queue
+            .binary_search_by_key(&ticket, |waiter| waiter.ticket)
+            .ok()
+    }
+}
+
+/// How many rates a destination can have that are told apart.
+pub(super) const MOST_RATES: usize = 63;
+
+/// How many requests may wait for one destination; past it they are refused.
+const MOST_WAITERS: usize = 1000;
+
+const SLOTS: u64 = 1 << 63;

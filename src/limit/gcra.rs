@@ -1,0 +1,186 @@
+//! One rate: when may the next request go?
+//!
+//! The generic cell rate algorithm. A bucket is one number, its level: the moment at which it will be empty again.
+//! Each request pushes it one period further; as long as it is no more than the tolerance ahead of now, the next may
+//! go. So a burst passes after a quiet time and then the rate holds, without a counter or a window's edge.
+//!
+//! Times are nanoseconds since the limiter was made. Everything saturates: 584 years fit. There is no clock, no lock
+//! and no I/O in here.
+
+use crate::units::Rate;
+
+/// A rate, compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gcra {
+    /// Between two requests at the full rate, rounded up, so that the rate is never exceeded.
+    period: u64,
+    /// How far the level may be ahead of now when a request goes: the burst's worth of periods, less one.
+    tolerance: u64,
+    burst: u32,
+}
+
+impl Gcra {
+    pub(super) fn new(rate: &Rate) -> Self {
+        let per = u64::try_from(rate.per.as_nanos()).unwrap_or(NEVER);
+        let burst = rate.burst.max(1);
+        match rate.count {
+            0 => Self {
+                period: NEVER,
+                tolerance: 0,
+                burst,
+            },
+            count => {
+                let period = per.div_ceil(u64::from(count)).max(1);
+                Self {
+                    period,
+                    tolerance: period.saturating_mul(u64::from(burst - 1)),
+                    burst,
+                }
+            }
+        }
+    }
+
+    /// The level of a bucket that nobody has used yet.
+    pub(super) fn full(self) -> u64 {
+        match self.period {
+            NEVER => NEVER,
+            _ => 0,
+        }
+    }
+
+    /// From when on the next request may go; [`NEVER`] where the rate is zero.
+    pub(super) fn earliest(self, level: u64) -> u64 {
+        level.saturating_sub(self.tolerance)
+    }
+
+    /// The level after a request that goes `now`, which must not be before the earliest moment.
+    pub(super) fn taken(self, level: u64, now: u64) -> u64 {
+        level.max(now).saturating_add(self.period)
+    }
+
+    /// The level without the last request; only right while no other has gone since.
+    pub(super) fn returned(self, level: u64) -> u64 {
+        level.saturating_sub(self.period)
+    }
+
+    /// How many requests may go `now`, of [`burst`](Self::burst) at most.
+    pub(super) fn remaining(self, level: u64, now: u64) -> u32 {
+        let ahead = level.saturating_sub(now);
+        match self.tolerance.checked_sub(ahead) {
+            Some(room) => u32::try_from(room / self.period)
+                .unwrap_or(u32::MAX)
+                .saturating_add(1)
+                .min(self.burst),
+            None => 0,
+        }
+    }
+
+    /// How many requests may go at once after a quiet time.
+    pub(super) fn burst(self) -> u32 {
+        self.burst
+    }
+}
+
+/// No moment at all: what a rate of zero waits for.
+pub(super) const NEVER: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn gcra(count: u32, per: u64, burst: u32) -> Gcra {
+        Gcra::new(&Rate {
+            count,
+            per: Duration::from_secs(per),
+            burst,
+        })
+    }
+
+    /// The moments at which a caller goes who always goes as early as allowed, from `now` on.
+    fn greedy(gcra: Gcra, mut now: u64, n: usize) -> Vec<u64> {
+        let mut level = gcra.full();
+        let mut times = Vec::new();
+        for _ in 0..n {
+            now = now.max(gcra.earliest(level));
+            level = gcra.taken(level, now);
+            times.push(now);
+        }
+        times
+    }
+
+    #[test]
+    fn a_burst_passes_then_the_rate_holds() {
+        let start = 100 * SECOND;
+        let times = greedy(gcra(5, 1, 3), start, 6);
+        let offsets: Vec<_> = times.iter().map(|time| (time - start) / 1_000_000).collect();
+        assert_eq!(offsets, [0, 0, 0, 200, 400, 600]);
+    }
+
+    #[test]
+    fn without_a_burst_requests_are_evenly_spaced() {
+        assert_eq!(
+            greedy(gcra(30, 60, 1), 0, 4),
+            [0, 2 * SECOND, 4 * SECOND, 6 * SECOND]
+        );
+    }
+
+    #[test]
+    fn a_quiet_time_earns_the_burst_again_but_no_more() {
+        let gcra = gcra(1, 1, 2);
+        let level = greedy(gcra, 0, 2)
+            .last()
+            .map(|&now| gcra.taken(gcra.taken(0, now), now))
+            .unwrap();
+        assert_eq!(gcra.remaining(level, 0), 0);
+        assert_eq!(gcra.remaining(level, SECOND), 1);
+        assert_eq!(gcra.remaining(level, 2 * SECOND), 2);
+        assert_eq!(gcra.remaining(level, 2_000_000 * SECOND), 2);
+    }
+
+    #[test]
+    fn zero_denies_for_ever() {
+        let gcra = gcra(0, 1, 5);
+        assert_eq!(gcra.earliest(gcra.full()), NEVER);
+        assert_eq!(gcra.remaining(gcra.full(), 0), 0);
+        assert_eq!(gcra.remaining(gcra.full(), NEVER - 1), 0);
+    }
+
+    #[test]
+    fn extremes_saturate() {
+        for (count, per, burst) in [
+            (1, u64::MAX, u32::MAX),
+            (u32::MAX, 1, u32::MAX),
+            (1, 86_400, u32::MAX),
+        ] {
+            let gcra = gcra(count, per, burst);
+            for level in [0, 1, NEVER / 2, NEVER - 1, NEVER] {
+                for now in [0, 1, NEVER / 2, NEVER - 1, NEVER] {
+                    let taken = gcra.taken(level, now);
+                    assert!(taken >= level && taken >= now, "{gcra:?} {level} {now}");
+                    assert!(gcra.earliest(level) <= level);
+                    assert!(gcra.remaining(level, now) <= burst);
+                    assert!(gcra.returned(level) <= level);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_returned_request_can_go_again() {
+        let gcra = gcra(1, 60, 1);
+        let level = gcra.taken(gcra.full(), 5 * SECOND);
+        assert_eq!(gcra.earliest(level), 65 * SECOND);
+        assert!(gcra.earliest(gcra.returned(level)) <= 5 * SECOND);
+    }
+
+    /// Rounding the period down would let an eighth through in some week.
+    #[test]
+    fn periods_that_do_not_divide_are_rounded_up() {
+        let times = greedy(gcra(7, 1, 1), 0, 8);
+        assert!(times[7] >= SECOND, "{times:?}");
+    }
+}

@@ -1,0 +1,168 @@
+//! Why a request is not sent now, and how an answer says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::book::{Culprit, Obstacle};
+use super::gcra::NEVER;
+
+/// Why a request is not sent now: which limit, and when it would pass.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the limit {limit} of destination {destination} is reached; try again in {}",
+    humantime::format_duration(Duration::from_secs(self.seconds()))
+)]
+pub(crate) struct Refusal {
+    /// The destination's name in the configuration.
+    pub(crate) destination: Arc<str>,
+    /// As written in the configuration, or `concurrency`.
+    pub(crate) limit: Arc<str>,
+    /// When it would pass if nothing else came. A second where nobody can know (`concurrency`); a whole unit of the
+    /// rate where the rate is zero.
+    pub(crate) retry_after: Duration,
+    /// How many requests the limit lets through.
+    quota: u32,
+    /// Per how long; zero: at once.
+    window: Duration,
+}
+
+/// The parts of a limit that a refusal tells.
+#[derive(Debug)]
+pub(super) struct Face {
+    pub(super) label: Arc<str>,
+    pub(super) quota: u32,
+    /// Zero: the quota counts what is under way at once.
+    pub(super) window: Duration,
+}
+
+impl Refusal {
+    pub(super) fn new(destination: &Arc<str>, face: &Face, obstacle: Obstacle, now: u64) -> Self {
+        let retry_after = match (obstacle.culprit, obstacle.until) {
+            (Culprit::Concurrency, _) => Duration::from_secs(1),
+            (Culprit::Rate(_), NEVER) => face.window,
+            (Culprit::Rate(_), until) => Duration::from_nanos(until.saturating_sub(now)),
+        };
+        Self {
+            destination: Arc::clone(destination),
+            limit: Arc::clone(&face.label),
+            retry_after,
+            quota: face.quota,
+            window: face.window,
+        }
+    }
+
+    /// The value of `Retry-After`: whole seconds, rounded up, at least one.
+    pub(crate) fn seconds(&self) -> u64 {
+        let up = u64::from(self.retry_after.subsec_nanos() > 0);
+        self.retry_after.as_secs().saturating_add(up).max(1)
+    }
+
+    /// The fields `ratelimit-policy` and `ratelimit` (draft-ietf-httpapi-ratelimit-headers). The policy's name is the
+    /// limit as written.
+    pub(crate) fn fields(&self) -> [(&'static str, String); 2] {
+        let name = quoted(&self.limit);
+        let quota = self.quota;
+        let policy = match self.window.as_secs() {
+            0 => format!("{name};q={quota};qu=\"concurrent-requests\""),
+            window => format!("{name};q={quota};w={window}"),
+        };
+        [
+            ("ratelimit-policy", policy),
+            ("ratelimit", format!("{name};r=0;t={}", self.seconds())),
+        ]
+    }
+}
+
+/// A string as a structured field carries it (RFC 9651, section 3.3.3): printable ASCII, quotes and backslashes
+/// escaped. What cannot be carried becomes a question mark.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(label: &str, quota: u32, window: u64, culprit: Culprit, until: u64) -> Refusal {
+        let face = Face {
+            label: label.into(),
+            quota,
+            window: Duration::from_secs(window),
+        };
+        Refusal::new(
+            &"search".into(),
+            &face,
+            Obstacle { culprit, until },
+            5_000_000_000,
+        )
+    }
+
+    #[test]
+    fn seconds_are_rounded_up_and_never_none() {
+        let cases = [
+            (0, 1),
+            (1, 1),
+            (5_000_000_000, 1),
+            (5_000_000_001, 1),
+            (6_000_000_001, 2),
+            (65_000_000_000, 60),
+        ];
+        for (until, seconds) in cases {
+            assert_eq!(
+                refusal("30/m", 30, 60, Culprit::Rate(0), until).seconds(),
+                seconds,
+                "{until}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rate_of_zero_is_asked_again_after_its_unit() {
+        assert_eq!(refusal("0/h", 0, 3600, Culprit::Rate(0), NEVER).seconds(), 3600);
+    }
+
+    #[test]
+    fn the_fields_name_limit_quota_window_and_wait() {
+        let refusal = refusal("5/s burst 10", 5, 1, Culprit::Rate(0), 7_500_000_000);
+        let expected = [
+            ("ratelimit-policy", "\"5/s burst 10\";q=5;w=1".to_owned()),
+            ("ratelimit", "\"5/s burst 10\";r=0;t=3".to_owned()),
+        ];
+        assert_eq!(refusal.fields(), expected);
+        assert_eq!(
+            refusal.to_string(),
+            "the limit 5/s burst 10 of destination search is reached; try again in 3s"
+        );
+    }
+
+    #[test]
+    fn concurrency_counts_what_is_under_way() {
+        let refusal = refusal("concurrency", 8, 0, Culprit::Concurrency, 0);
+        let expected = [
+            (
+                "ratelimit-policy",
+                "\"concurrency\";q=8;qu=\"concurrent-requests\"".to_owned(),
+            ),
+            ("ratelimit", "\"concurrency\";r=0;t=1".to_owned()),
+        ];
+        assert_eq!(refusal.fields(), expected);
+    }
+
+    /// A path of the configuration may hold anything; the field must stay one field.
+    #[test]
+    fn a_label_cannot_break_out_of_its_field() {
+        let [(_, policy), _] = refusal("1/s /a\"b\\c\r\nX: é", 1, 1, Culprit::Rate(0), 0).fields();
+        assert_eq!(policy, "\"1/s /a\\\"b\\\\c??X: ?\";q=1;w=1");
+        assert!(http::HeaderValue::from_str(&policy).is_ok());
+    }
+}
