@@ -190,8 +190,8 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::lines_of;
     use super::*;
+    use crate::telemetry::tests::lines_of;
 
     /// G2: whatever stands in a value, it stays inside its line and its field.
     #[test]
@@ -248,6 +248,32 @@ mod tests {
             assert_eq!(written.lines().count(), lines, "{written}");
             assert!(!written.contains("CANARY"), "{written}");
         }
+    }
+
+    #[test]
+    fn a_reload_takes_the_new_level_over() {
+        let captured = crate::telemetry::tests::Captured::default();
+        let (layer, handle) = reload::Layer::new(filter(Level::INFO));
+        let (_, worker) = queue(io::sink());
+        let guard = Guard {
+            level: Some(handle),
+            _worker: worker,
+        };
+        tracing::subscriber::with_default(subscriber(layer, true, Gate(captured.clone())), || {
+            for level in [Level::INFO, Level::DEBUG, Level::ERROR] {
+                guard.reload(&Log {
+                    format: LogFormat::Json,
+                    level,
+                    access: crate::config::Access::Errors,
+                });
+                tracing::debug!("under {level}");
+            }
+        });
+        let written = captured.text();
+        assert!(
+            written.lines().count() == 1 && written.contains("under DEBUG"),
+            "{written}"
+        );
     }
 
     /// K7: the reader stands still; the writers do not, and what they lose is counted.

@@ -60,10 +60,10 @@ impl Process {
         if let Ok(open) = me.fd_count() {
             self.open_fds.set(whole(open as u64));
         }
-        if let Ok(limits) = me.limits() {
-            if let LimitValue::Value(most) = limits.max_open_files.soft_limit {
-                self.max_fds.set(whole(most));
-            }
+        if let Ok(limits) = me.limits()
+            && let LimitValue::Value(most) = limits.max_open_files.soft_limit
+        {
+            self.max_fds.set(whole(most));
         }
     }
 }

@@ -420,13 +420,18 @@ fn sample(telemetry: &Telemetry, series: &str) -> Option<f64> {
 pub(super) fn lines_of(level: Level, text: bool, story: impl FnOnce()) -> String {
     let captured = Captured::default();
     tracing::subscriber::with_default(log::captured(level, text, captured.clone()), story);
-    let bytes = std::mem::take(&mut *captured.0.lock().unwrap());
-    String::from_utf8(bytes).unwrap()
+    captured.text()
 }
 
 /// Stands where standard error stands otherwise.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
