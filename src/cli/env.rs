@@ -45,7 +45,7 @@ enum Format {
 
 /// Why there is nothing that an app could be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum Error {
+pub(super) enum Unreachable {
     #[error(
         "listen has no TCP address, and no client can be told of a Unix socket by variables; \
          add one, for example 127.0.0.1:3128"
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let listen = match configured(&config.listen) {
+    let listen = match reached_at(&config.listen) {
         Ok(listen) => listen,
         Err(error) => {
             eprintln!("outrider env: {error}");
@@ -83,27 +83,24 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Where the app reaches a listener: a wildcard address is reached by loopback.
-pub(super) fn reached_at(listen: SocketAddr) -> String {
-    let ip = match listen.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port()).to_string()
-}
-
-/// The first TCP address of the configuration, if it is known before the start.
-fn configured(listen: &[Listen]) -> Result<String, Error> {
+/// Where the app reaches the first TCP address: a wildcard address by loopback. The port has to be known.
+pub(super) fn reached_at(listen: &[Listen]) -> Result<String, Unreachable> {
     let addresses = listen.iter().filter_map(|listen| match listen {
         Listen::Tcp(address) => Some(*address),
         Listen::Unix(_) => None,
     });
-    match addresses.clone().find(|address| address.port() != 0) {
-        Some(address) => Ok(reached_at(address)),
-        None if addresses.count() > 0 => Err(Error::NoPort),
-        None => Err(Error::NoAddress),
-    }
+    let Some(address) = addresses.clone().find(|address| address.port() != 0) else {
+        return Err(match addresses.count() {
+            0 => Unreachable::NoAddress,
+            _ => Unreachable::NoPort,
+        });
+    };
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok(SocketAddr::new(ip, address.port()).to_string())
 }
 
 impl Format {
@@ -216,10 +213,10 @@ mod tests {
             (vec![unix(), tcp("0.0.0.0:8081")], Ok("127.0.0.1:8081")),
             (vec![tcp("[::]:8081")], Ok("[::1]:8081")),
             (vec![tcp("127.0.0.1:0"), tcp("127.0.0.1:9")], Ok("127.0.0.1:9")),
-            (vec![tcp("127.0.0.1:0")], Err(Error::NoPort)),
-            (vec![unix()], Err(Error::NoAddress)),
+            (vec![tcp("127.0.0.1:0")], Err(Unreachable::NoPort)),
+            (vec![unix()], Err(Unreachable::NoAddress)),
         ] {
-            assert_eq!(configured(&listen), expected.map(str::to_owned), "{listen:?}");
+            assert_eq!(reached_at(&listen), expected.map(str::to_owned), "{listen:?}");
         }
     }
 }

@@ -10,6 +10,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::ConfigArg;
+use super::env::{Unreachable, reached_at, variables};
+use super::run::{fail, runtime, started};
+use crate::app::{App, Error};
 
 mod child;
 
@@ -33,5 +36,36 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    todo!("{args:?}")
+    match serve(args) {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(error)) => {
+            eprintln!("outrider exec: {error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// The exit code of the command; or why it could not be told where the proxy is.
+fn serve(args: &Args) -> Result<Result<u8, Unreachable>, Error> {
+    runtime()?.block_on(async {
+        // First of all, before somebody else changes what is ignored.
+        let signals = child::Signals::catch()?;
+        let (config, source) = args.config.load()?;
+        let mut app = App::start(config, source)?;
+        let addresses = app.addresses();
+        let listen = match reached_at(&addresses.listen) {
+            Ok(listen) => listen,
+            Err(error) => return Ok(Err(error)),
+        };
+        eprintln!("{}", started(addresses));
+
+        let existing = |name: &str| std::env::var(name).ok();
+        let variables = variables(&listen, &addresses.ca, args.no_proxy.as_deref(), existing);
+        let code = app
+            .run(child::supervise(&args.command, variables, signals))
+            .await?;
+        // Whoever would still use the proxy is an orphan of a command that has ended: no reason to stay.
+        Ok(Ok(code?))
+    })
 }

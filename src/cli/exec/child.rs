@@ -20,17 +20,16 @@ mod tests;
 /// Runs `command` with `variables` beside our own environment until it ends, and answers the exit code for us: its
 /// status, 128+N where signal N ended it, 127 where there is no such program, 126 where it cannot be run.
 ///
-/// Signals are caught before the start, so that none is lost, and for as long as the future lives. An error means that
-/// signals cannot be caught or the child cannot be waited for.
+/// `signals` are caught before the start, so that none is lost. An error means that the child cannot be waited for.
 pub(in crate::cli) async fn supervise<N, V>(
     command: &[OsString],
     variables: impl IntoIterator<Item = (N, V)>,
+    mut signals: Signals,
 ) -> io::Result<u8>
 where
     N: AsRef<OsStr>,
     V: AsRef<OsStr>,
 {
-    let mut signals = Signals::catch()?;
     let Some((program, arguments)) = command.split_first() else {
         eprintln!("outrider exec: no command; write it after `--`");
         return Ok(NOT_FOUND);
@@ -72,11 +71,11 @@ const PASSED_ON: &[Signal] = &[
 const SENT_BY_TERMINALS: &[Signal] = &[Signal::INT, Signal::QUIT, Signal::WINCH];
 
 /// The signals that reach us.
-struct Signals(Vec<(Signal, unix::Signal)>);
+pub(in crate::cli) struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
     /// From now on they do not end us. What is ignored stays so, for the child as well: `nohup` means both of us.
-    fn catch() -> io::Result<Self> {
+    pub(in crate::cli) fn catch() -> io::Result<Self> {
         let ignored = Process::myself()
             .and_then(|process| process.status())
             .map_or(0, |status| status.sigign);

@@ -21,9 +21,11 @@ fn parent() {
         .enable_all()
         .build()
         .unwrap();
-    let code = runtime
-        .block_on(supervise(&command, [("OUTRIDER_TEST", "given")]))
-        .unwrap();
+    let code = runtime.block_on(async {
+        let signals = Signals::catch().unwrap();
+        supervise(&command, [("OUTRIDER_TEST", "given")], signals).await
+    });
+    let code = code.unwrap();
     process::exit(code.into());
 }
 
