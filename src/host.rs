@@ -179,7 +179,10 @@ impl Target {
             None => authority,
         };
         let (host, port) = split_port(authority)?;
-        let port = port.map_or(Ok(scheme.default_port()), parse_port)?;
+        let port = match port {
+            Some(port) => parse_port(port)?,
+            None => scheme.default_port(),
+        };
         Ok(Self {
             scheme,
             host: Host::parse(host)?,
@@ -211,8 +214,11 @@ impl Target {
         let Ok((host, port)) = split_port(authority) else {
             return false;
         };
-        let port = port.map_or(Ok(self.scheme.default_port()), parse_port);
-        port == Ok(self.port) && self.host.is_spelled(host)
+        let same_port = match port {
+            Some(port) => parse_port(port) == Ok(self.port),
+            None => self.port == self.scheme.default_port(),
+        };
+        same_port && self.host.is_spelled(host)
     }
 }
 

@@ -1,11 +1,370 @@
 //! `outrider explain`: the verdict on a URL, and why.
+//!
+//! It asks the compiled policy the questions that the proxy asks of a request, in the same order, and writes down
+//! the answers; nothing is decided here, and nothing is resolved or dialled. References to secrets are shown,
+//! secrets never.
 
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::process::ExitCode;
 
+use http::{Method, Uri};
+
+use super::ConfigArg;
+use crate::config::{
+    Auth, Config, Destination as Written, HeaderText, HttpVersion, Mode, OnLimit, RateLimit, Text,
+};
+use crate::host::{Host, Scheme, Target};
+use crate::policy::{self, Asked, Denial, Destination, PathGlob, Policy, Verdict};
+
+#[cfg(test)]
+mod tests;
+
 /// Say what would happen to a request, and why
+///
+/// Exits with 0 where the request would pass, 1 where it would be refused, 2 where the configuration cannot be used.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(after_help = "Example:\n  outrider explain --method POST https://api.weather.gov/points/39,-97")]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArg,
+
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+
+    /// The request's method
+    #[arg(short, long, default_value = "GET")]
+    method: Method,
+
+    /// What the app asks for; a bare host or host:port means https (port 80: http)
+    url: String,
+}
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    todo!("{args:?}")
+    let compiled = args
+        .config
+        .load()
+        .and_then(|(config, source)| Ok((Policy::compile(&config)?, config, source)));
+    let (policy, config, source) = match compiled {
+        Ok(compiled) => compiled,
+        Err(problems) => {
+            // Whoever closed the other end does not want to know.
+            let _ = writeln!(io::stderr(), "{problems}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut explanation = Explanation::of(&args.url, &args.method, &policy, &config);
+    explanation.facts.insert(0, ("configuration", source.to_string()));
+    let text = if args.json {
+        explanation.json()
+    } else {
+        explanation.text()
+    };
+    let _ = io::stdout().write_all(text.as_bytes());
+    if explanation.passes {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// What became of a request, told in order.
+#[derive(Debug)]
+struct Explanation {
+    facts: Vec<(&'static str, String)>,
+    passes: bool,
+}
+
+impl Explanation {
+    fn of(url: &str, method: &Method, policy: &Policy, config: &Config) -> Self {
+        let mut explanation = Self {
+            facts: Vec::new(),
+            passes: false,
+        };
+        match parse(url) {
+            Ok((target, path)) => explanation.follow(&target, method, &path, policy, config),
+            Err(why) => explanation.tell("verdict", format!("refused with 400: {why}")),
+        }
+        explanation
+    }
+
+    /// Follows a request through the policy. Ends where the proxy would end it.
+    fn follow(&mut self, target: &Target, method: &Method, path: &str, policy: &Policy, config: &Config) {
+        let asked = match target.scheme {
+            Scheme::Http => Asked::Request,
+            // Clients ask a proxy for https by CONNECT.
+            Scheme::Https => Asked::Connect,
+        };
+        self.tell("request", format!("{method} {}://{target}{path}", target.scheme));
+        let (destination, pattern) = policy.find(target);
+        let written = destination
+            .index
+            .checked_sub(1)
+            .and_then(|index| config.destinations.get(index));
+        self.tell(
+            "destination",
+            match pattern {
+                Some(pattern) => format!("{}, by its host {pattern}", destination.name),
+                None => format!("{}: no destination names {target}", destination.name),
+            },
+        );
+
+        let verdict = policy.route(target, asked);
+        match &verdict {
+            Verdict::Deny(_, denial) => return self.refuse(denial),
+            Verdict::Forward(_) => {}
+            Verdict::Intercept(_) => self.tell("connect", intercepted(written)),
+            Verdict::Tunnel(_) => self.tell("connect", tunnelled(written)),
+        }
+        let tunnel = matches!(verdict, Verdict::Tunnel(_));
+        if *method == Method::TRACE && !tunnel {
+            let why = "TRACE is never passed on, because the answer would show what is attached";
+            return self.tell("verdict", format!("refused with 405: {why}"));
+        }
+        let left = if tunnel {
+            Ok(target.clone())
+        } else {
+            destination
+                .permits(method, path)
+                .and_then(|()| destination.leaves(target))
+        };
+        let left = match left {
+            Ok(left) => left,
+            Err(denial) => return self.refuse(&denial),
+        };
+        self.tell("leaves as", leaving(&left, target, tunnel, destination));
+        if let Err(denial) = self.addresses(&left, policy, config) {
+            return self.refuse(&denial);
+        }
+        if !tunnel {
+            self.attached(destination, left.scheme);
+        }
+        if tunnel {
+            self.limits(destination, &Method::CONNECT, "");
+        } else {
+            self.limits(destination, method, path);
+        }
+        self.tell("parent", "none".to_owned());
+        self.passes = true;
+        self.tell("verdict", "passes".to_owned());
+    }
+
+    /// What is known of the addresses before anything is resolved.
+    fn addresses(&mut self, left: &Target, policy: &Policy, config: &Config) -> Result<(), Denial> {
+        let (resolved, source): (Vec<IpAddr>, _) = match &left.host {
+            Host::V4(address) => (vec![(*address).into()], "as asked"),
+            Host::V6(address) => (vec![(*address).into()], "as asked"),
+            Host::Name(name) => match config.dns.hosts.get(name) {
+                Some(addresses) => (addresses.clone(), "by dns.hosts"),
+                None => {
+                    let rule = "as resolved; those in denied networks are left out";
+                    self.tell("addresses", rule.to_owned());
+                    return Ok(());
+                }
+            },
+        };
+        let approved = policy.egress.approve(&resolved, left.port)?;
+        let list = joined(
+            approved
+                .addresses()
+                .iter()
+                .map(|address| address.ip().to_string()),
+        );
+        self.tell("addresses", format!("{list} ({source})"));
+        Ok(())
+    }
+
+    /// What is put on and struck from the request.
+    fn attached(&mut self, destination: &Destination, scheme: Scheme) {
+        let credential = destination
+            .auth
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), credential);
+        let clear = destination.auth.is_some() && scheme == Scheme::Http;
+        let warning = if clear {
+            " IN CLEAR (insecure_attach_over_http)"
+        } else {
+            ""
+        };
+        self.tell("credential", format!("{credential}{warning}"));
+        if scheme == Scheme::Https {
+            let certificate = destination.tls.client_certificate.as_ref();
+            let certificate = certificate.map(|pair| format!("{} with key {}", pair.cert, pair.key));
+            self.tell(
+                "client certificate",
+                certificate.unwrap_or_else(|| "none".to_owned()),
+            );
+        }
+        let set = destination.headers.set.iter().map(|(name, text)| match text {
+            HeaderText::Plain(_) => name.to_string(),
+            HeaderText::Reference(reference) => format!("{name} from {reference}"),
+        });
+        if !destination.headers.set.is_empty() {
+            self.tell("headers set", joined(set));
+        }
+        if !destination.headers.remove.is_empty() {
+            self.tell(
+                "headers removed",
+                joined(destination.headers.remove.iter().cloned()),
+            );
+        }
+    }
+
+    fn limits(&mut self, destination: &Destination, method: &Method, path: &str) {
+        let rates = destination.rate_limits.iter().map(|limit| {
+            let other = if concerns(limit, method, path) {
+                ""
+            } else {
+                " (not this request)"
+            };
+            format!("{}{}{other}", limit.rate, matched(limit))
+        });
+        let slots = destination.concurrency.map(|slots| format!("{slots} at once"));
+        let all: Vec<_> = rates.chain(slots).collect();
+        if all.is_empty() {
+            return self.tell("limits", "none".to_owned());
+        }
+        self.tell("limits", joined(all));
+        self.tell(
+            "on_limit",
+            match destination.on_limit {
+                OnLimit::Reject => "reject".to_owned(),
+                OnLimit::Wait(longest) => format!("wait {}", humantime::format_duration(longest)),
+            },
+        );
+    }
+
+    fn refuse(&mut self, denial: &Denial) {
+        self.tell("verdict", format!("refused ({}): {denial}", denial.reason()));
+    }
+
+    fn tell(&mut self, what: &'static str, answer: String) {
+        self.facts.push((what, answer));
+    }
+
+    /// A line a fact.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (what, answer) in &self.facts {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{what:<20}{answer}");
+        }
+        text
+    }
+
+    /// One object: the facts under their names, and whether the request `passes`.
+    fn json(&self) -> String {
+        let facts = self
+            .facts
+            .iter()
+            .map(|(what, answer)| (what.replace(' ', "_"), answer.as_str().into()));
+        let passes = [("passes".to_owned(), self.passes.into())];
+        let object: serde_json::Map<String, serde_json::Value> = facts.chain(passes).collect();
+        format!("{}\n", serde_json::Value::Object(object))
+    }
+}
+
+/// The target and the path (no query) of what a person typed. The error is the reason of the 400.
+fn parse(url: &str) -> Result<(Target, String), String> {
+    let absolute = if url.contains("://") {
+        url.to_owned()
+    } else {
+        let authority = url.split(['/', '?', '#']).next().unwrap_or(url);
+        let scheme = if authority.ends_with(":80") {
+            Scheme::Http
+        } else {
+            Scheme::Https
+        };
+        // An IPv6 address without brackets is understood here, unlike in a request.
+        match authority.parse() {
+            Ok(IpAddr::V6(address)) => format!("{scheme}://[{address}]{}", &url[authority.len()..]),
+            Ok(IpAddr::V4(_)) | Err(_) => format!("{scheme}://{url}"),
+        }
+    };
+    let uri: Uri = absolute
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| error.to_string())?;
+    let target = Target::of_absolute(&uri).map_err(|error| error.to_string())?;
+    Ok((target, uri.path().to_owned()))
+}
+
+fn intercepted(written: Option<&Written>) -> String {
+    let why = match written {
+        Some(written) if written.mode == Mode::Auto => joined(policy::must_see(written)),
+        Some(_) | None => "mode: intercept".to_owned(),
+    };
+    format!("intercepted, because of {why}: the app sees a certificate of the local authority")
+}
+
+fn tunnelled(written: Option<&Written>) -> String {
+    let Some(written) = written else {
+        return "tunnelled, by egress.default: bytes pass untouched, nothing is attached".to_owned();
+    };
+    let counts = |key: &&str| matches!(*key, "concurrency" | "rate_limit");
+    let idle = joined(policy::must_see(written).filter(|key| !counts(key)));
+    if idle.is_empty() {
+        "tunnelled, because nothing has to see the requests: bytes pass untouched".to_owned()
+    } else {
+        format!("tunnelled, because of mode: tunnel: bytes pass untouched, {idle} work for http:// only")
+    }
+}
+
+fn leaving(left: &Target, asked: &Target, tunnel: bool, destination: &Destination) -> String {
+    let place = format!("{}://{left}", left.scheme);
+    if tunnel {
+        return format!("whatever the app sends, to {left}");
+    }
+    let version = match (destination.http, left.scheme) {
+        (HttpVersion::Auto | HttpVersion::H1, Scheme::Http) | (HttpVersion::H1, Scheme::Https) => "HTTP/1.1",
+        (HttpVersion::Auto, Scheme::Https) => "HTTP version as agreed",
+        (HttpVersion::H2, _) => "HTTP/2",
+    };
+    let upgraded = if left.scheme == asked.scheme {
+        ""
+    } else {
+        ", upgraded"
+    };
+    format!("{place}, {version}{upgraded}")
+}
+
+/// The kind and where it lives.
+fn credential(auth: &Auth) -> String {
+    match auth {
+        Auth::Basic { username, password } => match username {
+            Text::Plain(_) => format!("basic, password from {password}"),
+            Text::Reference(username) => {
+                format!("basic, user name from {username}, password from {password}")
+            }
+        },
+        Auth::Bearer(token) => format!("bearer from {token}"),
+        Auth::Header { name, value } => format!("header {name} from {value}"),
+        Auth::Query { name, value } => format!("query parameter {name} from {value}"),
+    }
+}
+
+fn concerns(limit: &RateLimit, method: &Method, path: &str) -> bool {
+    let path_fits = |glob: &String| PathGlob::parse(glob).is_ok_and(|glob| glob.reaches(path));
+    limit.method.as_ref().is_none_or(|own| own == method) && limit.path.as_ref().is_none_or(path_fits)
+}
+
+/// ` for POST /api/reindex`; empty for a limit of all requests.
+fn matched(limit: &RateLimit) -> String {
+    let parts = [limit.method.as_ref().map(Method::as_str), limit.path.as_deref()];
+    parts
+        .into_iter()
+        .flatten()
+        .fold(String::new(), |text, part| match text.as_str() {
+            "" => format!(" for {part}"),
+            _ => format!("{text} {part}"),
+        })
+}
+
+fn joined<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
+    items
+        .into_iter()
+        .map(|item| item.as_ref().to_owned())
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -79,9 +79,9 @@ impl Destination {
             tls: config.tls.clone().unwrap_or_default(),
             upgrade: config
                 .upgrade
-                .unwrap_or(config.tls.is_some() || config.auth.is_some()),
+                .unwrap_or_else(|| config.tls.is_some() || config.auth.is_some()),
             intercept: match config.mode {
-                Mode::Auto => must_see_requests(config),
+                Mode::Auto => must_see(config).next().is_some(),
                 Mode::Intercept => true,
                 Mode::Tunnel => false,
             },
@@ -181,16 +181,23 @@ impl Destination {
     }
 }
 
-/// Whether something must see the requests within a CONNECT, so that `mode: auto` intercepts it.
-fn must_see_requests(config: &config::Destination) -> bool {
-    config.auth.is_some()
-        || config.concurrency.is_some()
-        || config.headers != Headers::default()
-        || !config.methods.is_empty()
-        || !config.paths.is_empty()
-        || !config.rate_limits.is_empty()
+/// The keys for which something must see the requests within a CONNECT, so that `mode: auto` intercepts it.
+pub(crate) fn must_see(config: &config::Destination) -> impl Iterator<Item = &'static str> {
+    [
+        ("auth", config.auth.is_some()),
+        ("concurrency", config.concurrency.is_some()),
+        ("headers", config.headers != Headers::default()),
+        ("methods", !config.methods.is_empty()),
+        ("paths", !config.paths.is_empty()),
+        ("rate_limit", !config.rate_limits.is_empty()),
         // `tls: {}` only asks for the upgrade of http://.
-        || config.tls.as_ref().is_some_and(|tls| *tls != Tls::default())
+        (
+            "tls",
+            config.tls.as_ref().is_some_and(|tls| *tls != Tls::default()),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(key, written)| written.then_some(key))
 }
 
 /// The globs of `paths`; those of the limits are only checked here.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-pub(crate) use destination::Destination;
+pub(crate) use destination::{Destination, must_see};
 pub(crate) use egress::{Approved, Egress};
 pub(crate) use path::PathGlob;
 
@@ -96,19 +96,6 @@ pub(crate) enum Denial {
 }
 
 impl Denial {
-    /// The error type of RFC 9209, section 2.3.
-    pub(crate) fn proxy_status(&self) -> &'static str {
-        match self {
-            Self::Loop { .. } => "proxy_loop_detected",
-            Self::Network { .. } => "destination_ip_prohibited",
-            Self::Method { .. }
-            | Self::Path { .. }
-            | Self::Plaintext { .. }
-            | Self::Port { .. }
-            | Self::Unlisted { .. } => "http_request_denied",
-        }
-    }
-
     /// The word for metric label and log: a closed set. Dashboards depend on it.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
@@ -196,17 +183,6 @@ impl Policy {
         let claims = self.router.claims().iter();
         let intercepted = claims.filter(|claim| self.destinations[claim.destination].intercept);
         intercepted.map(|claim| claim.pattern.clone()).collect()
-    }
-}
-
-impl<'p> Verdict<'p> {
-    pub(crate) fn destination(&self) -> &'p Arc<Destination> {
-        match self {
-            Self::Deny(destination, _)
-            | Self::Forward(destination)
-            | Self::Intercept(destination)
-            | Self::Tunnel(destination) => destination,
-        }
     }
 }
 

@@ -22,14 +22,13 @@ fn absolute(text: &str) -> Target {
 
 /// The verdict as a word and the destination's name.
 fn routed(policy: &Policy, target: &Target, asked: Asked) -> (String, String) {
-    let verdict = policy.route(target, asked);
-    let word = match &verdict {
-        Verdict::Deny(_, denial) => denial.reason(),
-        Verdict::Forward(_) => "forward",
-        Verdict::Intercept(_) => "intercept",
-        Verdict::Tunnel(_) => "tunnel",
+    let (word, destination) = match policy.route(target, asked) {
+        Verdict::Deny(destination, denial) => (denial.reason(), destination),
+        Verdict::Forward(destination) => ("forward", destination),
+        Verdict::Intercept(destination) => ("intercept", destination),
+        Verdict::Tunnel(destination) => ("tunnel", destination),
     };
-    (word.to_owned(), verdict.destination().name.to_string())
+    (word.to_owned(), destination.name.to_string())
 }
 
 /// One destination `d` with these keys beside its host `a.example`.

@@ -1,0 +1,204 @@
+use http::Method;
+
+use super::{Explanation, parse};
+use crate::config::Config;
+use crate::policy::Policy;
+
+fn explain(url: &str, method: Method) -> Explanation {
+    let config = Config::parse(TEXT, "test.yml").unwrap();
+    Explanation::of(url, &method, &Policy::compile(&config).unwrap(), &config)
+}
+
+const TEXT: &str = r#"
+egress: { allow_networks: [10.1.0.0/16] }
+dns: { hosts: { inside.example: 10.1.2.3, outside.example: 10.2.2.3 } }
+destinations:
+  weather:
+    hosts: [api.weather.gov]
+    auth: { bearer: "vcap:weather/token" }
+    methods: [GET, POST]
+    paths: [/points/**]
+    rate_limit: [5/s burst 10, { limit: 1/s, match: { method: POST, path: /points/new } }]
+    concurrency: 3
+    on_limit: wait 2s
+  partner:
+    hosts: [partner.agency.gov, "partner.agency.gov:8443"]
+    tls: { client_certificate: { cert: file:p.crt, key: file:p.key } }
+    headers: { set: { X-Agency: plain-value, X-Key: "env:KEY" }, remove: [X-Internal-*] }
+  legacy:
+    hosts: [legacy.example]
+    auth: { basic: { username: app, password: "env:PASSWORD" } }
+    upgrade: false
+    insecure_attach_over_http: true
+  blind: { hosts: [blind.example, inside.example, outside.example], mode: tunnel, auth: { bearer: "env:T" } }
+  clear: { hosts: [clear.example], auth: { bearer: "env:T" }, upgrade: false }
+"#;
+
+#[test]
+fn the_verdict_and_its_reasons_are_told() {
+    for (method, url, passes, parts) in [
+        (
+            Method::GET,
+            "https://api.weather.gov/points/1?secret=query",
+            true,
+            &[
+                "GET https://api.weather.gov:443/points/1\n",
+                "weather, by its host api.weather.gov",
+                "intercepted, because of auth, concurrency, methods, paths, rate_limit:",
+                "https://api.weather.gov:443, HTTP version as agreed\n",
+                "bearer from vcap:weather/token\n",
+                "5/s burst 10, 1/s for POST /points/new (not this request), 3 at once\n",
+                "wait 2s",
+                "parent              none\n",
+                "verdict             passes\n",
+            ][..],
+        ),
+        (
+            Method::POST,
+            "https://api.weather.gov/points/new",
+            true,
+            &["1/s for POST /points/new, 3 at once\n"],
+        ),
+        (
+            Method::PUT,
+            "https://api.weather.gov/points",
+            false,
+            &["refused (method): ", "add it to the destination's methods"],
+        ),
+        (
+            Method::GET,
+            "https://api.weather.gov/points/../admin",
+            false,
+            &["refused (path): "],
+        ),
+        (
+            Method::GET,
+            "http://api.weather.gov/points",
+            true,
+            &["https://api.weather.gov:443, HTTP version as agreed, upgraded\n"],
+        ),
+        (
+            Method::GET,
+            "partner.agency.gov:8443",
+            true,
+            &[
+                "partner, by its host partner.agency.gov:8443\n",
+                "because of headers, tls:",
+                "file:p.crt with key file:p.key\n",
+                "x-agency, x-key from env:KEY\n",
+                "X-Internal-*\n",
+            ],
+        ),
+        (
+            Method::GET,
+            "http://partner.agency.gov:8443/",
+            true,
+            &["https://partner.agency.gov:8443, HTTP version as agreed, upgraded"],
+        ),
+        (
+            Method::GET,
+            "http://legacy.example/",
+            true,
+            &["http://legacy.example:80, HTTP/1.1\n", "IN CLEAR"],
+        ),
+        (
+            Method::GET,
+            "https://blind.example/",
+            true,
+            &["tunnelled, because of mode: tunnel", "auth work for http:// only"],
+        ),
+        (
+            Method::GET,
+            "http://clear.example/",
+            false,
+            &["refused (plaintext): ", "upgrade: true"],
+        ),
+        (
+            Method::GET,
+            "https://elsewhere.example/",
+            false,
+            &["refused (unlisted): ", "add elsewhere.example to the hosts"],
+        ),
+        (
+            Method::GET,
+            "https://api.weather.gov:8443/",
+            false,
+            &["refused (unlisted): ", "add api.weather.gov:8443"],
+        ),
+        (
+            Method::GET,
+            "https://inside.example/",
+            true,
+            &["10.1.2.3 (by dns.hosts)"],
+        ),
+        (
+            Method::GET,
+            "https://outside.example/",
+            false,
+            &["refused (network): ", "10.2.2.3", "egress.allow_networks"],
+        ),
+        (
+            Method::GET,
+            "http://127.1/",
+            false,
+            &["refused with 400: the host is neither a name"],
+        ),
+        (
+            Method::TRACE,
+            "http://legacy.example/",
+            false,
+            &["refused with 405: TRACE"],
+        ),
+        (
+            Method::GET,
+            "ftp://example.com/",
+            false,
+            &["refused with 400: only http and https"],
+        ),
+        (Method::GET, "https://", false, &["refused with 400: "]),
+    ] {
+        let explanation = explain(url, method);
+        let text = explanation.text();
+        for part in parts {
+            assert!(text.contains(part), "{url}: {part:?} in\n{text}");
+        }
+        assert_eq!(explanation.passes, passes, "{url}:\n{text}");
+        assert!(
+            !text.contains("secret=query") && !text.contains("plain-value"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_a_person_types_becomes_a_target() {
+    for (typed, scheme, target, path) in [
+        ("example.com", "https", "example.com:443", "/"),
+        ("EXAMPLE.com.:443", "https", "example.com:443", "/"),
+        ("example.com:80", "http", "example.com:80", "/"),
+        ("example.com:8443/a?b", "https", "example.com:8443", "/a"),
+        ("http://user:pass@example.com/a#b", "http", "example.com:80", "/a"),
+        ("::1", "https", "[::1]:443", "/"),
+        ("[2606::1]:8443", "https", "[2606::1]:8443", "/"),
+        ("8.8.8.8", "https", "8.8.8.8:443", "/"),
+    ] {
+        let (parsed, its_path) = parse(typed).unwrap();
+        let told = (parsed.scheme.as_str(), parsed.to_string(), its_path);
+        assert_eq!(told, (scheme, target.to_owned(), path.to_owned()), "{typed}");
+    }
+}
+
+#[test]
+fn the_json_form_says_the_same() {
+    let explanation = explain("https://api.weather.gov/points", Method::GET);
+    let json: serde_json::Value = serde_json::from_str(&explanation.json()).unwrap();
+    assert_eq!(json["passes"], true);
+    assert_eq!(json["credential"], "bearer from vcap:weather/token");
+    assert_eq!(
+        json["leaves_as"],
+        "https://api.weather.gov:443, HTTP version as agreed"
+    );
+    let refused = explain("https://elsewhere.example", Method::GET);
+    let json: serde_json::Value = serde_json::from_str(&refused.json()).unwrap();
+    assert_eq!(json["passes"], false);
+}
