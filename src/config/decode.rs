@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,14 +98,12 @@ fn listener(field: &Field<'_>) -> Option<Listen> {
         }
         return Some(Listen::Unix(path));
     }
-    let address = address(field, text, LISTEN.port())?;
+    let address = address(field, text, LISTEN)?;
     if !address.ip().to_canonical().is_loopback() {
         // `clients` says who may come in from outside; until it works, nobody may.
-        let right = format!(
-            "write 127.0.0.1:{}; `clients` does not work yet in this version",
-            address.port()
-        );
-        field.problem("a public listener would be open to everybody", right);
+        let what =
+            "a public listener would be open to everybody, since `clients` does not work yet in this version";
+        field.problem(what, format_args!("write 127.0.0.1:{}", address.port()));
         return None;
     }
     Some(Listen::Tcp(address))
@@ -117,32 +115,33 @@ fn admin(field: Option<Field<'_>>, listen: &[Listen]) -> Option<SocketAddr> {
         return None;
     }
     let text = field.text("write an address with its port, as in 127.0.0.1:9901, or false")?;
-    let address = address(&field, text, ADMIN.port())?;
+    let address = address(&field, text, ADMIN)?;
     if address.port() != 0 && listen.contains(&Listen::Tcp(address)) {
         field.problem("the same address as `listen`", "write another port");
     }
     Some(address)
 }
 
-/// An address with its port; `port` stands in the remedy where none is written.
-fn address(field: &Field<'_>, text: &str, port: u16) -> Option<SocketAddr> {
+/// An address with its port; what is missing is taken from the `example` in the remedy.
+fn address(field: &Field<'_>, text: &str, example: SocketAddr) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
-    let (what, right) = if let Ok(ip) = text.parse::<IpAddr>() {
-        ("an address without a port", SocketAddr::new(ip, port).to_string())
-    } else if let Ok(port) = text.trim_start_matches(':').parse::<u16>() {
-        ("a port without an address", format!("127.0.0.1:{port}"))
-    } else if let Some(port) = text
+    let named = text
         .strip_prefix("localhost")
-        .and_then(|rest| rest.strip_prefix(':'))
-    {
+        .map(|rest| rest.trim_start_matches(':'));
+    let (what, right) = if let Ok(ip) = text.parse() {
+        ("an address without a port", SocketAddr::new(ip, example.port()))
+    } else if let Ok(port) = text.trim_start_matches(':').parse() {
+        ("a port without an address", SocketAddr::new(example.ip(), port))
+    } else if let Some(port) = named {
+        let port = port.parse().unwrap_or(example.port());
         (
-            "a name and no address",
-            format!("127.0.0.1:{}", port.parse().unwrap_or(LISTEN.port())),
+            "a name where an address is wanted",
+            SocketAddr::new(example.ip(), port),
         )
     } else {
-        ("not an address with a port", format!("127.0.0.1:{port}"))
+        ("not an address with a port", example)
     };
     field.problem(
         format_args!("`{}` is {what}", shown(text)),
@@ -217,12 +216,7 @@ fn ca(reader: &Reader<'_>) -> Ca {
 
 fn path_of(field: &Field<'_>, text: &str) -> Option<PathBuf> {
     (field.decoding.environment.expand(text))
-        .map_err(|error| {
-            field.problem(
-                error,
-                "write a path, where $NAME is an environment variable that is set",
-            )
-        })
+        .map_err(|error| field.problem(&error, error.right()))
         .ok()
 }
 
@@ -324,7 +318,13 @@ fn servers(field: Option<Field<'_>>) -> Vec<SocketAddr> {
     let fields = field
         .filled_list("write system, or a list as in [10.0.0.2:53]")
         .unwrap_or_default();
-    let server = |field: &Field<'_>| address(field, field.text("write ADDRESS:PORT, as in 10.0.0.2:53")?, 53);
+    let server = |field: &Field<'_>| {
+        address(
+            field,
+            field.text("write ADDRESS:PORT, as in 10.0.0.2:53")?,
+            RESOLVER,
+        )
+    };
     fields.iter().filter_map(server).collect()
 }
 
@@ -410,7 +410,9 @@ const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
 
 const LISTEN: SocketAddr = SocketAddr::new(LOCALHOST, 3128);
 const ADMIN: SocketAddr = SocketAddr::new(LOCALHOST, 9901);
-const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+/// Stands for a resolver where a problem shows what one looks like.
+const RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 53);
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// `sun_path` has 108 bytes on Linux, the last of which is NUL.
 const LONGEST_SOCKET: usize = 107;

@@ -194,6 +194,12 @@ fn rate_limits(field: Option<Field<'_>>) -> Vec<RateLimit> {
         field
             .filled_list("remove the key, or write a limit, as in 5/s")
             .unwrap_or_default()
+    } else if field.is_mapping() {
+        field.problem(
+            "a limit with a match stands in a list",
+            "write [{ limit: 5/s, match: { path: /api/** } }]",
+        );
+        return Vec::new();
     } else {
         vec![field]
     };

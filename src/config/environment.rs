@@ -27,6 +27,19 @@ pub(crate) enum ExpandError {
     User,
 }
 
+impl ExpandError {
+    /// What would be right.
+    pub(super) fn right(&self) -> &'static str {
+        match self {
+            Self::Empty => "write a path",
+            Self::Nameless => "write $NAME or ${NAME}",
+            Self::Nul => "write it without",
+            Self::Unset(_) => "set it, or write another path",
+            Self::User => "write ~/PATH",
+        }
+    }
+}
+
 impl<'e> Environment<'e> {
     /// The environment that `look_up` knows.
     #[cfg(test)]

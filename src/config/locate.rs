@@ -105,3 +105,51 @@ const VARIABLE: &str = "OUTRIDER_CONFIG";
 
 /// In the working directory.
 pub(crate) const DEFAULT_FILE: &str = "outrider.yml";
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_comes_before_the_variable_and_that_before_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().join("outrider.yml");
+        let set = |name: &str| (name == VARIABLE).then(|| OsString::from("variable.yml"));
+        let empty = |name: &str| (name == VARIABLE).then(OsString::new);
+        let file = |path: &str| Source::File(path.into());
+        let explicit = Some(Path::new("explicit.yml"));
+
+        assert_eq!(
+            locate_in(explicit, Environment::new(&set), &here),
+            file("explicit.yml")
+        );
+        assert_eq!(
+            locate_in(None, Environment::new(&set), &here),
+            file("variable.yml")
+        );
+        assert_eq!(locate_in(None, Environment::new(&empty), &here), Source::Embedded);
+        std::fs::write(&here, "drain: 8s").unwrap();
+        assert_eq!(
+            locate_in(None, Environment::new(&empty), &here),
+            Source::File(here)
+        );
+    }
+
+    /// What is built in allows more than most files: it must not hold where a file is meant to.
+    #[test]
+    fn a_file_that_cannot_be_read_is_never_replaced_by_what_is_built_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let dangling = folder.path().join("outrider.yml");
+        std::os::unix::fs::symlink("gone.yml", &dangling).unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        // A link to nothing, a path through a file, a folder.
+        for path in [dangling, file.join("outrider.yml"), folder.path().to_owned()] {
+            let source = locate_in(None, Environment::new(&|_| None), &path);
+            assert_eq!(source, Source::File(path));
+            assert!(source.load().is_err());
+        }
+    }
+}

@@ -302,7 +302,14 @@ impl Config {
         });
         match (config, decoding.problems.into_inner()) {
             (Some(config), problems) if problems.is_empty() => Ok(Self { locations, ..config }),
-            (_, problems) => Err(fail(problems).located(&locations)),
+            (_, problems) => {
+                let full = problems.len() == problems::MOST;
+                let mut problems = fail(problems).located(&locations);
+                if full {
+                    problems.add("", "there may be more", "mend these first");
+                }
+                Err(problems)
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
+use super::problems::MOST as MOST_PROBLEMS;
 use super::{Locations, Problem};
 
 /// 1-based line and column.
@@ -133,11 +134,13 @@ impl Node {
                 entries.retain_mut(|entry| {
                     let path = join(path, &entry.key);
                     if let Some(line) = seen.get(&entry.key) {
-                        let what = format!("stands twice; the first one is on line {line}");
-                        problems.push(Problem {
-                            path,
-                            ..problem(Some(entry.at), &what, "keep one of them")
-                        });
+                        if problems.len() < MOST_PROBLEMS {
+                            let what = format!("stands twice; the first one is on line {line}");
+                            problems.push(Problem {
+                                path,
+                                ..problem(Some(entry.at), &what, "keep one of them")
+                            });
+                        }
                         return false;
                     }
                     seen.insert(entry.key.clone(), entry.at.0);
@@ -338,16 +341,25 @@ fn starred(at: Place, text: &str) -> Problem {
 /// of the error and one character, so they cannot tell a secret.
 fn unreadable(error: &ScanError, text: &str) -> Problem {
     let at = (error.marker().line(), error.marker().col() + 1);
-    let line = text.lines().nth(at.0.saturating_sub(1)).unwrap_or_default();
-    let indentation = &line[..line.len() - line.trim_start().len()];
+    // The parser tells of a tab where it begins to matter, which may be the end of the line above.
+    let tab = (text.lines().enumerate().skip(at.0.saturating_sub(1)).take(2))
+        .find(|(_, line)| line.trim_start_matches(' ').starts_with('\t'));
+    if let Some((line, _)) = tab {
+        return problem(
+            Some((line + 1, 1)),
+            "a tab stands in the indentation",
+            "indent with spaces",
+        );
+    }
     let (what, right) = match error.info() {
-        _ if indentation.contains('\t') => ("a tab stands in the indentation", "indent with spaces"),
-        info if info.contains("tab") => ("a tab stands where only spaces may", "write spaces"),
+        info if info.contains("tabs ") || info.contains("tab ") || info.ends_with(" tab") => {
+            ("a tab stands where only spaces may", "write spaces")
+        }
         info if info.contains("anchor") => return starred(at, text),
         "recursion limit exceeded" => ("nested too deep", "nothing in a configuration stands this deep"),
         "mapping values are not allowed in this context" => (
-            "a second `: ` on one line",
-            "put a text that contains `: ` in quotes, or check the indentation",
+            "a colon where no key can stand",
+            "put a text that contains `: ` in quotes, or check the indentation and the line above",
         ),
         "simple key expected" | "simple key expect ':'" => (
             "a key without its value",

@@ -26,6 +26,9 @@ pub(crate) struct Problems {
     pub(crate) all: Vec<Problem>,
 }
 
+/// So many are told at once; a file with more is probably no configuration.
+pub(super) const MOST: usize = 100;
+
 /// Where everything stands in the file: from a path to its line and column.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Locations {

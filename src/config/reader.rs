@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::keys::{Key, Status, Table};
 use super::node::{Entry, Node, Value, join, shown};
-use super::{Environment, Problem, SecretRef, keys};
+use super::{Environment, Problem, SecretRef, keys, problems};
 use crate::units;
 
 /// What all readers of one file share.
@@ -95,6 +95,9 @@ impl<'a> Reader<'a> {
     /// Files a problem for each key that is unknown or does not work yet.
     fn inspect(&self) {
         for entry in self.entries {
+            if self.whole.decoding.is_full() {
+                return;
+            }
             match self.table.iter().find(|key| key.name == entry.key) {
                 Some(Key {
                     status: Status::Works,
@@ -345,7 +348,15 @@ impl<'a> Field<'a> {
 }
 
 impl Decoding<'_> {
+    /// Whether as much is wrong as anybody wants to read.
+    fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= problems::MOST
+    }
+
     fn file(&self, path: String, at: (usize, usize), what: impl Display, right: impl Display) {
+        if self.is_full() {
+            return;
+        }
         let problem = Problem {
             path,
             at: Some(at),
@@ -394,7 +405,9 @@ fn meant(key: &str, table: Table) -> String {
     if let Some(nearest) = nearest.filter(|name| near(name) >= NEAR) {
         return format!("did you mean `{nearest}`?");
     }
-    match place_of(&plain(key), keys::ROOT, "") {
+    // Most keys are a destination's, and so are most of those that are written in the wrong place.
+    let place = place_of(&plain(key), keys::DESTINATION, "destinations.NAME");
+    match place.or_else(|| place_of(&plain(key), keys::ROOT, "")) {
         Some(place) => format!("`{key}` belongs under `{place}`", key = plain(key)),
         None => format!(
             "the keys here are {}",

@@ -50,7 +50,7 @@ impl ReferenceError {
     pub(super) fn right(&self) -> &'static str {
         match self {
             Self::Env => "write env:NAME, with letters, digits and _",
-            Self::File(_) => "write file:PATH",
+            Self::File(error) => error.right(),
             Self::Vcap => "write vcap:SERVICE/KEY, with no part empty",
         }
     }

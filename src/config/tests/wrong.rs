@@ -31,3 +31,585 @@ fn assert_told_of(table: &[(&str, &str)]) {
         assert_eq!(told_of(keys), *expected, "{keys}");
     }
 }
+
+#[test]
+fn every_problem_is_told_at_once_in_the_order_of_the_file() {
+    let text = "\
+listen: 3128
+drian: 8s
+egress:
+  default: allow
+  default: deny
+destinations:
+  Partner:
+    hosts: [a.test, 'a b']
+    auth: { bearer: hunter2 }
+    rate_limt: 5/s
+    retry: { attempts: 2 }
+";
+    assert_eq!(
+        told(text),
+        "\
+a.yml:1:9: listen: `3128` is a port without an address; write 127.0.0.1:3128
+a.yml:2:1: drian: no such key; did you mean `drain`?
+a.yml:4:12: egress.default: `allow` is not one of the choices; write deny or tunnel
+a.yml:5:3: egress.default: stands twice; the first one is on line 4; keep one of them
+a.yml:8:5: destinations.Partner: not a name for a destination; use at most 63 of a to z, 0 to 9, - and _
+a.yml:8:21: destinations.Partner.hosts[1]: `a b`: HOST
+a.yml:9:21: destinations.Partner.auth.bearer: a plain value where a reference belongs; write env:NAME, file:PATH or vcap:SERVICE/KEY
+a.yml:10:5: destinations.Partner.rate_limt: no such key; did you mean `rate_limit`?
+a.yml:11:5: destinations.Partner.retry: does not work yet in this version; remove it, or write null"
+            .replace("HOST", &host_error())
+    );
+}
+
+fn host_error() -> String {
+    let error = HostPattern::parse("a b").unwrap_err();
+    format!("{error}; write host, host:port, \"*.suffix\", an address or a CIDR block; no scheme, no path")
+}
+
+#[test]
+fn a_misspelt_key_names_the_nearest_real_one() {
+    assert_told(&[
+        (
+            "destination: {}",
+            "a.yml:1:1: destination: no such key; did you mean `destinations`?",
+        ),
+        (
+            "Listen: 127.0.0.1:3128",
+            "a.yml:1:1: Listen: no such key; did you mean `listen`?",
+        ),
+        (
+            "egress: { deny-networks: [] }",
+            "a.yml:1:11: egress.deny-networks: no such key; did you mean `deny_networks`?",
+        ),
+        (
+            "dns: { min-tll: 5s }",
+            "a.yml:1:8: dns.min-tll: no such key; did you mean `min_ttl`?",
+        ),
+        (
+            "log: { foo: 1 }",
+            "a.yml:1:8: log.foo: no such key; the keys here are format, level, access",
+        ),
+        (
+            "hosts: [a.test]",
+            "a.yml:1:1: hosts: no such key; `hosts` belongs under `destinations.NAME`",
+        ),
+        (
+            "rate_limit: 5/s",
+            "a.yml:1:1: rate_limit: no such key; `rate_limit` belongs under `destinations.NAME`",
+        ),
+    ]);
+    assert_told_of(&[
+        ("host: [b.test]", "host: no such key; did you mean `hosts`?"),
+        (
+            "insecure_attach: true",
+            "insecure_attach: no such key; did you mean `insecure_attach_over_http`?",
+        ),
+        (
+            "client_certificate: {}",
+            "client_certificate: no such key; `client_certificate` belongs under `destinations.NAME.tls`",
+        ),
+        (
+            "rate_limit: [{ limit: 5/s, match: { methd: GET } }]",
+            "rate_limit[0].match.methd: no such key; did you mean `method`?",
+        ),
+    ]);
+}
+
+#[test]
+fn a_key_that_would_break_the_line_is_shown_escaped_and_short() {
+    let long = "x".repeat(70);
+    let told = told(&format!("\"a\\nb\\e[31m\": 1\n{long}: 1"));
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    assert!(
+        lines[0].starts_with("a.yml:1:1: a\\nb\\u{1b}[31m: no such key"),
+        "{told}"
+    );
+    assert!(
+        lines[1].starts_with(&format!("a.yml:2:1: {}…: no such key", "x".repeat(60))),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_listener_is_an_address_that_only_this_machine_reaches() {
+    let open =
+        "a public listener would be open to everybody, since `clients` does not work yet in this version";
+    let public = |address: &str| format!("a.yml:1:9: listen: {open}; write 127.0.0.1:{address}");
+    assert_told(&[
+        ("listen: 0.0.0.0:3128", &public("3128")),
+        ("listen: '[::]:80'", &public("80")),
+        ("listen: 10.0.0.1:0", &public("0")),
+        ("listen: '[::ffff:10.0.0.1]:1'", &public("1")),
+        ("listen: '[::ffff:127.0.0.1]:1'", "fine"),
+        ("listen: 127.9.9.9:1", "fine"),
+        (
+            "listen: :3129",
+            "a.yml:1:9: listen: `:3129` is a port without an address; write 127.0.0.1:3129",
+        ),
+        (
+            "listen: localhost:3129",
+            "a.yml:1:9: listen: `localhost:3129` is a name where an address is wanted; write 127.0.0.1:3129",
+        ),
+        (
+            "listen: 127.0.0.1",
+            "a.yml:1:9: listen: `127.0.0.1` is an address without a port; write 127.0.0.1:3128",
+        ),
+        (
+            "listen: ::1",
+            "a.yml:1:9: listen: `::1` is an address without a port; write [::1]:3128",
+        ),
+        (
+            "listen: http://127.0.0.1:1",
+            "a.yml:1:9: listen: `http://127.0.0.1:1` is not an address with a port; write 127.0.0.1:3128",
+        ),
+        (
+            "listen: []",
+            "a.yml:1:9: listen: an empty list; write an address with its port, as in 127.0.0.1:3128",
+        ),
+        (
+            "listen: [127.0.0.1:1, 127.0.0.1:1]",
+            "a.yml:1:23: listen[1]: stands twice; keep one of them",
+        ),
+        ("listen: [127.0.0.1:0, 127.0.0.1:0]", "fine"),
+        (
+            "listen: unix:$NOPE/a",
+            "a.yml:1:9: listen: the environment variable NOPE is not set; set it, or write another path",
+        ),
+        (
+            "listen: 'unix:'",
+            "a.yml:1:9: listen: the path is empty; write a path",
+        ),
+        (
+            &format!("listen: unix:/{}", "a".repeat(107)),
+            "a.yml:1:9: listen: the path is too long for a socket; keep it to 107 bytes",
+        ),
+    ]);
+}
+
+#[test]
+fn the_operators_door_is_an_address_of_its_own_or_false() {
+    assert_told(&[
+        ("admin: 0.0.0.0:9901", "fine"),
+        ("admin: false", "fine"),
+        (
+            "admin: true",
+            "a.yml:1:8: admin: `true` is not an address with a port; write 127.0.0.1:9901",
+        ),
+        (
+            "admin: 9902",
+            "a.yml:1:8: admin: `9902` is a port without an address; write 127.0.0.1:9902",
+        ),
+        (
+            "admin: 127.0.0.1:3128",
+            "a.yml:1:8: admin: the same address as `listen`; write another port",
+        ),
+        (
+            "admin:",
+            "a.yml:1:6: admin: has to be a text, but is nothing; write an address with its port, as in 127.0.0.1:9901, or false",
+        ),
+    ]);
+}
+
+#[test]
+fn amounts_out_of_reason_are_refused() {
+    assert_told(&[
+        (
+            "drain: 8",
+            "a.yml:1:8: drain: `8` is not a duration; write a number and a unit, as in 500ms, 10s, 5m, 1h or 7d",
+        ),
+        (
+            "drain: 999d",
+            "a.yml:1:8: drain: `999d` is longer than a year; write at most 365d",
+        ),
+        (
+            "workers: 0",
+            "a.yml:1:10: workers: has to be auto or a number from 1 to 1024; write it in digits, without quotes",
+        ),
+        (
+            "workers: '2'",
+            "a.yml:1:10: workers: has to be auto or a number from 1 to 1024; write it in digits, without quotes",
+        ),
+        (
+            "timeouts: { connect: 0s }",
+            "a.yml:1:22: timeouts.connect: no time at all; write a longer one, as in 5s",
+        ),
+        (
+            "dns: { min_ttl: 10m }",
+            "a.yml:1:17: dns.min_ttl: `min_ttl` is longer than `max_ttl`; write min_ttl: 5s and max_ttl: 5m, or the like",
+        ),
+        (
+            "limits: { header_size: 1KiB }",
+            "a.yml:1:24: limits.header_size: `1KiB` is out of range; write a size from 8KiB to 1MiB",
+        ),
+        (
+            "limits: { header_size: 2MiB }",
+            "a.yml:1:24: limits.header_size: `2MiB` is out of range; write a size from 8KiB to 1MiB",
+        ),
+        (
+            "limits: { memory: 12 }",
+            "a.yml:1:19: limits.memory: `12` is not a size; write a number and a unit, as in 512B, 64KiB or 1MiB",
+        ),
+        (
+            "limits: { tunnels: -1 }",
+            "a.yml:1:20: limits.tunnels: has to be a number from 1 to 1000000; write it in digits, without quotes",
+        ),
+        (
+            "ca: { lifetime: 1s }",
+            "a.yml:1:17: ca.lifetime: too short for a certificate to be of use; write 1m or longer",
+        ),
+        (
+            "egress: { ports: [0] }",
+            "a.yml:1:19: egress.ports[0]: has to be a port from 1 to 65535; write it in digits, without quotes",
+        ),
+    ]);
+}
+
+#[test]
+fn networks_and_resolvers_are_addresses() {
+    let classes = "write private, link-local, loopback, multicast, metadata or reserved, or a block as in 10.255.0.0/16";
+    let network = |text: &str| {
+        format!(
+            "a.yml:1:27: egress.deny_networks[0]: `{text}` is neither a class of networks nor a block; {classes}"
+        )
+    };
+    assert_told(&[
+        ("egress: { deny_networks: [privat] }", &network("privat")),
+        (
+            "egress: { deny_networks: [10.0.0.0/33] }",
+            &network("10.0.0.0/33"),
+        ),
+        (
+            "egress: { default: observe }",
+            "a.yml:1:20: egress.default: `observe` does not work yet in this version; write deny or tunnel",
+        ),
+        (
+            "dns: { servers: 10.0.0.3 }",
+            "a.yml:1:17: dns.servers: `10.0.0.3` is no list of resolvers; write system, or a list as in [10.0.0.2:53]",
+        ),
+        (
+            "dns: { servers: [10.0.0.3] }",
+            "a.yml:1:18: dns.servers[0]: `10.0.0.3` is an address without a port; write 10.0.0.3:53",
+        ),
+        (
+            "dns: { servers: [] }",
+            "a.yml:1:17: dns.servers: an empty list; write system, or a list as in [10.0.0.2:53]",
+        ),
+        (
+            "dns: { hosts: { a.test: b.test } }",
+            "a.yml:1:25: dns.hosts.a.test: `b.test` is no address; write it without a port, as in 192.0.2.1",
+        ),
+        (
+            "dns: { hosts: { 10.0.0.1: 10.0.0.1 } }",
+            "a.yml:1:27: dns.hosts.10.0.0.1: the key is not the name of a host; write a name, as in api.example.test: 192.0.2.1",
+        ),
+        (
+            "dns: { hosts: { a.test: 10.0.0.1, A.TEST: 10.0.0.1 } }",
+            "a.yml:1:43: dns.hosts.A.TEST: the same host stands twice; keep one of them",
+        ),
+    ]);
+}
+
+#[test]
+fn a_destination_has_a_name_and_hosts() {
+    assert_told(&[
+        (
+            "destinations: { none: { hosts: [a.test] } }",
+            "a.yml:1:23: destinations.none: the name is taken: metrics use it for requests without a destination; choose another",
+        ),
+        (
+            "destinations: { a.b: { hosts: [a.test] } }",
+            "a.yml:1:22: destinations.a.b: not a name for a destination; use at most 63 of a to z, 0 to 9, - and _",
+        ),
+        (
+            "destinations: { d: { mode: auto } }",
+            "a.yml:1:20: destinations.d: `hosts` is missing; write hosts: [api.example.com]",
+        ),
+        (
+            "destinations: { d: { hosts: [] } }",
+            "a.yml:1:29: destinations.d.hosts: an empty list; write at least one, as in [api.example.com]",
+        ),
+        (
+            "destinations: { d: { hosts: a.test } }",
+            "a.yml:1:29: destinations.d.hosts: has to be a list; write [A, B], or a line `- A` for each",
+        ),
+    ]);
+}
+
+/// None of these may show what stands in the file: it may be the secret.
+#[test]
+fn a_secret_in_the_file_is_refused_and_not_repeated() {
+    let reference = "write env:NAME, file:PATH or vcap:SERVICE/KEY";
+    let plain = "a plain value where a reference belongs";
+    let table = [
+        ("auth: { bearer: hunter2 }", format!("auth.bearer: {plain}; {reference}")),
+        ("auth: { bearer: [hunter2] }", format!("auth.bearer: has to be a reference, but is a list; {reference}")),
+        ("auth: { bearer: env:hunter2-x }", "auth.bearer: no name of an environment variable after `env:`; write env:NAME, with letters, digits and _".to_owned()),
+        ("auth: { bearer: vcap:hunter2 }", "auth.bearer: no service and key after `vcap:`; write vcap:SERVICE/KEY, with no part empty".to_owned()),
+        ("auth: hunter2", "auth: has to be a mapping; write a kind and its reference, as in { bearer: env:TOKEN }".to_owned()),
+        ("auth: { basic: { username: a, password: hunter2 } }", format!("auth.basic.password: {plain}; {reference}")),
+        ("auth: { header: { name: X-Key, value: hunter2 } }", format!("auth.header.value: {plain}; {reference}")),
+        ("auth: { query: { name: key, value: hunter2 } }", format!("auth.query.value: {plain}; {reference}")),
+        ("tls: { client_certificate: { cert: file:a.pem, key: hunter2 } }", format!("tls.client_certificate.key: {plain}; {reference}")),
+        ("headers: { set: { X-Key: \"hunter2\\n\" } }", "headers.set.X-Key: the value has a control or non-ASCII character; write printable ASCII on one line".to_owned()),
+        ("headers: { set: { X-Key: env:hunter2.x } }", "headers.set.X-Key: no name of an environment variable after `env:`; write env:NAME, with letters, digits and _".to_owned()),
+    ];
+    for (keys, expected) in table {
+        let told = told_of(keys);
+        assert_eq!(told, expected, "{keys}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    let unreadable = [
+        "auth: { bearer: 'hunter2 }",
+        "auth: { bearer: a: hunter2 }",
+        "auth: { bearer: @hunter2 }",
+        "auth: { bearer: *hunter2 }",
+    ];
+    for keys in unreadable {
+        let told = told_of(keys);
+        assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn one_credential_of_a_kind_that_works() {
+    assert_told_of(&[
+        (
+            "auth: {}",
+            "auth: no credential; write bearer, basic, header or query below it",
+        ),
+        (
+            "auth: { bearer: env:A, basic: { username: a, password: env:B } }",
+            "auth: 2 credentials at once; keep bearer or basic",
+        ),
+        (
+            "auth: [{ bearer: env:A }]",
+            "auth: a list of credentials does not work yet in this version; write one, as in { bearer: env:TOKEN }",
+        ),
+        (
+            "auth: { oauth2: {} }",
+            "auth.oauth2: does not work yet in this version; remove it",
+        ),
+        (
+            "auth: { basic: { username: 'a:b', password: env:B } }",
+            "auth.basic.username: a user name cannot contain a colon or a control character; write it without",
+        ),
+        (
+            "auth: { query: { name: '', value: env:B } }",
+            "auth.query.name: not the name of a parameter; write one, as in api_key",
+        ),
+        (
+            "tls: { client_certificate: instance_identity }",
+            "tls.client_certificate: `instance_identity` does not work yet in this version; write { cert: file:PATH, key: file:PATH }",
+        ),
+        (
+            "tls: { client_certificate: { cert: file:a.pem } }",
+            "tls.client_certificate: `key` is missing; write { cert: file:PATH, key: file:PATH }",
+        ),
+        (
+            "tls: { ca: file:$NOPE/a }",
+            "tls.ca: the environment variable NOPE is not set; set it, or write another path",
+        ),
+    ]);
+}
+
+/// Whoever could set or remove these could smuggle a request or send it elsewhere.
+#[test]
+fn headers_of_the_connection_are_not_for_the_configuration() {
+    for name in [
+        "Host",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Connection",
+        "TE",
+        "Upgrade",
+        "Proxy-Authorization",
+        "Via",
+    ] {
+        let ours = format!("`{name}` belongs to the connection and is set by the proxy; remove it");
+        assert_eq!(
+            told_of(&format!("headers: {{ set: {{ {name}: a }} }}")),
+            format!("headers.set.{name}: {ours}")
+        );
+        let credential = format!("auth: {{ header: {{ name: {name}, value: env:A }} }}");
+        assert_eq!(told_of(&credential), format!("auth.header.name: {ours}"));
+        let removed = told_of(&format!("headers: {{ remove: [{name}] }}"));
+        assert!(removed.contains("which belongs to the connection"), "{removed}");
+    }
+    assert_told_of(&[
+        (
+            "headers: { remove: ['*'] }",
+            "headers.remove[0]: `*` is not the name of a header; write one as in X-Agency, or X-Internal-* for all that begin so",
+        ),
+        (
+            "headers: { remove: ['Content-*'] }",
+            "headers.remove[0]: `Content-*` would remove content-length, which belongs to the connection; remove it, or write a longer name",
+        ),
+        (
+            "headers: { remove: ['X-*-Y'] }",
+            "headers.remove[0]: `X-*-Y` is not the name of a header; write one as in X-Agency, or X-Internal-* for all that begin so",
+        ),
+        (
+            "headers: { set: { X-A: a, x-a: b } }",
+            "headers.set.x-a: the same header stands twice; upper and lower case are one; keep one of them",
+        ),
+        (
+            "headers: { set: { 'a b': a } }",
+            "headers.set.a b: `a b` is not the name of a header; write one as in X-Agency",
+        ),
+        (
+            "headers: { set: { X-A: } }",
+            "headers.set.X-A: has to be a text, but is nothing; write a value or a reference",
+        ),
+    ]);
+}
+
+#[test]
+fn rules_and_limits_of_a_destination_are_checked() {
+    let rate = "not a rate; write requests per unit, as in 5/s, 30/m, 1000/h or 10000/d, with an optional burst: 5/s burst 10";
+    let path = "write /api, /api/* (one segment) or /api/** (everything below)";
+    let wait = "write reject, or wait and how long at most, as in wait 2s";
+    assert_told_of(&[
+        (
+            "methods: [get]",
+            "methods[0]: `get`: methods are case-sensitive; write GET",
+        ),
+        (
+            "methods: [CONNECT]",
+            "methods[0]: `CONNECT` is how a tunnel is asked for, not a request to a destination; remove it",
+        ),
+        (
+            "methods: []",
+            "methods: an empty list; remove the key to allow every method",
+        ),
+        (
+            "paths: []",
+            "paths: an empty list; remove the key to allow every path",
+        ),
+        (
+            "paths: [api]",
+            &format!("paths[0]: `api` does not begin with /; {path}"),
+        ),
+        (
+            "paths: ['/a?b']",
+            &format!("paths[0]: `/a?b` is more than a path: a query or fragment is not looked at; {path}"),
+        ),
+        (
+            "paths: ['/a**']",
+            &format!("paths[0]: `/a**` has ** beside other characters; it stands for whole segments; {path}"),
+        ),
+        ("rate_limit: 5", &format!("rate_limit: `5` is {rate}")),
+        (
+            "rate_limit: [5/s brust 3]",
+            &format!("rate_limit[0]: `5/s brust 3` is {rate}"),
+        ),
+        (
+            "rate_limit: [5/s, 5/s burst 5]",
+            "rate_limit[1]: the same limit stands twice; keep one of them",
+        ),
+        (
+            "rate_limit: { limit: 5/s }",
+            "rate_limit: a limit with a match stands in a list; write [{ limit: 5/s, match: { path: /api/** } }]",
+        ),
+        (
+            "on_limit: wait",
+            &format!("on_limit: `wait` is neither reject nor a wait; {wait}"),
+        ),
+        (
+            "on_limit: wait 5",
+            &format!("on_limit: `wait 5` is neither reject nor a wait; {wait}"),
+        ),
+        (
+            "concurrency: 0",
+            "concurrency: has to be a number from 1 to 4294967295; write it in digits, without quotes",
+        ),
+        (
+            "mode: blind",
+            "mode: `blind` is not one of the choices; write auto, intercept or tunnel",
+        ),
+        (
+            "http: 3",
+            "http: `3` is not one of the choices; write auto, 1 or 2",
+        ),
+        (
+            "upgrade: yes",
+            "upgrade: has to be true or false; write true or false, without quotes",
+        ),
+        (
+            "tls: { min_version: 1.1 }",
+            "tls.min_version: `1.1` is not one of the choices; write 1.2 or 1.3",
+        ),
+        (
+            "tls: { server_name: 'a.test:443' }",
+            "tls.server_name: `a.test:443` is not a host; write a name or an address, without a port",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_no_yaml_for_a_configuration_says_where_and_what() {
+    let quotes = "put a text that contains `: ` in quotes, or check the indentation and the line above";
+    let colon = |place: &str| format!("a.yml:{place}: a colon where no key can stand; {quotes}");
+    let star = "a value that begins with * needs quotes; write \"*.example.com\"";
+    assert_told(&[
+        (
+            "",
+            "a.yml: nothing is written in this file; write at least `egress: { default: deny }`",
+        ),
+        (
+            "# only a comment\n",
+            "a.yml: nothing is written in this file; write at least `egress: { default: deny }`",
+        ),
+        (
+            "egress:\n\tports: [443]\n",
+            "a.yml:2:1: a tab stands in the indentation; indent with spaces",
+        ),
+        (
+            "drain: 8s\n\tlog: {}\n",
+            "a.yml:2:1: a tab stands in the indentation; indent with spaces",
+        ),
+        (
+            "drain: &a 8s",
+            "a.yml:1:8: anchors are not part of the language; write the value out where it is used",
+        ),
+        (
+            "drain: 8s\nlog: *a",
+            "a.yml:2:6: aliases are not part of the language; write the value out where it is used",
+        ),
+        ("dns: { hosts: [*.a.test] }", &format!("a.yml:1:16: {star}")),
+        ("dns:\n  hosts:\n    - *.a.test", &format!("a.yml:3:7: {star}")),
+        (
+            "drain: !!str 8s",
+            "a.yml:1:8: tags are not part of the language; write the value without its `!`",
+        ),
+        (
+            "drain: 8s\n---\nlog: {}",
+            "a.yml:2:1: a second document begins here; keep to one document",
+        ),
+        (
+            "? [a]\n: b",
+            "a.yml:1:3: a key has to be plain text; write `key: value`",
+        ),
+        (
+            ": 8s",
+            "a.yml:1:1: a key is missing before the colon; write `key: value`",
+        ),
+        (
+            "drain: 'abc",
+            "a.yml:1:8: the file ends in the middle of a value; close the quote or bracket that is open here",
+        ),
+        (
+            "log: { level: info\n",
+            "a.yml:2:1: a bracket is not closed, or a comma is missing; write `[a, b]` or `{ key: value }`",
+        ),
+        ("drain: a: b", &colon("1:9")),
+        ("drain 8s\nlog: {}", &colon("2:4")),
+        ("drain: 8s\n  log: {}", &colon("2:6")),
+        (
+            "- a",
+            "a.yml:1:1: has to be a mapping; write keys below it: listen, admin, workers, drain, log, telemetry, ca, egress, dns, timeouts, limits, destinations",
+        ),
+    ]);
+}
