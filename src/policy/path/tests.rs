@@ -1,0 +1,206 @@
+use super::*;
+
+fn glob(text: &str) -> PathGlob {
+    PathGlob::parse(text).unwrap()
+}
+
+#[test]
+fn stars_stay_in_their_segment_and_double_stars_cross() {
+    for (text, yes, no) in [
+        ("/", &["/"][..], &["/a", "//", ""][..]),
+        (
+            "/api",
+            &["/api", "/%61pi"],
+            &["/api/", "/API", "/apis", "/ap", "api", "/api/x"],
+        ),
+        ("/api/", &["/api/"], &["/api", "/api//", "/api/x"]),
+        (
+            "/api/*",
+            &["/api/x", "/api/x;v=1", "/api/.x", "/api/..."],
+            &["/api", "/api/", "/api/x/y", "/api//"],
+        ),
+        (
+            "/api/**",
+            &["/api", "/api/", "/api/x", "/api/x/y/", "/api//x"],
+            &["/apis", "/", "/x/api", "//api"],
+        ),
+        ("/**", &["/", "/a", "/a/b//c"], &["", "*", "a"]),
+        ("/**/c", &["/c", "/a/c", "/a/b/c/c"], &["/", "/c/", "/a/c/b"]),
+        (
+            "/a/**/c/*",
+            &["/a/c/x", "/a/b/c/c/x", "/a/c/c"],
+            &["/a/c", "/a/c/", "/c/x"],
+        ),
+        ("/v*/x", &["/v1/x", "/v/x"], &["/v1/y/x", "/w/x", "/x"]),
+        (
+            "/*.json",
+            &["/a.json", "/.json", "/a%2ejson"],
+            &["/a.json2", "/a/b.json", "/json", "/admin;.json"],
+        ),
+        ("/a*b*c", &["/abc", "/axbxc", "/abbcc"], &["/ac", "/acb", "/ab"]),
+        ("/a*a", &["/aa", "/aba"], &["/a"]),
+        ("/caf%C3%A9", &["/caf%c3%a9", "/café"], &["/cafe"]),
+        ("/x;y", &["/x;y"], &["/x"]),
+        ("/%2a", &["/*", "/%2A"], &["/a"]),
+    ] {
+        for path in yes {
+            assert!(glob(text).allows(path), "{text} allows {path}");
+            assert!(glob(text).reaches(path), "{text} reaches {path}");
+        }
+        for path in no {
+            assert!(!glob(text).allows(path), "{text} does not allow {path}");
+        }
+    }
+}
+
+/// An allow-list must not vouch for a path that a server resolves to another one.
+#[test]
+fn ambiguous_paths_are_allowed_by_no_glob() {
+    for path in [
+        "/api/..",
+        "/api/../admin",
+        "/api/./x",
+        "/api/.",
+        "/../api",
+        "/api/%2e%2e/admin",
+        "/api/%2E./admin",
+        "/api/.%2e/admin",
+        "/api/..%2fadmin",
+        "/api%2f..%2fadmin",
+        "/api/x%2Fy",
+        "/api/..%5cadmin",
+        "/api/..\\admin",
+        "/api\\admin",
+        "/api/%252e%252e/admin",
+        "/api/%25%32%65/admin",
+        "/api/x%252fy",
+        "/api/..;/admin",
+        "/api/..;x=1/admin",
+        "/api/..%3b/admin",
+        "/api/%2e%2e;/admin",
+        "/api/.;/x",
+        "/api/x%00.json",
+        "/api/x%0d%0a",
+        "/api/%7f",
+        "/api/%",
+        "/api/%2",
+        "/api/%zz",
+        "/api/%u002e%u002e/admin",
+        "/api/%c0%ae%c0%ae/admin",
+        "/api/x%c0%af",
+    ] {
+        assert!(is_ambiguous(path), "{path}");
+        for text in ["/**", "/api/**", "/api/*/*", "/api/*"] {
+            assert!(!glob(text).allows(path), "{text} allows {path}");
+        }
+    }
+}
+
+/// A limit on a path must count whatever a server could route there.
+#[test]
+fn a_limited_path_is_reached_by_every_spelling_of_it() {
+    for path in [
+        "/api/reindex",
+        "/api/%72eindex",
+        "/api/x/../reindex",
+        "/api/./reindex",
+        "//api//reindex",
+        "/api%2freindex",
+        "/api\\reindex",
+        "/api/reindex;x=1",
+        "/api;v=1/reindex",
+        "/api/%2572eindex",
+        "/x/%2e%2e/api/reindex",
+        "/x/..;/api/reindex",
+        "/../api/reindex",
+    ] {
+        assert!(glob("/api/reindex").reaches(path), "{path}");
+    }
+    for path in [
+        "/api/reindex/..",
+        "/api/reindex2",
+        "/api/reindex/",
+        "/api/%2",
+        "/api/../reindex",
+        "*",
+        "",
+    ] {
+        assert!(!glob("/api/reindex").reaches(path), "{path}");
+    }
+    assert!(glob("/a/**").reaches("/a/%25"));
+    assert!(glob("/a/").reaches("/a//"));
+}
+
+#[test]
+fn what_is_no_glob_is_refused() {
+    for (text, error) in [
+        ("", GlobError::Relative),
+        ("api/**", GlobError::Relative),
+        ("**", GlobError::Relative),
+        ("https://a/b", GlobError::Relative),
+        ("/a?b", GlobError::NotPath),
+        ("/a#b", GlobError::NotPath),
+        ("/a**", GlobError::DoubleStar),
+        ("/a/***", GlobError::DoubleStar),
+        ("/a//b", GlobError::Ambiguous),
+        ("//", GlobError::Ambiguous),
+        ("//a", GlobError::Ambiguous),
+        ("/a/../b", GlobError::Ambiguous),
+        ("/a/%2e%2e", GlobError::Ambiguous),
+        ("/a%2fb", GlobError::Ambiguous),
+        ("/a\\b", GlobError::Ambiguous),
+        ("/a%", GlobError::Ambiguous),
+    ] {
+        assert_eq!(PathGlob::parse(text), Err(error), "{text:?}");
+    }
+}
+
+/// Merging empty segments, as many servers do, never leads from an allowed path to one that is not.
+#[test]
+fn merging_slashes_stays_within_a_glob() {
+    for text in ["/**", "/a/**", "/a/**/b", "/a/*", "/*/b", "/a", "/**/b"] {
+        for path in ["//a", "/a//b", "/a//", "//", "/a//x//b", "///b", "/x//a//b"] {
+            let mut merged = path.to_owned();
+            while merged.contains("//") {
+                merged = merged.replace("//", "/");
+            }
+            assert!(
+                !glob(text).allows(path) || glob(text).allows(&merged),
+                "{text}: {path} but not {merged}"
+            );
+        }
+    }
+}
+
+/// Whatever is allowed is allowed as well in the form that the most lenient server makes of it.
+#[test]
+fn an_allowed_path_stays_allowed_however_it_is_read() {
+    let pieces = [
+        "/", "/", "pub", "a", ".", "..", "%2e", "%2f", "%5c", "\\", "%25", "2e", ";", ";x", "%3b", "%",
+        "%61", "*", "%00", "é", "%c3%a9", "//",
+    ];
+    let globs = [
+        "/**", "/pub/**", "/pub/*", "/*", "/**/a", "/pub/*/a", "/a", "/pub/", "/*.a", "/a*a",
+    ]
+    .map(glob);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut allowed = 0;
+    for _ in 0..50_000 {
+        let mut path = String::from("/");
+        for _ in 0..1 + (state >> 60) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            path.push_str(pieces[(state % pieces.len() as u64) as usize]);
+        }
+        let Some(read) = widest(&path) else { continue };
+        for glob in globs.iter().filter(|glob| glob.allows(&path)) {
+            allowed += 1;
+            assert!(
+                glob.matches(&read),
+                "{path} is read as {read}, which {glob:?} does not mean"
+            );
+        }
+    }
+    assert!(allowed > 1_000, "{allowed} paths were allowed");
+}
