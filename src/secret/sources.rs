@@ -3,6 +3,7 @@
 //! Nothing is kept: each [`Sources::read`] goes to the place itself, so a rotated file is seen at the next read and no
 //! copy of a secret outlives its use. What bound services look like is in [`super::services`].
 
+#[cfg(test)]
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -31,7 +32,8 @@ pub(crate) enum Warning {
 
 /// Where variables are looked up.
 enum Environment {
-    /// Tests and the demo need not touch the process's own.
+    /// Tests need not touch the process's own.
+    #[cfg(test)]
     Given(BTreeMap<String, OsString>),
     Process,
 }
@@ -45,6 +47,7 @@ impl Sources {
     }
 
     /// Of the variables given, and of files.
+    #[cfg(test)]
     pub(crate) fn of_variables<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Self
     where
         N: Into<String>,
@@ -113,6 +116,7 @@ impl Sources {
             return None;
         }
         match &self.environment {
+            #[cfg(test)]
             Environment::Given(variables) => variables.get(name).cloned(),
             Environment::Process => std::env::var_os(name),
         }
@@ -123,6 +127,7 @@ impl Sources {
 impl std::fmt::Debug for Environment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            #[cfg(test)]
             Self::Given(variables) => f.debug_tuple("Given").field(&variables.keys()).finish(),
             Self::Process => f.write_str("Process"),
         }

@@ -54,8 +54,6 @@ pub(super) enum Asked {
     AndAnswered,
     ButHadNone,
     Never,
-    /// Nobody knows any more.
-    Unknown,
 }
 
 impl Error {
@@ -102,18 +100,7 @@ impl Error {
         }
     }
 
-    /// Maps what an established connection reports on a later read; `None` where the error is not TLS's.
-    ///
-    /// [`super::Settings::explain`] knows more: whether there was a certificate to refuse.
-    pub(crate) fn of_io(error: &io::Error, host: &str) -> Option<Self> {
-        Self::of_chain(error, host)
-    }
-
-    /// The same for an error that has TLS's somewhere among its causes, as hyper's have.
-    pub(crate) fn of_chain(error: &(dyn StdError + 'static), host: &str) -> Option<Self> {
-        find(error).map(|cause| Self::of_rustls(cause, host, Asked::Unknown))
-    }
-
+    /// Of TLS's own error, on a connection where `asked` is what came before.
     pub(super) fn of_rustls(error: &rustls::Error, host: &str, asked: Asked) -> Self {
         let host = host.to_owned();
         match error {
@@ -154,11 +141,10 @@ impl Error {
                 return Self::ClientCertificateRequired { host, alert };
             }
             Asked::ButHadNone => false,
-            Asked::Never | Asked::Unknown if required => {
+            Asked::Never if required => {
                 return Self::ClientCertificateRequired { host, alert };
             }
             Asked::Never => false,
-            Asked::Unknown => of_certificate,
         };
         match refused {
             true => Self::ClientCertificateRefused { host, alert },
@@ -199,7 +185,7 @@ pub(super) fn closing_hint(asked: Asked) -> &'static str {
         Asked::ButHadNone => {
             " after it asked for a client certificate, and this destination has none; set tls.client_certificate"
         }
-        Asked::Never | Asked::Unknown => "",
+        Asked::Never => "",
     }
 }
 

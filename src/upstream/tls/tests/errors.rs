@@ -258,22 +258,22 @@ struct Wrapped(#[source] io::Error);
 
 #[test]
 fn the_cause_is_found_wherever_it_stands() {
-    let alert = |alert| rustls::Error::AlertReceived(alert);
-    let required = || io::Error::other(alert(rustls::AlertDescription::CertificateRequired));
+    let settings = settings(&Tls::default(), &[]).unwrap();
+    let explained = |error: &(dyn std::error::Error + 'static)| settings.explain(error, &host("h.test"));
+    let required = || {
+        io::Error::other(rustls::Error::AlertReceived(
+            rustls::AlertDescription::CertificateRequired,
+        ))
+    };
     for error in [
-        Error::of_io(&required(), "h.test"),
-        Error::of_chain(&Wrapped(required()), "h.test"),
-        Error::of_chain(&Wrapped(io::Error::other(Wrapped(required()))), "h.test"),
+        explained(&required()),
+        explained(&Wrapped(required())),
+        explained(&Wrapped(io::Error::other(Wrapped(required())))),
     ] {
         assert_eq!(error.unwrap().reason(), "client_certificate_required");
     }
-    let bad = io::Error::other(alert(rustls::AlertDescription::BadCertificate));
-    assert_eq!(
-        Error::of_io(&bad, "h.test").unwrap().reason(),
-        "client_certificate_refused"
-    );
-    assert!(Error::of_io(&io::ErrorKind::ConnectionReset.into(), "h.test").is_none());
-    assert!(Error::of_chain(&Wrapped(io::Error::other("x")), "h.test").is_none());
+    assert!(explained(&io::Error::from(io::ErrorKind::ConnectionReset)).is_none());
+    assert!(explained(&Wrapped(io::Error::other("x"))).is_none());
 }
 
 #[test]
