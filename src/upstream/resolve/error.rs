@@ -1,0 +1,84 @@
+//! Why a name has no address, in words for whoever configured it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a name has no address. RFC 9209: `dns_error` or `dns_timeout`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    /// The name exists, but not for this.
+    #[error("{name} has no address: it exists, but with neither an A nor an AAAA record")]
+    Empty { name: Arc<str> },
+    /// The servers answer, but not this question.
+    #[error("the name servers ({servers}) cannot answer for {name}: {rcode}")]
+    Failed {
+        name: Arc<str>,
+        servers: Arc<str>,
+        rcode: &'static str,
+    },
+    /// Something came back that is no answer.
+    #[error(
+        "the name servers ({servers}) sent no usable answer for {name}; see that dns.servers are name servers"
+    )]
+    Garbled { name: Arc<str>, servers: Arc<str> },
+    /// Found at start.
+    #[error("dns.hosts names {name} without an address; give it one, or leave it out")]
+    Host { name: Arc<str> },
+    /// Labels of more than 63 characters, empty ones, or 255 in all.
+    #[error("{name} is not a name that DNS could hold")]
+    Name { name: Arc<str> },
+    #[error("{name} does not exist (NXDOMAIN); check its spelling, or give it an address in dns.hosts")]
+    NotFound { name: Arc<str> },
+    #[error(
+        "no name server answered for {name} within {}; asked: {servers}; see dns.servers and the network to them",
+        humantime::format_duration(*.limit)
+    )]
+    Timeout {
+        name: Arc<str>,
+        servers: Arc<str>,
+        limit: Duration,
+    },
+    /// Not even a question could be sent.
+    #[error("the name servers ({servers}) cannot be reached; see dns.servers and the network to them")]
+    Unreachable { servers: Arc<str> },
+}
+
+impl Error {
+    /// The error type of RFC 9209.
+    pub(crate) fn proxy_status(&self) -> &'static str {
+        match self {
+            Self::Timeout { .. } => "dns_timeout",
+            Self::Empty { .. }
+            | Self::Failed { .. }
+            | Self::Garbled { .. }
+            | Self::Host { .. }
+            | Self::Name { .. }
+            | Self::NotFound { .. }
+            | Self::Unreachable { .. } => "dns_error",
+        }
+    }
+
+    /// The `rcode` parameter of `dns_error` (RFC 9209, section 2.3.2), where a server gave one.
+    pub(crate) fn rcode(&self) -> Option<&'static str> {
+        match self {
+            Self::Empty { .. } => Some("NOERROR"),
+            Self::Failed { rcode, .. } => Some(rcode),
+            Self::NotFound { .. } => Some("NXDOMAIN"),
+            Self::Garbled { .. }
+            | Self::Host { .. }
+            | Self::Name { .. }
+            | Self::Timeout { .. }
+            | Self::Unreachable { .. } => None,
+        }
+    }
+
+    /// A server that knows has said so: no other one is asked, and no older answer serves on.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Empty { .. } | Self::Host { .. } | Self::Name { .. } | Self::NotFound { .. } => true,
+            Self::Failed { .. } | Self::Garbled { .. } | Self::Timeout { .. } | Self::Unreachable { .. } => {
+                false
+            }
+        }
+    }
+}
