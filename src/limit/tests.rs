@@ -358,3 +358,34 @@ async fn waits_and_refusals_are_counted() {
     tokio::time::advance(60 * SECOND).await;
     shows("outrider_limit_remaining_ratio{destination=\"search\",limit=\"2/s\"} 1");
 }
+
+/// Workers wake each other: a slot that one of them frees admits a waiter of another.
+#[test]
+fn waiters_of_several_workers_share_one_limiter() {
+    let limiter = limiter(wait(60), Some(1), vec![rate(1000, 1, 1)]);
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build()
+                    .unwrap();
+                let request = async || {
+                    for _ in 0..10 {
+                        let permit = get(&limiter).await.unwrap();
+                        tokio::task::yield_now().await;
+                        drop(permit);
+                    }
+                };
+                runtime
+                    .block_on(async { tokio::join!(request(), request(), request(), request(), request()) });
+            });
+        }
+    });
+    assert!(
+        started.elapsed() >= Duration::from_millis(199),
+        "200 requests at a thousand a second"
+    );
+    assert_eq!(limiter.book().slots_taken(), 0);
+}
