@@ -16,15 +16,17 @@
 //!
 //! | rank | modules |
 //! | --: | --- |
-//! | 8 | `cli` |
-//! | 7 | `app`, `worker` |
-//! | 6 | `server`, `admin` |
-//! | 5 | `proxy` |
-//! | 4 | `auth` |
-//! | 3 | `upstream`, `limit`, `ca` |
-//! | 2 | `policy`, `secret` |
-//! | 1 | `config`, `telemetry` |
-//! | 0 | `host`, `units`, `body`, `drain` |
+//! | 10 | `cli` |
+//! | 9 | `app` |
+//! | 8 | `worker` |
+//! | 7 | `server`, `admin` |
+//! | 6 | `proxy` |
+//! | 5 | `auth` |
+//! | 4 | `upstream`, `limit`, `ca` |
+//! | 3 | `policy`, `secret` |
+//! | 2 | `telemetry` |
+//! | 1 | `config` |
+//! | 0 | `host`, `units`, `stream`, `drain` |
 //!
 //! # The life of a request
 //!
@@ -37,7 +39,6 @@ pub mod cli;
 mod admin;
 mod app;
 mod auth;
-mod body;
 mod ca;
 mod config;
 mod drain;
@@ -47,6 +48,7 @@ mod policy;
 mod proxy;
 mod secret;
 mod server;
+mod stream;
 mod telemetry;
 mod units;
 mod upstream;

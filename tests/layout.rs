@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Bottom to top. A module may name modules of a lower row only, never its neighbours.
 const RANKS: &[&[&str]] = &[
-    &["body", "drain", "host", "units"],
+    &["drain", "host", "stream", "units"],
     &["config"],
     &["telemetry"],
     &["policy", "secret"],
@@ -14,7 +14,8 @@ const RANKS: &[&[&str]] = &[
     &["auth"],
     &["proxy"],
     &["admin", "server"],
-    &["app", "worker"],
+    &["worker"],
+    &["app"],
     &["cli"],
 ];
 

@@ -27,7 +27,7 @@ use super::Error;
 #[derive(Debug)]
 pub(crate) struct Parts {
     hasher: RandomState,
-    limits: Limits,
+    pub(super) limits: Limits,
     own: Vec<SocketAddr>,
     pub(super) roots: SystemRoots,
     sources: Sources,

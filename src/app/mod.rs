@@ -141,6 +141,7 @@ impl App {
                 _ = hangup.recv() => self.reload(),
                 _ = tick.tick() => {
                     self.proxy.is_short_of_memory.store(self.memory.is_short(), Ordering::Relaxed);
+                    self.build.limits.observe();
                     if self.watch.has_changed() {
                         self.reload();
                     }

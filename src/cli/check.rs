@@ -36,10 +36,15 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let (problems, warnings) = examine(&config, &Sources::of_process());
     if source == Source::Embedded {
-        note(&format!("note: there is no {DEFAULT_FILE} here, so {source} holds"));
+        note(&format!(
+            "note: there is no {DEFAULT_FILE} here, so {source} holds"
+        ));
     }
     if !warnings.is_empty() {
-        warnings.to_string().lines().for_each(|line| note(&format!("warning: {line}")));
+        warnings
+            .to_string()
+            .lines()
+            .for_each(|line| note(&format!("warning: {line}")));
     }
     if problems.is_empty() {
         ExitCode::SUCCESS

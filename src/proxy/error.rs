@@ -2,8 +2,10 @@
 
 use http::StatusCode;
 
+use crate::host;
+use crate::limit;
 use crate::policy::Denial;
-use crate::{host, limit, upstream};
+use crate::upstream;
 
 /// Variants name what went wrong, not the module that noticed it. `Display` is a sentence for the developer of the app.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ use super::{Body, Error, Live, Proxy, Route, forward, headers, reply};
 use crate::ca::Offer;
 use crate::host::{Host, Target};
 use crate::policy::{Asked, Verdict};
-use crate::server::{self, Io, Rewound};
+use crate::stream::{Io, Rewound};
 use crate::telemetry::{Exchange, Side};
 use crate::upstream::{self, Mirror};
 
@@ -163,7 +163,7 @@ async fn serve_h1(stream: TlsStream<Rewound<Io>>, inside: Arc<Inside>) {
         let inside = Arc::clone(&inside);
         async move { Ok::<_, std::convert::Infallible>(answer(request, Mirror::H1, &inside).await) }
     });
-    let connection = server::h1(header_size)
+    let connection = super::h1(header_size)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let _ = connection.await;

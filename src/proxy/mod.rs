@@ -8,10 +8,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
 
 pub(crate) use body::Body;
 pub(crate) use error::Error;
@@ -128,6 +131,16 @@ async fn connect(
     }
 }
 
+/// HTTP/1.1 as we speak it to the app, in the clear or inside an intercepted tunnel.
+pub(crate) fn h1(header_size: usize) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(header_size.max(SMALLEST_BUFFER));
+    builder
+}
+
 impl Proxy {
     /// How the upstream side gets about, under the policy of `live`.
     fn ways<'a>(&'a self, live: &'a Live) -> Ways<'a> {
@@ -145,3 +158,7 @@ impl Proxy {
         }
     }
 }
+
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// What hyper needs at least.
+const SMALLEST_BUFFER: usize = 8 * 1024;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::{Body, Error, Live, Proxy, Route, splice};
 use crate::host::Target;
 use crate::limit::Permit;
-use crate::server::Io;
+use crate::stream::Io;
 use crate::telemetry::Exchange;
 use crate::upstream::connect;
 

@@ -9,18 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
-pub(crate) use io_types::{Io, Rewound};
-
 use crate::proxy::{self, Proxy};
-
-mod io_types;
+use crate::stream::Io;
 
 /// A socket that accepts, registered with one worker.
 #[derive(Debug)]
@@ -87,16 +83,6 @@ pub(crate) async fn take_over(
     }
 }
 
-/// HTTP/1.1 as we speak it to the app, in the clear or inside an intercepted tunnel.
-pub(crate) fn h1(header_size: usize) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(header_size.max(SMALLEST_BUFFER));
-    builder
-}
-
 fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
     if floor.connections() >= proxy.live.load().limits.connections {
         tokio::spawn(turn_away(io));
@@ -122,7 +108,7 @@ fn serve(io: Io, seat: Seat, proxy: Arc<Proxy>) {
             async move { Ok::<_, Infallible>(proxy::handle(request, proxy).await) }
         });
         // half_close: an app that has said all it wants to say still gets its answer.
-        let connection = h1(header_size)
+        let connection = proxy::h1(header_size)
             .half_close(true)
             .serve_connection(TokioIo::new(io), service);
         if let Err(error) = connection.with_upgrades().await {
@@ -199,13 +185,10 @@ fn is_about_the_connection(error: &io::Error) -> bool {
 const CLEARLY_MORE: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// What hyper needs at least.
-const SMALLEST_BUFFER: usize = 8 * 1024;
 
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\n\
     proxy-status: outrider; error=connection_limit_reached; details=\"limits.connections\"\r\n\
-    content-type: application/problem+json\r\ncontent-length: 155\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    content-type: application/problem+json\r\ncontent-length: 159\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
     \"detail\":\"outrider has as many connections as limits.connections allows: ask again soon\"}";
 

@@ -47,7 +47,7 @@ impl Error {
         match self {
             Self::Denied(_) => "destination_ip_prohibited",
             Self::Dial(error) => error.proxy_status(),
-            Self::Dns(_) => "dns_error",
+            Self::Dns(error) => error.proxy_status(),
             Self::Incomplete(_) => "http_response_incomplete",
             Self::Protocol(_) | Self::Version => "http_protocol_error",
             Self::RequestBody(_) => "http_request_error",

@@ -1,4 +1,4 @@
-//! The app's end of a connection: a TCP or a UNIX socket, and one with bytes put back in front.
+//! The app's end of a connection: a TCP or a UNIX socket, and a stream with bytes put back in front.
 
 use std::io;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ pub(crate) struct Rewound<T> {
 
 impl Io {
     /// Without it, small writes wait for the peer's delayed acknowledgement: 40 ms a time.
-    pub(super) fn set_nodelay(&self) {
+    pub(crate) fn set_nodelay(&self) {
         if let Self::Tcp(stream) = self {
             let _ = stream.set_nodelay(true);
         }

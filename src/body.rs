@@ -1,1 +1,0 @@
-//! Bodies of the answers that this proxy makes itself.
