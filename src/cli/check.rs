@@ -5,12 +5,19 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use super::{ConfigArg, print};
-use crate::config::{Auth, Config, DEFAULT_FILE, Destination, HeaderText, Problems, SecretRef, Source, Text};
+use crate::auth::Attachment;
+use crate::config::{
+    Auth, Config, DEFAULT_FILE, Destination, HeaderText, Network, NetworkClass, Problems, SecretRef, Source,
+    Text,
+};
 use crate::host::Pattern;
-use crate::policy::Policy;
+use crate::policy::{self, Policy};
+use crate::secret::roots::SystemRoots;
 use crate::secret::{Sources, pem};
+use crate::upstream::tls;
 
 /// Check a configuration and list every problem in it
 ///
@@ -34,7 +41,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
-    let (problems, warnings) = examine(&config, &Sources::of_process());
+    let (problems, warnings) = examine(&config, &Sources::of_process(), SystemTime::now());
     if source == Source::Embedded {
         note(&format!(
             "note: there is no {DEFAULT_FILE} here, so {source} holds"
@@ -64,19 +71,70 @@ fn refuse(problems: &Problems) -> ExitCode {
 }
 
 /// Everything that is wrong with a configuration that could be read, and everything that deserves a look.
-fn examine(config: &Config, sources: &Sources) -> (Problems, Problems) {
-    let mut problems = Policy::compile(config).err().unwrap_or_default();
+fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Problems) {
+    let mut problems = Problems::default();
     let mut warnings = Problems::default();
+    let mut readable = Vec::new();
+    if !config
+        .egress
+        .deny_networks
+        .contains(&Network::Class(NetworkClass::Metadata))
+    {
+        let what = "the metadata network of the platform can be reached";
+        warnings.add("egress.deny_networks", what, "add metadata to the list");
+    }
     for destination in &config.destinations {
+        let before = problems.all.len();
         for reference in references(destination) {
             read(&reference, sources, &mut problems, &mut warnings);
         }
+        if problems.all.len() == before {
+            readable.push(destination.name.as_str());
+        }
         warn(destination, &mut warnings);
+    }
+    match Policy::compile(config) {
+        Ok(policy) => {
+            let roots = SystemRoots::new(sources, &config.ca.bundle);
+            for destination in policy
+                .destinations
+                .iter()
+                .filter(|d| readable.contains(&&*d.name))
+            {
+                build(destination, sources, &roots, now, &mut problems, &mut warnings);
+            }
+        }
+        Err(found) => problems.all.extend(found.all),
     }
     (
         problems.located(&config.locations),
         warnings.located(&config.locations),
     )
+}
+
+/// Makes of the secrets what the proxy makes of them.
+fn build(
+    destination: &policy::Destination,
+    sources: &Sources,
+    roots: &SystemRoots,
+    now: SystemTime,
+    problems: &mut Problems,
+    warnings: &mut Problems,
+) {
+    let path = format!("destinations.{}", destination.name);
+    if let Err(error) = Attachment::build(destination, sources) {
+        add(problems, &path, &error);
+    }
+    match tls::Settings::build(destination, sources, roots) {
+        Err(error) => add_keyed(problems, &path, &error),
+        Ok(settings) => {
+            // What is told of a secret's place has been told with its path.
+            let found = settings.warnings(now).into_iter();
+            for warning in found.filter(|warning| !matches!(warning, tls::Warning::Secret(_))) {
+                add_keyed(warnings, &path, &warning);
+            }
+        }
+    }
 }
 
 /// One reference of a destination.
@@ -187,16 +245,34 @@ fn warn(destination: &Destination, warnings: &mut Problems) {
     }
 }
 
-/// Files an error under `path`: its whole chain, with the remedy that stands after its semicolon.
+/// Files an error whose text begins with its key, as in `tls.ca: …`, under that key.
+fn add_keyed(problems: &mut Problems, path: &str, error: &dyn std::error::Error) {
+    let (what, right) = told(error);
+    match what.split_once(": ") {
+        Some((key, what)) if key.starts_with("tls") => problems.add(format!("{path}.{key}"), what, right),
+        Some(_) | None => problems.add(path, what, right),
+    }
+}
+
+/// Files an error under `path`.
 fn add(problems: &mut Problems, path: &str, error: &dyn std::error::Error) {
+    let (what, right) = told(error);
+    problems.add(path, what, right);
+}
+
+/// The whole chain of an error, and the remedy that stands behind a semicolon in it.
+fn told(error: &dyn std::error::Error) -> (String, String) {
     let mut what = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        what.push_str(&format!(": {error}"));
+        what = format!("{what}: {error}");
         cause = error.source();
     }
     match what.rsplit_once("; ") {
-        Some((what, right)) => problems.add(path, what, right),
-        None => problems.add(path, what, ""),
+        Some((what, right)) => (what.to_owned(), right.to_owned()),
+        None => (what, String::new()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,11 +48,6 @@ pub(crate) struct ConfigArg {
 }
 
 impl ConfigArg {
-    /// Where the configuration comes from.
-    pub(crate) fn source(&self) -> Source {
-        config::locate(self.config.as_deref())
-    }
-
     /// Finds the configuration and reads it.
     pub(crate) fn load(&self) -> Result<(Config, Source), Problems> {
         config::load_located(self.config.as_deref())

@@ -135,7 +135,7 @@ fn address(field: &Field<'_>, text: &str, example: SocketAddr) -> Option<SocketA
     } else if let Ok(port) = text.trim_start_matches(':').parse() {
         ("a port without an address", SocketAddr::new(example.ip(), port))
     } else if let Some(port) = named {
-        let port = port.parse().unwrap_or(example.port());
+        let port = port.parse().unwrap_or_else(|_| example.port());
         (
             "a name where an address is wanted",
             SocketAddr::new(example.ip(), port),
@@ -281,7 +281,7 @@ fn dns(reader: &Reader<'_>) -> Dns {
         reader
             .take(name)
             .and_then(Field::duration)
-            .unwrap_or(Duration::from_secs(seconds))
+            .unwrap_or_else(|| Duration::from_secs(seconds))
     };
     let dns = Dns {
         hosts: hosts(reader.take("hosts")),

@@ -5,7 +5,7 @@
 //! each with its place, and a key is never ignored: an unknown one is a problem that names the nearest real one,
 //! and so is one that does not work yet. Secrets never stand in a `Config`: a [`SecretRef`] says where one lives.
 //!
-//! What a configuration means is decided in `policy`; which file it is, in [`locate`].
+//! What a configuration means is decided in `policy`; which file it is, in [`mod@locate`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

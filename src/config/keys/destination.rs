@@ -60,7 +60,7 @@ pub(in crate::config) static DESTINATION: Table = &[
             Kind::Filled(&Kind::Any(&[Kind::Rate, Kind::Table(RATE_LIMIT)])),
         ]),
         "",
-        "5/s, 30/m, 1000/h or 10000/d, with an optional burst; one or several.",
+        "5/s, 30/m, 1000/h or 10000/d; one or several. `5/s burst 10` lets ten pass at once after a quiet time; without burst, as many as the number.",
     ),
     later("priority", &["null", "[]"], "Who goes first."),
     works(
@@ -84,11 +84,19 @@ pub(in crate::config) static DESTINATION: Table = &[
     later("retry", &["null"], "What is sent again."),
     later(
         "circuit_breaker",
-        &["null", "off"],
+        &["null", "off", "false"],
         "Leave a failing destination alone.",
     ),
-    later("cache", &["null", "off"], "What need not be asked again."),
-    later("rehearse", &["null", "off"], "Simulate the destination's limits."),
+    later(
+        "cache",
+        &["null", "off", "false"],
+        "What need not be asked again.",
+    ),
+    later(
+        "rehearse",
+        &["null", "off", "false"],
+        "Simulate the destination's limits.",
+    ),
     later(
         "scrub",
         &["null", "false"],

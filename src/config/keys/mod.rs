@@ -162,7 +162,11 @@ pub(in crate::config) static LOG: Table = &[
         "errors",
         "One line a request; errors are 4xx, 5xx, refusals and waits.",
     ),
-    later("metrics", &["off"], "A line of the key counters every so often."),
+    later(
+        "metrics",
+        &["off", "false"],
+        "A line of the key counters every so often.",
+    ),
 ];
 
 pub(in crate::config) static TELEMETRY: Table = &[

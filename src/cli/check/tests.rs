@@ -1,0 +1,181 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
+
+use super::*;
+use crate::config::Environment;
+
+/// Writes `NAME.crt` and `NAME.key`, a pair for clients.
+fn pair(folder: &Path, name: &str) {
+    let key = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::new(vec![format!("{name}.test")]).unwrap();
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    fs::write(
+        folder.join(format!("{name}.crt")),
+        parameters.self_signed(&key).unwrap().pem(),
+    )
+    .unwrap();
+    let path = folder.join(format!("{name}.key"));
+    fs::write(&path, key.serialize_pem()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Reads a text, for which `$DIR` is the folder.
+fn config(text: &str, folder: &Path) -> Config {
+    let look_up = |name: &str| (name == "DIR").then(|| folder.into());
+    let config = Config::parse_in(text, "a.yml", Environment::new(&look_up));
+    config.map_err(|problems| problems.to_string()).unwrap()
+}
+
+/// Problems and warnings of a text, as they are printed, `DIR` for the folder.
+fn examined(text: &str, folder: &Path, variables: &[(&str, &str)]) -> (String, String) {
+    let sources = Sources::of_variables(variables.iter().copied());
+    let (problems, warnings) = examine(&config(text, folder), &sources, SystemTime::now());
+    let shown = |problems: &Problems| problems.to_string().replace(&folder.display().to_string(), "DIR");
+    (shown(&problems), shown(&warnings))
+}
+
+const PARTNER: &str = "\
+destinations:
+  partner:
+    hosts: [partner.test]
+    auth: { bearer: env:TOKEN }
+    tls:
+      client_certificate: { cert: file:$DIR/a.crt, key: file:$DIR/a.key }
+      ca_extra: file:$DIR/a.crt
+";
+
+#[test]
+fn nothing_is_said_where_nothing_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path(), "a");
+    let (problems, warnings) = examined(PARTNER, folder.path(), &[("TOKEN", "t")]);
+    assert_eq!((problems.as_str(), warnings.as_str()), ("", ""));
+}
+
+#[test]
+fn every_secret_that_is_missing_is_told_at_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (problems, _) = examined(PARTNER, folder.path(), &[]);
+    let lines: Vec<_> = problems.lines().collect();
+    assert_eq!(lines.len(), 4, "{problems}");
+    for (line, start) in lines.iter().zip([
+        "a.yml:4:21: destinations.partner.auth.bearer: env:TOKEN: the environment variable is not set; ",
+        "a.yml:6:35: destinations.partner.tls.client_certificate.cert: file:DIR/a.crt: DIR/a.crt cannot be read: No such",
+        "a.yml:6:57: destinations.partner.tls.client_certificate.key: file:DIR/a.key: DIR/a.key cannot be read: No such",
+        "a.yml:7:17: destinations.partner.tls.ca_extra: file:DIR/a.crt: DIR/a.crt cannot be read: No such",
+    ]) {
+        assert!(line.starts_with(start), "{line}");
+    }
+}
+
+#[test]
+fn a_key_of_another_certificate_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path(), "a");
+    pair(folder.path(), "b");
+    let text = PARTNER.replace("a.key", "b.key");
+    let (problems, _) = examined(&text, folder.path(), &[("TOKEN", "t")]);
+    let start =
+        "a.yml:6:7: destinations.partner.tls.client_certificate: the key of file:DIR/b.key does not belong";
+    assert!(
+        problems.lines().count() == 1 && problems.starts_with("a.yml:6:"),
+        "{problems}"
+    );
+    assert!(problems.contains(&start["a.yml:6:7: ".len()..]), "{problems}");
+}
+
+#[test]
+fn what_is_no_certificate_no_key_and_no_field_value_is_told_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path(), "a");
+    fs::copy(folder.path().join("a.key"), folder.path().join("a.crt")).unwrap();
+    let (problems, _) = examined(PARTNER, folder.path(), &[("TOKEN", "hunter2")]);
+    assert!(
+        problems.contains("client_certificate.cert: there is no certificate in it"),
+        "{problems}"
+    );
+
+    let text = "destinations: { d: { hosts: [a.test], auth: { bearer: env:TOKEN } } }";
+    let (problems, _) = examined(text, folder.path(), &[("TOKEN", "hunter2\nhunter2")]);
+    assert!(
+        problems.starts_with("a.yml:1:20: destinations.d: env:TOKEN: byte 8 is "),
+        "{problems}"
+    );
+    assert!(!problems.contains("hunter2"), "{problems}");
+}
+
+#[test]
+fn problems_of_the_policy_and_of_secrets_are_told_together() {
+    let text = "\
+destinations:
+  d:
+    hosts: [a.test]
+    auth: { bearer: env:TOKEN }
+    upgrade: true
+    insecure_attach_over_http: true
+";
+    let folder = tempfile::tempdir().unwrap();
+    let (problems, _) = examined(text, folder.path(), &[]);
+    let lines: Vec<_> = problems.lines().collect();
+    assert_eq!(lines.len(), 2, "{problems}");
+    assert!(
+        lines[0].starts_with("a.yml:4:21: destinations.d.auth.bearer: "),
+        "{problems}"
+    );
+    assert!(
+        lines[1].starts_with("a.yml:6:32: destinations.d.insecure_attach_over_http: "),
+        "{problems}"
+    );
+}
+
+#[test]
+fn what_is_more_open_than_it_may_be_meant_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path(), "a");
+    fs::set_permissions(folder.path().join("a.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let text = "\
+egress: { deny_networks: [private] }
+destinations:
+  d:
+    hosts: [a.test, '*.b.test']
+    auth: { bearer: env:TOKEN }
+    upgrade: false
+    insecure_attach_over_http: true
+    tls:
+      client_certificate: { cert: file:$DIR/a.crt, key: file:$DIR/a.key }
+  plain: { hosts: ['*.c.test'] }
+";
+    let (problems, warnings) = examined(text, folder.path(), &[("TOKEN", "t")]);
+    assert_eq!(problems, "");
+    let lines: Vec<_> = warnings.lines().collect();
+    assert_eq!(lines.len(), 4, "{warnings}");
+    for (line, start) in lines.iter().zip([
+        "a.yml:1:26: egress.deny_networks: the metadata network of the platform can be reached; ",
+        "a.yml:4:21: destinations.d.hosts[1]: every host under *.b.test gets the credential; ",
+        "a.yml:7:32: destinations.d.insecure_attach_over_http: the credential may leave in clear; ",
+        "a.yml:9:57: destinations.d.tls.client_certificate.key: DIR/a.key can be read by every user",
+    ]) {
+        assert!(line.starts_with(start), "{line}");
+    }
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path(), "a");
+    let config = config(PARTNER, folder.path());
+    // Certificates of the test are valid until the year 4096.
+    let later = SystemTime::now() + Duration::from_secs(2_500 * 31_557_600);
+    let (problems, warnings) = examine(&config, &Sources::of_variables([("TOKEN", "t")]), later);
+    assert!(problems.is_empty(), "{problems}");
+    assert!(
+        warnings
+            .to_string()
+            .contains("destinations.partner.tls.client_certificate: expired 4096-"),
+        "{warnings}"
+    );
+}
