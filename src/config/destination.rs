@@ -299,12 +299,11 @@ fn header_text(field: &Field<'_>) -> Option<HeaderText> {
         return reference.map(HeaderText::Reference);
     }
     match HeaderValue::from_str(text) {
-        Ok(value) => Some(HeaderText::Plain(value)),
-        Err(_) => {
-            field.problem(
-                "the value has a control or non-ASCII character",
-                "write printable ASCII on one line",
-            );
+        // HTTP/2 servers refuse values with blanks around them, and nobody agrees on what other bytes mean.
+        Ok(value) if text.is_ascii() && text.trim() == text => Some(HeaderText::Plain(value)),
+        Ok(_) | Err(_) => {
+            let what = "the value has a control or non-ASCII character, or a blank at an end";
+            field.problem(what, "write printable ASCII on one line");
             None
         }
     }

@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
 pub(crate) use environment::Environment;
-pub(crate) use locate::{DEFAULT_FILE, Source, load_located, locate};
+pub(crate) use locate::{DEFAULT_FILE, Source, load_located};
 pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use schema::schema;
 

@@ -1,0 +1,253 @@
+//! What is wrong in a destination.
+
+use super::{assert_told, assert_told_of, told_of};
+
+#[test]
+fn a_destination_has_a_name_and_hosts() {
+    assert_told(&[
+        (
+            "destinations: { none: { hosts: [a.test] } }",
+            "a.yml:1:23: destinations.none: the name is taken: metrics use it for requests without a destination; choose another",
+        ),
+        (
+            "destinations: { a.b: { hosts: [a.test] } }",
+            "a.yml:1:22: destinations.a.b: not a name for a destination; use at most 63 of a to z, 0 to 9, - and _",
+        ),
+        (
+            "destinations: { d: { mode: auto } }",
+            "a.yml:1:20: destinations.d: `hosts` is missing; write hosts: [api.example.com]",
+        ),
+        (
+            "destinations: { d: { hosts: [] } }",
+            "a.yml:1:29: destinations.d.hosts: an empty list; write at least one, as in [api.example.com]",
+        ),
+        (
+            "destinations: { d: { hosts: a.test } }",
+            "a.yml:1:29: destinations.d.hosts: has to be a list; write [A, B], or a line `- A` for each",
+        ),
+    ]);
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_and_not_repeated() {
+    let reference = "write env:NAME, file:PATH or vcap:SERVICE/KEY";
+    let plain = "a plain value where a reference belongs";
+    let table = [
+        ("auth: { bearer: hunter2 }", format!("auth.bearer: {plain}; {reference}")),
+        ("auth: { bearer: [hunter2] }", format!("auth.bearer: has to be a reference, but is a list; {reference}")),
+        ("auth: { bearer: env:hunter2-x }", "auth.bearer: no name of an environment variable after `env:`; write env:NAME, with letters, digits and _".to_owned()),
+        ("auth: { bearer: vcap:hunter2 }", "auth.bearer: no service and key after `vcap:`; write vcap:SERVICE/KEY, with no part empty".to_owned()),
+        ("auth: hunter2", "auth: has to be a mapping; write a kind and its reference, as in { bearer: env:TOKEN }".to_owned()),
+        ("auth: { basic: { username: a, password: hunter2 } }", format!("auth.basic.password: {plain}; {reference}")),
+        ("auth: { header: { name: X-Key, value: hunter2 } }", format!("auth.header.value: {plain}; {reference}")),
+        ("auth: { query: { name: key, value: hunter2 } }", format!("auth.query.value: {plain}; {reference}")),
+        ("tls: { client_certificate: { cert: file:a.pem, key: hunter2 } }", format!("tls.client_certificate.key: {plain}; {reference}")),
+        ("headers: { set: { X-Key: \"hunter2\\n\" } }", "headers.set.X-Key: the value has a control or non-ASCII character, or a blank at an end; write printable ASCII on one line".to_owned()),
+        ("headers: { set: { X-Key: env:hunter2.x } }", "headers.set.X-Key: no name of an environment variable after `env:`; write env:NAME, with letters, digits and _".to_owned()),
+    ];
+    for (keys, expected) in table {
+        let told = told_of(keys);
+        assert_eq!(told, expected, "{keys}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    let unreadable = [
+        "auth: { bearer: 'hunter2 }",
+        "auth: { bearer: a: hunter2 }",
+        "auth: { bearer: @hunter2 }",
+        "auth: { bearer: *hunter2 }",
+    ];
+    for keys in unreadable {
+        let told = told_of(keys);
+        assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn one_credential_of_a_kind_that_works() {
+    assert_told_of(&[
+        (
+            "auth: {}",
+            "auth: no credential; write bearer, basic, header or query below it",
+        ),
+        (
+            "auth: { bearer: env:A, basic: { username: a, password: env:B } }",
+            "auth: 2 credentials at once; keep bearer or basic",
+        ),
+        (
+            "auth: [{ bearer: env:A }]",
+            "auth: a list of credentials does not work yet in this version; write one, as in { bearer: env:TOKEN }",
+        ),
+        (
+            "auth: { oauth2: {} }",
+            "auth.oauth2: does not work yet in this version; remove it",
+        ),
+        (
+            "auth: { basic: { username: 'a:b', password: env:B } }",
+            "auth.basic.username: a user name cannot contain a colon or a control character; write it without",
+        ),
+        (
+            "auth: { query: { name: '', value: env:B } }",
+            "auth.query.name: not the name of a parameter; write one, as in api_key",
+        ),
+        (
+            "tls: { client_certificate: instance_identity }",
+            "tls.client_certificate: `instance_identity` does not work yet in this version; write { cert: file:PATH, key: file:PATH }",
+        ),
+        (
+            "tls: { client_certificate: { cert: file:a.pem } }",
+            "tls.client_certificate: `key` is missing; write { cert: file:PATH, key: file:PATH }",
+        ),
+        (
+            "tls: { ca: file:$NOPE/a }",
+            "tls.ca: the environment variable NOPE is not set; set it, or write another path",
+        ),
+    ]);
+}
+
+#[test]
+fn headers_of_the_connection_are_not_for_the_configuration() {
+    for name in [
+        "Host",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Connection",
+        "TE",
+        "Upgrade",
+        "Proxy-Authorization",
+        "Via",
+    ] {
+        let ours = format!("`{name}` belongs to the connection and is set by the proxy; remove it");
+        assert_eq!(
+            told_of(&format!("headers: {{ set: {{ {name}: a }} }}")),
+            format!("headers.set.{name}: {ours}")
+        );
+        let credential = format!("auth: {{ header: {{ name: {name}, value: env:A }} }}");
+        assert_eq!(told_of(&credential), format!("auth.header.name: {ours}"));
+        let removed = told_of(&format!("headers: {{ remove: [{name}] }}"));
+        assert!(removed.contains("which belongs to the connection"), "{removed}");
+    }
+    assert_told_of(&[
+        (
+            "headers: { remove: ['*'] }",
+            "headers.remove[0]: `*` is not the name of a header; write one as in X-Agency, or X-Internal-* for all that begin so",
+        ),
+        (
+            "headers: { remove: ['Content-*'] }",
+            "headers.remove[0]: `Content-*` would remove content-length, which belongs to the connection; remove it, or write a longer name",
+        ),
+        (
+            "headers: { remove: ['X-*-Y'] }",
+            "headers.remove[0]: `X-*-Y` is not the name of a header; write one as in X-Agency, or X-Internal-* for all that begin so",
+        ),
+        (
+            r#"headers: { set: { X-A: é } }"#,
+            "headers.set.X-A: the value has a control or non-ASCII character, or a blank at an end; write printable ASCII on one line",
+        ),
+        (
+            r#"headers: { set: { X-A: " a" } }"#,
+            "headers.set.X-A: the value has a control or non-ASCII character, or a blank at an end; write printable ASCII on one line",
+        ),
+        (
+            r#"headers: { set: { X-A: "a\r\nB: c" } }"#,
+            "headers.set.X-A: the value has a control or non-ASCII character, or a blank at an end; write printable ASCII on one line",
+        ),
+        (
+            r#"headers: { set: { X-A: "a\0" } }"#,
+            "headers.set.X-A: the value has a control or non-ASCII character, or a blank at an end; write printable ASCII on one line",
+        ),
+        (
+            "headers: { set: { X-A: a, x-a: b } }",
+            "headers.set.x-a: the same header stands twice; upper and lower case are one; keep one of them",
+        ),
+        (
+            "headers: { set: { 'a b': a } }",
+            "headers.set.a b: `a b` is not the name of a header; write one as in X-Agency",
+        ),
+        (
+            "headers: { set: { X-A: } }",
+            "headers.set.X-A: has to be a text, but is nothing; write a value or a reference",
+        ),
+    ]);
+}
+
+#[test]
+fn rules_and_limits_of_a_destination_are_checked() {
+    let rate = "not a rate; write requests per unit, as in 5/s, 30/m, 1000/h or 10000/d, with an optional burst: 5/s burst 10";
+    let path = "write /api, /api/* (one segment) or /api/** (everything below)";
+    let wait = "write reject, or wait and how long at most, as in wait 2s";
+    assert_told_of(&[
+        (
+            "methods: [get]",
+            "methods[0]: `get`: methods are case-sensitive; write GET",
+        ),
+        (
+            "methods: [CONNECT]",
+            "methods[0]: `CONNECT` is how a tunnel is asked for, not a request to a destination; remove it",
+        ),
+        (
+            "methods: []",
+            "methods: an empty list; remove the key to allow every method",
+        ),
+        (
+            "paths: []",
+            "paths: an empty list; remove the key to allow every path",
+        ),
+        (
+            "paths: [api]",
+            &format!("paths[0]: `api` does not begin with /; {path}"),
+        ),
+        (
+            "paths: ['/a?b']",
+            &format!("paths[0]: `/a?b` is more than a path: a query or fragment is not looked at; {path}"),
+        ),
+        (
+            "paths: ['/a**']",
+            &format!("paths[0]: `/a**` has ** beside other characters; it stands for whole segments; {path}"),
+        ),
+        ("rate_limit: 5", &format!("rate_limit: `5` is {rate}")),
+        (
+            "rate_limit: [5/s brust 3]",
+            &format!("rate_limit[0]: `5/s brust 3` is {rate}"),
+        ),
+        (
+            "rate_limit: [5/s, 5/s burst 5]",
+            "rate_limit[1]: the same limit stands twice; keep one of them",
+        ),
+        (
+            "rate_limit: { limit: 5/s }",
+            "rate_limit: a limit with a match stands in a list; write [{ limit: 5/s, match: { path: /api/** } }]",
+        ),
+        (
+            "on_limit: wait",
+            &format!("on_limit: `wait` is neither reject nor a wait; {wait}"),
+        ),
+        (
+            "on_limit: wait 5",
+            &format!("on_limit: `wait 5` is neither reject nor a wait; {wait}"),
+        ),
+        (
+            "concurrency: 0",
+            "concurrency: has to be a number from 1 to 4294967295; write it in digits, without quotes",
+        ),
+        (
+            "mode: blind",
+            "mode: `blind` is not one of the choices; write auto, intercept or tunnel",
+        ),
+        (
+            "http: 3",
+            "http: `3` is not one of the choices; write auto, 1 or 2",
+        ),
+        (
+            "upgrade: yes",
+            "upgrade: has to be true or false; write true or false, without quotes",
+        ),
+        (
+            "tls: { min_version: 1.1 }",
+            "tls.min_version: `1.1` is not one of the choices; write 1.2 or 1.3",
+        ),
+        (
+            "tls: { server_name: 'a.test:443' }",
+            "tls.server_name: `a.test:443` is not a host; write a name or an address, without a port",
+        ),
+    ]);
+}
