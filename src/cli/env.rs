@@ -3,11 +3,10 @@
 //! They come out as a shell, a program or a `.env` file reads them. Which ones there are is in [`variables`], which
 //! `exec` and `demo` share.
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
-use super::ConfigArg;
+use super::{ConfigArg, fail, print};
 use crate::config::Listen;
 
 pub(super) use variables::variables;
@@ -69,18 +68,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let listen = match reached_at(&config.listen) {
         Ok(listen) => listen,
-        Err(error) => {
-            eprintln!("outrider env: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(&error.to_string()),
     };
     let existing = |name: &str| std::env::var(name).ok();
     let variables = variables(&listen, &config.ca, args.no_proxy.as_deref(), existing);
-    // Not `print!`, which panics where the reader has gone.
-    match std::io::stdout().write_all(args.format.write(&variables).as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    print(&args.format.write(&variables))
 }
 
 /// Where the app reaches the first TCP address: a wildcard address by loopback. The port has to be known.

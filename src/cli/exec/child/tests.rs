@@ -10,6 +10,7 @@ use super::*;
 /// Not a test of its own: what [`Parent`] starts.
 #[test]
 #[ignore = "started by the tests below"]
+#[expect(clippy::disallowed_methods, reason = "it stands in for main, whose exit code is under test")]
 fn parent() {
     let words = std::env::var("OUTRIDER_TEST_COMMAND").unwrap();
     let command: Vec<_> = words
