@@ -1,0 +1,276 @@
+#!/usr/bin/env bash
+# What ships into a Cloud Foundry container, run as the platform runs it: the launcher's own script, its environment,
+# its folders; the buildpack with its four arguments. Only loopback is used, and nothing outside a temporary folder.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+sidecar=$PWD/sidecar
+cargo build --quiet --locked --bin outrider || exit 1
+outrider=${CARGO_TARGET_DIR:-$PWD/target}/debug/outrider
+
+work=$(mktemp -d)
+started=()
+passed=0
+failed=0
+
+# Ends what was started here, by its process number, and nothing else.
+end() {
+  local process
+  for process in "${started[@]}"; do kill "$process" 2>/dev/null; done
+  wait
+  started=()
+}
+trap 'end; rm -rf "$work"' EXIT
+
+# is NAME COMMAND...: one check.
+is() {
+  local name=$1
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+    echo "ok: $name"
+  else
+    failed=$((failed + 1))
+    echo "FAILED: $name"
+    sed 's/^/    /' "$work/out" "$work/err" 2>/dev/null
+  fi
+}
+not() { ! "$@"; }
+out_has() { grep -qF -- "$1" "$work/out"; }
+err_has() { grep -qF -- "$1" "$work/err"; }
+
+# What buildpackapplifecycle's launcher runs: bash -c "$launcher" NAME APP_FOLDER START_COMMAND METADATA
+# shellcheck disable=SC2016
+launcher='
+cd "$1"
+if [ -n "$(ls ../profile.d/* 2> /dev/null)" ]; then
+  for env_file in ../profile.d/*; do
+    source $env_file
+  done
+fi
+if [ -n "$(ls .profile.d/* 2> /dev/null)" ]; then
+  for env_file in .profile.d/*; do
+    source $env_file
+  done
+fi
+if [ -f .profile ]; then
+  source .profile
+fi
+shift
+exec bash -c "$@"
+'
+
+# A new container with an app's folder; the proxy listens on a port that is free now.
+container() {
+  end
+  home=$work/container-$((containers += 1))
+  mkdir -p "$home/app" "$home/deps" "$home/profile.d" "$home/tmp"
+  port=$(free_port)
+}
+containers=0
+
+free_port() {
+  local port
+  for ((;;)); do
+    port=$((20000 + RANDOM % 12000))
+    (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+  done
+  echo $port
+}
+
+# The app's folder as sidecar/install makes it.
+pushed() {
+  container
+  "$sidecar/install" "$home/app" "$outrider" >"$work/out" || return
+  printf 'listen: 127.0.0.1:%s\nadmin: false\negress: { default: tunnel }\n' "$port" >"$home/app/outrider.yml"
+}
+
+application() {
+  printf '{"application_id":"1","name":"%s","limits":{"mem":128}%s}' "${2:-my-app}" \
+    "${1:+,\"process_id\":\"1\",\"process_type\":\"$1\"}"
+}
+
+# launch PROCESS_TYPE COMMAND [VARIABLE=VALUE...]: in the foreground; an empty type is a task.
+launch() {
+  local type=$1 command=$2
+  shift 2
+  env -i PATH=/usr/local/bin:/usr/bin:/bin HOME="$home/app" TMPDIR="$home/tmp" DEPS_DIR="$home/deps" LANG=C.UTF-8 \
+    PORT=8080 MEMORY_LIMIT=128m VCAP_APPLICATION="$(application "$type")" "$@" \
+    bash -c "$launcher" bash "$home/app" "$command" "" >"$work/out" 2>"$work/err"
+}
+
+# The sidecar, in the background, once it listens.
+sidecar_runs() {
+  env -i PATH=/usr/local/bin:/usr/bin:/bin HOME="$home/app" TMPDIR="$home/tmp" DEPS_DIR="$home/deps" LANG=C.UTF-8 \
+    VCAP_APPLICATION="$(application web)" \
+    bash -c "$launcher" bash "$home/app" "${1:-exec ./outrider run}" "" >"$work/sidecar" 2>&1 &
+  started+=($!)
+  listens
+}
+
+listens() {
+  local tries
+  for ((tries = 0; tries < 200; tries++)); do
+    (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return
+    sleep 0.05
+  done
+  cat "$work/sidecar" >&2
+  return 1
+}
+
+echo "--- the profile script"
+pushed
+is "the sidecar starts by the manifest's command" sidecar_runs
+launch web env
+is "a web process gets the proxy" out_has "https_proxy=http://127.0.0.1:$port"
+is "and the bundle" out_has "SSL_CERT_FILE=$home/tmp/outrider/ca-bundle.pem"
+is "which is there when the app starts" test -s "$home/tmp/outrider/ca-bundle.pem"
+is "and Java's options" out_has "-Djavax.net.ssl.trustStore=$home/tmp/outrider/truststore.p12"
+is "without a word" not test -s "$work/err"
+
+# The command after # only looks like the sidecar's.
+# shellcheck disable=SC2016
+for command in 'exec ./outrider run' 'exec $DEPS_DIR/0/bin/outrider run --config x' '"./outrider" run' \
+  'outrider exec -- python3 app.py'; do
+  launch web "env # $command"
+  is "the sidecar itself gets none of it: $command" not out_has proxy
+done
+launch web "env # ./outrider-tools run"
+is "a command that only resembles it does" out_has "https_proxy="
+
+launch "" env
+is "a task gets none of it" not out_has _proxy
+launch worker env
+is "a process type without the sidecar gets none of it" not out_has _proxy
+launch worker env OUTRIDER_PROCESS_TYPES="web, worker"
+is "one that is listed does" out_has "https_proxy="
+launch "" env VCAP_APPLICATION="$(application "" '\",\"process_type\":\"web')"
+is "a name cannot pass for a process type" not out_has _proxy
+
+launch web env NO_PROXY=db.internal JAVA_TOOL_OPTIONS=-Xmx64m
+is "NO_PROXY keeps what it had" out_has "apps.internal,.apps.internal,db.internal"
+is "JAVA_TOOL_OPTIONS, too" out_has "JAVA_TOOL_OPTIONS=-Xmx64m -Dhttp.proxyHost="
+
+# Strict scripts of others before ours, a look at the shell after it.
+# shellcheck disable=SC2016
+echo 'set -eu; shopt -s nullglob; trap "echo trapped" ERR; before="$(set -o; shopt; compgen -A function; compgen -v)"' \
+  >"$home/app/.profile.d/a.sh"
+# shellcheck disable=SC2016
+echo 'after="$(set -o; shopt; compgen -A function; compgen -v)"
+diff <(echo "$before") <(echo "$after") | grep "^[<>]" | grep -viE "proxy|CA|CERT|SSL|NODE_|JAVA_|before|BASH_|PIPESTATUS|_$" || echo nothing left behind' \
+  >"$home/app/.profile"
+launch web env
+is "it works under set -e and set -u of others" out_has "https_proxy="
+is "no trap of others goes off" not out_has trapped
+is "it leaves no names and no options behind" out_has "nothing left behind"
+launch "" env
+is "it works so for a task" out_has "nothing left behind"
+rm "$home/app/.profile" "$home/app/.profile.d/a.sh"
+
+pushed
+launch web env OUTRIDER_WAIT=0
+is "without a proxy the app starts, and cannot call past it" out_has "https_proxy="
+is "and somebody is told" err_has "nothing listens on 127.0.0.1:$port"
+start=$SECONDS
+launch web true OUTRIDER_WAIT=9999
+waited=$((SECONDS - start))
+is "the wait has a bound, whatever is asked for ($waited s)" test $waited -le 17 -a $waited -ge 12
+(sleep 1 && exec env -i PATH=/usr/bin:/bin HOME="$home/app" TMPDIR="$home/tmp" \
+  "$outrider" run --config "$home/app/outrider.yml") >"$work/sidecar" 2>&1 &
+started+=($!)
+launch web "(: </dev/tcp/127.0.0.1/$port) && test -s \$SSL_CERT_FILE && echo it waited"
+is "an app that is first waits for the proxy and its bundle" out_has "it waited"
+
+pushed
+echo "egress: { defualt: deny }" >"$home/app/outrider.yml"
+launch web "env; echo started"
+is "a configuration that is not sound does not keep the app from starting" out_has started
+is "and is told with its place" err_has "outrider.yml:1:"
+rm "$home/app/outrider"
+launch web "env; echo started"
+is "nor does a program that is not there" out_has started
+is "which is told, too" err_has "not found"
+
+echo "--- install"
+pushed
+echo "# mine" >"$home/app/outrider.yml"
+"$sidecar/install" "$home/app" "$outrider" >"$work/out" 2>"$work/err"
+is "an outrider.yml that is there stays" grep -qx "# mine" "$home/app/outrider.yml"
+rm "$home/app/outrider.yml"
+"$sidecar/install" "$home/app" "$outrider" >"$work/out" 2>"$work/err"
+is "the default is sound" "$home/app/outrider" check --config "$home/app/outrider.yml"
+is "a folder that is not there is told" not "$sidecar/install" "$home/nowhere" "$outrider" 2>"$work/err"
+
+echo "--- the buildpack"
+supply() {
+  env "$@" bash "$work/buildpack/bin/supply" "$home/app" "$home/cache" "$home/deps" 0 >"$work/out" 2>"$work/err"
+}
+mkdir "$work/buildpack"
+cp -r "$sidecar/bin" "$sidecar/profile.d" "$sidecar/outrider.yml" "$outrider" "$work/buildpack/"
+
+container
+is "it supplies an app that brings nothing" supply A=
+is "the sidecar is registered for web" grep -qF 'sidecar_for: ["web"]' "$home/deps/0/launch.yml"
+# shellcheck disable=SC2016
+command='exec $DEPS_DIR/0/bin/outrider run'
+is "with a command that knows no folder of staging" grep -qF "command: \"$command\"" "$home/deps/0/launch.yml"
+is "and a share of the memory" grep -qF "memory: 64" "$home/deps/0/launch.yml"
+is "it writes nowhere else" test -z "$(ls -A "$home/app")"
+# What the final buildpack's finalize does, and the folder is another one then.
+cp "$home/deps/0/profile.d/outrider.sh" "$home/profile.d/0_outrider.sh"
+mv "$home/deps" "$home/moved" && mkdir "$home/deps" && mv "$home/moved/0" "$home/deps/0"
+printf 'listen: 127.0.0.1:%s\nadmin: false\n' "$port" >"$home/deps/0/outrider.yml"
+is "the sidecar runs with the buildpack's default" sidecar_runs "$command"
+launch web env
+is "and the app is sent through it" out_has "https_proxy=http://127.0.0.1:$port"
+launch "" env
+is "a task knows the configuration, for outrider exec" out_has "OUTRIDER_CONFIG=$home/deps/0/outrider.yml"
+is "and nothing else" not out_has _proxy
+
+container
+is "several process types are registered" supply OUTRIDER_PROCESS_TYPES="web, worker" OUTRIDER_MEMORY=48
+is "by name" grep -qF 'sidecar_for: ["web", "worker"]' "$home/deps/0/launch.yml"
+is "the script knows them" grep -qF 'OUTRIDER_PROCESS_TYPES:-web,worker' "$home/deps/0/profile.d/outrider.sh"
+container
+is "a process type that would become a command stops the push" not supply OUTRIDER_PROCESS_TYPES='web}; id #'
+is "so does a memory that is no number" not supply OUTRIDER_MEMORY=64M
+echo "destinations: { x: { hosts: [a.test], rate_limt: 1/s } }" >"$home/app/outrider.yml"
+is "so does a configuration that is not sound" not supply A=
+is "with its place" out_has "outrider.yml:1:"
+is "unless the check is turned off" supply OUTRIDER_CHECK=off
+is "it never claims an app" not bash "$work/buildpack/bin/detect" "$home/app"
+
+echo "--- the example"
+is "its configuration is sound" "$outrider" check --config sidecar/example/outrider.yml
+is "the manifest starts the sidecar so that signals reach it" grep -qxF '    command: exec ./outrider run' manifest.yml
+is "and sets no proxy while the app is staged" not grep -qiE '^ *https?_proxy' manifest.yml
+if command -v python3 >/dev/null; then
+  container
+  cp -r sidecar/example/. "$home/app/"
+  "$sidecar/install" "$home/app" "$outrider" >"$work/out"
+  service=$(free_port)
+  mkdir "$home/service" && echo "the service answers" >"$home/service/index.html"
+  (cd "$home/service" && exec python3 -m http.server --bind 127.0.0.1 "$service") >/dev/null 2>&1 &
+  started+=($!)
+  cat >"$home/app/outrider.yml" <<YAML
+listen: 127.0.0.1:$port
+admin: false
+dns: { hosts: { api.test: 127.0.0.1 } }
+egress: { allow_networks: [loopback] }
+destinations: { service: { hosts: ["api.test:$service"] } }
+YAML
+  is "its sidecar starts" sidecar_runs
+  web=$(free_port)
+  env -i PATH="$PATH" HOME="$home/app" TMPDIR="$home/tmp" PORT="$web" EXAMPLE_URL="http://api.test:$service/" \
+    VCAP_APPLICATION="$(application web)" \
+    bash -c "$launcher" bash "$home/app" "exec python3 app.py" "" >"$work/err" 2>&1 &
+  started+=($!)
+  port=$web
+  is "the app starts" listens
+  # Only the proxy knows where api.test is.
+  curl -sS --noproxy '*' --max-time 20 "http://127.0.0.1:$web/" >"$work/out" 2>>"$work/err"
+  is "its call goes through the proxy" out_has "the service answers"
+fi
+
+printf '\n%s passed, %s failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]
