@@ -314,10 +314,6 @@ fn networks_and_resolvers_are_addresses() {
     ]);
 }
 
-/// None of these may show what stands in the file: it may be the secret.
-
-/// Whoever could set or remove these could smuggle a request or send it elsewhere.
-
 #[test]
 fn what_is_no_yaml_for_a_configuration_says_where_and_what() {
     let quotes = "put a text that contains `: ` in quotes, or check the indentation and the line above";
