@@ -13,8 +13,10 @@ use std::process::ExitCode;
 use super::ConfigArg;
 use super::env::{Unreachable, reached_at, variables};
 use super::run::{fail, runtime, started};
-use crate::app::{App, Error};
+use crate::app::{self, App};
 use crate::config::{Ca, Config};
+
+use child::Supervised;
 
 mod child;
 
@@ -38,38 +40,50 @@ pub(super) struct Args {
     command: Vec<OsString>,
 }
 
+/// Why the command does not run.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    App(#[from] app::Error),
+
+    #[error(transparent)]
+    Child(#[from] child::Error),
+
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+}
+
 pub(super) fn run(args: &Args) -> ExitCode {
     match serve(args) {
-        Ok(Ok(code)) => ExitCode::from(code),
-        Ok(Err(error)) => super::fail(&error.to_string()),
-        Err(error) => fail(&error),
+        Ok(code) => ExitCode::from(code),
+        Err(Error::App(error)) => fail(&error),
+        Err(Error::Unreachable(error)) => super::fail(&error.to_string()),
+        Err(Error::Child(error)) => {
+            super::fail(&error.to_string());
+            ExitCode::from(error.code())
+        }
     }
 }
 
-/// The exit code of the command; or why it could not be told where the proxy is.
-fn serve(args: &Args) -> Result<Result<u8, Unreachable>, Error> {
+/// The exit code of the command.
+fn serve(args: &Args) -> Result<u8, Error> {
     runtime()?.block_on(async {
-        // First of all, before somebody else changes what is ignored.
-        let signals = child::Signals::catch()?;
-        let (mut config, source) = args.config.load()?;
+        let (mut config, source) = args.config.load().map_err(app::Error::from)?;
         // It lives as long as the command.
-        let folder = tempfile::Builder::new().prefix("outrider-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix("outrider-").tempdir();
+        let folder = folder.map_err(app::Error::from)?;
         keep_apart(&mut config.ca, folder.path());
         let mut app = App::start(config, source)?;
         let addresses = app.addresses();
-        let listen = match reached_at(&addresses.listen) {
-            Ok(listen) => listen,
-            Err(error) => return Ok(Err(error)),
-        };
+        let listen = reached_at(&addresses.listen)?;
         eprintln!("{}", started(addresses));
 
         let existing = |name: &str| std::env::var(name).ok();
         let variables = variables(&listen, &addresses.ca, args.no_proxy.as_deref(), existing);
-        let code = app
-            .run(child::supervise(&args.command, variables, signals))
-            .await?;
-        // Whoever would still use the proxy is an orphan of a command that has ended: no reason to stay.
-        Ok(Ok(code?))
+        // Before the proxy looks for SIGHUP: what is ignored has to be ignored by the command, too.
+        let child = Supervised::start(&args.command, variables)?;
+        // Whoever uses the proxy after the command has ended is its orphan: no reason to stay.
+        Ok(app.run(child.end()).await??)
     })
 }
 

@@ -17,44 +17,74 @@ use tokio::signal::unix::{self, SignalKind};
 #[cfg(test)]
 mod tests;
 
-/// Runs `command` with `variables` beside our own environment until it ends, and answers the exit code for us: its
-/// status, 128+N where signal N ended it, 127 where there is no such program, 126 where it cannot be run.
-///
-/// `signals` are caught before the start, so that none is lost. An error means that the child cannot be waited for.
-pub(in crate::cli) async fn supervise<N, V>(
-    command: &[OsString],
-    variables: impl IntoIterator<Item = (N, V)>,
-    mut signals: Signals,
-) -> io::Result<u8>
-where
-    N: AsRef<OsStr>,
-    V: AsRef<OsStr>,
-{
-    let Some((program, arguments)) = command.split_first() else {
-        eprintln!("outrider exec: no command; write it after `--`");
-        return Ok(NOT_FOUND);
-    };
-    let mut child = match Command::new(program).args(arguments).envs(variables).spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            eprintln!("outrider exec: cannot start {}: {error}", program.display());
-            return Ok(match error.kind() {
-                io::ErrorKind::NotFound => NOT_FOUND,
-                _ => NOT_EXECUTABLE,
-            });
-        }
-    };
-    loop {
-        tokio::select! {
-            status = child.wait() => return status.map(exit_code),
-            signal = signals.next() => pass_on(signal, &child),
+/// A child that runs, and the signals that are meant for it.
+#[derive(Debug)]
+pub(in crate::cli) struct Supervised {
+    child: Child,
+    signals: Signals,
+}
+
+/// Why there is no child, or no word of its end.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum Error {
+    #[error("no command; write it after `--`")]
+    Missing,
+
+    #[error("signals cannot be caught: {0}")]
+    Signals(io::Error),
+
+    #[error("cannot start {}: {source}", program.display())]
+    Start { program: OsString, source: io::Error },
+
+    #[error("the command cannot be waited for: {0}")]
+    Wait(io::Error),
+}
+
+impl Error {
+    /// As shells answer: 127 where there is no such program, 126 where it cannot be run.
+    pub(in crate::cli) fn code(&self) -> u8 {
+        match self {
+            Self::Missing => 127,
+            Self::Start { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::Start { .. } => 126,
+            Self::Signals(_) | Self::Wait(_) => 1,
         }
     }
 }
 
-/// What shells answer where a command is not there, and where it is not a program.
-const NOT_FOUND: u8 = 127;
-const NOT_EXECUTABLE: u8 = 126;
+impl Supervised {
+    /// Starts `command` with `variables` beside our own environment. Signals are caught before, so that none is lost.
+    ///
+    /// Must be called inside a tokio runtime.
+    pub(in crate::cli) fn start<N, V>(
+        command: &[OsString],
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Self, Error>
+    where
+        N: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        let (program, arguments) = command.split_first().ok_or(Error::Missing)?;
+        let signals = Signals::catch().map_err(Error::Signals)?;
+        let child = Command::new(program).args(arguments).envs(variables).spawn();
+        let child = child.map_err(|source| Error::Start {
+            program: program.clone(),
+            source,
+        })?;
+        Ok(Self { child, signals })
+    }
+
+    /// Passes signals on until the child has ended, and answers the exit code for us: its status, or 128+N where
+    /// signal N ended it.
+    pub(in crate::cli) async fn end(mut self) -> Result<u8, Error> {
+        loop {
+            tokio::select! {
+                status = self.child.wait() => return status.map(exit_code).map_err(Error::Wait),
+                signal = self.signals.next() => pass_on(signal, &self.child),
+            }
+        }
+    }
+}
 
 /// What a service manager or a terminal sends to have something done.
 const PASSED_ON: &[Signal] = &[
@@ -71,11 +101,12 @@ const PASSED_ON: &[Signal] = &[
 const SENT_BY_TERMINALS: &[Signal] = &[Signal::INT, Signal::QUIT, Signal::WINCH];
 
 /// The signals that reach us.
-pub(in crate::cli) struct Signals(Vec<(Signal, unix::Signal)>);
+#[derive(Debug)]
+struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
     /// From now on they do not end us. What is ignored stays so, for the child as well: `nohup` means both of us.
-    pub(in crate::cli) fn catch() -> io::Result<Self> {
+    fn catch() -> io::Result<Self> {
         let ignored = Process::myself()
             .and_then(|process| process.status())
             .map_or(0, |status| status.sigign);

@@ -10,7 +10,10 @@ use super::*;
 /// Not a test of its own: what [`Parent`] starts.
 #[test]
 #[ignore = "started by the tests below"]
-#[expect(clippy::disallowed_methods, reason = "it stands in for main, whose exit code is under test")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it stands in for main, whose exit code is under test"
+)]
 fn parent() {
     let words = std::env::var("OUTRIDER_TEST_COMMAND").unwrap();
     let command: Vec<_> = words
@@ -23,8 +26,11 @@ fn parent() {
         .build()
         .unwrap();
     let code = runtime.block_on(async {
-        let signals = Signals::catch().unwrap();
-        supervise(&command, [("OUTRIDER_TEST", "given")], signals).await
+        let child = Supervised::start(&command, [("OUTRIDER_TEST", "given")]);
+        match child {
+            Ok(child) => child.end().await,
+            Err(error) => Ok(error.code()),
+        }
     });
     let code = code.unwrap();
     process::exit(code.into());
