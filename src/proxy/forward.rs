@@ -52,7 +52,7 @@ pub(super) async fn run(
     head.headers.append(header::VIA, proxy.via.clone());
     // OPTIONS asks what a server can do, often without a person behind it: it carries a credential only where named.
     if head.method != Method::OPTIONS || destination.names(&Method::OPTIONS) {
-        attachment.apply(&mut head);
+        attachment.apply(&mut head).map_err(|_| Error::Credential)?;
     }
     let (body, upload) = Outbound::new(incoming, destination.timeouts.idle);
     if upload.is_some() && !head.headers.contains_key(header::CONTENT_LENGTH) && mirror == Mirror::H1 {

@@ -2,12 +2,12 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Version};
-use hyper::body::{Body as _, Incoming};
+use http_body::Body;
 
 use super::Error;
 
 /// Refuses what hyper lets through but no two servers would read alike.
-pub(super) fn check(request: &Request<Incoming>) -> Result<(), Error> {
+pub(super) fn check<B>(request: &Request<B>) -> Result<(), Error> {
     let fields = request.headers();
     if request.method() == Method::TRACE {
         return Err(Error::Trace);
@@ -42,7 +42,7 @@ pub(super) fn check(request: &Request<Incoming>) -> Result<(), Error> {
 }
 
 /// Refuses a CONNECT that is anything but `CONNECT host:port` without a body.
-pub(super) fn check_connect(request: &Request<Incoming>) -> Result<(), Error> {
+pub(super) fn check_connect<B: Body>(request: &Request<B>) -> Result<(), Error> {
     let fields = request.headers();
     let has_body = fields.contains_key(header::TRANSFER_ENCODING)
         || fields
@@ -166,3 +166,164 @@ fn strike_forged(fields: &mut HeaderMap) {
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    fn request(fields: &[(&str, &str)]) -> Request<Empty<&'static [u8]>> {
+        let mut builder = Request::post("http://api.test/");
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(Empty::new()).unwrap()
+    }
+
+    #[test]
+    fn what_two_servers_would_read_differently_is_refused() {
+        let refused: &[&[(&str, &str)]] = &[
+            &[],
+            &[("host", "a"), ("host", "a")],
+            &[
+                ("host", "a"),
+                ("content-length", "1"),
+                ("transfer-encoding", "chunked"),
+            ],
+            &[("host", "a"), ("content-length", "1"), ("content-length", "1")],
+            &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
+            &[("host", "a"), ("transfer-encoding", "xchunked")],
+            &[
+                ("host", "a"),
+                ("transfer-encoding", "chunked"),
+                ("transfer-encoding", "chunked"),
+            ],
+        ];
+        for fields in refused {
+            assert!(
+                matches!(check(&request(fields)), Err(Error::Malformed(_))),
+                "{fields:?}"
+            );
+        }
+        for fields in [
+            &[("host", "a"), ("transfer-encoding", "Chunked")],
+            &[("host", "a"), ("content-length", "0")],
+        ] {
+            assert!(check(&request(fields)).is_ok(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn trace_and_unknown_expectations_are_not_met() {
+        let mut trace = request(&[("host", "a")]);
+        *trace.method_mut() = Method::TRACE;
+        assert!(matches!(check(&trace), Err(Error::Trace)));
+        assert!(matches!(
+            check(&request(&[("host", "a"), ("expect", "tea")])),
+            Err(Error::Expectation)
+        ));
+        assert!(check(&request(&[("host", "a"), ("expect", "100-Continue")])).is_ok());
+    }
+
+    #[test]
+    fn a_connect_has_no_body() {
+        let with = |fields: &[(&str, &str)]| check_connect(&request(fields)).is_ok();
+        assert!(with(&[("host", "a:443")]));
+        assert!(with(&[("content-length", "0")]));
+        assert!(!with(&[("content-length", "5")]));
+        assert!(!with(&[("transfer-encoding", "chunked")]));
+        assert!(!with(&[("host", "a:443"), ("host", "b:443")]));
+        assert!(check_connect(&Request::connect("a:443").body(Full::new(&b"x"[..])).unwrap()).is_err());
+    }
+
+    fn stripped(fields: &[(&str, &str)]) -> (HeaderMap, bool) {
+        let mut fields = request(fields).headers().clone();
+        let is_websocket = strip_request(&mut fields);
+        (fields, is_websocket)
+    }
+
+    #[test]
+    fn what_goes_one_hop_only_stays_here_in_any_case_and_on_any_line() {
+        let (left, _) = stripped(&[
+            ("host", "a"),
+            ("connection", "X-One, keep-alive"),
+            ("connection", "x-TWO"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic abc"),
+            ("te", "gzip"),
+            ("upgrade", "h2c"),
+            ("expect", "100-continue"),
+            ("accept", "*/*"),
+        ]);
+        let mut names: Vec<_> = left.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "host"]);
+    }
+
+    #[test]
+    fn connection_cannot_strip_what_frames_or_routes_the_message() {
+        let (left, _) = stripped(&[
+            ("host", "a"),
+            ("content-length", "3"),
+            ("connection", "host, content-length"),
+        ]);
+        assert!(left.contains_key(header::HOST) && left.contains_key(header::CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn only_a_websocket_may_upgrade() {
+        for (upgrade, connection, expected) in [
+            ("websocket", "Upgrade", true),
+            ("WebSocket", "keep-alive, upgrade", true),
+            ("websocket", "keep-alive", false),
+            ("h2c", "Upgrade, HTTP2-Settings", false),
+            ("websocket, h2c", "Upgrade", false),
+        ] {
+            let (left, is_websocket) = stripped(&[("upgrade", upgrade), ("connection", connection)]);
+            assert_eq!(is_websocket, expected, "{upgrade} {connection}");
+            assert_eq!(
+                left.contains_key(header::UPGRADE),
+                expected,
+                "{upgrade} {connection}"
+            );
+        }
+    }
+
+    #[test]
+    fn trailers_are_still_asked_for() {
+        assert_eq!(stripped(&[("te", "gzip, Trailers;q=1")]).0["te"], "trailers");
+        assert!(!stripped(&[("te", "gzip")]).0.contains_key("te"));
+    }
+
+    #[test]
+    fn an_upstream_cannot_speak_in_our_name() {
+        let mut fields = HeaderMap::new();
+        for line in [
+            "Outrider; error=dns_error",
+            "other; error=dns_timeout",
+            "edge, outrider",
+        ] {
+            fields.append(PROXY_STATUS, HeaderValue::from_static(line));
+        }
+        strip_response(&mut fields);
+        let left: Vec<_> = fields.get_all(PROXY_STATUS).iter().collect();
+        assert_eq!(left, ["other; error=dns_timeout"]);
+    }
+
+    #[test]
+    fn a_request_that_comes_back_is_known() {
+        let via = HeaderValue::from_static("1.1 outrider-0123");
+        let mut fields = HeaderMap::new();
+        fields.append(header::VIA, HeaderValue::from_static("1.0 a, 1.1 outrider-9999"));
+        assert!(!has_looped(&fields, &via));
+        fields.append(
+            header::VIA,
+            HeaderValue::from_static("1.1 b, 1.1 outrider-0123, 1.1 c"),
+        );
+        assert!(has_looped(&fields, &via));
+    }
+}
