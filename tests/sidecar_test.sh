@@ -174,7 +174,7 @@ is "and somebody is told" err_has "nothing listens on 127.0.0.1:$port"
 start=$SECONDS
 launch web true OUTRIDER_WAIT=9999
 waited=$((SECONDS - start))
-is "the wait has a bound, whatever is asked for ($waited s)" test $waited -le 17 -a $waited -ge 12
+is "the wait has a bound, whatever is asked for ($waited s)" test $waited -le 16 -a $waited -ge 13
 (sleep 1 && exec env -i PATH=/usr/bin:/bin HOME="$home/app" TMPDIR="$home/tmp" \
   "$outrider" run --config "$home/app/outrider.yml") >"$work/sidecar" 2>&1 &
 started+=($!)

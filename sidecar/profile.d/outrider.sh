@@ -16,7 +16,7 @@
 # something fails, and works under `set -e` and `set -u`.
 
 __outrider_profile() {
-  local command=$1 process_type binary variables host port tries
+  local command=$1 process_type binary variables host port wait deadline now
 
   # Where a buildpack brought the program and nothing was configured, its default configuration holds; for the
   # sidecar and for `outrider exec` in a task, too.
@@ -52,15 +52,19 @@ __outrider_profile() {
     host=${host#'['}
     host=${host%']'}
     port=${BASH_REMATCH[2]}
-    tries=${OUTRIDER_WAIT:-15}
-    [[ $tries =~ ^[0-9]$|^1[0-5]$ ]] || tries=15
-    # Nine tries a second: with what a try itself takes it stays below the bound.
-    for ((tries = tries * 9 + 1; tries > 0; tries--)); do
-      # In a subshell, so that no descriptor of ours stays open.
-      (: <"/dev/tcp/$host/$port") 2>/dev/null && break
+    wait=${OUTRIDER_WAIT:-15}
+    [[ $wait =~ ^[0-9]$|^1[0-5]$ ]] || wait=15
+    printf -v deadline '%(%s)T' -1
+    ((deadline += wait))
+    # In a subshell, so that no descriptor of ours stays open.
+    until (: <"/dev/tcp/$host/$port") 2>/dev/null; do
+      printf -v now '%(%s)T' -1
+      if ((now >= deadline)); then
+        echo "outrider: nothing listens on $host:$port yet; the app starts all the same" >&2
+        break
+      fi
       sleep 0.1
     done
-    ((tries > 0)) || echo "outrider: nothing listens on $host:$port yet; the app starts all the same" >&2
   fi
 
   eval "$variables"

@@ -450,8 +450,8 @@ fn a_place_that_cannot_be_written_is_named_with_the_remedy() {
     );
 }
 
-/// K4: the whole of it is part of a start-up that has a tenth of a second. Ten times that, for a debug build on a
-/// machine that does other things.
+/// K4: the whole of it is part of a start-up that has a tenth of a second. Thirty times that, for a debug build on
+/// a machine that does other things: what is caught is a key derivation of the usual length.
 #[test]
 fn making_and_writing_an_authority_is_quick() {
     let start = Instant::now();
@@ -459,7 +459,7 @@ fn making_and_writing_an_authority_is_quick() {
     let _files = Files::of(&authority);
     let spent = start.elapsed();
     eprintln!("made and written in {spent:?}");
-    assert!(spent.as_millis() < 1_000, "{spent:?}");
+    assert!(spent.as_secs() < 3, "{spent:?}");
 
     let server = authority.serve(&name("a.test"), Offer::H2).unwrap();
     assert!(connect(&client(&authority), server, &name("a.test")).is_ok());
