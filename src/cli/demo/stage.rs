@@ -1,0 +1,172 @@
+//! What the demo needs on disk: certificates, a token and the configuration, all made for one run.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tempfile::TempDir;
+
+use super::Error;
+use super::services::{Ports, Service};
+
+/// A folder of our own, removed on drop, and the authority that signs for the services and the app.
+pub(super) struct Stage {
+    authority: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+    token: String,
+}
+
+impl Stage {
+    /// Makes the folder and everything in it but the configuration. It becomes the working directory, so that the
+    /// configuration names its files as a user's would.
+    pub(super) fn set() -> Result<Self, Error> {
+        let folder = tempfile::Builder::new().prefix("outrider-demo-").tempdir()?;
+        std::env::set_current_dir(folder.path())?;
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "outrider demo authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let stage = Self {
+            authority: CertifiedIssuer::self_signed(params, KeyPair::generate()?)?,
+            folder,
+            token: HEXLOWER.encode(&rand::random::<[u8; 16]>()),
+        };
+        let (certificate, key) = stage.issue(CLIENT, ExtendedKeyUsagePurpose::ClientAuth)?;
+        stage.write("ca.pem", &stage.authority.pem())?;
+        stage.write("app.crt", &certificate.pem())?;
+        stage.write("app.key", &key.serialize_pem())?;
+        stage.write("token", &format!("{}\n", stage.token))?;
+        Ok(stage)
+    }
+
+    /// Who signed the certificates of the services.
+    pub(super) fn authority(&self) -> &CertificateDer<'static> {
+        self.authority.der()
+    }
+
+    /// What the proxy writes for the app to trust.
+    pub(super) fn bundle(&self) -> PathBuf {
+        self.path(BUNDLE)
+    }
+
+    pub(super) fn authority_path(&self) -> PathBuf {
+        self.path("ca.pem")
+    }
+
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// How a service speaks TLS; the partner demands a certificate of our authority.
+    pub(super) fn tls(&self, service: Service) -> Result<ServerConfig, Error> {
+        let (certificate, key) = self.issue(service.host(), ExtendedKeyUsagePurpose::ServerAuth)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let builder = match service {
+            Service::Partner => builder.with_client_cert_verifier(self.verifier(provider)?),
+            Service::Api | Service::Reports => builder.with_no_client_auth(),
+        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(io::Error::other)?;
+        Ok(builder.with_single_cert(vec![certificate.der().clone()], key)?)
+    }
+
+    /// The text of the configuration: what a user would write, but for the settings that keep it on this machine.
+    pub(super) fn configuration(ports: Ports) -> String {
+        format!(
+            "\
+listen: 127.0.0.1:0                       # any free port
+admin: 127.0.0.1:0
+log: {{ level: error, access: none }}       # this story tells instead
+ca: {{ bundle: {BUNDLE}, truststore: truststore.p12 }}
+egress: {{ allow_networks: [loopback] }}    # the services are on this machine, under names of its own
+dns: {{ hosts: {{ partner.demo: 127.0.0.1, api.demo: 127.0.0.1, reports.demo: 127.0.0.1, trap.demo: 169.254.169.254 }} }}
+destinations:
+  partner:
+    hosts: [\"{partner}\"]
+    tls: {{ client_certificate: {{ cert: file:app.crt, key: file:app.key }}, ca: file:ca.pem }}
+  api:
+    hosts: [\"{api}\"]
+    auth: {{ bearer: file:token }}
+    tls: {{ ca: file:ca.pem }}
+  reports:
+    hosts: [\"{reports}\"]
+    rate_limit: {RATE_LIMIT}
+    on_limit: {ON_LIMIT}
+  trap:
+    hosts: [trap.demo]                    # listed, but its address is that of a metadata service
+",
+            partner = ports.authority(Service::Partner),
+            api = ports.authority(Service::Api),
+            reports = ports.authority(Service::Reports),
+        )
+    }
+
+    /// Writes it, and says where.
+    pub(super) fn write_configuration(&self, ports: Ports) -> io::Result<PathBuf> {
+        self.write("outrider.yml", &Self::configuration(ports))?;
+        Ok(self.path("outrider.yml"))
+    }
+
+    fn issue(
+        &self,
+        name: &str,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<(rcgen::Certificate, KeyPair), Error> {
+        let mut params = CertificateParams::new([name.to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate()?;
+        Ok((params.signed_by(&key, &self.authority)?, key))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn verifier(
+        &self,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone())?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
+        Ok(verifier.map_err(io::Error::other)?)
+    }
+
+    /// Readable by us alone, as secrets should be.
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let path: &Path = &self.path(name);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(text.as_bytes())
+    }
+}
+
+/// What the app trusts.
+const BUNDLE: &str = "ca-bundle.pem";
+
+/// The name in the app's certificate.
+pub(super) const CLIENT: &str = "demo-app";
+
+pub(super) const ON_LIMIT: &str = "wait 900ms";
+
+/// Between two calls that [`RATE_LIMIT`] lets through.
+pub(super) const PERIOD: Duration = Duration::from_millis(200);
+
+pub(super) const RATE_LIMIT: &str = "5/s burst 1";
