@@ -18,7 +18,7 @@ use crate::policy::{Destination, Policy};
 use crate::proxy::{Live, Route};
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
-use crate::telemetry::{CredentialKind, Telemetry};
+use crate::telemetry::{Counters, CredentialKind, Telemetry};
 use crate::upstream::{Endpoint, tls};
 
 use super::Error;
@@ -73,8 +73,8 @@ impl Parts {
             },
         };
         let routes = (policy.destinations.iter())
-            .map(|destination| Arc::new(self.route(destination, old, telemetry)))
-            .collect();
+            .map(|destination| self.route(destination, old, telemetry).map(Arc::new))
+            .collect::<Result<_, _>>()?;
         Ok(Live {
             authority,
             limits: config.limits.clone(),
@@ -91,64 +91,67 @@ impl Parts {
             .collect()
     }
 
-    fn route(&self, destination: &Arc<Destination>, old: Option<&Live>, telemetry: &Telemetry) -> Route {
-        let counters = telemetry.counters(&destination.name);
-        let attachment = Attachment::build(destination, &self.sources).inspect_err(|error| {
-            tracing::error!(
-                destination = %destination.name,
-                error = error as &dyn std::error::Error,
-                "no credential: requests to this destination are refused until this is mended",
-            );
-        });
-        let fingerprint = self.fingerprint(destination);
-        let endpoint = (old.and_then(|old| {
+    /// At the start a destination whose secrets cannot be used refuses its requests and the others work. A reload
+    /// that would break a destination is refused as a whole.
+    fn route(
+        &self,
+        destination: &Arc<Destination>,
+        old: Option<&Live>,
+        telemetry: &Telemetry,
+    ) -> Result<Route, Error> {
+        let old = old.map(|old| {
             old.routes
                 .iter()
                 .find(|route| route.destination.name == destination.name)
-        }))
-        .filter(|route| route.fingerprint == fingerprint && route.destination.has_same_upstream(destination))
-        .map(|route| Arc::clone(&route.endpoint))
-        .unwrap_or_else(|| Arc::new(self.endpoint(destination, &counters)));
-        Route {
+        });
+        let must_work =
+            |works: fn(&Route) -> bool| old.is_some_and(|route| route.is_none_or(|route| works(route)));
+        let counters = telemetry.counters(&destination.name);
+        let attachment = match Attachment::build(destination, &self.sources) {
+            Err(source) if must_work(|route| route.attachment.is_ok()) => {
+                return Err(Error::Attachment {
+                    destination: Arc::clone(&destination.name),
+                    source,
+                });
+            }
+            result => result.inspect_err(|error| {
+                tracing::error!(
+                    destination = %destination.name,
+                    error = error as &dyn std::error::Error,
+                    "no credential: requests to this destination are refused until this is mended",
+                );
+            }),
+        };
+        let fingerprint = self.fingerprint(destination);
+        let kept = old.flatten().filter(|route| {
+            route.fingerprint == fingerprint && route.destination.has_same_upstream(destination)
+        });
+        let endpoint = match kept {
+            Some(route) => Arc::clone(&route.endpoint),
+            None => {
+                let tls = tls::Settings::build(destination, &self.sources, &self.roots).map_err(Arc::new);
+                match tls {
+                    Err(source) if must_work(|route| route.endpoint.tls().is_ok()) => {
+                        return Err(Error::Tls {
+                            destination: Arc::clone(&destination.name),
+                            source,
+                        });
+                    }
+                    tls => {
+                        tell(&tls, destination, &counters);
+                        Arc::new(Endpoint::new(Arc::clone(destination), Arc::clone(&counters), tls))
+                    }
+                }
+            }
+        };
+        Ok(Route {
             attachment,
             endpoint,
             limiter: self.limits.of(destination, telemetry),
             destination: Arc::clone(destination),
             counters,
             fingerprint,
-        }
-    }
-
-    fn endpoint(
-        &self,
-        destination: &Arc<Destination>,
-        counters: &Arc<crate::telemetry::Counters>,
-    ) -> Endpoint {
-        let tls = tls::Settings::build(destination, &self.sources, &self.roots);
-        match &tls {
-            Ok(settings) => {
-                for warning in settings.warnings(SystemTime::now()) {
-                    tracing::warn!(destination = %destination.name, "{warning}");
-                }
-                if let Some(expiry) = settings
-                    .not_after()
-                    .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
-                {
-                    let seconds = i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX);
-                    counters.credential_expiry(CredentialKind::ClientCertificate, seconds);
-                }
-            }
-            Err(error) => tracing::error!(
-                destination = %destination.name,
-                error = error as &dyn std::error::Error,
-                "no TLS: requests to this destination are refused until this is mended",
-            ),
-        }
-        Endpoint::new(
-            Arc::clone(destination),
-            Arc::clone(counters),
-            tls.map_err(Arc::new),
-        )
+        })
     }
 
     /// Differs whenever a byte of a secret of the destination does, or one can be read that could not be before.
@@ -162,6 +165,33 @@ impl Parts {
             }
         }
         hasher.finish()
+    }
+}
+
+/// What a person should know about the TLS settings of a destination.
+fn tell(
+    tls: &Result<tls::Settings, Arc<tls::SettingsError>>,
+    destination: &Destination,
+    counters: &Counters,
+) {
+    match tls {
+        Ok(settings) => {
+            for warning in settings.warnings(SystemTime::now()) {
+                tracing::warn!(destination = %destination.name, "{warning}");
+            }
+            if let Some(expiry) = settings
+                .not_after()
+                .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+            {
+                let seconds = i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX);
+                counters.credential_expiry(CredentialKind::ClientCertificate, seconds);
+            }
+        }
+        Err(error) => tracing::error!(
+            destination = %destination.name,
+            error = error.as_ref() as &dyn std::error::Error,
+            "no TLS: requests to this destination are refused until this is mended",
+        ),
     }
 }
 

@@ -55,6 +55,12 @@ pub(crate) struct Addresses {
 /// Why the proxy does not start. Once it runs, nothing of this ends it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error("destinations.{destination}: {source}")]
+    Attachment {
+        destination: Arc<str>,
+        source: crate::auth::Error,
+    },
+
     #[error(
         "cannot listen on {address}: {source}; is another outrider running there? Choose another address in the configuration"
     )]
@@ -68,6 +74,12 @@ pub(crate) enum Error {
 
     #[error("dns: {0}")]
     Dns(#[from] resolve::Error),
+
+    #[error("destinations.{destination}.tls: {source}")]
+    Tls {
+        destination: Arc<str>,
+        source: Arc<crate::upstream::tls::SettingsError>,
+    },
 
     #[error("the system refuses what a process needs to run: {0}")]
     System(#[from] io::Error),
@@ -232,7 +244,8 @@ impl App {
             ("log.format", old.log.format != new.log.format),
             (
                 "ca.bundle",
-                old.ca.bundle != new.ca.bundle || old.ca.truststore != new.ca.truststore,
+                // Under `exec` the default stands for a place of the command's own.
+                old.ca.bundle != new.ca.bundle && new.ca.bundle != Config::embedded().ca.bundle,
             ),
         ];
         for (key, _) in changed.iter().filter(|(_, has_changed)| *has_changed) {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigArg;
 use crate::app::{Addresses, App, Error, Termination};
@@ -29,8 +30,9 @@ pub(super) fn run(args: &Args) -> ExitCode {
 
 fn serve(args: &Args) -> Result<(), Error> {
     runtime()?.block_on(async {
-        // First of all, so that no signal finds the default handler.
+        // First of all, so that no signal finds the default handler. SIGHUP is listened to by the app itself.
         let mut termination = Termination::new()?;
+        let _hangup = signal(SignalKind::hangup())?;
         let (config, source) = args.config.load()?;
         let mut app = App::start(config, source)?;
         eprintln!("{}", started(app.addresses()));

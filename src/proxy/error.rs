@@ -73,6 +73,7 @@ impl Error {
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upstream(upstream::Error::RequestBody(_)) => StatusCode::BAD_REQUEST,
+            Self::Upstream(upstream::Error::RequestStalled(_)) => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
             Self::Unasked | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
         }

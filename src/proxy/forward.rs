@@ -45,6 +45,8 @@ pub(super) async fn run(
         Some(permit)
     };
 
+    // hyper drops a Content-Length beside a Transfer-Encoding unseen: what follows such a message is never read.
+    let is_last = mirror == Mirror::H1 && request.headers().contains_key(header::TRANSFER_ENCODING);
     let is_websocket = headers::strip_request(request.headers_mut());
     let app_side = request.extensions_mut().remove::<OnUpgrade>();
     let (mut head, incoming) = request.into_parts();
@@ -93,6 +95,9 @@ pub(super) async fn run(
     } else {
         headers::strip_response(response.headers_mut());
     }
+    if is_last {
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
+    }
     response.headers_mut().append(header::VIA, proxy.via.clone());
     Ok(response.map(|body| Passing {
         body,
@@ -104,4 +109,5 @@ pub(super) async fn run(
 }
 
 const CHUNKED: http::HeaderValue = http::HeaderValue::from_static("chunked");
+const CLOSE: http::HeaderValue = http::HeaderValue::from_static("close");
 const UPGRADE: http::HeaderValue = http::HeaderValue::from_static("upgrade");

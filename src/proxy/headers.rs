@@ -41,6 +41,27 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Counts Max-Forwards down (RFC 9110 section 7.6.2). True: the request was meant for us.
+pub(super) fn ends_here<B>(request: &mut Request<B>) -> bool {
+    if request.method() != Method::OPTIONS {
+        return false;
+    }
+    let Some(hops) = request.headers().get(header::MAX_FORWARDS) else {
+        return false;
+    };
+    match hops.to_str().ok().and_then(|text| text.parse::<u32>().ok()) {
+        Some(0) => true,
+        Some(hops) => {
+            request
+                .headers_mut()
+                .insert(header::MAX_FORWARDS, HeaderValue::from(hops - 1));
+            false
+        }
+        // A recipient may ignore what it cannot read.
+        None => false,
+    }
+}
+
 /// Refuses a CONNECT that is anything but `CONNECT host:port` without a body.
 pub(super) fn check_connect<B: Body>(request: &Request<B>) -> Result<(), Error> {
     let fields = request.headers();
@@ -104,6 +125,7 @@ fn strip(fields: &mut HeaderMap) {
         fields.remove(header::CONNECTION);
     }
     for name in [
+        &header::PROXY_AUTHENTICATE,
         &header::TE,
         &header::TRANSFER_ENCODING,
         &header::UPGRADE,
@@ -290,6 +312,17 @@ mod tests {
                 expected,
                 "{upgrade} {connection}"
             );
+        }
+    }
+
+    #[test]
+    fn max_forwards_is_counted_down_and_ends_here() {
+        for (hops, ends, left) in [("0", true, "0"), ("5", false, "4"), ("many", false, "many")] {
+            let mut request = request(&[("host", "a"), ("max-forwards", hops)]);
+            assert!(!ends_here(&mut request), "{hops}: only OPTIONS and TRACE count");
+            *request.method_mut() = Method::OPTIONS;
+            assert_eq!(ends_here(&mut request), ends, "{hops}");
+            assert_eq!(request.headers()[header::MAX_FORWARDS], left);
         }
     }
 

@@ -7,28 +7,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
 use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::tunnel::Room;
 use super::{Body, Error, Live, Proxy, Route, forward, headers, reply};
 use crate::ca::Offer;
-use crate::host::{Host, Target};
+use crate::host::{Host, Scheme, Target};
 use crate::policy::{Asked, Verdict};
-use crate::stream::{Io, Rewound};
+use crate::stream::{Io, Patient, Rewound};
 use crate::telemetry::{Exchange, Side};
 use crate::upstream::{self, Mirror};
 
 /// A CONNECT that is going to be ended here.
 pub(super) struct Intercept {
     app_side: OnUpgrade,
-    offer: Offer,
     room: Room,
     route: Arc<Route>,
     target: Target,
@@ -46,25 +47,17 @@ struct Inside {
     target: Target,
 }
 
-/// Finds out what the upstream speaks, so that the app can be offered the same. The first tunnel to a target
-/// connects for this, so a dead upstream is told as the status of the CONNECT.
-pub(super) async fn open(
+/// Nothing is dialled yet: a dead upstream is told inside the tunnel, where the app reads the reason as an answer.
+pub(super) fn open(
     request: &mut Request<Incoming>,
     target: Target,
     route: &Arc<Route>,
-    exchange: &mut Exchange,
     proxy: &Arc<Proxy>,
     live: &Live,
 ) -> Result<Intercept, Error> {
     let room = Room::take(proxy, live.limits.tunnels)?;
-    exchange.asked_upstream();
-    let offer = match upstream::learn(&target, &route.endpoint, proxy.ways(live)).await? {
-        Mirror::H1 => Offer::H1,
-        Mirror::H2 => Offer::H2,
-    };
     Ok(Intercept {
         app_side: hyper::upgrade::on(request),
-        offer,
         room,
         route: Arc::clone(route),
         target,
@@ -79,63 +72,107 @@ impl Intercept {
         tokio::spawn(async move {
             let Self {
                 app_side,
-                offer,
                 room,
                 route,
                 target,
             } = self;
             let Ok(upgraded) = app_side.await else { return };
-            let Ok(parts) = upgraded.downcast::<TokioIo<Io>>() else {
+            let Ok(parts) = upgraded.downcast::<TokioIo<Patient<Io>>>() else {
                 return;
             };
-            let app = Rewound::new(parts.read_buf, parts.io.into_inner());
             let _room = room;
-            serve(app, target, offer, &route, proxy).await;
+            serve(
+                parts.read_buf,
+                parts.io.into_inner().into_inner(),
+                target,
+                &route,
+                proxy,
+            )
+            .await;
         });
         Response::new(Body::empty())
     }
 }
 
-async fn serve(app: Rewound<Io>, target: Target, offer: Offer, route: &Route, proxy: Arc<Proxy>) {
-    let started = Instant::now();
+/// Serves TLS, or HTTP in clear: some clients tunnel their http:// requests, too.
+async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: Arc<Proxy>) {
     let limit = route.destination.timeouts.tls;
-    let Ok(accepted) = tokio::time::timeout(limit, accept(app, &target.host, offer, &proxy)).await else {
-        tracing::debug!(destination = %route.destination.name, "the app began no TLS in its tunnel in time");
+    let Ok(Ok(first)) = tokio::time::timeout(limit, first_bytes(early, &mut app)).await else {
+        tracing::debug!(destination = %route.destination.name, "nothing came through an intercepted tunnel in time");
         return;
     };
-    let (stream, foreign_name) = match accepted {
-        Ok(accepted) => accepted,
-        Err(error) => return report(&error, route),
-    };
-    route.counters.tls_handshake(Side::Client, started.elapsed());
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let authority = target.to_string().parse().ok();
-    let inside = Arc::new(Inside {
-        foreign_name,
-        abandoned: AtomicU32::new(0),
-        authority,
-        proxy,
-        target,
-    });
-    if is_h2 {
-        serve_h2(stream, inside).await
-    } else {
-        serve_h1(stream, inside).await
+    let is_tls = first.first() == Some(&TLS_HANDSHAKE);
+    let app = Rewound::new(first, app);
+    if !is_tls {
+        let target = Target {
+            scheme: Scheme::Http,
+            ..target
+        };
+        return serve_h1(app, Arc::new(Inside::new(None, proxy, target))).await;
+    }
+    match accept(app, &target, route, &proxy).await {
+        Ok((stream, foreign_name)) => {
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let inside = Arc::new(Inside::new(foreign_name, proxy, target));
+            if is_h2 {
+                serve_h2(stream, inside).await
+            } else {
+                serve_h1(stream, inside).await
+            }
+        }
+        Err(error) => report(&error, route),
     }
 }
 
-/// Ends the app's TLS. The second value is the name it asked for, where that is not the target's.
+async fn first_bytes(early: Bytes, app: &mut Io) -> std::io::Result<Bytes> {
+    if !early.is_empty() {
+        return Ok(early);
+    }
+    // Holds a whole ClientHello, as a rule.
+    let mut buffer = BytesMut::with_capacity(2048);
+    app.read_buf(&mut buffer).await?;
+    Ok(buffer.freeze())
+}
+
+/// Ends the app's TLS, offering what the upstream was found to speak. The second value is the name that the app asked
+/// for, where that is not the target's.
 async fn accept(
     app: Rewound<Io>,
-    host: &Host,
-    offer: Offer,
+    target: &Target,
+    route: &Route,
     proxy: &Proxy,
 ) -> std::io::Result<(TlsStream<Rewound<Io>>, Option<String>)> {
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), app).await?;
+    let started = Instant::now();
+    let limit = route.destination.timeouts.tls;
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), app);
+    let start = tokio::time::timeout(limit, hello)
+        .await
+        .map_err(|_| too_late())??;
+    let read_hello = started.elapsed();
     let asked = start.client_hello().server_name().map(str::to_owned);
-    let foreign = asked.filter(|name| Host::parse(name).ok().as_ref() != Some(host));
-    let config = (proxy.live.load().authority.serve(host, offer)).map_err(std::io::Error::other)?;
-    Ok((start.into_stream(config).await?, foreign))
+    let foreign = asked.filter(|name| Host::parse(name).ok().as_ref() != Some(&target.host));
+    let live = proxy.live.load_full();
+    let offer = match upstream::learn(target, &route.endpoint, proxy.ways(&live)).await {
+        Ok(Mirror::H2) => Offer::H2,
+        // A dead upstream is told as the answer to each request inside.
+        Ok(Mirror::H1) | Err(_) => Offer::H1,
+    };
+    let config = live
+        .authority
+        .serve(&target.host, offer)
+        .map_err(std::io::Error::other)?;
+    let started = Instant::now();
+    let stream = tokio::time::timeout(limit, start.into_stream(config))
+        .await
+        .map_err(|_| too_late())??;
+    route
+        .counters
+        .tls_handshake(Side::Client, read_hello + started.elapsed());
+    Ok((stream, foreign))
+}
+
+fn too_late() -> std::io::Error {
+    std::io::ErrorKind::TimedOut.into()
 }
 
 /// A client that does not trust the local authority says so with an alert: the usual first trouble of a new user.
@@ -157,7 +194,10 @@ fn report(error: &std::io::Error, route: &Route) {
     }
 }
 
-async fn serve_h1(stream: TlsStream<Rewound<Io>>, inside: Arc<Inside>) {
+async fn serve_h1<S>(stream: S, inside: Arc<Inside>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let header_size = inside.proxy.live.load().limits.header_size;
     let service = service_fn(move |request| {
         let inside = Arc::clone(&inside);
@@ -226,10 +266,13 @@ impl Drop for Watch<'_> {
 }
 
 /// Answers one request inside a tunnel. It cannot leave it: there is no CONNECT here, and its host is the tunnel's.
-async fn answer(request: Request<Incoming>, mirror: Mirror, inside: &Inside) -> Response<Body> {
+async fn answer(mut request: Request<Incoming>, mirror: Mirror, inside: &Inside) -> Response<Body> {
     let mut exchange = Exchange::begin(&inside.proxy.telemetry, request.method(), request.uri());
     if let Some(authority) = &inside.authority {
         exchange.within(authority);
+    }
+    if headers::ends_here(&mut request) {
+        return reply::options(&mut exchange);
     }
     match forward_inside(request, mirror, inside, &mut exchange).await {
         Ok(response) => {
@@ -285,6 +328,17 @@ async fn forward_inside(
 }
 
 impl Inside {
+    fn new(foreign_name: Option<String>, proxy: Arc<Proxy>, target: Target) -> Self {
+        let authority = target.to_string().parse().ok();
+        Self {
+            foreign_name,
+            abandoned: AtomicU32::new(0),
+            authority,
+            proxy,
+            target,
+        }
+    }
+
     fn check_names(&self, request: &Request<Incoming>) -> Result<(), Error> {
         let misdirected = |what| Error::Misdirected {
             asked: self.target.to_string(),
@@ -312,3 +366,5 @@ const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
 const MOST_ABANDONED: u32 = 200;
 const MOST_STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 64 * 1024;
+/// The content type of the record that holds a ClientHello.
+const TLS_HANDSHAKE: u8 = 0x16;

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 
+pub(crate) use crate::upstream::body::Cut;
 pub(crate) use body::Body;
 pub(crate) use error::Error;
 pub(crate) use live::{Live, Route};
@@ -55,6 +56,9 @@ pub(crate) struct Proxy {
 /// Answers one request that came in through the listener.
 pub(crate) async fn handle(mut request: Request<Incoming>, proxy: Arc<Proxy>) -> Response<Body> {
     let mut exchange = Exchange::begin(&proxy.telemetry, request.method(), request.uri());
+    if headers::ends_here(&mut request) {
+        return reply::options(&mut exchange);
+    }
     let is_connect = request.method() == Method::CONNECT;
     let result = if is_connect {
         // Boxed: every request's future would be as large as this one.
@@ -121,9 +125,7 @@ async fn connect(
     exchange.bound_for(&route.counters);
     proxy.has_room()?;
     if is_intercepted {
-        intercept::open(request, target, route, exchange, proxy, &live)
-            .await
-            .map(Passed::Intercept)
+        intercept::open(request, target, route, proxy, &live).map(Passed::Intercept)
     } else {
         tunnel::open(request, &target, route, exchange, proxy, &live)
             .await
@@ -137,7 +139,8 @@ pub(crate) fn h1(header_size: usize) -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(header_size.max(SMALLEST_BUFFER));
+        .max_buf_size(header_size.max(SMALLEST_BUFFER))
+        .max_header_size(header_size);
     builder
 }
 

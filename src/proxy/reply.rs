@@ -47,15 +47,20 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
         }
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        fields.insert(
-            header::ALLOW,
-            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT"),
-        );
+        fields.insert(header::ALLOW, METHODS);
     }
     // Bytes that were sent ahead of a refused tunnel, or behind a broken frame, must never be read as a request.
     if is_connect || matches!(error, Error::Malformed(_) | Error::BadTarget(_)) {
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    response
+}
+
+/// The answer to OPTIONS that was meant for us.
+pub(super) fn options(exchange: &mut Exchange) -> Response<Body> {
+    exchange.answered_here(StatusCode::OK);
+    let mut response = Response::new(Body::empty());
+    response.headers_mut().insert(header::ALLOW, METHODS);
     response
 }
 
@@ -78,3 +83,6 @@ fn insert(fields: &mut http::HeaderMap, name: &'static str, value: &str) {
         fields.insert(name, value);
     }
 }
+
+const METHODS: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT");

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::{Body, Error, Live, Proxy, Route, splice};
 use crate::host::Target;
 use crate::limit::Permit;
-use crate::stream::Io;
+use crate::stream::{Io, Patient};
 use crate::telemetry::Exchange;
 use crate::upstream::connect;
 
@@ -70,13 +70,13 @@ impl Tunnel {
         } = self;
         tokio::spawn(async move {
             let Ok(upgraded) = app_side.await else { return };
-            let Ok(parts) = upgraded.downcast::<TokioIo<Io>>() else {
+            let Ok(parts) = upgraded.downcast::<TokioIo<Patient<Io>>>() else {
                 return;
             };
             // A task of its own: what the upgrade needed is not carried through the life of the tunnel.
             tokio::spawn(async move {
                 let _held = (permit, room);
-                let moved = match parts.io.into_inner() {
+                let moved = match parts.io.into_inner().into_inner() {
                     Io::Tcp(app) => splice::join(app, upstream, parts.read_buf, idle, &proxy.drain).await,
                     other => splice::copy_with(other, upstream, &parts.read_buf, idle, &proxy.drain).await,
                 };

@@ -161,6 +161,14 @@ impl Exchange {
         self.reason = reason;
     }
 
+    /// An answer of ours that is no refusal.
+    pub(crate) fn answered_here(&mut self, status: StatusCode) {
+        self.answer = Some(Answer {
+            status,
+            by: AnsweredBy::Outrider,
+        });
+    }
+
     /// The response head goes to the app: outrider's own work is done but for the bytes.
     pub(crate) fn answered(&mut self) {
         self.stopwatch.pause(Instant::now());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::body::Cut;
 use super::{Endpoint, dial, resolve, tls};
 use crate::host::Host;
 use crate::policy::Denial;
@@ -28,6 +29,9 @@ pub(crate) enum Error {
     #[error("the request body ended early or was not valid")]
     RequestBody(#[source] hyper::Error),
 
+    #[error("the request body stood still for {}s (timeouts.idle)", .0.as_secs_f32())]
+    RequestStalled(Duration),
+
     #[error("the destination sent no response head within {}s", .0.as_secs_f32())]
     ResponseTimeout(Duration),
 
@@ -50,7 +54,7 @@ impl Error {
             Self::Dns(error) => error.proxy_status(),
             Self::Incomplete(_) => "http_response_incomplete",
             Self::Protocol(_) | Self::Version => "http_protocol_error",
-            Self::RequestBody(_) => "http_request_error",
+            Self::RequestBody(_) | Self::RequestStalled(_) => "http_request_error",
             Self::ResponseTimeout(_) => "http_response_timeout",
             Self::Settings(_) => "proxy_configuration_error",
             Self::Tls(error) => error.proxy_status(),
@@ -76,7 +80,10 @@ impl Error {
             return Self::Tls(tls);
         }
         if error.is_user() {
-            Self::RequestBody(error)
+            match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref()) {
+                Some(Cut::Idle(limit)) => Self::RequestStalled(*limit),
+                Some(Cut::Stream(_)) | None => Self::RequestBody(error),
+            }
         } else if error.is_parse() {
             Self::Protocol(error)
         } else {
