@@ -5,6 +5,22 @@
 //! they matter: at the raw bytes which the origin received, not at the proxy's own word.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod bodies;
+mod bulk;
+mod commands;
+mod connect;
+mod connections;
+mod credentials;
+mod http2;
 mod layout;
+mod lifecycle;
+mod limits;
+mod main_job;
+mod requests;
+mod responses;
+mod streaming;
 mod support;
+mod targets;
+mod telling;
 mod tooling;
+mod upstream_tls;

@@ -94,10 +94,6 @@ impl Request {
     pub(crate) fn target(&self) -> &str {
         self.line.split(' ').nth(1).unwrap_or("")
     }
-
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)
-    }
 }
 
 impl Response {

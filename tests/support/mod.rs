@@ -8,18 +8,23 @@ use std::time::{Duration, Instant};
 
 pub(crate) use message::{Request, Response};
 pub(crate) use nginx::Nginx;
-pub(crate) use origin::{Origin, Seen};
+pub(crate) use origin::Origin;
 pub(crate) use pki::{Identity, Pki};
 pub(crate) use programs::{Run, run};
 pub(crate) use proxy::Proxy;
 pub(crate) use wire::Wire;
 
+pub(crate) mod dns;
+pub(crate) mod h2;
+pub(crate) mod h2_origin;
+pub(crate) mod hidden;
 mod message;
 mod nginx;
 pub(crate) mod origin;
+pub(crate) mod partner;
 pub(crate) mod pki;
 pub(crate) mod programs;
-mod proxy;
+pub(crate) mod proxy;
 mod wire;
 
 /// The longest that anything may take on a busy machine before the test gives up.

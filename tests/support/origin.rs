@@ -117,10 +117,6 @@ impl Origin {
         }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
@@ -145,14 +141,6 @@ impl Origin {
         self.seen()
             .iter()
             .map(|seen| String::from_utf8_lossy(&seen.bytes).into_owned())
-            .collect()
-    }
-
-    /// The heads of the requests received, where no request had a body.
-    pub(crate) fn heads(&self) -> Vec<String> {
-        self.raw()
-            .split_terminator("\r\n\r\n")
-            .map(str::to_owned)
             .collect()
     }
 

@@ -37,9 +37,20 @@ impl Proxy {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("outrider.yml");
         std::fs::write(&file, configuration(config, folder.path())).unwrap();
+        Self::launch(&file, folder, env)
+    }
+
+    /// Starts on a file that the test keeps itself.
+    #[track_caller]
+    pub(crate) fn on(file: &Path) -> Self {
+        Self::launch(file, tempfile::tempdir().unwrap(), &[])
+    }
+
+    #[track_caller]
+    fn launch(file: &Path, folder: TempDir, env: &[(&str, &str)]) -> Self {
         let mut command = outrider(["run", "--config"]);
         command
-            .arg(&file)
+            .arg(file)
             .current_dir(folder.path())
             .env("TMPDIR", folder.path());
         command.envs(env.iter().copied());
@@ -141,10 +152,6 @@ impl Proxy {
         self.folder.path().join("ca-bundle.pem")
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     pub(crate) fn config_file(&self) -> PathBuf {
         self.folder.path().join("outrider.yml")
     }
@@ -197,7 +204,7 @@ impl Proxy {
             .filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'))
             .filter(|(labels, _)| wanted.iter().all(|label| labels.contains(label)))
             .map(|(_, value)| value.parse::<f64>().unwrap())
-            .sum()
+            .fold(0.0, |sum, value| sum + value)
     }
 
     /// Resident memory in bytes.

@@ -114,16 +114,6 @@ impl Wire {
         }
     }
 
-    /// Whether nothing comes and nothing ends for a moment: the connection stands.
-    pub(crate) fn stands(&mut self) -> bool {
-        self.socket
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .unwrap();
-        let stands = matches!(self.stream.fill_buf(), Err(error) if waited(&error));
-        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        stands
-    }
-
     /// Says that no more bytes will come, and goes on reading.
     pub(crate) fn half_close(&mut self) {
         self.socket.shutdown(Shutdown::Write).unwrap();

@@ -1,0 +1,322 @@
+//! Group C: HTTP/2 inside intercepted tunnels. A flood is bounded, and no field smuggles.
+
+use std::time::{Duration, Instant};
+
+use crate::support::h2::{
+    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+    frame,
+};
+use crate::support::h2_origin::H2Partner;
+use crate::support::partner::Partner;
+use crate::support::{Origin, Proxy, TOKEN, Wire, eventually};
+
+/// A tunnel that speaks h2 to the app.
+fn h2(partner: &H2Partner, proxy: &Proxy) -> Wire {
+    let mut wire = proxy.intercepted_as(&partner.authority(), &["h2"]);
+    h2::greet(&mut wire);
+    wire
+}
+
+/// A request of another connection is answered, and soon.
+#[track_caller]
+fn assert_others_are_served(partner: &H2Partner, proxy: &Proxy) {
+    let started = Instant::now();
+    let mut other = h2(partner, proxy);
+    let head = h2::get(&partner.authority(), "/other");
+    other.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &head));
+    assert_eq!(h2::outcome(&mut other, 1), Some(200));
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+/// What the app says in HTTP/2 arrives in HTTP/2, with the certificate and the token.
+#[test]
+fn h2_is_carried_end_to_end() {
+    let partner = H2Partner::new();
+    let proxy = partner.proxy("");
+    let mut wire = h2(&partner, &proxy);
+    wire.send(frame(
+        HEADERS,
+        END_HEADERS | END_STREAM,
+        1,
+        &h2::get(&partner.authority(), "/one?two=3"),
+    ));
+    assert_eq!(h2::outcome(&mut wire, 1), Some(200));
+    let asked = partner.asked().concat();
+    assert!(
+        asked.starts_with(&format!("GET https://{}/one?two=3 ", partner.authority())),
+        "{asked}"
+    );
+    assert!(asked.contains(TOKEN), "{asked}");
+}
+
+/// With `http: 2` even a request in HTTP/1.1 leaves as HTTP/2; without, the answer says what to set.
+#[test]
+fn http_1_reaches_an_h2_origin_where_the_configuration_says_so() {
+    let partner = H2Partner::new();
+    let url = format!("https://{}/old", partner.authority());
+    let auto = partner.proxy("").get(&url);
+    assert!(
+        auto.assert_ours(502, "tls_alert_received").contains("http"),
+        "{}",
+        auto.text()
+    );
+    let told = partner.proxy("http: 2").get(&url);
+    assert_eq!((told.status, told.text().as_str()), (200, "/old"));
+    assert_eq!(partner.asked().len(), 1);
+}
+
+/// C1: a rapid reset ends the attacker's connection and nobody else's.
+#[test]
+fn rapid_resets_are_bounded() {
+    let partner = H2Partner::new();
+    let proxy = partner.proxy("");
+    let mut attacker = h2(&partner, &proxy);
+    let head = h2::get(&partner.authority(), "/reset");
+    let mut flood = Vec::new();
+    for stream in (1..10_001).step_by(2) {
+        flood.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
+        flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    }
+    attacker.send(&flood);
+    let end = h2::read_until(&mut attacker, |frame| frame.kind == GOAWAY);
+    // ENHANCE_YOUR_CALM, or a closed connection.
+    assert!(
+        end.as_ref().is_none_or(|frame| frame.error() == Some(11)),
+        "{end:?}"
+    );
+
+    assert_others_are_served(&partner, &proxy);
+    let reached = partner.asked().len();
+    assert!(reached < 1000, "{reached} of 5000 requests reached the origin");
+    eventually("nothing is in flight", || {
+        proxy.metric("outrider_requests_in_flight", &[]) == 0.0
+    });
+}
+
+/// C3: a header list has a bound while it is read.
+#[test]
+fn continuation_floods_are_bounded() {
+    let partner = H2Partner::new();
+    let proxy = partner.proxy("");
+    let before = proxy.resident();
+    let filler = h2::block(&[(b"x-filler", &[b'x'; 8000])]);
+    let frames = [("large", filler.as_slice()), ("empty", &[])];
+    for (name, part) in frames {
+        let mut wire = h2(&partner, &proxy);
+        wire.send(frame(
+            HEADERS,
+            END_STREAM,
+            1,
+            &h2::get(&partner.authority(), "/flood"),
+        ));
+        let block: Vec<u8> = frame(CONTINUATION, 0, 1, part).repeat(if part.is_empty() { 2000 } else { 10 });
+        let started = Instant::now();
+        let mut sent = 0;
+        while sent < 200 && started.elapsed() < Duration::from_secs(10) && wire.try_send(&block).is_ok() {
+            sent += 1;
+        }
+        wire.send(frame(CONTINUATION, END_HEADERS, 1, &[]));
+        let outcome = h2::outcome(&mut wire, 1);
+        assert!(matches!(outcome, None | Some(400 | 431)), "{name}: {outcome:?}");
+    }
+    assert!(partner.asked().iter().all(|asked| !asked.contains("/flood")));
+    assert!(proxy.resident() < before + (24 << 20), "{}", proxy.resident());
+    assert_others_are_served(&partner, &proxy);
+}
+
+/// C4: floods of small frames end the flooder, and others are served.
+#[test]
+fn control_frame_floods_are_bounded() {
+    let partner = H2Partner::new();
+    let proxy = partner.proxy("");
+    let before = proxy.resident();
+    for flood in [
+        frame(PING, 0, 0, &[0; 8]),
+        frame(SETTINGS, 0, 0, &[]),
+        // A kind that nobody knows.
+        frame(0xbb, 0, 0, &[0; 16]),
+    ] {
+        let mut wire = h2(&partner, &proxy);
+        let block = flood.repeat(1000);
+        let started = Instant::now();
+        // The acknowledgements are never read.
+        wire.socket()
+            .set_write_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        for _ in 0..200 {
+            if wire.try_send(&block).is_err() || started.elapsed() > Duration::from_secs(5) {
+                break;
+            }
+        }
+        assert_others_are_served(&partner, &proxy);
+    }
+    assert!(proxy.resident() < before + (24 << 20), "{}", proxy.resident());
+}
+
+/// C7: what HTTP/2 can carry and HTTP/1.1 cannot ends the stream; nothing reaches the origin.
+#[test]
+fn no_field_smuggles_through_the_down_conversion() {
+    let partner = H2Partner::new();
+    let proxy = partner.proxy("");
+    let authority = partner.authority();
+    let host = authority.as_bytes();
+    let pseudo = |method: &'static [u8], path: &'static [u8]| -> Vec<(Vec<u8>, Vec<u8>)> {
+        vec![
+            (b":method".to_vec(), method.to_vec()),
+            (b":scheme".to_vec(), b"https".to_vec()),
+            (b":authority".to_vec(), host.to_vec()),
+            (b":path".to_vec(), path.to_vec()),
+        ]
+    };
+    let plus = |name: &[u8], value: &[u8]| {
+        let mut fields = pseudo(b"GET", b"/smuggled");
+        fields.push((name.to_vec(), value.to_vec()));
+        fields
+    };
+    let mut cases = vec![
+        ("CRLF in a value", plus(b"x", b"a\r\nhost: evil")),
+        ("LF in a value", plus(b"x", b"a\nb: c")),
+        ("CR in a value", plus(b"x", b"a\rb")),
+        ("NUL in a value", plus(b"x", b"a\0b")),
+        ("CRLF in a name", plus(b"x: a\r\ny", b"b")),
+        ("colon in a name", plus(b"x: y", b"b")),
+        ("blank in a name", plus(b"x y", b"b")),
+        ("upper case name", plus(b"X-Y", b"b")),
+        ("empty name", plus(b"", b"b")),
+        ("transfer-encoding", plus(b"transfer-encoding", b"chunked")),
+        ("connection", plus(b"connection", b"close")),
+        ("keep-alive", plus(b"keep-alive", b"1")),
+        ("proxy-connection", plus(b"proxy-connection", b"x")),
+        ("upgrade", plus(b"upgrade", b"h2c")),
+        ("te other than trailers", plus(b"te", b"gzip")),
+        ("a second host", plus(b"host", b"evil.test")),
+        ("pseudo-field after a field", plus(b":path", b"/other")),
+        ("unknown pseudo-field", plus(b":odd", b"x")),
+        ("CRLF in the path", pseudo(b"GET", b"/smuggled HTTP/1.1\r\nx: y")),
+        ("blank in the path", pseudo(b"GET", b"/smuggled x")),
+        ("no slash", pseudo(b"GET", b"smuggled")),
+        ("empty path", pseudo(b"GET", b"")),
+        (
+            "CRLF in the method",
+            pseudo(b"GET / HTTP/1.1\r\nx: y", b"/smuggled"),
+        ),
+        ("blank in the method", pseudo(b"GET /x", b"/smuggled")),
+    ];
+    let mut doubled = pseudo(b"GET", b"/smuggled");
+    doubled.insert(3, (b":authority".to_vec(), b"evil.test".to_vec()));
+    cases.push(("two authorities", doubled));
+    let mut late = pseudo(b"GET", b"/smuggled");
+    let path = late.remove(3);
+    late.extend([(b"x".to_vec(), b"y".to_vec()), path]);
+    cases.push(("path after fields", late));
+    let mut elsewhere = pseudo(b"GET", b"/smuggled");
+    elsewhere[2].1 = b"evil.test".to_vec();
+    cases.push(("another authority", elsewhere));
+    let mut user = pseudo(b"GET", b"/smuggled");
+    user[2].1 = [b"user@", host].concat();
+    cases.push(("user in the authority", user));
+
+    let mut wrong = Vec::new();
+    for (name, fields) in cases {
+        let mut wire = h2(&partner, &proxy);
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice()))
+            .collect();
+        wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &h2::block(&fields)));
+        let outcome = h2::outcome(&mut wire, 1);
+        if !matches!(outcome, None | Some(400 | 421)) {
+            wrong.push(format!("{name}: {outcome:?}"));
+        }
+    }
+    let asked = partner.asked();
+    assert!(wrong.is_empty() && asked.is_empty(), "{wrong:#?}\n{asked:#?}");
+}
+
+/// C8: the length that was promised is the length that arrives, or the request is cut.
+#[test]
+fn a_content_length_that_lies_ends_the_stream() {
+    let partner = H2Partner::new();
+    let proxy = partner.proxy("");
+    for (name, length) in [("too little", "10"), ("too much", "2")] {
+        let mut wire = h2(&partner, &proxy);
+        let head = h2::block(&[
+            (b":method", b"POST"),
+            (b":scheme", b"https"),
+            (b":authority", partner.authority().as_bytes()),
+            (b":path", b"/lie"),
+            (b"content-length", length.as_bytes()),
+        ]);
+        wire.send(frame(HEADERS, END_HEADERS, 1, &head));
+        wire.send(frame(DATA, END_STREAM, 1, b"hello"));
+        let outcome = h2::outcome(&mut wire, 1);
+        assert!(matches!(outcome, None | Some(400 | 502)), "{name}: {outcome:?}");
+    }
+    assert!(partner.asked().is_empty(), "{:?}", partner.asked());
+}
+
+/// Several requests at once on one h2 connection, each its own answer.
+#[test]
+fn streams_do_not_mix() {
+    let partner = H2Partner::new();
+    let proxy = partner.proxy("");
+    let mut wire = h2(&partner, &proxy);
+    let streams: Vec<u32> = (0..50).map(|n| 1 + 2 * n).collect();
+    for stream in &streams {
+        let head = h2::get(&partner.authority(), &format!("/{stream}"));
+        wire.send(frame(HEADERS, END_HEADERS | END_STREAM, *stream, &head));
+    }
+    let mut bodies = std::collections::HashMap::<u32, Vec<u8>>::new();
+    let mut ended = 0;
+    while ended < streams.len() {
+        let Frame {
+            kind,
+            flags,
+            stream,
+            payload,
+        } = h2::read(&mut wire).unwrap();
+        assert!(kind != RST_STREAM && kind != GOAWAY, "{kind} {payload:?}");
+        if kind == DATA {
+            bodies.entry(stream).or_default().extend(payload);
+        }
+        if kind <= HEADERS && flags & END_STREAM != 0 {
+            ended += 1;
+        }
+    }
+    for stream in streams {
+        assert_eq!(bodies[&stream], format!("/{stream}").into_bytes());
+    }
+}
+
+/// What the origin speaks is offered to the app: a plain origin leaves a capable client at HTTP/1.1.
+#[test]
+fn the_origins_protocol_is_mirrored() {
+    let old = Partner::offering(&["http/1.1"], crate::support::origin::ok);
+    let proxy = old.proxy("");
+    let mut wire = proxy.intercepted_as(&old.authority(), &["h2", "http/1.1"]);
+    assert_eq!(wire.get(&old.authority(), "/").status, 200);
+    assert!(
+        old.origin
+            .seen()
+            .iter()
+            .all(|seen| seen.alpn.as_deref() == Some("http/1.1")),
+        "{:?}",
+        old.origin.seen()
+    );
+}
+
+/// A destination in clear is never spoken to in h2 by guess.
+#[test]
+fn a_clear_request_leaves_as_http_1() {
+    let origin = Origin::plain();
+    let proxy = Proxy::start(&format!(
+        "destinations: {{ plain: {{ hosts: [\"{}\"] }} }}",
+        origin.authority()
+    ));
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    assert!(origin.raw().starts_with("GET / HTTP/1.1\r\n"), "{}", origin.raw());
+}

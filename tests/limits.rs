@@ -1,0 +1,256 @@
+//! How much each destination is asked: rates, concurrency, and what the app is told.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::partner::Partner;
+use crate::support::{Origin, Proxy, Response, eventually};
+
+fn limited(origin: &Origin, limits: &str) -> Proxy {
+    Proxy::start(&format!(
+        "destinations: {{ p: {{ hosts: [\"{}\"], {limits} }} }}",
+        origin.authority()
+    ))
+}
+
+#[track_caller]
+fn assert_limited(answer: &Response) {
+    assert_eq!(answer.status, 429, "{answer:?}");
+    assert!(answer.error().is_some(), "{answer:?}");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json"),
+        "{answer:?}"
+    );
+    let after: u64 = answer
+        .header("retry-after")
+        .expect("Retry-After")
+        .parse()
+        .unwrap();
+    assert!(after >= 1, "{answer:?}");
+    let fields = [
+        "ratelimit",
+        "ratelimit-policy",
+        "ratelimit-limit",
+        "ratelimit-remaining",
+    ];
+    assert!(
+        fields.iter().any(|field| answer.header(field).is_some()),
+        "no RateLimit field: {answer:?}"
+    );
+}
+
+/// M4: past the burst the answer is 429 with everything a client needs to do better.
+#[test]
+fn past_the_burst_the_answer_is_429() {
+    let origin = Origin::plain();
+    let proxy = limited(&origin, "rate_limit: 3/h burst 2, on_limit: reject");
+    for _ in 0..2 {
+        assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    }
+    let refused = proxy.get(&origin.url("/"));
+    assert_limited(&refused);
+    assert!(
+        refused.header("retry-after").unwrap().parse::<u64>().unwrap() > 600,
+        "{refused:?}"
+    );
+    assert_eq!(origin.raw().matches("GET /").count(), 2);
+    assert_eq!(
+        proxy.metric(
+            "outrider_limit_refused_total",
+            &[("destination", "p"), ("limit", "3/h burst 2")]
+        ),
+        1.0
+    );
+}
+
+/// `wait D`: requests leave in their order at the rate, and none is refused that need not be.
+#[test]
+fn waiting_spreads_the_requests() {
+    let origin = Origin::plain();
+    let proxy = limited(&origin, "rate_limit: 5/s burst 1, on_limit: wait 10s");
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| assert_eq!(proxy.get(&origin.url("/")).status, 200));
+        }
+    });
+    let elapsed = started.elapsed();
+    assert!(elapsed >= Duration::from_millis(950), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(8), "{elapsed:?}");
+    assert!(proxy.metric("outrider_limit_wait_seconds_count", &[("destination", "p")]) >= 5.0);
+    assert_eq!(
+        proxy.metric("outrider_limit_waiting", &[("destination", "p")]),
+        0.0
+    );
+}
+
+/// `wait D`: where waiting could not help, the 429 comes at once.
+#[test]
+fn a_wait_that_is_too_long_is_refused_at_once() {
+    let origin = Origin::plain();
+    let proxy = limited(&origin, "rate_limit: 1/h burst 1, on_limit: wait 5s");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    let started = Instant::now();
+    assert_limited(&proxy.get(&origin.url("/")));
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+/// An app that leaves while it waits gives its place back.
+#[test]
+fn who_leaves_the_queue_leaves_no_trace() {
+    let origin = Origin::plain();
+    let proxy = limited(&origin, "rate_limit: 1/s burst 1, on_limit: wait 30s");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    let mut waiting: Vec<_> = (0..5).map(|_| proxy.wire()).collect();
+    for wire in &mut waiting {
+        wire.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/left")));
+    }
+    eventually("they wait", || {
+        proxy.metric("outrider_limit_waiting", &[("destination", "p")]) >= 3.0
+    });
+    drop(waiting);
+    eventually("nobody waits", || {
+        proxy.metric("outrider_limit_waiting", &[("destination", "p")]) == 0.0
+    });
+}
+
+/// Several limits hold at once, each for what it matches.
+#[test]
+fn limits_match_by_method_and_path() {
+    let origin = Origin::plain();
+    let proxy = limited(
+        &origin,
+        "on_limit: reject, rate_limit: [4/h burst 4, { limit: 1/h burst 1, match: { method: POST, path: /api/** } }]",
+    );
+    let post = |path: &str| {
+        proxy
+            .ask("POST", &origin.url(path), "Content-Length: 0\r\n")
+            .status
+    };
+    assert_eq!(post("/api/a"), 200);
+    assert_eq!(post("/api/b"), 429);
+    assert_eq!(post("/other"), 200);
+    assert_eq!(proxy.get(&origin.url("/api/c")).status, 200);
+    assert_eq!(proxy.get(&origin.url("/d")).status, 200);
+    assert_eq!(proxy.get(&origin.url("/e")).status, 429);
+}
+
+/// A slot is held until the last byte: a slow download counts.
+#[test]
+fn a_slow_download_holds_its_slot() {
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let origin = Origin::http(move |wire| {
+        while let Ok(request) = wire.request() {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf");
+            if request.target() == "/slow" {
+                let _ = gate.lock().unwrap().recv();
+            }
+            wire.send("done");
+        }
+    });
+    let proxy = limited(&origin, "concurrency: 1, on_limit: reject");
+    let mut slow = proxy.wire();
+    slow.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/slow")));
+    while slow.read_line() != "\r\n" {}
+    let refused = proxy.get(&origin.url("/quick"));
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert_eq!(
+        proxy.metric("outrider_limit_refused_total", &[("limit", "concurrency")]),
+        1.0
+    );
+    open.send(()).unwrap();
+    assert_eq!(slow.read_exact(8).unwrap(), b"halfdone");
+    eventually("the slot is free", || {
+        proxy.get(&origin.url("/quick")).status == 200
+    });
+}
+
+/// Concurrency with `wait`: the second goes when the first is done.
+#[test]
+fn a_slot_is_waited_for() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let origin = Origin::http(move |wire| {
+        while wire.request().is_ok() {
+            seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // Gives a second request, were there one, the time to show.
+            thread::park_timeout(Duration::from_millis(20));
+            now.fetch_sub(1, Ordering::SeqCst);
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let proxy = limited(&origin, "concurrency: 1, on_limit: wait 15s");
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| assert_eq!(proxy.get(&origin.url("/")).status, 200));
+        }
+    });
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
+/// Inside an intercepted tunnel each request counts; under `mode: tunnel` each tunnel does.
+#[test]
+fn limits_count_requests_or_tunnels() {
+    let partner = Partner::new();
+    let proxy = partner.proxy("rate_limit: 2/h burst 2, on_limit: reject");
+    let mut wire = proxy.intercepted(&partner.authority());
+    assert_eq!(wire.get(&partner.authority(), "/").status, 200);
+    assert_eq!(wire.get(&partner.authority(), "/").status, 200);
+    assert_limited(&wire.get(&partner.authority(), "/"));
+
+    let origin = Origin::plain();
+    let proxy = limited(&origin, "mode: tunnel, rate_limit: 1/h burst 1, on_limit: reject");
+    let mut tunnel = proxy.tunnel(&origin.authority());
+    for _ in 0..3 {
+        assert_eq!(tunnel.get("partner.test", "/").status, 200);
+    }
+    assert_limited(&proxy.connect(&origin.authority()).0);
+}
+
+/// M1: another spelling of the same host is the same destination.
+#[test]
+fn no_spelling_evades_a_limit() {
+    let origin = Origin::plain();
+    let proxy = limited(&origin, "rate_limit: 1/h burst 1, on_limit: reject");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    for host in ["PARTNER.test", "partner.test.", "Partner.Test."] {
+        assert_eq!(
+            proxy.get(&format!("http://{host}:{}/", origin.port())).status,
+            429,
+            "{host}"
+        );
+    }
+}
+
+/// A reload that leaves the limit as it was forgets nothing of it.
+#[test]
+fn a_reload_does_not_refill() {
+    let origin = Origin::plain();
+    let proxy = limited(&origin, "rate_limit: 1/h burst 1, on_limit: reject");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    let before = proxy.metric("outrider_config_reloads_total", &[("result", "done")]);
+    proxy.signal(Signal::HUP);
+    eventually("the reload", || {
+        proxy.metric("outrider_config_reloads_total", &[("result", "done")]) > before
+    });
+    assert_eq!(proxy.get(&origin.url("/")).status, 429);
+}
+
+/// A refused request spends nothing, and a limit of nothing lets nothing pass.
+#[test]
+fn a_limit_of_zero_refuses_everything() {
+    let origin = Origin::plain();
+    let proxy = limited(&origin, "rate_limit: 0/s, on_limit: reject");
+    assert_eq!(proxy.get(&origin.url("/")).status, 429);
+    assert_eq!(origin.seen().len(), 0);
+}

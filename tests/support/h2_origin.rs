@@ -1,0 +1,103 @@
+//! An origin that speaks HTTP/2 only, demands a client certificate, and keeps what it was asked.
+
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio_rustls::TlsAcceptor;
+
+use super::partner::destination;
+use super::{Identity, Pki, Proxy, TOKEN};
+
+/// The origin, the identity for it and the authority that signed both. Its thread ends with the process.
+pub(crate) struct H2Partner {
+    pub(crate) pki: Pki,
+    client: Identity,
+    port: u16,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl H2Partner {
+    /// Answers each request with its own path, once the whole of its body is in.
+    pub(crate) fn new() -> Self {
+        let pki = Pki::new();
+        let client = pki.client("app");
+        let mut config = pki.demanding(&pki.server("partner.test"));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(serve(listener, TlsAcceptor::from(Arc::new(config)), log));
+        });
+        Self {
+            pki,
+            client,
+            port,
+            asked,
+        }
+    }
+
+    /// `partner.test:PORT`.
+    pub(crate) fn authority(&self) -> String {
+        format!("partner.test:{}", self.port)
+    }
+
+    /// A proxy with this one destination; `extra` are more keys of it.
+    #[track_caller]
+    pub(crate) fn proxy(&self, extra: &str) -> Proxy {
+        let yaml = destination(&self.pki, &self.client, &self.authority(), extra);
+        Proxy::start_with(&yaml, &[("TOKEN", TOKEN)])
+    }
+
+    /// Every request that was read to its end: method, URI, fields, body.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn serve(listener: TcpListener, tls: TlsAcceptor, log: Arc<Mutex<Vec<String>>>) {
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    while let Ok((socket, _)) = listener.accept().await {
+        let (tls, log) = (tls.clone(), Arc::clone(&log));
+        tokio::spawn(async move {
+            let Ok(stream) = tls.accept(socket).await else {
+                return;
+            };
+            let service = service_fn(move |request: Request<Incoming>| answer(request, Arc::clone(&log)));
+            let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    log: Arc<Mutex<Vec<String>>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    // A body that is cut never counts as asked.
+    let Ok(body) = body.collect().await else {
+        return Ok(Response::default());
+    };
+    let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    let path = head.uri.path().to_owned();
+    log.lock()
+        .unwrap()
+        .push(format!("{} {} {:?} {body}", head.method, head.uri, head.headers));
+    Ok(Response::new(Full::new(Bytes::from(path))))
+}
