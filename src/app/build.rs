@@ -72,6 +72,9 @@ impl Parts {
                 None => Arc::clone(&old.authority),
             },
         };
+        telemetry
+            .counters("none")
+            .credential_expiry(CredentialKind::LocalCa, unix_seconds(authority.not_after()));
         let routes = (policy.destinations.iter())
             .map(|destination| self.route(destination, old, telemetry).map(Arc::new))
             .collect::<Result<_, _>>()?;
@@ -179,12 +182,8 @@ fn tell(
             for warning in settings.warnings(SystemTime::now()) {
                 tracing::warn!(destination = %destination.name, "{warning}");
             }
-            if let Some(expiry) = settings
-                .not_after()
-                .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
-            {
-                let seconds = i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX);
-                counters.credential_expiry(CredentialKind::ClientCertificate, seconds);
+            if let Some(expiry) = settings.not_after() {
+                counters.credential_expiry(CredentialKind::ClientCertificate, unix_seconds(expiry));
             }
         }
         Err(error) => tracing::error!(
@@ -193,6 +192,12 @@ fn tell(
             "no TLS: requests to this destination are refused until this is mended",
         ),
     }
+}
+
+/// A time before 1970 is as expired as one can be.
+fn unix_seconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// Every secret that a destination names.

@@ -104,11 +104,6 @@ impl Attachment {
         Ok(attachment)
     }
 
-    /// Whether `apply` would change nothing.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.parameter.is_none() && self.remove.is_empty() && self.set.is_empty()
-    }
-
     /// The fields that `apply` sets: the app's `Connection` field must not get a say in them.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         self.set.iter().map(|(name, _)| name)

@@ -90,7 +90,6 @@ fn each_kind_stands_in_its_field() {
             attachment.fields().map(HeaderName::as_str).collect::<Vec<_>>(),
             [name]
         );
-        assert!(!attachment.is_empty());
     }
 }
 
@@ -327,7 +326,6 @@ fn a_query_without_room_for_the_credential_fails_closed() {
 #[test]
 fn nothing_configured_changes_nothing() {
     let attachment = build(None, &Headers::default()).unwrap();
-    assert!(attachment.is_empty());
     let head = applied(&attachment, "http://h/p?q", &[("authorization", "theirs")]);
     assert_eq!(
         (values(&head, "authorization"), head.uri.query()),

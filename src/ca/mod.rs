@@ -137,6 +137,11 @@ impl Authority {
         self.serve_at(host, offer, SystemTime::now())
     }
 
+    /// When the authority's own certificate expires.
+    pub(crate) fn not_after(&self) -> SystemTime {
+        self.validity.until
+    }
+
     /// Writes the system's roots and this authority's certificate, PEM and PKCS#12, each atomically.
     ///
     /// The PKCS#12 file opens with the password `changeit`, Java's convention for stores that hold nothing secret.

@@ -95,6 +95,27 @@ impl Error {
         }
     }
 
+    /// A finer word for what failed on the way, where there is one: for people and logs, not a label.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        match self {
+            Self::Upstream(upstream::Error::Tls(error)) => Some(error.reason()),
+            _ => None,
+        }
+    }
+
+    /// Further parameters of Proxy-Status (RFC 9209 section 2.3): `rcode` of a name server, `alert-id` of a TLS peer.
+    pub(crate) fn proxy_status_parameter(&self) -> Option<String> {
+        match self {
+            Self::Upstream(upstream::Error::Dns(error)) => {
+                error.rcode().map(|rcode| format!("rcode=\"{rcode}\""))
+            }
+            Self::Upstream(upstream::Error::Tls(error)) => {
+                error.alert_id().map(|id| format!("alert-id={id}"))
+            }
+            _ => None,
+        }
+    }
+
     /// The word for a refusal by policy: the `reason` label. Dashboards depend on it; never rename one.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {

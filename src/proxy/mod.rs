@@ -78,6 +78,10 @@ pub(crate) async fn handle(mut request: Request<Incoming>, proxy: Arc<Proxy>) ->
 }
 
 /// What a request that was let through has become.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the largest is the usual one, and it is moved once"
+)]
 enum Passed {
     Intercept(intercept::Intercept),
     Response(Response<body::Passing>),

@@ -20,7 +20,7 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
         "status": status.as_u16(),
         "detail": &detail,
         "error": error.proxy_status(),
-        "reason": error.reason(),
+        "reason": error.reason().or_else(|| error.fault()),
     })
     .to_string();
     exchange.received(text.len() as u64);
@@ -66,6 +66,10 @@ pub(super) fn options(exchange: &mut Exchange) -> Response<Body> {
 
 fn proxy_status(error: &Error, detail: &str) -> String {
     let mut text = format!("outrider; error={}", error.proxy_status());
+    if let Some(parameter) = error.proxy_status_parameter() {
+        text.push_str("; ");
+        text.push_str(&parameter);
+    }
     text.push_str("; details=\"");
     // A String of RFC 8941: printable ASCII, with two characters escaped.
     for c in detail.chars().filter(|c| matches!(c, ' '..='~')) {

@@ -37,8 +37,6 @@ pub(crate) enum Side {
 pub(crate) enum CredentialKind {
     ClientCertificate,
     LocalCa,
-    Token,
-    UpstreamCertificate,
 }
 
 /// What became of a reload: the `result` label.
@@ -55,8 +53,6 @@ pub(crate) enum Reload {
 pub(crate) enum TunnelEnd {
     /// Either side closed it in order.
     Closed,
-    /// Cut because this process leaves.
-    Drained,
     /// A connection broke.
     Failed,
     /// Nothing moved for the idle limit.
@@ -130,8 +126,6 @@ impl CredentialKind {
         match self {
             Self::ClientCertificate => "client_certificate",
             Self::LocalCa => "local_ca",
-            Self::Token => "token",
-            Self::UpstreamCertificate => "upstream_certificate",
         }
     }
 }
@@ -151,7 +145,6 @@ impl TunnelEnd {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
-            Self::Drained => "drained",
             Self::Failed => "failed",
             Self::Idle => "idle",
         }

@@ -73,7 +73,10 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 enum Sender {
     H1(http1::SendRequest<Outbound>),
-    H2(http2::SendRequest<Outbound>, Stream),
+    H2 {
+        sender: http2::SendRequest<Outbound>,
+        _stream: Stream,
+    },
 }
 
 /// One of the streams of a shared connection; counted while it is open.
@@ -131,7 +134,10 @@ fn take_any(name: ShelfName, target: &Target) -> Option<(Arc<Link>, Sender)> {
         })?;
         Some((
             Arc::clone(&shared.link),
-            Sender::H2(shared.sender.clone(), Stream::open(&shared.streams)),
+            Sender::H2 {
+                sender: shared.sender.clone(),
+                _stream: Stream::open(&shared.streams),
+            },
         ))
     })
 }
@@ -154,9 +160,8 @@ pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
                 });
                 shelf.shared.retain(|shared| {
                     let quiet = shared.streams.load(Ordering::Relaxed) == 0;
-                    !shared.sender.is_closed() && !(quiet && now.duration_since(shared.link.born) > MOST_AGE)
+                    !(shared.sender.is_closed() || quiet && now.duration_since(shared.link.born) > MOST_AGE)
                 });
-                // An empty shelf remembers what the upstream speaks; past a bound that is forgotten.
                 !shelf.idle.is_empty() || !shelf.shared.is_empty()
             });
             is_live(*endpoint) && !targets.is_empty()
@@ -186,7 +191,10 @@ impl Lease {
         with_shelf(&link, Mirror::H2, |shelf| shelf.shared.push(shared));
         Self {
             link,
-            sender: Sender::H2(sender, stream),
+            sender: Sender::H2 {
+                sender,
+                _stream: stream,
+            },
             upload: None,
         }
     }
@@ -194,7 +202,7 @@ impl Lease {
     pub(super) fn mirror(&self) -> Mirror {
         match &self.sender {
             Sender::H1(_) => Mirror::H1,
-            Sender::H2(..) => Mirror::H2,
+            Sender::H2 { .. } => Mirror::H2,
         }
     }
 
@@ -207,7 +215,7 @@ impl Lease {
         self.shape(&mut request);
         let result = match &mut self.sender {
             Sender::H1(sender) => sender.try_send_request(request).await,
-            Sender::H2(sender, _) => sender.try_send_request(request).await,
+            Sender::H2 { sender, .. } => sender.try_send_request(request).await,
         };
         match result {
             Ok(response) => {
@@ -242,7 +250,7 @@ impl Lease {
                     .headers_mut()
                     .insert(header::HOST, self.link.authority.clone());
             }
-            Sender::H2(..) => {
+            Sender::H2 { .. } => {
                 let mut parts = http::uri::Parts::default();
                 parts.path_and_query = request
                     .uri()
