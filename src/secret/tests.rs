@@ -348,7 +348,7 @@ fn pem_that_does_not_do_says_what_would() {
         ("encrypted, older form", older, "openssl pkey -in"),
         (
             "certificate only",
-            certificate.clone(),
+            certificate,
             "blocks found: CERTIFICATE",
         ),
         ("no PEM", CANARY.to_owned(), "blocks found: none"),

@@ -434,7 +434,8 @@ async fn the_lowest_version_holds() {
 #[tokio::test]
 async fn a_named_certificate_stands_for_itself() {
     let algorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
-    let kinds: [(&str, fn(&mut CertificateParams)); 2] = [
+    type Alter = fn(&mut CertificateParams);
+    let kinds: [(&str, Alter); 2] = [
         ("end entity", |_| {}),
         ("authority", |params| {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)
