@@ -158,6 +158,22 @@ fn explain_says_what_would_happen_and_why() {
     }
 }
 
+/// Without a file everything is tunnelled but private and metadata networks.
+#[test]
+fn the_built_in_configuration_is_safe() {
+    let folder = tempfile::tempdir().unwrap();
+    for (url, code, part) in [
+        ("https://api.weather.test/", 0, "tunnel"),
+        ("https://10.0.0.1/", 1, "private"),
+        ("https://169.254.169.254/", 1, "169.254.169.254"),
+        ("https://127.0.0.1/", 1, "loopback"),
+    ] {
+        let told = run(outrider(["explain", url]).current_dir(folder.path()));
+        assert_eq!(told.code(), code, "{url}: {told:?}");
+        assert!(told.stdout.contains(part), "{url}: {}", told.stdout);
+    }
+}
+
 #[test]
 fn env_prints_every_variable_in_every_format() {
     let yaml = "listen: 127.0.0.1:4128\nca: { bundle: /run/ours/ca.pem }\n";

@@ -314,6 +314,40 @@ fn every_kind_of_credential_is_attached() {
     }
 }
 
+/// A credential of a bound service, by instance name, binding name or tag, as the platform hands it over.
+#[test]
+fn credentials_of_bound_services_are_found() {
+    let services = format!(
+        r#"{{ "user-provided": [{{ "name": "weather", "binding_name": "sky", "tags": ["forecast"],
+            "credentials": {{ "api": {{ "token": "{TOKEN}" }} }} }}] }}"#
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vcap.json");
+    std::fs::write(&file, &services).unwrap();
+    let by_file = file.display().to_string();
+    for (service, variable) in [
+        ("weather", ("VCAP_SERVICES", services.as_str())),
+        ("sky", ("VCAP_SERVICES", services.as_str())),
+        ("forecast", ("VCAP_SERVICES_FILE_PATH", by_file.as_str())),
+    ] {
+        let pki = Pki::new();
+        let origin = Origin::https(
+            pki.accepting(&pki.server("partner.test")),
+            crate::support::origin::ok,
+        );
+        let proxy = Proxy::start_with(
+            &format!(
+                "destinations: {{ p: {{ hosts: [\"{}\"], tls: {{ ca: \"file:{}\" }}, auth: {{ bearer: vcap:{service}/api/token }} }} }}",
+                origin.authority(),
+                pki.ca().display()
+            ),
+            &[variable],
+        );
+        assert_eq!(proxy.get(&origin.url("/")).status, 200, "{service}");
+        assert!(origin.raw().contains(TOKEN), "{service}: {}", origin.raw());
+    }
+}
+
 /// F8: a file's last newline is no part of a secret; any other control byte makes it none.
 #[test]
 fn secrets_are_trimmed_and_never_split_a_header() {
