@@ -15,6 +15,8 @@ mod env;
 mod exec;
 mod explain;
 mod init;
+#[cfg(test)]
+mod readme;
 mod run;
 mod schema;
 
