@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ pub(crate) struct Rewound<T> {
 /// since a write to a peer that is gone fails by itself.
 #[derive(Debug)]
 pub(crate) struct Patient<T> {
+    head: HeadWatch,
     phase: Arc<Phase>,
     /// Since the peer's end has been seen.
     ended: Option<Pin<Box<Sleep>>>,
@@ -41,7 +42,13 @@ pub(crate) struct Patient<T> {
 
 /// What a connection is busy with, shared by its stream and whoever answers.
 #[derive(Debug, Default)]
-pub(crate) struct Phase(AtomicU8);
+pub(crate) struct Phase {
+    doing: AtomicU8,
+    /// A head named both a length and a coding.
+    is_ambiguous: AtomicBool,
+    /// Heads that have been read.
+    messages: AtomicU32,
+}
 
 /// See [`Phase`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +66,19 @@ pub(crate) enum Doing {
 
 impl Phase {
     pub(crate) fn set(&self, doing: Doing) {
-        self.0.store(doing as u8, Ordering::Relaxed);
+        self.doing.store(doing as u8, Ordering::Relaxed);
+    }
+
+    /// A head has been read. True where it named both a Content-Length and a Transfer-Encoding: hyper drops the first
+    /// without a word, and what two parsers would read differently must be refused (RFC 9112 section 6.3).
+    pub(crate) fn begin(&self, doing: Doing) -> bool {
+        self.set(doing);
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.is_ambiguous.swap(false, Ordering::Relaxed)
     }
 
     fn is(&self, doing: Doing) -> bool {
-        self.0.load(Ordering::Relaxed) == doing as u8
+        self.doing.load(Ordering::Relaxed) == doing as u8
     }
 }
 
@@ -85,6 +100,7 @@ impl<T> Rewound<T> {
 impl<T> Patient<T> {
     pub(crate) fn new(stream: T, phase: Arc<Phase>) -> Self {
         Self {
+            head: HeadWatch::default(),
             phase,
             ended: None,
             stream,
@@ -94,6 +110,69 @@ impl<T> Patient<T> {
     pub(crate) fn into_inner(self) -> T {
         self.stream
     }
+}
+
+/// Looks at the bytes of each request head as they are read, for what hyper does not show.
+///
+/// Heads that are pipelined behind another are not looked at; whoever answers closes the connection after a message with
+/// a Transfer-Encoding, so that none of them is ever read wrongly.
+#[derive(Debug, Default)]
+struct HeadWatch {
+    /// The message whose head has been seen to its end.
+    done: Option<u32>,
+    /// A head that came in pieces, so far.
+    partial: Vec<u8>,
+}
+
+impl HeadWatch {
+    /// Whether the head that ends within `bytes` names both framings.
+    fn is_ambiguous(&mut self, bytes: &[u8], phase: &Phase) -> bool {
+        let message = phase.messages.load(Ordering::Relaxed);
+        if self.done == Some(message) {
+            return false;
+        }
+        // The usual case: one read, one whole head, no body.
+        if self.partial.is_empty() && bytes.ends_with(b"\r\n\r\n") {
+            self.done = Some(message);
+            return names_both(bytes);
+        }
+        self.partial.extend_from_slice(bytes);
+        let end = head_end(&self.partial);
+        if end.is_none() && self.partial.len() < LARGEST_HEAD {
+            return false;
+        }
+        self.done = Some(message);
+        let partial = std::mem::take(&mut self.partial);
+        names_both(&partial[..end.unwrap_or(partial.len())])
+    }
+}
+
+/// The end of a head: an empty line, with or without its carriage return.
+fn head_end(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'\n', bytes).find(|at| matches!(&bytes[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
+}
+
+/// Whether the head at the start of `bytes` names both framings.
+fn names_both(bytes: &[u8]) -> bool {
+    // Cheap to see in most heads: hardly a name ends like this one. Whatever follows the head is cut off only then.
+    if !has_field(bytes, CODING) {
+        return false;
+    }
+    let head = &bytes[..head_end(bytes).unwrap_or(bytes.len())];
+    has_field(head, CODING) && has_field(head, LENGTH)
+}
+
+/// Whether a line begins with `name`, which ends in a colon; in any case of letters.
+fn has_field(head: &[u8], name: &[u8]) -> bool {
+    let (last, colon) = (name[name.len() - 2], name[name.len() - 1]);
+    [last.to_ascii_lowercase(), last.to_ascii_uppercase()].iter().any(|last| {
+        memchr::memmem::find_iter(head, &[*last, colon]).any(|at| {
+            let start = (at + 2).checked_sub(name.len() + 1);
+            start.is_some_and(|start| {
+                head[start] == b'\n' && head[start + 1..at + 2].eq_ignore_ascii_case(name)
+            })
+        })
+    })
 }
 
 impl AsyncRead for Io {
@@ -194,7 +273,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
         if self.ended.is_none() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-            if buf.filled().len() > before || self.phase.is(Doing::Idle) {
+            let this = &mut *self;
+            if buf.filled().len() > before {
+                if this.phase.is(Doing::Idle) && this.head.is_ambiguous(&buf.filled()[before..], &this.phase)
+                {
+                    this.phase.is_ambiguous.store(true, Ordering::Relaxed);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if self.phase.is(Doing::Idle) {
                 return Poll::Ready(Ok(()));
             }
             let grace = if self.phase.is(Doing::Uploading) {
@@ -240,7 +327,47 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Patient<T> {
     }
 }
 
+const CODING: &[u8] = b"Transfer-Encoding:";
+const LENGTH: &[u8] = b"Content-Length:";
+/// hyper refuses larger ones long before.
+const LARGEST_HEAD: usize = 2 * 1024 * 1024;
 /// Long enough for the answer to whoever closes its half first, short enough not to work long for nobody.
 const GRACE: Duration = Duration::from_secs(5);
 /// A body that ends early must not look complete for long.
 const UPLOAD_GRACE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: &str =
+        "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 3\r\nTRANSFER-encoding: chunked\r\n\r\n";
+
+    #[test]
+    fn a_head_with_both_framings_is_seen_however_it_is_cut() {
+        for cut in 0..BOTH.len() {
+            let (phase, mut watch) = (Phase::default(), HeadWatch::default());
+            let (first, second) = BOTH.as_bytes().split_at(cut);
+            let seen = watch.is_ambiguous(first, &phase) | watch.is_ambiguous(second, &phase);
+            assert!(seen, "{cut}");
+        }
+    }
+
+    #[test]
+    fn bodies_and_other_heads_are_none_of_its_business() {
+        for message in [
+            "GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n20\r\nContent-Length: 5\r\n\r\nabc",
+            "POST / HTTP/1.1\nContent-Length: 30\n\n\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nX-Transfer-Encodin: g\r\nContent-Length: 5\r\n\r\nabcde",
+        ] {
+            let (phase, mut watch) = (Phase::default(), HeadWatch::default());
+            assert!(!watch.is_ambiguous(message.as_bytes(), &phase), "{message}");
+            // The rest of the body.
+            assert!(!watch.is_ambiguous(BOTH.as_bytes(), &phase), "{message}");
+            // The next message.
+            assert!(!phase.begin(Doing::Waiting));
+            assert!(watch.is_ambiguous(BOTH.as_bytes(), &phase), "{message}");
+        }
+    }
+}

@@ -18,6 +18,7 @@ use crate::policy::{Destination, Policy};
 use crate::proxy::{Live, Route};
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
+use crate::telemetry::log::Chain;
 use crate::telemetry::{Counters, CredentialKind, Telemetry};
 use crate::upstream::{Endpoint, tls};
 
@@ -120,7 +121,7 @@ impl Parts {
             result => result.inspect_err(|error| {
                 tracing::error!(
                     destination = %destination.name,
-                    error = error as &dyn std::error::Error,
+                    error = %Chain(error),
                     "no credential: requests to this destination are refused until this is mended",
                 );
             }),
@@ -188,7 +189,7 @@ fn tell(
         }
         Err(error) => tracing::error!(
             destination = %destination.name,
-            error = error.as_ref() as &dyn std::error::Error,
+            error = %Chain(error.as_ref()),
             "no TLS: requests to this destination are refused until this is mended",
         ),
     }

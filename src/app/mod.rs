@@ -55,14 +55,14 @@ pub(crate) struct Addresses {
 /// Why the proxy does not start. Once it runs, nothing of this ends it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("destinations.{destination}: {source}")]
+    #[error("destinations.{destination}")]
     Attachment {
         destination: Arc<str>,
         source: crate::auth::Error,
     },
 
     #[error(
-        "cannot listen on {address}: {source}; is another outrider running there? Choose another address in the configuration"
+        "cannot listen on {address} (is another outrider running there? choose another address in the configuration)"
     )]
     Bind { address: String, source: io::Error },
 
@@ -72,16 +72,16 @@ pub(crate) enum Error {
     #[error("{0}")]
     Config(#[from] Problems),
 
-    #[error("dns: {0}")]
+    #[error("dns")]
     Dns(#[from] resolve::Error),
 
-    #[error("destinations.{destination}.tls: {source}")]
+    #[error("destinations.{destination}.tls")]
     Tls {
         destination: Arc<str>,
         source: Arc<crate::upstream::tls::SettingsError>,
     },
 
-    #[error("the system refuses what a process needs to run: {0}")]
+    #[error("the system refuses what a process needs to run")]
     System(#[from] io::Error),
 }
 
@@ -202,7 +202,7 @@ impl App {
             }
             Err(error) => {
                 self.proxy.telemetry.config_reload(Reload::Failed);
-                tracing::error!(source = %self.source, "configuration not reloaded, the old one stays: {error}");
+                tracing::error!(source = %self.source, "configuration not reloaded, the old one stays: {}", log::Chain(&error));
             }
         }
     }
@@ -384,7 +384,7 @@ fn local_address(socket: &socket2::Socket) -> Option<SocketAddr> {
 fn write_bundle(authority: &ca::Authority, build: &build::Parts, ca: &Ca) {
     if let Err(error) = authority.write(&build.roots, &ca.bundle, &ca.truststore) {
         tracing::error!(
-            error = &error as &dyn std::error::Error,
+            error = %log::Chain(&error),
             "the CA bundle cannot be written: apps will not trust intercepted connections; set ca.bundle and ca.truststore to places that can be written",
         );
     }

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::ConfigArg;
 use crate::app::{Addresses, App, Error, Termination};
 use crate::config::Listen;
+use crate::telemetry::log::Chain;
 
 /// Run the proxy
 ///
@@ -75,15 +76,7 @@ fn door(listen: &Listen) -> String {
 pub(super) fn fail(error: &Error) -> ExitCode {
     match error {
         Error::Config(problems) => eprintln!("{problems}"),
-        other => {
-            eprint!("outrider: {other}");
-            let mut source = std::error::Error::source(other);
-            while let Some(cause) = source {
-                eprint!(": {cause}");
-                source = cause.source();
-            }
-            eprintln!();
-        }
+        other => eprintln!("outrider: {}", Chain(other)),
     }
     ExitCode::FAILURE
 }

@@ -12,14 +12,17 @@ use std::collections::HashMap;
 use crate::config::{self, Problems};
 use crate::host::{Host, HostPattern, Pattern, Target};
 
+/// Looked up for every request; the hash is seeded anew in each process.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// All host patterns of the configuration, ready to be looked up.
 #[derive(Debug, Default)]
 pub(crate) struct Router {
     claims: Vec<Claim>,
-    hosts: HashMap<Host, Ports>,
+    hosts: Map<Host, Ports>,
     /// Narrowest first, with a port before without.
     networks: Vec<usize>,
-    suffixes: HashMap<Box<str>, Ports>,
+    suffixes: Map<Box<str>, Ports>,
 }
 
 /// A pattern and the destination that names it, by its index in the policy.

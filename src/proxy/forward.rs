@@ -7,7 +7,8 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::{Passing, Upgraded};
-use super::{Error, Live, Proxy, Route, headers};
+use super::headers::{self, Seen};
+use super::{Error, Proxy, Way};
 use crate::host::Target;
 use crate::telemetry::Exchange;
 use crate::upstream::{self, Mirror, Outbound};
@@ -19,18 +20,20 @@ pub(super) async fn run(
     mut request: Request<Incoming>,
     target: &Target,
     mirror: Mirror,
-    route: &Arc<Route>,
+    way: &Way,
     exchange: &mut Exchange,
     proxy: &Arc<Proxy>,
-    live: &Live,
 ) -> Result<Response<Passing>, Error> {
     let busy = proxy.drain.busy();
+    let Way { live, route } = way;
+    let seen = Seen::of(request.headers());
+    headers::check(&request, &seen, mirror)?;
     proxy.has_room()?;
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;
     let target = destination.leaves(target)?;
     let attachment = route.attachment.as_ref().map_err(|_| Error::Credential)?;
-    if headers::has_looped(request.headers(), &proxy.via) {
+    if seen.via && headers::has_looped(request.headers(), &proxy.via) {
         return Err(Error::Looped);
     }
 
@@ -46,8 +49,8 @@ pub(super) async fn run(
     };
 
     // hyper drops a Content-Length beside a Transfer-Encoding unseen: what follows such a message is never read.
-    let is_last = mirror == Mirror::H1 && request.headers().contains_key(header::TRANSFER_ENCODING);
-    let is_websocket = headers::strip_request(request.headers_mut());
+    let is_last = mirror == Mirror::H1 && seen.transfer_encoding > 0;
+    let is_websocket = headers::strip_request(request.headers_mut(), &seen);
     let app_side = request.extensions_mut().remove::<OnUpgrade>();
     let (mut head, incoming) = request.into_parts();
     head.extensions.clear();
@@ -57,14 +60,14 @@ pub(super) async fn run(
         attachment.apply(&mut head).map_err(|_| Error::Credential)?;
     }
     let (body, upload) = Outbound::new(incoming, destination.timeouts.idle);
-    if upload.is_some() && !head.headers.contains_key(header::CONTENT_LENGTH) && mirror == Mirror::H1 {
+    if upload.is_some() && seen.content_length == 0 && mirror == Mirror::H1 {
         // Else hyper would take a GET with a body for one without.
         head.headers.insert(header::TRANSFER_ENCODING, CHUNKED);
     }
 
     exchange.asked_upstream();
-    let request = Request::from_parts(head, body);
-    let response = upstream::send(request, &target, mirror, &route.endpoint, proxy.ways(live)).await;
+    let mut request = Some(Request::from_parts(head, body));
+    let response = upstream::send(&mut request, &target, mirror, &route.endpoint, proxy.ways(live)).await;
     let mut response = match response {
         Ok(response) => response,
         Err(error) => {

@@ -5,38 +5,93 @@ use http::{Method, Request, Version};
 use http_body::Body;
 
 use super::Error;
+use super::connection::Ambiguous;
+use crate::upstream::Mirror;
+
+/// Which of the fields that matter at the border a message has, found in one pass over it.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) connection: bool,
+    pub(super) content_length: u8,
+    pub(super) expect: bool,
+    pub(super) host: u8,
+    /// A field that always goes one hop only, other than those that are named here.
+    pub(super) one_hop: bool,
+    pub(super) proxy_status: bool,
+    pub(super) te: bool,
+    pub(super) transfer_encoding: u8,
+    pub(super) upgrade: bool,
+    pub(super) via: bool,
+}
+
+impl Seen {
+    pub(super) fn of(fields: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, _) in fields {
+            if *name == header::HOST {
+                seen.host = seen.host.saturating_add(1);
+            } else if *name == header::CONTENT_LENGTH {
+                seen.content_length = seen.content_length.saturating_add(1);
+            } else if *name == header::TRANSFER_ENCODING {
+                seen.transfer_encoding = seen.transfer_encoding.saturating_add(1);
+            } else if *name == header::CONNECTION {
+                seen.connection = true;
+            } else if *name == header::VIA {
+                seen.via = true;
+            } else if *name == header::EXPECT {
+                seen.expect = true;
+            } else if *name == header::TE {
+                seen.te = true;
+            } else if *name == header::UPGRADE {
+                seen.upgrade = true;
+            } else if ONE_HOP.contains(name) {
+                seen.one_hop = true;
+            } else if *name == PROXY_STATUS {
+                seen.proxy_status = true;
+            }
+        }
+        seen
+    }
+}
 
 /// Refuses what hyper lets through but no two servers would read alike.
-pub(super) fn check<B>(request: &Request<B>) -> Result<(), Error> {
-    let fields = request.headers();
+///
+/// HTTP/2 frames messages by itself and names the host elsewhere, so there only what is meant is judged.
+pub(super) fn check<B>(request: &Request<B>, seen: &Seen, mirror: Mirror) -> Result<(), Error> {
     if request.method() == Method::TRACE {
         return Err(Error::Trace);
     }
-    let mut hosts = fields.get_all(header::HOST).iter();
-    let (host, second) = (hosts.next(), hosts.next());
-    if second.is_some() {
-        return Err(Error::Malformed("more than one Host field"));
+    if mirror == Mirror::H1 {
+        check_framing(request, seen)?;
     }
-    if host.is_none() && request.version() == Version::HTTP_11 {
-        return Err(Error::Malformed("no Host field"));
-    }
-    if let Some(coding) = fields.get(header::TRANSFER_ENCODING) {
-        if fields.contains_key(header::CONTENT_LENGTH) {
-            return Err(Error::Malformed("both Content-Length and Transfer-Encoding"));
-        }
-        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
-            || fields.get_all(header::TRANSFER_ENCODING).iter().count() > 1
-        {
-            return Err(Error::Malformed("a Transfer-Encoding other than chunked"));
-        }
-    }
-    if fields.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
-        return Err(Error::Malformed("more than one Content-Length"));
-    }
-    if let Some(expectation) = fields.get(header::EXPECT)
+    if seen.expect
+        && let Some(expectation) = request.headers().get(header::EXPECT)
         && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         return Err(Error::Expectation);
+    }
+    Ok(())
+}
+
+fn check_framing<B>(request: &Request<B>, seen: &Seen) -> Result<(), Error> {
+    if seen.host > 1 {
+        return Err(Error::Malformed("more than one Host field"));
+    }
+    if seen.host == 0 && request.version() == Version::HTTP_11 {
+        return Err(Error::Malformed("no Host field"));
+    }
+    if seen.content_length > 1 {
+        return Err(Error::Malformed("more than one Content-Length"));
+    }
+    if seen.transfer_encoding > 0 {
+        if seen.content_length > 0 || request.extensions().get::<Ambiguous>().is_some() {
+            return Err(Error::Malformed("both Content-Length and Transfer-Encoding"));
+        }
+        let coding = request.headers().get(header::TRANSFER_ENCODING);
+        let is_chunked = coding.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !is_chunked || seen.transfer_encoding > 1 {
+            return Err(Error::Malformed("a Transfer-Encoding other than chunked"));
+        }
     }
     Ok(())
 }
@@ -81,17 +136,19 @@ pub(super) fn check_connect<B: Body>(request: &Request<B>) -> Result<(), Error> 
 
 /// Removes what goes one hop only (RFC 9110 section 7.6.1) from a request, and says whether it asks to become a
 /// WebSocket. What frames or routes the message stays, whatever `Connection` names; credentials are attached afterwards.
-pub(super) fn strip_request(fields: &mut HeaderMap) -> bool {
-    let is_websocket = asks_for_websocket(fields);
-    let wants_trailers = (fields.get_all(header::TE).iter()).any(|te| {
-        te.as_bytes()
-            .to_ascii_lowercase()
-            .windows(8)
-            .any(|word| word == b"trailers")
-    });
-    strip(fields);
-    fields.remove(header::PROXY_AUTHORIZATION);
-    fields.remove(header::EXPECT);
+pub(super) fn strip_request(fields: &mut HeaderMap, seen: &Seen) -> bool {
+    let is_websocket = seen.upgrade && asks_for_websocket(fields);
+    let wants_trailers = seen.te
+        && (fields.get_all(header::TE).iter()).any(|te| {
+            te.as_bytes()
+                .to_ascii_lowercase()
+                .windows(8)
+                .any(|word| word == b"trailers")
+        });
+    strip(fields, seen);
+    if seen.expect {
+        fields.remove(header::EXPECT);
+    }
     if wants_trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -104,8 +161,9 @@ pub(super) fn strip_request(fields: &mut HeaderMap) -> bool {
 
 /// Removes what goes one hop only from a response, and what an upstream says in our name.
 pub(super) fn strip_response(fields: &mut HeaderMap) {
-    strip(fields);
-    if fields.contains_key(PROXY_STATUS) {
+    let seen = Seen::of(fields);
+    strip(fields, &seen);
+    if seen.proxy_status {
         strike_forged(fields);
     }
 }
@@ -119,20 +177,24 @@ pub(super) fn has_looped(fields: &HeaderMap, via: &HeaderValue) -> bool {
     })
 }
 
-fn strip(fields: &mut HeaderMap) {
-    if fields.contains_key(header::CONNECTION) {
+fn strip(fields: &mut HeaderMap, seen: &Seen) {
+    if seen.connection {
         strip_listed(fields);
         fields.remove(header::CONNECTION);
     }
-    for name in [
-        &header::PROXY_AUTHENTICATE,
-        &header::TE,
-        &header::TRANSFER_ENCODING,
-        &header::UPGRADE,
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-    ] {
-        fields.remove(name);
+    if seen.te {
+        fields.remove(header::TE);
+    }
+    if seen.transfer_encoding > 0 {
+        fields.remove(header::TRANSFER_ENCODING);
+    }
+    if seen.upgrade {
+        fields.remove(header::UPGRADE);
+    }
+    if seen.one_hop {
+        for name in &ONE_HOP {
+            fields.remove(name);
+        }
     }
 }
 
@@ -185,8 +247,13 @@ fn strike_forged(fields: &mut HeaderMap) {
     }
 }
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const ONE_HOP: [HeaderName; 5] = [
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+];
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 #[cfg(test)]
@@ -201,6 +268,10 @@ mod tests {
             builder = builder.header(*name, *value);
         }
         builder.body(Empty::new()).unwrap()
+    }
+
+    fn checked<B>(request: &Request<B>) -> Result<(), Error> {
+        check(request, &Seen::of(request.headers()), Mirror::H1)
     }
 
     #[test]
@@ -224,7 +295,7 @@ mod tests {
         ];
         for fields in refused {
             assert!(
-                matches!(check(&request(fields)), Err(Error::Malformed(_))),
+                matches!(checked(&request(fields)), Err(Error::Malformed(_))),
                 "{fields:?}"
             );
         }
@@ -232,7 +303,7 @@ mod tests {
             &[("host", "a"), ("transfer-encoding", "Chunked")],
             &[("host", "a"), ("content-length", "0")],
         ] {
-            assert!(check(&request(fields)).is_ok(), "{fields:?}");
+            assert!(checked(&request(fields)).is_ok(), "{fields:?}");
         }
     }
 
@@ -240,12 +311,12 @@ mod tests {
     fn trace_and_unknown_expectations_are_not_met() {
         let mut trace = request(&[("host", "a")]);
         *trace.method_mut() = Method::TRACE;
-        assert!(matches!(check(&trace), Err(Error::Trace)));
+        assert!(matches!(checked(&trace), Err(Error::Trace)));
         assert!(matches!(
-            check(&request(&[("host", "a"), ("expect", "tea")])),
+            checked(&request(&[("host", "a"), ("expect", "tea")])),
             Err(Error::Expectation)
         ));
-        assert!(check(&request(&[("host", "a"), ("expect", "100-Continue")])).is_ok());
+        assert!(checked(&request(&[("host", "a"), ("expect", "100-Continue")])).is_ok());
     }
 
     #[test]
@@ -261,7 +332,8 @@ mod tests {
 
     fn stripped(fields: &[(&str, &str)]) -> (HeaderMap, bool) {
         let mut fields = request(fields).headers().clone();
-        let is_websocket = strip_request(&mut fields);
+        let seen = Seen::of(&fields);
+        let is_websocket = strip_request(&mut fields, &seen);
         (fields, is_websocket)
     }
 

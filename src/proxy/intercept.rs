@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
-use http::{Request, Response, Version, header};
+use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -22,7 +22,6 @@ use super::tunnel::Room;
 use super::{Body, Error, Live, Proxy, Route, forward, headers, reply};
 use crate::ca::Offer;
 use crate::host::{Host, Scheme, Target};
-use crate::policy::{Asked, Verdict};
 use crate::stream::{Io, Patient, Rewound};
 use crate::telemetry::{Exchange, Side};
 use crate::upstream::{self, Mirror};
@@ -199,14 +198,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let header_size = inside.proxy.live.load().limits.header_size;
-    let service = service_fn(move |request| {
+    super::serve_h1(stream, header_size, move |request| {
         let inside = Arc::clone(&inside);
-        async move { Ok::<_, std::convert::Infallible>(answer(request, Mirror::H1, &inside).await) }
-    });
-    let connection = super::h1(header_size)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let _ = connection.await;
+        async move { answer(request, Mirror::H1, &inside).await }
+    })
+    .await;
 }
 
 async fn serve_h2(stream: TlsStream<Rewound<Io>>, inside: Arc<Inside>) {
@@ -274,57 +270,33 @@ async fn answer(mut request: Request<Incoming>, mirror: Mirror, inside: &Inside)
     if headers::ends_here(&mut request) {
         return reply::options(&mut exchange);
     }
-    match forward_inside(request, mirror, inside, &mut exchange).await {
+    // Asked anew for each request: a reload may have closed this way since the tunnel was opened.
+    let way = inside.proxy.way(&inside.target, &mut exchange);
+    let result = match way.and_then(|way| inside.check(&request).map(|()| way)) {
+        Ok(way) => {
+            forward::run(
+                request,
+                &inside.target,
+                mirror,
+                &way,
+                &mut exchange,
+                &inside.proxy,
+            )
+            .await
+        }
+        Err(error) => Err(error),
+    };
+    match result {
         Ok(response) => {
             exchange.answered();
             response.map(|passing| Body::passing(passing, exchange))
         }
-        Err(error) => reply::refuse(
-            &error,
-            &mut exchange,
-            matches!(error, Error::Misdirected { .. }) && mirror == Mirror::H1,
-        ),
-    }
-}
-
-async fn forward_inside(
-    request: Request<Incoming>,
-    mirror: Mirror,
-    inside: &Inside,
-    exchange: &mut Exchange,
-) -> Result<Response<super::body::Passing>, Error> {
-    let live = inside.proxy.live.load_full();
-    // Asked anew for each request: a reload may have closed this way since the tunnel was opened.
-    let route = match live.policy.route(&inside.target, Asked::Request) {
-        Verdict::Forward(destination) | Verdict::Intercept(destination) | Verdict::Tunnel(destination) => {
-            live.route(destination)
+        Err(error) => {
+            // In HTTP/1.1 a client that mixes hosts up may have sent more for the wrong one.
+            let is_over = mirror == Mirror::H1 && matches!(error, Error::Misdirected { .. });
+            reply::refuse(&error, &mut exchange, is_over)
         }
-        Verdict::Deny(destination, denial) => {
-            exchange.bound_for(&live.route(destination).counters);
-            return Err(denial.into());
-        }
-    };
-    exchange.bound_for(&route.counters);
-    if request.method() == http::Method::CONNECT {
-        return Err(Error::Malformed("a CONNECT inside a tunnel"));
     }
-    // HTTP/2 names its host in the URI.
-    if request.version() != Version::HTTP_2 {
-        headers::check(&request)?;
-    } else if request.method() == http::Method::TRACE {
-        return Err(Error::Trace);
-    }
-    inside.check_names(&request)?;
-    forward::run(
-        request,
-        &inside.target,
-        mirror,
-        route,
-        exchange,
-        &inside.proxy,
-        &live,
-    )
-    .await
 }
 
 impl Inside {
@@ -339,7 +311,11 @@ impl Inside {
         }
     }
 
-    fn check_names(&self, request: &Request<Incoming>) -> Result<(), Error> {
+    /// Nothing leaves the tunnel: no CONNECT inside, and no other host.
+    fn check(&self, request: &Request<Incoming>) -> Result<(), Error> {
+        if request.method() == Method::CONNECT {
+            return Err(Error::Malformed("a CONNECT inside a tunnel"));
+        }
         let misdirected = |what| Error::Misdirected {
             asked: self.target.to_string(),
             what,

@@ -8,16 +8,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioTimer;
 
-pub(crate) use crate::upstream::body::Cut;
 pub(crate) use body::Body;
+pub(crate) use connection::serve_h1;
 pub(crate) use error::Error;
 pub(crate) use live::{Live, Route};
 
@@ -29,6 +26,7 @@ use crate::upstream::resolve::Resolver;
 use crate::upstream::{Mirror, Ways};
 
 mod body;
+mod connection;
 mod error;
 mod forward;
 mod headers;
@@ -53,68 +51,61 @@ pub(crate) struct Proxy {
     pub(crate) via: HeaderValue,
 }
 
+/// Where a request goes, by the policy that it keeps to its end.
+struct Way {
+    live: Arc<Live>,
+    route: Arc<Route>,
+}
+
 /// Answers one request that came in through the listener.
 pub(crate) async fn handle(mut request: Request<Incoming>, proxy: Arc<Proxy>) -> Response<Body> {
     let mut exchange = Exchange::begin(&proxy.telemetry, request.method(), request.uri());
+    if request.method() == Method::CONNECT {
+        // Boxed: every request's future would be as large as this one.
+        return Box::pin(connect(request, exchange, proxy)).await;
+    }
     if headers::ends_here(&mut request) {
         return reply::options(&mut exchange);
     }
-    let is_connect = request.method() == Method::CONNECT;
-    let result = if is_connect {
-        // Boxed: every request's future would be as large as this one.
-        Box::pin(connect(&mut request, &mut exchange, &proxy)).await
-    } else {
-        absolute(request, &mut exchange, &proxy).await
+    let result = match Target::of_absolute(request.uri()) {
+        Ok(target) => match proxy.way(&target, &mut exchange) {
+            Ok(way) => forward::run(request, &target, Mirror::H1, &way, &mut exchange, &proxy).await,
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error.into()),
     };
     match result {
-        Ok(Passed::Response(response)) => {
+        Ok(response) => {
             exchange.answered();
             response.map(|passing| Body::passing(passing, exchange))
         }
-        Ok(Passed::Tunnel(tunnel)) => tunnel.start(exchange, proxy),
-        Ok(Passed::Intercept(intercept)) => intercept.start(exchange, proxy),
-        Err(error) => reply::refuse(&error, &mut exchange, is_connect),
+        Err(error) => reply::refuse(&error, &mut exchange, false),
     }
 }
 
-/// What a request that was let through has become.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the largest is the usual one, and it is moved once"
-)]
-enum Passed {
+/// What a CONNECT that was let through has become.
+enum Opened {
     Intercept(intercept::Intercept),
-    Response(Response<body::Passing>),
     Tunnel(tunnel::Tunnel),
 }
 
-async fn absolute(
-    request: Request<Incoming>,
-    exchange: &mut Exchange,
-    proxy: &Arc<Proxy>,
-) -> Result<Passed, Error> {
-    headers::check(&request)?;
-    let target = Target::of_absolute(request.uri())?;
-    let live = proxy.live.load_full();
-    let route = match live.policy.route(&target, Asked::Request) {
-        Verdict::Forward(destination) | Verdict::Intercept(destination) | Verdict::Tunnel(destination) => {
-            live.route(destination)
-        }
-        Verdict::Deny(destination, denial) => {
-            exchange.bound_for(&live.route(destination).counters);
-            return Err(denial.into());
-        }
-    };
-    exchange.bound_for(&route.counters);
-    let response = forward::run(request, &target, Mirror::H1, route, exchange, proxy, &live).await?;
-    Ok(Passed::Response(response))
+async fn connect(
+    mut request: Request<Incoming>,
+    mut exchange: Exchange,
+    proxy: Arc<Proxy>,
+) -> Response<Body> {
+    match open(&mut request, &mut exchange, &proxy).await {
+        Ok(Opened::Intercept(intercept)) => intercept.start(exchange, proxy),
+        Ok(Opened::Tunnel(tunnel)) => tunnel.start(exchange, proxy),
+        Err(error) => reply::refuse(&error, &mut exchange, true),
+    }
 }
 
-async fn connect(
+async fn open(
     request: &mut Request<Incoming>,
     exchange: &mut Exchange,
     proxy: &Arc<Proxy>,
-) -> Result<Passed, Error> {
+) -> Result<Opened, Error> {
     headers::check_connect(request)?;
     let target = Target::of_connect(request.uri())?;
     let live = proxy.live.load_full();
@@ -129,23 +120,11 @@ async fn connect(
     exchange.bound_for(&route.counters);
     proxy.has_room()?;
     if is_intercepted {
-        intercept::open(request, target, route, proxy, &live).map(Passed::Intercept)
+        intercept::open(request, target, route, proxy, &live).map(Opened::Intercept)
     } else {
-        tunnel::open(request, &target, route, exchange, proxy, &live)
-            .await
-            .map(Passed::Tunnel)
+        let tunnel = tunnel::open(request, &target, route, exchange, proxy, &live).await?;
+        Ok(Opened::Tunnel(tunnel))
     }
-}
-
-/// HTTP/1.1 as we speak it to the app, in the clear or inside an intercepted tunnel.
-pub(crate) fn h1(header_size: usize) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(header_size.max(SMALLEST_BUFFER))
-        .max_header_size(header_size);
-    builder
 }
 
 impl Proxy {
@@ -157,6 +136,23 @@ impl Proxy {
         }
     }
 
+    /// Where a request to `target` goes, under the policy of this moment.
+    fn way(&self, target: &Target, exchange: &mut Exchange) -> Result<Way, Error> {
+        let live = self.live.load_full();
+        let (destination, denial) = match live.policy.route(target, Asked::Request) {
+            Verdict::Forward(destination)
+            | Verdict::Intercept(destination)
+            | Verdict::Tunnel(destination) => (destination, None),
+            Verdict::Deny(destination, denial) => (destination, Some(denial)),
+        };
+        let route = Arc::clone(live.route(destination));
+        exchange.bound_for(&route.counters);
+        match denial {
+            None => Ok(Way { live, route }),
+            Some(denial) => Err(denial.into()),
+        }
+    }
+
     fn has_room(&self) -> Result<(), Error> {
         if self.is_short_of_memory.load(Ordering::Relaxed) {
             Err(Error::Overloaded("limits.memory"))
@@ -165,7 +161,3 @@ impl Proxy {
         }
     }
 }
-
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// What hyper needs at least.
-const SMALLEST_BUFFER: usize = 8 * 1024;

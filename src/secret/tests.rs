@@ -346,11 +346,7 @@ fn pem_that_does_not_do_says_what_would() {
     for (form, text, wanted) in [
         ("encrypted", encrypted, "openssl pkey -in"),
         ("encrypted, older form", older, "openssl pkey -in"),
-        (
-            "certificate only",
-            certificate,
-            "blocks found: CERTIFICATE",
-        ),
+        ("certificate only", certificate, "blocks found: CERTIFICATE"),
         ("no PEM", CANARY.to_owned(), "blocks found: none"),
         ("cut short", key[..key.len() / 2].to_owned(), "damaged"),
         ("not base64", key.replacen("\nM", "\n!", 1), "damaged"),

@@ -3,26 +3,17 @@
 //! Every worker accepts from the same sockets, so a busy worker takes less; where one has clearly more connections
 //! than another it hands the new one over. What a request means is not decided here.
 
-use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
 use crate::proxy::{self, Proxy};
-use crate::stream::{Doing, Io, Patient, Phase};
+use crate::stream::Io;
 
 /// A socket that accepts, registered with one worker.
 #[derive(Debug)]
@@ -109,61 +100,11 @@ fn serve(io: Io, seat: Seat, proxy: Arc<Proxy>) {
     tokio::spawn(async move {
         let _seat = seat;
         let header_size = proxy.live.load().limits.header_size;
-        let phase = Arc::new(Phase::default());
-        let io = Patient::new(io, Arc::clone(&phase));
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (proxy, phase) = (Arc::clone(&proxy), Arc::clone(&phase));
-            async move {
-                phase.set(if request.body().is_end_stream() {
-                    Doing::Waiting
-                } else {
-                    Doing::Uploading
-                });
-                let response = proxy::handle(request, proxy).await;
-                phase.set(Doing::Answering);
-                Ok::<_, Infallible>(response.map(|body| Answer { body, phase }))
-            }
-        });
-        let connection = proxy::h1(header_size).serve_connection(TokioIo::new(io), service);
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "a connection from the app ended early"
-            );
-        }
+        proxy::serve_h1(io, header_size, move |request| {
+            proxy::handle(request, Arc::clone(&proxy))
+        })
+        .await;
     });
-}
-
-/// A body that says when it has gone out.
-struct Answer {
-    body: proxy::Body,
-    phase: Arc<Phase>,
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = proxy::Cut;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, proxy::Cut>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.phase.set(Doing::Idle);
-    }
 }
 
 /// The cap is reached: the app is told, in as few bytes as can be.

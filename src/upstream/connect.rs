@@ -45,7 +45,7 @@ pub(super) async fn connect(
     ways: Ways<'_>,
 ) -> Result<Lease, Error> {
     let alpn = endpoint.alpn(mirror);
-    let link = Link {
+    let mut link = Link {
         shelf: (endpoint.id, alpn),
         target: target.clone(),
         authority: authority_of(target),
@@ -72,6 +72,10 @@ pub(super) async fn connect(
                 .await?;
             endpoint.counters.tls_handshake(Side::Upstream, started.elapsed());
             let chosen = stream.get_ref().1.alpn_protocol();
+            if alpn == tls::Alpn::Either && chosen != Some(b"h2") {
+                // What the upstream chose serves whoever would have offered only that.
+                link.shelf.1 = tls::Alpn::H1;
+            }
             match (chosen, alpn) {
                 (Some(b"h2"), _) => h2(stream, link).await,
                 (_, tls::Alpn::H2) => Err(Error::Version),
@@ -134,7 +138,7 @@ fn authority_of(target: &Target) -> HeaderValue {
 }
 
 /// Holds a response head, and is what a connection may read ahead of a slow app.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 32 * 1024;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const HEADER_LIST: u32 = 64 * 1024;

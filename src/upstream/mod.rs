@@ -81,6 +81,16 @@ impl Endpoint {
             .map_err(|error| Error::Settings(Arc::clone(error)))
     }
 
+    /// Where the connections for an app that speaks `mirror` wait: under what was offered to the upstream, or, where it
+    /// was found to speak only HTTP/1.1, with those that offered nothing else.
+    fn shelf(&self, mirror: Mirror, target: &Target) -> (u64, tls::Alpn) {
+        let name = (self.id, self.alpn(mirror));
+        match name.1 {
+            tls::Alpn::Either if pool::learned(name, target) == Some(Mirror::H1) => (self.id, tls::Alpn::H1),
+            tls::Alpn::H1 | tls::Alpn::H2 | tls::Alpn::Either => name,
+        }
+    }
+
     /// What we offer the upstream by ALPN for an app that speaks `mirror`.
     fn alpn(&self, mirror: Mirror) -> tls::Alpn {
         match (self.destination.http, mirror) {
@@ -93,11 +103,12 @@ impl Endpoint {
 
 /// Sends one request to `target` and returns once the response head is in.
 ///
-/// The request's URI is in absolute form and names `target`; hop-by-hop fields are gone. A request that a pooled connection
-/// lost before a byte of an answer came is sent once more on a new connection, if it is safe: when none of it was
-/// written, or when the method is idempotent and there is no body.
+/// `request` is taken; it travels by reference because every step that held it by value would make every exchange's
+/// future larger. Its hop-by-hop fields are gone. A request that a pooled connection lost before a byte of an answer came
+/// is sent once more on a new connection, if it is safe: when none of it was written, or when the method is
+/// idempotent and there is no body.
 pub(crate) async fn send(
-    request: Request<Outbound>,
+    request: &mut Option<Request<Outbound>>,
     target: &Target,
     mirror: Mirror,
     endpoint: &Arc<Endpoint>,
@@ -111,29 +122,39 @@ pub(crate) async fn send(
 }
 
 async fn attempt(
-    mut request: Request<Outbound>,
+    request: &mut Option<Request<Outbound>>,
     target: &Target,
     mirror: Mirror,
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
 ) -> Result<Response<ResponseBody>, Error> {
-    let shelf = (endpoint.id, endpoint.alpn(mirror));
+    let shelf = endpoint.shelf(mirror, target);
     if let Some(lease) = pool::take(shelf, target).await {
         endpoint.counters.upstream_reuse();
         // Nothing of this copy is needed unless the connection turns out to be dead.
-        let spare = is_replayable(&request).then(|| copy_of(&request));
+        let spare = request
+            .as_ref()
+            .filter(|request| is_replayable(request))
+            .map(copy_of);
         match lease.send(request).await {
             Ok(response) => return Ok(response),
-            Err(failure) => match failure.unsent.or_else(|| spare.filter(|_| failure.is_stale)) {
+            Err(failure) => {
+                if request.is_none() && failure.is_stale {
+                    *request = spare;
+                }
+                if request.is_none() {
+                    return Err(failure.error);
+                }
                 // Its neighbours in the pool are likely dead too: the second try gets a new connection.
-                Some(again) => request = again,
-                None => return Err(failure.error),
-            },
+            }
         }
     }
     // Boxed, here and below: what only a new connection needs is not carried by every request.
-    let lease = Box::pin(connect::connect(target, mirror, endpoint, ways)).await?;
-    lease.send(request).await.map_err(|failure| failure.error)
+    Box::pin(async {
+        let lease = connect::connect(target, mirror, endpoint, ways).await?;
+        lease.send(request).await.map_err(|failure| failure.error)
+    })
+    .await
 }
 
 /// Learns, by connecting once if need be, what the upstream of an intercepted tunnel speaks, so that the app can be
@@ -148,12 +169,13 @@ pub(crate) async fn learn(
         HttpVersion::H2 => return Ok(Mirror::H2),
         HttpVersion::Auto => {}
     }
-    let shelf = (endpoint.id, endpoint.alpn(Mirror::H2));
-    if let Some(mirror) = pool::learned(shelf, target) {
+    let name = (endpoint.id, tls::Alpn::Either);
+    if let Some(mirror) = pool::learned(name, target) {
         return Ok(mirror);
     }
     let lease = Box::pin(connect::connect(target, Mirror::H2, endpoint, ways)).await?;
     let mirror = lease.mirror();
+    pool::learn(name, target, mirror);
     lease.give_back();
     Ok(mirror)
 }

@@ -24,15 +24,17 @@ use crate::host::{Scheme, Target};
 /// The endpoint's id and what was offered by ALPN.
 type ShelfName = (u64, tls::Alpn);
 
+/// Looked up for every request; the hash is seeded anew in each process.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 thread_local! {
-    static POOL: RefCell<HashMap<ShelfName, HashMap<Target, Shelf>>> = RefCell::default();
+    static LEARNED: RefCell<Map<ShelfName, Map<Target, Mirror>>> = RefCell::default();
+    static POOL: RefCell<Map<ShelfName, Map<Target, Shelf>>> = RefCell::default();
 }
 
 /// The connections to one target under one identity.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shelf {
-    /// What the upstream chose by ALPN when it was last connected to.
-    mirror: Mirror,
     idle: Vec<Idle>,
     shared: Vec<Shared>,
 }
@@ -86,8 +88,6 @@ struct Stream(Arc<AtomicUsize>);
 /// A request that got no response head.
 pub(super) struct Failure {
     pub(super) error: Error,
-    /// The whole request, where the connection never took it.
-    pub(super) unsent: Option<Request<Outbound>>,
     /// The connection died without a byte of an answer.
     pub(super) is_stale: bool,
 }
@@ -144,12 +144,24 @@ fn take_any(name: ShelfName, target: &Target) -> Option<(Arc<Link>, Sender)> {
 
 /// What the upstream was found to speak, where it has been connected to before.
 pub(super) fn learned(name: ShelfName, target: &Target) -> Option<Mirror> {
-    POOL.with_borrow(|pool| Some(pool.get(&name)?.get(target)?.mirror))
+    LEARNED.with_borrow(|learned| learned.get(&name)?.get(target).copied())
+}
+
+/// Remembers what the upstream speaks. Bounded by forgetting: at worst a connection is made to find out again.
+pub(super) fn learn(name: ShelfName, target: &Target, mirror: Mirror) {
+    LEARNED.with_borrow_mut(|learned| {
+        let targets = learned.entry(name).or_default();
+        if targets.len() >= MOST_LEARNED {
+            targets.clear();
+        }
+        targets.insert(target.clone(), mirror);
+    });
 }
 
 /// Closes what has been idle for too long, is too old, or belongs to an endpoint that is gone.
 pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
     let now = Instant::now();
+    LEARNED.with_borrow_mut(|learned| learned.retain(|(endpoint, _), _| is_live(*endpoint)));
     POOL.with_borrow_mut(|pool| {
         pool.retain(|(endpoint, _), targets| {
             targets.retain(|_, shelf| {
@@ -188,7 +200,7 @@ impl Lease {
             link: Arc::clone(&link),
             streams,
         };
-        with_shelf(&link, Mirror::H2, |shelf| shelf.shared.push(shared));
+        with_shelf(&link, |shelf| shelf.shared.push(shared));
         Self {
             link,
             sender: Sender::H2 {
@@ -206,16 +218,23 @@ impl Lease {
         }
     }
 
-    /// Sends one request and waits for the head of its answer.
+    /// Sends one request and waits for the head of its answer. What the connection never took is put back.
     pub(super) async fn send(
         mut self,
-        mut request: Request<Outbound>,
+        request: &mut Option<Request<Outbound>>,
     ) -> Result<Response<ResponseBody>, Failure> {
-        self.upload = request.body().progress();
-        self.shape(&mut request);
+        // Callers give a request; without one there is nothing that could be answered.
+        let Some(mut first) = request.take() else {
+            return Err(Failure {
+                error: Error::Version,
+                is_stale: false,
+            });
+        };
+        self.upload = first.body().progress();
+        self.shape(&mut first);
         let result = match &mut self.sender {
-            Sender::H1(sender) => sender.try_send_request(request).await,
-            Sender::H2 { sender, .. } => sender.try_send_request(request).await,
+            Sender::H1(sender) => sender.try_send_request(first).await,
+            Sender::H2 { sender, .. } => sender.try_send_request(first).await,
         };
         match result {
             Ok(response) => {
@@ -223,7 +242,7 @@ impl Lease {
                 Ok(response.map(|incoming| ResponseBody::new(incoming, self, patience)))
             }
             Err(mut failure) => {
-                let unsent = failure.take_message();
+                *request = failure.take_message();
                 let error = failure.into_error();
                 let is_stale = error.is_closed()
                     || error.is_incomplete_message()
@@ -233,7 +252,6 @@ impl Lease {
                 Err(Failure {
                     is_stale: is_stale && !matches!(error, Error::Tls(_)),
                     error,
-                    unsent,
                 })
             }
         }
@@ -293,7 +311,7 @@ impl Lease {
                 link: Arc::clone(&link),
                 since: now,
             };
-            with_shelf(&link, Mirror::H1, |shelf| {
+            with_shelf(&link, |shelf| {
                 if shelf.idle.len() < MOST_IDLE_CONNECTIONS {
                     shelf.idle.push(idle);
                 }
@@ -315,19 +333,14 @@ impl Drop for Stream {
     }
 }
 
-fn with_shelf(link: &Link, mirror: Mirror, put: impl FnOnce(&mut Shelf)) {
+fn with_shelf(link: &Link, put: impl FnOnce(&mut Shelf)) {
     POOL.with_borrow_mut(|pool| {
         let targets = pool.entry(link.shelf).or_default();
         // The common case first: the target is cloned once for a shelf, not for each request.
         if let Some(shelf) = targets.get_mut(&link.target) {
-            shelf.mirror = mirror;
             return put(shelf);
         }
-        let shelf = targets.entry(link.target.clone()).or_insert(Shelf {
-            mirror,
-            idle: Vec::new(),
-            shared: Vec::new(),
-        });
+        let shelf = targets.entry(link.target.clone()).or_default();
         put(shelf);
     });
 }
@@ -355,4 +368,5 @@ const MOST_AGE: Duration = Duration::from_secs(300);
 /// Common servers close an idle connection after 60 to 75 seconds; we go first.
 const MOST_IDLE: Duration = Duration::from_secs(50);
 const MOST_IDLE_CONNECTIONS: usize = 512;
+const MOST_LEARNED: usize = 10_000;
 const MOST_STREAMS: usize = 100;

@@ -1,0 +1,98 @@
+//! HTTP/1.1 as we speak it to the app, in the clear or inside an intercepted tunnel.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Body;
+use crate::stream::{Doing, Patient, Phase};
+use crate::upstream::body::Cut;
+
+/// A request whose head names both a Content-Length and a Transfer-Encoding; an extension, as hyper drops the first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ambiguous;
+
+/// Serves the requests of one connection, one after the other, until either side has had enough.
+///
+/// An upgraded connection is a [`Patient`] of `io`.
+pub(crate) async fn serve_h1<T, F>(io: T, header_size: usize, answer: impl Fn(Request<Incoming>) -> F)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = http::Response<Body>>,
+{
+    let phase = Arc::new(Phase::default());
+    let io = Patient::new(io, Arc::clone(&phase));
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let has_body = !request.body().is_end_stream();
+        if phase.begin(if has_body {
+            Doing::Uploading
+        } else {
+            Doing::Waiting
+        }) {
+            request.extensions_mut().insert(Ambiguous);
+        }
+        let answer = answer(request);
+        let phase = Arc::clone(&phase);
+        async move {
+            let response = answer.await;
+            phase.set(Doing::Answering);
+            Ok::<_, Infallible>(response.map(|body| Answer { body, phase }))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(header_size.max(SMALLEST_BUFFER))
+        .max_header_size(header_size)
+        .serve_connection(TokioIo::new(io), service);
+    if let Err(error) = connection.with_upgrades().await {
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "a connection from the app ended early"
+        );
+    }
+}
+
+/// A body that says when it has gone out.
+struct Answer {
+    body: Body,
+    phase: Arc<Phase>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.phase.set(Doing::Idle);
+    }
+}
+
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// What hyper needs at least.
+const SMALLEST_BUFFER: usize = 8 * 1024;
