@@ -27,7 +27,7 @@ pub(crate) enum Error {
     NoCertificate { found: Names },
 
     #[error(
-        "there is no private key in it (blocks found: {found}); it must hold -----BEGIN PRIVATE KEY-----, \
+        "there is no private key in it (blocks found: {found}); it must hold a block PRIVATE KEY, \
          RSA PRIVATE KEY or EC PRIVATE KEY"
     )]
     NoKey { found: Names },
