@@ -1,6 +1,6 @@
 //! `outrider env`: the variables that an app needs.
 //!
-//! They come out as a shell, a program or a `.env` file reads them. Which ones there are is in [`variables`], which
+//! They come out as a shell, a program or a `.env` file reads them. Which ones there are is in [`mod@variables`], which
 //! `exec` and `demo` share.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
