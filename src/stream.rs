@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// A connection from the app.
 #[derive(Debug)]
@@ -36,8 +36,15 @@ pub(crate) struct Patient<T> {
     head: HeadWatch,
     phase: Arc<Phase>,
     /// Since the peer's end has been seen.
-    ended: Option<Pin<Box<Sleep>>>,
+    ended: Option<Ended>,
     stream: T,
+}
+
+/// The end of a peer's bytes, held back for as long as `grace`, which depends on what is being done.
+#[derive(Debug)]
+struct Ended {
+    doing: Doing,
+    grace: Pin<Box<Sleep>>,
 }
 
 /// What a connection is busy with, shared by its stream and whoever answers.
@@ -77,8 +84,25 @@ impl Phase {
         self.is_ambiguous.swap(false, Ordering::Relaxed)
     }
 
-    fn is(&self, doing: Doing) -> bool {
-        self.doing.load(Ordering::Relaxed) == doing as u8
+    fn doing(&self) -> Doing {
+        match self.doing.load(Ordering::Relaxed) {
+            1 => Doing::Waiting,
+            2 => Doing::Uploading,
+            3 => Doing::Answering,
+            _ => Doing::Idle,
+        }
+    }
+}
+
+impl Doing {
+    /// How long a peer that has said all may still want its answer.
+    fn grace(self) -> Duration {
+        match self {
+            // The last answer may not have left the buffers yet.
+            Self::Answering | Self::Idle => FLUSH_GRACE,
+            Self::Uploading => UPLOAD_GRACE,
+            Self::Waiting => GRACE,
+        }
     }
 }
 
@@ -165,14 +189,16 @@ fn names_both(bytes: &[u8]) -> bool {
 /// Whether a line begins with `name`, which ends in a colon; in any case of letters.
 fn has_field(head: &[u8], name: &[u8]) -> bool {
     let (last, colon) = (name[name.len() - 2], name[name.len() - 1]);
-    [last.to_ascii_lowercase(), last.to_ascii_uppercase()].iter().any(|last| {
-        memchr::memmem::find_iter(head, &[*last, colon]).any(|at| {
-            let start = (at + 2).checked_sub(name.len() + 1);
-            start.is_some_and(|start| {
-                head[start] == b'\n' && head[start + 1..at + 2].eq_ignore_ascii_case(name)
+    [last.to_ascii_lowercase(), last.to_ascii_uppercase()]
+        .iter()
+        .any(|last| {
+            memchr::memmem::find_iter(head, &[*last, colon]).any(|at| {
+                let start = (at + 2).checked_sub(name.len() + 1);
+                start.is_some_and(|start| {
+                    head[start] == b'\n' && head[start + 1..at + 2].eq_ignore_ascii_case(name)
+                })
             })
         })
-    })
 }
 
 impl AsyncRead for Io {
@@ -270,33 +296,37 @@ impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.ended.is_none() {
+        let this = &mut *self;
+        let doing = this.phase.doing();
+        if this.ended.is_none() {
             let before = buf.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-            let this = &mut *self;
-            if buf.filled().len() > before {
-                if this.phase.is(Doing::Idle) && this.head.is_ambiguous(&buf.filled()[before..], &this.phase)
-                {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let read = &buf.filled()[before..];
+            if !read.is_empty() {
+                if doing == Doing::Idle && this.head.is_ambiguous(read, &this.phase) {
                     this.phase.is_ambiguous.store(true, Ordering::Relaxed);
                 }
                 return Poll::Ready(Ok(()));
             }
-            if self.phase.is(Doing::Idle) {
+            if this.phase.messages.load(Ordering::Relaxed) == 0 {
                 return Poll::Ready(Ok(()));
             }
-            let grace = if self.phase.is(Doing::Uploading) {
-                UPLOAD_GRACE
-            } else {
-                GRACE
-            };
-            self.ended = Some(Box::pin(tokio::time::sleep(grace)));
+            this.ended = Some(Ended {
+                doing,
+                grace: Box::pin(tokio::time::sleep(doing.grace())),
+            });
         }
-        let Self { phase, ended, .. } = &mut *self;
-        match ended {
-            Some(_) if phase.is(Doing::Answering) => Poll::Pending,
-            Some(_) if phase.is(Doing::Idle) => Poll::Ready(Ok(())),
-            Some(grace) => grace.as_mut().poll(cx).map(Ok),
-            None => Poll::Ready(Ok(())),
+        let Some(ended) = &mut this.ended else {
+            return Poll::Ready(Ok(()));
+        };
+        if ended.doing != doing {
+            ended.doing = doing;
+            ended.grace.as_mut().reset(Instant::now() + doing.grace());
+        }
+        match doing {
+            // hyper looks again when the answer is out, and a write to a peer that is gone fails by itself.
+            Doing::Answering => Poll::Pending,
+            Doing::Idle | Doing::Uploading | Doing::Waiting => ended.grace.as_mut().poll(cx).map(Ok),
         }
     }
 }
@@ -333,6 +363,7 @@ const LENGTH: &[u8] = b"Content-Length:";
 const LARGEST_HEAD: usize = 2 * 1024 * 1024;
 /// Long enough for the answer to whoever closes its half first, short enough not to work long for nobody.
 const GRACE: Duration = Duration::from_secs(5);
+const FLUSH_GRACE: Duration = Duration::from_millis(50);
 /// A body that ends early must not look complete for long.
 const UPLOAD_GRACE: Duration = Duration::from_secs(1);
 
