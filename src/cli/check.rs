@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use super::{ConfigArg, print};
 use crate::auth::Attachment;
 use crate::config::{
-    Auth, Config, DEFAULT_FILE, Destination, HeaderText, Network, NetworkClass, Problems, SecretRef, Source,
-    Text,
+    Auth, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass, Problems, SecretRef,
+    Source, Text,
 };
 use crate::host::Pattern;
 use crate::policy::{self, Policy};
@@ -91,7 +91,8 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
         if problems.all.len() == before {
             readable.push(destination.name.as_str());
         }
-        warn(destination, &mut warnings);
+        warn_of_tunnels(destination, &mut warnings);
+        warn_of_reach(destination, &mut warnings);
     }
     match Policy::compile(config) {
         Ok(policy) => {
@@ -215,8 +216,26 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
     }
 }
 
-/// What works, and is more open than it may be meant.
-fn warn(destination: &Destination, warnings: &mut Problems) {
+/// What is written and does nothing for `https://`, because its tunnels pass untouched.
+fn warn_of_tunnels(destination: &Destination, warnings: &mut Problems) {
+    if destination.mode != Mode::Tunnel {
+        return;
+    }
+    let idle: Vec<_> = policy::idle_in_tunnels(destination).collect();
+    if !idle.is_empty() {
+        warnings.add(
+            format!("destinations.{}.mode", destination.name),
+            format!(
+                "tunnels of https:// pass untouched, so they get nothing of {}",
+                idle.join(", ")
+            ),
+            "remove mode, or mode: intercept, to have it for every request",
+        );
+    }
+}
+
+/// What works, and reaches further than it may be meant.
+fn warn_of_reach(destination: &Destination, warnings: &mut Problems) {
     let identity = destination
         .tls
         .as_ref()

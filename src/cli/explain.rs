@@ -302,8 +302,7 @@ fn tunnelled(written: Option<&Written>) -> String {
     let Some(written) = written else {
         return "tunnelled, by egress.default: bytes pass untouched, nothing is attached".to_owned();
     };
-    let counts = |key: &&str| matches!(*key, "concurrency" | "rate_limit");
-    let idle = joined(policy::must_see(written).filter(|key| !counts(key)));
+    let idle = joined(policy::idle_in_tunnels(written));
     if idle.is_empty() {
         "tunnelled, because nothing has to see the requests: bytes pass untouched".to_owned()
     } else {

@@ -200,6 +200,12 @@ pub(crate) fn must_see(config: &config::Destination) -> impl Iterator<Item = &'s
     .filter_map(|(key, written)| written.then_some(key))
 }
 
+/// The keys that do nothing for a tunnel whose bytes pass untouched: of all that [`must_see`] only limits, which then
+/// count tunnels, still do.
+pub(crate) fn idle_in_tunnels(config: &config::Destination) -> impl Iterator<Item = &'static str> {
+    must_see(config).filter(|key| !matches!(*key, "concurrency" | "rate_limit"))
+}
+
 /// The globs of `paths`; those of the limits are only checked here.
 fn compile_globs(config: &config::Destination, problems: &mut Problems) -> Vec<PathGlob> {
     let limited = config.rate_limits.iter().enumerate().filter_map(|(i, limit)| {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-pub(crate) use destination::{Destination, must_see};
+pub(crate) use destination::{Destination, idle_in_tunnels, must_see};
 pub(crate) use egress::{Approved, Egress};
 pub(crate) use path::PathGlob;
 
