@@ -66,9 +66,7 @@ pub(crate) enum ParseError {
     NotAbsolute,
     #[error("the target of a CONNECT is host:port, without scheme and path")]
     NotAuthority,
-    #[error(
-        "not a host; write host, host:port, *.suffix, an address or a CIDR block, without scheme and path"
-    )]
+    #[error("not a host, a suffix or a network")]
     Pattern,
     #[error("the port is missing or not a number from 1 to 65535")]
     Port,

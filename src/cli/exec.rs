@@ -7,6 +7,7 @@
 //! container run an init before it.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -49,6 +50,9 @@ enum Error {
     #[error(transparent)]
     Child(#[from] child::Error),
 
+    #[error("no folder for the CA bundle: {0}; set TMPDIR to a folder that can be written")]
+    Folder(io::Error),
+
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
 }
@@ -57,7 +61,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     match serve(args) {
         Ok(code) => ExitCode::from(code),
         Err(Error::App(error)) => fail(&error),
-        Err(Error::Unreachable(error)) => super::fail(&error.to_string()),
+        Err(error @ (Error::Folder(_) | Error::Unreachable(_))) => super::fail(&error.to_string()),
         Err(Error::Child(error)) => {
             super::fail(&error.to_string());
             ExitCode::from(error.code())
@@ -71,7 +75,7 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let (mut config, source) = args.config.load().map_err(app::Error::from)?;
         // It lives as long as the command.
         let folder = tempfile::Builder::new().prefix("outrider-").tempdir();
-        let folder = folder.map_err(app::Error::from)?;
+        let folder = folder.map_err(Error::Folder)?;
         keep_apart(&mut config.ca, folder.path());
         let mut app = App::start(config, source)?;
         let addresses = app.addresses();

@@ -37,7 +37,9 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fail(&format!(
             "{path} is already there and stays as it is; remove it, or name another file with --path"
         )),
-        Err(error) => fail(&format!("{path} cannot be written: {error}")),
+        Err(error) => fail(&format!(
+            "{path} cannot be written: {error}; name a file in a folder that can be written with --path"
+        )),
     }
 }
 

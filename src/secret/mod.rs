@@ -45,7 +45,10 @@ pub(crate) enum Error {
     #[error("{reference}: {path} is not a regular file; name the file itself")]
     NotFile { reference: SecretRef, path: PathBuf },
 
-    #[error("{reference}: {place} is not a JSON object of bound services (line {line}, column {column})")]
+    #[error(
+        "{reference}: {place} is not a JSON object of bound services (line {line}, column {column}); mend it, or name \
+         another place"
+    )]
     NotServices {
         reference: SecretRef,
         place: String,
@@ -60,7 +63,7 @@ pub(crate) enum Error {
         what: &'static str,
     },
 
-    #[error("{reference}: larger than 1 MiB; that is no secret")]
+    #[error("{reference}: larger than 1 MiB, which no secret is; name another place")]
     TooLarge { reference: SecretRef },
 
     #[error("{reference}: no bound service has this instance name, binding name or tag; there are: {known}")]
@@ -73,14 +76,14 @@ pub(crate) enum Error {
         known: Names,
     },
 
-    #[error("{reference}: {path} cannot be read")]
+    #[error("{reference}: {path} cannot be read; it has to be there, and readable for this user")]
     Unreadable {
         reference: SecretRef,
         path: PathBuf,
         source: io::Error,
     },
 
-    #[error("{reference}: the environment variable is not set; set it, or name another place")]
+    #[error("{reference}: the environment variable is not set, or empty; set it, or name another place")]
     Unset { reference: SecretRef },
 
     #[error(

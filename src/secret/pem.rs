@@ -14,6 +14,12 @@ use super::{Names, Secret};
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Error {
     #[error(
+        "this is DER or PKCS#12, not PEM; `openssl pkcs12 -in FILE -nodes -out FILE.pem` converts a .p12 or .pfx, \
+         `openssl x509 -inform DER -in FILE -out FILE.pem` a .der or .cer, `openssl pkey -inform DER …` a key"
+    )]
+    Binary,
+
+    #[error(
         "the private key is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN` and name that file"
     )]
     Encrypted,
@@ -44,6 +50,7 @@ pub(crate) fn certificates(secret: &Secret) -> Result<Vec<CertificateDer<'static
         .collect::<Result<_, _>>()
         .map_err(|_| Error::Malformed)?;
     match certificates.is_empty() {
+        true if is_binary(secret) => Err(Error::Binary),
         true => Err(Error::NoCertificate { found: labels(&text) }),
         false => Ok(certificates),
     }
@@ -62,8 +69,14 @@ pub(crate) fn private_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Err
     match (keys.pop(), keys.len()) {
         (Some(key), 0) => Ok(key),
         (Some(_), others) => Err(Error::SeveralKeys { count: others + 1 }),
+        (None, _) if is_binary(secret) => Err(Error::Binary),
         (None, _) => Err(Error::NoKey { found: labels(&text) }),
     }
+}
+
+/// Whether this begins as DER does: a sequence with a long length. PEM is text, and `0` is not followed by such a byte.
+fn is_binary(secret: &Secret) -> bool {
+    matches!(secret.expose(), [0x30, 0x80..=0x84, ..])
 }
 
 /// PEM with each marker on a line of its own and real line ends.

@@ -136,9 +136,10 @@ impl std::fmt::Debug for Environment {
 
 /// Reads a regular file of at most [`LARGEST`] bytes.
 pub(super) fn read_file(path: &Path, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+    // Whole, because a relative path begins where this process runs, and that may be the surprise.
     let unreadable = |source| Error::Unreadable {
         reference: reference.clone(),
-        path: path.to_owned(),
+        path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         source,
     };
     // Looked at before it is opened: opening a pipe would wait for a writer.

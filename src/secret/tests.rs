@@ -369,6 +369,17 @@ fn pem_that_does_not_do_says_what_would() {
     assert!(error.to_string().contains("blocks found: PRIVATE KEY"), "{error}");
 }
 
+/// What agencies send by mail: the message says how it becomes PEM.
+#[test]
+fn der_is_told_from_pem() {
+    let pair = rcgen::generate_simple_self_signed(["partner.test".to_owned()]).unwrap();
+    let secret = |der: &[u8]| Secret::new(Zeroizing::new(der.to_vec()));
+    let certificates = pem::certificates(&secret(pair.cert.der()));
+    let key = pem::private_key(&secret(&pair.signing_key.serialize_der()));
+    assert_eq!(certificates.unwrap_err(), pem::Error::Binary);
+    assert_eq!(key.unwrap_err(), pem::Error::Binary);
+}
+
 #[test]
 fn system_roots_come_from_the_environment_but_never_from_our_own_bundle() {
     let folder = TempDir::new().unwrap();

@@ -63,10 +63,10 @@ fn every_secret_that_is_missing_is_told_at_its_place() {
     let lines: Vec<_> = problems.lines().collect();
     assert_eq!(lines.len(), 4, "{problems}");
     for (line, start) in lines.iter().zip([
-        "a.yml:4:21: destinations.partner.auth.bearer: env:TOKEN: the environment variable is not set; ",
-        "a.yml:6:35: destinations.partner.tls.client_certificate.cert: file:DIR/a.crt: DIR/a.crt cannot be read: No such",
-        "a.yml:6:57: destinations.partner.tls.client_certificate.key: file:DIR/a.key: DIR/a.key cannot be read: No such",
-        "a.yml:7:17: destinations.partner.tls.ca_extra: file:DIR/a.crt: DIR/a.crt cannot be read: No such",
+        "a.yml:4:21: destinations.partner.auth.bearer: env:TOKEN: the environment variable is not set, or empty; ",
+        "a.yml:6:35: destinations.partner.tls.client_certificate.cert: file:DIR/a.crt: DIR/a.crt cannot be read; it has to be there, ",
+        "a.yml:6:57: destinations.partner.tls.client_certificate.key: file:DIR/a.key: DIR/a.key cannot be read; it has to be there, ",
+        "a.yml:7:17: destinations.partner.tls.ca_extra: file:DIR/a.crt: DIR/a.crt cannot be read; it has to be there, ",
     ]) {
         assert!(line.starts_with(start), "{line}");
     }
@@ -160,6 +160,39 @@ destinations:
         "a.yml:9:57: destinations.d.tls.client_certificate.key: DIR/a.key can be read by every user",
     ]) {
         assert!(line.starts_with(start), "{line}");
+    }
+}
+
+/// E5: a tunnel that passes untouched carries no credential; whoever wrote one beside it should know.
+#[test]
+fn a_credential_that_no_tunnel_carries_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path(), "a");
+    let identity = "tls: { client_certificate: { cert: file:$DIR/a.crt, key: file:$DIR/a.key } }";
+    for (written, idle) in [
+        ("auth: { bearer: env:TOKEN }", Some("auth")),
+        ("headers: { set: { X-A: b } }", Some("headers")),
+        (identity, Some("tls")),
+        ("methods: [GET]", Some("methods")),
+        ("paths: [/a], methods: [GET]", Some("methods, paths")),
+        ("rate_limit: 5/s, concurrency: 2", None),
+        ("tls: {}", None),
+    ] {
+        for mode in ["auto", "intercept", "tunnel"] {
+            let text = format!("destinations: {{ d: {{ hosts: [a.test], mode: {mode}, {written} }} }}");
+            let (problems, warnings) = examined(&text, folder.path(), &[("TOKEN", "t")]);
+            let expected = idle.filter(|_| mode == "tunnel").map_or_else(String::new, |idle| {
+                format!(
+                    "a.yml:1:45: destinations.d.mode: tunnels of https:// pass untouched, so they get nothing of {idle}; \
+                     remove mode, or mode: intercept, to have it for every request"
+                )
+            });
+            assert_eq!(
+                (problems.as_str(), warnings.as_str()),
+                ("", expected.as_str()),
+                "{text}"
+            );
+        }
     }
 }
 

@@ -33,11 +33,20 @@ pub(in crate::cli) enum Error {
     #[error("signals cannot be caught: {0}")]
     Signals(io::Error),
 
-    #[error("cannot start {}: {source}", program.display())]
+    #[error("cannot start {}: {source}; {}", program.display(), remedy(source))]
     Start { program: OsString, source: io::Error },
 
     #[error("the command cannot be waited for: {0}")]
     Wait(io::Error),
+}
+
+/// What to do about a program that cannot be started.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "put it on the PATH, or write its path",
+        io::ErrorKind::PermissionDenied => "name a program that this user may run",
+        _ => "see whether it runs without outrider",
+    }
 }
 
 impl Error {
