@@ -8,7 +8,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -18,6 +18,8 @@ use super::Sources;
 /// The system's trusted roots: found at once, read when somebody needs them. A reload makes new ones.
 #[derive(Debug)]
 pub(crate) struct SystemRoots {
+    /// What the store was made from, until the bundle has been: both are wanted at the start, and reading is slow.
+    kept: Mutex<Option<Read>>,
     places: Vec<PathBuf>,
     store: OnceLock<Arc<RootCertStore>>,
 }
@@ -64,6 +66,7 @@ impl SystemRoots {
         }
         places.extend(paths("CF_SYSTEM_CERT_PATH").into_iter().filter(foreign));
         Self {
+            kept: Mutex::new(None),
             places,
             store: OnceLock::new(),
         }
@@ -74,14 +77,25 @@ impl SystemRoots {
         self.store.get_or_init(|| {
             let mut store = RootCertStore::empty();
             // Distributions ship a few that webpki cannot parse; the others count.
-            store.add_parsable_certificates(self.read().certificates);
+            let read = self.load();
+            store.add_parsable_certificates(read.certificates.iter().cloned());
             store.roots.shrink_to_fit();
+            *self.kept() = Some(read);
             Arc::new(store)
         })
     }
 
     /// Reads the certificates themselves, which are not kept: 300 kB that only the bundle needs.
     pub(crate) fn read(&self) -> Read {
+        let kept = self.kept().take();
+        kept.unwrap_or_else(|| self.load())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Read>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load(&self) -> Read {
         let mut all = Read::default();
         for place in &self.places {
             let (file, folder) = match place.is_dir() {
