@@ -38,6 +38,10 @@ fn a_host_that_differs_from_connect_is_misdirected() {
             format!("GET / HTTP/1.1\r\nHost: {authority}\r\nHost: other.test\r\n\r\n"),
         ),
         (
+            "no path",
+            format!("GET {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"),
+        ),
+        (
             "nested CONNECT",
             format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"),
         ),

@@ -216,6 +216,9 @@ fn no_field_smuggles_through_the_down_conversion() {
     let mut elsewhere = pseudo(b"GET", b"/smuggled");
     elsewhere[2].1 = b"evil.test".to_vec();
     cases.push(("another authority", elsewhere));
+    let mut twice = plus(b"content-length", b"0");
+    twice.push((b"content-length".to_vec(), b"0".to_vec()));
+    cases.push(("two lengths", twice));
     let mut user = pseudo(b"GET", b"/smuggled");
     user[2].1 = [b"user@", host].concat();
     cases.push(("user in the authority", user));

@@ -166,6 +166,26 @@ fn a_response_with_faulty_framing_is_refused() {
     }
 }
 
+/// B3: where a length stands beside a coding, the app gets the whole of what the coding carried.
+#[test]
+fn a_length_beside_a_coding_cuts_nothing_short() {
+    let origin = Origin::saying_once(
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    );
+    let answer = plain(&origin).get(&origin.url("/"));
+    assert!(answer.status == 502 || answer.text() == "ok", "{answer:?}");
+}
+
+/// RFC 9110 section 2.5: the version of an answer is ours, so an old origin does not close the app's connection.
+#[test]
+fn an_old_origin_is_answered_for_in_our_version() {
+    let origin = Origin::saying_once("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = plain(&origin);
+    let mut wire = proxy.wire();
+    wire.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/")));
+    assert_eq!(wire.read_line(), "HTTP/1.1 200 OK\r\n");
+}
+
 /// B4: what is no HTTP is no answer, and nothing of it stands in ours.
 #[test]
 fn garbage_from_the_origin_is_a_502_of_ours() {

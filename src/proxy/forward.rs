@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -60,8 +60,8 @@ pub(super) async fn run(
         attachment.apply(&mut head).map_err(|_| Error::Credential)?;
     }
     let (body, upload) = Outbound::new(incoming, destination.timeouts.idle);
-    if upload.is_some() && seen.content_length == 0 && mirror == Mirror::H1 {
-        // Else hyper would take a GET with a body for one without.
+    if upload.is_some() && seen.content_length == 0 {
+        // Else hyper would take a GET with a body for one without. It leaves the field out of HTTP/2.
         head.headers.insert(header::TRANSFER_ENCODING, CHUNKED);
     }
 
@@ -102,6 +102,8 @@ pub(super) async fn run(
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
     response.headers_mut().append(header::VIA, proxy.via.clone());
+    // The upstream's version is one hop's: in its name we would promise to close.
+    *response.version_mut() = Version::HTTP_11;
     Ok(response.map(|body| Passing {
         body,
         upload,

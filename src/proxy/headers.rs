@@ -61,6 +61,10 @@ pub(super) fn check<B>(request: &Request<B>, seen: &Seen, mirror: Mirror) -> Res
     if request.method() == Method::TRACE {
         return Err(Error::Trace);
     }
+    // In HTTP/2 they are alike, or the stream is over; but an HTTP/1.1 upstream would see both.
+    if seen.content_length > 1 {
+        return Err(Error::Malformed("more than one Content-Length"));
+    }
     if mirror == Mirror::H1 {
         check_framing(request, seen)?;
     }
@@ -79,9 +83,6 @@ fn check_framing<B>(request: &Request<B>, seen: &Seen) -> Result<(), Error> {
     }
     if seen.host == 0 && request.version() == Version::HTTP_11 {
         return Err(Error::Malformed("no Host field"));
-    }
-    if seen.content_length > 1 {
-        return Err(Error::Malformed("more than one Content-Length"));
     }
     if seen.transfer_encoding > 0 {
         if seen.content_length > 0 || request.extensions().get::<Ambiguous>().is_some() {
@@ -162,6 +163,10 @@ pub(super) fn strip_request(fields: &mut HeaderMap, seen: &Seen) -> bool {
 /// Removes what goes one hop only from a response, and what an upstream says in our name.
 pub(super) fn strip_response(fields: &mut HeaderMap) {
     let seen = Seen::of(fields);
+    if seen.transfer_encoding > 0 {
+        // The body was read by its coding: a length beside it would cut it short for the app (RFC 9112 section 6.3).
+        fields.remove(header::CONTENT_LENGTH);
+    }
     strip(fields, &seen);
     if seen.proxy_status {
         strike_forged(fields);

@@ -323,6 +323,10 @@ impl Inside {
         if self.foreign_name.is_some() {
             return Err(misdirected("TLS server name (SNI)"));
         }
+        // `GET host HTTP/1.1`: it has no path that a rule could judge, and would leave with one.
+        if request.uri().scheme().is_none() && request.uri().path().is_empty() {
+            return Err(Error::Malformed("the request target is neither a path nor a URL"));
+        }
         if let Some(authority) = request.uri().authority()
             && !self.target.is_named_by(authority.as_str())
         {
