@@ -61,15 +61,17 @@ pub(crate) enum Error {
         source: crate::auth::Error,
     },
 
-    #[error(
-        "cannot listen on {address} (is another outrider running there? choose another address in the configuration)"
-    )]
-    Bind { address: String, source: io::Error },
+    #[error("cannot listen on {address} ({remedy})")]
+    Bind {
+        address: String,
+        remedy: &'static str,
+        source: io::Error,
+    },
 
     #[error("the local authority cannot be made")]
     Ca(#[from] ca::Error),
 
-    #[error("{0}")]
+    #[error(transparent)]
     Config(#[from] Problems),
 
     #[error("dns")]
@@ -83,6 +85,24 @@ pub(crate) enum Error {
 
     #[error("the system refuses what a process needs to run")]
     System(#[from] io::Error),
+}
+
+impl Error {
+    fn bind(address: String, source: io::Error) -> Self {
+        let remedy = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program is there: stop it, or choose another listen or admin"
+            }
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose 127.0.0.1",
+            io::ErrorKind::PermissionDenied => "choose a port above 1023, or a folder that can be written",
+            _ => "choose another listen or admin",
+        };
+        Self::Bind {
+            address,
+            remedy,
+            source,
+        }
+    }
 }
 
 impl App {
@@ -202,7 +222,7 @@ impl App {
             }
             Err(error) => {
                 self.proxy.telemetry.config_reload(Reload::Failed);
-                tracing::error!(source = %self.source, "configuration not reloaded, the old one stays: {}", log::Chain(&error));
+                tracing::error!(source = %self.source, error = %log::Chain(&error), "configuration not reloaded, the old one stays");
             }
         }
     }
@@ -258,6 +278,7 @@ impl App {
 #[derive(Debug)]
 pub(crate) struct Termination {
     interrupt: Signal,
+    last: Option<Instant>,
     terminate: Signal,
 }
 
@@ -265,15 +286,22 @@ impl Termination {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
+            last: None,
             terminate: signal(SignalKind::terminate())?,
         })
     }
 
-    /// The next one.
+    /// The next one. Some senders signal the process and its group: two within a moment are one wish.
     pub(crate) async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            let before = self.last.replace(Instant::now());
+            if before.is_none_or(|before| before.elapsed() > ONE_WISH) {
+                return;
+            }
         }
     }
 }
@@ -354,26 +382,25 @@ fn bind_tcp(address: SocketAddr) -> Result<(socket2::Socket, SocketAddr), Error>
         let local = local_address(&socket).unwrap_or(address);
         Ok((socket, local))
     };
-    bind().map_err(|source| Error::Bind {
-        address: address.to_string(),
-        source,
-    })
+    bind().map_err(|source| Error::bind(address.to_string(), source))
 }
 
 fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, Error> {
+    use std::os::unix::fs::FileTypeExt;
     use std::os::unix::net::{UnixListener, UnixStream};
     let bind = || match UnixListener::bind(path) {
-        // A socket file that nobody answers at is what a crash left behind.
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
+        // A socket file that nobody answers at is what a crash left behind. Any other file is somebody's.
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrInUse
+                && std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())
+                && UnixStream::connect(path).is_err() =>
+        {
             std::fs::remove_file(path)?;
             UnixListener::bind(path)
         }
         result => result,
     };
-    bind().map_err(|source| Error::Bind {
-        address: format!("unix:{}", path.display()),
-        source,
-    })
+    bind().map_err(|source| Error::bind(format!("unix:{}", path.display()), source))
 }
 
 fn local_address(socket: &socket2::Socket) -> Option<SocketAddr> {
@@ -385,7 +412,7 @@ fn write_bundle(authority: &ca::Authority, build: &build::Parts, ca: &Ca) {
     if let Err(error) = authority.write(&build.roots, &ca.bundle, &ca.truststore) {
         tracing::error!(
             error = %log::Chain(&error),
-            "the CA bundle cannot be written: apps will not trust intercepted connections; set ca.bundle and ca.truststore to places that can be written",
+            "the CA bundle cannot be written: apps will not trust intercepted connections",
         );
     }
 }
@@ -413,5 +440,26 @@ fn via() -> HeaderValue {
 }
 
 const BACKLOG: i32 = 1024;
+const ONE_WISH: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_dead_socket_makes_way_for_a_listener() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("door");
+        std::fs::write(&path, "somebody's").unwrap();
+        assert!(bind_unix(&path).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
+
+        std::fs::remove_file(&path).unwrap();
+        let first = bind_unix(&path).unwrap();
+        assert!(bind_unix(&path).is_err(), "somebody answers there");
+        drop(first);
+        assert!(bind_unix(&path).is_ok(), "nobody does any more");
+    }
+}

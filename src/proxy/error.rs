@@ -19,13 +19,13 @@ pub(crate) enum Error {
     )]
     Credential,
 
-    #[error("{0}")]
+    #[error(transparent)]
     Denied(#[from] Denial),
 
     #[error("only `Expect: 100-continue` can be met")]
     Expectation,
 
-    #[error("{0}")]
+    #[error(transparent)]
     Limited(#[from] limit::Refusal),
 
     #[error(
@@ -48,7 +48,7 @@ pub(crate) enum Error {
     #[error("the destination switched protocols although nobody had asked for it")]
     Unasked,
 
-    #[error("{0}")]
+    #[error(transparent)]
     Upstream(upstream::Error),
 }
 

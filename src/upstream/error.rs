@@ -11,13 +11,13 @@ use crate::policy::Denial;
 /// Why there is no response from the upstream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{0}")]
+    #[error(transparent)]
     Denied(#[from] Denial),
 
-    #[error("{0}")]
+    #[error(transparent)]
     Dial(#[from] dial::Error),
 
-    #[error("{0}")]
+    #[error(transparent)]
     Dns(#[from] resolve::Error),
 
     #[error("the destination closed the connection before it answered")]
@@ -38,7 +38,7 @@ pub(crate) enum Error {
     #[error("the TLS settings of this destination cannot be used: {0}")]
     Settings(Arc<tls::SettingsError>),
 
-    #[error("{0}")]
+    #[error(transparent)]
     Tls(#[from] tls::Error),
 
     #[error("the destination does not speak the HTTP version that its configuration demands")]
