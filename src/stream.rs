@@ -69,6 +69,8 @@ pub(crate) enum Doing {
     Uploading = 2,
     /// The answer goes out.
     Answering = 3,
+    /// It is no HTTP any more: bytes pass as they are, and their end is told at once.
+    Upgraded = 4,
 }
 
 impl Phase {
@@ -89,6 +91,7 @@ impl Phase {
             1 => Doing::Waiting,
             2 => Doing::Uploading,
             3 => Doing::Answering,
+            4 => Doing::Upgraded,
             _ => Doing::Idle,
         }
     }
@@ -99,7 +102,7 @@ impl Doing {
     fn grace(self) -> Duration {
         match self {
             // The last answer may not have left the buffers yet.
-            Self::Answering | Self::Idle => FLUSH_GRACE,
+            Self::Answering | Self::Idle | Self::Upgraded => FLUSH_GRACE,
             Self::Uploading => UPLOAD_GRACE,
             Self::Waiting => GRACE,
         }
@@ -298,6 +301,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let doing = this.phase.doing();
+        if doing == Doing::Upgraded {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
         if this.ended.is_none() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
@@ -326,7 +332,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
         match doing {
             // hyper looks again when the answer is out, and a write to a peer that is gone fails by itself.
             Doing::Answering => Poll::Pending,
-            Doing::Idle | Doing::Uploading | Doing::Waiting => ended.grace.as_mut().poll(cx).map(Ok),
+            Doing::Idle | Doing::Upgraded | Doing::Uploading | Doing::Waiting => {
+                ended.grace.as_mut().poll(cx).map(Ok)
+            }
         }
     }
 }
@@ -400,5 +408,30 @@ mod tests {
             assert!(!phase.begin(Doing::Waiting));
             assert!(watch.is_ambiguous(BOTH.as_bytes(), &phase), "{message}");
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_of_an_upgraded_connection_are_not_looked_at_nor_kept() {
+        let phase = Arc::new(Phase::default());
+        let (mut app, ours) = tokio::io::duplex(1024);
+        let mut ours = Patient::new(ours, Arc::clone(&phase));
+        phase.begin(Doing::Waiting);
+        phase.set(Doing::Upgraded);
+        for _ in 0..64 {
+            let mut read = [0; 1024];
+            tokio::io::AsyncWriteExt::write_all(&mut app, &[7; 1024])
+                .await
+                .unwrap();
+            tokio::io::AsyncReadExt::read_exact(&mut ours, &mut read)
+                .await
+                .unwrap();
+        }
+        assert_eq!(ours.head.partial.capacity(), 0);
+        drop(app);
+        assert_eq!(
+            tokio::io::AsyncReadExt::read(&mut ours, &mut [0]).await.unwrap(),
+            0
+        );
+        assert!(ours.ended.is_none());
     }
 }

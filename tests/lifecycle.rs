@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::support::dns::{Answer, Dns};
 use crate::support::partner::Partner;
 use crate::support::programs::outrider;
 use crate::support::{Origin, Proxy, TOKEN, eventually, run};
@@ -71,6 +72,39 @@ fn a_draining_proxy_still_serves_the_app() {
     assert_eq!(proxy.get(&quick.url("/last-words")).status, 200);
     open.send(()).unwrap();
     assert_eq!(wire.read_exact(4).unwrap(), b"done");
+    drop(wire);
+    assert_eq!(proxy.exit().code(), Some(0));
+}
+
+/// K1: a tunnel that is being opened holds the end back, as a request does.
+#[test]
+fn a_tunnel_that_does_not_stand_yet_is_waited_for() {
+    let origin = Origin::http(|wire| {
+        let byte = wire.read_exact(1).unwrap_or_default();
+        wire.send(byte);
+    });
+    let (_open, gate) = mpsc::channel::<()>();
+    let dns = Dns::serve(move |_, before| {
+        if before == 0 {
+            // Longer than the quiet moment after which a draining proxy leaves.
+            let _ = gate.recv_timeout(Duration::from_millis(700));
+        }
+        Answer::Addresses(vec!["127.0.0.1".parse().unwrap()], 60)
+    });
+    let mut proxy = Proxy::start(&format!(
+        "drain: 15s\ndns: {}\ndestinations: {{ p: {{ hosts: [\"slow.test:{}\"] }} }}",
+        dns.yaml(),
+        origin.port()
+    ));
+    let mut wire = proxy.wire();
+    let authority = format!("slow.test:{}", origin.port());
+    wire.send(format!(
+        "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"
+    ));
+    eventually("a look-up", || dns.asked("slow.test") > 0);
+    proxy.signal(Signal::TERM);
+    assert_eq!(wire.bodiless_response().status, 200);
+    assert_eq!(wire.send("x").read_exact(1).unwrap(), b"x");
     drop(wire);
     assert_eq!(proxy.exit().code(), Some(0));
 }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, mpsc};
 
 use crate::support::partner::Partner;
 use crate::support::programs::python;
-use crate::support::{Nginx, Origin, Pki, Proxy, Wire, eventually, run};
+use crate::support::{Nginx, Origin, Pki, Proxy, TOKEN, Wire, eventually, run};
 
 /// Accepts an upgrade, greets in the same breath, and echoes bytes until the end.
 fn switching(wire: &mut Wire) {
@@ -65,6 +65,35 @@ fn a_websocket_is_transparent_on_every_path() {
         &mut proxy.wire(),
         &handshake(&partner.url("/ws"), &partner.authority()),
     );
+}
+
+/// E8: a WebSocket counts among the tunnels for as long as it lives, on whatever path it came.
+#[test]
+fn websockets_are_capped_like_tunnels() {
+    let partner = Partner::with(switching);
+    let yaml = format!("limits: {{ tunnels: 2 }}\n{}", partner.yaml(""));
+    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+    let absolute = handshake(&partner.url("/ws"), &partner.authority());
+    let mut first = proxy.wire();
+    assert_transparent(&mut first, &absolute);
+    let mut second = proxy.wire();
+    assert_transparent(&mut second, &absolute);
+    proxy.raw(&absolute).assert_ours(503, "connection_limit_reached");
+    proxy
+        .connect(&partner.authority())
+        .0
+        .assert_ours(503, "connection_limit_reached");
+    drop(first);
+    let inner = handshake("/ws", &partner.authority());
+    eventually("room again", || {
+        proxy.connect(&partner.authority()).0.status == 200
+    });
+    drop(second);
+    eventually("room for two", || {
+        let (answer, _open) = proxy.connect(&partner.authority());
+        answer.status == 200 && proxy.connect(&partner.authority()).0.status == 200
+    });
+    assert_transparent(&mut proxy.intercepted(&partner.authority()), &inner);
 }
 
 /// N2: a refused handshake is an ordinary answer, and the connection goes on.

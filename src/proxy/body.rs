@@ -11,6 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::splice;
+use super::tunnel::Room;
 use crate::drain::Busy;
 use crate::limit::Permit;
 use crate::telemetry::Exchange;
@@ -42,6 +43,7 @@ pub(crate) struct Passing {
 pub(super) struct Upgraded {
     pub(super) app: OnUpgrade,
     pub(super) upstream: OnUpgrade,
+    pub(super) room: Room,
     pub(super) idle: Duration,
 }
 
@@ -69,7 +71,7 @@ impl Body {
 impl Upgraded {
     /// Bytes go through untouched, first ones included.
     async fn join(self, passing: Passing, mut exchange: Exchange) {
-        let _permit = passing.permit;
+        let _held = (passing.permit, self.room);
         let (Ok(app), Ok(upstream)) = tokio::join!(self.app, self.upstream) else {
             return;
         };

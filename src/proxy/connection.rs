@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -47,7 +47,12 @@ where
         async move {
             let response = answer.await;
             phase.set(Doing::Answering);
-            Ok::<_, Infallible>(response.map(|body| Answer { body, phase }))
+            let after = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                Doing::Upgraded
+            } else {
+                Doing::Idle
+            };
+            Ok::<_, Infallible>(response.map(|body| Answer { after, body, phase }))
         }
     });
     let connection = http1::Builder::new()
@@ -66,6 +71,7 @@ where
 
 /// A body that says when it has gone out.
 struct Answer {
+    after: Doing,
     body: Body,
     phase: Arc<Phase>,
 }
@@ -89,7 +95,7 @@ impl HttpBody for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.phase.set(Doing::Idle);
+        self.phase.set(self.after);
     }
 }
 

@@ -8,6 +8,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::body::{Passing, Upgraded};
 use super::headers::{self, Seen};
+use super::tunnel::Room;
 use super::{Error, Proxy, Way};
 use crate::host::Target;
 use crate::telemetry::Exchange;
@@ -51,6 +52,10 @@ pub(super) async fn run(
     // hyper drops a Content-Length beside a Transfer-Encoding unseen: what follows such a message is never read.
     let is_last = mirror == Mirror::H1 && seen.transfer_encoding > 0;
     let is_websocket = headers::strip_request(request.headers_mut(), &seen);
+    // A WebSocket is a tunnel as well, and no connection that HTTP is spoken on.
+    let room = is_websocket
+        .then(|| Room::take(proxy, live.limits.tunnels))
+        .transpose()?;
     let app_side = request.extensions_mut().remove::<OnUpgrade>();
     let (mut head, incoming) = request.into_parts();
     head.extensions.clear();
@@ -79,7 +84,7 @@ pub(super) async fn run(
 
     let mut upgraded = None;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let (true, Some(app)) = (is_websocket, app_side) else {
+        let (Some(room), Some(app)) = (room, app_side) else {
             return Err(Error::Unasked);
         };
         let protocol = response.headers().get(header::UPGRADE).cloned();
@@ -88,6 +93,7 @@ pub(super) async fn run(
         upgraded = Some(Upgraded {
             app,
             upstream,
+            room,
             idle: destination.timeouts.idle,
         });
         headers::strip_response(response.headers_mut());

@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use super::tunnel::Room;
 use super::{Body, Error, Live, Proxy, Route, forward, headers, reply};
 use crate::ca::Offer;
+use crate::drain::Busy;
 use crate::host::{Host, Scheme, Target};
 use crate::stream::{Io, Patient, Rewound};
 use crate::telemetry::{Exchange, Side};
@@ -65,7 +66,7 @@ pub(super) fn open(
 
 impl Intercept {
     /// Says 200; what follows is served in a task of its own.
-    pub(super) fn start(self, exchange: Exchange, proxy: Arc<Proxy>) -> Response<Body> {
+    pub(super) fn start(self, exchange: Exchange, proxy: Arc<Proxy>, busy: Busy) -> Response<Body> {
         // Each inner request is an exchange of its own; the CONNECT that carries them is none.
         exchange.withdraw();
         tokio::spawn(async move {
@@ -86,6 +87,7 @@ impl Intercept {
                 target,
                 &route,
                 proxy,
+                busy,
             )
             .await;
         });
@@ -93,8 +95,8 @@ impl Intercept {
     }
 }
 
-/// Serves TLS, or HTTP in clear: some clients tunnel their http:// requests, too.
-async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: Arc<Proxy>) {
+/// Serves TLS, or HTTP in clear: some clients tunnel their http:// requests, too. `busy` lasts until the tunnel stands.
+async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: Arc<Proxy>, busy: Busy) {
     let limit = route.destination.timeouts.tls;
     let Ok(Ok(first)) = tokio::time::timeout(limit, first_bytes(early, &mut app)).await else {
         tracing::debug!(destination = %route.destination.name, "nothing came through an intercepted tunnel in time");
@@ -107,9 +109,12 @@ async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: 
             scheme: Scheme::Http,
             ..target
         };
+        drop(busy);
         return serve_h1(app, Arc::new(Inside::new(None, proxy, target))).await;
     }
-    match accept(app, &target, route, &proxy).await {
+    let accepted = accept(app, &target, route, &proxy).await;
+    drop(busy);
+    match accepted {
         Ok((stream, foreign_name)) => {
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let inside = Arc::new(Inside::new(foreign_name, proxy, target));

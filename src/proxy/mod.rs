@@ -94,9 +94,11 @@ async fn connect(
     mut exchange: Exchange,
     proxy: Arc<Proxy>,
 ) -> Response<Body> {
+    // Until it stands; from then on only what moves in it holds the end back.
+    let busy = proxy.drain.busy();
     match open(&mut request, &mut exchange, &proxy).await {
-        Ok(Opened::Intercept(intercept)) => intercept.start(exchange, proxy),
-        Ok(Opened::Tunnel(tunnel)) => tunnel.start(exchange, proxy),
+        Ok(Opened::Intercept(intercept)) => intercept.start(exchange, proxy, busy),
+        Ok(Opened::Tunnel(tunnel)) => tunnel.start(exchange, proxy, busy),
         Err(error) => reply::refuse(&error, &mut exchange, true),
     }
 }

@@ -87,32 +87,6 @@ where
     }
 }
 
-/// As [`copy`], with what the app had sent `early`.
-pub(super) async fn copy_with<A, B>(
-    app: A,
-    mut upstream: B,
-    early: &[u8],
-    idle: Duration,
-    drain: &Drain,
-) -> Moved
-where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
-    if upstream.write_all(early).await.is_err() {
-        return Moved {
-            sent: 0,
-            received: 0,
-            end: TunnelEnd::Failed,
-        };
-    }
-    let moved = copy(app, upstream, idle, drain).await;
-    Moved {
-        sent: moved.sent + early.len() as u64,
-        ..moved
-    }
-}
-
 async fn race(
     upload: impl Future<Output = io::Result<()>>,
     download: impl Future<Output = io::Result<()>>,

@@ -11,9 +11,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{Body, Error, Live, Proxy, Route, splice};
+use crate::drain::Busy;
 use crate::host::Target;
 use crate::limit::Permit;
-use crate::stream::{Io, Patient};
+use crate::stream::{Io, Patient, Rewound};
 use crate::telemetry::Exchange;
 use crate::upstream::connect;
 
@@ -27,6 +28,7 @@ pub(super) struct Tunnel {
 }
 
 /// One of the tunnels that the configuration allows at a time.
+#[derive(Debug)]
 pub(super) struct Room(Arc<Proxy>);
 
 /// Connects before the app is told anything, so that a failure is a real status.
@@ -59,7 +61,7 @@ pub(super) async fn open(
 
 impl Tunnel {
     /// Says 200; the bytes go through in a task of their own that holds as little as it can.
-    pub(super) fn start(self, mut exchange: Exchange, proxy: Arc<Proxy>) -> Response<Body> {
+    pub(super) fn start(self, mut exchange: Exchange, proxy: Arc<Proxy>, busy: Busy) -> Response<Body> {
         exchange.tunnel();
         let Self {
             app_side,
@@ -76,9 +78,13 @@ impl Tunnel {
             // A task of its own: what the upgrade needed is not carried through the life of the tunnel.
             tokio::spawn(async move {
                 let _held = (permit, room);
+                drop(busy);
                 let moved = match parts.io.into_inner().into_inner() {
                     Io::Tcp(app) => splice::join(app, upstream, parts.read_buf, idle, &proxy.drain).await,
-                    other => splice::copy_with(other, upstream, &parts.read_buf, idle, &proxy.drain).await,
+                    other => {
+                        let app = Rewound::new(parts.read_buf, other);
+                        splice::copy(app, upstream, idle, &proxy.drain).await
+                    }
                 };
                 exchange.sent(moved.sent);
                 exchange.received(moved.received);
