@@ -113,7 +113,8 @@ fn play(args: &Args) -> Result<ExitCode, Error> {
             None => return Ok(ExitCode::from(INTERRUPTED)),
             Some(told) => told?,
         }
-        let code = story.end();
+        let hint = " With --stay everything stays up, to try more.";
+        let code = story.end(if args.stay { "" } else { hint });
         if args.stay {
             stay(&story, &stage, &doors, ports);
             app.run(termination.wait()).await?;

@@ -94,16 +94,13 @@ impl Story {
         }
     }
 
-    /// The last line, and the exit code.
-    pub(super) fn end(&self) -> ExitCode {
+    /// The last line, with a `hint` behind it where all is well, and the exit code.
+    pub(super) fn end(&self, hint: &str) -> ExitCode {
         self.line("");
         if self.failed == 0 {
             self.line(&self.painted(
                 GREEN,
-                &format!(
-                    "All {} steps went as they should. With --stay everything stays up, to try more.",
-                    self.steps
-                ),
+                &format!("All {} steps went as they should.{hint}", self.steps),
             ));
             ExitCode::SUCCESS
         } else {
@@ -207,10 +204,10 @@ mod tests {
         let mut story = Story::new();
         let right = Expected::Answer(StatusCode::OK, "");
         story.call("http://a.demo/", &answer(200, ""), right);
-        assert_eq!(story.end(), ExitCode::SUCCESS);
+        assert_eq!(story.end(""), ExitCode::SUCCESS);
         story.call("http://a.demo/", &answer(403, ""), right);
         story.call("http://a.demo/", &answer(200, ""), right);
-        assert_eq!(story.end(), ExitCode::FAILURE);
+        assert_eq!(story.end(""), ExitCode::FAILURE);
     }
 
     #[test]
