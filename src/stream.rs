@@ -263,6 +263,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
         let length = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first[..length]);
         self.first.advance(length);
+        if self.first.is_empty() {
+            // Else what is left of it would keep its whole buffer for the life of the connection.
+            self.first = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

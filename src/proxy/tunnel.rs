@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -75,15 +76,19 @@ impl Tunnel {
             let Ok(parts) = upgraded.downcast::<TokioIo<Patient<Io>>>() else {
                 return;
             };
+            // Copied: an empty rest of hyper's read buffer would keep all of it for the life of the tunnel.
+            let early = Bytes::copy_from_slice(&parts.read_buf);
+            drop(parts.read_buf);
+            let app = parts.io.into_inner().into_inner();
             // A task of its own: what the upgrade needed is not carried through the life of the tunnel.
             tokio::spawn(async move {
                 let _held = (permit, room);
                 drop(busy);
-                let moved = match parts.io.into_inner().into_inner() {
-                    Io::Tcp(app) => splice::join(app, upstream, parts.read_buf, idle, &proxy.drain).await,
-                    other => {
-                        let app = Rewound::new(parts.read_buf, other);
-                        splice::copy(app, upstream, idle, &proxy.drain).await
+                let moved = match app {
+                    Io::Tcp(app) => splice::join(app, upstream, early, idle, &proxy.drain).await,
+                    Io::Unix(app) => {
+                        let app = Rewound::new(early, app);
+                        Box::pin(splice::copy(app, upstream, idle, &proxy.drain)).await
                     }
                 };
                 exchange.sent(moved.sent);
