@@ -149,6 +149,28 @@ fn a_stalled_upload_is_ended() {
     origin.wait("the cut", |seen| seen.first().is_some_and(|seen| seen.ended));
 }
 
+/// J5: the time to the head of the response begins when the request is out, however long that takes.
+#[test]
+fn a_long_upload_is_not_a_slow_response() {
+    let origin = Origin::plain();
+    let proxy = plain(&origin, ", timeouts: { idle: 5s, response: 1s }");
+    let mut wire = proxy.wire();
+    wire.send(format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
+        origin.url("/")
+    ));
+    for piece in 1..=5 {
+        // The app is slow: half as slow as the limit, five times.
+        thread::sleep(Duration::from_millis(500));
+        wire.send("x");
+        origin.wait("the piece", |seen| {
+            seen.first()
+                .is_some_and(|seen| seen.bytes.ends_with("x".repeat(piece).as_bytes()))
+        });
+    }
+    assert_eq!(wire.response().status, 200);
+}
+
 /// J2: a download that stops coming is cut, and the app can tell.
 #[test]
 fn a_stalled_download_is_ended() {

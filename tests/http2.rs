@@ -1,5 +1,6 @@
 //! Group C: HTTP/2 inside intercepted tunnels. A flood is bounded, and no field smuggles.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::h2::{
@@ -322,4 +323,38 @@ fn a_clear_request_leaves_as_http_1() {
     ));
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     assert!(origin.raw().starts_with("GET / HTTP/1.1\r\n"), "{}", origin.raw());
+}
+
+/// C9, C10: what an origin says it has not processed is sent again on a new connection, whatever the method; what it may
+/// have processed is not.
+#[test]
+fn only_what_was_not_processed_is_sent_again() {
+    let refused = 7_u32.to_be_bytes().to_vec();
+    let broken = 2_u32.to_be_bytes().to_vec();
+    // The last stream it looks at is 1; no error.
+    let leaving = vec![0, 0, 0, 1, 0, 0, 0, 0];
+    for (name, kind, stream, payload, expected) in [
+        ("a refused stream", RST_STREAM, 3, refused, 200),
+        ("a closing origin", GOAWAY, 0, leaving, 200),
+        ("a broken stream", RST_STREAM, 3, broken, 502),
+    ] {
+        let connections = AtomicUsize::new(0);
+        let partner = Partner::offering(&["h2"], move |wire| {
+            let number = connections.fetch_add(1, Ordering::Relaxed);
+            let _ = wire.read_exact(24);
+            wire.send(frame(SETTINGS, 0, 0, &[]));
+            while let Some(asked) = h2::read_until(wire, |frame| frame.kind == HEADERS) {
+                if number == 0 && asked.stream == 3 {
+                    wire.send(frame(kind, 0, stream, &payload));
+                } else {
+                    wire.send(frame(HEADERS, END_HEADERS | END_STREAM, asked.stream, &[0x88]));
+                }
+            }
+        });
+        let yaml = format!("workers: 1\n{}", partner.yaml("http: 2"));
+        let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+        assert_eq!(proxy.get(&partner.url("/")).status, 200, "{name}");
+        let answer = proxy.ask("POST", &partner.url("/"), "Content-Length: 0\r\n");
+        assert_eq!(answer.status, expected, "{name}: {}", answer.text());
+    }
 }

@@ -213,6 +213,28 @@ fn a_faulty_configuration_keeps_the_old_one() {
     assert!(proxy.runs());
 }
 
+/// D13: rules for networks hold for connections that were made before them, too.
+#[test]
+fn a_pooled_connection_does_not_outlive_its_permission() {
+    let origin = Origin::plain();
+    let one = format!(
+        "destinations: {{ p: {{ hosts: [\"partner.test:{}\"] }} }}",
+        origin.port()
+    );
+    let proxy = Proxy::start(&one);
+    let url = format!("http://partner.test:{}/", origin.port());
+    // On every worker.
+    for _ in 0..8 {
+        assert_eq!(proxy.get(&url).status, 200);
+    }
+    proxy.rewrite(&format!("egress: {{ allow_networks: [] }}\n{one}"));
+    proxy.signal(Signal::HUP);
+    eventually("the reload", || reloads(&proxy, "done") >= 1.0);
+    for _ in 0..8 {
+        proxy.get(&url).assert_ours(403, "destination_ip_prohibited");
+    }
+}
+
 /// K2: a good configuration is taken over whole, on SIGHUP and on the file's change alike.
 #[test]
 fn a_good_configuration_is_taken_over() {

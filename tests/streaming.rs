@@ -146,7 +146,7 @@ fn python_websockets_pass_interception() {
     let (server, client) = (pki.server("partner.test"), pki.client("app"));
     let port = crate::support::closed_port();
     let yaml = crate::support::partner::destination(&pki, &client, &format!("partner.test:{port}"), "");
-    let proxy = Proxy::start_with(&yaml, &[("TOKEN", crate::support::TOKEN)]);
+    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
     let script = format!(
         r#"
 import asyncio, os, ssl, websockets
@@ -171,7 +171,7 @@ async def main():
 asyncio.run(asyncio.wait_for(main(), 20))
 print("all echoed")
 "#,
-        token = crate::support::TOKEN,
+        token = TOKEN,
         cert = server.cert_path.display(),
         key = server.key_path.display(),
         ca = pki.ca().display(),
@@ -193,7 +193,7 @@ fn grpc_passes_interception() {
     let (server, client) = (pki.server("partner.test"), pki.client("app"));
     let port = crate::support::closed_port();
     let yaml = crate::support::partner::destination(&pki, &client, &format!("partner.test:{port}"), "");
-    let proxy = Proxy::start_with(&yaml, &[("TOKEN", crate::support::TOKEN)]);
+    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
     let script = format!(
         r#"
 import os
@@ -272,7 +272,7 @@ channel.close()
 server.stop(None).wait()
 print("all called")
 "#,
-        token = crate::support::TOKEN,
+        token = TOKEN,
         cert = server.cert_path.display(),
         key = server.key_path.display(),
         ca = pki.ca().display(),
@@ -289,7 +289,7 @@ fn an_h2_origin_serves_both_kinds_of_client() {
     let pki = Pki::new();
     let nginx = Nginx::demanding(&pki, true);
     let yaml = crate::support::partner::destination(&pki, &pki.client("app"), &nginx.authority(), "");
-    let proxy = Proxy::start_with(&yaml, &[("TOKEN", crate::support::TOKEN)]);
+    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
     let authority = nginx.authority();
     let mut old = proxy.intercepted(&authority);
     assert_eq!(old.get(&authority, "/token").status, 200);

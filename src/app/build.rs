@@ -14,7 +14,7 @@ use crate::auth::Attachment;
 use crate::ca::Authority;
 use crate::config::{Auth, Ca, Config, HeaderText, SecretRef, Text};
 use crate::limit::Limits;
-use crate::policy::{Destination, Policy};
+use crate::policy::{Destination, Egress, Policy};
 use crate::proxy::{Live, Route};
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
@@ -77,7 +77,10 @@ impl Parts {
             .counters("none")
             .credential_expiry(CredentialKind::LocalCa, unix_seconds(authority.not_after()));
         let routes = (policy.destinations.iter())
-            .map(|destination| self.route(destination, old, telemetry).map(Arc::new))
+            .map(|destination| {
+                self.route(destination, &policy.egress, old, telemetry)
+                    .map(Arc::new)
+            })
             .collect::<Result<_, _>>()?;
         Ok(Live {
             authority,
@@ -100,9 +103,12 @@ impl Parts {
     fn route(
         &self,
         destination: &Arc<Destination>,
+        egress: &Egress,
         old: Option<&Live>,
         telemetry: &Telemetry,
     ) -> Result<Route, Error> {
+        // Connections that wait were made under the rules of then: other rules, other connections.
+        let has_same_egress = old.is_some_and(|old| old.policy.egress == *egress);
         let old = old.map(|old| {
             old.routes
                 .iter()
@@ -128,7 +134,9 @@ impl Parts {
         };
         let fingerprint = self.fingerprint(destination);
         let kept = old.flatten().filter(|route| {
-            route.fingerprint == fingerprint && route.destination.has_same_upstream(destination)
+            has_same_egress
+                && route.fingerprint == fingerprint
+                && route.destination.has_same_upstream(destination)
         });
         let endpoint = match kept {
             Some(route) => Arc::clone(&route.endpoint),

@@ -105,8 +105,8 @@ impl Endpoint {
 ///
 /// `request` is taken; it travels by reference because every step that held it by value would make every exchange's
 /// future larger. Its hop-by-hop fields are gone. A request that a pooled connection lost before a byte of an answer came
-/// is sent once more on a new connection, if it is safe: when none of it was written, or when the method is
-/// idempotent and there is no body.
+/// is sent once more on a new connection, if it is safe: when none of it was written; or when there is no body, and the
+/// method is idempotent or the upstream says that it has not processed it.
 pub(crate) async fn send(
     request: &mut Option<Request<Outbound>>,
     target: &Target,
@@ -115,9 +115,18 @@ pub(crate) async fn send(
     ways: Ways<'_>,
 ) -> Result<Response<ResponseBody>, Error> {
     let limit = endpoint.destination.timeouts.response;
-    match tokio::time::timeout(limit, attempt(request, target, mirror, endpoint, ways)).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::ResponseTimeout(limit)),
+    let upload = request.as_ref().and_then(|request| request.body().progress());
+    let mut uploaded = 0;
+    let mut attempt = std::pin::pin!(attempt(request, target, mirror, endpoint, ways));
+    loop {
+        if let Ok(result) = tokio::time::timeout(limit, attempt.as_mut()).await {
+            return result;
+        }
+        // While a body moves it is the app that takes its time. One that stands still has a limit of its own.
+        match &upload {
+            Some(upload) if upload.bytes() > uploaded => uploaded = upload.bytes(),
+            _ => return Err(Error::ResponseTimeout(limit)),
+        }
     }
 }
 
@@ -134,13 +143,13 @@ async fn attempt(
         // Nothing of this copy is needed unless the connection turns out to be dead.
         let spare = request
             .as_ref()
-            .filter(|request| is_replayable(request))
+            .filter(|request| request.body().is_empty())
             .map(copy_of);
         match lease.send(request).await {
             Ok(response) => return Ok(response),
             Err(failure) => {
-                if request.is_none() && failure.is_stale {
-                    *request = spare;
+                if request.is_none() {
+                    *request = spare.filter(|spare| failure.lost.is_replayable(spare.method()));
                 }
                 if request.is_none() {
                     return Err(failure.error);
@@ -178,11 +187,6 @@ pub(crate) async fn learn(
     pool::learn(name, target, mirror);
     lease.give_back();
     Ok(mirror)
-}
-
-/// RFC 9110 section 9.2.2, and nothing to read twice.
-fn is_replayable(request: &Request<Outbound>) -> bool {
-    request.method().is_idempotent() && request.body().is_empty()
 }
 
 fn copy_of(request: &Request<Outbound>) -> Request<Outbound> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
 
@@ -88,8 +88,40 @@ struct Stream(Arc<AtomicUsize>);
 /// A request that got no response head.
 pub(super) struct Failure {
     pub(super) error: Error,
+    pub(super) lost: Lost,
+}
+
+/// What a failure says about a request that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// It may have been processed, and an answer was under way.
+    Answered,
     /// The connection died without a byte of an answer.
-    pub(super) is_stale: bool,
+    Stale,
+    /// The upstream says that it has not been processed (RFC 9113 section 8.7).
+    Unprocessed,
+}
+
+impl Lost {
+    /// Whether a request of this method, with nothing to read twice, may be sent again (RFC 9110 section 9.2.2).
+    pub(super) fn is_replayable(self, method: &Method) -> bool {
+        match self {
+            Self::Answered => false,
+            Self::Stale => method.is_idempotent(),
+            Self::Unprocessed => true,
+        }
+    }
+
+    fn of(error: &hyper::Error) -> Self {
+        if is_unprocessed(error) {
+            Self::Unprocessed
+        } else if error.is_closed() || error.is_incomplete_message() || error.is_canceled() || is_reset(error)
+        {
+            Self::Stale
+        } else {
+            Self::Answered
+        }
+    }
 }
 
 /// A connection that could carry a request to `target` at once, the most recently used first.
@@ -227,7 +259,7 @@ impl Lease {
         let Some(mut first) = request.take() else {
             return Err(Failure {
                 error: Error::Version,
-                is_stale: false,
+                lost: Lost::Answered,
             });
         };
         self.upload = first.body().progress();
@@ -244,15 +276,14 @@ impl Lease {
             Err(mut failure) => {
                 *request = failure.take_message();
                 let error = failure.into_error();
-                let is_stale = error.is_closed()
-                    || error.is_incomplete_message()
-                    || error.is_canceled()
-                    || is_reset(&error);
+                let lost = Lost::of(&error);
                 let error = Error::of_hyper(error, &self.link.target.host, &self.link.endpoint);
-                Err(Failure {
-                    is_stale: is_stale && !matches!(error, Error::Tls(_)),
-                    error,
-                })
+                let lost = if matches!(error, Error::Tls(_)) {
+                    Lost::Answered
+                } else {
+                    lost
+                };
+                Err(Failure { error, lost })
             }
         }
     }
@@ -343,6 +374,15 @@ fn with_shelf(link: &Link, put: impl FnOnce(&mut Shelf)) {
         let shelf = targets.entry(link.target.clone()).or_default();
         put(shelf);
     });
+}
+
+/// A stream that HTTP/2 says was refused, or that began after the last one that a closing upstream looks at.
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.is_remote()
+            && (cause.is_go_away() || cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
 }
 
 /// A connection reset or a broken pipe: what a peer's close looks like when it crosses our request.
