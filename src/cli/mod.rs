@@ -22,7 +22,17 @@ mod schema;
 
 /// Attach the right credential to every outbound call of an app, and keep to its limits.
 #[derive(Debug, Parser)]
-#[command(name = "outrider", version)]
+#[command(
+    name = "outrider",
+    version,
+    after_help = "\
+Start here:
+  outrider demo                          see it work, with nothing prepared
+  outrider init                          write outrider.yml, then list a destination in it
+  outrider check                         is it sound?
+  outrider explain https://HOST/         what would happen to a request?
+  outrider exec -- curl https://HOST/    run a command with all of its traffic through the proxy"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
