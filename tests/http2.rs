@@ -1,5 +1,6 @@
 //! Group C: HTTP/2 inside intercepted tunnels. A flood is bounded, and no field smuggles.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -96,6 +97,35 @@ fn rapid_resets_are_bounded() {
     eventually("nothing is in flight", || {
         proxy.metric("outrider_requests_in_flight", &[]) == 0.0
     });
+}
+
+/// J2: a connection on which nothing is asked ends, whether it has said its preface or not; it is told where it can be.
+#[test]
+fn an_idle_connection_ends() {
+    let partner = H2Partner::new();
+    let proxy = partner.proxy("timeouts: { idle: 1s }");
+    let authority = partner.authority();
+    let mut silent = proxy.intercepted_as(&authority, &["h2"]);
+    let mut idle = h2(&partner, &proxy);
+    idle.send(frame(
+        HEADERS,
+        END_HEADERS | END_STREAM,
+        1,
+        &h2::get(&authority, "/first"),
+    ));
+    assert_eq!(h2::outcome(&mut idle, 1), Some(200));
+    let end = h2::read_until(&mut idle, |frame| frame.kind == GOAWAY);
+    assert_eq!(end.and_then(|frame| frame.error()), Some(0));
+    // Our settings came, and then the end.
+    let end = loop {
+        if let Err(error) = h2::read(&mut silent) {
+            break error.kind();
+        }
+    };
+    assert!(
+        matches!(end, ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof),
+        "{end:?}"
+    );
 }
 
 /// C3: a header list has a bound while it is read.

@@ -4,16 +4,14 @@
 //! differ the app gets 421 with the reason, under a certificate for the target of the CONNECT.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
 use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -27,6 +25,8 @@ use crate::stream::{Io, Patient, Rewound};
 use crate::telemetry::{Exchange, Side};
 use crate::upstream::{self, Mirror};
 
+mod multiplexed;
+
 /// A CONNECT that is going to be ended here.
 pub(super) struct Intercept {
     app_side: OnUpgrade,
@@ -39,8 +39,6 @@ pub(super) struct Intercept {
 struct Inside {
     /// The name in the ClientHello, where it is not the target's.
     foreign_name: Option<String>,
-    /// Streams that the app gave up before their answer: too many of them are an attack.
-    abandoned: AtomicU32,
     /// The target as the access log names it.
     authority: Option<Authority>,
     proxy: Arc<Proxy>,
@@ -119,7 +117,7 @@ async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: 
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let inside = Arc::new(Inside::new(foreign_name, proxy, target));
             if is_h2 {
-                serve_h2(stream, inside).await
+                multiplexed::serve(stream, inside, route.destination.timeouts.idle).await
             } else {
                 serve_h1(stream, inside).await
             }
@@ -210,62 +208,6 @@ where
     .await;
 }
 
-async fn serve_h2(stream: TlsStream<Rewound<Io>>, inside: Arc<Inside>) {
-    let header_size = inside.proxy.live.load().limits.header_size;
-    let counted = Arc::clone(&inside);
-    let service = service_fn(move |request| {
-        let inside = Arc::clone(&inside);
-        async move {
-            let watch = Watch {
-                inside: &inside,
-                done: false,
-            };
-            let response = answer(request, Mirror::H2, &inside).await;
-            watch.done();
-            Ok::<_, std::convert::Infallible>(response)
-        }
-    });
-    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MOST_STREAMS)
-        .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
-        .max_send_buf_size(STREAM_WINDOW as usize)
-        .keep_alive_interval(KEEP_ALIVE)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    // Rapid reset: a client that opens streams only to reset them pays with its connection.
-    std::future::poll_fn(|cx| {
-        if counted.abandoned.load(Ordering::Relaxed) > MOST_ABANDONED {
-            tracing::warn!(target = %counted.target, "the app reset too many HTTP/2 streams; its connection is closed");
-            return std::task::Poll::Ready(());
-        }
-        connection.as_mut().poll(cx).map(|_| ())
-    })
-    .await;
-}
-
-/// Counts a stream as abandoned unless its answer was made.
-struct Watch<'a> {
-    inside: &'a Inside,
-    done: bool,
-}
-
-impl Watch<'_> {
-    fn done(mut self) {
-        self.done = true;
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.inside.abandoned.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
 /// Answers one request inside a tunnel. It cannot leave it: there is no CONNECT here, and its host is the tunnel's.
 async fn answer(mut request: Request<Incoming>, mirror: Mirror, inside: &Inside) -> Response<Body> {
     let mut exchange = Exchange::begin(&inside.proxy.telemetry, request.method(), request.uri());
@@ -309,7 +251,6 @@ impl Inside {
         let authority = target.to_string().parse().ok();
         Self {
             foreign_name,
-            abandoned: AtomicU32::new(0),
             authority,
             proxy,
             target,
@@ -346,10 +287,5 @@ impl Inside {
     }
 }
 
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
-const MOST_ABANDONED: u32 = 200;
-const MOST_STREAMS: u32 = 100;
-const STREAM_WINDOW: u32 = 64 * 1024;
 /// The content type of the record that holds a ClientHello.
 const TLS_HANDSHAKE: u8 = 0x16;

@@ -1,0 +1,193 @@
+//! HTTP/2 as we speak it to the app, inside an intercepted tunnel, and what bounds it.
+//!
+//! What one stream means is not decided here, see [`super::answer`].
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use super::{Body, Inside, answer};
+use crate::upstream::Mirror;
+use crate::upstream::body::Cut;
+
+/// Serves the streams of one connection until either side has had enough, or none was open for `idle`.
+pub(super) async fn serve<S>(stream: S, inside: Arc<Inside>, idle: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let header_size = inside.proxy.live.load().limits.header_size;
+    let streams = Arc::new(Streams::default());
+    let service = service_fn(|request| {
+        let (inside, open) = (Arc::clone(&inside), Open::new(&streams));
+        async move {
+            let mut open = open;
+            let response = answer(request, Mirror::H2, &inside).await;
+            open.is_answered = true;
+            Ok::<_, Infallible>(response.map(|body| Answer { body, _open: open }))
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
+        .max_send_buf_size(STREAM_WINDOW as usize)
+        .keep_alive_interval(KEEP_ALIVE)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut silence = std::pin::pin!(tokio::time::sleep(idle));
+    let (mut was_silent, mut is_leaving) = (true, false);
+    std::future::poll_fn(|cx| {
+        loop {
+            if streams.is_flooded.load(Ordering::Relaxed) {
+                tracing::warn!(target = %inside.target, "the app reset too many HTTP/2 streams; its connection is closed");
+                return Poll::Ready(());
+            }
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if streams.open.load(Ordering::Relaxed) > 0 {
+                was_silent = false;
+                return Poll::Pending;
+            }
+            if !std::mem::replace(&mut was_silent, true) {
+                silence.as_mut().reset(Instant::now() + idle);
+            }
+            if silence.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if std::mem::replace(&mut is_leaving, true) {
+                return Poll::Ready(());
+            }
+            // Says so first, and closes when the app has heard it; one that does not listen is left at the next turn.
+            connection.as_mut().graceful_shutdown();
+            silence.as_mut().reset(Instant::now() + FAREWELL);
+        }
+    })
+    .await;
+}
+
+/// The streams of one connection.
+#[derive(Debug, Default)]
+struct Streams {
+    is_flooded: AtomicBool,
+    open: AtomicUsize,
+    resets: Mutex<Resets>,
+}
+
+/// How many streams the app gave up before their answer, of late.
+#[derive(Debug, Default)]
+struct Resets {
+    counted: u32,
+    /// Up to when they have been forgiven.
+    since: Option<Instant>,
+}
+
+/// One stream, from its head to the end of its answer.
+#[derive(Debug)]
+struct Open {
+    is_answered: bool,
+    streams: Arc<Streams>,
+}
+
+/// A body that keeps its stream open.
+struct Answer {
+    body: Body,
+    _open: Open,
+}
+
+impl Resets {
+    /// Counts one more. True: so many in so short a time are an attack (rapid reset), not a client that cancels.
+    fn add(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let seconds = now.duration_since(since).as_secs();
+        let forgiven = seconds.saturating_mul(FORGIVEN_A_SECOND);
+        self.since = Some(since + Duration::from_secs(seconds));
+        self.counted = self
+            .counted
+            .saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+            + 1;
+        self.counted > MOST_RESETS
+    }
+}
+
+impl Open {
+    fn new(streams: &Arc<Streams>) -> Self {
+        streams.open.fetch_add(1, Ordering::Relaxed);
+        Self {
+            is_answered: false,
+            streams: Arc::clone(streams),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.streams.open.fetch_sub(1, Ordering::Relaxed);
+        // Nothing panics under the lock; if it did, the count would still be one.
+        let resets = &self.streams.resets;
+        if !self.is_answered
+            && resets
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(Instant::now())
+        {
+            self.streams.is_flooded.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const FAREWELL: Duration = Duration::from_secs(5);
+const FORGIVEN_A_SECOND: u64 = 20;
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const MOST_RESETS: u32 = 200;
+const MOST_STREAMS: u32 = 100;
+const STREAM_WINDOW: u32 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_resets_is_an_attack_and_a_habit_of_cancelling_is_none() {
+        let start = Instant::now();
+        let mut burst = Resets::default();
+        let allowed = (0..1000).take_while(|_| !burst.add(start)).count();
+        assert_eq!(allowed, 200);
+
+        let mut habit = Resets::default();
+        for number in 0..10_000 {
+            assert!(!habit.add(start + Duration::from_millis(60) * number), "{number}");
+        }
+    }
+}
