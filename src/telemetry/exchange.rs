@@ -185,6 +185,8 @@ impl Exchange {
             status: StatusCode::OK,
             by: AnsweredBy::Outrider,
         });
+        // A copy: the URI is a view into the buffer that the head was read into, which would live as long as the tunnel.
+        self.uri = self.uri.take().and_then(|uri| uri.to_string().parse().ok());
         let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
         self.going_on = GoingOn::Tunnel {
             _open: counters.tunnel_opened(),
