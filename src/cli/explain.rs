@@ -135,9 +135,10 @@ impl Explanation {
             Err(denial) => return self.refuse(&denial),
         };
         self.tell("leaves as", leaving(&left, target, tunnel, destination));
-        if let Err(denial) = self.addresses(&left, policy, config) {
-            return self.refuse(&denial);
-        }
+        let judged = match self.addresses(&left, policy, config) {
+            Ok(judged) => judged,
+            Err(denial) => return self.refuse(&denial),
+        };
         if !tunnel {
             self.attached(destination, left.scheme);
         }
@@ -148,11 +149,16 @@ impl Explanation {
         }
         self.tell("parent", "none".to_owned());
         self.passes = true;
-        self.tell("verdict", "passes".to_owned());
+        let verdict = if judged {
+            "passes"
+        } else {
+            "passes, unless the name resolves to denied networks only"
+        };
+        self.tell("verdict", verdict.to_owned());
     }
 
-    /// What is known of the addresses before anything is resolved.
-    fn addresses(&mut self, left: &Target, policy: &Policy, config: &Config) -> Result<(), Denial> {
+    /// What is known of the addresses before anything is resolved; whether they are known and approved.
+    fn addresses(&mut self, left: &Target, policy: &Policy, config: &Config) -> Result<bool, Denial> {
         let (resolved, source): (Vec<IpAddr>, _) = match &left.host {
             Host::V4(address) => (vec![(*address).into()], "as asked"),
             Host::V6(address) => (vec![(*address).into()], "as asked"),
@@ -161,7 +167,7 @@ impl Explanation {
                 None => {
                     let rule = "as resolved; those in denied networks are left out";
                     self.tell("addresses", rule.to_owned());
-                    return Ok(());
+                    return Ok(false);
                 }
             },
         };
@@ -173,7 +179,7 @@ impl Explanation {
                 .map(|address| address.ip().to_string()),
         );
         self.tell("addresses", format!("{list} ({source})"));
-        Ok(())
+        Ok(true)
     }
 
     /// What is put on and struck from the request.
@@ -283,9 +289,9 @@ fn parse(url: &str) -> Result<(Target, String), String> {
             Ok(IpAddr::V4(_)) | Err(_) => format!("{scheme}://{url}"),
         }
     };
-    let uri: Uri = absolute
-        .parse()
-        .map_err(|error: http::uri::InvalidUri| error.to_string())?;
+    let uri: Uri = absolute.parse().map_err(|error: http::uri::InvalidUri| {
+        format!("{error}; write it as in https://api.example.com/path")
+    })?;
     let target = Target::of_absolute(&uri).map_err(|error| error.to_string())?;
     Ok((target, uri.path().to_owned()))
 }

@@ -50,7 +50,7 @@ fn the_verdict_and_its_reasons_are_told() {
                 "5/s burst 10, 1/s for POST /points/new (not this request), 3 at once\n",
                 "wait 2s",
                 "parent              none\n",
-                "verdict             passes\n",
+                "verdict             passes, unless the name resolves to denied networks only\n",
             ][..],
         ),
         (
@@ -129,7 +129,7 @@ fn the_verdict_and_its_reasons_are_told() {
             Method::GET,
             "https://inside.example/",
             true,
-            &["10.1.2.3 (by dns.hosts)"],
+            &["10.1.2.3 (by dns.hosts)", "verdict             passes\n"],
         ),
         (
             Method::GET,
