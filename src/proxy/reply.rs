@@ -14,6 +14,7 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
     exchange.refused(status, error.proxy_status(), error.reason());
     tracing::debug!(error = error as &dyn std::error::Error, "refused");
     let detail = error.to_string();
+    exchange.explain(&detail);
     let text = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),

@@ -21,6 +21,8 @@ pub(super) struct Line<'a> {
     pub(super) answered_by: AnsweredBy,
     pub(super) error: Option<&'static str>,
     pub(super) reason: Option<&'static str>,
+    /// Why, and what to do: clients hide the answer to a refused CONNECT, so it stands here, too.
+    pub(super) detail: Option<&'a str>,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) duration: Duration,
@@ -48,6 +50,7 @@ impl Line<'_> {
             answered_by = self.answered_by.as_str(),
             error = self.error,
             reason = self.reason,
+            detail = self.detail.map(|detail| cut(detail, DETAIL_LENGTH)),
             sent = self.sent,
             received = self.received,
             duration_ms = milliseconds(self.duration),
@@ -78,4 +81,5 @@ pub(super) const TARGET: &str = "access";
 
 /// A DNS name is at most 253 characters.
 const HOST_LENGTH: usize = 255;
+const DETAIL_LENGTH: usize = 1024;
 const PATH_LENGTH: usize = 1024;

@@ -40,6 +40,8 @@ pub(crate) struct Exchange {
     head_sent: bool,
     error: Option<&'static str>,
     reason: Option<&'static str>,
+    /// Of a refusal, for the access line.
+    detail: Option<Box<str>>,
     sent: Bytes,
     received: Bytes,
     going_on: GoingOn,
@@ -105,6 +107,7 @@ impl Exchange {
             head_sent: false,
             error: None,
             reason: None,
+            detail: None,
             sent: Bytes::default(),
             received: Bytes::default(),
             going_on: GoingOn::Nowhere,
@@ -159,6 +162,11 @@ impl Exchange {
         });
         self.error = Some(error);
         self.reason = reason;
+    }
+
+    /// The sentence that goes with a refusal. Never a secret, nor what the app sent.
+    pub(crate) fn explain(&mut self, detail: &str) {
+        self.detail = Some(detail.into());
     }
 
     /// An answer of ours that is no refusal.
@@ -304,6 +312,7 @@ impl Drop for Exchange {
             answered_by: answer.by,
             error: self.error,
             reason: self.reason,
+            detail: self.detail.as_deref(),
             sent: self.sent.total,
             received: self.received.total,
             duration: now - self.begun,
