@@ -74,7 +74,7 @@ impl Workers {
                                 Err(error) => tracing::error!(error = %error, "a worker cannot listen"),
                             }
                         }
-                        tokio::spawn(server::take_over(inbox, desk, floor, Arc::clone(&proxy)));
+                        tokio::spawn(server::take_over(inbox, Arc::clone(&proxy)));
                         tokio::spawn(sweep(proxy));
                         // An error means that the sender is gone: that is the end, too.
                         let _ = stopped.wait_for(|stop| *stop).await;

@@ -32,7 +32,15 @@ pub(crate) struct Floor {
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) connections: AtomicUsize,
-    pub(crate) inbox: mpsc::UnboundedSender<std::net::TcpStream>,
+    pub(crate) inbox: mpsc::UnboundedSender<HandOver>,
+}
+
+/// A connection on its way to another worker. It has its place there already, so that the next one is not sent after it
+/// by a count that is out of date.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    seat: Seat,
+    stream: std::net::TcpStream,
 }
 
 /// A connection's place: one of its worker's, one of all that the configuration allows.
@@ -67,15 +75,10 @@ pub(crate) async fn accept(door: Door, desk: usize, floor: Arc<Floor>, proxy: Ar
 }
 
 /// Serves the connections that other workers hand over.
-pub(crate) async fn take_over(
-    mut inbox: mpsc::UnboundedReceiver<std::net::TcpStream>,
-    desk: usize,
-    floor: Arc<Floor>,
-    proxy: Arc<Proxy>,
-) {
-    while let Some(stream) = inbox.recv().await {
+pub(crate) async fn take_over(mut inbox: mpsc::UnboundedReceiver<HandOver>, proxy: Arc<Proxy>) {
+    while let Some(HandOver { seat, stream }) = inbox.recv().await {
         if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-            serve(Io::Tcp(stream), Seat::take(desk, &floor), Arc::clone(&proxy));
+            serve(Io::Tcp(stream), seat, Arc::clone(&proxy));
         }
     }
 }
@@ -125,18 +128,26 @@ impl Floor {
     }
 
     /// Gives the stream to a worker with clearly fewer connections, or gives it back.
-    fn hand_over(&self, stream: tokio::net::TcpStream, desk: usize) -> Option<tokio::net::TcpStream> {
+    fn hand_over(
+        self: &Arc<Self>,
+        stream: tokio::net::TcpStream,
+        desk: usize,
+    ) -> Option<tokio::net::TcpStream> {
         let own = self.desks[desk].connections.load(Ordering::Relaxed);
-        let Some(least) = (self.desks.iter()).min_by_key(|desk| desk.connections.load(Ordering::Relaxed))
-        else {
+        let counts = self
+            .desks
+            .iter()
+            .map(|desk| desk.connections.load(Ordering::Relaxed));
+        let Some((least, count)) = counts.enumerate().min_by_key(|(_, count)| *count) else {
             return Some(stream);
         };
-        if own < least.connections.load(Ordering::Relaxed) + CLEARLY_MORE {
+        if own < count + CLEARLY_MORE {
             return Some(stream);
         }
         if let Ok(stream) = stream.into_std() {
             // A worker that is gone cannot take it; the app sees a closed connection, as it would anyway.
-            let _ = least.inbox.send(stream);
+            let seat = Seat::take(least, self);
+            let _ = self.desks[least].inbox.send(HandOver { seat, stream });
         }
         None
     }
@@ -181,7 +192,32 @@ const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\n\
 
 #[cfg(test)]
 mod tests {
-    use super::FULL;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_is_dealt_out_before_any_worker_has_looked_up() {
+        let (desks, _inboxes): (Vec<_>, Vec<_>) = (0..3)
+            .map(|_| {
+                let (inbox, handed_over) = mpsc::unbounded_channel();
+                let connections = AtomicUsize::new(0);
+                (Desk { connections, inbox }, handed_over)
+            })
+            .unzip();
+        let floor = Arc::new(Floor { desks });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut kept = Vec::new();
+        for _ in 0..60 {
+            let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+            if let Some(stream) = floor.hand_over(stream.await.unwrap(), 0) {
+                kept.push((Seat::take(0, &floor), stream));
+            }
+        }
+        assert_eq!(floor.connections(), 60);
+        for desk in &floor.desks {
+            let count = desk.connections.load(Ordering::Relaxed);
+            assert!((16..=24).contains(&count), "{count}");
+        }
+    }
 
     #[test]
     fn the_refusal_at_the_cap_is_as_long_as_it_says() {
