@@ -388,3 +388,26 @@ fn only_what_was_not_processed_is_sent_again() {
         assert_eq!(answer.status, expected, "{name}: {}", answer.text());
     }
 }
+
+/// J5: a connection that has gone silent costs one request its time, not every one after it.
+#[test]
+fn a_silent_connection_is_not_asked_twice() {
+    let connections = AtomicUsize::new(0);
+    let partner = Partner::offering(&["h2"], move |wire| {
+        let number = connections.fetch_add(1, Ordering::Relaxed);
+        let _ = wire.read_exact(24);
+        wire.send(frame(SETTINGS, 0, 0, &[]));
+        while let Some(asked) = h2::read_until(wire, |frame| frame.kind == HEADERS) {
+            if number > 0 || asked.stream == 1 {
+                wire.send(frame(HEADERS, END_HEADERS | END_STREAM, asked.stream, &[0x88]));
+            }
+        }
+    });
+    let extra = "http: 2, timeouts: { response: 1s }";
+    let yaml = format!("workers: 1\n{}", partner.yaml(extra));
+    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+    let url = partner.url("/");
+    assert_eq!(proxy.get(&url).status, 200);
+    proxy.get(&url).assert_ours(504, "http_response_timeout");
+    assert_eq!(proxy.get(&url).status, 200);
+}

@@ -125,7 +125,11 @@ pub(crate) async fn send(
         // While a body moves it is the app that takes its time. One that stands still has a limit of its own.
         match &upload {
             Some(upload) if upload.bytes() > uploaded => uploaded = upload.bytes(),
-            _ => return Err(Error::ResponseTimeout(limit)),
+            _ => {
+                // A firewall may have forgotten the connection: whoever comes next must not wait on it as well.
+                pool::retire(endpoint.shelf(mirror, target), target);
+                return Err(Error::ResponseTimeout(limit));
+            }
         }
     }
 }

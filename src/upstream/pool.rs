@@ -190,6 +190,15 @@ pub(super) fn learn(name: ShelfName, target: &Target, mirror: Mirror) {
     });
 }
 
+/// Gives the shared connections to `target` no more requests; those under way go on.
+pub(super) fn retire(name: ShelfName, target: &Target) {
+    POOL.with_borrow_mut(|pool| {
+        if let Some(shelf) = pool.get_mut(&name).and_then(|targets| targets.get_mut(target)) {
+            shelf.shared.clear();
+        }
+    });
+}
+
 /// Closes what has been idle for too long, is too old, or belongs to an endpoint that is gone.
 pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
     let now = Instant::now();
