@@ -121,7 +121,10 @@ fn an_access_line_tells_what_became_of_the_request() {
     assert_eq!(field(&line, "answered_by"), "outrider", "{line}");
     assert_eq!(field(&line, "error"), "http_request_denied", "{line}");
     // Clients hide the answer to a refused CONNECT: the remedy has to stand in the log.
-    assert!(field(&line, "detail").to_string().contains("egress.default"), "{line}");
+    assert!(
+        field(&line, "detail").to_string().contains("egress.default"),
+        "{line}"
+    );
     assert_eq!(
         lines(&proxy)
             .iter()

@@ -315,7 +315,7 @@ mod tests {
         };
         let drain = Drain::default();
         let tunnel = join(connect(), connect(), Bytes::new(), Duration::from_secs(1), &drain);
-        let size = std::mem::size_of_val(&tunnel);
+        let size = size_of_val(&tunnel);
         assert!(size <= 1600, "{size} bytes");
     }
 }

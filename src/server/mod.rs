@@ -195,6 +195,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the app's end of a connection")]
     async fn a_burst_is_dealt_out_before_any_worker_has_looked_up() {
         let (desks, _inboxes): (Vec<_>, Vec<_>) = (0..3)
             .map(|_| {
