@@ -298,8 +298,8 @@ impl Termination {
                 _ = self.interrupt.recv() => {}
                 _ = self.terminate.recv() => {}
             }
-            let before = self.last.replace(Instant::now());
-            if before.is_none_or(|before| before.elapsed() > ONE_WISH) {
+            if self.last.is_none_or(|last| last.elapsed() > ONE_WISH) {
+                self.last = Some(Instant::now());
                 return;
             }
         }
@@ -440,7 +440,7 @@ fn via() -> HeaderValue {
 }
 
 const BACKLOG: i32 = 1024;
-const ONE_WISH: Duration = Duration::from_millis(500);
+const ONE_WISH: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_secs(1);
 
