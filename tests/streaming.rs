@@ -89,10 +89,20 @@ fn websockets_are_capped_like_tunnels() {
         proxy.connect(&partner.authority()).0.status == 200
     });
     drop(second);
+    let mut open = Vec::new();
     eventually("room for two", || {
-        let (answer, _open) = proxy.connect(&partner.authority());
-        answer.status == 200 && proxy.connect(&partner.authority()).0.status == 200
+        open = (0..2).map(|_| proxy.connect(&partner.authority())).collect();
+        let has_room = open.iter().all(|(answer, _)| answer.status == 200);
+        if !has_room {
+            open.clear();
+        }
+        has_room
     });
+    // Their room is free again when the proxy has closed them, too.
+    for (_, wire) in &mut open {
+        wire.half_close();
+        assert!(wire.closes());
+    }
     assert_transparent(&mut proxy.intercepted(&partner.authority()), &inner);
 }
 
