@@ -40,8 +40,9 @@ pub(crate) struct App {
     proxy: Arc<Proxy>,
     source: Source,
     watch: watch::Watch,
-    _log: log::Guard,
     _workers: Workers,
+    /// Dropped last: what the workers cut short at the end is still told.
+    log: log::Guard,
 }
 
 /// Where the doors are, with the ports that the system chose.
@@ -148,11 +149,11 @@ impl App {
             addresses,
             build,
             config,
+            log,
             memory,
             proxy,
             source,
             watch,
-            _log: log,
             _workers: workers,
         })
     }
@@ -246,7 +247,7 @@ impl App {
         }
         self.warn_of_what_needs_a_restart(&config);
         self.proxy.telemetry.set_access(config.log.access);
-        self._log.reload(&config.log);
+        self.log.reload(&config.log);
         self.watch.follow(files(&self.source, &self.build, &live));
         self.memory = host_limits::Memory::of(config.limits.memory);
         self.proxy.live.store(Arc::new(live));

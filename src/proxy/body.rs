@@ -134,3 +134,27 @@ impl Drop for Body {
         }
     }
 }
+
+/// A body, and what has to be undone when it has gone out or is given up.
+#[derive(Debug)]
+pub(super) struct Holding<G> {
+    pub(super) body: Body,
+    pub(super) _guard: G,
+}
+
+impl<G: Unpin> HttpBody for Holding<G> {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,14 +1,11 @@
 //! HTTP/1.1 as we speak it to the app, in the clear or inside an intercepted tunnel.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -16,8 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Body;
+use super::body::Holding;
 use crate::stream::{Doing, Patient, Phase};
-use crate::upstream::body::Cut;
 
 /// A request whose head names both a Content-Length and a Transfer-Encoding; an extension, as hyper drops the first.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +49,10 @@ where
             } else {
                 Doing::Idle
             };
-            Ok::<_, Infallible>(response.map(|body| Answer { after, body, phase }))
+            Ok::<_, Infallible>(response.map(|body| Holding {
+                body,
+                _guard: Going { after, phase },
+            }))
         }
     });
     let connection = http1::Builder::new()
@@ -69,31 +69,13 @@ where
     }
 }
 
-/// A body that says when it has gone out.
-struct Answer {
+/// An answer on its way; says when it has gone out.
+struct Going {
     after: Doing,
-    body: Body,
     phase: Arc<Phase>,
 }
 
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Answer {
+impl Drop for Going {
     fn drop(&mut self) {
         self.phase.set(self.after);
     }

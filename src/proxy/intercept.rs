@@ -233,17 +233,10 @@ async fn answer(mut request: Request<Incoming>, mirror: Mirror, inside: &Inside)
         }
         Err(error) => Err(error),
     };
-    match result {
-        Ok(response) => {
-            exchange.answered();
-            response.map(|passing| Body::passing(passing, exchange))
-        }
-        Err(error) => {
-            // In HTTP/1.1 a client that mixes hosts up may have sent more for the wrong one.
-            let is_over = mirror == Mirror::H1 && matches!(error, Error::Misdirected { .. });
-            reply::refuse(&error, &mut exchange, is_over)
-        }
-    }
+    // In HTTP/1.1 a client that mixes hosts up may have sent more for the wrong one.
+    super::finish(result, exchange, |error| {
+        mirror == Mirror::H1 && matches!(error, Error::Misdirected { .. })
+    })
 }
 
 impl Inside {

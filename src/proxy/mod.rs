@@ -74,12 +74,21 @@ pub(crate) async fn handle(mut request: Request<Incoming>, proxy: Arc<Proxy>) ->
         },
         Err(error) => Err(error.into()),
     };
+    finish(result, exchange, |_| false)
+}
+
+/// What the app gets of a carried request. `is_over` says after which refusals its connection is closed.
+fn finish(
+    result: Result<Response<body::Passing>, Error>,
+    mut exchange: Exchange,
+    is_over: impl Fn(&Error) -> bool,
+) -> Response<Body> {
     match result {
         Ok(response) => {
             exchange.answered();
             response.map(|passing| Body::passing(passing, exchange))
         }
-        Err(error) => reply::refuse(&error, &mut exchange, false),
+        Err(error) => reply::refuse(&error, &mut exchange, is_over(&error)),
     }
 }
 

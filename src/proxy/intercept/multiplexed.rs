@@ -3,23 +3,20 @@
 //! What one stream means is not decided here, see [`super::answer`].
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::{Body, Inside, answer};
+use super::{Inside, answer};
+use crate::proxy::body::Holding;
 use crate::upstream::Mirror;
-use crate::upstream::body::Cut;
 
 /// Serves the streams of one connection until either side has had enough, or none was open for `idle`.
 pub(super) async fn serve<S>(stream: S, inside: Arc<Inside>, idle: Duration)
@@ -34,7 +31,7 @@ where
             let mut open = open;
             let response = answer(request, Mirror::H2, &inside).await;
             open.is_answered = true;
-            Ok::<_, Infallible>(response.map(|body| Answer { body, _open: open }))
+            Ok::<_, Infallible>(response.map(|body| Holding { body, _guard: open }))
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -102,12 +99,6 @@ struct Open {
     streams: Arc<Streams>,
 }
 
-/// A body that keeps its stream open.
-struct Answer {
-    body: Body,
-    _open: Open,
-}
-
 impl Resets {
     /// Counts one more. True: so many in so short a time are an attack (rapid reset), not a client that cancels.
     fn add(&mut self, now: Instant) -> bool {
@@ -146,23 +137,6 @@ impl Drop for Open {
         {
             self.streams.is_flooded.store(true, Ordering::Relaxed);
         }
-    }
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
