@@ -16,7 +16,7 @@
 //!
 //! | rank | modules |
 //! | --: | --- |
-//! | 10 | `cli` |
+//! | 10 | `cli`, `bench` |
 //! | 9 | `app` |
 //! | 8 | `worker` |
 //! | 7 | `server`, `admin` |
@@ -34,6 +34,8 @@
 //! one of three ways: `forward` carries one HTTP exchange, `tunnel` joins two sockets, `intercept` ends the
 //! app's TLS under the local authority and gives each inner request to `forward`.
 
+#[doc(hidden)]
+pub mod bench;
 pub mod cli;
 
 mod admin;

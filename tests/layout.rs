@@ -16,7 +16,7 @@ const RANKS: &[&[&str]] = &[
     &["admin", "server"],
     &["worker"],
     &["app"],
-    &["cli"],
+    &["bench", "cli"],
 ];
 
 /// The longest that a file may be.

@@ -25,6 +25,8 @@ use crate::telemetry::{Exchange, Telemetry};
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{Mirror, Ways};
 
+pub(crate) mod bench;
+
 mod body;
 mod connection;
 mod error;

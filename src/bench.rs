@@ -1,0 +1,129 @@
+//! What `tests/bench` measures: the pure parts of a request's way, one at a time, without sockets.
+//!
+//! Each type holds what the proxy has ready beforehand and calls what the proxy calls. Nothing in the program uses this
+//! module, and it is no interface: it changes with the parts.
+
+use std::fmt::Write;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Method, Uri};
+
+use crate::auth::Attachment;
+use crate::ca::{Authority, Offer};
+use crate::config::Config;
+use crate::host::{Host, HostPattern, Target};
+use crate::limit::{Limiter, Limits};
+use crate::policy::{Asked, Policy, Verdict};
+use crate::proxy;
+use crate::secret::Sources;
+use crate::telemetry::Telemetry;
+
+/// A policy of many destinations: `api-0.test`, `*.zone-0.test` and `/v1/**` for the first, and so on.
+#[derive(Debug)]
+pub struct Routing(Policy);
+
+/// A limiter that is far from its rate and its slots.
+#[derive(Debug)]
+pub struct Admission(Arc<Limiter>);
+
+/// A destination that attaches a bearer token.
+#[derive(Debug)]
+pub struct Rewriting(Attachment);
+
+/// A local authority that has served `api.test` before.
+#[derive(Debug)]
+pub struct Leaves {
+    authority: Authority,
+    host: Host,
+}
+
+impl Routing {
+    /// Compiles the policy.
+    pub fn prepare(destinations: usize) -> Self {
+        let mut text = String::from("egress: { default: deny }\ndestinations:\n");
+        for i in 0..destinations {
+            writeln!(
+                text,
+                "  d{i}: {{ hosts: [api-{i}.test, '*.zone-{i}.test'], paths: [/v1/**] }}"
+            )
+            .expect("a string takes all");
+        }
+        Self(policy(&text))
+    }
+
+    /// Whether a GET of `uri` is carried: target, verdict, method and path, and how it leaves.
+    pub fn lets_pass(&self, uri: &Uri) -> bool {
+        let Ok(target) = Target::of_absolute(uri) else {
+            return false;
+        };
+        match self.0.route(&target, Asked::Request) {
+            Verdict::Forward(destination) => {
+                destination.permits(&Method::GET, uri.path()).is_ok() && destination.leaves(&target).is_ok()
+            }
+            Verdict::Deny(..) | Verdict::Intercept(_) | Verdict::Tunnel(_) => false,
+        }
+    }
+}
+
+impl Admission {
+    /// Makes the limiter.
+    pub fn prepare() -> Self {
+        let policy = policy(
+            "destinations: { d: { hosts: [api.test], concurrency: 1000, rate_limit: 1000000/s burst 1000000 } }",
+        );
+        Self(Limits::default().of(&policy.destinations[1], &Telemetry::new()))
+    }
+
+    /// Asks for a permit and gives it back; whether there was one.
+    pub fn admits(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let admitted = pin!(self.0.admit(&Method::GET, "/v1/x")).poll(&mut context);
+        matches!(admitted, Poll::Ready(Ok(_)))
+    }
+}
+
+impl Rewriting {
+    /// Makes the credential ready.
+    pub fn prepare() -> Self {
+        let policy = policy(
+            "destinations: { d: { hosts: [api.test], headers: { set: { Authorization: 'Bearer 0123456789abcdef' } } } }",
+        );
+        let attachment = Attachment::build(&policy.destinations[1], &Sources::of_process());
+        Self(attachment.expect("no secret to read"))
+    }
+
+    /// Strikes what goes one hop only and attaches the credential; whether it found room.
+    pub fn rewrite(&self, head: &mut Parts) -> bool {
+        proxy::bench::strip(&mut head.headers);
+        self.0.apply(head).is_ok()
+    }
+}
+
+impl Leaves {
+    /// Makes the authority and the leaf.
+    pub fn prepare() -> Self {
+        let pattern = HostPattern::parse("api.test").expect("a host");
+        let authority =
+            Authority::new(&[pattern], Duration::from_secs(86_400)).expect("a key and a certificate");
+        let leaves = Self {
+            authority,
+            host: Host::parse("api.test").expect("a host"),
+        };
+        assert!(leaves.serves(), "the host is named");
+        leaves
+    }
+
+    /// Looks up the settings that serve the host; whether there are any.
+    pub fn serves(&self) -> bool {
+        self.authority.serve(&self.host, Offer::H2).is_ok()
+    }
+}
+
+fn policy(text: &str) -> Policy {
+    let config = Config::parse(text, "bench.yml").expect("well-formed");
+    Policy::compile(&config).expect("without contradictions")
+}

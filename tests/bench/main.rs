@@ -1,0 +1,88 @@
+//! What a request costs, part by part and as a whole: `cargo bench`, or `cargo bench -- route` for some of it.
+//!
+//! The figures are times, so they compare two builds on one quiet machine and nothing else. `tests/run` runs each
+//! bench once, so that they keep working.
+
+#![expect(clippy::unwrap_used, reason = "what cannot be set up cannot be measured")]
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::{Request, Uri};
+use outrider::bench::{Admission, Leaves, Rewriting, Routing};
+
+mod stage;
+
+/// From the request's URI to the verdict, by how the destination is named and how many there are.
+fn route(c: &mut Criterion) {
+    let mut group = c.benchmark_group("route");
+    for count in [1, 100, 10_000] {
+        let routing = Routing::prepare(count);
+        let last = count - 1;
+        for (kind, uri, passes) in [
+            ("exact", format!("http://api-{last}.test/v1/x"), true),
+            ("wildcard", format!("http://a.b.zone-{last}.test/v1/x"), true),
+            ("path", format!("http://api-{last}.test/v2/x"), false),
+            ("unlisted", "http://api.elsewhere.test/v1/x".to_owned(), false),
+        ] {
+            let uri: Uri = uri.parse().unwrap();
+            assert_eq!(routing.lets_pass(&uri), passes, "{uri}");
+            group.bench_function(BenchmarkId::new(kind, count), |bencher| {
+                bencher.iter(|| routing.lets_pass(black_box(&uri)));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A permit from a limiter that nobody else asks, and back.
+fn admit(c: &mut Criterion) {
+    let admission = Admission::prepare();
+    assert!(admission.admits());
+    c.bench_function("admit", |bencher| bencher.iter(|| admission.admits()));
+}
+
+/// The fields of a browser-like request, made ready to leave.
+fn rewrite(c: &mut Criterion) {
+    let rewriting = Rewriting::prepare();
+    let (head, ()) = Request::get("http://api.test/v1/x")
+        .header("host", "api.test")
+        .header("user-agent", "curl/8.5.0")
+        .header("accept", "*/*")
+        .header("accept-encoding", "gzip, br")
+        .header("connection", "keep-alive, x-private")
+        .header("x-private", "1")
+        .header("proxy-connection", "keep-alive")
+        .header("authorization", "the app's own")
+        .body(())
+        .unwrap()
+        .into_parts();
+    let mut once = head.clone();
+    assert!(rewriting.rewrite(&mut once));
+    assert_eq!(once.headers.len(), 5, "{once:?}");
+    c.bench_function("rewrite", |bencher| {
+        bencher.iter_batched_ref(
+            || head.clone(),
+            |head| rewriting.rewrite(head),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+/// The certificate of a host that was asked for before.
+fn leaf(c: &mut Criterion) {
+    let leaves = Leaves::prepare();
+    c.bench_function("leaf", |bencher| bencher.iter(|| leaves.serves()));
+}
+
+/// A GET over loopback on a warm connection, through the built program on one worker.
+fn get(c: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = stage::origin();
+    let outrider = stage::Outrider::start(origin, folder.path());
+    let mut client = outrider.client(origin);
+    c.bench_function("get", |bencher| bencher.iter(|| client.get()));
+}
+
+criterion_group!(benches, route, admit, rewrite, leaf, get);
+criterion_main!(benches);
