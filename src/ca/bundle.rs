@@ -8,60 +8,48 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use p12_keystore::{KeyStore, KeyStoreEntry};
-use pem::{EncodeConfig, LineEnding, Pem};
+use data_encoding::BASE64;
 use rustls_pki_types::CertificateDer;
 use tempfile::NamedTempFile;
 
-use super::Error;
+use super::{Error, truststore};
 use crate::secret::roots::SystemRoots;
-
-/// What opens the PKCS#12 file. Java does not load a store without one; this is its convention for public content.
-pub(crate) const TRUSTSTORE_PASSWORD: &str = "changeit";
 
 /// Writes the system's roots and `authority` to both files, and makes their folders.
 pub(super) fn write(
     authority: &CertificateDer<'_>,
     roots: &SystemRoots,
     bundle: &Path,
-    truststore: &Path,
+    store: &Path,
 ) -> Result<(), Error> {
     let roots = roots.read();
     for problem in &roots.problems {
         tracing::warn!(place = %problem.place.display(), error = %problem.source, "some roots cannot be read");
     }
-    if roots.certificates.is_empty() {
+    if roots.certificates().next().is_none() {
         tracing::warn!("no system roots found: the bundle holds the local authority only");
     }
-    replace(bundle, to_pem(authority, &roots.certificates).as_bytes())?;
-    replace(truststore, &to_pkcs12(authority, &roots.certificates)?)
+    replace(bundle, to_pem(authority, roots.certificates()).as_bytes())?;
+    replace(store, &truststore::encode(authority, roots.certificates()))
 }
 
-fn to_pem(authority: &CertificateDer<'_>, roots: &[CertificateDer<'_>]) -> String {
-    let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
-    (std::iter::once(authority).chain(roots))
-        .map(|certificate| pem::encode_config(&Pem::new("CERTIFICATE", certificate.as_ref()), lines))
-        .collect()
-}
-
-fn to_pkcs12(authority: &CertificateDer<'_>, roots: &[CertificateDer<'_>]) -> Result<Vec<u8>, Error> {
-    let mut store = KeyStore::new();
-    let entry = |certificate: &CertificateDer<'_>| {
-        p12_keystore::Certificate::from_der(certificate).map(KeyStoreEntry::Certificate)
-    };
-    store.add_entry("outrider", entry(authority)?);
-    for (number, root) in roots.iter().enumerate() {
-        match entry(root) {
-            Ok(root) => store.add_entry(&format!("system-{number:03}"), root),
-            // An odd root of the system must not cost the app all the others.
-            Err(error) => tracing::debug!(%error, number, "a system root is left out of the truststore"),
+fn to_pem<'r>(authority: &'r CertificateDer<'_>, roots: impl Iterator<Item = &'r [u8]>) -> String {
+    let mut text = String::new();
+    let mut body = String::new();
+    for certificate in std::iter::once(authority.as_ref()).chain(roots) {
+        body.clear();
+        BASE64.encode_append(certificate, &mut body);
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        let mut rest = body.as_str();
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at(rest.len().min(LINE));
+            text.push_str(line);
+            text.push('\n');
+            rest = after;
         }
+        text.push_str("-----END CERTIFICATE-----\n");
     }
-    let writer = store.writer(TRUSTSTORE_PASSWORD);
-    Ok(writer
-        .encryption_iterations(ITERATIONS)
-        .mac_iterations(ITERATIONS)
-        .write()?)
+    text
 }
 
 /// Puts `content` at `path`, readable by all, in one step.
@@ -112,8 +100,7 @@ pub(super) fn is_trusted(owner: u32, us: u32) -> bool {
     owner == us || owner == ROOT || us == ROOT
 }
 
-/// Rounds of key derivation for a password that everybody knows: the least that Java's and OpenSSL's readers meet in
-/// the wild, so that start-up does not pay for them.
-const ITERATIONS: u32 = 1_000;
+/// The letters of a line of PEM (RFC 7468).
+const LINE: usize = 64;
 
 const ROOT: u32 = 0;

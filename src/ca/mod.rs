@@ -32,8 +32,9 @@ mod constraints;
 mod leaves;
 #[cfg(test)]
 mod tests;
+mod truststore;
 
-pub(crate) use bundle::TRUSTSTORE_PASSWORD;
+pub(crate) use truststore::TRUSTSTORE_PASSWORD;
 
 /// A certificate authority whose key lives in this process only.
 pub(crate) struct Authority {
@@ -66,10 +67,6 @@ pub(crate) enum Error {
     /// The TLS library refuses the key or the settings.
     #[error("the local authority cannot serve TLS")]
     Tls(#[from] rustls::Error),
-
-    /// The PKCS#12 file could not be put together.
-    #[error("the truststore for Java cannot be made")]
-    Truststore(#[from] p12_keystore::error::Error),
 
     /// A file or folder could not be written.
     #[error("cannot write {}; name a place that can be written in ca.bundle and ca.truststore", path.display())]

@@ -337,19 +337,29 @@ fn the_key_is_in_no_file_and_no_text() {
             &folder.path().join("t.p12"),
         )
         .unwrap();
-    let secrets = [
-        authority.identity.issuer.key().serialize_der(),
-        authority.identity.leaf_key.serialize_der(),
-    ];
-    let debug = format!("{authority:?}");
-    for secret in &secrets {
-        for window in secret.windows(24).step_by(8) {
-            for file in ["b.pem", "t.p12"] {
-                let content = std::fs::read(folder.path().join(file)).unwrap();
-                assert!(!content.windows(window.len()).any(|part| part == window));
-            }
+    // The secret half only, 32 bytes in an octet string: the public one stands in the certificate.
+    let secret = |key: &rcgen::KeyPair| {
+        let der = key.serialize_der();
+        let at = der.windows(2).position(|part| part == [0x04, 32]).unwrap();
+        der[at + 2..at + 34].to_vec()
+    };
+    let bundle = std::fs::read(folder.path().join("b.pem")).unwrap();
+    let mut contents: Vec<_> = (pem::parse_many(&bundle).unwrap().into_iter())
+        .map(pem::Pem::into_contents)
+        .collect();
+    contents.extend([bundle, std::fs::read(folder.path().join("t.p12")).unwrap()]);
+    let public = authority.identity.issuer.key().public_key_raw();
+    let holds = |content: &[u8], wanted: &[u8]| content.windows(wanted.len()).any(|part| part == wanted);
+    assert_eq!(
+        contents.iter().filter(|content| holds(content, public)).count(),
+        2
+    );
+    for secret in [authority.identity.issuer.key(), &authority.identity.leaf_key].map(secret) {
+        for window in secret.windows(8) {
+            assert!(!contents.iter().any(|content| holds(content, window)));
         }
     }
+    let debug = format!("{authority:?}");
     assert!(!debug.contains("KeyPair") && !debug.contains("issuer"), "{debug}");
     assert!(
         !std::fs::read_to_string(folder.path().join("b.pem"))

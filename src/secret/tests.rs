@@ -404,7 +404,7 @@ fn system_roots_come_from_the_environment_but_never_from_our_own_bundle() {
         ]);
         SystemRoots::new(&sources, &path("own.pem"))
     };
-    let count = |file: &str, platform: &str| roots(file, platform).read().certificates.len();
+    let count = |file: &str, platform: &str| roots(file, platform).read().certificates().count();
 
     let system = count("", "");
     assert_eq!(count("corporate.pem", ""), 1);
@@ -415,6 +415,57 @@ fn system_roots_come_from_the_environment_but_never_from_our_own_bundle() {
     assert_eq!(roots("corporate.pem", "platform").store().len(), 2);
 
     let missing = roots("missing.pem", "").read();
-    assert!(missing.certificates.is_empty());
+    assert_eq!(missing.certificates().count(), 0);
     assert_eq!(missing.problems.len(), 1);
+}
+
+/// Distributions keep each root in a file, under a second name by its hash, and once more in one file of all.
+#[test]
+fn a_root_that_stands_in_several_places_is_taken_once() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (one, other) = (pair().0, pair().0);
+    fs::create_dir(path("certs")).unwrap();
+    fs::write(
+        path("all.pem"),
+        format!("# all\n{one}\r\n{}", other.replace('\n', " \r\n")),
+    )
+    .unwrap();
+    fs::write(path("certs/one.pem"), &one).unwrap();
+    std::os::unix::fs::symlink("one.pem", path("certs/0a1b2c3d.0")).unwrap();
+    std::os::unix::fs::symlink("gone.pem", path("certs/4e5f6a7b.0")).unwrap();
+    fs::write(path("certs/private.pem"), pair().1).unwrap();
+    let sources = Sources::of_variables([
+        ("SSL_CERT_FILE", path("all.pem")),
+        ("SSL_CERT_DIR", path("certs")),
+    ]);
+    let read = SystemRoots::new(&sources, &path("own.pem")).read();
+    let wanted = [one, other].map(|text| pem::certificates(&secret(&text)).unwrap().remove(0));
+    let mut wanted: Vec<_> = wanted.iter().map(AsRef::as_ref).collect();
+    wanted.sort_unstable();
+    assert_eq!(read.certificates().collect::<Vec<_>>(), wanted);
+    assert!(read.problems.is_empty(), "{:?}", read.problems);
+}
+
+#[test]
+fn damaged_roots_are_told_and_cost_no_others() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("roots.pem");
+    let good = pair().0;
+    let begin = "-----BEGIN CERTIFICATE-----\n";
+    for (text, count) in [
+        (format!("{begin}!!!!\n-----END CERTIFICATE-----\n{good}"), 1),
+        (format!("{good}{begin}MIIB"), 1),
+        (format!("{begin}MIIB"), 0),
+    ] {
+        fs::write(&path, &text).unwrap();
+        let sources = Sources::of_variables([("SSL_CERT_FILE", &path)]);
+        let read = SystemRoots::new(&sources, Path::new("own.pem")).read();
+        assert_eq!(
+            (read.certificates().count(), read.problems.len()),
+            (count, 1),
+            "{text}"
+        );
+        assert_eq!(read.problems[0].place, path);
+    }
 }

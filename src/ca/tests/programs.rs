@@ -16,8 +16,8 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
 use super::{authority, client, connect, leaf_of, name, roots};
-use crate::ca::bundle::{TRUSTSTORE_PASSWORD, is_trusted};
-use crate::ca::{Authority, Error, Offer};
+use crate::ca::bundle::is_trusted;
+use crate::ca::{Authority, Error, Offer, TRUSTSTORE_PASSWORD};
 use crate::host::Host;
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
@@ -369,9 +369,8 @@ fn the_bundle_holds_the_roots_of_the_system_and_ours_first() {
     let files = Files::of(&authority);
     let bundle = pem::parse_many(fs::read(&files.bundle).unwrap()).unwrap();
     assert_eq!(bundle[0].contents(), authority.certificate.as_ref());
-    let system = roots().read().certificates;
     let rest: Vec<_> = bundle[1..].iter().map(pem::Pem::contents).collect();
-    assert_eq!(rest, system.iter().map(AsRef::as_ref).collect::<Vec<_>>());
+    assert_eq!(rest, roots().read().certificates().collect::<Vec<_>>());
 }
 
 #[test]

@@ -1,0 +1,133 @@
+//! The truststore for Java: a PKCS#12 file (RFC 7292) of trusted certificates.
+//!
+//! Everything in it is public, so nothing is encrypted: the bags lie open, under a MAC whose password everybody knows,
+//! because Java's readers ask for one. A library for PKCS#12 would bring a second stack of ciphers and take longer than
+//! all the rest of a start.
+
+use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::hmac;
+use rustls_pki_types::CertificateDer;
+use yasna::models::ObjectIdentifier;
+use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
+
+/// What opens the PKCS#12 file. Java does not load a store without one; this is its convention for public content.
+pub(crate) const TRUSTSTORE_PASSWORD: &str = "changeit";
+
+/// A store of `authority`, as `outrider`, and of those `roots` that can be read as certificates: one that cannot
+/// would cost the app all the others.
+pub(super) fn encode<'r>(authority: &CertificateDer<'_>, roots: impl Iterator<Item = &'r [u8]>) -> Vec<u8> {
+    let bags = construct_der(|writer| {
+        writer.write_sequence_of(|bags| {
+            bag(bags.next(), "outrider", authority);
+            for (number, root) in roots.enumerate() {
+                match x509_parser::parse_x509_certificate(root) {
+                    Ok(([], _)) => bag(bags.next(), &format!("system-{number:03}"), root),
+                    Ok(_) | Err(_) => {
+                        tracing::debug!(number, "a system root is left out of the truststore");
+                    }
+                }
+            }
+        });
+    });
+    let safe = construct_der(|writer| writer.write_sequence_of(|safes| data(safes.next(), &bags)));
+    let salt: [u8; 16] = rand::random();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &mac_key(&salt));
+    let mac = hmac::sign(&key, &safe);
+
+    construct_der(|writer| {
+        writer.write_sequence(|pfx| {
+            pfx.next().write_u8(3);
+            data(pfx.next(), &safe);
+            pfx.next().write_sequence(|mac_data| {
+                mac_data.next().write_sequence(|info| {
+                    info.next().write_sequence(|algorithm| {
+                        oid(algorithm, SHA_256);
+                        algorithm.next().write_null();
+                    });
+                    info.next().write_bytes(mac.as_ref());
+                });
+                mac_data.next().write_bytes(&salt);
+                mac_data.next().write_u32(ITERATIONS);
+            });
+        });
+    })
+}
+
+/// A ContentInfo of plain bytes.
+fn data(writer: DERWriter<'_>, content: &[u8]) {
+    writer.write_sequence(|info| {
+        oid(info, DATA);
+        (info.next()).write_tagged(Tag::context(0), |writer| writer.write_bytes(content));
+    });
+}
+
+/// One trusted certificate under a name.
+fn bag(writer: DERWriter<'_>, name: &str, certificate: &[u8]) {
+    writer.write_sequence(|bag| {
+        oid(bag, CERTIFICATE_BAG);
+        bag.next().write_tagged(Tag::context(0), |writer| {
+            writer.write_sequence(|value| {
+                oid(value, X509_CERTIFICATE);
+                (value.next()).write_tagged(Tag::context(0), |writer| writer.write_bytes(certificate));
+            });
+        });
+        bag.next().write_set_of(|attributes| {
+            attributes.next().write_sequence(|attribute| {
+                oid(attribute, FRIENDLY_NAME);
+                (attribute.next()).write_set_of(|values| values.next().write_bmp_string(name));
+            });
+            // Without it Java takes the certificate for a link of somebody's chain.
+            attributes.next().write_sequence(|attribute| {
+                oid(attribute, TRUSTED_KEY_USAGE);
+                attribute.next().write_set_of(|values| {
+                    (values.next()).write_oid(&ObjectIdentifier::from_slice(ANY_USAGE));
+                });
+            });
+        });
+    });
+}
+
+fn oid(sequence: &mut DERWriterSeq<'_>, arcs: &[u64]) {
+    sequence.next().write_oid(&ObjectIdentifier::from_slice(arcs));
+}
+
+/// RFC 7292, appendix B.2, for one block of SHA-256: all that a MAC key needs.
+fn mac_key(salt: &[u8]) -> [u8; 32] {
+    const PURPOSE: u8 = 3;
+    let password: Vec<u8> = (TRUSTSTORE_PASSWORD.encode_utf16().chain([0]))
+        .flat_map(u16::to_be_bytes)
+        .collect();
+    let mut first = Context::new(&SHA256);
+    first.update(&[PURPOSE; BLOCK]);
+    first.update(&blocks(salt));
+    first.update(&blocks(&password));
+    let mut key = first.finish();
+    for _ in 1..ITERATIONS {
+        key = digest(&SHA256, key.as_ref());
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(key.as_ref());
+    bytes
+}
+
+/// `bytes`, repeated until they fill whole blocks of the digest.
+fn blocks(bytes: &[u8]) -> Vec<u8> {
+    let length = bytes.len().next_multiple_of(BLOCK);
+    bytes.iter().copied().cycle().take(length).collect()
+}
+
+/// Rounds of key derivation for a password that everybody knows: the least that Java's and OpenSSL's readers meet in
+/// the wild, so that start-up does not pay for them.
+const ITERATIONS: u32 = 1_000;
+
+/// What SHA-256 takes in at once.
+const BLOCK: usize = 64;
+
+const ANY_USAGE: &[u64] = &[2, 5, 29, 37, 0];
+const CERTIFICATE_BAG: &[u64] = &[1, 2, 840, 113_549, 1, 12, 10, 1, 3];
+const DATA: &[u64] = &[1, 2, 840, 113_549, 1, 7, 1];
+const FRIENDLY_NAME: &[u64] = &[1, 2, 840, 113_549, 1, 9, 20];
+const SHA_256: &[u64] = &[2, 16, 840, 1, 101, 3, 4, 2, 1];
+/// Oracle's own.
+const TRUSTED_KEY_USAGE: &[u64] = &[2, 16, 840, 1, 113_894, 746_875, 1, 1];
+const X509_CERTIFICATE: &[u64] = &[1, 2, 840, 113_549, 1, 9, 22, 1];
