@@ -8,7 +8,9 @@
 //! What may be reached is decided in `policy`, not here.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -19,9 +21,10 @@ mod tests;
 /// A host in its one canonical form: a lower-case A-label name without trailing dot, or an address.
 ///
 /// An IPv4-mapped IPv6 address is the IPv4 address: the kernel dials the same peer for both.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
-    Name(Box<str>),
+    /// Cloned for every request that leaves, so its text is shared.
+    Name(Arc<str>),
     V4(Ipv4Addr),
     V6(Ipv6Addr),
 }
@@ -52,7 +55,7 @@ pub(crate) struct HostPattern {
 pub(crate) enum Pattern {
     Host(Host),
     /// `*.example.com`, held as `example.com`: any name below it, not the name itself.
-    Suffix(Box<str>),
+    Suffix(Arc<str>),
     /// Host bits are zero. Matches targets that are written as an address, never a name that resolves into it.
     Network(IpNet),
 }
@@ -89,10 +92,17 @@ impl Host {
             return Ok(IpAddr::V6(address).into());
         }
         let bare = text.strip_suffix('.').unwrap_or(text);
+        if bare.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.')) {
+            // A dotted quad or wrong, as the address's own parser tells.
+            return bare.parse().map(Self::V4).map_err(|_| ParseError::Host);
+        }
         match shape(bare) {
             Shape::Address => bare.parse().map(Self::V4).map_err(|_| ParseError::Host),
             Shape::Bad => Err(ParseError::Host),
-            Shape::Name => Ok(Self::Name(bare.to_ascii_lowercase().into())),
+            Shape::Name if bare.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Ok(Self::Name(bare.to_ascii_lowercase().into()))
+            }
+            Shape::Name => Ok(Self::Name(bare.into())),
             Shape::International => Ok(Self::Name(to_a_labels(text)?)),
         }
     }
@@ -111,6 +121,17 @@ impl Host {
         match self {
             Self::Name(name) if text.eq_ignore_ascii_case(name) => true,
             _ => Self::parse(text).is_ok_and(|host| host == *self),
+        }
+    }
+}
+
+/// A few instructions for an address: it is hashed several times a request, and equality tells the kinds apart.
+impl Hash for Host {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Name(name) => name.hash(state),
+            Self::V4(address) => state.write_u32(address.to_bits()),
+            Self::V6(address) => state.write_u128(address.to_bits()),
         }
     }
 }
@@ -170,10 +191,10 @@ impl Target {
         // http::Uri's own `host()` and `port()` are lenient (an empty or oversized port is no port), so
         // the authority is read as a whole.
         let authority = uri.authority().ok_or(ParseError::NotAbsolute)?.as_str();
-        let authority = match authority.split_once('@') {
+        let authority = match position(authority, b'@') {
             // Which of two `@` ends the userinfo is where parsers differ.
-            Some((_, rest)) if rest.contains('@') => return Err(ParseError::Userinfo),
-            Some((_, rest)) => rest,
+            Some(at) if authority[at + 1..].contains('@') => return Err(ParseError::Userinfo),
+            Some(at) => &authority[at + 1..],
             None => authority,
         };
         let (host, port) = split_port(authority)?;
@@ -305,13 +326,13 @@ fn shape(text: &str) -> Shape {
     let mut punycode = false;
     let mut last: &[u8] = &[];
     for label in text.as_bytes().split(|byte| *byte == b'.') {
-        // Non-ASCII first: a label's length counts in its encoded form.
-        if !label.is_ascii() {
-            return Shape::International;
-        }
         let plain = label
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        // Non-ASCII first: a label's length counts in its encoded form.
+        if !plain && !label.is_ascii() {
+            return Shape::International;
+        }
         if !plain || label.is_empty() || label.len() > MAX_LABEL {
             // A later label may be non-ASCII, but this one is wrong in any alphabet.
             return Shape::Bad;
@@ -329,7 +350,7 @@ fn shape(text: &str) -> Shape {
 }
 
 /// UTS-46 to A-labels. What it maps to must be a plain name: full-width digits do not make an address.
-fn to_a_labels(text: &str) -> Result<Box<str>, ParseError> {
+fn to_a_labels(text: &str) -> Result<Arc<str>, ParseError> {
     // A bound before the table work; every character becomes at least one byte of the result or vanishes.
     if text.len() > 4 * MAX_NAME {
         return Err(ParseError::Host);
@@ -355,7 +376,7 @@ fn to_a_labels(text: &str) -> Result<Box<str>, ParseError> {
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), ParseError> {
     let end = match authority.strip_prefix('[') {
         Some(rest) => rest.find(']').ok_or(ParseError::Host)? + 2,
-        None => authority.find(':').unwrap_or(authority.len()),
+        None => position(authority, b':').unwrap_or(authority.len()),
     };
     let (host, rest) = authority.split_at(end);
     match rest.strip_prefix(':') {
@@ -363,6 +384,11 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), ParseError> {
         None if rest.is_empty() => Ok((host, None)),
         None => Err(ParseError::Host),
     }
+}
+
+/// Of the first such byte. An authority is so short that a plain loop beats a search by blocks.
+fn position(text: &str, byte: u8) -> Option<usize> {
+    text.bytes().position(|other| other == byte)
 }
 
 /// Digits only: no sign, no blank, no leading zero, 1 to 65535.

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rcgen::{CidrSubnet, GeneralSubtree, NameConstraints};
@@ -19,7 +20,7 @@ use crate::host::{Host, HostPattern, Pattern};
 /// The permitted subtrees, in one canonical order, so that two configurations compare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Constraints {
-    names: BTreeSet<Box<str>>,
+    names: BTreeSet<Arc<str>>,
     networks: BTreeSet<IpNet>,
 }
 

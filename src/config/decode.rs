@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -328,7 +329,7 @@ fn servers(field: Option<Field<'_>>) -> Vec<SocketAddr> {
     fields.iter().filter_map(server).collect()
 }
 
-fn hosts(field: Option<Field<'_>>) -> BTreeMap<Box<str>, Vec<IpAddr>> {
+fn hosts(field: Option<Field<'_>>) -> BTreeMap<Arc<str>, Vec<IpAddr>> {
     let mut hosts = BTreeMap::new();
     for (entry, field) in field.map(Field::named).unwrap_or_default() {
         let Ok(Host::Name(name)) = Host::parse(&entry.key) else {

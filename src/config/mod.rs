@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
@@ -130,7 +131,7 @@ pub(crate) enum NetworkClass {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dns {
-    pub(crate) hosts: BTreeMap<Box<str>, Vec<IpAddr>>,
+    pub(crate) hosts: BTreeMap<Arc<str>, Vec<IpAddr>>,
     pub(crate) max_ttl: Duration,
     pub(crate) min_ttl: Duration,
     /// Empty: the system's.

@@ -8,6 +8,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::config::{self, Problems};
 use crate::host::{Host, HostPattern, Pattern, Target};
@@ -22,7 +23,7 @@ pub(crate) struct Router {
     hosts: Map<Host, Ports>,
     /// Narrowest first, with a port before without.
     networks: Vec<usize>,
-    suffixes: Map<Box<str>, Ports>,
+    suffixes: Map<Arc<str>, Ports>,
 }
 
 /// A pattern and the destination that names it, by its index in the policy.
