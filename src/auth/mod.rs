@@ -141,23 +141,18 @@ impl Attachment {
     /// Strikes `X_Api_Key` where `X-Api-Key` is attached: behind CGI and WSGI both are `HTTP_X_API_KEY`, and the app's
     /// might win.
     fn strike_underscored(&self, headers: &mut HeaderMap) {
-        if !headers.keys().any(|name| name.as_str().contains('_')) {
+        let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
+        let alike = |name: &HeaderName, ours: &HeaderName| {
+            let (name, ours) = (name.as_str(), ours.as_str());
+            // Lengths settle nearly every pair.
+            name.len() == ours.len() && name != ours && name.bytes().map(fold).eq(ours.bytes().map(fold))
+        };
+        let struck = |name: &&HeaderName| self.fields().any(|ours| alike(name, ours));
+        // Hardly ever there, so it is looked for without a list.
+        if headers.keys().find(struck).is_none() {
             return;
         }
-        let alike = |name: &HeaderName, ours: &HeaderName| {
-            let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
-            name != ours
-                && name
-                    .as_str()
-                    .bytes()
-                    .map(fold)
-                    .eq(ours.as_str().bytes().map(fold))
-        };
-        let struck: Vec<_> = headers
-            .keys()
-            .filter(|name| self.fields().any(|ours| alike(name, ours)))
-            .cloned()
-            .collect();
+        let struck: Vec<_> = headers.keys().filter(struck).cloned().collect();
         for name in struck {
             headers.remove(name);
         }
