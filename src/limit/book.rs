@@ -208,10 +208,12 @@ impl Book {
         self.settle(rules, now);
     }
 
-    /// A request with a slot has ended.
-    pub(super) fn release(&mut self, rules: &Rules, now: u64) {
+    /// A request with a slot has ended. `now` is asked only where somebody waits for it.
+    pub(super) fn release(&mut self, rules: &Rules, now: impl FnOnce() -> u64) {
         self.slots_taken = self.slots_taken.saturating_sub(1);
-        self.settle(rules, now);
+        if !self.queue.is_empty() {
+            self.settle(rules, now());
+        }
     }
 
     /// What would stand in the way of a request that queued now, and until when, if no one before it gives up.

@@ -303,8 +303,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(limiter) = &self.slot {
-            let now = limiter.nanos(Instant::now());
-            limiter.book().release(&limiter.rules, now);
+            (limiter.book()).release(&limiter.rules, || limiter.nanos(Instant::now()));
         }
     }
 }

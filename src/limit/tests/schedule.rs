@@ -156,7 +156,8 @@ impl Schedule {
                 .running
                 .remove(self.random.random_range(0..self.running.len()));
             if concerns.slots() {
-                self.book.release(&self.rules, self.now);
+                let now = self.now;
+                self.book.release(&self.rules, || now);
             }
         }
     }
