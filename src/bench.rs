@@ -1,20 +1,27 @@
-//! What `tests/bench` measures: the pure parts of a request's way, one at a time, without sockets.
+//! What `tests/bench` and `tests/cost.rs` measure: the pure parts of a request's way, one at a time and without sockets,
+//! and the whole proxy.
 //!
 //! Each type holds what the proxy has ready beforehand and calls what the proxy calls. Nothing in the program uses this
 //! module, and it is no interface: it changes with the parts.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use http::request::Parts;
 use http::{Method, Uri};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 
+use crate::app::App;
 use crate::auth::Attachment;
 use crate::ca::{Authority, Offer};
-use crate::config::Config;
+use crate::config::{self, Config, Listen};
 use crate::host::{Host, HostPattern, Target};
 use crate::limit::{Limiter, Limits};
 use crate::policy::{Asked, Policy, Verdict};
@@ -39,6 +46,13 @@ pub struct Rewriting(Attachment);
 pub struct Leaves {
     authority: Authority,
     host: Host,
+}
+
+/// The whole proxy in this process, on threads of its own. Dropping it ends it.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    _end: oneshot::Sender<()>,
 }
 
 impl Routing {
@@ -120,6 +134,34 @@ impl Leaves {
     /// Looks up the settings that serve the host; whether there are any.
     pub fn serves(&self) -> bool {
         self.authority.serve(&self.host, Offer::H2).is_ok()
+    }
+}
+
+impl Running {
+    /// Starts it on a configuration file, as `outrider run` does.
+    pub fn start(config: &Path) -> Self {
+        let (config, source) = config::load_located(Some(config)).expect("well-formed");
+        let (tell, told) = mpsc::channel();
+        let (end, ended) = oneshot::channel::<()>();
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let mut app = App::start(config, source).expect("free doors");
+                for listen in &app.addresses().listen {
+                    if let Listen::Tcp(address) = listen {
+                        tell.send(*address).expect("somebody waits for it");
+                    }
+                }
+                app.run(ended).await
+            })
+        });
+        let address = told.recv().expect("a TCP address to listen on");
+        Self { address, _end: end }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 

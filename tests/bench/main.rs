@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "what cannot be set up cannot be measured")]
 
 use std::hint::black_box;
+use std::process::Command;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{Request, Uri};
@@ -79,8 +80,9 @@ fn leaf(c: &mut Criterion) {
 fn get(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let origin = stage::origin();
-    let outrider = stage::Outrider::start(origin, folder.path());
-    let mut client = outrider.client(origin);
+    let config = stage::configure(origin, folder.path());
+    let outrider = stage::Outrider::start(&mut Command::new(env!("CARGO_BIN_EXE_outrider")), &config);
+    let mut client = stage::Client::warm(outrider.address(), origin);
     c.bench_function("get", |bencher| bencher.iter(|| client.get()));
 }
 

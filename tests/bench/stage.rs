@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -49,17 +49,19 @@ fn message_end(stream: &mut impl Read, message: &mut [u8]) -> bool {
 }
 
 /// One connection to a proxy, on which the same GET is asked again and again.
-pub(crate) struct Client<S> {
-    stream: S,
+pub(crate) struct Client {
+    stream: TcpStream,
     request: Vec<u8>,
     /// How long the answers are: all alike.
     length: usize,
     answer: [u8; ROOM],
 }
 
-impl<S: Read + Write> Client<S> {
-    /// Asks `http://ORIGIN/hello` once, over a stream to the proxy.
-    pub(crate) fn new(mut stream: S, origin: SocketAddr) -> Self {
+impl Client {
+    /// Asks `http://ORIGIN/hello` through `proxy` for the first time.
+    pub(crate) fn warm(proxy: SocketAddr, origin: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(proxy).unwrap();
+        stream.set_nodelay(true).unwrap();
         let request = format!("GET http://{origin}/hello HTTP/1.1\r\nHost: {origin}\r\nAccept: */*\r\n\r\n");
         let mut answer = [0; ROOM];
         stream.write_all(request.as_bytes()).unwrap();
@@ -87,18 +89,16 @@ impl<S: Read + Write> Client<S> {
 
 /// A running outrider; killed on drop.
 pub(crate) struct Outrider {
-    child: Child,
+    pub(crate) child: Child,
     address: SocketAddr,
 }
 
 impl Outrider {
-    /// Starts on one worker, with one destination `origin` that attaches a credential and has a limit.
-    pub(crate) fn start(origin: SocketAddr, folder: &Path) -> Self {
-        let file = folder.join("outrider.yml");
-        std::fs::write(&file, configuration("127.0.0.1:0", origin, folder)).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_outrider"))
+    /// Starts it on [`configure`]d ground: `command` and its arguments, followed by those of `outrider run`.
+    pub(crate) fn start(command: &mut Command, config: &Path) -> Self {
+        let mut child = command
             .args(["run", "--config"])
-            .arg(&file)
+            .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -117,11 +117,8 @@ impl Outrider {
         Self { child, address }
     }
 
-    /// A warm connection through it.
-    pub(crate) fn client(&self, origin: SocketAddr) -> Client<TcpStream> {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client::new(stream, origin)
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -132,21 +129,25 @@ impl Drop for Outrider {
     }
 }
 
-/// What it runs on.
-pub(crate) fn configuration(listen: &str, origin: SocketAddr, folder: &Path) -> String {
-    let folder = folder.display();
-    format!(
+/// Writes the file that it runs on: one worker, and one destination that attaches a credential and has a limit; a
+/// CONNECT to it passes untouched.
+pub(crate) fn configure(origin: SocketAddr, folder: &Path) -> PathBuf {
+    let (file, folder) = (folder.join("outrider.yml"), folder.display());
+    let text = format!(
         r#"
-listen: "{listen}"
+listen: 127.0.0.1:0
 admin: false
 workers: 1
 ca: {{ bundle: "{folder}/bundle.pem", truststore: "{folder}/trust.p12" }}
-egress: {{ default: tunnel, allow_networks: [loopback] }}
+egress: {{ allow_networks: [loopback] }}
 destinations:
   origin:
     hosts: ["{origin}"]
+    mode: tunnel
     headers: {{ set: {{ Authorization: "Bearer 0123456789abcdef" }} }}
     rate_limit: 1000000/s burst 1000000
 "#
-    )
+    );
+    std::fs::write(&file, text).unwrap();
+    file
 }
