@@ -3,8 +3,8 @@
 //! Most variables that name a bundle (`SSL_CERT_FILE` and its kin) replace the trust of the app, so the bundle holds
 //! the system's roots and the authority. A reader sees the old file or the new one, never half of one.
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::io::Write;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -29,31 +29,29 @@ pub(super) fn write(
     if roots.certificates().next().is_none() {
         tracing::warn!("no system roots found: the bundle holds the local authority only");
     }
-    replace(bundle, to_pem(authority, roots.certificates()).as_bytes())?;
-    replace(store, &truststore::encode(authority, roots.certificates()))
-}
-
-fn to_pem<'r>(authority: &'r CertificateDer<'_>, roots: impl Iterator<Item = &'r [u8]>) -> String {
-    let mut text = String::new();
-    let mut body = String::new();
-    for certificate in std::iter::once(authority.as_ref()).chain(roots) {
-        body.clear();
-        BASE64.encode_append(certificate, &mut body);
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        let mut rest = body.as_str();
-        while !rest.is_empty() {
-            let (line, after) = rest.split_at(rest.len().min(LINE));
-            text.push_str(line);
-            text.push('\n');
-            rest = after;
+    replace(bundle, |file| {
+        let mut file = BufWriter::new(file);
+        for certificate in std::iter::once(authority.as_ref()).chain(roots.certificates()) {
+            write_pem(certificate, &mut file)?;
         }
-        text.push_str("-----END CERTIFICATE-----\n");
-    }
-    text
+        file.flush()
+    })?;
+    replace(store, |file| {
+        file.write_all(&truststore::encode(authority, roots.certificates()))
+    })
 }
 
-/// Puts `content` at `path`, readable by all, in one step.
-fn replace(path: &Path, content: &[u8]) -> Result<(), Error> {
+fn write_pem(certificate: &[u8], file: &mut impl Write) -> io::Result<()> {
+    file.write_all(b"-----BEGIN CERTIFICATE-----\n")?;
+    for line in BASE64.encode(certificate).as_bytes().chunks(LINE) {
+        file.write_all(line)?;
+        file.write_all(b"\n")?;
+    }
+    file.write_all(b"-----END CERTIFICATE-----\n")
+}
+
+/// Puts what `write` writes at `path`, readable by all, in one step.
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Write { path, source }
@@ -70,7 +68,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), Error> {
     check_owner(folder)?;
 
     let mut file = NamedTempFile::new_in(folder).map_err(failed(folder))?;
-    file.write_all(content).map_err(failed(path))?;
+    write(file.as_file_mut()).map_err(failed(path))?;
     file.as_file()
         .set_permissions(Permissions::from_mode(0o644))
         .map_err(failed(path))?;

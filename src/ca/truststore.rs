@@ -16,20 +16,9 @@ pub(crate) const TRUSTSTORE_PASSWORD: &str = "changeit";
 /// A store of `authority`, as `outrider`, and of those `roots` that can be read as certificates: one that cannot
 /// would cost the app all the others.
 pub(super) fn encode<'r>(authority: &CertificateDer<'_>, roots: impl Iterator<Item = &'r [u8]>) -> Vec<u8> {
-    let bags = construct_der(|writer| {
-        writer.write_sequence_of(|bags| {
-            bag(bags.next(), "outrider", authority);
-            for (number, root) in roots.enumerate() {
-                match x509_parser::parse_x509_certificate(root) {
-                    Ok(([], _)) => bag(bags.next(), &format!("system-{number:03}"), root),
-                    Ok(_) | Err(_) => {
-                        tracing::debug!(number, "a system root is left out of the truststore");
-                    }
-                }
-            }
-        });
+    let safe = construct_der(|writer| {
+        writer.write_sequence_of(|safes| data(safes.next(), &bags(authority, roots)));
     });
-    let safe = construct_der(|writer| writer.write_sequence_of(|safes| data(safes.next(), &bags)));
     let salt: [u8; 16] = rand::random();
     let key = hmac::Key::new(hmac::HMAC_SHA256, &mac_key(&salt));
     let mac = hmac::sign(&key, &safe);
@@ -49,6 +38,22 @@ pub(super) fn encode<'r>(authority: &CertificateDer<'_>, roots: impl Iterator<It
                 mac_data.next().write_bytes(&salt);
                 mac_data.next().write_u32(ITERATIONS);
             });
+        });
+    })
+}
+
+fn bags<'r>(authority: &CertificateDer<'_>, roots: impl Iterator<Item = &'r [u8]>) -> Vec<u8> {
+    construct_der(|writer| {
+        writer.write_sequence_of(|bags| {
+            bag(bags.next(), "outrider", authority);
+            for (number, root) in roots.enumerate() {
+                match x509_parser::parse_x509_certificate(root) {
+                    Ok(([], _)) => bag(bags.next(), &format!("system-{number:03}"), root),
+                    Ok(_) | Err(_) => {
+                        tracing::debug!(number, "a system root is left out of the truststore");
+                    }
+                }
+            }
         });
     })
 }

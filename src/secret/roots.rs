@@ -7,14 +7,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, BufRead, BufReader};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use data_encoding::BASE64_MIME_PERMISSIVE;
-use memchr::memmem;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
@@ -32,7 +31,7 @@ pub(crate) struct SystemRoots {
 /// Certificates as read, and what could not be.
 #[derive(Debug, Default)]
 pub(crate) struct Read {
-    /// All of them, one after the other: in pieces of their own they would leave a hole in the heap for good.
+    /// All of them, one after the other: in pieces of their own they would leave holes in the heap for good.
     der: Vec<u8>,
     /// Where each stands. Sorted by their bytes, each once.
     spans: Vec<Range<usize>>,
@@ -103,22 +102,21 @@ impl SystemRoots {
     }
 
     fn load(&self) -> Read {
-        let mut read = Read::default();
+        let mut read = Read {
+            der: Vec::with_capacity(ROOM),
+            ..Read::default()
+        };
         // A folder holds links to the same files by other names, and often all of them once more in one file.
         let mut seen = HashSet::new();
-        let mut text = Vec::new();
         for place in &self.places {
             let result = match place.is_dir() {
-                true => read.folder(place, &mut seen, &mut text),
-                false => read.file(place, &mut seen, &mut text),
+                true => read.folder(place, &mut seen),
+                false => read.file(place, &mut seen),
             };
             if let Err(source) = result {
                 read.problem(place, source);
             }
         }
-        let Read { der, spans, .. } = &mut read;
-        spans.sort_unstable_by(|a, b| der[a.clone()].cmp(&der[b.clone()]));
-        spans.dedup_by(|a, b| der[a.clone()] == der[b.clone()]);
         read
     }
 }
@@ -129,10 +127,10 @@ impl Read {
         self.spans.iter().map(|span| &self.der[span.clone()])
     }
 
-    fn folder(&mut self, folder: &Path, seen: &mut Seen, text: &mut Vec<u8>) -> io::Result<()> {
+    fn folder(&mut self, folder: &Path, seen: &mut Seen) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            match self.file(&path, seen, text) {
+            match self.file(&path, seen) {
                 // A link whose certificate was taken away.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.problem(&path, error),
@@ -142,58 +140,48 @@ impl Read {
         Ok(())
     }
 
-    /// Reads a file that was not seen before, into `text` on its way.
-    fn file(&mut self, path: &Path, seen: &mut Seen, text: &mut Vec<u8>) -> io::Result<()> {
+    /// Takes every block `CERTIFICATE` of a file that was not seen before; others, and what stands around them, are
+    /// nothing to us.
+    fn file(&mut self, path: &Path, seen: &mut Seen) -> io::Result<()> {
         let data = fs::metadata(path)?;
         if !data.is_file() || !seen.insert((data.dev(), data.ino())) {
             return Ok(());
         }
-        text.clear();
-        fs::File::open(path)?.read_to_end(text)?;
-        self.certificates_of(text)
+        let mut reader = BufReader::new(fs::File::open(path)?);
+        let (mut line, mut letters) = (Vec::new(), Vec::new());
+        let mut is_inside = false;
+        let mut result = Ok(());
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            match line.trim_ascii() {
+                BEGIN => {
+                    letters.clear();
+                    is_inside = true;
+                }
+                END if is_inside => {
+                    is_inside = false;
+                    result = result.and(self.take(&letters));
+                }
+                text if is_inside => letters.extend(text.iter().filter(|byte| !byte.is_ascii_whitespace())),
+                _ => {}
+            }
+            line.clear();
+        }
+        match is_inside {
+            true => Err(damaged("a certificate is cut short")),
+            false => result,
+        }
     }
 
-    /// Takes every block `CERTIFICATE`; others, and what stands around them, are nothing to us.
-    fn certificates_of(&mut self, text: &[u8]) -> io::Result<()> {
-        let (begin, end) = (memmem::Finder::new(BEGIN), memmem::Finder::new(END));
-        let mut rest = text;
-        let mut damaged = None;
-        while let Some(at) = begin.find(rest) {
-            rest = &rest[at + BEGIN.len()..];
-            let Some(at) = end.find(rest) else {
-                damaged = Some("a certificate is cut short");
-                break;
-            };
-            if !self.decode(&rest[..at]) {
-                damaged = Some("a certificate is not in base64");
-            }
-            rest = &rest[at + END.len()..];
+    /// Keeps a certificate, given in base64, in its place among the others.
+    fn take(&mut self, letters: &[u8]) -> io::Result<()> {
+        let new = (BASE64_MIME_PERMISSIVE.decode(letters))
+            .map_err(|_| damaged("a certificate is not in base64"))?;
+        let Self { der, spans, .. } = self;
+        if let Err(place) = spans.binary_search_by(|span| der[span.clone()].cmp(&new)) {
+            spans.insert(place, der.len()..der.len() + new.len());
+            der.extend(new);
         }
-        damaged.map_or(Ok(()), |what| {
-            Err(io::Error::new(io::ErrorKind::InvalidData, what))
-        })
-    }
-
-    fn decode(&mut self, body: &[u8]) -> bool {
-        let start = self.der.len();
-        let letters: Vec<u8> = (body.iter().copied())
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        let Ok(length) = BASE64_MIME_PERMISSIVE.decode_len(letters.len()) else {
-            return false;
-        };
-        self.der.resize(start + length, 0);
-        match BASE64_MIME_PERMISSIVE.decode_mut(&letters, &mut self.der[start..]) {
-            Ok(length) => {
-                self.der.truncate(start + length);
-                self.spans.push(start..start + length);
-                true
-            }
-            Err(_) => {
-                self.der.truncate(start);
-                false
-            }
-        }
+        Ok(())
     }
 
     fn problem(&mut self, place: &Path, source: io::Error) {
@@ -206,6 +194,13 @@ impl Read {
 
 /// Files that were read, by device and number.
 type Seen = HashSet<(u64, u64)>;
+
+fn damaged(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Twice what distributions ship, and more than an allocator takes from its heap: it goes back to the system.
+const ROOM: usize = 512 * 1024;
 
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const END: &[u8] = b"-----END CERTIFICATE-----";

@@ -217,6 +217,11 @@ impl Proxy {
         self.status("VmHWM:") * 1024
     }
 
+    /// Resident memory that is no file's, in bytes: what the program asked for, however large it is built.
+    pub(crate) fn anonymous(&self) -> u64 {
+        self.status("RssAnon:") * 1024
+    }
+
     fn status(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
