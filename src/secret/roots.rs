@@ -159,7 +159,9 @@ impl Read {
                 }
                 END if is_inside => {
                     is_inside = false;
-                    result = result.and(self.take(&letters));
+                    if let Err(error) = self.take(&letters) {
+                        result = Err(error);
+                    }
                 }
                 text if is_inside => letters.extend(text.iter().filter(|byte| !byte.is_ascii_whitespace())),
                 _ => {}
