@@ -16,21 +16,22 @@
 //!
 //! | rank | modules |
 //! | --: | --- |
-//! | 10 | `cli`, `bench` |
-//! | 9 | `app` |
-//! | 8 | `worker` |
-//! | 7 | `server`, `admin` |
-//! | 6 | `proxy` |
-//! | 5 | `auth` |
-//! | 4 | `upstream`, `limit`, `ca` |
-//! | 3 | `policy`, `secret` |
-//! | 2 | `telemetry` |
-//! | 1 | `config` |
+//! | 11 | `cli`, `bench` |
+//! | 10 | `app` |
+//! | 9 | `worker` |
+//! | 8 | `server`, `admin` |
+//! | 7 | `proxy` |
+//! | 6 | `auth` |
+//! | 5 | `upstream`, `limit`, `ca` |
+//! | 4 | `policy`, `secret` |
+//! | 3 | `telemetry` |
+//! | 2 | `config` |
+//! | 1 | `http1` |
 //! | 0 | `host`, `units`, `stream`, `drain` |
 //!
 //! # The life of a request
 //!
-//! `server` accepts, hyper reads the head. `proxy` parses the target, asks the policy for a verdict and takes
+//! `server` accepts, `http1` reads the head. `proxy` parses the target, asks the policy for a verdict and takes
 //! one of three ways: `forward` carries one HTTP exchange, `tunnel` joins two sockets, `intercept` ends the
 //! app's TLS under the local authority and gives each inner request to `forward`.
 
@@ -45,6 +46,7 @@ mod ca;
 mod config;
 mod drain;
 mod host;
+mod http1;
 mod limit;
 mod policy;
 mod proxy;

@@ -306,6 +306,9 @@ fn the_metrics_are_named_as_agreed() {
         .intercepted(&partner.authority())
         .get(&partner.authority(), "/");
     proxy.get("http://unlisted.test/");
+    eventually("the tunnel's end is counted", || {
+        proxy.page("/metrics").text().contains("outrider_tunnels_total{")
+    });
     let page = proxy.page("/metrics").text();
     for name in [
         "requests_total",

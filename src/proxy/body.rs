@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::splice;
 use super::tunnel::Room;
 use crate::drain::Busy;
+use crate::http1::server::Carried;
 use crate::limit::Permit;
+use crate::stream::Rewound;
 use crate::telemetry::Exchange;
 use crate::upstream::ResponseBody;
 use crate::upstream::body::{Cut, Progress};
+use crate::upstream::connect::Stream;
 
 /// The body of a response to the app.
 #[derive(Debug)]
@@ -30,19 +32,20 @@ pub(crate) enum Body {
 #[derive(Debug)]
 pub(crate) struct Passing {
     pub(super) body: ResponseBody,
+    /// How long neither side of it may stand still.
+    pub(super) idle: Duration,
     pub(super) upload: Option<Arc<Progress>>,
     /// After a 101: both connections belong to the protocol that was switched to.
-    pub(super) upgraded: Option<Upgraded>,
+    pub(super) upgraded: Option<Box<Upgraded>>,
     /// A slow download still occupies its slot.
     pub(super) permit: Option<Permit>,
     pub(super) busy: Busy,
 }
 
-/// Two connections that are about to be joined.
+/// An upstream connection that is about to be joined with the app's.
 #[derive(Debug)]
 pub(super) struct Upgraded {
-    pub(super) app: OnUpgrade,
-    pub(super) upstream: OnUpgrade,
+    pub(super) upstream: Rewound<Stream>,
     pub(super) room: Room,
     pub(super) idle: Duration,
 }
@@ -56,33 +59,48 @@ impl Body {
         Self::Ours(Some(Bytes::from(text)))
     }
 
-    /// The exchange ends, and is recorded, when the body does, or what the connection was upgraded to.
-    pub(super) fn passing(mut passing: Passing, exchange: Exchange) -> Self {
-        match passing.upgraded.take() {
-            None => Self::Passing(passing, Box::new(exchange)),
-            Some(upgraded) => {
-                tokio::spawn(upgraded.join(passing, exchange));
-                Self::empty()
-            }
-        }
+    /// The exchange ends, and is recorded, when the body does.
+    pub(super) fn passing(passing: Passing, exchange: Box<Exchange>) -> Self {
+        Self::Passing(passing, exchange)
     }
 }
 
 impl Upgraded {
     /// Bytes go through untouched, first ones included.
-    async fn join(self, passing: Passing, mut exchange: Exchange) {
-        let _held = (passing.permit, self.room);
-        let (Ok(app), Ok(upstream)) = tokio::join!(self.app, self.upstream) else {
-            return;
-        };
+    pub(super) async fn join<T>(
+        self: Box<Self>,
+        app: T,
+        early: Bytes,
+        passing: Passing,
+        mut exchange: Box<Exchange>,
+    ) where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Self { upstream, room, idle } = *self;
+        let _held = (passing.permit, room);
         exchange.tunnel();
         let drain = passing.busy.drain();
         // A long-lived stream must not hold the end back: from here on only moving bytes do.
         drop(passing.busy);
-        let moved = splice::copy(TokioIo::new(app), TokioIo::new(upstream), self.idle, &drain).await;
+        let moved = splice::copy(Rewound::new(early, app), upstream, idle, &drain).await;
         exchange.sent(moved.sent);
         exchange.received(moved.received);
         exchange.tunnel_ended(moved.end);
+    }
+}
+
+impl Carried for Body {
+    fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Self::Passing(passing, _) = self {
+            passing.body.poll_upload(cx);
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Ours(_) => OURS_UNREAD,
+            Self::Passing(passing, _) => passing.idle,
+        }
     }
 }
 
@@ -102,7 +120,7 @@ impl HttpBody for Body {
                         }
                     }
                     Some(Err(Cut::Idle(_))) => exchange.cut("connection_read_timeout"),
-                    Some(Err(Cut::Stream(_))) => exchange.cut("http_response_incomplete"),
+                    Some(Err(Cut::H1(_) | Cut::H2(_))) => exchange.cut("http_response_incomplete"),
                     None => {}
                 }
                 Poll::Ready(frame)
@@ -158,3 +176,6 @@ impl<G: Unpin> HttpBody for Holding<G> {
         self.body.size_hint()
     }
 }
+
+/// How long the app may leave an answer of our own unread.
+const OURS_UNREAD: Duration = Duration::from_secs(60);

@@ -25,6 +25,12 @@ pub(crate) enum Error {
     #[error("only `Expect: 100-continue` can be met")]
     Expectation,
 
+    #[error("the head of the request is larger than limits.header_size allows, or has more than 100 fields")]
+    HeadTooLarge,
+
+    #[error("the head of the request did not come to its end in time")]
+    HeadTooSlow,
+
     #[error(transparent)]
     Limited(#[from] limit::Refusal),
 
@@ -50,6 +56,9 @@ pub(crate) enum Error {
 
     #[error(transparent)]
     Upstream(upstream::Error),
+
+    #[error("only HTTP/1.0 and HTTP/1.1 are spoken here; an app reaches HTTP/2 services through CONNECT")]
+    Version,
 }
 
 impl From<upstream::Error> for Error {
@@ -69,11 +78,14 @@ impl Error {
             Self::Denied(Denial::Loop { .. }) | Self::Looped => StatusCode::LOOP_DETECTED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upstream(upstream::Error::RequestBody(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(upstream::Error::RequestStalled(_)) => StatusCode::REQUEST_TIMEOUT,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
             Self::Unasked | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
         }
@@ -82,7 +94,12 @@ impl Error {
     /// The error type of RFC 9209, for Proxy-Status and the metrics.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match self {
-            Self::BadTarget(_) | Self::Expectation | Self::Malformed(_) => "http_request_error",
+            Self::BadTarget(_)
+            | Self::Expectation
+            | Self::HeadTooLarge
+            | Self::HeadTooSlow
+            | Self::Malformed(_)
+            | Self::Version => "http_request_error",
             Self::Credential => "proxy_configuration_error",
             Self::Denied(Denial::Network { .. }) => "destination_ip_prohibited",
             Self::Denied(Denial::Loop { .. }) | Self::Looped => "proxy_loop_detected",
@@ -126,11 +143,14 @@ impl Error {
             Self::BadTarget(_)
             | Self::Credential
             | Self::Expectation
+            | Self::HeadTooLarge
+            | Self::HeadTooSlow
             | Self::Limited(_)
             | Self::Malformed(_)
             | Self::Overloaded(_)
             | Self::Unasked
-            | Self::Upstream(_) => None,
+            | Self::Upstream(_)
+            | Self::Version => None,
         }
     }
 }

@@ -9,27 +9,23 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
 use http::{Method, Request, Response, header};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::tunnel::Room;
-use super::{Body, Error, Live, Proxy, Route, forward, headers, reply};
+use super::{Answer, Error, Live, Proxy, Route, forward, headers, reply};
 use crate::ca::Offer;
 use crate::drain::Busy;
 use crate::host::{Host, Scheme, Target};
-use crate::stream::{Io, Patient, Rewound};
+use crate::stream::{Io, Rewound};
 use crate::telemetry::{Exchange, Side};
-use crate::upstream::{self, Mirror};
+use crate::upstream::{self, Incoming, Mirror};
 
 mod multiplexed;
 
 /// A CONNECT that is going to be ended here.
 pub(super) struct Intercept {
-    app_side: OnUpgrade,
     room: Room,
     route: Arc<Route>,
     target: Target,
@@ -47,7 +43,6 @@ struct Inside {
 
 /// Nothing is dialled yet: a dead upstream is told inside the tunnel, where the app reads the reason as an answer.
 pub(super) fn open(
-    request: &mut Request<Incoming>,
     target: Target,
     route: &Arc<Route>,
     proxy: &Arc<Proxy>,
@@ -55,7 +50,6 @@ pub(super) fn open(
 ) -> Result<Intercept, Error> {
     let room = Room::take(proxy, live.limits.tunnels)?;
     Ok(Intercept {
-        app_side: hyper::upgrade::on(request),
         room,
         route: Arc::clone(route),
         target,
@@ -64,32 +58,17 @@ pub(super) fn open(
 
 impl Intercept {
     /// Says 200; what follows is served in a task of its own.
-    pub(super) fn start(self, exchange: Exchange, proxy: Arc<Proxy>, busy: Busy) -> Response<Body> {
+    pub(super) fn start(self, exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: Busy) -> Answer<Io> {
         // Each inner request is an exchange of its own; the CONNECT that carries them is none.
         exchange.withdraw();
-        tokio::spawn(async move {
-            let Self {
-                app_side,
-                room,
-                route,
-                target,
-            } = self;
-            let Ok(upgraded) = app_side.await else { return };
-            let Ok(parts) = upgraded.downcast::<TokioIo<Patient<Io>>>() else {
-                return;
-            };
-            let _room = room;
-            serve(
-                parts.read_buf,
-                parts.io.into_inner().into_inner(),
-                target,
-                &route,
-                proxy,
-                busy,
-            )
-            .await;
-        });
-        Response::new(Body::empty())
+        let Self { room, route, target } = self;
+        let serve = move |app, early| {
+            tokio::spawn(async move {
+                let _room = room;
+                serve(early, app, target, &route, proxy, busy).await;
+            });
+        };
+        Answer::Switch(Response::new(()), Box::new(serve))
     }
 }
 
@@ -200,8 +179,8 @@ async fn serve_h1<S>(stream: S, inside: Arc<Inside>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let header_size = inside.proxy.live.load().limits.header_size;
-    super::serve_h1(stream, header_size, move |request| {
+    let proxy = Arc::clone(&inside.proxy);
+    super::serve_h1(stream, proxy, move |request| {
         let inside = Arc::clone(&inside);
         async move { answer(request, Mirror::H1, &inside).await }
     })
@@ -209,13 +188,16 @@ where
 }
 
 /// Answers one request inside a tunnel. It cannot leave it: there is no CONNECT here, and its host is the tunnel's.
-async fn answer(mut request: Request<Incoming>, mirror: Mirror, inside: &Inside) -> Response<Body> {
+async fn answer<T>(mut request: Request<Option<Incoming>>, mirror: Mirror, inside: &Inside) -> Answer<T>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut exchange = Exchange::begin(&inside.proxy.telemetry, request.method(), request.uri());
     if let Some(authority) = &inside.authority {
         exchange.within(authority);
     }
     if headers::ends_here(&mut request) {
-        return reply::options(&mut exchange);
+        return Answer::Response(reply::options(&mut exchange));
     }
     // Asked anew for each request: a reload may have closed this way since the tunnel was opened.
     let way = inside.proxy.way(&inside.target, &mut exchange);
@@ -251,7 +233,7 @@ impl Inside {
     }
 
     /// Nothing leaves the tunnel: no CONNECT inside, and no other host.
-    fn check(&self, request: &Request<Incoming>) -> Result<(), Error> {
+    fn check<B>(&self, request: &Request<B>) -> Result<(), Error> {
         if request.method() == Method::CONNECT {
             return Err(Error::Malformed("a CONNECT inside a tunnel"));
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response};
-use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use body::Body;
 pub(crate) use connection::serve_h1;
@@ -20,10 +20,12 @@ pub(crate) use live::{Live, Route};
 
 use crate::drain::Drain;
 use crate::host::Target;
+use crate::http1::server;
 use crate::policy::{Asked, Verdict};
+use crate::stream::Io;
 use crate::telemetry::{Exchange, Telemetry};
 use crate::upstream::resolve::Resolver;
-use crate::upstream::{Mirror, Ways};
+use crate::upstream::{Incoming, Mirror, Ways};
 
 pub(crate) mod bench;
 
@@ -59,15 +61,18 @@ struct Way {
     route: Arc<Route>,
 }
 
+/// What the app gets: a response, or the stream that it spoke HTTP on.
+pub(crate) type Answer<T> = server::Answer<T, Body>;
+
 /// Answers one request that came in through the listener.
-pub(crate) async fn handle(mut request: Request<Incoming>, proxy: Arc<Proxy>) -> Response<Body> {
+pub(crate) async fn handle(mut request: Request<Option<Incoming>>, proxy: Arc<Proxy>) -> Answer<Io> {
     let mut exchange = Exchange::begin(&proxy.telemetry, request.method(), request.uri());
     if request.method() == Method::CONNECT {
         // Boxed: every request's future would be as large as this one.
         return Box::pin(connect(request, exchange, proxy)).await;
     }
     if headers::ends_here(&mut request) {
-        return reply::options(&mut exchange);
+        return Answer::Response(reply::options(&mut exchange));
     }
     let result = match Target::of_absolute(request.uri()) {
         Ok(target) => match proxy.way(&target, &mut exchange) {
@@ -80,17 +85,28 @@ pub(crate) async fn handle(mut request: Request<Incoming>, proxy: Arc<Proxy>) ->
 }
 
 /// What the app gets of a carried request. `is_over` says after which refusals its connection is closed.
-fn finish(
+fn finish<T>(
     result: Result<Response<body::Passing>, Error>,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     is_over: impl Fn(&Error) -> bool,
-) -> Response<Body> {
-    match result {
-        Ok(response) => {
-            exchange.answered();
-            response.map(|passing| Body::passing(passing, exchange))
-        }
-        Err(error) => reply::refuse(&error, &mut exchange, is_over(&error)),
+) -> Answer<T>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let response = match result {
+        Ok(response) => response,
+        Err(error) => return Answer::Response(reply::refuse(&error, &mut exchange, is_over(&error))),
+    };
+    exchange.answered();
+    let (parts, mut passing) = response.into_parts();
+    match passing.upgraded.take() {
+        None => Answer::Response(Response::from_parts(parts, Body::passing(passing, exchange))),
+        Some(upgraded) => Answer::Switch(
+            Response::from_parts(parts, ()),
+            Box::new(move |app, early| {
+                tokio::spawn(upgraded.join(app, early, passing, exchange));
+            }),
+        ),
     }
 }
 
@@ -101,21 +117,21 @@ enum Opened {
 }
 
 async fn connect(
-    mut request: Request<Incoming>,
-    mut exchange: Exchange,
+    request: Request<Option<Incoming>>,
+    mut exchange: Box<Exchange>,
     proxy: Arc<Proxy>,
-) -> Response<Body> {
+) -> Answer<Io> {
     // Until it stands; from then on only what moves in it holds the end back.
     let busy = proxy.drain.busy();
-    match open(&mut request, &mut exchange, &proxy).await {
+    match open(&request, &mut exchange, &proxy).await {
         Ok(Opened::Intercept(intercept)) => intercept.start(exchange, proxy, busy),
         Ok(Opened::Tunnel(tunnel)) => tunnel.start(exchange, proxy, busy),
-        Err(error) => reply::refuse(&error, &mut exchange, true),
+        Err(error) => Answer::Response(reply::refuse(&error, &mut exchange, true)),
     }
 }
 
 async fn open(
-    request: &mut Request<Incoming>,
+    request: &Request<Option<Incoming>>,
     exchange: &mut Exchange,
     proxy: &Arc<Proxy>,
 ) -> Result<Opened, Error> {
@@ -133,9 +149,9 @@ async fn open(
     exchange.bound_for(&route.counters);
     proxy.has_room()?;
     if is_intercepted {
-        intercept::open(request, target, route, proxy, &live).map(Opened::Intercept)
+        intercept::open(target, route, proxy, &live).map(Opened::Intercept)
     } else {
-        let tunnel = tunnel::open(request, &target, route, exchange, proxy, &live).await?;
+        let tunnel = tunnel::open(&target, route, exchange, proxy, &live).await?;
         Ok(Opened::Tunnel(tunnel))
     }
 }
@@ -172,5 +188,22 @@ impl Proxy {
         } else {
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a future is as large as, without making one.
+    fn size<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection of the app holds the future of its request for its whole life.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        let bytes = size(handle);
+        assert!(bytes <= 2800, "{bytes} bytes");
     }
 }

@@ -5,23 +5,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use http::{Method, Response};
 use tokio::net::TcpStream;
 
-use super::{Body, Error, Live, Proxy, Route, splice};
+use super::{Answer, Error, Live, Proxy, Route, splice};
 use crate::drain::Busy;
 use crate::host::Target;
 use crate::limit::Permit;
-use crate::stream::{Io, Patient, Rewound};
+use crate::stream::{Io, Rewound};
 use crate::telemetry::Exchange;
 use crate::upstream::connect;
 
 /// A tunnel whose far end stands: what is left is to tell the app and to join the two.
 pub(super) struct Tunnel {
-    app_side: OnUpgrade,
     idle: Duration,
     permit: Option<Permit>,
     room: Room,
@@ -34,7 +30,6 @@ pub(super) struct Room(Arc<Proxy>);
 
 /// Connects before the app is told anything, so that a failure is a real status.
 pub(super) async fn open(
-    request: &mut Request<Incoming>,
     target: &Target,
     route: &Arc<Route>,
     exchange: &mut Exchange,
@@ -52,7 +47,6 @@ pub(super) async fn open(
     exchange.asked_upstream();
     let upstream = connect::open(target, &route.endpoint, proxy.ways(live)).await?;
     Ok(Tunnel {
-        app_side: hyper::upgrade::on(request),
         idle: route.destination.timeouts.idle,
         permit,
         room,
@@ -62,41 +56,27 @@ pub(super) async fn open(
 
 impl Tunnel {
     /// Says 200; the bytes go through in a task of their own that holds as little as it can.
-    pub(super) fn start(self, mut exchange: Exchange, proxy: Arc<Proxy>, busy: Busy) -> Response<Body> {
+    pub(super) fn start(self, mut exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: Busy) -> Answer<Io> {
         exchange.tunnel();
-        let Self {
-            app_side,
-            idle,
-            permit,
-            room,
-            upstream,
-        } = self;
-        tokio::spawn(async move {
-            let Ok(upgraded) = app_side.await else { return };
-            let Ok(parts) = upgraded.downcast::<TokioIo<Patient<Io>>>() else {
-                return;
-            };
-            // Copied: an empty rest of hyper's read buffer would keep all of it for the life of the tunnel.
-            let early = Bytes::copy_from_slice(&parts.read_buf);
-            drop(parts.read_buf);
-            let app = parts.io.into_inner().into_inner();
-            // A task of its own: what the upgrade needed is not carried through the life of the tunnel.
-            tokio::spawn(async move {
-                let _held = (permit, room);
-                drop(busy);
-                let moved = match app {
-                    Io::Tcp(app) => splice::join(app, upstream, early, idle, &proxy.drain).await,
-                    Io::Unix(app) => {
-                        let app = Rewound::new(early, app);
-                        Box::pin(splice::copy(app, upstream, idle, &proxy.drain)).await
-                    }
-                };
-                exchange.sent(moved.sent);
-                exchange.received(moved.received);
-                exchange.tunnel_ended(moved.end);
-            });
-        });
-        Response::new(Body::empty())
+        let join = move |app, early| {
+            drop(busy);
+            tokio::spawn(self.join(app, early, exchange, proxy));
+        };
+        Answer::Switch(Response::new(()), Box::new(join))
+    }
+
+    async fn join(self, app: Io, early: Bytes, mut exchange: Box<Exchange>, proxy: Arc<Proxy>) {
+        let _held = (self.permit, self.room);
+        let moved = match app {
+            Io::Tcp(app) => splice::join(app, self.upstream, early, self.idle, &proxy.drain).await,
+            Io::Unix(app) => {
+                let app = Rewound::new(early, app);
+                Box::pin(splice::copy(app, self.upstream, self.idle, &proxy.drain)).await
+            }
+        };
+        exchange.sent(moved.sent);
+        exchange.received(moved.received);
+        exchange.tunnel_ended(moved.end);
     }
 }
 

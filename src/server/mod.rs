@@ -100,14 +100,15 @@ fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
 }
 
 fn serve(io: Io, seat: Seat, proxy: Arc<Proxy>) {
-    tokio::spawn(async move {
+    // Boxed: its future is large, and on its way into a task it would be copied several times.
+    tokio::spawn(Box::pin(async move {
         let _seat = seat;
-        let header_size = proxy.live.load().limits.header_size;
-        proxy::serve_h1(io, header_size, move |request| {
+        let of_requests = Arc::clone(&proxy);
+        proxy::serve_h1(io, of_requests, move |request| {
             proxy::handle(request, Arc::clone(&proxy))
         })
         .await;
-    });
+    }));
 }
 
 /// The cap is reached: the app is told, in as few bytes as can be.

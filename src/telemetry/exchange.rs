@@ -87,10 +87,10 @@ enum GoingOn {
 }
 
 impl Exchange {
-    /// Starts the clock. Counted under `none` until a destination is known.
-    pub(crate) fn begin(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Self {
+    /// Starts the clock. Counted under `none` until a destination is known. Boxed, as it goes through many hands.
+    pub(crate) fn begin(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Box<Self> {
         let now = Instant::now();
-        Self {
+        Box::new(Self {
             telemetry: Arc::clone(telemetry),
             counters: None,
             verb: Verb::of(method),
@@ -112,7 +112,7 @@ impl Exchange {
             sent: Bytes::default(),
             received: Bytes::default(),
             going_on: GoingOn::Nowhere,
-        }
+        })
     }
 
     /// The host for the access line, where the request's own URI has none: inside an intercepted CONNECT.
@@ -212,7 +212,7 @@ impl Exchange {
     }
 
     /// This is no exchange of its own: a CONNECT whose inner requests are counted one by one. Nothing is written.
-    pub(crate) fn withdraw(mut self) {
+    pub(crate) fn withdraw(mut self: Box<Self>) {
         self.going_on = GoingOn::Withdrawn;
     }
 

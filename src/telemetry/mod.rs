@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder, Registry, TextEncoder};
 
-pub(crate) use counters::{Counters, LimitHandles};
+pub(crate) use counters::{Counted, Counters, LimitHandles};
 pub(crate) use exchange::Exchange;
 pub(crate) use labels::{CredentialKind, Reload, Side, TunnelEnd};
 

@@ -39,7 +39,7 @@ fn an_exchange_is_counted_once_on_drop() {
 /// One row for each way in which an exchange can end.
 #[test]
 fn every_end_is_counted_once_and_leaves_nothing_in_flight() {
-    type Story = fn(Exchange);
+    type Story = fn(Box<Exchange>);
     let stories: [(Story, &[&str], &[&str]); 8] = [
         (drop, &["outrider 499 weather GET 1"], &[]),
         (
@@ -366,7 +366,7 @@ fn no_secret_and_no_second_line_comes_out_of_a_target() {
 }
 
 /// Bound for `weather`, on its way.
-fn bound(telemetry: &Arc<Telemetry>, method: &str) -> Exchange {
+fn bound(telemetry: &Arc<Telemetry>, method: &str) -> Box<Exchange> {
     let uri = Uri::from_static("https://api.weather.gov:8443/points/1?key=secret");
     let mut exchange = Exchange::begin(telemetry, &method.parse().unwrap(), &uri);
     exchange.bound_for(&telemetry.counters("weather"));

@@ -5,34 +5,37 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header;
+use http::StatusCode;
+use http::header::{self, HeaderMap};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::pool::Lease;
+use super::connect::Stream;
+use super::pool::{Held, OpenStream};
+use crate::http1::{self, Inbound};
+
+/// A request body as the app sends it, in the protocol that the app speaks.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    H1(Inbound),
+    H2(hyper::body::Incoming),
+}
 
 /// What has become of a request body so far, shared with the record of the exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     bytes: AtomicU64,
-    done: AtomicBool,
 }
 
 impl Progress {
     /// Bytes read from the app.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        self.done.load(Ordering::Relaxed)
     }
 }
 
@@ -50,10 +53,18 @@ pub(crate) enum Outbound {
 /// A response body on its way to the app. When it has been read to its end the connection that carries it goes back
 /// to the pool; when it is dropped before, the connection closes.
 #[derive(Debug)]
-pub(crate) struct ResponseBody {
-    incoming: Incoming,
-    lease: Option<Lease>,
+pub(crate) enum ResponseBody {
+    Ended,
+    H1(Box<Held>),
+    H2(Box<Streamed>),
+}
+
+/// The body of an answer that came over HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Streamed {
+    incoming: hyper::body::Incoming,
     patience: Patience,
+    _open: OpenStream,
 }
 
 /// Why a body was cut.
@@ -62,7 +73,9 @@ pub(crate) enum Cut {
     #[error("no byte came for {}s", .0.as_secs_f32())]
     Idle(Duration),
     #[error("the body ended early or was not valid")]
-    Stream(#[from] hyper::Error),
+    H1(#[from] http1::Error),
+    #[error("the body ended early or was not valid")]
+    H2(#[from] hyper::Error),
 }
 
 /// How long a body may stand still. The timer exists only while the other side is waited for.
@@ -73,11 +86,41 @@ pub(crate) struct Patience {
     moved: bool,
 }
 
-impl Outbound {
-    pub(crate) fn new(incoming: Incoming, idle: Duration) -> (Self, Option<Arc<Progress>>) {
-        if incoming.is_end_stream() {
-            return (Self::Empty, None);
+type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
+
+impl Incoming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+        match self {
+            Self::H1(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(Cut::H1))),
+            Self::H2(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(Cut::H2))),
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::H1(body) => body.is_end_stream(),
+            Self::H2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::H1(body) => body.size_hint(),
+            Self::H2(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Outbound {
+    /// `None` where the request has no body.
+    pub(crate) fn new(incoming: Option<Incoming>, idle: Duration) -> (Self, Option<Arc<Progress>>) {
+        let Some(incoming) = incoming else {
+            return (Self::Empty, None);
+        };
         let progress = Arc::new(Progress::default());
         let body = Self::Stream {
             incoming,
@@ -103,7 +146,7 @@ impl Body for Outbound {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         let Self::Stream {
             incoming,
             progress,
@@ -112,21 +155,15 @@ impl Body for Outbound {
         else {
             return Poll::Ready(None);
         };
-        match ready!(patience.poll(Pin::new(incoming), cx)) {
+        match ready!(patience.poll(cx, |cx| incoming.poll_frame(cx))) {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
-                if incoming.is_end_stream() {
-                    progress.done.store(true, Ordering::Relaxed);
-                }
                 Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
             }
             Some(Err(cut)) => Poll::Ready(Some(Err(cut))),
-            None => {
-                progress.done.store(true, Ordering::Relaxed);
-                Poll::Ready(None)
-            }
+            None => Poll::Ready(None),
         }
     }
 
@@ -146,26 +183,43 @@ impl Body for Outbound {
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> Self {
-        let mut body = Self {
-            incoming,
-            lease: Some(lease),
-            patience: Patience::new(idle),
-        };
-        if body.incoming.is_end_stream() {
-            body.finish();
+    /// The body of an answer with `status`. After a 101 the connection is not over, though nothing that is HTTP follows.
+    pub(super) fn h1(held: Box<Held>, status: StatusCode) -> Self {
+        let mut body = Self::H1(held);
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            body.end_if_done();
         }
         body
     }
 
-    /// Gives the connection up without giving it back: it has become something else than HTTP.
-    pub(crate) fn detach(&mut self) {
-        self.lease = None;
+    pub(super) fn h2(incoming: hyper::body::Incoming, open: OpenStream, idle: Duration) -> Self {
+        Self::H2(Box::new(Streamed {
+            incoming,
+            patience: Patience::new(idle),
+            _open: open,
+        }))
     }
 
-    fn finish(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+    /// Moves the rest of the request on, while nobody asks for the response.
+    pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Self::H1(held) = self {
+            held.connection.poll_rest(cx);
+        }
+    }
+
+    /// After a 101: the stream, which is something else than HTTP now, and what the upstream has sent on it already.
+    pub(crate) fn into_stream(self) -> Option<(Stream, Bytes)> {
+        match self {
+            Self::H1(held) => Some(held.connection.into_parts()),
+            Self::Ended | Self::H2(_) => None,
+        }
+    }
+
+    fn end_if_done(&mut self) {
+        if matches!(self, Self::H1(held) if held.connection.is_done())
+            && let Self::H1(held) = std::mem::replace(self, Self::Ended)
+        {
+            held.give_back();
         }
     }
 }
@@ -174,25 +228,52 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let this = &mut *self;
-        let frame = ready!(this.patience.poll(Pin::new(&mut this.incoming), cx))
-            .map(|result| result.map(without_forbidden_trailers));
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        let frame = match &mut *self {
+            Self::Ended => return Poll::Ready(None),
+            Self::H1(held) => {
+                let idle = held.link.endpoint.destination.timeouts.idle;
+                ready!(held.connection.poll_frame(cx, idle)).map(|frame| {
+                    frame.map_err(|cut| match cut {
+                        http1::client::Cut::Http(error) => Cut::H1(error),
+                        http1::client::Cut::Idle => Cut::Idle(idle),
+                    })
+                })
+            }
+            Self::H2(streamed) => {
+                let incoming = &mut streamed.incoming;
+                ready!(streamed.patience.poll(cx, |cx| {
+                    Pin::new(incoming)
+                        .poll_frame(cx)
+                        .map(|frame| frame.map(|frame| frame.map_err(Cut::H2)))
+                }))
+            }
+        };
         match &frame {
-            Some(Ok(_)) if this.incoming.is_end_stream() => this.finish(),
-            Some(Ok(_)) => {}
-            Some(Err(_)) => this.lease = None,
-            None => this.finish(),
+            Some(Ok(_)) => self.end_if_done(),
+            None if matches!(*self, Self::H1(_)) => self.end_if_done(),
+            Some(Err(_)) | None => *self = Self::Ended,
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map(without_forbidden_trailers)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match self {
+            Self::Ended => true,
+            Self::H1(_) => false,
+            Self::H2(streamed) => streamed.incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match self {
+            Self::Ended => SizeHint::with_exact(0),
+            Self::H1(held) => held
+                .connection
+                .left()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::H2(streamed) => streamed.incoming.size_hint(),
+        }
     }
 }
 
@@ -205,15 +286,11 @@ impl Patience {
         }
     }
 
-    /// Polls `body`; an error when it has stood still for too long.
-    fn poll(
-        &mut self,
-        body: Pin<&mut Incoming>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        if let Poll::Ready(frame) = body.poll_frame(cx) {
+    /// Asks `source`; an error when it has stood still for too long.
+    fn poll(&mut self, cx: &mut Context<'_>, source: impl FnOnce(&mut Context<'_>) -> Polled) -> Polled {
+        if let Poll::Ready(frame) = source(cx) {
             self.moved = true;
-            return Poll::Ready(frame.map(|result| result.map_err(Cut::Stream)));
+            return Poll::Ready(frame);
         }
         let deadline = Instant::now() + self.limit;
         let sleep = self
@@ -226,7 +303,6 @@ impl Patience {
         Poll::Ready(Some(Err(Cut::Idle(self.limit))))
     }
 }
-
 /// RFC 9110 section 6.5.1: fields that frame, route or authenticate a message never stand in its trailers.
 fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
     if frame.is_data() {

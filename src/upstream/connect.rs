@@ -1,18 +1,29 @@
 //! A new connection: resolve → approve → dial → TLS → HTTP.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::HeaderValue;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 
-use super::pool::{Lease, Link};
+use super::pool::{Held, Lease, Link};
 use super::{Endpoint, Error, Mirror, Ways, dial, tls};
 use crate::host::{Host, Scheme, Target};
 use crate::telemetry::Side;
+
+/// A connection to an upstream, in the clear or not.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
 /// Opens a bare connection to `target`, for a tunnel or as the ground of TLS.
 pub(crate) async fn open(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
@@ -37,7 +48,7 @@ async fn open_uncounted(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) ->
     Ok(dial::dial(&approved, limit).await?)
 }
 
-/// Opens an HTTP connection to `target`; its driver runs as a task of this worker.
+/// Opens an HTTP connection to `target`. One that speaks HTTP/2 is driven by a task of this worker, for all who share it.
 pub(super) async fn connect(
     target: &Target,
     mirror: Mirror,
@@ -59,7 +70,7 @@ pub(super) async fn connect(
             if alpn == tls::Alpn::H2 {
                 h2(stream, link).await
             } else {
-                h1(stream, link).await
+                Ok(h1(Stream::Tcp(stream), link))
             }
         }
         Scheme::Https => {
@@ -79,27 +90,15 @@ pub(super) async fn connect(
             match (chosen, alpn) {
                 (Some(b"h2"), _) => h2(stream, link).await,
                 (_, tls::Alpn::H2) => Err(Error::Version),
-                (_, tls::Alpn::H1 | tls::Alpn::Either) => h1(stream, link).await,
+                (_, tls::Alpn::H1 | tls::Alpn::Either) => Ok(h1(Stream::Tls(Box::new(stream)), link)),
             }
         }
     }
 }
 
-async fn h1<T>(stream: T, link: Link) -> Result<Lease, Error>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = (http1::Builder::new().max_buf_size(BUFFER))
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| Error::of_hyper(error, &link.target.host, &link.endpoint))?;
+fn h1(stream: Stream, link: Link) -> Lease {
     let open = link.endpoint.counters.upstream_connection();
-    tokio::spawn(async move {
-        let _open = open;
-        // A failure reaches whoever waits on the sender.
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(Lease::h1(link, sender))
+    Lease::H1(Box::new(Held::new(stream, link, open)))
 }
 
 async fn h2<T>(stream: T, link: Link) -> Result<Lease, Error>
@@ -122,6 +121,53 @@ where
     Ok(Lease::h2(link, sender))
 }
 
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
 /// The target as a Host field names it: without the port that its scheme implies.
 fn authority_of(target: &Target) -> HeaderValue {
     let implied = match target.scheme {
@@ -137,8 +183,6 @@ fn authority_of(target: &Target) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Holds a response head, and is what a connection may read ahead of a slow app.
-const BUFFER: usize = 32 * 1024;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const HEADER_LIST: u32 = 64 * 1024;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::body::Cut;
 use super::{Endpoint, dial, resolve, tls};
 use crate::host::Host;
+use crate::http1;
 use crate::policy::Denial;
 
 /// Why there is no response from the upstream.
@@ -21,13 +22,13 @@ pub(crate) enum Error {
     Dns(#[from] resolve::Error),
 
     #[error("the destination closed the connection before it answered")]
-    Incomplete(#[source] hyper::Error),
+    Incomplete(#[source] Cause),
 
     #[error("the destination's answer is not valid HTTP")]
-    Protocol(#[source] hyper::Error),
+    Protocol(#[source] Cause),
 
     #[error("the request body ended early or was not valid")]
-    RequestBody(#[source] hyper::Error),
+    RequestBody(#[source] Cause),
 
     #[error("the request body stood still for {}s (timeouts.idle)", .0.as_secs_f32())]
     RequestStalled(Duration),
@@ -69,25 +70,55 @@ impl Error {
         )
     }
 
-    /// Sorts a failure of an established connection.
+    /// Sorts a failure of an established HTTP/1.1 connection.
+    pub(super) fn of_http1(error: http1::Error, host: &Host, endpoint: &Endpoint) -> Self {
+        if let Some(tls) = explain(&error, host, endpoint) {
+            return Self::Tls(tls);
+        }
+        match error {
+            http1::Error::Incomplete | http1::Error::Io(_) | http1::Error::Slow => {
+                Self::Incomplete(error.into())
+            }
+            http1::Error::Malformed(_) | http1::Error::TooLarge | http1::Error::Version => {
+                Self::Protocol(error.into())
+            }
+        }
+    }
+
+    /// Sorts a failure of an established HTTP/2 connection.
     pub(super) fn of_hyper(error: hyper::Error, host: &Host, endpoint: &Endpoint) -> Self {
-        if let Some(tls) = endpoint
-            .tls
-            .as_ref()
-            .ok()
-            .and_then(|settings| settings.explain(&error, host))
-        {
+        if let Some(tls) = explain(&error, host, endpoint) {
             return Self::Tls(tls);
         }
         if error.is_user() {
             match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref()) {
                 Some(Cut::Idle(limit)) => Self::RequestStalled(*limit),
-                Some(Cut::Stream(_)) | None => Self::RequestBody(error),
+                Some(Cut::H1(_) | Cut::H2(_)) | None => Self::RequestBody(error.into()),
             }
         } else if error.is_parse() {
-            Self::Protocol(error)
+            Self::Protocol(error.into())
         } else {
-            Self::Incomplete(error)
+            Self::Incomplete(error.into())
+        }
+    }
+
+    /// Why the body of a request could not be read; `None` where it was not as long as its head had said.
+    pub(super) fn of_cut(cut: Option<Cut>) -> Self {
+        match cut {
+            Some(Cut::Idle(limit)) => Self::RequestStalled(limit),
+            Some(cut) => Self::RequestBody(cut.into()),
+            None => Self::RequestBody("its length is not the one that its head states".into()),
         }
     }
 }
+
+fn explain(
+    error: &(dyn std::error::Error + 'static),
+    host: &Host,
+    endpoint: &Endpoint,
+) -> Option<tls::Error> {
+    endpoint.tls.as_ref().ok()?.explain(error, host)
+}
+
+/// What either version of HTTP says went wrong, for the log.
+type Cause = Box<dyn std::error::Error + Send + Sync>;

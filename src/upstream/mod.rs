@@ -8,14 +8,17 @@
 //!
 //! What may be sent and with which credential is decided above, in `proxy` and `auth`.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
-use http::{Request, Response};
+use http::{Response, request};
 
-pub(crate) use body::{Outbound, ResponseBody};
+pub(crate) use body::{Incoming, Outbound, ResponseBody};
 pub(crate) use error::Error;
 
+use self::pool::Failure;
 use crate::config::HttpVersion;
 use crate::host::Target;
 use crate::policy::{Destination, Egress};
@@ -103,69 +106,33 @@ impl Endpoint {
 
 /// Sends one request to `target` and returns once the response head is in.
 ///
-/// `request` is taken; it travels by reference because every step that held it by value would make every exchange's
-/// future larger. Its hop-by-hop fields are gone. A request that a pooled connection lost before a byte of an answer came
-/// is sent once more on a new connection, if it is safe: when none of it was written; or when there is no body, and the
+/// The hop-by-hop fields of `head` are gone. A request that a pooled connection lost before a byte of an answer came is
+/// sent once more on a new connection, if it is safe: when none of it was written; or when there is no body, and the
 /// method is idempotent or the upstream says that it has not processed it.
 pub(crate) async fn send(
-    request: &mut Option<Request<Outbound>>,
-    target: &Target,
-    mirror: Mirror,
-    endpoint: &Arc<Endpoint>,
-    ways: Ways<'_>,
-) -> Result<Response<ResponseBody>, Error> {
-    let limit = endpoint.destination.timeouts.response;
-    let upload = request.as_ref().and_then(|request| request.body().progress());
-    let mut uploaded = 0;
-    let mut attempt = std::pin::pin!(attempt(request, target, mirror, endpoint, ways));
-    loop {
-        if let Ok(result) = tokio::time::timeout(limit, attempt.as_mut()).await {
-            return result;
-        }
-        // While a body moves it is the app that takes its time. One that stands still has a limit of its own.
-        match &upload {
-            Some(upload) if upload.bytes() > uploaded => uploaded = upload.bytes(),
-            _ => {
-                // A firewall may have forgotten the connection: whoever comes next must not wait on it as well.
-                pool::retire(endpoint.shelf(mirror, target), target);
-                return Err(Error::ResponseTimeout(limit));
-            }
-        }
-    }
-}
-
-async fn attempt(
-    request: &mut Option<Request<Outbound>>,
+    head: &request::Parts,
+    mut body: Outbound,
     target: &Target,
     mirror: Mirror,
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
 ) -> Result<Response<ResponseBody>, Error> {
     let shelf = endpoint.shelf(mirror, target);
-    if let Some(lease) = pool::take(shelf, target).await {
+    if let Some(lease) = poll_fn(|cx| Poll::Ready(pool::take(shelf, target, cx))).await {
         endpoint.counters.upstream_reuse();
-        // Nothing of this copy is needed unless the connection turns out to be dead.
-        let spare = request
-            .as_ref()
-            .filter(|request| request.body().is_empty())
-            .map(copy_of);
-        match lease.send(request).await {
+        match lease.send(head, body).await {
             Ok(response) => return Ok(response),
-            Err(failure) => {
-                if request.is_none() {
-                    *request = spare.filter(|spare| failure.lost.is_replayable(spare.method()));
-                }
-                if request.is_none() {
-                    return Err(failure.error);
-                }
-                // Its neighbours in the pool are likely dead too: the second try gets a new connection.
-            }
+            // Its neighbours in the pool are likely dead too: the second try gets a new connection.
+            Err(Failure {
+                again: Some(again), ..
+            }) => body = again,
+            Err(failure) => return Err(failure.error),
         }
     }
-    // Boxed, here and below: what only a new connection needs is not carried by every request.
+    // Boxed: what only a new connection needs is not carried by every request.
     Box::pin(async {
         let lease = connect::connect(target, mirror, endpoint, ways).await?;
-        lease.send(request).await.map_err(|failure| failure.error)
+        lease.send(head, body).await.map_err(|failure| failure.error)
     })
     .await
 }
@@ -191,13 +158,4 @@ pub(crate) async fn learn(
     pool::learn(name, target, mirror);
     lease.give_back();
     Ok(mirror)
-}
-
-fn copy_of(request: &Request<Outbound>) -> Request<Outbound> {
-    let mut copy = Request::new(Outbound::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }

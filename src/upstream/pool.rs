@@ -9,17 +9,23 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::uri::{PathAndQuery, Uri};
+use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Version};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use tokio::time::Instant;
 
-use super::body::{Outbound, Progress, ResponseBody};
+use super::body::{Outbound, ResponseBody};
+use super::connect::Stream;
 use super::{Endpoint, Error, Mirror, tls};
 use crate::host::{Scheme, Target};
+use crate::http1;
+use crate::http1::client::Connection;
+use crate::telemetry::Counted;
 
 /// The endpoint's id and what was offered by ALPN.
 type ShelfName = (u64, tls::Alpn);
@@ -27,9 +33,11 @@ type ShelfName = (u64, tls::Alpn);
 /// Looked up for every request; the hash is seeded anew in each process.
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
+type Pool = Map<ShelfName, Map<Target, Shelf>>;
+
 thread_local! {
     static LEARNED: RefCell<Map<ShelfName, Map<Target, Mirror>>> = RefCell::default();
-    static POOL: RefCell<Map<ShelfName, Map<Target, Shelf>>> = RefCell::default();
+    static POOL: RefCell<Pool> = RefCell::default();
 }
 
 /// The connections to one target under one identity.
@@ -41,9 +49,9 @@ struct Shelf {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<Outbound>,
-    link: Arc<Link>,
-    since: Instant,
+    held: Box<Held>,
+    /// When a sweep first saw it here: a clock for each request would be too dear.
+    since: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,7 +63,7 @@ struct Shared {
 
 /// What stays the same for the life of a connection.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     pub(super) shelf: ShelfName,
     pub(super) target: Target,
     /// The target as a Host field or `:authority` names it.
@@ -64,31 +72,41 @@ pub(super) struct Link {
     pub(super) endpoint: Arc<Endpoint>,
 }
 
-/// A connection that is in use for one request.
+/// An HTTP/1.1 connection, held by the one exchange that is on it, or by the pool.
 #[derive(Debug)]
-pub(crate) struct Lease {
-    link: Arc<Link>,
-    sender: Sender,
-    upload: Option<Arc<Progress>>,
+pub(crate) struct Held {
+    pub(super) connection: Connection<Stream, Outbound>,
+    pub(super) link: Link,
+    _open: Counted,
 }
 
+/// A connection that is in use for one request.
 #[derive(Debug)]
-enum Sender {
-    H1(http1::SendRequest<Outbound>),
+pub(crate) enum Lease {
+    H1(Box<Held>),
     H2 {
         sender: http2::SendRequest<Outbound>,
-        _stream: Stream,
+        link: Arc<Link>,
+        open: OpenStream,
     },
 }
 
 /// One of the streams of a shared connection; counted while it is open.
 #[derive(Debug)]
-struct Stream(Arc<AtomicUsize>);
+pub(crate) struct OpenStream(Arc<AtomicUsize>);
 
 /// A request that got no response head.
+#[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
-    pub(super) lost: Lost,
+    /// The body, where the request may be sent again.
+    pub(super) again: Option<Outbound>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, again: None }
+    }
 }
 
 /// What a failure says about a request that was written.
@@ -124,39 +142,17 @@ impl Lost {
     }
 }
 
-/// A connection that could carry a request to `target` at once, the most recently used first.
-pub(super) async fn take(name: ShelfName, target: &Target) -> Option<Lease> {
-    loop {
-        match take_any(name, target)? {
-            (link, Sender::H1(mut sender)) => {
-                // Not ready yet: the last answer has been read, but the connection has not looked round since.
-                if !sender.is_ready() && sender.ready().await.is_err() {
-                    continue;
-                }
-                return Some(Lease {
-                    link,
-                    sender: Sender::H1(sender),
-                    upload: None,
-                });
-            }
-            (link, sender) => {
-                return Some(Lease {
-                    link,
-                    sender,
-                    upload: None,
-                });
-            }
-        }
-    }
-}
-
-fn take_any(name: ShelfName, target: &Target) -> Option<(Arc<Link>, Sender)> {
+/// A connection that can carry a request to `target` at once, the most recently used first.
+pub(super) fn take(name: ShelfName, target: &Target, cx: &mut Context<'_>) -> Option<Lease> {
     POOL.with_borrow_mut(|pool| {
         let shelf = pool.get_mut(&name)?.get_mut(target)?;
-        while let Some(Idle { sender, link, .. }) = shelf.idle.pop() {
-            if !sender.is_closed() {
-                return Some((link, Sender::H1(sender)));
+        while let Some(Idle { mut held, .. }) = shelf.idle.pop() {
+            if held.connection.is_fresh(cx) {
+                return Some(Lease::H1(held));
             }
+        }
+        if shelf.shared.is_empty() {
+            return None;
         }
         shelf.shared.retain(|shared| !shared.sender.is_closed());
         let now = Instant::now();
@@ -164,13 +160,11 @@ fn take_any(name: ShelfName, target: &Target) -> Option<(Arc<Link>, Sender)> {
             shared.streams.load(Ordering::Relaxed) < MOST_STREAMS
                 && now.duration_since(shared.link.born) < MOST_AGE
         })?;
-        Some((
-            Arc::clone(&shared.link),
-            Sender::H2 {
-                sender: shared.sender.clone(),
-                _stream: Stream::open(&shared.streams),
-            },
-        ))
+        Some(Lease::H2 {
+            sender: shared.sender.clone(),
+            link: Arc::clone(&shared.link),
+            open: OpenStream::new(&shared.streams),
+        })
     })
 }
 
@@ -191,7 +185,7 @@ pub(super) fn learn(name: ShelfName, target: &Target, mirror: Mirror) {
 }
 
 /// Gives the shared connections to `target` no more requests; those under way go on.
-pub(super) fn retire(name: ShelfName, target: &Target) {
+fn retire(name: ShelfName, target: &Target) {
     POOL.with_borrow_mut(|pool| {
         if let Some(shelf) = pool.get_mut(&name).and_then(|targets| targets.get_mut(target)) {
             shelf.shared.clear();
@@ -206,10 +200,12 @@ pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
     POOL.with_borrow_mut(|pool| {
         pool.retain(|(endpoint, _), targets| {
             targets.retain(|_, shelf| {
-                shelf.idle.retain(|idle| {
-                    !idle.sender.is_closed()
-                        && now.duration_since(idle.since) < MOST_IDLE
-                        && now.duration_since(idle.link.born) < MOST_AGE
+                shelf.idle.retain_mut(|idle| {
+                    idle.held
+                        .connection
+                        .is_fresh(&mut Context::from_waker(Waker::noop()))
+                        && now.duration_since(*idle.since.get_or_insert(now)) < MOST_IDLE
+                        && now.duration_since(idle.held.link.born) < MOST_AGE
                 });
                 shelf.shared.retain(|shared| {
                     let quiet = shared.streams.load(Ordering::Relaxed) == 0;
@@ -222,167 +218,187 @@ pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
     });
 }
 
-impl Lease {
-    pub(super) fn h1(link: Link, sender: http1::SendRequest<Outbound>) -> Self {
+impl Held {
+    pub(super) fn new(stream: Stream, link: Link, open: Counted) -> Self {
         Self {
-            link: Arc::new(link),
-            sender: Sender::H1(sender),
-            upload: None,
+            connection: Connection::new(stream),
+            link,
+            _open: open,
         }
     }
 
+    /// The exchange is over: the connection waits for its next request, or closes.
+    pub(super) fn give_back(self: Box<Self>) {
+        if !self.connection.is_reusable() {
+            return;
+        }
+        POOL.with_borrow_mut(|pool| {
+            let shelf = shelf_of(pool, &self.link);
+            if shelf.idle.len() < MOST_IDLE_CONNECTIONS {
+                shelf.idle.push(Idle {
+                    held: self,
+                    since: None,
+                });
+            }
+        });
+    }
+
+    async fn send(
+        mut self: Box<Self>,
+        head: &Parts,
+        body: Outbound,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        let is_bodiless = body.is_empty();
+        let limit = self.link.endpoint.destination.timeouts.response;
+        let failure = match self
+            .connection
+            .send(head, &self.link.authority, body, limit)
+            .await
+        {
+            Ok(response) => {
+                let status = response.status();
+                return Ok(response.map(|()| ResponseBody::h1(self, status)));
+            }
+            Err(failure) => failure,
+        };
+        let (host, endpoint) = (&self.link.target.host, &self.link.endpoint);
+        Err(match failure {
+            http1::client::Failure::Answer(error) => Error::of_http1(error, host, endpoint).into(),
+            http1::client::Failure::Body(cut) => Error::of_cut(cut).into(),
+            http1::client::Failure::Lost(error) => {
+                let error = Error::of_http1(error, host, endpoint);
+                let is_replayable = is_bodiless && Lost::Stale.is_replayable(&head.method);
+                Failure {
+                    // What TLS refuses it will refuse again.
+                    again: (is_replayable && !matches!(error, Error::Tls(_))).then_some(Outbound::Empty),
+                    error,
+                }
+            }
+            http1::client::Failure::TimedOut => Error::ResponseTimeout(limit).into(),
+        })
+    }
+}
+
+impl Lease {
     /// A new HTTP/2 connection: others may share it from now on.
     pub(super) fn h2(link: Link, sender: http2::SendRequest<Outbound>) -> Self {
         let link = Arc::new(link);
         let streams = Arc::new(AtomicUsize::new(0));
-        let stream = Stream::open(&streams);
+        let open = OpenStream::new(&streams);
         let shared = Shared {
             sender: sender.clone(),
             link: Arc::clone(&link),
             streams,
         };
-        with_shelf(&link, |shelf| shelf.shared.push(shared));
-        Self {
-            link,
-            sender: Sender::H2 {
-                sender,
-                _stream: stream,
-            },
-            upload: None,
-        }
+        POOL.with_borrow_mut(|pool| shelf_of(pool, &link).shared.push(shared));
+        Self::H2 { sender, link, open }
     }
 
     pub(super) fn mirror(&self) -> Mirror {
-        match &self.sender {
-            Sender::H1(_) => Mirror::H1,
-            Sender::H2 { .. } => Mirror::H2,
+        match self {
+            Self::H1(_) => Mirror::H1,
+            Self::H2 { .. } => Mirror::H2,
         }
     }
 
-    /// Sends one request and waits for the head of its answer. What the connection never took is put back.
-    pub(super) async fn send(
-        mut self,
-        request: &mut Option<Request<Outbound>>,
-    ) -> Result<Response<ResponseBody>, Failure> {
-        // Callers give a request; without one there is nothing that could be answered.
-        let Some(mut first) = request.take() else {
-            return Err(Failure {
-                error: Error::Version,
-                lost: Lost::Answered,
-            });
-        };
-        self.upload = first.body().progress();
-        self.shape(&mut first);
-        let result = match &mut self.sender {
-            Sender::H1(sender) => sender.try_send_request(first).await,
-            Sender::H2 { sender, .. } => sender.try_send_request(first).await,
-        };
-        match result {
-            Ok(response) => {
-                let patience = self.link.endpoint.destination.timeouts.idle;
-                Ok(response.map(|incoming| ResponseBody::new(incoming, self, patience)))
-            }
-            Err(mut failure) => {
-                *request = failure.take_message();
-                let error = failure.into_error();
-                let lost = Lost::of(&error);
-                let error = Error::of_hyper(error, &self.link.target.host, &self.link.endpoint);
-                let lost = if matches!(error, Error::Tls(_)) {
-                    Lost::Answered
-                } else {
-                    lost
-                };
-                Err(Failure { error, lost })
-            }
-        }
-    }
-
-    /// Gives the request the form that the connection's protocol wants: origin-form and Host, or `:authority`.
-    fn shape(&self, request: &mut Request<Outbound>) {
-        match &self.sender {
-            Sender::H1(_) => {
-                let path = request.uri().path_and_query().cloned();
-                *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-                *request.version_mut() = Version::HTTP_11;
-                request
-                    .headers_mut()
-                    .insert(header::HOST, self.link.authority.clone());
-            }
-            Sender::H2 { .. } => {
-                let mut parts = http::uri::Parts::default();
-                parts.path_and_query = request
-                    .uri()
-                    .path_and_query()
-                    .cloned()
-                    .or(Some(PathAndQuery::from_static("/")));
-                parts.scheme = Some(match self.link.target.scheme {
-                    Scheme::Http => http::uri::Scheme::HTTP,
-                    Scheme::Https => http::uri::Scheme::HTTPS,
-                });
-                parts.authority = self
-                    .link
-                    .authority
-                    .to_str()
-                    .ok()
-                    .and_then(|text| text.parse().ok());
-                if let Ok(uri) = Uri::from_parts(parts) {
-                    *request.uri_mut() = uri;
-                }
-                *request.version_mut() = Version::HTTP_2;
-                request.headers_mut().remove(header::HOST);
-            }
-        }
-    }
-
-    /// The answer has been read to its end: the connection waits for its next request.
+    /// The connection was not needed after all.
     pub(super) fn give_back(self) {
-        // A request that is still being sent would be the next one's beginning.
-        if self.upload.is_some_and(|upload| !upload.is_done()) {
-            return;
+        if let Self::H1(held) = self {
+            held.give_back();
         }
-        let now = Instant::now();
-        if now.duration_since(self.link.born) > MOST_AGE {
-            return;
-        }
-        if let Sender::H1(sender) = self.sender {
-            let link = self.link;
-            let idle = Idle {
-                sender,
-                link: Arc::clone(&link),
-                since: now,
-            };
-            with_shelf(&link, |shelf| {
-                if shelf.idle.len() < MOST_IDLE_CONNECTIONS {
-                    shelf.idle.push(idle);
-                }
-            });
+    }
+
+    /// Sends one request and waits for the head of its answer.
+    pub(super) async fn send(self, head: &Parts, body: Outbound) -> Result<Response<ResponseBody>, Failure> {
+        match self {
+            Self::H1(held) => held.send(head, body).await,
+            // Boxed: most exchanges do not carry one.
+            Self::H2 { sender, link, open } => Box::pin(send_h2(sender, &link, open, head, body)).await,
         }
     }
 }
 
-impl Stream {
-    fn open(streams: &Arc<AtomicUsize>) -> Self {
+async fn send_h2(
+    mut sender: http2::SendRequest<Outbound>,
+    link: &Arc<Link>,
+    open: OpenStream,
+    head: &Parts,
+    body: Outbound,
+) -> Result<Response<ResponseBody>, Failure> {
+    let timeouts = &link.endpoint.destination.timeouts;
+    let (is_bodiless, upload) = (body.is_empty(), body.progress());
+    let mut request = Request::from_parts(head.clone(), body);
+    shape_h2(&mut request, link);
+    let mut uploaded = 0;
+    let mut answer = std::pin::pin!(sender.try_send_request(request));
+    let result = loop {
+        if let Ok(result) = tokio::time::timeout(timeouts.response, answer.as_mut()).await {
+            break result;
+        }
+        // While a body moves it is the app that takes its time. One that stands still has a limit of its own.
+        match &upload {
+            Some(upload) if upload.bytes() > uploaded => uploaded = upload.bytes(),
+            _ => {
+                // A firewall may have forgotten the connection: whoever comes next must not wait on it as well.
+                retire(link.shelf, &link.target);
+                return Err(Error::ResponseTimeout(timeouts.response).into());
+            }
+        }
+    };
+    match result {
+        Ok(response) => Ok(response.map(|incoming| ResponseBody::h2(incoming, open, timeouts.idle))),
+        Err(mut failure) => {
+            let untouched = failure.take_message().map(Request::into_body);
+            let error = failure.into_error();
+            let lost = Lost::of(&error);
+            let error = Error::of_hyper(error, &link.target.host, &link.endpoint);
+            let is_replayable =
+                is_bodiless && lost.is_replayable(&head.method) && !matches!(error, Error::Tls(_));
+            Err(Failure {
+                again: untouched.or(is_replayable.then_some(Outbound::Empty)),
+                error,
+            })
+        }
+    }
+}
+
+/// `:authority` instead of Host.
+fn shape_h2(request: &mut Request<Outbound>, link: &Link) {
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = request
+        .uri()
+        .path_and_query()
+        // Displayed, a path that is empty before its query gets the slash that it has to have.
+        .and_then(|path| path.to_string().parse().ok())
+        .or(Some(PathAndQuery::from_static("/")));
+    parts.scheme = Some(match link.target.scheme {
+        Scheme::Http => http::uri::Scheme::HTTP,
+        Scheme::Https => http::uri::Scheme::HTTPS,
+    });
+    parts.authority = (link.authority.to_str().ok()).and_then(|text| text.parse().ok());
+    if let Ok(uri) = http::Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(header::HOST);
+}
+
+impl OpenStream {
+    fn new(streams: &Arc<AtomicUsize>) -> Self {
         streams.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(streams))
     }
 }
 
-impl Drop for Stream {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-fn with_shelf(link: &Link, put: impl FnOnce(&mut Shelf)) {
-    POOL.with_borrow_mut(|pool| {
-        let targets = pool.entry(link.shelf).or_default();
-        // The common case first: the target is cloned once for a shelf, not for each request.
-        if let Some(shelf) = targets.get_mut(&link.target) {
-            return put(shelf);
-        }
-        let shelf = targets.entry(link.target.clone()).or_default();
-        put(shelf);
-    });
+fn shelf_of<'p>(pool: &'p mut Pool, link: &Link) -> &'p mut Shelf {
+    let targets = pool.entry(link.shelf).or_default();
+    targets.entry(link.target.clone()).or_default()
 }
 
 /// A stream that HTTP/2 says was refused, or that began after the last one that a closing upstream looks at.
@@ -412,7 +428,7 @@ fn is_reset(error: &hyper::Error) -> bool {
     false
 }
 
-/// Addresses change behind a name: a connection is not used for longer than this.
+/// Addresses change behind a name: a connection is not used for longer than this, give or take a sweep.
 const MOST_AGE: Duration = Duration::from_secs(300);
 /// Common servers close an idle connection after 60 to 75 seconds; we go first.
 const MOST_IDLE: Duration = Duration::from_secs(50);

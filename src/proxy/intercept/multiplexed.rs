@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::Request;
+use http_body::Body as _;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,20 +18,26 @@ use tokio::time::Instant;
 
 use super::{Inside, answer};
 use crate::proxy::body::Holding;
-use crate::upstream::Mirror;
+use crate::proxy::{Answer, Body};
+use crate::upstream::{Incoming, Mirror};
 
 /// Serves the streams of one connection until either side has had enough, or none was open for `idle`.
 pub(super) async fn serve<S>(stream: S, inside: Arc<Inside>, idle: Duration)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let header_size = inside.proxy.live.load().limits.header_size;
     let streams = Arc::new(Streams::default());
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let (inside, open) = (Arc::clone(&inside), Open::new(&streams));
         async move {
             let mut open = open;
-            let response = answer(request, Mirror::H2, &inside).await;
+            let request = request.map(|body| (!body.is_end_stream()).then_some(Incoming::H2(body)));
+            let response = match answer::<S>(request, Mirror::H2, &inside).await {
+                Answer::Response(response) => response,
+                // Nothing is switched to inside HTTP/2.
+                Answer::Switch(response, _) => response.map(|()| Body::empty()),
+            };
             open.is_answered = true;
             Ok::<_, Infallible>(response.map(|body| Holding { body, _guard: open }))
         }

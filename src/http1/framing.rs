@@ -1,0 +1,143 @@
+//! Where a message ends (RFC 9112 section 6.3). What could be read in two ways is refused.
+
+use http::header::{self, HeaderName};
+use http::{Method, StatusCode, Version};
+
+/// What of its fields decides how a message is read and what becomes of its connection.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    lengths: u8,
+    /// Of the first Content-Length; `None` where that is no number of bytes.
+    length: Option<u64>,
+    /// Not all lengths are the same, or one is no number of bytes.
+    is_length_doubtful: bool,
+    codings: u8,
+    is_chunked: bool,
+    says_close: bool,
+    says_keep_alive: bool,
+    pub(super) expects: bool,
+    pub(super) accepts_trailers: bool,
+}
+
+impl Facts {
+    /// Takes one more field into account.
+    pub(super) fn add(&mut self, name: &HeaderName, value: &[u8]) {
+        if *name == header::CONTENT_LENGTH {
+            let length = number(value);
+            if self.lengths == 0 {
+                self.length = length;
+            }
+            self.is_length_doubtful |= length.is_none() || length != self.length;
+            self.lengths = self.lengths.saturating_add(1);
+        } else if *name == header::TRANSFER_ENCODING {
+            self.is_chunked = value.eq_ignore_ascii_case(b"chunked");
+            self.codings = self.codings.saturating_add(1);
+        } else if *name == header::CONNECTION {
+            for option in value.split(|byte| *byte == b',') {
+                let option = option.trim_ascii();
+                self.says_close |= option.eq_ignore_ascii_case(b"close");
+                self.says_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
+        } else if *name == header::EXPECT {
+            self.expects = true;
+        } else if *name == header::TE {
+            self.accepts_trailers = true;
+        }
+    }
+
+    /// Whether the message leaves its connection open (RFC 9112 section 9.3).
+    pub(super) fn keeps_alive(&self, version: Version) -> bool {
+        !self.says_close && (version == Version::HTTP_11 || self.says_keep_alive)
+    }
+
+    /// Where both framings stand, the coding decides, and nothing more is believed (RFC 9112 section 6.3).
+    pub(super) fn has_both_framings(&self) -> bool {
+        self.lengths > 0 && self.codings > 0
+    }
+
+    fn is_chunked_only(&self) -> bool {
+        self.is_chunked && self.codings == 1
+    }
+
+    fn framing_by_length(&self) -> Result<Option<Framing>, &'static str> {
+        if self.is_length_doubtful {
+            return Err("a Content-Length that is no number of bytes, or two that differ");
+        }
+        Ok(self.length.map(|length| match length {
+            0 => Framing::None,
+            length => Framing::Length(length),
+        }))
+    }
+}
+
+/// How the length of a body is known to who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    None,
+    /// In bytes; not 0.
+    Length(u64),
+    Chunked,
+    /// The body ends with the connection.
+    UntilClose,
+}
+
+impl Framing {
+    pub(super) fn of_request(version: Version, facts: &Facts) -> Result<Self, &'static str> {
+        if facts.codings == 0 {
+            if facts.lengths > 1 {
+                return Err("more than one Content-Length");
+            }
+            return Ok(facts.framing_by_length()?.unwrap_or(Self::None));
+        }
+        if version != Version::HTTP_11 {
+            return Err("a Transfer-Encoding in HTTP/1.0");
+        }
+        if facts.lengths > 0 {
+            return Err("both Content-Length and Transfer-Encoding");
+        }
+        if facts.is_chunked_only() {
+            Ok(Self::Chunked)
+        } else {
+            Err("a Transfer-Encoding other than chunked")
+        }
+    }
+
+    /// The framing of an answer to a request with `method`.
+    pub(super) fn of_response(
+        method: &Method,
+        status: StatusCode,
+        version: Version,
+        facts: &Facts,
+    ) -> Result<Self, &'static str> {
+        let by_length = facts.framing_by_length()?;
+        if is_bodiless(method == Method::HEAD, status) {
+            return Ok(Self::None);
+        }
+        if facts.codings == 0 {
+            return Ok(by_length.unwrap_or(Self::UntilClose));
+        }
+        if version != Version::HTTP_11 {
+            return Err("a Transfer-Encoding in HTTP/1.0");
+        }
+        // Any other coding would have to be passed on with the field that names it, and that field goes one hop only.
+        if facts.is_chunked_only() {
+            Ok(Self::Chunked)
+        } else {
+            Err("a Transfer-Encoding other than chunked")
+        }
+    }
+}
+
+/// Whether an answer has no body, whatever its fields say.
+pub(super) fn is_bodiless(is_to_head: bool, status: StatusCode) -> bool {
+    is_to_head
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Digits and nothing else: `u64::from_str` would take a sign.
+fn number(digits: &[u8]) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let digits = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
+    digits.parse().ok()
+}

@@ -1,0 +1,271 @@
+//! Heads: bytes to `http`'s types and back. Field names are written in lower case, as in HTTP/2.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+
+use super::framing::Facts;
+use super::outflow::Encoding;
+use super::{Error, MOST_FIELDS, Reason};
+
+/// Reads the head of a request, its empty line included.
+pub(super) fn request(head: &Bytes) -> Result<(Request<()>, Facts), Error> {
+    let (line, fields) = first_line(head);
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(BAD_START);
+    };
+    let version = match version {
+        b"HTTP/1.1" => Version::HTTP_11,
+        b"HTTP/1.0" => Version::HTTP_10,
+        version if version.starts_with(b"HTTP/") => return Err(Error::Version),
+        _ => return Err(BAD_START),
+    };
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(method).map_err(|_| BAD_START)?;
+    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target)).map_err(|_| BAD_TARGET)?;
+    *request.version_mut() = version;
+    let facts = read_fields(head, fields, request.headers_mut())?;
+    Ok((request, facts))
+}
+
+/// Reads the head of a response, its empty line included.
+pub(super) fn response(head: &Bytes) -> Result<(Response<()>, Facts), Error> {
+    let (line, fields) = first_line(head);
+    let (version, status) = match line.split_at_checked(VERSION.len() + 2) {
+        Some((b"HTTP/1.1 ", status)) => (Version::HTTP_11, status),
+        Some((b"HTTP/1.0 ", status)) => (Version::HTTP_10, status),
+        Some((version, _)) if version.starts_with(b"HTTP/") => return Err(Error::Version),
+        _ => return Err(BAD_START),
+    };
+    let (code, reason) = match status.split_at_checked(3) {
+        Some((code, [])) => (code, &[][..]),
+        Some((code, [b' ', reason @ ..])) => (code, reason),
+        _ => return Err(BAD_STATUS),
+    };
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_bytes(code).map_err(|_| BAD_STATUS)?;
+    *response.version_mut() = version;
+    if response.status().canonical_reason().map(str::as_bytes) != Some(reason) {
+        // What may stand in a field's value may stand here, too.
+        let reason = HeaderValue::from_bytes(reason).map_err(|_| BAD_STATUS)?;
+        response.extensions_mut().insert(Reason(reason));
+    }
+    let facts = read_fields(head, fields, response.headers_mut())?;
+    Ok((response, facts))
+}
+
+/// Reads a trailer section, its empty line included.
+pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, Error> {
+    let mut trailers = HeaderMap::new();
+    read_fields(section, section, &mut trailers)?;
+    Ok(trailers)
+}
+
+/// Whether `start` can be the beginning of a request.
+pub(super) fn probe_request(start: &[u8]) -> Result<(), Error> {
+    let method = start.split(|byte| *byte == b' ').next().unwrap_or_default();
+    match Method::from_bytes(method) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(BAD_START),
+    }
+}
+
+/// Whether `start` can be the beginning of a response.
+pub(super) fn probe_response(start: &[u8]) -> Result<(), Error> {
+    let length = start.len().min(VERSION.len());
+    if start[..length] == VERSION[..length] {
+        Ok(())
+    } else {
+        Err(BAD_START)
+    }
+}
+
+/// Writes the head of a request in origin-form, to the host that `authority` names.
+pub(super) fn write_request(
+    out: &mut BytesMut,
+    request: &http::request::Parts,
+    authority: &HeaderValue,
+    encoding: &Encoding,
+) {
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    out.reserve(request.headers.len() * TYPICAL_LINE + target.len() + 128 + encoding.room());
+    out.put_slice(request.method.as_str().as_bytes());
+    out.put_slice(b" ");
+    // `http://host?query` has an empty path, which origin-form cannot have.
+    if target.starts_with('?') {
+        out.put_slice(b"/");
+    }
+    out.put_slice(target.as_bytes());
+    out.put_slice(b" HTTP/1.1\r\n");
+    write_field(out, &header::HOST, authority);
+    let mut has_length = false;
+    for (name, value) in &request.headers {
+        if *name == header::CONTENT_LENGTH {
+            has_length = true;
+        } else if *name != header::HOST && *name != header::TRANSFER_ENCODING {
+            write_field(out, name, value);
+        }
+    }
+    // RFC 9110 section 8.6: some servers refuse a POST that does not say how long it is.
+    let may_have_body = matches!(request.method, Method::PATCH | Method::POST | Method::PUT);
+    if may_have_body || has_length || !matches!(encoding, Encoding::None) {
+        write_framing(out, encoding);
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Writes the head of a response. Its framing fields are written as `encoding` says, or not at all, where the status or
+/// the method of the request forbids a body and `fields` says nothing of its length.
+pub(super) fn write_response(
+    out: &mut BytesMut,
+    response: &http::response::Parts,
+    encoding: &Encoding,
+    connection: Option<&'static [u8]>,
+) {
+    let (status, fields) = (response.status, &response.headers);
+    out.reserve(fields.len() * TYPICAL_LINE + 160 + encoding.room());
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(status.as_str().as_bytes());
+    out.put_slice(b" ");
+    match response.extensions.get::<Reason>() {
+        Some(Reason(reason)) => out.put_slice(reason.as_bytes()),
+        None => out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes()),
+    }
+    out.put_slice(b"\r\n");
+    let is_lengthless = status.is_informational() || status == StatusCode::NO_CONTENT;
+    let (mut has_length, mut has_date) = (false, false);
+    for (name, value) in fields {
+        if *name == header::CONTENT_LENGTH {
+            let is_right = match encoding {
+                Encoding::None => !is_lengthless,
+                Encoding::Length(_) => true,
+                Encoding::Chunked | Encoding::UntilClose => false,
+            };
+            if !is_right || has_length {
+                continue;
+            }
+            has_length = true;
+        } else if *name == header::TRANSFER_ENCODING || connection.is_some() && *name == header::CONNECTION {
+            continue;
+        } else if *name == header::DATE {
+            has_date = true;
+        }
+        write_field(out, name, value);
+    }
+    if !has_length && !matches!(encoding, Encoding::None) {
+        write_framing(out, encoding);
+    }
+    if !has_date && !status.is_informational() {
+        write_date(out);
+    }
+    if let Some(connection) = connection {
+        out.put_slice(b"connection: ");
+        out.put_slice(connection);
+        out.put_slice(b"\r\n");
+    }
+    out.put_slice(b"\r\n");
+}
+
+pub(super) fn write_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    out.put_slice(name.as_str().as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value.as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+fn write_framing(out: &mut BytesMut, encoding: &Encoding) {
+    let length = match encoding {
+        Encoding::Chunked => return out.put_slice(b"transfer-encoding: chunked\r\n"),
+        Encoding::UntilClose => return,
+        Encoding::Length(length) => *length,
+        Encoding::None => 0,
+    };
+    // Writing to a buffer that grows cannot fail.
+    let _ = write!(out, "content-length: {length}\r\n");
+}
+
+/// RFC 9110 section 6.6.1: who passes a response on that has no Date adds one.
+fn write_date(out: &mut BytesMut) {
+    thread_local! {
+        static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    DATE.with_borrow_mut(|(second, text)| {
+        if *second != now.as_secs() || text.is_empty() {
+            *second = now.as_secs();
+            *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(*second));
+        }
+        out.put_slice(b"date: ");
+        out.put_slice(text.as_bytes());
+        out.put_slice(b"\r\n");
+    });
+}
+
+/// The first line without its end, and what comes after it.
+fn first_line(head: &[u8]) -> (&[u8], &[u8]) {
+    let (line, rest) = match memchr::memchr(b'\n', head) {
+        Some(end) => (&head[..end], &head[end + 1..]),
+        None => (head, &[][..]),
+    };
+    (line.strip_suffix(b"\r").unwrap_or(line), rest)
+}
+
+/// Reads `lines`, a part of `head`, up to the empty one. The values are views into `head`.
+///
+/// What a name or a value may be made of is for `http`'s types to say: they refuse whatever could be taken for another
+/// line, a folded one included.
+fn read_fields(head: &Bytes, lines: &[u8], fields: &mut HeaderMap) -> Result<Facts, Error> {
+    fields.reserve((lines.len() / TYPICAL_FIELD).min(MOST_FIELDS) + MORE_FIELDS);
+    let mut facts = Facts::default();
+    let (mut count, mut rest) = (0, lines);
+    loop {
+        let (line, after) = first_line(rest);
+        if line.is_empty() {
+            return if after.is_empty() {
+                Ok(facts)
+            } else {
+                Err(BAD_FIELD)
+            };
+        }
+        count += 1;
+        if count > MOST_FIELDS {
+            return Err(Error::TooLarge);
+        }
+        // Names are short: a search that looks at many bytes at a time would cost more.
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(BAD_FIELD)?;
+        let (name, value) = (&line[..colon], trim_blanks(&line[colon + 1..]));
+        let name = HeaderName::from_bytes(name).map_err(|_| BAD_NAME)?;
+        facts.add(&name, value);
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(value)).map_err(|_| BAD_FIELD)?;
+        fields.append(name, value);
+        rest = after;
+    }
+}
+
+/// Blanks and tabs only: a carriage return is no part of a value, wherever it stands.
+fn trim_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+const BAD_FIELD: Error = Error::Malformed("a field with a character that none may have");
+const BAD_NAME: Error = Error::Malformed("a field name with a character that none may have");
+const BAD_START: Error = Error::Malformed("a start line that is none");
+const BAD_STATUS: Error = Error::Malformed("a status that is none");
+const BAD_TARGET: Error = Error::Malformed("a request target that is none");
+/// Room for what is attached on the way.
+const MORE_FIELDS: usize = 4;
+/// In bytes; a guess that spares most heads a second allocation.
+const TYPICAL_FIELD: usize = 32;
+/// The same for what is written.
+const TYPICAL_LINE: usize = 48;
+const VERSION: &[u8] = b"HTTP/1.";

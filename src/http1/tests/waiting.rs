@@ -1,0 +1,160 @@
+//! The app's side: how long each wait may last.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::time::Instant;
+
+use super::exchange::{Log, answer, hear, read_all, serve};
+use super::script::{Said, SaidEnd};
+use crate::http1::server::{self, Answer};
+use crate::http1::{Error, Inbound};
+
+#[tokio::test(start_paused = true)]
+async fn who_is_waited_for_without_end_is_left() {
+    for (sent, seconds, last) in [
+        ("", 120, ""),
+        ("\r\n", 120, ""),
+        ("G", 30, "HTTP/1.1 400"),
+        ("GET / HTTP/1.1\r\nx", 30, "HTTP/1.1 400"),
+    ] {
+        let (mut app, ours) = duplex(1000);
+        let (start, log) = (Instant::now(), Log::default());
+        let serving = tokio::spawn({
+            let log = log.clone();
+            async move { serve(ours, &log).await }
+        });
+        app.write_all(sent.as_bytes()).await.unwrap();
+        let text = read_all(&mut app).await;
+        assert_eq!(start.elapsed().as_secs(), seconds, "{sent:?}");
+        assert!(
+            text.starts_with(last) && text.is_empty() == last.is_empty(),
+            "{sent:?}: {text}"
+        );
+        drop(app);
+        serving.await.unwrap();
+    }
+}
+
+/// A head that comes a byte at a time gets no more time for that.
+#[tokio::test(start_paused = true)]
+async fn a_head_has_to_come_in_time_whatever_else_comes() {
+    let (mut app, ours) = duplex(1000);
+    let (start, log) = (Instant::now(), Log::default());
+    let serving = tokio::spawn(async move { serve(ours, &log).await });
+    app.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    while app.write_all(b"x: y\r\n").await.is_ok() && start.elapsed().as_secs() < 60 {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+    }
+    serving.await.unwrap();
+    assert_eq!(
+        start.elapsed().as_secs(),
+        35,
+        "30 s, and the app notices at its next write"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_closes_its_half_gets_an_answer_that_comes_soon() {
+    for (wait, is_answered) in [(4, true), (6, false)] {
+        let (mut app, ours) = duplex(1000);
+        let start = Instant::now();
+        tokio::spawn(server::serve(
+            ours,
+            1000,
+            move |_: Result<Request<Option<Inbound>>, Error>| async move {
+                tokio::time::sleep(Duration::from_secs(wait)).await;
+                answer(StatusCode::OK, Said::of("ok"))
+            },
+        ));
+        app.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        app.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut app).await, if is_answered { OK } else { "" });
+        assert_eq!(start.elapsed().as_secs(), if is_answered { 4 } else { 5 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_reads_nothing_of_its_answer_is_left() {
+    for (pause, read, seconds) in [(0, 0, 60), (59, 1, 119), (59, 4, 59 * 4 + 60)] {
+        let (mut app, ours) = duplex(10);
+        let start = Instant::now();
+        let serving = tokio::spawn(server::serve(
+            ours,
+            1000,
+            move |_: Result<Request<Option<Inbound>>, Error>| {
+                std::future::ready(answer(StatusCode::OK, Said::of(LONG)))
+            },
+        ));
+        app.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        for _ in 0..read {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            app.read_exact(&mut [0; 10]).await.unwrap();
+        }
+        serving.await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), seconds, "{pause} {read}");
+    }
+}
+
+/// The upstream may be silent for much longer than an app that has left should cost.
+#[tokio::test(start_paused = true)]
+async fn an_app_that_leaves_in_the_middle_of_its_answer_is_noticed() {
+    for (is_closed, seconds) in [(true, 10), (false, 3600)] {
+        let (mut app, ours) = duplex(1000);
+        let start = Instant::now();
+        let serving = tokio::spawn(server::serve(
+            ours,
+            1000,
+            |_: Result<Request<Option<Inbound>>, Error>| {
+                let mut body = Said::pieces(&["first"]);
+                body.end = SaidEnd::Never;
+                std::future::ready(answer(StatusCode::OK, body))
+            },
+        ));
+        app.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert_eq!(app.read_u8().await.unwrap(), b'H');
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        if is_closed {
+            drop(app);
+            serving.await.unwrap();
+        } else {
+            assert!(
+                tokio::time::timeout(Duration::from_secs(3595), serving)
+                    .await
+                    .is_err()
+            );
+        }
+        assert_eq!(start.elapsed().as_secs(), seconds);
+    }
+}
+
+/// What reads the body may be another task than the one that waits for the app to leave.
+#[tokio::test(start_paused = true)]
+async fn an_app_that_leaves_is_noticed_by_whoever_does_not_read_its_body() {
+    let (mut app, ours) = duplex(1000);
+    let start = Instant::now();
+    let serving = tokio::spawn(server::serve(
+        ours,
+        1000,
+        |request: Result<Request<Option<Inbound>>, Error>| {
+            tokio::spawn(hear(request.unwrap()));
+            std::future::pending::<Answer<DuplexStream, Said>>()
+        },
+    ));
+    app.write_all(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    app.write_all(b"hello").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(app);
+    tokio::time::timeout(Duration::from_secs(60), serving)
+        .await
+        .expect("it was not noticed")
+        .unwrap();
+    assert_eq!(start.elapsed().as_secs(), 7);
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\nok";
+const LONG: &str = "an answer that does not fit into the little room that there is";

@@ -1,0 +1,161 @@
+//! A stream, what has been read of it ahead, and what waits to be written.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Error;
+use crate::stream;
+
+/// A stream, and the bytes that have been read from it but belong to what comes next.
+#[derive(Debug)]
+pub(super) struct Wire<T> {
+    pub(super) stream: T,
+    pub(super) ahead: BytesMut,
+    /// So much of `ahead` is known to hold no end of a head.
+    scanned: usize,
+}
+
+/// What waits to be written: a head or the line before a chunk, data as it came, and what ends the chunk.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pub(super) head: BytesMut,
+    pub(super) data: Bytes,
+    pub(super) tail: Bytes,
+}
+
+impl<T> Wire<T> {
+    pub(super) fn new(stream: T) -> Self {
+        Self {
+            stream,
+            ahead: BytesMut::new(),
+            scanned: 0,
+        }
+    }
+
+    /// The stream, and what was read of it ahead.
+    pub(super) fn into_parts(self) -> (T, Bytes) {
+        // Copied: a view would keep all of the buffer for as long as the stream lives.
+        (self.stream, Bytes::copy_from_slice(&self.ahead))
+    }
+}
+
+impl<T: AsyncRead + Unpin> Wire<T> {
+    /// Reads once, behind what is there already. 0 at the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Self { stream, ahead, .. } = self;
+        stream::with_buffer(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+            let read = read.filled();
+            if ahead.is_empty() && ahead.capacity() > KEPT {
+                *ahead = BytesMut::new();
+            }
+            ahead.extend_from_slice(read);
+            Poll::Ready(Ok(read.len()))
+        })
+    }
+
+    /// The bytes of the next head, its empty line included; `None` where the stream ends before it begins.
+    ///
+    /// `probe` says whether the beginning of a head can become one, so that what is no HTTP at all is not waited for.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        probe: impl Fn(&[u8]) -> Result<(), Error>,
+    ) -> Poll<Result<Option<Bytes>, Error>> {
+        loop {
+            // RFC 9112 section 2.2: some clients end a body with an empty line too many.
+            while self.scanned == 0 && self.ahead.starts_with(b"\r\n") {
+                self.ahead.advance(2);
+            }
+            // An end that straddles two reads begins at most three bytes before the second.
+            let from = self.scanned.saturating_sub(3);
+            if let Some(end) = end_of_head(&self.ahead[from..]) {
+                self.scanned = 0;
+                if from + end > most {
+                    return Poll::Ready(Err(Error::TooLarge));
+                }
+                return Poll::Ready(Ok(Some(self.ahead.split_to(from + end).freeze())));
+            }
+            if self.ahead.len() >= most {
+                return Poll::Ready(Err(Error::TooLarge));
+            }
+            // A carriage return alone may become an empty line.
+            if self.ahead[..] != *b"\r" {
+                if self.scanned == 0 && !self.ahead.is_empty() {
+                    probe(&self.ahead)?;
+                }
+                self.scanned = self.ahead.len();
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(if self.ahead.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(Error::Incomplete)
+                });
+            }
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Wire<T> {
+    /// Writes and flushes all of `out`.
+    pub(super) fn poll_write(&mut self, out: &mut Outgoing, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = Pin::new(&mut self.stream);
+        while !out.is_empty() {
+            let slices = [
+                IoSlice::new(&out.head),
+                IoSlice::new(&out.data),
+                IoSlice::new(&out.tail),
+            ];
+            // Some streams take only the first slice, which must not be an empty one.
+            let first = slices.iter().position(|slice| !slice.is_empty()).unwrap_or(0);
+            let last = slices.iter().rposition(|slice| !slice.is_empty()).unwrap_or(0);
+            let written = if first == last {
+                ready!(stream.as_mut().poll_write(cx, &slices[first]))?
+            } else {
+                ready!(stream.as_mut().poll_write_vectored(cx, &slices[first..=last]))?
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            out.advance(written);
+        }
+        stream.poll_flush(cx)
+    }
+}
+
+impl Outgoing {
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.data.is_empty() && self.tail.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.head.len() + self.data.len() + self.tail.len()
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        for part in [&mut self.head as &mut dyn Buf, &mut self.data, &mut self.tail] {
+            let taken = written.min(part.remaining());
+            part.advance(taken);
+            written -= taken;
+        }
+    }
+}
+
+/// Where the head ends that `bytes` begin with: behind its first empty line, with or without carriage returns.
+pub(super) fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'\n', bytes).find_map(|at| match &bytes[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
+}
+
+/// The read buffer that an idle connection may keep, in bytes.
+const KEPT: usize = 4 * 1024;
