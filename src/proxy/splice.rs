@@ -10,16 +10,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::Instant;
 
 use crate::drain::Drain;
+use crate::stream;
 use crate::telemetry::TunnelEnd;
 
 /// What went through, as the app sees it, and how it ended.
@@ -34,36 +35,43 @@ pub(super) struct Moved {
 ///
 /// `early` is what the app had sent before the tunnel stood.
 pub(super) async fn join(
-    mut app: TcpStream,
-    mut upstream: TcpStream,
+    app: TcpStream,
+    upstream: TcpStream,
     early: Bytes,
     idle: Duration,
     drain: &Drain,
 ) -> Moved {
-    let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-    let end = {
-        let (app_read, app_write) = app.split();
-        let (upstream_read, upstream_write) = upstream.split();
-        let upload = async {
-            if !early.is_empty() {
-                Box::pin(write_all(upstream_write.as_ref(), &early)).await?;
-                sent.fetch_add(early.len() as u64, Ordering::Relaxed);
-                drop(early);
-            }
-            one_way(app_read, upstream_write, &sent, drain).await
-        };
-        let download = one_way(upstream_read, app_write, &received, drain);
-        race(upload, download, &sent, &received, idle).await
+    let mut joined = Joined {
+        app,
+        upstream,
+        upload: Way::new(early),
+        download: Way::new(Bytes::new()),
     };
+    let mut silence = std::pin::pin!(tokio::time::sleep(idle));
+    let mut last = None;
+    let end = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(end) = joined.poll(cx, drain) {
+                return Poll::Ready(end);
+            }
+            ready!(silence.as_mut().poll(cx));
+            let now = Some((joined.upload.moved, joined.download.moved));
+            if std::mem::replace(&mut last, now) == now {
+                return Poll::Ready(TunnelEnd::Idle);
+            }
+            silence.as_mut().reset(Instant::now() + idle);
+        }
+    })
+    .await;
     if end == TunnelEnd::Failed {
         // What ended in a reset on one side must not look like a tidy end on the other.
-        for stream in [&app, &upstream] {
+        for stream in [&joined.app, &joined.upstream] {
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
     Moved {
-        sent: sent.into_inner(),
-        received: received.into_inner(),
+        sent: joined.upload.moved,
+        received: joined.download.moved,
         end,
     }
 }
@@ -111,153 +119,245 @@ async fn race(
     }
 }
 
-async fn one_way(
-    mut source: ReadHalf<'_>,
-    sink: WriteHalf<'_>,
-    count: &AtomicU64,
-    drain: &Drain,
-) -> io::Result<()> {
-    let sink_socket: &TcpStream = sink.as_ref();
-    loop {
-        let step = poll_fn(|cx| poll_step(cx, &mut source, sink_socket)).await?;
-        drain.moved();
-        match step {
-            Step::End => break,
-            Step::Moved(bytes) => {
-                count.fetch_add(bytes as u64, Ordering::Relaxed);
-            }
-            Step::Full(bytes) => {
-                count.fetch_add(bytes as u64, Ordering::Relaxed);
-                // Boxed, like all that an idle tunnel has no use for: its future is as large as the largest step.
-                if Box::pin(bulk(source.as_ref(), sink_socket, count, drain)).await? {
-                    break;
+/// Two sockets, and how far each direction is.
+struct Joined {
+    app: TcpStream,
+    upstream: TcpStream,
+    upload: Way,
+    download: Way,
+}
+
+/// One direction: an idle one is a count and a word.
+struct Way {
+    moved: u64,
+    state: State,
+}
+
+enum State {
+    /// The source is waited for.
+    Open,
+    /// The sink is waited for, to take what it did not take at once.
+    Left(Box<Bytes>),
+    /// There is much to move: it goes through a pipe.
+    Bulk(Box<Bulk>),
+    Ended,
+}
+
+/// A pipe, and how many bytes are in it. One with bytes inside is never used again.
+struct Bulk {
+    out_of: OwnedFd,
+    into: OwnedFd,
+    inside: usize,
+}
+
+impl Joined {
+    fn poll(&mut self, cx: &mut Context<'_>, drain: &Drain) -> Poll<TunnelEnd> {
+        let before = (self.upload.progress(), self.download.progress());
+        let upload = self.upload.poll(cx, &mut self.app, &self.upstream, before.1.1);
+        let download = self
+            .download
+            .poll(cx, &mut self.upstream, &self.app, self.upload.progress().1);
+        if (self.upload.progress(), self.download.progress()) != before {
+            drain.moved();
+        }
+        match (upload, download) {
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(TunnelEnd::Failed),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(TunnelEnd::Closed),
+            (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
+        }
+    }
+}
+
+impl Way {
+    fn new(early: Bytes) -> Self {
+        let state = if early.is_empty() {
+            State::Open
+        } else {
+            State::Left(Box::new(early))
+        };
+        Self { moved: 0, state }
+    }
+
+    /// Another figure whenever something has happened.
+    fn progress(&self) -> (u64, bool) {
+        (self.moved, matches!(self.state, State::Ended))
+    }
+
+    /// Ready once the source has ended and the sink has been told, or one of them has failed. `is_last`: the other
+    /// direction has ended.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut TcpStream,
+        sink: &TcpStream,
+        is_last: bool,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let is_ended = match &mut self.state {
+                State::Ended => return Poll::Ready(Ok(())),
+                State::Open => {
+                    let step = ready!(poll_step(cx, source, sink))?;
+                    self.moved += step.written as u64;
+                    if !step.left.is_empty() {
+                        self.state = State::Left(Box::new(step.left));
+                    } else if step.is_full
+                        && let Some(bulk) = Bulk::take()
+                    {
+                        self.state = State::Bulk(Box::new(bulk));
+                    }
+                    step.is_end
                 }
-            }
-            Step::Left(moved, left) => {
-                count.fetch_add((moved + left.len()) as u64, Ordering::Relaxed);
-                Box::pin(write_all(sink_socket, &left)).await?;
+                State::Left(left) => {
+                    let written = ready!(poll_write(cx, sink, || sink.try_write(left)))?;
+                    self.moved += written as u64;
+                    left.advance(written);
+                    if left.is_empty() {
+                        self.state = State::Open;
+                    }
+                    false
+                }
+                State::Bulk(bulk) => match ready!(bulk.poll(cx, source, sink, &mut self.moved))? {
+                    Run::Dry => {
+                        self.put_back_pipe(State::Open);
+                        false
+                    }
+                    Run::Ended => {
+                        self.put_back_pipe(State::Ended);
+                        true
+                    }
+                },
+            };
+            if is_ended {
+                self.state = State::Ended;
+                // Where the other direction has ended, too, both sockets are about to be closed.
+                if !is_last {
+                    // An error means that the other side has gone already: its own direction reports that.
+                    let _ = rustix::net::shutdown(sink.as_fd(), rustix::net::Shutdown::Write);
+                }
             }
         }
     }
-    // An error means that the other side has gone already: its own direction reports that.
-    let _ = rustix::net::shutdown(sink_socket.as_fd(), rustix::net::Shutdown::Write);
-    Ok(())
+
+    fn put_back_pipe(&mut self, next: State) {
+        if let State::Bulk(bulk) = std::mem::replace(&mut self.state, next) {
+            PIPES.with_borrow_mut(|pipes| {
+                if pipes.len() < KEPT_PIPES {
+                    pipes.push(*bulk);
+                }
+            });
+        }
+    }
 }
 
-enum Step {
-    End,
-    /// The source has nothing more at once.
-    Moved(usize),
+/// What one read brought.
+struct Step {
+    written: usize,
+    /// What the sink did not take.
+    left: Bytes,
     /// The read filled the buffer: there is likely much more.
-    Full(usize),
-    /// So much was written; the sink took no more.
-    Left(usize, Box<[u8]>),
+    is_full: bool,
+    is_end: bool,
 }
 
 /// One read into the worker's buffer and one write out of it.
-fn poll_step(cx: &mut Context<'_>, source: &mut ReadHalf<'_>, sink: &TcpStream) -> Poll<io::Result<Step>> {
-    BUFFER.with_borrow_mut(|buffer| {
+fn poll_step(cx: &mut Context<'_>, source: &mut TcpStream, sink: &TcpStream) -> Poll<io::Result<Step>> {
+    stream::with_buffer(|buffer| {
         let mut read = ReadBuf::new(buffer);
         // poll_read, not try_read: tokio takes a short read for a drained socket and spares the call that says so.
-        match Pin::new(source).poll_read(cx, &mut read) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(result) => result?,
-        }
+        ready!(Pin::new(source).poll_read(cx, &mut read))?;
         let got = read.filled();
-        if got.is_empty() {
-            return Poll::Ready(Ok(Step::End));
-        }
-        let written = match sink.try_write(got) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Poll::Ready(Err(error)),
+        let written = match got.is_empty() {
+            true => 0,
+            false => match sink.try_write(got) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                written => written?,
+            },
         };
-        Poll::Ready(Ok(if written < got.len() {
-            Step::Left(written, got[written..].into())
-        } else if got.len() == CHUNK {
-            Step::Full(written)
-        } else {
-            Step::Moved(written)
+        Poll::Ready(Ok(Step {
+            written,
+            left: Bytes::copy_from_slice(&got[written..]),
+            is_full: got.len() == stream::BUFFER_SIZE,
+            is_end: got.is_empty(),
         }))
     })
 }
 
-/// Moves bytes inside the kernel until the source has nothing more at once. True at its end.
-async fn bulk(source: &TcpStream, sink: &TcpStream, count: &AtomicU64, drain: &Drain) -> io::Result<bool> {
-    let Some((out_of, into)) = PIPES.with_borrow_mut(Vec::pop).or_else(new_pipe) else {
-        return Ok(false);
-    };
-    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+/// Waits until `sink` takes something.
+fn poll_write(
+    cx: &mut Context<'_>,
+    sink: &TcpStream,
+    mut write: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
     loop {
-        let filled = source.try_io(Interest::READABLE, || {
-            Ok(rustix::pipe::splice(
-                source.as_fd(),
-                None,
-                into.as_fd(),
-                None,
-                PIPE,
-                flags,
-            )?)
-        });
-        let mut inside = match filled {
-            // An empty pipe can serve the next tunnel; one with bytes inside is dropped by the error path.
-            Ok(0) => {
-                keep_pipe((out_of, into));
-                return Ok(true);
-            }
-            Ok(filled) => filled,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                keep_pipe((out_of, into));
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        };
-        while inside > 0 {
-            let moved = (sink.async_io(Interest::WRITABLE, || {
-                Ok(rustix::pipe::splice(
-                    out_of.as_fd(),
-                    None,
-                    sink.as_fd(),
-                    None,
-                    inside,
-                    flags,
-                )?)
-            }))
-            .await?;
-            inside -= moved;
-            count.fetch_add(moved as u64, Ordering::Relaxed);
-        }
-        drain.moved();
-        // A sink and a source that are both fast must not keep the worker from its other tasks.
-        tokio::task::consume_budget().await;
-    }
-}
-
-fn new_pipe() -> Option<(OwnedFd, OwnedFd)> {
-    let (out_of, into) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
-    // A refusal (the user's limit on pipe memory) leaves the default size: slower, but right.
-    let _ = rustix::pipe::fcntl_setpipe_size(&into, PIPE);
-    Some((out_of, into))
-}
-
-fn keep_pipe(pipe: (OwnedFd, OwnedFd)) {
-    PIPES.with_borrow_mut(|pipes| {
-        if pipes.len() < KEPT_PIPES {
-            pipes.push(pipe);
-        }
-    });
-}
-
-async fn write_all(sink: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        sink.writable().await?;
-        match sink.try_write(bytes) {
-            Ok(written) => bytes = &bytes[written..],
+        ready!(sink.poll_write_ready(cx))?;
+        match write() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            written => return Poll::Ready(written),
         }
     }
-    Ok(())
+}
+
+/// Why a run through a pipe is over.
+enum Run {
+    /// The source has nothing more at once.
+    Dry,
+    Ended,
+}
+
+impl Bulk {
+    /// An empty pipe; `None` where the system gives none, and the bytes go the slower way.
+    fn take() -> Option<Self> {
+        PIPES.with_borrow_mut(Vec::pop).or_else(|| {
+            let (out_of, into) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+            // A refusal (the user's limit on pipe memory) leaves the default size: slower, but right.
+            let _ = rustix::pipe::fcntl_setpipe_size(&into, PIPE);
+            Some(Self {
+                out_of,
+                into,
+                inside: 0,
+            })
+        })
+    }
+
+    /// Moves bytes inside the kernel until the source has nothing more at once. The pipe is empty then.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &TcpStream,
+        sink: &TcpStream,
+        moved: &mut u64,
+    ) -> Poll<io::Result<Run>> {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        for _ in 0..ROUNDS {
+            if self.inside == 0 {
+                let filled = source.try_io(Interest::READABLE, || {
+                    let (from, to) = (source.as_fd(), self.into.as_fd());
+                    Ok(rustix::pipe::splice(from, None, to, None, PIPE, flags)?)
+                });
+                match filled {
+                    Ok(0) => return Poll::Ready(Ok(Run::Ended)),
+                    Ok(filled) => self.inside = filled,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Poll::Ready(Ok(Run::Dry));
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            while self.inside > 0 {
+                let written = ready!(poll_write(cx, sink, || {
+                    sink.try_io(Interest::WRITABLE, || {
+                        let (from, to) = (self.out_of.as_fd(), sink.as_fd());
+                        Ok(rustix::pipe::splice(from, None, to, None, self.inside, flags)?)
+                    })
+                }))?;
+                self.inside -= written;
+                *moved += written as u64;
+            }
+        }
+        // A sink and a source that are both fast must not keep the worker from its other tasks.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
 }
 
 async fn copy_one_way(
@@ -281,7 +381,7 @@ async fn copy_one_way(
 
 /// One read through the worker's buffer; only what came is kept while the sink is waited for.
 fn poll_chunk(cx: &mut Context<'_>, source: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<Box<[u8]>>> {
-    BUFFER.with_borrow_mut(|buffer| {
+    stream::with_buffer(|buffer| {
         let mut read = ReadBuf::new(buffer);
         match Pin::new(source).poll_read(cx, &mut read) {
             Poll::Pending => Poll::Pending,
@@ -291,13 +391,13 @@ fn poll_chunk(cx: &mut Context<'_>, source: &mut (impl AsyncRead + Unpin)) -> Po
 }
 
 thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
-    static PIPES: RefCell<Vec<(OwnedFd, OwnedFd)>> = const { RefCell::new(Vec::new()) };
+    static PIPES: RefCell<Vec<Bulk>> = const { RefCell::new(Vec::new()) };
 }
 
-const CHUNK: usize = 64 * 1024;
 const PIPE: usize = 1024 * 1024;
 const KEPT_PIPES: usize = 16;
+/// Of a pipe, one after the other.
+const ROUNDS: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -316,6 +416,6 @@ mod tests {
         let drain = Drain::default();
         let tunnel = join(connect(), connect(), Bytes::new(), Duration::from_secs(1), &drain);
         let size = size_of_val(&tunnel);
-        assert!(size <= 1600, "{size} bytes");
+        assert!(size <= 512, "{size} bytes");
     }
 }
