@@ -33,6 +33,33 @@ impl Io {
     }
 }
 
+/// A stream whose end can be told from one that somebody meant.
+pub(crate) trait Reset {
+    /// What ends now was cut.
+    fn reset(&self);
+}
+
+impl Reset for Io {
+    fn reset(&self) {
+        match self {
+            Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            // It knows one end only.
+            Self::Unix(_) => {}
+        }
+    }
+}
+
+impl<T: Reset> Reset for Rewound<T> {
+    fn reset(&self) {
+        self.then.reset();
+    }
+}
+
+impl<T> Reset for tokio_rustls::server::TlsStream<T> {
+    /// TLS that ends without saying so was cut.
+    fn reset(&self) {}
+}
+
 impl<T> Rewound<T> {
     pub(crate) fn new(first: Bytes, then: T) -> Self {
         Self { first, then }

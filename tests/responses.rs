@@ -57,6 +57,26 @@ fn a_cut_body_is_cut_for_the_app() {
     }
 }
 
+/// B1: to an app that speaks HTTP/1.0 the end of the connection is the end of the body: only a reset tells a cut one.
+#[test]
+fn a_cut_body_is_cut_for_an_app_that_knows_no_chunks() {
+    let cut = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    for (rest, is_whole) in [("0\r\n\r\n", true), ("", false)] {
+        let origin = Origin::http(move |wire| {
+            let _ = wire.request();
+            wire.send(format!("{cut}{rest}"));
+        });
+        let proxy = plain(&origin);
+        let mut wire = proxy.wire();
+        wire.send(format!("GET {} HTTP/1.0\r\n\r\n", origin.url("/")));
+        let (text, end) = wire.rest();
+        assert_eq!(end.is_ok(), is_whole, "{}", String::from_utf8_lossy(&text));
+        if is_whole {
+            assert!(text.ends_with(b"\r\n\r\nhalf"));
+        }
+    }
+}
+
 /// B1: a reset in the middle of a body.
 #[test]
 fn a_reset_by_the_origin_is_felt_by_the_app() {

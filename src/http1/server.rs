@@ -21,6 +21,7 @@ use super::inbound::{Inbound, Source};
 use super::outflow::{Encoding, Outflow};
 use super::wire::{Outgoing, Wire};
 use super::{Error, head};
+use crate::stream::Reset;
 
 /// What a request is answered with.
 pub(crate) enum Answer<T, B> {
@@ -51,7 +52,7 @@ pub(crate) async fn serve<T, B, F>(
     header_size: usize,
     mut answer: impl FnMut(Result<Request<Option<Inbound>>, Error>) -> F,
 ) where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     B: Carried,
     F: Future<Output = Answer<T, B>>,
 {
@@ -301,7 +302,7 @@ async fn respond<T, B>(
     gone: &mut Deadline,
 ) -> After
 where
-    T: AsyncRead + AsyncWrite + Unpin + Send,
+    T: AsyncRead + AsyncWrite + Reset + Unpin + Send,
     B: Carried,
 {
     let encoding = if is_bodiless(ask.is_head, parts.status) {
@@ -356,6 +357,9 @@ where
     .await;
     drop(flow);
     if !is_written {
+        if encoding == Encoding::UntilClose {
+            lock(connection).wire.stream.reset();
+        }
         return After::Broken;
     }
     if keeps_alive && lock(connection).decoder.is_done() {

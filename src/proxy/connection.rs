@@ -8,13 +8,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Answer, Body, Error, Proxy, reply};
 use crate::http1;
 use crate::http1::server;
+use crate::stream::Reset;
 use crate::telemetry::Exchange;
 use crate::upstream::Incoming;
 
 /// Serves the requests of one connection, one after the other, until either side has had enough.
 pub(crate) async fn serve_h1<T, F>(io: T, proxy: Arc<Proxy>, answer: impl Fn(Request<Option<Incoming>>) -> F)
 where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     F: Future<Output = Answer<T>>,
 {
     let header_size = proxy.live.load().limits.header_size;

@@ -18,7 +18,7 @@ use super::{Answer, Error, Live, Proxy, Route, forward, headers, reply};
 use crate::ca::Offer;
 use crate::drain::Busy;
 use crate::host::{Host, Scheme, Target};
-use crate::stream::{Io, Rewound};
+use crate::stream::{Io, Reset, Rewound};
 use crate::telemetry::{Exchange, Side};
 use crate::upstream::{self, Incoming, Mirror};
 
@@ -177,7 +177,7 @@ fn report(error: &std::io::Error, route: &Route) {
 
 async fn serve_h1<S>(stream: S, inside: Arc<Inside>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
     let proxy = Arc::clone(&inside.proxy);
     super::serve_h1(stream, proxy, move |request| {

@@ -14,6 +14,7 @@ use super::script::{Said, Script};
 use crate::http1::client::{Connection, Cut, Failure};
 use crate::http1::server::{self, Answer};
 use crate::http1::{Error, Inbound};
+use crate::stream::Reset;
 
 /// A request as a service saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Log {
 /// Serves `stream` to its end with a service that reads each body and answers `ok`, or 400 and why.
 pub(super) async fn serve<T>(stream: T, log: &Log)
 where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
     server::serve(stream, HEAD_SIZE, |request| {
         let log = log.clone();

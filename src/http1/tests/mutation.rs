@@ -272,4 +272,4 @@ async fn whatever_an_upstream_answers_comes_to_an_end() {
     );
 }
 
-const ROUNDS: usize = 3000;
+const ROUNDS: usize = 10_000;

@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use crate::http1::server::Carried;
+use crate::stream::Reset;
 
 /// What comes after the last piece.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +69,16 @@ impl Script {
         (self.most, self.is_vectored) = (most, is_vectored);
         self
     }
+}
+
+impl Reset for Script {
+    fn reset(&self) {
+        self.written.0.lock().unwrap().extend_from_slice(b"<reset>");
+    }
+}
+
+impl Reset for DuplexStream {
+    fn reset(&self) {}
 }
 
 impl AsyncRead for Script {

@@ -363,6 +363,14 @@ async fn an_answer_is_shaped_for_who_asked() {
         (
             "GET / HTTP/1.0\r\n\r\n",
             200,
+            SaidEnd::Cut,
+            None,
+            "connection: close\r\n\r\nhello<reset>".to_owned(),
+            false,
+        ),
+        (
+            "GET / HTTP/1.0\r\n\r\n",
+            200,
             SaidEnd::Known,
             None,
             "connection: close\r\n\r\nhello".to_owned(),
