@@ -80,6 +80,11 @@ impl<T, B> Connection<T, B> {
         self.keeps_alive && self.is_done() && self.wire.ahead.is_empty()
     }
 
+    /// It waits for its next request, and keeps little meanwhile.
+    pub(crate) fn rest(&mut self) {
+        self.wire.rest();
+    }
+
     /// After a 101: the stream, and what the upstream has sent on it already.
     pub(crate) fn into_parts(self) -> (T, Bytes) {
         self.wire.into_parts()

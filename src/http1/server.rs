@@ -156,6 +156,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         match self.wire.poll_head(cx, header_size, head::probe_request) {
             Poll::Ready(head) => Poll::Ready(head),
             Poll::Pending => {
+                self.wire.rest();
                 let is_begun = !self.wire.ahead.is_empty();
                 if is_begun != was_begun || !deadline.is_set() {
                     deadline.set(Instant::now() + if is_begun { HEAD_TIMEOUT } else { IDLE_TIMEOUT });

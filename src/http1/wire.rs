@@ -17,6 +17,8 @@ pub(super) struct Wire<T> {
     pub(super) ahead: BytesMut,
     /// So much of `ahead` is known to hold no end of a head.
     scanned: usize,
+    /// `ahead` was larger than an idle connection may keep.
+    is_large: bool,
 }
 
 /// What waits to be written: a head or the line before a chunk, data as it came, and what ends the chunk.
@@ -33,6 +35,14 @@ impl<T> Wire<T> {
             stream,
             ahead: BytesMut::new(),
             scanned: 0,
+            is_large: false,
+        }
+    }
+
+    /// Lets go of a large buffer, which what was split off it may have emptied but not freed.
+    pub(super) fn rest(&mut self) {
+        if self.is_large && self.ahead.is_empty() {
+            (self.ahead, self.is_large) = (BytesMut::new(), false);
         }
     }
 
@@ -46,7 +56,12 @@ impl<T> Wire<T> {
 impl<T: AsyncRead + Unpin> Wire<T> {
     /// Reads once, behind what is there already. 0 at the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Self { stream, ahead, .. } = self;
+        let Self {
+            stream,
+            ahead,
+            is_large,
+            ..
+        } = self;
         stream::with_buffer(|buffer| {
             let mut read = ReadBuf::new(buffer);
             ready!(Pin::new(stream).poll_read(cx, &mut read))?;
@@ -55,6 +70,7 @@ impl<T: AsyncRead + Unpin> Wire<T> {
                 *ahead = BytesMut::new();
             }
             ahead.extend_from_slice(read);
+            *is_large |= ahead.len() > KEPT;
             Poll::Ready(Ok(read.len()))
         })
     }

@@ -228,10 +228,11 @@ impl Held {
     }
 
     /// The exchange is over: the connection waits for its next request, or closes.
-    pub(super) fn give_back(self: Box<Self>) {
+    pub(super) fn give_back(mut self: Box<Self>) {
         if !self.connection.is_reusable() {
             return;
         }
+        self.connection.rest();
         POOL.with_borrow_mut(|pool| {
             let shelf = shelf_of(pool, &self.link);
             if shelf.idle.len() < MOST_IDLE_CONNECTIONS {

@@ -1,13 +1,17 @@
 //! The app's side: how long each wait may last.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::time::Instant;
 
-use super::exchange::{Log, answer, hear, read_all, serve};
-use super::script::{Said, SaidEnd};
+use super::exchange::{LIMIT, Log, answer, get, hear, read_all, serve};
+use super::script::{End, Said, SaidEnd, Script};
+use crate::http1::client::Connection;
 use crate::http1::server::{self, Answer};
 use crate::http1::{Error, Inbound};
 
@@ -154,6 +158,50 @@ async fn an_app_that_leaves_is_noticed_by_whoever_does_not_read_its_body() {
         .expect("it was not noticed")
         .unwrap();
     assert_eq!(start.elapsed().as_secs(), 7);
+}
+
+/// What it keeps shows by who else holds the buffer that a body was read into.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_waits_holds_no_large_buffer() {
+    let (mut app, ours) = duplex(1 << 20);
+    let (give, mut take) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(server::serve(
+        ours,
+        1000,
+        move |request: Result<Request<Option<Inbound>>, Error>| {
+            let give = give.clone();
+            async move {
+                let mut body = request.unwrap().into_body().unwrap();
+                while let Some(frame) = body.frame().await {
+                    give.send(frame.unwrap().into_data().unwrap()).unwrap();
+                }
+                answer(StatusCode::OK, Said::of("ok"))
+            }
+        },
+    ));
+    let head = "POST / HTTP/1.1\r\ncontent-length: 60000\r\n\r\n";
+    app.write_all(format!("{head}{}", "x".repeat(60_000)).as_bytes())
+        .await
+        .unwrap();
+    let piece = take.recv().await.unwrap();
+    app.read_exact(&mut [0; OK.len()]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(piece.len() == 60_000 && piece.is_unique());
+
+    let text = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n{}",
+        "x".repeat(60_000)
+    );
+    let mut connection = Connection::new(Script::new([Bytes::from(text)], End::Never));
+    let authority = HeaderValue::from_static("a");
+    connection
+        .send(&get(), &authority, Said::default(), LIMIT)
+        .await
+        .unwrap();
+    let frame = poll_fn(|cx| connection.poll_frame(cx, LIMIT)).await;
+    let piece = frame.unwrap().unwrap().into_data().unwrap();
+    connection.rest();
+    assert!(piece.len() == 60_000 && piece.is_unique());
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\nok";
