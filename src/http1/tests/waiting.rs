@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::exchange::{LIMIT, Log, answer, get, hear, read_all, serve};
@@ -37,7 +38,7 @@ async fn who_is_waited_for_without_end_is_left() {
             "{sent:?}: {text}"
         );
         drop(app);
-        serving.await.unwrap();
+        ended(serving).await;
     }
 }
 
@@ -51,7 +52,7 @@ async fn a_head_has_to_come_in_time_whatever_else_comes() {
     while app.write_all(b"x: y\r\n").await.is_ok() && start.elapsed().as_secs() < 60 {
         tokio::time::sleep(Duration::from_secs(7)).await;
     }
-    serving.await.unwrap();
+    ended(serving).await;
     assert_eq!(
         start.elapsed().as_secs(),
         35,
@@ -96,7 +97,7 @@ async fn an_app_that_reads_nothing_of_its_answer_is_left() {
             tokio::time::sleep(Duration::from_secs(pause)).await;
             app.read_exact(&mut [0; 10]).await.unwrap();
         }
-        serving.await.unwrap();
+        ended(serving).await;
         assert_eq!(start.elapsed().as_secs(), seconds, "{pause} {read}");
     }
 }
@@ -121,7 +122,7 @@ async fn an_app_that_leaves_in_the_middle_of_its_answer_is_noticed() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         if is_closed {
             drop(app);
-            serving.await.unwrap();
+            ended(serving).await;
         } else {
             assert!(
                 tokio::time::timeout(Duration::from_secs(3595), serving)
@@ -202,6 +203,12 @@ async fn a_connection_that_waits_holds_no_large_buffer() {
     let piece = frame.unwrap().unwrap().into_data().unwrap();
     connection.rest();
     assert!(piece.len() == 60_000 && piece.is_unique());
+}
+
+/// A wait without a limit fails here, where it would hang.
+async fn ended(serving: JoinHandle<()>) {
+    let ended = tokio::time::timeout(Duration::from_secs(24 * 3600), serving).await;
+    ended.expect("it waits for ever").unwrap();
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\nok";
