@@ -190,6 +190,10 @@ fn what_is_no_http_request_is_never_dialled() {
             b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\nGET {url}/ HTTP/1.1\r\nHost: {host}\r\n\r\n",
         ),
         ("origin form", b"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+        (
+            "DEL in the target",
+            b"GET {url}/a\x7fb HTTP/1.1\r\nHost: {host}\r\n\r\n",
+        ),
     ];
     let origin = Origin::plain();
     let proxy = plain(&origin);

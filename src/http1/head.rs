@@ -29,6 +29,10 @@ pub(super) fn request(head: &Bytes) -> Result<(Request<()>, Facts), Error> {
     };
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method).map_err(|_| BAD_START)?;
+    // `http` takes a DEL for a part of a target.
+    if memchr::memchr(0x7f, target).is_some() {
+        return Err(BAD_TARGET);
+    }
     *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target)).map_err(|_| BAD_TARGET)?;
     *request.version_mut() = version;
     let facts = read_fields(head, fields, request.headers_mut())?;
