@@ -148,6 +148,17 @@ fn an_upgrade_is_a_tunnel_only_after_101() {
     assert!(!origin.raw().contains("/smuggled"), "{}", origin.raw());
 }
 
+/// A15: what follows a handshake is the other protocol's, so there is no telling a body from its first bytes.
+#[test]
+fn a_websocket_handshake_has_no_body() {
+    let origin = Origin::http(ok);
+    let proxy = plain(&origin);
+    let request = b"GET {url}/ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Content-Length: 5\r\n\r\nhello";
+    assert_eq!(proxy.raw(fill(request, &origin)).status, 400);
+    assert_eq!(origin.seen().len(), 0, "{}", origin.raw());
+}
+
 /// A16: 100-continue never hangs and loses nothing.
 #[test]
 fn expect_continue_is_answered_and_the_body_arrives() {

@@ -49,6 +49,9 @@ pub(super) async fn run(
     };
 
     let is_websocket = headers::strip_request(request.headers_mut(), &seen) && mirror == Mirror::H1;
+    if is_websocket && request.body().is_some() {
+        return Err(Error::Malformed("a WebSocket handshake with a body"));
+    }
     // A WebSocket is a tunnel as well, and no connection that HTTP is spoken on.
     let room = is_websocket
         .then(|| Room::take(proxy, live.limits.tunnels))
