@@ -5,7 +5,7 @@
 //! target (scheme, host, port): the whole of what may tell two connections apart. HTTP/1.1 connections are taken last in,
 //! first out; HTTP/2 connections are shared.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +38,8 @@ type Pool = Map<ShelfName, Map<Target, Shelf>>;
 thread_local! {
     static LEARNED: RefCell<Map<ShelfName, Map<Target, Mirror>>> = RefCell::default();
     static POOL: RefCell<Pool> = RefCell::default();
+    /// When the worker last swept: a clock that costs nothing to read, and is exact enough for a connection's age.
+    static SWEPT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// The connections to one target under one identity.
@@ -196,6 +198,7 @@ fn retire(name: ShelfName, target: &Target) {
 /// Closes what has been idle for too long, is too old, or belongs to an endpoint that is gone.
 pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
     let now = Instant::now();
+    SWEPT.set(Some(now));
     LEARNED.with_borrow_mut(|learned| learned.retain(|(endpoint, _), _| is_live(*endpoint)));
     POOL.with_borrow_mut(|pool| {
         pool.retain(|(endpoint, _), targets| {
@@ -229,7 +232,8 @@ impl Held {
 
     /// The exchange is over: the connection waits for its next request, or closes.
     pub(super) fn give_back(mut self: Box<Self>) {
-        if !self.connection.is_reusable() {
+        let is_old = |swept: Instant| swept.saturating_duration_since(self.link.born) > MOST_AGE;
+        if !self.connection.is_reusable() || SWEPT.get().is_some_and(is_old) {
             return;
         }
         self.connection.rest();
