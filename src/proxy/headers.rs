@@ -26,26 +26,19 @@ impl Seen {
     pub(super) fn of(fields: &HeaderMap) -> Self {
         let mut seen = Self::default();
         for (name, _) in fields {
-            if *name == header::HOST {
-                seen.host = seen.host.saturating_add(1);
-            } else if *name == header::CONTENT_LENGTH {
-                seen.content_length = seen.content_length.saturating_add(1);
-            } else if *name == header::TRANSFER_ENCODING {
-                seen.transfer_encoding = seen.transfer_encoding.saturating_add(1);
-            } else if *name == header::CONNECTION {
-                seen.connection = true;
-            } else if *name == header::VIA {
-                seen.via = true;
-            } else if *name == header::EXPECT {
-                seen.expect = true;
-            } else if *name == header::TE {
-                seen.te = true;
-            } else if *name == header::UPGRADE {
-                seen.upgrade = true;
-            } else if ONE_HOP.contains(name) {
-                seen.one_hop = true;
-            } else if *name == PROXY_STATUS {
-                seen.proxy_status = true;
+            match name.as_str() {
+                "connection" => seen.connection = true,
+                "content-length" => seen.content_length = seen.content_length.saturating_add(1),
+                "expect" => seen.expect = true,
+                "host" => seen.host = seen.host.saturating_add(1),
+                "proxy-status" => seen.proxy_status = true,
+                "te" => seen.te = true,
+                "transfer-encoding" => {
+                    seen.transfer_encoding = seen.transfer_encoding.saturating_add(1);
+                }
+                "upgrade" => seen.upgrade = true,
+                "via" => seen.via = true,
+                name => seen.one_hop |= ONE_HOP.contains(&name),
             }
         }
         seen
@@ -179,7 +172,7 @@ fn strip(fields: &mut HeaderMap, seen: &Seen) {
         fields.remove(header::UPGRADE);
     }
     if seen.one_hop {
-        for name in &ONE_HOP {
+        for name in ONE_HOP {
             fields.remove(name);
         }
     }
@@ -242,13 +235,12 @@ fn strike_forged(fields: &mut HeaderMap) {
     }
 }
 
-/// No constant: each use of one would make the array anew.
-static ONE_HOP: [HeaderName; 5] = [
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("proxy-authentication-info"),
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
+const ONE_HOP: [&str; 5] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
 ];
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
