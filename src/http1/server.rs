@@ -31,7 +31,10 @@ pub(crate) enum Answer<T, B> {
 }
 
 /// Who takes a stream over.
-pub(crate) type Next<T> = Box<dyn FnOnce(T, Bytes) + Send>;
+pub(crate) type Next<T> = Box<dyn FnOnce(T, Bytes) -> Rest + Send>;
+
+/// What becomes of a stream that has been taken over.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A response body whose request may still be on its way.
 pub(crate) trait Carried: Body<Data = Bytes> + Unpin {
@@ -47,11 +50,14 @@ pub(crate) trait Carried: Body<Data = Bytes> + Unpin {
 ///
 /// An app that says no more gets its answer all the same; where nothing of it comes for a while the app is taken to be
 /// gone, since TCP tells the two alike, and the work for it is given up.
+///
+/// Returns what is left to do with a stream that was taken over, so that nothing of all this is held meanwhile.
 pub(crate) async fn serve<T, B, F>(
     stream: T,
     header_size: usize,
     mut answer: impl FnMut(Result<Request<Option<Inbound>>, Error>) -> F,
-) where
+) -> Option<Rest>
+where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     B: Carried,
     F: Future<Output = Answer<T, B>>,
@@ -65,7 +71,7 @@ pub(crate) async fn serve<T, B, F>(
         let request = match head {
             Ok(Some(head)) => begin(&connection, &head, &mut ask),
             // Nobody is there to be told.
-            Ok(None) | Err(Error::Incomplete | Error::Io(_)) => return,
+            Ok(None) | Err(Error::Incomplete | Error::Io(_)) => return None,
             Err(error) => Err(error),
         };
         let outcome = {
@@ -80,7 +86,7 @@ pub(crate) async fn serve<T, B, F>(
             .await
         };
         match outcome {
-            None => return,
+            None => return None,
             Some(Answer::Switch(response, next)) => return switch(connection, response, next).await,
             Some(Answer::Response(response)) => {
                 let (parts, body) = response.into_parts();
@@ -90,8 +96,11 @@ pub(crate) async fn serve<T, B, F>(
                 }
                 match after {
                     After::Next => {}
-                    After::Close => return linger(&connection).await,
-                    After::Broken => return,
+                    After::Close => {
+                        linger(&connection).await;
+                        return None;
+                    }
+                    After::Broken => return None,
                 }
             }
         }
@@ -374,19 +383,17 @@ async fn switch<T: AsyncRead + AsyncWrite + Unpin>(
     connection: Shared<T>,
     response: Response<()>,
     next: Next<T>,
-) {
+) -> Option<Rest> {
     let mut out = Outgoing::default();
     let (parts, ()) = response.into_parts();
     head::write_response(&mut out.head, &parts, &Encoding::None, None);
     let written = poll_fn(|cx| lock(&connection).poll_write(&mut out, cx)).await;
+    written.ok()?;
     // Whoever had a body of this connection is gone: the request has been answered.
-    if written.is_ok()
-        && let Ok(connection) = Arc::try_unwrap(connection)
-    {
-        let connection = connection.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (stream, ahead) = connection.wire.into_parts();
-        next(stream, ahead);
-    }
+    let connection = Arc::try_unwrap(connection).ok()?;
+    let connection = connection.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (stream, ahead) = connection.wire.into_parts();
+    Some(next(stream, ahead))
 }
 
 /// Ends a connection so that the last answer is read: bytes of the app that nobody has read would make the kernel reset

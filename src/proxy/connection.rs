@@ -7,13 +7,18 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Answer, Body, Error, Proxy, reply};
 use crate::http1;
-use crate::http1::server;
+use crate::http1::server::{self, Rest};
 use crate::stream::Reset;
 use crate::telemetry::Exchange;
 use crate::upstream::Incoming;
 
-/// Serves the requests of one connection, one after the other, until either side has had enough.
-pub(crate) async fn serve_h1<T, F>(io: T, proxy: Arc<Proxy>, answer: impl Fn(Request<Option<Incoming>>) -> F)
+/// Serves the requests of one connection, one after the other, until either side has had enough. Returns what is left to
+/// do where it has become a tunnel.
+pub(crate) async fn serve_h1<T, F>(
+    io: T,
+    proxy: Arc<Proxy>,
+    answer: impl Fn(Request<Option<Incoming>>) -> F,
+) -> Option<Rest>
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     F: Future<Output = Answer<T>>,
@@ -23,7 +28,7 @@ where
         Ok(request) => answer(request.map(|body| body.map(Incoming::H1))).await,
         Err(error) => server::Answer::Response(unreadable(error, &proxy)),
     })
-    .await;
+    .await
 }
 
 /// The answer to what could not be read as a request; it counts as one to no destination.

@@ -18,6 +18,7 @@ use super::{Answer, Error, Live, Proxy, Route, forward, headers, reply};
 use crate::ca::Offer;
 use crate::drain::Busy;
 use crate::host::{Host, Scheme, Target};
+use crate::http1::server::Rest;
 use crate::stream::{Io, Reset, Rewound};
 use crate::telemetry::{Exchange, Side};
 use crate::upstream::{self, Incoming, Mirror};
@@ -57,16 +58,16 @@ pub(super) fn open(
 }
 
 impl Intercept {
-    /// Says 200; what follows is served in a task of its own.
+    /// Says 200, and serves what follows.
     pub(super) fn start(self, exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: Busy) -> Answer<Io> {
         // Each inner request is an exchange of its own; the CONNECT that carries them is none.
         exchange.withdraw();
         let Self { room, route, target } = self;
         let serve = move |app, early| {
-            tokio::spawn(async move {
+            Box::pin(async move {
                 let _room = room;
                 serve(early, app, target, &route, proxy, busy).await;
-            });
+            }) as Rest
         };
         Answer::Switch(Response::new(()), Box::new(serve))
     }
@@ -180,11 +181,13 @@ where
     S: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
     let proxy = Arc::clone(&inside.proxy);
-    super::serve_h1(stream, proxy, move |request| {
+    let rest = Box::pin(super::serve_h1(stream, proxy, move |request| {
         let inside = Arc::clone(&inside);
         async move { answer(request, Mirror::H1, &inside).await }
-    })
-    .await;
+    }));
+    if let Some(rest) = rest.await {
+        rest.await;
+    }
 }
 
 /// Answers one request inside a tunnel. It cannot leave it: there is no CONNECT here, and its host is the tunnel's.

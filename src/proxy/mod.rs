@@ -103,9 +103,7 @@ where
         None => Answer::Response(Response::from_parts(parts, Body::passing(passing, exchange))),
         Some(upgraded) => Answer::Switch(
             Response::from_parts(parts, ()),
-            Box::new(move |app, early| {
-                tokio::spawn(upgraded.join(app, early, passing, exchange));
-            }),
+            Box::new(move |app, early| Box::pin(upgraded.join(app, early, passing, exchange))),
         ),
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::{Answer, Error, Live, Proxy, Route, splice};
 use crate::drain::Busy;
 use crate::host::Target;
+use crate::http1::server::Rest;
 use crate::limit::Permit;
 use crate::stream::{Io, Rewound};
 use crate::telemetry::Exchange;
@@ -55,12 +56,12 @@ pub(super) async fn open(
 }
 
 impl Tunnel {
-    /// Says 200; the bytes go through in a task of their own that holds as little as it can.
+    /// Says 200; then the bytes go through, in a future that holds as little as it can.
     pub(super) fn start(self, mut exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: Busy) -> Answer<Io> {
         exchange.tunnel();
         let join = move |app, early| {
             drop(busy);
-            tokio::spawn(self.join(app, early, exchange, proxy));
+            Box::pin(self.join(app, early, exchange, proxy)) as Rest
         };
         Answer::Switch(Response::new(()), Box::new(join))
     }

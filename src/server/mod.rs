@@ -100,15 +100,18 @@ fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
 }
 
 fn serve(io: Io, seat: Seat, proxy: Arc<Proxy>) {
-    // Boxed: its future is large, and on its way into a task it would be copied several times.
-    tokio::spawn(Box::pin(async move {
-        let _seat = seat;
+    tokio::spawn(async move {
         let of_requests = Arc::clone(&proxy);
-        proxy::serve_h1(io, of_requests, move |request| {
+        // Boxed, to be gone by the time that the connection has become a tunnel.
+        let requests = Box::pin(proxy::serve_h1(io, of_requests, move |request| {
             proxy::handle(request, Arc::clone(&proxy))
-        })
-        .await;
-    }));
+        }));
+        let rest = requests.await;
+        drop(seat);
+        if let Some(rest) = rest {
+            rest.await;
+        }
+    });
 }
 
 /// The cap is reached: the app is told, in as few bytes as can be.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::exchange::{Log, answer, hear, read_all, serve, served};
 use super::script::{End, Said, SaidEnd, Script, cuts};
-use crate::http1::server::{self, Answer};
+use crate::http1::server::{self, Answer, Rest};
 use crate::http1::{Error, Inbound};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\nok";
@@ -294,7 +294,10 @@ async fn a_switch_hands_over_what_was_sent_ahead() {
         let (give, take) = std::sync::mpsc::channel();
         server::serve(script, 1000, async |_| {
             let give = give.clone();
-            let next = move |stream, early| give.send((stream, early)).unwrap();
+            let next = move |stream, early| {
+                give.send((stream, early)).unwrap();
+                Box::pin(async {}) as Rest
+            };
             Answer::<_, Said>::Switch(Response::new(()), Box::new(next))
         })
         .await;

@@ -206,7 +206,7 @@ async fn a_connection_that_waits_holds_no_large_buffer() {
 }
 
 /// A wait without a limit fails here, where it would hang.
-async fn ended(serving: JoinHandle<()>) {
+async fn ended<R>(serving: JoinHandle<R>) {
     let ended = tokio::time::timeout(Duration::from_secs(24 * 3600), serving).await;
     ended.expect("it waits for ever").unwrap();
 }
