@@ -211,6 +211,20 @@ fn what_is_no_http_request_is_never_dialled() {
     }
 }
 
+/// A11: an `https://` in the proxy variable is the usual first mistake, and the log says so.
+#[test]
+fn tls_to_the_proxy_itself_is_told_what_is_wrong() {
+    let origin = Origin::plain();
+    let proxy = plain(&origin);
+    let answer = proxy.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+    answer.assert_ours(400, "http_request_error");
+    assert!(
+        answer.text().contains("HTTPS_PROXY has to begin with http://"),
+        "{}",
+        answer.text()
+    );
+}
+
 /// A12: one host, and the target is right about which.
 #[test]
 fn the_absolute_target_decides_the_host() {

@@ -19,7 +19,7 @@ pub(super) fn request(head: &Bytes) -> Result<(Request<()>, Facts), Error> {
     let (Some(method), Some(target), Some(version), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
-        return Err(BAD_START);
+        return Err(no_request(head));
     };
     let version = match version {
         b"HTTP/1.1" => Version::HTTP_11,
@@ -28,7 +28,7 @@ pub(super) fn request(head: &Bytes) -> Result<(Request<()>, Facts), Error> {
         _ => return Err(BAD_START),
     };
     let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(method).map_err(|_| BAD_START)?;
+    *request.method_mut() = Method::from_bytes(method).map_err(|_| no_request(head))?;
     // `http` takes a DEL for a part of a target.
     if memchr::memchr(0x7f, target).is_some() {
         return Err(BAD_TARGET);
@@ -72,12 +72,21 @@ pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, Error> {
     Ok(trailers)
 }
 
+/// What is wrong with a start line that is none.
+fn no_request(start: &[u8]) -> Error {
+    if start.first() == Some(&TLS_HANDSHAKE) {
+        TLS
+    } else {
+        BAD_START
+    }
+}
+
 /// Whether `start` can be the beginning of a request.
 pub(super) fn probe_request(start: &[u8]) -> Result<(), Error> {
     let method = start.split(|byte| *byte == b' ').next().unwrap_or_default();
     match Method::from_bytes(method) {
         Ok(_) => Ok(()),
-        Err(_) => Err(BAD_START),
+        Err(_) => Err(no_request(start)),
     }
 }
 
@@ -272,4 +281,10 @@ const MORE_FIELDS: usize = 4;
 const TYPICAL_FIELD: usize = 32;
 /// The same for what is written.
 const TYPICAL_LINE: usize = 48;
+/// For whoever reads it in the log: a client that expects TLS sees no more than a failed handshake.
+const TLS: Error = Error::Malformed(
+    "it begins with TLS, and the proxy is spoken to in the clear; HTTPS_PROXY has to begin with http://",
+);
+/// The content type of the record that holds a ClientHello.
+const TLS_HANDSHAKE: u8 = 0x16;
 const VERSION: &[u8] = b"HTTP/1.";

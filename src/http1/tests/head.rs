@@ -89,7 +89,10 @@ async fn what_is_no_head_is_refused_alike_wherever_it_is_cut() {
         ("GET / HTTX/1.1\r\n\r\n", "a start line that is none"),
         ("GET  / HTTP/1.1\r\n\r\n", "a start line that is none"),
         (" GET / HTTP/1.1\r\n\r\n", "a start line that is none"),
-        ("\x16\x03\x01\x02\r\n\r\n", "a start line that is none"),
+        (
+            "\x16\x03\x01\x02\r\n\r\n",
+            "it begins with TLS, and the proxy is spoken to in the clear; HTTPS_PROXY has to begin with http://",
+        ),
         ("GET / HTTP/1.1\r\nhost: a\r\n", &incomplete),
         ("GET", &incomplete),
     ] {
