@@ -37,7 +37,7 @@ pub(super) fn write(
         file.flush()
     })?;
     replace(store, |file| {
-        file.write_all(&truststore::encode(authority, roots.certificates()))
+        truststore::write(authority, roots.certificates(), file)
     })
 }
 

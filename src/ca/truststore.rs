@@ -4,6 +4,8 @@
 //! because Java's readers ask for one. A library for PKCS#12 would bring a second stack of ciphers and take longer than
 //! all the rest of a start.
 
+use std::io::{self, Write};
+
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use aws_lc_rs::hmac;
 use rustls_pki_types::CertificateDer;
@@ -13,57 +15,92 @@ use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
 /// What opens the PKCS#12 file. Java does not load a store without one; this is its convention for public content.
 pub(crate) const TRUSTSTORE_PASSWORD: &str = "changeit";
 
-/// A store of `authority`, as `outrider`, and of those `roots` that can be read as certificates: one that cannot
-/// would cost the app all the others.
-pub(super) fn encode<'r>(authority: &CertificateDer<'_>, roots: impl Iterator<Item = &'r [u8]>) -> Vec<u8> {
-    let safe = construct_der(|writer| {
-        writer.write_sequence_of(|safes| data(safes.next(), &bags(authority, roots)));
-    });
-    let salt: [u8; 16] = rand::random();
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &mac_key(&salt));
-    let mac = hmac::sign(&key, &safe);
+/// Writes a store of `authority`, as `outrider`, and of those `roots` that can be read as certificates: one that
+/// cannot would cost the app all the others.
+///
+/// The shells of the store are made for bags that are there already: to build it from the inside out would copy all
+/// roots at every shell, which costs the heap of an idle proxy more than the roots themselves.
+pub(super) fn write<'r>(
+    authority: &CertificateDer<'_>,
+    roots: impl Iterator<Item = &'r [u8]>,
+    file: &mut impl Write,
+) -> io::Result<()> {
+    let bags = bags(authority, roots);
+    let list = head(SEQUENCE, bags.len());
+    let content = [data(list.len() + bags.len()), list].concat();
+    let safe = [head(SEQUENCE, content.len() + bags.len()), content].concat();
 
-    construct_der(|writer| {
-        writer.write_sequence(|pfx| {
-            pfx.next().write_u8(3);
-            data(pfx.next(), &safe);
-            pfx.next().write_sequence(|mac_data| {
-                mac_data.next().write_sequence(|info| {
-                    info.next().write_sequence(|algorithm| {
-                        oid(algorithm, SHA_256);
-                        algorithm.next().write_null();
-                    });
-                    info.next().write_bytes(mac.as_ref());
-                });
-                mac_data.next().write_bytes(&salt);
-                mac_data.next().write_u32(ITERATIONS);
-            });
-        });
-    })
+    let mac = mac_data(&[&safe, &bags]);
+    let version = construct_der(|writer| writer.write_u8(3));
+    let before = [version, data(safe.len() + bags.len()), safe].concat();
+    file.write_all(&head(SEQUENCE, before.len() + bags.len() + mac.len()))?;
+    for part in [&before, &bags, &mac] {
+        file.write_all(part)?;
+    }
+    Ok(())
 }
 
+/// All bags, one after the other.
 fn bags<'r>(authority: &CertificateDer<'_>, roots: impl Iterator<Item = &'r [u8]>) -> Vec<u8> {
+    // More than an allocator takes from its heap, where it would stay: it goes back to the system.
+    let mut bags = Vec::with_capacity(ROOM);
+    bags.extend(construct_der(|writer| bag(writer, "outrider", authority)));
+    for (number, root) in roots.enumerate() {
+        match x509_parser::parse_x509_certificate(root) {
+            Ok(([], _)) => bags.extend(construct_der(|writer| {
+                bag(writer, &format!("system-{number:03}"), root);
+            })),
+            Ok(_) | Err(_) => tracing::debug!(number, "a system root is left out of the truststore"),
+        }
+    }
+    bags
+}
+
+/// The MacData of content that is given in parts.
+fn mac_data(parts: &[&[u8]]) -> Vec<u8> {
+    let salt: [u8; 16] = rand::random();
+    let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &mac_key(&salt)));
+    for part in parts {
+        mac.update(part);
+    }
+    let mac = mac.sign();
     construct_der(|writer| {
-        writer.write_sequence_of(|bags| {
-            bag(bags.next(), "outrider", authority);
-            for (number, root) in roots.enumerate() {
-                match x509_parser::parse_x509_certificate(root) {
-                    Ok(([], _)) => bag(bags.next(), &format!("system-{number:03}"), root),
-                    Ok(_) | Err(_) => {
-                        tracing::debug!(number, "a system root is left out of the truststore");
-                    }
-                }
-            }
+        writer.write_sequence(|mac_data| {
+            mac_data.next().write_sequence(|info| {
+                info.next().write_sequence(|algorithm| {
+                    oid(algorithm, SHA_256);
+                    algorithm.next().write_null();
+                });
+                info.next().write_bytes(mac.as_ref());
+            });
+            mac_data.next().write_bytes(&salt);
+            mac_data.next().write_u32(ITERATIONS);
         });
     })
 }
 
-/// A ContentInfo of plain bytes.
-fn data(writer: DERWriter<'_>, content: &[u8]) {
-    writer.write_sequence(|info| {
-        oid(info, DATA);
-        (info.next()).write_tagged(Tag::context(0), |writer| writer.write_bytes(content));
-    });
+/// What stands before `length` bytes that are the content of a ContentInfo of plain bytes.
+fn data(length: usize) -> Vec<u8> {
+    let kind = construct_der(|writer| writer.write_oid(&ObjectIdentifier::from_slice(DATA)));
+    let bytes = head(OCTET_STRING, length);
+    let content = head(CONTENT, bytes.len() + length);
+    let info = head(SEQUENCE, kind.len() + content.len() + bytes.len() + length);
+    [info, kind, content, bytes].concat()
+}
+
+/// A tag, and the length of what follows it, as DER writes them.
+fn head(tag: u8, length: usize) -> Vec<u8> {
+    match u8::try_from(length) {
+        Ok(short) if short < LONG => vec![tag, short],
+        _ => {
+            let bytes = length.to_be_bytes();
+            let digits = &bytes[length.leading_zeros() as usize / 8..];
+            // At most the eight bytes of a `usize`.
+            let mut head = vec![tag, LONG | digits.len() as u8];
+            head.extend(digits);
+            head
+        }
+    }
 }
 
 /// One trusted certificate under a name.
@@ -127,6 +164,15 @@ const ITERATIONS: u32 = 1_000;
 
 /// What SHA-256 takes in at once.
 const BLOCK: usize = 64;
+
+/// For what distributions ship.
+const ROOM: usize = 256 * 1024;
+
+/// Tags of DER, and the mark of a length that takes bytes of its own.
+const CONTENT: u8 = 0xa0;
+const LONG: u8 = 0x80;
+const OCTET_STRING: u8 = 0x04;
+const SEQUENCE: u8 = 0x30;
 
 const ANY_USAGE: &[u64] = &[2, 5, 29, 37, 0];
 const CERTIFICATE_BAG: &[u64] = &[1, 2, 840, 113_549, 1, 12, 10, 1, 3];
