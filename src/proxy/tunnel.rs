@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, Response};
 use tokio::net::TcpStream;
 
-use super::{Answer, Error, Live, Proxy, Route, splice};
+use super::splice::{self, Joined, Moved};
+use super::{Answer, Error, Live, Proxy, Route};
 use crate::drain::Busy;
 use crate::host::Target;
 use crate::http1::server::Rest;
@@ -59,26 +59,41 @@ impl Tunnel {
     /// Says 200; then the bytes go through, in a future that holds as little as it can.
     pub(super) fn start(self, mut exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: Busy) -> Answer<Io> {
         exchange.tunnel();
-        let join = move |app, early| {
+        let join = move |app, early| -> Rest {
             drop(busy);
-            Box::pin(self.join(app, early, exchange, proxy)) as Rest
+            let Self {
+                idle,
+                permit,
+                room,
+                upstream,
+            } = self;
+            let held = (permit, room);
+            match app {
+                Io::Tcp(app) => {
+                    // Made out here: what a future is given and what it makes of that would both stay in it.
+                    let mut joined = Joined::new(app, upstream, early);
+                    Box::pin(async move {
+                        let moved = joined.run(idle, &proxy.drain).await;
+                        end(exchange, moved);
+                        drop(held);
+                    })
+                }
+                Io::Unix(app) => Box::pin(async move {
+                    let app = Rewound::new(early, app);
+                    let moved = splice::copy(app, upstream, idle, &proxy.drain).await;
+                    end(exchange, moved);
+                    drop(held);
+                }),
+            }
         };
         Answer::Switch(Response::new(()), Box::new(join))
     }
+}
 
-    async fn join(self, app: Io, early: Bytes, mut exchange: Box<Exchange>, proxy: Arc<Proxy>) {
-        let _held = (self.permit, self.room);
-        let moved = match app {
-            Io::Tcp(app) => splice::join(app, self.upstream, early, self.idle, &proxy.drain).await,
-            Io::Unix(app) => {
-                let app = Rewound::new(early, app);
-                Box::pin(splice::copy(app, self.upstream, self.idle, &proxy.drain)).await
-            }
-        };
-        exchange.sent(moved.sent);
-        exchange.received(moved.received);
-        exchange.tunnel_ended(moved.end);
-    }
+fn end(mut exchange: Box<Exchange>, moved: Moved) {
+    exchange.sent(moved.sent);
+    exchange.received(moved.received);
+    exchange.tunnel_ended(moved.end);
 }
 
 impl Room {
