@@ -1,5 +1,5 @@
-//! The app's end of a connection: a TCP or a UNIX socket, a stream with bytes put back in front, and the buffer that a
-//! worker reads through.
+//! What bytes come through: a TCP socket or something else in its place, a stream with bytes put back in front, and the
+//! buffer that a worker reads through.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,12 +10,15 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A connection from the app.
+/// A TCP socket, or what stands in its place.
 #[derive(Debug)]
-pub(crate) enum Io {
+pub(crate) enum Socket<O> {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    Other(O),
 }
+
+/// A connection from the app.
+pub(crate) type Io = Socket<UnixStream>;
 
 /// A stream some of whose bytes have been read already, and are read again.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ impl Reset for Io {
         match self {
             Self::Tcp(stream) => drop(stream.set_zero_linger()),
             // It knows one end only.
-            Self::Unix(_) => {}
+            Self::Other(_) => {}
         }
     }
 }
@@ -66,34 +69,34 @@ impl<T> Rewound<T> {
     }
 }
 
-impl AsyncRead for Io {
+impl<O: AsyncRead + Unpin> AsyncRead for Socket<O> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Other(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
-impl AsyncWrite for Io {
+impl<O: AsyncWrite + Unpin> AsyncWrite for Socket<O> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Other(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Other(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -104,12 +107,15 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Other(stream) => stream.is_write_vectored(),
+        }
     }
 }
 
@@ -170,3 +176,5 @@ thread_local! {
 
 /// In bytes.
 pub(crate) const BUFFER_SIZE: usize = 64 * 1024;
+/// The content type of the record that holds a ClientHello: the first byte of all that is TLS.
+pub(crate) const TLS_HANDSHAKE: u8 = 0x16;

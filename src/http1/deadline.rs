@@ -7,13 +7,13 @@ use tokio::time::{Instant, Sleep};
 
 /// The timer is armed once; setting the limit later costs a store, and the timer looks again when it fires.
 #[derive(Debug, Default)]
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     at: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
-    pub(super) fn set(&mut self, at: Instant) {
+    pub(crate) fn set(&mut self, at: Instant) {
         self.at = Some(at);
     }
 
@@ -26,7 +26,7 @@ impl Deadline {
     }
 
     /// Ready once the limit is reached; never without one.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else {
             return Poll::Pending;
         };

@@ -55,10 +55,6 @@ impl Facts {
         self.lengths > 0 && self.codings > 0
     }
 
-    fn is_chunked_only(&self) -> bool {
-        self.is_chunked && self.codings == 1
-    }
-
     fn framing_by_length(&self) -> Result<Option<Framing>, &'static str> {
         if self.is_length_doubtful {
             return Err("a Content-Length that is no number of bytes, or two that differ");
@@ -89,17 +85,10 @@ impl Framing {
             }
             return Ok(facts.framing_by_length()?.unwrap_or(Self::None));
         }
-        if version != Version::HTTP_11 {
-            return Err("a Transfer-Encoding in HTTP/1.0");
-        }
-        if facts.lengths > 0 {
+        if version == Version::HTTP_11 && facts.has_both_framings() {
             return Err("both Content-Length and Transfer-Encoding");
         }
-        if facts.is_chunked_only() {
-            Ok(Self::Chunked)
-        } else {
-            Err("a Transfer-Encoding other than chunked")
-        }
+        Self::by_coding(version, facts)
     }
 
     /// The framing of an answer to a request with `method`.
@@ -116,11 +105,15 @@ impl Framing {
         if facts.codings == 0 {
             return Ok(by_length.unwrap_or(Self::UntilClose));
         }
+        Self::by_coding(version, facts)
+    }
+
+    fn by_coding(version: Version, facts: &Facts) -> Result<Self, &'static str> {
         if version != Version::HTTP_11 {
             return Err("a Transfer-Encoding in HTTP/1.0");
         }
         // Any other coding would have to be passed on with the field that names it, and that field goes one hop only.
-        if facts.is_chunked_only() {
+        if facts.is_chunked && facts.codings == 1 {
             Ok(Self::Chunked)
         } else {
             Err("a Transfer-Encoding other than chunked")

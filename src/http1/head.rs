@@ -11,6 +11,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use super::framing::Facts;
 use super::outflow::Encoding;
 use super::{Error, MOST_FIELDS, Reason};
+use crate::stream::TLS_HANDSHAKE;
 
 /// Reads the head of a request, its empty line included.
 pub(super) fn request(head: &Bytes) -> Result<(Request<()>, Facts), Error> {
@@ -285,6 +286,4 @@ const TYPICAL_LINE: usize = 48;
 const TLS: Error = Error::Malformed(
     "it begins with TLS, and the proxy is spoken to in the clear; HTTPS_PROXY has to begin with http://",
 );
-/// The content type of the record that holds a ClientHello.
-const TLS_HANDSHAKE: u8 = 0x16;
 const VERSION: &[u8] = b"HTTP/1.";

@@ -2,7 +2,8 @@
 //!
 //! A connection is driven by whoever has a request on it, with no task or channel in between; nothing is buffered but a
 //! head and the one read that a body arrived in, and an idle connection holds no buffer. What a method, a target or a
-//! field may be made of is decided by `http`'s types. What two parsers could read differently is refused here, before anybody sees the message (RFC 9112 sections 5 to 7).
+//! field may be made of is decided by `http`'s types. What two parsers could read differently is refused here, before
+//! anybody sees the message (RFC 9112 sections 5 to 7).
 //!
 //! [`server`] serves the app, [`client`] asks an upstream. What a message means is decided above.
 
@@ -10,6 +11,7 @@ use std::io;
 
 use http::HeaderValue;
 
+pub(crate) use deadline::Deadline;
 pub(crate) use inbound::Inbound;
 
 pub(crate) mod client;

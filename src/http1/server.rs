@@ -198,17 +198,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 
     /// Drops what has come of a body that nobody reads. Whether that was all of it; never waits for more.
-    fn poll_skip(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    fn skip(&mut self, cx: &mut Context<'_>) -> bool {
         let mut skipped = 0;
         // Whoever waits for a `100 Continue` that never came may send the body or not: there is no telling.
         while !self.owes_continue && skipped < MOST_SKIPPED {
             match self.decoder.poll_frame(&mut self.wire, cx) {
                 Poll::Ready(Some(Ok(frame))) => skipped += frame.data_ref().map_or(0, Bytes::len),
-                Poll::Ready(None) => return Poll::Ready(true),
-                Poll::Ready(Some(Err(_))) | Poll::Pending => break,
+                Poll::Ready(None | Some(Err(_))) | Poll::Pending => break,
             }
         }
-        Poll::Ready(self.decoder.is_done())
+        self.decoder.is_done()
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -321,7 +320,8 @@ where
         Encoding::of(&body.size_hint(), !ask.is_old)
     };
     // A body that nobody reads any more stands between us and the next request.
-    let is_unread = Arc::strong_count(connection) == 1 && !poll_fn(|cx| lock(connection).poll_skip(cx)).await;
+    let is_unread =
+        Arc::strong_count(connection) == 1 && !poll_fn(|cx| Poll::Ready(lock(connection).skip(cx))).await;
     // An answer is no place for a `100 Continue`, should the body be asked for now.
     lock(connection).owes_continue = false;
     let keeps_alive =

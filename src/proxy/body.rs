@@ -25,6 +25,7 @@ use crate::upstream::connect::Stream;
 pub(crate) enum Body {
     /// `None` once it has been sent.
     Ours(Option<Bytes>),
+    /// The exchange ends, and is recorded, when the body does.
     Passing(Passing, Box<Exchange>),
 }
 
@@ -57,11 +58,6 @@ impl Body {
 
     pub(super) fn ours(text: String) -> Self {
         Self::Ours(Some(Bytes::from(text)))
-    }
-
-    /// The exchange ends, and is recorded, when the body does.
-    pub(super) fn passing(passing: Passing, exchange: Box<Exchange>) -> Self {
-        Self::Passing(passing, exchange)
     }
 }
 

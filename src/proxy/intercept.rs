@@ -19,7 +19,7 @@ use crate::ca::Offer;
 use crate::drain::Busy;
 use crate::host::{Host, Scheme, Target};
 use crate::http1::server::Rest;
-use crate::stream::{Io, Reset, Rewound};
+use crate::stream::{Io, Reset, Rewound, TLS_HANDSHAKE};
 use crate::telemetry::{Exchange, Side};
 use crate::upstream::{self, Incoming, Mirror};
 
@@ -264,6 +264,3 @@ impl Inside {
         Ok(())
     }
 }
-
-/// The content type of the record that holds a ClientHello.
-const TLS_HANDSHAKE: u8 = 0x16;

@@ -100,7 +100,7 @@ where
     exchange.answered();
     let (parts, mut passing) = response.into_parts();
     match passing.upgraded.take() {
-        None => Answer::Response(Response::from_parts(parts, Body::passing(passing, exchange))),
+        None => Answer::Response(Response::from_parts(parts, Body::Passing(passing, exchange))),
         Some(upgraded) => Answer::Switch(
             Response::from_parts(parts, ()),
             Box::new(move |app, early| Box::pin(upgraded.join(app, early, passing, exchange))),

@@ -78,7 +78,7 @@ impl Tunnel {
                         drop(held);
                     })
                 }
-                Io::Unix(app) => Box::pin(async move {
+                Io::Other(app) => Box::pin(async move {
                     let app = Rewound::new(early, app);
                     let moved = splice::copy(app, upstream, idle, &proxy.drain).await;
                     end(exchange, moved);

@@ -56,7 +56,7 @@ pub(crate) async fn accept(door: Door, desk: usize, floor: Arc<Floor>, proxy: Ar
     loop {
         let accepted = match &door {
             Door::Tcp(listener) => listener.accept().await.map(|(stream, _)| Io::Tcp(stream)),
-            Door::Unix(listener) => listener.accept().await.map(|(stream, _)| Io::Unix(stream)),
+            Door::Unix(listener) => listener.accept().await.map(|(stream, _)| Io::Other(stream)),
         };
         match accepted {
             Ok(io) => {
@@ -94,7 +94,7 @@ fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
             Some(stream) => Io::Tcp(stream),
             None => return,
         },
-        Io::Unix(stream) => Io::Unix(stream),
+        Io::Other(stream) => Io::Other(stream),
     };
     serve(io, Seat::take(desk, floor), Arc::clone(proxy));
 }

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::connect::Stream;
 use super::pool::{Held, OpenStream};
-use crate::http1::{self, Inbound};
+use crate::http1::{self, Deadline, Inbound};
 
 /// A request body as the app sends it, in the protocol that the app speaks.
 #[derive(Debug)]
@@ -78,11 +78,11 @@ pub(crate) enum Cut {
     H2(#[from] hyper::Error),
 }
 
-/// How long a body may stand still. The timer exists only while the other side is waited for.
+/// How long a body may stand still. The timer exists only where the other side had to be waited for.
 #[derive(Debug)]
 pub(crate) struct Patience {
     limit: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
+    deadline: Deadline,
     moved: bool,
 }
 
@@ -281,7 +281,7 @@ impl Patience {
     fn new(limit: Duration) -> Self {
         Self {
             limit,
-            sleep: None,
+            deadline: Deadline::default(),
             moved: true,
         }
     }
@@ -292,14 +292,10 @@ impl Patience {
             self.moved = true;
             return Poll::Ready(frame);
         }
-        let deadline = Instant::now() + self.limit;
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if std::mem::take(&mut self.moved) {
-            sleep.as_mut().reset(deadline);
+            self.deadline.set(Instant::now() + self.limit);
         }
-        ready!(sleep.as_mut().poll(cx));
+        ready!(self.deadline.poll(cx));
         Poll::Ready(Some(Err(Cut::Idle(self.limit))))
     }
 }

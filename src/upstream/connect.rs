@@ -1,14 +1,11 @@
 //! A new connection: resolve → approve → dial → TLS → HTTP.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::HeaderValue;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
@@ -16,14 +13,11 @@ use tokio_rustls::client::TlsStream;
 use super::pool::{Held, Lease, Link};
 use super::{Endpoint, Error, Mirror, Ways, dial, tls};
 use crate::host::{Host, Scheme, Target};
+use crate::stream::Socket;
 use crate::telemetry::Side;
 
 /// A connection to an upstream, in the clear or not.
-#[derive(Debug)]
-pub(crate) enum Stream {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+pub(crate) type Stream = Socket<Box<TlsStream<TcpStream>>>;
 
 /// Opens a bare connection to `target`, for a tunnel or as the ground of TLS.
 pub(crate) async fn open(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
@@ -90,7 +84,7 @@ pub(super) async fn connect(
             match (chosen, alpn) {
                 (Some(b"h2"), _) => h2(stream, link).await,
                 (_, tls::Alpn::H2) => Err(Error::Version),
-                (_, tls::Alpn::H1 | tls::Alpn::Either) => Ok(h1(Stream::Tls(Box::new(stream)), link)),
+                (_, tls::Alpn::H1 | tls::Alpn::Either) => Ok(h1(Stream::Other(Box::new(stream)), link)),
             }
         }
     }
@@ -119,53 +113,6 @@ where
         let _ = connection.await;
     });
     Ok(Lease::h2(link, sender))
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
 }
 
 /// The target as a Host field names it: without the port that its scheme implies.

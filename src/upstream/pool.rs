@@ -272,7 +272,7 @@ impl Held {
             http1::client::Failure::Body(cut) => Error::of_cut(cut).into(),
             http1::client::Failure::Lost(error) => {
                 let error = Error::of_http1(error, host, endpoint);
-                let is_replayable = is_bodiless && Lost::Stale.is_replayable(&head.method);
+                let is_replayable = is_bodiless && head.method.is_idempotent();
                 Failure {
                     // What TLS refuses it will refuse again.
                     again: (is_replayable && !matches!(error, Error::Tls(_))).then_some(Outbound::Empty),
