@@ -113,6 +113,12 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, ParseError> {
     number.checked_mul(1 << shift).ok_or(ParseError::Size)
 }
 
+/// Parses `20%`: whole percents from 0 to 100.
+pub(crate) fn parse_percent(text: &str) -> Option<u8> {
+    let number = whole(text.strip_suffix('%')?)?;
+    u8::try_from(number).ok().filter(|percent| *percent <= 100)
+}
+
 /// The number at the front of a text, and the rest.
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -206,6 +212,18 @@ mod tests {
             "64kib",
         ] {
             assert_eq!(parse_size(text), Err(ParseError::Size), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_whole_percents() {
+        for (text, percent) in [("0%", 0), ("20%", 20), ("100%", 100)] {
+            assert_eq!(parse_percent(text), Some(percent), "{text}");
+        }
+        for text in [
+            "", "20", "%", "101%", "-1%", "+1%", "1.5%", " 2%", "2 %", "2%%", "256%",
+        ] {
+            assert_eq!(parse_percent(text), None, "{text:?}");
         }
     }
 

@@ -76,9 +76,8 @@ fn keys_that_do_not_work_yet_say_so() {
     for yaml in [
         "route_service: { listen: \"0.0.0.0:8080\" }\n",
         "tcp: { db: { listen: \"127.0.0.1:1\", to: \"db.test:2\" } }\n",
-        "rate_limit_store: vcap:redis/uri\n",
-        "destinations: { a: { hosts: [a.test], cache: { size: 1MiB } } }\n",
-        "destinations: { a: { hosts: [a.test], retry: { attempts: 2 } } }\n",
+        "destinations: { a: { hosts: [a.test], scrub: true } }\n",
+        "destinations: { a: { hosts: [a.test], auth: { pool: [{ bearer: env:T }] } } }\n",
     ] {
         let told = in_folder(yaml, &["check"]);
         assert_eq!(told.code(), 1, "{yaml}: {told:?}");

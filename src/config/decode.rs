@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 
 use super::destination::destinations;
 use super::keys;
+use super::limits::rate_limit_store;
 use super::node::shown;
 use super::reader::{Field, Reader, one_of};
 use super::{
@@ -40,6 +42,8 @@ pub(super) fn config(root: Field<'_>) -> Option<Config> {
         ca: ca(&reader.section("ca", keys::CA)),
         egress: egress(&reader.section("egress", keys::EGRESS)),
         dns: dns(&reader.section("dns", keys::DNS)),
+        instances: instances(reader.take("instances")),
+        rate_limit_store: rate_limit_store(reader.take("rate_limit_store")),
         limits: limits(&reader.section("limits", keys::LIMITS)),
         destinations: destinations(reader.take("destinations"), timeouts),
         timeouts,
@@ -156,6 +160,16 @@ fn workers(field: Option<Field<'_>>) -> Option<usize> {
     field
         .filter(|field| field.scalar() != Some("auto"))?
         .number(1, keys::MOST_WORKERS, "auto or a number")
+}
+
+/// `None`: `auto`.
+fn instances(field: Option<Field<'_>>) -> Option<NonZeroU32> {
+    let number = field.filter(|field| field.scalar() != Some("auto"))?.number(
+        1,
+        keys::MOST_INSTANCES,
+        "auto or a number",
+    )?;
+    NonZeroU32::new(number)
 }
 
 fn log(reader: &Reader<'_>) -> Log {

@@ -7,14 +7,14 @@ use http::{HeaderName, HeaderValue, Method};
 use super::auth::auth;
 use super::decode::timeouts;
 use super::keys;
+use super::limits;
 use super::node::shown;
 use super::reader::{Field, Reader};
 use super::{
-    ClientCertificate, Destination, HeaderText, Headers, HttpVersion, Mode, OnLimit, RateLimit, SecretRef,
-    Timeouts, Tls, TlsVersion,
+    ClientCertificate, Destination, HeaderText, Headers, HttpVersion, Mode, SecretRef, Timeouts, Tls,
+    TlsVersion,
 };
 use crate::host::{Host, HostPattern};
-use crate::units;
 
 /// All destinations; what one does not say about time limits is as in `fallback`.
 pub(super) fn destinations(field: Option<Field<'_>>, fallback: Timeouts) -> Vec<Destination> {
@@ -54,11 +54,12 @@ fn destination(name: &str, reader: &Reader<'_>, fallback: Timeouts) -> Destinati
         ("intercept", Mode::Intercept),
         ("tunnel", Mode::Tunnel),
     ];
-    let concurrency = |field: Field<'_>| field.number(1, keys::MOST_CONCURRENT, "a number");
     Destination {
         name: name.to_owned(),
         auth: reader.take("auth").and_then(auth),
-        concurrency: reader.take("concurrency").and_then(concurrency),
+        cache: limits::cache(reader),
+        circuit_breaker: limits::circuit_breaker(reader),
+        concurrency: limits::concurrency(reader),
         headers: headers(&reader.section("headers", keys::HEADERS)),
         hosts: hosts(reader),
         http: reader
@@ -78,12 +79,14 @@ fn destination(name: &str, reader: &Reader<'_>, fallback: Timeouts) -> Destinati
             .take("mode")
             .and_then(|field| field.choice(&mode))
             .unwrap_or(Mode::Auto),
-        on_limit: reader
-            .take("on_limit")
-            .and_then(on_limit)
-            .unwrap_or(OnLimit::Reject),
+        on_limit: limits::on_limit(reader),
         paths: filled(reader.take("paths"), "remove the key to allow every path", path),
-        rate_limits: rate_limits(reader.take("rate_limit")),
+        priorities: limits::priorities(reader),
+        queue: limits::queue(reader),
+        rate_limits: limits::rate_limits(reader.take("rate_limit")),
+        rehearse: limits::rehearse(reader),
+        respect_upstream: reader.take("respect_upstream").and_then(Field::boolean),
+        retry: limits::retry(reader),
         timeouts: timeouts(&reader.section("timeouts", keys::DESTINATION_TIMEOUTS), fallback),
         tls: reader.take("tls").and_then(tls),
         upgrade: reader.take("upgrade").and_then(Field::boolean),
@@ -165,84 +168,6 @@ pub(super) fn path(field: &Field<'_>) -> Option<String> {
     };
     field.problem(format_args!("`{}` {what}", shown(text)), right);
     None
-}
-
-fn on_limit(field: Field<'_>) -> Option<OnLimit> {
-    let right = "write reject, or wait and how long at most, as in wait 2s";
-    let text = field.text(right)?;
-    if text == "reject" {
-        return Some(OnLimit::Reject);
-    }
-    let wait = text
-        .strip_prefix("wait ")
-        .map(|duration| units::parse_duration(duration.trim()));
-    match wait {
-        Some(Ok(duration)) => Some(OnLimit::Wait(duration)),
-        Some(Err(_)) | None => {
-            field.problem(
-                format_args!("`{}` is neither reject nor a wait", shown(text)),
-                right,
-            );
-            None
-        }
-    }
-}
-
-fn rate_limits(field: Option<Field<'_>>) -> Vec<RateLimit> {
-    let Some(field) = field else { return Vec::new() };
-    let fields = if field.is_list() {
-        field
-            .filled_list("remove the key, or write a limit, as in 5/s")
-            .unwrap_or_default()
-    } else if field.is_mapping() {
-        field.problem(
-            "a limit with a match stands in a list",
-            "write [{ limit: 5/s, match: { path: /api/** } }]",
-        );
-        return Vec::new();
-    } else {
-        vec![field]
-    };
-    let mut limits = Vec::new();
-    for field in fields {
-        let limit = if field.is_mapping() {
-            field
-                .clone()
-                .reader(keys::RATE_LIMIT)
-                .and_then(|reader| matched_limit(&reader))
-        } else {
-            rate(&field).map(|rate| RateLimit {
-                rate,
-                method: None,
-                path: None,
-            })
-        };
-        let Some(limit) = limit else { continue };
-        if limits.contains(&limit) {
-            field.problem("the same limit stands twice", "keep one of them");
-        }
-        limits.push(limit);
-    }
-    limits
-}
-
-fn matched_limit(reader: &Reader<'_>) -> Option<RateLimit> {
-    let rate = reader
-        .need("limit", "write limit: 5/s")
-        .and_then(|field| rate(&field));
-    let matched = reader.section("match", keys::MATCH);
-    let method = matched.take("method").and_then(|field| method(&field));
-    let path = matched.take("path").and_then(|field| path(&field));
-    Some(RateLimit {
-        rate: rate?,
-        method,
-        path,
-    })
-}
-
-fn rate(field: &Field<'_>) -> Option<units::Rate> {
-    let text = field.text("write requests per unit, as in 5/s, 30/m, 1000/h or 10000/d")?;
-    field.kept(text, text.parse())
 }
 
 fn headers(reader: &Reader<'_>) -> Headers {

@@ -10,11 +10,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
 pub(crate) use environment::Environment;
@@ -33,6 +34,7 @@ mod decode;
 mod destination;
 mod environment;
 mod keys;
+mod limits;
 mod locate;
 mod node;
 mod problems;
@@ -55,7 +57,11 @@ pub(crate) struct Config {
     pub(crate) ca: Ca,
     pub(crate) egress: Egress,
     pub(crate) dns: Dns,
+    /// How many instances share each quota. `None`: `auto`, one unless a store knows better.
+    pub(crate) instances: Option<NonZeroU32>,
     pub(crate) limits: Limits,
+    /// The URL of the store that holds the quotas of all instances; plain only where it has no password.
+    pub(crate) rate_limit_store: Option<Text>,
     /// In the order of the file.
     pub(crate) destinations: Vec<Destination>,
     /// Where everything stands in the file, for whoever finds a problem later.
@@ -161,6 +167,8 @@ pub(crate) struct Timeouts {
 pub(crate) struct Destination {
     pub(crate) name: String,
     pub(crate) auth: Option<Auth>,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) circuit_breaker: Option<CircuitBreaker>,
     pub(crate) concurrency: Option<u32>,
     pub(crate) headers: Headers,
     pub(crate) hosts: Vec<HostPattern>,
@@ -172,7 +180,14 @@ pub(crate) struct Destination {
     pub(crate) on_limit: OnLimit,
     /// Path globs (`*` within a segment, `**` any number of segments). Empty: all.
     pub(crate) paths: Vec<String>,
+    pub(crate) priorities: Vec<Priority>,
+    /// How many requests may wait.
+    pub(crate) queue: usize,
     pub(crate) rate_limits: Vec<RateLimit>,
+    pub(crate) rehearse: Option<Rehearse>,
+    /// `None`: not written; it holds where requests are seen anyway.
+    pub(crate) respect_upstream: Option<bool>,
+    pub(crate) retry: Option<Retry>,
     pub(crate) timeouts: Timeouts,
     /// `None`: not written.
     pub(crate) tls: Option<Tls>,
@@ -247,6 +262,67 @@ pub(crate) struct RateLimit {
     pub(crate) method: Option<Method>,
     /// A path glob. `None`: any.
     pub(crate) path: Option<String>,
+}
+
+/// Which requests go first where several wait. The first match counts; none: [`Class::Normal`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Priority {
+    pub(crate) class: Class,
+    /// `None`: any.
+    pub(crate) method: Option<Method>,
+    /// A path glob. `None`: any.
+    pub(crate) path: Option<String>,
+}
+
+/// In the order in which they go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Class {
+    High,
+    #[default]
+    Normal,
+    Low,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Retry {
+    /// How often a request is sent at most, the first time included.
+    pub(crate) attempts: u32,
+    /// How many requests of a hundred may be repeats.
+    pub(crate) budget: u8,
+    /// Where no connection could be made.
+    pub(crate) on_connect: bool,
+    /// Answers after which it is sent again.
+    pub(crate) on_status: Vec<StatusCode>,
+    /// How long an answer may ask to wait for another one to be tried.
+    pub(crate) max_wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CircuitBreaker {
+    pub(crate) failures: u32,
+    pub(crate) open_for: Duration,
+    pub(crate) within: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cache {
+    pub(crate) min_fresh: Duration,
+    /// Bytes, of everything together.
+    pub(crate) size: u64,
+    pub(crate) stale_if_error: Duration,
+    pub(crate) stale_while_revalidate: Duration,
+}
+
+/// What is simulated of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rehearse {
+    /// How many requests pass before the limit is said to be reached. `None`: it never is.
+    pub(crate) after: Option<u32>,
+    pub(crate) answer: StatusCode,
+    /// How many requests of a hundred fail.
+    pub(crate) fail: u8,
+    pub(crate) latency: Duration,
+    pub(crate) retry_after: Duration,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -233,6 +233,10 @@ impl<'a> Field<'a> {
         }
     }
 
+    pub(super) fn is_null(&self) -> bool {
+        self.node.is_null()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         match &self.node.value {
             Value::Scalar { .. } => self.node.is_null(),
@@ -402,14 +406,16 @@ fn meant(key: &str, table: Table) -> String {
     let plain = |key: &str| key.to_ascii_lowercase().replace('-', "_");
     let near = |name: &str| strsim::jaro_winkler(&plain(key), name);
     let nearest = (works(table)).max_by(|a, b| near(a).total_cmp(&near(b)));
-    if let Some(nearest) = nearest.filter(|name| near(name) >= NEAR) {
-        return format!("did you mean `{nearest}`?");
-    }
+    let nearest = nearest.filter(|name| near(name) >= NEAR);
     // Most keys are a destination's, and so are most of those that are written in the wrong place.
     let place = place_of(&plain(key), keys::DESTINATION, "destinations.NAME");
-    match place.or_else(|| place_of(&plain(key), keys::ROOT, "")) {
-        Some(place) => format!("`{key}` belongs under `{place}`", key = plain(key)),
-        None => format!(
+    let place = place.or_else(|| place_of(&plain(key), keys::ROOT, ""));
+    match (nearest, place) {
+        (Some(nearest), place) if place.is_none() || nearest == plain(key) => {
+            format!("did you mean `{nearest}`?")
+        }
+        (_, Some(place)) => format!("`{key}` belongs under `{place}`", key = plain(key)),
+        (_, None) => format!(
             "the keys here are {}",
             works(table).collect::<Vec<_>>().join(", ")
         ),

@@ -133,8 +133,12 @@ mod tests {
             ("/properties/drain/pattern", json!("^[0-9]+(ms|s|m|h|d)$")),
             ("/properties/egress/properties/ports/default", json!([80, 443])),
             ("/properties/limits/properties/connections/default", json!(10_000)),
-            ("/properties/instances/enum", json!(["auto"])),
-            ("/properties/rate_limit_store/enum", json!([null])),
+            ("/properties/instances/default", json!("auto")),
+            ("/properties/telemetry/properties/otlp/enum", json!([null])),
+            (
+                "/properties/destinations/additionalProperties/properties/retry/anyOf/0/properties/budget/default",
+                json!("20%"),
+            ),
             (
                 "/properties/destinations/additionalProperties/required",
                 json!(["hosts"]),

@@ -5,6 +5,7 @@
 //!
 //! Which targets belong to a destination is known to [`super::router`], not here.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::Method;
@@ -12,7 +13,8 @@ use http::Method;
 use super::Denial;
 use super::path::PathGlob;
 use crate::config::{
-    self, Auth, HeaderText, Headers, HttpVersion, Mode, OnLimit, Problems, RateLimit, Timeouts, Tls,
+    self, Auth, Cache, CircuitBreaker, HeaderText, Headers, HttpVersion, Mode, OnLimit, Priority, Problems,
+    RateLimit, Rehearse, Retry, Timeouts, Tls,
 };
 use crate::host::{Scheme, Target};
 
@@ -22,12 +24,23 @@ pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
     pub(crate) index: usize,
     pub(crate) auth: Option<Auth>,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) circuit_breaker: Option<CircuitBreaker>,
     pub(crate) concurrency: Option<u32>,
     pub(crate) headers: Headers,
     pub(crate) http: HttpVersion,
     pub(crate) insecure_attach_over_http: bool,
+    /// How many instances share each rate limit, as written.
+    pub(crate) instances: Option<NonZeroU32>,
     pub(crate) on_limit: OnLimit,
+    pub(crate) priorities: Vec<Priority>,
+    /// How many requests may wait.
+    pub(crate) queue: usize,
     pub(crate) rate_limits: Vec<RateLimit>,
+    pub(crate) rehearse: Option<Rehearse>,
+    /// What the upstream says about its limits is kept to.
+    pub(crate) respect_upstream: bool,
+    pub(crate) retry: Option<Retry>,
     pub(crate) timeouts: Timeouts,
     pub(crate) tls: Tls,
     /// `http://` from the app leaves as TLS.
@@ -47,12 +60,21 @@ impl Destination {
             name: UNLISTED.into(),
             index: 0,
             auth: None,
+            cache: None,
+            circuit_breaker: None,
             concurrency: None,
             headers: Headers::default(),
             http: HttpVersion::Auto,
             insecure_attach_over_http: false,
+            instances: None,
             on_limit: OnLimit::Reject,
+            priorities: Vec::new(),
+            queue: 0,
             rate_limits: Vec::new(),
+            rehearse: None,
+            // Many hosts are one here: what one of them says must not hold the others.
+            respect_upstream: false,
+            retry: None,
             timeouts,
             tls: Tls::default(),
             upgrade: false,
@@ -63,18 +85,31 @@ impl Destination {
     }
 
     /// Files what is wrong under `destinations.NAME`; what it returns is used only where there is no problem.
-    pub(super) fn compile(config: &config::Destination, index: usize, problems: &mut Problems) -> Self {
+    pub(super) fn compile(
+        config: &config::Destination,
+        index: usize,
+        instances: Option<NonZeroU32>,
+        problems: &mut Problems,
+    ) -> Self {
         let paths = compile_globs(config, problems);
         let destination = Self {
             name: config.name.as_str().into(),
             index,
             auth: config.auth.clone(),
+            cache: config.cache,
+            circuit_breaker: config.circuit_breaker,
             concurrency: config.concurrency,
             headers: config.headers.clone(),
             http: config.http,
             insecure_attach_over_http: config.insecure_attach_over_http,
+            instances,
             on_limit: config.on_limit,
+            priorities: config.priorities.clone(),
+            queue: config.queue,
             rate_limits: config.rate_limits.clone(),
+            rehearse: config.rehearse,
+            respect_upstream: config.respect_upstream.unwrap_or(true),
+            retry: config.retry.clone(),
             timeouts: config.timeouts,
             tls: config.tls.clone().unwrap_or_default(),
             upgrade: config
@@ -185,11 +220,16 @@ impl Destination {
 pub(crate) fn must_see(config: &config::Destination) -> impl Iterator<Item = &'static str> {
     [
         ("auth", config.auth.is_some()),
+        ("cache", config.cache.is_some()),
+        ("circuit_breaker", config.circuit_breaker.is_some()),
         ("concurrency", config.concurrency.is_some()),
         ("headers", config.headers != Headers::default()),
         ("methods", !config.methods.is_empty()),
         ("paths", !config.paths.is_empty()),
         ("rate_limit", !config.rate_limits.is_empty()),
+        ("rehearse", config.rehearse.is_some()),
+        ("respect_upstream", config.respect_upstream == Some(true)),
+        ("retry", config.retry.is_some()),
         // `tls: {}` only asks for the upgrade of http://.
         (
             "tls",
@@ -206,16 +246,16 @@ pub(crate) fn idle_in_tunnels(config: &config::Destination) -> impl Iterator<Ite
     must_see(config).filter(|key| !matches!(*key, "concurrency" | "rate_limit"))
 }
 
-/// The globs of `paths`; those of the limits are only checked here.
+/// The globs of `paths`; those of the limits and priorities are only checked here.
 fn compile_globs(config: &config::Destination, problems: &mut Problems) -> Vec<PathGlob> {
-    let limited = config.rate_limits.iter().enumerate().filter_map(|(i, limit)| {
-        let text = limit.path.as_ref()?;
-        Some((format!("rate_limit[{i}].match.path"), text))
-    });
-    for (key, text) in limited {
-        if let Err(error) = PathGlob::parse(text) {
+    let limits = config.rate_limits.iter().map(|limit| limit.path.as_ref());
+    let priorities = config.priorities.iter().map(|priority| priority.path.as_ref());
+    let matched = (limits.enumerate().map(|(i, path)| ("rate_limit", i, path)))
+        .chain(priorities.enumerate().map(|(i, path)| ("priority", i, path)));
+    for (key, i, path) in matched {
+        if let Some(Err(error)) = path.map(|path| PathGlob::parse(path)) {
             problems.add(
-                format!("destinations.{}.{key}", config.name),
+                format!("destinations.{}.{key}[{i}].match.path", config.name),
                 error.to_string(),
                 "",
             );

@@ -119,7 +119,12 @@ impl Policy {
         let egress = Egress::compile(&config.egress, &mut problems);
         let mut destinations = vec![Arc::new(Destination::unlisted(config.timeouts))];
         for (i, destination) in config.destinations.iter().enumerate() {
-            destinations.push(Arc::new(Destination::compile(destination, i + 1, &mut problems)));
+            destinations.push(Arc::new(Destination::compile(
+                destination,
+                i + 1,
+                config.instances,
+                &mut problems,
+            )));
             for (j, pattern) in destination.hosts.iter().enumerate() {
                 if let Some((class, exception)) = denied(pattern, &egress) {
                     problems.add(

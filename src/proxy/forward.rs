@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{Request, Response, StatusCode, Version, header};
 
 use super::body::{Passing, Upgraded};
+use super::fetch::{Fetched, fetch};
 use super::headers::{self, Seen};
 use super::tunnel::Room;
 use super::{Error, Proxy, Way};
 use crate::host::Target;
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
-use crate::upstream::{self, Incoming, Mirror, Outbound, ResponseBody};
+use crate::upstream::{Incoming, Mirror, ResponseBody};
 
 /// Carries one request to its destination and returns the response on its way back.
 ///
@@ -32,21 +33,9 @@ pub(super) async fn run(
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;
     let target = destination.leaves(target)?;
-    let attachment = route.attachment.as_ref().map_err(|_| Error::Credential)?;
     if seen.via && headers::has_looped(request.headers(), &proxy.via) {
         return Err(Error::Looped);
     }
-
-    let permit = if route.limiter.is_unlimited() {
-        None
-    } else {
-        let permit = route
-            .limiter
-            .admit(request.method(), request.uri().path())
-            .await?;
-        exchange.waited(permit.waited());
-        Some(permit)
-    };
 
     let is_websocket = headers::strip_request(request.headers_mut(), &seen) && mirror == Mirror::H1;
     if is_websocket && request.body().is_some() {
@@ -58,22 +47,11 @@ pub(super) async fn run(
         .transpose()?;
     let (mut head, incoming) = request.into_parts();
     head.headers.append(header::VIA, proxy.via.clone());
-    // OPTIONS asks what a server can do, often without a person behind it: it carries a credential only where named.
-    if head.method != Method::OPTIONS || destination.names(&Method::OPTIONS) {
-        attachment.apply(&mut head).map_err(|_| Error::Credential)?;
-    }
-    let (body, upload) = Outbound::new(incoming, destination.timeouts.idle);
-
-    exchange.asked_upstream();
-    let response = upstream::send(&head, body, &target, mirror, &route.endpoint, proxy.ways(live)).await;
-    let mut response = match response {
-        Ok(response) => response,
-        Err(error) => {
-            exchange.sent(upload.as_ref().map_or(0, |upload| upload.bytes()));
-            return Err(error.into());
-        }
-    };
-    exchange.upstream_answered(response.status());
+    let Fetched {
+        mut response,
+        permit,
+        upload,
+    } = fetch(&mut head, incoming, &target, mirror, way, exchange, proxy).await?;
 
     let mut upgraded = None;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

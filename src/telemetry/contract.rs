@@ -166,6 +166,12 @@ fn everything() -> Arc<Telemetry> {
     drop(counters.upstream_connection());
     let limit = counters.limit("5/s burst 10");
     limit.refused();
+    counters.cached(CacheStatus::Hit);
+    counters.circuit(Circuit::Closed);
+    counters.paused_until(0);
+    counters.rehearsed("429");
+    counters.retry("429");
+    counters.upstream_throttled(http::StatusCode::TOO_MANY_REQUESTS);
     drop(counters.limit_waiting());
     counters.limit_waited(moment);
 
@@ -322,6 +328,8 @@ fn promtool(arguments: &[&str], input: &[u8]) -> Option<(bool, String)> {
 const CONTRACT: &[(&str, &str)] = &[
     ("outrider_build_info", "version revision crypto"),
     ("outrider_bytes_total", "destination direction"),
+    ("outrider_cache_total", "destination status"),
+    ("outrider_circuit_state", "destination"),
     ("outrider_config_loaded_timestamp_seconds", ""),
     ("outrider_config_reloads_total", "result"),
     ("outrider_credential_expiry_timestamp_seconds", "destination kind"),
@@ -335,9 +343,13 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_limit_waiting", "destination"),
     ("outrider_log_lines_dropped_total", ""),
     ("outrider_overhead_seconds", "destination"),
+    ("outrider_paused_until_timestamp_seconds", "destination"),
+    ("outrider_quota_store_errors_total", ""),
+    ("outrider_rehearsed_total", "destination answer"),
     ("outrider_request_duration_seconds", "destination"),
     ("outrider_requests_in_flight", "destination"),
     ("outrider_requests_total", "destination method code answered_by"),
+    ("outrider_retries_total", "destination reason"),
     ("outrider_tls_handshake_seconds", "destination side"),
     ("outrider_tunnel_duration_seconds", "destination"),
     ("outrider_tunnels_open", "destination"),
@@ -346,6 +358,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_upstream_connects_total", "destination result"),
     ("outrider_upstream_response_seconds", "destination"),
     ("outrider_upstream_reuses_total", "destination"),
+    ("outrider_upstream_throttled_total", "destination code"),
     ("process_cpu_seconds_total", ""),
     ("process_max_fds", ""),
     ("process_open_fds", ""),

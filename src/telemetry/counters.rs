@@ -14,7 +14,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
 use super::AnsweredBy;
 use super::families::{Families, observe};
-use super::labels::{Code, CredentialKind, Side, TunnelEnd, Verb};
+use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Side, TunnelEnd, Verb};
 
 /// The metric handles of one destination, looked up once when the policy is compiled.
 pub(crate) struct Counters {
@@ -28,6 +28,7 @@ pub(crate) struct Counters {
     pub(super) upstream_response: Histogram,
     /// By [`AnsweredBy`] and [`Verb`], then by [`Code`]. The inner table comes with the first such request.
     requests: [[OnceLock<Box<ByCode>>; Verb::COUNT]; AnsweredBy::COUNT],
+    cache: [OnceLock<IntCounter>; CacheStatus::COUNT],
     limits: OnceLock<LimitCounters>,
     tls_client: OnceLock<Histogram>,
     tls_upstream: OnceLock<Histogram>,
@@ -75,6 +76,7 @@ impl Counters {
             sent: families.bytes.with_label_values(&[destination, "sent"]),
             upstream_response: families.upstream_response.with_label_values(label),
             requests: array::from_fn(|_| array::from_fn(|_| OnceLock::new())),
+            cache: array::from_fn(|_| OnceLock::new()),
             limits: OnceLock::new(),
             tls_client: OnceLock::new(),
             tls_upstream: OnceLock::new(),
@@ -113,6 +115,50 @@ impl Counters {
     /// A request is queued until the value is dropped.
     pub(crate) fn limit_waiting(&self) -> Counted {
         Counted::new(&self.limits().waiting)
+    }
+
+    /// What the cache did for a request.
+    pub(crate) fn cached(&self, status: CacheStatus) {
+        let labels = &[&*self.destination, status.as_str()];
+        self.cache[status as usize]
+            .get_or_init(|| self.families.cache.with_label_values(labels))
+            .inc();
+    }
+
+    /// How the circuit to the upstream stands.
+    pub(crate) fn circuit(&self, state: Circuit) {
+        let labels = &[&*self.destination];
+        self.families
+            .circuit_state
+            .with_label_values(labels)
+            .set(state as i64);
+    }
+
+    /// The upstream is left alone until `unix_seconds`; 0: it is not.
+    pub(crate) fn paused_until(&self, unix_seconds: i64) {
+        let labels = &[&*self.destination];
+        self.families
+            .paused_until
+            .with_label_values(labels)
+            .set(unix_seconds);
+    }
+
+    /// An answer was simulated: its status, or the fault, as the configuration names it.
+    pub(crate) fn rehearsed(&self, answer: &str) {
+        let labels = &[&*self.destination, answer];
+        self.families.rehearsed.with_label_values(labels).inc();
+    }
+
+    /// A request is sent again: because of this status, or `connect`, or a `stale` connection.
+    pub(crate) fn retry(&self, reason: &str) {
+        let labels = &[&*self.destination, reason];
+        self.families.retries.with_label_values(labels).inc();
+    }
+
+    /// The upstream answered that a limit of its own is reached.
+    pub(crate) fn upstream_throttled(&self, status: StatusCode) {
+        let labels = &[&*self.destination, Code::of(status).as_str()];
+        self.families.upstream_throttled.with_label_values(labels).inc();
     }
 
     /// A TLS handshake succeeded.

@@ -170,6 +170,15 @@ impl Exchange {
         self.detail = Some(detail.into());
     }
 
+    /// An answer that had been kept.
+    pub(crate) fn answered_from_cache(&mut self, status: StatusCode) {
+        self.stopwatch.resume(Instant::now());
+        self.answer = Some(Answer {
+            status,
+            by: AnsweredBy::Cache,
+        });
+    }
+
     /// An answer of ours that is no refusal.
     pub(crate) fn answered_here(&mut self, status: StatusCode) {
         self.answer = Some(Answer {

@@ -14,6 +14,8 @@ use prometheus::{
 pub(super) struct Families {
     pub(super) build_info: IntGaugeVec,
     pub(super) bytes: IntCounterVec,
+    pub(super) cache: IntCounterVec,
+    pub(super) circuit_state: IntGaugeVec,
     pub(super) config_loaded: IntGauge,
     pub(super) config_reloads: IntCounterVec,
     pub(super) credential_expiry: IntGaugeVec,
@@ -28,8 +30,12 @@ pub(super) struct Families {
     pub(super) limit_waiting: IntGaugeVec,
     pub(super) log_lines_dropped: IntCounter,
     pub(super) overhead: HistogramVec,
+    pub(super) paused_until: IntGaugeVec,
+    pub(super) quota_store_errors: IntCounter,
+    pub(super) rehearsed: IntCounterVec,
     pub(super) request_duration: HistogramVec,
     pub(super) requests: IntCounterVec,
+    pub(super) retries: IntCounterVec,
     pub(super) tls_handshake: HistogramVec,
     pub(super) tunnel_duration: HistogramVec,
     pub(super) tunnels: IntCounterVec,
@@ -38,6 +44,7 @@ pub(super) struct Families {
     pub(super) upstream_connects: IntCounterVec,
     pub(super) upstream_response: HistogramVec,
     pub(super) upstream_reuses: IntCounterVec,
+    pub(super) upstream_throttled: IntCounterVec,
 }
 
 impl Families {
@@ -52,6 +59,8 @@ impl Families {
                 &["version", "revision", "crypto"],
             )?,
             bytes: counters(r, "outrider_bytes_total", BYTES, &["destination", "direction"])?,
+            cache: counters(r, "outrider_cache_total", CACHE, &["destination", "status"])?,
+            circuit_state: gauges(r, "outrider_circuit_state", CIRCUIT_STATE, DESTINATION)?,
             config_loaded: register(
                 r,
                 IntGauge::new("outrider_config_loaded_timestamp_seconds", CONFIG_LOADED)?,
@@ -99,6 +108,22 @@ impl Families {
                 IntCounter::new("outrider_log_lines_dropped_total", LOG_LINES_DROPPED)?,
             )?,
             overhead: histograms(r, "outrider_overhead_seconds", OVERHEAD, DESTINATION, OWN_WORK)?,
+            paused_until: gauges(
+                r,
+                "outrider_paused_until_timestamp_seconds",
+                PAUSED_UNTIL,
+                DESTINATION,
+            )?,
+            quota_store_errors: register(
+                r,
+                IntCounter::new("outrider_quota_store_errors_total", QUOTA_STORE_ERRORS)?,
+            )?,
+            rehearsed: counters(
+                r,
+                "outrider_rehearsed_total",
+                REHEARSED,
+                &["destination", "answer"],
+            )?,
             request_duration: histograms(
                 r,
                 "outrider_request_duration_seconds",
@@ -112,6 +137,7 @@ impl Families {
                 REQUESTS,
                 &["destination", "method", "code", "answered_by"],
             )?,
+            retries: counters(r, "outrider_retries_total", RETRIES, &["destination", "reason"])?,
             tls_handshake: histograms(
                 r,
                 "outrider_tls_handshake_seconds",
@@ -148,6 +174,12 @@ impl Families {
                 EXCHANGE,
             )?,
             upstream_reuses: counters(r, "outrider_upstream_reuses_total", UPSTREAM_REUSES, DESTINATION)?,
+            upstream_throttled: counters(
+                r,
+                "outrider_upstream_throttled_total",
+                UPSTREAM_THROTTLED,
+                &["destination", "code"],
+            )?,
         })
     }
 }
@@ -209,6 +241,8 @@ const WAIT: &[f64] = &[
 
 const BUILD_INFO: &str = "Always 1; the labels tell which build this is.";
 const BYTES: &str = "Body and tunnel bytes as the app sees them: sent by it, received by it.";
+const CACHE: &str = "Requests to destinations with a cache, by what it did for them (RFC 9211).";
+const CIRCUIT_STATE: &str = "0 closed, 1 half open, 2 open: whether a failing destination is left alone.";
 const CONFIG_LOADED: &str = "When the configuration in force was loaded.";
 const CONFIG_RELOADS: &str = "Reloads of the configuration; after a failed one the old configuration stays.";
 const CREDENTIAL_EXPIRY: &str = "When a credential ends to be valid.";
@@ -223,9 +257,13 @@ const LIMIT_WAIT: &str = "Time that requests waited for a limit before they were
 const LIMIT_WAITING: &str = "Requests queued for a limit now.";
 const LOG_LINES_DROPPED: &str = "Log lines given up because whoever reads the log was too slow.";
 const OVERHEAD: &str = "Time spent in outrider itself, waits for app, limits and upstream left out.";
+const PAUSED_UNTIL: &str = "Until when the destination asked to be left alone; 0 when it is not.";
+const QUOTA_STORE_ERRORS: &str = "Failures to reach the shared quota store; the local share was used.";
+const REHEARSED: &str = "Answers that were simulated because the configuration says rehearse.";
 const REQUEST_DURATION: &str =
     "Time from the request's head to the last byte of the answer, tunnels left out.";
 const REQUESTS: &str = "Exchanges, one each, a tunnel being one.";
+const RETRIES: &str = "Requests that were sent again, by what had become of them before.";
 const TLS_HANDSHAKE: &str = "Time that a TLS handshake took, with the app (client) or the upstream.";
 const TUNNEL_DURATION: &str = "Time that a tunnel was open.";
 const TUNNELS: &str = "Tunnels that were open and have ended, by how they ended.";
@@ -234,3 +272,4 @@ const UPSTREAM_CONNECTIONS: &str = "Connections to upstreams open now, idle ones
 const UPSTREAM_CONNECTS: &str = "Attempts to connect to an upstream: ok, or the RFC 9209 error type.";
 const UPSTREAM_RESPONSE: &str = "Time from the request being sent to the head of the upstream's answer.";
 const UPSTREAM_REUSES: &str = "Requests sent on a connection that was already open.";
+const UPSTREAM_THROTTLED: &str = "Answers of the upstream that say that a limit of its own is reached.";

@@ -59,6 +59,27 @@ pub(crate) enum TunnelEnd {
     Idle,
 }
 
+/// What a cache did for a request: the `status` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheStatus {
+    /// It may not be answered from a cache.
+    Bypass,
+    Hit,
+    Miss,
+    /// Answered from the cache after asking whether that still holds.
+    Revalidated,
+    /// Answered from the cache past its time.
+    Stale,
+}
+
+/// How a circuit stands, as the gauge says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Circuit {
+    Closed = 0,
+    HalfOpen = 1,
+    Open = 2,
+}
+
 impl Verb {
     /// How many there are.
     pub(super) const COUNT: usize = 10;
@@ -126,6 +147,21 @@ impl CredentialKind {
         match self {
             Self::ClientCertificate => "client_certificate",
             Self::LocalCa => "local_ca",
+        }
+    }
+}
+
+impl CacheStatus {
+    /// How many there are.
+    pub(super) const COUNT: usize = 5;
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Revalidated => "revalidated",
+            Self::Stale => "stale",
         }
     }
 }

@@ -18,7 +18,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 pub(crate) use counters::{Counted, Counters, LimitHandles};
 pub(crate) use exchange::Exchange;
-pub(crate) use labels::{CredentialKind, Reload, Side, TunnelEnd};
+pub(crate) use labels::{CacheStatus, Circuit, CredentialKind, Reload, Side, TunnelEnd};
 
 use crate::config::Access;
 
@@ -54,6 +54,7 @@ pub(crate) struct Telemetry {
 /// Who gave the answer: the `answered_by` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AnsweredBy {
+    Cache,
     Outrider,
     Upstream,
 }
@@ -120,6 +121,11 @@ impl Telemetry {
             .inc();
     }
 
+    /// The store of the shared quotas could not be reached.
+    pub(crate) fn quota_store_error(&self) {
+        self.families.quota_store_errors.inc();
+    }
+
     /// A name server was asked; `result` is `ok`, or an RFC 9209 error type.
     pub(crate) fn dns_lookup(&self, result: &'static str, duration: Duration) {
         families::observe(&self.families.dns_lookup.with_label_values(&[result]), duration);
@@ -157,10 +163,11 @@ impl fmt::Debug for Telemetry {
 }
 
 impl AnsweredBy {
-    const COUNT: usize = 2;
+    const COUNT: usize = 3;
 
     fn as_str(self) -> &'static str {
         match self {
+            Self::Cache => "cache",
             Self::Outrider => "outrider",
             Self::Upstream => "upstream",
         }

@@ -55,6 +55,8 @@ pub(crate) enum Outbound {
 #[derive(Debug)]
 pub(crate) enum ResponseBody {
     Ended,
+    /// Kept or made here, not on a connection.
+    Whole(Bytes),
     H1(Box<Held>),
     H2(Box<Streamed>),
 }
@@ -211,7 +213,7 @@ impl ResponseBody {
     pub(crate) fn into_stream(self) -> Option<(Stream, Bytes)> {
         match self {
             Self::H1(held) => Some(held.connection.into_parts()),
-            Self::Ended | Self::H2(_) => None,
+            Self::Ended | Self::Whole(_) | Self::H2(_) => None,
         }
     }
 
@@ -231,6 +233,12 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         let frame = match &mut *self {
             Self::Ended => return Poll::Ready(None),
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Ended;
+                let frame = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
+                return Poll::Ready(frame);
+            }
             Self::H1(held) => {
                 let idle = held.link.endpoint.destination.timeouts.idle;
                 ready!(held.connection.poll_frame(cx, idle)).map(|frame| {
@@ -260,6 +268,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Ended => true,
+            Self::Whole(bytes) => bytes.is_empty(),
             Self::H1(_) => false,
             Self::H2(streamed) => streamed.incoming.is_end_stream(),
         }
@@ -268,6 +277,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Ended => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::H1(held) => held
                 .connection
                 .left()

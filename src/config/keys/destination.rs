@@ -1,6 +1,7 @@
 //! The keys of a destination.
 
-use super::{Kind, MOST_CONCURRENT, Table, later, needed, works};
+use super::limits::{CACHE, CIRCUIT_BREAKER, PRIORITY, RATE_LIMIT, REHEARSE, RETRY};
+use super::{Kind, MOST_CONCURRENT, MOST_WAITING, Table, later, needed, works};
 
 pub(in crate::config) static DESTINATION: Table = &[
     needed(
@@ -62,7 +63,12 @@ pub(in crate::config) static DESTINATION: Table = &[
         "",
         "5/s, 30/m, 1000/h or 10000/d; one or several. `5/s burst 10` lets ten pass at once after a quiet time; without burst, as many as the number.",
     ),
-    later("priority", &["null", "[]"], "Who goes first."),
+    works(
+        "priority",
+        Kind::List(&Kind::Table(PRIORITY)),
+        "[]",
+        "Who goes first where several wait; the first match counts.",
+    ),
     works(
         "concurrency",
         Kind::Number(1, MOST_CONCURRENT),
@@ -75,27 +81,61 @@ pub(in crate::config) static DESTINATION: Table = &[
         "reject",
         "reject, or `wait D`: queue in order, and 429 at once if it would take longer.",
     ),
-    later("queue", &["null"], "How many may wait."),
-    later(
+    works(
+        "queue",
+        Kind::Number(1, MOST_WAITING),
+        "1000",
+        "How many requests may wait; past it they are refused.",
+    ),
+    works(
         "respect_upstream",
-        &["null", "false"],
-        "Learn from what the destination says about its limits.",
+        Kind::Boolean,
+        "",
+        "Learn from 429, 503, Retry-After, RateLimit and X-RateLimit-*; default: true where requests are seen.",
     ),
-    later("retry", &["null"], "What is sent again."),
-    later(
+    works(
+        "retry",
+        Kind::Any(&[
+            Kind::Table(RETRY),
+            Kind::Choice(&["off"]),
+            Kind::Literal("false"),
+            Kind::Literal("null"),
+        ]),
+        "",
+        "What is sent again, of what is safe to send again; default: only what a stale connection lost.",
+    ),
+    works(
         "circuit_breaker",
-        &["null", "off", "false"],
-        "Leave a failing destination alone.",
+        Kind::Any(&[
+            Kind::Table(CIRCUIT_BREAKER),
+            Kind::Choice(&["off"]),
+            Kind::Literal("false"),
+            Kind::Literal("null"),
+        ]),
+        "",
+        "Leave a failing destination alone for a while; default: off.",
     ),
-    later(
+    works(
         "cache",
-        &["null", "off", "false"],
-        "What need not be asked again.",
+        Kind::Any(&[
+            Kind::Table(CACHE),
+            Kind::Choice(&["off"]),
+            Kind::Literal("false"),
+            Kind::Literal("null"),
+        ]),
+        "",
+        "Keep what need not be asked again (RFC 9111); default: off.",
     ),
-    later(
+    works(
         "rehearse",
-        &["null", "off", "false"],
-        "Simulate the destination's limits.",
+        Kind::Any(&[
+            Kind::Table(REHEARSE),
+            Kind::Choice(&["off"]),
+            Kind::Literal("false"),
+            Kind::Literal("null"),
+        ]),
+        "",
+        "Simulate the destination's limits and faults, to see the app under them; default: off.",
     ),
     later(
         "scrub",
@@ -204,19 +244,4 @@ pub(in crate::config) static CLIENT_CERTIFICATE: Table = &[
     later("passphrase", &["null"], "Of an encrypted key."),
     later("pkcs12", &["null"], "Both in one file."),
     later("password", &["null"], "Of a PKCS#12 file."),
-];
-
-pub(in crate::config) static RATE_LIMIT: Table = &[
-    needed("limit", Kind::Rate, "As in 2/s burst 4."),
-    works(
-        "match",
-        Kind::Table(MATCH),
-        "{}",
-        "Which requests it counts; default: all.",
-    ),
-];
-
-pub(in crate::config) static MATCH: Table = &[
-    works("method", Kind::Text, "", "As in POST; default: any."),
-    works("path", Kind::Text, "", "As in /api/**; default: any."),
 ];

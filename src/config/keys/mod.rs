@@ -6,11 +6,15 @@
 //! key that works; a test writes nonsense at each and expects the decoder to notice.
 
 pub(in crate::config) use destination::{
-    AUTH, AUTH_HEADER, AUTH_QUERY, BASIC, CLIENT_CERTIFICATE, DESTINATION, DESTINATION_TIMEOUTS, HEADERS,
-    MATCH, RATE_LIMIT, TLS,
+    AUTH, AUTH_HEADER, AUTH_QUERY, BASIC, CLIENT_CERTIFICATE, DESTINATION, DESTINATION_TIMEOUTS, HEADERS, TLS,
+};
+pub(in crate::config) use limits::{
+    CACHE, CIRCUIT_BREAKER, MATCH, MOST_ATTEMPTS, MOST_FAILURES, PRIORITY, RATE_LIMIT, REHEARSE, REHEARSED,
+    RETRIED, RETRY,
 };
 
 mod destination;
+mod limits;
 
 /// The keys of one mapping.
 pub(in crate::config) type Table = &'static [Key];
@@ -97,7 +101,12 @@ pub(in crate::config) static ROOT: Table = &[
         "8s",
         "After SIGTERM: keep serving until quiet or this long.",
     ),
-    later("instances", &["auto"], "How many instances share a quota."),
+    works(
+        "instances",
+        Kind::Any(&[Kind::Choice(&["auto"]), Kind::Number(1, MOST_INSTANCES)]),
+        "auto",
+        "How many instances share each rate limit: without a store, each takes its part. auto: 1.",
+    ),
     works("log", Kind::Table(LOG), "{}", "What is logged, and how."),
     works(
         "telemetry",
@@ -131,7 +140,12 @@ pub(in crate::config) static ROOT: Table = &[
         "{}",
         "What the app may cost us; past them new work is refused with a reason.",
     ),
-    later("rate_limit_store", &["null"], "One quota for all instances."),
+    works(
+        "rate_limit_store",
+        Kind::Any(&[Kind::Secret, Kind::Text, Kind::Literal("null")]),
+        "",
+        "One quota for all instances, in Redis: a reference, as in vcap:redis/uri, or redis://HOST:PORT.",
+    ),
     works(
         "destinations",
         Kind::Named("^[a-z0-9_-]{1,63}$", &Kind::Table(DESTINATION)),
@@ -306,6 +320,8 @@ pub(in crate::config) const NETWORK_CLASSES: &[&str] = &[
 
 pub(in crate::config) const MOST_CONCURRENT: u64 = u32::MAX as u64;
 pub(in crate::config) const MOST_CONNECTIONS: u64 = 1_000_000;
+pub(in crate::config) const MOST_INSTANCES: u64 = 1_000_000;
+pub(in crate::config) const MOST_WAITING: u64 = 1_000_000;
 pub(in crate::config) const MOST_WORKERS: u64 = 1_024;
 
 const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Key {

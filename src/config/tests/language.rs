@@ -134,6 +134,93 @@ fn a_whole_destination_is_read() {
 }
 
 #[test]
+fn how_much_a_destination_is_asked_is_read() {
+    let mut config = parse(WHOLE).unwrap();
+    assert_eq!(config.instances.map(NonZeroU32::get), Some(4));
+    let store = SecretRef::Vcap {
+        service: "redis".to_owned(),
+        keys: vec!["uri".to_owned()],
+    };
+    assert_eq!(config.rate_limit_store, Some(Text::Reference(store)));
+
+    let search = config.destinations.pop().unwrap();
+    let priority = |class, path: Option<&str>| Priority {
+        class,
+        method: None,
+        path: path.map(str::to_owned),
+    };
+    let priorities = [
+        priority(Class::Low, Some("/api/batch/**")),
+        priority(Class::High, None),
+    ];
+    assert_eq!(search.priorities, priorities);
+    assert_eq!((search.queue, search.respect_upstream), (10, Some(false)));
+    let second = Duration::from_secs(1);
+    let retry = Retry {
+        attempts: 3,
+        budget: 5,
+        on_connect: true,
+        on_status: vec![StatusCode::SERVICE_UNAVAILABLE],
+        max_wait: second,
+    };
+    assert_eq!(search.retry, Some(retry));
+    let breaker = CircuitBreaker {
+        failures: 3,
+        open_for: second,
+        within: 10 * second,
+    };
+    assert_eq!(search.circuit_breaker, Some(breaker));
+    let cache = Cache {
+        min_fresh: second,
+        size: 1 << 20,
+        stale_if_error: 60 * second,
+        stale_while_revalidate: 2 * second,
+    };
+    assert_eq!(search.cache, Some(cache));
+    let rehearse = Rehearse {
+        after: Some(20),
+        answer: StatusCode::SERVICE_UNAVAILABLE,
+        fail: 2,
+        latency: Duration::from_millis(300),
+        retry_after: second,
+    };
+    assert_eq!(search.rehearse, Some(rehearse));
+
+    let partner = config.destinations.pop().unwrap();
+    assert_eq!((partner.queue, partner.respect_upstream), (1000, None));
+    assert!(partner.retry.is_none() && partner.cache.is_none() && partner.rehearse.is_none());
+}
+
+#[test]
+fn what_is_off_may_say_so() {
+    for off in ["off", "false", "null", "~"] {
+        for key in ["retry", "circuit_breaker", "cache", "rehearse"] {
+            let destination = destination(&format!("{key}: {off}"));
+            assert!(
+                destination.retry.is_none()
+                    && destination.circuit_breaker.is_none()
+                    && destination.cache.is_none()
+                    && destination.rehearse.is_none(),
+                "{key}: {off}"
+            );
+        }
+    }
+    let destination = destination("retry: {}, circuit_breaker: {}, cache: {}, rehearse: { after: 1 }");
+    let retry = destination.retry.unwrap();
+    assert_eq!((retry.attempts, retry.budget, retry.on_connect), (2, 20, true));
+    assert_eq!(
+        retry.on_status,
+        [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE]
+    );
+    assert_eq!(destination.circuit_breaker.unwrap().failures, 10);
+    assert_eq!(destination.cache.unwrap().size, 16 << 20);
+    assert_eq!(
+        destination.rehearse.unwrap().answer,
+        StatusCode::TOO_MANY_REQUESTS
+    );
+}
+
+#[test]
 fn what_a_destination_does_not_say_about_time_is_as_in_the_file() {
     let config = parse(WHOLE).unwrap();
     let seconds = |t: Timeouts| [t.connect, t.tls, t.response, t.idle].map(|time| time.as_secs());
@@ -345,7 +432,7 @@ fn every_key_that_does_not_work_yet_says_so_unless_it_is_off() {
             assert_eq!(told(value), None, "{path}: {value}");
         }
     }
-    assert!(seen > 30, "{seen}");
+    assert!(seen > 20, "{seen}");
 }
 
 #[test]
@@ -368,7 +455,7 @@ listen: [127.0.0.1:3128, "[::1]:0", unix:~/outrider.sock]
 admin: false
 workers: 2
 drain: 5s
-instances: auto
+instances: 4
 log: { format: json, level: debug, access: all, metrics: off }
 telemetry: { otlp: null, push: null }
 ca: { bundle: $CERTS/bundle.pem, lifetime: 1d }
@@ -389,7 +476,7 @@ dns:
   hosts: { A.test: 192.0.2.1, b.test: [192.0.2.2, "2001:db8::1"] }
 timeouts: { idle: 20s }
 limits: { connections: 100, tunnels: 50, header_size: 32KiB, memory: 64MiB }
-rate_limit_store: null
+rate_limit_store: vcap:redis/uri
 destinations:
   weather:
     hosts: [api.weather.test]
@@ -415,7 +502,14 @@ destinations:
       - 30/m
       - 1000/h
       - { limit: 2/s burst 4, match: { method: POST, path: /api/reindex } }
+    priority: [{ match: { path: /api/batch/** }, class: low }, { class: high }]
     concurrency: 8
+    queue: 10
+    respect_upstream: false
+    retry: { attempts: 3, on: [503, connect], max_wait: 1s, budget: 5% }
+    circuit_breaker: { failures: 3, within: 10s, open_for: 1s }
+    cache: { size: 1MiB, min_fresh: 1s, stale_if_error: 1m, stale_while_revalidate: 2s }
+    rehearse: { after: 20, answer: 503, retry_after: 1s, latency: 300ms, fail: 2% }
     mode: intercept
     http: 2
     upgrade: false

@@ -253,3 +253,94 @@ fn rules_and_limits_of_a_destination_are_checked() {
         ),
     ]);
 }
+
+#[test]
+fn how_much_a_destination_is_asked_is_said_soundly() {
+    let table = [
+        (
+            "priority: [{ match: { path: /a } }]",
+            "priority[0]: `class` is missing; write class: high, normal or low",
+        ),
+        (
+            "priority: [{ class: urgent }]",
+            "priority[0].class: `urgent` is not one of the choices; write high, normal or low",
+        ),
+        (
+            "queue: 0",
+            "queue: has to be a number from 1 to 1000000; write it in digits, without quotes",
+        ),
+        (
+            "retry: on",
+            "retry: has to be a mapping; write keys below it: attempts, on, max_wait, budget",
+        ),
+        (
+            "retry: { attempts: 1 }",
+            "retry.attempts: has to be a number from 2 to 10; write it in digits, without quotes",
+        ),
+        (
+            "retry: { on: [429, 404] }",
+            "retry.on[1]: `404` is nothing after which a request is sent again; write connect, 408, 425, 429, 500, 502, 503 or 504",
+        ),
+        (
+            "retry: { on: [connect, connect] }",
+            "retry.on[1]: stands twice; keep one of them",
+        ),
+        (
+            "retry: { budget: 0% }",
+            "retry.budget: `0%` is not a share; write whole percents from 1% to 100%, as in 20%",
+        ),
+        (
+            "circuit_breaker: { within: 0s }",
+            "circuit_breaker.within: no time at all; write a longer one, as in 5s",
+        ),
+        (
+            "cache: { size: 1KiB }",
+            "cache.size: `1KiB` is out of range; write a size from 64KiB to 16GiB",
+        ),
+        (
+            "rehearse: {}",
+            "rehearse: nothing to simulate; write when the limit is reached, as in { after: 20 }, or latency or fail",
+        ),
+        (
+            "rehearse: { fail: 2 }",
+            "rehearse.fail: `2` is not a share; write whole percents from 0% to 100%, as in 20%",
+        ),
+        (
+            "rehearse: { after: 1, answer: 404 }",
+            "rehearse.answer: `404` is not one of the choices; write 429, 503 or 403",
+        ),
+    ];
+    for (keys, expected) in table {
+        assert_eq!(told_of(keys), expected, "{keys}");
+    }
+}
+
+/// The URL of a store holds its password more often than not.
+#[test]
+fn a_store_with_a_password_in_the_file_is_refused_and_not_repeated() {
+    let right = "write a reference, as in vcap:redis/uri, or redis://HOST:PORT where there is no password";
+    let cases = [
+        (
+            "redis://:hunter2@h:6379",
+            "a URL with a password where a reference belongs",
+        ),
+        (
+            "rediss://app:hunter2@h",
+            "a URL with a password where a reference belongs",
+        ),
+        (
+            "redis://h?password=hunter2",
+            "a URL with a password where a reference belongs",
+        ),
+        ("http://hunter2", "neither a reference nor a URL of Redis"),
+        ("hunter2", "neither a reference nor a URL of Redis"),
+        ("'redis://'", "neither a reference nor a URL of Redis"),
+    ];
+    for (text, what) in cases {
+        let (text, expected) = (
+            format!("rate_limit_store: {text}"),
+            format!("a.yml:1:19: rate_limit_store: {what}; {right}"),
+        );
+        assert_told(&[(text.as_str(), expected.as_str())]);
+    }
+}

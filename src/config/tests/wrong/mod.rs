@@ -47,7 +47,7 @@ destinations:
     hosts: [a.test, 'a b']
     auth: { bearer: hunter2 }
     rate_limt: 5/s
-    retry: { attempts: 2 }
+    scrub: true
 ";
     assert_eq!(
         told(text),
@@ -60,7 +60,7 @@ a.yml:8:5: destinations.Partner: not a name for a destination; use at most 63 of
 a.yml:8:21: destinations.Partner.hosts[1]: `a b`: HOST
 a.yml:9:21: destinations.Partner.auth.bearer: a plain value where a reference belongs; write env:NAME, file:PATH or vcap:SERVICE/KEY
 a.yml:10:5: destinations.Partner.rate_limt: no such key; did you mean `rate_limit`?
-a.yml:11:5: destinations.Partner.retry: does not work yet in this version; remove it, or write null"
+a.yml:11:5: destinations.Partner.scrub: does not work yet in this version; remove it, or write null or false"
             .replace("HOST", &host_error())
     );
 }
@@ -375,7 +375,7 @@ fn what_is_no_yaml_for_a_configuration_says_where_and_what() {
         ("drain: 8s\n  log: {}", &colon("2:6")),
         (
             "- a",
-            "a.yml:1:1: has to be a mapping; write keys below it: listen, admin, workers, drain, log, telemetry, ca, egress, dns, timeouts, limits, destinations",
+            "a.yml:1:1: has to be a mapping; write keys below it: listen, admin, workers, drain, instances, log, telemetry, ca, egress, dns, timeouts, limits, rate_limit_store, destinations",
         ),
     ]);
 }
