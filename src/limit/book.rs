@@ -17,8 +17,9 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::gcra::{Gcra, NEVER};
+use super::meter::Meter;
 
-/// The limits as numbers. Immutable; the [`Book`] has one bucket for each rate.
+/// The limits as numbers. Immutable; the [`Book`] has one meter for each rate.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) rates: Box<[Gcra]>,
@@ -71,17 +72,10 @@ pub(super) enum Look {
 /// The state of one destination's limits.
 #[derive(Debug)]
 pub(super) struct Book {
-    buckets: Box<[Bucket]>,
+    meters: Box<[Meter]>,
     next: Ticket,
     queue: VecDeque<Waiter>,
     slots_taken: u32,
-}
-
-#[derive(Debug)]
-struct Bucket {
-    level: u64,
-    /// Whose request made the level what it is: only that one can be returned exactly.
-    last: Ticket,
 }
 
 #[derive(Debug)]
@@ -131,14 +125,15 @@ impl Concerns {
     }
 }
 
+impl Ticket {
+    /// Nobody's: the first to arrive comes after it.
+    pub(super) const NOBODY: Self = Self(0);
+}
+
 impl Book {
     pub(super) fn new(rules: &Rules) -> Self {
-        let bucket = |rate: &Gcra| Bucket {
-            level: rate.full(),
-            last: Ticket(0),
-        };
         Self {
-            buckets: rules.rates.iter().map(bucket).collect(),
+            meters: rules.rates.iter().map(|&rate| Meter::local(rate)).collect(),
             next: Ticket(1),
             queue: VecDeque::new(),
             slots_taken: 0,
@@ -176,9 +171,9 @@ impl Book {
             None => Look::Admitted,
             Some(place) if self.queue[place].front => {
                 match self.obstacle(rules, self.queue[place].concerns) {
-                    // The rates would let it go: it waits for a slot.
-                    until if until <= now => Look::Waiting,
-                    until => Look::Due(until),
+                    Some(until) if until > now => Look::Due(until),
+                    // The rates would let it go and it waits for a slot, or nobody knows when.
+                    Some(_) | None => Look::Waiting,
                 }
             }
             Some(_) => Look::Waiting,
@@ -192,20 +187,23 @@ impl Book {
             self.queue.remove(place);
         } else {
             for (index, rate) in rules.rates(concerns) {
-                let bucket = &mut self.buckets[index];
-                if bucket.last == ticket {
-                    bucket.level = rate.returned(bucket.level);
-                }
+                self.meters[index].give_back(rate, ticket);
             }
             if concerns.slots() {
                 self.slots_taken = self.slots_taken.saturating_sub(1);
             }
-            // Their timers are too late now: settling rings them again.
-            for waiter in &mut self.queue {
-                waiter.front = false;
-            }
+            self.mistrust_timers();
         }
         self.settle(rules, now);
+    }
+
+    /// Something came from outside into the meter of a rate: whoever can go by it does.
+    pub(super) fn refill(&mut self, rules: &Rules, index: usize, now: u64, change: impl FnOnce(&mut Meter)) {
+        if let Some(meter) = self.meters.get_mut(index) {
+            change(meter);
+            self.mistrust_timers();
+            self.settle(rules, now);
+        }
     }
 
     /// A request with a slot has ended. `now` is asked only where somebody waits for it.
@@ -219,7 +217,7 @@ impl Book {
     /// What would stand in the way of a request that queued now, and until when, if no one before it gives up.
     /// Slots do not tell when they fall free; they count as free unless the rates are.
     pub(super) fn forecast(&self, rules: &Rules, concerns: Concerns, now: u64) -> Obstacle {
-        let mut levels: Vec<u64> = self.buckets.iter().map(|bucket| bucket.level).collect();
+        let mut levels: Vec<u64> = self.meters.iter().map(Meter::outlook).collect();
         // From when on a later one may go, for each limit: not before those who wait for it already.
         let mut floors = vec![now; rules.rates.len()];
         let mut slots_floor = now;
@@ -258,8 +256,7 @@ impl Book {
 
     /// What is left of a rate: 1 full, 0 exhausted.
     pub(super) fn rate_left(&self, rules: &Rules, index: usize, now: u64) -> f64 {
-        let rate = rules.rates[index];
-        f64::from(rate.remaining(self.buckets[index].level, now)) / f64::from(rate.burst())
+        self.meters[index].left(rules.rates[index], now)
     }
 
     pub(super) fn slots_taken(&self) -> u32 {
@@ -293,24 +290,29 @@ impl Book {
     /// All that the request needs, or nothing.
     fn take(&mut self, rules: &Rules, concerns: Concerns, ticket: Ticket, now: u64) -> bool {
         let slots_full = concerns.slots() && rules.slots.is_some_and(|slots| self.slots_taken >= slots);
-        if slots_full || self.obstacle(rules, concerns) > now {
+        if slots_full || self.obstacle(rules, concerns).is_none_or(|until| until > now) {
             return false;
         }
         for (index, rate) in rules.rates(concerns) {
-            let bucket = &mut self.buckets[index];
-            bucket.level = rate.taken(bucket.level, now);
-            bucket.last = ticket;
+            self.meters[index].take(rate, ticket, now);
         }
         self.slots_taken += u32::from(concerns.slots());
         true
     }
 
-    /// Until when the rates keep a request back that nobody precedes.
-    fn obstacle(&self, rules: &Rules, concerns: Concerns) -> u64 {
-        let earliest = rules
+    /// Until when the rates keep a request back that nobody precedes; `None` where nobody knows.
+    fn obstacle(&self, rules: &Rules, concerns: Concerns) -> Option<u64> {
+        let mut earliest = rules
             .rates(concerns)
-            .map(|(index, rate)| rate.earliest(self.buckets[index].level));
-        earliest.max().unwrap_or(0)
+            .map(|(index, rate)| self.meters[index].earliest(rate));
+        earliest.try_fold(0, |latest, until| Some(latest.max(until?)))
+    }
+
+    /// The timers of those at the front may be too late now: settling rings them again.
+    fn mistrust_timers(&mut self) {
+        for waiter in &mut self.queue {
+            waiter.front = false;
+        }
     }
 
     /// Tickets rise along the queue.

@@ -40,6 +40,25 @@ impl Gcra {
         }
     }
 
+    /// An equal share of this rate for each of so many `parts`, which together never exceed it in the long run. The
+    /// period grows instead of the count shrinking, so that shares below one request are right, too. The burst is
+    /// divided as far as whole requests go; each part keeps one at least, so where there are more parts than requests
+    /// in the burst, more than it may go at one moment.
+    pub(super) fn share(self, parts: u32) -> Self {
+        let parts = parts.max(1);
+        let burst = (self.burst / parts).max(1);
+        let period = self.period.saturating_mul(u64::from(parts));
+        let tolerance = match period {
+            NEVER => 0,
+            _ => period.saturating_mul(u64::from(burst - 1)),
+        };
+        Self {
+            period,
+            tolerance,
+            burst,
+        }
+    }
+
     /// The level of a bucket that nobody has used yet.
     pub(super) fn full(self) -> u64 {
         match self.period {
@@ -167,6 +186,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// With its burst spent, the parts together go at the rate of the whole.
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        for (count, per, burst, parts) in [
+            (10, 1, 10, 1),
+            (10, 1, 10, 3),
+            (10, 1, 4, 4),
+            (1, 60, 1, 8),
+            (7, 1, 20, 5),
+        ] {
+            let whole = gcra(count, per, burst);
+            let share = whole.share(parts);
+            assert_eq!(share.period, whole.period * u64::from(parts));
+            assert_eq!(share.burst(), (burst / parts).max(1));
+            let window = 1000 * per * SECOND;
+            let went = greedy(share, 0, 200_000 / parts as usize);
+            let each = went.iter().take_while(|time| **time < window).count() as u64;
+            let most = u64::from(count) * 1000 + u64::from(burst.max(parts));
+            assert!(
+                each * u64::from(parts) <= most,
+                "{each} by each of {parts}, {most} by all"
+            );
+        }
+        assert_eq!(gcra(5, 1, 5).share(0), gcra(5, 1, 5));
+        assert_eq!(gcra(0, 1, 5).share(3).earliest(NEVER), NEVER);
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! it is refused at once. The permit holds the concurrency slot until it is dropped, so it rides on the response
 //! body, or on the tunnel.
 //!
-//! The arithmetic of a rate is in [`gcra`], the state and the queue are in [`book`]: no clock, no lock, no I/O. This
-//! file adds the lock, the timers and the metrics. Which limits a destination has is decided in `policy`, not here.
+//! The arithmetic of a rate is in [`gcra`], what a rate has left in [`meter`], the queue in [`book`]: no clock, no lock,
+//! no I/O. This file adds the lock, the timers and the metrics. Which limits a destination has is decided in `policy`, not here.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,11 +23,13 @@ use crate::telemetry::{Counters, LimitHandles, Telemetry};
 
 use self::book::{Arrival, Book, Concerns, Culprit, Look, Obstacle, Rules, Ticket};
 use self::gcra::Gcra;
+use self::meter::Meter;
 use self::refusal::Face;
 pub(crate) use self::refusal::Refusal;
 
 mod book;
 mod gcra;
+mod meter;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -62,6 +65,8 @@ pub(crate) struct Permit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Settings {
     concurrency: Option<u32>,
+    /// How many instances share each rate; each has its own concurrency.
+    instances: u32,
     on_limit: OnLimit,
     rate_limits: Vec<RateLimit>,
 }
@@ -95,6 +100,7 @@ impl Limits {
     pub(crate) fn of(&self, destination: &Destination, telemetry: &Telemetry) -> Arc<Limiter> {
         let settings = Settings {
             concurrency: destination.concurrency,
+            instances: destination.instances.map_or(1, NonZeroU32::get),
             on_limit: destination.on_limit,
             rate_limits: destination.rate_limits.clone(),
         };
@@ -138,7 +144,7 @@ impl Limiter {
             rates: settings
                 .rate_limits
                 .iter()
-                .map(|limit| Gcra::new(&limit.rate))
+                .map(|limit| Gcra::new(&limit.rate).share(settings.instances))
                 .collect(),
             slots: settings.concurrency,
         };
@@ -235,6 +241,14 @@ impl Limiter {
             // Whether the bell rang or the time is up: look again.
             let _ = timeout_at(time + sleep.min(LONGEST_SLEEP), place.bell.notified()).await;
         }
+    }
+
+    /// Something came from outside into the meter of a rate, by its place in the configuration: for meters whose permits
+    /// are lent. Admits and wakes whoever can go by it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "every meter counts by itself so far"))]
+    fn granted(&self, index: usize, change: impl FnOnce(&mut Meter)) {
+        let now = self.nanos(Instant::now());
+        self.book().refill(&self.rules, index, now, change);
     }
 
     /// Which limits concern a request.

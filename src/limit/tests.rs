@@ -24,11 +24,23 @@ fn rate(count: u32, seconds: u64, burst: u32) -> RateLimit {
 }
 
 fn limiter(on_limit: OnLimit, concurrency: Option<u32>, rate_limits: Vec<RateLimit>) -> Arc<Limiter> {
-    let settings = Settings {
+    with(Settings {
         concurrency,
-        on_limit,
         rate_limits,
-    };
+        ..settings(on_limit)
+    })
+}
+
+fn settings(on_limit: OnLimit) -> Settings {
+    Settings {
+        concurrency: None,
+        instances: 1,
+        on_limit,
+        rate_limits: Vec::new(),
+    }
+}
+
+fn with(settings: Settings) -> Arc<Limiter> {
     Limits::default().with(&"search".into(), settings, &Telemetry::new())
 }
 
@@ -239,6 +251,38 @@ async fn the_queue_is_bounded() {
     let _place = queued(get(&limiter)).await;
 }
 
+/// Without a store each of several instances takes its part, under the label that was written.
+#[tokio::test(start_paused = true)]
+async fn instances_divide_a_rate() {
+    let limiter = with(Settings {
+        instances: 4,
+        rate_limits: vec![rate(2, 1, 8)],
+        ..settings(wait(60))
+    });
+    let start = Instant::now();
+    let mut times = Vec::new();
+    for _ in 0..4 {
+        get(&limiter).await.unwrap();
+        times.push(start.elapsed().as_secs());
+    }
+    assert_eq!(times, [0, 0, 2, 4]);
+    assert_eq!(&*limiter.rates[0].shown.face.label, "2/s burst 8");
+}
+
+/// What a store lends goes to those who wait, at once.
+#[tokio::test(start_paused = true)]
+async fn what_comes_from_outside_lets_the_first_go() {
+    let limiter = limiter(wait(600), None, vec![rate(1, 60, 1), rate(100, 1, 100)]);
+    get(&limiter).await.unwrap();
+    let first = queued(get(&limiter)).await;
+    let second = queued(get(&limiter)).await;
+    let start = Instant::now();
+    limiter.granted(0, |meter| *meter = Meter::local(limiter.rules.rates[0]));
+    first.await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let _second = queued(second).await;
+}
+
 fn matching(mut limit: RateLimit, method: Option<Method>, path: Option<&str>) -> RateLimit {
     limit.method = method;
     limit.path = path.map(str::to_owned);
@@ -298,8 +342,8 @@ async fn a_reload_keeps_the_state_of_equal_settings_only() {
     let telemetry = Telemetry::new();
     let settings = |concurrency| Settings {
         concurrency,
-        on_limit: wait(1),
         rate_limits: vec![rate(1, 60, 1)],
+        ..settings(wait(1))
     };
     let before = limits.with(&"a".into(), settings(None), &telemetry);
     assert!(Arc::ptr_eq(
@@ -324,8 +368,8 @@ async fn waits_and_refusals_are_counted() {
     let limits = Limits::default();
     let settings = Settings {
         concurrency: Some(2),
-        on_limit: wait(1),
         rate_limits: vec![rate(2, 1, 2)],
+        ..settings(wait(1))
     };
     let limiter = limits.with(&"search".into(), settings, &telemetry);
     let page = || {
