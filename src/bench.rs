@@ -11,10 +11,10 @@ use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::request::Parts;
-use http::{Method, Uri};
+use http::{HeaderMap, Method, Uri};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
@@ -23,7 +23,7 @@ use crate::auth::Attachment;
 use crate::ca::{Authority, Offer};
 use crate::config::{self, Config, Listen};
 use crate::host::{Host, HostPattern, Target};
-use crate::limit::{Limiter, Limits};
+use crate::limit::{self, Limiter, Limits};
 use crate::policy::{Asked, Policy, Verdict};
 use crate::proxy;
 use crate::secret::Sources;
@@ -36,6 +36,10 @@ pub struct Routing(Policy);
 /// A limiter that is far from its rate and its slots.
 #[derive(Debug)]
 pub struct Admission(Arc<Limiter>);
+
+/// The fields of a successful answer.
+#[derive(Debug)]
+pub struct Answer(pub HeaderMap);
 
 /// A destination that attaches a bearer token.
 #[derive(Debug)]
@@ -97,6 +101,13 @@ impl Admission {
         let mut context = Context::from_waker(Waker::noop());
         let admitted = pin!(self.0.admit(&Method::GET, "/v1/x")).poll(&mut context);
         matches!(admitted, Poll::Ready(Ok(_)))
+    }
+}
+
+impl Answer {
+    /// Whether it says anything of the upstream's limits.
+    pub fn speaks_of_limits(&self) -> bool {
+        limit::bench::speaks(&self.0, SystemTime::UNIX_EPOCH)
     }
 }
 

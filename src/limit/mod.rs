@@ -27,8 +27,10 @@ use self::meter::Meter;
 use self::refusal::Face;
 pub(crate) use self::refusal::Refusal;
 
+pub(crate) mod bench;
 mod book;
 mod gcra;
+mod hints;
 mod meter;
 mod refusal;
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::process::Command;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use http::{Request, Uri};
-use outrider::bench::{Admission, Leaves, Rewriting, Routing};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use outrider::bench::{Admission, Answer, Leaves, Rewriting, Routing};
 
 mod stage;
 
@@ -41,6 +41,48 @@ fn admit(c: &mut Criterion) {
     let admission = Admission::prepare();
     assert!(admission.admits());
     c.bench_function("admit", |bencher| bencher.iter(|| admission.admits()));
+}
+
+/// What an answer says of the upstream's limits: one that says nothing, and one that does.
+fn hints(c: &mut Criterion) {
+    let silent = [
+        ("date", "Wed, 15 Jul 2026 10:36:17 GMT"),
+        ("content-type", "application/json"),
+        ("content-length", "2"),
+        ("cache-control", "private"),
+        ("etag", "\"x\""),
+        ("vary", "accept"),
+        ("server", "nginx"),
+        ("x-request-id", "1"),
+        ("x-served-by", "cache-1"),
+        ("strict-transport-security", "max-age=1"),
+        ("access-control-allow-origin", "*"),
+        ("referrer-policy", "origin"),
+    ];
+    let github = [
+        ("x-ratelimit-limit", "5000"),
+        ("x-ratelimit-remaining", "4999"),
+        ("x-ratelimit-reset", "1784112777"),
+        ("x-ratelimit-resource", "core"),
+    ];
+    let draft = [
+        ("ratelimit-policy", "\"default\";q=100;w=60"),
+        ("ratelimit", "\"default\";r=50;t=30"),
+    ];
+    let mut group = c.benchmark_group("hints");
+    for (kind, more, speaks) in [
+        ("none", &[][..], false),
+        ("github", &github[..], true),
+        ("draft", &draft[..], true),
+    ] {
+        let field = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let answer = Answer(silent.iter().chain(more).map(field).collect::<HeaderMap>());
+        assert_eq!(answer.speaks_of_limits(), speaks, "{kind}");
+        group.bench_function(kind, |bencher| {
+            bencher.iter(|| black_box(&answer).speaks_of_limits())
+        });
+    }
+    group.finish();
 }
 
 /// The fields of a browser-like request, made ready to leave.
@@ -86,5 +128,5 @@ fn get(c: &mut Criterion) {
     c.bench_function("get", |bencher| bencher.iter(|| client.get()));
 }
 
-criterion_group!(benches, route, admit, rewrite, leaf, get);
+criterion_group!(benches, route, admit, hints, rewrite, leaf, get);
 criterion_main!(benches);

@@ -1,0 +1,118 @@
+//! Numbers, moments and durations as upstreams write them.
+//!
+//! A [`Duration`] is the number here: it has a fraction and no sign, it cannot be infinite, and everything fits.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Why;
+
+/// A time in a field: so long from now, or a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    After(Duration),
+    /// Since the epoch.
+    At(Duration),
+}
+
+impl When {
+    /// Reads seconds, a moment in one of the units that upstreams use, a date, or a duration with units.
+    pub(super) fn read(text: &str) -> Result<Self, Why> {
+        match number(text) {
+            Ok(number) => Ok(Self::of_number(number)),
+            Err(why) => (units(text).map(Self::After))
+                .or_else(|| date(text).map(Self::At))
+                .ok_or(why),
+        }
+    }
+
+    /// Its size tells what a number is: a delay is less than a billion seconds, and a moment since 2001 is more.
+    fn of_number(number: Duration) -> Self {
+        match number.as_secs() {
+            0..1_000_000_000 => Self::After(number),
+            1_000_000_000..100_000_000_000 => Self::At(number),
+            100_000_000_000..100_000_000_000_000 => Self::At(number / 1_000),
+            100_000_000_000_000..100_000_000_000_000_000 => Self::At(number / 1_000_000),
+            _ => Self::At(number / 1_000_000_000),
+        }
+    }
+}
+
+/// Digits, perhaps with a fraction. No sign, no exponent, no words. Saturates.
+pub(super) fn number(text: &str) -> Result<Duration, Why> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return Err(if text.starts_with('-') {
+            "negative"
+        } else {
+            "not a number"
+        });
+    }
+    // Only a number that is too large fails here.
+    let seconds = whole.parse().unwrap_or(u64::MAX);
+    let nanos = (fraction.bytes().chain(std::iter::repeat(b'0')).take(9))
+        .fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0'));
+    Ok(Duration::new(seconds, nanos))
+}
+
+/// A number of requests: `100`, `99.0`, the first of `100, 100;w=60` and of `100;w=21600`.
+pub(super) fn count(text: &str) -> Result<u64, Why> {
+    let first = text.split([',', ';']).next().unwrap_or(text);
+    Ok(number(first.trim())?.as_secs())
+}
+
+/// The window that a limit tells beside itself: of `10, 10;w=1, 50;w=60` the first whose quota is the limit, 10.
+pub(super) fn listed_window(text: &str) -> Option<Duration> {
+    let limit = count(text).ok()?;
+    text.split(',')
+        .filter(|item| count(item) == Ok(limit))
+        .find_map(|item| {
+            let mut parameters = item.split(';').skip(1).map(str::trim);
+            let window = parameters.find_map(|parameter| parameter.strip_prefix("w="))?;
+            number(window).ok()
+        })
+}
+
+/// `32/40`.
+pub(super) fn fraction(text: &str) -> Result<(u64, u64), Why> {
+    let (used, limit) = text.split_once('/').ok_or("not a fraction")?;
+    Ok((count(used.trim())?, count(limit.trim())?))
+}
+
+/// `6m0s`, `1.5s`, `12ms`: numbers with units, one after the other. `None` for anything else.
+fn units(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (amount, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let amount = number(amount).ok()?;
+        total = total.saturating_add(match unit {
+            "ns" => amount / 1_000_000_000,
+            "us" => amount / 1_000_000,
+            "ms" => amount / 1_000,
+            "s" => amount,
+            "m" => amount.saturating_mul(60),
+            "h" => amount.saturating_mul(3_600),
+            "d" => amount.saturating_mul(86_400),
+            _ => return None,
+        });
+        rest = tail;
+    }
+    Some(total)
+}
+
+/// A date in one of the three forms of HTTP, or in ISO 8601 and UTC, with or without seconds (Jira). What was before
+/// the epoch counts as the epoch: it is past either way.
+fn date(text: &str) -> Option<Duration> {
+    let short = (text.strip_suffix('Z')).filter(|short| short.len() == "2026-03-26T16:00".len());
+    let date: SystemTime = match short {
+        Some(short) => humantime::parse_rfc3339_weak(&format!("{short}:00")).ok()?,
+        None => {
+            (httpdate::parse_http_date(text).ok()).or_else(|| humantime::parse_rfc3339_weak(text).ok())?
+        }
+    };
+    Some(date.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
