@@ -12,7 +12,7 @@ const RANKS: &[&[&str]] = &[
     &["telemetry"],
     &["policy", "secret"],
     &["ca", "cache", "limit", "upstream"],
-    &["auth"],
+    &["auth", "store"],
     &["proxy"],
     &["admin", "server"],
     &["worker"],

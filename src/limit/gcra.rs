@@ -59,6 +59,27 @@ impl Gcra {
         }
     }
 
+    /// One of `parts` that take turns, with a burst of its own.
+    pub(super) fn paced(self, parts: u32, burst: u32) -> Self {
+        let period = self.period.saturating_mul(u64::from(parts.max(1)));
+        let burst = burst.max(1);
+        Self {
+            period,
+            tolerance: period.saturating_mul(u64::from(burst - 1)),
+            burst,
+        }
+    }
+
+    /// Between two requests at the full rate; [`NEVER`] for a rate of zero.
+    pub(super) fn period(self) -> u64 {
+        self.period
+    }
+
+    /// How far the level may be ahead of now when a request goes.
+    pub(super) fn tolerance(self) -> u64 {
+        self.tolerance
+    }
+
     /// The level of a bucket that nobody has used yet.
     pub(super) fn full(self) -> u64 {
         match self.period {

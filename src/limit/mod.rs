@@ -33,6 +33,8 @@ mod gcra;
 mod hints;
 mod meter;
 mod refusal;
+#[cfg_attr(not(test), expect(dead_code, reason = "no meter is lent anything so far"))]
+pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
 

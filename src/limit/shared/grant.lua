@@ -1,0 +1,90 @@
+-- One quota for a whole fleet: grants permits of several limits in one atomic step.
+--
+-- A limit is one number, `tat`, as in the generic cell rate algorithm: when its bucket will be whole again. Times are microseconds of this server's clock, counted from 2026. `born` is when the key was made: an instance that
+-- knows of another birth knows that the server has lost what it held.
+--
+-- KEYS: for each limit a hash and the sorted set of those who share it, scored by when they are forgotten.
+-- ARGV: the member's name, then for each limit thirteen numbers, named below. Answers seven numbers for each limit.
+
+local time = redis.call('TIME')
+local now = (time[1] - 1767225600) * 1000000 + time[2]
+local member = ARGV[1]
+-- How long a member is remembered, how long it counts as one who asks, how far ahead a lease reaches, the farthest that
+-- anything is reserved (microseconds), and how long a key outlives its use (milliseconds).
+local LIFE, ACTIVE, LEASE, FARTHEST, KEEP = 90000000, 3000000, 1000000, 10000000, 600000
+local answer = {}
+
+for limit = 1, #KEYS / 2 do
+  local key, members = KEYS[2 * limit - 1], KEYS[2 * limit]
+  local arg = {}
+  for i = 1, 13 do arg[i] = tonumber(ARGV[1 + (limit - 1) * 13 + i]) end
+  local period, tolerance, grace, need, soon, want = arg[1], arg[2], arg[3], arg[4], arg[5], arg[6]
+  local patience, held, spent, left, seen, reserved = arg[7], arg[8], arg[9], arg[10], arg[11], arg[12]
+  local presence = arg[13]
+
+  local state = redis.call('HMGET', key, 'born', 'tat', 'live', 'active', 'lost')
+  local born, tat = tonumber(state[1]), tonumber(state[2])
+  local live, active, lost = tonumber(state[3]), tonumber(state[4]), tonumber(state[5]) or 0
+  if not (born and tat) then
+    -- Nobody has used it for long; or the server has lost it, which the next lines find out.
+    born, tat = now, now
+  end
+  -- Not below: a bucket holds no more than its burst. Not above: this server's clock may have been set back.
+  tat = math.min(math.max(tat, now), now + tolerance + period + FARTHEST)
+  if seen ~= 0 and seen ~= born then
+    -- It is lost: assume the worst, an empty bucket, and let each one bring back what it has not used of its share.
+    if lost == 0 then tat = math.max(tat, now + tolerance + period + reserved) end
+    lost = 1
+    tat = math.max(tat - left * period, now)
+  elseif spent > 0 then
+    -- What it has used of its share while this server could not be asked.
+    tat = math.max(tat, math.min(tat + spent * period, now + tolerance + period))
+  end
+
+  if presence > 0 or not (live and active) then
+    local forgotten = now + LIFE
+    if presence == 2 then forgotten = forgotten - ACTIVE end
+    redis.call('ZADD', members, forgotten, member)
+    redis.call('ZREMRANGEBYSCORE', members, '-inf', now)
+    redis.call('PEXPIRE', members, 2 * LIFE / 1000)
+    live = redis.call('ZCARD', members)
+    active = redis.call('ZCOUNT', members, '(' .. string.format('%.0f', now + LIFE - ACTIVE), '+inf')
+  end
+
+  -- Those who wait go at once, as far as the burst reaches.
+  local at_once, later, first = 0, 0, 0
+  if tat <= now + tolerance then
+    at_once = math.min(need, math.floor((now + tolerance - tat) / period) + 1)
+    tat = tat + at_once * period
+    -- What is only likely to be used is used within its grace, so it counts as if it were used at the end of that.
+    local late = math.max(tat, now + grace)
+    if at_once < soon and at_once == need and late <= now + tolerance then
+      local more = math.min(soon - need, math.floor((now + tolerance - late) / period) + 1)
+      at_once, tat = at_once + more, late + more * period
+    end
+  end
+  -- Of what is still to come each one may reserve its part of a lease, so that they take turns.
+  local moment = tat - tolerance
+  if at_once < want and moment > now then
+    local function within(horizon)
+      if moment > now + horizon then return 0 end
+      return math.floor((now + horizon - moment) / period) + 1
+    end
+    local most = math.max(1, math.floor(LEASE / (math.max(active, 1) * period))) - held
+    local needed = math.min(need - at_once, within(math.min(patience, FARTHEST)))
+    local wanted = math.min(want - at_once, within(LEASE))
+    later = math.max(0, math.min(math.max(needed, wanted), most))
+    if later > 0 then
+      first = math.ceil(moment - now)
+      tat = tat + later * period
+    end
+  end
+
+  redis.call('HSET', key, 'born', string.format('%.0f', born), 'tat', string.format('%.3f', tat),
+    'live', live, 'active', active, 'lost', lost)
+  redis.call('PEXPIRE', key, string.format('%.0f', math.ceil((tat - now) / 1000) + KEEP))
+  for _, number in ipairs({ at_once, later, first, math.ceil(tat - now), born, live, active }) do
+    answer[#answer + 1] = number
+  end
+end
+return answer

@@ -1,0 +1,553 @@
+//! What an instance holds of a shared rate: permits lent by the store, and its own share while the store is away.
+//!
+//! A permit has a moment from which it may be used and a life after which it is void, so that permits which lie about
+//! cannot pile up into a burst. More are asked for when few are left. How many follows the demand: one where requests
+//! are rare, and what a second needs where they are many, so that a busy fleet asks seldom.
+//!
+//! An answer that takes longer than [`PATIENCE`], or none at all, leaves the decision to the share: the rate divided by
+//! the number of instances. What goes on the share is told to the store when it answers again.
+//!
+//! Pure: time is passed in, as nanoseconds since the limiter was made.
+
+use std::collections::VecDeque;
+
+use super::{Ask, Grant, LEASE, Presence, SECOND, Terms};
+use crate::limit::gcra::{Gcra, NEVER};
+
+/// What one instance holds of one shared rate.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    rate: Gcra,
+    terms: Terms,
+    home: Home,
+    /// In the order of their moments.
+    runs: VecDeque<Run>,
+    /// Since when an answer is waited for.
+    asked: Option<u64>,
+    /// The store cannot be asked.
+    is_away: bool,
+    /// Until when there is no use in asking.
+    closed: u64,
+    /// When the store was last found to be away.
+    fell: Option<u64>,
+    demand: Demand,
+    fleet: Fleet,
+    share: Share,
+    /// Where this instance stands in the row, from 0 to 1, so that not all ask at the same moment.
+    turn: f64,
+    taken: Option<Taken>,
+    /// When this instance has last told that it is there.
+    told: Option<u64>,
+}
+
+/// What is known of the fleet before the store tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Home {
+    /// How many instances there are, as written.
+    pub(crate) instances: Option<u32>,
+    /// Which of them this is, counted from 0, as the platform says.
+    pub(crate) index: Option<u32>,
+}
+
+/// Permits a period apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    /// When the first of them may be used.
+    first: u64,
+    count: u32,
+    /// 0: all at once.
+    period: u64,
+    /// How long after its moment each may be used.
+    life: u64,
+}
+
+/// How many requests want a permit in a second: an average that forgets.
+#[derive(Clone, Copy, Debug)]
+struct Demand {
+    rate: f64,
+    at: u64,
+}
+
+/// The fleet as the store has last told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fleet {
+    /// When the fleet's bucket will be whole again, by this instance's clock.
+    level: u64,
+    /// All that there is goes to somebody: permits come with moments.
+    is_tight: bool,
+    born: i64,
+    live: u32,
+    active: u32,
+}
+
+/// What goes without the store.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    /// The level of this instance's part of the bucket.
+    level: u64,
+    /// What was used on the share and the store does not know of: how long it takes to be earned again, as of `owed_at`.
+    owed: u64,
+    owed_at: u64,
+    /// How much of that is told in the call that is under way.
+    told: u32,
+    /// The level of a bucket that sees all that this instance uses.
+    own: u64,
+}
+
+/// Where the last permit came from.
+#[derive(Clone, Copy, Debug)]
+enum Taken {
+    Lent(Run),
+    Share,
+}
+
+impl Lease {
+    /// `turn`: any number from 0 to 1, another one for each instance.
+    pub(crate) fn new(rate: Gcra, home: Home, turn: f64) -> Self {
+        Self {
+            rate,
+            terms: Terms::of(rate),
+            home,
+            runs: VecDeque::new(),
+            asked: None,
+            is_away: false,
+            closed: 0,
+            fell: None,
+            demand: Demand { rate: 0.0, at: 0 },
+            fleet: Fleet::default(),
+            share: Share {
+                level: rate.full(),
+                ..Share::default()
+            },
+            turn,
+            taken: None,
+            told: None,
+        }
+    }
+
+    /// A request wants a permit, whether it gets one or not.
+    pub(crate) fn wanted(&mut self, now: u64) {
+        self.demand.count(now);
+    }
+
+    /// From when on the next request may go, as far as is known here.
+    pub(crate) fn earliest(&self, now: u64) -> u64 {
+        if self.rate.period() == NEVER {
+            return NEVER;
+        }
+        let lent = (self.runs.iter()).find_map(|run| run.next(now));
+        let share = self.share_rate().earliest(self.share.level);
+        let otherwise = match self.asked {
+            _ if self.is_away => share,
+            Some(asked) => share.max(asked.saturating_add(PATIENCE)),
+            None if self.closed > now => self.closed,
+            None => now.saturating_add(PATIENCE),
+        };
+        lent.map_or(otherwise, |lent| lent.min(otherwise))
+    }
+
+    /// Nothing can be said before the store has answered, which it does at once or is taken to be away.
+    pub(crate) fn is_asking(&self, now: u64) -> bool {
+        let is_open = !self.is_away && self.closed <= now && self.rate.period() != NEVER;
+        match self.asked {
+            Some(asked) => !self.is_away && now < asked.saturating_add(PATIENCE) && self.lent(now) == 0,
+            None => is_open && self.lent(now) == 0,
+        }
+    }
+
+    /// One request goes `now`, which must not be before the earliest moment.
+    pub(crate) fn take(&mut self, now: u64) {
+        self.expire(now);
+        let lent = match self.runs.front_mut() {
+            Some(run) if run.first <= now => Some(run.split()),
+            Some(_) | None => None,
+        };
+        let part = self.share_rate();
+        if self.runs.front().is_some_and(|run| run.count == 0) {
+            self.runs.pop_front();
+        }
+        if lent.is_none() {
+            self.share.level = part.taken(self.share.level, now);
+            self.share.earn(self.fleet.level, now);
+            self.share.owed = self.share.owed.saturating_add(part.period());
+        }
+        self.share.own = part.taken(self.share.own, now);
+        self.taken = Some(lent.map_or(Taken::Share, Taken::Lent));
+    }
+
+    /// The last request that took a permit does not go after all.
+    pub(crate) fn give_back(&mut self) {
+        let part = self.share_rate();
+        match self.taken.take() {
+            None => return,
+            Some(Taken::Lent(permit)) => self.runs.push_front(permit),
+            Some(Taken::Share) => {
+                self.share.level = part.returned(self.share.level);
+                self.share.owed = self.share.owed.saturating_sub(part.period());
+            }
+        }
+        self.share.own = part.returned(self.share.own);
+    }
+
+    /// Whether it is time to ask the store, with `waiting` requests in the queue. Says so once: from then on an answer is
+    /// waited for.
+    pub(crate) fn wants(&mut self, waiting: u32, now: u64) -> bool {
+        let may = self.asked.is_none() && !self.is_away && self.rate.period() != NEVER;
+        if !may || self.closed > now {
+            return false;
+        }
+        self.expire(now);
+        let held = self.held();
+        let goal = self.goal(now);
+        // Where all is given out by turns there is nothing to be had beyond one's own part.
+        let is_short = waiting > held && (!self.fleet.is_tight || held == 0);
+        let is_low = goal > 0 && held.saturating_mul(2) <= goal && self.demand.is_fresh(now);
+        if is_short || is_low {
+            self.asked = Some(now);
+        }
+        is_short || is_low
+    }
+
+    /// Whether nothing was heard of this instance for so long that the others would forget it.
+    pub(crate) fn is_quiet(&self, now: u64) -> bool {
+        self.asked.is_none() && !self.is_away && self.presence(now) == Presence::Idle
+    }
+
+    /// What to ask the store. Where more than one limit is asked about at a time, some have no need.
+    pub(crate) fn ask(&mut self, waiting: u32, patience: u64, now: u64) -> Ask {
+        self.expire(now);
+        self.asked.get_or_insert(now);
+        let (held, part) = (self.held(), self.share_rate());
+        let need = waiting.saturating_sub(held);
+        let soon = need.max(self.demand.within(self.terms.grace, now).saturating_sub(held));
+        let want = soon.max(self.demand.within(LEASE, now).saturating_sub(held));
+        let later = self.runs.iter().map(|run| run.after(now));
+        self.share.earn(self.fleet.level, now);
+        self.share.told = u32::try_from(self.share.owed.div_ceil(part.period())).unwrap_or(u32::MAX);
+        let presence = match self.presence(now) {
+            Presence::Idle if want > 0 => Presence::Active,
+            other => other,
+        };
+        if presence != Presence::Told {
+            self.told = Some(now);
+        }
+        Ask {
+            terms: self.terms,
+            need,
+            soon,
+            want,
+            patience,
+            held: later.sum(),
+            spent: self.share.told,
+            left: match self.rate.burst() / self.members() {
+                0 => 0,
+                _ => part.remaining(self.share.own, now),
+            },
+            seen: self.fleet.born,
+            reserved: match self.fell {
+                Some(fell) => LEASE.saturating_sub(now.saturating_sub(fell)),
+                None => LEASE,
+            },
+            presence,
+        }
+    }
+
+    /// The store has answered.
+    pub(crate) fn granted(&mut self, ask: &Ask, grant: Grant, now: u64) {
+        let Grant {
+            at_once,
+            later,
+            first,
+            ahead,
+            ..
+        } = grant;
+        self.asked = None;
+        self.is_away = false;
+        self.share.earn(self.fleet.level, now);
+        let told = self
+            .share_rate()
+            .period()
+            .saturating_mul(u64::from(self.share.told));
+        self.share.owed = self.share.owed.saturating_sub(told);
+        self.share.told = 0;
+        self.fleet = Fleet {
+            level: now.saturating_add(ahead),
+            is_tight: later > 0 || ahead > self.terms.tolerance,
+            born: grant.born,
+            live: grant.live,
+            active: grant.active.max(1),
+        };
+        self.share.level = self.share.level.max(self.fleet.level);
+        self.hold(Run {
+            first: now,
+            count: at_once,
+            period: 0,
+            life: self.terms.grace.max(SLOP),
+        });
+        self.hold(Run {
+            first: now.saturating_add(first),
+            count: later,
+            period: self.terms.period,
+            life: self.terms.tolerance.clamp(SLOP, LEASE),
+        });
+        let turn = self.turn();
+        // Less than was asked for: what remains comes by turns, so there is no use in asking before.
+        let got = at_once.saturating_add(later);
+        self.closed = match got < ask.need || (got == 0 && ask.want > 0) {
+            false => 0,
+            true => {
+                let reach = ask.patience.max(LEASE);
+                let opens = ahead.saturating_sub(self.terms.tolerance).saturating_sub(reach);
+                let pitch = self.terms.period.saturating_mul(u64::from(self.fleet.active));
+                let pause = pitch.saturating_mul(u64::from(later / 2).max(1)) as f64 * (0.5 + turn);
+                now.saturating_add(opens)
+                    .saturating_add((pause as u64).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+            }
+        };
+    }
+
+    /// The store did not answer, and is not to be asked for now.
+    pub(crate) fn failed(&mut self, now: u64) {
+        self.asked = None;
+        self.share.told = 0;
+        if self.is_away {
+            return;
+        }
+        self.is_away = true;
+        self.fell = Some(now);
+        if self.fleet.is_tight {
+            // What is reserved comes first, by this instance and by the others.
+            let reserved = now.saturating_add(LEASE).saturating_add(self.terms.tolerance);
+            self.share.level = self.share.level.max(reserved);
+        }
+        // A burst that cannot be divided would be one permit for each, all at the same moment: by turns instead.
+        let extra = u64::from(self.members().saturating_sub(self.rate.burst()));
+        let row = self.terms.period.saturating_mul(extra) as f64;
+        let turn = now.saturating_add((row * self.turn()) as u64);
+        self.share.level = self.share.level.max(turn);
+    }
+
+    /// The store can be asked again.
+    pub(crate) fn back(&mut self) {
+        self.is_away = false;
+        self.closed = 0;
+        self.told = None;
+    }
+
+    pub(crate) fn is_away(&self) -> bool {
+        self.is_away
+    }
+
+    /// Whether something was used on the share that the store does not know of.
+    pub(crate) fn owes(&self) -> bool {
+        self.share.owed > 0
+    }
+
+    /// How many share the rate, as far as is known.
+    pub(crate) fn members(&self) -> u32 {
+        match self.home.instances {
+            Some(written) => written.max(1),
+            None if self.fleet.live > 0 => self
+                .fleet
+                .live
+                .max(self.home.index.unwrap_or(0).saturating_add(1)),
+            None => self.home.unknown(),
+        }
+    }
+
+    /// What is left of the whole rate, as last told: 1 full, 0 exhausted.
+    pub(crate) fn left(&self, now: u64) -> f64 {
+        let (rate, level) = match self.is_away {
+            true => (self.share_rate(), self.share.level),
+            false => (self.rate, self.fleet.level),
+        };
+        f64::from(rate.remaining(level, now)) / f64::from(rate.burst())
+    }
+
+    /// A rate and the level of its bucket that behave as this lease is expected to: what a wait is forecast from.
+    pub(crate) fn outlook(&self, now: u64) -> (Gcra, u64) {
+        if self.is_away {
+            return (self.share_rate(), self.share.level);
+        }
+        if self.fleet.is_tight && self.fleet.level.saturating_sub(self.terms.tolerance) > now {
+            let next = self.earliest(now);
+            return (self.rate.paced(self.fleet.active, self.lent(now)), next);
+        }
+        (self.rate, self.fleet.level)
+    }
+
+    fn share_rate(&self) -> Gcra {
+        self.rate.share(self.members())
+    }
+
+    /// How many permits it wants to have.
+    fn goal(&self, now: u64) -> u32 {
+        let reach = match self.fleet.is_tight {
+            true => LEASE,
+            false => self.terms.grace,
+        };
+        let pitch = self
+            .terms
+            .period
+            .saturating_mul(u64::from(self.fleet.active.max(1)));
+        let fair = u32::try_from(LEASE / pitch.max(1)).unwrap_or(u32::MAX);
+        self.demand.within(reach, now).min(fair)
+    }
+
+    /// Whether to tell with the next call that this instance is there.
+    fn presence(&self, now: u64) -> Presence {
+        match self.told {
+            Some(told) if now < told.saturating_add(SECOND) => Presence::Told,
+            Some(told) if now < told.saturating_add(HEARTBEAT) => match self.demand.is_fresh(now) {
+                true => Presence::Active,
+                false => Presence::Told,
+            },
+            Some(_) | None => Presence::Idle,
+        }
+    }
+
+    /// Permits that can be used now.
+    fn lent(&self, now: u64) -> u32 {
+        (self.runs.iter())
+            .map(|run| run.alive(now) - run.after(now).min(run.alive(now)))
+            .sum()
+    }
+
+    /// Permits that can be used now or later. Call [`expire`](Self::expire) first.
+    fn held(&self) -> u32 {
+        self.runs
+            .iter()
+            .fold(0, |held, run| held.saturating_add(run.count))
+    }
+
+    fn hold(&mut self, run: Run) {
+        if run.count > 0 {
+            let place = self.runs.partition_point(|other| other.first <= run.first);
+            self.runs.insert(place, run);
+        }
+    }
+
+    /// Drops what was not used in time.
+    fn expire(&mut self, now: u64) {
+        self.runs.retain_mut(|run| {
+            let void = run.count - run.alive(now);
+            run.first = run
+                .first
+                .saturating_add(run.period.saturating_mul(u64::from(void)));
+            run.count -= void;
+            run.count > 0
+        });
+    }
+
+    /// Another place in the row each time, evenly spread over time.
+    fn turn(&mut self) -> f64 {
+        self.turn = (self.turn + GOLDEN).fract();
+        self.turn
+    }
+}
+
+impl Home {
+    /// How many to take for the fleet while nobody tells. With the platform's index the parts of all instances, a half,
+    /// a sixth, a twelfth, never add up to more than the whole, however many there are.
+    fn unknown(self) -> u32 {
+        match self.index {
+            Some(index) => index.saturating_add(1).saturating_mul(index.saturating_add(2)),
+            None => UNKNOWN,
+        }
+    }
+}
+
+impl Run {
+    /// How many can still be used, now or later.
+    fn alive(&self, now: u64) -> u32 {
+        let over = now.saturating_sub(self.first.saturating_add(self.life));
+        match (over, self.period) {
+            (0, _) => self.count,
+            (_, 0) => 0,
+            (over, period) => {
+                self.count
+                    - self
+                        .count
+                        .min(u32::try_from(over.div_ceil(period)).unwrap_or(u32::MAX))
+            }
+        }
+    }
+
+    /// How many cannot be used yet.
+    fn after(&self, now: u64) -> u32 {
+        match (now.checked_sub(self.first), self.period) {
+            (None, _) => self.count,
+            (Some(_), 0) => 0,
+            (Some(since), period) => {
+                let come = u32::try_from(since / period)
+                    .unwrap_or(u32::MAX)
+                    .saturating_add(1);
+                self.count - self.count.min(come)
+            }
+        }
+    }
+
+    /// When the first that is not void can be used.
+    fn next(&self, now: u64) -> Option<u64> {
+        let alive = self.alive(now);
+        let void = u64::from(self.count - alive);
+        (alive > 0).then(|| self.first.saturating_add(self.period.saturating_mul(void)))
+    }
+
+    /// Takes the first out.
+    fn split(&mut self) -> Self {
+        let first = Self { count: 1, ..*self };
+        self.first = self.first.saturating_add(self.period);
+        self.count -= 1;
+        first
+    }
+}
+
+impl Share {
+    /// Forgets of what is owed what has been earned since: not before the fleet's bucket would have been whole.
+    fn earn(&mut self, fleet: u64, now: u64) {
+        let earned = now.saturating_sub(self.owed_at.max(fleet));
+        self.owed = self.owed.saturating_sub(earned);
+        self.owed_at = now;
+    }
+}
+
+impl Demand {
+    fn count(&mut self, now: u64) {
+        self.rate = self.at(now) + 1.0;
+        self.at = now;
+    }
+
+    /// How many permits that makes in `reach`.
+    fn within(&self, reach: u64, now: u64) -> u32 {
+        (self.at(now) * reach as f64 / SECOND as f64) as u32
+    }
+
+    /// Whether somebody asked within the last second.
+    fn is_fresh(&self, now: u64) -> bool {
+        self.rate > 0.0 && now < self.at.saturating_add(SECOND)
+    }
+
+    fn at(&self, now: u64) -> f64 {
+        let past = now.saturating_sub(self.at) as f64 / SECOND as f64;
+        self.rate * (-past).exp()
+    }
+}
+
+/// How long a request waits for the store's word.
+pub(crate) const PATIENCE: u64 = 50_000_000;
+
+/// A permit may be used so late at least: timers and networks are not exact.
+const SLOP: u64 = 10_000_000;
+
+/// How often an instance that asks for nothing tells that it is there: three times before it is forgotten.
+const HEARTBEAT: u64 = 30 * SECOND;
+
+const SHORTEST_PAUSE: u64 = 5_000_000;
+const LONGEST_PAUSE: u64 = 5 * SECOND;
+
+/// How many to take for a fleet of which nothing at all is known.
+const UNKNOWN: u32 = 10;
+
+/// The fraction whose multiples are spread most evenly.
+const GOLDEN: f64 = 0.618_033_988_749_895;

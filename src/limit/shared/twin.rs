@@ -1,0 +1,193 @@
+//! The store's script once more, in Rust: for simulations, which no server could keep up with. A test runs both with the
+//! same schedule and compares every number.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::{Ask, Grant, Presence, Terms};
+use crate::limit::gcra::Gcra;
+use crate::units::Rate;
+
+/// What the store holds: limits by name.
+#[derive(Debug, Default)]
+pub(crate) struct Twin {
+    limits: HashMap<String, Limit>,
+    /// How many calls it has answered.
+    pub(crate) calls: u64,
+}
+
+/// All times in microseconds, as doubles: the script knows no other numbers.
+#[derive(Debug, Default)]
+struct Limit {
+    state: Option<State>,
+    /// Who shares it, and when each is forgotten.
+    members: HashMap<String, f64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    born: f64,
+    tat: f64,
+    live: f64,
+    active: f64,
+    lost: bool,
+    dies: f64,
+}
+
+impl Twin {
+    /// Answers a call about the limits of `asks` at `now`, in microseconds of its clock.
+    pub(crate) fn call(&mut self, member: &str, asks: &[(&str, Ask)], now: i64) -> Vec<Grant> {
+        self.calls += 1;
+        let answer = |&(name, ref ask): &(&str, Ask)| {
+            let limit = self.limits.entry(name.to_owned()).or_default();
+            Grant::read(limit.answer(member, ask, now as f64).map(|number| number as i64)).unwrap()
+        };
+        asks.iter().map(answer).collect()
+    }
+
+    /// The server was killed and knows nothing any more.
+    pub(crate) fn lose_everything(&mut self) {
+        self.limits.clear();
+    }
+
+    /// A member is gone for good and says so.
+    pub(crate) fn leave(&mut self, member: &str, name: &str) {
+        if let Some(limit) = self.limits.get_mut(name) {
+            limit.members.remove(member);
+        }
+    }
+}
+
+impl Limit {
+    fn answer(&mut self, member: &str, ask: &Ask, now: f64) -> [f64; super::ANSWERS] {
+        let number = |text: &String| text.parse::<f64>().unwrap();
+        let arguments: Vec<_> = ask.arguments().iter().map(number).collect();
+        let [period, tolerance, grace, need, soon, want] = arguments[..6].try_into().unwrap();
+        let [patience, held, spent, left, seen, reserved, _] = arguments[6..].try_into().unwrap();
+
+        let known = self.state.filter(|state| state.dies > now);
+        let State {
+            born,
+            mut tat,
+            mut live,
+            mut active,
+            mut lost,
+            ..
+        } = known.unwrap_or(State {
+            born: now,
+            tat: now,
+            live: 0.0,
+            active: 0.0,
+            lost: false,
+            dies: 0.0,
+        });
+        tat = tat.max(now).min(now + tolerance + period + FARTHEST);
+        if seen != 0.0 && seen != born {
+            if !lost {
+                tat = tat.max(now + tolerance + period + reserved);
+            }
+            lost = true;
+            tat = (tat - left * period).max(now);
+        } else if spent > 0.0 {
+            tat = tat.max((tat + spent * period).min(now + tolerance + period));
+        }
+
+        if ask.presence != Presence::Told || known.is_none() {
+            let idle = match ask.presence {
+                Presence::Idle => ACTIVE,
+                Presence::Active | Presence::Told => 0.0,
+            };
+            self.members.insert(member.to_owned(), now + LIFE - idle);
+            self.members.retain(|_, forgotten| *forgotten > now);
+            live = self.members.len() as f64;
+            let asked = |forgotten: &&f64| **forgotten > now + LIFE - ACTIVE;
+            active = self.members.values().filter(asked).count() as f64;
+        }
+
+        let (mut at_once, mut later, mut first) = (0.0, 0.0, 0.0_f64);
+        if tat <= now + tolerance {
+            at_once = f64::min(need, ((now + tolerance - tat) / period).floor() + 1.0);
+            tat += at_once * period;
+            let late = tat.max(now + grace);
+            if at_once < soon && at_once == need && late <= now + tolerance {
+                let more = f64::min(soon - need, ((now + tolerance - late) / period).floor() + 1.0);
+                at_once += more;
+                tat = late + more * period;
+            }
+        }
+        let moment = tat - tolerance;
+        if at_once < want && moment > now {
+            let within = |horizon: f64| match moment > now + horizon {
+                true => 0.0,
+                false => ((now + horizon - moment) / period).floor() + 1.0,
+            };
+            let most = f64::max(1.0, (LEASE / (active.max(1.0) * period)).floor()) - held;
+            let needed = f64::min(need - at_once, within(patience.min(FARTHEST)));
+            later = needed.max(f64::min(want - at_once, within(LEASE)));
+            later = later.min(most).max(0.0);
+            if later > 0.0 {
+                first = (moment - now).ceil();
+                tat += later * period;
+            }
+        }
+
+        let ahead = (tat - now).ceil();
+        self.state = Some(State {
+            born,
+            // As the script writes it down.
+            tat: format!("{tat:.3}").parse().unwrap(),
+            live,
+            active,
+            lost,
+            dies: now + (((tat - now) / 1000.0).ceil() + KEEP) * 1000.0,
+        });
+        [at_once, later, first, ahead, born, live, active]
+    }
+}
+
+const LIFE: f64 = 90_000_000.0;
+const ACTIVE: f64 = 3_000_000.0;
+const LEASE: f64 = 1_000_000.0;
+const FARTHEST: f64 = 10_000_000.0;
+/// Milliseconds.
+const KEEP: f64 = 600_000.0;
+
+/// A rate such as people write.
+pub(crate) fn random_terms(random: &mut StdRng) -> Terms {
+    let count = random.random_range(1..500);
+    let per = [1, 60, 3600][random.random_range(0..3)];
+    Terms::of(Gcra::new(&Rate {
+        count,
+        per: Duration::from_secs(per),
+        burst: match random.random_bool(0.3) {
+            true => 1,
+            false => random.random_range(1..=count),
+        },
+    }))
+}
+
+/// Anything that an instance might say.
+pub(crate) fn random_ask(terms: Terms, births: &[i64], random: &mut StdRng) -> Ask {
+    let mut often_none = |most| match random.random_bool(0.5) {
+        true => 0,
+        false => random.random_range(0..=most),
+    };
+    let (need, more, even_more, held) = (often_none(20), often_none(20), often_none(60), often_none(10));
+    let (spent, left) = (often_none(30), often_none(30));
+    Ask {
+        terms,
+        need,
+        soon: need + more,
+        want: need + more + even_more,
+        patience: random.random_range(0..20) * 1_000_000_000,
+        held,
+        spent,
+        left,
+        reserved: random.random_range(0..3) * 500_000_000,
+        seen: births[random.random_range(0..births.len())],
+        presence: [Presence::Told, Presence::Active, Presence::Idle][random.random_range(0..3)],
+    }
+}

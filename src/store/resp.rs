@@ -1,0 +1,150 @@
+//! What a Redis server is told, and what it says: the part of its protocol (RESP2) that a few commands need.
+//!
+//! Commands are lists of byte strings. Answers are read from whatever has arrived; what is larger or nested deeper than
+//! any answer to our commands is refused, because the bytes come from a network.
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// The first word, as in `NOSCRIPT`, and the whole text.
+    Error(String),
+    Integer(i64),
+    List(Vec<Self>),
+    Nil,
+    Text(Vec<u8>),
+}
+
+/// Bytes that are no answer to any command of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what came back is not the protocol of a Redis server")]
+pub(super) struct Nonsense;
+
+/// Appends a command.
+pub(super) fn write(command: &[&[u8]], to: &mut Vec<u8>) {
+    line(b'*', command.len(), to);
+    for part in command {
+        line(b'$', part.len(), to);
+        to.extend_from_slice(part);
+        to.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Reads the answer at the front of `bytes`, and how long it is; `None` where it is not all there yet.
+pub(super) fn read(bytes: &[u8]) -> Result<Option<(Reply, usize)>, Nonsense> {
+    let mut reader = Reader { bytes, at: 0 };
+    match reader.reply(0) {
+        Ok(reply) => Ok(Some((reply, reader.at))),
+        Err(Stop::Incomplete) if bytes.len() <= LONGEST_REPLY => Ok(None),
+        Err(Stop::Incomplete | Stop::Nonsense) => Err(Nonsense),
+    }
+}
+
+impl Reply {
+    /// The first word of an error: its kind.
+    pub(super) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Error(text) => Some(text.split(' ').next().unwrap_or(text)),
+            Self::Integer(_) | Self::List(_) | Self::Nil | Self::Text(_) => None,
+        }
+    }
+
+    /// A list of whole numbers.
+    pub(super) fn numbers(&self) -> Option<Vec<i64>> {
+        let Self::List(items) = self else { return None };
+        let number = |item: &Self| match item {
+            Self::Integer(number) => Some(*number),
+            Self::Error(_) | Self::List(_) | Self::Nil | Self::Text(_) => None,
+        };
+        items.iter().map(number).collect()
+    }
+}
+
+fn line(kind: u8, number: usize, to: &mut Vec<u8>) {
+    to.push(kind);
+    to.extend_from_slice(number.to_string().as_bytes());
+    to.extend_from_slice(b"\r\n");
+}
+
+/// Why no answer could be read.
+enum Stop {
+    Incomplete,
+    Nonsense,
+}
+
+struct Reader<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl<'b> Reader<'b> {
+    fn reply(&mut self, depth: usize) -> Result<Reply, Stop> {
+        let (kind, text) = self.line()?.split_first().ok_or(Stop::Nonsense)?;
+        match kind {
+            b'+' => Ok(Reply::Text(text.to_vec())),
+            b'-' => Ok(Reply::Error(String::from_utf8_lossy(text).into_owned())),
+            b':' => number(text).map(Reply::Integer),
+            b'$' => match length(text, LONGEST_TEXT)? {
+                None => Ok(Reply::Nil),
+                Some(length) => {
+                    let text = self.take(length)?.to_vec();
+                    match self.take(2)? {
+                        b"\r\n" => Ok(Reply::Text(text)),
+                        _ => Err(Stop::Nonsense),
+                    }
+                }
+            },
+            b'*' if depth < DEEPEST => match length(text, LONGEST_LIST)? {
+                None => Ok(Reply::Nil),
+                Some(length) => (0..length)
+                    .map(|_| self.reply(depth + 1))
+                    .collect::<Result<_, _>>()
+                    .map(Reply::List),
+            },
+            _ => Err(Stop::Nonsense),
+        }
+    }
+
+    /// Up to the end of the line, without it.
+    fn line(&mut self) -> Result<&'b [u8], Stop> {
+        let rest = &self.bytes[self.at..];
+        match rest.windows(2).take(LONGEST_LINE).position(|two| two == b"\r\n") {
+            Some(end) => {
+                self.at += end + 2;
+                Ok(&rest[..end])
+            }
+            None if rest.len() > LONGEST_LINE => Err(Stop::Nonsense),
+            None => Err(Stop::Incomplete),
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'b [u8], Stop> {
+        let taken = self
+            .bytes
+            .get(self.at..self.at + length)
+            .ok_or(Stop::Incomplete)?;
+        self.at += length;
+        Ok(taken)
+    }
+}
+
+fn number(text: &[u8]) -> Result<i64, Stop> {
+    let text = std::str::from_utf8(text).map_err(|_| Stop::Nonsense)?;
+    text.parse().map_err(|_| Stop::Nonsense)
+}
+
+/// A length; `None` for the one that says that there is nothing.
+fn length(text: &[u8], most: usize) -> Result<Option<usize>, Stop> {
+    match number(text)? {
+        -1 => Ok(None),
+        length => match usize::try_from(length) {
+            Ok(length) if length <= most => Ok(Some(length)),
+            Ok(_) | Err(_) => Err(Stop::Nonsense),
+        },
+    }
+}
+
+const DEEPEST: usize = 2;
+const LONGEST_LINE: usize = 4096;
+const LONGEST_LIST: usize = 4096;
+const LONGEST_TEXT: usize = 64 * 1024;
+const LONGEST_REPLY: usize = 256 * 1024;

@@ -1,0 +1,2 @@
+mod resp;
+mod script;
