@@ -11,103 +11,91 @@
 //! A line that is malformed is ignored whole, as the draft asks for. A partition key is not kept: it stands for
 //! whoever asked, and that is us.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use sfv::{BareItem, Dictionary, Item, List, ListEntry, Parameters, Parser};
+use sfparse::{Parser, Value};
 
 use super::{LONG_NAME, LONGEST_NAME, MOST_QUOTAS, Quota, Why, sane};
 
 /// The lines read so far.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
-    policies: Vec<Policy>,
-    states: Vec<State>,
+    policies: Vec<Item>,
+    states: Vec<Item>,
 }
 
-#[derive(Debug)]
-struct Policy {
-    /// `None` in the form that has only a number.
+/// A policy or a state; one of a kind has some of the numbers.
+#[derive(Debug, Default)]
+struct Item {
+    /// `None` where a number stands in its place, and that is the limit.
     name: Option<Box<str>>,
-    limit: u64,
-    /// It counts requests, not bytes, and not what is under way at once.
-    requests: bool,
-    window: Option<Duration>,
-}
-
-#[derive(Debug)]
-struct State {
-    name: Box<str>,
     limit: Option<u64>,
     remaining: Option<u64>,
     reset: Option<Duration>,
+    /// It counts bytes, or what is under way at once.
+    other_units: bool,
+    window: Option<Duration>,
 }
 
 impl Policies {
     pub(super) fn add_policies(&mut self, line: &str) -> Result<(), Why> {
-        let list: List = Parser::new(line).parse().map_err(|_| MALFORMED)?;
-        let policies: Vec<_> = list
-            .iter()
-            .map(|entry| Policy::read(item(entry)?))
-            .collect::<Result<_, _>>()?;
+        let policies = Item::list(line)?;
+        if policies.iter().any(|policy| policy.limit.is_none()) {
+            return Err(MALFORMED);
+        }
         keep(&mut self.policies, policies)
     }
 
     pub(super) fn add_states(&mut self, line: &str) -> Result<(), Why> {
-        let states = match Parser::new(line).parse::<List>() {
-            Ok(list) => list
-                .iter()
-                .map(|entry| State::read(item(entry)?))
-                .collect::<Result<_, _>>()?,
-            Err(_) => vec![State::read_dictionary(line)?],
+        let states = match Item::dictionary(line) {
+            Ok(state) if state.remaining.is_some() => vec![state],
+            _ => Item::list(line)?,
         };
+        let whole =
+            |state: &Item| state.name.is_some() && (state.remaining.is_some() || state.reset.is_some());
+        if !states.iter().all(whole) {
+            return Err(MALFORMED);
+        }
         keep(&mut self.states, states)
     }
 
-    /// The window of a quota that is told elsewhere and of which a policy without a name says only the limit.
+    /// The window of a limit, where a policy without a name tells it.
     pub(super) fn window_of(&self, limit: u64) -> Option<Duration> {
-        let matching = |policy: &&Policy| policy.name.is_none() && policy.requests && policy.limit == limit;
-        self.policies.iter().find(matching)?.window
+        let counts =
+            |policy: &&Item| policy.name.is_none() && policy.limit == Some(limit) && !policy.other_units;
+        self.policies.iter().find(counts)?.window
     }
 
     /// The quotas that are told in full or in part, each name once, and what was wrong with them.
-    pub(super) fn quotas(self) -> (Vec<Quota>, Option<Why>) {
+    pub(super) fn quotas(mut self) -> (Vec<Quota>, Option<Why>) {
         let mut quotas: Vec<Quota> = Vec::new();
         let mut why = None;
-        for state in self.states {
-            let policy = self
-                .policies
-                .iter()
-                .find(|policy| policy.name.as_ref() == Some(&state.name));
-            if policy.is_some_and(|policy| !policy.requests) {
+        for state in std::mem::take(&mut self.states) {
+            let policy = self.policies.iter().find(|policy| policy.name == state.name);
+            if policy.is_some_and(|policy| policy.other_units) {
                 continue;
             }
-            let limit = state.limit.or_else(|| policy.map(|policy| policy.limit));
-            let window = match policy {
-                Some(policy) => policy.window,
-                None => {
-                    (self.policies.iter()).find_map(|policy| policy.window.filter(|_| policy.unnamed(limit)))
-                }
-            };
-            match quotas.iter_mut().find(|quota| quota.name == state.name) {
+            let name = state.name.unwrap_or_default();
+            if let Some(quota) = quotas.iter_mut().find(|quota| quota.name == name) {
                 // One name may come with several partition keys.
-                Some(quota) => {
-                    quota.remaining = quota.remaining.into_iter().chain(state.remaining).min();
-                    quota.reset = quota.reset.max(state.reset);
-                    why = Some("a name twice");
-                }
-                None => quotas.push(Quota {
-                    name: state.name,
-                    limit,
-                    remaining: state.remaining,
-                    reset: state.reset,
-                    window,
-                }),
+                quota.remaining = quota.remaining.into_iter().chain(state.remaining).min();
+                quota.reset = quota.reset.max(state.reset);
+                why = Some("a name twice");
+                continue;
             }
+            quotas.push(Quota {
+                name,
+                limit: state.limit.or_else(|| policy?.limit),
+                remaining: state.remaining,
+                reset: state.reset,
+                window: policy.map_or_else(|| self.window_of(state.limit?), |policy| policy.window),
+            });
         }
-        for policy in self.policies.into_iter().filter(|policy| policy.requests) {
+        for policy in self.policies.into_iter().filter(|policy| !policy.other_units) {
             let Some(name) = policy.name else { continue };
             if !quotas.iter().any(|quota| quota.name == name) {
-                let (limit, window) = (Some(policy.limit), policy.window);
+                let (limit, window) = (policy.limit, policy.window);
                 quotas.push(Quota {
                     name,
                     limit,
@@ -120,98 +108,77 @@ impl Policies {
     }
 }
 
-impl Policy {
-    fn read(item: &Item) -> Result<Self, Why> {
-        let quota = natural(&item.params, "q")?.or(natural(&item.params, "l")?);
-        let (name, limit) = match (&item.bare_item, quota) {
-            (BareItem::Integer(limit), _) => (None, u64::try_from(*limit).map_err(|_| MALFORMED)?),
-            (name, Some(limit)) => (Some(named(name)?), limit),
-            (_, None) => return Err(MALFORMED),
-        };
-        let requests = match item.params.get("qu") {
-            None => true,
-            Some(BareItem::String(unit)) => matches!(unit.as_str(), "requests" | "request"),
-            Some(_) => return Err(MALFORMED),
-        };
-        let window = natural(&item.params, "w")?.map(Duration::from_secs);
-        Ok(Self {
-            name,
-            limit,
-            requests,
-            window: window.filter(|window| sane(*window)),
-        })
-    }
-
-    fn unnamed(&self, limit: Option<u64>) -> bool {
-        self.name.is_none() && self.requests && Some(self.limit) == limit
-    }
-}
-
-impl State {
-    fn read(item: &Item) -> Result<Self, Why> {
-        let remaining = natural(&item.params, "r")?;
-        let reset = natural(&item.params, "t")?.map(Duration::from_secs);
-        if remaining.is_none() && reset.is_none() {
-            return Err(MALFORMED);
+impl Item {
+    fn list(line: &str) -> Result<Vec<Self>, Why> {
+        let mut parser = Parser::new(line.as_bytes());
+        let mut items = Vec::new();
+        while let Some(value) = parser.parse_list().map_err(|_| MALFORMED)? {
+            let mut item = Self::default();
+            match value {
+                Value::Integer(limit) => item.limit = Some(natural(limit)?),
+                value => item.name = Some(text(line, value)?.into()),
+            }
+            if item.name.as_ref().is_some_and(|name| name.len() > LONGEST_NAME) {
+                return Err(LONG_NAME);
+            }
+            while let Some((key, value)) = parser.parse_param().map_err(|_| MALFORMED)? {
+                item.parameter(key, value, line)?;
+            }
+            items.push(item);
         }
-        Ok(Self {
-            name: named(&item.bare_item)?,
-            limit: None,
-            remaining,
-            reset,
-        })
+        Ok(items)
     }
 
-    fn read_dictionary(line: &str) -> Result<Self, Why> {
-        let dictionary: Dictionary = Parser::new(line).parse().map_err(|_| MALFORMED)?;
-        let natural = |key| match dictionary.get(key).map(item) {
-            None => Ok(None),
-            Some(Ok(Item {
-                bare_item: BareItem::Integer(number),
-                ..
-            })) => u64::try_from(*number).map(Some).map_err(|_| MALFORMED),
-            Some(_) => Err(MALFORMED),
+    fn parameter(&mut self, key: &str, value: Value, line: &str) -> Result<(), Why> {
+        match (key, value) {
+            ("q" | "l", Value::Integer(number)) => self.limit = Some(natural(number)?),
+            ("r", Value::Integer(number)) => self.remaining = Some(natural(number)?),
+            ("t", Value::Integer(number)) => self.reset = Some(Duration::from_secs(natural(number)?)),
+            ("w", Value::Integer(number)) => {
+                self.window = Some(Duration::from_secs(natural(number)?)).filter(|window| sane(*window));
+            }
+            ("qu", value) => self.other_units = !matches!(text(line, value)?, "requests" | "request"),
+            ("q" | "l" | "r" | "t" | "w", _) => return Err(MALFORMED),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The whole line is one state, of the quota without a name.
+    fn dictionary(line: &str) -> Result<Self, Why> {
+        let mut parser = Parser::new(line.as_bytes());
+        let mut item = Self {
+            name: Some(Box::default()),
+            ..Self::default()
         };
-        Ok(Self {
-            name: Box::default(),
-            limit: natural("limit")?,
-            remaining: Some(natural("remaining")?.ok_or(MALFORMED)?),
-            reset: natural("reset")?.map(Duration::from_secs),
-        })
+        while let Some((key, value)) = parser.parse_dict().map_err(|_| MALFORMED)? {
+            match (key, value) {
+                ("limit", Value::Integer(number)) => item.limit = Some(natural(number)?),
+                ("remaining", Value::Integer(number)) => item.remaining = Some(natural(number)?),
+                ("reset", Value::Integer(number)) => item.reset = Some(Duration::from_secs(natural(number)?)),
+                ("limit" | "remaining" | "reset", _) => return Err(MALFORMED),
+                _ => {}
+            }
+        }
+        Ok(item)
     }
 }
 
-fn item(entry: &ListEntry) -> Result<&Item, Why> {
-    match entry {
-        ListEntry::Item(item) => Ok(item),
-        ListEntry::InnerList(_) => Err(MALFORMED),
-    }
-}
-
-fn named(name: &BareItem) -> Result<Box<str>, Why> {
-    let name = match name {
-        BareItem::String(name) => name.as_str(),
-        BareItem::Token(name) => name.as_str(),
+/// A name or a unit. Escapes stay as they are: a name is only compared.
+fn text(line: &str, value: Value) -> Result<&str, Why> {
+    let range: Range<usize> = match value {
+        Value::String { range, .. } | Value::Token(range) => range,
         _ => return Err(MALFORMED),
     };
-    if name.len() > LONGEST_NAME {
-        Err(LONG_NAME)
-    } else {
-        Ok(name.into())
-    }
+    line.get(range).ok_or(MALFORMED)
 }
 
-/// A parameter that is an integer and not negative, where it is there at all.
-fn natural(parameters: &Parameters, key: &str) -> Result<Option<u64>, Why> {
-    match parameters.get(key) {
-        None => Ok(None),
-        Some(BareItem::Integer(number)) => u64::try_from(*number).map(Some).map_err(|_| "negative"),
-        Some(_) => Err(MALFORMED),
-    }
+fn natural(number: i64) -> Result<u64, Why> {
+    u64::try_from(number).map_err(|_| "negative")
 }
 
 /// Keeps what there is room for.
-fn keep<T>(own: &mut Vec<T>, said: Vec<T>) -> Result<(), Why> {
+fn keep(own: &mut Vec<Item>, said: Vec<Item>) -> Result<(), Why> {
     let room = MOST_QUOTAS.saturating_sub(own.len());
     let many = said.len() > room;
     own.extend(said.into_iter().take(room));
