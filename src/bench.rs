@@ -99,7 +99,7 @@ impl Admission {
     /// Asks for a permit and gives it back; whether there was one.
     pub fn admits(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        let admitted = pin!(self.0.admit(&Method::GET, "/v1/x")).poll(&mut context);
+        let admitted = pin!(self.0.admit(&Method::GET, "/v1/x", || None)).poll(&mut context);
         matches!(admitted, Poll::Ready(Ok(_)))
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::partner::Partner;
-use crate::support::{Origin, Proxy, Response, eventually};
+use crate::support::{Origin, Proxy, Response, Wire, eventually};
 
 fn limited(origin: &Origin, limits: &str) -> Proxy {
     Proxy::start(&format!(
@@ -253,4 +253,110 @@ fn a_limit_of_zero_refuses_everything() {
     let proxy = limited(&origin, "rate_limit: 0/s, on_limit: reject");
     assert_eq!(proxy.get(&origin.url("/")).status, 429);
     assert_eq!(origin.seen().len(), 0);
+}
+
+/// Sends requests one after the other without waiting for answers, each on a connection of its own, and sees that each
+/// waits before the next comes.
+fn line_up(proxy: &Proxy, origin: &Origin, paths: &[&str]) -> Vec<Wire> {
+    let mut waiting = Vec::new();
+    for path in paths {
+        let mut wire = proxy.wire();
+        wire.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url(path)));
+        waiting.push(wire);
+        eventually("it waits", || {
+            proxy.metric("outrider_limit_waiting", &[("destination", "p")]) == waiting.len() as f64
+        });
+    }
+    waiting
+}
+
+/// A page view that comes last goes first; the batch job goes last.
+#[test]
+fn a_page_view_overtakes_a_batch_job() {
+    let origin = Origin::plain();
+    let proxy = limited(
+        &origin,
+        "rate_limit: 2/s burst 1, on_limit: wait 30s, \
+         priority: [{ match: { path: /page/** }, class: high }, { match: { path: /batch/** }, class: low }]",
+    );
+    assert_eq!(proxy.get(&origin.url("/first")).status, 200);
+    let waiting = line_up(&proxy, &origin, &["/batch/1", "/batch/2", "/other", "/page/1"]);
+    for mut wire in waiting {
+        assert_eq!(wire.response().status, 200);
+    }
+    // The answers of a slow machine may be told in another order than the requests went.
+    let waits = |path: &str| {
+        let log = proxy.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains(&format!("\"path\":\"{path}\"")));
+        let (_, wait) = line?.split_once("\"wait_ms\":")?;
+        wait.split([',', '}']).next()?.parse::<f64>().ok()
+    };
+    eventually("all are told", || waits("/batch/2").is_some());
+    let order = ["/page/1", "/other", "/batch/1", "/batch/2"].map(|path| waits(path).unwrap());
+    assert!(order.is_sorted(), "{order:?}");
+}
+
+/// Past `queue` the answer comes at once, unless one of a lower class can make room.
+#[test]
+fn the_queue_is_as_long_as_it_says() {
+    let origin = Origin::plain();
+    let proxy = limited(
+        &origin,
+        "rate_limit: 1/m burst 1, on_limit: wait 10m, queue: 2, \
+         priority: [{ match: { path: /page/** }, class: high }]",
+    );
+    assert_eq!(proxy.get(&origin.url("/first")).status, 200);
+    let mut waiting = line_up(&proxy, &origin, &["/1", "/2"]);
+    assert_limited(&proxy.get(&origin.url("/3")));
+    let mut page = proxy.wire();
+    page.send(format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+        origin.url("/page/1")
+    ));
+    assert_limited(&waiting[1].response());
+    assert_eq!(origin.raw().matches("GET /").count(), 1);
+}
+
+/// A client that says how long it waits gets its 429 at once where that is too short.
+#[test]
+fn a_client_that_states_its_deadline_is_not_kept_waiting() {
+    let origin = Origin::plain();
+    let proxy = limited(&origin, "rate_limit: 1/m burst 1, on_limit: wait 10m");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    let started = Instant::now();
+    for field in [
+        "Prefer: respond-async, wait=5\r\n",
+        "grpc-timeout: 900m\r\n",
+        "X-Envoy-Upstream-Rq-Timeout-Ms: 1500\r\n",
+        "X-Stainless-Timeout: 30\r\n",
+    ] {
+        let refused = proxy.ask("GET", &origin.url("/"), field);
+        assert_limited(&refused);
+        let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((50..=60).contains(&after), "{refused:?}");
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+/// Without a store each of four instances takes a quarter; the label stays as it was written.
+#[test]
+fn instances_take_their_part_of_a_rate() {
+    let origin = Origin::plain();
+    let proxy = Proxy::start(&format!(
+        "instances: 4\ndestinations: {{ p: {{ hosts: [\"{}\"], rate_limit: 8/h }} }}",
+        origin.authority()
+    ));
+    for expected in [200, 200, 429] {
+        assert_eq!(proxy.get(&origin.url("/")).status, expected);
+    }
+    assert_eq!(
+        proxy.metric("outrider_limit_refused_total", &[("limit", "8/h")]),
+        1.0
+    );
 }

@@ -7,13 +7,14 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 
 use http::{Method, Uri};
 
 use super::ConfigArg;
 use crate::config::{
-    Auth, Config, Destination as Written, HeaderText, HttpVersion, Mode, OnLimit, RateLimit, Text,
+    Auth, Class, Config, Destination as Written, HeaderText, HttpVersion, Mode, OnLimit, RateLimit, Text,
 };
 use crate::host::{Host, Scheme, Target};
 use crate::policy::{self, Asked, Denial, Destination, PathGlob, Policy, Verdict};
@@ -219,27 +220,50 @@ impl Explanation {
     }
 
     fn limits(&mut self, destination: &Destination, method: &Method, path: &str) {
+        let instances = destination.instances.map_or(1, NonZeroU32::get);
+        let shared = match instances {
+            1 => String::new(),
+            _ => format!(" shared by {instances} instances"),
+        };
         let rates = destination.rate_limits.iter().map(|limit| {
-            let other = if concerns(limit, method, path) {
+            let of = (limit.method.as_ref(), limit.path.as_deref());
+            let other = if concerns(of, method, path) {
                 ""
             } else {
                 " (not this request)"
             };
-            format!("{}{}{other}", limit.rate, matched(limit))
+            format!("{}{}{shared}{other}", limit.rate, matched(limit))
         });
         let slots = destination.concurrency.map(|slots| format!("{slots} at once"));
         let all: Vec<_> = rates.chain(slots).collect();
         if all.is_empty() {
-            return self.tell("limits", "none".to_owned());
+            self.tell("limits", "none".to_owned());
+        } else {
+            self.tell("limits", joined(&all));
         }
-        self.tell("limits", joined(all));
-        self.tell(
-            "on_limit",
-            match destination.on_limit {
-                OnLimit::Reject => "reject".to_owned(),
-                OnLimit::Wait(longest) => format!("wait {}", humantime::format_duration(longest)),
-            },
-        );
+        if destination.respect_upstream {
+            self.tell("respect_upstream", LEARNS.to_owned());
+        } else if all.is_empty() {
+            return;
+        }
+        let OnLimit::Wait(longest) = destination.on_limit else {
+            return self.tell("on_limit", "reject".to_owned());
+        };
+        let longest = humantime::format_duration(longest);
+        self.tell("on_limit", format!("wait {longest}"));
+        self.tell("queue", format!("{} requests", destination.queue));
+        if !destination.priorities.is_empty() {
+            let class = destination.priorities.iter().find(|priority| {
+                let of = (priority.method.as_ref(), priority.path.as_deref());
+                concerns(of, method, path)
+            });
+            let class = match class.map(|priority| priority.class).unwrap_or_default() {
+                Class::High => "high",
+                Class::Normal => "normal",
+                Class::Low => "low",
+            };
+            self.tell("priority", class.to_owned());
+        }
     }
 
     fn refuse(&mut self, denial: &Denial) {
@@ -349,9 +373,9 @@ fn credential(auth: &Auth) -> String {
     }
 }
 
-fn concerns(limit: &RateLimit, method: &Method, path: &str) -> bool {
-    let path_fits = |glob: &String| PathGlob::parse(glob).is_ok_and(|glob| glob.reaches(path));
-    limit.method.as_ref().is_none_or(|own| own == method) && limit.path.as_ref().is_none_or(path_fits)
+fn concerns(of: (Option<&Method>, Option<&str>), method: &Method, path: &str) -> bool {
+    let path_fits = |glob: &str| PathGlob::parse(glob).is_ok_and(|glob| glob.reaches(path));
+    of.0.is_none_or(|own| own == method) && of.1.is_none_or(path_fits)
 }
 
 /// ` for POST /api/reindex`; empty for a limit of all requests.
@@ -373,3 +397,6 @@ fn joined<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
         .collect::<Vec<_>>()
         .join(", ")
 }
+
+/// What `respect_upstream` adds to the limits that are written.
+const LEARNS: &str = "limits that the upstream's answers tell are kept to, too";

@@ -1,27 +1,32 @@
 //! The state of one destination's limits: what is used up, and who waits.
 //!
-//! A request takes from all limits that concern it, or from none. Where it has to wait it queues, and it is never
-//! overtaken by a later request that any of its limits concerns, too; requests that share no limit do not hold each
-//! other up. Nobody in the queue holds a reservation: whenever something changes, [`Book::settle`] goes through the
-//! queue from the front and admits who can go. So when one gives up, those behind move up by themselves.
+//! A request takes from all limits that concern it, or from none. Where it has to wait it [queues](super::queue), and
+//! it is never overtaken by one behind it that any of its limits concerns, too; requests that share no limit do not
+//! hold each other up. Nobody in the queue holds a reservation: whenever something changes, [`Book::settle`] goes
+//! through the queue from the front and admits who can go. So when one gives up, those behind move up by themselves.
 //!
 //! Only the waiters at the front (those whom nobody before them blocks) need a timer; settling rings the bell of each
 //! that comes to the front or is admitted. How long a wait would be is forecast by playing the queue through.
 //!
 //! Pure but for the bells: time is passed in, as nanoseconds since the limiter was made. The lock, the timers and
-//! the metrics are in [`super`].
+//! the metrics are in [`limiter`](super::limiter).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use super::gcra::{Gcra, NEVER};
 use super::meter::Meter;
+use super::queue::{Queue, Ticket, Waiter};
+use crate::config::Class;
 
 /// The limits as numbers. Immutable; the [`Book`] has one meter for each rate.
 #[derive(Debug)]
 pub(super) struct Rules {
+    /// The limits that concern every request.
+    pub(super) everybody: Concerns,
+    /// How many requests may wait.
+    pub(super) queue: usize,
     pub(super) rates: Box<[Gcra]>,
     /// How many requests may be under way at once.
     pub(super) slots: Option<u32>,
@@ -30,6 +35,13 @@ pub(super) struct Rules {
 /// Which limits concern a request: bit i is rate i, the highest bit is the concurrency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Concerns(u64);
+
+/// A request as the limits see it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asker {
+    pub(super) class: Class,
+    pub(super) concerns: Concerns,
+}
 
 /// Which limit stands in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +66,13 @@ pub(super) struct Obstacle {
     pub(super) until: u64,
 }
 
-/// A request's place in the order of arrival.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket(u64);
-
 /// What a waiter sees when it looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
     /// It has been admitted; what it needs is taken.
     Admitted,
+    /// It had to make room for a higher class in a full queue.
+    Displaced,
     /// Look again at this moment, or when the bell rings.
     Due(u64),
     /// Look again when the bell rings.
@@ -72,19 +82,10 @@ pub(super) enum Look {
 /// The state of one destination's limits.
 #[derive(Debug)]
 pub(super) struct Book {
+    arrivals: u64,
     meters: Box<[Meter]>,
-    next: Ticket,
-    queue: VecDeque<Waiter>,
+    queue: Queue,
     slots_taken: u32,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    bell: Arc<Notify>,
-    concerns: Concerns,
-    /// It has been told that nobody before it blocks it.
-    front: bool,
-    ticket: Ticket,
 }
 
 impl Rules {
@@ -125,67 +126,75 @@ impl Concerns {
     }
 }
 
-impl Ticket {
-    /// Nobody's: the first to arrive comes after it.
-    pub(super) const NOBODY: Self = Self(0);
-}
-
 impl Book {
     pub(super) fn new(rules: &Rules) -> Self {
         Self {
+            arrivals: 0,
             meters: rules.rates.iter().map(|&rate| Meter::local(rate)).collect(),
-            next: Ticket(1),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             slots_taken: 0,
         }
     }
 
-    /// Admits the request, queues it for at most `patience`, or says what stands in the way.
-    pub(super) fn arrive(&mut self, rules: &Rules, concerns: Concerns, now: u64, patience: u64) -> Arrival {
-        let ticket = self.next;
-        self.next.0 += 1;
+    /// Admits the request, queues it, or says what stands in the way. `patience` says for how long it may wait, and is
+    /// asked only where it would have to.
+    pub(super) fn arrive(
+        &mut self,
+        rules: &Rules,
+        asker: Asker,
+        now: u64,
+        patience: impl FnOnce() -> u64,
+    ) -> Arrival {
+        let Asker { class, concerns } = asker;
+        self.arrivals += 1;
+        let ticket = Ticket {
+            class,
+            number: self.arrivals,
+        };
         self.settle(rules, now);
-        let blocked = self.queue.iter().any(|waiter| waiter.concerns.shares(concerns));
-        if !blocked && self.take(rules, concerns, ticket, now) {
+        let is_blocked = (self.queue.before(class, now)).any(|waiter| waiter.concerns.shares(concerns));
+        if !is_blocked && self.take(rules, concerns, ticket, now) {
             return Arrival::Admitted;
         }
-        let obstacle = self.forecast(rules, concerns, now);
+        let obstacle = self.forecast(rules, asker, now);
+        let patience = patience();
         let in_time = obstacle.until != NEVER && obstacle.until <= now.saturating_add(patience);
-        if patience == 0 || !in_time || self.queue.len() >= MOST_WAITERS {
+        let has_room = |queue: &mut Queue| queue.len() < rules.queue || queue.displace(class);
+        if patience == 0 || !in_time || !has_room(&mut self.queue) {
             return Arrival::Refused(obstacle);
         }
-        let bell = Arc::new(Notify::new());
-        self.queue.push_back(Waiter {
-            bell: Arc::clone(&bell),
-            concerns,
-            front: !blocked,
-            ticket,
-        });
+        let mut waiter = Waiter::new(ticket, concerns, now, patience);
+        waiter.is_front = !is_blocked;
+        let bell = Arc::clone(&waiter.bell);
+        self.queue.insert(waiter);
         Arrival::Queued(ticket, bell)
     }
 
     /// How it stands for a waiter. Admits whoever can go by now, so that nobody depends on another one's timer.
     pub(super) fn look(&mut self, rules: &Rules, ticket: Ticket, now: u64) -> Look {
         self.settle(rules, now);
-        match self.place(ticket) {
-            None => Look::Admitted,
-            Some(place) if self.queue[place].front => {
-                match self.obstacle(rules, self.queue[place].concerns) {
-                    Some(until) if until > now => Look::Due(until),
-                    // The rates would let it go and it waits for a slot, or nobody knows when.
-                    Some(_) | None => Look::Waiting,
-                }
-            }
-            Some(_) => Look::Waiting,
+        let Some(waiter) = self.queue.place(ticket).and_then(|place| self.queue.get(place)) else {
+            return match self.queue.was_displaced(ticket) {
+                true => Look::Displaced,
+                false => Look::Admitted,
+            };
+        };
+        if !waiter.is_front {
+            return Look::Waiting;
+        }
+        match self.obstacle(rules, waiter.concerns) {
+            Some(until) if until > now => Look::Due(until),
+            // The rates would let it go and it waits for a slot, or nobody knows when.
+            Some(_) | None => Look::Waiting,
         }
     }
 
     /// A waiter gives up: its place is free for those behind. If it had just been admitted, what it took goes back;
     /// a rate only while no other request has gone since, because more might exceed it.
     pub(super) fn leave(&mut self, rules: &Rules, ticket: Ticket, concerns: Concerns, now: u64) {
-        if let Some(place) = self.place(ticket) {
+        if let Some(place) = self.queue.place(ticket) {
             self.queue.remove(place);
-        } else {
+        } else if !self.queue.was_displaced(ticket) {
             for (index, rate) in rules.rates(concerns) {
                 self.meters[index].give_back(rate, ticket);
             }
@@ -214,14 +223,30 @@ impl Book {
         }
     }
 
-    /// What would stand in the way of a request that queued now, and until when, if no one before it gives up.
+    /// What would stand in the way of a request that queued now, and until when, if nobody gives up and nobody comes
+    /// who goes before it.
     /// Slots do not tell when they fall free; they count as free unless the rates are.
-    pub(super) fn forecast(&self, rules: &Rules, concerns: Concerns, now: u64) -> Obstacle {
+    pub(super) fn forecast(&self, rules: &Rules, asker: Asker, now: u64) -> Obstacle {
+        let mut horizon = now;
+        // Whoever moves up before its turn goes before it, so that its turn is later, so that others may move up.
+        for _ in 0..MOST_ROUNDS {
+            let obstacle = self.play(rules, asker, now, horizon);
+            if obstacle.until <= horizon || asker.class == Class::Low {
+                return obstacle;
+            }
+            horizon = obstacle.until;
+        }
+        self.play(rules, asker, now, NEVER - 1)
+    }
+
+    /// The forecast where those go first who will have moved up by `horizon`.
+    fn play(&self, rules: &Rules, asker: Asker, now: u64, horizon: u64) -> Obstacle {
+        let Asker { class, concerns } = asker;
         let mut levels: Vec<u64> = self.meters.iter().map(Meter::outlook).collect();
         // From when on a later one may go, for each limit: not before those who wait for it already.
         let mut floors = vec![now; rules.rates.len()];
         let mut slots_floor = now;
-        for waiter in &self.queue {
+        for waiter in self.queue.before(class, horizon) {
             let mut at = if waiter.concerns.slots() { slots_floor } else { now };
             for (index, rate) in rules.rates(waiter.concerns) {
                 at = at.max(floors[index]).max(rate.earliest(levels[index]));
@@ -265,6 +290,7 @@ impl Book {
 
     /// Admits from the front of the queue whoever can go `now`, and rings them.
     fn settle(&mut self, rules: &Rules, now: u64) {
+        self.queue.promote(now);
         let mut blocked = Concerns::default();
         let mut place = 0;
         while let Some(waiter) = self.queue.get(place) {
@@ -276,13 +302,18 @@ impl Book {
                     }
                     continue;
                 }
-                let waiter = &mut self.queue[place];
-                if !waiter.front {
-                    waiter.front = true;
+                if let Some(waiter) = self.queue.get_mut(place)
+                    && !waiter.is_front
+                {
+                    waiter.is_front = true;
                     waiter.bell.notify_one();
                 }
             }
             blocked.0 |= concerns.0;
+            if blocked.shares(rules.everybody) {
+                // Of those behind nobody can go.
+                return;
+            }
             place += 1;
         }
     }
@@ -310,23 +341,16 @@ impl Book {
 
     /// The timers of those at the front may be too late now: settling rings them again.
     fn mistrust_timers(&mut self) {
-        for waiter in &mut self.queue {
-            waiter.front = false;
+        for waiter in self.queue.iter_mut() {
+            waiter.is_front = false;
         }
-    }
-
-    /// Tickets rise along the queue.
-    fn place(&self, ticket: Ticket) -> Option<usize> {
-        self.queue
-            .binary_search_by_key(&ticket, |waiter| waiter.ticket)
-            .ok()
     }
 }
 
 /// How many rates a destination can have that are told apart.
 pub(super) const MOST_RATES: usize = 63;
 
-/// How many requests may wait for one destination; past it they are refused.
-const MOST_WAITERS: usize = 1000;
+/// How often a forecast is mended for those who move up meanwhile, before all of them count.
+const MOST_ROUNDS: usize = 4;
 
 const SLOTS: u64 = 1 << 63;

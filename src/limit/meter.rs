@@ -8,8 +8,8 @@
 //!
 //! Pure: time is passed in. A meter is told its rate with each call, so that it holds only what changes.
 
-use super::book::Ticket;
 use super::gcra::Gcra;
+use super::queue::Ticket;
 
 /// What one rate has left, and who took from it last.
 #[derive(Debug)]

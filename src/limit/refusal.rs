@@ -20,8 +20,8 @@ pub(crate) struct Refusal {
     /// When it would pass if nothing else came. A second where nobody can know (`concurrency`); a whole unit of the
     /// rate where the rate is zero.
     pub(crate) retry_after: Duration,
-    /// How many requests the limit lets through.
-    quota: u32,
+    /// How many requests the limit lets through, where that is known.
+    quota: Option<u64>,
     /// Per how long; zero: at once.
     window: Duration,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Refusal {
 #[derive(Debug)]
 pub(super) struct Face {
     pub(super) label: Arc<str>,
-    pub(super) quota: u32,
+    pub(super) quota: Option<u64>,
     /// Zero: the quota counts what is under way at once.
     pub(super) window: Duration,
 }
@@ -58,18 +58,16 @@ impl Refusal {
     }
 
     /// The fields `ratelimit-policy` and `ratelimit` (draft-ietf-httpapi-ratelimit-headers). The policy's name is the
-    /// limit as written.
-    pub(crate) fn fields(&self) -> [(&'static str, String); 2] {
+    /// limit as written. A policy has to state its quota, so that there is none where it is not known.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
         let name = quoted(&self.limit);
-        let quota = self.quota;
-        let policy = match self.window.as_secs() {
-            0 => format!("{name};q={quota};qu=\"concurrent-requests\""),
-            window => format!("{name};q={quota};w={window}"),
-        };
-        [
-            ("ratelimit-policy", policy),
-            ("ratelimit", format!("{name};r=0;t={}", self.seconds())),
-        ]
+        let policy = self.quota.map(|quota| match self.window.as_secs() {
+            0 if self.window.is_zero() => format!("{name};q={quota};qu=\"concurrent-requests\""),
+            window => format!("{name};q={quota};w={}", window.max(1)),
+        });
+        let limit = format!("{name};r=0;t={}", self.seconds());
+        let policy = policy.map(|policy| ("ratelimit-policy", policy));
+        policy.into_iter().chain([("ratelimit", limit)])
     }
 }
 
@@ -93,10 +91,10 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn refusal(label: &str, quota: u32, window: u64, culprit: Culprit, until: u64) -> Refusal {
+    fn refusal(label: &str, quota: u64, window: u64, culprit: Culprit, until: u64) -> Refusal {
         let face = Face {
             label: label.into(),
-            quota,
+            quota: Some(quota),
             window: Duration::from_secs(window),
         };
         Refusal::new(
@@ -138,7 +136,7 @@ mod tests {
             ("ratelimit-policy", "\"5/s burst 10\";q=5;w=1".to_owned()),
             ("ratelimit", "\"5/s burst 10\";r=0;t=3".to_owned()),
         ];
-        assert_eq!(refusal.fields(), expected);
+        assert_eq!(refusal.fields().collect::<Vec<_>>(), expected);
         assert_eq!(
             refusal.to_string(),
             "the limit 5/s burst 10 of destination search is reached; try again in 3s"
@@ -155,13 +153,14 @@ mod tests {
             ),
             ("ratelimit", "\"concurrency\";r=0;t=1".to_owned()),
         ];
-        assert_eq!(refusal.fields(), expected);
+        assert_eq!(refusal.fields().collect::<Vec<_>>(), expected);
     }
 
     /// A path of the configuration may hold anything; the field must stay one field.
     #[test]
     fn a_label_cannot_break_out_of_its_field() {
-        let [(_, policy), _] = refusal("1/s /a\"b\\c\r\nX: é", 1, 1, Culprit::Rate(0), 0).fields();
+        let refusal = refusal("1/s /a\"b\\c\r\nX: é", 1, 1, Culprit::Rate(0), 0);
+        let (_, policy) = refusal.fields().next().unwrap();
         assert_eq!(policy, "\"1/s /a\\\"b\\\\c??X: ?\";q=1;w=1");
         assert!(http::HeaderValue::from_str(&policy).is_ok());
     }

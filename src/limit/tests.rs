@@ -1,11 +1,18 @@
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::time::timeout;
 
+use http::Method;
+use tokio::time::Instant;
+
+use super::meter::Meter;
 use super::*;
+use crate::config::Class;
 use crate::units::Rate;
 
+mod order;
 mod schedule;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,6 +43,8 @@ fn settings(on_limit: OnLimit) -> Settings {
         concurrency: None,
         instances: 1,
         on_limit,
+        priorities: Vec::new(),
+        queue: 1000,
         rate_limits: Vec::new(),
     }
 }
@@ -49,7 +58,7 @@ fn wait(seconds: u64) -> OnLimit {
 }
 
 async fn get(limiter: &Arc<Limiter>) -> Result<Permit, Refusal> {
-    limiter.admit(&Method::GET, "/").await
+    limiter.admit(&Method::GET, "/", || None).await
 }
 
 type Pending<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
@@ -293,15 +302,21 @@ fn matching(mut limit: RateLimit, method: Option<Method>, path: Option<&str>) ->
 async fn a_rate_with_a_match_concerns_only_what_matches() {
     let reindex = matching(rate(1, 60, 1), Some(Method::POST), Some("/api/reindex"));
     let limiter = limiter(OnLimit::Reject, None, vec![reindex]);
-    limiter.admit(&Method::POST, "/api/reindex").await.unwrap();
-    let refusal = limiter.admit(&Method::POST, "/api/%72eindex").await.unwrap_err();
+    limiter
+        .admit(&Method::POST, "/api/reindex", || None)
+        .await
+        .unwrap();
+    let refusal = limiter
+        .admit(&Method::POST, "/api/%72eindex", || None)
+        .await
+        .unwrap_err();
     assert_eq!(&*refusal.limit, "1/m POST /api/reindex");
     for (method, path) in [
         (Method::GET, "/api/reindex"),
         (Method::POST, "/api"),
         (Method::CONNECT, ""),
     ] {
-        limiter.admit(&method, path).await.unwrap();
+        limiter.admit(&method, path, || None).await.unwrap();
     }
 }
 
@@ -310,8 +325,8 @@ async fn requests_that_share_no_limit_do_not_hold_each_other_up() {
     let post = matching(rate(1, 1, 1), Some(Method::POST), None);
     let read = matching(rate(1, 1, 1), Some(Method::GET), None);
     let limiter = limiter(wait(9), None, vec![post, read]);
-    limiter.admit(&Method::POST, "/").await.unwrap();
-    let waiting = queued(limiter.admit(&Method::POST, "/")).await;
+    limiter.admit(&Method::POST, "/", || None).await.unwrap();
+    let waiting = queued(limiter.admit(&Method::POST, "/", || None)).await;
     get(&limiter).await.unwrap();
     waiting.await.unwrap();
 }
@@ -320,11 +335,11 @@ async fn requests_that_share_no_limit_do_not_hold_each_other_up() {
 #[tokio::test(start_paused = true)]
 async fn tunnels_are_counted_like_requests() {
     let limiter = limiter(OnLimit::Reject, Some(1), vec![rate(10, 1, 10)]);
-    let tunnel = limiter.admit(&Method::CONNECT, "").await.unwrap();
+    let tunnel = limiter.admit(&Method::CONNECT, "", || None).await.unwrap();
     tokio::time::advance(Duration::from_secs(86_400)).await;
-    assert!(limiter.admit(&Method::CONNECT, "").await.is_err());
+    assert!(limiter.admit(&Method::CONNECT, "", || None).await.is_err());
     drop(tunnel);
-    limiter.admit(&Method::CONNECT, "").await.unwrap();
+    limiter.admit(&Method::CONNECT, "", || None).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

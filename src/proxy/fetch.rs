@@ -9,7 +9,7 @@ use http::{Method, Response, request};
 
 use super::{Error, Proxy, Way};
 use crate::host::Target;
-use crate::limit::Permit;
+use crate::limit::{self, Permit};
 use crate::telemetry::Exchange;
 use crate::upstream::body::Progress;
 use crate::upstream::{self, Incoming, Mirror, Outbound, ResponseBody};
@@ -40,7 +40,9 @@ pub(super) async fn fetch(
     let permit = if route.limiter.is_unlimited() {
         None
     } else {
-        let permit = route.limiter.admit(&head.method, head.uri.path()).await?;
+        let deadline = || limit::deadline(&head.headers);
+        let limiter = &route.limiter;
+        let permit = (limiter.admit(&head.method, head.uri.path(), deadline)).await?;
         exchange.waited(permit.waited());
         Some(permit)
     };

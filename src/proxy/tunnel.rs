@@ -41,7 +41,7 @@ pub(super) async fn open(
     let permit = if route.limiter.is_unlimited() {
         None
     } else {
-        let permit = route.limiter.admit(&Method::CONNECT, "").await?;
+        let permit = route.limiter.admit(&Method::CONNECT, "", || None).await?;
         exchange.waited(permit.waited());
         Some(permit)
     };

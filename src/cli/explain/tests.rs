@@ -21,6 +21,8 @@ destinations:
     rate_limit: [5/s burst 10, { limit: 1/s, match: { method: POST, path: /points/new } }]
     concurrency: 3
     on_limit: wait 2s
+    queue: 50
+    priority: [{ match: { path: /points/new }, class: low }]
   partner:
     hosts: [partner.agency.gov, "partner.agency.gov:8443"]
     tls: { client_certificate: { cert: file:p.crt, key: file:p.key } }
@@ -49,6 +51,9 @@ fn the_verdict_and_its_reasons_are_told() {
                 "bearer from vcap:weather/token\n",
                 "5/s burst 10, 1/s for POST /points/new (not this request), 3 at once\n",
                 "wait 2s",
+                "queue               50 requests\n",
+                "priority            normal\n",
+                "respect_upstream    limits that",
                 "parent              none\n",
                 "verdict             passes, unless the name resolves to denied networks only\n",
             ][..],
@@ -57,7 +62,10 @@ fn the_verdict_and_its_reasons_are_told() {
             Method::POST,
             "https://api.weather.gov/points/new",
             true,
-            &["1/s for POST /points/new, 3 at once\n"],
+            &[
+                "1/s for POST /points/new, 3 at once\n",
+                "priority            low\n",
+            ],
         ),
         (
             Method::PUT,

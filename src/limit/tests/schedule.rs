@@ -5,8 +5,10 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::limit::book::{Arrival, Book, Concerns, Look, Rules, Ticket};
+use crate::config::Class;
+use crate::limit::book::{Arrival, Asker, Book, Concerns, Look, Rules};
 use crate::limit::gcra::Gcra;
+use crate::limit::queue::Ticket;
 use crate::units::Rate;
 
 /// What a rate means, in the plainest words: of any requests in a row, no more than the burst and what the time
@@ -33,12 +35,29 @@ struct Schedule {
     rules: Rules,
     book: Book,
     now: u64,
-    waiting: Vec<(Ticket, Concerns)>,
+    waiting: Vec<Waiting>,
     running: Vec<Concerns>,
     /// For each rate when requests went.
     went: Vec<Vec<u64>>,
     /// Someone gave up after having been admitted, so a rate may be used less than it allows.
     returned: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    asker: Asker,
+    ticket: Ticket,
+    arrived: u64,
+    patience: u64,
+}
+
+impl Waiting {
+    /// What the order is by: after half of its patience the class counts no more.
+    fn key(&self, now: u64) -> (Class, u64) {
+        let moved_up = now >= self.arrived.saturating_add(self.patience / 2);
+        let rank = if moved_up { Class::High } else { self.asker.class };
+        (rank, self.ticket.number)
+    }
 }
 
 impl Schedule {
@@ -61,7 +80,16 @@ impl Schedule {
             })
         };
         let slots = random.random_bool(0.5).then(|| random.random_range(1..=3));
+        let mut everybody = Concerns::default();
+        if slots.is_some() {
+            everybody.add_slots();
+        }
+        if random.random_bool(0.5) {
+            everybody.add_rate(0);
+        }
         let rules = Rules {
+            everybody,
+            queue: random.random_range(1..=12),
             rates: rates.iter().map(gcra).collect(),
             slots,
         };
@@ -91,40 +119,56 @@ impl Schedule {
                 7 | 8 => self.end(),
                 _ => {}
             }
-            self.collect();
+            self.collect(None);
+            self.give_up();
             self.check();
         }
+        self.drain();
     }
 
-    fn concerns(&mut self) -> Concerns {
-        let mut concerns = Concerns::default();
+    fn asker(&mut self) -> Asker {
+        let mut concerns = self.rules.everybody;
         for index in 0..self.rates.len() {
             if self.random.random_bool(0.7) {
                 concerns.add_rate(index);
             }
         }
-        if self.rules.slots.is_some() {
-            concerns.add_slots();
-        }
-        concerns
+        let class = [Class::High, Class::Normal, Class::Low][self.random.random_range(0..3)];
+        Asker { class, concerns }
     }
 
     fn arrive(&mut self) {
-        let concerns = self.concerns();
+        let asker = self.asker();
+        // By what has come due meanwhile others go first.
+        self.collect(None);
         let patience = self.random.random_range(0..200);
-        match self.book.arrive(&self.rules, concerns, self.now, patience) {
+        match self.book.arrive(&self.rules, asker, self.now, || patience) {
             Arrival::Admitted => {
-                self.collect();
-                let earlier = self.waiting.iter().any(|(_, other)| other.shares(concerns));
+                let earlier = (self.waiting.iter()).any(|other| {
+                    let goes_before = other.key(self.now).0 <= asker.class;
+                    goes_before && other.asker.concerns.shares(asker.concerns)
+                });
                 assert!(!earlier, "seed {}: overtaken on arrival", self.seed);
-                self.admit(concerns);
+                self.admit(asker.concerns);
             }
-            Arrival::Queued(ticket, _) => self.waiting.push((ticket, concerns)),
-            Arrival::Refused(obstacle) => assert!(
-                patience == 0 || obstacle.until > self.now + patience,
-                "seed {}: refused though it would wait no longer than allowed",
-                self.seed
-            ),
+            Arrival::Queued(ticket, _) => {
+                self.waiting.push(Waiting {
+                    asker,
+                    ticket,
+                    arrived: self.now,
+                    patience,
+                });
+                self.collect(Some(asker.class));
+            }
+            Arrival::Refused(obstacle) => {
+                let last = self.waiting.iter().map(|other| other.key(self.now).0).max();
+                let is_full = self.waiting.len() >= self.rules.queue && last <= Some(asker.class);
+                assert!(
+                    patience == 0 || is_full || obstacle.until > self.now + patience,
+                    "seed {}: refused though it would wait no longer than allowed",
+                    self.seed
+                );
+            }
         }
     }
 
@@ -134,20 +178,30 @@ impl Schedule {
         if self.waiting.is_empty() {
             return;
         }
-        let (ticket, concerns) = self
-            .waiting
-            .remove(self.random.random_range(0..self.waiting.len()));
+        let place = self.random.random_range(0..self.waiting.len());
+        let Waiting { ticket, asker, .. } = self.waiting.remove(place);
         if self.random.random_bool(0.5) {
             self.end();
             if self.book.look(&self.rules, ticket, self.now) == Look::Admitted {
                 self.returned = true;
-                self.collect();
+                self.collect(None);
                 self.now += self.random.random_range(0..=40);
                 self.arrive();
-                self.collect();
+                self.collect(None);
             }
         }
-        self.book.leave(&self.rules, ticket, concerns, self.now);
+        (self.book).leave(&self.rules, ticket, asker.concerns, self.now);
+    }
+
+    /// Whoever has waited for its whole patience goes away.
+    fn give_up(&mut self) {
+        let now = self.now;
+        let is_over = |waiting: &Waiting| now >= waiting.arrived + waiting.patience;
+        while let Some(place) = self.waiting.iter().position(is_over) {
+            let Waiting { ticket, asker, .. } = self.waiting.remove(place);
+            self.book.leave(&self.rules, ticket, asker.concerns, now);
+            self.collect(None);
+        }
     }
 
     fn end(&mut self) {
@@ -162,20 +216,31 @@ impl Schedule {
         }
     }
 
-    /// Those in the queue look; whoever is admitted goes.
-    fn collect(&mut self) {
+    /// Those in the queue look; whoever is admitted goes. `class` is of the one that came just before and may have
+    /// taken another's place.
+    fn collect(&mut self, class: Option<Class>) {
+        let mut gone = Vec::new();
         let mut place = 0;
-        while let Some(&(ticket, concerns)) = self.waiting.get(place) {
-            if self.book.look(&self.rules, ticket, self.now) == Look::Admitted {
-                self.waiting.remove(place);
-                let earlier = self.waiting[..place]
-                    .iter()
-                    .any(|(_, other)| other.shares(concerns));
-                assert!(!earlier, "seed {}: overtaken", self.seed);
-                self.admit(concerns);
-            } else {
-                place += 1;
+        while let Some(&waiting) = self.waiting.get(place) {
+            match self.book.look(&self.rules, waiting.ticket, self.now) {
+                Look::Admitted => gone.push(self.waiting.remove(place)),
+                Look::Displaced => {
+                    assert!(
+                        class.is_some_and(|class| class < waiting.key(self.now).0),
+                        "seed {}: displaced by one that is no better",
+                        self.seed
+                    );
+                    self.waiting.remove(place);
+                }
+                Look::Due(_) | Look::Waiting => place += 1,
             }
+        }
+        for gone in gone {
+            let overtaken = (self.waiting.iter()).any(|other| {
+                other.key(self.now) < gone.key(self.now) && other.asker.concerns.shares(gone.asker.concerns)
+            });
+            assert!(!overtaken, "seed {}: overtaken", self.seed);
+            self.admit(gone.asker.concerns);
         }
     }
 
@@ -202,15 +267,21 @@ impl Schedule {
             self.rules.slots.is_none_or(|slots| held <= slots as usize),
             "seed {seed}: too many at once"
         );
+        assert!(
+            self.waiting.len() <= self.rules.queue,
+            "seed {seed}: too many wait"
+        );
         // Work goes on: the first in the queue waits for something. Periods are whole nanoseconds here, rounded up,
         // so the comparison is with the rounded rate.
-        if let Some(&(_, concerns)) = self.waiting.first() {
+        let first = self.waiting.iter().min_by_key(|waiting| waiting.key(self.now));
+        if let Some(first) = first {
             let full = self.rules.slots.is_some_and(|slots| held >= slots as usize);
             let limited = self.went.iter().zip(&self.rates).enumerate().any(
                 |(index, (times, &(count, per, burst)))| {
                     let mut times = times.clone();
                     times.push(self.now);
-                    concerns.rate(index) && exceeds(&times, 1, per.div_ceil(u64::from(count)), burst)
+                    let concerned = first.asker.concerns.rate(index);
+                    concerned && exceeds(&times, 1, per.div_ceil(u64::from(count)), burst)
                 },
             );
             assert!(
@@ -218,5 +289,20 @@ impl Schedule {
                 "seed {seed}: the first waits for nothing"
             );
         }
+    }
+
+    /// Nobody comes any more: everybody in the queue goes in the end, and all slots are free.
+    fn drain(mut self) {
+        for _ in 0..2000 {
+            self.now += 1;
+            self.end();
+            self.collect(None);
+            self.give_up();
+        }
+        while !self.running.is_empty() {
+            self.end();
+        }
+        assert!(self.waiting.is_empty(), "seed {}: {:?}", self.seed, self.waiting);
+        assert_eq!(self.book.slots_taken(), 0, "seed {}", self.seed);
     }
 }
