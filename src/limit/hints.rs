@@ -334,12 +334,20 @@ impl Reading {
     }
 }
 
-/// When the answer was made, by its own clock; ours where it does not say.
+/// When the answer was made, by its own clock; ours where it does not say. `Date` is cut to whole seconds: where our
+/// clock points into that second or a little behind it, as it does where both are right, it tells the rest of it.
 fn clock(headers: &HeaderMap, now: SystemTime) -> Duration {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let date = headers
         .get(DATE)
         .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-    date.unwrap_or(now).duration_since(UNIX_EPOCH).unwrap_or_default()
+    let Some(date) = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()) else {
+        return now;
+    };
+    match now.checked_sub(date) {
+        Some(rest) if rest < Duration::from_secs(2) => date + rest.min(Duration::from_secs(1)),
+        _ => date,
+    }
 }
 
 /// The answer comes out of a cache. `Age: 0` is what some networks write on every fresh one.

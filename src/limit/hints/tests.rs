@@ -135,6 +135,18 @@ fn retry_after_is_read_in_all_its_forms() {
     assert_eq!(says_at(4_000_000_000, 429, answer), "stop 2m");
     let undated = "Retry-After: Wed, 15 Jul 2026 10:38:17 GMT";
     assert_eq!(says_at(MADE + 30, 429, undated), "stop 1m 30s");
+    // `Date` is cut to seconds; a clock that is right tells the rest, one that is not does not.
+    for (millis, expected) in [
+        (0, "stop 2m"),
+        (300, "stop 1m 59s 700ms"),
+        (1_200, "stop 1m 59s"),
+        (2_000, "stop 2m"),
+        (90_000, "stop 2m"),
+    ] {
+        let now = UNIX_EPOCH + Duration::from_secs(MADE) + Duration::from_millis(millis);
+        let said = Hints::of(StatusCode::TOO_MANY_REQUESTS, &parse(answer), now).unwrap();
+        assert_eq!(words(&said), expected, "{millis}");
+    }
     let misdated = format!("Date: yesterday\n{undated}");
     assert_eq!(says_at(MADE + 30, 429, &misdated), "stop 1m 30s");
 }
