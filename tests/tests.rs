@@ -13,6 +13,7 @@ mod connections;
 mod credentials;
 mod http2;
 mod layout;
+mod learning;
 mod lifecycle;
 mod limits;
 mod main_job;

@@ -18,6 +18,7 @@ pub(crate) mod dns;
 pub(crate) mod h2;
 pub(crate) mod h2_origin;
 pub(crate) mod hidden;
+pub(crate) mod limited;
 mod message;
 mod nginx;
 pub(crate) mod origin;

@@ -1,0 +1,221 @@
+//! Real servers that limit their callers, and a real client that has no patience.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::programs::{clean, curl, run, wait};
+use super::{Proxy, Wire, closed_port, eventually};
+
+/// A server that limits its callers; it ends with the test.
+pub(crate) struct Limited {
+    child: Child,
+    port: u16,
+    folder: TempDir,
+}
+
+/// One request as the server saw it: when, in seconds, and with what status it was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) at: f64,
+    pub(crate) status: u16,
+}
+
+/// What became of a client's requests.
+#[derive(Debug)]
+pub(crate) struct Burst {
+    pub(crate) statuses: Vec<u16>,
+    pub(crate) took: Duration,
+}
+
+impl Limited {
+    /// `limited.py` in one of its modes.
+    #[track_caller]
+    pub(crate) fn python(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/limited.py");
+        let mut child = (clean("python3").arg(script).args(arguments))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("python3: {error}; tests/run --tools installs it"));
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let port = line
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("limited.py ended at once"));
+        Self { child, port, folder }
+    }
+
+    /// nginx with `limit_req`: `rate` a second and `burst` beyond, refused with `status`.
+    #[track_caller]
+    pub(crate) fn nginx(rate: u32, burst: u32, status: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = closed_port();
+        let conf = CONF
+            .replace("@FOLDER@", &folder.path().display().to_string())
+            .replace("@PORT@", &port.to_string())
+            .replace("@RATE@", &rate.to_string())
+            .replace("@BURST@", &burst.to_string())
+            .replace("@STATUS@", &status.to_string());
+        std::fs::create_dir(folder.path().join("files")).unwrap();
+        std::fs::write(folder.path().join("files/ok"), "ok").unwrap();
+        let file = folder.path().join("nginx.conf");
+        std::fs::write(&file, conf).unwrap();
+        let mut command = Command::new("nginx");
+        command
+            .arg("-p")
+            .arg(folder.path())
+            .arg("-c")
+            .arg(&file)
+            .args(["-e", "stderr"]);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:/usr/sbin"));
+        let mut child = (command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()))
+        .spawn()
+        .unwrap_or_else(|error| panic!("nginx: {error}; tests/run --tools installs it"));
+        eventually("nginx listens", || {
+            assert!(child.try_wait().unwrap().is_none(), "nginx ended at once");
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { child, port, folder }
+    }
+
+    /// `partner.test:PORT`.
+    pub(crate) fn authority(&self) -> String {
+        format!("partner.test:{}", self.port)
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.authority())
+    }
+
+    /// A proxy with one destination, this one, and these settings.
+    #[track_caller]
+    pub(crate) fn proxy(&self, settings: &str) -> Proxy {
+        Proxy::start(&format!(
+            "destinations: {{ p: {{ hosts: [\"{}\"], {settings} }} }}",
+            self.authority()
+        ))
+    }
+
+    /// Every request so far, but those of [`asked`](Self::asked).
+    #[track_caller]
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        if let Ok(log) = std::fs::read_to_string(self.folder.path().join("access.log")) {
+            let line = |line: &str| {
+                let (at, status) = line.split_once(' ')?;
+                Some(Asked {
+                    at: at.parse().ok()?,
+                    status: status.trim().parse().ok()?,
+                })
+            };
+            return log.lines().filter_map(line).collect();
+        }
+        let told = Wire::connect(([127, 0, 0, 1], self.port).into())
+            .ask("GET /told HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let told: serde_json::Value = serde_json::from_str(&told.text()).unwrap();
+        let request = |request: &serde_json::Value| Asked {
+            at: request[0].as_f64().unwrap(),
+            status: u16::try_from(request[1].as_u64().unwrap()).unwrap(),
+        };
+        told["requests"].as_array().unwrap().iter().map(request).collect()
+    }
+
+    /// `count` GETs at once on as many connections as curl likes, each to its own path below `path`, through `proxy` or
+    /// without one.
+    #[track_caller]
+    pub(crate) fn burst(&self, proxy: Option<&Proxy>, path: &str, count: usize) -> Burst {
+        let mut command = curl([
+            "--no-progress-meter",
+            "--parallel",
+            "--parallel-immediate",
+            "--parallel-max",
+            "100",
+        ]);
+        command.args(["--output", "/dev/null", "--write-out", "%{http_code}\\n"]);
+        match proxy {
+            Some(proxy) => command.args(["--proxy", &format!("http://{}", proxy.address())]),
+            None => command.args(["--resolve", &format!("{}:127.0.0.1", self.authority())]),
+        };
+        command.arg(self.url(&format!("{path}[1-{count}]")));
+        let started = Instant::now();
+        let ran = run(&mut command);
+        let took = started.elapsed();
+        let statuses: Vec<u16> = ran
+            .succeeded()
+            .stdout
+            .lines()
+            .map(|line| line.parse().unwrap())
+            .collect();
+        assert_eq!(statuses.len(), count);
+        Burst { statuses, took }
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.kill();
+        let _ = wait(&mut self.child, Duration::from_secs(5));
+    }
+}
+
+impl Burst {
+    pub(crate) fn count(&self, status: u16) -> usize {
+        self.statuses.iter().filter(|own| **own == status).count()
+    }
+}
+
+/// How many of these were refused.
+pub(crate) fn refused(asked: &[Asked]) -> usize {
+    asked.iter().filter(|asked| asked.status != 200).count()
+}
+
+/// From the first to the last request that was accepted, in seconds.
+pub(crate) fn span(asked: &[Asked]) -> f64 {
+    let times = asked
+        .iter()
+        .filter(|asked| asked.status == 200)
+        .map(|asked| asked.at);
+    times.clone().fold(f64::MIN, f64::max) - times.fold(f64::MAX, f64::min)
+}
+
+/// One process in the foreground, all files in its own folder.
+const CONF: &str = "
+daemon off;
+master_process off;
+pid @FOLDER@/nginx.pid;
+error_log stderr crit;
+events { worker_connections 1024; }
+http {
+  log_format told '$msec $status';
+  access_log @FOLDER@/access.log told;
+  client_body_temp_path @FOLDER@/body;
+  proxy_temp_path @FOLDER@/proxy;
+  fastcgi_temp_path @FOLDER@/fastcgi;
+  uwsgi_temp_path @FOLDER@/uwsgi;
+  scgi_temp_path @FOLDER@/scgi;
+  keepalive_requests 100000;
+  limit_req_zone $server_port zone=all:1m rate=@RATE@r/s;
+  server {
+    listen 127.0.0.1:@PORT@ backlog=1024;
+    # `return` would answer before the limit is looked at; a file does not.
+    root @FOLDER@/files;
+    location / {
+      limit_req zone=all burst=@BURST@ nodelay;
+      limit_req_status @STATUS@;
+      try_files /ok =404;
+    }
+  }
+}
+";
