@@ -235,7 +235,7 @@ impl Reading {
             status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::FORBIDDEN
         );
-        let quotas = self.quotas(refused);
+        let quotas = self.quotas(refused, headers);
         let asked = self.retry_after_millis.is_some() || self.retry_after.is_some();
         let throttled = match status {
             StatusCode::TOO_MANY_REQUESTS => true,
@@ -263,9 +263,9 @@ impl Reading {
     }
 
     /// All quotas, each name once, those with a name of their own last.
-    fn quotas(&mut self, refused: bool) -> Vec<Quota> {
+    fn quotas(&mut self, refused: bool, headers: &HeaderMap) -> Vec<Quota> {
         let told = std::mem::take(&mut self.told);
-        let mut quotas: Vec<Quota> = self.unnamed(&told).into_iter().collect();
+        let mut quotas: Vec<Quota> = self.unnamed(&told, headers).into_iter().collect();
         let named = told.into_iter().filter_map(|(scope, quota)| {
             let name = scope.name()?;
             Some(Quota {
@@ -312,7 +312,7 @@ impl Reading {
 
     /// The quota without a name of its own. Three families of fields may tell it: the one that knows what remains is
     /// taken whole, because what two of them say may be about two windows.
-    fn unnamed(&mut self, told: &[(Scope, Quota)]) -> Option<Quota> {
+    fn unnamed(&mut self, told: &[(Scope, Quota)], headers: &HeaderMap) -> Option<Quota> {
         let of = |scope| told.iter().find(|(own, _)| *own == scope).map(|(_, quota)| quota);
         let families = || [Scope::Draft, Scope::X, Scope::Dashed].into_iter().filter_map(of);
         let family = families()
@@ -324,12 +324,13 @@ impl Reading {
         {
             window = self.policies.window_of(limit);
         }
+        let reset = self.reset_after.or(family.reset);
         Some(Quota {
             name: self.name.take().unwrap_or_default(),
             limit: family.limit,
             remaining: family.remaining,
-            reset: self.reset_after.or(family.reset),
-            window,
+            reset,
+            window: window.or_else(|| umbrella(headers).filter(|_| reset.is_none())),
         })
     }
 }
@@ -397,6 +398,12 @@ fn exhausted(quotas: &[Quota], status: StatusCode) -> Option<Duration> {
 fn github(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     let github = status == StatusCode::TOO_MANY_REQUESTS && headers.contains_key("x-github-request-id");
     github.then_some(Duration::from_secs(60))
+}
+
+/// api-umbrella, which is api.data.gov, tells the counter of an hour and no reset, because the hour is a rolling one.
+fn umbrella(headers: &HeaderMap) -> Option<Duration> {
+    let umbrella = headers.contains_key("x-api-umbrella-request-id");
+    umbrella.then_some(Duration::from_secs(3_600))
 }
 
 /// Why a field is ignored or cut.

@@ -34,6 +34,12 @@ fn api_data_gov() {
             "X-RateLimit-Limit: 1000\nX-RateLimit-Remaining: 998",
             "quota: 998 of 1000",
         ),
+        // api.data.gov says so itself, on every answer; the age is 0 on every one, too.
+        (
+            200,
+            "Age: 0\nX-RateLimit-Limit: 1000\nX-RateLimit-Remaining: 998\nX-Api-Umbrella-Request-ID: aelqdj9l",
+            "quota: 998 of 1000 per 1h",
+        ),
         (
             429,
             "X-RateLimit-Limit: 1000\nX-RateLimit-Remaining: 0\nRetry-After: 2389",
