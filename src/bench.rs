@@ -93,7 +93,7 @@ impl Admission {
         let policy = policy(
             "destinations: { d: { hosts: [api.test], concurrency: 1000, rate_limit: 1000000/s burst 1000000 } }",
         );
-        Self(Limits::default().of(&policy.destinations[1], &Telemetry::new()))
+        Self(Limits::default().of(&policy.destinations[1], None, &Telemetry::new()))
     }
 
     /// Asks for a permit and gives it back; whether there was one.

@@ -55,7 +55,6 @@ mod policy;
 mod proxy;
 mod secret;
 mod server;
-#[cfg_attr(not(test), expect(dead_code, reason = "nobody asks the store so far"))]
 mod store;
 mod stream;
 mod telemetry;

@@ -11,6 +11,7 @@ mod commands;
 mod connect;
 mod connections;
 mod credentials;
+mod fleet;
 mod http2;
 mod layout;
 mod learning;

@@ -14,10 +14,12 @@ use crate::auth::Attachment;
 use crate::ca::Authority;
 use crate::config::{Auth, Ca, Config, HeaderText, SecretRef, Text};
 use crate::limit::Limits;
+use crate::limit::shared::board::Sharing;
 use crate::policy::{Destination, Egress, Policy};
 use crate::proxy::{Live, Route};
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
+use crate::store::{self, Address, Store};
 use crate::telemetry::log::Chain;
 use crate::telemetry::{Counters, CredentialKind, Telemetry};
 use crate::upstream::{Endpoint, tls};
@@ -53,11 +55,31 @@ impl Parts {
         self.sources = Sources::of_process();
     }
 
+    /// The store that counts for all instances: `old` where it is the same. `None` where each counts alone.
+    pub(super) fn store(
+        &self,
+        config: &Config,
+        old: Option<&Arc<Store>>,
+        telemetry: &Arc<Telemetry>,
+    ) -> Result<Option<Arc<Store>>, Error> {
+        let Some(written) = &config.rate_limit_store else {
+            return Ok(None);
+        };
+        let address = Address::read(written, &self.sources).map_err(store::StartError::from)?;
+        if let Some(old) = old.filter(|old| old.is_at(&address)) {
+            return Ok(Some(Arc::clone(old)));
+        }
+        let (own, dns) = (self.own.clone(), &config.dns);
+        let store = Store::start(address, own, dns, &self.sources, &self.roots, telemetry)?;
+        Ok(Some(Arc::new(store)))
+    }
+
     /// Brings a policy to life, keeping of `old` what is the same.
     pub(super) fn live(
         &self,
         policy: Policy,
         config: &Config,
+        store: Option<&Store>,
         old: Option<&Live>,
         telemetry: &Telemetry,
     ) -> Result<Live, Error> {
@@ -78,7 +100,8 @@ impl Parts {
             .credential_expiry(CredentialKind::LocalCa, unix_seconds(authority.not_after()));
         let routes = (policy.destinations.iter())
             .map(|destination| {
-                self.route(destination, &policy.egress, old, telemetry)
+                let sharing = self.sharing(destination, config, store);
+                self.route(destination, &policy.egress, sharing, old, telemetry)
                     .map(Arc::new)
             })
             .collect::<Result<_, _>>()?;
@@ -90,6 +113,14 @@ impl Parts {
         })
     }
 
+    /// The files that the address of the store is read from.
+    pub(super) fn store_files(&self, config: &Config) -> Vec<PathBuf> {
+        match &config.rate_limit_store {
+            Some(Text::Reference(reference)) => self.sources.files(reference),
+            Some(Text::Plain(_)) | None => Vec::new(),
+        }
+    }
+
     /// The files that the secrets of a destination are read from.
     pub(super) fn files(&self, destination: &Destination) -> Vec<PathBuf> {
         references(destination)
@@ -98,12 +129,19 @@ impl Parts {
             .collect()
     }
 
+    /// With whom a destination shares its rates.
+    fn sharing(&self, destination: &Destination, config: &Config, store: Option<&Store>) -> Option<Sharing> {
+        let written = (config.destinations.iter()).find(|written| *written.name == *destination.name);
+        store?.sharing(written?, config.instances, &self.sources)
+    }
+
     /// At the start a destination whose secrets cannot be used refuses its requests and the others work. A reload
     /// that would break a destination is refused as a whole.
     fn route(
         &self,
         destination: &Arc<Destination>,
         egress: &Egress,
+        sharing: Option<Sharing>,
         old: Option<&Live>,
         telemetry: &Telemetry,
     ) -> Result<Route, Error> {
@@ -159,7 +197,7 @@ impl Parts {
         Ok(Route {
             attachment,
             endpoint,
-            limiter: self.limits.of(destination, telemetry),
+            limiter: self.limits.of(destination, sharing, telemetry),
             destination: Arc::clone(destination),
             counters,
             fingerprint,

@@ -22,6 +22,7 @@ use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
 use crate::policy::Policy;
 use crate::proxy::{Live, Proxy};
+use crate::store::Store;
 use crate::telemetry::{Reload, Telemetry, log};
 use crate::upstream::resolve::{self, Resolver};
 use crate::worker::{Listener, Workers};
@@ -39,6 +40,8 @@ pub(crate) struct App {
     memory: host_limits::Memory,
     proxy: Arc<Proxy>,
     source: Source,
+    /// Counts the quotas of all instances.
+    store: Option<Arc<Store>>,
     watch: watch::Watch,
     _workers: Workers,
     /// Dropped last: what the workers cut short at the end is still told.
@@ -84,6 +87,9 @@ pub(crate) enum Error {
         source: Arc<crate::upstream::tls::SettingsError>,
     },
 
+    #[error("rate_limit_store")]
+    Store(#[from] crate::store::StartError),
+
     #[error("the system refuses what a process needs to run")]
     System(#[from] io::Error),
 }
@@ -118,9 +124,17 @@ impl App {
         let telemetry = Telemetry::new();
         telemetry.set_access(config.log.access);
         let build = build::Parts::new(&config.ca, bound.own());
-        let live = build.live(policy, &config, None, &telemetry)?;
+        // As with a destination: what cannot be read does not keep the others from working.
+        let store = build.store(&config, None, &telemetry).unwrap_or_else(|error| {
+            tracing::error!(
+                error = %log::Chain(&error),
+                "no quota store: each instance keeps to its share until this is mended",
+            );
+            Some(Arc::new(Store::unknown()))
+        });
+        let live = build.live(policy, &config, store.as_deref(), None, &telemetry)?;
         write_bundle(&live.authority, &build, &config.ca);
-        let watch = watch::Watch::new(files(&source, &build, &live));
+        let watch = watch::Watch::new(files(&source, &build, &config, &live));
 
         let proxy = Arc::new(Proxy {
             drain: Drain::default(),
@@ -153,6 +167,7 @@ impl App {
             memory,
             proxy,
             source,
+            store,
             watch,
             _workers: workers,
         })
@@ -211,6 +226,9 @@ impl App {
             }
             () = now => tracing::warn!(exchanges = self.proxy.drain.activity().0, "left at once, as told"),
         }
+        if let Some(store) = &self.store {
+            store.leave().await;
+        }
     }
 
     /// Reads everything anew and swaps it whole; or keeps what there is and says why.
@@ -233,9 +251,9 @@ impl App {
         let policy = Policy::compile(&config)?;
         self.build.refresh();
         let old = self.proxy.live.load_full();
-        let live = self
-            .build
-            .live(policy, &config, Some(&old), &self.proxy.telemetry)?;
+        let telemetry = &self.proxy.telemetry;
+        let store = self.build.store(&config, self.store.as_ref(), telemetry)?;
+        let live = (self.build).live(policy, &config, store.as_deref(), Some(&old), telemetry)?;
         if !Arc::ptr_eq(&live.authority, &old.authority) {
             write_bundle(&live.authority, &self.build, &self.addresses.ca);
             if live.authority.widens(&old.authority) {
@@ -248,9 +266,11 @@ impl App {
         self.warn_of_what_needs_a_restart(&config);
         self.proxy.telemetry.set_access(config.log.access);
         self.log.reload(&config.log);
-        self.watch.follow(files(&self.source, &self.build, &live));
+        self.watch
+            .follow(files(&self.source, &self.build, &config, &live));
         self.memory = host_limits::Memory::of(config.limits.memory);
         self.proxy.live.store(Arc::new(live));
+        self.store = store;
         self.config = config;
         Ok(())
     }
@@ -419,7 +439,7 @@ fn write_bundle(authority: &ca::Authority, build: &build::Parts, ca: &Ca) {
 }
 
 /// The files whose change means a reload.
-fn files(source: &Source, build: &build::Parts, live: &Live) -> Vec<PathBuf> {
+fn files(source: &Source, build: &build::Parts, config: &Config, live: &Live) -> Vec<PathBuf> {
     let secrets = live
         .policy
         .destinations
@@ -430,6 +450,7 @@ fn files(source: &Source, build: &build::Parts, live: &Live) -> Vec<PathBuf> {
         .map(Path::to_owned)
         .into_iter()
         .chain(secrets)
+        .chain(build.store_files(config))
         .collect()
 }
 

@@ -17,6 +17,7 @@ use crate::host::Pattern;
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
 use crate::secret::{Sources, pem};
+use crate::store::Address;
 use crate::upstream::tls;
 
 /// Check a configuration and list every problem in it
@@ -93,6 +94,16 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
         }
         warn_of_tunnels(destination, &mut warnings);
         warn_of_reach(destination, &mut warnings);
+    }
+    if let Some(written) = &config.rate_limit_store {
+        if let Err(error) = Address::read(written, sources) {
+            add(&mut problems, "rate_limit_store", &error);
+        }
+        if let Text::Reference(reference) = written {
+            for warning in sources.warnings(reference) {
+                add(&mut warnings, "rate_limit_store", &warning);
+            }
+        }
     }
     match Policy::compile(config) {
         Ok(policy) => {

@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 use super::gcra::{Gcra, NEVER};
 use super::meter::Meter;
 use super::queue::{Queue, Ticket, Waiter};
+use super::shared::Ask;
+use super::shared::lease::{Lease, PATIENCE};
 use crate::config::Class;
 
 /// The limits as numbers. Immutable; the [`Book`] has one meter for each rate.
@@ -55,7 +57,8 @@ pub(super) enum Culprit {
 #[derive(Debug)]
 pub(super) enum Arrival {
     Admitted,
-    Queued(Ticket, Arc<Notify>),
+    /// For so long at most.
+    Queued(Ticket, Arc<Notify>, u64),
     Refused(Obstacle),
 }
 
@@ -127,10 +130,16 @@ impl Concerns {
 }
 
 impl Book {
+    /// Each rate is counted here.
+    #[cfg(test)]
     pub(super) fn new(rules: &Rules) -> Self {
+        Self::with(rules.rates.iter().map(|&rate| Meter::local(rate)).collect())
+    }
+
+    pub(super) fn with(meters: Box<[Meter]>) -> Self {
         Self {
             arrivals: 0,
-            meters: rules.rates.iter().map(|&rate| Meter::local(rate)).collect(),
+            meters,
             queue: Queue::default(),
             slots_taken: 0,
         }
@@ -151,13 +160,22 @@ impl Book {
             class,
             number: self.arrivals,
         };
+        for (index, _) in rules.rates(concerns) {
+            if let Some(lease) = self.meters[index].lease() {
+                lease.wanted(now);
+            }
+        }
         self.settle(rules, now);
         let is_blocked = (self.queue.before(class, now)).any(|waiter| waiter.concerns.shares(concerns));
         if !is_blocked && self.take(rules, concerns, ticket, now) {
             return Arrival::Admitted;
         }
         let obstacle = self.forecast(rules, asker, now);
-        let patience = patience();
+        let mut patience = patience();
+        if (rules.rates(concerns)).any(|(index, _)| self.meters[index].is_asking(now)) {
+            // Also where it may not wait for a permit it waits for the store to say whether there is one.
+            patience = patience.max(PATIENCE);
+        }
         let in_time = obstacle.until != NEVER && obstacle.until <= now.saturating_add(patience);
         let has_room = |queue: &mut Queue| queue.len() < rules.queue || queue.displace(class);
         if patience == 0 || !in_time || !has_room(&mut self.queue) {
@@ -167,7 +185,7 @@ impl Book {
         waiter.is_front = !is_blocked;
         let bell = Arc::clone(&waiter.bell);
         self.queue.insert(waiter);
-        Arrival::Queued(ticket, bell)
+        Arrival::Queued(ticket, bell, patience)
     }
 
     /// How it stands for a waiter. Admits whoever can go by now, so that nobody depends on another one's timer.
@@ -182,7 +200,7 @@ impl Book {
         if !waiter.is_front {
             return Look::Waiting;
         }
-        match self.obstacle(rules, waiter.concerns) {
+        match self.obstacle(rules, waiter.concerns, now) {
             Some(until) if until > now => Look::Due(until),
             // The rates would let it go and it waits for a slot, or nobody knows when.
             Some(_) | None => Look::Waiting,
@@ -215,6 +233,34 @@ impl Book {
         }
     }
 
+    /// Whether it is time to ask the store for something. Says so once for each answer.
+    pub(super) fn wants(&mut self, now: u64) -> bool {
+        let queue = &self.queue;
+        let mut wants = false;
+        for (index, meter) in self.meters.iter_mut().enumerate() {
+            if let Some(lease) = meter.lease() {
+                wants |= lease.wants(|| queue.waiting_for(index), now);
+            }
+        }
+        wants
+    }
+
+    /// What to ask the store, for each rate.
+    pub(super) fn asks(&mut self, patience: u64, now: u64) -> Vec<Ask> {
+        let queue = &self.queue;
+        let lent = self.meters.iter_mut().enumerate();
+        let ask = |(index, meter): (usize, &mut Meter)| {
+            let lease = meter.lease()?;
+            Some(lease.ask(queue.waiting_for(index), patience, now))
+        };
+        lent.filter_map(ask).collect()
+    }
+
+    /// What the store lends of each rate.
+    pub(super) fn leases(&mut self) -> impl Iterator<Item = &mut Lease> {
+        self.meters.iter_mut().filter_map(Meter::lease)
+    }
+
     /// A request with a slot has ended. `now` is asked only where somebody waits for it.
     pub(super) fn release(&mut self, rules: &Rules, now: impl FnOnce() -> u64) {
         self.slots_taken = self.slots_taken.saturating_sub(1);
@@ -242,18 +288,21 @@ impl Book {
     /// The forecast where those go first who will have moved up by `horizon`.
     fn play(&self, rules: &Rules, asker: Asker, now: u64, horizon: u64) -> Obstacle {
         let Asker { class, concerns } = asker;
-        let mut levels: Vec<u64> = self.meters.iter().map(Meter::outlook).collect();
+        let outlook = |(meter, rate): (&Meter, &Gcra)| meter.outlook(*rate, now);
+        let mut outlook: Vec<_> = self.meters.iter().zip(&rules.rates).map(outlook).collect();
         // From when on a later one may go, for each limit: not before those who wait for it already.
         let mut floors = vec![now; rules.rates.len()];
         let mut slots_floor = now;
         for waiter in self.queue.before(class, horizon) {
             let mut at = if waiter.concerns.slots() { slots_floor } else { now };
-            for (index, rate) in rules.rates(waiter.concerns) {
-                at = at.max(floors[index]).max(rate.earliest(levels[index]));
+            for (index, _) in rules.rates(waiter.concerns) {
+                let (rate, level) = outlook[index];
+                at = at.max(floors[index]).max(rate.earliest(level));
             }
-            for (index, rate) in rules.rates(waiter.concerns) {
+            for (index, _) in rules.rates(waiter.concerns) {
+                let (rate, level) = &mut outlook[index];
                 floors[index] = at;
-                levels[index] = rate.taken(levels[index], at);
+                *level = rate.taken(*level, at);
             }
             if waiter.concerns.slots() {
                 slots_floor = at;
@@ -264,8 +313,9 @@ impl Book {
             _ => Culprit::Concurrency,
         };
         let mut obstacle = Obstacle { culprit, until: now };
-        for (index, rate) in rules.rates(concerns) {
-            let until = rate.earliest(levels[index]).max(floors[index]);
+        for (index, _) in rules.rates(concerns) {
+            let (rate, level) = outlook[index];
+            let until = rate.earliest(level).max(floors[index]);
             if until > obstacle.until {
                 obstacle = Obstacle {
                     culprit: Culprit::Rate(index),
@@ -321,7 +371,11 @@ impl Book {
     /// All that the request needs, or nothing.
     fn take(&mut self, rules: &Rules, concerns: Concerns, ticket: Ticket, now: u64) -> bool {
         let slots_full = concerns.slots() && rules.slots.is_some_and(|slots| self.slots_taken >= slots);
-        if slots_full || self.obstacle(rules, concerns).is_none_or(|until| until > now) {
+        if slots_full
+            || self
+                .obstacle(rules, concerns, now)
+                .is_none_or(|until| until > now)
+        {
             return false;
         }
         for (index, rate) in rules.rates(concerns) {
@@ -332,10 +386,10 @@ impl Book {
     }
 
     /// Until when the rates keep a request back that nobody precedes; `None` where nobody knows.
-    fn obstacle(&self, rules: &Rules, concerns: Concerns) -> Option<u64> {
+    fn obstacle(&self, rules: &Rules, concerns: Concerns, now: u64) -> Option<u64> {
         let mut earliest = rules
             .rates(concerns)
-            .map(|(index, rate)| self.meters[index].earliest(rate));
+            .map(|(index, rate)| self.meters[index].earliest(rate, now));
         earliest.try_fold(0, |latest, until| Some(latest.max(until?)))
     }
 

@@ -12,6 +12,9 @@ use super::gcra::Gcra;
 use super::meter::Meter;
 use super::queue::Ticket;
 use super::rule::{ClassRule, RateRule, Shown};
+use super::shared::board::{Call, Sharing};
+use super::shared::lease::Lease;
+use super::shared::{Ask, Grant};
 use super::{Refusal, Settings};
 use crate::config::OnLimit;
 use crate::telemetry::Counters;
@@ -27,7 +30,16 @@ pub(crate) struct Limiter {
     pub(super) rates: Box<[RateRule]>,
     pub(super) rules: Rules,
     settings: Settings,
+    shared: Option<Shared>,
     slots: Option<Shown>,
+}
+
+/// What a limiter is to the store.
+#[derive(Debug)]
+struct Shared {
+    /// The name under which the store knows this limiter among those of other instances.
+    member: String,
+    sharing: Sharing,
 }
 
 /// Leave to send one request. Frees its concurrency slot on drop.
@@ -48,7 +60,7 @@ struct Place<'l> {
 }
 
 impl Limiter {
-    pub(super) fn new(destination: &Arc<str>, settings: Settings, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(destination: &Arc<str>, settings: Settings, counters: Arc<Counters>) -> Arc<Self> {
         let limits = &settings.rate_limits;
         let rates: Box<[RateRule]> = (limits.iter().map(|limit| RateRule::new(limit, &counters))).collect();
         let mut everybody = Concerns::default();
@@ -58,25 +70,36 @@ impl Limiter {
         if settings.concurrency.is_some() {
             everybody.add_slots();
         }
+        // Where a store counts for all, each instance knows the whole rate.
+        let parts = settings.sharing.as_ref().map_or(settings.instances, |_| 1);
         let rules = Rules {
             everybody,
             queue: settings.queue,
             rates: (limits.iter())
-                .map(|limit| Gcra::new(&limit.rate).share(settings.instances))
+                .map(|limit| Gcra::new(&limit.rate).share(parts))
                 .collect(),
             slots: settings.concurrency,
         };
-        Self {
-            book: Mutex::new(Book::new(&rules)),
+        let meter = |&rate: &Gcra| match &settings.sharing {
+            None => Meter::local(rate),
+            Some(sharing) => Meter::lent(Lease::new(rate, sharing.home, rand::random())),
+        };
+        let limiter = Arc::new(Self {
+            book: Mutex::new(Book::with(rules.rates.iter().map(meter).collect())),
             born: Instant::now(),
             classes: settings.priorities.iter().map(ClassRule::new).collect(),
             destination: Arc::clone(destination),
             rates,
             rules,
+            shared: settings.sharing.clone().map(Shared::new),
             slots: (settings.concurrency).map(|most| Shown::concurrency(most, &counters)),
             settings,
             counters,
+        });
+        if let Some(shared) = &limiter.shared {
+            shared.sharing.board.join(&limiter);
         }
+        limiter
     }
 
     /// Whether it was made of these.
@@ -106,15 +129,17 @@ impl Limiter {
         }
         let arrived = Instant::now();
         let now = self.nanos(arrived);
-        let mut patience = Duration::ZERO;
-        let arrival = self.book().arrive(&self.rules, asker, now, || {
-            patience = self.patience(deadline);
-            saturating_nanos(patience)
-        });
+        let arrival = {
+            let mut book = self.book();
+            let patience = || saturating_nanos(self.patience(deadline));
+            let arrival = book.arrive(&self.rules, asker, now, patience);
+            self.post(&mut book, now);
+            arrival
+        };
         match arrival {
             Arrival::Admitted => Ok(self.permit(asker.concerns, Duration::ZERO)),
             Arrival::Refused(obstacle) => Err(self.refusal(obstacle, now)),
-            Arrival::Queued(ticket, bell) => {
+            Arrival::Queued(ticket, bell, patience) => {
                 let place = Place {
                     admitted: false,
                     asker,
@@ -122,7 +147,7 @@ impl Limiter {
                     limiter: self,
                     ticket,
                 };
-                self.wait(place, arrived, patience).await
+                self.wait(place, arrived, Duration::from_nanos(patience)).await
             }
         }
     }
@@ -136,7 +161,12 @@ impl Limiter {
         let _waiting = self.counters.limit_waiting();
         loop {
             let time = Instant::now();
-            let look = self.book().look(&self.rules, place.ticket, self.nanos(time));
+            let look = {
+                let mut book = self.book();
+                let look = book.look(&self.rules, place.ticket, self.nanos(time));
+                self.post(&mut book, self.nanos(time));
+                look
+            };
             let waited = time.duration_since(arrived);
             let left = patience.saturating_sub(waited);
             let sleep = match look {
@@ -145,7 +175,7 @@ impl Limiter {
                     self.counters.limit_waited(waited);
                     return Ok(self.permit(place.asker.concerns, waited));
                 }
-                Look::Due(until) if !left.is_zero() => {
+                Look::Due(until) if !left.is_zero() && !self.is_hopeless(until, time + left) => {
                     left.min(Duration::from_nanos(until.saturating_sub(self.nanos(time))))
                 }
                 Look::Waiting if !left.is_zero() => left,
@@ -162,12 +192,25 @@ impl Limiter {
         }
     }
 
-    /// Something came from outside into the meter of a rate, by its place in the configuration: for meters whose permits
-    /// are lent. Admits and wakes whoever can go by it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "every meter counts by itself so far"))]
+    /// Something came from outside into the meter of a rate, by its place in the configuration.
+    #[cfg(test)]
     pub(super) fn granted(&self, index: usize, change: impl FnOnce(&mut Meter)) {
         let now = self.nanos(Instant::now());
         self.book().refill(&self.rules, index, now, change);
+    }
+
+    /// Whether a wait has become pointless: the store has said when there will be a permit, and that is too late.
+    fn is_hopeless(&self, until: u64, deadline: Instant) -> bool {
+        self.shared.is_some() && until > self.nanos(deadline)
+    }
+
+    /// Lets whoever asks the store know, where it is time to.
+    fn post(self: &Arc<Self>, book: &mut Book, now: u64) {
+        if let Some(shared) = &self.shared
+            && book.wants(now)
+        {
+            shared.sharing.board.post(self);
+        }
     }
 
     /// Sets the gauges of what is left.
@@ -235,6 +278,86 @@ impl Limiter {
 
     fn nanos(&self, time: Instant) -> u64 {
         saturating_nanos(time.saturating_duration_since(self.born))
+    }
+}
+
+/// What whoever asks the store needs.
+impl Limiter {
+    /// What to ask now. `None` where nothing is shared.
+    pub(crate) fn call(self: &Arc<Self>) -> Option<Call> {
+        self.shared.as_ref()?;
+        let patience = match self.settings.on_limit {
+            OnLimit::Reject => Duration::ZERO,
+            OnLimit::Wait(patience) => patience,
+        };
+        let asks = (self.book()).asks(saturating_nanos(patience), self.nanos(Instant::now()));
+        (!asks.is_empty()).then(|| Call {
+            asks,
+            limiter: Arc::clone(self),
+        })
+    }
+
+    /// The names under which the store keeps the rates, and this limiter.
+    pub(crate) fn names(&self) -> (&[String], &str) {
+        match &self.shared {
+            None => (&[], ""),
+            Some(shared) => (&shared.sharing.names, &shared.member),
+        }
+    }
+
+    /// The store has answered: admits and wakes whoever can go by that.
+    pub(crate) fn answered(self: &Arc<Self>, asks: &[Ask], grants: &[Grant]) {
+        let now = self.nanos(Instant::now());
+        let mut book = self.book();
+        for (index, (ask, grant)) in asks.iter().zip(grants).enumerate() {
+            book.refill(&self.rules, index, now, |meter| {
+                meter
+                    .lease()
+                    .into_iter()
+                    .for_each(|lease| lease.granted(ask, *grant, now));
+            });
+        }
+        self.post(&mut book, now);
+    }
+
+    /// The store cannot be asked: the share decides from now on.
+    pub(crate) fn unanswered(&self) {
+        let now = self.nanos(Instant::now());
+        let mut book = self.book();
+        for index in 0..self.rules.rates.len() {
+            book.refill(&self.rules, index, now, |meter| {
+                meter.lease().into_iter().for_each(|lease| lease.failed(now));
+            });
+        }
+    }
+
+    /// The store can be asked again.
+    pub(crate) fn reachable(&self) {
+        self.book().leases().for_each(Lease::back);
+    }
+
+    /// Whether the others would forget this instance soon.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let now = self.nanos(Instant::now());
+        self.book().leases().any(|lease| lease.is_quiet(now))
+    }
+
+    /// Into how many parts the rates are divided while the store is away.
+    pub(crate) fn parts(&self) -> u32 {
+        self.book()
+            .leases()
+            .map(|lease| lease.members())
+            .max()
+            .unwrap_or(1)
+    }
+}
+
+impl Shared {
+    fn new(sharing: Sharing) -> Self {
+        Self {
+            member: format!("{:016x}", rand::random::<u64>()),
+            sharing,
+        }
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! The [`Book`](super::book::Book) asks a meter when the next request may go, takes from it and gives back; it does not
 //! know where the permits come from. [`Meter::Local`] counts by itself: the level of a bucket (see [`gcra`](super::gcra)).
-//! A form whose permits are lent by somebody else (a store that several instances share) fits beside it: it says from
-//! what it holds when the next request may go, or that nobody knows until something comes from outside. Whoever brings
-//! something does so through [`Book::refill`](super::book::Book::refill), which admits and rings those who wait.
+//! [`Meter::Lent`] has permits that a store lends which several instances share (see [`shared`](super::shared)): from
+//! what it holds it says when the next request may go. Whoever brings something does so through
+//! [`Book::refill`](super::book::Book::refill), which admits and rings those who wait.
 //!
 //! Pure: time is passed in. A meter is told its rate with each call, so that it holds only what changes.
 
 use super::gcra::Gcra;
 use super::queue::Ticket;
+use super::shared::lease::Lease;
 
 /// What one rate has left, and who took from it last.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) enum Meter {
         /// Whose request made the level what it is: only that one can be returned exactly.
         last: Ticket,
     },
+    /// Lent by the store.
+    Lent { lease: Box<Lease>, last: Ticket },
 }
 
 impl Meter {
@@ -31,12 +34,36 @@ impl Meter {
         }
     }
 
+    pub(super) fn lent(lease: Lease) -> Self {
+        Self::Lent {
+            lease: Box::new(lease),
+            last: Ticket::NOBODY,
+        }
+    }
+
+    /// What the store lends; `None` where nothing is lent.
+    pub(super) fn lease(&mut self) -> Option<&mut Lease> {
+        match self {
+            Self::Local { .. } => None,
+            Self::Lent { lease, .. } => Some(lease),
+        }
+    }
+
+    /// Whether nothing is known before the store has answered.
+    pub(super) fn is_asking(&self, now: u64) -> bool {
+        match self {
+            Self::Local { .. } => false,
+            Self::Lent { lease, .. } => lease.is_asking(now),
+        }
+    }
+
     /// From when on the next request may go, as far as what is here tells; [`NEVER`](super::gcra::NEVER) for a rate of
     /// zero. `None`: nothing is here, and the moment at which something comes is not known. Whoever waits for it then
     /// has no timer, so that a [refill](super::book::Book::refill) must come.
-    pub(super) fn earliest(&self, rate: Gcra) -> Option<u64> {
+    pub(super) fn earliest(&self, rate: Gcra, now: u64) -> Option<u64> {
         match self {
             Self::Local { level, .. } => Some(rate.earliest(*level)),
+            Self::Lent { lease, .. } => Some(lease.earliest(now)),
         }
     }
 
@@ -45,6 +72,10 @@ impl Meter {
         match self {
             Self::Local { level, last } => {
                 *level = rate.taken(*level, now);
+                *last = ticket;
+            }
+            Self::Lent { lease, last } => {
+                lease.take(now);
                 *last = ticket;
             }
         }
@@ -60,6 +91,12 @@ impl Meter {
                     *last = Ticket::NOBODY;
                 }
             }
+            Self::Lent { lease, last } => {
+                if *last == ticket {
+                    lease.give_back();
+                    *last = Ticket::NOBODY;
+                }
+            }
         }
     }
 
@@ -67,13 +104,15 @@ impl Meter {
     pub(super) fn left(&self, rate: Gcra, now: u64) -> f64 {
         match self {
             Self::Local { level, .. } => f64::from(rate.remaining(*level, now)) / f64::from(rate.burst()),
+            Self::Lent { lease, .. } => lease.left(now),
         }
     }
 
-    /// The level of a bucket that behaves as this meter is expected to: what a wait is forecast from.
-    pub(super) fn outlook(&self) -> u64 {
+    /// A rate, and the level of its bucket, that behave as this meter is expected to: what a wait is forecast from.
+    pub(super) fn outlook(&self, rate: Gcra, now: u64) -> (Gcra, u64) {
         match self {
-            Self::Local { level, .. } => *level,
+            Self::Local { level, .. } => (rate, *level),
+            Self::Lent { lease, .. } => lease.outlook(now),
         }
     }
 }

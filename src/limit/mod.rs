@@ -20,6 +20,7 @@ use crate::telemetry::Telemetry;
 pub(crate) use self::deadline::deadline;
 pub(crate) use self::limiter::{Limiter, Permit};
 pub(crate) use self::refusal::Refusal;
+use self::shared::board::Sharing;
 
 pub(crate) mod bench;
 mod book;
@@ -31,7 +32,6 @@ mod meter;
 mod queue;
 mod refusal;
 mod rule;
-#[cfg_attr(not(test), expect(dead_code, reason = "no meter is lent anything so far"))]
 pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
@@ -52,11 +52,20 @@ struct Settings {
     priorities: Vec<Priority>,
     queue: usize,
     rate_limits: Vec<RateLimit>,
+    /// Where a store counts for all instances.
+    sharing: Option<Sharing>,
 }
 
 impl Limits {
     /// The limiter of a destination: the running one where its limits are as before, else a new one.
-    pub(crate) fn of(&self, destination: &Destination, telemetry: &Telemetry) -> Arc<Limiter> {
+    ///
+    /// `sharing`: where a store counts for all instances.
+    pub(crate) fn of(
+        &self,
+        destination: &Destination,
+        sharing: Option<Sharing>,
+        telemetry: &Telemetry,
+    ) -> Arc<Limiter> {
         let settings = Settings {
             concurrency: destination.concurrency,
             instances: destination.instances.map_or(1, NonZeroU32::get),
@@ -64,6 +73,7 @@ impl Limits {
             priorities: destination.priorities.clone(),
             queue: destination.queue,
             rate_limits: destination.rate_limits.clone(),
+            sharing,
         };
         self.with(&destination.name, settings, telemetry)
     }
@@ -81,7 +91,7 @@ impl Limits {
         match limiters.get(name) {
             Some(running) if running.has(&settings) => Arc::clone(running),
             _ => {
-                let limiter = Arc::new(Limiter::new(name, settings, telemetry.counters(name)));
+                let limiter = Limiter::new(name, settings, telemetry.counters(name));
                 limiters.insert(Arc::clone(name), Arc::clone(&limiter));
                 limiter
             }

@@ -105,6 +105,12 @@ impl Queue {
         self.waiters.iter().filter(goes_before)
     }
 
+    /// How many wait for a rate, among others perhaps.
+    pub(super) fn waiting_for(&self, rate: usize) -> u32 {
+        let waiting = self.waiters.iter().filter(|waiter| waiter.concerns.rate(rate));
+        u32::try_from(waiting.count()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn insert(&mut self, waiter: Waiter) {
         let place = self.waiters.partition_point(|other| other.key() < waiter.key());
         self.next_promotion = self.next_promotion.min(waiter.promotes);

@@ -40,6 +40,7 @@ fn limiter(on_limit: OnLimit, concurrency: Option<u32>, rate_limits: Vec<RateLim
 
 fn settings(on_limit: OnLimit) -> Settings {
     Settings {
+        sharing: None,
         concurrency: None,
         instances: 1,
         on_limit,

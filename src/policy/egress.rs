@@ -53,6 +53,15 @@ impl Egress {
         }
     }
 
+    /// For an address that the operator wrote for outrider itself: everything but the metadata services of platforms.
+    pub(crate) fn of_operator() -> Self {
+        Self {
+            allow: Vec::new(),
+            deny: vec![Network::Class(NetworkClass::Metadata)],
+            own: Vec::new(),
+        }
+    }
+
     /// The same rules, which also refuse to dial our own `listeners`.
     ///
     /// A listener on an unspecified address stands for the loopback ones; whoever binds one also names the

@@ -1,5 +1,378 @@
-//! The store that counts one quota for all instances: a Redis server, and the task that asks it.
+//! The store that counts one quota for all instances: a Redis server, and the task that asks it for all limiters.
+//!
+//! A limiter that wants permits says so on the [`Board`]; the task gathers what has been said meanwhile and sends one
+//! call for each destination, without waiting for the answers to the calls before. A connection that fails in any way,
+//! also one that is merely slow, is given up and made anew after a pause; until then every limiter keeps to its share,
+//! so that no request fails, waits longer, or passes a limit because of the store.
+//!
+//! What is asked and what an answer means is in `limit::shared`; here are the connection and the words for a person.
 
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use crate::config::{Destination, Dns};
+use crate::limit::Limiter;
+use crate::limit::shared::board::{Board, Call, Sharing};
+use crate::limit::shared::lease::Home;
+use crate::limit::shared::{ANSWERS, Grant, SCRIPT};
+use crate::policy::Egress;
+use crate::secret::Sources;
+use crate::secret::roots::SystemRoots;
+use crate::telemetry::Telemetry;
+use crate::telemetry::log::Chain;
+use crate::upstream::resolve::{self, Resolver};
+use crate::upstream::tls;
+
+pub(crate) use self::address::{Address, Error as AddressError};
+use self::client::{Connection, Error, Way};
+use self::resp::Reply;
+
+mod address;
+mod client;
+mod names;
 mod resp;
 #[cfg(test)]
 mod tests;
+
+/// Asks the store until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Store {
+    board: Arc<Board>,
+    /// `None`: nobody knows where the store is, and the shares hold.
+    link: Option<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    task: JoinHandle<()>,
+    way: Arc<Way>,
+}
+
+/// Why a store cannot even be looked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Address(#[from] AddressError),
+
+    #[error("dns")]
+    Dns(#[from] resolve::Error),
+
+    #[error(transparent)]
+    Tls(#[from] tls::SettingsError),
+}
+
+/// The task.
+struct Asker {
+    board: Arc<Board>,
+    health: Health,
+    /// Limiters whose calls the store has refused, and when they may ask again.
+    resting: Vec<(Instant, Arc<Limiter>)>,
+    /// What the server knows the script by.
+    script: String,
+    way: Arc<Way>,
+}
+
+/// A call that is under way, and whether the script went with it.
+struct Asked {
+    call: Call,
+    had_script: bool,
+}
+
+/// Whether the store answers, told once for each change.
+struct Health {
+    failed: Option<Instant>,
+    store: String,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Store {
+    /// Begins to ask the store at `address` for those on a new board. `own`: our own listeners. Must be called inside a
+    /// tokio runtime.
+    pub(crate) fn start(
+        address: Address,
+        own: Vec<SocketAddr>,
+        dns: &Dns,
+        sources: &Sources,
+        roots: &SystemRoots,
+        telemetry: &Arc<Telemetry>,
+    ) -> Result<Self, StartError> {
+        let tls = match address.is_tls() {
+            true => Some(tls::Settings::of_system(sources, roots)?),
+            false => None,
+        };
+        let way = Arc::new(Way {
+            address,
+            egress: Egress::of_operator().with_own(own),
+            resolver: Resolver::new(dns, telemetry)?,
+            tls,
+        });
+        let board = Arc::new(Board::default());
+        let asker = Asker {
+            board: Arc::clone(&board),
+            health: Health {
+                failed: None,
+                store: way.address.to_string(),
+                telemetry: Arc::clone(telemetry),
+            },
+            resting: Vec::new(),
+            script: HEXLOWER
+                .encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, SCRIPT.as_bytes()).as_ref()),
+            way: Arc::clone(&way),
+        };
+        let task = tokio::spawn(asker.run());
+        Ok(Self {
+            board,
+            link: Some(Link { task, way }),
+        })
+    }
+
+    /// A store that cannot be looked for.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            board: Arc::default(),
+            link: None,
+        }
+    }
+
+    /// Whether it is the one at `address`.
+    pub(crate) fn is_at(&self, address: &Address) -> bool {
+        self.link
+            .as_ref()
+            .is_some_and(|link| link.way.address.is(address))
+    }
+
+    /// With whom a destination shares its rates. `instances`: how many there are, as written.
+    pub(crate) fn sharing(
+        &self,
+        destination: &Destination,
+        instances: Option<NonZeroU32>,
+        sources: &Sources,
+    ) -> Option<Sharing> {
+        if destination.rate_limits.is_empty() {
+            return None;
+        }
+        let names = match &self.link {
+            Some(link) => names::names(destination, &link.way.address, sources),
+            None => Vec::new(),
+        };
+        let index = std::env::var("CF_INSTANCE_INDEX");
+        Some(Sharing {
+            board: Arc::clone(&self.board),
+            home: Home {
+                instances: instances.map(NonZeroU32::get),
+                index: index.ok().and_then(|index| index.parse().ok()),
+            },
+            names: names.into(),
+        })
+    }
+
+    /// Tells the store that this instance is gone, so that the others need not find out. Best effort, and brief.
+    pub(crate) async fn leave(&self) {
+        let Some(Link { task, way }) = &self.link else {
+            return;
+        };
+        task.abort();
+        let leave = async {
+            let mut connection = way.open().await?;
+            for limiter in self.board.members() {
+                let (names, member) = limiter.names();
+                for name in names {
+                    connection.say(&[b"ZREM", members_of(name).as_bytes(), member.as_bytes()]);
+                    connection.expect(());
+                }
+            }
+            connection.settled().await
+        };
+        if !matches!(timeout(FAREWELL, leave).await, Ok(Ok(()))) {
+            tracing::debug!("the quota store does not know that this instance leaves");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Some(link) = &self.link {
+            link.task.abort();
+        }
+    }
+}
+
+impl Asker {
+    async fn run(mut self) {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let since = Instant::now();
+            let error = match self.way.open().await {
+                Ok(connection) => self.serve(connection).await,
+                Err(error) => error,
+            };
+            self.resting.clear();
+            let members = self.board.members();
+            members.iter().for_each(|limiter| limiter.unanswered());
+            self.health.bad(&error, &members);
+            // A connection that held for a while was a good one: what ended it may be over.
+            pause = match since.elapsed() > LONGEST_PAUSE {
+                true => SHORTEST_PAUSE,
+                false => (pause * 2).min(LONGEST_PAUSE),
+            };
+            // All instances lose the store at the same moment and should not come back in one.
+            sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+        }
+    }
+
+    /// Asks and hears over one connection, until it fails.
+    async fn serve(&mut self, mut connection: Connection<Asked>) -> Error {
+        for limiter in self.board.members() {
+            limiter.reachable();
+            self.ask(&limiter, &mut connection);
+        }
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.board.posted() => {
+                    for limiter in self.board.take() {
+                        self.ask(&limiter, &mut connection);
+                    }
+                }
+                answer = connection.next() => {
+                    let heard = answer.and_then(|(asked, reply)| self.hear(asked, &reply, &mut connection));
+                    if let Err(error) = heard {
+                        return error;
+                    }
+                }
+                _ = tick.tick() => self.tend(&mut connection),
+            }
+        }
+    }
+
+    fn ask(&self, limiter: &Arc<Limiter>, connection: &mut Connection<Asked>) {
+        if let Some(call) = limiter.call() {
+            self.send(call, false, connection);
+        }
+    }
+
+    fn send(&self, call: Call, had_script: bool, connection: &mut Connection<Asked>) {
+        let (names, member) = call.limiter.names();
+        let keys: Vec<_> = (names.iter())
+            .flat_map(|name| [name.clone(), members_of(name)])
+            .collect();
+        let count = keys.len().to_string();
+        let numbers: Vec<_> = call.asks.iter().flat_map(|ask| ask.arguments()).collect();
+        let mut command: Vec<&[u8]> = match had_script {
+            true => vec![b"EVAL", SCRIPT.as_bytes()],
+            false => vec![b"EVALSHA", self.script.as_bytes()],
+        };
+        command.push(count.as_bytes());
+        command.extend(keys.iter().map(String::as_bytes));
+        command.push(member.as_bytes());
+        command.extend(numbers.iter().map(String::as_bytes));
+        connection.say(&command);
+        connection.expect(Asked { call, had_script });
+    }
+
+    fn hear(&mut self, asked: Asked, reply: &Reply, connection: &mut Connection<Asked>) -> Result<(), Error> {
+        let Asked { call, had_script } = asked;
+        match reply.error() {
+            None => {}
+            // The server has been restarted, or is another one.
+            Some("NOSCRIPT") if !had_script => {
+                self.send(call, true, connection);
+                return Ok(());
+            }
+            Some(kind) if ENDS.contains(&kind) => return Err(Error::refused(kind)),
+            Some(kind) => {
+                self.health
+                    .bad(&Error::refused(kind), &[Arc::clone(&call.limiter)]);
+                self.rest(&call.limiter);
+                return Ok(());
+            }
+        }
+        let numbers = reply.numbers().unwrap_or_default();
+        let grant = |numbers: &[i64]| Grant::read(numbers.try_into().ok()?);
+        let grants: Option<Vec<_>> = numbers.chunks(ANSWERS).map(grant).collect();
+        let grants = (grants.filter(|grants| grants.len() == call.asks.len())).ok_or(resp::Nonsense)?;
+        call.answered(&grants);
+        if self.resting.is_empty() {
+            self.health.good();
+        }
+        Ok(())
+    }
+
+    /// The store is well but for what concerns this limiter: it keeps to its share for a while.
+    fn rest(&mut self, limiter: &Arc<Limiter>) {
+        limiter.unanswered();
+        self.resting.push((Instant::now() + REST, Arc::clone(limiter)));
+    }
+
+    /// What is due by the clock: limiters that have rested, and those that the others would forget.
+    fn tend(&mut self, connection: &mut Connection<Asked>) {
+        let now = Instant::now();
+        let (rested, resting) = (self.resting.drain(..)).partition(|(until, _)| *until <= now);
+        self.resting = resting;
+        let rested: Vec<(Instant, Arc<Limiter>)> = rested;
+        for (_, limiter) in rested {
+            limiter.reachable();
+            self.ask(&limiter, connection);
+        }
+        for limiter in self.board.members() {
+            if limiter.is_quiet() {
+                self.ask(&limiter, connection);
+            }
+        }
+    }
+}
+
+impl Health {
+    fn bad(&mut self, error: &Error, concerned: &[Arc<Limiter>]) {
+        self.telemetry.quota_store_error();
+        if self.failed.is_none() {
+            self.failed = Some(Instant::now());
+            let parts = concerned.iter().map(|limiter| limiter.parts()).max();
+            tracing::warn!(
+                store = %self.store,
+                error = %Chain(error),
+                instances = parts.unwrap_or(1),
+                "the quota store cannot be asked: each instance keeps to its share until it can",
+            );
+        }
+    }
+
+    fn good(&mut self) {
+        if let Some(failed) = self.failed.take() {
+            let seconds = failed.elapsed().as_secs_f32();
+            tracing::info!(store = %self.store, seconds, "the quota store answers again");
+        }
+    }
+}
+
+/// The key of those who share a limit.
+fn members_of(name: &str) -> String {
+    format!("{name}:members")
+}
+
+/// Errors after which another connection is worth a try, and this one is not.
+const ENDS: &[&str] = &[
+    "ASK",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MOVED",
+    "NOAUTH",
+    "READONLY",
+];
+
+const FAREWELL: Duration = Duration::from_millis(300);
+/// Shorter than what the script gives a fleet to return.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Doubled before the first pause.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_secs(1);

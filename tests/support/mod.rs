@@ -26,6 +26,7 @@ pub(crate) mod partner;
 pub(crate) mod pki;
 pub(crate) mod programs;
 pub(crate) mod proxy;
+pub(crate) mod redis;
 mod wire;
 
 /// The longest that anything may take on a busy machine before the test gives up.

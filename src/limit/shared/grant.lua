@@ -4,37 +4,53 @@
 -- knows of another birth knows that the server has lost what it held.
 --
 -- KEYS: for each limit a hash and the sorted set of those who share it, scored by when they are forgotten.
--- ARGV: the member's name, then for each limit thirteen numbers, named below. Answers seven numbers for each limit.
+-- ARGV: the member's name, then for each limit fourteen numbers, named below. Answers eight numbers for each limit.
 
 local time = redis.call('TIME')
 local now = (time[1] - 1767225600) * 1000000 + time[2]
 local member = ARGV[1]
 -- How long a member is remembered, how long it counts as one who asks, how far ahead a lease reaches, the farthest that
--- anything is reserved (microseconds), and how long a key outlives its use (milliseconds).
-local LIFE, ACTIVE, LEASE, FARTHEST, KEEP = 90000000, 3000000, 1000000, 10000000, 600000
+-- anything is reserved, how long nobody asks when nobody can, how long it takes all to return (microseconds); how long
+-- a key outlives its use (milliseconds).
+local LIFE, ACTIVE, LEASE, FARTHEST = 90000000, 3000000, 1000000, 10000000
+local SILENCE, RETURN, KEEP = 500000, 2500000, 600000
 local answer = {}
 
 for limit = 1, #KEYS / 2 do
   local key, members = KEYS[2 * limit - 1], KEYS[2 * limit]
   local arg = {}
-  for i = 1, 13 do arg[i] = tonumber(ARGV[1 + (limit - 1) * 13 + i]) end
+  for i = 1, 14 do arg[i] = tonumber(ARGV[1 + (limit - 1) * 14 + i]) end
   local period, tolerance, grace, need, soon, want = arg[1], arg[2], arg[3], arg[4], arg[5], arg[6]
   local patience, held, spent, left, seen, reserved = arg[7], arg[8], arg[9], arg[10], arg[11], arg[12]
-  local presence = arg[13]
+  local presence, returned = arg[13], arg[14]
 
-  local state = redis.call('HMGET', key, 'born', 'tat', 'live', 'active', 'lost')
+  local state = redis.call('HMGET', key, 'born', 'tat', 'live', 'active', 'lost', 'opens', 'asked')
   local born, tat = tonumber(state[1]), tonumber(state[2])
   local live, active, lost = tonumber(state[3]), tonumber(state[4]), tonumber(state[5]) or 0
+  local opens, asked = tonumber(state[6]) or 0, tonumber(state[7]) or 0
   if not (born and tat) then
     -- Nobody has used it for long; or the server has lost it, which the next lines find out.
     born, tat = now, now
   end
   -- Not below: a bucket holds no more than its burst. Not above: this server's clock may have been set back.
   tat = math.min(math.max(tat, now), now + tolerance + period + FARTHEST)
-  if seen ~= 0 and seen ~= born then
-    -- It is lost: assume the worst, an empty bucket, and let each one bring back what it has not used of its share.
-    if lost == 0 then tat = math.max(tat, now + tolerance + period + reserved) end
-    lost = 1
+  if seen ~= 0 and seen ~= born and lost == 0 then
+    -- It is lost: assume the worst, an empty bucket.
+    lost, asked = 1, 0
+    tat = math.max(tat, now + tolerance + period + reserved)
+  end
+  if returned > 0 and opens <= now and asked + SILENCE < now then
+    -- The first to return of a fleet that could not reach this server. Until all are back, none has more than its
+    -- share, so that nothing is given out twice.
+    opens = now + RETURN
+    if lost > 0 then tat = math.max(tat, opens + tolerance + period) end
+  end
+  asked = now
+  local is_open = opens <= now
+  if not is_open then
+    need, soon, want = 0, 0, 0
+  elseif seen ~= 0 and seen ~= born then
+    -- Each one brings back what it has not used of its share.
     tat = math.max(tat - left * period, now)
   elseif spent > 0 then
     -- What it has used of its share while this server could not be asked.
@@ -81,9 +97,10 @@ for limit = 1, #KEYS / 2 do
   end
 
   redis.call('HSET', key, 'born', string.format('%.0f', born), 'tat', string.format('%.3f', tat),
-    'live', live, 'active', active, 'lost', lost)
+    'live', live, 'active', active, 'lost', lost, 'opens', string.format('%.0f', opens),
+    'asked', string.format('%.0f', asked))
   redis.call('PEXPIRE', key, string.format('%.0f', math.ceil((tat - now) / 1000) + KEEP))
-  for _, number in ipairs({ at_once, later, first, math.ceil(tat - now), born, live, active }) do
+  for _, number in ipairs({ at_once, later, first, math.ceil(tat - now), born, live, active, math.max(opens - now, 0) }) do
     answer[#answer + 1] = number
   end
 end

@@ -16,7 +16,7 @@ use crate::limit::gcra::{Gcra, NEVER};
 
 /// What one instance holds of one shared rate.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(in crate::limit) struct Lease {
     rate: Gcra,
     terms: Terms,
     home: Home,
@@ -26,6 +26,10 @@ pub(crate) struct Lease {
     asked: Option<u64>,
     /// The store cannot be asked.
     is_away: bool,
+    /// It could not, and has not lent anything since.
+    returned: bool,
+    /// Until when the share decides although the store answers, because not all have returned to it.
+    shares_until: u64,
     /// Until when there is no use in asking.
     closed: u64,
     /// When the store was last found to be away.
@@ -103,7 +107,7 @@ enum Taken {
 
 impl Lease {
     /// `turn`: any number from 0 to 1, another one for each instance.
-    pub(crate) fn new(rate: Gcra, home: Home, turn: f64) -> Self {
+    pub(in crate::limit) fn new(rate: Gcra, home: Home, turn: f64) -> Self {
         Self {
             rate,
             terms: Terms::of(rate),
@@ -111,6 +115,8 @@ impl Lease {
             runs: VecDeque::new(),
             asked: None,
             is_away: false,
+            returned: false,
+            shares_until: 0,
             closed: 0,
             fell: None,
             demand: Demand { rate: 0.0, at: 0 },
@@ -126,12 +132,12 @@ impl Lease {
     }
 
     /// A request wants a permit, whether it gets one or not.
-    pub(crate) fn wanted(&mut self, now: u64) {
+    pub(in crate::limit) fn wanted(&mut self, now: u64) {
         self.demand.count(now);
     }
 
     /// From when on the next request may go, as far as is known here.
-    pub(crate) fn earliest(&self, now: u64) -> u64 {
+    pub(in crate::limit) fn earliest(&self, now: u64) -> u64 {
         if self.rate.period() == NEVER {
             return NEVER;
         }
@@ -139,6 +145,7 @@ impl Lease {
         let share = self.share_rate().earliest(self.share.level);
         let otherwise = match self.asked {
             _ if self.is_away => share,
+            _ if self.shares_until > now => share.min(self.shares_until),
             Some(asked) => share.max(asked.saturating_add(PATIENCE)),
             None if self.closed > now => self.closed,
             None => now.saturating_add(PATIENCE),
@@ -147,16 +154,21 @@ impl Lease {
     }
 
     /// Nothing can be said before the store has answered, which it does at once or is taken to be away.
-    pub(crate) fn is_asking(&self, now: u64) -> bool {
+    pub(in crate::limit) fn is_asking(&self, now: u64) -> bool {
         let is_open = !self.is_away && self.closed <= now && self.rate.period() != NEVER;
         match self.asked {
-            Some(asked) => !self.is_away && now < asked.saturating_add(PATIENCE) && self.lent(now) == 0,
+            Some(asked) => {
+                !self.is_away
+                    && self.shares_until <= now
+                    && now < asked.saturating_add(PATIENCE)
+                    && self.lent(now) == 0
+            }
             None => is_open && self.lent(now) == 0,
         }
     }
 
     /// One request goes `now`, which must not be before the earliest moment.
-    pub(crate) fn take(&mut self, now: u64) {
+    pub(in crate::limit) fn take(&mut self, now: u64) {
         self.expire(now);
         let lent = match self.runs.front_mut() {
             Some(run) if run.first <= now => Some(run.split()),
@@ -176,7 +188,7 @@ impl Lease {
     }
 
     /// The last request that took a permit does not go after all.
-    pub(crate) fn give_back(&mut self) {
+    pub(in crate::limit) fn give_back(&mut self) {
         let part = self.share_rate();
         match self.taken.take() {
             None => return,
@@ -189,9 +201,9 @@ impl Lease {
         self.share.own = part.returned(self.share.own);
     }
 
-    /// Whether it is time to ask the store, with `waiting` requests in the queue. Says so once: from then on an answer is
+    /// Whether it is time to ask the store, with so many `waiting` in the queue. Says so once: from then on an answer is
     /// waited for.
-    pub(crate) fn wants(&mut self, waiting: u32, now: u64) -> bool {
+    pub(in crate::limit) fn wants(&mut self, waiting: impl FnOnce() -> u32, now: u64) -> bool {
         let may = self.asked.is_none() && !self.is_away && self.rate.period() != NEVER;
         if !may || self.closed > now {
             return false;
@@ -200,7 +212,7 @@ impl Lease {
         let held = self.held();
         let goal = self.goal(now);
         // Where all is given out by turns there is nothing to be had beyond one's own part.
-        let is_short = waiting > held && (!self.fleet.is_tight || held == 0);
+        let is_short = (!self.fleet.is_tight || held == 0) && waiting() > held;
         let is_low = goal > 0 && held.saturating_mul(2) <= goal && self.demand.is_fresh(now);
         if is_short || is_low {
             self.asked = Some(now);
@@ -209,12 +221,12 @@ impl Lease {
     }
 
     /// Whether nothing was heard of this instance for so long that the others would forget it.
-    pub(crate) fn is_quiet(&self, now: u64) -> bool {
+    pub(in crate::limit) fn is_quiet(&self, now: u64) -> bool {
         self.asked.is_none() && !self.is_away && self.presence(now) == Presence::Idle
     }
 
     /// What to ask the store. Where more than one limit is asked about at a time, some have no need.
-    pub(crate) fn ask(&mut self, waiting: u32, patience: u64, now: u64) -> Ask {
+    pub(in crate::limit) fn ask(&mut self, waiting: u32, patience: u64, now: u64) -> Ask {
         self.expire(now);
         self.asked.get_or_insert(now);
         let (held, part) = (self.held(), self.share_rate());
@@ -244,6 +256,7 @@ impl Lease {
                 _ => part.remaining(self.share.own, now),
             },
             seen: self.fleet.born,
+            returned: self.returned,
             reserved: match self.fell {
                 Some(fell) => LEASE.saturating_sub(now.saturating_sub(fell)),
                 None => LEASE,
@@ -253,7 +266,7 @@ impl Lease {
     }
 
     /// The store has answered.
-    pub(crate) fn granted(&mut self, ask: &Ask, grant: Grant, now: u64) {
+    pub(in crate::limit) fn granted(&mut self, ask: &Ask, grant: Grant, now: u64) {
         let Grant {
             at_once,
             later,
@@ -263,6 +276,13 @@ impl Lease {
         } = grant;
         self.asked = None;
         self.is_away = false;
+        if grant.wait > 0 {
+            self.shares_until = now.saturating_add(grant.wait);
+            self.closed = self.shares_until;
+            self.share.told = 0;
+            return;
+        }
+        self.returned = false;
         self.share.earn(self.fleet.level, now);
         let told = self
             .share_rate()
@@ -307,7 +327,7 @@ impl Lease {
     }
 
     /// The store did not answer, and is not to be asked for now.
-    pub(crate) fn failed(&mut self, now: u64) {
+    pub(in crate::limit) fn failed(&mut self, now: u64) {
         self.asked = None;
         self.share.told = 0;
         if self.is_away {
@@ -328,23 +348,24 @@ impl Lease {
     }
 
     /// The store can be asked again.
-    pub(crate) fn back(&mut self) {
+    pub(in crate::limit) fn back(&mut self) {
+        self.returned |= self.is_away;
         self.is_away = false;
         self.closed = 0;
         self.told = None;
     }
 
-    pub(crate) fn is_away(&self) -> bool {
+    pub(in crate::limit) fn is_away(&self) -> bool {
         self.is_away
     }
 
     /// Whether something was used on the share that the store does not know of.
-    pub(crate) fn owes(&self) -> bool {
+    pub(in crate::limit) fn owes(&self) -> bool {
         self.share.owed > 0
     }
 
     /// How many share the rate, as far as is known.
-    pub(crate) fn members(&self) -> u32 {
+    pub(in crate::limit) fn members(&self) -> u32 {
         match self.home.instances {
             Some(written) => written.max(1),
             None if self.fleet.live > 0 => self
@@ -356,7 +377,7 @@ impl Lease {
     }
 
     /// What is left of the whole rate, as last told: 1 full, 0 exhausted.
-    pub(crate) fn left(&self, now: u64) -> f64 {
+    pub(in crate::limit) fn left(&self, now: u64) -> f64 {
         let (rate, level) = match self.is_away {
             true => (self.share_rate(), self.share.level),
             false => (self.rate, self.fleet.level),
@@ -365,7 +386,7 @@ impl Lease {
     }
 
     /// A rate and the level of its bucket that behave as this lease is expected to: what a wait is forecast from.
-    pub(crate) fn outlook(&self, now: u64) -> (Gcra, u64) {
+    pub(in crate::limit) fn outlook(&self, now: u64) -> (Gcra, u64) {
         if self.is_away {
             return (self.share_rate(), self.share.level);
         }
@@ -535,7 +556,7 @@ impl Demand {
 }
 
 /// How long a request waits for the store's word.
-pub(crate) const PATIENCE: u64 = 50_000_000;
+pub(in crate::limit) const PATIENCE: u64 = 50_000_000;
 
 /// A permit may be used so late at least: timers and networks are not exact.
 const SLOP: u64 = 10_000_000;

@@ -10,7 +10,8 @@
 
 use super::gcra::Gcra;
 
-pub(super) mod lease;
+pub(crate) mod board;
+pub(crate) mod lease;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -42,6 +43,8 @@ pub(crate) struct Ask {
     /// How far ahead, at most, others may have reserved before the store has lost it.
     pub(super) reserved: u64,
     pub(super) presence: Presence,
+    /// It could not reach the store before.
+    pub(super) returned: bool,
 }
 
 /// A rate as the store counts it, in nanoseconds.
@@ -81,6 +84,8 @@ pub(crate) struct Grant {
     pub(super) live: u32,
     /// How many of them have asked a moment ago.
     pub(super) active: u32,
+    /// For how long each has its share only, because not all have returned.
+    pub(super) wait: u64,
 }
 
 impl Ask {
@@ -106,6 +111,7 @@ impl Ask {
             self.seen.to_string(),
             micros(self.reserved),
             presence.to_string(),
+            u8::from(self.returned).to_string(),
         ]
     }
 }
@@ -118,7 +124,7 @@ impl Grant {
 
     /// Reads the script's answer about one limit; `None` where it makes no sense.
     pub(crate) fn read(numbers: [i64; ANSWERS]) -> Option<Self> {
-        let [at_once, later, first, ahead, born, live, active] = numbers;
+        let [at_once, later, first, ahead, born, live, active, wait] = numbers;
         let nanos = |micros: i64| u64::try_from(micros).ok()?.checked_mul(1000);
         Some(Self {
             at_once: at_once.try_into().ok()?,
@@ -128,6 +134,7 @@ impl Grant {
             born: (born != 0).then_some(born)?,
             live: live.try_into().ok()?,
             active: active.try_into().ok()?,
+            wait: nanos(wait)?,
         })
     }
 }
@@ -143,8 +150,8 @@ impl Terms {
 }
 
 /// How many numbers the script takes, and gives, for each limit.
-pub(crate) const ARGUMENTS: usize = 13;
-pub(crate) const ANSWERS: usize = 7;
+pub(crate) const ARGUMENTS: usize = 14;
+pub(crate) const ANSWERS: usize = 8;
 
 /// How far ahead of its use a permit may be reserved, and how long it may lie at most.
 const LEASE: u64 = SECOND;

@@ -34,6 +34,8 @@ struct State {
     live: f64,
     active: f64,
     lost: bool,
+    opens: f64,
+    asked: f64,
     dies: f64,
 }
 
@@ -65,8 +67,9 @@ impl Limit {
     fn answer(&mut self, member: &str, ask: &Ask, now: f64) -> [f64; super::ANSWERS] {
         let number = |text: &String| text.parse::<f64>().unwrap();
         let arguments: Vec<_> = ask.arguments().iter().map(number).collect();
-        let [period, tolerance, grace, need, soon, want] = arguments[..6].try_into().unwrap();
-        let [patience, held, spent, left, seen, reserved, _] = arguments[6..].try_into().unwrap();
+        let [period, tolerance, grace, mut need, mut soon, mut want] = arguments[..6].try_into().unwrap();
+        let [patience, held, spent, left, seen, reserved, _, returned] =
+            arguments[6..].try_into().unwrap();
 
         let known = self.state.filter(|state| state.dies > now);
         let State {
@@ -75,6 +78,8 @@ impl Limit {
             mut live,
             mut active,
             mut lost,
+            mut opens,
+            mut asked,
             ..
         } = known.unwrap_or(State {
             born: now,
@@ -82,14 +87,26 @@ impl Limit {
             live: 0.0,
             active: 0.0,
             lost: false,
+            opens: 0.0,
+            asked: 0.0,
             dies: 0.0,
         });
         tat = tat.max(now).min(now + tolerance + period + FARTHEST);
-        if seen != 0.0 && seen != born {
-            if !lost {
-                tat = tat.max(now + tolerance + period + reserved);
-            }
+        if seen != 0.0 && seen != born && !lost {
             lost = true;
+            asked = 0.0;
+            tat = tat.max(now + tolerance + period + reserved);
+        }
+        if returned > 0.0 && opens <= now && asked + SILENCE < now {
+            opens = now + RETURN;
+            if lost {
+                tat = tat.max(opens + tolerance + period);
+            }
+        }
+        asked = now;
+        if opens > now {
+            (need, soon, want) = (0.0, 0.0, 0.0);
+        } else if seen != 0.0 && seen != born {
             tat = (tat - left * period).max(now);
         } else if spent > 0.0 {
             tat = tat.max((tat + spent * period).min(now + tolerance + period));
@@ -142,9 +159,12 @@ impl Limit {
             live,
             active,
             lost,
+            opens,
+            asked,
             dies: now + (((tat - now) / 1000.0).ceil() + KEEP) * 1000.0,
         });
-        [at_once, later, first, ahead, born, live, active]
+        let wait = (opens - now).max(0.0);
+        [at_once, later, first, ahead, born, live, active, wait]
     }
 }
 
@@ -152,6 +172,8 @@ const LIFE: f64 = 90_000_000.0;
 const ACTIVE: f64 = 3_000_000.0;
 const LEASE: f64 = 1_000_000.0;
 const FARTHEST: f64 = 10_000_000.0;
+const SILENCE: f64 = 500_000.0;
+const RETURN: f64 = 2_500_000.0;
 /// Milliseconds.
 const KEEP: f64 = 600_000.0;
 
@@ -188,6 +210,7 @@ pub(crate) fn random_ask(terms: Terms, births: &[i64], random: &mut StdRng) -> A
         left,
         reserved: random.random_range(0..3) * 500_000_000,
         seen: births[random.random_range(0..births.len())],
+        returned: random.random_bool(0.1),
         presence: [Presence::Told, Presence::Active, Presence::Idle][random.random_range(0..3)],
     }
 }

@@ -151,7 +151,7 @@ impl Schedule {
                 assert!(!earlier, "seed {}: overtaken on arrival", self.seed);
                 self.admit(asker.concerns);
             }
-            Arrival::Queued(ticket, _) => {
+            Arrival::Queued(ticket, ..) => {
                 self.waiting.push(Waiting {
                     asker,
                     ticket,

@@ -137,6 +137,11 @@ impl Settings {
         Self::of(&destination.tls, sources, roots)
     }
 
+    /// The system's roots and no identity: for what is no destination.
+    pub(crate) fn of_system(sources: &Sources, roots: &SystemRoots) -> Result<Self, SettingsError> {
+        Self::of(&Tls::default(), sources, roots)
+    }
+
     fn of(tls: &Tls, sources: &Sources, roots: &SystemRoots) -> Result<Self, SettingsError> {
         let mut warnings = Vec::new();
         let identity = tls
@@ -213,22 +218,49 @@ impl Settings {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let host = &target.host;
-        let handshake = TlsConnector::from(self.config(target, alpn)).connect(self.server_name(host), stream);
-        let stream = match tokio::time::timeout(limit, handshake).await {
-            Err(_) => {
-                return Err(Error::Timeout {
-                    host: host.to_string(),
-                    limit,
-                });
-            }
-            Ok(Err(error)) => return Err(self.failed_handshake(error, host)),
-            Ok(Ok(stream)) => stream,
-        };
+        let stream = self
+            .handshake(stream, host, self.config(target, alpn), limit)
+            .await?;
         match alpn {
             Alpn::H2 if stream.get_ref().1.alpn_protocol() != Some(b"h2") => Err(Error::NoHttp2 {
                 host: host.to_string(),
             }),
             Alpn::H1 | Alpn::H2 | Alpn::Either => Ok(stream),
+        }
+    }
+
+    /// The same for a protocol that has no name in ALPN.
+    pub(crate) async fn connect_bare<S>(
+        &self,
+        stream: S,
+        host: &Host,
+        limit: Duration,
+    ) -> Result<TlsStream<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.handshake(stream, host, Arc::new(self.base.clone()), limit)
+            .await
+    }
+
+    async fn handshake<S>(
+        &self,
+        stream: S,
+        host: &Host,
+        config: Arc<ClientConfig>,
+        limit: Duration,
+    ) -> Result<TlsStream<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let handshake = TlsConnector::from(config).connect(self.server_name(host), stream);
+        match tokio::time::timeout(limit, handshake).await {
+            Err(_) => Err(Error::Timeout {
+                host: host.to_string(),
+                limit,
+            }),
+            Ok(Err(error)) => Err(self.failed_handshake(error, host)),
+            Ok(Ok(stream)) => Ok(stream),
         }
     }
 

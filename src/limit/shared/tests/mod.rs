@@ -36,6 +36,7 @@ fn answer(at_once: u32, later: u32, first: u64, ahead: u64) -> Grant {
         born: 5,
         live: 4,
         active: 2,
+        wait: 0,
     }
 }
 
@@ -52,11 +53,11 @@ fn take_all(lease: &mut Lease, now: u64) -> u32 {
 #[test]
 fn a_quiet_instance_asks_for_one_permit_when_somebody_waits() {
     let mut lease = lease(rate(10, 1, 10));
-    assert!(!lease.wants(0, SECOND));
+    assert!(!lease.wants(|| 0, SECOND));
     lease.wanted(SECOND);
     assert!(lease.is_asking(SECOND));
-    assert!(lease.wants(1, SECOND));
-    assert!(!lease.wants(1, SECOND), "said once");
+    assert!(lease.wants(|| 1, SECOND));
+    assert!(!lease.wants(|| 1, SECOND), "said once");
     let ask = lease.ask(1, 2 * SECOND, SECOND);
     assert_eq!(
         (ask.need, ask.soon, ask.want, ask.patience),
@@ -65,7 +66,7 @@ fn a_quiet_instance_asks_for_one_permit_when_somebody_waits() {
     lease.granted(&ask, answer(1, 0, 0, 0), SECOND + MS);
     assert_eq!(lease.earliest(SECOND + MS), SECOND + MS);
     lease.take(SECOND + MS);
-    assert!(!lease.wants(0, SECOND + 2 * MS));
+    assert!(!lease.wants(|| 0, SECOND + 2 * MS));
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn a_busy_instance_asks_for_several_before_it_has_none() {
         lease.wanted(i * 20 * MS);
     }
     let now = 2 * SECOND;
-    assert!(lease.wants(1, now));
+    assert!(lease.wants(|| 1, now));
     let ask = lease.ask(1, 0, now);
     // Fifty a second: a quarter of a second's worth within the grace.
     assert!(
@@ -84,12 +85,12 @@ fn a_busy_instance_asks_for_several_before_it_has_none() {
     );
     lease.granted(&ask, answer(10, 0, 0, 0), now);
     assert_eq!(lease.earliest(now), now);
-    assert!(!lease.wants(0, now));
+    assert!(!lease.wants(|| 0, now));
     for _ in 0..6 {
         lease.take(now);
         lease.wanted(now);
     }
-    assert!(lease.wants(0, now), "half of them are gone");
+    assert!(lease.wants(|| 0, now), "half of them are gone");
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn an_answer_that_is_late_leaves_it_to_the_share() {
     // Of a burst of 8, four instances have two each.
     let mut lease = lease(rate(4, 1, 8));
     lease.wanted(SECOND);
-    assert!(lease.wants(1, SECOND));
+    assert!(lease.wants(|| 1, SECOND));
     assert_eq!(lease.earliest(SECOND), SECOND + PATIENCE);
     assert!(lease.is_asking(SECOND + PATIENCE - 1) && !lease.is_asking(SECOND + PATIENCE));
     let late = SECOND + PATIENCE;
@@ -203,6 +204,30 @@ fn the_share_begins_where_the_fleet_stood() {
 }
 
 #[test]
+fn until_all_have_returned_the_share_holds() {
+    let mut lease = lease(rate(4, 1, 8));
+    lease.failed(SECOND);
+    lease.back();
+    let ask = lease.ask(0, 0, 10 * SECOND);
+    assert!(ask.returned);
+    // It is the first: an empty fleet with a new bucket, which must not be believed yet.
+    let first = Grant {
+        born: 6,
+        live: 1,
+        wait: 2 * SECOND,
+        ..answer(0, 0, 0, 0)
+    };
+    lease.granted(&ask, first, 10 * SECOND);
+    assert_eq!((take_all(&mut lease, 10 * SECOND), lease.members()), (2, 4));
+    assert_eq!(lease.earliest(10 * SECOND), 11 * SECOND);
+    assert!(!lease.wants(|| 5, 11 * SECOND) && lease.wants(|| 5, 12 * SECOND));
+    let ask = lease.ask(5, 0, 12 * SECOND);
+    assert_eq!((ask.returned, ask.seen, ask.left), (true, 5, 2));
+    lease.granted(&ask, answer(1, 0, 0, 0), 12 * SECOND);
+    assert!(!lease.ask(0, 0, 12 * SECOND).returned);
+}
+
+#[test]
 fn a_burst_that_cannot_be_divided_comes_by_turns() {
     let mut first = Vec::new();
     for turn in 0..8 {
@@ -226,19 +251,19 @@ fn a_refusal_is_remembered_so_that_the_store_is_not_asked_for_each_request() {
     lease.granted(&ask, answer(0, 0, 0, 3 * SECOND), SECOND);
     for ms in 1..1900 {
         lease.wanted(SECOND + ms * MS);
-        assert!(!lease.wants(1, SECOND + ms * MS));
+        assert!(!lease.wants(|| 1, SECOND + ms * MS));
         assert!(!lease.is_asking(SECOND + ms * MS));
     }
     let opens = lease.earliest(SECOND + 1900 * MS);
     assert!((3 * SECOND..4 * SECOND).contains(&opens), "{opens}");
-    assert!(lease.wants(1, opens));
+    assert!(lease.wants(|| 1, opens));
 }
 
 #[test]
 fn a_rate_of_zero_never_asks() {
     let mut lease = Lease::new(rate(0, 1, 1), Home::default(), 0.0);
     lease.wanted(SECOND);
-    assert!(!lease.wants(1, SECOND) && !lease.is_asking(SECOND));
+    assert!(!lease.wants(|| 1, SECOND) && !lease.is_asking(SECOND));
     assert_eq!(lease.earliest(SECOND), NEVER);
 }
 
@@ -259,14 +284,15 @@ fn numbers_of_the_wire_are_microseconds() {
         ..Ask::default()
     };
     assert_eq!(ask.arguments()[6], "1234.567");
-    let grant = Grant::read([1, 2, 3, 4, 5, 6, 7]).unwrap();
-    assert_eq!((grant.first, grant.ahead), (3000, 4000));
+    let grant = Grant::read([1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+    assert_eq!((grant.first, grant.ahead, grant.wait), (3000, 4000, 8000));
     for wrong in [
-        [-1, 0, 0, 0, 1, 1, 1],
-        [0, 0, i64::MAX, 0, 1, 1, 1],
-        [0, 0, 0, -4, 1, 1, 1],
-        [0, 0, 0, 0, 0, 1, 1],
-        [0, 0, 0, 0, 1, i64::MAX, 1],
+        [-1, 0, 0, 0, 1, 1, 1, 0],
+        [0, 0, i64::MAX, 0, 1, 1, 1, 0],
+        [0, 0, 0, -4, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 1, i64::MAX, 1, 0],
+        [0, 0, 0, 0, 1, 1, 1, -1],
     ] {
         assert_eq!(Grant::read(wrong), None, "{wrong:?}");
     }

@@ -95,12 +95,14 @@ impl Fleet {
             instance.waiting.pop_front();
         }
         let waiting = instance.waiting.len() as u32;
-        let wants = instance.lease.wants(waiting, now) || instance.lease.is_quiet(now);
+        let wants = instance.lease.wants(|| waiting, now) || instance.lease.is_quiet(now);
         if self.is_away {
             instance.lease.failed(now);
             instance.answer = None;
         } else if wants || instance.lease.is_away() {
-            instance.lease.back();
+            if instance.lease.is_away() {
+                instance.lease.back();
+            }
             let ask = instance.lease.ask(waiting, 500 * MS, now);
             let grant = self.twin.call(&index.to_string(), &[("r", ask)], clock)[0];
             instance.answer = Some((now + self.random.random_range(0..2 * MS), ask, grant));
@@ -194,7 +196,7 @@ fn an_outage_adds_no_more_than_the_shares() {
         if fleet.random.random_bool(0.5) {
             fleet.twin.lose_everything();
         }
-        let until = fleet.now + 3 * SECOND;
+        let until = fleet.now + 5 * SECOND;
         fleet.play(until);
         let (excess, parts) = (fleet.excess(), fleet.instances.len() as i64);
         let stated = i64::from(gcra.burst()).max(parts) + slop(gcra);

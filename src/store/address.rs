@@ -1,0 +1,136 @@
+//! Where the store is: the URL, which may hold a password and so is never shown.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use crate::config::{SecretRef, Text};
+use crate::host::{Host, Scheme, Target};
+use crate::secret::{self, Secret, Sources};
+
+/// A store's address, with what it takes to be let in. `Display` is without that.
+pub(crate) struct Address {
+    /// `https` stands for TLS.
+    pub(super) target: Target,
+    pub(super) database: u32,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<Secret>,
+    /// The whole URL, to see that it has changed.
+    url: Secret,
+}
+
+/// Why there is no address. Names the place and the remedy, never the URL.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the address cannot be read")]
+    Secret(#[from] secret::Error),
+
+    #[error("{place}: {what}; write redis://[USER]:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS")]
+    Url { place: Place, what: &'static str },
+}
+
+/// Where the URL stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Place(Option<SecretRef>);
+
+impl Address {
+    /// Reads and parses what `rate_limit_store` says.
+    pub(crate) fn read(written: &Text, sources: &Sources) -> Result<Self, Error> {
+        let (url, place) = match written {
+            Text::Plain(url) => (Secret::new(Zeroizing::new(url.clone().into_bytes())), Place(None)),
+            Text::Reference(reference) => (sources.read(reference)?, Place(Some(reference.clone()))),
+        };
+        Self::parse(url).map_err(|what| Error::Url { place, what })
+    }
+
+    /// Whether it is the same in every byte.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.url.expose() == other.url.expose()
+    }
+
+    fn parse(url: Secret) -> Result<Self, &'static str> {
+        let text = std::str::from_utf8(url.expose()).map_err(|_| "the address is not a text")?;
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("redis", rest)) => (Scheme::Http, rest),
+            Some(("rediss", rest)) => (Scheme::Https, rest),
+            Some(_) | None => return Err("the address begins with neither redis:// nor rediss://"),
+        };
+        if rest.contains(['?', '#']) {
+            return Err("the address has parameters, of which none are known");
+        }
+        // A password that was not encoded may hold any letter but `@`.
+        let (credentials, place) = match rest.rsplit_once('@') {
+            Some((credentials, place)) => (Some(credentials), place),
+            None => (None, rest),
+        };
+        let (authority, database) = place.split_once('/').unwrap_or((place, ""));
+        let database = match database {
+            "" => 0,
+            number => number.parse().map_err(|_| "the database is not a number")?,
+        };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse().map_err(|_| "the port is not a number")?)
+            }
+            Some(_) | None => (authority, PORT),
+        };
+        let host = Host::parse(host).map_err(|_| "the host is not one")?;
+        let (user, password) = match credentials {
+            None | Some("") => (None, None),
+            Some(credentials) => {
+                let (user, password) = credentials.split_once(':').unwrap_or(("", credentials));
+                let user = percent_decode_str(user)
+                    .decode_utf8()
+                    .map_err(|_| "the user is not a text")?;
+                let password = Zeroizing::new(percent_decode_str(password).collect::<Vec<u8>>());
+                let user = (!user.is_empty()).then(|| user.into_owned());
+                (user, (!password.is_empty()).then(|| Secret::new(password)))
+            }
+        };
+        Ok(Self {
+            target: Target { scheme, host, port },
+            database,
+            user,
+            password,
+            url,
+        })
+    }
+
+    /// What the names of keys are made under: known to those who use this store, and to nobody else.
+    pub(super) fn key(&self) -> &[u8] {
+        match &self.password {
+            Some(password) => password.expose(),
+            None => b"outrider",
+        }
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.target.scheme == Scheme::Https
+    }
+}
+
+/// The host and the port.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.target)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(reference) => write!(f, "{reference}"),
+            None => f.write_str("the URL"),
+        }
+    }
+}
+
+/// Redis's own.
+const PORT: u16 = 6379;
