@@ -22,7 +22,7 @@
 //! | 8 | `server`, `admin` |
 //! | 7 | `proxy` |
 //! | 6 | `auth`, `store` |
-//! | 5 | `upstream`, `limit`, `ca` |
+//! | 5 | `upstream`, `limit`, `cache`, `ca` |
 //! | 4 | `policy`, `secret` |
 //! | 3 | `telemetry` |
 //! | 2 | `config` |
@@ -46,6 +46,7 @@ mod admin;
 mod app;
 mod auth;
 mod ca;
+mod cache;
 mod config;
 mod drain;
 mod host;
