@@ -7,6 +7,8 @@
 
 mod bodies;
 mod bulk;
+mod cache;
+mod cache_suite;
 mod commands;
 mod connect;
 mod connections;
@@ -20,9 +22,11 @@ mod limits;
 mod main_job;
 mod requests;
 mod responses;
+mod stale;
 mod streaming;
 mod support;
 mod targets;
 mod telling;
+mod together;
 mod tooling;
 mod upstream_tls;

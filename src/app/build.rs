@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::auth::Attachment;
 use crate::ca::Authority;
+use crate::cache::Caches;
 use crate::config::{Auth, Ca, Config, HeaderText, SecretRef, Text};
 use crate::limit::Limits;
 use crate::limit::shared::board::Sharing;
@@ -29,6 +30,7 @@ use super::Error;
 /// What a build needs and what outlives it.
 #[derive(Debug)]
 pub(crate) struct Parts {
+    pub(super) caches: Caches,
     hasher: RandomState,
     pub(super) limits: Limits,
     own: Vec<SocketAddr>,
@@ -42,6 +44,7 @@ impl Parts {
         let sources = Sources::of_process();
         let roots = SystemRoots::new(&sources, &ca.bundle);
         Self {
+            caches: Caches::default(),
             hasher: RandomState::new(),
             limits: Limits::default(),
             own,
@@ -196,6 +199,7 @@ impl Parts {
         };
         Ok(Route {
             attachment,
+            cache: self.caches.of(destination, egress),
             endpoint,
             limiter: self.limits.of(destination, sharing, telemetry),
             destination: Arc::clone(destination),

@@ -188,7 +188,11 @@ impl App {
                 ended = &mut end => return Ok(ended),
                 _ = hangup.recv() => self.reload(),
                 _ = tick.tick() => {
-                    self.proxy.is_short_of_memory.store(self.memory.is_short(), Ordering::Relaxed);
+                    let is_short = self.memory.is_short();
+                    self.proxy.is_short_of_memory.store(is_short, Ordering::Relaxed);
+                    if is_short {
+                        self.build.caches.clear();
+                    }
                     self.build.limits.observe();
                     if self.watch.has_changed() {
                         self.reload();

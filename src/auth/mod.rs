@@ -109,6 +109,11 @@ impl Attachment {
         self.set.iter().map(|(name, _)| name)
     }
 
+    /// Whether it is decided here, and not by the app, what stands in this field of a request.
+    pub(crate) fn decides(&self, name: &HeaderName) -> bool {
+        self.fields().any(|own| own == name) || self.remove.iter().any(|removal| removal.means(name))
+    }
+
     /// Strikes what is to be removed and sets what is to be attached; the app's own values of an attached
     /// field (all spellings, all duplicates) or query parameter are replaced.
     ///
@@ -168,16 +173,22 @@ impl Removal {
         }
     }
 
+    fn means(&self, name: &HeaderName) -> bool {
+        let is_meant = match self {
+            Self::Name(own) => own == name,
+            Self::Prefix(prefix) => name.as_str().starts_with(&**prefix),
+        };
+        is_meant && !FRAMING.contains(name)
+    }
+
     fn apply(&self, headers: &mut HeaderMap) {
         match self {
             Self::Name(name) if FRAMING.contains(name) => {}
             Self::Name(name) => {
                 headers.remove(name);
             }
-            Self::Prefix(prefix) => {
-                let struck =
-                    |name: &&HeaderName| name.as_str().starts_with(&**prefix) && !FRAMING.contains(*name);
-                let struck: Vec<_> = headers.keys().filter(struck).cloned().collect();
+            Self::Prefix(_) => {
+                let struck: Vec<_> = headers.keys().filter(|name| self.means(name)).cloned().collect();
                 for name in struck {
                     headers.remove(name);
                 }

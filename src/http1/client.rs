@@ -77,7 +77,12 @@ impl<T, B> Connection<T, B> {
     /// Whether the exchange is over and another may begin. Bytes beyond an answer belong to nobody: they would be the
     /// next one's beginning.
     pub(crate) fn is_reusable(&self) -> bool {
-        self.keeps_alive && self.is_done() && self.wire.ahead.is_empty()
+        self.keeps_alive && self.is_done() && !self.has_more()
+    }
+
+    /// Whether bytes have come that nobody asked for.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.wire.ahead.is_empty()
     }
 
     /// It waits for its next request, and keeps little meanwhile.

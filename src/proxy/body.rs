@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::source::Source;
 use super::splice;
 use super::tunnel::Room;
 use crate::drain::Busy;
@@ -16,7 +17,6 @@ use crate::http1::server::Carried;
 use crate::limit::Permit;
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
-use crate::upstream::ResponseBody;
 use crate::upstream::body::{Cut, Progress};
 use crate::upstream::connect::Stream;
 
@@ -29,10 +29,10 @@ pub(crate) enum Body {
     Passing(Passing, Box<Exchange>),
 }
 
-/// An upstream's body, and what has to last as long as it does.
+/// The body of a carried answer, and what has to last as long as it does.
 #[derive(Debug)]
 pub(crate) struct Passing {
-    pub(super) body: ResponseBody,
+    pub(super) body: Source,
     /// How long neither side of it may stand still.
     pub(super) idle: Duration,
     pub(super) upload: Option<Arc<Progress>>,

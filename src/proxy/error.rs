@@ -45,6 +45,11 @@ pub(crate) enum Error {
     #[error("the tunnel was opened to {asked}, but the {what} in it names another host")]
     Misdirected { asked: String, what: &'static str },
 
+    #[error(
+        "nothing is stored for this request, and it asks for nothing else (Cache-Control: only-if-cached)"
+    )]
+    NotStored,
+
     #[error("outrider is at its own limit ({0}); raise it in the configuration or send less at a time")]
     Overloaded(&'static str),
 
@@ -82,6 +87,7 @@ impl Error {
             Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
+            Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upstream(upstream::Error::RequestBody(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(upstream::Error::RequestStalled(_)) => StatusCode::REQUEST_TIMEOUT,
@@ -103,7 +109,7 @@ impl Error {
             Self::Credential => "proxy_configuration_error",
             Self::Denied(Denial::Network { .. }) => "destination_ip_prohibited",
             Self::Denied(Denial::Loop { .. }) | Self::Looped => "proxy_loop_detected",
-            Self::Denied(_) | Self::Limited(_) | Self::Misdirected { .. } | Self::Trace => {
+            Self::Denied(_) | Self::Limited(_) | Self::Misdirected { .. } | Self::NotStored | Self::Trace => {
                 "http_request_denied"
             }
             Self::Overloaded(_) => "connection_limit_reached",
@@ -147,6 +153,7 @@ impl Error {
             | Self::HeadTooSlow
             | Self::Limited(_)
             | Self::Malformed(_)
+            | Self::NotStored
             | Self::Overloaded(_)
             | Self::Unasked
             | Self::Upstream(_)

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode, Version, header};
 
 use super::body::{Passing, Upgraded};
-use super::fetch::{Fetched, fetch};
+use super::cached::{Begun, Carried, Errand};
+use super::fetch::fetch;
 use super::headers::{self, Seen};
+use super::source::Source;
 use super::tunnel::Room;
 use super::{Error, Proxy, Way};
 use crate::host::Target;
@@ -47,15 +49,31 @@ pub(super) async fn run(
         .transpose()?;
     let (mut head, incoming) = request.into_parts();
     head.headers.append(header::VIA, proxy.via.clone());
-    let Fetched {
+    let Carried {
         mut response,
         permit,
         upload,
-    } = fetch(&mut head, incoming, &target, mirror, way, exchange, proxy).await?;
+    } = match &route.cache {
+        None => Carried::from(fetch(&mut head, incoming, &target, mirror, way, exchange, proxy).await?),
+        Some(cache) => {
+            let errand = Errand {
+                cache,
+                target: &target,
+                mirror,
+                way,
+                proxy,
+            };
+            match errand.begin(&head, incoming.is_some(), exchange)? {
+                Begun::Answered(carried) => carried,
+                // Boxed: every request's future would be as large as this one.
+                Begun::Open(open) => Box::pin(errand.carry(open, &mut head, incoming, exchange)).await?,
+            }
+        }
+    };
 
     let mut upgraded = None;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let body = std::mem::replace(response.body_mut(), ResponseBody::Ended);
+        let body = std::mem::replace(response.body_mut(), Source::Plain(ResponseBody::Ended));
         let (Some(room), Some((upstream, early))) = (room, body.into_stream()) else {
             return Err(Error::Unasked);
         };

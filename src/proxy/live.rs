@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::{self, Attachment};
 use crate::ca::Authority;
+use crate::cache::Cache;
 use crate::limit::Limiter;
 use crate::policy::{Destination, Policy};
 use crate::telemetry::Counters;
@@ -24,6 +25,8 @@ pub(crate) struct Live {
 pub(crate) struct Route {
     /// A secret that cannot be read refuses the requests of its destination; it does not stop the others.
     pub(crate) attachment: Result<Attachment, auth::Error>,
+    /// `None`: nothing is stored.
+    pub(crate) cache: Option<Arc<Cache>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) destination: Arc<Destination>,
     pub(crate) endpoint: Arc<Endpoint>,

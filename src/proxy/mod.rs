@@ -30,6 +30,8 @@ use crate::upstream::{Incoming, Mirror, Ways};
 pub(crate) mod bench;
 
 mod body;
+mod cache_status;
+mod cached;
 mod connection;
 mod error;
 mod fetch;
@@ -38,6 +40,7 @@ mod headers;
 mod intercept;
 mod live;
 mod reply;
+mod source;
 mod splice;
 mod tunnel;
 
@@ -57,6 +60,7 @@ pub(crate) struct Proxy {
 }
 
 /// Where a request goes, by the policy that it keeps to its end.
+#[derive(Clone)]
 struct Way {
     live: Arc<Live>,
     route: Arc<Route>,

@@ -39,6 +39,9 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
     );
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     insert(fields, "proxy-status", &proxy_status(error, &detail));
+    if let Some(status) = exchange.cache_status() {
+        insert(fields, "cache-status", status);
+    }
     if let Error::Limited(refusal) = error {
         // A client that comes back early would only be refused again: round up.
         let seconds = refusal.retry_after.as_secs() + u64::from(refusal.retry_after.subsec_nanos() > 0);

@@ -43,6 +43,8 @@ pub(crate) struct Exchange {
     reason: Option<&'static str>,
     /// Of a refusal, for the access line.
     detail: Option<Box<str>>,
+    /// What a cache will have done for it, should it be refused.
+    cache_status: Option<&'static str>,
     sent: Bytes,
     received: Bytes,
     going_on: GoingOn,
@@ -109,10 +111,18 @@ impl Exchange {
             error: None,
             reason: None,
             detail: None,
+            cache_status: None,
             sent: Bytes::default(),
             received: Bytes::default(),
             going_on: GoingOn::Nowhere,
         })
+    }
+
+    /// The same for work that no app waits for: nothing is written.
+    pub(crate) fn aside(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Box<Self> {
+        let mut exchange = Self::begin(telemetry, method, uri);
+        exchange.going_on = GoingOn::Withdrawn;
+        exchange
     }
 
     /// The host for the access line, where the request's own URI has none: inside an intercepted CONNECT.
@@ -143,6 +153,11 @@ impl Exchange {
         self.asked = Some(now);
     }
 
+    /// Outrider's own work resumes, and nothing has been answered.
+    pub(crate) fn resumes(&mut self) {
+        self.stopwatch.resume(Instant::now());
+    }
+
     /// The upstream's response head is in: outrider's own work resumes.
     pub(crate) fn upstream_answered(&mut self, status: StatusCode) {
         let now = Instant::now();
@@ -168,6 +183,15 @@ impl Exchange {
     /// The sentence that goes with a refusal. Never a secret, nor what the app sent.
     pub(crate) fn explain(&mut self, detail: &str) {
         self.detail = Some(detail.into());
+    }
+
+    /// It goes past a cache, or through one, for the reason that this Cache-Status says.
+    pub(crate) fn passes_cache(&mut self, status: &'static str) {
+        self.cache_status = Some(status);
+    }
+
+    pub(crate) fn cache_status(&self) -> Option<&'static str> {
+        self.cache_status
     }
 
     /// An answer that had been kept.

@@ -55,6 +55,8 @@ pub(crate) enum Outbound {
 #[derive(Debug)]
 pub(crate) enum ResponseBody {
     Ended,
+    /// Ended, with bytes behind it that belong to nobody.
+    Overrun,
     /// Kept or made here, not on a connection.
     Whole(Bytes),
     H1(Box<Held>),
@@ -213,7 +215,7 @@ impl ResponseBody {
     pub(crate) fn into_stream(self) -> Option<(Stream, Bytes)> {
         match self {
             Self::H1(held) => Some(held.connection.into_parts()),
-            Self::Ended | Self::Whole(_) | Self::H2(_) => None,
+            Self::Ended | Self::Overrun | Self::Whole(_) | Self::H2(_) => None,
         }
     }
 
@@ -221,8 +223,16 @@ impl ResponseBody {
         if matches!(self, Self::H1(held) if held.connection.is_done())
             && let Self::H1(held) = std::mem::replace(self, Self::Ended)
         {
+            if held.connection.has_more() {
+                *self = Self::Overrun;
+            }
             held.give_back();
         }
+    }
+
+    /// Whether nothing followed a body that has ended.
+    pub(crate) fn is_clean(&self) -> bool {
+        !matches!(self, Self::Overrun)
     }
 }
 
@@ -232,7 +242,7 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         let frame = match &mut *self {
-            Self::Ended => return Poll::Ready(None),
+            Self::Ended | Self::Overrun => return Poll::Ready(None),
             Self::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *self = Self::Ended;
@@ -267,7 +277,7 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Ended => true,
+            Self::Ended | Self::Overrun => true,
             Self::Whole(bytes) => bytes.is_empty(),
             Self::H1(_) => false,
             Self::H2(streamed) => streamed.incoming.is_end_stream(),
@@ -276,7 +286,7 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Ended => SizeHint::with_exact(0),
+            Self::Ended | Self::Overrun => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::H1(held) => held
                 .connection

@@ -131,6 +131,13 @@ impl Origin {
         format!("partner.test:{}", self.port())
     }
 
+    /// Stops listening. What is connected stays so.
+    pub(crate) fn close(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        // Wakes the acceptor, which then sees the flag.
+        let _ = TcpStream::connect(self.address);
+    }
+
     /// Every connection so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.log.connections.lock().unwrap().clone()
@@ -162,9 +169,7 @@ impl Origin {
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
-        // Wakes the acceptor, which then sees the flag.
-        let _ = TcpStream::connect(self.address);
+        self.close();
     }
 }
 

@@ -1,0 +1,82 @@
+//! What a cache did for an answer, as Cache-Status says it (RFC 9211). The key is never told: it is the request.
+
+use std::fmt::{self, Write as _};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::cache::Why;
+
+/// What Cache-Status says.
+pub(super) enum Note {
+    /// Another one's answer was waited for.
+    Collapsed {
+        why: Why,
+    },
+    Confirmed {
+        ttl: i64,
+    },
+    Forwarded {
+        why: Why,
+        is_stored: bool,
+    },
+    Hit {
+        ttl: i64,
+    },
+    Passed {
+        why: &'static str,
+    },
+    /// The upstream failed; without a status it did not answer.
+    StoodIn {
+        status: Option<StatusCode>,
+        ttl: i64,
+    },
+}
+
+impl Note {
+    /// Adds it to whatever caches on the way have said.
+    pub(super) fn put(&self, fields: &mut HeaderMap) {
+        let mut text = String::with_capacity(64);
+        // Writing to a string cannot fail.
+        let _ = write!(text, "outrider; {self}");
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+            fields.append(CACHE_STATUS, value);
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Collapsed { why } => write!(f, "fwd={}; collapsed", why.as_str()),
+            Self::Confirmed { ttl } => write!(f, "fwd=stale; fwd-status=304; ttl={ttl}"),
+            Self::Forwarded { why, is_stored: true } => write!(f, "fwd={}; stored", why.as_str()),
+            Self::Forwarded {
+                why,
+                is_stored: false,
+            } => write!(f, "fwd={}", why.as_str()),
+            Self::Hit { ttl } => write!(f, "hit; ttl={ttl}"),
+            Self::Passed { why } => write!(f, "fwd={why}"),
+            Self::StoodIn { status, ttl } => {
+                f.write_str("fwd=stale")?;
+                if let Some(status) = status {
+                    write!(f, "; fwd-status={}", status.as_u16())?;
+                }
+                write!(f, "; ttl={ttl}; detail=stale-if-error")
+            }
+        }
+    }
+}
+
+/// For a request that is forwarded, should it be refused.
+pub(super) fn of_refused(why: Why) -> &'static str {
+    match why {
+        Why::Request => "outrider; fwd=request",
+        Why::Stale => "outrider; fwd=stale",
+        Why::UriMiss => "outrider; fwd=uri-miss",
+        Why::VaryMiss => "outrider; fwd=vary-miss",
+    }
+}
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
