@@ -27,7 +27,7 @@
 //! | 3 | `telemetry` |
 //! | 2 | `config` |
 //! | 1 | `http1` |
-//! | 0 | `host`, `units`, `stream`, `drain` |
+//! | 0 | `host`, `units`, `stream`, `drain`, `window` |
 //!
 //! # The life of a request
 //!
@@ -61,4 +61,5 @@ mod stream;
 mod telemetry;
 mod units;
 mod upstream;
+mod window;
 mod worker;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Bottom to top. A module may name modules of a lower row only, never its neighbours.
 const RANKS: &[&[&str]] = &[
-    &["drain", "host", "stream", "units"],
+    &["drain", "host", "stream", "units", "window"],
     &["http1"],
     &["config"],
     &["telemetry"],

@@ -1,7 +1,7 @@
 //! From a compiled policy to everything that is alive about it.
 //!
 //! What is equal before and after a reload is kept as it is: limiter state by name and settings, upstream connections
-//! by destination and by the very bytes of its secrets.
+//! by destination and by the very bytes of its secrets, circuits, budgets and rehearsals by name and settings.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -17,12 +17,13 @@ use crate::config::{Auth, Ca, Config, HeaderText, SecretRef, Text};
 use crate::limit::Limits;
 use crate::limit::shared::board::Sharing;
 use crate::policy::{Destination, Egress, Policy};
-use crate::proxy::{Live, Route};
+use crate::proxy::{Live, Rehearsal, Retrying, Route};
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
 use crate::store::{self, Address, Store};
 use crate::telemetry::log::Chain;
-use crate::telemetry::{Counters, CredentialKind, Telemetry};
+use crate::telemetry::{Circuit, Counters, CredentialKind, Telemetry};
+use crate::upstream::breaker::Breaker;
 use crate::upstream::{Endpoint, tls};
 
 use super::Error;
@@ -107,7 +108,11 @@ impl Parts {
                 self.route(destination, &policy.egress, sharing, old, telemetry)
                     .map(Arc::new)
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        // Each time: it must not be forgotten.
+        for rehearsal in routes.iter().filter_map(|route| route.rehearsal.as_ref()) {
+            rehearsal.announce();
+        }
         Ok(Live {
             authority,
             limits: config.limits.clone(),
@@ -197,11 +202,15 @@ impl Parts {
                 }
             }
         };
+        let old = old.flatten();
         Ok(Route {
             attachment,
+            breaker: breaker(destination, old, &counters),
             cache: self.caches.of(destination, egress),
             endpoint,
             limiter: self.limits.of(destination, sharing, telemetry),
+            rehearsal: rehearsal(destination, old, &counters),
+            retrying: retrying(destination, old, &counters),
             destination: Arc::clone(destination),
             counters,
             fingerprint,
@@ -220,6 +229,53 @@ impl Parts {
         }
         hasher.finish()
     }
+}
+
+/// The running circuit where its settings are as before, else a new one.
+fn breaker(
+    destination: &Destination,
+    old: Option<&Arc<Route>>,
+    counters: &Arc<Counters>,
+) -> Option<Arc<Breaker>> {
+    let running = old.and_then(|route| route.breaker.as_ref());
+    let Some(settings) = destination.circuit_breaker else {
+        if running.is_some() {
+            // It may have been open when it was taken out.
+            counters.circuit(Circuit::Closed);
+        }
+        return None;
+    };
+    let kept = running.filter(|running| *running.settings() == settings);
+    let new = || Breaker::new(settings, &destination.name, Arc::clone(counters));
+    Some(kept.map_or_else(|| Arc::new(new()), Arc::clone))
+}
+
+/// The running rehearsal where its settings are as before, else a new one.
+fn rehearsal(
+    destination: &Destination,
+    old: Option<&Arc<Route>>,
+    counters: &Arc<Counters>,
+) -> Option<Arc<Rehearsal>> {
+    let settings = destination.rehearse?;
+    let kept = old
+        .and_then(|route| route.rehearsal.as_ref())
+        .filter(|running| *running.settings() == settings);
+    let new = || Rehearsal::new(settings, &destination.name, Arc::clone(counters));
+    Some(kept.map_or_else(|| Arc::new(new()), Arc::clone))
+}
+
+/// The running budget of repeats where the settings are as before, else a new one.
+fn retrying(
+    destination: &Destination,
+    old: Option<&Arc<Route>>,
+    counters: &Arc<Counters>,
+) -> Option<Arc<Retrying>> {
+    let settings = destination.retry.as_ref()?;
+    let kept = old
+        .and_then(|route| route.retrying.as_ref())
+        .filter(|running| running.settings() == settings);
+    let new = || Retrying::new(settings.clone(), &destination.name, Arc::clone(counters));
+    Some(kept.map_or_else(|| Arc::new(new()), Arc::clone))
 }
 
 /// What a person should know about the TLS settings of a destination.

@@ -94,6 +94,7 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
         }
         warn_of_tunnels(destination, &mut warnings);
         warn_of_reach(destination, &mut warnings);
+        warn_of_rehearsal(destination, &mut warnings);
     }
     if let Some(written) = &config.rate_limit_store {
         if let Err(error) = Address::read(written, sources) {
@@ -271,6 +272,17 @@ fn warn_of_reach(destination: &Destination, warnings: &mut Problems) {
             path,
             "the credential may leave in clear",
             "remove it if the destination speaks TLS",
+        );
+    }
+}
+
+/// What must not stay so in production.
+fn warn_of_rehearsal(destination: &Destination, warnings: &mut Problems) {
+    if let Some(rehearse) = &destination.rehearse {
+        warnings.add(
+            format!("destinations.{}.rehearse", destination.name),
+            format!("answers of this destination are simulated: {rehearse}"),
+            "remove it before production",
         );
     }
 }

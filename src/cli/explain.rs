@@ -147,6 +147,7 @@ impl Explanation {
             self.limits(destination, &Method::CONNECT, "");
         } else {
             self.limits(destination, method, path);
+            self.failures(destination, method);
         }
         self.tell("parent", "none".to_owned());
         self.passes = true;
@@ -266,6 +267,24 @@ impl Explanation {
         }
     }
 
+    /// What is done about a destination that fails, and whether it is the destination at all that answers.
+    fn failures(&mut self, destination: &Destination, method: &Method) {
+        if let Some(retry) = &destination.retry {
+            let unsafe_method = if method.is_idempotent() {
+                String::new()
+            } else {
+                format!("; {method} without an Idempotency-Key only after connect")
+            };
+            self.tell("retry", format!("{retry}{unsafe_method}"));
+        }
+        if let Some(breaker) = &destination.circuit_breaker {
+            self.tell("circuit breaker", breaker.to_string());
+        }
+        if let Some(rehearse) = &destination.rehearse {
+            self.tell("REHEARSAL", format!("simulated: {rehearse}"));
+        }
+    }
+
     fn refuse(&mut self, denial: &Denial) {
         self.tell("verdict", format!("refused ({}): {denial}", denial.reason()));
     }
@@ -289,7 +308,7 @@ impl Explanation {
         let facts = self
             .facts
             .iter()
-            .map(|(what, answer)| (what.replace(' ', "_"), answer.as_str().into()));
+            .map(|(what, answer)| (what.to_lowercase().replace(' ', "_"), answer.as_str().into()));
         let passes = [("passes".to_owned(), self.passes.into())];
         let object: serde_json::Map<String, serde_json::Value> = facts.chain(passes).collect();
         format!("{}\n", serde_json::Value::Object(object))

@@ -1,6 +1,7 @@
 //! From the tree to how much, how often and how patiently a destination is asked: limits, priorities, retries, the
 //! circuit breaker, the cache, rehearsals, and the store that several instances share.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -303,4 +304,53 @@ fn matched(reader: &Reader<'_>) -> (Option<Method>, Option<String>) {
     let method = matched.take("method").and_then(|field| method(&field));
     let path = matched.take("path").and_then(|field| path(&field));
     (method, path)
+}
+
+/// For a person: what is done.
+impl fmt::Display for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tries at most, after", self.attempts)?;
+        let connect = self.on_connect.then_some("connect");
+        let statuses = self.on_status.iter().map(StatusCode::as_str);
+        for (i, reason) in connect.into_iter().chain(statuses).enumerate() {
+            write!(f, "{} {reason}", if i > 0 { "," } else { "" })?;
+        }
+        let wait = humantime::format_duration(self.max_wait);
+        write!(
+            f,
+            "; waits {wait} at most; repeats are {}% of the requests at most",
+            self.budget
+        )
+    }
+}
+
+/// For a person: what is done.
+impl fmt::Display for CircuitBreaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open_for = humantime::format_duration(self.open_for);
+        let within = humantime::format_duration(self.within);
+        write!(
+            f,
+            "opens for {open_for} after {} failures within {within}",
+            self.failures
+        )
+    }
+}
+
+/// For a person: what is done.
+impl fmt::Display for Rehearse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit = self.after.map(|after| {
+            let wait = humantime::format_duration(self.retry_after);
+            format!(
+                "{} with Retry-After {wait} after {after} requests",
+                self.answer.as_str()
+            )
+        });
+        let fail = (self.fail > 0).then(|| format!("{}% of the requests fail", self.fail));
+        let latency = (!self.latency.is_zero())
+            .then(|| format!("{} of latency", humantime::format_duration(self.latency)));
+        let all: Vec<_> = [limit, fail, latency].into_iter().flatten().collect();
+        f.write_str(&all.join(", "))
+    }
 }

@@ -6,6 +6,7 @@ use crate::host;
 use crate::limit;
 use crate::policy::Denial;
 use crate::upstream;
+use crate::upstream::breaker;
 
 /// Variants name what went wrong, not the module that noticed it. `Display` is a sentence for the developer of the app.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,10 @@ pub(crate) enum Error {
 
     #[error("the head of the request did not come to its end in time")]
     HeadTooSlow,
+
+    /// Its circuit is open.
+    #[error(transparent)]
+    LeftAlone(#[from] breaker::Open),
 
     #[error(transparent)]
     Limited(#[from] limit::Refusal),
@@ -79,7 +84,7 @@ impl Error {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::BadTarget(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::Credential | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Credential | Self::LeftAlone(_) | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(Denial::Loop { .. }) | Self::Looped => StatusCode::LOOP_DETECTED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
@@ -112,6 +117,7 @@ impl Error {
             Self::Denied(_) | Self::Limited(_) | Self::Misdirected { .. } | Self::NotStored | Self::Trace => {
                 "http_request_denied"
             }
+            Self::LeftAlone(_) => "destination_unavailable",
             Self::Overloaded(_) => "connection_limit_reached",
             Self::Unasked => "http_upgrade_failed",
             Self::Upstream(error) => error.proxy_status(),
@@ -151,6 +157,7 @@ impl Error {
             | Self::Expectation
             | Self::HeadTooLarge
             | Self::HeadTooSlow
+            | Self::LeftAlone(_)
             | Self::Limited(_)
             | Self::Malformed(_)
             | Self::NotStored

@@ -92,6 +92,9 @@ pub(super) async fn run(
         headers::strip_response(response.headers_mut());
     }
     response.headers_mut().append(header::VIA, proxy.via.clone());
+    if let Some(rehearsal) = &route.rehearsal {
+        rehearsal.mark(&mut response);
+    }
     // The upstream's version is one hop's: in its name we would promise to close.
     *response.version_mut() = Version::HTTP_11;
     Ok(response.map(|body| Passing {

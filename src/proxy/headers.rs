@@ -235,8 +235,10 @@ fn strike_forged(fields: &mut HeaderMap) {
     }
 }
 
-const ONE_HOP: [&str; 5] = [
+const ONE_HOP: [&str; 6] = [
     "keep-alive",
+    // Ours to say, to the app only.
+    "outrider-rehearsal",
     "proxy-authenticate",
     "proxy-authentication-info",
     "proxy-authorization",

@@ -4,12 +4,12 @@
 //! differ the app gets 421 with the reason, under a certificate for the target of the CONNECT.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
 use http::{Method, Request, Response, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -134,10 +134,15 @@ async fn accept(
     let asked = start.client_hello().server_name().map(str::to_owned);
     let foreign = asked.filter(|name| Host::parse(name).ok().as_ref() != Some(&target.host));
     let live = proxy.live.load_full();
-    let offer = match upstream::learn(target, &route.endpoint, proxy.ways(&live)).await {
-        Ok(Mirror::H2) => Offer::H2,
+    let spoken = match &route.breaker {
+        // Nobody is asked for it now.
+        Some(breaker) if breaker.is_open(Instant::now()) => upstream::known(target, &route.endpoint),
+        Some(_) | None => (upstream::learn(target, &route.endpoint, proxy.ways(&live)).await).ok(),
+    };
+    let offer = match spoken {
+        Some(Mirror::H2) => Offer::H2,
         // A dead upstream is told as the answer to each request inside.
-        Ok(Mirror::H1) | Err(_) => Offer::H1,
+        Some(Mirror::H1) | None => Offer::H1,
     };
     let config = live
         .authority

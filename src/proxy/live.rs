@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::{Rehearsal, Retrying};
 use crate::auth::{self, Attachment};
 use crate::ca::Authority;
 use crate::cache::Cache;
@@ -9,6 +10,7 @@ use crate::limit::Limiter;
 use crate::policy::{Destination, Policy};
 use crate::telemetry::Counters;
 use crate::upstream::Endpoint;
+use crate::upstream::breaker::Breaker;
 
 /// One compiled configuration, alive. Built whole, swapped whole.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub(crate) struct Live {
 pub(crate) struct Route {
     /// A secret that cannot be read refuses the requests of its destination; it does not stop the others.
     pub(crate) attachment: Result<Attachment, auth::Error>,
+    pub(crate) breaker: Option<Arc<Breaker>>,
     /// `None`: nothing is stored.
     pub(crate) cache: Option<Arc<Cache>>,
     pub(crate) counters: Arc<Counters>,
@@ -33,6 +36,8 @@ pub(crate) struct Route {
     /// Differs whenever a secret of the destination does.
     pub(crate) fingerprint: u64,
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) rehearsal: Option<Arc<Rehearsal>>,
+    pub(crate) retrying: Option<Arc<Retrying>>,
 }
 
 impl Live {

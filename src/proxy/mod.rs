@@ -17,6 +17,8 @@ pub(crate) use body::Body;
 pub(crate) use connection::serve_h1;
 pub(crate) use error::Error;
 pub(crate) use live::{Live, Route};
+pub(crate) use rehearse::Rehearsal;
+pub(crate) use retry::Retrying;
 
 use crate::drain::Drain;
 use crate::host::Target;
@@ -39,7 +41,9 @@ mod forward;
 mod headers;
 mod intercept;
 mod live;
+mod rehearse;
 mod reply;
+mod retry;
 mod source;
 mod splice;
 mod tunnel;

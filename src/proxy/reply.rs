@@ -50,6 +50,9 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
             insert(fields, name, &value);
         }
     }
+    if let Error::LeftAlone(open) = error {
+        insert(fields, "retry-after", &open.retry_after.as_secs().to_string());
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.insert(header::ALLOW, METHODS);
     }

@@ -50,6 +50,10 @@ pub(crate) struct Exchange {
     going_on: GoingOn,
 }
 
+/// What had been told of an answer that the app may not get.
+#[derive(Debug)]
+pub(crate) struct Told(Option<Answer>, Option<Duration>);
+
 /// The head of the answer.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
@@ -140,7 +144,7 @@ impl Exchange {
         self.counters = Some(Arc::clone(counters));
     }
 
-    /// Time spent waiting for a limit, before the upstream was asked.
+    /// Time spent waiting before the upstream was asked: for a limit, or to ask it once more.
     pub(crate) fn waited(&mut self, wait: Duration) {
         self.waited += wait;
     }
@@ -167,6 +171,18 @@ impl Exchange {
             status,
             by: AnsweredBy::Upstream,
         });
+    }
+
+    /// The answer so far is not given to the app: the upstream is to be asked once more.
+    pub(crate) fn take_back(&mut self) -> Told {
+        self.stopwatch.resume(Instant::now());
+        Told(self.answer.take(), self.upstream_response.take())
+    }
+
+    /// The answer that was taken back is given to the app after all.
+    pub(crate) fn let_stand(&mut self, told: Told) {
+        self.stopwatch.resume(Instant::now());
+        Told(self.answer, self.upstream_response) = told;
     }
 
     /// An answer of ours, with the RFC 9209 error type and, for a refusal by policy, its reason.
@@ -205,6 +221,7 @@ impl Exchange {
 
     /// An answer of ours that is no refusal.
     pub(crate) fn answered_here(&mut self, status: StatusCode) {
+        self.stopwatch.resume(Instant::now());
         self.answer = Some(Answer {
             status,
             by: AnsweredBy::Outrider,

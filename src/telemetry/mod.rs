@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus::{Encoder, Registry, TextEncoder};
 
 pub(crate) use counters::{Counted, Counters, LimitHandles};
-pub(crate) use exchange::Exchange;
+pub(crate) use exchange::{Exchange, Told};
 pub(crate) use labels::{CacheStatus, Circuit, CredentialKind, Reload, Side, TunnelEnd};
 
 use crate::config::Access;

@@ -1,20 +1,23 @@
 //! Bodies on their way: a request's to the upstream, a response's to the app.
 //!
-//! Nothing is buffered: a frame is asked for when the other side has room for it. A body that ends early is an error on
-//! both sides, never a tidy shorter message.
+//! Nothing is buffered: a frame is asked for when the other side has room for it. The exception is a small request body
+//! that may have to be sent again, see [`Outbound::gather`]. A body that ends early is an error on both sides, never a
+//! tidy shorter message.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::Error;
 use super::connect::Stream;
 use super::pool::{Held, OpenStream};
 use crate::http1::{self, Deadline, Inbound};
@@ -48,6 +51,32 @@ pub(crate) enum Outbound {
         progress: Arc<Progress>,
         patience: Patience,
     },
+    /// It has been read to its end, and can be sent more than once.
+    Whole(Whole),
+    /// What has been read of one that is too large to be kept, and the rest of it.
+    Begun(Bytes, Box<Self>),
+}
+
+/// A request body that has been read to its end, on one of its ways out.
+#[derive(Clone, Debug)]
+pub(crate) struct Whole {
+    kept: Arc<Kept>,
+    sent: Sent,
+}
+
+#[derive(Debug)]
+struct Kept {
+    data: Bytes,
+    trailers: Option<HeaderMap>,
+    /// The app stated its length; then so do we.
+    is_sized: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Nothing,
+    Data,
+    All,
 }
 
 /// A response body on its way to the app. When it has been read to its end the connection that carries it goes back
@@ -134,14 +163,68 @@ impl Outbound {
         (body, Some(progress))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+    /// Reads a body of at most `most` bytes to its end, so that it can be sent again. Of a larger one what has been
+    /// read so far is sent first, then the rest as it comes.
+    pub(crate) async fn gather(self, most: usize) -> Result<Self, Error> {
+        let Self::Stream { incoming, .. } = &self else {
+            return Ok(self);
+        };
+        let length = incoming.size_hint().exact();
+        if length.is_some_and(|length| length > most as u64) {
+            return Ok(self);
+        }
+        let mut rest = self;
+        let (mut first, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {
+            match frame.map_err(|cut| Error::of_cut(Some(cut)))?.into_data() {
+                // Most come in one piece, which is not copied.
+                Ok(data) if first.is_empty() => first = data,
+                Ok(data) => {
+                    if more.is_empty() {
+                        more.extend_from_slice(&first);
+                    }
+                    more.extend_from_slice(&data);
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+            if first.len().max(more.len()) > most {
+                let read = if more.is_empty() { first } else { more.freeze() };
+                return Ok(Self::Begun(read, Box::new(rest)));
+            }
+        }
+        let data = if more.is_empty() { first } else { more.freeze() };
+        if length.is_some_and(|length| length != data.len() as u64) {
+            return Err(Error::of_cut(None));
+        }
+        Ok(Self::Whole(Whole {
+            kept: Arc::new(Kept {
+                data,
+                trailers,
+                is_sized: length.is_some(),
+            }),
+            sent: Sent::Nothing,
+        }))
     }
 
+    /// Whether it can be sent more than once: there is none, or it has been read to its end.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self, Self::Empty | Self::Whole(_))
+    }
+
+    /// Takes the body out to be sent. A whole one stays as well, for another time; of others nothing does.
+    pub(super) fn depart(&mut self) -> Self {
+        match self {
+            Self::Whole(whole) => Self::Whole(whole.clone()),
+            Self::Empty | Self::Stream { .. } | Self::Begun(..) => std::mem::replace(self, Self::Empty),
+        }
+    }
+
+    /// For a body that moves only as the app does.
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
         match self {
-            Self::Empty => None,
+            Self::Empty | Self::Whole(_) => None,
             Self::Stream { progress, .. } => Some(Arc::clone(progress)),
+            Self::Begun(_, rest) => rest.progress(),
         }
     }
 }
@@ -151,13 +234,16 @@ impl Body for Outbound {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        let Self::Stream {
-            incoming,
-            progress,
-            patience,
-        } = &mut *self
-        else {
-            return Poll::Ready(None);
+        let (incoming, progress, patience) = match &mut *self {
+            Self::Empty => return Poll::Ready(None),
+            Self::Stream {
+                incoming,
+                progress,
+                patience,
+            } => (incoming, progress, patience),
+            Self::Whole(whole) => return Poll::Ready(whole.next().map(Ok)),
+            Self::Begun(read, rest) if read.is_empty() => return Pin::new(&mut **rest).poll_frame(cx),
+            Self::Begun(read, _) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(read))))),
         };
         match ready!(patience.poll(cx, |cx| incoming.poll_frame(cx))) {
             Some(Ok(frame)) => {
@@ -175,6 +261,8 @@ impl Body for Outbound {
         match self {
             Self::Empty => true,
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
+            Self::Whole(whole) => whole.sent == Sent::All,
+            Self::Begun(read, rest) => read.is_empty() && rest.is_end_stream(),
         }
     }
 
@@ -182,7 +270,39 @@ impl Body for Outbound {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { incoming, .. } => incoming.size_hint(),
+            Self::Whole(whole) => whole.size_hint(),
+            // Of a body whose length is stated it is known before whether it is too large.
+            Self::Begun(..) => SizeHint::default(),
         }
+    }
+}
+
+impl Whole {
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        if self.sent == Sent::Nothing {
+            self.sent = match self.kept.trailers {
+                None => Sent::All,
+                Some(_) => Sent::Data,
+            };
+            if !self.kept.data.is_empty() {
+                return Some(Frame::data(self.kept.data.clone()));
+            }
+        }
+        if self.sent == Sent::Data {
+            self.sent = Sent::All;
+            return self.kept.trailers.clone().map(Frame::trailers);
+        }
+        None
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if !self.kept.is_sized {
+            return SizeHint::default();
+        }
+        SizeHint::with_exact(match self.sent {
+            Sent::Nothing => self.kept.data.len() as u64,
+            Sent::Data | Sent::All => 0,
+        })
     }
 }
 

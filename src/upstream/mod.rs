@@ -25,6 +25,7 @@ use crate::policy::{Destination, Egress};
 use crate::telemetry::Counters;
 
 pub(crate) mod body;
+pub(crate) mod breaker;
 pub(crate) mod connect;
 pub(crate) mod dial;
 pub(crate) mod error;
@@ -104,37 +105,75 @@ impl Endpoint {
     }
 }
 
+/// A request that got no answer.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    /// No connection could be made: nothing of the request was sent.
+    pub(crate) is_unsent: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let is_unsent = false;
+        Self { error, is_unsent }
+    }
+}
+
+/// Whether a request means the same when it is sent twice: by its method (RFC 9110 section 9.2.2), or because it has a
+/// key by which the upstream knows it again (draft-ietf-httpapi-idempotency-key-header).
+pub(crate) fn is_repeatable(head: &request::Parts) -> bool {
+    head.method.is_idempotent()
+        || (head.headers.get("idempotency-key")).is_some_and(|key| !key.as_bytes().trim_ascii().is_empty())
+}
+
 /// Sends one request to `target` and returns once the response head is in.
 ///
 /// The hop-by-hop fields of `head` are gone. A request that a pooled connection lost before a byte of an answer came is
-/// sent once more on a new connection, if it is safe: when none of it was written; or when there is no body, and the
-/// method is idempotent or the upstream says that it has not processed it.
+/// sent once more on a new connection, if it is safe: when none of it was written; or when its body can be had twice,
+/// and the request is repeatable or the upstream says that it has not processed it. Afterwards
+/// `body` is what it was where it is whole or nothing was sent.
 pub(crate) async fn send(
     head: &request::Parts,
-    mut body: Outbound,
+    body: &mut Outbound,
     target: &Target,
     mirror: Mirror,
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
-) -> Result<Response<ResponseBody>, Error> {
+) -> Result<Response<ResponseBody>, Failed> {
     let shelf = endpoint.shelf(mirror, target);
     if let Some(lease) = poll_fn(|cx| Poll::Ready(pool::take(shelf, target, cx))).await {
         endpoint.counters.upstream_reuse();
         match lease.send(head, body).await {
             Ok(response) => return Ok(response),
             // Its neighbours in the pool are likely dead too: the second try gets a new connection.
-            Err(Failure {
-                again: Some(again), ..
-            }) => body = again,
-            Err(failure) => return Err(failure.error),
+            Err(Failure { again: true, .. }) => endpoint.counters.retry("stale"),
+            Err(failure) => return Err(failure.error.into()),
         }
     }
     // Boxed: what only a new connection needs is not carried by every request.
     Box::pin(async {
-        let lease = connect::connect(target, mirror, endpoint, ways).await?;
-        lease.send(head, body).await.map_err(|failure| failure.error)
+        let lease = connect::connect(target, mirror, endpoint, ways)
+            .await
+            .map_err(|error| Failed {
+                error,
+                is_unsent: true,
+            })?;
+        lease
+            .send(head, body)
+            .await
+            .map_err(|failure| failure.error.into())
     })
     .await
+}
+
+/// What the upstream of an intercepted tunnel speaks, where that is configured or was learned before.
+pub(crate) fn known(target: &Target, endpoint: &Endpoint) -> Option<Mirror> {
+    match endpoint.destination.http {
+        HttpVersion::H1 => Some(Mirror::H1),
+        HttpVersion::H2 => Some(Mirror::H2),
+        HttpVersion::Auto => pool::learned((endpoint.id, tls::Alpn::Either), target),
+    }
 }
 
 /// Learns, by connecting once if need be, what the upstream of an intercepted tunnel speaks, so that the app can be
@@ -144,18 +183,12 @@ pub(crate) async fn learn(
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
 ) -> Result<Mirror, Error> {
-    match endpoint.destination.http {
-        HttpVersion::H1 => return Ok(Mirror::H1),
-        HttpVersion::H2 => return Ok(Mirror::H2),
-        HttpVersion::Auto => {}
-    }
-    let name = (endpoint.id, tls::Alpn::Either);
-    if let Some(mirror) = pool::learned(name, target) {
+    if let Some(mirror) = known(target, endpoint) {
         return Ok(mirror);
     }
     let lease = Box::pin(connect::connect(target, Mirror::H2, endpoint, ways)).await?;
     let mirror = lease.mirror();
-    pool::learn(name, target, mirror);
+    pool::learn((endpoint.id, tls::Alpn::Either), target, mirror);
     lease.give_back();
     Ok(mirror)
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::body::{Outbound, ResponseBody};
 use super::connect::Stream;
-use super::{Endpoint, Error, Mirror, tls};
+use super::{Endpoint, Error, Mirror, is_repeatable, tls};
 use crate::host::{Scheme, Target};
 use crate::http1;
 use crate::http1::client::Connection;
@@ -101,13 +101,13 @@ pub(crate) struct OpenStream(Arc<AtomicUsize>);
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
-    /// The body, where the request may be sent again.
-    pub(super) again: Option<Outbound>,
+    /// The request may be sent again, and its body is still there.
+    pub(super) again: bool,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, again: None }
+        Self { error, again: false }
     }
 }
 
@@ -123,11 +123,11 @@ pub(super) enum Lost {
 }
 
 impl Lost {
-    /// Whether a request of this method, with nothing to read twice, may be sent again (RFC 9110 section 9.2.2).
-    pub(super) fn is_replayable(self, method: &Method) -> bool {
+    /// Whether a request whose body can be had twice may be sent again.
+    fn is_replayable(self, head: &Parts) -> bool {
         match self {
             Self::Answered => false,
-            Self::Stale => method.is_idempotent(),
+            Self::Stale => is_repeatable(head),
             Self::Unprocessed => true,
         }
     }
@@ -251,13 +251,13 @@ impl Held {
     async fn send(
         mut self: Box<Self>,
         head: &Parts,
-        body: Outbound,
+        body: &mut Outbound,
     ) -> Result<Response<ResponseBody>, Failure> {
-        let is_bodiless = body.is_empty();
+        let is_whole = body.is_whole();
         let limit = self.link.endpoint.destination.timeouts.response;
         let failure = match self
             .connection
-            .send(head, &self.link.authority, body, limit)
+            .send(head, &self.link.authority, body.depart(), limit)
             .await
         {
             Ok(response) => {
@@ -272,10 +272,10 @@ impl Held {
             http1::client::Failure::Body(cut) => Error::of_cut(cut).into(),
             http1::client::Failure::Lost(error) => {
                 let error = Error::of_http1(error, host, endpoint);
-                let is_replayable = is_bodiless && head.method.is_idempotent();
+                // What TLS refuses it will refuse again.
+                let is_replayable = Lost::Stale.is_replayable(head) && !matches!(error, Error::Tls(_));
                 Failure {
-                    // What TLS refuses it will refuse again.
-                    again: (is_replayable && !matches!(error, Error::Tls(_))).then_some(Outbound::Empty),
+                    again: is_whole && is_replayable,
                     error,
                 }
             }
@@ -313,8 +313,12 @@ impl Lease {
         }
     }
 
-    /// Sends one request and waits for the head of its answer.
-    pub(super) async fn send(self, head: &Parts, body: Outbound) -> Result<Response<ResponseBody>, Failure> {
+    /// Sends one request and waits for the head of its answer. A whole `body` stays for another time.
+    pub(super) async fn send(
+        self,
+        head: &Parts,
+        body: &mut Outbound,
+    ) -> Result<Response<ResponseBody>, Failure> {
         match self {
             Self::H1(held) => held.send(head, body).await,
             // Boxed: most exchanges do not carry one.
@@ -328,11 +332,11 @@ async fn send_h2(
     link: &Arc<Link>,
     open: OpenStream,
     head: &Parts,
-    body: Outbound,
+    body: &mut Outbound,
 ) -> Result<Response<ResponseBody>, Failure> {
     let timeouts = &link.endpoint.destination.timeouts;
-    let (is_bodiless, upload) = (body.is_empty(), body.progress());
-    let mut request = Request::from_parts(head.clone(), body);
+    let (is_whole, upload) = (body.is_whole(), body.progress());
+    let mut request = Request::from_parts(head.clone(), body.depart());
     shape_h2(&mut request, link);
     let mut uploaded = 0;
     let mut answer = std::pin::pin!(sender.try_send_request(request));
@@ -354,13 +358,16 @@ async fn send_h2(
         Ok(response) => Ok(response.map(|incoming| ResponseBody::h2(incoming, open, timeouts.idle))),
         Err(mut failure) => {
             let untouched = failure.take_message().map(Request::into_body);
+            let is_untouched = untouched.is_some();
+            if let Some(untouched) = untouched {
+                *body = untouched;
+            }
             let error = failure.into_error();
             let lost = Lost::of(&error);
             let error = Error::of_hyper(error, &link.target.host, &link.endpoint);
-            let is_replayable =
-                is_bodiless && lost.is_replayable(&head.method) && !matches!(error, Error::Tls(_));
+            let is_replayable = lost.is_replayable(head) && !matches!(error, Error::Tls(_));
             Err(Failure {
-                again: untouched.or(is_replayable.then_some(Outbound::Empty)),
+                again: is_untouched || is_whole && is_replayable,
                 error,
             })
         }

@@ -27,6 +27,11 @@ pub(crate) struct H2Partner {
 impl H2Partner {
     /// Answers each request with its own path, once the whole of its body is in.
     pub(crate) fn new() -> Self {
+        Self::refusing(0)
+    }
+
+    /// The same, but the first so many requests get a 503.
+    pub(crate) fn refusing(count: usize) -> Self {
         let pki = Pki::new();
         let client = pki.client("app");
         let mut config = pki.demanding(&pki.server("partner.test"));
@@ -41,7 +46,7 @@ impl H2Partner {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(serve(listener, TlsAcceptor::from(Arc::new(config)), log));
+            runtime.block_on(serve(listener, TlsAcceptor::from(Arc::new(config)), log, count));
         });
         Self {
             pki,
@@ -69,7 +74,7 @@ impl H2Partner {
     }
 }
 
-async fn serve(listener: TcpListener, tls: TlsAcceptor, log: Arc<Mutex<Vec<String>>>) {
+async fn serve(listener: TcpListener, tls: TlsAcceptor, log: Arc<Mutex<Vec<String>>>, refused: usize) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     while let Ok((socket, _)) = listener.accept().await {
         let (tls, log) = (tls.clone(), Arc::clone(&log));
@@ -77,7 +82,8 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, log: Arc<Mutex<Vec<Strin
             let Ok(stream) = tls.accept(socket).await else {
                 return;
             };
-            let service = service_fn(move |request: Request<Incoming>| answer(request, Arc::clone(&log)));
+            let service =
+                service_fn(move |request: Request<Incoming>| answer(request, Arc::clone(&log), refused));
             let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -88,6 +94,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, log: Arc<Mutex<Vec<Strin
 async fn answer(
     request: Request<Incoming>,
     log: Arc<Mutex<Vec<String>>>,
+    refused: usize,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     // A body that is cut never counts as asked.
@@ -96,8 +103,11 @@ async fn answer(
     };
     let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
     let path = head.uri.path().to_owned();
-    log.lock()
-        .unwrap()
-        .push(format!("{} {} {:?} {body}", head.method, head.uri, head.headers));
-    Ok(Response::new(Full::new(Bytes::from(path))))
+    let mut response = Response::new(Full::new(Bytes::from(path)));
+    let mut log = log.lock().unwrap();
+    if log.len() < refused {
+        *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
+    }
+    log.push(format!("{} {} {:?} {body}", head.method, head.uri, head.headers));
+    Ok(response)
 }

@@ -33,6 +33,11 @@ destinations:
     upgrade: false
     insecure_attach_over_http: true
   blind: { hosts: [blind.example, inside.example, outside.example], mode: tunnel, auth: { bearer: "env:T" } }
+  fragile:
+    hosts: [fragile.example]
+    retry: { attempts: 3, on: [connect, 503], max_wait: 2s, budget: 10% }
+    circuit_breaker: { failures: 5 }
+    rehearse: { after: 20, fail: 2% }
   clear: { hosts: [clear.example], auth: { bearer: "env:T" }, upgrade: false }
 "#;
 
@@ -66,6 +71,22 @@ fn the_verdict_and_its_reasons_are_told() {
                 "1/s for POST /points/new, 3 at once\n",
                 "priority            low\n",
             ],
+        ),
+        (
+            Method::GET,
+            "http://fragile.example/",
+            true,
+            &[
+                "retry               3 tries at most, after connect, 503; waits 2s at most; repeats are 10% of the requests at most\n",
+                "circuit breaker     opens for 15s after 5 failures within 30s\n",
+                "REHEARSAL           simulated: 429 with Retry-After 10s after 20 requests, 2% of the requests fail\n",
+            ],
+        ),
+        (
+            Method::POST,
+            "http://fragile.example/",
+            true,
+            &["at most; POST without an Idempotency-Key only after connect\n"],
         ),
         (
             Method::PUT,

@@ -68,8 +68,7 @@ impl Limit {
         let number = |text: &String| text.parse::<f64>().unwrap();
         let arguments: Vec<_> = ask.arguments().iter().map(number).collect();
         let [period, tolerance, grace, mut need, mut soon, mut want] = arguments[..6].try_into().unwrap();
-        let [patience, held, spent, left, seen, reserved, _, returned] =
-            arguments[6..].try_into().unwrap();
+        let [patience, held, spent, left, seen, reserved, _, returned] = arguments[6..].try_into().unwrap();
 
         let known = self.state.filter(|state| state.dies > now);
         let State {

@@ -73,7 +73,7 @@ impl Error {
     }
 
     /// A server that knows has said so: no other one is asked, and no older answer serves on.
-    pub(super) fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Empty { .. } | Self::Host { .. } | Self::Name { .. } | Self::NotFound { .. } => true,
             Self::Failed { .. } | Self::Garbled { .. } | Self::Timeout { .. } | Self::Unreachable { .. } => {

@@ -1,0 +1,313 @@
+//! A rehearsal of a destination's limits and faults, so that a team sees its app under them before production does.
+//!
+//! It stands where the upstream is asked: what is simulated is limited, learned from, repeated and counted as the real
+//! thing would be, and the upstream never hears of it. So many requests pass, then the limit is said to be reached
+//! until the time of its Retry-After is over, then as many pass again. Failures are spread evenly instead of drawn by
+//! lot: each run of a test meets the same ones. A failure is a 503 without Retry-After, the one that leaves it to the
+//! app how to go on.
+//!
+//! Nobody should take it for the destination: it is told in the log, in the metrics, and in each answer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use tokio::time::Instant;
+
+use crate::config::Rehearse;
+use crate::telemetry::Counters;
+use crate::upstream::ResponseBody;
+
+/// The rehearsal of one destination, shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Rehearsal {
+    counters: Arc<Counters>,
+    destination: Arc<str>,
+    /// The status that says that the limit is reached.
+    refusal: HeaderValue,
+    settings: Rehearse,
+    state: Mutex<State>,
+}
+
+/// Marks an answer that was simulated, and says how.
+#[derive(Clone, Debug)]
+struct Simulated(HeaderValue);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Since the limit was last reached.
+    passed: u32,
+    /// The share of failures that has come together, in hundredths of a request.
+    due: u32,
+    refused_until: Option<Instant>,
+}
+
+/// What a request meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Pass,
+    Fail,
+    RefuseUntil(Instant),
+}
+
+impl Rehearsal {
+    pub(crate) fn new(settings: Rehearse, destination: &Arc<str>, counters: Arc<Counters>) -> Self {
+        Self {
+            counters,
+            destination: Arc::clone(destination),
+            refusal: HeaderValue::from(settings.answer.as_u16()),
+            settings,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &Rehearse {
+        &self.settings
+    }
+
+    /// Says in the log that not all answers will be the destination's.
+    pub(crate) fn announce(&self) {
+        tracing::warn!(
+            destination = %self.destination,
+            simulates = %self.settings,
+            "REHEARSAL: answers of this destination are simulated; remove rehearse before production",
+        );
+    }
+
+    /// A simulated answer, or `None` where the destination is to be asked. Takes as long as `latency` says.
+    pub(super) async fn ask(&self, is_head: bool) -> Option<Response<ResponseBody>> {
+        let act = self.state().act(&self.settings, Instant::now());
+        if !self.settings.latency.is_zero() {
+            tokio::time::sleep(self.settings.latency).await;
+        }
+        let (status, mark, retry_after) = match act {
+            Act::Pass => return None,
+            Act::Fail => (StatusCode::SERVICE_UNAVAILABLE, FAIL, None),
+            Act::RefuseUntil(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+                (self.settings.answer, self.refusal.clone(), Some(seconds.max(1)))
+            }
+        };
+        self.counters.rehearsed(mark.to_str().unwrap_or_default());
+        Some(simulated(status, mark, retry_after, is_head))
+    }
+
+    /// Writes on an answer to the app whether it was simulated. An upstream's own words about it are struck before.
+    pub(super) fn mark<B>(&self, response: &mut Response<B>) {
+        let mark = match response.extensions().get() {
+            None => PASSED,
+            Some(Simulated(mark)) => {
+                let mark = mark.clone();
+                response.headers_mut().append(PROXY_STATUS, REHEARSED);
+                mark
+            }
+        };
+        response.headers_mut().insert(FIELD, mark);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics under the lock; if it did, the state would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn act(&mut self, settings: &Rehearse, now: Instant) -> Act {
+        match self.refused_until {
+            Some(until) if now < until => return Act::RefuseUntil(until),
+            Some(_) => (self.passed, self.refused_until) = (0, None),
+            None => {}
+        }
+        if settings.after.is_some_and(|after| self.passed >= after) {
+            let until = now + settings.retry_after.min(LONGEST);
+            self.refused_until = Some(until);
+            return Act::RefuseUntil(until);
+        }
+        self.passed = self.passed.saturating_add(1);
+        self.due += u32::from(settings.fail);
+        if self.due >= 100 {
+            self.due -= 100;
+            return Act::Fail;
+        }
+        Act::Pass
+    }
+}
+
+fn simulated(
+    status: StatusCode,
+    mark: HeaderValue,
+    retry_after: Option<u64>,
+    is_head: bool,
+) -> Response<ResponseBody> {
+    let text = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "detail": DETAIL,
+    })
+    .to_string();
+    let mut response = Response::new(if is_head {
+        ResponseBody::Ended
+    } else {
+        ResponseBody::Whole(Bytes::from(text))
+    });
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = retry_after {
+        fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response.extensions_mut().insert(Simulated(mark));
+    response
+}
+
+const DETAIL: &str =
+    "a rehearsal of the destination's limits and faults (rehearse): the destination was not asked";
+const FAIL: HeaderValue = HeaderValue::from_static("fail");
+const FIELD: HeaderName = HeaderName::from_static("outrider-rehearsal");
+const PASSED: HeaderValue = HeaderValue::from_static("passed");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// No error, as it stands for the destination's answer.
+const REHEARSED: HeaderValue = HeaderValue::from_static(
+    "outrider; details=\"a rehearsal of the destination's limits and faults (rehearse): the destination was not asked\"",
+);
+/// No clock can add centuries.
+const LONGEST: Duration = Duration::from_secs(86_400 * 365);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Telemetry;
+
+    fn settings(after: Option<u32>, fail: u8) -> Rehearse {
+        Rehearse {
+            after,
+            answer: StatusCode::TOO_MANY_REQUESTS,
+            fail,
+            latency: Duration::ZERO,
+            retry_after: Duration::from_secs(10),
+        }
+    }
+
+    /// What the next requests at this moment meet: `.` passes, `f` fails, `4` is refused.
+    fn acts(state: &mut State, settings: &Rehearse, now: Instant, count: usize) -> String {
+        (0..count)
+            .map(|_| match state.act(settings, now) {
+                Act::Pass => '.',
+                Act::Fail => 'f',
+                Act::RefuseUntil(_) => '4',
+            })
+            .collect()
+    }
+
+    #[test]
+    fn so_many_pass_then_none_until_the_time_is_over() {
+        let (settings, start) = (settings(Some(3), 0), Instant::now());
+        let mut state = State::default();
+        for (second, expected) in [
+            (0, "..."),
+            (5, "444"),
+            (14, "44"),
+            (15, "...4"),
+            (24, "4"),
+            (25, "...4"),
+        ] {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(
+                acts(&mut state, &settings, now, expected.len()),
+                expected,
+                "{second}"
+            );
+        }
+    }
+
+    #[test]
+    fn after_nothing_all_are_refused_and_without_after_none() {
+        let start = Instant::now();
+        for (after, expected) in [(Some(0), "4444"), (None, "....")] {
+            let settings = settings(after, 0);
+            let mut state = State::default();
+            for second in [0, 10, 20] {
+                let now = start + Duration::from_secs(second);
+                assert_eq!(acts(&mut state, &settings, now, 4), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn failures_are_spread_evenly() {
+        let now = Instant::now();
+        for (fail, expected) in [
+            (0, "........"),
+            (25, "...f...f"),
+            (50, ".f.f.f.f"),
+            (100, "ffffffff"),
+        ] {
+            assert_eq!(
+                acts(&mut State::default(), &settings(None, fail), now, 8),
+                expected,
+                "{fail}"
+            );
+        }
+        let of_a_hundred = acts(&mut State::default(), &settings(None, 7), now, 100);
+        assert_eq!(of_a_hundred.matches('f').count(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_simulated_answer_says_what_it_is_and_when_to_come_back() {
+        let settings = Rehearse {
+            latency: Duration::from_millis(300),
+            ..settings(Some(1), 0)
+        };
+        let telemetry = Telemetry::new();
+        let rehearsal = Rehearsal::new(settings, &"p".into(), telemetry.counters("p"));
+        let start = Instant::now();
+        assert!(rehearsal.ask(false).await.is_none());
+        assert_eq!(start.elapsed(), settings.latency, "what passes is slow as well");
+        let mut refused = rehearsal.ask(false).await.unwrap();
+        assert_eq!(start.elapsed(), 2 * settings.latency);
+        assert_eq!(refused.status(), 429);
+        // Ten seconds from when it was asked, rounded up.
+        assert_eq!(refused.headers()["retry-after"], "10");
+        rehearsal.mark(&mut refused);
+        assert_eq!(refused.headers()["outrider-rehearsal"], "429");
+        assert!(
+            refused.headers()["proxy-status"]
+                .to_str()
+                .unwrap()
+                .contains("rehears")
+        );
+        let page = String::from_utf8(telemetry.render()).unwrap();
+        let line = "outrider_rehearsed_total{answer=\"429\",destination=\"p\"} 1\n";
+        assert!(page.contains(line), "{page}");
+    }
+
+    #[tokio::test]
+    async fn a_failure_has_no_retry_after_and_head_no_body() {
+        let telemetry = Telemetry::new();
+        let rehearsal = Rehearsal::new(settings(None, 100), &"p".into(), telemetry.counters("p"));
+        let mut failed = rehearsal.ask(true).await.unwrap();
+        assert_eq!(failed.status(), 503);
+        assert!(!failed.headers().contains_key("retry-after"));
+        assert!(matches!(failed.body(), ResponseBody::Ended));
+        rehearsal.mark(&mut failed);
+        assert_eq!(failed.headers()["outrider-rehearsal"], "fail");
+    }
+
+    #[test]
+    fn what_passes_is_marked_as_passed() {
+        let telemetry = Telemetry::new();
+        let rehearsal = Rehearsal::new(settings(None, 0), &"p".into(), telemetry.counters("p"));
+        let mut response = Response::new(ResponseBody::Ended);
+        rehearsal.mark(&mut response);
+        assert_eq!(response.headers()["outrider-rehearsal"], "passed");
+        assert!(!response.headers().contains_key("proxy-status"));
+    }
+}

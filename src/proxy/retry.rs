@@ -1,0 +1,286 @@
+//! Sending a request once more, where that is safe and may help.
+//!
+//! Safe means: it could not be sent at all, or it means the same when it is sent twice (by its method, or because it
+//! carries an Idempotency-Key) and its body is at hand whole. A 429 is no exception for a POST without a key: the
+//! status does not promise that nothing was done (RFC 6585 section 4).
+//!
+//! May help means: after what the configuration names, so many times at most, and while repeats stay a small share of
+//! the requests, so that a destination that is down is not asked twice as much for it. Between two tries there is the
+//! wait that the upstream asks for, or one that grows and is different for each; all waits of a request together take
+//! `max_wait` at most, and no longer than the app says that it waits. Each repeat is admitted by circuit and limits like
+//! any request. Where it is not let through, the app gets the answer that there was.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap};
+use http::{Response, StatusCode, request};
+use http_body::Body;
+use rand::Rng;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Error;
+use super::fetch::{self, Course};
+use crate::config::Retry;
+use crate::limit::{self, Permit};
+use crate::telemetry::{Counters, Exchange, Told};
+use crate::upstream::{self, Failed, Outbound, ResponseBody};
+use crate::upstream::{dial, tls};
+use crate::window::Window;
+
+/// How one destination's requests are repeated, and how many of them were lately; shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Retrying {
+    counters: Arc<Counters>,
+    destination: Arc<str>,
+    /// Requests first, then repeats.
+    lately: Mutex<Window>,
+    settings: Retry,
+}
+
+/// Why a request is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Connect,
+    Status(StatusCode),
+}
+
+/// What the app gets where a repeat is not let through.
+enum Last {
+    Answer(Response<ResponseBody>, Told),
+    /// The answer was too long to be kept.
+    Lost,
+    Error(Error),
+}
+
+type Answered = (Response<ResponseBody>, Option<Permit>);
+
+impl Retrying {
+    pub(crate) fn new(settings: Retry, destination: &Arc<str>, counters: Arc<Counters>) -> Self {
+        Self {
+            counters,
+            destination: Arc::clone(destination),
+            lately: Mutex::new(Window::new(SPAN, Instant::now())),
+            settings,
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &Retry {
+        &self.settings
+    }
+
+    /// A request begins.
+    fn begin(&self, now: Instant) {
+        self.lately().first(now);
+    }
+
+    /// Takes one repeat from the budget, if there is one.
+    fn spend(&self, now: Instant) -> bool {
+        let mut lately = self.lately();
+        let counts = lately.counts(now);
+        let share = u64::from(counts.first) * u64::from(self.settings.budget) / 100;
+        let has_room = u64::from(counts.second) < share + FLOOR;
+        if has_room {
+            lately.second(now);
+        }
+        has_room
+    }
+
+    /// After what a request may be sent again. `is_repeatable`: it means the same then, and its body is at hand whole.
+    fn reason(&self, result: &Result<Answered, Failed>, is_repeatable: bool) -> Option<Reason> {
+        match result {
+            Ok((response, _)) if is_repeatable && self.settings.on_status.contains(&response.status()) => {
+                Some(Reason::Status(response.status()))
+            }
+            Err(failed) if failed.is_unsent && self.settings.on_connect && may_pass(&failed.error) => {
+                Some(Reason::Connect)
+            }
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    fn lately(&self) -> MutexGuard<'_, Window> {
+        // Nothing panics under the lock; if it did, the counts would still be whole.
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends a request, and sends it again where that is safe and may help.
+pub(super) async fn run(
+    retrying: &Retrying,
+    head: &mut request::Parts,
+    mut body: Outbound,
+    course: Course<'_>,
+    exchange: &mut Exchange,
+) -> Result<Answered, Error> {
+    let route = &course.way.route;
+    let settings = &retrying.settings;
+    let begun = Instant::now();
+    retrying.begin(begun);
+    // A WebSocket's handshake opens a tunnel: nothing in it can be repeated.
+    let is_repeatable = upstream::is_repeatable(head) && !head.headers.contains_key(header::UPGRADE);
+
+    let leave = fetch::admit(head, route, exchange).await?;
+    fetch::attach(head, route)?;
+    if is_repeatable {
+        exchange.asked_upstream();
+        body = body.gather(MOST_KEPT).await?;
+    }
+    let is_repeatable = is_repeatable && body.is_whole();
+    let mut result = fetch::send(head, &mut body, leave, course, exchange).await;
+
+    let mut left = settings.max_wait;
+    for repeat in 1..settings.attempts {
+        let Some(reason) = retrying.reason(&result, is_repeatable) else {
+            break;
+        };
+        // The app may have said for how long it waits at all.
+        let its =
+            limit::deadline(&head.headers).map_or(Duration::MAX, |its| its.saturating_sub(begun.elapsed()));
+        if its.is_zero() {
+            break;
+        }
+        let Some(wait) = wait(&result, repeat, left.min(its)) else {
+            break;
+        };
+        if !retrying.spend(Instant::now()) {
+            tracing::debug!(destination = %retrying.destination, "not sent again: the budget of repeats is spent");
+            break;
+        }
+        let since = Instant::now();
+        let last = Last::of(result, exchange).await;
+        sleep(wait).await;
+        let slept = since.elapsed();
+        exchange.waited(slept);
+        let leave = match fetch::admit(head, route, exchange).await {
+            Ok(leave) => leave,
+            Err(refusal) => {
+                exchange.waited(since.elapsed() - slept);
+                return last.stand(refusal, exchange);
+            }
+        };
+        left = left.saturating_sub(since.elapsed());
+        drop(last);
+        retrying.counters.retry(reason.as_str());
+        tracing::debug!(
+            destination = %retrying.destination,
+            reason = reason.as_str(),
+            ?wait,
+            "sent again",
+        );
+        result = fetch::send(head, &mut body, leave, course, exchange).await;
+    }
+    result.map_err(|failed| failed.error.into())
+}
+
+impl Reason {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Connect => "connect",
+            Self::Status(status) => status.as_str(),
+        }
+    }
+}
+
+impl Last {
+    /// Reads an answer to its end, so that its connection and its permit are free for others.
+    async fn of(result: Result<Answered, Failed>, exchange: &mut Exchange) -> Self {
+        let told = exchange.take_back();
+        match result {
+            Err(failed) => Self::Error(failed.error.into()),
+            Ok((response, _permit)) => match kept(response).await {
+                Some(response) => Self::Answer(response, told),
+                None => Self::Lost,
+            },
+        }
+    }
+
+    /// The repeat is not let through: what there was stands, where there is anything left of it.
+    fn stand(self, refusal: Error, exchange: &mut Exchange) -> Result<Answered, Error> {
+        match self {
+            Self::Answer(response, told) => {
+                exchange.let_stand(told);
+                Ok((response, None))
+            }
+            Self::Error(error) => Err(error),
+            Self::Lost => Err(refusal),
+        }
+    }
+}
+
+/// How long to wait before another try; `None` where the upstream asks for more than there is `left`.
+fn wait(result: &Result<Answered, Failed>, repeat: u32, left: Duration) -> Option<Duration> {
+    let answer = result.as_ref().ok();
+    let asked = answer.and_then(|(response, _)| retry_after(response.headers(), SystemTime::now()));
+    match asked {
+        Some(asked) if asked > left => None,
+        // Those who were refused together should not come back together.
+        Some(asked) => Some((asked + (asked / 10).min(MOST_SPREAD).mul_f64(rand::random())).min(left)),
+        None => {
+            let longest = FIRST_WAIT
+                .saturating_mul(1 << repeat.saturating_sub(1).min(16))
+                .min(MOST_WAIT);
+            Some(longest.mul_f64(rand::rng().random_range(0.5..=1.0)).min(left))
+        }
+    }
+}
+
+/// Retry-After, in seconds or as a date (RFC 9110 section 10.2.3). What is neither is not there.
+fn retry_after(fields: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = fields.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// Whether a connection that could not be made might be a moment later.
+fn may_pass(error: &upstream::Error) -> bool {
+    match error {
+        upstream::Error::Dial(error) => !matches!(error, dial::Error::Empty),
+        upstream::Error::Dns(error) => !error.is_final(),
+        upstream::Error::Tls(error) => {
+            matches!(error, tls::Error::Closed { .. } | tls::Error::Timeout { .. })
+        }
+        _ => false,
+    }
+}
+
+/// The answer without its connection, which carries other requests again; `None` where it is too long or too slow.
+async fn kept(response: Response<ResponseBody>) -> Option<Response<ResponseBody>> {
+    let (parts, mut body) = response.into_parts();
+    let read = async {
+        let mut data = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            // Trailers cannot be kept.
+            data.extend_from_slice(&frame.ok()?.into_data().ok()?);
+            if data.len() > MOST_KEPT {
+                return None;
+            }
+        }
+        Some(data.freeze())
+    };
+    let data: Bytes = timeout(MOST_READING, read).await.ok()??;
+    Some(Response::from_parts(parts, ResponseBody::Whole(data)))
+}
+
+/// Of a request's body, so that it can be sent again, and of an answer's, so that it can be given after all. In bytes.
+const MOST_KEPT: usize = 64 * 1024;
+/// For an answer that is likely not to be given to the app.
+const MOST_READING: Duration = Duration::from_secs(1);
+
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const MOST_WAIT: Duration = Duration::from_secs(10);
+const MOST_SPREAD: Duration = Duration::from_secs(1);
+
+/// The time over which the share of repeats is measured.
+const SPAN: Duration = Duration::from_secs(10);
+/// Repeats in that time that need no requests beside them: an app that asks little may repeat as well.
+const FLOOR: u64 = 10;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+use std::thread;
+
+use http::HeaderValue;
+
+use super::*;
+use crate::telemetry::Telemetry;
+use crate::upstream::tls;
+
+const FAILURES: u32 = 3;
+
+fn breaker() -> (Arc<Breaker>, Arc<Telemetry>) {
+    let telemetry = Telemetry::new();
+    let settings = CircuitBreaker {
+        failures: FAILURES,
+        open_for: Duration::from_secs(15),
+        within: Duration::from_secs(30),
+    };
+    let counters = telemetry.counters("partner");
+    let breaker = Breaker::new(settings, &"partner".into(), counters);
+    (Arc::new(breaker), telemetry)
+}
+
+/// What the gauge says.
+fn shown(telemetry: &Telemetry) -> u8 {
+    let page = String::from_utf8(telemetry.render()).unwrap();
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix("outrider_circuit_state{destination=\"partner\"} "));
+    line.unwrap().parse().unwrap()
+}
+
+#[track_caller]
+fn ask(breaker: &Arc<Breaker>, outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        breaker.pass(Instant::now()).unwrap().tell(*outcome);
+    }
+}
+
+async fn pass_time(seconds: u64) {
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+}
+
+const FAIL: Outcome = Outcome::Fails;
+const WORK: Outcome = Outcome::Works;
+const NOTHING: Outcome = Outcome::Unknown;
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_when_so_many_fail_in_a_row_or_half_of_all() {
+    let cases: [(&[Outcome], bool); 9] = [
+        (&[FAIL, FAIL], false),
+        (&[FAIL, FAIL, FAIL], true),
+        // In a row, however much worked before.
+        (&[WORK, WORK, WORK, WORK, WORK, WORK, FAIL, FAIL, FAIL], true),
+        // Half of all.
+        (&[FAIL, WORK, FAIL, WORK, WORK, FAIL], true),
+        // Less than half of all.
+        (&[WORK, WORK, FAIL, WORK, FAIL, WORK, FAIL], false),
+        (&[FAIL, WORK, FAIL, WORK, FAIL], true),
+        // What says nothing neither counts nor ends the row.
+        (&[FAIL, NOTHING, NOTHING, FAIL], false),
+        (&[WORK, WORK, WORK, WORK, FAIL, FAIL, NOTHING, FAIL], true),
+        (&[NOTHING, NOTHING, NOTHING, NOTHING], false),
+    ];
+    for (outcomes, opens) in cases {
+        let (breaker, telemetry) = breaker();
+        ask(&breaker, outcomes);
+        assert_eq!(breaker.is_open(Instant::now()), opens, "{outcomes:?}");
+        assert_eq!(shown(&telemetry), if opens { 2 } else { 0 }, "{outcomes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_forgotten_after_their_time() {
+    let (breaker, _telemetry) = breaker();
+    ask(&breaker, &[FAIL, FAIL]);
+    pass_time(31).await;
+    ask(&breaker, &[FAIL, FAIL]);
+    assert!(!breaker.is_open(Instant::now()));
+    ask(&breaker, &[FAIL]);
+    assert!(breaker.is_open(Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_says_how_long_it_stays_so() {
+    let (breaker, _telemetry) = breaker();
+    ask(&breaker, &[FAIL; 3]);
+    pass_time(2).await;
+    tokio::time::advance(Duration::from_millis(500)).await;
+    let open = breaker.pass(Instant::now()).unwrap_err();
+    assert_eq!(open.retry_after, Duration::from_secs(13));
+    assert!(open.to_string().contains("try again in 13s"), "{open}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_tries_and_decides_for_all() {
+    for (outcome, state) in [(WORK, 0), (FAIL, 2)] {
+        let (breaker, telemetry) = breaker();
+        ask(&breaker, &[FAIL; 3]);
+        pass_time(15).await;
+        let probe = breaker.pass(Instant::now()).unwrap();
+        assert_eq!(shown(&telemetry), 1);
+        let other = breaker.pass(Instant::now()).unwrap_err();
+        assert_eq!(other.retry_after, Duration::from_secs(1));
+        probe.tell(outcome);
+        assert_eq!(shown(&telemetry), state, "{outcome:?}");
+        assert_eq!(breaker.pass(Instant::now()).is_ok(), outcome == WORK);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_leaves_frees_its_place() {
+    let (breaker, telemetry) = breaker();
+    ask(&breaker, &[FAIL; 3]);
+    pass_time(15).await;
+    drop(breaker.pass(Instant::now()).unwrap());
+    ask(&breaker, &[NOTHING]);
+    assert_eq!(shown(&telemetry), 1);
+    ask(&breaker, &[WORK]);
+    assert_eq!(shown(&telemetry), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_circuit_has_forgotten_its_failures() {
+    let (breaker, _telemetry) = breaker();
+    ask(&breaker, &[FAIL; 3]);
+    pass_time(15).await;
+    ask(&breaker, &[WORK, FAIL, FAIL]);
+    assert!(!breaker.is_open(Instant::now()));
+}
+
+/// Those who were on their way when it opened come back when it may have closed again.
+#[tokio::test(start_paused = true)]
+async fn late_news_of_another_time_counts_for_nothing() {
+    let (breaker, telemetry) = breaker();
+    let late: Vec<_> = (0..8).map(|_| breaker.pass(Instant::now()).unwrap()).collect();
+    let mut late = late.into_iter();
+    ask(&breaker, &[FAIL; 3]);
+    late.next().unwrap().tell(WORK);
+    assert_eq!(shown(&telemetry), 2, "a late success closes nothing");
+    late.next().unwrap().tell(FAIL);
+    pass_time(15).await;
+    let probe = breaker.pass(Instant::now()).unwrap();
+    drop(late.next());
+    assert!(breaker.pass(Instant::now()).is_err(), "the place is still taken");
+    probe.tell(WORK);
+    late.for_each(|passage| passage.tell(FAIL));
+    assert_eq!(shown(&telemetry), 0, "late failures open nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_while_it_opened_is_refused_after_all() {
+    let (breaker, _telemetry) = breaker();
+    let waiting = breaker.pass(Instant::now()).unwrap();
+    assert!(waiting.check(Instant::now()).is_ok());
+    ask(&breaker, &[FAIL; 3]);
+    assert_eq!(
+        waiting.check(Instant::now()).unwrap_err().retry_after,
+        Duration::from_secs(15)
+    );
+    pass_time(15).await;
+    let probe = breaker.pass(Instant::now()).unwrap();
+    assert!(probe.check(Instant::now()).is_ok());
+    assert!(waiting.check(Instant::now()).is_err());
+    probe.tell(WORK);
+    assert!(waiting.check(Instant::now()).is_ok());
+}
+
+#[tokio::test]
+async fn of_many_threads_one_probes() {
+    let telemetry = Telemetry::new();
+    let settings = CircuitBreaker {
+        failures: 1,
+        open_for: Duration::from_nanos(1),
+        within: Duration::from_secs(30),
+    };
+    for _ in 0..20 {
+        let breaker = Arc::new(Breaker::new(settings, &"p".into(), telemetry.counters("p")));
+        ask(&breaker, &[FAIL]);
+        let passed: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| breaker.pass(Instant::now())))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(passed.iter().filter(|passed| passed.is_ok()).count(), 1);
+    }
+}
+
+#[test]
+fn answers_that_say_the_destination_does_not_work_count() {
+    for (status, retry_after, outcome) in [
+        (200, false, WORK),
+        (404, false, WORK),
+        (429, false, WORK),
+        (429, true, WORK),
+        (500, false, WORK),
+        (502, false, FAIL),
+        (502, true, FAIL),
+        (503, false, FAIL),
+        (503, true, WORK),
+        (504, false, FAIL),
+    ] {
+        let mut fields = HeaderMap::new();
+        if retry_after {
+            fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        let status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(
+            Outcome::of_answer(status, &fields),
+            outcome,
+            "{status} {retry_after}"
+        );
+    }
+}
+
+#[test]
+fn only_what_the_destination_did_counts() {
+    let source = || std::io::Error::other("x");
+    let address = "127.0.0.1:1".parse().unwrap();
+    for (error, outcome) in [
+        (
+            Error::Dial(dial::Error::Refused {
+                address,
+                source: source(),
+            }),
+            FAIL,
+        ),
+        (
+            Error::Dial(dial::Error::Timeout {
+                limit: Duration::ZERO,
+            }),
+            FAIL,
+        ),
+        (
+            Error::Dial(dial::Error::Local {
+                address,
+                source: source(),
+            }),
+            NOTHING,
+        ),
+        (Error::Incomplete("cut".into()), FAIL),
+        (Error::Protocol("garbage".into()), FAIL),
+        (Error::ResponseTimeout(Duration::ZERO), FAIL),
+        (Error::Tls(tls::Error::NotTls { host: "p".into() }), FAIL),
+        (Error::RequestBody("left".into()), NOTHING),
+        (Error::RequestStalled(Duration::ZERO), NOTHING),
+        (Error::Version, NOTHING),
+    ] {
+        assert_eq!(Outcome::of_error(&error), outcome, "{error}");
+    }
+}

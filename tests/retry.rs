@@ -1,0 +1,545 @@
+//! Sending once more what is safe to send, and how often at most.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::h2_origin::H2Partner;
+use crate::support::partner::Partner;
+use crate::support::{Origin, Proxy, Request, Response, Wire, closed_port, eventually};
+
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nX-Why: deploy\r\nContent-Length: 4\r\n\r\nbusy";
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Answers the requests in their order, whatever connection they come on; the last answer is the one of all others.
+fn answering<const N: usize>(answers: [&'static str; N]) -> Origin {
+    let asked = AtomicUsize::new(0);
+    Origin::http(move |wire| {
+        while wire.request().is_ok() {
+            let number = asked.fetch_add(1, Ordering::SeqCst);
+            wire.send(answers[number.min(N - 1)]);
+        }
+    })
+}
+
+fn to(origin: &Origin, keys: &str) -> Proxy {
+    to_port(origin.port(), keys)
+}
+
+fn to_port(port: u16, keys: &str) -> Proxy {
+    Proxy::start(&format!(
+        "destinations: {{ p: {{ hosts: [\"partner.test:{port}\"], {keys} }} }}"
+    ))
+}
+
+fn retries(proxy: &Proxy, reason: &str) -> f64 {
+    proxy.metric(
+        "outrider_retries_total",
+        &[("destination", "p"), ("reason", reason)],
+    )
+}
+
+/// How many requests of a method the origin has seen.
+fn asked(origin: &Origin, method: &str) -> usize {
+    origin.raw().matches(&format!("{method} /")).count()
+}
+
+fn send(proxy: &Proxy, method: &str, url: &str, fields: &str, body: &[u8]) -> Response {
+    let mut request = format!("{method} {url} HTTP/1.1\r\nHost: partner.test\r\n{fields}\r\n").into_bytes();
+    request.extend_from_slice(body);
+    proxy.raw(request)
+}
+
+#[test]
+fn what_is_safe_is_asked_again_and_counts_as_one() {
+    for (method, fields) in [
+        ("GET", ""),
+        ("HEAD", ""),
+        ("DELETE", ""),
+        ("PUT", "Content-Length: 0\r\n"),
+        ("POST", "Idempotency-Key: \"8e03978e\"\r\nContent-Length: 0\r\n"),
+    ] {
+        let origin = answering([BUSY, OK]);
+        let proxy = to(&origin, "retry: { max_wait: 1s }");
+        let mut wire = proxy.wire();
+        wire.send(format!(
+            "{method} {} HTTP/1.1\r\nHost: x\r\n{fields}\r\n",
+            origin.url("/")
+        ));
+        // HEAD has no body, whichever answer it is.
+        assert_eq!(wire.bodiless_response().status, 200, "{method}");
+        assert_eq!(asked(&origin, method), 2, "{method}");
+        assert_eq!(retries(&proxy, "503"), 1.0, "{method}");
+        eventually("one exchange is recorded", || {
+            proxy.metric("outrider_requests_total", &[("code", "200")]) == 1.0
+        });
+        assert_eq!(proxy.metric("outrider_requests_total", &[]), 1.0, "{method}");
+    }
+}
+
+/// Also for 429: the status does not promise that nothing was done.
+#[test]
+fn a_post_without_a_key_is_sent_once() {
+    for (status, fields) in [("503", ""), ("429", ""), ("503", "Idempotency-Key: \r\n")] {
+        let answer = BUSY.replace("503", status);
+        let origin = Origin::saying(answer);
+        let proxy = to(&origin, "retry: { attempts: 5, max_wait: 1s }");
+        let fields = format!("{fields}Content-Length: 4\r\n");
+        let answer = send(&proxy, "POST", &origin.url("/"), &fields, b"once");
+        assert_eq!(answer.status.to_string(), status);
+        assert_eq!(
+            (answer.header("x-why"), answer.text().as_str()),
+            (Some("deploy"), "busy")
+        );
+        assert!(answer.error().is_none(), "{answer:?}");
+        assert_eq!(asked(&origin, "POST"), 1);
+        assert_eq!(proxy.metric("outrider_retries_total", &[]), 0.0);
+    }
+}
+
+/// What is not configured is not retried: neither without `retry`, nor after another status.
+#[test]
+fn only_what_is_configured_is_asked_again() {
+    for keys in [
+        "upgrade: false",
+        "retry: { on: [429] }",
+        "retry: { on: [connect] }",
+    ] {
+        let origin = answering([BUSY, OK]);
+        let proxy = to(&origin, keys);
+        assert_eq!(proxy.get(&origin.url("/")).status, 503, "{keys}");
+        assert_eq!(asked(&origin, "GET"), 1, "{keys}");
+    }
+}
+
+/// Refuses the first request once all of it is in, and tells what it had; gives the second one back.
+fn refusing_first(refused: &'static Mutex<Vec<Request>>) -> Origin {
+    Origin::http(move |wire| {
+        while let Ok(request) = wire.request() {
+            if request.headers.get("x-first").is_some()
+                && !refused.lock().unwrap().iter().any(|r| r.line == request.line)
+            {
+                refused.lock().unwrap().push(request);
+                wire.send(BUSY);
+                continue;
+            }
+            let length = request.body.len();
+            wire.send(format!(
+                "HTTP/1.1 200 OK\r\nX-Chunked: {}\r\nContent-Length: {length}\r\n\r\n",
+                request.headers.get("transfer-encoding").is_some()
+            ))
+            .send(request.body);
+        }
+    })
+}
+
+#[test]
+fn bodies_are_whole_on_the_second_try() {
+    static REFUSED: Mutex<Vec<Request>> = Mutex::new(Vec::new());
+    let origin = refusing_first(&REFUSED);
+    let proxy = to(&origin, "retry: { max_wait: 1s }");
+    let most: Vec<u8> = (0..64 * 1024).map(|i: u32| (i % 251) as u8).collect();
+    for (path, body) in [("/small", b"small".to_vec()), ("/most", most)] {
+        let fields = format!("X-First: 1\r\nContent-Length: {}\r\n", body.len());
+        let answer = send(&proxy, "PUT", &origin.url(path), &fields, &body);
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.header("x-chunked"), Some("false"));
+        assert!(answer.body == body, "{path}: {} bytes", answer.body.len());
+        assert!(REFUSED.lock().unwrap().last().unwrap().body == body);
+    }
+    // In chunks, in pieces that come one by one, with trailers.
+    let mut wire = proxy.wire();
+    wire.send(format!(
+        "PUT {} HTTP/1.1\r\nHost: x\r\nX-First: 1\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nfirst\r\n",
+        origin.url("/chunks")
+    ));
+    thread::park_timeout(Duration::from_millis(50));
+    let answer = wire.ask("6\r\nsecond\r\n0\r\nX-Sum: 11\r\n\r\n");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "firstsecond"));
+    assert_eq!(answer.header("x-chunked"), Some("true"));
+    assert_eq!(origin.raw().matches("x-sum: 11").count(), 2, "{}", origin.raw());
+    // The app waits to be asked for it.
+    let mut wire = proxy.wire();
+    wire.send(format!(
+        "PUT {} HTTP/1.1\r\nHost: x\r\nX-First: 1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        origin.url("/expect")
+    ));
+    assert_eq!(wire.read_line(), "HTTP/1.1 100 Continue\r\n");
+    wire.read_line();
+    let answer = wire.ask("later");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "later"));
+    assert_eq!(retries(&proxy, "503"), 4.0);
+    // Bytes from the app, not to the upstream.
+    let sent = proxy.metric("outrider_bytes_total", &[("direction", "sent")]);
+    assert_eq!(sent, (5 + 64 * 1024 + 11 + 5) as f64);
+}
+
+#[test]
+fn a_body_that_is_too_large_to_keep_is_sent_once() {
+    static REFUSED: Mutex<Vec<Request>> = Mutex::new(Vec::new());
+    let origin = refusing_first(&REFUSED);
+    let proxy = to(&origin, "retry: { max_wait: 1s }");
+    let large = vec![b'x'; 64 * 1024 + 1];
+    let fields = format!("X-First: 1\r\nContent-Length: {}\r\n", large.len());
+    assert_eq!(
+        send(&proxy, "PUT", &origin.url("/sized"), &fields, &large).status,
+        503
+    );
+    let mut chunked = format!("{:x}\r\n", large.len()).into_bytes();
+    chunked.extend_from_slice(&large);
+    chunked.extend_from_slice(b"\r\n4\r\nmore\r\n0\r\n\r\n");
+    let fields = "X-First: 1\r\nTransfer-Encoding: chunked\r\n";
+    assert_eq!(
+        send(&proxy, "PUT", &origin.url("/chunked"), fields, &chunked).status,
+        503
+    );
+    let refused: Vec<_> = REFUSED
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|request| request.body.len())
+        .collect();
+    assert_eq!(refused, [large.len(), large.len() + 4], "nothing of it is lost");
+    assert_eq!(asked(&origin, "PUT"), 2);
+}
+
+#[test]
+fn an_app_that_breaks_its_body_off_is_told_so_and_nothing_is_sent() {
+    let origin = Origin::plain();
+    let proxy = to(
+        &origin,
+        "retry: { max_wait: 1s }, circuit_breaker: { failures: 1 }",
+    );
+    let mut wire = proxy.wire();
+    wire.send(format!(
+        "PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf",
+        origin.url("/")
+    ));
+    wire.half_close();
+    let answer = wire.response();
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(answer.error(), Some("http_request_error"));
+    assert_eq!(asked(&origin, "PUT"), 0);
+    assert_eq!(
+        proxy.metric("outrider_circuit_state", &[]),
+        0.0,
+        "it was not the destination's fault"
+    );
+}
+
+#[test]
+fn retry_after_is_obeyed_up_to_max_wait() {
+    let origin = answering([
+        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
+        OK,
+        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3\r\nContent-Length: 4\r\n\r\nlate",
+    ]);
+    let proxy = to(
+        &origin,
+        "respect_upstream: false, retry: { attempts: 5, max_wait: 2s }",
+    );
+    let started = Instant::now();
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    let elapsed = started.elapsed();
+    assert!(
+        elapsed >= Duration::from_secs(1) && elapsed < Duration::from_secs(3),
+        "{elapsed:?}"
+    );
+    // It waited, which is not its own time.
+    let own = proxy.metric("outrider_overhead_seconds_sum", &[("destination", "p")]);
+    assert!(own < 0.5, "{own}");
+
+    let started = Instant::now();
+    let answer = proxy.get(&origin.url("/"));
+    assert!(
+        started.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!((answer.status, answer.text().as_str()), (429, "late"));
+    assert_eq!(answer.header("retry-after"), Some("3"));
+    assert!(answer.error().is_none(), "it is the destination's: {answer:?}");
+    assert_eq!(asked(&origin, "GET"), 3);
+    assert_eq!(
+        proxy.metric(
+            "outrider_requests_total",
+            &[("code", "429"), ("answered_by", "upstream")]
+        ),
+        1.0
+    );
+}
+
+/// The app says for how long it waits: an answer after that would reach nobody.
+#[test]
+fn nothing_is_waited_for_longer_than_the_app_does() {
+    let origin = answering([
+        "HTTP/1.1 503 No\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n",
+        OK,
+    ]);
+    let proxy = to(&origin, "respect_upstream: false, retry: { max_wait: 5s }");
+    let started = Instant::now();
+    assert_eq!(
+        proxy.ask("GET", &origin.url("/"), "Prefer: wait=1\r\n").status,
+        503
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(asked(&origin, "GET"), 1);
+}
+
+/// Also a POST, and a body that is still on its way: nothing of it was sent.
+#[test]
+fn a_connection_that_cannot_be_made_is_tried_again() {
+    let port = closed_port();
+    let proxy = to_port(port, "retry: { attempts: 10, max_wait: 10s }");
+    let mut wire = proxy.wire();
+    wire.send(format!(
+        "POST http://partner.test:{port}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nhalf"
+    ));
+    eventually("a second try", || retries(&proxy, "connect") >= 1.0);
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let origin = thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        let mut origin = Wire::over(Box::new(socket.try_clone().unwrap()), socket);
+        let request = origin.request().unwrap();
+        origin.send(OK);
+        request.body
+    });
+    assert_eq!(wire.ask("half").status, 200);
+    assert_eq!(origin.join().unwrap(), b"halfhalf");
+}
+
+#[test]
+fn the_budget_stops_a_storm() {
+    let port = closed_port();
+    let proxy = to_port(port, "retry: { attempts: 5, max_wait: 0s, budget: 20% }");
+    let url = format!("http://partner.test:{port}/");
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| (0..20).for_each(|_| assert_eq!(proxy.get(&url).status, 502)));
+        }
+    });
+    let tries = proxy.metric(
+        "outrider_upstream_connects_total",
+        &[("result", "connection_refused")],
+    );
+    // 200 requests, a fifth of that and ten.
+    assert!((200.0..=250.0).contains(&tries), "{tries}");
+    assert!(retries(&proxy, "connect") >= 20.0);
+}
+
+/// A connection of the pool that dies without a byte: once, always, if it is safe.
+#[test]
+fn a_stale_connection_is_no_failure() {
+    let again = "retry: { on: [429] }";
+    for (keys, method, fields, body, status) in [
+        ("upgrade: false", "GET", "", "", 200),
+        ("upgrade: false", "POST", "Content-Length: 0\r\n", "", 502),
+        (
+            "upgrade: false",
+            "POST",
+            "Idempotency-Key: 1\r\nContent-Length: 0\r\n",
+            "",
+            200,
+        ),
+        // Its body is gone, unless it was kept.
+        ("upgrade: false", "PUT", "Content-Length: 4\r\n", "body", 502),
+        (again, "PUT", "Content-Length: 4\r\n", "body", 200),
+        (again, "POST", "Content-Length: 4\r\n", "body", 502),
+        (
+            again,
+            "POST",
+            "Idempotency-Key: 1\r\nContent-Length: 4\r\n",
+            "body",
+            200,
+        ),
+    ] {
+        let origin = Origin::numbered(None, |wire, number| {
+            let mut answered = 0;
+            while wire.request().is_ok() {
+                if number == 0 && answered == 1 {
+                    return;
+                }
+                answered += 1;
+                wire.send(OK);
+            }
+        });
+        let proxy = to(&origin, keys);
+        let mut wire = proxy.wire();
+        assert_eq!(
+            wire.ask(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/")))
+                .status,
+            200
+        );
+        let answer = wire.ask(format!(
+            "{method} {} HTTP/1.1\r\nHost: x\r\n{fields}\r\n{body}",
+            origin.url("/")
+        ));
+        assert_eq!(answer.status, status, "{keys} {method} {fields}");
+        let stale = if status == 200 { 1.0 } else { 0.0 };
+        assert_eq!(retries(&proxy, "stale"), stale, "{keys} {method} {fields}");
+    }
+}
+
+#[test]
+fn a_websocket_is_never_asked_for_twice() {
+    let origin = answering([BUSY, OK]);
+    let proxy = to(&origin, "retry: { max_wait: 1s }");
+    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    assert_eq!(send(&proxy, "GET", &origin.url("/"), fields, b"").status, 503);
+    assert_eq!(asked(&origin, "GET"), 1);
+}
+
+#[test]
+fn an_app_that_leaves_while_it_waits_leaves_nothing_behind() {
+    let origin = answering([
+        "HTTP/1.1 503 No\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n",
+        OK,
+    ]);
+    let proxy = to(
+        &origin,
+        "respect_upstream: false, concurrency: 1, on_limit: reject, retry: { max_wait: 10m }",
+    );
+    let mut wire = proxy.wire();
+    wire.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/")));
+    origin.wait("the request", |seen| {
+        seen.iter().any(|seen| !seen.bytes.is_empty())
+    });
+    eventually("its slot is free, so it waits", || {
+        proxy.get(&origin.url("/second")).status == 200
+    });
+    wire.reset();
+    eventually("nobody is in flight", || {
+        proxy.metric("outrider_requests_in_flight", &[("destination", "p")]) == 0.0
+    });
+    assert_eq!(
+        proxy.metric(
+            "outrider_requests_total",
+            &[("code", "499"), ("answered_by", "outrider")]
+        ),
+        1.0
+    );
+    assert_eq!(origin.raw().matches("GET / ").count(), 1);
+    assert_eq!(retries(&proxy, "503"), 0.0);
+}
+
+/// While a request waits to be sent again, its slot is another one's.
+#[test]
+fn a_request_that_waits_holds_no_slot() {
+    let origin = answering([
+        "HTTP/1.1 503 No\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n",
+        OK,
+    ]);
+    let proxy = to(
+        &origin,
+        "respect_upstream: false, concurrency: 1, on_limit: reject, retry: { max_wait: 5s }",
+    );
+    thread::scope(|scope| {
+        let first = scope.spawn(|| proxy.get(&origin.url("/first")).status);
+        origin.wait("the first", |seen| seen.iter().any(|seen| !seen.bytes.is_empty()));
+        eventually("a free slot", || proxy.get(&origin.url("/second")).status == 200);
+        assert!(!first.is_finished(), "it waits for two seconds");
+        assert_eq!(first.join().unwrap(), 200);
+    });
+}
+
+/// A repeat takes from the limits like any request; where they do not let it through, the app gets what there was.
+#[test]
+fn the_limits_count_repeats() {
+    let origin = Origin::saying(BUSY);
+    let proxy = to(
+        &origin,
+        "rate_limit: 1/h burst 1, on_limit: reject, retry: { max_wait: 1s }",
+    );
+    let answer = proxy.get(&origin.url("/"));
+    assert_eq!((answer.status, answer.text().as_str()), (503, "busy"));
+    assert_eq!(answer.header("x-why"), Some("deploy"));
+    assert!(answer.error().is_none(), "{answer:?}");
+    assert_eq!(asked(&origin, "GET"), 1);
+    assert_eq!(retries(&proxy, "503"), 0.0, "it was not sent");
+    assert_eq!(
+        proxy.metric(
+            "outrider_requests_total",
+            &[("code", "503"), ("answered_by", "upstream")]
+        ),
+        1.0
+    );
+}
+
+/// The answer that nobody gets is read to its end where it is short; else its connection closes.
+#[test]
+fn a_discarded_answer_does_not_cost_its_connection() {
+    let long = 1 << 20;
+    for (length, connections) in [(0, 1), (10_000, 1), (long, 2)] {
+        let asked = AtomicUsize::new(0);
+        let origin = Origin::http(move |wire| {
+            while wire.request().is_ok() {
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                    wire.send(format!("HTTP/1.1 503 No\r\nContent-Length: {length}\r\n\r\n"));
+                    wire.send(vec![b'x'; length]);
+                } else {
+                    wire.send(OK);
+                }
+            }
+        });
+        let proxy = to(&origin, "retry: { max_wait: 1s }");
+        assert_eq!(proxy.get(&origin.url("/")).status, 200, "{length}");
+        assert_eq!(origin.seen().len(), connections, "{length}");
+    }
+}
+
+#[test]
+fn a_reload_does_not_refill_the_budget() {
+    let port = closed_port();
+    let proxy = to_port(port, "retry: { max_wait: 0s, budget: 1% }");
+    let url = format!("http://partner.test:{port}/");
+    (0..12).for_each(|_| assert_eq!(proxy.get(&url).status, 502));
+    let before = proxy.metric("outrider_config_reloads_total", &[("result", "done")]);
+    proxy.signal(Signal::HUP);
+    eventually("the reload", || {
+        proxy.metric("outrider_config_reloads_total", &[("result", "done")]) > before
+    });
+    (0..5).for_each(|_| assert_eq!(proxy.get(&url).status, 502));
+    assert_eq!(retries(&proxy, "connect"), 10.0);
+}
+
+#[test]
+fn requests_within_a_tunnel_are_asked_again_with_their_credential() {
+    let asked = AtomicUsize::new(0);
+    let partner = Partner::with(move |wire| {
+        while wire.request().is_ok() {
+            let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+            wire.send(if first { BUSY } else { OK });
+        }
+    });
+    let proxy = partner.proxy("retry: { max_wait: 1s }");
+    let mut wire = proxy.intercepted(&partner.authority());
+    assert_eq!(wire.get(&partner.authority(), "/").status, 200);
+    let raw = partner.origin.raw();
+    assert_eq!(raw.matches("GET / ").count(), 2, "{raw}");
+    assert_eq!(
+        raw.matches("authorization: Bearer ").count(),
+        2,
+        "once on each: {raw}"
+    );
+}
+
+#[test]
+fn over_http_2_too() {
+    let partner = H2Partner::refusing(2);
+    let proxy = partner.proxy("http: 2, retry: { attempts: 3, max_wait: 2s }");
+    let url = format!("http://{}/echo", partner.authority());
+    let answer = send(&proxy, "PUT", &url, "Content-Length: 4\r\n", b"body");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "/echo"));
+    let asked = partner.asked();
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert!(asked.iter().all(|asked| asked.ends_with(" body")), "{asked:?}");
+    assert_eq!(proxy.metric("outrider_retries_total", &[("reason", "503")]), 2.0);
+}
