@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use super::{ConfigArg, print};
 use crate::auth::Attachment;
 use crate::config::{
-    Auth, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass, Problems, SecretRef,
-    Source, Text,
+    Auth, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass, OnLimit, Problems,
+    SecretRef, Source, Text,
 };
 use crate::host::Pattern;
 use crate::policy::{self, Policy};
@@ -92,6 +92,7 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
         if problems.all.len() == before {
             readable.push(destination.name.as_str());
         }
+        warn_of_limits(destination, &mut warnings);
         warn_of_tunnels(destination, &mut warnings);
         warn_of_reach(destination, &mut warnings);
         warn_of_rehearsal(destination, &mut warnings);
@@ -225,6 +226,25 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
         for warning in sources.warnings(reference.to) {
             add(warnings, &reference.path, &warning);
         }
+    }
+}
+
+/// Limits that let nothing through, and an order for a queue that nobody is ever in.
+fn warn_of_limits(destination: &Destination, warnings: &mut Problems) {
+    let path = |key: &str| format!("destinations.{}.{key}", destination.name);
+    for (i, _) in (destination.rate_limits.iter().enumerate()).filter(|(_, limit)| limit.rate.count == 0) {
+        warnings.add(
+            path(&format!("rate_limit[{i}]")),
+            "a rate of zero refuses every request that it concerns",
+            "write how many may pass, or leave the destination out",
+        );
+    }
+    if !destination.priorities.is_empty() && destination.on_limit == OnLimit::Reject {
+        warnings.add(
+            path("priority"),
+            "nobody waits here, so nobody goes first",
+            "write on_limit: wait 2s, or remove it",
+        );
     }
 }
 

@@ -165,6 +165,31 @@ destinations:
 
 /// E5: a tunnel that passes untouched carries no credential; whoever wrote one beside it should know.
 #[test]
+fn a_limit_that_does_nothing_or_too_much_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let warned = |keys: &str| {
+        let text = format!("destinations: {{ d: {{ hosts: [a.test], {keys} }} }}");
+        examined(&text, folder.path(), &[]).1
+    };
+    let zero = warned("rate_limit: [5/s, 0/m]");
+    assert!(
+        zero.contains("destinations.d.rate_limit[1]: a rate of zero"),
+        "{zero}"
+    );
+    let idle = warned("priority: [{ class: low }], rate_limit: 5/s");
+    assert!(
+        idle.contains("destinations.d.priority: nobody waits here"),
+        "{idle}"
+    );
+    for keys in [
+        "rate_limit: 5/s",
+        "priority: [{ class: low }], rate_limit: 5/s, on_limit: wait 1s",
+    ] {
+        assert_eq!(warned(keys), "", "{keys}");
+    }
+}
+
+#[test]
 fn a_credential_that_no_tunnel_carries_is_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     pair(folder.path(), "a");
