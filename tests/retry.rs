@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::h2_origin::H2Partner;
+use crate::support::limited::{Limited, refused};
 use crate::support::partner::Partner;
 use crate::support::{Origin, Proxy, Request, Response, Wire, closed_port, eventually};
 
@@ -504,6 +505,27 @@ fn a_reload_does_not_refill_the_budget() {
     });
     (0..5).for_each(|_| assert_eq!(proxy.get(&url).status, 502));
     assert_eq!(retries(&proxy, "connect"), 10.0);
+}
+
+/// A real server that only says 503: a dozen at once, where one passes every 20 ms.
+#[test]
+fn what_nginx_refuses_passes_a_little_later() {
+    let nginx = Limited::nginx(50, 1, 503);
+    let proxy = nginx
+        .proxy("respect_upstream: false, retry: { attempts: 10, on: [503], max_wait: 10s, budget: 100% }");
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| assert_eq!(proxy.get(&nginx.url("/")).status, 200));
+        }
+    });
+    // It writes its log once the answer is out.
+    eventually("a dozen have passed", || {
+        let asked = nginx.asked();
+        asked.len() - refused(&asked) == 12
+    });
+    let refused = refused(&nginx.asked());
+    assert!(refused >= 5, "nothing had to be sent again: {refused}");
+    assert_eq!(retries(&proxy, "503"), refused as f64);
 }
 
 #[test]
