@@ -17,6 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::auth::Attachment;
@@ -25,9 +26,10 @@ use crate::config::{self, Config, Listen};
 use crate::host::{Host, HostPattern, Target};
 use crate::limit::{self, Limiter, Limits};
 use crate::policy::{Asked, Policy, Verdict};
-use crate::proxy;
+use crate::proxy::{self, Retrying};
 use crate::secret::Sources;
 use crate::telemetry::Telemetry;
+use crate::upstream::breaker::{Breaker, Outcome};
 
 /// A policy of many destinations: `api-0.test`, `*.zone-0.test` and `/v1/**` for the first, and so on.
 #[derive(Debug)]
@@ -36,6 +38,13 @@ pub struct Routing(Policy);
 /// A limiter that is far from its rate and its slots.
 #[derive(Debug)]
 pub struct Admission(Arc<Limiter>);
+
+/// The circuit and the budget of repeats of a destination that works.
+#[derive(Debug)]
+pub struct Guard {
+    breaker: Arc<Breaker>,
+    retrying: Retrying,
+}
 
 /// The fields of a successful answer.
 #[derive(Debug)]
@@ -101,6 +110,35 @@ impl Admission {
         let mut context = Context::from_waker(Waker::noop());
         let admitted = pin!(self.0.admit(&Method::GET, "/v1/x", || None)).poll(&mut context);
         matches!(admitted, Poll::Ready(Ok(_)))
+    }
+}
+
+impl Guard {
+    /// Makes both.
+    pub fn prepare() -> Self {
+        let policy = policy("destinations: { d: { hosts: [api.test], circuit_breaker: {}, retry: {} } }");
+        let destination = &policy.destinations[1];
+        let counters = Telemetry::new().counters("d");
+        let breaker = Breaker::new(
+            destination.circuit_breaker.expect("written above"),
+            &destination.name,
+            Arc::clone(&counters),
+        );
+        Self {
+            breaker: Arc::new(breaker),
+            retrying: Retrying::new(
+                destination.retry.clone().expect("written above"),
+                &destination.name,
+                counters,
+            ),
+        }
+    }
+
+    /// What they add to a request that works; whether it passes.
+    pub fn passes(&self) -> bool {
+        proxy::bench::begin(&self.retrying);
+        let passage = self.breaker.pass(Instant::now());
+        passage.map(|passage| passage.tell(Outcome::Works)).is_ok()
     }
 }
 

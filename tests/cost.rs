@@ -41,10 +41,25 @@ struct Calls {
 /// The maps of both heads, what is written of them, and the record of the exchange.
 #[test]
 fn a_warm_request_allocates_little() {
+    let (count, bytes) = allocated("");
+    // Measured: 7 and 2,299.
+    assert!(count <= 7.5 && bytes <= 2_500.0, "{count}, {bytes} bytes");
+}
+
+/// One more, for what a request that may be sent again has to keep.
+#[test]
+fn a_request_that_may_be_sent_again_allocates_little_more() {
+    // Measured: 8 and 4,035.
+    let (count, bytes) = allocated("retry: {}\n    circuit_breaker: {}");
+    assert!(count <= 8.5 && bytes <= 4_300.0, "{count}, {bytes} bytes");
+}
+
+/// How often a warm request to a destination with more `keys` allocates, and how much.
+fn allocated(keys: &str) -> (f64, f64) {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let origin = stage::origin();
-    let proxy = Running::start(&stage::configure(origin, folder.path()));
+    let proxy = Running::start(&stage::configure_more(origin, folder.path(), keys));
     let mut client = Client::warm(proxy.address(), origin);
     let rounds = (0..5).map(|_| {
         let region = Region::new(ALLOCATOR);
@@ -54,12 +69,10 @@ fn a_warm_request_allocates_little() {
     // What happens once a second falls into some of them.
     let least = rounds.min_by_key(|round| round.allocations).unwrap();
     let per_request = |count: usize| count as f64 / ROUND as f64;
-    // Measured: 7 and 2,299.
-    assert!(
-        per_request(least.allocations + least.reallocations) <= 7.5,
-        "{least:?}"
-    );
-    assert!(per_request(least.bytes_allocated) <= 2_500.0, "{least:?}");
+    (
+        per_request(least.allocations + least.reallocations),
+        per_request(least.bytes_allocated),
+    )
 }
 
 /// Else the test above would prove nothing.

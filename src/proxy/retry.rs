@@ -73,7 +73,7 @@ impl Retrying {
     }
 
     /// A request begins.
-    fn begin(&self, now: Instant) {
+    pub(super) fn begin(&self, now: Instant) {
         self.lately().first(now);
     }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
-use outrider::bench::{Admission, Answer, Leaves, Rewriting, Routing};
+use outrider::bench::{Admission, Answer, Guard, Leaves, Rewriting, Routing};
 
 mod stage;
 
@@ -41,6 +41,13 @@ fn admit(c: &mut Criterion) {
     let admission = Admission::prepare();
     assert!(admission.admits());
     c.bench_function("admit", |bencher| bencher.iter(|| admission.admits()));
+}
+
+/// What a circuit and a budget of repeats add to a request that works.
+fn guard(c: &mut Criterion) {
+    let guard = Guard::prepare();
+    assert!(guard.passes());
+    c.bench_function("guard", |bencher| bencher.iter(|| guard.passes()));
 }
 
 /// What an answer says of the upstream's limits: one that says nothing, and one that does.
@@ -128,5 +135,5 @@ fn get(c: &mut Criterion) {
     c.bench_function("get", |bencher| bencher.iter(|| client.get()));
 }
 
-criterion_group!(benches, route, admit, hints, rewrite, leaf, get);
+criterion_group!(benches, route, admit, guard, hints, rewrite, leaf, get);
 criterion_main!(benches);

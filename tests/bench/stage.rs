@@ -132,6 +132,11 @@ impl Drop for Outrider {
 /// Writes the file that it runs on: one worker, and one destination that attaches a credential and has a limit; a
 /// CONNECT to it passes untouched.
 pub(crate) fn configure(origin: SocketAddr, folder: &Path) -> PathBuf {
+    configure_more(origin, folder, "")
+}
+
+/// The same, and the destination has these keys as well.
+pub(crate) fn configure_more(origin: SocketAddr, folder: &Path, keys: &str) -> PathBuf {
     let (file, folder) = (folder.join("outrider.yml"), folder.display());
     let text = format!(
         r#"
@@ -146,6 +151,7 @@ destinations:
     mode: tunnel
     headers: {{ set: {{ Authorization: "Bearer 0123456789abcdef" }} }}
     rate_limit: 1000000/s burst 1000000
+    {keys}
 "#
     );
     std::fs::write(&file, text).unwrap();

@@ -1,6 +1,8 @@
 use std::thread;
 
 use http::HeaderValue;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::telemetry::Telemetry;
@@ -163,6 +165,60 @@ async fn who_waited_while_it_opened_is_refused_after_all() {
     assert!(waiting.check(Instant::now()).is_err());
     probe.tell(WORK);
     assert!(waiting.check(Instant::now()).is_ok());
+}
+
+/// Whatever happens in whatever order: one probe at a time, nobody while it is open, and no place is lost for good.
+#[tokio::test(start_paused = true)]
+async fn no_order_of_events_breaks_it() {
+    for seed in 0..200 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let (breaker, _telemetry) = breaker();
+        let mut under_way: Vec<Passage> = Vec::new();
+        let mut open_until = None;
+        for step in 0..200 {
+            let now = Instant::now();
+            match random.random_range(0..6) {
+                0 | 1 => {
+                    let passed = breaker.pass(now);
+                    let is_left_alone = open_until.is_some_and(|until| now < until);
+                    assert!(!(passed.is_ok() && is_left_alone), "seed {seed}, step {step}");
+                    under_way.extend(passed);
+                }
+                2..=4 if !under_way.is_empty() => {
+                    let passage = under_way.swap_remove(random.random_range(0..under_way.len()));
+                    match random.random_range(0..10) {
+                        0..6 => passage.tell(FAIL),
+                        6..8 => passage.tell(WORK),
+                        8 => passage.tell(NOTHING),
+                        _ => drop(passage),
+                    }
+                }
+                _ => pass_time(random.random_range(0..12)).await,
+            }
+            let state = breaker.state();
+            let current = under_way
+                .iter()
+                .filter(|passage| passage.turn == state.turn)
+                .count();
+            match &state.position {
+                Position::Closed { .. } => open_until = None,
+                Position::HalfOpen { is_tried } => {
+                    open_until = None;
+                    assert_eq!(current, usize::from(*is_tried), "seed {seed}, step {step}");
+                }
+                Position::Open { until } => {
+                    open_until = Some(*until);
+                    assert_eq!(current, 0, "seed {seed}, step {step}");
+                }
+            }
+        }
+        under_way.clear();
+        pass_time(15).await;
+        assert!(
+            breaker.pass(Instant::now()).is_ok(),
+            "seed {seed}: a place was lost"
+        );
+    }
 }
 
 #[tokio::test]
