@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
@@ -359,4 +359,92 @@ fn instances_take_their_part_of_a_rate() {
         proxy.metric("outrider_limit_refused_total", &[("limit", "8/h")]),
         1.0
     );
+}
+
+/// An upstream that refuses the second request for `seconds`, and takes all others.
+fn refusing_once(seconds: u64) -> Origin {
+    let asked = AtomicUsize::new(0);
+    Origin::http(move |wire| {
+        while wire.request().is_ok() {
+            if asked.fetch_add(1, Ordering::SeqCst) == 1 {
+                wire.send(format!(
+                    "HTTP/1.1 429 Too Many Requests\r\nRetry-After: {seconds}\r\nContent-Length: 4\r\n\r\nslow"
+                ));
+            } else {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+        }
+    })
+}
+
+/// The app sees the upstream's own 429 as it came; the later ones are ours and say so, and the upstream hears of none.
+#[test]
+fn an_upstream_that_says_stop_is_left_alone() {
+    let origin = refusing_once(60);
+    let proxy = limited(&origin, "on_limit: reject");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    let theirs = proxy.get(&origin.url("/"));
+    assert_eq!((theirs.status, theirs.text().as_str()), (429, "slow"));
+    assert_eq!(theirs.header("retry-after"), Some("60"));
+    assert_eq!(theirs.error(), None, "{theirs:?}");
+    for _ in 0..5 {
+        let ours = proxy.get(&origin.url("/"));
+        assert_limited(&ours);
+        let after: u64 = ours.header("retry-after").unwrap().parse().unwrap();
+        assert!((50..=60).contains(&after), "{ours:?}");
+    }
+    assert_eq!(origin.raw().matches("GET /").count(), 2);
+    let labels = [("destination", "p"), ("code", "429")];
+    assert_eq!(proxy.metric("outrider_upstream_throttled_total", &labels), 1.0);
+    let until = proxy.metric("outrider_paused_until_timestamp_seconds", &[("destination", "p")]);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64();
+    assert!((now + 40.0..now + 61.0).contains(&until), "{until}");
+    let labels = [("destination", "p"), ("limit", "learned")];
+    assert_eq!(proxy.metric("outrider_limit_refused_total", &labels), 5.0);
+    let log = proxy.log();
+    let told = log.lines().filter(|line| line.contains("the upstream refused"));
+    assert_eq!(told.count(), 1, "{log}");
+}
+
+/// Who may wait waits for the end of the pause, and then goes.
+#[test]
+fn a_pause_is_waited_for() {
+    let origin = refusing_once(2);
+    let proxy = limited(&origin, "on_limit: wait 20s");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    assert_eq!(proxy.get(&origin.url("/")).status, 429);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| assert_eq!(proxy.get(&origin.url("/")).status, 200));
+        }
+    });
+    let elapsed = started.elapsed();
+    assert!(elapsed >= Duration::from_millis(1900), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(6), "{elapsed:?}");
+}
+
+/// `respect_upstream: false`: what it says is the app's matter.
+#[test]
+fn an_app_may_look_after_that_itself() {
+    let origin = refusing_once(60);
+    let proxy = limited(&origin, "respect_upstream: false");
+    for status in [200, 429, 200, 200] {
+        assert_eq!(proxy.get(&origin.url("/")).status, status);
+    }
+}
+
+/// A pause holds tunnels, too: they would be a way around it.
+#[test]
+fn a_pause_holds_new_tunnels() {
+    let origin = refusing_once(60);
+    let proxy = limited(&origin, "mode: tunnel");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    let mut before = proxy.tunnel(&origin.authority());
+    assert_eq!(proxy.get(&origin.url("/")).status, 429);
+    assert_limited(&proxy.connect(&origin.authority()).0);
+    assert_eq!(before.get("partner.test", "/").status, 200);
 }

@@ -16,10 +16,13 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::gcra::{Gcra, NEVER};
+use super::hints::Hints;
+use super::learned::{Kind, Learned, Names, News, Stamp, Standing, Told};
 use super::meter::Meter;
-use super::queue::{Queue, Ticket, Waiter};
+use super::queue::{Left, Queue, Ticket, Turn, Waiter};
 use super::shared::Ask;
 use super::shared::lease::{Lease, PATIENCE};
+use super::usage::Usage;
 use crate::config::Class;
 
 /// The limits as numbers. Immutable; the [`Book`] has one meter for each rate.
@@ -43,12 +46,16 @@ pub(super) struct Concerns(u64);
 pub(super) struct Asker {
     pub(super) class: Class,
     pub(super) concerns: Concerns,
+    /// `None`: a tunnel.
+    pub(super) kind: Option<Kind>,
 }
 
 /// Which limit stands in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Culprit {
     Concurrency,
+    /// What the upstream has told.
+    Learned(Told),
     /// The index of the rate.
     Rate(usize),
 }
@@ -56,7 +63,7 @@ pub(super) enum Culprit {
 /// What became of a request that asked.
 #[derive(Debug)]
 pub(super) enum Arrival {
-    Admitted,
+    Admitted(Stamp),
     /// For so long at most.
     Queued(Ticket, Arc<Notify>, u64),
     Refused(Obstacle),
@@ -73,7 +80,7 @@ pub(super) struct Obstacle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
     /// It has been admitted; what it needs is taken.
-    Admitted,
+    Admitted(Stamp),
     /// It had to make room for a higher class in a full queue.
     Displaced,
     /// Look again at this moment, or when the bell rings.
@@ -86,13 +93,12 @@ pub(super) enum Look {
 #[derive(Debug)]
 pub(super) struct Book {
     arrivals: u64,
-    meters: Box<[Meter]>,
     queue: Queue,
-    slots_taken: u32,
+    usage: Usage,
 }
 
 impl Rules {
-    fn rates(&self, concerns: Concerns) -> impl Iterator<Item = (usize, Gcra)> {
+    pub(super) fn rates(&self, concerns: Concerns) -> impl Iterator<Item = (usize, Gcra)> {
         let concerned = move |&(index, _): &(usize, Gcra)| concerns.rate(index);
         self.rates.iter().copied().enumerate().filter(concerned)
     }
@@ -132,16 +138,20 @@ impl Concerns {
 impl Book {
     /// Each rate is counted here.
     #[cfg(test)]
-    pub(super) fn new(rules: &Rules) -> Self {
-        Self::with(rules.rates.iter().map(|&rate| Meter::local(rate)).collect())
+    pub(super) fn new(rules: &Rules, learned: Option<Learned>) -> Self {
+        let meters = rules.rates.iter().map(|&rate| Meter::local(rate));
+        Self::with(meters.collect(), learned)
     }
 
-    pub(super) fn with(meters: Box<[Meter]>) -> Self {
+    pub(super) fn with(meters: Box<[Meter]>, learned: Option<Learned>) -> Self {
         Self {
             arrivals: 0,
-            meters,
             queue: Queue::default(),
-            slots_taken: 0,
+            usage: Usage {
+                learned,
+                meters,
+                slots_taken: 0,
+            },
         }
     }
 
@@ -154,53 +164,73 @@ impl Book {
         now: u64,
         patience: impl FnOnce() -> u64,
     ) -> Arrival {
-        let Asker { class, concerns } = asker;
+        let Asker { class, concerns, .. } = asker;
         self.arrivals += 1;
         let ticket = Ticket {
             class,
             number: self.arrivals,
         };
         for (index, _) in rules.rates(concerns) {
-            if let Some(lease) = self.meters[index].lease() {
+            if let Some(lease) = self.usage.meters[index].lease() {
                 lease.wanted(now);
             }
         }
         self.settle(rules, now);
-        let is_blocked = (self.queue.before(class, now)).any(|waiter| waiter.concerns.shares(concerns));
-        if !is_blocked && self.take(rules, concerns, ticket, now) {
-            return Arrival::Admitted;
+        let is_in_the_way = |waiter: &Waiter| !waiter.is_aside && waiter.turn.asker.concerns.shares(concerns);
+        let is_blocked = self.queue.before(class, now).any(is_in_the_way);
+        // As long as nobody has asked for it, the patience is without end.
+        let mut turn = Turn {
+            arrived: now,
+            asker,
+            patience: NEVER,
+            ticket,
+        };
+        if !is_blocked && let Some(stamp) = self.usage.go(rules, turn, now) {
+            return Arrival::Admitted(stamp);
         }
         let obstacle = self.forecast(rules, asker, now);
-        let mut patience = patience();
-        if (rules.rates(concerns)).any(|(index, _)| self.meters[index].is_asking(now)) {
-            // Also where it may not wait for a permit it waits for the store to say whether there is one.
-            patience = patience.max(PATIENCE);
+        turn.patience = patience();
+        if turn.patience == 0
+            && !is_blocked
+            && let Some(stamp) = self.usage.go(rules, turn, now)
+        {
+            return Arrival::Admitted(stamp);
         }
-        let in_time = obstacle.until != NEVER && obstacle.until <= now.saturating_add(patience);
+        if (rules.rates(concerns)).any(|(index, _)| self.usage.meters[index].is_asking(now)) {
+            // Also where it may not wait for a permit it waits for the store to say whether there is one.
+            turn.patience = turn.patience.max(PATIENCE);
+        }
+        let in_time = obstacle.until != NEVER && obstacle.until <= now.saturating_add(turn.patience);
         let has_room = |queue: &mut Queue| queue.len() < rules.queue || queue.displace(class);
-        if patience == 0 || !in_time || !has_room(&mut self.queue) {
+        if turn.patience == 0 || !in_time || !has_room(&mut self.queue) {
             return Arrival::Refused(obstacle);
         }
-        let mut waiter = Waiter::new(ticket, concerns, now, patience);
-        waiter.is_front = !is_blocked;
-        let bell = Arc::clone(&waiter.bell);
-        self.queue.insert(waiter);
-        Arrival::Queued(ticket, bell, patience)
+        let bell = self.queue.insert(turn);
+        // Whoever comes to the front learns it there, and is rung.
+        self.settle(rules, now);
+        Arrival::Queued(ticket, bell, turn.patience)
     }
 
     /// How it stands for a waiter. Admits whoever can go by now, so that nobody depends on another one's timer.
     pub(super) fn look(&mut self, rules: &Rules, ticket: Ticket, now: u64) -> Look {
         self.settle(rules, now);
         let Some(waiter) = self.queue.place(ticket).and_then(|place| self.queue.get(place)) else {
-            return match self.queue.was_displaced(ticket) {
-                true => Look::Displaced,
-                false => Look::Admitted,
+            return match self.queue.left(ticket) {
+                Some(Left::Admitted(stamp)) => Look::Admitted(stamp),
+                // Nobody looks twice after having left.
+                Some(Left::Displaced) | None => Look::Displaced,
             };
         };
         if !waiter.is_front {
             return Look::Waiting;
         }
-        match self.obstacle(rules, waiter.concerns, now) {
+        let rates = self.usage.obstacle(rules, waiter.turn.asker.concerns, now);
+        let until = match self.usage.standing(waiter.turn, now) {
+            Standing::Free => rates,
+            Standing::All(until) => Some(until),
+            Standing::Some(_, until) => until,
+        };
+        match until {
             Some(until) if until > now => Look::Due(until),
             // The rates would let it go and it waits for a slot, or nobody knows when.
             Some(_) | None => Look::Waiting,
@@ -212,13 +242,8 @@ impl Book {
     pub(super) fn leave(&mut self, rules: &Rules, ticket: Ticket, concerns: Concerns, now: u64) {
         if let Some(place) = self.queue.place(ticket) {
             self.queue.remove(place);
-        } else if !self.queue.was_displaced(ticket) {
-            for (index, rate) in rules.rates(concerns) {
-                self.meters[index].give_back(rate, ticket);
-            }
-            if concerns.slots() {
-                self.slots_taken = self.slots_taken.saturating_sub(1);
-            }
+        } else if let Some(Left::Admitted(stamp)) = self.queue.left(ticket) {
+            self.usage.put_back(rules, ticket, concerns, stamp);
             self.mistrust_timers();
         }
         self.settle(rules, now);
@@ -226,7 +251,7 @@ impl Book {
 
     /// Something came from outside into the meter of a rate: whoever can go by it does.
     pub(super) fn refill(&mut self, rules: &Rules, index: usize, now: u64, change: impl FnOnce(&mut Meter)) {
-        if let Some(meter) = self.meters.get_mut(index) {
+        if let Some(meter) = self.usage.meters.get_mut(index) {
             change(meter);
             self.mistrust_timers();
             self.settle(rules, now);
@@ -237,7 +262,7 @@ impl Book {
     pub(super) fn wants(&mut self, now: u64) -> bool {
         let queue = &self.queue;
         let mut wants = false;
-        for (index, meter) in self.meters.iter_mut().enumerate() {
+        for (index, meter) in self.usage.meters.iter_mut().enumerate() {
             if let Some(lease) = meter.lease() {
                 wants |= lease.wants(|| queue.waiting_for(index), now);
             }
@@ -248,7 +273,7 @@ impl Book {
     /// What to ask the store, for each rate.
     pub(super) fn asks(&mut self, patience: u64, now: u64) -> Vec<Ask> {
         let queue = &self.queue;
-        let lent = self.meters.iter_mut().enumerate();
+        let lent = self.usage.meters.iter_mut().enumerate();
         let ask = |(index, meter): (usize, &mut Meter)| {
             let lease = meter.lease()?;
             Some(lease.ask(queue.waiting_for(index), patience, now))
@@ -258,12 +283,35 @@ impl Book {
 
     /// What the store lends of each rate.
     pub(super) fn leases(&mut self) -> impl Iterator<Item = &mut Lease> {
-        self.meters.iter_mut().filter_map(Meter::lease)
+        self.usage.meters.iter_mut().filter_map(Meter::lease)
+    }
+
+    /// An answer came, or `None`: the request ended without one. What follows is worth telling.
+    pub(super) fn hear(
+        &mut self,
+        rules: &Rules,
+        stamp: Stamp,
+        heard: Option<(Option<&Hints>, f64)>,
+        now: u64,
+    ) -> Option<News> {
+        let learned = self.usage.learned.as_mut()?;
+        let news = match heard {
+            Some((hints, jitter)) => learned.hear(stamp, hints, now, jitter),
+            None => {
+                learned.end(stamp);
+                None
+            }
+        };
+        if !self.queue.is_empty() {
+            self.mistrust_timers();
+            self.settle(rules, now);
+        }
+        news
     }
 
     /// A request with a slot has ended. `now` is asked only where somebody waits for it.
     pub(super) fn release(&mut self, rules: &Rules, now: impl FnOnce() -> u64) {
-        self.slots_taken = self.slots_taken.saturating_sub(1);
+        self.usage.slots_taken = self.usage.slots_taken.saturating_sub(1);
         if !self.queue.is_empty() {
             self.settle(rules, now());
         }
@@ -287,34 +335,51 @@ impl Book {
 
     /// The forecast where those go first who will have moved up by `horizon`.
     fn play(&self, rules: &Rules, asker: Asker, now: u64, horizon: u64) -> Obstacle {
-        let Asker { class, concerns } = asker;
-        let outlook = |(meter, rate): (&Meter, &Gcra)| meter.outlook(*rate, now);
-        let mut outlook: Vec<_> = self.meters.iter().zip(&rules.rates).map(outlook).collect();
+        let Asker {
+            class,
+            concerns,
+            kind,
+        } = asker;
+        let bucket = |(meter, rate): (&Meter, &Gcra)| meter.outlook(*rate, now);
+        let mut buckets: Vec<_> = (self.usage.meters.iter().zip(&rules.rates).map(bucket)).collect();
         // From when on a later one may go, for each limit: not before those who wait for it already.
         let mut floors = vec![now; rules.rates.len()];
         let mut slots_floor = now;
+        let learned = self.usage.learned.as_ref();
+        let mut outlook = learned.map(|learned| (learned, learned.outlook(now)));
         for waiter in self.queue.before(class, horizon) {
-            let mut at = if waiter.concerns.slots() { slots_floor } else { now };
-            for (index, _) in rules.rates(waiter.concerns) {
-                let (rate, level) = outlook[index];
+            let Asker { concerns, kind, .. } = waiter.turn.asker;
+            let mut at = if concerns.slots() { slots_floor } else { now };
+            if let Some((learned, outlook)) = &outlook {
+                at = at.max(learned.when(outlook, kind).0);
+            }
+            for (index, _) in rules.rates(concerns) {
+                let (rate, level) = buckets[index];
                 at = at.max(floors[index]).max(rate.earliest(level));
             }
-            for (index, _) in rules.rates(waiter.concerns) {
-                let (rate, level) = &mut outlook[index];
+            if let Some((learned, outlook)) = &mut outlook {
+                learned.play(outlook, kind, at);
+            }
+            if waiter.is_aside {
+                continue;
+            }
+            for (index, _) in rules.rates(concerns) {
+                let (rate, level) = &mut buckets[index];
                 floors[index] = at;
                 *level = rate.taken(*level, at);
             }
-            if waiter.concerns.slots() {
+            if concerns.slots() {
                 slots_floor = at;
             }
         }
         let culprit = match rules.rates(concerns).next() {
+            _ if concerns.is_empty() => Culprit::Learned(Told::default()),
             Some((index, _)) if !concerns.slots() => Culprit::Rate(index),
             _ => Culprit::Concurrency,
         };
         let mut obstacle = Obstacle { culprit, until: now };
         for (index, _) in rules.rates(concerns) {
-            let (rate, level) = outlook[index];
+            let (rate, level) = buckets[index];
             let until = rate.earliest(level).max(floors[index]);
             if until > obstacle.until {
                 obstacle = Obstacle {
@@ -326,71 +391,77 @@ impl Book {
         if concerns.slots() {
             obstacle.until = obstacle.until.max(slots_floor);
         }
+        if let Some((learned, outlook)) = &outlook {
+            let (until, told) = learned.when(outlook, kind);
+            if until > obstacle.until || concerns.is_empty() {
+                obstacle = Obstacle {
+                    culprit: Culprit::Learned(told),
+                    until,
+                };
+            }
+        }
         obstacle
     }
 
     /// What is left of a rate: 1 full, 0 exhausted.
     pub(super) fn rate_left(&self, rules: &Rules, index: usize, now: u64) -> f64 {
-        self.meters[index].left(rules.rates[index], now)
+        self.usage.meters[index].left(rules.rates[index], now)
     }
 
     pub(super) fn slots_taken(&self) -> u32 {
-        self.slots_taken
+        self.usage.slots_taken
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_queued(&self, ticket: Ticket) -> bool {
+        self.queue.place(ticket).is_some()
+    }
+
+    pub(super) fn learned(&self) -> Option<&Learned> {
+        self.usage.learned.as_ref()
     }
 
     /// Admits from the front of the queue whoever can go `now`, and rings them.
     fn settle(&mut self, rules: &Rules, now: u64) {
         self.queue.promote(now);
         let mut blocked = Concerns::default();
+        let mut exhausted = Names::default();
         let mut place = 0;
-        while let Some(waiter) = self.queue.get(place) {
-            let (concerns, ticket) = (waiter.concerns, waiter.ticket);
-            if !concerns.shares(blocked) {
-                if self.take(rules, concerns, ticket, now) {
-                    if let Some(admitted) = self.queue.remove(place) {
-                        admitted.bell.notify_one();
-                    }
-                    continue;
-                }
-                if let Some(waiter) = self.queue.get_mut(place)
-                    && !waiter.is_front
-                {
-                    waiter.is_front = true;
-                    waiter.bell.notify_one();
-                }
+        while let Some(waiter) = self.queue.get_mut(place) {
+            let concerns = waiter.turn.asker.concerns;
+            if concerns.shares(blocked) {
+                blocked.0 |= concerns.0;
+                place += 1;
+                continue;
             }
-            blocked.0 |= concerns.0;
+            let standing = self.usage.standing(waiter.turn, now);
+            if standing == Standing::Free
+                && let Some(stamp) = self.usage.take(rules, waiter.turn, now)
+            {
+                self.queue.admit(place, stamp);
+                continue;
+            }
+            // Of those that wait for the same quota the first has the timer.
+            let is_front = match standing {
+                Standing::Some(names, _) => !names.shares(exhausted),
+                Standing::Free | Standing::All(_) => true,
+            };
+            waiter.is_aside = matches!(standing, Standing::Some(..));
+            if is_front && !waiter.is_front {
+                waiter.bell.notify_one();
+            }
+            waiter.is_front = is_front;
+            match standing {
+                Standing::All(_) => return,
+                Standing::Some(names, _) => exhausted = exhausted.join(names),
+                Standing::Free => blocked.0 |= concerns.0,
+            }
             if blocked.shares(rules.everybody) {
                 // Of those behind nobody can go.
                 return;
             }
             place += 1;
         }
-    }
-
-    /// All that the request needs, or nothing.
-    fn take(&mut self, rules: &Rules, concerns: Concerns, ticket: Ticket, now: u64) -> bool {
-        let slots_full = concerns.slots() && rules.slots.is_some_and(|slots| self.slots_taken >= slots);
-        if slots_full
-            || self
-                .obstacle(rules, concerns, now)
-                .is_none_or(|until| until > now)
-        {
-            return false;
-        }
-        for (index, rate) in rules.rates(concerns) {
-            self.meters[index].take(rate, ticket, now);
-        }
-        self.slots_taken += u32::from(concerns.slots());
-        true
-    }
-
-    /// Until when the rates keep a request back that nobody precedes; `None` where nobody knows.
-    fn obstacle(&self, rules: &Rules, concerns: Concerns, now: u64) -> Option<u64> {
-        let mut earliest = rules
-            .rates(concerns)
-            .map(|(index, rate)| self.meters[index].earliest(rate, now));
-        earliest.try_fold(0, |latest, until| Some(latest.max(until?)))
     }
 
     /// The timers of those at the front may be too late now: settling rings them again.

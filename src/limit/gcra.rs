@@ -59,6 +59,15 @@ impl Gcra {
         }
     }
 
+    /// One request a `period`, up to `tolerance` early.
+    pub(super) fn spaced(period: u64, tolerance: u64) -> Self {
+        Self {
+            period: period.clamp(1, NEVER - 1),
+            tolerance,
+            burst: 1,
+        }
+    }
+
     /// One of `parts` that take turns, with a burst of its own.
     pub(super) fn paced(self, parts: u32, burst: u32) -> Self {
         let period = self.period.saturating_mul(u64::from(parts.max(1)));

@@ -1,23 +1,28 @@
 //! The limits of one destination, alive: the lock, the timers and the metrics around a [`Book`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::Method;
+use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::book::{Arrival, Asker, Book, Concerns, Culprit, Look, Obstacle, Rules};
 use super::gcra::Gcra;
+use super::hints::Hints;
+use super::learned::{Kind, Learned, Stamp, Traffic};
 use super::meter::Meter;
 use super::queue::Ticket;
+use super::refusal::Face;
 use super::rule::{ClassRule, RateRule, Shown};
 use super::shared::board::{Call, Sharing};
 use super::shared::lease::Lease;
 use super::shared::{Ask, Grant};
+use super::told::Told;
 use super::{Refusal, Settings};
 use crate::config::OnLimit;
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, LimitHandles};
 
 /// The limits of one destination.
 #[derive(Debug)]
@@ -27,11 +32,15 @@ pub(crate) struct Limiter {
     classes: Box<[ClassRule]>,
     counters: Arc<Counters>,
     destination: Arc<str>,
+    /// Made when something is learned: most destinations never do.
+    learned: OnceLock<LimitHandles>,
     pub(super) rates: Box<[RateRule]>,
     pub(super) rules: Rules,
     settings: Settings,
     shared: Option<Shared>,
     slots: Option<Shown>,
+    told: Mutex<Told>,
+    traffic: Arc<Traffic>,
 }
 
 /// What a limiter is to the store.
@@ -45,16 +54,20 @@ struct Shared {
 /// Leave to send one request. Frees its concurrency slot on drop.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    /// Whose slot it holds; `None` where concurrency is not limited.
-    slot: Option<Arc<Limiter>>,
+    /// The answer has come.
+    is_answered: AtomicBool,
+    /// `None` where nothing has to be given back and nothing can be learned.
+    limiter: Option<Arc<Limiter>>,
+    has_slot: bool,
+    stamp: Stamp,
     waited: Duration,
 }
 
 /// A place in the queue; gives everything back on drop unless the request was admitted.
 struct Place<'l> {
-    admitted: bool,
     asker: Asker,
     bell: Arc<Notify>,
+    is_admitted: bool,
     limiter: &'l Limiter,
     ticket: Ticket,
 }
@@ -84,17 +97,24 @@ impl Limiter {
             None => Meter::local(rate),
             Some(sharing) => Meter::lent(Lease::new(rate, sharing.home, rand::random())),
         };
+        let traffic = Arc::new(Traffic::default());
+        let learned = (settings.respect_upstream)
+            .then(|| Learned::new(Arc::clone(&traffic), settings.on_limit != OnLimit::Reject));
+        let meters = rules.rates.iter().map(meter).collect();
         let limiter = Arc::new(Self {
-            book: Mutex::new(Book::with(rules.rates.iter().map(meter).collect())),
+            book: Mutex::new(Book::with(meters, learned)),
             born: Instant::now(),
             classes: settings.priorities.iter().map(ClassRule::new).collect(),
             destination: Arc::clone(destination),
+            learned: OnceLock::new(),
             rates,
             rules,
             shared: settings.sharing.clone().map(Shared::new),
             slots: (settings.concurrency).map(|most| Shown::concurrency(most, &counters)),
             settings,
             counters,
+            told: Mutex::default(),
+            traffic,
         });
         if let Some(shared) = &limiter.shared {
             shared.sharing.board.join(&limiter);
@@ -109,23 +129,29 @@ impl Limiter {
 
     /// Nothing to admit: no permit is needed. Lets the request path skip all of this.
     pub(crate) fn is_unlimited(&self) -> bool {
-        self.rates.is_empty() && self.slots.is_none()
+        self.rates.is_empty() && self.slots.is_none() && !self.settings.respect_upstream
     }
 
     /// Waits for its turn, or refuses at once when the wait would be longer than allowed.
     ///
     /// `path` is without query; a tunnel is admitted with `CONNECT` and an empty path. `deadline` says how long the
     /// client itself waits; it is asked only where it would have to. Dropping the future gives everything back. While
-    /// nobody waits this is one short lock, without allocation or timer.
+    /// nobody waits this is one short lock, without allocation or timer; where nothing is limited and nothing has been
+    /// learned it is two atomics.
     pub(crate) async fn admit(
         self: &Arc<Self>,
         method: &Method,
         path: &str,
         deadline: impl FnOnce() -> Option<Duration>,
     ) -> Result<Permit, Refusal> {
-        let asker = self.asker(method, path);
-        if asker.concerns.is_empty() {
-            return Ok(self.permit(asker.concerns, Duration::ZERO));
+        let mut asker = self.asker(method, path);
+        if asker.concerns.is_empty()
+            && let Some(permit) = self.pass(method)
+        {
+            return Ok(permit);
+        }
+        if self.settings.respect_upstream && *method != Method::CONNECT {
+            asker.kind = Some(Kind::of(method, path));
         }
         let arrived = Instant::now();
         let now = self.nanos(arrived);
@@ -137,19 +163,34 @@ impl Limiter {
             arrival
         };
         match arrival {
-            Arrival::Admitted => Ok(self.permit(asker.concerns, Duration::ZERO)),
+            Arrival::Admitted(stamp) => Ok(self.permit(asker.concerns, stamp, Duration::ZERO)),
             Arrival::Refused(obstacle) => Err(self.refusal(obstacle, now)),
             Arrival::Queued(ticket, bell, patience) => {
                 let place = Place {
-                    admitted: false,
                     asker,
                     bell,
+                    is_admitted: false,
                     limiter: self,
                     ticket,
                 };
                 self.wait(place, arrived, Duration::from_nanos(patience)).await
             }
         }
+    }
+
+    /// A request that no limit of the configuration concerns goes without a lock while nothing has been learned.
+    fn pass(self: &Arc<Self>, method: &Method) -> Option<Permit> {
+        let nothing = Concerns::default();
+        if !self.settings.respect_upstream {
+            return Some(self.permit(nothing, Stamp::default(), Duration::ZERO));
+        }
+        if *method == Method::CONNECT {
+            let permit = || self.permit(nothing, Stamp::default(), Duration::ZERO);
+            return (!self.traffic.is_watched()).then(permit);
+        }
+        let permit = self.permit(nothing, Stamp::unasked(self.traffic.go()), Duration::ZERO);
+        // Where somebody watches its drop takes it out of what was counted meanwhile.
+        (!self.traffic.is_watched()).then_some(permit)
     }
 
     async fn wait(
@@ -170,10 +211,10 @@ impl Limiter {
             let waited = time.duration_since(arrived);
             let left = patience.saturating_sub(waited);
             let sleep = match look {
-                Look::Admitted => {
-                    place.admitted = true;
+                Look::Admitted(stamp) => {
+                    place.is_admitted = true;
                     self.counters.limit_waited(waited);
-                    return Ok(self.permit(place.asker.concerns, waited));
+                    return Ok(self.permit(place.asker.concerns, stamp, waited));
                 }
                 Look::Due(until) if !left.is_zero() && !self.is_hopeless(until, time + left) => {
                     left.min(Duration::from_nanos(until.saturating_sub(self.nanos(time))))
@@ -225,6 +266,13 @@ impl Limiter {
             let taken = f64::from(book.slots_taken()) / f64::from(most.max(1));
             slots.handles.remaining(1.0 - taken);
         }
+        let Some(learned) = book.learned() else { return };
+        if let Some(ratio) = learned.ratio(now) {
+            self.learned().remaining(ratio);
+        }
+        let paused = learned.paused_until(now);
+        self.counters
+            .paused_until(paused.map_or(0, |until| wall(until, now)));
     }
 
     /// Which limits concern a request, and how urgent it is.
@@ -242,6 +290,7 @@ impl Limiter {
         Asker {
             class: class.unwrap_or_default(),
             concerns,
+            kind: None,
         }
     }
 
@@ -253,9 +302,13 @@ impl Limiter {
         }
     }
 
-    fn permit(self: &Arc<Self>, concerns: Concerns, waited: Duration) -> Permit {
+    fn permit(self: &Arc<Self>, concerns: Concerns, stamp: Stamp, waited: Duration) -> Permit {
+        let has_slot = concerns.slots();
         Permit {
-            slot: concerns.slots().then(|| Arc::clone(self)),
+            has_slot,
+            is_answered: AtomicBool::new(false),
+            limiter: (has_slot || stamp.is_counted()).then(|| Arc::clone(self)),
+            stamp,
             waited,
         }
     }
@@ -264,11 +317,49 @@ impl Limiter {
         let shown = match obstacle.culprit {
             Culprit::Concurrency => self.slots.as_ref(),
             Culprit::Rate(index) => self.rates.get(index).map(|rate| &rate.shown),
+            Culprit::Learned(told) => {
+                self.learned().refused();
+                let face = Face::learned(told.limit, told.window);
+                return Refusal::new(&self.destination, &face, obstacle, now);
+            }
         };
         // The book names only limits that concern the request, and `asker` made those from these very lists.
         let shown = shown.expect("a limit of this limiter");
         shown.handles.refused();
         Refusal::new(&self.destination, &shown.face, obstacle, now)
+    }
+
+    fn learned(&self) -> &LimitHandles {
+        self.learned.get_or_init(|| self.counters.limit(Face::LEARNED))
+    }
+
+    /// An answer came to a request that has been counted as ended.
+    fn hear(&self, stamp: Stamp, status: StatusCode, hints: Option<&Hints>) {
+        let now = self.nanos(Instant::now());
+        let mut book = self.book();
+        // Before anything is counted: see `Traffic`.
+        self.traffic.watch(true);
+        let news = book.hear(&self.rules, stamp, Some((hints, rand::random())), now);
+        self.traffic
+            .watch(book.learned().is_some_and(|learned| !learned.is_idle(now)));
+        let paused = book.learned().and_then(|learned| learned.paused_until(now));
+        drop(book);
+        let Some(hints) = hints else { return };
+        if hints.throttled {
+            self.counters.upstream_throttled(status);
+        }
+        self.counters
+            .paused_until(paused.map_or(0, |until| wall(until, now)));
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.tell(&self.destination, status, hints, news, now);
+    }
+
+    /// A request that has been counted as ended did so without an answer.
+    fn lose(&self, stamp: Stamp) {
+        if self.traffic.is_watched() {
+            let now = self.nanos(Instant::now());
+            self.book().hear(&self.rules, stamp, None, now);
+        }
     }
 
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
@@ -366,11 +457,30 @@ impl Permit {
     pub(crate) fn waited(&self) -> Duration {
         self.waited
     }
+
+    /// The head of the upstream's answer is in: what it says of limits is kept to from now on. Only the first head of a
+    /// permit counts.
+    pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap) {
+        let Some(limiter) = &self.limiter else { return };
+        if !self.stamp.is_counted() || self.is_answered.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        limiter.traffic.end();
+        let hints = Hints::of(status, fields, SystemTime::now());
+        if hints.is_some() || limiter.traffic.is_watched() {
+            limiter.hear(self.stamp, status, hints.as_deref());
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(limiter) = &self.slot {
+        let Some(limiter) = &self.limiter else { return };
+        if self.stamp.is_counted() && !*self.is_answered.get_mut() {
+            limiter.traffic.end();
+            limiter.lose(self.stamp);
+        }
+        if self.has_slot {
             (limiter.book()).release(&limiter.rules, || limiter.nanos(Instant::now()));
         }
     }
@@ -378,12 +488,19 @@ impl Drop for Permit {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if !self.admitted {
+        if !self.is_admitted {
             let limiter = self.limiter;
             let now = limiter.nanos(Instant::now());
             (limiter.book()).leave(&limiter.rules, self.ticket, self.asker.concerns, now);
         }
     }
+}
+
+/// A moment that comes, in seconds since the epoch.
+fn wall(moment: u64, now: u64) -> i64 {
+    let time = SystemTime::now() + Duration::from_nanos(moment.saturating_sub(now));
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn saturating_nanos(duration: Duration) -> u64 {

@@ -27,6 +27,7 @@ mod book;
 mod deadline;
 mod gcra;
 mod hints;
+mod learned;
 mod limiter;
 mod meter;
 mod queue;
@@ -35,6 +36,8 @@ mod rule;
 pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
+mod told;
+mod usage;
 
 /// The limiters of all destinations. State survives a reload where the settings are equal.
 #[derive(Debug, Default)]
@@ -52,6 +55,7 @@ struct Settings {
     priorities: Vec<Priority>,
     queue: usize,
     rate_limits: Vec<RateLimit>,
+    respect_upstream: bool,
     /// Where a store counts for all instances.
     sharing: Option<Sharing>,
 }
@@ -73,6 +77,7 @@ impl Limits {
             priorities: destination.priorities.clone(),
             queue: destination.queue,
             rate_limits: destination.rate_limits.clone(),
+            respect_upstream: destination.respect_upstream,
             sharing,
         };
         self.with(&destination.name, settings, telemetry)

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::book::Concerns;
+use super::book::Asker;
 use super::gcra::NEVER;
+use super::learned::Stamp;
 use crate::config::Class;
 
 /// A request's place in the order: its class on arrival, then its number.
@@ -22,26 +23,44 @@ pub(super) struct Ticket {
     pub(super) number: u64,
 }
 
+/// A request that asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    pub(super) arrived: u64,
+    pub(super) asker: Asker,
+    pub(super) patience: u64,
+    pub(super) ticket: Ticket,
+}
+
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) bell: Arc<Notify>,
-    pub(super) concerns: Concerns,
+    /// Only the upstream's own quotas hold it, so that it stands in nobody's way.
+    pub(super) is_aside: bool,
     /// It has been told that nobody before it blocks it.
     pub(super) is_front: bool,
     /// When it moves up; [`NEVER`] where it is in the highest class.
     promotes: u64,
     /// In which class it is now.
     rank: Class,
-    pub(super) ticket: Ticket,
+    pub(super) turn: Turn,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiters: VecDeque<Waiter>,
-    /// Those that had to make room for a higher class and have not looked since.
-    displaced: Vec<Ticket>,
+    /// What became of those that have left it and have not looked since.
+    left: Vec<(Ticket, Left)>,
     /// No promotion is due before.
     next_promotion: u64,
+}
+
+/// What became of one that was in the queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Left {
+    Admitted(Stamp),
+    /// It had to make room for a higher class.
+    Displaced,
 }
 
 impl Ticket {
@@ -53,23 +72,22 @@ impl Ticket {
 }
 
 impl Waiter {
-    /// Arrives `now` and waits for `patience` at most.
-    pub(super) fn new(ticket: Ticket, concerns: Concerns, now: u64, patience: u64) -> Self {
+    fn new(turn: Turn) -> Self {
         Self {
             bell: Arc::new(Notify::new()),
-            concerns,
+            is_aside: false,
             is_front: false,
-            promotes: match ticket.class {
+            promotes: match turn.ticket.class {
                 Class::High => NEVER,
-                Class::Normal | Class::Low => now.saturating_add(patience / 2),
+                Class::Normal | Class::Low => turn.arrived.saturating_add(turn.patience / 2),
             },
-            rank: ticket.class,
-            ticket,
+            rank: turn.ticket.class,
+            turn,
         }
     }
 
     fn key(&self) -> (Class, u64) {
-        (self.rank, self.ticket.number)
+        (self.rank, self.turn.ticket.number)
     }
 
     /// Whether it goes before one of `class` that comes later and goes at `horizon`.
@@ -107,21 +125,34 @@ impl Queue {
 
     /// How many wait for a rate, among others perhaps.
     pub(super) fn waiting_for(&self, rate: usize) -> u32 {
-        let waiting = self.waiters.iter().filter(|waiter| waiter.concerns.rate(rate));
+        let waiting = (self.waiters.iter()).filter(|waiter| waiter.turn.asker.concerns.rate(rate));
         u32::try_from(waiting.count()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn insert(&mut self, waiter: Waiter) {
+    /// The bell that is rung when the waiter should look.
+    pub(super) fn insert(&mut self, turn: Turn) -> Arc<Notify> {
+        let waiter = Waiter::new(turn);
+        let bell = Arc::clone(&waiter.bell);
         let place = self.waiters.partition_point(|other| other.key() < waiter.key());
         self.next_promotion = self.next_promotion.min(waiter.promotes);
         if self.waiters.is_empty() {
             self.next_promotion = waiter.promotes;
         }
         self.waiters.insert(place, waiter);
+        bell
     }
 
-    pub(super) fn remove(&mut self, place: usize) -> Option<Waiter> {
-        self.waiters.remove(place)
+    /// The waiter at this place goes; it is rung and finds out by [`left`](Self::left).
+    pub(super) fn admit(&mut self, place: usize, stamp: Stamp) {
+        if let Some(admitted) = self.waiters.remove(place) {
+            self.left.push((admitted.turn.ticket, Left::Admitted(stamp)));
+            admitted.bell.notify_one();
+        }
+    }
+
+    /// The waiter at this place gives up.
+    pub(super) fn remove(&mut self, place: usize) {
+        self.waiters.remove(place);
     }
 
     /// Where a waiter stands: by its class, or moved up.
@@ -149,22 +180,21 @@ impl Queue {
         self.waiters.make_contiguous().sort_by_key(Waiter::key);
     }
 
-    /// Makes room for one of `class` in a full queue: the last one goes, if it is of a lower class. It finds out by
-    /// [`was_displaced`](Self::was_displaced) when it looks.
+    /// Makes room for one of `class` in a full queue: the last one goes, if it is of a lower class.
     pub(super) fn displace(&mut self, class: Class) -> bool {
         if self.waiters.back().is_none_or(|last| last.rank <= class) {
             return false;
         }
         if let Some(last) = self.waiters.pop_back() {
-            self.displaced.push(last.ticket);
+            self.left.push((last.turn.ticket, Left::Displaced));
             last.bell.notify_one();
         }
         true
     }
 
-    /// Whether it had to make room. It is forgotten with the answer.
-    pub(super) fn was_displaced(&mut self, ticket: Ticket) -> bool {
-        let found = self.displaced.iter().position(|other| *other == ticket);
-        found.map(|place| self.displaced.swap_remove(place)).is_some()
+    /// What became of one that is not in the queue any more. It is forgotten with the answer.
+    pub(super) fn left(&mut self, ticket: Ticket) -> Option<Left> {
+        let place = self.left.iter().position(|(other, _)| *other == ticket)?;
+        Some(self.left.swap_remove(place).1)
     }
 }

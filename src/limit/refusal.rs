@@ -15,7 +15,7 @@ use super::gcra::NEVER;
 pub(crate) struct Refusal {
     /// The destination's name in the configuration.
     pub(crate) destination: Arc<str>,
-    /// As written in the configuration, or `concurrency`.
+    /// As written in the configuration, or `concurrency`, or `learned`.
     pub(crate) limit: Arc<str>,
     /// When it would pass if nothing else came. A second where nobody can know (`concurrency`); a whole unit of the
     /// rate where the rate is zero.
@@ -35,12 +35,27 @@ pub(super) struct Face {
     pub(super) window: Duration,
 }
 
+impl Face {
+    /// The label of everything that the upstream has told.
+    pub(super) const LEARNED: &'static str = "learned";
+
+    pub(super) fn learned(quota: Option<u64>, window: Duration) -> Self {
+        Self {
+            label: Self::LEARNED.into(),
+            quota: quota.filter(|_| !window.is_zero()),
+            window,
+        }
+    }
+}
+
 impl Refusal {
     pub(super) fn new(destination: &Arc<str>, face: &Face, obstacle: Obstacle, now: u64) -> Self {
         let retry_after = match (obstacle.culprit, obstacle.until) {
             (Culprit::Concurrency, _) => Duration::from_secs(1),
             (Culprit::Rate(_), NEVER) => face.window,
-            (Culprit::Rate(_), until) => Duration::from_nanos(until.saturating_sub(now)),
+            (Culprit::Learned(_) | Culprit::Rate(_), until) => {
+                Duration::from_nanos(until.saturating_sub(now))
+            }
         };
         Self {
             destination: Arc::clone(destination),

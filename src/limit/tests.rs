@@ -12,6 +12,7 @@ use super::*;
 use crate::config::Class;
 use crate::units::Rate;
 
+mod learned;
 mod order;
 mod schedule;
 
@@ -47,6 +48,7 @@ fn settings(on_limit: OnLimit) -> Settings {
         priorities: Vec::new(),
         queue: 1000,
         rate_limits: Vec::new(),
+        respect_upstream: false,
     }
 }
 

@@ -154,6 +154,9 @@ pub(super) async fn send(
             .await
             .inspect(|response| exchange.upstream_answered(response.status()))
     };
+    if let (Some(permit), Ok(response)) = (&permit, &result) {
+        permit.learn(response.status(), response.headers());
+    }
     if let Some(passage) = passage {
         passage.tell(match &result {
             Ok(response) => Outcome::of_answer(response.status(), response.headers()),

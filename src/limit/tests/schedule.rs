@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 use crate::config::Class;
 use crate::limit::book::{Arrival, Asker, Book, Concerns, Look, Rules};
 use crate::limit::gcra::Gcra;
+use crate::limit::learned::Stamp;
 use crate::limit::queue::Ticket;
 use crate::units::Rate;
 
@@ -93,7 +94,7 @@ impl Schedule {
             rates: rates.iter().map(gcra).collect(),
             slots,
         };
-        let book = Book::new(&rules);
+        let book = Book::new(&rules, None);
         let went = vec![Vec::new(); rates.len()];
         let (waiting, running) = (Vec::new(), Vec::new());
         Self {
@@ -134,7 +135,11 @@ impl Schedule {
             }
         }
         let class = [Class::High, Class::Normal, Class::Low][self.random.random_range(0..3)];
-        Asker { class, concerns }
+        Asker {
+            class,
+            concerns,
+            kind: None,
+        }
     }
 
     fn arrive(&mut self) {
@@ -143,7 +148,7 @@ impl Schedule {
         self.collect(None);
         let patience = self.random.random_range(0..200);
         match self.book.arrive(&self.rules, asker, self.now, || patience) {
-            Arrival::Admitted => {
+            Arrival::Admitted(_) => {
                 let earlier = (self.waiting.iter()).any(|other| {
                     let goes_before = other.key(self.now).0 <= asker.class;
                     goes_before && other.asker.concerns.shares(asker.concerns)
@@ -182,7 +187,8 @@ impl Schedule {
         let Waiting { ticket, asker, .. } = self.waiting.remove(place);
         if self.random.random_bool(0.5) {
             self.end();
-            if self.book.look(&self.rules, ticket, self.now) == Look::Admitted {
+            self.collect(None);
+            if !self.book.is_queued(ticket) {
                 self.returned = true;
                 self.collect(None);
                 self.now += self.random.random_range(0..=40);
@@ -223,7 +229,7 @@ impl Schedule {
         let mut place = 0;
         while let Some(&waiting) = self.waiting.get(place) {
             match self.book.look(&self.rules, waiting.ticket, self.now) {
-                Look::Admitted => gone.push(self.waiting.remove(place)),
+                Look::Admitted(_) => gone.push(self.waiting.remove(place)),
                 Look::Displaced => {
                     assert!(
                         class.is_some_and(|class| class < waiting.key(self.now).0),
@@ -293,7 +299,7 @@ impl Schedule {
 
     /// Nobody comes any more: everybody in the queue goes in the end, and all slots are free.
     fn drain(mut self) {
-        for _ in 0..2000 {
+        for _ in 0..250 {
             self.now += 1;
             self.end();
             self.collect(None);

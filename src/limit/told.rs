@@ -1,0 +1,101 @@
+//! What is told of an upstream's limits: a line in the log for each refusal and for each change of what is kept to.
+//!
+//! An upstream that refuses a thousand times in a second makes one line of it: the first is told at once, the others
+//! are counted and told with the next, a second later at the earliest. The same holds for what made no sense.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::hints::Hints;
+use super::learned::News;
+
+/// What has been told of one destination, and when.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    nonsense: Sampled,
+    /// The rate that was told last.
+    per_second: Option<f64>,
+    refusals: Sampled,
+}
+
+/// At most one line a second.
+#[derive(Debug, Default)]
+struct Sampled {
+    /// `None`: never.
+    last: Option<u64>,
+    untold: u64,
+}
+
+impl Told {
+    pub(super) fn tell(
+        &mut self,
+        destination: &Arc<str>,
+        status: StatusCode,
+        hints: &Hints,
+        news: Option<News>,
+        now: u64,
+    ) {
+        if hints.throttled
+            && let Some(untold) = self.refusals.due(now)
+        {
+            let pause = match news {
+                Some(News::Stopped(pause) | News::Guessed(pause, _)) => Some(seconds(pause)),
+                Some(News::Forgotten) | None => None,
+            };
+            let code = status.as_u16();
+            tracing::warn!(%destination, code, pause, untold, "the upstream refused because of a limit");
+        }
+        match news {
+            Some(News::Guessed(_, Some(rate))) if self.per_second != Some(rate) => {
+                self.per_second = Some(rate);
+                tracing::info!(%destination, rate, why = "refused without a time", "learned rate changed");
+            }
+            Some(News::Forgotten) => {
+                self.per_second = None;
+                tracing::info!(%destination, why = "nobody has waited for it", "learned rate forgotten");
+            }
+            Some(News::Stopped(_) | News::Guessed(..)) | None => {}
+        }
+        if let Some(nonsense) = hints.nonsense
+            && let Some(untold) = self.nonsense.due(now)
+        {
+            let (field, why) = (nonsense.field, nonsense.why);
+            tracing::warn!(%destination, field, why, untold, "a field about limits makes no sense");
+        }
+    }
+}
+
+impl Sampled {
+    /// How many have not been told, if it is time for a line.
+    fn due(&mut self, now: u64) -> Option<u64> {
+        if self.last.is_some_and(|last| now.saturating_sub(last) < INTERVAL) {
+            self.untold += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// Nanoseconds.
+const INTERVAL: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_lines_become_one_a_second_that_says_how_many_are_missing() {
+        let mut sampled = Sampled::default();
+        let lines: Vec<_> = (0..25)
+            .filter_map(|tenth| sampled.due(tenth * INTERVAL / 10))
+            .collect();
+        assert_eq!(lines, [0, 9, 9]);
+    }
+}
