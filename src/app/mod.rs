@@ -37,6 +37,8 @@ pub(crate) struct App {
     addresses: Addresses,
     build: build::Parts,
     config: Config,
+    /// From before the doors are told: whoever knows of them may ask for a reload.
+    hangup: Signal,
     memory: host_limits::Memory,
     proxy: Arc<Proxy>,
     source: Source,
@@ -163,6 +165,7 @@ impl App {
             addresses,
             build,
             config,
+            hangup: signal(SignalKind::hangup())?,
             log,
             memory,
             proxy,
@@ -179,14 +182,13 @@ impl App {
 
     /// Keeps the proxy up to date until `end` comes true.
     pub(crate) async fn run<T>(&mut self, end: impl Future<Output = T>) -> Result<T, Error> {
-        let mut hangup = signal(SignalKind::hangup())?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut end = std::pin::pin!(end);
         loop {
             tokio::select! {
                 ended = &mut end => return Ok(ended),
-                _ = hangup.recv() => self.reload(),
+                _ = self.hangup.recv() => self.reload(),
                 _ = tick.tick() => {
                     let is_short = self.memory.is_short();
                     self.proxy.is_short_of_memory.store(is_short, Ordering::Relaxed);
