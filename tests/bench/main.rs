@@ -41,6 +41,16 @@ fn admit(c: &mut Criterion) {
     let admission = Admission::prepare();
     assert!(admission.admits());
     c.bench_function("admit", |bencher| bencher.iter(|| admission.admits()));
+
+    // A lease of a hundred permits, used up.
+    let shared = Admission::shared();
+    c.bench_function("admit_shared_100", |bencher| {
+        bencher.iter_batched(
+            || shared.lend(100),
+            |()| (0..100).all(|_| shared.admits()),
+            BatchSize::PerIteration,
+        );
+    });
 }
 
 /// What a circuit and a budget of repeats add to a request that works.

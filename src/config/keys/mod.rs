@@ -105,7 +105,7 @@ pub(in crate::config) static ROOT: Table = &[
         "instances",
         Kind::Any(&[Kind::Choice(&["auto"]), Kind::Number(1, MOST_INSTANCES)]),
         "auto",
-        "How many instances share each rate limit: without a store, each takes its part. auto: 1.",
+        "How many instances share each rate limit: each takes its part, with a store only while that is away. auto: 1, or as the store has seen.",
     ),
     works("log", Kind::Table(LOG), "{}", "What is logged, and how."),
     works(

@@ -4,7 +4,7 @@
 -- knows of another birth knows that the server has lost what it held.
 --
 -- KEYS: for each limit a hash and the sorted set of those who share it, scored by when they are forgotten.
--- ARGV: the member's name, then for each limit fourteen numbers, named below. Answers eight numbers for each limit.
+-- ARGV: the member's name, then for each limit fifteen numbers, named below. Answers eight numbers for each limit.
 
 local time = redis.call('TIME')
 local now = (time[1] - 1767225600) * 1000000 + time[2]
@@ -19,10 +19,10 @@ local answer = {}
 for limit = 1, #KEYS / 2 do
   local key, members = KEYS[2 * limit - 1], KEYS[2 * limit]
   local arg = {}
-  for i = 1, 14 do arg[i] = tonumber(ARGV[1 + (limit - 1) * 14 + i]) end
-  local period, tolerance, grace, need, soon, want = arg[1], arg[2], arg[3], arg[4], arg[5], arg[6]
+  for i = 1, 15 do arg[i] = tonumber(ARGV[1 + (limit - 1) * 15 + i]) end
+  local period, tolerance, grace, need, soon, demand = arg[1], arg[2], arg[3], arg[4], arg[5], arg[6]
   local patience, held, spent, left, seen, reserved = arg[7], arg[8], arg[9], arg[10], arg[11], arg[12]
-  local presence, returned = arg[13], arg[14]
+  local presence, returned, spare = arg[13], arg[14], arg[15]
 
   local state = redis.call('HMGET', key, 'born', 'tat', 'live', 'active', 'lost', 'opens', 'asked')
   local born, tat = tonumber(state[1]), tonumber(state[2])
@@ -48,7 +48,7 @@ for limit = 1, #KEYS / 2 do
   asked = now
   local is_open = opens <= now
   if not is_open then
-    need, soon, want = 0, 0, 0
+    need, soon, demand = 0, 0, 0
   elseif seen ~= 0 and seen ~= born then
     -- Each one brings back what it has not used of its share.
     tat = math.max(tat - left * period, now)
@@ -81,14 +81,20 @@ for limit = 1, #KEYS / 2 do
   end
   -- Of what is still to come each one may reserve its part of a lease, so that they take turns.
   local moment = tat - tolerance
-  if at_once < want and moment > now then
+  if (at_once < need or demand > 0) and moment > now then
     local function within(horizon)
       if moment > now + horizon then return 0 end
       return math.floor((now + horizon - moment) / period) + 1
     end
     local most = math.max(1, math.floor(LEASE / (math.max(active, 1) * period))) - held
-    local needed = math.min(need - at_once, within(math.min(patience, FARTHEST)))
-    local wanted = math.min(want - at_once, within(LEASE))
+    local missing = math.max(0, need - at_once)
+    local needed = math.min(missing, within(math.min(patience, FARTHEST)))
+    -- Those who will ask until the first of these permits is there, as far as they would wait for it, and while it lasts;
+    -- less what chance may take away, because a permit that nobody uses is lost for all.
+    local span = math.min(moment - now, patience) + math.min(tolerance, LEASE)
+    local likely = demand * span / 1000000
+    likely = math.max(0, math.floor(likely - math.sqrt(likely)) - spare)
+    local wanted = math.min(missing + likely, within(LEASE))
     later = math.max(0, math.min(math.max(needed, wanted), most))
     if later > 0 then
       first = math.ceil(moment - now)

@@ -77,8 +77,12 @@ struct Demand {
 struct Fleet {
     /// When the fleet's bucket will be whole again, by this instance's clock.
     level: u64,
+    /// How far that was ahead.
+    ahead: u64,
     /// All that there is goes to somebody: permits come with moments.
     is_tight: bool,
+    /// For how long requests come that can use a permit which is given out now.
+    span: u64,
     born: i64,
     live: u32,
     active: u32,
@@ -213,7 +217,7 @@ impl Lease {
         let goal = self.goal(now);
         // Where all is given out by turns there is nothing to be had beyond one's own part.
         let is_short = (!self.fleet.is_tight || held == 0) && waiting() > held;
-        let is_low = goal > 0 && held.saturating_mul(2) <= goal && self.demand.is_fresh(now);
+        let is_low = goal > 1 && held.saturating_mul(2) <= goal && self.demand.is_fresh(now);
         if is_short || is_low {
             self.asked = Some(now);
         }
@@ -232,12 +236,11 @@ impl Lease {
         let (held, part) = (self.held(), self.share_rate());
         let need = waiting.saturating_sub(held);
         let soon = need.max(self.demand.within(self.terms.grace, now).saturating_sub(held));
-        let want = soon.max(self.demand.within(LEASE, now).saturating_sub(held));
         let later = self.runs.iter().map(|run| run.after(now));
         self.share.earn(self.fleet.level, now);
         self.share.told = u32::try_from(self.share.owed.div_ceil(part.period())).unwrap_or(u32::MAX);
         let presence = match self.presence(now) {
-            Presence::Idle if want > 0 => Presence::Active,
+            Presence::Idle if soon > 0 || self.demand.is_fresh(now) => Presence::Active,
             other => other,
         };
         if presence != Presence::Told {
@@ -247,7 +250,8 @@ impl Lease {
             terms: self.terms,
             need,
             soon,
-            want,
+            demand: self.demand.within(1000 * SECOND, now),
+            spare: held.saturating_sub(waiting),
             patience,
             held: later.sum(),
             spent: self.share.told,
@@ -292,7 +296,12 @@ impl Lease {
         self.share.told = 0;
         self.fleet = Fleet {
             level: now.saturating_add(ahead),
+            ahead,
             is_tight: later > 0 || ahead > self.terms.tolerance,
+            span: ahead
+                .saturating_sub(self.terms.tolerance)
+                .min(ask.patience)
+                .saturating_add(self.life()),
             born: grant.born,
             live: grant.live,
             active: grant.active.max(1),
@@ -308,12 +317,13 @@ impl Lease {
             first: now.saturating_add(first),
             count: later,
             period: self.terms.period,
-            life: self.terms.tolerance.clamp(SLOP, LEASE),
+            life: self.life(),
         });
         let turn = self.turn();
         // Less than was asked for: what remains comes by turns, so there is no use in asking before.
         let got = at_once.saturating_add(later);
-        self.closed = match got < ask.need || (got == 0 && ask.want > 0) {
+        let is_empty = ahead > self.terms.tolerance;
+        self.closed = match got < ask.need || (got == 0 && is_empty) {
             false => 0,
             true => {
                 let reach = ask.patience.max(LEASE);
@@ -336,9 +346,8 @@ impl Lease {
         self.is_away = true;
         self.fell = Some(now);
         if self.fleet.is_tight {
-            // What is reserved comes first, by this instance and by the others.
-            let reserved = now.saturating_add(LEASE).saturating_add(self.terms.tolerance);
-            self.share.level = self.share.level.max(reserved);
+            // What is reserved comes first, by this instance and by the others: as far ahead as it was before.
+            self.share.level = self.share.level.max(now.saturating_add(self.fleet.ahead));
         }
         // A burst that cannot be divided would be one permit for each, all at the same moment: by turns instead.
         let extra = u64::from(self.members().saturating_sub(self.rate.burst()));
@@ -397,6 +406,11 @@ impl Lease {
         (self.rate, self.fleet.level)
     }
 
+    /// How long a permit lasts that was given out ahead of its moment.
+    fn life(&self) -> u64 {
+        self.terms.tolerance.clamp(SLOP, LEASE)
+    }
+
     fn share_rate(&self) -> Gcra {
         self.rate.share(self.members())
     }
@@ -404,7 +418,7 @@ impl Lease {
     /// How many permits it wants to have.
     fn goal(&self, now: u64) -> u32 {
         let reach = match self.fleet.is_tight {
-            true => LEASE,
+            true => self.fleet.span,
             false => self.terms.grace,
         };
         let pitch = self
@@ -540,8 +554,11 @@ impl Demand {
     }
 
     /// How many permits that makes in `reach`.
+    ///
+    /// Without the last one: whoever asks has just come, and would make a rare visitor look like a frequent one.
     fn within(&self, reach: u64, now: u64) -> u32 {
-        (self.at(now) * reach as f64 / SECOND as f64) as u32
+        let past = now.saturating_sub(self.at) as f64 / SECOND as f64;
+        ((self.rate - 1.0).max(0.0) * (-past).exp() * reach as f64 / SECOND as f64) as u32
     }
 
     /// Whether somebody asked within the last second.

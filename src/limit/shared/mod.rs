@@ -28,8 +28,10 @@ pub(crate) struct Ask {
     pub(super) need: u32,
     /// Permits likely to be used within the grace, these among them.
     pub(super) soon: u32,
-    /// Permits likely to be used while a lease lasts, these among them.
-    pub(super) want: u32,
+    /// Requests in a thousand seconds.
+    pub(super) demand: u32,
+    /// Permits it holds beyond what those need who wait.
+    pub(super) spare: u32,
     /// How long those who wait would.
     pub(super) patience: u64,
     /// Permits it holds whose moment is to come.
@@ -103,7 +105,7 @@ impl Ask {
             micros(self.terms.grace),
             self.need.to_string(),
             self.soon.to_string(),
-            self.want.to_string(),
+            format!("{}.{:03}", self.demand / 1000, self.demand % 1000),
             micros(self.patience),
             self.held.to_string(),
             self.spent.to_string(),
@@ -112,11 +114,23 @@ impl Ask {
             micros(self.reserved),
             presence.to_string(),
             u8::from(self.returned).to_string(),
+            self.spare.to_string(),
         ]
     }
 }
 
 impl Grant {
+    /// So many permits at once, with plenty left.
+    pub(super) fn of_bench(permits: u32) -> Self {
+        Self {
+            at_once: permits,
+            born: 1,
+            live: 1,
+            active: 1,
+            ..Self::default()
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn born(&self) -> i64 {
         self.born
@@ -150,7 +164,7 @@ impl Terms {
 }
 
 /// How many numbers the script takes, and gives, for each limit.
-pub(crate) const ARGUMENTS: usize = 14;
+pub(crate) const ARGUMENTS: usize = 15;
 pub(crate) const ANSWERS: usize = 8;
 
 /// How far ahead of its use a permit may be reserved, and how long it may lie at most.

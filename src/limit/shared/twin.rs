@@ -67,8 +67,9 @@ impl Limit {
     fn answer(&mut self, member: &str, ask: &Ask, now: f64) -> [f64; super::ANSWERS] {
         let number = |text: &String| text.parse::<f64>().unwrap();
         let arguments: Vec<_> = ask.arguments().iter().map(number).collect();
-        let [period, tolerance, grace, mut need, mut soon, mut want] = arguments[..6].try_into().unwrap();
-        let [patience, held, spent, left, seen, reserved, _, returned] = arguments[6..].try_into().unwrap();
+        let [period, tolerance, grace, mut need, mut soon, mut demand] = arguments[..6].try_into().unwrap();
+        let [patience, held, spent, left, seen, reserved, _, returned, spare] =
+            arguments[6..].try_into().unwrap();
 
         let known = self.state.filter(|state| state.dies > now);
         let State {
@@ -104,7 +105,7 @@ impl Limit {
         }
         asked = now;
         if opens > now {
-            (need, soon, want) = (0.0, 0.0, 0.0);
+            (need, soon, demand) = (0.0, 0.0, 0.0);
         } else if seen != 0.0 && seen != born {
             tat = (tat - left * period).max(now);
         } else if spent > 0.0 {
@@ -135,14 +136,18 @@ impl Limit {
             }
         }
         let moment = tat - tolerance;
-        if at_once < want && moment > now {
+        if (at_once < need || demand > 0.0) && moment > now {
             let within = |horizon: f64| match moment > now + horizon {
                 true => 0.0,
                 false => ((now + horizon - moment) / period).floor() + 1.0,
             };
             let most = f64::max(1.0, (LEASE / (active.max(1.0) * period)).floor()) - held;
-            let needed = f64::min(need - at_once, within(patience.min(FARTHEST)));
-            later = needed.max(f64::min(want - at_once, within(LEASE)));
+            let missing = f64::max(need - at_once, 0.0);
+            let needed = f64::min(missing, within(patience.min(FARTHEST)));
+            let span = patience.min(moment - now) + tolerance.min(LEASE);
+            let likely = demand * span / 1_000_000.0;
+            let likely = f64::max(0.0, (likely - likely.sqrt()).floor() - spare);
+            later = needed.max(f64::min(missing + likely, within(LEASE)));
             later = later.min(most).max(0.0);
             if later > 0.0 {
                 first = (moment - now).ceil();
@@ -202,7 +207,8 @@ pub(crate) fn random_ask(terms: Terms, births: &[i64], random: &mut StdRng) -> A
         terms,
         need,
         soon: need + more,
-        want: need + more + even_more,
+        demand: even_more * 1000,
+        spare: held / 2,
         patience: random.random_range(0..20) * 1_000_000_000,
         held,
         spent,

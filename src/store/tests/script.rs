@@ -156,6 +156,6 @@ fn a_key_of_another_type_is_an_error_that_says_so() {
     let mut server = Server::start();
     server.say(&[b"SET", b"k", b"v"]);
     let mut command: Vec<&[u8]> = vec![b"EVAL", SCRIPT.as_bytes(), b"2", b"k", b"k:m", b"member"];
-    command.extend([b"1".as_slice(); 14]);
+    command.extend([b"1".as_slice(); 15]);
     assert_eq!(server.say(&command).error(), Some("WRONGTYPE"));
 }
