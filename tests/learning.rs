@@ -3,6 +3,7 @@
 
 use std::thread;
 
+use crate::support::eventually;
 use crate::support::limited::{Asked, Burst, Limited, refused, span};
 
 /// Nobody was refused, the upstream refused one in a hundred at most, and it took no longer than a tenth more than the
@@ -53,9 +54,174 @@ fn a_limit_configured_as_nginx_has_it_is_kept() {
                 let what = format!("nginx limit_req, {status}");
                 let nginx = Limited::nginx(20, 10, status);
                 let proxy = nginx.proxy("rate_limit: 20/s burst 10, on_limit: wait 30s");
-                let burst = nginx.burst(Some(&proxy), "/", 200);
+                let burst = nginx.burst(Some(&proxy), "/items/", 200);
                 assert_paced(&burst, &nginx.asked(), (200.0 - 10.0) / 20.0, &what);
             });
         }
     });
+}
+
+/// GitHub: a fixed window for each resource, told on every answer with a reset in epoch seconds. Nothing is configured.
+#[test]
+fn the_quota_that_github_tells_is_kept() {
+    let limited = Limited::python(&["github", "limit=20", "window=1"]);
+    let proxy = limited.proxy("on_limit: wait 30s");
+    let burst = limited.burst(Some(&proxy), "/items/", 200);
+    assert_paced(&burst, &limited.asked(), 200.0 / 20.0, "GitHub, 20 a second");
+}
+
+/// GitHub's secondary limit: 403 with Retry-After on a burst, while the quota has plenty left. Nobody can know of it, so
+/// the burst that hits it is refused, but whoever comes then waits.
+#[test]
+fn a_stop_of_github_is_obeyed() {
+    let limited = Limited::python(&["github", "limit=5000", "window=3600", "burst=20"]);
+    let proxy = limited.proxy("on_limit: wait 15s");
+    let burst = limited.burst(Some(&proxy), "/items/", 60);
+    assert!(burst.count(403) > 0, "{burst:?}");
+    assert_eq!(proxy.get(&limited.url("/items/later")).status, 200);
+    let asked = limited.asked();
+    let times = asked
+        .iter()
+        .filter(|asked| asked.status == 403)
+        .map(|asked| asked.at);
+    let pause = asked.last().unwrap().at - times.fold(0.0, f64::max);
+    println!(
+        "GitHub, secondary limit: {} of 60 refused, then {pause:.2} s of peace",
+        burst.count(403)
+    );
+    assert!(pause > 0.99, "asked again after {pause} s");
+    let throttled = proxy.metric(
+        "outrider_upstream_throttled_total",
+        &[("destination", "p"), ("code", "403")],
+    );
+    assert_eq!(throttled, burst.count(403) as f64);
+}
+
+/// The draft's fields: whole seconds from now, a policy with its window.
+#[test]
+fn the_quota_of_the_draft_is_kept() {
+    let limited = Limited::python(&["draft", "limit=40", "window=2"]);
+    let proxy = limited.proxy("on_limit: wait 30s");
+    let burst = limited.burst(Some(&proxy), "/items/", 200);
+    assert_paced(&burst, &limited.asked(), 200.0 / 20.0, "RateLimit, 40 in 2 s");
+}
+
+/// api.data.gov: what is left of a rolling window, and no word of when there is more. One who asks too early is refused,
+/// at most once in a window; it is sent again, as the app's owner may wish.
+#[test]
+fn the_counters_of_api_data_gov_are_kept() {
+    let limited = Limited::python(&["datagov", "limit=20", "window=1"]);
+    let proxy = limited.proxy("on_limit: wait 18s, retry: { attempts: 2, on: [429], max_wait: 5s }");
+    let burst = limited.burst(Some(&proxy), "/items/", 200);
+    assert_paced(
+        &burst,
+        &limited.asked(),
+        200.0 / 20.0,
+        "api.data.gov, 20 a second",
+    );
+}
+
+/// A service that says only 429: the rate is found by trying, and what is refused meanwhile can be sent again.
+#[test]
+fn a_rate_that_nobody_tells_is_found() {
+    let refusals = |settings: &str| {
+        let limited = Limited::python(&["plain", "rate=20", "burst=5"]);
+        let proxy = limited.proxy(settings);
+        let burst = limited.burst(Some(&proxy), "/items/", 200);
+        let asked = limited.asked();
+        println!(
+            "429 alone, {settings}: {} of 200 answered with 200, the upstream refused {} of {}, {:.2} s",
+            burst.count(200),
+            refused(&asked),
+            asked.len(),
+            burst.took.as_secs_f64()
+        );
+        refused(&asked)
+    };
+    thread::scope(|scope| {
+        let careless = scope.spawn(move || refusals("respect_upstream: false, on_limit: wait 18s"));
+        let learning = scope.spawn(move || refusals("on_limit: wait 18s"));
+        let again = "on_limit: wait 18s, retry: { attempts: 4, on: [429], max_wait: 5s, budget: 50% }";
+        let patient = scope.spawn(move || refusals(again));
+        let careless = careless.join().unwrap();
+        for refused in [learning.join().unwrap(), patient.join().unwrap()] {
+            assert!(
+                refused * 5 < careless,
+                "{refused} refused, {careless} without learning"
+            );
+        }
+    });
+}
+
+/// A year, no number, the past: nothing stops a destination for long, and a line in the log tells it.
+#[test]
+fn nonsense_does_not_stop_a_destination_for_long() {
+    for (field, again) in [
+        ("Retry-After:31536000", 3600),
+        ("Retry-After:Fri, 31 Dec 9999 23:59:59 GMT", 3600),
+        ("Retry-After:NaN", 60),
+        ("Retry-After:-1", 60),
+        ("Retry-After:Thu, 01 Jan 2015 00:00:00 GMT", 60),
+        ("X-RateLimit-Reset:1420070400", 60),
+    ] {
+        let limited = Limited::python(&["saying", "429", field]);
+        let proxy = limited.proxy("on_limit: reject");
+        let answer = proxy.get(&limited.url("/a"));
+        assert_eq!(
+            (answer.status, answer.error()),
+            (429, None),
+            "{field}: {answer:?}"
+        );
+        let answer = proxy.get(&limited.url("/b"));
+        if answer.error().is_some() {
+            let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!(after <= again, "{field}: {answer:?}");
+        }
+        let name = field.split(':').next().unwrap().to_ascii_lowercase();
+        eventually(&format!("a line about {field}"), || {
+            proxy
+                .log()
+                .lines()
+                .any(|line| line.contains("WARN") && line.contains(&name))
+        });
+    }
+}
+
+/// Each refusal of the upstream is told, a thousand of them in one line, and each change of what is learned from them.
+#[test]
+fn refusals_and_what_is_learned_from_them_are_told() {
+    let limited = Limited::python(&["plain", "rate=10", "burst=1"]);
+    let proxy = limited.proxy("on_limit: wait 3s");
+    let burst = limited.burst(Some(&proxy), "/items/", 60);
+    let upstream = refused(&limited.asked());
+    assert!(upstream > 0 && burst.count(429) >= upstream, "{burst:?}");
+    let throttled = || {
+        proxy.metric(
+            "outrider_upstream_throttled_total",
+            &[("destination", "p"), ("code", "429")],
+        )
+    };
+    assert_eq!(throttled(), upstream as f64);
+    let log = proxy.log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).collect::<Vec<_>>();
+    let refusals = lines("the upstream refused because of a limit");
+    assert!(
+        !refusals.is_empty() && refusals.len() <= upstream.min(10),
+        "{refusals:#?}"
+    );
+    for line in &refusals {
+        assert!(
+            line.contains("WARN") && line.contains("\"destination\":\"p\""),
+            "{line}"
+        );
+        assert!(line.contains("\"code\":429"), "{line}");
+    }
+    let rates = lines("learned rate changed");
+    assert!(
+        !rates.is_empty() && rates.iter().all(|line| line.contains("\"rate\":")),
+        "{log}"
+    );
+    // Nobody knows of it but outrider, so whoever it held back is told by outrider.
+    let local = proxy.metric("outrider_limit_refused_total", &[("limit", "learned")]);
+    assert_eq!(burst.count(429), upstream + local as usize);
 }

@@ -1,7 +1,8 @@
 //! What is told of an upstream's limits: a line in the log for each refusal and for each change of what is kept to.
 //!
 //! An upstream that refuses a thousand times in a second makes one line of it: the first is told at once, the others
-//! are counted and told with the next, a second later at the earliest. The same holds for what made no sense.
+//! are counted and told with the next, a second later at the earliest. What made no sense is told once a minute, because
+//! an upstream that errs may do so in every answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub(super) struct Told {
     refusals: Sampled,
 }
 
-/// At most one line a second.
+/// At most one line in a while.
 #[derive(Debug, Default)]
 struct Sampled {
     /// `None`: never.
@@ -38,7 +39,7 @@ impl Told {
         now: u64,
     ) {
         if hints.throttled
-            && let Some(untold) = self.refusals.due(now)
+            && let Some(untold) = self.refusals.due(INTERVAL, now)
         {
             let pause = match news {
                 Some(News::Stopped(pause) | News::Guessed(pause, _)) => Some(seconds(pause)),
@@ -59,7 +60,7 @@ impl Told {
             Some(News::Stopped(_) | News::Guessed(..)) | None => {}
         }
         if let Some(nonsense) = hints.nonsense
-            && let Some(untold) = self.nonsense.due(now)
+            && let Some(untold) = self.nonsense.due(60 * INTERVAL, now)
         {
             let (field, why) = (nonsense.field, nonsense.why);
             tracing::warn!(%destination, field, why, untold, "a field about limits makes no sense");
@@ -69,8 +70,8 @@ impl Told {
 
 impl Sampled {
     /// How many have not been told, if it is time for a line.
-    fn due(&mut self, now: u64) -> Option<u64> {
-        if self.last.is_some_and(|last| now.saturating_sub(last) < INTERVAL) {
+    fn due(&mut self, interval: u64, now: u64) -> Option<u64> {
+        if self.last.is_some_and(|last| now.saturating_sub(last) < interval) {
             self.untold += 1;
             return None;
         }
@@ -94,7 +95,7 @@ mod tests {
     fn many_lines_become_one_a_second_that_says_how_many_are_missing() {
         let mut sampled = Sampled::default();
         let lines: Vec<_> = (0..25)
-            .filter_map(|tenth| sampled.due(tenth * INTERVAL / 10))
+            .filter_map(|tenth| sampled.due(INTERVAL, tenth * INTERVAL / 10))
             .collect();
         assert_eq!(lines, [0, 9, 9]);
     }

@@ -59,7 +59,10 @@ class GitHub:
 
 
 class DataGov:
-    """rate_limit_counters_store.lua of NREL/api-umbrella, one limit of one key."""
+    """rate_limit_counters_store.lua of NREL/api-umbrella, one limit of one key.
+
+    Its window is an hour and it counts in whole seconds. A shorter window stands for the hour: seconds shrink with it,
+    and the window, which a caller knows of the hour by X-Api-Umbrella-Request-ID, is told in RateLimit-Policy."""
 
     def __init__(self, limit="1000", window="3600"):
         self.limit = int(limit)
@@ -69,7 +72,7 @@ class DataGov:
 
     def answer(self, path, now):
         if self.exceeded_until >= now:
-            return self.refusal(math.ceil(self.exceeded_until - now))
+            return self.refusal(self.seconds(self.exceeded_until - now))
         start = math.floor(now / self.window)
         count = self.counts.get(start, 0) + 1
         before = self.counts.get(start - 1, 0)
@@ -77,9 +80,9 @@ class DataGov:
         estimate = count + math.floor(before * (self.window - passed) / self.window)
         after = None
         if count > self.limit:
-            after = math.floor(self.window - passed) + 1
+            after = self.seconds(self.window - passed)
         elif estimate > self.limit:
-            after = math.floor(self.window - (self.limit - count) / before * self.window) + 1
+            after = self.seconds(self.window - (self.limit - count) / before * self.window)
         if after is not None:
             self.exceeded_until = now + after
             return self.refusal(after)
@@ -88,10 +91,18 @@ class DataGov:
 
     def refusal(self, after):
         body = {"error": {"code": "OVER_RATE_LIMIT", "message": "You have exceeded your rate limit."}}
-        return 429, self.fields(0) + [("retry-after", after)], body
+        return 429, self.fields(0) + [("retry-after", f"{after:.4f}")], body
+
+    def seconds(self, time):
+        """Up to a whole second of the hour that the window stands for."""
+        second = self.window / 3600
+        return math.floor(time / second + 1) * second
 
     def fields(self, remaining):
-        return [("age", 0), ("x-ratelimit-limit", self.limit), ("x-ratelimit-remaining", remaining)]
+        fields = [("age", 0), ("x-ratelimit-limit", self.limit), ("x-ratelimit-remaining", remaining)]
+        if self.window == 3600:
+            return fields + [("x-api-umbrella-request-id", "0")]
+        return fields + [("ratelimit-policy", f"{self.limit};w={self.window:.0f}")]
 
 
 class Draft:
