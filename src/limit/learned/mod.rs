@@ -48,6 +48,8 @@ pub(super) struct Learned {
     quotas: Vec<Quota>,
     silent: Silent,
     traffic: Arc<Traffic>,
+    /// The last refusal came though no quota was exhausted: that the quotas are told does not tell what is allowed.
+    unexplained: bool,
     /// Requests may wait, so that it is worth to go carefully.
     waits: bool,
 }
@@ -173,6 +175,7 @@ impl Learned {
             quotas: Vec::new(),
             silent: Silent::default(),
             traffic,
+            unexplained: false,
             waits,
         }
     }
@@ -220,7 +223,7 @@ impl Learned {
             ramp.took();
         }
         self.silent.took(now);
-        self.concerned(names).for_each(|(_, quota)| quota.took());
+        self.concerned(names).for_each(|(_, quota)| quota.took(now));
         Stamp {
             is_taken: true,
             is_counted: true,
@@ -414,7 +417,7 @@ impl Learned {
     fn went_well(&mut self, stamp: Stamp, was_careful: bool, told: bool, now: u64) -> Option<News> {
         if was_careful && let Gate::Careful(ramp) | Gate::Beginning(ramp) = &mut self.gate {
             ramp.grow(now);
-            let is_known = told || self.silent.per_second().is_some();
+            let is_known = (told && !self.unexplained) || self.silent.per_second().is_some();
             if is_known || ramp.is_over() || !self.waits {
                 self.gate = Gate::Open;
             }
@@ -425,6 +428,7 @@ impl Learned {
     fn refused(&mut self, hints: &Hints, stamp: Stamp, now: u64, jitter: f64) -> Option<News> {
         let next = self.traffic.next();
         let exhausted = |quota: &&hints::Quota| quota.remaining == Some(0);
+        self.unexplained = !hints.quotas.iter().any(|quota| exhausted(&quota));
         if let Some(stop) = hints.stop {
             let until = now.saturating_add(nanos(stop));
             let mut named = false;
@@ -443,7 +447,7 @@ impl Learned {
             }
             return Some(News::Stopped(stop));
         }
-        if hints.quotas.iter().any(|quota| exhausted(&quota)) {
+        if !self.unexplained {
             // The quota holds its requests.
             return None;
         }

@@ -7,6 +7,7 @@
 //!
 //! Pure: moments are nanoseconds since the limiter was made, requests have numbers in the order in which they went.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::ramp::{Ramp, SECOND};
@@ -17,6 +18,8 @@ pub(super) struct Quota {
     pub(super) name: Box<str>,
     /// All requests with a lower number count as taken from it; it was not known when they went.
     born: u64,
+    /// A whole window after it was used up only a part of it was back: it comes back little by little.
+    is_smooth: bool,
     /// What may still go.
     left: u64,
     pub(super) limit: Option<u64>,
@@ -26,6 +29,9 @@ pub(super) struct Quota {
     out: u64,
     /// The window has ended, and one request finds out how it stands.
     probe: Option<Ramp>,
+    /// When requests went of late, in parts of a window: the first of each part.
+    /// Only where no reset is told.
+    recent: VecDeque<u64>,
     reset: Option<u64>,
     /// When to ask where no reset is known.
     retry: u64,
@@ -52,11 +58,13 @@ impl Quota {
         Self {
             name: name.into(),
             born: number,
+            is_smooth: false,
             left: u64::MAX,
             limit: None,
             lowest: u64::MAX,
             out,
             probe: None,
+            recent: VecDeque::new(),
             reset: None,
             retry: 0,
             span: 0,
@@ -114,7 +122,8 @@ impl Quota {
         opens.saturating_add(windows.saturating_mul(self.span))
     }
 
-    pub(super) fn took(&mut self) {
+    pub(super) fn took(&mut self, now: u64) {
+        self.remember(now);
         if self.out == 0 {
             self.lowest = u64::MAX;
         }
@@ -194,6 +203,8 @@ impl Quota {
         self.told = now.max(1);
         let after = remaining.saturating_sub(self.out);
         if is_new {
+            let was_used_up = self.probe.is_some() && self.reset.is_none() && reset.is_none();
+            self.is_smooth |= was_used_up && self.limit.is_some_and(|limit| remaining + 1 < limit);
             self.probe = None;
             self.reset = reset;
             self.window_born = next;
@@ -211,7 +222,7 @@ impl Quota {
         if remaining > 0 {
             self.tries = 0;
         } else if self.reset.is_none() {
-            self.retry = now.saturating_add(self.pause());
+            self.retry = self.frees(now);
             self.tries = self.tries.saturating_add(1);
         }
     }
@@ -243,13 +254,36 @@ impl Quota {
         self.lowest = u64::MAX;
     }
 
-    /// How long until one asks again where nobody says when.
-    fn pause(&self) -> u64 {
-        let even = match self.limit {
-            Some(limit) if self.span > 0 => (self.span / limit).max(SECOND / 5),
-            Some(_) | None => SECOND << self.tries.min(6),
-        };
-        even.min(LONGEST_PAUSE)
+    /// Notes that a request goes. Parts of a window are enough: they make what follows late by one of them.
+    fn remember(&mut self, now: u64) {
+        if self.reset.is_some() || self.limit.is_none() || self.span == 0 {
+            self.recent.clear();
+            return;
+        }
+        let part = self.span / PARTS;
+        if (self.recent.back()).is_none_or(|last| now.saturating_sub(*last) >= part) {
+            self.recent.push_back(now);
+        }
+        while (self.recent.front()).is_some_and(|first| now.saturating_sub(*first) > self.span + part) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// When to ask again where nobody says when: in a window that rolls, when the first of those that are counted falls
+    /// out of it. Others may share the quota, so that one asks now and then all the same.
+    fn frees(&self, now: u64) -> u64 {
+        if self.limit.is_none() || self.span == 0 {
+            return now.saturating_add((SECOND << self.tries.min(6)).min(LONGEST_PAUSE));
+        }
+        let part = self.span / PARTS;
+        if self.is_smooth {
+            // Rather a few at a time than one by one: each time the last figure has to come in.
+            let few = self.span / self.limit.unwrap_or(1).max(1) * 4;
+            return now.saturating_add(few.clamp(1, LONGEST_PAUSE));
+        }
+        let first = (self.recent.iter()).find(|first| **first + self.span + part > now);
+        let falls = first.map_or(now, |first| first.saturating_add(self.span + part));
+        falls.clamp(now.saturating_add(part), now.saturating_add(LONGEST_PAUSE))
     }
 }
 
@@ -262,5 +296,8 @@ const SLACK: u64 = 1_500_000_000;
 
 /// A name that no upstream can send.
 const VACANT: &str = "\0";
+
+/// Into how many parts a window is divided to remember when requests went.
+const PARTS: u64 = 32;
 
 const LONGEST_PAUSE: u64 = 60 * SECOND;

@@ -2,8 +2,9 @@
 //!
 //! Each refusal is followed by a short pause, longer where one comes upon the other, and afterwards by one request
 //! that finds out. A second refusal soon after the first shows that there is a rate: a little less than what got
-//! through since. From then on requests are spaced. While there are more of them than the rate lets through it grows,
-//! faster the longer nobody complains, and slowly where the last complaint came; a complaint cuts it. It is forgotten
+//! through since. From then on requests are spaced. While there are more of them than the rate lets through it grows: fast
+//! until a complaint comes, which cuts it; then slowly, faster the longer nobody complains, and very slowly where the
+//! last complaint came. It is forgotten
 //! when nobody has had to wait for it for minutes.
 //!
 //! Refusals of requests that went before the last cut say nothing new.
@@ -68,7 +69,9 @@ impl Silent {
 
     /// The rate as a bucket: what a wait is forecast from.
     pub(super) fn outlook(&self) -> Option<(Gcra, u64)> {
-        self.rate.as_ref().map(|rate| (rate.gcra(), rate.level))
+        // Where it has not been refused yet it doubles in little more than a second.
+        let faster = |rate: &Adapted| if rate.ceiling.is_finite() { 1.0 } else { 4.0 };
+        (self.rate.as_ref()).map(|rate| (spaced(rate.per_second * faster(rate)), rate.level))
     }
 
     pub(super) fn took(&mut self, now: u64) {
@@ -115,7 +118,7 @@ impl Silent {
         }
         let elapsed = now.saturating_sub(self.since);
         let is_first = self.since == 0 || (self.rate.is_none() && elapsed > MEMORY);
-        let measured = f64::from(self.fine) / (elapsed.max(SECOND) as f64 / SECOND as f64);
+        let measured = f64::from(self.fine) / (elapsed.max(SHORTEST_PAUSE) as f64 / SECOND as f64);
         match &mut self.rate {
             _ if is_first => {}
             Some(rate) => rate.cut(measured, now),
@@ -150,9 +153,7 @@ impl Adapted {
     }
 
     fn gcra(&self) -> Gcra {
-        let period = (SECOND as f64 / self.per_second) as u64;
-        // Timers are a millisecond late; a faster rate than that would never be reached.
-        Gcra::spaced(period, 10_000_000)
+        spaced(self.per_second)
     }
 
     fn is_held(&self, now: u64) -> bool {
@@ -164,6 +165,10 @@ impl Adapted {
         let seconds = (now.saturating_sub(self.grown)).min(SECOND) as f64 / SECOND as f64;
         self.grown = now;
         if !self.is_held(now) {
+            return;
+        }
+        if self.ceiling.is_infinite() {
+            self.per_second = (self.per_second * (1.0 + UNKNOWN_STEP * seconds)).min(FASTEST);
             return;
         }
         let is_near = (0.9 * self.ceiling..1.1 * self.ceiling).contains(&self.per_second);
@@ -191,6 +196,11 @@ impl Adapted {
     }
 }
 
+fn spaced(per_second: f64) -> Gcra {
+    // Timers are a millisecond late; a faster rate than that would never be reached.
+    Gcra::spaced((SECOND as f64 / per_second) as u64, 10_000_000)
+}
+
 /// A refusal is soon after another one.
 const MEMORY: u64 = 10 * SECOND;
 
@@ -201,6 +211,9 @@ const SHORTEST_PAUSE: u64 = SECOND / 2;
 
 const FASTEST: f64 = 100_000.0;
 const SLOWEST: f64 = 0.05;
+
+/// While no refusal has told how fast is too fast.
+const UNKNOWN_STEP: f64 = 0.7;
 
 const FIRST_STEP: f64 = 0.03;
 const LARGEST_STEP: f64 = 0.3;
