@@ -142,11 +142,11 @@ fn a_304_saves_the_body() {
     let origin = Origin::http(move |wire| {
         while let Ok(request) = wire.request() {
             let condition = request.headers.get("if-none-match").map(str::to_owned);
+            heard.lock().unwrap().push(condition.clone());
             wire.send(match condition {
                 Some(_) => "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nX-Version: 2\r\nX-RateLimit-Remaining: 7\r\n\r\n".to_owned(),
                 None => ok("Cache-Control: max-age=0\r\nETag: \"a\"\r\nX-Version: 1\r\nX-RateLimit-Remaining: 8\r\n", "body"),
             });
-            heard.lock().unwrap().push(condition);
         }
     });
     let proxy = caching(&origin, "{}");

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
+use crate::support::h2::{self, DATA, END_HEADERS, END_STREAM, HEADERS, frame};
+use crate::support::h2_origin::H2Partner;
 use crate::support::partner::Partner;
 use crate::support::{Origin, Proxy, Response, Wire, eventually};
 
@@ -219,4 +221,24 @@ fn a_tunnel_shares_with_the_others() {
         );
     }
     assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+/// HTTP/2 on either side, and HTTP/1.1 from another app beside it: one request.
+#[test]
+fn protocols_share_what_is_stored() {
+    let partner = H2Partner::new();
+    let proxy = partner.proxy("http: 2, cache: { min_fresh: 1h }");
+    let url = format!("https://{}/old", partner.authority());
+    assert_eq!(proxy.get(&url).text(), "/old");
+    let mut wire = proxy.intercepted_as(&partner.authority(), &["h2"]);
+    h2::greet(&mut wire);
+    for stream in [1, 3] {
+        let head = h2::get(&partner.authority(), "/old");
+        wire.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
+        assert_eq!(h2::outcome(&mut wire, stream), Some(200));
+        let body = h2::read_until(&mut wire, |frame| frame.kind == DATA && frame.stream == stream);
+        assert_eq!(body.unwrap().payload, b"/old");
+    }
+    assert_eq!(proxy.get(&url).text(), "/old");
+    assert_eq!(partner.asked().len(), 1);
 }

@@ -317,39 +317,48 @@ impl Cache {
         })
     }
 
-    /// Brings an entry up to date by the fields of a 304. `None`: the 304 does not speak of it, or it must not be stored
-    /// any longer; it is let go.
+    /// An entry brought up to date by the fields of a 304, and whether it is stored so: one of which the 304 does not
+    /// speak, or that must not be stored any longer, is let go.
     pub(crate) fn confirm(
         &self,
         ask: &Ask,
         entry: &Arc<Entry>,
         confirmation: &HeaderMap,
         times: &Times,
-    ) -> Option<Kept> {
+    ) -> (Kept, bool) {
+        if !entry.is_meant_by(confirmation) {
+            self.drop_entry(ask, entry);
+            let entry = Arc::clone(entry);
+            return (Kept { entry, ttl: 0 }, false);
+        }
         let head = entry.head().confirmed(confirmation);
-        // An age that is not told anew is that of the 304: none.
-        let mut fields = head.fields().clone();
-        if let Some(age) = confirmation.get(header::AGE) {
-            fields.insert(header::AGE, age.clone());
-        }
-        if !confirmation.contains_key(header::DATE) {
-            fields.remove(header::DATE);
-        }
-        let terms = Terms::of(head.status(), &fields, ask.is_shared, times, &self.allowances);
-        let fresh = match terms {
-            Some(terms) if entry.is_meant_by(confirmation) => {
-                let choice = entry.choice.clone();
-                Entry::new(entry.identity.clone(), choice, terms, head, entry.body().clone())
+        let terms = {
+            // How old it is says the 304 alone.
+            let mut fields = head.fields().clone();
+            for name in [header::AGE, header::DATE] {
+                match confirmation.get(&name) {
+                    Some(value) => fields.insert(name, value.clone()),
+                    None => fields.remove(name),
+                };
             }
-            Some(_) | None => {
-                self.drop_entry(ask, entry);
-                return None;
-            }
+            Terms::of(head.status(), &fields, ask.is_shared, times, &self.allowances)
         };
-        let fresh = Arc::new(fresh);
-        self.store(&ask.key.uri, Arc::clone(&fresh), ask.epoch, 0);
+        let varies_alike = head.fields().get_all(header::VARY) == entry.head().fields().get_all(header::VARY);
+        let is_stored = terms.is_some() && varies_alike;
+        let fresh = Arc::new(Entry::new(
+            entry.identity.clone(),
+            entry.choice.clone(),
+            terms.unwrap_or_else(|| entry.terms.clone()),
+            head,
+            entry.body().clone(),
+        ));
+        if is_stored {
+            self.store(&ask.key.uri, Arc::clone(&fresh), ask.epoch, 0);
+        } else {
+            self.drop_entry(ask, entry);
+        }
         let ttl = fresh.terms.ttl(times.answered);
-        Some(Kept { entry: fresh, ttl })
+        (Kept { entry: fresh, ttl }, is_stored)
     }
 
     /// Whether an entry may stand in for the answer of an upstream that failed.

@@ -142,6 +142,7 @@ impl Explanation {
         };
         if !tunnel {
             self.attached(destination, left.scheme);
+            self.cache(destination, method);
         }
         if tunnel {
             self.limits(destination, &Method::CONNECT, "");
@@ -283,6 +284,31 @@ impl Explanation {
         if let Some(rehearse) = &destination.rehearse {
             self.tell("REHEARSAL", format!("simulated: {rehearse}"));
         }
+    }
+
+    fn cache(&mut self, destination: &Destination, method: &Method) {
+        let Some(cache) = &destination.cache else {
+            return;
+        };
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let effect = if method.is_safe() {
+                "has no part in it"
+            } else {
+                "lets go of what it has from there, once this succeeds"
+            };
+            return self.tell("cache", effect.to_owned());
+        }
+        let times = [
+            ("not asked again within", cache.min_fresh),
+            ("stale while it is refreshed for", cache.stale_while_revalidate),
+            ("stale where the destination fails for", cache.stale_if_error),
+        ];
+        let told = times
+            .into_iter()
+            .filter(|(_, time)| !time.is_zero())
+            .map(|(what, time)| format!("{what} {}", humantime::format_duration(time)));
+        let size = format!("{} KiB by RFC 9111", cache.size >> 10);
+        self.tell("cache", joined(std::iter::once(size).chain(told)));
     }
 
     fn refuse(&mut self, denial: &Denial) {

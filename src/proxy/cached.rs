@@ -360,14 +360,12 @@ impl Errand<'_> {
             // Nobody asks whether something is right that is not there.
             return answer(Response::default(), exchange);
         };
-        let confirmed = self.cache.confirm(&quest.ask, &entry, fields, times);
-        let is_stored = confirmed.is_some();
+        let (kept, is_stored) = self.cache.confirm(&quest.ask, &entry, fields, times);
         quest.ends(if is_stored {
             Outcome::Stored
         } else {
             Outcome::Alone
         });
-        let kept = confirmed.unwrap_or(Kept { entry, ttl: 0 });
         let note = Note::Confirmed { ttl: kept.ttl };
         let mut carried = serve(&kept, &quest.ask, request, exchange, &note);
         for (name, value) in fields.iter().filter(|(name, _)| cache::is_of_its_moment(name)) {

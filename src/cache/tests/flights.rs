@@ -286,3 +286,52 @@ async fn requests_that_the_cache_has_no_part_in() {
         assert!(asked.is_none(), "{method} {line}");
     }
 }
+
+/// Short of memory: what is stored goes, and what is on its way does not come back.
+#[tokio::test(start_paused = true)]
+async fn an_emptied_cache_stays_empty() {
+    let cache = cache();
+    let mut first = ask("/", &[]);
+    let first_lead = lead(&cache, &mut first);
+    (copying(&cache, &first, Some(first_lead), MINUTE, None).unwrap()).finish();
+    let mut other = ask("/other", &[]);
+    let other_lead = lead(&cache, &mut other);
+    let mut copy = copying(&cache, &other, Some(other_lead), MINUTE, None).unwrap();
+    copy.push(b"body");
+    cache.state().store.clear();
+    copy.finish();
+    assert_eq!(cache.state().store.taken(), 0);
+    assert!(!matches!(find(&cache, &mut first), Found::Fresh(_)));
+}
+
+/// An entry that a 304 speaks of is as new as that; another one is let go.
+#[tokio::test(start_paused = true)]
+async fn a_304_makes_an_answer_new() {
+    for (lines, is_stored) in [
+        (&["etag: \"a\""][..], true),
+        (&["cache-control: max-age=90"], true),
+        (&["etag: \"b\""], false),
+        (&["cache-control: no-store"], false),
+        (&["set-cookie: a=b"], false),
+        (&["vary: foo"], false),
+    ] {
+        let cache = cache();
+        let mut first = ask("/", &[]);
+        let lead = lead(&cache, &mut first);
+        let answer = &["cache-control: max-age=60", "etag: \"a\""];
+        (copying(&cache, &first, Some(lead), answer, None).unwrap()).finish();
+        advance(Duration::from_secs(200)).await;
+        let Found::Absent {
+            stale: Some(stale), ..
+        } = find(&cache, &mut first)
+        else {
+            panic!("not stale");
+        };
+        let (kept, stored) = cache.confirm(&first, &stale, &fields(lines), &just_now());
+        assert_eq!(stored, is_stored, "{lines:?}");
+        assert_eq!(kept.entry.body(), stale.body());
+        let is_fresh = matches!(find(&cache, &mut ask("/", &[])), Found::Fresh(_));
+        assert_eq!(is_fresh, is_stored, "{lines:?}");
+        assert!(kept.ttl >= 60 || !is_stored, "{lines:?}");
+    }
+}

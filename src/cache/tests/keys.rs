@@ -112,6 +112,13 @@ fn a_choice_fits_what_would_be_answered_alike() {
             &["authorization: b"],
             Some(true),
         ),
+        // What is in the key is not looked at twice, nor kept.
+        (
+            &["vary: Cookie, X-Api-Key"],
+            &["cookie: a"],
+            &["cookie: b"],
+            Some(true),
+        ),
         // What upstreams forget to say.
         (&[], json, xml, Some(false)),
         (

@@ -22,6 +22,7 @@ destinations:
     concurrency: 3
     on_limit: wait 2s
     queue: 50
+    cache: { min_fresh: 30s }
     priority: [{ match: { path: /points/new }, class: low }]
   partner:
     hosts: [partner.agency.gov, "partner.agency.gov:8443"]
@@ -51,11 +52,13 @@ fn the_verdict_and_its_reasons_are_told() {
             &[
                 "GET https://api.weather.gov:443/points/1\n",
                 "weather, by its host api.weather.gov",
-                "intercepted, because of auth, concurrency, methods, paths, rate_limit:",
+                "intercepted, because of auth, cache, concurrency, methods, paths, rate_limit:",
                 "https://api.weather.gov:443, HTTP version as agreed\n",
                 "bearer from vcap:weather/token\n",
                 "5/s burst 10, 1/s for POST /points/new (not this request), 3 at once\n",
                 "wait 2s",
+                "cache               16384 KiB by RFC 9111, not asked again within 30s, \
+                 stale where the destination fails for 10m\n",
                 "queue               50 requests\n",
                 "priority            normal\n",
                 "respect_upstream    limits that",
@@ -69,6 +72,7 @@ fn the_verdict_and_its_reasons_are_told() {
             true,
             &[
                 "1/s for POST /points/new, 3 at once\n",
+                "cache               lets go of what it has from there, once this succeeds\n",
                 "priority            low\n",
             ],
         ),
