@@ -159,7 +159,9 @@ impl Entry {
 impl Head {
     /// `received`: what Date says where the upstream said nothing.
     pub(super) fn new(status: StatusCode, fields: &HeaderMap, received: SystemTime) -> Self {
-        let mut kept: Vec<(HeaderName, &[u8])> = Vec::with_capacity(fields.len());
+        let mut kept: Vec<(HeaderName, &[u8])> = Vec::with_capacity(fields.len() + 2);
+        // Put right in each answer; its place is there already.
+        kept.push((header::AGE, b"0"));
         for (name, value) in fields {
             if *name != header::AGE && !is_of_its_moment(name) {
                 kept.push((name.clone(), value.as_bytes()));

@@ -7,16 +7,18 @@
 //!
 //! Fields that outrider attaches, or strikes, are in neither: they are the same for all requests of one identity.
 
+use std::fmt::Write;
+
 use aws_lc_rs::digest;
 use http::header::{self, HeaderMap, HeaderName};
 
-use crate::host::{Scheme, Target};
+use crate::host::{Host, Scheme, Target};
 
 /// Answers under equal keys may be mistaken for one another only where their [`Choice`] is equal as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     /// `https://host:port/path?query`, before a credential is put into the query.
-    pub(super) uri: Box<str>,
+    pub(super) uri: String,
     pub(super) identity: Identity,
 }
 
@@ -103,7 +105,11 @@ impl Choice {
 
     /// Whether the request would have been answered alike.
     pub(super) fn fits(&self, request: &HeaderMap) -> bool {
-        values(&self.names, request) == self.values
+        let mut rest = Some(&*self.values);
+        each_piece(&self.names, request, |piece| {
+            rest = rest.and_then(|rest| rest.strip_prefix(piece));
+        });
+        rest.is_some_and(<[u8]>::is_empty)
     }
 
     /// In bytes.
@@ -112,29 +118,42 @@ impl Choice {
     }
 }
 
-/// Where requests to `target` go: the text that begins the keys of all of them.
-pub(super) fn uri(target: &Target, path: &str) -> Box<str> {
+/// Where requests to `target` go.
+pub(super) fn uri(target: &Target, path: &str) -> String {
     let scheme = match target.scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
     };
-    format!("{scheme}://{}:{}{path}", target.host, target.port).into()
+    let host = match &target.host {
+        Host::Name(name) => name.len(),
+        Host::V4(_) | Host::V6(_) => LONGEST_ADDRESS,
+    };
+    // In one piece: every request makes one.
+    let mut uri = String::with_capacity(scheme.len() + host + path.len() + "://:65535".len());
+    // Writing to a string cannot fail.
+    let _ = write!(uri, "{scheme}://{}:{}{path}", target.host, target.port);
+    uri
 }
 
 /// The values of `names` in a form that is equal where only blanks, or lines, are divided differently.
 pub(super) fn values(names: &[HeaderName], fields: &HeaderMap) -> Box<[u8]> {
     let mut all = Vec::with_capacity(64);
+    each_piece(names, fields, |piece| all.extend_from_slice(piece));
+    all.into_boxed_slice()
+}
+
+/// Tells the pieces of what [`values`] returns.
+fn each_piece(names: &[HeaderName], fields: &HeaderMap, mut tell: impl FnMut(&[u8])) {
     for name in names {
         for line in fields.get_all(name) {
             for part in line.as_bytes().split(|byte| *byte == b',') {
-                all.extend_from_slice(part.trim_ascii());
-                all.push(b',');
+                tell(part.trim_ascii());
+                tell(b",");
             }
         }
         // In no field value.
-        all.push(b'\n');
+        tell(b"\n");
     }
-    all.into_boxed_slice()
 }
 
 /// A digest of what the app itself adds to who it is, or to what it wants without any Vary telling.
@@ -167,6 +186,7 @@ fn is_telling(name: &str) -> bool {
     }
 }
 
+const LONGEST_ADDRESS: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]".len();
 const MOST_NAMES: usize = 16;
 /// In the names of credentials, and of fields by which servers are made to answer for another host, path or method.
 const TELLING: [&str; 14] = [

@@ -20,7 +20,7 @@ use super::key::{self, Key};
 /// All that is stored.
 #[derive(Debug)]
 pub(super) struct Store {
-    places: LruCache<Box<str>, Place, RandomState>,
+    places: LruCache<String, Place, RandomState>,
     /// The hashes of the URIs that were invalidated last, the newest at the end, so that what was asked for before is
     /// not stored afterwards.
     invalidated: VecDeque<u64>,
@@ -210,7 +210,7 @@ impl Store {
     fn place(&mut self, uri: &str) -> &mut Place {
         if self.places.get(uri).is_none() {
             self.held += place_size(uri);
-            self.places.insert(uri.into(), Place::default());
+            self.places.insert(uri.to_owned(), Place::default());
         }
         // It has been put there just now, where it was not before.
         self.places.get_mut(uri).expect("a place for this URI")

@@ -1,8 +1,8 @@
 //! What a cache did for an answer, as Cache-Status says it (RFC 9211). The key is never told: it is the request.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::io::Write;
 
-use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -37,10 +37,12 @@ pub(super) enum Note {
 impl Note {
     /// Adds it to whatever caches on the way have said.
     pub(super) fn put(&self, fields: &mut HeaderMap) {
-        let mut text = String::with_capacity(64);
-        // Writing to a string cannot fail.
-        let _ = write!(text, "outrider; {self}");
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+        let mut text = [0; LONGEST];
+        let mut rest = &mut text[..];
+        // What is longer than all that can be said would be left out.
+        let _ = write!(rest, "outrider; {self}");
+        let left = rest.len();
+        if let Ok(value) = HeaderValue::from_bytes(&text[..LONGEST - left]) {
             fields.append(CACHE_STATUS, value);
         }
     }
@@ -79,4 +81,6 @@ pub(super) fn of_refused(why: Why) -> &'static str {
     }
 }
 
+/// `outrider; fwd=stale; fwd-status=503; ttl=-9223372036854775808; detail=stale-if-error` is 83 long.
+const LONGEST: usize = 96;
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

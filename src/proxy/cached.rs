@@ -61,12 +61,8 @@ pub(super) enum Begun {
     Open(Open),
 }
 
-/// What there is to do where nothing is good as it is.
-pub(super) enum Open {
-    Ask(Ask, Found),
-    /// The cache has no part in it.
-    Pass,
-}
+/// What there is to do where nothing is good as it is; `None`: the cache has no part in it.
+type Open = Option<(Ask, Found)>;
 
 /// A request for which the upstream is asked.
 struct Quest {
@@ -86,10 +82,10 @@ impl Errand<'_> {
     ) -> Result<Begun, Error> {
         // A body would have a say in the answer, and an upgrade is the beginning of something else.
         if has_body || head.headers.contains_key(header::UPGRADE) {
-            return Ok(Begun::Open(Open::Pass));
+            return Ok(Begun::Open(None));
         }
         let Some(mut ask) = self.ask(head)? else {
-            return Ok(Begun::Open(Open::Pass));
+            return Ok(Begun::Open(None));
         };
         Ok(
             match self.cache.find(&mut ask, &head.headers, false, Instant::now()) {
@@ -98,7 +94,7 @@ impl Errand<'_> {
                     let note = Note::Hit { ttl: kept.ttl };
                     Begun::Answered(serve(&kept, &ask, &head.headers, exchange, &note))
                 }
-                found => Begun::Open(Open::Ask(ask, found)),
+                found => Begun::Open(Some((ask, found))),
             },
         )
     }
@@ -112,8 +108,8 @@ impl Errand<'_> {
         exchange: &mut Exchange,
     ) -> Result<Carried, Error> {
         let (result, status) = match open {
-            Open::Ask(ask, found) => self.answer(ask, found, head, exchange).await,
-            Open::Pass => (self.pass(head, incoming, exchange).await, CacheStatus::Bypass),
+            Some((ask, found)) => self.answer(ask, found, head, exchange).await,
+            None => (self.pass(head, incoming, exchange).await, CacheStatus::Bypass),
         };
         self.way.route.counters.cached(status);
         result

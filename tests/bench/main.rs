@@ -139,7 +139,7 @@ fn leaf(c: &mut Criterion) {
 fn get(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let origin = stage::origin();
-    let config = stage::configure(origin, folder.path());
+    let config = stage::configure(origin, folder.path(), "");
     let outrider = stage::Outrider::start(&mut Command::new(env!("CARGO_BIN_EXE_outrider")), &config);
     let mut client = stage::Client::warm(outrider.address(), origin);
     c.bench_function("get", |bencher| bencher.iter(|| client.get()));

@@ -130,13 +130,8 @@ impl Drop for Outrider {
 }
 
 /// Writes the file that it runs on: one worker, and one destination that attaches a credential and has a limit; a
-/// CONNECT to it passes untouched.
-pub(crate) fn configure(origin: SocketAddr, folder: &Path) -> PathBuf {
-    configure_more(origin, folder, "")
-}
-
-/// The same, and the destination has these keys as well.
-pub(crate) fn configure_more(origin: SocketAddr, folder: &Path, keys: &str) -> PathBuf {
+/// CONNECT to it passes untouched. The destination has these `keys` as well.
+pub(crate) fn configure(origin: SocketAddr, folder: &Path, keys: &str) -> PathBuf {
     let (file, folder) = (folder.join("outrider.yml"), folder.display());
     let text = format!(
         r#"
