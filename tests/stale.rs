@@ -139,6 +139,37 @@ fn a_stale_answer_stands_in_where_the_limit_is_reached() {
     assert_eq!(proxy.get(&origin.url("/other")).status, 429);
 }
 
+/// Nor is a destination asked that is left alone.
+#[test]
+fn a_stale_answer_stands_in_where_the_circuit_is_open() {
+    let (origin, up) = failing(STALE, "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno");
+    let proxy = caching(
+        &origin,
+        "cache: {}, circuit_breaker: { failures: 2, open_for: 1h }",
+    );
+    proxy.get(&origin.url("/"));
+    up.store(false, Ordering::SeqCst);
+    let told = |_| {
+        proxy
+            .get(&origin.url("/"))
+            .header("cache-status")
+            .unwrap()
+            .to_owned()
+    };
+    let told: Vec<_> = (0..4).map(told).collect();
+    let asked = told.iter().filter(|told| told.contains("fwd-status=503")).count();
+    assert_eq!(asked, 2, "{told:?}");
+    assert!(
+        told.iter().all(|told| told.ends_with("detail=stale-if-error")),
+        "{told:?}"
+    );
+    assert_eq!(proxy.get(&origin.url("/other")).status, 503);
+    let requests = [("destination", "p"), ("answered_by", "cache")];
+    eventually("they are counted", || {
+        proxy.metric("outrider_requests_total", &requests) == 4.0
+    });
+}
+
 #[test]
 fn what_forbids_staleness_is_kept_to() {
     for line in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=0"] {

@@ -297,10 +297,11 @@ impl Errand<'_> {
         let request = head.headers.clone();
         let asks_whether = !quest.ask.is_head()
             && (quest.stale.as_ref()).is_some_and(|entry| entry.validate(&mut head.headers));
-        let asked = Instant::now();
+        let begun = Instant::now();
         let result = fetch(head, None, target, mirror, way, exchange, proxy).await;
         let times = Times {
-            asked,
+            // Waiting for a limit makes no answer old.
+            asked: exchange.asked_at().unwrap_or(begun),
             answered: Instant::now(),
             clock: SystemTime::now(),
         };

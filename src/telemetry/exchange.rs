@@ -157,6 +157,11 @@ impl Exchange {
         self.asked = Some(now);
     }
 
+    /// When the upstream was asked last.
+    pub(crate) fn asked_at(&self) -> Option<Instant> {
+        self.asked
+    }
+
     /// Outrider's own work resumes, and nothing has been answered.
     pub(crate) fn resumes(&mut self) {
         self.stopwatch.resume(Instant::now());
