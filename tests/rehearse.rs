@@ -110,7 +110,11 @@ fn answers_are_slow_and_some_fail() {
 #[test]
 fn it_is_told_in_the_log_at_the_start_and_at_each_reload_and_by_the_commands() {
     let origin = Origin::plain();
-    let proxy = rehearsing(&origin, "after: 0, answer: 403, retry_after: 30s, fail: 2%", "");
+    let proxy = rehearsing(
+        &origin,
+        "after: 0, answer: 403, retry_after: 30s, fail: 2%",
+        "respect_upstream: false",
+    );
     let told = || {
         let log = proxy.log();
         let lines = log
@@ -215,6 +219,26 @@ fn retries_and_the_circuit_take_it_for_real() {
         proxy.metric("outrider_circuit_state", &[("destination", "p")]),
         2.0
     );
+}
+
+/// Limits that are learned are learned from it too: outrider spares the app's destination what it says it cannot bear.
+#[test]
+fn what_is_simulated_is_learned_from() {
+    let origin = Origin::plain();
+    let proxy = rehearsing(&origin, "after: 1, retry_after: 30s", "on_limit: reject");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    assert_simulated(&proxy.get(&origin.url("/")), 429, "429");
+    let refused = proxy.get(&origin.url("/"));
+    assert_eq!(
+        (refused.status, refused.error()),
+        (429, Some("http_request_denied"))
+    );
+    assert!(
+        refused.header("outrider-rehearsal").is_none(),
+        "it is our own: {refused:?}"
+    );
+    let rehearsed = [("destination", "p"), ("answer", "429")];
+    assert_eq!(proxy.metric("outrider_rehearsed_total", &rehearsed), 1.0);
 }
 
 /// Inside a tunnel, to HEAD, and to a request whose body is on its way: the connection goes on.

@@ -184,9 +184,10 @@ fn bodies_are_whole_on_the_second_try() {
     let answer = wire.ask("later");
     assert_eq!((answer.status, answer.text().as_str()), (200, "later"));
     assert_eq!(retries(&proxy, "503"), 4.0);
-    // Bytes from the app, not to the upstream.
-    let sent = proxy.metric("outrider_bytes_total", &[("direction", "sent")]);
-    assert_eq!(sent, (5 + 64 * 1024 + 11 + 5) as f64);
+    eventually("the bytes of the app count, not those to the upstream", || {
+        let sent = proxy.metric("outrider_bytes_total", &[("direction", "sent")]);
+        sent == (5 + 64 * 1024 + 11 + 5) as f64
+    });
 }
 
 #[test]
@@ -240,6 +241,32 @@ fn an_app_that_breaks_its_body_off_is_told_so_and_nothing_is_sent() {
         0.0,
         "it was not the destination's fault"
     );
+}
+
+/// What outrider keeps to by itself after a 429 does not stand in the way of the repeat.
+#[test]
+fn a_repeat_waits_for_what_was_learned_from_the_refusal() {
+    for after in ["Retry-After: 1\r\n", ""] {
+        let asked = AtomicUsize::new(0);
+        let origin = Origin::http(move |wire| {
+            while wire.request().is_ok() {
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                    wire.send(format!(
+                        "HTTP/1.1 429 Too Many Requests\r\n{after}Content-Length: 0\r\n\r\n"
+                    ));
+                } else {
+                    wire.send(OK);
+                }
+            }
+        });
+        let proxy = to(&origin, "on_limit: reject, retry: { max_wait: 4s }");
+        assert_eq!(proxy.get(&origin.url("/")).status, 200, "{after}");
+        assert_eq!(retries(&proxy, "429"), 1.0, "{after}");
+        assert_eq!(
+            proxy.metric("outrider_upstream_throttled_total", &[("code", "429")]),
+            1.0
+        );
+    }
 }
 
 #[test]

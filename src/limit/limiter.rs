@@ -138,11 +138,21 @@ impl Limiter {
     /// client itself waits; it is asked only where it would have to. Dropping the future gives everything back. While
     /// nobody waits this is one short lock, without allocation or timer; where nothing is limited and nothing has been
     /// learned it is two atomics.
-    pub(crate) async fn admit(
+    pub(crate) fn admit(
         self: &Arc<Self>,
         method: &Method,
         path: &str,
         deadline: impl FnOnce() -> Option<Duration>,
+    ) -> impl Future<Output = Result<Permit, Refusal>> {
+        self.admit_within(method, path, || self.patience(deadline))
+    }
+
+    /// The same, for a request that waits as long as `patience` says, whatever `on_limit` does: one that is sent again.
+    pub(crate) async fn admit_within(
+        self: &Arc<Self>,
+        method: &Method,
+        path: &str,
+        patience: impl FnOnce() -> Duration,
     ) -> Result<Permit, Refusal> {
         let mut asker = self.asker(method, path);
         if asker.concerns.is_empty()
@@ -157,7 +167,7 @@ impl Limiter {
         let now = self.nanos(arrived);
         let arrival = {
             let mut book = self.book();
-            let patience = || saturating_nanos(self.patience(deadline));
+            let patience = || saturating_nanos(patience());
             let arrival = book.arrive(&self.rules, asker, now, patience);
             self.post(&mut book, now);
             arrival

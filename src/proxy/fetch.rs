@@ -4,6 +4,7 @@
 //! shaped there as well. When a request is sent more than once is decided in [`retry`](super::retry).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Response, request};
 use tokio::time::Instant;
@@ -62,7 +63,7 @@ pub(super) async fn fetch(
     };
     let result = match &route.retrying {
         None => {
-            let leave = admit(head, route, exchange).await?;
+            let leave = admit(head, route, None, exchange).await?;
             attach(head, route)?;
             let mut body;
             (body, upload) = Outbound::new(incoming, idle);
@@ -90,10 +91,12 @@ pub(super) async fn fetch(
     }
 }
 
-/// Waits for leave to ask the upstream once. Where its circuit is open, no limit is spent.
+/// Waits for leave to ask the upstream once, as long as `patience` says, else as the destination has it. Where its
+/// circuit is open, no limit is spent.
 pub(super) async fn admit(
     head: &request::Parts,
     route: &Route,
+    patience: Option<Duration>,
     exchange: &mut Exchange,
 ) -> Result<Leave, Error> {
     route.attachment.as_ref().map_err(|_| Error::Credential)?;
@@ -106,9 +109,14 @@ pub(super) async fn admit(
             passage,
         });
     }
-    let deadline = || limit::deadline(&head.headers);
-    let limiter = &route.limiter;
-    let permit = (limiter.admit(&head.method, head.uri.path(), deadline)).await?;
+    let (limiter, method, path) = (&route.limiter, &head.method, head.uri.path());
+    let permit = match patience {
+        None => {
+            let deadline = || limit::deadline(&head.headers);
+            limiter.admit(method, path, deadline).await?
+        }
+        Some(patience) => limiter.admit_within(method, path, || patience).await?,
+    };
     exchange.waited(permit.waited());
     if let Some(passage) = &passage
         && !permit.waited().is_zero()

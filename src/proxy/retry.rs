@@ -123,7 +123,7 @@ pub(super) async fn run(
     // A WebSocket's handshake opens a tunnel: nothing in it can be repeated.
     let is_repeatable = upstream::is_repeatable(head) && !head.headers.contains_key(header::UPGRADE);
 
-    let leave = fetch::admit(head, route, exchange).await?;
+    let leave = fetch::admit(head, route, None, exchange).await?;
     fetch::attach(head, route)?;
     if is_repeatable {
         exchange.asked_upstream();
@@ -155,7 +155,9 @@ pub(super) async fn run(
         sleep(wait).await;
         let slept = since.elapsed();
         exchange.waited(slept);
-        let leave = match fetch::admit(head, route, exchange).await {
+        // What was just refused may have to wait for the limits that were learned from that.
+        let patience = left.min(its).saturating_sub(slept);
+        let leave = match fetch::admit(head, route, Some(patience), exchange).await {
             Ok(leave) => leave,
             Err(refusal) => {
                 exchange.waited(since.elapsed() - slept);
