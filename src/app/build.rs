@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::auth::Attachment;
 use crate::ca::Authority;
-use crate::cache::Caches;
+use crate::cache::Cache;
 use crate::config::{Auth, Ca, Config, HeaderText, SecretRef, Text};
 use crate::limit::Limits;
 use crate::limit::shared::board::Sharing;
@@ -31,7 +31,6 @@ use super::Error;
 /// What a build needs and what outlives it.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(super) caches: Caches,
     hasher: RandomState,
     pub(super) limits: Limits,
     own: Vec<SocketAddr>,
@@ -45,7 +44,6 @@ impl Parts {
         let sources = Sources::of_process();
         let roots = SystemRoots::new(&sources, &ca.bundle);
         Self {
-            caches: Caches::default(),
             hasher: RandomState::new(),
             limits: Limits::default(),
             own,
@@ -206,7 +204,7 @@ impl Parts {
         Ok(Route {
             attachment,
             breaker: breaker(destination, old, &counters),
-            cache: self.caches.of(destination, egress),
+            cache: cache(destination, old.filter(|_| has_same_egress)),
             endpoint,
             limiter: self.limits.of(destination, sharing, telemetry),
             rehearsal: rehearsal(destination, old, &counters),
@@ -229,6 +227,14 @@ impl Parts {
         }
         hasher.finish()
     }
+}
+
+/// The running cache of a destination, where a request would still be answered as what it keeps was.
+fn cache(destination: &Destination, old: Option<&Arc<Route>>) -> Option<Arc<Cache>> {
+    let config = destination.cache.as_ref()?;
+    let kept = old.filter(|route| route.destination.has_same_answers(destination));
+    let kept = kept.and_then(|route| route.cache.clone());
+    Some(kept.unwrap_or_else(|| Arc::new(Cache::new(config))))
 }
 
 /// The running circuit where its settings are as before, else a new one.

@@ -193,7 +193,8 @@ impl App {
                     let is_short = self.memory.is_short();
                     self.proxy.is_short_of_memory.store(is_short, Ordering::Relaxed);
                     if is_short {
-                        self.build.caches.clear();
+                        let live = self.proxy.live.load();
+                        live.routes.iter().filter_map(|route| route.cache.as_ref()).for_each(|cache| cache.clear());
                     }
                     self.build.limits.observe();
                     if self.watch.has_changed() {

@@ -16,9 +16,8 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
-use crate::config::{self, Auth, Headers, Tls};
+use crate::config;
 use crate::host::Target;
-use crate::policy::{Destination, Egress};
 
 use self::directives::Demands;
 use self::entry::Head;
@@ -42,19 +41,6 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-/// The caches of all destinations. What is stored survives a reload where the settings are equal.
-#[derive(Debug, Default)]
-pub(crate) struct Caches {
-    running: Mutex<HashMap<Arc<str>, Running>>,
-}
-
-/// A cache, and the settings that it was made for.
-#[derive(Debug)]
-struct Running {
-    cache: Arc<Cache>,
-    settings: Settings,
-}
-
 /// The cache of one destination.
 #[derive(Debug)]
 pub(crate) struct Cache {
@@ -62,18 +48,6 @@ pub(crate) struct Cache {
     /// The most that one answer may take, in bytes.
     share: usize,
     state: Mutex<State>,
-}
-
-/// All on which the answers to a request may depend beside the request and the secrets. Where it changes, what is
-/// stored is let go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Settings {
-    auth: Option<Auth>,
-    cache: config::Cache,
-    egress: Egress,
-    headers: Headers,
-    tls: Tls,
-    upgrade: bool,
 }
 
 #[derive(Debug)]
@@ -136,46 +110,9 @@ pub(crate) enum Turn {
     Lead(Lead),
 }
 
-impl Caches {
-    /// The cache of a destination that has one: the running one where nothing has changed that its answers depend on.
-    pub(crate) fn of(&self, destination: &Destination, egress: &Egress) -> Option<Arc<Cache>> {
-        let mut all = lock(&self.running);
-        let Some(cache) = destination.cache else {
-            all.remove(&destination.name);
-            return None;
-        };
-        let settings = Settings {
-            auth: destination.auth.clone(),
-            cache,
-            egress: egress.clone(),
-            headers: destination.headers.clone(),
-            tls: destination.tls.clone(),
-            upgrade: destination.upgrade,
-        };
-        if let Some(running) = all.get(&destination.name)
-            && running.settings == settings
-        {
-            return Some(Arc::clone(&running.cache));
-        }
-        let cache = Arc::new(Cache::new(&cache));
-        let running = Running {
-            cache: Arc::clone(&cache),
-            settings,
-        };
-        all.insert(Arc::clone(&destination.name), running);
-        Some(cache)
-    }
-
-    /// Lets go of everything: memory is short.
-    pub(crate) fn clear(&self) {
-        for running in lock(&self.running).values() {
-            running.cache.state().store.clear();
-        }
-    }
-}
-
 impl Cache {
-    fn new(config: &config::Cache) -> Self {
+    /// With nothing in it.
+    pub(crate) fn new(config: &config::Cache) -> Self {
         let size = usize::try_from(config.size).unwrap_or(usize::MAX);
         Self {
             allowances: Allowances {
@@ -189,6 +126,11 @@ impl Cache {
                 store: Store::new(size),
             }),
         }
+    }
+
+    /// Lets go of everything: memory is short.
+    pub(crate) fn clear(&self) {
+        self.state().store.clear();
     }
 
     /// `None`: it is not answered from here, and its answer is not stored. `path`: with the query, as it leaves, before a

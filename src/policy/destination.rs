@@ -180,6 +180,16 @@ impl Destination {
             && self.tls == other.tls
     }
 
+    /// Whether a request would be answered by `other` as by `self`, secrets aside, and what is stored may be kept.
+    pub(crate) fn has_same_answers(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.auth == other.auth
+            && self.cache == other.cache
+            && self.headers == other.headers
+            && self.tls == other.tls
+            && self.upgrade == other.upgrade
+    }
+
     /// Whether a request carries a secret when it leaves. A client certificate is none: it cannot leave in clear.
     fn attaches_secret(&self) -> bool {
         self.auth.is_some()

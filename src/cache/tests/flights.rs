@@ -298,7 +298,7 @@ async fn an_emptied_cache_stays_empty() {
     let other_lead = lead(&cache, &mut other);
     let mut copy = copying(&cache, &other, Some(other_lead), MINUTE, None).unwrap();
     copy.push(b"body");
-    cache.state().store.clear();
+    cache.clear();
     copy.finish();
     assert_eq!(cache.state().store.taken(), 0);
     assert!(!matches!(find(&cache, &mut first), Found::Fresh(_)));
