@@ -1,19 +1,18 @@
 //! Sending once more what is safe to send, and how often at most.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::h2_origin::H2Partner;
 use crate::support::limited::{Limited, refused};
 use crate::support::partner::Partner;
-use crate::support::{Origin, Proxy, Request, Response, Wire, closed_port, eventually};
+use crate::support::{Origin, Proxy, Response, Wire, closed_port, eventually};
 
-const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nX-Why: deploy\r\nContent-Length: 4\r\n\r\nbusy";
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(crate) const BUSY: &str =
+    "HTTP/1.1 503 Service Unavailable\r\nX-Why: deploy\r\nContent-Length: 4\r\n\r\nbusy";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// Answers the requests in their order, whatever connection they come on; the last answer is the one of all others.
 fn answering<const N: usize>(answers: [&'static str; N]) -> Origin {
@@ -26,7 +25,7 @@ fn answering<const N: usize>(answers: [&'static str; N]) -> Origin {
     })
 }
 
-fn to(origin: &Origin, keys: &str) -> Proxy {
+pub(crate) fn to(origin: &Origin, keys: &str) -> Proxy {
     to_port(origin.port(), keys)
 }
 
@@ -36,7 +35,7 @@ fn to_port(port: u16, keys: &str) -> Proxy {
     ))
 }
 
-fn retries(proxy: &Proxy, reason: &str) -> f64 {
+pub(crate) fn retries(proxy: &Proxy, reason: &str) -> f64 {
     proxy.metric(
         "outrider_retries_total",
         &[("destination", "p"), ("reason", reason)],
@@ -55,11 +54,11 @@ fn recorded(proxy: &Proxy, code: &str, answered_by: &str) {
 }
 
 /// How many requests of a method the origin has seen.
-fn asked(origin: &Origin, method: &str) -> usize {
+pub(crate) fn asked(origin: &Origin, method: &str) -> usize {
     origin.raw().matches(&format!("{method} /")).count()
 }
 
-fn send(proxy: &Proxy, method: &str, url: &str, fields: &str, body: &[u8]) -> Response {
+pub(crate) fn send(proxy: &Proxy, method: &str, url: &str, fields: &str, body: &[u8]) -> Response {
     let mut request = format!("{method} {url} HTTP/1.1\r\nHost: partner.test\r\n{fields}\r\n").into_bytes();
     request.extend_from_slice(body);
     proxy.raw(request)
@@ -125,122 +124,6 @@ fn only_what_is_configured_is_asked_again() {
         assert_eq!(proxy.get(&origin.url("/")).status, 503, "{keys}");
         assert_eq!(asked(&origin, "GET"), 1, "{keys}");
     }
-}
-
-/// Refuses the first request once all of it is in, and tells what it had; gives the second one back.
-fn refusing_first(refused: &'static Mutex<Vec<Request>>) -> Origin {
-    Origin::http(move |wire| {
-        while let Ok(request) = wire.request() {
-            if request.headers.get("x-first").is_some()
-                && !refused.lock().unwrap().iter().any(|r| r.line == request.line)
-            {
-                refused.lock().unwrap().push(request);
-                wire.send(BUSY);
-                continue;
-            }
-            let length = request.body.len();
-            wire.send(format!(
-                "HTTP/1.1 200 OK\r\nX-Chunked: {}\r\nContent-Length: {length}\r\n\r\n",
-                request.headers.get("transfer-encoding").is_some()
-            ))
-            .send(request.body);
-        }
-    })
-}
-
-#[test]
-fn bodies_are_whole_on_the_second_try() {
-    static REFUSED: Mutex<Vec<Request>> = Mutex::new(Vec::new());
-    let origin = refusing_first(&REFUSED);
-    let proxy = to(&origin, "retry: { max_wait: 1s }");
-    let most: Vec<u8> = (0..64 * 1024).map(|i: u32| (i % 251) as u8).collect();
-    for (path, body) in [("/small", b"small".to_vec()), ("/most", most)] {
-        let fields = format!("X-First: 1\r\nContent-Length: {}\r\n", body.len());
-        let answer = send(&proxy, "PUT", &origin.url(path), &fields, &body);
-        assert_eq!(answer.status, 200, "{path}");
-        assert_eq!(answer.header("x-chunked"), Some("false"));
-        assert!(answer.body == body, "{path}: {} bytes", answer.body.len());
-        assert!(REFUSED.lock().unwrap().last().unwrap().body == body);
-    }
-    // In chunks, in pieces that come one by one, with trailers.
-    let mut wire = proxy.wire();
-    wire.send(format!(
-        "PUT {} HTTP/1.1\r\nHost: x\r\nX-First: 1\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nfirst\r\n",
-        origin.url("/chunks")
-    ));
-    thread::park_timeout(Duration::from_millis(50));
-    let answer = wire.ask("6\r\nsecond\r\n0\r\nX-Sum: 11\r\n\r\n");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "firstsecond"));
-    assert_eq!(answer.header("x-chunked"), Some("true"));
-    assert_eq!(origin.raw().matches("x-sum: 11").count(), 2, "{}", origin.raw());
-    // The app waits to be asked for it.
-    let mut wire = proxy.wire();
-    wire.send(format!(
-        "PUT {} HTTP/1.1\r\nHost: x\r\nX-First: 1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
-        origin.url("/expect")
-    ));
-    assert_eq!(wire.read_line(), "HTTP/1.1 100 Continue\r\n");
-    wire.read_line();
-    let answer = wire.ask("later");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "later"));
-    assert_eq!(retries(&proxy, "503"), 4.0);
-    eventually("the bytes of the app count, not those to the upstream", || {
-        let sent = proxy.metric("outrider_bytes_total", &[("direction", "sent")]);
-        sent == (5 + 64 * 1024 + 11 + 5) as f64
-    });
-}
-
-#[test]
-fn a_body_that_is_too_large_to_keep_is_sent_once() {
-    static REFUSED: Mutex<Vec<Request>> = Mutex::new(Vec::new());
-    let origin = refusing_first(&REFUSED);
-    let proxy = to(&origin, "retry: { max_wait: 1s }");
-    let large = vec![b'x'; 64 * 1024 + 1];
-    let fields = format!("X-First: 1\r\nContent-Length: {}\r\n", large.len());
-    assert_eq!(
-        send(&proxy, "PUT", &origin.url("/sized"), &fields, &large).status,
-        503
-    );
-    let mut chunked = format!("{:x}\r\n", large.len()).into_bytes();
-    chunked.extend_from_slice(&large);
-    chunked.extend_from_slice(b"\r\n4\r\nmore\r\n0\r\n\r\n");
-    let fields = "X-First: 1\r\nTransfer-Encoding: chunked\r\n";
-    assert_eq!(
-        send(&proxy, "PUT", &origin.url("/chunked"), fields, &chunked).status,
-        503
-    );
-    let refused: Vec<_> = REFUSED
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|request| request.body.len())
-        .collect();
-    assert_eq!(refused, [large.len(), large.len() + 4], "nothing of it is lost");
-    assert_eq!(asked(&origin, "PUT"), 2);
-}
-
-#[test]
-fn an_app_that_breaks_its_body_off_is_told_so_and_nothing_is_sent() {
-    let origin = Origin::plain();
-    let proxy = to(
-        &origin,
-        "retry: { max_wait: 1s }, circuit_breaker: { failures: 1 }",
-    );
-    let mut wire = proxy.wire();
-    wire.send(format!(
-        "PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf",
-        origin.url("/")
-    ));
-    wire.half_close();
-    let answer = wire.response();
-    assert_eq!(answer.status, 400, "{answer:?}");
-    assert_eq!(answer.error(), Some("http_request_error"));
-    assert_eq!(asked(&origin, "PUT"), 0);
-    assert_eq!(
-        proxy.metric("outrider_circuit_state", &[]),
-        0.0,
-        "it was not the destination's fault"
-    );
 }
 
 /// What outrider keeps to by itself after a 429 does not stand in the way of the repeat.
@@ -368,59 +251,6 @@ fn the_budget_stops_a_storm() {
     // 200 requests, a fifth of that and ten.
     assert!((200.0..=250.0).contains(&tries), "{tries}");
     assert!(retries(&proxy, "connect") >= 20.0);
-}
-
-/// A connection of the pool that dies without a byte: once, always, if it is safe.
-#[test]
-fn a_stale_connection_is_no_failure() {
-    let again = "retry: { on: [429] }";
-    for (keys, method, fields, body, status) in [
-        ("upgrade: false", "GET", "", "", 200),
-        ("upgrade: false", "POST", "Content-Length: 0\r\n", "", 502),
-        (
-            "upgrade: false",
-            "POST",
-            "Idempotency-Key: 1\r\nContent-Length: 0\r\n",
-            "",
-            200,
-        ),
-        // Its body is gone, unless it was kept.
-        ("upgrade: false", "PUT", "Content-Length: 4\r\n", "body", 502),
-        (again, "PUT", "Content-Length: 4\r\n", "body", 200),
-        (again, "POST", "Content-Length: 4\r\n", "body", 502),
-        (
-            again,
-            "POST",
-            "Idempotency-Key: 1\r\nContent-Length: 4\r\n",
-            "body",
-            200,
-        ),
-    ] {
-        let origin = Origin::numbered(None, |wire, number| {
-            let mut answered = 0;
-            while wire.request().is_ok() {
-                if number == 0 && answered == 1 {
-                    return;
-                }
-                answered += 1;
-                wire.send(OK);
-            }
-        });
-        let proxy = to(&origin, keys);
-        let mut wire = proxy.wire();
-        assert_eq!(
-            wire.ask(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/")))
-                .status,
-            200
-        );
-        let answer = wire.ask(format!(
-            "{method} {} HTTP/1.1\r\nHost: x\r\n{fields}\r\n{body}",
-            origin.url("/")
-        ));
-        assert_eq!(answer.status, status, "{keys} {method} {fields}");
-        let stale = if status == 200 { 1.0 } else { 0.0 };
-        assert_eq!(retries(&proxy, "stale"), stale, "{keys} {method} {fields}");
-    }
 }
 
 #[test]
@@ -574,17 +404,4 @@ fn requests_within_a_tunnel_are_asked_again_with_their_credential() {
         2,
         "once on each: {raw}"
     );
-}
-
-#[test]
-fn over_http_2_too() {
-    let partner = H2Partner::refusing(2);
-    let proxy = partner.proxy("http: 2, retry: { attempts: 3, max_wait: 2s }");
-    let url = format!("http://{}/echo", partner.authority());
-    let answer = send(&proxy, "PUT", &url, "Content-Length: 4\r\n", b"body");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "/echo"));
-    let asked = partner.asked();
-    assert_eq!(asked.len(), 3, "{asked:?}");
-    assert!(asked.iter().all(|asked| asked.ends_with(" body")), "{asked:?}");
-    assert_eq!(proxy.metric("outrider_retries_total", &[("reason", "503")]), 2.0);
 }

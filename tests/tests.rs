@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod main_job;
 mod rehearse;
+mod replay;
 mod requests;
 mod responses;
 mod retry;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Version};
+use http::{Request, Response, Version};
 use hyper::client::conn::http2;
 use tokio::time::Instant;
 
