@@ -61,13 +61,58 @@ fn a_limit_configured_as_nginx_has_it_is_kept() {
     });
 }
 
-/// GitHub: a fixed window for each resource, told on every answer with a reset in epoch seconds. Nothing is configured.
+/// Nothing is configured, the upstream tells what it counts. GitHub: a fixed window, with a reset in epoch seconds on
+/// every answer. The draft: a policy with its window, and whole seconds from now. api.data.gov: what is left of a rolling
+/// window, and no word of when there is more; one who asks too early is refused, at most once in a window, and sent again.
 #[test]
-fn the_quota_that_github_tells_is_kept() {
-    let limited = Limited::python(&["github", "limit=20", "window=1"]);
-    let proxy = limited.proxy("on_limit: wait 30s");
-    let burst = limited.burst(Some(&proxy), "/items/", 200);
-    assert_paced(&burst, &limited.asked(), 200.0 / 20.0, "GitHub, 20 a second");
+fn a_quota_that_is_told_is_kept() {
+    let again = "on_limit: wait 18s, retry: { attempts: 2, on: [429], max_wait: 5s }";
+    thread::scope(|scope| {
+        for (what, arguments, settings) in [
+            ("GitHub", ["github", "limit=20", "window=1"], "on_limit: wait 18s"),
+            (
+                "RateLimit",
+                ["draft", "limit=40", "window=2"],
+                "on_limit: wait 18s",
+            ),
+            ("api.data.gov", ["datagov", "limit=20", "window=1"], again),
+        ] {
+            scope.spawn(move || {
+                let limited = Limited::python(&arguments);
+                let proxy = limited.proxy(settings);
+                let burst = limited.burst(Some(&proxy), "/items/", 200);
+                assert_paced(&burst, &limited.asked(), 200.0 / 20.0, what);
+            });
+        }
+    });
+}
+
+/// GitHub counts searches apart: they wait for their own quota, and nobody else waits for it.
+#[test]
+fn each_quota_that_has_a_name_holds_its_own_requests() {
+    let limited = Limited::python(&["github", "limit=60", "search=4", "window=1"]);
+    let proxy = limited.proxy("on_limit: wait 18s");
+    for path in ["/items/first", "/search/first"] {
+        assert_eq!(proxy.get(&limited.url(path)).status, 200);
+    }
+    let (searches, items) = thread::scope(|scope| {
+        let searches = scope.spawn(|| limited.burst(Some(&proxy), "/search/", 40));
+        let items = limited.burst(Some(&proxy), "/items/", 200);
+        (searches.join().unwrap(), items)
+    });
+    let took = |burst: &Burst| burst.took.as_secs_f64();
+    println!(
+        "GitHub, 60 a second in {:.2} s, 4 searches a second in {:.2} s",
+        took(&items),
+        took(&searches)
+    );
+    assert_eq!(
+        (searches.count(200), items.count(200)),
+        (40, 200),
+        "{searches:?} {items:?}"
+    );
+    assert!(took(&items) < 5.0, "{:?}", items.took);
+    assert!(took(&searches) < 11.0, "{:?}", searches.took);
 }
 
 /// GitHub's secondary limit: 403 with Retry-After on a burst, while the quota has plenty left. Nobody can know of it, so
@@ -95,30 +140,6 @@ fn a_stop_of_github_is_obeyed() {
         &[("destination", "p"), ("code", "403")],
     );
     assert_eq!(throttled, burst.count(403) as f64);
-}
-
-/// The draft's fields: whole seconds from now, a policy with its window.
-#[test]
-fn the_quota_of_the_draft_is_kept() {
-    let limited = Limited::python(&["draft", "limit=40", "window=2"]);
-    let proxy = limited.proxy("on_limit: wait 30s");
-    let burst = limited.burst(Some(&proxy), "/items/", 200);
-    assert_paced(&burst, &limited.asked(), 200.0 / 20.0, "RateLimit, 40 in 2 s");
-}
-
-/// api.data.gov: what is left of a rolling window, and no word of when there is more. One who asks too early is refused,
-/// at most once in a window; it is sent again, as the app's owner may wish.
-#[test]
-fn the_counters_of_api_data_gov_are_kept() {
-    let limited = Limited::python(&["datagov", "limit=20", "window=1"]);
-    let proxy = limited.proxy("on_limit: wait 18s, retry: { attempts: 2, on: [429], max_wait: 5s }");
-    let burst = limited.burst(Some(&proxy), "/items/", 200);
-    assert_paced(
-        &burst,
-        &limited.asked(),
-        200.0 / 20.0,
-        "api.data.gov, 20 a second",
-    );
 }
 
 /// A service that says only 429: the rate is found by trying, and what is refused meanwhile can be sent again.
