@@ -63,7 +63,8 @@ impl Entry {
     pub(crate) fn answer_to_head(&self, now: Instant) -> Response<Bytes> {
         let mut response = self.answer(now);
         response.body_mut().clear();
-        if !response.headers().contains_key(header::CONTENT_LENGTH) {
+        let has_none = self.head.status == StatusCode::NO_CONTENT;
+        if !has_none && !response.headers().contains_key(header::CONTENT_LENGTH) {
             let length = HeaderValue::from(self.body.len());
             response.headers_mut().insert(header::CONTENT_LENGTH, length);
         }

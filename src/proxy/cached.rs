@@ -315,6 +315,10 @@ impl Errand<'_> {
             && let Some(kept) = Cache::stands_in(&quest.ask, entry, times.answered)
         {
             quest.ends(Outcome::Failed);
+            let destination = &*way.route.destination.name;
+            let error = result.as_ref().err().map(tracing::field::display);
+            let code = status.map(|status| status.as_u16());
+            tracing::debug!(destination, code, error, "what is stored stands in");
             let note = Note::StoodIn {
                 status,
                 ttl: kept.ttl,
