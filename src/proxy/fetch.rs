@@ -1,7 +1,7 @@
 //! One request to the upstream: leave to send it, the credential, the sending.
 //!
 //! What may be asked at all is checked before, in [`forward`](super::forward); what the app gets of the answer is
-//! shaped there as well. When a request is sent more than once is decided in [`retry`](super::retry).
+//! shaped there as well. When a request is sent more than once is decided in [`retry`].
 
 use std::sync::Arc;
 use std::time::Duration;

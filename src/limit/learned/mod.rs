@@ -9,7 +9,7 @@
 //! nothing is seen, waits for the end of a pause and is counted nowhere.
 //!
 //! Pure: time is passed in, as nanoseconds since the limiter was made. What the answers say is read in
-//! [`hints`](super::hints), who goes first is decided in [`book`](super::book).
+//! [`hints`], who goes first is decided in [`book`](super::book).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
