@@ -320,8 +320,10 @@ fn a_store_in_whatever_trouble_leaves_it_to_the_share() {
                     "{trouble}: {:?}",
                     started.elapsed()
                 );
+                // The log comes through a pipe, later than what it tells of.
                 eventually(trouble, || {
                     proxy.metric("outrider_quota_store_errors_total", &[]) >= 1.0
+                        && proxy.log().contains("cannot be asked")
                 });
                 assert_eq!(proxy.log().matches("cannot be asked").count(), 1, "{trouble}");
             });
