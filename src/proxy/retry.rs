@@ -125,7 +125,8 @@ pub(super) async fn run(
 
     let leave = fetch::admit(head, route, None, exchange).await?;
     fetch::attach(head, route)?;
-    if is_repeatable {
+    if is_repeatable && !body.is_whole() {
+        // It is the app that takes its time.
         exchange.asked_upstream();
         body = body.gather(MOST_KEPT).await?;
     }
