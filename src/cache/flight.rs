@@ -16,8 +16,8 @@ use super::Cache;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Asked,
-    /// The head of the answer is in, and it is being copied.
-    Copying,
+    /// The head of the answer is in, and it is being copied since then.
+    Copying(Instant),
     Over(Outcome),
 }
 
@@ -68,7 +68,7 @@ impl Lead {
     }
 
     pub(super) fn copies(&self) {
-        self.tell.send_replace(Phase::Copying);
+        self.tell.send_replace(Phase::Copying(Instant::now()));
     }
 
     pub(crate) fn ends(self, outcome: Outcome) {
@@ -110,7 +110,7 @@ impl Follow {
         loop {
             match *self.told.borrow_and_update() {
                 Phase::Over(outcome) => return outcome,
-                Phase::Copying => deadline = deadline.min(Instant::now() + LONGEST_COPY),
+                Phase::Copying(since) => deadline = deadline.min(since + LONGEST_COPY),
                 Phase::Asked => {}
             }
             match timeout_at(deadline, self.told.changed()).await {

@@ -201,10 +201,15 @@ async fn waiting_has_its_bounds() {
         .wait(Duration::from_secs(60))
         .await;
     assert_eq!((outcome, begun.elapsed().as_secs()), (Outcome::Alone, 10));
+    // Later ones do not begin to wait for it.
+    let follow = follow(&cache, &mut ask("/", &[])).wait(Duration::from_secs(60));
+    assert_eq!(timeout(Duration::ZERO, follow).await, Ok(Outcome::Alone));
     drop(copy);
 
     let lead = self::lead(&cache, &mut first);
-    let waiting: Vec<_> = (0..1000).map(|_| follow(&cache, &mut ask("/", &[]))).collect();
+    let waiting: Vec<_> = (0..1000)
+        .map(|_| self::follow(&cache, &mut ask("/", &[])))
+        .collect();
     assert!(is_alone(&find(&cache, &mut ask("/", &[]))), "enough wait already");
     drop((lead, waiting));
 }
