@@ -90,7 +90,11 @@ impl Hints {
         {
             return None;
         }
-        let hints = Reading::of(headers, now).hints(status, headers);
+        let refused = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::FORBIDDEN
+        );
+        let hints = Reading::of(headers, refused, now).hints(status, refused, headers);
         let silent = !hints.throttled && hints.quotas.is_empty() && hints.nonsense.is_none();
         (!silent).then(|| Box::new(hints))
     }
@@ -114,7 +118,8 @@ struct Reading {
 }
 
 impl Reading {
-    fn of(headers: &HeaderMap, now: SystemTime) -> Self {
+    /// `refused`: it may be a refusal, so that `Retry-After` is about it.
+    fn of(headers: &HeaderMap, refused: bool, now: SystemTime) -> Self {
         let mut reading = Self {
             clock: clock(headers, now),
             ..Self::default()
@@ -124,7 +129,8 @@ impl Reading {
             let Some(field) = Field::named(name.as_str()) else {
                 continue;
             };
-            if cached && !field.part.is_retry() {
+            let matters = if field.part.is_retry() { refused } else { !cached };
+            if !matters {
                 continue;
             }
             let read = text(value).and_then(|text| reading.take(field, text));
@@ -230,11 +236,7 @@ impl Reading {
         self.nonsense.get_or_insert(Nonsense { field, why });
     }
 
-    fn hints(mut self, status: StatusCode, headers: &HeaderMap) -> Hints {
-        let refused = matches!(
-            status,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::FORBIDDEN
-        );
+    fn hints(mut self, status: StatusCode, refused: bool, headers: &HeaderMap) -> Hints {
         let quotas = self.quotas(refused, headers);
         let asked = self.retry_after_millis.is_some() || self.retry_after.is_some();
         let throttled = match status {

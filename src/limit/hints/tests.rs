@@ -97,6 +97,8 @@ fn a_refusal_is_told_from_other_failures() {
         (200, "Content-Type: text/plain", "nothing"),
         // Polling and redirects: about the resource, not about us.
         (202, "Retry-After: 120", "nothing"),
+        (202, "Retry-After: NaN", "nothing"),
+        (301, "Retry-After: 86400", "nothing"),
         (301, "Retry-After: 120", "nothing"),
         (200, "Retry-After: 0", "nothing"),
     ]);
