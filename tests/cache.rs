@@ -511,6 +511,10 @@ fn memory_is_bounded() {
 fn a_change_lets_go_of_what_is_stored() {
     let origin = Origin::http(|wire| {
         while let Ok(request) = wire.request() {
+            // Whether it was done nobody can tell.
+            if request.line.starts_with("POST /lost") {
+                return;
+            }
             let answer = match request.target() {
                 "/fails" if request.line.starts_with("POST") => "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_owned(),
                 "/to" if request.line.starts_with("POST") => "HTTP/1.1 201 Made\r\nLocation: /made\r\nContent-Length: 0\r\n\r\n".to_owned(),
@@ -535,6 +539,7 @@ fn a_change_lets_go_of_what_is_stored() {
         ("/made", "/far", true),
         ("/fails", "/fails", true),
         ("/a", "/b", true),
+        ("/lost", "/lost", false),
     ] {
         is_stored(path);
         assert!(is_stored(path), "{path}");

@@ -153,8 +153,12 @@ impl Errand<'_> {
         exchange.passes_cache(status);
         // Afterwards it may hold a credential.
         let uri = head.uri.clone();
-        let fetched = fetch(head, incoming, target, mirror, way, exchange, proxy).await?;
-        let mut carried = Carried::from(fetched);
+        let result = fetch(head, incoming, target, mirror, way, exchange, proxy).await;
+        // It may have been done all the same.
+        if !head.method.is_safe() && matches!(&result, Err(Error::Upstream(_))) {
+            self.invalidate(&uri, &HeaderMap::new());
+        }
+        let mut carried = Carried::from(result?);
         let status = carried.response.status();
         let fields = carried.response.headers_mut();
         if !head.method.is_safe() && (status.is_success() || status.is_redirection()) {
