@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
 
 use super::Address;
 use super::resp::{self, Nonsense, Reply};
@@ -35,8 +36,8 @@ pub(super) struct Connection<T> {
     stream: Box<dyn Stream>,
     /// Read, not yet understood.
     inbox: Vec<u8>,
-    /// Said, not yet written.
-    outbox: Vec<u8>,
+    /// Said, not yet written. It has held the password.
+    outbox: Zeroizing<Vec<u8>>,
     /// Written, and perhaps kept back by TLS.
     is_flushed: bool,
     pending: VecDeque<(T, Instant)>,
@@ -152,7 +153,7 @@ impl<T> Connection<T> {
         Self {
             stream,
             inbox: Vec::new(),
-            outbox: Vec::new(),
+            outbox: Zeroizing::new(Vec::with_capacity(ROOM)),
             is_flushed: true,
             pending: VecDeque::new(),
         }
@@ -237,3 +238,6 @@ const LIMIT: Duration = Duration::from_secs(2);
 const OVERDUE: Duration = Duration::from_secs(1);
 
 const LONGEST_KIND: usize = 32;
+
+/// A buffer that grows leaves copies behind.
+const ROOM: usize = 2048;

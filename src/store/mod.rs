@@ -229,6 +229,8 @@ impl Asker {
 
     /// Asks and hears over one connection, until it fails.
     async fn serve(&mut self, mut connection: Connection<Asked>) -> Error {
+        // What was posted meanwhile is asked with all the others.
+        self.board.take();
         for limiter in self.board.members() {
             limiter.reachable();
             self.ask(&limiter, &mut connection);

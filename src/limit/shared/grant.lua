@@ -1,7 +1,8 @@
 -- One quota for a whole fleet: grants permits of several limits in one atomic step.
 --
--- A limit is one number, `tat`, as in the generic cell rate algorithm: when its bucket will be whole again. Times are microseconds of this server's clock, counted from 2026. `born` is when the key was made: an instance that
--- knows of another birth knows that the server has lost what it held.
+-- A limit is one number, `tat`, as in the generic cell rate algorithm: when its bucket will be whole again. Times are
+-- microseconds of this server's clock, counted from 2026. `born` is when the key was made: an instance that knows of
+-- another birth knows that the server has lost what it held.
 --
 -- KEYS: for each limit a hash and the sorted set of those who share it, scored by when they are forgotten.
 -- ARGV: the member's name, then for each limit fifteen numbers, named below. Answers eight numbers for each limit.
@@ -39,6 +40,7 @@ for limit = 1, #KEYS / 2 do
     lost, asked = 1, 0
     tat = math.max(tat, now + tolerance + period + reserved)
   end
+  opens = math.min(opens, now + RETURN)
   if returned > 0 and opens <= now and asked + SILENCE < now then
     -- The first to return of a fleet that could not reach this server. Until all are back, none has more than its
     -- share, so that nothing is given out twice.
@@ -89,8 +91,8 @@ for limit = 1, #KEYS / 2 do
     local most = math.max(1, math.floor(LEASE / (math.max(active, 1) * period))) - held
     local missing = math.max(0, need - at_once)
     local needed = math.min(missing, within(math.min(patience, FARTHEST)))
-    -- Those who will ask until the first of these permits is there, as far as they would wait for it, and while it lasts;
-    -- less what chance may take away, because a permit that nobody uses is lost for all.
+    -- Those who will ask until the first of these permits is there, as far as they would wait for it, and while it
+    -- lasts; less what chance may take away, because a permit that nobody uses is lost for all.
     local span = math.min(moment - now, patience) + math.min(tolerance, LEASE)
     local likely = demand * span / 1000000
     likely = math.max(0, math.floor(likely - math.sqrt(likely)) - spare)
@@ -106,7 +108,8 @@ for limit = 1, #KEYS / 2 do
     'live', live, 'active', active, 'lost', lost, 'opens', string.format('%.0f', opens),
     'asked', string.format('%.0f', asked))
   redis.call('PEXPIRE', key, string.format('%.0f', math.ceil((tat - now) / 1000) + KEEP))
-  for _, number in ipairs({ at_once, later, first, math.ceil(tat - now), born, live, active, math.max(opens - now, 0) }) do
+  local ahead, wait = math.ceil(tat - now), math.max(opens - now, 0)
+  for _, number in ipairs({ at_once, later, first, ahead, born, live, active, wait }) do
     answer[#answer + 1] = number
   end
 end

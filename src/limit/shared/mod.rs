@@ -139,7 +139,8 @@ impl Grant {
     /// Reads the script's answer about one limit; `None` where it makes no sense.
     pub(crate) fn read(numbers: [i64; ANSWERS]) -> Option<Self> {
         let [at_once, later, first, ahead, born, live, active, wait] = numbers;
-        let nanos = |micros: i64| u64::try_from(micros).ok()?.checked_mul(1000);
+        // A rate of zero is ahead for ever.
+        let nanos = |micros: i64| Some(u64::try_from(micros).ok()?.saturating_mul(1000));
         Some(Self {
             at_once: at_once.try_into().ok()?,
             later: later.try_into().ok()?,

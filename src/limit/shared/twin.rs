@@ -1,7 +1,8 @@
 //! The store's script once more, in Rust: for simulations, which no server could keep up with. A test runs both with the
 //! same schedule and compares every number.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rand::Rng;
@@ -24,7 +25,9 @@ pub(crate) struct Twin {
 struct Limit {
     state: Option<State>,
     /// Who shares it, and when each is forgotten.
-    members: HashMap<String, f64>,
+    members: HashMap<Rc<str>, i64>,
+    /// The same, the next to be forgotten first.
+    order: BTreeSet<(i64, Rc<str>)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,16 +57,29 @@ impl Twin {
     pub(crate) fn lose_everything(&mut self) {
         self.limits.clear();
     }
-
-    /// A member is gone for good and says so.
-    pub(crate) fn leave(&mut self, member: &str, name: &str) {
-        if let Some(limit) = self.limits.get_mut(name) {
-            limit.members.remove(member);
-        }
-    }
 }
 
 impl Limit {
+    fn remember(&mut self, member: &str, until: i64) {
+        let name: Rc<str> = match self.members.get_key_value(member) {
+            Some((name, _)) => Rc::clone(name),
+            None => Rc::from(member),
+        };
+        if let Some(before) = self.members.insert(Rc::clone(&name), until) {
+            self.order.remove(&(before, Rc::clone(&name)));
+        }
+        self.order.insert((until, name));
+    }
+
+    fn forget(&mut self, now: i64) {
+        while let Some((until, _)) = self.order.first()
+            && *until <= now
+            && let Some((_, name)) = self.order.pop_first()
+        {
+            self.members.remove(&name);
+        }
+    }
+
     fn answer(&mut self, member: &str, ask: &Ask, now: f64) -> [f64; super::ANSWERS] {
         let number = |text: &String| text.parse::<f64>().unwrap();
         let arguments: Vec<_> = ask.arguments().iter().map(number).collect();
@@ -97,6 +113,7 @@ impl Limit {
             asked = 0.0;
             tat = tat.max(now + tolerance + period + reserved);
         }
+        opens = opens.min(now + RETURN);
         if returned > 0.0 && opens <= now && asked + SILENCE < now {
             opens = now + RETURN;
             if lost {
@@ -117,11 +134,11 @@ impl Limit {
                 Presence::Idle => ACTIVE,
                 Presence::Active | Presence::Told => 0.0,
             };
-            self.members.insert(member.to_owned(), now + LIFE - idle);
-            self.members.retain(|_, forgotten| *forgotten > now);
+            self.remember(member, (now + LIFE - idle) as i64);
+            self.forget(now as i64);
             live = self.members.len() as f64;
-            let asked = |forgotten: &&f64| **forgotten > now + LIFE - ACTIVE;
-            active = self.members.values().filter(asked).count() as f64;
+            let asked = ((now + LIFE - ACTIVE) as i64 + 1, Rc::from(""));
+            active = self.order.range(asked..).count() as f64;
         }
 
         let (mut at_once, mut later, mut first) = (0.0, 0.0, 0.0_f64);
