@@ -413,6 +413,11 @@ impl Book {
     }
 
     #[cfg(test)]
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    #[cfg(test)]
     pub(super) fn is_queued(&self, ticket: Ticket) -> bool {
         self.queue.place(ticket).is_some()
     }

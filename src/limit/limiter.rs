@@ -264,6 +264,12 @@ impl Limiter {
         }
     }
 
+    /// How many requests have gone and not been answered or lost.
+    #[cfg(test)]
+    pub(super) fn under_way(&self) -> u64 {
+        self.traffic.out()
+    }
+
     /// Sets the gauges of what is left.
     pub(super) fn observe(&self) {
         let book = self.book();

@@ -12,6 +12,7 @@ use super::*;
 use crate::config::Class;
 use crate::units::Rate;
 
+mod hostile;
 mod learned;
 mod order;
 mod schedule;

@@ -140,7 +140,7 @@ impl Traffic {
     }
 
     /// How many are under way.
-    fn out(&self) -> u64 {
+    pub(super) fn out(&self) -> u64 {
         let ended = self.ended.load(Ordering::SeqCst);
         self.next().saturating_sub(ended)
     }

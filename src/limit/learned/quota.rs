@@ -107,9 +107,16 @@ impl Quota {
         }
         match self.left {
             0 if self.out > 0 => Left::None(self.reset),
-            0 => Left::None(Some(self.reset.unwrap_or(self.retry))),
+            0 => Left::None(Some(self.opens())),
             _ => Left::Some,
         }
+    }
+
+    /// When one may find out how it stands, with nothing left and nothing under way. That a quota is whole again
+    /// tomorrow may be nonsense, or another one's doing that somebody mends: it is asked from time to time.
+    fn opens(&self) -> u64 {
+        let longest = self.told.saturating_add(LONGEST_HOLD);
+        self.reset.map_or(self.retry, |reset| reset.min(longest))
     }
 
     /// When the one would go that has so many before it, if the upstream keeps to its windows.
@@ -239,7 +246,8 @@ impl Quota {
     /// The window has ended: it is whole again, but where it was used up one request goes first.
     fn roll_over(&mut self, number: u64, out: u64, now: u64) {
         let is_over = match self.reset {
-            Some(reset) => now >= reset,
+            Some(reset) if now >= reset => true,
+            Some(_) => self.left == 0 && self.out == 0 && now >= self.opens(),
             None => self.left == 0 && self.out == 0 && now >= self.retry,
         };
         if !is_over || self.probe.is_some() {
@@ -299,5 +307,7 @@ const VACANT: &str = "\0";
 
 /// Into how many parts a window is divided to remember when requests went.
 const PARTS: u64 = 32;
+
+const LONGEST_HOLD: u64 = 3600 * SECOND;
 
 const LONGEST_PAUSE: u64 = 60 * SECOND;
