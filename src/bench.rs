@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -107,6 +107,12 @@ impl Admission {
         Self(Limits::default().of(&policy.destinations[1], None, &Telemetry::new()))
     }
 
+    /// Where nothing is limited and the upstream may say what it likes.
+    pub fn unlimited() -> Self {
+        let policy = policy("destinations: { d: { hosts: [api.test] } }");
+        Self(Limits::default().of(&policy.destinations[1], None, &Telemetry::new()))
+    }
+
     /// The same, for rates that a store lends.
     pub fn shared() -> Self {
         let policy = policy(
@@ -130,6 +136,17 @@ impl Admission {
         let mut context = Context::from_waker(Waker::noop());
         let admitted = pin!(self.0.admit(&Method::GET, "/v1/x", || None)).poll(&mut context);
         matches!(admitted, Poll::Ready(Ok(_)))
+    }
+
+    /// Asks for a permit, hears what an answer says and gives the permit back; whether there was one.
+    pub fn learns(&self, answer: &Answer) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let admitted = pin!(self.0.admit(&Method::GET, "/v1/x", || None)).poll(&mut context);
+        let Poll::Ready(Ok(permit)) = admitted else {
+            return false;
+        };
+        permit.learn(StatusCode::OK, &answer.0);
+        true
     }
 }
 

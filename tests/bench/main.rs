@@ -98,6 +98,12 @@ fn hints(c: &mut Criterion) {
         group.bench_function(kind, |bencher| {
             bencher.iter(|| black_box(&answer).speaks_of_limits())
         });
+        // With leave to ask and what is made of the answer.
+        let unlimited = Admission::unlimited();
+        assert!(unlimited.learns(&answer), "{kind}");
+        group.bench_function(BenchmarkId::new("learn", kind), |bencher| {
+            bencher.iter(|| unlimited.learns(black_box(&answer)))
+        });
     }
     group.finish();
 }
