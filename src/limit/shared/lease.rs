@@ -24,6 +24,8 @@ pub(in crate::limit) struct Lease {
     runs: VecDeque<Run>,
     /// Since when an answer is waited for.
     asked: Option<u64>,
+    /// Since when the call was under way that was answered last, if it was not about those who wait.
+    carried: Option<u64>,
     /// The store cannot be asked.
     is_away: bool,
     /// It could not, and has not lent anything since.
@@ -118,6 +120,7 @@ impl Lease {
             home,
             runs: VecDeque::new(),
             asked: None,
+            carried: None,
             is_away: false,
             returned: false,
             shares_until: 0,
@@ -219,7 +222,13 @@ impl Lease {
         let is_short = (!self.fleet.is_tight || held == 0) && waiting() > held;
         let is_low = goal > 1 && held.saturating_mul(2) <= goal && self.demand.is_fresh(now);
         if is_short || is_low {
-            self.asked = Some(now);
+            // Whoever came while another call was under way has waited since then.
+            let since = self.carried.take();
+            self.asked = Some(
+                since
+                    .filter(|since| now < since.saturating_add(PATIENCE))
+                    .unwrap_or(now),
+            );
         }
         is_short || is_low
     }
@@ -278,7 +287,7 @@ impl Lease {
             ahead,
             ..
         } = grant;
-        self.asked = None;
+        self.carried = self.asked.take().filter(|_| ask.need == 0);
         self.is_away = false;
         if grant.wait > 0 {
             self.shares_until = now.saturating_add(grant.wait);

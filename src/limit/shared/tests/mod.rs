@@ -69,6 +69,17 @@ fn a_quiet_instance_asks_for_one_permit_when_somebody_waits() {
 }
 
 #[test]
+fn who_comes_while_another_call_is_under_way_does_not_wait_longer() {
+    let mut lease = lease(rate(10, 1, 10));
+    let heartbeat = lease.ask(0, 0, SECOND);
+    lease.wanted(SECOND + 20 * MS);
+    assert!(!lease.wants(|| 1, SECOND + 20 * MS));
+    lease.granted(&heartbeat, answer(0, 0, 0, 0), SECOND + 30 * MS);
+    assert!(lease.wants(|| 1, SECOND + 30 * MS));
+    assert_eq!(lease.earliest(SECOND + 30 * MS), SECOND + PATIENCE);
+}
+
+#[test]
 fn a_busy_instance_asks_for_several_before_it_has_none() {
     let mut lease = lease(rate(100, 1, 100));
     for i in 0..100 {
