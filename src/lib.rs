@@ -35,9 +35,6 @@
 //! one of three ways: `forward` carries one HTTP exchange, `tunnel` joins two sockets, `intercept` ends the
 //! app's TLS under the local authority and gives each inner request to `forward`.
 
-// Keys that are read before what they switch is there.
-#![allow(dead_code, unused_imports)]
-
 #[doc(hidden)]
 pub mod bench;
 pub mod cli;

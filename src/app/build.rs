@@ -107,6 +107,8 @@ impl Parts {
                     .map(Arc::new)
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let is_there = |name: &str| policy.destinations.iter().any(|own| *own.name == *name);
+        self.limits.retain(is_there);
         // Each time: it must not be forgotten.
         for rehearsal in routes.iter().filter_map(|route| route.rehearsal.as_ref()) {
             rehearsal.announce();

@@ -91,6 +91,11 @@ impl Limits {
         }
     }
 
+    /// Forgets the limiters of destinations that are gone.
+    pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        self.limiters().retain(|name, _| is_there(name));
+    }
+
     fn with(&self, name: &Arc<str>, settings: Settings, telemetry: &Telemetry) -> Arc<Limiter> {
         let mut limiters = self.limiters();
         match limiters.get(name) {

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::meter::Meter;
 use super::*;
-use crate::config::Class;
 use crate::units::Rate;
 
 mod hostile;
@@ -379,6 +378,17 @@ async fn a_reload_keeps_the_state_of_equal_settings_only() {
         &after,
         &limits.with(&"a".into(), settings(Some(1)), &telemetry)
     ));
+}
+
+/// With a store it would go on telling the others that it is there.
+#[tokio::test(start_paused = true)]
+async fn the_limiter_of_a_destination_that_is_gone_is_forgotten() {
+    let limits = Limits::default();
+    let telemetry = Telemetry::new();
+    let limiter = |name: &str| Arc::downgrade(&limits.with(&name.into(), settings(wait(1)), &telemetry));
+    let (stays, goes) = (limiter("a"), limiter("b"));
+    limits.retain(|name| name == "a");
+    assert!(stays.upgrade().is_some() && goes.upgrade().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! One request to the upstream: leave to send it, the credential, the sending.
 //!
 //! What may be asked at all is checked before, in [`forward`](super::forward); what the app gets of the answer is
-//! shaped there as well. When a request is sent more than once is decided in [`retry`].
+//! shaped there as well. When a request is sent more than once is decided in [`retry`](super::retry).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use http::{Method, Response, request};
 use tokio::time::Instant;
 
-use super::{Error, Proxy, Route, Way, retry};
+use super::retry::First;
+use super::{Error, Proxy, Route, Way};
 use crate::host::Target;
 use crate::limit::{self, Permit};
 use crate::telemetry::Exchange;
@@ -53,30 +54,30 @@ pub(super) async fn fetch(
     proxy: &Arc<Proxy>,
 ) -> Result<Fetched, Error> {
     let route = &way.route;
-    let idle = route.destination.timeouts.idle;
-    let upload;
     let course = Course {
         target,
         mirror,
         way,
         proxy,
     };
-    let result = match &route.retrying {
-        None => {
-            let leave = admit(head, route, None, exchange).await?;
-            attach(head, route)?;
-            let mut body;
-            (body, upload) = Outbound::new(incoming, idle);
-            send(head, &mut body, leave, course, exchange)
-                .await
-                .map_err(|failed| failed.error.into())
+    let mut first = route.retrying.as_ref().map(|retrying| First::new(retrying, head));
+    let leave = admit(head, route, None, exchange).await?;
+    attach(head, route)?;
+    let (mut body, upload) = Outbound::new(incoming, route.destination.timeouts.idle);
+    let gathered = match &mut first {
+        None => Ok(()),
+        Some(first) => first.gather(&mut body, exchange).await,
+    };
+    let result = match gathered {
+        Ok(()) => {
+            let sent = send(head, &mut body, leave, course, exchange).await;
+            match First::judge(first, sent) {
+                Ok(result) => result,
+                // Boxed: few requests come here.
+                Err(again) => Box::pin(again.run(head, body, course, exchange)).await,
+            }
         }
-        // Boxed: only some destinations ask for it.
-        Some(retrying) => {
-            let body;
-            (body, upload) = Outbound::new(incoming, idle);
-            Box::pin(retry::run(retrying, head, body, course, exchange)).await
-        }
+        Err(error) => Err(error),
     };
     match result {
         Ok((response, permit)) => Ok(Fetched {

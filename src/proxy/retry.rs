@@ -41,6 +41,21 @@ pub(crate) struct Retrying {
     settings: Retry,
 }
 
+/// A request to a destination that has retries, on its first try.
+#[derive(Debug)]
+pub(super) struct First<'r> {
+    begun: Instant,
+    /// It means the same when it is sent twice, and, once gathered, its body is at hand whole.
+    is_repeatable: bool,
+    retrying: &'r Retrying,
+}
+
+/// A request whose first try came to something after which another may be made.
+pub(super) struct Again<'r> {
+    first: First<'r>,
+    result: Result<Answered, Failed>,
+}
+
 /// Why a request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
@@ -108,75 +123,108 @@ impl Retrying {
     }
 }
 
-/// Sends a request, and sends it again where that is safe and may help.
-pub(super) async fn run(
-    retrying: &Retrying,
-    head: &mut request::Parts,
-    mut body: Outbound,
-    course: Course<'_>,
-    exchange: &mut Exchange,
-) -> Result<Answered, Error> {
-    let route = &course.way.route;
-    let settings = &retrying.settings;
-    let begun = Instant::now();
-    retrying.begin(begun);
-    // A WebSocket's handshake opens a tunnel: nothing in it can be repeated.
-    let is_repeatable = upstream::is_repeatable(head) && !head.headers.contains_key(header::UPGRADE);
-
-    let leave = fetch::admit(head, route, None, exchange).await?;
-    fetch::attach(head, route)?;
-    if is_repeatable && !body.is_whole() {
-        // It is the app that takes its time.
-        exchange.asked_upstream();
-        body = body.gather(MOST_KEPT).await?;
+impl<'r> First<'r> {
+    /// A request begins.
+    pub(super) fn new(retrying: &'r Retrying, head: &request::Parts) -> Self {
+        let begun = Instant::now();
+        retrying.begin(begun);
+        Self {
+            begun,
+            // A WebSocket's handshake opens a tunnel: nothing in it can be repeated.
+            is_repeatable: upstream::is_repeatable(head) && !head.headers.contains_key(header::UPGRADE),
+            retrying,
+        }
     }
-    let is_repeatable = is_repeatable && body.is_whole();
-    let mut result = fetch::send(head, &mut body, leave, course, exchange).await;
 
-    let mut left = settings.max_wait;
-    for repeat in 1..settings.attempts {
-        let Some(reason) = retrying.reason(&result, is_repeatable) else {
-            break;
-        };
-        // The app may have said for how long it waits at all.
-        let its =
-            limit::deadline(&head.headers).map_or(Duration::MAX, |its| its.saturating_sub(begun.elapsed()));
-        if its.is_zero() {
-            break;
+    /// Reads a small body whole where the request could be repeated with it.
+    pub(super) async fn gather(&mut self, body: &mut Outbound, exchange: &mut Exchange) -> Result<(), Error> {
+        if self.is_repeatable && !body.is_whole() {
+            // It is the app that takes its time.
+            exchange.asked_upstream();
+            // Boxed: most requests have none.
+            let whole = std::mem::replace(body, Outbound::Empty);
+            *body = Box::pin(whole.gather(MOST_KEPT)).await?;
         }
-        let Some(wait) = wait(&result, repeat, left.min(its)) else {
-            break;
-        };
-        if !retrying.spend(Instant::now()) {
-            tracing::debug!(destination = %retrying.destination, "not sent again: the budget of repeats is spent");
-            break;
-        }
-        let since = Instant::now();
-        let last = Last::of(result, exchange).await;
-        sleep(wait).await;
-        let slept = since.elapsed();
-        exchange.waited(slept);
-        // What was just refused may have to wait for the limits that were learned from that.
-        let patience = left.min(its).saturating_sub(slept);
-        let leave = match fetch::admit(head, route, Some(patience), exchange).await {
-            Ok(leave) => leave,
-            Err(refusal) => {
-                exchange.waited(since.elapsed() - slept);
-                return last.stand(refusal, exchange);
+        self.is_repeatable &= body.is_whole();
+        Ok(())
+    }
+
+    /// What the first try has come to: what the app gets, or something after which another try may be made.
+    pub(super) fn judge(
+        first: Option<Self>,
+        result: Result<Answered, Failed>,
+    ) -> Result<Result<Answered, Error>, Box<Again<'r>>> {
+        match first {
+            Some(first) if first.retrying.reason(&result, first.is_repeatable).is_some() => {
+                Err(Box::new(Again { first, result }))
             }
-        };
-        left = left.saturating_sub(since.elapsed());
-        drop(last);
-        retrying.counters.retry(reason.as_str());
-        tracing::debug!(
-            destination = %retrying.destination,
-            reason = reason.as_str(),
-            ?wait,
-            "sent again",
-        );
-        result = fetch::send(head, &mut body, leave, course, exchange).await;
+            Some(_) | None => Ok(result.map_err(|failed| failed.error.into())),
+        }
     }
-    result.map_err(|failed| failed.error.into())
+}
+
+impl Again<'_> {
+    /// Sends the request again as long as that is safe and may help.
+    pub(super) async fn run(
+        self: Box<Self>,
+        head: &mut request::Parts,
+        mut body: Outbound,
+        course: Course<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Answered, Error> {
+        let Self { first, mut result } = *self;
+        let First {
+            begun,
+            is_repeatable,
+            retrying,
+        } = first;
+        let route = &course.way.route;
+        let settings = &retrying.settings;
+        let mut left = settings.max_wait;
+        for repeat in 1..settings.attempts {
+            let Some(reason) = retrying.reason(&result, is_repeatable) else {
+                break;
+            };
+            // The app may have said for how long it waits at all.
+            let its = limit::deadline(&head.headers)
+                .map_or(Duration::MAX, |its| its.saturating_sub(begun.elapsed()));
+            if its.is_zero() {
+                break;
+            }
+            let Some(wait) = wait(&result, repeat, left.min(its)) else {
+                break;
+            };
+            if !retrying.spend(Instant::now()) {
+                tracing::debug!(destination = %retrying.destination, "not sent again: the budget of repeats is spent");
+                break;
+            }
+            let since = Instant::now();
+            let last = Last::of(result, exchange).await;
+            sleep(wait).await;
+            let slept = since.elapsed();
+            exchange.waited(slept);
+            // What was just refused may have to wait for the limits that were learned from that.
+            let patience = left.min(its).saturating_sub(slept);
+            let leave = match fetch::admit(head, route, Some(patience), exchange).await {
+                Ok(leave) => leave,
+                Err(refusal) => {
+                    exchange.waited(since.elapsed() - slept);
+                    return last.stand(refusal, exchange);
+                }
+            };
+            left = left.saturating_sub(since.elapsed());
+            drop(last);
+            retrying.counters.retry(reason.as_str());
+            tracing::debug!(
+                destination = %retrying.destination,
+                reason = reason.as_str(),
+                ?wait,
+                "sent again",
+            );
+            result = fetch::send(head, &mut body, leave, course, exchange).await;
+        }
+        result.map_err(|failed| failed.error.into())
+    }
 }
 
 impl Reason {

@@ -373,11 +373,13 @@ impl Lease {
         self.told = None;
     }
 
+    #[cfg(test)]
     pub(in crate::limit) fn is_away(&self) -> bool {
         self.is_away
     }
 
     /// Whether something was used on the share that the store does not know of.
+    #[cfg(test)]
     pub(in crate::limit) fn owes(&self) -> bool {
         self.share.owed > 0
     }

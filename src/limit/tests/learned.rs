@@ -37,7 +37,6 @@ struct Window {
     random: RefCell<StdRng>,
     /// What it says of itself.
     says: fn(&Self, left: u64) -> HeaderMap,
-    names: bool,
 }
 
 impl Window {
@@ -51,7 +50,6 @@ impl Window {
             accepted: Cell::new(0),
             random: RefCell::new(StdRng::seed_from_u64(7)),
             says,
-            names: false,
         }
     }
 

@@ -8,7 +8,6 @@ use rand::{Rng, SeedableRng};
 use crate::config::Class;
 use crate::limit::book::{Arrival, Asker, Book, Concerns, Look, Rules};
 use crate::limit::gcra::Gcra;
-use crate::limit::learned::Stamp;
 use crate::limit::queue::Ticket;
 use crate::units::Rate;
 
