@@ -307,7 +307,10 @@ impl Explanation {
             .into_iter()
             .filter(|(_, time)| !time.is_zero())
             .map(|(what, time)| format!("{what} {}", humantime::format_duration(time)));
-        let size = format!("{} KiB by RFC 9111", cache.size >> 10);
+        let size = match cache.size >> 10 {
+            kib if kib % 1024 == 0 => format!("{} MiB by RFC 9111", kib >> 10),
+            kib => format!("{kib} KiB by RFC 9111"),
+        };
         self.tell("cache", joined(std::iter::once(size).chain(told)));
     }
 

@@ -57,7 +57,7 @@ fn the_verdict_and_its_reasons_are_told() {
                 "bearer from vcap:weather/token\n",
                 "5/s burst 10, 1/s for POST /points/new (not this request), 3 at once\n",
                 "wait 2s",
-                "cache               16384 KiB by RFC 9111, not asked again within 30s, \
+                "cache               16 MiB by RFC 9111, not asked again within 30s, \
                  stale where the destination fails for 10m\n",
                 "queue               50 requests\n",
                 "priority            normal\n",

@@ -386,12 +386,10 @@ impl Lease {
 
     /// How many share the rate, as far as is known.
     pub(in crate::limit) fn members(&self) -> u32 {
+        let live = self.fleet.live;
         match self.home.instances {
             Some(written) => written.max(1),
-            None if self.fleet.live > 0 => self
-                .fleet
-                .live
-                .max(self.home.index.unwrap_or(0).saturating_add(1)),
+            None if live > 0 => live.max(self.home.index.unwrap_or(0).saturating_add(1)),
             None => self.home.unknown(),
         }
     }
