@@ -145,7 +145,8 @@ impl Store {
         self.make_room();
     }
 
-    /// Lets go of one answer, if it is still there.
+    /// Lets go of one answer, if it is still there. Its place stays: by what its answers are chosen tells which requests
+    /// wait for the one that comes instead.
     pub(super) fn remove(&mut self, uri: &str, entry: &Arc<Entry>) {
         let Some(place) = self.places.peek_mut(uri) else {
             return;
@@ -154,9 +155,6 @@ impl Store {
         place.variants.retain(|other| !Arc::ptr_eq(other, entry));
         if place.variants.len() < before {
             self.held -= entry.size();
-        }
-        if place.variants.is_empty() {
-            self.forget(uri);
         }
     }
 

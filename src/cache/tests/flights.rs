@@ -98,6 +98,27 @@ async fn the_first_leads_and_the_others_have_what_it_stores() {
     assert_eq!((kept.ttl, kept.entry.body().as_ref()), (60, &b"body"[..]));
 }
 
+/// Between the moment at which the upstream has answered something else and that at which it is stored.
+#[tokio::test(start_paused = true)]
+async fn what_takes_the_place_of_a_stale_answer_is_waited_for() {
+    let cache = cache();
+    let mut first = ask("/", &[]);
+    let lead = lead(&cache, &mut first);
+    let mut copy = copying(&cache, &first, Some(lead), &["cache-control: max-age=0"], None).unwrap();
+    copy.push(b"old");
+    copy.finish();
+    let mut second = ask("/", &[]);
+    let Found::Refresh(kept, Some(lead)) = find(&cache, &mut second) else {
+        panic!("nothing to refresh");
+    };
+    cache.drop_entry(&second, &kept.entry);
+    let waiting = follow(&cache, &mut ask("/", &[]));
+    let mut copy = copying(&cache, &second, Some(lead), MINUTE, None).unwrap();
+    copy.push(b"new");
+    copy.finish();
+    assert_eq!(waiting.wait(Duration::from_secs(9)).await, Outcome::Stored);
+}
+
 #[tokio::test(start_paused = true)]
 async fn followers_are_let_go_as_soon_as_nothing_will_be_stored() {
     // The upstream fails; the answer is not for storing; it is cut; it is too long; it is longer than it said.
