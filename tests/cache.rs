@@ -7,19 +7,8 @@ use std::sync::{Arc, Mutex};
 use rustix::process::Signal;
 
 use crate::support::partner::Partner;
-use crate::support::{Origin, Proxy, Response, TOKEN, eventually};
-
-/// A destination `p` with a cache of this configuration.
-fn caching(origin: &Origin, cache: &str) -> Proxy {
-    Proxy::start(&destination(origin, cache))
-}
-
-fn destination(origin: &Origin, cache: &str) -> String {
-    format!(
-        "destinations: {{ p: {{ hosts: [\"{}\"], cache: {cache} }} }}",
-        origin.authority()
-    )
-}
+use crate::support::proxy::destination;
+use crate::support::{Origin, Proxy, TOKEN, eventually, ok};
 
 /// A 200 with these header lines, whose body is the number of the request.
 fn counting(lines: &'static str) -> (Origin, Arc<AtomicUsize>) {
@@ -32,22 +21,6 @@ fn counting(lines: &'static str) -> (Origin, Arc<AtomicUsize>) {
         }
     });
     (origin, count)
-}
-
-fn ok(lines: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 200 OK\r\n{lines}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-#[track_caller]
-fn assert_status(answer: &Response, cache_status: &str) {
-    let told = answer.header("cache-status").unwrap_or("none");
-    assert!(
-        told.starts_with(cache_status),
-        "{told} is not {cache_status}: {answer:?}"
-    );
 }
 
 fn cached(proxy: &Proxy, status: &str) -> f64 {
@@ -64,14 +37,14 @@ fn an_answer_is_asked_for_once() {
     let (origin, count) = counting(
         "Cache-Control: max-age=60\r\nX-A: 1\r\nX-A: 2\r\nKeep-Alive: timeout=9\r\nX-RateLimit-Remaining: 3\r\n",
     );
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     let first = proxy.get(&origin.url("/a?b=c"));
-    assert_status(&first, "outrider; fwd=uri-miss; stored");
+    first.assert_cache_status("outrider; fwd=uri-miss; stored");
     assert_eq!(first.header("x-ratelimit-remaining"), Some("3"));
     for _ in 0..3 {
         let answer = proxy.get(&origin.url("/a?b=c"));
         assert_eq!((answer.status, answer.text()), (200, "answer 1".to_owned()));
-        assert_status(&answer, "outrider; hit; ttl=");
+        answer.assert_cache_status("outrider; hit; ttl=");
         assert_eq!(answer.headers.all("x-a"), ["1", "2"]);
         assert_eq!(answer.headers.all("via").len(), 1);
         assert!(answer.header("age").is_some() && answer.header("date").is_some());
@@ -88,14 +61,16 @@ fn an_answer_is_asked_for_once() {
         proxy.log().contains("\"answered_by\":\"cache\"")
     });
     // Another query is another place.
-    assert_status(&proxy.get(&origin.url("/a?b=d")), "outrider; fwd=uri-miss");
+    proxy
+        .get(&origin.url("/a?b=d"))
+        .assert_cache_status("outrider; fwd=uri-miss");
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
 #[test]
 fn without_a_cache_nothing_is_said_or_stored() {
     let (origin, count) = counting(MINUTE);
-    let proxy = caching(&origin, "false");
+    let proxy = origin.proxy("cache: false");
     for _ in 0..2 {
         assert_eq!(proxy.get(&origin.url("/")).header("cache-status"), None);
     }
@@ -105,16 +80,18 @@ fn without_a_cache_nothing_is_said_or_stored() {
 #[test]
 fn head_is_answered_from_a_stored_get_and_stores_nothing() {
     let (origin, count) = counting("Cache-Control: max-age=60\r\nETag: \"a\"\r\n");
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     let head = |proxy: &Proxy| {
         let mut wire = proxy.wire();
         wire.send(format!("HEAD {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/")));
         wire.bodiless_response()
     };
-    assert_status(&head(&proxy), "outrider; fwd=uri-miss");
-    assert_status(&proxy.get(&origin.url("/")), "outrider; fwd=uri-miss; stored");
+    head(&proxy).assert_cache_status("outrider; fwd=uri-miss");
+    proxy
+        .get(&origin.url("/"))
+        .assert_cache_status("outrider; fwd=uri-miss; stored");
     let answer = head(&proxy);
-    assert_status(&answer, "outrider; hit");
+    answer.assert_cache_status("outrider; hit");
     assert_eq!(answer.header("content-length"), Some("8"));
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
@@ -123,16 +100,13 @@ fn head_is_answered_from_a_stored_get_and_stores_nothing() {
 #[test]
 fn a_hit_costs_no_quota() {
     let (origin, _) = counting(MINUTE);
-    let proxy = Proxy::start(&format!(
-        "destinations: {{ p: {{ hosts: [\"{}\"], cache: {{}}, rate_limit: 1/h burst 1, on_limit: reject }} }}",
-        origin.authority()
-    ));
+    let proxy = origin.proxy("cache: {}, rate_limit: 1/h burst 1, on_limit: reject");
     for _ in 0..5 {
         assert_eq!(proxy.get(&origin.url("/")).status, 200);
     }
     let refused = proxy.get(&origin.url("/other"));
     assert_eq!(refused.status, 429);
-    assert_status(&refused, "outrider; fwd=uri-miss");
+    refused.assert_cache_status("outrider; fwd=uri-miss");
 }
 
 #[test]
@@ -149,11 +123,11 @@ fn a_304_saves_the_body() {
             });
         }
     });
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     assert_eq!(proxy.get(&origin.url("/")).header("x-version"), Some("1"));
     let answer = proxy.get(&origin.url("/"));
     assert_eq!((answer.status, answer.text()), (200, "body".to_owned()));
-    assert_status(&answer, "outrider; fwd=stale; fwd-status=304");
+    answer.assert_cache_status("outrider; fwd=stale; fwd-status=304");
     assert_eq!(answer.header("x-version"), Some("2"));
     // That of the moment, not that which was stored.
     assert_eq!(answer.headers.all("x-ratelimit-remaining"), ["7"]);
@@ -171,7 +145,7 @@ fn a_304_saves_the_body() {
 #[test]
 fn a_condition_is_answered_while_the_answer_is_fresh() {
     let (origin, count) = counting("Cache-Control: max-age=60\r\nETag: \"a\"\r\n");
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     // Nothing is stored: the upstream judges.
     assert_eq!(
         proxy
@@ -186,7 +160,7 @@ fn a_condition_is_answered_while_the_answer_is_fresh() {
     ] {
         let answer = proxy.ask("GET", &origin.url("/"), &format!("{line}\r\n"));
         assert_eq!(answer.status, status, "{line}");
-        assert_status(&answer, "outrider; hit");
+        answer.assert_cache_status("outrider; hit");
     }
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
@@ -195,7 +169,7 @@ fn a_condition_is_answered_while_the_answer_is_fresh() {
 #[test]
 fn credentials_never_share() {
     let (origin, count) = counting("Cache-Control: public, max-age=60\r\n");
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     let ask = |line: &str| proxy.ask("GET", &origin.url("/"), line).text();
     let all = [
         ask(""),
@@ -219,7 +193,7 @@ fn credentials_never_share() {
 #[test]
 fn the_apps_own_credential_makes_the_cache_a_shared_one() {
     let (origin, count) = counting("Cache-Control: private, max-age=60\r\n");
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     for (line, asked) in [
         ("", 1),
         ("", 1),
@@ -255,10 +229,10 @@ fn an_attached_credential_has_answers_of_its_own() {
         .replace("env:TOKEN", &format!("\"file:{}\"", token.display()));
     let proxy = Proxy::start(&yaml);
     let ask = |line: &str| proxy.ask("GET", &partner.url("/"), line);
-    assert_status(&ask(""), "outrider; fwd=uri-miss; stored");
-    assert_status(&ask(""), "outrider; hit");
+    ask("").assert_cache_status("outrider; fwd=uri-miss; stored");
+    ask("").assert_cache_status("outrider; hit");
     // What the app says in the field that is attached does not leave, and so tells nothing apart.
-    assert_status(&ask("Authorization: Bearer of-the-app\r\n"), "outrider; hit");
+    ask("Authorization: Bearer of-the-app\r\n").assert_cache_status("outrider; hit");
     assert_eq!(count.load(Ordering::SeqCst), 1);
 
     let before = proxy.metric("outrider_config_reloads_total", &[("result", "done")]);
@@ -267,7 +241,7 @@ fn an_attached_credential_has_answers_of_its_own() {
     eventually("the new secret", || {
         proxy.metric("outrider_config_reloads_total", &[("result", "done")]) > before
     });
-    assert_status(&ask(""), "outrider; fwd=uri-miss");
+    ask("").assert_cache_status("outrider; fwd=uri-miss");
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
@@ -297,7 +271,7 @@ fn destinations_have_caches_of_their_own() {
 #[test]
 fn what_is_stored_survives_a_reload_of_the_same() {
     let (origin, count) = counting(MINUTE);
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     let reload = |config: &str| {
         let before = proxy.metric("outrider_config_reloads_total", &[("result", "done")]);
         proxy.rewrite(config);
@@ -308,11 +282,14 @@ fn what_is_stored_survives_a_reload_of_the_same() {
         proxy.get(&origin.url("/"));
     };
     proxy.get(&origin.url("/"));
-    reload(&destination(&origin, "{}, timeouts: { idle: 9s }"));
+    reload(&destination(
+        &origin.authority(),
+        "cache: {}, timeouts: { idle: 9s }",
+    ));
     assert_eq!(count.load(Ordering::SeqCst), 1);
     reload(&destination(
-        &origin,
-        "{}, headers: { set: { X-Agency: \"047\" } }",
+        &origin.authority(),
+        "cache: {}, headers: { set: { X-Agency: \"047\" } }",
     ));
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
@@ -334,7 +311,7 @@ fn a_poisoned_answer_reaches_nobody_else() {
             wire.send(ok(MINUTE, &body));
         }
     });
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     for (path, line) in [
         ("/1", "X-Forwarded-Host: evil\r\n"),
         ("/2", "X-Original-URL: /evil\r\n"),
@@ -358,7 +335,7 @@ fn a_poisoned_answer_reaches_nobody_else() {
     for _ in 0..2 {
         let answer = fat();
         assert_eq!(answer.text(), "evil");
-        assert_status(&answer, "outrider; fwd=bypass");
+        answer.assert_cache_status("outrider; fwd=bypass");
     }
     assert_eq!(proxy.get(&url).text(), "");
     assert_eq!(fat().text(), "evil");
@@ -443,7 +420,7 @@ fn what_is_not_whole_or_too_large_is_not_stored() {
         }
     });
     // An eighth of it is the most that one may take. A 429 is not to be kept to here.
-    let proxy = caching(&origin, "{ size: 1MiB }, respect_upstream: false");
+    let proxy = origin.proxy("cache: { size: 1MiB }, respect_upstream: false");
     for path in paths {
         for _ in 0..2 {
             let mut wire = proxy.wire();
@@ -469,7 +446,7 @@ fn an_answer_in_chunks_is_stored_whole() {
             wire.send("6\r\n world\r\n0\r\n\r\n");
         }
     });
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     for _ in 0..3 {
         assert_eq!(proxy.get(&origin.url("/")).text(), "hello world");
     }
@@ -488,7 +465,7 @@ fn memory_is_bounded() {
             wire.send(ok(MINUTE, &body));
         }
     });
-    let proxy = caching(&origin, "{ size: 1MiB }");
+    let proxy = origin.proxy("cache: { size: 1MiB }");
     let mut wire = proxy.wire();
     let mut get = |path: &str| wire.ask(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url(path)));
     for i in 0..100 {
@@ -502,8 +479,8 @@ fn memory_is_bounded() {
     assert!(grown < 2 << 20, "{grown} bytes more");
     // What was asked for last is there, what was asked for first is not.
     let asked = count.load(Ordering::SeqCst);
-    assert_status(&get("/399"), "outrider; hit");
-    assert_status(&get("/0"), "outrider; fwd=uri-miss");
+    get("/399").assert_cache_status("outrider; hit");
+    get("/0").assert_cache_status("outrider; fwd=uri-miss");
     assert_eq!(count.load(Ordering::SeqCst), asked + 1);
 }
 
@@ -524,10 +501,10 @@ fn a_change_lets_go_of_what_is_stored() {
             wire.send(answer);
         }
     });
-    let proxy = caching(&origin, "{}");
+    let proxy = origin.proxy("cache: {}");
     let post = |path: &str| {
         let answer = proxy.ask("POST", &origin.url(path), "Content-Length: 0\r\n");
-        assert_status(&answer, "outrider; fwd=method");
+        answer.assert_cache_status("outrider; fwd=method");
     };
     let is_stored = |path: &str| {
         let answer = proxy.get(&origin.url(path));

@@ -14,9 +14,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const DOWN: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\ndown";
 
 fn to_port(port: u16, keys: &str) -> Proxy {
-    Proxy::start(&format!(
-        "destinations: {{ p: {{ hosts: [\"partner.test:{port}\"], {keys} }} }}"
-    ))
+    Proxy::to(&format!("partner.test:{port}"), keys)
 }
 
 fn state(proxy: &Proxy) -> f64 {

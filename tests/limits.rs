@@ -10,13 +10,6 @@ use rustix::process::Signal;
 use crate::support::partner::Partner;
 use crate::support::{Origin, Proxy, Response, Wire, eventually};
 
-fn limited(origin: &Origin, limits: &str) -> Proxy {
-    Proxy::start(&format!(
-        "destinations: {{ p: {{ hosts: [\"{}\"], {limits} }} }}",
-        origin.authority()
-    ))
-}
-
 #[track_caller]
 fn assert_limited(answer: &Response) {
     assert_eq!(answer.status, 429, "{answer:?}");
@@ -48,7 +41,7 @@ fn assert_limited(answer: &Response) {
 #[test]
 fn past_the_burst_the_answer_is_429() {
     let origin = Origin::plain();
-    let proxy = limited(&origin, "rate_limit: 3/h burst 2, on_limit: reject");
+    let proxy = origin.proxy("rate_limit: 3/h burst 2, on_limit: reject");
     for _ in 0..2 {
         assert_eq!(proxy.get(&origin.url("/")).status, 200);
     }
@@ -72,7 +65,7 @@ fn past_the_burst_the_answer_is_429() {
 #[test]
 fn waiting_spreads_the_requests() {
     let origin = Origin::plain();
-    let proxy = limited(&origin, "rate_limit: 5/s burst 1, on_limit: wait 10s");
+    let proxy = origin.proxy("rate_limit: 5/s burst 1, on_limit: wait 10s");
     let started = Instant::now();
     thread::scope(|scope| {
         for _ in 0..6 {
@@ -93,7 +86,7 @@ fn waiting_spreads_the_requests() {
 #[test]
 fn a_wait_that_is_too_long_is_refused_at_once() {
     let origin = Origin::plain();
-    let proxy = limited(&origin, "rate_limit: 1/h burst 1, on_limit: wait 5s");
+    let proxy = origin.proxy("rate_limit: 1/h burst 1, on_limit: wait 5s");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     let started = Instant::now();
     assert_limited(&proxy.get(&origin.url("/")));
@@ -108,7 +101,7 @@ fn a_wait_that_is_too_long_is_refused_at_once() {
 #[test]
 fn who_leaves_the_queue_leaves_no_trace() {
     let origin = Origin::plain();
-    let proxy = limited(&origin, "rate_limit: 1/s burst 1, on_limit: wait 30s");
+    let proxy = origin.proxy("rate_limit: 1/s burst 1, on_limit: wait 30s");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     let mut waiting: Vec<_> = (0..5).map(|_| proxy.wire()).collect();
     for wire in &mut waiting {
@@ -127,8 +120,7 @@ fn who_leaves_the_queue_leaves_no_trace() {
 #[test]
 fn limits_match_by_method_and_path() {
     let origin = Origin::plain();
-    let proxy = limited(
-        &origin,
+    let proxy = origin.proxy(
         "on_limit: reject, rate_limit: [4/h burst 4, { limit: 1/h burst 1, match: { method: POST, path: /api/** } }]",
     );
     let post = |path: &str| {
@@ -158,7 +150,7 @@ fn a_slow_download_holds_its_slot() {
             wire.send("done");
         }
     });
-    let proxy = limited(&origin, "concurrency: 1, on_limit: reject");
+    let proxy = origin.proxy("concurrency: 1, on_limit: reject");
     let mut slow = proxy.wire();
     slow.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/slow")));
     while slow.read_line() != "\r\n" {}
@@ -189,7 +181,7 @@ fn a_slot_is_waited_for() {
             wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         }
     });
-    let proxy = limited(&origin, "concurrency: 1, on_limit: wait 15s");
+    let proxy = origin.proxy("concurrency: 1, on_limit: wait 15s");
     thread::scope(|scope| {
         for _ in 0..10 {
             scope.spawn(|| assert_eq!(proxy.get(&origin.url("/")).status, 200));
@@ -209,7 +201,7 @@ fn limits_count_requests_or_tunnels() {
     assert_limited(&wire.get(&partner.authority(), "/"));
 
     let origin = Origin::plain();
-    let proxy = limited(&origin, "mode: tunnel, rate_limit: 1/h burst 1, on_limit: reject");
+    let proxy = origin.proxy("mode: tunnel, rate_limit: 1/h burst 1, on_limit: reject");
     let mut tunnel = proxy.tunnel(&origin.authority());
     for _ in 0..3 {
         assert_eq!(tunnel.get("partner.test", "/").status, 200);
@@ -221,7 +213,7 @@ fn limits_count_requests_or_tunnels() {
 #[test]
 fn no_spelling_evades_a_limit() {
     let origin = Origin::plain();
-    let proxy = limited(&origin, "rate_limit: 1/h burst 1, on_limit: reject");
+    let proxy = origin.proxy("rate_limit: 1/h burst 1, on_limit: reject");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     for host in ["PARTNER.test", "partner.test.", "Partner.Test."] {
         assert_eq!(
@@ -236,7 +228,7 @@ fn no_spelling_evades_a_limit() {
 #[test]
 fn a_reload_does_not_refill() {
     let origin = Origin::plain();
-    let proxy = limited(&origin, "rate_limit: 1/h burst 1, on_limit: reject");
+    let proxy = origin.proxy("rate_limit: 1/h burst 1, on_limit: reject");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     let before = proxy.metric("outrider_config_reloads_total", &[("result", "done")]);
     proxy.signal(Signal::HUP);
@@ -250,7 +242,7 @@ fn a_reload_does_not_refill() {
 #[test]
 fn a_limit_of_zero_refuses_everything() {
     let origin = Origin::plain();
-    let proxy = limited(&origin, "rate_limit: 0/s, on_limit: reject");
+    let proxy = origin.proxy("rate_limit: 0/s, on_limit: reject");
     assert_eq!(proxy.get(&origin.url("/")).status, 429);
     assert_eq!(origin.seen().len(), 0);
 }
@@ -274,8 +266,7 @@ fn line_up(proxy: &Proxy, origin: &Origin, paths: &[&str]) -> Vec<Wire> {
 #[test]
 fn a_page_view_overtakes_a_batch_job() {
     let origin = Origin::plain();
-    let proxy = limited(
-        &origin,
+    let proxy = origin.proxy(
         "rate_limit: 2/s burst 1, on_limit: wait 30s, \
          priority: [{ match: { path: /page/** }, class: high }, { match: { path: /batch/** }, class: low }]",
     );
@@ -302,8 +293,7 @@ fn a_page_view_overtakes_a_batch_job() {
 #[test]
 fn the_queue_is_as_long_as_it_says() {
     let origin = Origin::plain();
-    let proxy = limited(
-        &origin,
+    let proxy = origin.proxy(
         "rate_limit: 1/m burst 1, on_limit: wait 10m, queue: 2, \
          priority: [{ match: { path: /page/** }, class: high }]",
     );
@@ -323,7 +313,7 @@ fn the_queue_is_as_long_as_it_says() {
 #[test]
 fn a_client_that_states_its_deadline_is_not_kept_waiting() {
     let origin = Origin::plain();
-    let proxy = limited(&origin, "rate_limit: 1/m burst 1, on_limit: wait 10m");
+    let proxy = origin.proxy("rate_limit: 1/m burst 1, on_limit: wait 10m");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     let started = Instant::now();
     for field in [
@@ -381,7 +371,7 @@ fn refusing_once(seconds: u64) -> Origin {
 #[test]
 fn an_upstream_that_says_stop_is_left_alone() {
     let origin = refusing_once(60);
-    let proxy = limited(&origin, "on_limit: reject");
+    let proxy = origin.proxy("on_limit: reject");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     let theirs = proxy.get(&origin.url("/"));
     assert_eq!((theirs.status, theirs.text().as_str()), (429, "slow"));
@@ -413,7 +403,7 @@ fn an_upstream_that_says_stop_is_left_alone() {
 #[test]
 fn a_pause_is_waited_for() {
     let origin = refusing_once(2);
-    let proxy = limited(&origin, "on_limit: wait 20s");
+    let proxy = origin.proxy("on_limit: wait 20s");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     assert_eq!(proxy.get(&origin.url("/")).status, 429);
     let started = Instant::now();
@@ -431,7 +421,7 @@ fn a_pause_is_waited_for() {
 #[test]
 fn an_app_may_look_after_that_itself() {
     let origin = refusing_once(60);
-    let proxy = limited(&origin, "respect_upstream: false");
+    let proxy = origin.proxy("respect_upstream: false");
     for status in [200, 429, 200, 200] {
         assert_eq!(proxy.get(&origin.url("/")).status, status);
     }
@@ -441,7 +431,7 @@ fn an_app_may_look_after_that_itself() {
 #[test]
 fn a_pause_holds_new_tunnels() {
     let origin = refusing_once(60);
-    let proxy = limited(&origin, "mode: tunnel");
+    let proxy = origin.proxy("mode: tunnel");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     let mut before = proxy.tunnel(&origin.authority());
     assert_eq!(proxy.get(&origin.url("/")).status, 429);

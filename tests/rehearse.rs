@@ -9,10 +9,7 @@ use crate::support::programs::outrider;
 use crate::support::{Origin, Proxy, Response, eventually};
 
 fn rehearsing(origin: &Origin, rehearse: &str, keys: &str) -> Proxy {
-    Proxy::start(&format!(
-        "destinations: {{ p: {{ hosts: [\"{}\"], rehearse: {{ {rehearse} }}, {keys} }} }}",
-        origin.authority()
-    ))
+    origin.proxy(&format!("rehearse: {{ {rehearse} }}, {keys}"))
 }
 
 fn asked(origin: &Origin) -> usize {

@@ -30,9 +30,7 @@ pub(crate) fn to(origin: &Origin, keys: &str) -> Proxy {
 }
 
 fn to_port(port: u16, keys: &str) -> Proxy {
-    Proxy::start(&format!(
-        "destinations: {{ p: {{ hosts: [\"partner.test:{port}\"], {keys} }} }}"
-    ))
+    Proxy::to(&format!("partner.test:{port}"), keys)
 }
 
 pub(crate) fn retries(proxy: &Proxy, reason: &str) -> f64 {

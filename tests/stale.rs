@@ -3,14 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
-use crate::support::{Origin, Proxy, Response, eventually};
-
-fn caching(origin: &Origin, keys: &str) -> Proxy {
-    Proxy::start(&format!(
-        "destinations: {{ p: {{ hosts: [\"{}\"], {keys} }} }}",
-        origin.authority()
-    ))
-}
+use crate::support::{Origin, eventually, ok};
 
 /// Answers 200 with these header lines and the number of the request, as long as `up`; then what `down` says.
 fn failing(lines: &'static str, down: &'static str) -> (Origin, Arc<AtomicBool>) {
@@ -31,22 +24,6 @@ fn failing(lines: &'static str, down: &'static str) -> (Origin, Arc<AtomicBool>)
         }
     });
     (origin, up)
-}
-
-fn ok(lines: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 200 OK\r\n{lines}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-#[track_caller]
-fn assert_status(answer: &Response, cache_status: &str) {
-    let told = answer.header("cache-status").unwrap_or("none");
-    assert!(
-        told.starts_with(cache_status),
-        "{told} is not {cache_status}: {answer:?}"
-    );
 }
 
 /// Stale at once, with something to ask by.
@@ -75,7 +52,7 @@ fn a_stale_answer_stands_in_for_one_that_failed() {
         ("no HTTP at all\r\n\r\n", "outrider; fwd=stale; ttl="),
     ] {
         let (origin, up) = failing(STALE, down);
-        let proxy = caching(&origin, "cache: {}");
+        let proxy = origin.proxy("cache: {}");
         assert_eq!(proxy.get(&origin.url("/")).text(), "answer 1");
         up.store(false, Ordering::SeqCst);
         for _ in 0..2 {
@@ -85,7 +62,7 @@ fn a_stale_answer_stands_in_for_one_that_failed() {
                 (200, "answer 1".to_owned()),
                 "{down}"
             );
-            assert_status(&answer, told);
+            answer.assert_cache_status(told);
             assert!(
                 answer
                     .header("cache-status")
@@ -116,14 +93,14 @@ fn a_stale_answer_stands_in_for_an_origin_that_is_gone() {
         "Cache-Control: max-age=0, stale-if-error=60\r\nConnection: close\r\n",
         "",
     );
-    let proxy = caching(&origin, "cache: { stale_if_error: 0s }");
+    let proxy = origin.proxy("cache: { stale_if_error: 0s }");
     assert_eq!(proxy.get(&origin.url("/")).text(), "answer 1");
     let url = origin.url("/");
     origin.close();
     for _ in 0..2 {
         let answer = proxy.get(&url);
         assert_eq!((answer.status, answer.text()), (200, "answer 1".to_owned()));
-        assert_status(&answer, "outrider; fwd=stale; ttl=");
+        answer.assert_cache_status("outrider; fwd=stale; ttl=");
     }
 }
 
@@ -131,11 +108,11 @@ fn a_stale_answer_stands_in_for_an_origin_that_is_gone() {
 #[test]
 fn a_stale_answer_stands_in_where_the_limit_is_reached() {
     let (origin, _) = failing(STALE, "");
-    let proxy = caching(&origin, "cache: {}, rate_limit: 1/h burst 1, on_limit: reject");
+    let proxy = origin.proxy("cache: {}, rate_limit: 1/h burst 1, on_limit: reject");
     assert_eq!(proxy.get(&origin.url("/")).text(), "answer 1");
     let answer = proxy.get(&origin.url("/"));
     assert_eq!((answer.status, answer.text()), (200, "answer 1".to_owned()));
-    assert_status(&answer, "outrider; fwd=stale; ttl=");
+    answer.assert_cache_status("outrider; fwd=stale; ttl=");
     assert_eq!(proxy.get(&origin.url("/other")).status, 429);
 }
 
@@ -143,10 +120,7 @@ fn a_stale_answer_stands_in_where_the_limit_is_reached() {
 #[test]
 fn a_stale_answer_stands_in_where_the_circuit_is_open() {
     let (origin, up) = failing(STALE, "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno");
-    let proxy = caching(
-        &origin,
-        "cache: {}, circuit_breaker: { failures: 2, open_for: 1h }",
-    );
+    let proxy = origin.proxy("cache: {}, circuit_breaker: { failures: 2, open_for: 1h }");
     proxy.get(&origin.url("/"));
     up.store(false, Ordering::SeqCst);
     let told = |_| {
@@ -175,13 +149,13 @@ fn what_forbids_staleness_is_kept_to() {
     for line in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=0"] {
         let lines: &'static str = format!("Cache-Control: max-age=0, {line}\r\nETag: \"a\"\r\n").leak();
         let (origin, up) = failing(lines, "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno");
-        let proxy = caching(&origin, "cache: { stale_while_revalidate: 1h }");
+        let proxy = origin.proxy("cache: { stale_while_revalidate: 1h }");
         assert_eq!(proxy.get(&origin.url("/")).status, 200);
         up.store(false, Ordering::SeqCst);
         assert_eq!(proxy.get(&origin.url("/")).status, 503, "{line}");
     }
     let (origin, up) = failing(STALE, "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno");
-    let proxy = caching(&origin, "cache: { stale_if_error: 0s }");
+    let proxy = origin.proxy("cache: { stale_if_error: 0s }");
     proxy.get(&origin.url("/"));
     up.store(false, Ordering::SeqCst);
     assert_eq!(proxy.get(&origin.url("/")).status, 503, "not asked for");
@@ -208,12 +182,12 @@ fn a_stale_answer_is_refreshed_behind_the_app() {
             wire.send(ok(lines, &format!("answer {number}")));
         }
     });
-    let proxy = caching(&origin, "cache: { stale_while_revalidate: 1m }");
+    let proxy = origin.proxy("cache: { stale_while_revalidate: 1m }");
     assert_eq!(proxy.get(&origin.url("/")).text(), "answer 1");
     for _ in 0..5 {
         let answer = proxy.get(&origin.url("/"));
         assert_eq!(answer.text(), "answer 1");
-        assert_status(&answer, "outrider; hit; ttl=");
+        answer.assert_cache_status("outrider; hit; ttl=");
     }
     eventually("it is refreshed", || count.load(Ordering::SeqCst) == 2);
     open.send(()).unwrap();
@@ -241,7 +215,7 @@ fn a_refresh_is_waited_for_at_the_end() {
             wire.send(ok(STALE, "body"));
         }
     });
-    let mut proxy = caching(&origin, "cache: { stale_while_revalidate: 1m }");
+    let mut proxy = origin.proxy("cache: { stale_while_revalidate: 1m }");
     proxy.get(&origin.url("/"));
     proxy.get(&origin.url("/"));
     origin.wait("the refresh", |seen| {
@@ -263,7 +237,7 @@ fn an_eager_app_is_tamed() {
         "Cache-Control: max-age=0, private, must-revalidate\r\nETag: \"a\"\r\n",
         "",
     );
-    let proxy = caching(&origin, "cache: { min_fresh: 1h }");
+    let proxy = origin.proxy("cache: { min_fresh: 1h }");
     proxy.get(&origin.url("/"));
     for line in [
         "",
@@ -273,7 +247,7 @@ fn an_eager_app_is_tamed() {
     ] {
         let answer = proxy.ask("GET", &origin.url("/"), line);
         assert_eq!(answer.text(), "answer 1", "{line}");
-        assert_status(&answer, "outrider; hit; ttl=");
+        answer.assert_cache_status("outrider; hit; ttl=");
     }
     // Its own change is seen, though.
     proxy.ask("POST", &origin.url("/"), "Content-Length: 0\r\n");
@@ -285,7 +259,7 @@ fn an_eager_app_is_tamed() {
         "Cache-Control: no-cache\r\nETag: \"a\"\r\n",
     ] {
         let (origin, _) = failing(lines, "");
-        let proxy = caching(&origin, "cache: { min_fresh: 1h }");
+        let proxy = origin.proxy("cache: { min_fresh: 1h }");
         assert_eq!(proxy.get(&origin.url("/")).text(), "answer 1");
         assert_eq!(proxy.get(&origin.url("/")).text(), "answer 2", "{lines}");
     }
@@ -295,11 +269,11 @@ fn an_eager_app_is_tamed() {
 #[test]
 fn an_app_is_given_what_it_demands() {
     let (origin, _) = failing("Cache-Control: max-age=60\r\n", "");
-    let proxy = caching(&origin, "cache: {}");
+    let proxy = origin.proxy("cache: {}");
     let ask = |line: &str| proxy.ask("GET", &origin.url("/"), line);
     let nothing = ask("Cache-Control: only-if-cached\r\n");
     nothing.assert_ours(504, "http_request_denied");
-    assert_status(&nothing, "outrider; detail=only-if-cached");
+    nothing.assert_cache_status("outrider; detail=only-if-cached");
     assert_eq!(ask("").text(), "answer 1");
     for (line, text, status) in [
         ("Cache-Control: only-if-cached\r\n", "answer 1", "outrider; hit"),
@@ -327,6 +301,6 @@ fn an_app_is_given_what_it_demands() {
     ] {
         let answer = ask(line);
         assert_eq!(answer.text(), text, "{line}");
-        assert_status(&answer, status);
+        answer.assert_cache_status(status);
     }
 }

@@ -7,14 +7,7 @@ use std::thread;
 use crate::support::h2::{self, DATA, END_HEADERS, END_STREAM, HEADERS, frame};
 use crate::support::h2_origin::H2Partner;
 use crate::support::partner::Partner;
-use crate::support::{Origin, Proxy, Response, Wire, eventually};
-
-fn caching(origin: &Origin) -> Proxy {
-    Proxy::start(&format!(
-        "destinations: {{ p: {{ hosts: [\"{}\"], cache: {{}} }} }}",
-        origin.authority()
-    ))
-}
+use crate::support::{Origin, Proxy, Response, Wire, eventually, ok};
 
 /// An origin that counts its requests and lets the first one wait for its sender.
 fn gated(
@@ -34,13 +27,6 @@ fn gated(
         }
     });
     (origin, count, open)
-}
-
-fn ok(lines: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 200 OK\r\n{lines}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
 }
 
 /// So many requests on connections of their own, sent and not yet answered.
@@ -80,7 +66,7 @@ fn fifty_equal_requests_are_one() {
         "ETag: \"no time of its own\"\r\n",
     ] {
         let (origin, count, open) = gated(move |number| ok(lines, &format!("answer {number}")));
-        let proxy = caching(&origin);
+        let proxy = origin.proxy("cache: {}");
         let wires = send(&proxy, &origin, 50);
         open.send(()).unwrap();
         let answers = answers(wires);
@@ -106,7 +92,7 @@ fn what_is_not_stored_is_asked_for_by_each() {
         let other = ok("Cache-Control: no-store\r\n", "body");
         let (origin, count, open) =
             gated(move |number| if number == 1 { first.clone() } else { other.clone() });
-        let proxy = caching(&origin);
+        let proxy = origin.proxy("cache: {}");
         let mut wires = send(&proxy, &origin, 20);
         open.send(()).unwrap();
         // Each has asked, though the body of the large one never ends.
@@ -120,7 +106,7 @@ fn what_is_not_stored_is_asked_for_by_each() {
 fn who_leads_may_leave() {
     let (origin, count, _open) =
         gated(|number| ok("Cache-Control: max-age=60\r\n", &format!("answer {number}")));
-    let proxy = caching(&origin);
+    let proxy = origin.proxy("cache: {}");
     let leader = send(&proxy, &origin, 1);
     eventually("the first has asked", || count.load(Ordering::SeqCst) == 1);
     let wires = send(&proxy, &origin, 20);
@@ -151,7 +137,7 @@ fn who_leads_may_leave_on_the_way() {
             }
         }
     });
-    let proxy = caching(&origin);
+    let proxy = origin.proxy("cache: {}");
     let mut leader = send(&proxy, &origin, 1).remove(0);
     while leader.read_line() != "\r\n" {}
     let waiting = thread::scope(|scope| {
@@ -187,7 +173,7 @@ fn a_failure_is_shared_where_something_stands_in() {
             }
         }
     });
-    let proxy = caching(&origin);
+    let proxy = origin.proxy("cache: {}");
     assert_eq!(proxy.get(&origin.url("/")).text(), "kept");
     let wires = send(&proxy, &origin, 20);
     open.send(()).unwrap();

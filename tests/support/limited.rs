@@ -102,10 +102,7 @@ impl Limited {
     /// A proxy with one destination, this one, and these settings.
     #[track_caller]
     pub(crate) fn proxy(&self, settings: &str) -> Proxy {
-        Proxy::start(&format!(
-            "destinations: {{ p: {{ hosts: [\"{}\"], {settings} }} }}",
-            self.authority()
-        ))
+        Proxy::to(&self.authority(), settings)
     }
 
     /// Every request so far, but those of [`asked`](Self::asked).

@@ -136,6 +136,13 @@ impl Response {
         rest.split([';', ',', ' ']).next()
     }
 
+    /// Asserts how Cache-Status (RFC 9211) begins.
+    #[track_caller]
+    pub(crate) fn assert_cache_status(&self, begin: &str) {
+        let told = self.header("cache-status").unwrap_or("none");
+        assert!(told.starts_with(begin), "{told} is not {begin}: {self:?}");
+    }
+
     /// Asserts that this is a refusal of outrider's own, in the one form that they all have.
     #[track_caller]
     pub(crate) fn assert_ours(&self, status: u16, error: &str) -> String {
@@ -152,6 +159,14 @@ impl Response {
         assert!(detail.len() > 20, "no sentence a person can act on: {problem}");
         detail.to_owned()
     }
+}
+
+/// A 200 with these header lines and this body.
+pub(crate) fn ok(lines: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 200 OK\r\n{lines}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn read_body(stream: &mut impl BufRead, headers: &Headers, bodiless: bool) -> (Vec<u8>, bool) {

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-pub(crate) use message::{Request, Response};
+pub(crate) use message::{Request, Response, ok};
 pub(crate) use nginx::Nginx;
 pub(crate) use origin::Origin;
 pub(crate) use pki::{Identity, Pki};

@@ -11,7 +11,7 @@ use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::wire::waited;
-use super::{PATIENCE, Wire};
+use super::{PATIENCE, Proxy, Wire};
 
 /// One connection as the origin saw it.
 #[derive(Clone, Debug, Default)]
@@ -129,6 +129,12 @@ impl Origin {
     /// `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port())
+    }
+
+    /// A proxy with one destination, this one, and these settings.
+    #[track_caller]
+    pub(crate) fn proxy(&self, settings: &str) -> Proxy {
+        Proxy::to(&self.authority(), settings)
     }
 
     /// Stops listening. What is connected stays so.

@@ -31,7 +31,13 @@ impl Proxy {
         Self::start_with(config, &[])
     }
 
-    /// The same, with environment variables.
+    /// Starts with the one destination `p`, at `authority`, and these settings.
+    #[track_caller]
+    pub(crate) fn to(authority: &str, settings: &str) -> Self {
+        Self::start(&destination(authority, settings))
+    }
+
+    /// Starts on `config`, with environment variables.
     #[track_caller]
     pub(crate) fn start_with(config: &str, env: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -250,6 +256,11 @@ impl Drop for Proxy {
         assert!(!log.contains(CANARY), "a secret in the log:\n{log}");
         assert!(!log.contains("panicked"), "a panic:\n{log}");
     }
+}
+
+/// A configuration with the one destination `p`.
+pub(crate) fn destination(authority: &str, settings: &str) -> String {
+    format!("destinations: {{ p: {{ hosts: [\"{authority}\"], {settings} }} }}")
 }
 
 /// The text as YAML of its own, with whatever keys it lacks of those that every test needs: free ports, the
