@@ -14,6 +14,9 @@ use crate::policy::Destination;
 use crate::secret::{self, Secret, Sources};
 use query::Parameter;
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the signers, which come next, use it"))]
+pub(crate) mod key;
+
 mod query;
 #[cfg(test)]
 mod tests;

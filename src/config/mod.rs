@@ -18,6 +18,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
+pub(crate) use algorithm::Algorithm;
 pub(crate) use environment::Environment;
 pub(crate) use locate::{DEFAULT_FILE, Source, load_located};
 pub(crate) use problems::{Locations, Problem, Problems};
@@ -29,6 +30,8 @@ use crate::units::Rate;
 use node::Node;
 use reader::{Decoding, Field};
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the signers, which come next, use it"))]
+mod algorithm;
 mod auth;
 mod decode;
 mod destination;

@@ -1,0 +1,288 @@
+//! What signs: private keys and shared secrets, read once, held by the crypto library.
+//!
+//! [`SigningKey::load`] takes a private key out of PEM (PKCS#8, PKCS#1 or SEC1) and checks that it is of the kind that
+//! the algorithm needs; [`SigningKey::sign`] gives the bytes of a signature in the form that HTTP and JOSE share: ECDSA
+//! as r and s of fixed length (RFC 7518, section 3.4), RSA-PSS with a salt as long as the hash.
+//!
+//! How a signature is written into a request, and over what it goes, is in the signers.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P256K1_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, RSA_PKCS1_SHA256,
+    RSA_PSS_SHA256, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+};
+use rustls::pki_types::PrivateKeyDer;
+use x509_parser::der_parser::asn1_rs::{Any, FromDer, Integer, OctetString, Oid, Sequence};
+use x509_parser::der_parser::oid;
+use zeroize::Zeroizing;
+
+use crate::config::{Algorithm, SecretRef};
+use crate::secret::{self, Sources, pem};
+
+#[cfg(test)]
+mod tests;
+
+/// A key and the one algorithm that it is used with.
+pub(crate) struct SigningKey {
+    algorithm: Algorithm,
+    pair: Pair,
+}
+
+/// Why there is no key, or no signature. Never shows a key.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(
+        "{reference}: the private key is damaged, or of a kind that is not known; export it again as PKCS#8"
+    )]
+    Damaged { reference: SecretRef },
+
+    #[error("the crypto library does not sign with this key")]
+    Failed,
+
+    #[error(
+        "{reference}: {algorithm} needs {wanted}, and this is {found}; name another key, or the algorithm that fits it"
+    )]
+    Misfit {
+        reference: SecretRef,
+        algorithm: Algorithm,
+        wanted: &'static str,
+        found: &'static str,
+    },
+
+    #[error("{reference}: {source}")]
+    Pem {
+        reference: SecretRef,
+        source: pem::Error,
+    },
+
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+
+    #[error("{reference}: an RSA key has to have 2048 bits or more, up to 8192; make a new one")]
+    WrongSize { reference: SecretRef },
+}
+
+/// The crypto library zeroises its own copies.
+enum Pair {
+    Ecdsa(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+    Hmac(Box<hmac::Key>),
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+}
+
+impl SigningKey {
+    /// Reads the key. For an HMAC the secret's bytes are the key, whatever they are; else it is a private key in PEM.
+    pub(crate) fn load(
+        reference: &SecretRef,
+        algorithm: Algorithm,
+        sources: &Sources,
+    ) -> Result<Self, Error> {
+        let secret = sources.read(reference)?;
+        if let Some(key) = Self::of_bytes(secret.expose(), algorithm) {
+            return Ok(key);
+        }
+        let der = pem::private_key(&secret).map_err(|source| Error::Pem {
+            reference: reference.clone(),
+            source,
+        })?;
+        let der = Zeroizing::new(der);
+        drop(secret);
+        let reference = reference.clone();
+        let pair = Pair::of(&der, algorithm).map_err(|misfit| match misfit {
+            Misfit::Damaged => Error::Damaged { reference },
+            Misfit::Kind(found) => Error::Misfit {
+                reference,
+                algorithm,
+                wanted: wanted(algorithm),
+                found,
+            },
+            Misfit::Size => Error::WrongSize { reference },
+        })?;
+        Ok(Self { algorithm, pair })
+    }
+
+    /// A key for an HMAC, as it is; `None` where the algorithm is another.
+    pub(crate) fn of_bytes(key: &[u8], algorithm: Algorithm) -> Option<Self> {
+        let hash = match algorithm {
+            Algorithm::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            Algorithm::HmacSha256 => hmac::HMAC_SHA256,
+            Algorithm::HmacSha384 => hmac::HMAC_SHA384,
+            Algorithm::HmacSha512 => hmac::HMAC_SHA512,
+            Algorithm::EcdsaP256Sha256
+            | Algorithm::EcdsaP384Sha384
+            | Algorithm::Ed25519
+            | Algorithm::RsaPkcs1Sha256
+            | Algorithm::RsaPssSha256
+            | Algorithm::RsaPssSha512 => return None,
+        };
+        let pair = Pair::Hmac(Box::new(hmac::Key::new(hash, key)));
+        Some(Self { algorithm, pair })
+    }
+
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The signature of `message`, or its authentication code.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Ecdsa(pair) => pair
+                .sign(&random, message)
+                .map(|signature| signature.as_ref().to_vec()),
+            Pair::Ed25519(pair) => pair
+                .try_sign(message)
+                .map(|signature| signature.as_ref().to_vec()),
+            Pair::Hmac(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
+            Pair::Rsa(pair, padding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*padding, &random, message, &mut signature)
+                    .map(|()| signature)
+            }
+        }
+        .map_err(|_| Error::Failed)
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a private key does not do.
+enum Misfit {
+    Damaged,
+    /// It is this instead.
+    Kind(&'static str),
+    Size,
+}
+
+impl Pair {
+    fn of(der: &PrivateKeyDer<'_>, algorithm: Algorithm) -> Result<Self, Misfit> {
+        let ecdsa = |curve| match ecdsa(der, curve) {
+            Some(pair) => Ok(Self::Ecdsa(pair)),
+            None => Err(misfit(der)),
+        };
+        match algorithm {
+            Algorithm::EcdsaP256Sha256 => ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING),
+            Algorithm::EcdsaP384Sha384 => ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING),
+            Algorithm::Ed25519 => ed25519(der).map(Self::Ed25519).ok_or_else(|| misfit(der)),
+            Algorithm::RsaPkcs1Sha256 if pss(der).is_some() => Err(misfit(der)),
+            Algorithm::RsaPkcs1Sha256 => Ok(Self::Rsa(rsa(der)?, &RSA_PKCS1_SHA256)),
+            Algorithm::RsaPssSha256 => Ok(Self::Rsa(rsa(der)?, &RSA_PSS_SHA256)),
+            Algorithm::RsaPssSha512 => Ok(Self::Rsa(rsa(der)?, &RSA_PSS_SHA512)),
+            // Not private keys: `of_bytes` has taken them.
+            Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 => {
+                Err(misfit(der))
+            }
+        }
+    }
+}
+
+fn ecdsa(der: &PrivateKeyDer<'_>, curve: &'static EcdsaSigningAlgorithm) -> Option<EcdsaKeyPair> {
+    match der {
+        PrivateKeyDer::Pkcs8(_) | PrivateKeyDer::Sec1(_) => {
+            EcdsaKeyPair::from_private_key_der(curve, der.secret_der()).ok()
+        }
+        _ => None,
+    }
+}
+
+fn ed25519(der: &PrivateKeyDer<'_>) -> Option<Ed25519KeyPair> {
+    match der {
+        PrivateKeyDer::Pkcs8(der) => Ed25519KeyPair::from_pkcs8(der.secret_pkcs8_der()).ok(),
+        _ => None,
+    }
+}
+
+fn rsa(der: &PrivateKeyDer<'_>) -> Result<RsaKeyPair, Misfit> {
+    let pair = match der {
+        PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
+        PrivateKeyDer::Pkcs8(pkcs8) => match pss(der) {
+            Some(inner) => RsaKeyPair::from_der(inner),
+            None => RsaKeyPair::from_pkcs8(pkcs8.secret_pkcs8_der()),
+        },
+        _ => return Err(misfit(der)),
+    };
+    pair.map_err(|rejected| match rejected.to_string().as_str() {
+        "TooSmall" | "TooLarge" => Misfit::Size,
+        _ => misfit(der),
+    })
+}
+
+/// The PKCS#1 key within a PKCS#8 key that says it is for RSA-PSS alone, which the crypto library does not take whole.
+fn pss<'a>(der: &'a PrivateKeyDer<'_>) -> Option<&'a [u8]> {
+    let PrivateKeyDer::Pkcs8(der) = der else {
+        return None;
+    };
+    let (_, info) = Sequence::from_der(der.secret_pkcs8_der()).ok()?;
+    let content: &'a [u8] = match info.content {
+        std::borrow::Cow::Borrowed(content) => content,
+        std::borrow::Cow::Owned(_) => return None,
+    };
+    let (rest, _version) = Integer::from_der(content).ok()?;
+    let (rest, kind) = Any::from_der(rest).ok()?;
+    let (_, kind) = Oid::from_der(kind.data).ok()?;
+    let (_, key) = OctetString::from_der(rest).ok()?;
+    match (kind == ID_RSASSA_PSS, key.into_cow()) {
+        (true, std::borrow::Cow::Borrowed(key)) => Some(key),
+        _ => None,
+    }
+}
+
+/// What a private key is that is not what it should be.
+fn misfit(der: &PrivateKeyDer<'_>) -> Misfit {
+    let curves: [(&'static EcdsaSigningAlgorithm, _); 4] = [
+        (&ECDSA_P256_SHA256_FIXED_SIGNING, P256),
+        (&ECDSA_P384_SHA384_FIXED_SIGNING, P384),
+        (&ECDSA_P521_SHA512_FIXED_SIGNING, "an elliptic-curve key on P-521"),
+        (
+            &ECDSA_P256K1_SHA256_FIXED_SIGNING,
+            "an elliptic-curve key on secp256k1",
+        ),
+    ];
+    if let Some((_, name)) = curves.into_iter().find(|(curve, _)| ecdsa(der, curve).is_some()) {
+        return Misfit::Kind(name);
+    }
+    if ed25519(der).is_some() {
+        return Misfit::Kind(ED25519);
+    }
+    let rsa = match der {
+        PrivateKeyDer::Pkcs8(_) if pss(der).is_some() => {
+            return Misfit::Kind("an RSA key that is for RSA-PSS alone");
+        }
+        PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
+        _ => RsaKeyPair::from_pkcs8(der.secret_der()),
+    };
+    match rsa {
+        Ok(_) => Misfit::Kind(RSA),
+        Err(_) => Misfit::Damaged,
+    }
+}
+
+fn wanted(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::EcdsaP256Sha256 => P256,
+        Algorithm::EcdsaP384Sha384 => P384,
+        Algorithm::Ed25519 => ED25519,
+        Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 => {
+            "a shared secret"
+        }
+        Algorithm::RsaPkcs1Sha256 | Algorithm::RsaPssSha256 | Algorithm::RsaPssSha512 => RSA,
+    }
+}
+
+const ED25519: &str = "an Ed25519 key";
+const P256: &str = "an elliptic-curve key on P-256";
+const P384: &str = "an elliptic-curve key on P-384";
+const RSA: &str = "an RSA key";
+
+/// RFC 8017, appendix C.
+const ID_RSASSA_PSS: Oid<'static> = oid!(1.2.840.113549.1.1.10);
