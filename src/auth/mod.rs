@@ -16,6 +16,8 @@ use query::Parameter;
 
 #[cfg_attr(not(test), expect(dead_code, reason = "the signers, which come next, use it"))]
 pub(crate) mod key;
+#[expect(dead_code, reason = "the configuration, which comes next, uses it")]
+pub(crate) mod sign;
 
 mod query;
 #[cfg(test)]

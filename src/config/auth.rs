@@ -5,6 +5,8 @@ use super::keys;
 use super::reader::{Field, REFERENCE, Reader, one_of};
 use super::{Auth, SecretRef, Text};
 
+pub(super) mod signatures;
+
 /// One credential of one kind. Nothing that stands here is shown: it may be the secret.
 pub(super) fn auth(field: Field<'_>) -> Option<Auth> {
     if field.is_list() {

@@ -19,6 +19,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
 pub(crate) use algorithm::Algorithm;
+pub(crate) use auth::signatures::AwsSigV4;
 pub(crate) use environment::Environment;
 pub(crate) use locate::{DEFAULT_FILE, Source, load_located};
 pub(crate) use problems::{Locations, Problem, Problems};

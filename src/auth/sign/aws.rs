@@ -1,0 +1,241 @@
+//! AWS Signature Version 4, in the Authorization field.
+//!
+//! Made with the crypto library that everything else here uses. The canonical form is in [`canonical`]; this file says
+//! which fields are signed and what becomes of the body: it is hashed where it is at hand, the app's own hash of it is
+//! taken where it is not (the service checks it), and S3 takes a body that nobody has hashed, over https.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+use data_encoding::HEXLOWER;
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
+
+use self::canonical::Canonical;
+use super::{Error, Payload, Place, Subject, plain, sensitive, set, sha256_hex};
+use crate::config::{AwsSigV4, SecretRef, Text};
+use crate::host::Scheme;
+use crate::secret::{self, Secret, Sources};
+
+mod canonical;
+#[cfg(test)]
+mod tests;
+
+/// Signs requests to one service in one region.
+pub(crate) struct Aws {
+    access_key_id: Box<str>,
+    max_body: usize,
+    region: Box<str>,
+    /// `AWS4` and the secret access key.
+    secret: Secret,
+    service: Box<str>,
+    token: Option<HeaderValue>,
+}
+
+impl Aws {
+    pub(crate) fn build(settings: &AwsSigV4, sources: &Sources) -> Result<Self, Error> {
+        let key = read(&settings.secret_access_key, sources, "a secret access key")?;
+        let mut secret = Zeroizing::new(Vec::with_capacity(4 + key.expose().len()));
+        secret.extend_from_slice(b"AWS4");
+        secret.extend_from_slice(key.expose());
+        Ok(Self {
+            access_key_id: access_key_id(&settings.access_key_id, sources)?,
+            max_body: settings.max_body,
+            region: settings.region.as_str().into(),
+            secret: Secret::new(secret),
+            service: settings.service.as_str().into(),
+            token: token(settings.session_token.as_ref(), sources)?,
+        })
+    }
+
+    /// How much of a body it has to see, in bytes.
+    pub(crate) fn hashes(&self) -> Option<usize> {
+        Some(self.max_body)
+    }
+
+    /// Signs, in the place of what is signed already.
+    pub(crate) fn sign(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
+        let payload = self.payload(subject)?;
+        let time = humantime::format_rfc3339_seconds(subject.now).to_string();
+        let time: String = time.chars().filter(|c| !matches!(c, '-' | ':')).collect();
+        let head = &mut *subject.head;
+        if let Some(uri) = canonical::without_signature(&head.uri) {
+            head.uri = uri;
+        }
+        for name in [AUTHORIZATION, DATE, SECURITY_TOKEN] {
+            head.headers.remove(name);
+        }
+        set(&mut head.headers, DATE, plain(&time)?)?;
+        if let Some(token) = &self.token {
+            set(&mut head.headers, SECURITY_TOKEN, token.clone())?;
+        }
+        if self.states_payload() || head.headers.contains_key(CONTENT_SHA256) {
+            set(&mut head.headers, CONTENT_SHA256, plain(&payload)?)?;
+        }
+
+        let canonical = Canonical {
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            query: head.uri.query().unwrap_or_default(),
+            authority: subject.authority,
+            fields: &head.headers,
+            payload: &payload,
+            is_s3: self.is_s3(),
+        };
+        let (request, signed) = canonical.text(is_signed);
+        let day = &time[..8];
+        let scope = format!("{day}/{}/{}/aws4_request", self.region, self.service);
+        let text = format!("{ALGORITHM}\n{time}\n{scope}\n{}", sha256_hex(&request));
+        let signature = HEXLOWER.encode(self.code(day, &text).as_ref());
+        let id = &self.access_key_id;
+        let value =
+            format!("{ALGORITHM} Credential={id}/{scope}, SignedHeaders={signed}, Signature={signature}");
+        set(&mut head.headers, AUTHORIZATION, sensitive(value.as_bytes())?)
+    }
+
+    /// What is said of the body: its hash, or that it has none.
+    fn payload(&self, subject: &Subject<'_>) -> Result<String, Error> {
+        let its = subject.head.headers.get(CONTENT_SHA256);
+        let its = its.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match subject.payload {
+            _ if its.starts_with("STREAMING-AWS4-") => Err(Error::ChunkSignatures),
+            // Its chunks are not signed, and end with a checksum that S3 verifies.
+            _ if self.is_s3() && its == STREAMING_UNSIGNED => Ok(its.to_owned()),
+            Payload::Whole(body) => Ok(sha256_hex(body)),
+            Payload::Streamed if is_hash(its) => Ok(its.to_owned()),
+            Payload::Streamed if self.is_s3() && subject.scheme == Scheme::Https => Ok(UNSIGNED.to_owned()),
+            Payload::Streamed => Err(Error::TooLarge {
+                kind: "aws_sigv4",
+                most: self.max_body,
+            }),
+        }
+    }
+
+    /// The authentication code of `text` under the key of a day.
+    fn code(&self, day: &str, text: &str) -> hmac::Tag {
+        let code = |key: &[u8], text: &str| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+            hmac::sign(&key, text.as_bytes())
+        };
+        let mut tag = code(self.secret.expose(), day);
+        for part in [&self.region, &self.service, "aws4_request", text] {
+            tag = code(tag.as_ref(), part);
+        }
+        tag
+    }
+
+    /// S3 and what speaks as it does: a path is an object's name, and a body need not be hashed.
+    fn is_s3(&self) -> bool {
+        matches!(
+            &*self.service,
+            "s3" | "s3-object-lambda" | "s3-outposts" | "s3express"
+        )
+    }
+
+    /// Whether the service wants a field that says what the body hashes to.
+    fn states_payload(&self) -> bool {
+        self.is_s3() || matches!(&*self.service, "aoss" | "glacier")
+    }
+}
+
+impl fmt::Debug for Aws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aws")
+            .field("region", &self.region)
+            .field("service", &self.service)
+            .finish_non_exhaustive()
+    }
+}
+
+fn access_key_id(written: &Text, sources: &Sources) -> Result<Box<str>, Error> {
+    let (secret, place) = match written {
+        Text::Plain(text) => {
+            let secret = Secret::new(Zeroizing::new(text.clone().into_bytes()));
+            (secret, Place::Key("aws_sigv4.access_key_id"))
+        }
+        Text::Reference(reference) => (sources.read(reference)?, Place::Reference(reference.clone())),
+    };
+    // It stands between slashes and commas.
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let text = std::str::from_utf8(secret.expose()).ok();
+    let text = text.filter(|text| text.bytes().all(|byte| is_word(&byte)));
+    let what = "an access key id";
+    text.map(Box::from).ok_or(Error::NotOne { place, what })
+}
+
+/// Keys that last have no token: a variable that is not set means that, so that one file serves for both.
+fn token(reference: Option<&SecretRef>, sources: &Sources) -> Result<Option<HeaderValue>, Error> {
+    let Some(reference) = reference else {
+        return Ok(None);
+    };
+    match read(reference, sources, "a session token") {
+        Err(Error::Secret(secret::Error::Unset { .. })) => Ok(None),
+        Err(error) => Err(error),
+        Ok(token) => sensitive(token.expose()).map(Some),
+    }
+}
+
+/// A secret in one word of visible ASCII.
+fn read(reference: &SecretRef, sources: &Sources, what: &'static str) -> Result<Secret, Error> {
+    let secret = sources.read(reference)?;
+    match secret.expose().iter().all(u8::is_ascii_graphic) {
+        true => Ok(secret),
+        false => Err(Error::NotOne {
+            place: Place::Reference(reference.clone()),
+            what,
+        }),
+    }
+}
+
+/// Whether a field arrives as it left: not those that go one hop only, that proxies and load balancers add or change,
+/// or that HTTP/2 writes in another way.
+fn is_signed(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let mut prefixes = ["proxy-", "sec-", "x-forwarded-"].iter();
+    !UNSIGNED_FIELDS.contains(&name) && !prefixes.any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether this may be a SHA-256.
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const STREAMING_UNSIGNED: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
+const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+
+const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+const DATE: HeaderName = HeaderName::from_static("x-amz-date");
+const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+
+/// Beside those that begin with `proxy-`, `sec-` or `x-forwarded-`.
+const UNSIGNED_FIELDS: [&str; 28] = [
+    "accept-encoding",
+    "authorization",
+    "baggage",
+    "cache-control",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "forwarded",
+    "from",
+    "host",
+    "keep-alive",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "priority",
+    "referer",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-amzn-trace-id",
+    "x-real-ip",
+    "x-request-id",
+];
