@@ -131,8 +131,7 @@ impl Parts {
 
     /// The files that the secrets of a destination are read from.
     pub(super) fn files(&self, destination: &Destination) -> Vec<PathBuf> {
-        references(destination)
-            .into_iter()
+        (self.references(destination).iter())
             .flat_map(|reference| self.sources.files(reference))
             .collect()
     }
@@ -217,12 +216,23 @@ impl Parts {
         })
     }
 
+    /// Every secret that a destination is made with.
+    fn references(&self, destination: &Destination) -> Vec<SecretRef> {
+        let certificate = destination.tls.client_certificate.as_ref();
+        let parts = certificate.map_or_else(Vec::new, |certificate| self.sources.parts(certificate));
+        references(destination)
+            .into_iter()
+            .cloned()
+            .chain(parts)
+            .collect()
+    }
+
     /// Differs whenever a byte of a secret of the destination does, or one can be read that could not be before.
     fn fingerprint(&self, destination: &Destination) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        for reference in references(destination) {
+        for reference in self.references(destination) {
             reference.hash(&mut hasher);
-            match self.sources.read(reference) {
+            match self.sources.read_binary(&reference) {
                 Ok(secret) => secret.expose().hash(&mut hasher),
                 Err(_) => hasher.write_u8(0),
             }
@@ -297,8 +307,8 @@ fn tell(
             for warning in settings.warnings(SystemTime::now()) {
                 tracing::warn!(destination = %destination.name, "{warning}");
             }
-            if let Some(expiry) = settings.not_after() {
-                counters.credential_expiry(CredentialKind::ClientCertificate, unix_seconds(expiry));
+            if let Some(life) = settings.life() {
+                counters.credential_expiry(CredentialKind::ClientCertificate, unix_seconds(life.not_after));
             }
         }
         Err(error) => tracing::error!(
@@ -315,7 +325,7 @@ fn unix_seconds(time: SystemTime) -> i64 {
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Every secret that a destination names.
+/// Every secret that a destination names, but for its client certificate's.
 fn references(destination: &Destination) -> Vec<&SecretRef> {
     let mut all = Vec::new();
     match &destination.auth {
@@ -335,8 +345,5 @@ fn references(destination: &Destination) -> Vec<&SecretRef> {
     }
     let tls = &destination.tls;
     all.extend(tls.ca.iter().chain(&tls.ca_extra));
-    if let Some(certificate) = &tls.client_certificate {
-        all.extend([&certificate.cert, &certificate.key]);
-    }
     all
 }

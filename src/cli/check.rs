@@ -10,13 +10,13 @@ use std::time::SystemTime;
 use super::{ConfigArg, print};
 use crate::auth::Attachment;
 use crate::config::{
-    Auth, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass, OnLimit, Problems,
-    SecretRef, Source, Text,
+    Auth, ClientCertificate, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass,
+    OnLimit, Problems, SecretRef, Source, Text,
 };
 use crate::host::Pattern;
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
-use crate::secret::{Sources, pem};
+use crate::secret::{Sources, pem, pkcs12};
 use crate::store::Address;
 use crate::upstream::tls;
 
@@ -155,14 +155,17 @@ fn build(
 struct Reference<'c> {
     path: String,
     to: &'c SecretRef,
-    holds: Holds,
+    holds: Holds<'c>,
 }
 
 /// What has to be found where a reference points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holds {
+enum Holds<'c> {
     Certificates,
-    Key,
+    /// And the passphrase that opens it.
+    Key(Option<&'c SecretRef>),
+    /// And the password that opens it.
+    Pkcs12(Option<&'c SecretRef>),
     Secret,
 }
 
@@ -200,8 +203,31 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
             }
         }
         if let Some(identity) = &tls.client_certificate {
-            add("tls.client_certificate.cert", &identity.cert, Holds::Certificates);
-            add("tls.client_certificate.key", &identity.key, Holds::Key);
+            match identity {
+                // What it is made of is found, and told of, when it is built.
+                ClientCertificate::InstanceIdentity => {}
+                ClientCertificate::Pem {
+                    cert,
+                    key,
+                    passphrase,
+                } => {
+                    add("tls.client_certificate.cert", cert, Holds::Certificates);
+                    add("tls.client_certificate.key", key, Holds::Key(passphrase.as_ref()));
+                    if let Some(passphrase) = passphrase {
+                        add("tls.client_certificate.passphrase", passphrase, Holds::Secret);
+                    }
+                }
+                ClientCertificate::Pkcs12 { file, password } => {
+                    add(
+                        "tls.client_certificate.pkcs12",
+                        file,
+                        Holds::Pkcs12(password.as_ref()),
+                    );
+                    if let Some(password) = password {
+                        add("tls.client_certificate.password", password, Holds::Secret);
+                    }
+                }
+            }
         }
     }
     references
@@ -209,17 +235,37 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
 
 /// Reads what a reference points to, as the proxy would.
 fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, warnings: &mut Problems) {
-    let secret = match sources.read(reference.to) {
+    let secret = match reference.holds {
+        Holds::Pkcs12(_) => sources.read_binary(reference.to),
+        Holds::Certificates | Holds::Key(_) | Holds::Secret => sources.read(reference.to),
+    };
+    let secret = match secret {
         Ok(secret) => secret,
         Err(error) => return add(problems, &reference.path, &error),
     };
-    let holds = match reference.holds {
-        Holds::Certificates => pem::certificates(&secret).map(drop),
-        Holds::Key => pem::private_key(&secret).map(drop),
-        Holds::Secret => Ok(()),
-    };
-    if let Err(error) = holds {
-        add(problems, &reference.path, &error);
+    // What is wrong with the secret that opens this one is told under its own key.
+    let opener = |opener: Option<&SecretRef>| opener.map(|opener| sources.read(opener)).transpose();
+    match reference.holds {
+        Holds::Certificates => {
+            if let Err(error) = pem::certificates(&secret) {
+                add(problems, &reference.path, &error);
+            }
+        }
+        Holds::Key(passphrase) => {
+            if let Ok(passphrase) = opener(passphrase)
+                && let Err(error) = pem::unlocked_key(&secret, passphrase.as_ref())
+            {
+                add(problems, &reference.path, &error);
+            }
+        }
+        Holds::Pkcs12(password) => {
+            if let Ok(password) = opener(password)
+                && let Err(error) = pkcs12::open(&secret, password.as_ref())
+            {
+                add(problems, &reference.path, &error);
+            }
+        }
+        Holds::Secret => {}
     }
     // Certificates are public.
     if reference.holds != Holds::Certificates {

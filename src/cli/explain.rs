@@ -200,7 +200,7 @@ impl Explanation {
         self.tell("credential", format!("{credential}{warning}"));
         if scheme == Scheme::Https {
             let certificate = destination.tls.client_certificate.as_ref();
-            let certificate = certificate.map(|pair| format!("{} with key {}", pair.cert, pair.key));
+            let certificate = certificate.map(ToString::to_string);
             self.tell(
                 "client certificate",
                 certificate.unwrap_or_else(|| "none".to_owned()),

@@ -290,18 +290,56 @@ fn tls(field: Field<'_>) -> Option<Tls> {
 }
 
 fn client_certificate(field: Field<'_>) -> Option<ClientCertificate> {
-    let right = "write { cert: file:PATH, key: file:PATH }";
-    if field.scalar() == Some("instance_identity") {
-        field.problem("`instance_identity` does not work yet in this version", right);
+    let right = "write { cert: file:PATH, key: file:PATH }, { pkcs12: file:PATH, password: env:NAME } or instance_identity";
+    if let Some(word) = field.scalar() {
+        if word == "instance_identity" {
+            return Some(ClientCertificate::InstanceIdentity);
+        }
+        field.problem("has to be a mapping or instance_identity", right);
         return None;
     }
     let reader = field.reader(keys::CLIENT_CERTIFICATE)?;
-    let cert = reader.need("cert", right).and_then(Field::secret);
-    let key = reader.need("key", right).and_then(Field::secret);
-    Some(ClientCertificate {
-        cert: cert?,
-        key: key?,
-    })
+    let secret = |name| reader.take(name).map(Field::secret);
+    let (cert, key, passphrase) = (secret("cert"), secret("key"), secret("passphrase"));
+    let (file, password) = (secret("pkcs12"), secret("password"));
+    let problem = |what: &str, right: &str| {
+        reader.problem(what, right);
+        None
+    };
+    match (cert, key, file) {
+        (None, None, None) => problem("nothing says where it is", right),
+        (_, None, None) => problem("`key` is missing", PEM),
+        (None, _, None) => problem("`cert` is missing", PEM),
+        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => problem(
+            "`pkcs12` stands beside `cert` or `key`, and holds both",
+            "keep one or the other",
+        ),
+        (_, _, None) if password.is_some() => problem(
+            "`password` is of a PKCS#12 file",
+            "write `passphrase`, which is of a key in PEM",
+        ),
+        (None, None, Some(_)) if passphrase.is_some() => problem(
+            "`passphrase` is of a key in PEM",
+            "write `password`, which is of a PKCS#12 file",
+        ),
+        (None, None, Some(file)) => Some(ClientCertificate::Pkcs12 {
+            file: file?,
+            password: optional(password)?,
+        }),
+        (Some(cert), Some(key), None) => Some(ClientCertificate::Pem {
+            cert: cert?,
+            key: key?,
+            passphrase: optional(passphrase)?,
+        }),
+    }
+}
+
+/// A value that may be left out; `None` where it is written and wrong.
+fn optional<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(value) => value.map(Some),
+    }
 }
 
 /// Names of a connection rather than of a message (RFC 9110, section 7.6), what frames a message, and what names
@@ -323,3 +361,5 @@ const OURS: &[&str] = &[
 ];
 
 const LONGEST_NAME: usize = 63;
+
+const PEM: &str = "write { cert: file:PATH, key: file:PATH }";

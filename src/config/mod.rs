@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -338,11 +339,47 @@ pub(crate) struct Tls {
     pub(crate) server_name: Option<Host>,
 }
 
-/// PEM: the chain, and its key in PKCS#1, PKCS#8 or SEC1.
+/// Where the certificate that we show comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ClientCertificate {
-    pub(crate) cert: SecretRef,
-    pub(crate) key: SecretRef,
+pub(crate) enum ClientCertificate {
+    /// What Cloud Foundry gives each app instance.
+    InstanceIdentity,
+    /// The chain, and its key in PKCS#1, PKCS#8 or SEC1.
+    Pem {
+        cert: SecretRef,
+        key: SecretRef,
+        passphrase: Option<SecretRef>,
+    },
+    /// Both in one file.
+    Pkcs12 {
+        file: SecretRef,
+        password: Option<SecretRef>,
+    },
+}
+
+/// Where it comes from, for a person.
+impl fmt::Display for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let opener = match self {
+            Self::InstanceIdentity => {
+                f.write_str("the instance identity (CF_INSTANCE_CERT with key CF_INSTANCE_KEY)")?;
+                None
+            }
+            Self::Pem {
+                cert,
+                key,
+                passphrase,
+            } => {
+                write!(f, "{cert} with key {key}")?;
+                passphrase.as_ref()
+            }
+            Self::Pkcs12 { file, password } => {
+                write!(f, "{file}")?;
+                password.as_ref()
+            }
+        };
+        opener.map_or(Ok(()), |secret| write!(f, ", opened by {secret}"))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

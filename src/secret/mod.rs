@@ -1,8 +1,8 @@
 //! What must not leak: secret bytes and where they come from.
 //!
 //! A [`Secret`] is read by reference ([`Sources`]), held zeroised and redacted, and leaves only through
-//! [`Secret::expose`], so that every place where it goes can be found. [`pem`] takes certificates and keys out of
-//! one; [`roots`] are the public certificates that the system trusts.
+//! [`Secret::expose`], so that every place where it goes can be found. [`pem`] and [`pkcs12`] take certificates and
+//! keys out of one; [`roots`] are the public certificates that the system trusts.
 //!
 //! Which secret goes where is decided in `policy`; what is made of it, in `auth`, `upstream` and `ca`.
 
@@ -17,8 +17,11 @@ pub(crate) use sources::{Sources, Warning};
 use crate::config::SecretRef;
 
 pub(crate) mod pem;
+pub(crate) mod pkcs12;
 pub(crate) mod roots;
 
+mod pbe;
+mod pkcs8;
 mod services;
 mod sources;
 #[cfg(test)]
@@ -41,6 +44,12 @@ pub(crate) enum Error {
 
     #[error("{reference}: nothing but line ends there; give it a value")]
     Empty { reference: SecretRef },
+
+    #[error(
+        "{variable} is not set, and only an app instance of Cloud Foundry has an identity of its own; elsewhere write \
+         {{ cert: file:PATH, key: file:PATH }}"
+    )]
+    NoInstanceIdentity { variable: &'static str },
 
     #[error("{reference}: {path} is not a regular file; name the file itself")]
     NotFile { reference: SecretRef, path: PathBuf },

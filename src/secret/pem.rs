@@ -1,20 +1,22 @@
 //! Certificates and private keys out of PEM as people really have it.
 //!
 //! Tolerated: any line ends, indentation, text around and between the blocks, line ends that an environment variable or
-//! a JSON document turned into the two characters `\n` or into blanks, and both halves of a pair in one file. Refused
-//! with the command that mends it: an encrypted key. The parser itself is rustls's.
+//! a JSON document turned into the two characters `\n` or into blanks, and both halves of a pair in one file. An
+//! encrypted key is opened with its passphrase; one in OpenSSL's oldest form is refused with the command that mends it.
+//! The parser itself is rustls's.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::{Names, Secret};
+use super::pbe::{self, Password};
+use super::{Names, Secret, pkcs8};
 
 /// Why a PEM text does not hold what is wanted of it. Says nothing of what it does hold but the labels of its blocks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Error {
     #[error(
-        "this is DER or PKCS#12, not PEM; `openssl pkcs12 -in FILE -nodes -out FILE.pem` converts a .p12 or .pfx, \
+        "this is DER or PKCS#12, not PEM; a client certificate in PKCS#12 (.p12, .pfx) is named under `pkcs12`; \
          `openssl x509 -inform DER -in FILE -out FILE.pem` a .der or .cer, `openssl pkey -inform DER …` a key"
     )]
     Binary,
@@ -23,6 +25,12 @@ pub(crate) enum Error {
         "the private key is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN` and name that file"
     )]
     Encrypted,
+
+    #[error(
+        "the private key is encrypted and there is no passphrase; name it under `passphrase`, or decrypt the key with \
+         `openssl pkey -in KEY -out PLAIN`"
+    )]
+    MissingPassphrase,
 
     #[error("the PEM text is damaged: a block is cut short or holds what is not base64; copy it again")]
     Malformed,
@@ -38,8 +46,23 @@ pub(crate) enum Error {
     )]
     NoKey { found: Names },
 
+    #[error(
+        "the private key is encrypted in OpenSSL's oldest form (Proc-Type: 4,ENCRYPTED), which protects little; convert it \
+         with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`"
+    )]
+    OldEncryption,
+
     #[error("there are {count} private keys in it; leave the one of the certificate")]
     SeveralKeys { count: usize },
+
+    #[error(
+        "the private key is encrypted with {what}, which is not understood; convert it with \
+         `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`"
+    )]
+    Unsupported { what: String },
+
+    #[error("the passphrase does not open the private key; mend `passphrase`")]
+    WrongPassphrase,
 }
 
 /// Every certificate, in the order of the text; at least one.
@@ -60,8 +83,7 @@ pub(crate) fn certificates(secret: &Secret) -> Result<Vec<CertificateDer<'static
 pub(crate) fn private_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Error> {
     let text = normalise(secret.expose());
     // The second form is OpenSSL's older one: a plain label over headers that say ENCRYPTED.
-    if contains(&text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || contains(&text, b"Proc-Type: 4,ENCRYPTED")
-    {
+    if contains(&text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || contains(&text, OLD_ENCRYPTION) {
         return Err(Error::Encrypted);
     }
     let keys = PrivateKeyDer::pem_slice_iter(&text);
@@ -72,6 +94,53 @@ pub(crate) fn private_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Err
         (None, _) if is_binary(secret) => Err(Error::Binary),
         (None, _) => Err(Error::NoKey { found: labels(&text) }),
     }
+}
+
+/// The same, of a key that may be encrypted. A key that is not needs no passphrase, and ignores one.
+pub(crate) fn unlocked_key(
+    secret: &Secret,
+    passphrase: Option<&Secret>,
+) -> Result<PrivateKeyDer<'static>, Error> {
+    let text = normalise(secret.expose());
+    if contains(&text, OLD_ENCRYPTION) {
+        return Err(Error::OldEncryption);
+    }
+    let mut locked = blocks(&text, "ENCRYPTED PRIVATE KEY");
+    let Some(body) = locked.next() else {
+        return private_key(secret);
+    };
+    let others = locked.count() + PrivateKeyDer::pem_slice_iter(&text).flatten().count();
+    if others > 0 {
+        return Err(Error::SeveralKeys { count: others + 1 });
+    }
+    let passphrase = passphrase.ok_or(Error::MissingPassphrase)?;
+    let body: Vec<u8> = body
+        .iter()
+        .copied()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    let der = data_encoding::BASE64
+        .decode(&body)
+        .map_err(|_| Error::Malformed)?;
+    let key = pkcs8::unlock(&der, &Password::new(passphrase.expose())).map_err(|error| match error {
+        pbe::Error::Damaged => Error::Malformed,
+        pbe::Error::Unsupported(what) => Error::Unsupported { what },
+        pbe::Error::Wrong => Error::WrongPassphrase,
+    })?;
+    Ok(PrivateKeyDer::Pkcs8(key))
+}
+
+/// What stands between the markers of each block of this label. One that is cut short ends with the text.
+fn blocks<'t>(text: &'t [u8], label: &str) -> impl Iterator<Item = &'t [u8]> {
+    let begin = format!("-----BEGIN {label}-----").into_bytes();
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let start = memchr::memmem::find(rest, &begin)? + begin.len();
+        let body = &rest[start..];
+        let end = memchr::memmem::find(body, MARKER).unwrap_or(body.len());
+        rest = &body[end..];
+        Some(&body[..end])
+    })
 }
 
 /// Whether this begins as DER does: a sequence with a long length. PEM is text, and `0` is not followed by such a byte.
@@ -140,3 +209,4 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 const MARKER: &[u8] = b"-----";
+const OLD_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";

@@ -15,12 +15,19 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::{Error, Secret, services};
-use crate::config::SecretRef;
+use crate::config::{ClientCertificate, SecretRef};
 
 /// Reads secrets: from the environment, from files and from bound services.
 #[derive(Debug)]
 pub(crate) struct Sources {
     environment: Environment,
+}
+
+/// The two halves of an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) cert: SecretRef,
+    pub(crate) key: SecretRef,
 }
 
 /// Something about a secret's place that a person should look at; it works all the same.
@@ -63,24 +70,65 @@ impl Sources {
 
     /// Reads one secret; trailing newlines are trimmed; an empty one is an error.
     pub(crate) fn read(&self, reference: &SecretRef) -> Result<Secret, Error> {
-        let bytes = match reference {
-            SecretRef::Env(name) => match self.variable(name) {
-                Some(value) => Zeroizing::new(value.into_vec()),
-                None => {
-                    return Err(Error::Unset {
-                        reference: reference.clone(),
-                    });
-                }
-            },
-            SecretRef::File(path) => read_file(path, reference)?,
-            SecretRef::Vcap { service, keys } => services::read(self, service, keys, reference)?,
-        };
-        let secret = Secret::new(bytes);
+        let secret = Secret::new(self.bytes(reference)?);
         match secret.expose().is_empty() {
             true => Err(Error::Empty {
                 reference: reference.clone(),
             }),
             false => Ok(secret),
+        }
+    }
+
+    /// The same of what may be binary, so that a line end may be its last byte.
+    pub(crate) fn read_binary(&self, reference: &SecretRef) -> Result<Secret, Error> {
+        let bytes = self.bytes(reference)?;
+        match bytes.trim_ascii().is_empty() {
+            true => Err(Error::Empty {
+                reference: reference.clone(),
+            }),
+            false => Ok(Secret(bytes)),
+        }
+    }
+
+    fn bytes(&self, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+        match reference {
+            SecretRef::Env(name) => match self.variable(name) {
+                Some(value) => Ok(Zeroizing::new(value.into_vec())),
+                None => Err(Error::Unset {
+                    reference: reference.clone(),
+                }),
+            },
+            SecretRef::File(path) => read_file(path, reference),
+            SecretRef::Vcap { service, keys } => services::read(self, service, keys, reference),
+        }
+    }
+
+    /// Where the platform keeps the certificate of this app instance and its key, which it renews all the while.
+    pub(crate) fn instance_identity(&self) -> Result<Pair, Error> {
+        let path = |variable| match self.variable(variable) {
+            Some(path) => Ok(SecretRef::File(path.into())),
+            None => Err(Error::NoInstanceIdentity { variable }),
+        };
+        Ok(Pair {
+            cert: path("CF_INSTANCE_CERT")?,
+            key: path("CF_INSTANCE_KEY")?,
+        })
+    }
+
+    /// Every secret that a client certificate is made of.
+    pub(crate) fn parts(&self, certificate: &ClientCertificate) -> Vec<SecretRef> {
+        match certificate {
+            ClientCertificate::InstanceIdentity => self
+                .instance_identity()
+                .map_or_else(|_| Vec::new(), |pair| vec![pair.cert, pair.key]),
+            ClientCertificate::Pem {
+                cert,
+                key,
+                passphrase,
+            } => [cert, key].into_iter().chain(passphrase).cloned().collect(),
+            ClientCertificate::Pkcs12 { file, password } => {
+                [file].into_iter().chain(password).cloned().collect()
+            }
         }
     }
 

@@ -8,6 +8,8 @@ use super::pem;
 use super::roots::SystemRoots;
 use super::*;
 
+mod locked;
+
 const CANARY: &str = "canary-7f3a";
 
 fn vcap(path: &str) -> SecretRef {

@@ -88,6 +88,84 @@ fn a_key_of_another_certificate_is_told() {
     assert!(problems.contains(&start["a.yml:6:7: ".len()..]), "{problems}");
 }
 
+/// Keys and files that a password opens are opened, as the proxy would.
+#[test]
+fn what_no_password_opens_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path(), "a");
+    let openssl = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("openssl");
+        let output = command
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    openssl(&[
+        "pkcs8",
+        "-topk8",
+        "-in",
+        "a.key",
+        "-passout",
+        "pass:sesame",
+        "-out",
+        "locked.key",
+    ]);
+    openssl(&[
+        "pkcs12",
+        "-export",
+        "-in",
+        "a.crt",
+        "-inkey",
+        "a.key",
+        "-passout",
+        "pass:sesame",
+        "-out",
+        "a.p12",
+    ]);
+    let pem = "{ cert: file:$DIR/a.crt, key: file:$DIR/locked.key";
+    for (certificate, told) in [
+        (format!("{pem}, passphrase: env:RIGHT }}"), ""),
+        (
+            format!("{pem} }}"),
+            "client_certificate.key: the private key is encrypted and there is no passphrase; ",
+        ),
+        (
+            format!("{pem}, passphrase: env:WRONG }}"),
+            "client_certificate.key: the passphrase does not open ",
+        ),
+        (
+            format!("{pem}, passphrase: env:NONE }}"),
+            "client_certificate.passphrase: env:NONE: ",
+        ),
+        ("{ pkcs12: file:$DIR/a.p12, password: env:RIGHT }".into(), ""),
+        (
+            "{ pkcs12: file:$DIR/a.p12 }".into(),
+            "client_certificate.pkcs12: the PKCS#12 file has a password; ",
+        ),
+        (
+            "{ pkcs12: file:$DIR/a.p12, password: env:WRONG }".into(),
+            "client_certificate.pkcs12: the password of the PKCS#12 file is another one; ",
+        ),
+        (
+            "instance_identity".into(),
+            "client_certificate: the secret cannot be read: CF_INSTANCE_CERT is not set, ",
+        ),
+    ] {
+        let text = format!(
+            "destinations: {{ d: {{ hosts: [a.test], tls: {{ client_certificate: {certificate} }} }} }}"
+        );
+        let (problems, _) = examined(&text, folder.path(), &[("RIGHT", "sesame"), ("WRONG", "simsim")]);
+        let count = usize::from(!told.is_empty());
+        assert_eq!(problems.lines().count(), count, "{certificate}: {problems}");
+        assert!(
+            problems.contains(told) && !problems.contains("simsim"),
+            "{certificate}: {problems}"
+        );
+    }
+}
+
 #[test]
 fn what_is_no_certificate_no_key_and_no_field_value_is_told_and_not_shown() {
     let folder = tempfile::tempdir().unwrap();

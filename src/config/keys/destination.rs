@@ -216,9 +216,12 @@ pub(in crate::config) static HEADERS: Table = &[
 pub(in crate::config) static TLS: Table = &[
     works(
         "client_certificate",
-        Kind::Table(CLIENT_CERTIFICATE),
+        Kind::Any(&[
+            Kind::Table(CLIENT_CERTIFICATE),
+            Kind::Literal("instance_identity"),
+        ]),
         "",
-        "What we show to a destination that demands a certificate.",
+        "What we show to a destination that demands a certificate: cert and key, or pkcs12; or the platform's.",
     ),
     works("ca", Kind::Secret, "", "PEM roots instead of the system's."),
     works("ca_extra", Kind::Secret, "", "PEM roots beside the system's."),
@@ -239,9 +242,9 @@ pub(in crate::config) static TLS: Table = &[
 ];
 
 pub(in crate::config) static CLIENT_CERTIFICATE: Table = &[
-    needed("cert", Kind::Secret, "The PEM chain."),
-    needed("key", Kind::Secret, "Its PEM key in PKCS#1, PKCS#8 or SEC1."),
-    later("passphrase", &["null"], "Of an encrypted key."),
-    later("pkcs12", &["null"], "Both in one file."),
-    later("password", &["null"], "Of a PKCS#12 file."),
+    works("cert", Kind::Secret, "", "The PEM chain."),
+    works("key", Kind::Secret, "", "Its PEM key in PKCS#1, PKCS#8 or SEC1."),
+    works("passphrase", Kind::Secret, "", "Of an encrypted key."),
+    works("pkcs12", Kind::Secret, "", "Both in one file, or base64 of it."),
+    works("password", Kind::Secret, "", "Of a PKCS#12 file."),
 ];

@@ -8,50 +8,83 @@ use std::time::SystemTime;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroize;
 
 use super::{SettingsError, certificate, certificates, read};
-use crate::config::ClientCertificate;
-use crate::secret::{Sources, pem};
+use crate::config::{ClientCertificate, SecretRef};
+use crate::secret::{Sources, pem, pkcs12};
 
 /// A client certificate with its key.
 pub(super) struct Identity {
     certified: Arc<CertifiedKey>,
     /// Whether its extended key usage allows it for clients, or says nothing.
     pub(super) for_clients: bool,
-    pub(super) not_after: SystemTime,
-    pub(super) not_before: SystemTime,
+    pub(super) life: Life,
+}
+
+/// How long a client certificate lives, and which one it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// The platform renews it, shortly before its end.
+    pub(crate) is_of_platform: bool,
+    pub(crate) not_after: SystemTime,
+    pub(crate) not_before: SystemTime,
+    /// As in `0a:1b:2c`.
+    pub(crate) serial: String,
+}
+
+/// What was read, and under which keys of the configuration.
+struct Parts {
+    certificates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    key_name: &'static str,
+    key_reference: SecretRef,
+    name: &'static str,
+    reference: SecretRef,
 }
 
 impl Identity {
-    /// Reads the pair. The certificate is the one whose public key is the key's, wherever it stands in the file; its
-    /// issuers follow in order, and certificates that do not belong to the chain are left out.
-    pub(super) fn load(pair: &ClientCertificate, sources: &Sources) -> Result<Self, SettingsError> {
-        let all = certificates(CERTIFICATE, &pair.cert, sources)?;
-        let text = read(KEY, &pair.key, sources)?;
-        let mut der = pem::private_key(&text).map_err(|source| SettingsError::Pem {
-            key: KEY,
-            reference: pair.key.clone(),
-            source,
-        })?;
-        drop(text);
-        let key = any_supported_type(&der);
-        der.zeroize();
+    /// Reads it from wherever it is. The certificate is the one whose public key is the key's, wherever it stands in
+    /// the file; its issuers follow in order, and certificates that do not belong to the chain are left out.
+    pub(super) fn load(from: &ClientCertificate, sources: &Sources) -> Result<Self, SettingsError> {
+        let (mut parts, is_of_platform) = match from {
+            ClientCertificate::InstanceIdentity => {
+                let pair = (sources.instance_identity())
+                    .map_err(|source| SettingsError::Secret { key: WHOLE, source })?;
+                (Parts::of_pem(&pair.cert, &pair.key, None, sources)?, true)
+            }
+            ClientCertificate::Pem {
+                cert,
+                key,
+                passphrase,
+            } => {
+                let parts = Parts::of_pem(cert, key, passphrase.as_ref(), sources)?;
+                // Whoever names the platform's files one by one is renewed by it all the same.
+                let of_platform = sources.instance_identity();
+                (parts, of_platform.is_ok_and(|pair| pair.cert == *cert))
+            }
+            ClientCertificate::Pkcs12 { file, password } => {
+                (Parts::of_pkcs12(file, password.as_ref(), sources)?, false)
+            }
+        };
+        let key = any_supported_type(&parts.key);
+        parts.key.zeroize();
         let key = key.map_err(|source| SettingsError::WeakKey {
-            key: KEY,
-            reference: pair.key.clone(),
+            key: parts.key_name,
+            reference: parts.key_reference.clone(),
             source,
         })?;
 
         let bad = |position| SettingsError::BadCertificate {
-            key: CERTIFICATE,
-            reference: pair.cert.clone(),
+            key: parts.name,
+            reference: parts.reference.clone(),
             position,
         };
+        let all = &parts.certificates;
         let parsed = all
             .iter()
             .enumerate()
@@ -64,8 +97,8 @@ impl Identity {
                 .is_none_or(|public| certificate.public_key().subject_public_key.data == public)
         });
         let leaf = leaf.ok_or_else(|| SettingsError::KeyMismatch {
-            certificate: pair.cert.clone(),
-            key: pair.key.clone(),
+            certificate: parts.reference.clone(),
+            key: parts.key_reference.clone(),
         })?;
 
         let mut chain = vec![leaf];
@@ -76,12 +109,69 @@ impl Identity {
         }
         let purposes = parsed[leaf].extended_key_usage().ok().flatten();
         let (not_before, not_after) = certificate::validity(&parsed[leaf]);
+        let serial = parsed[leaf].tbs_certificate.raw_serial_as_string();
         let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(|i| all[i].clone()).collect();
         Ok(Self {
             certified: Arc::new(CertifiedKey::new(chain, key)),
             for_clients: purposes.is_none_or(|purposes| purposes.value.client_auth || purposes.value.any),
-            not_after,
-            not_before,
+            life: Life {
+                is_of_platform,
+                not_after,
+                not_before,
+                serial,
+            },
+        })
+    }
+}
+
+impl Parts {
+    fn of_pem(
+        cert: &SecretRef,
+        key: &SecretRef,
+        passphrase: Option<&SecretRef>,
+        sources: &Sources,
+    ) -> Result<Self, SettingsError> {
+        let certificates = certificates(CERTIFICATE, cert, sources)?;
+        let text = read(KEY, key, sources)?;
+        let passphrase = passphrase
+            .map(|reference| read(PASSPHRASE, reference, sources))
+            .transpose()?;
+        let der = pem::unlocked_key(&text, passphrase.as_ref()).map_err(|source| SettingsError::Pem {
+            key: KEY,
+            reference: key.clone(),
+            source,
+        })?;
+        Ok(Self {
+            certificates,
+            key: der,
+            key_name: KEY,
+            key_reference: key.clone(),
+            name: CERTIFICATE,
+            reference: cert.clone(),
+        })
+    }
+
+    fn of_pkcs12(
+        file: &SecretRef,
+        password: Option<&SecretRef>,
+        sources: &Sources,
+    ) -> Result<Self, SettingsError> {
+        let of_key = |key| move |source| SettingsError::Secret { key, source };
+        let bytes = sources.read_binary(file).map_err(of_key(PKCS12))?;
+        let password = password
+            .map(|reference| read(PASSWORD, reference, sources))
+            .transpose()?;
+        let bundle = pkcs12::open(&bytes, password.as_ref()).map_err(|source| SettingsError::Pkcs12 {
+            reference: file.clone(),
+            source,
+        })?;
+        Ok(Self {
+            certificates: bundle.certificates,
+            key: bundle.key,
+            key_name: PKCS12,
+            key_reference: file.clone(),
+            name: PKCS12,
+            reference: file.clone(),
         })
     }
 }
@@ -89,7 +179,7 @@ impl Identity {
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
-            .field("not_after", &self.not_after)
+            .field("life", &self.life)
             .finish_non_exhaustive()
     }
 }
@@ -150,3 +240,7 @@ fn issuer_of(position: usize, parsed: &[x509_parser::certificate::X509Certificat
 
 const CERTIFICATE: &str = "tls.client_certificate.cert";
 const KEY: &str = "tls.client_certificate.key";
+const PASSPHRASE: &str = "tls.client_certificate.passphrase";
+const PASSWORD: &str = "tls.client_certificate.password";
+const PKCS12: &str = "tls.client_certificate.pkcs12";
+const WHOLE: &str = "tls.client_certificate";

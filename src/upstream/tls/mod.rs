@@ -22,12 +22,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub(crate) use error::Error;
+pub(crate) use identity::Life;
 
-use crate::config::{SecretRef, Tls, TlsVersion};
+use crate::config::{ClientCertificate, SecretRef, Tls, TlsVersion};
 use crate::host::{Host, Target};
 use crate::policy::Destination;
 use crate::secret::roots::SystemRoots;
-use crate::secret::{self, Secret, Sources, pem};
+use crate::secret::{self, Secret, Sources, pem, pkcs12};
 use identity::{Identity, Presenter};
 use verify::Verifier;
 
@@ -86,6 +87,12 @@ pub(crate) enum SettingsError {
         key: &'static str,
         reference: SecretRef,
         source: pem::Error,
+    },
+
+    #[error("tls.client_certificate.pkcs12: {reference} cannot be used")]
+    Pkcs12 {
+        reference: SecretRef,
+        source: pkcs12::Error,
     },
 
     #[error("{key}: the secret cannot be read")]
@@ -150,7 +157,14 @@ impl Settings {
             .map(|pair| Identity::load(pair, sources))
             .transpose()?;
         if let (Some(identity), Some(pair)) = (&identity, &tls.client_certificate) {
-            warnings.extend(sources.warnings(&pair.key).into_iter().map(Warning::from));
+            let private = match pair {
+                // What the platform made, nobody can chmod.
+                ClientCertificate::InstanceIdentity => None,
+                ClientCertificate::Pem { key, .. } => Some(key),
+                ClientCertificate::Pkcs12 { file, .. } => Some(file),
+            };
+            let found = private.map_or_else(Vec::new, |reference| sources.warnings(reference));
+            warnings.extend(found.into_iter().map(Warning::from));
             warnings.extend((!identity.for_clients).then_some(Warning::NotForClients));
         }
 
@@ -186,16 +200,16 @@ impl Settings {
     pub(crate) fn warnings(&self, now: SystemTime) -> Vec<Warning> {
         let mut warnings = self.warnings.clone();
         if let Some(identity) = &self.identity {
-            let (from, until) = (identity.not_before, identity.not_after);
+            let (from, until) = (identity.life.not_before, identity.life.not_after);
             warnings.extend((until < now).then_some(Warning::Expired { since: until }));
             warnings.extend((now < from).then_some(Warning::NotYetValid { from }));
         }
         warnings
     }
 
-    /// Until when the client certificate is valid; `None` without one.
-    pub(crate) fn not_after(&self) -> Option<SystemTime> {
-        self.identity.as_ref().map(|identity| identity.not_after)
+    /// How long the client certificate lives; `None` without one.
+    pub(crate) fn life(&self) -> Option<&Life> {
+        self.identity.as_ref().map(|identity| &identity.life)
     }
 
     /// The name sent as SNI and verified: `tls.server_name`, else the host. An address is verified, never sent.

@@ -106,9 +106,10 @@ fn with_ca() -> Tls {
 
 fn with_certificate() -> Tls {
     Tls {
-        client_certificate: Some(ClientCertificate {
+        client_certificate: Some(ClientCertificate::Pem {
             cert: env("CERT"),
             key: env("KEY"),
+            passphrase: None,
         }),
         ..with_ca()
     }

@@ -91,8 +91,26 @@ fn one_credential_of_a_kind_that_works() {
             "auth.query.name: not the name of a parameter; write one, as in api_key",
         ),
         (
-            "tls: { client_certificate: instance_identity }",
-            "tls.client_certificate: `instance_identity` does not work yet in this version; write { cert: file:PATH, key: file:PATH }",
+            "tls: { client_certificate: { cert: file:a.pem, key: file:a.key, pkcs12: file:a.p12 } }",
+            "tls.client_certificate: `pkcs12` stands beside `cert` or `key`, and holds both; keep one or the other",
+        ),
+        (
+            "tls: { client_certificate: { cert: file:a.pem, key: file:a.key, password: env:P } }",
+            "tls.client_certificate: `password` is of a PKCS#12 file; write `passphrase`, which is of a key in PEM",
+        ),
+        (
+            "tls: { client_certificate: { pkcs12: file:a.p12, passphrase: env:P } }",
+            "tls.client_certificate: `passphrase` is of a key in PEM; write `password`, which is of a PKCS#12 file",
+        ),
+        (
+            "tls: { client_certificate: {} }",
+            "tls.client_certificate: nothing says where it is; write { cert: file:PATH, key: file:PATH }, \
+             { pkcs12: file:PATH, password: env:NAME } or instance_identity",
+        ),
+        (
+            "tls: { client_certificate: instance-identity }",
+            "tls.client_certificate: has to be a mapping or instance_identity; write { cert: file:PATH, key: file:PATH }, \
+             { pkcs12: file:PATH, password: env:NAME } or instance_identity",
         ),
         (
             "tls: { client_certificate: { cert: file:a.pem } }",

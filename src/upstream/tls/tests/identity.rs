@@ -127,7 +127,7 @@ fn what_cannot_be_an_identity_is_refused_with_the_remedy() {
             "encrypted, older form",
             app.pem(),
             older,
-            &["env:KEY", "openssl pkey -in"],
+            &["env:KEY", "openssl pkcs8 -topk8"],
         ),
         ("small", app.pem(), small, &["env:KEY", "2048"]),
         (
@@ -163,6 +163,154 @@ fn what_cannot_be_an_identity_is_refused_with_the_remedy() {
     }
 }
 
+/// One pair in all the places and forms that it can come in.
+#[test]
+fn an_identity_comes_from_anywhere() {
+    let app = Pair::authority("app", None);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let text = |path| path_text(path);
+    std::fs::write(path("cert"), app.pem()).unwrap();
+    std::fs::write(path("key"), app.key_pem()).unwrap();
+    let locked = openssl(&["pkcs8", "-topk8", "-passout", "pass:sesame"], &app.key_pem());
+    let both = format!("{}{}", app.key_pem(), app.pem());
+    let export = [
+        "pkcs12",
+        "-export",
+        "-passout",
+        "pass:sesame",
+        "-out",
+        &text(path("p12")),
+    ];
+    openssl(&export, &both);
+    let binary = std::fs::read(path("p12")).unwrap();
+    // As OpenSSL leaves it, nobody else can read it.
+    std::fs::write(path("copied"), &binary).unwrap();
+    let base64 = data_encoding::BASE64.encode(&binary);
+    let services = serde_json::json!({ "user-provided": [{
+        "name": "partner", "credentials": { "p12": base64, "password": "sesame", "cert": app.pem(), "key": locked },
+    }] });
+
+    let file = |name: &str| SecretRef::File(path(name));
+    let vcap = |key: &str| SecretRef::Vcap {
+        service: "partner".to_owned(),
+        keys: vec![key.to_owned()],
+    };
+    let pem = |cert, key, passphrase| ClientCertificate::Pem {
+        cert,
+        key,
+        passphrase,
+    };
+    let pkcs12 = |file, password| ClientCertificate::Pkcs12 { file, password };
+    let (cert, key) = (text(path("cert")), text(path("key")));
+    let variables = [
+        ("P12", &*base64),
+        ("PASSWORD", "sesame"),
+        ("LOCKED", &locked),
+        ("VCAP_SERVICES", &services.to_string()),
+        ("CF_INSTANCE_CERT", &cert),
+        ("CF_INSTANCE_KEY", &key),
+    ];
+    let expected = x509_serial(&app);
+    for (from, is_of_platform) in [
+        (ClientCertificate::InstanceIdentity, true),
+        // The same files, named one by one.
+        (pem(file("cert"), file("key"), None), true),
+        (pem(vcap("cert"), vcap("key"), Some(vcap("password"))), false),
+        (pem(file("cert"), env("LOCKED"), Some(env("PASSWORD"))), true),
+        (pkcs12(file("copied"), Some(env("PASSWORD"))), false),
+        (pkcs12(env("P12"), Some(env("PASSWORD"))), false),
+        (pkcs12(vcap("p12"), Some(vcap("password"))), false),
+    ] {
+        let tls = Tls {
+            client_certificate: Some(from.clone()),
+            ..Tls::default()
+        };
+        let settings = settings(&tls, &variables).unwrap_or_else(|error| panic!("{from}: {error:?}"));
+        let life = settings.life().unwrap();
+        assert_eq!(life.serial, expected, "{from}");
+        assert_eq!(life.is_of_platform, is_of_platform, "{from}");
+        let warnings = settings.warnings(SystemTime::now());
+        let is_readable_by_all = warnings
+            .iter()
+            .any(|warning| matches!(warning, Warning::Secret(_)));
+        let is_file = matches!(
+            &from,
+            ClientCertificate::Pem {
+                key: SecretRef::File(_),
+                ..
+            } | ClientCertificate::Pkcs12 {
+                file: SecretRef::File(_),
+                ..
+            }
+        );
+        assert_eq!(is_readable_by_all, is_file, "{from}");
+    }
+}
+
+fn path_text(path: std::path::PathBuf) -> String {
+    path.into_os_string().into_string().unwrap()
+}
+
+fn x509_serial(pair: &Pair) -> String {
+    let der = pair.certificate.der().clone();
+    let parsed = certificate::parse(&der).unwrap();
+    parsed.tbs_certificate.raw_serial_as_string()
+}
+
+#[test]
+fn what_opens_no_identity_is_told_by_its_key() {
+    let app = Pair::authority("app", None);
+    let locked = openssl(&["pkcs8", "-topk8", "-passout", "pass:sesame"], &app.key_pem());
+    let cert = app.pem();
+    let variables = [("CERT", &*cert), ("LOCKED", &locked), ("WRONG", "simsim")];
+    let pem = |passphrase| ClientCertificate::Pem {
+        cert: env("CERT"),
+        key: env("LOCKED"),
+        passphrase,
+    };
+    let pkcs12 = |file| ClientCertificate::Pkcs12 { file, password: None };
+    for (from, parts) in [
+        (
+            ClientCertificate::InstanceIdentity,
+            &["tls.client_certificate: ", "CF_INSTANCE_CERT is not set"][..],
+        ),
+        (
+            pem(None),
+            &[
+                "tls.client_certificate.key: env:LOCKED",
+                "name it under `passphrase`",
+            ],
+        ),
+        (
+            pem(Some(env("WRONG"))),
+            &["tls.client_certificate.key: env:LOCKED", "does not open"],
+        ),
+        (
+            pem(Some(env("NONE"))),
+            &["tls.client_certificate.passphrase: ", "env:NONE", "not set"],
+        ),
+        (
+            pkcs12(env("CERT")),
+            &["tls.client_certificate.pkcs12: env:CERT", "neither PKCS#12"],
+        ),
+        (
+            pkcs12(env("NONE")),
+            &["tls.client_certificate.pkcs12: ", "env:NONE", "not set"],
+        ),
+    ] {
+        let tls = Tls {
+            client_certificate: Some(from),
+            ..Tls::default()
+        };
+        let told = told(&settings(&tls, &variables).unwrap_err());
+        for part in parts {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(!told.contains("simsim"), "{told}");
+    }
+}
+
 #[test]
 fn a_ca_that_is_none_is_refused() {
     for (text, part) in [("nonsense", "blocks found: none"), ("", "not set")] {
@@ -189,7 +337,7 @@ fn dates_and_purpose_are_warned_of() {
     let settings = settings(&with_certificate(), &variables).unwrap();
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let (from, since) = (at(1_577_836_800), at(1_609_459_200));
-    assert_eq!(settings.not_after(), Some(since));
+    assert_eq!(settings.life().map(|life| life.not_after), Some(since));
     assert_eq!(settings.warnings(at(1_600_000_000)), [Warning::NotForClients]);
     assert_eq!(
         settings.warnings(at(0)),

@@ -1,0 +1,472 @@
+//! Opens what a password protects: PBES2 of PKCS#5 (RFC 8018), and the older schemes of PKCS#12 (RFC 7292).
+//!
+//! Only ever reads, so what is weak today is understood, too: agencies send .p12 files that OpenSSL 1.1, Java 8 or
+//! Windows wrote, with RC2 of 40 bits and 3DES. AES, the hashes and PBKDF2 are aws-lc-rs's; it has neither RC2 nor 3DES.
+//!
+//! What is locked so is read in [`super::pkcs8`] and [`super::pkcs12`].
+
+use std::num::NonZeroU32;
+
+use aws_lc_rs::cipher::{self, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
+use aws_lc_rs::iv::FixedLength;
+use aws_lc_rs::{digest, hmac, pbkdf2};
+use cbc::Decryptor;
+use cbc::cipher::block_padding::Pkcs7;
+use cbc::cipher::{BlockModeDecrypt, KeyIvInit};
+use yasna::models::ObjectIdentifier;
+use yasna::{ASN1Result, BERReader, BERReaderSeq};
+use zeroize::Zeroizing;
+
+/// Why something stays locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Error {
+    /// The algorithm cannot be what it says: a length is wrong, or the work it asks for is absurd.
+    Damaged,
+    /// Its name, or its number.
+    Unsupported(String),
+    /// The password is another one; or the bytes are damaged, which nobody can tell from it.
+    Wrong,
+}
+
+/// A password in the two forms that the schemes want.
+pub(super) struct Password {
+    bytes: Zeroizing<Vec<u8>>,
+    /// UTF-16, big endian, with a zero at the end.
+    wide: Zeroizing<Vec<u8>>,
+}
+
+/// How something is locked, as an `AlgorithmIdentifier` says.
+pub(super) enum Algorithm {
+    Pkcs12 {
+        cipher: Cipher,
+        salt: Vec<u8>,
+        iterations: u32,
+    },
+    Pkcs5 {
+        derivation: Derivation,
+        cipher: Cipher,
+        vector: Vec<u8>,
+    },
+    Unsupported(String),
+}
+
+/// How a PKCS#12 file proves that it is whole, and that the password is right.
+pub(super) enum Mac {
+    Pkcs12(&'static Hash),
+    /// PBMAC1 (RFC 9579).
+    Pkcs5 {
+        derivation: Derivation,
+        length: usize,
+        hash: &'static Hash,
+    },
+    Unsupported(String),
+}
+
+/// PBKDF2.
+pub(super) struct Derivation {
+    hash: &'static Hash,
+    iterations: u32,
+    length: Option<usize>,
+    salt: Vec<u8>,
+}
+
+/// One hash function in all the roles that it has here.
+pub(super) struct Hash {
+    digest: &'static digest::Algorithm,
+    hmac: hmac::Algorithm,
+    pbkdf2: pbkdf2::Algorithm,
+    /// Of the bare function, and of HMAC with it.
+    oids: [&'static [u64]; 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cipher {
+    Aes128,
+    Aes192,
+    Aes256,
+    /// With keys of 5 or 16 bytes, all of their bits in effect.
+    Rc2 {
+        length: usize,
+    },
+    TripleDes,
+    /// With two keys, the first of which is also the third.
+    TripleDesOfTwo,
+}
+
+impl Password {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        let mut wide = Zeroizing::new(Vec::with_capacity(4 * bytes.len() + 2));
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text
+                .encode_utf16()
+                .for_each(|unit| wide.extend(unit.to_be_bytes())),
+            // Not UTF-8, so from before it: each byte is a character of Latin-1.
+            Err(_) => bytes.iter().for_each(|byte| wide.extend([0, *byte])),
+        }
+        wide.extend([0, 0]);
+        let bytes = Zeroizing::new(bytes.to_vec());
+        Self { bytes, wide }
+    }
+
+    /// No password, as others write it: some say that it is empty, some that there is none.
+    pub(super) fn none() -> Self {
+        Self {
+            bytes: Zeroizing::default(),
+            wide: Zeroizing::default(),
+        }
+    }
+}
+
+impl Algorithm {
+    pub(super) fn read(reader: BERReader<'_, '_>) -> ASN1Result<Self> {
+        reader.read_sequence(|parts| {
+            let oid = parts.next().read_oid()?;
+            match oid.components().as_slice() {
+                PBES2 => parts.next().read_sequence(|parts| {
+                    let derivation = Derivation::read(parts.next())?;
+                    let cipher = Cipher::read(parts.next())?;
+                    Ok(match (derivation, cipher) {
+                        (Ok(derivation), Ok((cipher, vector))) => Self::Pkcs5 {
+                            derivation,
+                            cipher,
+                            vector,
+                        },
+                        (Err(what), _) | (_, Err(what)) => Self::Unsupported(what),
+                    })
+                }),
+                other => match Cipher::of_pkcs12(other) {
+                    Some(cipher) => parts.next().read_sequence(|parts| {
+                        Ok(Self::Pkcs12 {
+                            cipher,
+                            salt: parts.next().read_bytes()?,
+                            iterations: parts.next().read_u32()?,
+                        })
+                    }),
+                    None => skip(parts).map(|()| Self::Unsupported(name(&oid))),
+                },
+            }
+        })
+    }
+
+    /// Decrypts, and takes the padding off.
+    pub(super) fn unlock(&self, locked: &[u8], password: &Password) -> Result<Zeroizing<Vec<u8>>, Error> {
+        match self {
+            Self::Unsupported(what) => Err(Error::Unsupported(what.clone())),
+            Self::Pkcs12 {
+                cipher,
+                salt,
+                iterations,
+            } => {
+                let hash = &SHA1;
+                let key = pkcs12_key(
+                    hash,
+                    password,
+                    salt,
+                    *iterations,
+                    PURPOSE_KEY,
+                    cipher.key_length(),
+                )?;
+                let vector = pkcs12_key(hash, password, salt, *iterations, PURPOSE_VECTOR, 8)?;
+                cipher.decrypt(&key, &vector, locked)
+            }
+            Self::Pkcs5 {
+                derivation,
+                cipher,
+                vector,
+            } => {
+                if (derivation.length).is_some_and(|length| length != cipher.key_length()) {
+                    return Err(Error::Damaged);
+                }
+                let key = derivation.derive(password, cipher.key_length())?;
+                cipher.decrypt(&key, vector, locked)
+            }
+        }
+    }
+}
+
+impl Mac {
+    pub(super) fn read(reader: BERReader<'_, '_>) -> ASN1Result<Self> {
+        reader.read_sequence(|parts| {
+            let oid = parts.next().read_oid()?;
+            if oid.components().as_slice() != PBMAC1 {
+                skip(parts)?;
+                return Ok(Hash::of(&oid).map_or_else(|| Self::Unsupported(name(&oid)), Self::Pkcs12));
+            }
+            parts.next().read_sequence(|parts| {
+                let derivation = Derivation::read(parts.next())?;
+                let hash = Hash::read(parts.next())?;
+                Ok(match (derivation, hash) {
+                    (Ok(derivation), Ok(hash)) => Self::Pkcs5 {
+                        // RFC 9579, section 5: the length must be there.
+                        length: derivation.length.unwrap_or(0),
+                        derivation,
+                        hash,
+                    },
+                    (Err(what), _) | (_, Err(what)) => Self::Unsupported(what),
+                })
+            })
+        })
+    }
+
+    /// `salt` and `iterations` stand beside the algorithm, where it has none of its own.
+    pub(super) fn verify(
+        &self,
+        content: &[u8],
+        expected: &[u8],
+        salt: &[u8],
+        iterations: u32,
+        password: &Password,
+    ) -> Result<(), Error> {
+        let (hash, key) = match self {
+            Self::Unsupported(what) => return Err(Error::Unsupported(what.clone())),
+            Self::Pkcs12(hash) => {
+                let length = hash.digest.output_len();
+                let key = pkcs12_key(hash, password, salt, iterations, PURPOSE_MAC, length)?;
+                (hash, key)
+            }
+            Self::Pkcs5 {
+                derivation,
+                length,
+                hash,
+            } => match length {
+                // RFC 9579, section 8: shorter than 20 octets is to be refused.
+                20..=64 => (hash, derivation.derive(password, *length)?),
+                _ => return Err(Error::Damaged),
+            },
+        };
+        hmac::verify(&hmac::Key::new(hash.hmac, &key), content, expected).map_err(|_| Error::Wrong)
+    }
+}
+
+impl Derivation {
+    /// The inner error is the name of what is not supported.
+    fn read(reader: BERReader<'_, '_>) -> ASN1Result<Result<Self, String>> {
+        reader.read_sequence(|parts| {
+            let oid = parts.next().read_oid()?;
+            if oid.components().as_slice() != PBKDF2 {
+                return skip(parts).map(|()| Err(name(&oid)));
+            }
+            parts.next().read_sequence(|parts| {
+                let salt = parts.next().read_bytes()?;
+                let iterations = parts.next().read_u32()?;
+                let length = parts.read_optional(|reader| reader.read_u32())?;
+                let hash = parts.read_optional(Hash::read)?.unwrap_or(Ok(&SHA1));
+                Ok(hash.map(|hash| Self {
+                    hash,
+                    iterations,
+                    length: length.map(|length| usize::try_from(length).unwrap_or(usize::MAX)),
+                    salt,
+                }))
+            })
+        })
+    }
+
+    fn derive(&self, password: &Password, length: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let iterations = bounded(self.iterations)?;
+        let mut key = Zeroizing::new(vec![0; length]);
+        pbkdf2::derive(
+            self.hash.pbkdf2,
+            iterations,
+            &self.salt,
+            &password.bytes,
+            &mut key,
+        );
+        Ok(key)
+    }
+}
+
+impl Hash {
+    fn of(oid: &ObjectIdentifier) -> Option<&'static Self> {
+        let wanted = oid.components().as_slice();
+        [&SHA1, &SHA256, &SHA384, &SHA512]
+            .into_iter()
+            .find(|hash| hash.oids.contains(&wanted))
+    }
+
+    fn read(reader: BERReader<'_, '_>) -> ASN1Result<Result<&'static Self, String>> {
+        reader.read_sequence(|parts| {
+            let oid = parts.next().read_oid()?;
+            skip(parts)?;
+            Ok(Self::of(&oid).ok_or_else(|| name(&oid)))
+        })
+    }
+}
+
+impl Cipher {
+    /// With its initialization vector.
+    fn read(reader: BERReader<'_, '_>) -> ASN1Result<Result<(Self, Vec<u8>), String>> {
+        reader.read_sequence(|parts| {
+            let oid = parts.next().read_oid()?;
+            let cipher = match oid.components().as_slice() {
+                [2, 16, 840, 1, 101, 3, 4, 1, 2] => Self::Aes128,
+                [2, 16, 840, 1, 101, 3, 4, 1, 22] => Self::Aes192,
+                [2, 16, 840, 1, 101, 3, 4, 1, 42] => Self::Aes256,
+                [1, 2, 840, 113549, 3, 7] => Self::TripleDes,
+                _ => return skip(parts).map(|()| Err(name(&oid))),
+            };
+            Ok(Ok((cipher, parts.next().read_bytes()?)))
+        })
+    }
+
+    fn of_pkcs12(oid: &[u64]) -> Option<Self> {
+        match oid {
+            [1, 2, 840, 113549, 1, 12, 1, 3] => Some(Self::TripleDes),
+            [1, 2, 840, 113549, 1, 12, 1, 4] => Some(Self::TripleDesOfTwo),
+            [1, 2, 840, 113549, 1, 12, 1, 5] => Some(Self::Rc2 { length: 16 }),
+            [1, 2, 840, 113549, 1, 12, 1, 6] => Some(Self::Rc2 { length: 5 }),
+            _ => None,
+        }
+    }
+
+    fn key_length(self) -> usize {
+        match self {
+            Self::Aes128 | Self::TripleDesOfTwo => 16,
+            Self::Aes192 | Self::TripleDes => 24,
+            Self::Aes256 => 32,
+            Self::Rc2 { length } => length,
+        }
+    }
+
+    fn decrypt(self, key: &[u8], vector: &[u8], locked: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut bytes = Zeroizing::new(locked.to_vec());
+        let aes = |algorithm, bytes: &mut [u8]| {
+            let vector = FixedLength::try_from(vector).map_err(|_| Error::Damaged)?;
+            let key = UnboundCipherKey::new(algorithm, key).map_err(|_| Error::Damaged)?;
+            let key = PaddedBlockDecryptingKey::cbc_pkcs7(key).map_err(|_| Error::Damaged)?;
+            let plain = key.decrypt(bytes, DecryptionContext::Iv128(vector));
+            plain.map(|plain| plain.len()).map_err(|_| Error::Wrong)
+        };
+        let length = match self {
+            Self::Aes128 => aes(&cipher::AES_128, &mut bytes),
+            Self::Aes192 => aes(&cipher::AES_192, &mut bytes),
+            Self::Aes256 => aes(&cipher::AES_256, &mut bytes),
+            Self::Rc2 { .. } => old(Decryptor::<rc2::Rc2>::new_from_slices(key, vector), &mut bytes),
+            Self::TripleDes => old(
+                Decryptor::<des::TdesEde3>::new_from_slices(key, vector),
+                &mut bytes,
+            ),
+            Self::TripleDesOfTwo => old(
+                Decryptor::<des::TdesEde2>::new_from_slices(key, vector),
+                &mut bytes,
+            ),
+        }?;
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+}
+
+/// Decrypts in place; the length of what is left without padding.
+fn old<D, E>(decryptor: Result<D, E>, bytes: &mut [u8]) -> Result<usize, Error>
+where
+    D: BlockModeDecrypt,
+{
+    let decryptor = decryptor.map_err(|_| Error::Damaged)?;
+    let plain = decryptor.decrypt_padded::<Pkcs7>(bytes);
+    plain.map(<[u8]>::len).map_err(|_| Error::Wrong)
+}
+
+/// The key derivation of PKCS#12 (RFC 7292, appendix B.2).
+fn pkcs12_key(
+    hash: &Hash,
+    password: &Password,
+    salt: &[u8],
+    iterations: u32,
+    purpose: u8,
+    length: usize,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let iterations = bounded(iterations)?.get();
+    let block = hash.digest.block_len();
+    let filled = |bytes: &[u8]| -> Zeroizing<Vec<u8>> {
+        let length = bytes.len().div_ceil(block) * block;
+        Zeroizing::new(bytes.iter().copied().cycle().take(length).collect())
+    };
+    let mut state = Zeroizing::new([filled(salt).as_slice(), &filled(&password.wide)].concat());
+    let mut key = Zeroizing::new(Vec::with_capacity(length + block));
+    while key.len() < length {
+        let mut context = digest::Context::new(hash.digest);
+        context.update(&vec![purpose; block]);
+        context.update(&state);
+        let mut part = context.finish();
+        for _ in 1..iterations {
+            part = digest::digest(hash.digest, part.as_ref());
+        }
+        key.extend_from_slice(part.as_ref());
+
+        // Each block of the state grows by what came out, repeated to the length of a block, and by one.
+        for block in state.chunks_mut(block) {
+            let mut carry = 1;
+            for (i, byte) in block.iter_mut().enumerate().rev() {
+                let sum = u16::from(*byte) + u16::from(part.as_ref()[i % part.as_ref().len()]) + carry;
+                *byte = sum.to_le_bytes()[0];
+                carry = sum >> 8;
+            }
+        }
+    }
+    key.truncate(length);
+    Ok(key)
+}
+
+/// A count that is no mistake and ends in time: whoever unlocks waits, and so does everything else that changes.
+fn bounded(iterations: u32) -> Result<NonZeroU32, Error> {
+    match NonZeroU32::new(iterations) {
+        Some(count) if iterations <= MOST_ITERATIONS => Ok(count),
+        Some(_) => Err(Error::Unsupported(format!("{iterations} iterations"))),
+        None => Err(Error::Damaged),
+    }
+}
+
+/// Reads over whatever is left of an algorithm's parameters.
+fn skip(parts: &mut BERReaderSeq<'_, '_>) -> ASN1Result<()> {
+    parts.read_optional(|reader| reader.read_der()).map(drop)
+}
+
+/// What people know an algorithm by.
+fn name(oid: &ObjectIdentifier) -> String {
+    let name = match oid.components().as_slice() {
+        [1, 3, 6, 1, 4, 1, 11591, 4, 11] => "scrypt",
+        [1, 2, 840, 113549, 1, 5, 3] => "PBE-MD5-DES",
+        [1, 2, 840, 113549, 1, 5, 10] => "PBE-SHA1-DES",
+        [1, 2, 840, 113549, 1, 12, 1, 1] => "PBE-SHA1-RC4-128",
+        [1, 2, 840, 113549, 1, 12, 1, 2] => "PBE-SHA1-RC4-40",
+        [1, 2, 840, 113549, 2, 8] => "HMAC with SHA-224",
+        _ => return format!("the algorithm {oid}"),
+    };
+    name.to_owned()
+}
+
+static SHA1: Hash = Hash {
+    digest: &digest::SHA1_FOR_LEGACY_USE_ONLY,
+    hmac: hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+    pbkdf2: pbkdf2::PBKDF2_HMAC_SHA1,
+    oids: [&[1, 3, 14, 3, 2, 26], &[1, 2, 840, 113549, 2, 7]],
+};
+static SHA256: Hash = Hash {
+    digest: &digest::SHA256,
+    hmac: hmac::HMAC_SHA256,
+    pbkdf2: pbkdf2::PBKDF2_HMAC_SHA256,
+    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 1], &[1, 2, 840, 113549, 2, 9]],
+};
+static SHA384: Hash = Hash {
+    digest: &digest::SHA384,
+    hmac: hmac::HMAC_SHA384,
+    pbkdf2: pbkdf2::PBKDF2_HMAC_SHA384,
+    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 2], &[1, 2, 840, 113549, 2, 10]],
+};
+static SHA512: Hash = Hash {
+    digest: &digest::SHA512,
+    hmac: hmac::HMAC_SHA512,
+    pbkdf2: pbkdf2::PBKDF2_HMAC_SHA512,
+    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 3], &[1, 2, 840, 113549, 2, 11]],
+};
+
+const PBES2: &[u64] = &[1, 2, 840, 113549, 1, 5, 13];
+const PBKDF2: &[u64] = &[1, 2, 840, 113549, 1, 5, 12];
+const PBMAC1: &[u64] = &[1, 2, 840, 113549, 1, 5, 14];
+
+/// What a derived value is for (RFC 7292, appendix B.3).
+const PURPOSE_KEY: u8 = 1;
+const PURPOSE_VECTOR: u8 = 2;
+const PURPOSE_MAC: u8 = 3;
+
+/// About three seconds of a slow core; OpenSSL writes 2048, careful people a million.
+const MOST_ITERATIONS: u32 = 5_000_000;
