@@ -192,7 +192,7 @@ impl Rewriting {
         let policy = policy(
             "destinations: { d: { hosts: [api.test], headers: { set: { Authorization: 'Bearer 0123456789abcdef' } } } }",
         );
-        let attachment = Attachment::build(&policy.destinations[1], &Sources::of_process());
+        let attachment = Attachment::build(None, &policy.destinations[1].headers, &Sources::of_process());
         Self(attachment.expect("no secret to read"))
     }
 

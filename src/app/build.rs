@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::auth::Attachment;
+use crate::auth::Credentials;
 use crate::ca::Authority;
 use crate::cache::Cache;
-use crate::config::{Auth, Ca, Config, HeaderText, SecretRef, Text};
+use crate::config::{Ca, Config, HeaderText, SecretRef, Text};
 use crate::limit::Limits;
 use crate::limit::shared::board::Sharing;
 use crate::policy::{Destination, Egress, Policy};
@@ -36,6 +36,13 @@ pub(crate) struct Parts {
     own: Vec<SocketAddr>,
     pub(super) roots: SystemRoots,
     sources: Sources,
+}
+
+/// How a destination is reached.
+struct End {
+    endpoint: Arc<Endpoint>,
+    /// Of the destination's secrets.
+    fingerprint: u64,
 }
 
 impl Parts {
@@ -100,13 +107,18 @@ impl Parts {
         telemetry
             .counters("none")
             .credential_expiry(CredentialKind::LocalCa, unix_seconds(authority.not_after()));
-        let routes = (policy.destinations.iter())
-            .map(|destination| {
-                let sharing = self.sharing(destination, config, store);
-                self.route(destination, &policy.egress, sharing, old, telemetry)
-                    .map(Arc::new)
-            })
+        let ends = (policy.destinations.iter())
+            .map(|destination| self.end(destination, &policy.egress, old, telemetry))
             .collect::<Result<Vec<_>, _>>()?;
+        let has_same_egress = old.is_some_and(|old| old.policy.egress == policy.egress);
+        let routes = (ends.into_iter().zip(&policy.destinations))
+            .map(|(end, destination)| {
+                let sharing = self.sharing(destination, config, store);
+                let mut route = self.route(destination, end, sharing, old, telemetry)?;
+                route.cache = cache(destination, old.filter(|_| has_same_egress));
+                Ok(Arc::new(route))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
         let is_there = |name: &str| policy.destinations.iter().any(|own| *own.name == *name);
         self.limits.retain(is_there);
         // Each time: it must not be forgotten.
@@ -142,29 +154,82 @@ impl Parts {
         store?.sharing(written?, config.instances, &self.sources)
     }
 
+    /// How a destination is reached: as before where nothing about that has changed.
+    ///
     /// At the start a destination whose secrets cannot be used refuses its requests and the others work. A reload
     /// that would break a destination is refused as a whole.
-    fn route(
+    fn end(
         &self,
         destination: &Arc<Destination>,
         egress: &Egress,
+        old: Option<&Live>,
+        telemetry: &Telemetry,
+    ) -> Result<End, Error> {
+        // Connections that wait were made under the rules of then: other rules, other connections.
+        let has_same_egress = old.is_some_and(|old| old.policy.egress == *egress);
+        let before = old.map(|old| route_of(old, destination));
+        // First: what changes while it is read is read again.
+        let fingerprint = self.fingerprint(destination);
+        let kept = before.flatten().filter(|route| {
+            has_same_egress
+                && route.fingerprint == fingerprint
+                && route.destination.has_same_upstream(destination)
+        });
+        if let Some(route) = kept {
+            let endpoint = Arc::clone(&route.endpoint);
+            return Ok(End {
+                endpoint,
+                fingerprint,
+            });
+        }
+        let counters = telemetry.counters(&destination.name);
+        let tls = tls::Settings::build(destination, &self.sources, &self.roots).map_err(Arc::new);
+        match tls {
+            Err(source) if must_work(before, |route| route.endpoint.tls().is_ok()) => Err(Error::Tls {
+                destination: Arc::clone(&destination.name),
+                source,
+            }),
+            tls => {
+                tell(&tls, destination, &counters);
+                let endpoint = Arc::new(Endpoint::new(Arc::clone(destination), counters, tls));
+                Ok(End {
+                    endpoint,
+                    fingerprint,
+                })
+            }
+        }
+    }
+
+    /// What a request to a destination needs, its cache aside. What a reload must not break is as with [`end`](Self::end).
+    fn route(
+        &self,
+        destination: &Arc<Destination>,
+        end: End,
         sharing: Option<Sharing>,
         old: Option<&Live>,
         telemetry: &Telemetry,
     ) -> Result<Route, Error> {
-        // Connections that wait were made under the rules of then: other rules, other connections.
-        let has_same_egress = old.is_some_and(|old| old.policy.egress == *egress);
-        let old = old.map(|old| {
-            old.routes
-                .iter()
-                .find(|route| route.destination.name == destination.name)
-        });
-        let must_work =
-            |works: fn(&Route) -> bool| old.is_some_and(|route| route.is_none_or(|route| works(route)));
+        let End {
+            endpoint,
+            fingerprint,
+        } = end;
+        let before = old.map(|old| route_of(old, destination));
+        let old = before.flatten();
         let counters = telemetry.counters(&destination.name);
-        let attachment = match Attachment::build(destination, &self.sources) {
-            Err(source) if must_work(|route| route.attachment.is_ok()) => {
-                return Err(Error::Attachment {
+        // With the endpoint every byte of every secret is the same.
+        let kept = old.filter(|route| {
+            Arc::ptr_eq(&route.endpoint, &endpoint) && route.destination.auth == destination.auth
+        });
+        let credentials = Credentials::build(
+            destination,
+            &self.sources,
+            &endpoint,
+            |place| self.limits.of_member(destination, place, telemetry),
+            kept.and_then(|route| route.credentials.as_ref().ok()),
+        );
+        let credentials = match credentials {
+            Err(source) if must_work(before, |route| route.credentials.is_ok()) => {
+                return Err(Error::Credentials {
                     destination: Arc::clone(&destination.name),
                     source,
                 });
@@ -177,35 +242,10 @@ impl Parts {
                 );
             }),
         };
-        let fingerprint = self.fingerprint(destination);
-        let kept = old.flatten().filter(|route| {
-            has_same_egress
-                && route.fingerprint == fingerprint
-                && route.destination.has_same_upstream(destination)
-        });
-        let endpoint = match kept {
-            Some(route) => Arc::clone(&route.endpoint),
-            None => {
-                let tls = tls::Settings::build(destination, &self.sources, &self.roots).map_err(Arc::new);
-                match tls {
-                    Err(source) if must_work(|route| route.endpoint.tls().is_ok()) => {
-                        return Err(Error::Tls {
-                            destination: Arc::clone(&destination.name),
-                            source,
-                        });
-                    }
-                    tls => {
-                        tell(&tls, destination, &counters);
-                        Arc::new(Endpoint::new(Arc::clone(destination), Arc::clone(&counters), tls))
-                    }
-                }
-            }
-        };
-        let old = old.flatten();
         Ok(Route {
-            attachment,
             breaker: breaker(destination, old, &counters),
-            cache: cache(destination, old.filter(|_| has_same_egress)),
+            cache: None,
+            credentials,
             endpoint,
             limiter: self.limits.of(destination, sharing, telemetry),
             rehearsal: rehearsal(destination, old, &counters),
@@ -242,8 +282,9 @@ impl Parts {
 }
 
 /// The running cache of a destination, where a request would still be answered as what it keeps was.
-fn cache(destination: &Destination, old: Option<&Arc<Route>>) -> Option<Arc<Cache>> {
+fn cache(destination: &Destination, old: Option<&Live>) -> Option<Arc<Cache>> {
     let config = destination.cache.as_ref()?;
+    let old = old.and_then(|old| route_of(old, destination));
     let kept = old.filter(|route| route.destination.has_same_answers(destination));
     let kept = kept.and_then(|route| route.cache.clone());
     Some(kept.unwrap_or_else(|| Arc::new(Cache::new(config))))
@@ -325,19 +366,25 @@ fn unix_seconds(time: SystemTime) -> i64 {
         .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
+/// A destination before a reload.
+fn route_of<'l>(old: &'l Live, destination: &Destination) -> Option<&'l Arc<Route>> {
+    old.routes
+        .iter()
+        .find(|route| route.destination.name == destination.name)
+}
+
+/// Whether a reload must not break what `works` looks at. `before`: the destination then, if there is a then.
+fn must_work(before: Option<Option<&Arc<Route>>>, works: impl Fn(&Route) -> bool) -> bool {
+    before.is_some_and(|route| route.is_none_or(|route| works(route)))
+}
+
 /// Every secret that a destination names, but for its client certificate's.
 fn references(destination: &Destination) -> Vec<&SecretRef> {
-    let mut all = Vec::new();
-    match &destination.auth {
-        Some(Auth::Basic { username, password }) => {
-            if let Text::Reference(username) = username {
-                all.push(username);
-            }
-            all.push(password);
-        }
-        Some(Auth::Bearer(value) | Auth::Header { value, .. } | Auth::Query { value, .. }) => all.push(value),
-        None => {}
-    }
+    let credentials = destination.auth.iter().flat_map(|rule| &rule.credentials);
+    let mut all: Vec<_> = credentials
+        .flat_map(|credential| credential.auth.references())
+        .map(|(_, reference)| reference)
+        .collect();
     for (_, value) in &destination.headers.set {
         if let HeaderText::Reference(reference) = value {
             all.push(reference);

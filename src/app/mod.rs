@@ -61,17 +61,17 @@ pub(crate) struct Addresses {
 /// Why the proxy does not start. Once it runs, nothing of this ends it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("destinations.{destination}")]
-    Attachment {
-        destination: Arc<str>,
-        source: crate::auth::Error,
-    },
-
     #[error("cannot listen on {address} ({remedy})")]
     Bind {
         address: String,
         remedy: &'static str,
         source: io::Error,
+    },
+
+    #[error("destinations.{destination}")]
+    Credentials {
+        destination: Arc<str>,
+        source: crate::auth::Error,
     },
 
     #[error("the local authority cannot be made")]

@@ -1,35 +1,59 @@
-//! What is attached: the credential and the headers of a destination, made ready once, applied to each request.
+//! What is attached: the credentials and the headers of a destination.
 //!
-//! [`Attachment::build`] reads the secrets and does all formatting; [`Attachment::apply`] only clones what is ready.
-//! Values are marked sensitive, so that neither `Debug` nor the HTTP/2 header table shows or keeps them. Whether a
-//! request may carry them at all (a clear wire, CONNECT, TRACE) is decided before, in `policy` and `proxy`.
+//! [`Credentials`] are all of one destination: which of them goes on a request is decided by its method and path, in
+//! `policy`, and by the [`pool`] where several will do. A [`Credential`] puts itself on a request: [`Attachment`]s are
+//! made ready once and cloned. Each has upstream connections of its own, so that one never speaks in another's name.
+//!
+//! Whether a request may carry a credential at all (a clear wire, CONNECT, TRACE) is decided before, in `policy` and
+//! `proxy`.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use std::sync::Arc;
+
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use zeroize::Zeroizing;
+use http::{HeaderName, StatusCode};
+use tokio::time::Instant;
 
-use crate::config::{Auth, HeaderText, Headers, SecretRef, Text};
+use crate::config::{self, SecretRef};
+use crate::limit::Limiter;
 use crate::policy::Destination;
-use crate::secret::{self, Secret, Sources};
-use query::Parameter;
+use crate::secret::{self, Sources};
+use crate::upstream::Endpoint;
 
+pub(crate) use self::attachment::Attachment;
+use self::pool::Pool;
+
+mod attachment;
 #[cfg_attr(not(test), expect(dead_code, reason = "the signers, which come next, use it"))]
 pub(crate) mod key;
+mod pool;
+mod query;
 #[expect(dead_code, reason = "the configuration, which comes next, uses it")]
 pub(crate) mod sign;
 
-mod query;
-#[cfg(test)]
-mod tests;
-
-/// Everything that is put on, or struck from, the requests of one destination. Values are marked sensitive.
+/// Everything that is attached to the requests of one destination.
 #[derive(Debug)]
-pub(crate) struct Attachment {
-    parameter: Option<Parameter>,
-    remove: Vec<Removal>,
-    /// Each name once.
-    set: Vec<(HeaderName, HeaderValue)>,
+pub(crate) struct Credentials {
+    /// Where no rule matches.
+    bare: Arc<Credential>,
+    /// One for each of the destination's.
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+enum Rule {
+    One(Arc<Credential>),
+    Pool(Pool),
+}
+
+/// One credential, and what goes with it.
+#[derive(Debug)]
+pub(crate) struct Credential {
+    attachment: Attachment,
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// What the upstream says of this one alone, where it is one of a pool.
+    pub(crate) limiter: Option<Arc<Limiter>>,
+    /// As in `auth[1].pool[0]`.
+    place: Box<str>,
 }
 
 /// Why a credential cannot be made ready, or not be put on a request. Never shows one.
@@ -56,240 +80,129 @@ pub(crate) enum Error {
     Secret(#[from] secret::Error),
 }
 
-/// A field, or all fields whose names begin alike.
-#[derive(Debug)]
-enum Removal {
-    Name(HeaderName),
-    /// In lower case, without the `*`.
-    Prefix(Box<str>),
+impl Credentials {
+    /// Reads the secrets. The first credential has the connections of `endpoint`, the others have their own. What `old`
+    /// has of all this is kept: it is to be given only where `destination` names the same credentials and the secrets
+    /// are the same. `limits`: what the upstream says of the credential at a place.
+    pub(crate) fn build(
+        destination: &Destination,
+        sources: &Sources,
+        endpoint: &Arc<Endpoint>,
+        limits: impl Fn(&str) -> Arc<Limiter>,
+        old: Option<&Self>,
+    ) -> Result<Self, Error> {
+        let kept = old.map(Self::endpoints).unwrap_or_default();
+        let mut kept = kept.into_iter().skip(1);
+        let (shared, mut first) = (endpoint, Some(Arc::clone(endpoint)));
+        let mut endpoint = || {
+            (first.take())
+                .or_else(|| kept.next())
+                .unwrap_or_else(|| Arc::new(shared.sibling()))
+        };
+        let mut credential = |written: Option<&config::Credential>, is_one_of_several: bool| {
+            let auth = written.map(|written| &written.auth);
+            let place = written.map_or("auth", |written| written.place.as_str());
+            let attachment = Attachment::build(auth, &destination.headers, sources)?;
+            Ok::<_, Error>(Arc::new(Credential {
+                attachment,
+                endpoint: endpoint(),
+                limiter: is_one_of_several.then(|| limits(place)),
+                place: place.into(),
+            }))
+        };
+        let mut rules = Vec::with_capacity(destination.auth.len());
+        for (index, rule) in destination.auth.iter().enumerate() {
+            rules.push(match rule.credentials.as_slice() {
+                [] => Rule::One(credential(None, false)?),
+                [one] => Rule::One(credential(Some(one), false)?),
+                several => {
+                    let members = several.iter().map(|one| credential(Some(one), true));
+                    let old = match old.and_then(|old| old.rules.get(index)) {
+                        Some(Rule::Pool(old)) => Some(old),
+                        Some(Rule::One(_)) | None => None,
+                    };
+                    Rule::Pool(Pool::new(members.collect::<Result<_, _>>()?, old))
+                }
+            });
+        }
+        Ok(Self {
+            bare: credential(None, false)?,
+            rules,
+        })
+    }
+
+    /// Whether everything can be made ready.
+    pub(crate) fn check(destination: &Destination, sources: &Sources) -> Result<(), Error> {
+        let credentials = destination.auth.iter().flat_map(|rule| &rule.credentials);
+        for auth in credentials.map(|one| Some(&one.auth)).chain([None]) {
+            Attachment::build(auth, &destination.headers, sources)?;
+        }
+        Ok(())
+    }
+
+    /// What a request carries for which this rule of the destination's counts.
+    pub(crate) fn choose(&self, rule: Option<usize>) -> &Arc<Credential> {
+        match rule.and_then(|rule| self.rules.get(rule)) {
+            Some(Rule::One(credential)) => credential,
+            Some(Rule::Pool(pool)) => pool.pick(Instant::now()),
+            None => &self.bare,
+        }
+    }
+
+    /// An answer came to a request with this credential.
+    pub(crate) fn hear(&self, credential: &Arc<Credential>, status: StatusCode, destination: &str) {
+        if credential.limiter.is_some() {
+            let pools = self.rules.iter().filter_map(Rule::pool);
+            pools.for_each(|pool| pool.hear(credential, status, destination, Instant::now()));
+        }
+    }
+
+    /// Whether there is another one to try after the upstream has refused this one.
+    pub(crate) fn has_instead_of(&self, credential: &Arc<Credential>) -> bool {
+        let mut pools = self.rules.iter().filter_map(Rule::pool);
+        pools.any(|pool| pool.has_instead_of(credential, Instant::now()))
+    }
+
+    /// In the order in which they were made.
+    fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let mut all = Vec::new();
+        for rule in &self.rules {
+            match rule {
+                Rule::One(one) => all.push(Arc::clone(&one.endpoint)),
+                Rule::Pool(pool) => all.extend(pool.members().map(|one| Arc::clone(&one.endpoint))),
+            }
+        }
+        all.push(Arc::clone(&self.bare.endpoint));
+        all
+    }
 }
 
-impl Attachment {
-    /// Reads the secrets and builds the field values.
-    pub(crate) fn build(destination: &Destination, sources: &Sources) -> Result<Self, Error> {
-        Self::of(destination.auth.as_ref(), &destination.headers, sources)
-    }
-
-    /// The same of its two ingredients. Where both set a field, the credential stands.
-    fn of(auth: Option<&Auth>, headers: &Headers, sources: &Sources) -> Result<Self, Error> {
-        let mut attachment = Self {
-            parameter: None,
-            remove: Vec::new(),
-            set: Vec::new(),
-        };
-        attachment.remove = headers
-            .remove
-            .iter()
-            .filter_map(|name| Removal::parse(name))
-            .collect();
-        for (name, value) in &headers.set {
-            let value = match value {
-                HeaderText::Plain(value) => value.clone(),
-                HeaderText::Reference(reference) => field(b"", reference, sources, "an HTTP field")?,
-            };
-            attachment.put(name.clone(), value);
+impl Rule {
+    fn pool(&self) -> Option<&Pool> {
+        match self {
+            Self::One(_) => None,
+            Self::Pool(pool) => Some(pool),
         }
-        match auth {
-            None => {}
-            Some(Auth::Basic { username, password }) => {
-                attachment.put(AUTHORIZATION, basic(username, password, sources)?);
-            }
-            Some(Auth::Bearer(reference)) => {
-                attachment.put(AUTHORIZATION, field(b"Bearer ", reference, sources, BEARER)?);
-            }
-            Some(Auth::Header { name, value }) => {
-                attachment.put(name.clone(), field(b"", value, sources, "an HTTP field")?);
-            }
-            Some(Auth::Query { name, value }) => {
-                let secret = sources.read(value)?;
-                check(secret.expose(), value, "a URL")?;
-                attachment.parameter = Some(Parameter::new(name, &secret));
-            }
-        }
-        Ok(attachment)
     }
+}
 
-    /// The fields that `apply` sets: the app's `Connection` field must not get a say in them.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
-        self.set.iter().map(|(name, _)| name)
-    }
-
+impl Credential {
     /// Whether it is decided here, and not by the app, what stands in this field of a request.
     pub(crate) fn decides(&self, name: &HeaderName) -> bool {
-        self.fields().any(|own| own == name) || self.remove.iter().any(|removal| removal.means(name))
+        self.attachment.decides(name)
     }
 
-    /// Strikes what is to be removed and sets what is to be attached; the app's own values of an attached
-    /// field (all spellings, all duplicates) or query parameter are replaced.
+    /// Whether a request that the upstream refuses with 401 may be answered otherwise with another credential.
+    pub(crate) fn can_be_renewed(&self) -> bool {
+        self.limiter.is_some()
+    }
+
+    /// Puts it on a request, in the place of what stands there: also of itself, where the request is sent again.
     ///
     /// To be called after hop-by-hop fields are struck, and never for CONNECT or TRACE: the one has no place for a
     /// credential, the other sends it back. After an error the request must not be sent. Afterwards the URI may hold a
     /// secret: it must not be logged.
     pub(crate) fn apply(&self, head: &mut Parts) -> Result<(), Error> {
-        for removal in &self.remove {
-            removal.apply(&mut head.headers);
-        }
-        self.strike_underscored(&mut head.headers);
-        for (name, value) in &self.set {
-            head.headers
-                .try_insert(name.clone(), value.clone())
-                .map_err(|_| Error::NoRoom)?;
-        }
-        if let Some(parameter) = &self.parameter {
-            head.uri = parameter
-                .apply(std::mem::take(&mut head.uri))
-                .ok_or(Error::NoRoom)?;
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, name: HeaderName, value: HeaderValue) {
-        self.set.retain(|(other, _)| *other != name);
-        self.set.push((name, value));
-    }
-
-    /// Strikes `X_Api_Key` where `X-Api-Key` is attached: behind CGI and WSGI both are `HTTP_X_API_KEY`, and the app's
-    /// might win.
-    fn strike_underscored(&self, headers: &mut HeaderMap) {
-        let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
-        let alike = |name: &HeaderName, ours: &HeaderName| {
-            let (name, ours) = (name.as_str(), ours.as_str());
-            // Lengths settle nearly every pair.
-            name.len() == ours.len() && name != ours && name.bytes().map(fold).eq(ours.bytes().map(fold))
-        };
-        let struck = |name: &&HeaderName| self.fields().any(|ours| alike(name, ours));
-        // Hardly ever there, so it is looked for without a list.
-        if headers.keys().find(struck).is_none() {
-            return;
-        }
-        let struck: Vec<_> = headers.keys().filter(struck).cloned().collect();
-        for name in struck {
-            headers.remove(name);
-        }
+        self.attachment.apply(head)
     }
 }
-
-impl Removal {
-    /// `None` for what no field can be named, which nothing needs to remove.
-    fn parse(written: &str) -> Option<Self> {
-        match written.strip_suffix('*') {
-            Some(prefix) => Some(Self::Prefix(prefix.to_ascii_lowercase().into())),
-            None => HeaderName::from_bytes(written.as_bytes()).ok().map(Self::Name),
-        }
-    }
-
-    fn means(&self, name: &HeaderName) -> bool {
-        let is_meant = match self {
-            Self::Name(own) => own == name,
-            Self::Prefix(prefix) => name.as_str().starts_with(&**prefix),
-        };
-        is_meant && !FRAMING.contains(name)
-    }
-
-    fn apply(&self, headers: &mut HeaderMap) {
-        match self {
-            Self::Name(name) if FRAMING.contains(name) => {}
-            Self::Name(name) => {
-                headers.remove(name);
-            }
-            Self::Prefix(_) => {
-                let struck: Vec<_> = headers.keys().filter(|name| self.means(name)).cloned().collect();
-                for name in struck {
-                    headers.remove(name);
-                }
-            }
-        }
-    }
-}
-
-/// `prefix` and the secret, as a field value.
-fn field(
-    prefix: &[u8],
-    reference: &SecretRef,
-    sources: &Sources,
-    place: &'static str,
-) -> Result<HeaderValue, Error> {
-    let secret = sources.read(reference)?;
-    check(secret.expose(), reference, place)?;
-    let mut text = Zeroizing::new(Vec::with_capacity(prefix.len() + secret.expose().len()));
-    text.extend_from_slice(prefix);
-    text.extend_from_slice(secret.expose());
-    sensitive(&text, reference)
-}
-
-/// RFC 7617. The password may be any UTF-8 text without control characters, since it leaves as base64.
-fn basic(username: &Text, password: &SecretRef, sources: &Sources) -> Result<HeaderValue, Error> {
-    let username = match username {
-        Text::Plain(username) => Secret::new(Zeroizing::new(username.clone().into_bytes())),
-        Text::Reference(reference) => sources.read(reference)?,
-    };
-    if let Some((_, what)) = unfit(username.expose(), |byte| byte == b':' || byte.is_ascii_control()) {
-        return Err(Error::NotUserName { what });
-    }
-    let secret = sources.read(password)?;
-    if let Some((position, what)) = unfit(secret.expose(), |byte| byte.is_ascii_control()) {
-        let place = "a password";
-        return Err(Error::NotFieldText {
-            reference: password.clone(),
-            place,
-            position,
-            what,
-        });
-    }
-
-    let mut pair = Zeroizing::new(Vec::with_capacity(
-        username.expose().len() + 1 + secret.expose().len(),
-    ));
-    pair.extend_from_slice(username.expose());
-    pair.push(b':');
-    pair.extend_from_slice(secret.expose());
-    let mut text = Zeroizing::new(String::with_capacity(6 + pair.len().div_ceil(3) * 4));
-    text.push_str("Basic ");
-    data_encoding::BASE64.encode_append(&pair, &mut text);
-    sensitive(text.as_bytes(), password)
-}
-
-fn sensitive(text: &[u8], reference: &SecretRef) -> Result<HeaderValue, Error> {
-    // Every caller has checked the bytes; should one not have, it is an error, not a panic.
-    let mut value = HeaderValue::from_bytes(text).map_err(|_| Error::NotFieldText {
-        reference: reference.clone(),
-        place: "an HTTP field",
-        position: 0,
-        what: "not visible",
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// Refuses all that is not visible ASCII: it would be a second header field, or something else to each server.
-fn check(bytes: &[u8], reference: &SecretRef, place: &'static str) -> Result<(), Error> {
-    let wrong = |byte: u8| !matches!(byte, 0x20..=0x7e) || (place == BEARER && byte == b' ');
-    match unfit(bytes, wrong) {
-        None => Ok(()),
-        Some((position, what)) => Err(Error::NotFieldText {
-            reference: reference.clone(),
-            place,
-            position,
-            what,
-        }),
-    }
-}
-
-/// The first byte that is `wrong`, counted from 1, and what it is.
-fn unfit(bytes: &[u8], wrong: impl Fn(u8) -> bool) -> Option<(usize, &'static str)> {
-    let position = bytes.iter().position(|byte| wrong(*byte))?;
-    let what = match bytes[position] {
-        b'\n' | b'\r' => "a line end",
-        0 => "NUL",
-        b' ' => "a blank",
-        b':' => "a colon",
-        0x80.. => "not ASCII",
-        _ => "a control character",
-    };
-    Some((position + 1, what))
-}
-
-/// These frame the message or say where it goes; a removal that happens to match does not mean them.
-const FRAMING: [HeaderName; 3] = [CONTENT_LENGTH, HOST, TRANSFER_ENCODING];
-
-const BEARER: &str = "a bearer token (which stands without the word Bearer)";

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::{ConfigArg, print};
-use crate::auth::Attachment;
+use crate::auth::Credentials;
 use crate::config::{
-    Auth, ClientCertificate, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass,
-    OnLimit, Problems, SecretRef, Source, Text,
+    ClientCertificate, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass, OnLimit,
+    Problems, SecretRef, Source, Text,
 };
 use crate::host::Pattern;
 use crate::policy::{self, Policy};
@@ -136,7 +136,7 @@ fn build(
     warnings: &mut Problems,
 ) {
     let path = format!("destinations.{}", destination.name);
-    if let Err(error) = Attachment::build(destination, sources) {
+    if let Err(error) = Credentials::check(destination, sources) {
         add(problems, &path, &error);
     }
     match tls::Settings::build(destination, sources, roots) {
@@ -179,17 +179,10 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
             holds,
         });
     };
-    match &destination.auth {
-        None => {}
-        Some(Auth::Basic { username, password }) => {
-            if let Text::Reference(username) = username {
-                add("auth.basic.username", username, Holds::Secret);
-            }
-            add("auth.basic.password", password, Holds::Secret);
+    for credential in destination.auth.iter().flat_map(|rule| &rule.credentials) {
+        for (key, reference) in credential.auth.references() {
+            add(&format!("{}.{key}", credential.place), reference, Holds::Secret);
         }
-        Some(Auth::Bearer(token)) => add("auth.bearer", token, Holds::Secret),
-        Some(Auth::Header { value, .. }) => add("auth.header.value", value, Holds::Secret),
-        Some(Auth::Query { value, .. }) => add("auth.query.value", value, Holds::Secret),
     }
     for (name, value) in &destination.headers.set {
         if let HeaderText::Reference(value) = value {
@@ -318,7 +311,7 @@ fn warn_of_reach(destination: &Destination, warnings: &mut Problems) {
         .tls
         .as_ref()
         .is_some_and(|tls| tls.client_certificate.is_some());
-    if destination.auth.is_none() && !identity {
+    if !policy::attaches(&destination.auth) && !identity {
         return;
     }
     for (i, host) in destination.hosts.iter().enumerate() {

@@ -129,7 +129,8 @@ impl Explanation {
         } else {
             destination
                 .permits(method, path)
-                .and_then(|()| destination.leaves(target))
+                .and_then(|()| destination.auth_rule(method, path))
+                .and_then(|_| destination.leaves(target))
         };
         let left = match left {
             Ok(left) => left,
@@ -141,7 +142,7 @@ impl Explanation {
             Err(denial) => return self.refuse(&denial),
         };
         if !tunnel {
-            self.attached(destination, left.scheme);
+            self.attached(destination, method, path, left.scheme);
             self.cache(destination, method);
         }
         if tunnel {
@@ -186,12 +187,18 @@ impl Explanation {
     }
 
     /// What is put on and struck from the request.
-    fn attached(&mut self, destination: &Destination, scheme: Scheme) {
-        let credential = destination
-            .auth
-            .as_ref()
-            .map_or_else(|| "none".to_owned(), credential);
-        let clear = destination.auth.is_some() && scheme == Scheme::Http;
+    fn attached(&mut self, destination: &Destination, method: &Method, path: &str, scheme: Scheme) {
+        let rule = destination.auth_rule(method, path).ok().flatten();
+        let written = rule.map_or(&[] as &[_], |rule| &destination.auth[rule].credentials);
+        let credential = match written {
+            [] => "none".to_owned(),
+            [one] => credential(&one.auth),
+            several => {
+                let all = joined(several.iter().map(|one| credential(&one.auth)));
+                format!("one of {}: {all}", several.len())
+            }
+        };
+        let clear = !written.is_empty() && scheme == Scheme::Http;
         let warning = if clear {
             " IN CLEAR (insecure_attach_over_http)"
         } else {

@@ -54,10 +54,18 @@ fn destination(name: &str, reader: &Reader<'_>, fallback: Timeouts) -> Destinati
         ("intercept", Mode::Intercept),
         ("tunnel", Mode::Tunnel),
     ];
+    let auth = reader.take("auth").map(auth).unwrap_or_default();
+    let cache = limits::cache(reader);
+    if cache.is_some() && auth.iter().any(|rule| rule.credentials.len() > 1) {
+        reader.problem(
+            "a cache beside a pool: what is answered to one credential would be given for another",
+            "remove cache, or keep one credential",
+        );
+    }
     Destination {
         name: name.to_owned(),
-        auth: reader.take("auth").and_then(auth),
-        cache: limits::cache(reader),
+        auth,
+        cache,
         circuit_breaker: limits::circuit_breaker(reader),
         concurrency: limits::concurrency(reader),
         headers: headers(&reader.section("headers", keys::HEADERS)),

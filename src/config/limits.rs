@@ -299,7 +299,7 @@ fn percent(field: Option<Field<'_>>, least: u8) -> Option<u8> {
 }
 
 /// The method and the path of a `match`.
-fn matched(reader: &Reader<'_>) -> (Option<Method>, Option<String>) {
+pub(super) fn matched(reader: &Reader<'_>) -> (Option<Method>, Option<String>) {
     let matched = reader.section("match", keys::MATCH);
     let method = matched.take("method").and_then(|field| method(&field));
     let path = matched.take("path").and_then(|field| path(&field));

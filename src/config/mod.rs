@@ -171,7 +171,8 @@ pub(crate) struct Timeouts {
 #[derive(Clone, Debug)]
 pub(crate) struct Destination {
     pub(crate) name: String,
-    pub(crate) auth: Option<Auth>,
+    /// The first that matches a request counts. Empty: nothing is attached.
+    pub(crate) auth: Vec<AuthRule>,
     pub(crate) cache: Option<Cache>,
     pub(crate) circuit_breaker: Option<CircuitBreaker>,
     pub(crate) concurrency: Option<u32>,
@@ -198,6 +199,25 @@ pub(crate) struct Destination {
     pub(crate) tls: Option<Tls>,
     /// `None`: not written; the default is true where tls or auth stands.
     pub(crate) upgrade: Option<bool>,
+}
+
+/// What is attached to some of a destination's requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AuthRule {
+    /// None: nothing is attached. Several: any of them will do.
+    pub(crate) credentials: Vec<Credential>,
+    /// `None`: any.
+    pub(crate) method: Option<Method>,
+    /// A path glob. `None`: any.
+    pub(crate) path: Option<String>,
+}
+
+/// One credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Credential {
+    pub(crate) auth: Auth,
+    /// Where it stands in its destination, as in `auth[1].pool[0]`.
+    pub(crate) place: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

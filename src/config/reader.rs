@@ -82,6 +82,11 @@ impl<'a> Reader<'a> {
         self.whole.problem(what, right);
     }
 
+    /// Whether a key is written that does not work, or none of the table.
+    pub(super) fn has_told(&self) -> bool {
+        self.entries.len() > self.written().count()
+    }
+
     /// The keys that are written and work, in the order of the file.
     pub(super) fn written(&self) -> impl Iterator<Item = &'a str> {
         let works = |entry: &&Entry| {

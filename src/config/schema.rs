@@ -144,11 +144,11 @@ mod tests {
                 json!(["hosts"]),
             ),
             (
-                "/properties/destinations/additionalProperties/properties/auth/maxProperties",
+                "/properties/destinations/additionalProperties/properties/auth/anyOf/0/maxProperties",
                 json!(1),
             ),
             (
-                "/properties/destinations/additionalProperties/properties/auth/properties/oauth2/not",
+                "/properties/destinations/additionalProperties/properties/auth/anyOf/0/properties/oauth2/not",
                 json!({}),
             ),
             (

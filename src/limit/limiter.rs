@@ -286,9 +286,30 @@ impl Limiter {
         if let Some(ratio) = learned.ratio(now) {
             self.learned().remaining(ratio);
         }
-        let paused = learned.paused_until(now);
-        self.counters
-            .paused_until(paused.map_or(0, |until| wall(until, now)));
+        self.tell_pause(learned.paused_until(now), now);
+    }
+
+    /// Sets the gauge of the pause. That one of several credentials has to wait does not hold the destination.
+    fn tell_pause(&self, until: Option<u64>, now: u64) {
+        if self.settings.member.is_none() {
+            self.counters
+                .paused_until(until.map_or(0, |until| wall(until, now)));
+        }
+    }
+
+    /// What is left of what the upstream has told, from 0 to 1; below zero while it says that nobody may go. `None`: it
+    /// has told nothing.
+    pub(crate) fn left(&self) -> Option<f64> {
+        if !self.traffic.is_watched() {
+            return None;
+        }
+        let book = self.book();
+        let now = self.nanos(Instant::now());
+        let learned = book.learned()?;
+        match learned.paused_until(now) {
+            Some(_) => Some(-1.0),
+            None => learned.ratio(now),
+        }
     }
 
     /// Which limits concern a request, and how urgent it is.
@@ -346,7 +367,10 @@ impl Limiter {
     }
 
     fn learned(&self) -> &LimitHandles {
-        self.learned.get_or_init(|| self.counters.limit(Face::LEARNED))
+        self.learned.get_or_init(|| match &self.settings.member {
+            None => self.counters.limit(Face::LEARNED),
+            Some(place) => self.counters.limit(&format!("{} {place}", Face::LEARNED)),
+        })
     }
 
     /// An answer came to a request that has been counted as ended.
@@ -364,8 +388,7 @@ impl Limiter {
         if hints.throttled {
             self.counters.upstream_throttled(status);
         }
-        self.counters
-            .paused_until(paused.map_or(0, |until| wall(until, now)));
+        self.tell_pause(paused, now);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.tell(&self.destination, status, hints, news, now);
     }

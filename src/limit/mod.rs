@@ -42,6 +42,7 @@ mod usage;
 /// The limiters of all destinations. State survives a reload where the settings are equal.
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
+    /// By the name of the destination; those of a pool's credentials by `NAME/PLACE`.
     limiters: Mutex<HashMap<Arc<str>, Arc<Limiter>>>,
 }
 
@@ -51,6 +52,8 @@ struct Settings {
     concurrency: Option<u32>,
     /// How many instances share each rate; each has its own concurrency.
     instances: u32,
+    /// Which of several credentials these are the limits of; `None`: of the destination.
+    member: Option<Box<str>>,
     on_limit: OnLimit,
     priorities: Vec<Priority>,
     queue: usize,
@@ -73,12 +76,36 @@ impl Limits {
         let settings = Settings {
             concurrency: destination.concurrency,
             instances: destination.instances.map_or(1, NonZeroU32::get),
+            member: None,
             on_limit: destination.on_limit,
             priorities: destination.priorities.clone(),
             queue: destination.queue,
             rate_limits: destination.rate_limits.clone(),
-            respect_upstream: destination.respect_upstream,
+            // With a pool, what the upstream says is said of one of its credentials.
+            respect_upstream: destination.respect_upstream && !destination.has_pool(),
             sharing,
+        };
+        self.with(&destination.name, settings, telemetry)
+    }
+
+    /// What the upstream says of one of several credentials, by its place in the destination: the running limiter where
+    /// the settings are as before, else a new one.
+    pub(crate) fn of_member(
+        &self,
+        destination: &Destination,
+        place: &str,
+        telemetry: &Telemetry,
+    ) -> Arc<Limiter> {
+        let settings = Settings {
+            concurrency: None,
+            instances: 1,
+            member: Some(place.into()),
+            on_limit: destination.on_limit,
+            priorities: destination.priorities.clone(),
+            queue: destination.queue,
+            rate_limits: Vec::new(),
+            respect_upstream: destination.respect_upstream,
+            sharing: None,
         };
         self.with(&destination.name, settings, telemetry)
     }
@@ -93,16 +120,22 @@ impl Limits {
 
     /// Forgets the limiters of destinations that are gone.
     pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        self.limiters().retain(|name, _| is_there(name));
+        // In no name of a destination there is a slash.
+        let name = |key: &str| key.split('/').next().map(&is_there);
+        self.limiters().retain(|key, _| name(key) == Some(true));
     }
 
     fn with(&self, name: &Arc<str>, settings: Settings, telemetry: &Telemetry) -> Arc<Limiter> {
+        let key = match &settings.member {
+            None => Arc::clone(name),
+            Some(place) => format!("{name}/{place}").into(),
+        };
         let mut limiters = self.limiters();
-        match limiters.get(name) {
+        match limiters.get(&key) {
             Some(running) if running.has(&settings) => Arc::clone(running),
             _ => {
                 let limiter = Limiter::new(name, settings, telemetry.counters(name));
-                limiters.insert(Arc::clone(name), Arc::clone(&limiter));
+                limiters.insert(key, Arc::clone(&limiter));
                 limiter
             }
         }

@@ -44,6 +44,7 @@ fn settings(on_limit: OnLimit) -> Settings {
         sharing: None,
         concurrency: None,
         instances: 1,
+        member: None,
         on_limit,
         priorities: Vec::new(),
         queue: 1000,

@@ -13,8 +13,8 @@ use http::Method;
 use super::Denial;
 use super::path::PathGlob;
 use crate::config::{
-    self, Auth, Cache, CircuitBreaker, HeaderText, Headers, HttpVersion, Mode, OnLimit, Priority, Problems,
-    RateLimit, Rehearse, Retry, Timeouts, Tls,
+    self, AuthRule, Cache, CircuitBreaker, HeaderText, Headers, HttpVersion, Mode, OnLimit, Priority,
+    Problems, RateLimit, Rehearse, Retry, Timeouts, Tls,
 };
 use crate::host::{Scheme, Target};
 
@@ -23,7 +23,10 @@ use crate::host::{Scheme, Target};
 pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
     pub(crate) index: usize,
-    pub(crate) auth: Option<Auth>,
+    /// The first that [matches](Self::auth_rule) counts.
+    pub(crate) auth: Vec<AuthRule>,
+    /// One for each of `auth`.
+    auth_paths: Vec<Option<PathGlob>>,
     pub(crate) cache: Option<Cache>,
     pub(crate) circuit_breaker: Option<CircuitBreaker>,
     pub(crate) concurrency: Option<u32>,
@@ -59,7 +62,8 @@ impl Destination {
         Self {
             name: UNLISTED.into(),
             index: 0,
-            auth: None,
+            auth: Vec::new(),
+            auth_paths: Vec::new(),
             cache: None,
             circuit_breaker: None,
             concurrency: None,
@@ -91,11 +95,12 @@ impl Destination {
         instances: Option<NonZeroU32>,
         problems: &mut Problems,
     ) -> Self {
-        let paths = compile_globs(config, problems);
+        let (paths, auth_paths) = compile_globs(config, problems);
         let destination = Self {
             name: config.name.as_str().into(),
             index,
             auth: config.auth.clone(),
+            auth_paths,
             cache: config.cache,
             circuit_breaker: config.circuit_breaker,
             concurrency: config.concurrency,
@@ -114,7 +119,7 @@ impl Destination {
             tls: config.tls.clone().unwrap_or_default(),
             upgrade: config
                 .upgrade
-                .unwrap_or_else(|| config.tls.is_some() || config.auth.is_some()),
+                .unwrap_or_else(|| config.tls.is_some() || attaches(&config.auth)),
             intercept: match config.mode {
                 Mode::Auto => must_see(config).next().is_some(),
                 Mode::Intercept => true,
@@ -145,6 +150,28 @@ impl Destination {
         Ok(())
     }
 
+    /// Which of `auth` decides what is attached to a request; `path` is without query.
+    ///
+    /// A path that servers read differently is refused where one of the readings would be given another credential.
+    pub(crate) fn auth_rule(&self, method: &Method, path: &str) -> Result<Option<usize>, Denial> {
+        for (index, (rule, glob)) in self.auth.iter().zip(&self.auth_paths).enumerate() {
+            if rule.method.as_ref().is_some_and(|own| own != method) {
+                continue;
+            }
+            match glob {
+                Some(glob) if glob.allows(path) => return Ok(Some(index)),
+                Some(glob) if glob.reaches(path) => {
+                    return Err(Denial::Ambiguous {
+                        destination: Arc::clone(&self.name),
+                    });
+                }
+                Some(_) => {}
+                None => return Ok(Some(index)),
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a request to `target` leaves over TLS, and the port it leaves to: with `upgrade`, 80 becomes 443
     /// and any other port stays. A credential that would leave in clear is `Denial::Plaintext`.
     pub(crate) fn leaves(&self, target: &Target) -> Result<Target, Denial> {
@@ -165,6 +192,11 @@ impl Destination {
             }
             Scheme::Http => Ok(target.clone()),
         }
+    }
+
+    /// Whether a request may carry any of several credentials.
+    pub(crate) fn has_pool(&self) -> bool {
+        self.auth.iter().any(|rule| rule.credentials.len() > 1)
     }
 
     /// Whether the configuration names `method` as one of this destination's.
@@ -192,7 +224,7 @@ impl Destination {
 
     /// Whether a request carries a secret when it leaves. A client certificate is none: it cannot leave in clear.
     fn attaches_secret(&self) -> bool {
-        self.auth.is_some()
+        attaches(&self.auth)
             || self
                 .headers
                 .set
@@ -229,7 +261,7 @@ impl Destination {
 /// The keys for which something must see the requests within a CONNECT, so that `mode: auto` intercepts it.
 pub(crate) fn must_see(config: &config::Destination) -> impl Iterator<Item = &'static str> {
     [
-        ("auth", config.auth.is_some()),
+        ("auth", attaches(&config.auth)),
         ("cache", config.cache.is_some()),
         ("circuit_breaker", config.circuit_breaker.is_some()),
         ("concurrency", config.concurrency.is_some()),
@@ -256,35 +288,36 @@ pub(crate) fn idle_in_tunnels(config: &config::Destination) -> impl Iterator<Ite
     must_see(config).filter(|key| !matches!(*key, "concurrency" | "rate_limit"))
 }
 
-/// The globs of `paths`; those of the limits and priorities are only checked here.
-fn compile_globs(config: &config::Destination, problems: &mut Problems) -> Vec<PathGlob> {
+/// The globs of `paths`, and of each of `auth`; those of the limits and priorities are only checked here.
+fn compile_globs(
+    config: &config::Destination,
+    problems: &mut Problems,
+) -> (Vec<PathGlob>, Vec<Option<PathGlob>>) {
+    let mut parse = |key: &str, i: usize, below: &str, text: &str| {
+        let path = || format!("destinations.{}.{key}[{i}]{below}", config.name);
+        PathGlob::parse(text)
+            .map_err(|error| problems.add(path(), error.to_string(), ""))
+            .ok()
+    };
     let limits = config.rate_limits.iter().map(|limit| limit.path.as_ref());
     let priorities = config.priorities.iter().map(|priority| priority.path.as_ref());
     let matched = (limits.enumerate().map(|(i, path)| ("rate_limit", i, path)))
         .chain(priorities.enumerate().map(|(i, path)| ("priority", i, path)));
     for (key, i, path) in matched {
-        if let Some(Err(error)) = path.map(|path| PathGlob::parse(path)) {
-            problems.add(
-                format!("destinations.{}.{key}[{i}].match.path", config.name),
-                error.to_string(),
-                "",
-            );
-        }
+        path.map(|path| parse(key, i, ".match.path", path));
     }
-    let mut globs = Vec::with_capacity(config.paths.len());
-    for (i, text) in config.paths.iter().enumerate() {
-        match PathGlob::parse(text) {
-            Ok(glob) => globs.push(glob),
-            Err(error) => {
-                problems.add(
-                    format!("destinations.{}.paths[{i}]", config.name),
-                    error.to_string(),
-                    "",
-                );
-            }
-        }
-    }
-    globs
+    let paths = config.paths.iter().enumerate();
+    let paths = paths
+        .filter_map(|(i, text)| parse("paths", i, "", text))
+        .collect();
+    let of_auth = config.auth.iter().enumerate();
+    let of_auth = of_auth.map(|(i, rule)| parse("auth", i, ".match.path", rule.path.as_ref()?));
+    (paths, of_auth.collect())
+}
+
+/// Whether anything is attached to any request.
+pub(crate) fn attaches(auth: &[AuthRule]) -> bool {
+    auth.iter().any(|rule| !rule.credentials.is_empty())
 }
 
 /// The name of `destinations[0]`, and so the label of unlisted hosts in metrics and logs.

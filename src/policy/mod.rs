@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-pub(crate) use destination::{Destination, idle_in_tunnels, must_see};
+pub(crate) use destination::{Destination, attaches, idle_in_tunnels, must_see};
 pub(crate) use egress::{Approved, Egress};
 pub(crate) use path::PathGlob;
 
@@ -61,6 +61,11 @@ pub(crate) enum Verdict<'p> {
 /// Why policy refuses. `Display` is a sentence for the developer of the app, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denial {
+    #[error(
+        "destination {destination} attaches its credentials by path, and servers read this path differently; \
+         ask without dot segments, encoded slashes and backslashes"
+    )]
+    Ambiguous { destination: Arc<str> },
     #[error("{address} is a listener of outrider itself; a request through it would come back to it")]
     Loop { address: SocketAddr },
     #[error(
@@ -102,7 +107,7 @@ impl Denial {
             Self::Loop { .. } => "loop",
             Self::Method { .. } => "method",
             Self::Network { .. } => "network",
-            Self::Path { .. } => "path",
+            Self::Ambiguous { .. } | Self::Path { .. } => "path",
             Self::Plaintext { .. } => "plaintext",
             Self::Port { .. } => "port",
             Self::Unlisted { .. } => "unlisted",

@@ -16,9 +16,9 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::cache_status::{self, Note};
-use super::fetch::{Fetched, fetch};
+use super::fetch::{Course, Fetched, fetch};
 use super::source::Source;
-use super::{Error, Proxy, Way, headers};
+use super::{Error, headers};
 use crate::cache::{
     self, Answered, Ask, Cache, Copying, Entry, Found, Kept, Lead, Outcome, Times, Turn, Why,
 };
@@ -26,7 +26,7 @@ use crate::host::Target;
 use crate::limit::Permit;
 use crate::telemetry::{CacheStatus, Exchange};
 use crate::upstream::body::Progress;
-use crate::upstream::{Incoming, Mirror, ResponseBody};
+use crate::upstream::{Incoming, ResponseBody};
 
 /// An answer, and what has to last as long as its body does.
 pub(super) struct Carried {
@@ -35,8 +35,8 @@ pub(super) struct Carried {
     pub(super) upload: Option<Arc<Progress>>,
 }
 
-impl From<Fetched> for Carried {
-    fn from(fetched: Fetched) -> Self {
+impl From<Fetched<'_>> for Carried {
+    fn from(fetched: Fetched<'_>) -> Self {
         Self {
             response: fetched.response.map(Source::Plain),
             permit: fetched.permit,
@@ -49,10 +49,7 @@ impl From<Fetched> for Carried {
 #[derive(Clone, Copy)]
 pub(super) struct Errand<'a> {
     pub(super) cache: &'a Arc<Cache>,
-    pub(super) target: &'a Target,
-    pub(super) mirror: Mirror,
-    pub(super) way: &'a Way,
-    pub(super) proxy: &'a Arc<Proxy>,
+    pub(super) course: Course<'a>,
 }
 
 /// What the first look into the cache has come to.
@@ -90,7 +87,7 @@ impl Errand<'_> {
         Ok(
             match self.cache.find(&mut ask, &head.headers, false, Instant::now()) {
                 Found::Fresh(kept) => {
-                    self.way.route.counters.cached(CacheStatus::Hit);
+                    self.course.way.route.counters.cached(CacheStatus::Hit);
                     let note = Note::Hit { ttl: kept.ttl };
                     Begun::Answered(serve(&kept, &ask, &head.headers, exchange, &note))
                 }
@@ -111,20 +108,22 @@ impl Errand<'_> {
             Some((ask, found)) => self.answer(ask, found, head, exchange).await,
             None => (self.pass(head, incoming, exchange).await, CacheStatus::Bypass),
         };
-        self.way.route.counters.cached(status);
+        self.course.way.route.counters.cached(status);
         result
     }
 
     /// `None`: the cache has no part in it.
     fn ask(&self, head: &request::Parts) -> Result<Option<Ask>, Error> {
-        let route = &self.way.route;
-        let attachment = route.attachment.as_ref().map_err(|_| Error::Credential)?;
-        let attached = |name: &HeaderName| attachment.decides(name);
+        let route = &self.course.way.route;
+        let rule = route.destination.auth_rule(&head.method, head.uri.path())?;
+        // Beside a cache there is no pool to choose from.
+        let credential = route.credentials()?.choose(rule);
+        let attached = |name: &HeaderName| credential.decides(name);
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let fields = &head.headers;
         Ok(Cache::ask(
             &head.method,
-            self.target,
+            self.course.target,
             path,
             fields,
             attached,
@@ -139,13 +138,6 @@ impl Errand<'_> {
         incoming: Option<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<Carried, Error> {
-        let Self {
-            target,
-            mirror,
-            way,
-            proxy,
-            ..
-        } = *self;
         let (why, status) = match head.method {
             Method::GET | Method::HEAD => ("bypass", "outrider; fwd=bypass"),
             _ => ("method", "outrider; fwd=method"),
@@ -153,7 +145,7 @@ impl Errand<'_> {
         exchange.passes_cache(status);
         // Afterwards it may hold a credential.
         let uri = head.uri.clone();
-        let result = fetch(head, incoming, target, mirror, way, exchange, proxy).await;
+        let result = fetch(head, incoming, self.course, exchange).await;
         // It may have been done all the same.
         if !head.method.is_safe() && matches!(&result, Err(Error::Upstream(_))) {
             self.invalidate(&uri, &HeaderMap::new());
@@ -171,11 +163,11 @@ impl Errand<'_> {
     /// RFC 9111 section 4.4.
     fn invalidate(&self, uri: &Uri, fields: &HeaderMap) {
         let own = uri.path_and_query().map_or("/", |path| path.as_str());
-        self.cache.invalidate(self.target, own);
+        self.cache.invalidate(self.course.target, own);
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             let place = fields.get(name).and_then(|place| place.to_str().ok());
             if let Some(path) = place.and_then(|place| self.here(uri.path(), place)) {
-                self.cache.invalidate(self.target, &path);
+                self.cache.invalidate(self.course.target, &path);
             }
         }
     }
@@ -188,7 +180,7 @@ impl Errand<'_> {
             .next()
             .is_some_and(|first| first.contains(':'));
         if has_scheme || place.starts_with("//") {
-            let scheme = format!("{}:", self.target.scheme);
+            let scheme = format!("{}:", self.course.target.scheme);
             let whole = if has_scheme {
                 place.to_owned()
             } else {
@@ -196,9 +188,9 @@ impl Errand<'_> {
             };
             let uri: Uri = whole.parse().ok()?;
             let target = Target::of_absolute(&uri).ok()?;
-            let target = self.way.route.destination.leaves(&target).ok()?;
+            let target = self.course.way.route.destination.leaves(&target).ok()?;
             let path = uri.path_and_query().map_or("/", |path| path.as_str());
-            return (target == *self.target).then(|| path.to_owned());
+            return (target == *self.course.target).then(|| path.to_owned());
         }
         if place.starts_with('/') {
             return Some(place.to_owned());
@@ -215,7 +207,7 @@ impl Errand<'_> {
         head: &mut request::Parts,
         exchange: &mut Exchange,
     ) -> (Result<Carried, Error>, CacheStatus) {
-        let deadline = Instant::now() + self.way.route.destination.timeouts.response;
+        let deadline = Instant::now() + self.course.way.route.destination.timeouts.response;
         let mut reason = Why::Stale;
         loop {
             let (why, stale, turn) = match found {
@@ -290,19 +282,12 @@ impl Errand<'_> {
         head: &mut request::Parts,
         exchange: &mut Exchange,
     ) -> (Result<Carried, Error>, CacheStatus) {
-        let Self {
-            target,
-            mirror,
-            way,
-            proxy,
-            ..
-        } = *self;
         exchange.passes_cache(cache_status::of_refused(quest.why));
         let request = head.headers.clone();
         let asks_whether = !quest.ask.is_head()
             && (quest.stale.as_ref()).is_some_and(|entry| entry.validate(&mut head.headers));
         let begun = Instant::now();
-        let result = fetch(head, None, target, mirror, way, exchange, proxy).await;
+        let result = fetch(head, None, self.course, exchange).await;
         let times = Times {
             // Waiting for a limit makes no answer old.
             asked: exchange.asked_at().unwrap_or(begun),
@@ -319,7 +304,7 @@ impl Errand<'_> {
             && let Some(kept) = Cache::stands_in(&quest.ask, entry, times.answered)
         {
             quest.ends(Outcome::Failed);
-            let destination = &*way.route.destination.name;
+            let destination = &*self.course.way.route.destination.name;
             let error = result.as_ref().err().map(tracing::field::display);
             let code = status.map(|status| status.as_u16());
             tracing::debug!(destination, code, error, "what is stored stands in");
@@ -400,10 +385,11 @@ impl Errand<'_> {
         mut quest: Quest,
         request: &HeaderMap,
         is_framed: bool,
-        fetched: Fetched,
+        fetched: Fetched<'_>,
         times: &Times,
     ) -> Carried {
         let Fetched {
+            credential,
             response,
             permit,
             upload,
@@ -414,12 +400,10 @@ impl Errand<'_> {
             fields: &parts.headers,
             length: body.size_hint().exact(),
         };
-        let draft = match (&self.way.route.attachment, is_framed) {
-            (Ok(attachment), true) => {
-                let attached = |name: &HeaderName| attachment.decides(name);
-                self.cache.draft(&quest.ask, request, attached, &answered, times)
-            }
-            (Ok(_) | Err(_), _) => None,
+        let attached = |name: &HeaderName| credential.decides(name);
+        let draft = match is_framed {
+            true => self.cache.draft(&quest.ask, request, attached, &answered, times),
+            false => None,
         };
         let is_stored = draft.is_some();
         let body = match draft {
@@ -449,17 +433,25 @@ impl Errand<'_> {
     /// Refreshes what is stored while it is served: once, holding the end back, and not for ever.
     fn refresh(&self, quest: Quest, head: &request::Parts) {
         let mut head = head.clone();
-        let (cache, target, way) = (Arc::clone(self.cache), self.target.clone(), self.way.clone());
-        let (mirror, proxy) = (self.mirror, Arc::clone(self.proxy));
+        let Course {
+            target,
+            mirror,
+            way,
+            proxy,
+        } = self.course;
+        let (cache, target, way) = (Arc::clone(self.cache), target.clone(), way.clone());
+        let proxy = Arc::clone(proxy);
         let busy = proxy.drain.busy();
         tokio::spawn(async move {
             let _busy = busy;
             let errand = Errand {
                 cache: &cache,
-                target: &target,
-                mirror,
-                way: &way,
-                proxy: &proxy,
+                course: Course {
+                    target: &target,
+                    mirror,
+                    way: &way,
+                    proxy: &proxy,
+                },
             };
             let mut exchange = Exchange::aside(&proxy.telemetry, &head.method, &head.uri);
             let refreshed = async {

@@ -1,7 +1,8 @@
 //! One request to the upstream: leave to send it, the credential, the sending.
 //!
 //! What may be asked at all is checked before, in [`forward`](super::forward); what the app gets of the answer is
-//! shaped there as well. When a request is sent more than once is decided in [`retry`](super::retry).
+//! shaped there as well. When a request is sent more than once is decided in [`retry`](super::retry), and after a
+//! refused credential in [`renew`](super::renew).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +10,34 @@ use std::time::Duration;
 use http::{Method, Response, request};
 use tokio::time::Instant;
 
-use super::retry::First;
+use super::renew;
+use super::retry::{First, MOST_KEPT};
 use super::{Error, Proxy, Route, Way};
+use crate::auth::Credential;
 use crate::host::Target;
-use crate::limit::{self, Permit};
+use crate::limit::{self, Limiter, Permit};
 use crate::telemetry::Exchange;
 use crate::upstream::body::Progress;
 use crate::upstream::breaker::{Outcome, Passage};
 use crate::upstream::{self, Failed, Incoming, Mirror, Outbound, ResponseBody};
 
 /// An upstream's answer, and what has to last as long as its body does.
-pub(super) struct Fetched {
+pub(super) struct Fetched<'r> {
+    /// With which the request was sent.
+    pub(super) credential: &'r Credential,
     pub(super) response: Response<ResponseBody>,
     /// A slow download still occupies its slot.
     pub(super) permit: Option<Permit>,
     /// `None` where the request has no body.
     pub(super) upload: Option<Arc<Progress>>,
+}
+
+/// An upstream's answer to one try.
+pub(super) struct Answered<'r> {
+    /// With which it was made.
+    pub(super) credential: &'r Arc<Credential>,
+    pub(super) permit: Option<Permit>,
+    pub(super) response: Response<ResponseBody>,
 }
 
 /// Where a request goes, and by what means.
@@ -33,42 +46,35 @@ pub(super) struct Course<'a> {
     pub(super) target: &'a Target,
     pub(super) mirror: Mirror,
     pub(super) way: &'a Way,
-    pub(super) proxy: &'a Proxy,
+    pub(super) proxy: &'a Arc<Proxy>,
 }
 
-/// Leave to ask the upstream once. Dropped unused, it gives everything back but what a rate has counted.
-pub(super) struct Leave {
-    permit: Option<Permit>,
+/// Leave to ask the upstream once, with one credential. Dropped unused, it gives everything back but what a rate has
+/// counted.
+pub(super) struct Leave<'r> {
+    pub(super) credential: &'r Arc<Credential>,
+    /// Whatever comes of it, the credential is not renewed for it.
+    pub(super) is_last: bool,
+    /// Of what the upstream says of this credential alone. Boxed: few destinations have a pool.
+    member: Option<Box<Permit>>,
     passage: Option<Passage>,
+    permit: Option<Permit>,
 }
 
 /// Sends one request, without the fields of the app's hop, to `target` and returns once the head of its answer is in.
 /// Afterwards `head` holds the credential.
-pub(super) async fn fetch(
+pub(super) async fn fetch<'r>(
     head: &mut request::Parts,
     incoming: Option<Incoming>,
-    target: &Target,
-    mirror: Mirror,
-    way: &Way,
+    course: Course<'r>,
     exchange: &mut Exchange,
-    proxy: &Arc<Proxy>,
-) -> Result<Fetched, Error> {
-    let route = &way.route;
-    let course = Course {
-        target,
-        mirror,
-        way,
-        proxy,
-    };
+) -> Result<Fetched<'r>, Error> {
+    let route = &course.way.route;
     let mut first = route.retrying.as_ref().map(|retrying| First::new(retrying, head));
     let leave = admit(head, route, None, exchange).await?;
-    attach(head, route)?;
     let (mut body, upload) = Outbound::new(incoming, route.destination.timeouts.idle);
-    let gathered = match &mut first {
-        None => Ok(()),
-        Some(first) => first.gather(&mut body, exchange).await,
-    };
-    let result = match gathered {
+    let gathered = gather(&mut body, &mut first, leave.credential, exchange).await;
+    let result = match gathered.and_then(|()| attach(head, leave.credential, course)) {
         Ok(()) => {
             let sent = send(head, &mut body, leave, course, exchange).await;
             match First::judge(first, sent) {
@@ -80,7 +86,12 @@ pub(super) async fn fetch(
         Err(error) => Err(error),
     };
     match result {
-        Ok((response, permit)) => Ok(Fetched {
+        Ok(Answered {
+            credential,
+            permit,
+            response,
+        }) => Ok(Fetched {
+            credential,
             response,
             permit,
             upload,
@@ -92,64 +103,122 @@ pub(super) async fn fetch(
     }
 }
 
+/// Reads a small body whole where the request may have to be sent again with it, or the credential has to see it.
+async fn gather(
+    body: &mut Outbound,
+    first: &mut Option<First<'_>>,
+    credential: &Credential,
+    exchange: &mut Exchange,
+) -> Result<(), Error> {
+    let wanted = [
+        first.as_ref().and_then(First::keeps),
+        credential.can_be_renewed().then_some(MOST_KEPT),
+    ];
+    if let Some(most) = wanted.into_iter().flatten().max()
+        && !body.is_whole()
+    {
+        // It is the app that takes its time.
+        exchange.asked_upstream();
+        let whole = std::mem::replace(body, Outbound::Empty);
+        // Boxed: most requests have none.
+        *body = Box::pin(whole.gather(most)).await?;
+    }
+    if let Some(first) = first {
+        first.has_gathered(body);
+    }
+    Ok(())
+}
+
 /// Waits for leave to ask the upstream once, as long as `patience` says, else as the destination has it. Where its
 /// circuit is open, no limit is spent.
-pub(super) async fn admit(
+pub(super) async fn admit<'r>(
     head: &request::Parts,
-    route: &Route,
+    route: &'r Route,
     patience: Option<Duration>,
     exchange: &mut Exchange,
-) -> Result<Leave, Error> {
-    route.attachment.as_ref().map_err(|_| Error::Credential)?;
+) -> Result<Leave<'r>, Error> {
+    let (method, path) = (&head.method, head.uri.path());
+    // Before anything is spent: there may be none.
+    let credentials = route.credentials()?;
+    let rule = route.destination.auth_rule(method, path)?;
     let passage = (route.breaker.as_ref())
         .map(|breaker| breaker.pass(Instant::now()))
         .transpose()?;
-    if route.limiter.is_unlimited() {
-        return Ok(Leave {
-            permit: None,
-            passage,
-        });
+    let permit = pass(&route.limiter, head, patience).await?;
+    let mut waited = permit.as_ref().map_or(Duration::ZERO, Permit::waited);
+    // After the wait: which of a pool has the most left may have changed.
+    let credential = credentials.choose(rule);
+    let member = match &credential.limiter {
+        None => None,
+        Some(limiter) => {
+            let left = patience.map(|patience| patience.saturating_sub(waited));
+            Box::pin(pass(limiter, head, left)).await?.map(Box::new)
+        }
+    };
+    waited += member.as_ref().map_or(Duration::ZERO, |permit| permit.waited());
+    exchange.waited(waited);
+    if let Some(passage) = &passage
+        && !waited.is_zero()
+    {
+        passage.check(Instant::now())?;
     }
-    let (limiter, method, path) = (&route.limiter, &head.method, head.uri.path());
-    let permit = match patience {
+    Ok(Leave {
+        credential,
+        is_last: false,
+        member,
+        passage,
+        permit,
+    })
+}
+
+/// A permit of one limiter; `None` where nothing is limited.
+async fn pass(
+    limiter: &Arc<Limiter>,
+    head: &request::Parts,
+    patience: Option<Duration>,
+) -> Result<Option<Permit>, Error> {
+    if limiter.is_unlimited() {
+        return Ok(None);
+    }
+    let (method, path) = (&head.method, head.uri.path());
+    Ok(Some(match patience {
         None => {
             let deadline = || limit::deadline(&head.headers);
             limiter.admit(method, path, deadline).await?
         }
         Some(patience) => limiter.admit_within(method, path, || patience).await?,
-    };
-    exchange.waited(permit.waited());
-    if let Some(passage) = &passage
-        && !permit.waited().is_zero()
-    {
-        passage.check(Instant::now())?;
-    }
-    Ok(Leave {
-        permit: Some(permit),
-        passage,
-    })
+    }))
 }
-
-/// Puts the credential on a request.
-pub(super) fn attach(head: &mut request::Parts, route: &Route) -> Result<(), Error> {
-    let attachment = route.attachment.as_ref().map_err(|_| Error::Credential)?;
+/// Puts the credential on a request, in the place of what an earlier try has put there.
+pub(super) fn attach(
+    head: &mut request::Parts,
+    credential: &Credential,
+    course: Course<'_>,
+) -> Result<(), Error> {
     // OPTIONS asks what a server can do, often without a person behind it: it carries a credential only where named.
-    if head.method != Method::OPTIONS || route.destination.names(&Method::OPTIONS) {
-        attachment.apply(head).map_err(|_| Error::Credential)?;
+    if head.method != Method::OPTIONS || course.way.route.destination.names(&Method::OPTIONS) {
+        credential.apply(head).map_err(|_| Error::Credential)?;
     }
     Ok(())
 }
 
-/// Asks the upstream, or what stands for it in a rehearsal, and lets the circuit hear what became of it. Afterwards
-/// `body` is what it was where it is whole or nothing was sent.
-pub(super) async fn send(
-    head: &request::Parts,
+/// Asks the upstream, or what stands for it in a rehearsal, and lets circuit, limits and credentials hear what became
+/// of it; asks once more where the credential is refused and there is another. Afterwards `body` is what it was where it
+/// is whole or nothing was sent.
+pub(super) async fn send<'r>(
+    head: &mut request::Parts,
     body: &mut Outbound,
-    leave: Leave,
-    course: Course<'_>,
+    leave: Leave<'r>,
+    course: Course<'r>,
     exchange: &mut Exchange,
-) -> Result<(Response<ResponseBody>, Option<Permit>), Failed> {
-    let Leave { permit, passage } = leave;
+) -> Result<Answered<'r>, Failed> {
+    let Leave {
+        credential,
+        is_last,
+        member,
+        passage,
+        permit,
+    } = leave;
     let Way { live, route } = course.way;
     exchange.asked_upstream();
     let result = if let Some(rehearsal) = &route.rehearsal
@@ -159,12 +228,24 @@ pub(super) async fn send(
         Ok(response)
     } else {
         let ways = course.proxy.ways(live);
-        upstream::send(head, body, course.target, course.mirror, &route.endpoint, ways)
-            .await
-            .inspect(|response| exchange.upstream_answered(response.status()))
+        upstream::send(
+            head,
+            body,
+            course.target,
+            course.mirror,
+            &credential.endpoint,
+            ways,
+        )
+        .await
+        .inspect(|response| exchange.upstream_answered(response.status()))
     };
-    if let (Some(permit), Ok(response)) = (&permit, &result) {
-        permit.learn(response.status(), response.headers());
+    if let Ok(response) = &result {
+        if let Ok(credentials) = &route.credentials {
+            credentials.hear(credential, response.status(), &route.destination.name);
+        }
+        for permit in permit.as_ref().into_iter().chain(member.as_deref()) {
+            permit.learn(response.status(), response.headers());
+        }
     }
     if let Some(passage) = passage {
         passage.tell(match &result {
@@ -172,5 +253,14 @@ pub(super) async fn send(
             Err(failed) => Outcome::of_error(&failed.error),
         });
     }
-    Ok((result?, permit))
+    let answered = Answered {
+        credential,
+        permit,
+        response: result?,
+    };
+    if is_last || !renew::may_help(&answered, head, body) {
+        return Ok(answered);
+    }
+    // Boxed: few requests come here.
+    Box::pin(renew::run(answered, head, body, course, exchange)).await
 }

@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode, Version, header};
 
 use super::body::{Passing, Upgraded};
 use super::cached::{Begun, Carried, Errand};
-use super::fetch::fetch;
+use super::fetch::{Course, fetch};
 use super::headers::{self, Seen};
 use super::source::Source;
 use super::tunnel::Room;
@@ -49,20 +49,20 @@ pub(super) async fn run(
         .transpose()?;
     let (mut head, incoming) = request.into_parts();
     head.headers.append(header::VIA, proxy.via.clone());
+    let course = Course {
+        target: &target,
+        mirror,
+        way,
+        proxy,
+    };
     let Carried {
         mut response,
         permit,
         upload,
     } = match &route.cache {
-        None => Carried::from(fetch(&mut head, incoming, &target, mirror, way, exchange, proxy).await?),
+        None => Carried::from(fetch(&mut head, incoming, course, exchange).await?),
         Some(cache) => {
-            let errand = Errand {
-                cache,
-                target: &target,
-                mirror,
-                way,
-                proxy,
-            };
+            let errand = Errand { cache, course };
             match errand.begin(&head, incoming.is_some(), exchange)? {
                 Begun::Answered(carried) => carried,
                 // Boxed: every request's future would be as large as this one.

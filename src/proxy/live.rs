@@ -1,9 +1,9 @@
-//! The policy with everything that is alive about it: limiters, identities, attachments, the local authority.
+//! The policy with everything that is alive about it: limiters, identities, credentials, the local authority.
 
 use std::sync::Arc;
 
-use super::{Rehearsal, Retrying};
-use crate::auth::{self, Attachment};
+use super::{Error, Rehearsal, Retrying};
+use crate::auth::{self, Credentials};
 use crate::ca::Authority;
 use crate::cache::Cache;
 use crate::limit::Limiter;
@@ -25,12 +25,12 @@ pub(crate) struct Live {
 /// Everything a request to one destination needs.
 #[derive(Debug)]
 pub(crate) struct Route {
-    /// A secret that cannot be read refuses the requests of its destination; it does not stop the others.
-    pub(crate) attachment: Result<Attachment, auth::Error>,
     pub(crate) breaker: Option<Arc<Breaker>>,
     /// `None`: nothing is stored.
     pub(crate) cache: Option<Arc<Cache>>,
     pub(crate) counters: Arc<Counters>,
+    /// A secret that cannot be read refuses the requests of its destination; it does not stop the others.
+    pub(crate) credentials: Result<Credentials, auth::Error>,
     pub(crate) destination: Arc<Destination>,
     pub(crate) endpoint: Arc<Endpoint>,
     /// Differs whenever a secret of the destination does.
@@ -38,6 +38,12 @@ pub(crate) struct Route {
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) rehearsal: Option<Arc<Rehearsal>>,
     pub(crate) retrying: Option<Arc<Retrying>>,
+}
+
+impl Route {
+    pub(super) fn credentials(&self) -> Result<&Credentials, Error> {
+        self.credentials.as_ref().map_err(|_| Error::Credential)
+    }
 }
 
 impl Live {

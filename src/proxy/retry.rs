@@ -23,9 +23,9 @@ use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Error;
-use super::fetch::{self, Course};
+use super::fetch::{self, Answered, Course};
 use crate::config::Retry;
-use crate::limit::{self, Permit};
+use crate::limit;
 use crate::telemetry::{Counters, Exchange, Told};
 use crate::upstream::{self, Failed, Outbound, ResponseBody};
 use crate::upstream::{dial, tls};
@@ -53,7 +53,7 @@ pub(super) struct First<'r> {
 /// A request whose first try came to something after which another may be made.
 pub(super) struct Again<'r> {
     first: First<'r>,
-    result: Result<Answered, Failed>,
+    result: Result<Answered<'r>, Failed>,
 }
 
 /// Why a request is sent again.
@@ -64,14 +64,12 @@ enum Reason {
 }
 
 /// What the app gets where a repeat is not let through.
-enum Last {
-    Answer(Response<ResponseBody>, Told),
+enum Last<'r> {
+    Answer(Box<Answered<'r>>, Told),
     /// The answer was too long to be kept.
     Lost,
     Error(Error),
 }
-
-type Answered = (Response<ResponseBody>, Option<Permit>);
 
 impl Retrying {
     pub(crate) fn new(settings: Retry, destination: &Arc<str>, counters: Arc<Counters>) -> Self {
@@ -105,9 +103,9 @@ impl Retrying {
     }
 
     /// After what a request may be sent again. `is_repeatable`: it means the same then, and its body is at hand whole.
-    fn reason(&self, result: &Result<Answered, Failed>, is_repeatable: bool) -> Option<Reason> {
+    fn reason(&self, result: Tried<'_>, is_repeatable: bool) -> Option<Reason> {
         match result {
-            Ok((response, _)) if is_repeatable && self.settings.on_status.contains(&response.status()) => {
+            Ok(response) if is_repeatable && self.settings.on_status.contains(&response.status()) => {
                 Some(Reason::Status(response.status()))
             }
             Err(failed) if failed.is_unsent && self.settings.on_connect && may_pass(&failed.error) => {
@@ -136,26 +134,28 @@ impl<'r> First<'r> {
         }
     }
 
-    /// Reads a small body whole where the request could be repeated with it.
-    pub(super) async fn gather(&mut self, body: &mut Outbound, exchange: &mut Exchange) -> Result<(), Error> {
-        if self.is_repeatable && !body.is_whole() {
-            // It is the app that takes its time.
-            exchange.asked_upstream();
-            // Boxed: most requests have none.
-            let whole = std::mem::replace(body, Outbound::Empty);
-            *body = Box::pin(whole.gather(MOST_KEPT)).await?;
-        }
+    /// How much of a body is read whole, so that the request can be repeated with it, in bytes; `None`: nothing of it.
+    pub(super) fn keeps(&self) -> Option<usize> {
+        self.is_repeatable.then_some(MOST_KEPT)
+    }
+
+    /// The body is as it is sent.
+    pub(super) fn has_gathered(&mut self, body: &Outbound) {
         self.is_repeatable &= body.is_whole();
-        Ok(())
     }
 
     /// What the first try has come to: what the app gets, or something after which another try may be made.
     pub(super) fn judge(
         first: Option<Self>,
-        result: Result<Answered, Failed>,
-    ) -> Result<Result<Answered, Error>, Box<Again<'r>>> {
+        result: Result<Answered<'r>, Failed>,
+    ) -> Result<Result<Answered<'r>, Error>, Box<Again<'r>>> {
         match first {
-            Some(first) if first.retrying.reason(&result, first.is_repeatable).is_some() => {
+            Some(first)
+                if first
+                    .retrying
+                    .reason(tried(&result), first.is_repeatable)
+                    .is_some() =>
+            {
                 Err(Box::new(Again { first, result }))
             }
             Some(_) | None => Ok(result.map_err(|failed| failed.error.into())),
@@ -163,15 +163,15 @@ impl<'r> First<'r> {
     }
 }
 
-impl Again<'_> {
+impl<'r> Again<'r> {
     /// Sends the request again as long as that is safe and may help.
     pub(super) async fn run(
         self: Box<Self>,
         head: &mut request::Parts,
         mut body: Outbound,
-        course: Course<'_>,
+        course: Course<'r>,
         exchange: &mut Exchange,
-    ) -> Result<Answered, Error> {
+    ) -> Result<Answered<'r>, Error> {
         let Self { first, mut result } = *self;
         let First {
             begun,
@@ -182,7 +182,7 @@ impl Again<'_> {
         let settings = &retrying.settings;
         let mut left = settings.max_wait;
         for repeat in 1..settings.attempts {
-            let Some(reason) = retrying.reason(&result, is_repeatable) else {
+            let Some(reason) = retrying.reason(tried(&result), is_repeatable) else {
                 break;
             };
             // The app may have said for how long it waits at all.
@@ -191,7 +191,7 @@ impl Again<'_> {
             if its.is_zero() {
                 break;
             }
-            let Some(wait) = wait(&result, repeat, left.min(its)) else {
+            let Some(wait) = wait(tried(&result), repeat, left.min(its)) else {
                 break;
             };
             if !retrying.spend(Instant::now()) {
@@ -221,6 +221,7 @@ impl Again<'_> {
                 ?wait,
                 "sent again",
             );
+            fetch::attach(head, leave.credential, course)?;
             result = fetch::send(head, &mut body, leave, course, exchange).await;
         }
         result.map_err(|failed| failed.error.into())
@@ -236,25 +237,36 @@ impl Reason {
     }
 }
 
-impl Last {
+impl<'r> Last<'r> {
     /// Reads an answer to its end, so that its connection and its permit are free for others.
-    async fn of(result: Result<Answered, Failed>, exchange: &mut Exchange) -> Self {
+    async fn of(result: Result<Answered<'r>, Failed>, exchange: &mut Exchange) -> Self {
         let told = exchange.take_back();
         match result {
             Err(failed) => Self::Error(failed.error.into()),
-            Ok((response, _permit)) => match kept(response).await {
-                Some(response) => Self::Answer(response, told),
+            Ok(Answered {
+                credential,
+                permit: _permit,
+                response,
+            }) => match kept(response).await {
+                Some(response) => Self::Answer(
+                    Box::new(Answered {
+                        credential,
+                        permit: None,
+                        response,
+                    }),
+                    told,
+                ),
                 None => Self::Lost,
             },
         }
     }
 
     /// The repeat is not let through: what there was stands, where there is anything left of it.
-    fn stand(self, refusal: Error, exchange: &mut Exchange) -> Result<Answered, Error> {
+    fn stand(self, refusal: Error, exchange: &mut Exchange) -> Result<Answered<'r>, Error> {
         match self {
-            Self::Answer(response, told) => {
+            Self::Answer(answered, told) => {
                 exchange.let_stand(told);
-                Ok((response, None))
+                Ok(*answered)
             }
             Self::Error(error) => Err(error),
             Self::Lost => Err(refusal),
@@ -262,10 +274,17 @@ impl Last {
     }
 }
 
+/// What a try has come to, as far as it is looked at.
+type Tried<'a> = Result<&'a Response<ResponseBody>, &'a Failed>;
+
+fn tried<'a>(result: &'a Result<Answered<'_>, Failed>) -> Tried<'a> {
+    result.as_ref().map(|answered| &answered.response)
+}
+
 /// How long to wait before another try; `None` where the upstream asks for more than there is `left`.
-fn wait(result: &Result<Answered, Failed>, repeat: u32, left: Duration) -> Option<Duration> {
-    let answer = result.as_ref().ok();
-    let asked = answer.and_then(|(response, _)| retry_after(response.headers(), SystemTime::now()));
+fn wait(result: Tried<'_>, repeat: u32, left: Duration) -> Option<Duration> {
+    let answer = result.ok();
+    let asked = answer.and_then(|response| retry_after(response.headers(), SystemTime::now()));
     match asked {
         Some(asked) if asked > left => None,
         // Those who were refused together should not come back together.
@@ -302,7 +321,7 @@ fn may_pass(error: &upstream::Error) -> bool {
 }
 
 /// The answer without its connection, which carries other requests again; `None` where it is too long or too slow.
-async fn kept(response: Response<ResponseBody>) -> Option<Response<ResponseBody>> {
+pub(super) async fn kept(response: Response<ResponseBody>) -> Option<Response<ResponseBody>> {
     let (parts, mut body) = response.into_parts();
     let read = async {
         let mut data = BytesMut::new();
@@ -320,7 +339,7 @@ async fn kept(response: Response<ResponseBody>) -> Option<Response<ResponseBody>
 }
 
 /// Of a request's body, so that it can be sent again, and of an answer's, so that it can be given after all. In bytes.
-const MOST_KEPT: usize = 64 * 1024;
+pub(super) const MOST_KEPT: usize = 64 * 1024;
 /// For an answer that is likely not to be given to the app.
 const MOST_READING: Duration = Duration::from_secs(1);
 

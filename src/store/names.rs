@@ -15,25 +15,32 @@ use crate::secret::Sources;
 pub(super) fn names(destination: &Destination, address: &Address, sources: &Sources) -> Vec<String> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, address.key());
     let mut identity = Identity::new(&key);
-    match &destination.auth {
-        None => {
-            identity.add(b"hosts");
-            let mut hosts: Vec<_> = destination.hosts.iter().map(ToString::to_string).collect();
-            hosts.sort_unstable();
-            hosts.iter().for_each(|host| identity.add(host.as_bytes()));
-        }
-        Some(Auth::Basic { username, password }) => {
-            identity.add(b"basic");
-            match username {
-                Text::Plain(username) => identity.add(username.as_bytes()),
-                Text::Reference(username) => identity.secret(username, sources),
-            }
-            identity.secret(password, sources);
-        }
+    let credentials: Vec<_> = destination
+        .auth
+        .iter()
+        .flat_map(|rule| &rule.credentials)
+        .collect();
+    if credentials.is_empty() {
+        identity.add(b"hosts");
+        let mut hosts: Vec<_> = destination.hosts.iter().map(ToString::to_string).collect();
+        hosts.sort_unstable();
+        hosts.iter().for_each(|host| identity.add(host.as_bytes()));
+    }
+    for credential in credentials {
         // The same token is the same token however it is sent.
-        Some(Auth::Bearer(value) | Auth::Header { value, .. } | Auth::Query { value, .. }) => {
-            identity.add(b"token");
-            identity.secret(value, sources);
+        match &credential.auth {
+            Auth::Bearer(_) | Auth::Header { .. } | Auth::Query { .. } => identity.add(b"token"),
+            other => identity.add(other.kind().as_bytes()),
+        }
+        if let Auth::Basic {
+            username: Text::Plain(username),
+            ..
+        } = &credential.auth
+        {
+            identity.add(username.as_bytes());
+        }
+        for (_, reference) in credential.auth.references() {
+            identity.secret(reference, sources);
         }
     }
     let tag = identity.end();

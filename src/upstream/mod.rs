@@ -41,7 +41,7 @@ pub(crate) struct Endpoint {
     pub(crate) destination: Arc<Destination>,
     pub(crate) counters: Arc<Counters>,
     /// An unreadable certificate, key or authority refuses requests over TLS; it does not stop the others.
-    tls: Result<tls::Settings, Arc<tls::SettingsError>>,
+    tls: Result<Arc<tls::Settings>, Arc<tls::SettingsError>>,
 }
 
 /// Where and how to dial: the parts of the running proxy that the upstream side needs.
@@ -65,12 +65,21 @@ impl Endpoint {
         counters: Arc<Counters>,
         tls: Result<tls::Settings, Arc<tls::SettingsError>>,
     ) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: next_id(),
             destination,
             counters,
-            tls,
+            tls: tls.map(Arc::new),
+        }
+    }
+
+    /// The same with connections of its own.
+    pub(crate) fn sibling(&self) -> Self {
+        Self {
+            id: next_id(),
+            destination: Arc::clone(&self.destination),
+            counters: Arc::clone(&self.counters),
+            tls: self.tls.clone(),
         }
     }
 
@@ -81,7 +90,7 @@ impl Endpoint {
     /// The TLS settings, or why there are none.
     pub(crate) fn tls(&self) -> Result<&tls::Settings, Error> {
         self.tls
-            .as_ref()
+            .as_deref()
             .map_err(|error| Error::Settings(Arc::clone(error)))
     }
 
@@ -103,6 +112,11 @@ impl Endpoint {
             (HttpVersion::Auto, Mirror::H2) => tls::Alpn::Either,
         }
     }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A request that got no answer.

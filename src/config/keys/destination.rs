@@ -1,7 +1,7 @@
 //! The keys of a destination.
 
-use super::limits::{CACHE, CIRCUIT_BREAKER, PRIORITY, RATE_LIMIT, REHEARSE, RETRY};
-use super::{Kind, MOST_CONCURRENT, MOST_WAITING, Table, later, needed, works};
+use super::limits::{CACHE, CIRCUIT_BREAKER, MATCH, PRIORITY, RATE_LIMIT, REHEARSE, RETRY};
+use super::{Key, Kind, MOST_CONCURRENT, MOST_WAITING, Table, later, needed, works};
 
 pub(in crate::config) static DESTINATION: Table = &[
     needed(
@@ -21,7 +21,16 @@ pub(in crate::config) static DESTINATION: Table = &[
         "",
         "Only these methods; default: all.",
     ),
-    works("auth", Kind::OneOf(AUTH), "", "The credential that is attached."),
+    works(
+        "auth",
+        Kind::Any(&[
+            Kind::OneOf(AUTH),
+            Kind::Filled(&Kind::Table(AUTH_RULE)),
+            Kind::Choice(&["none"]),
+        ]),
+        "",
+        "The credential that is attached; or a list by path and method, of which the first match counts.",
+    ),
     works(
         "headers",
         Kind::Table(HEADERS),
@@ -164,24 +173,73 @@ pub(in crate::config) static DESTINATION_TIMEOUTS: Table = &[
     works("idle", Kind::Duration, "", "Without a byte in either direction."),
 ];
 
+/// Of a destination.
 pub(in crate::config) static AUTH: Table = &[
-    works(
-        "bearer",
-        Kind::Secret,
-        "",
-        "Authorization: Bearer, with this token.",
-    ),
-    works("basic", Kind::Table(BASIC), "", "Authorization: Basic."),
-    works("header", Kind::Table(AUTH_HEADER), "", "A header of any name."),
-    works("query", Kind::Table(AUTH_QUERY), "", "A parameter of the query."),
-    later("aws_sigv4", &[], "AWS Signature Version 4."),
-    later("http_signature", &[], "RFC 9421 signatures."),
-    later("jwt", &[], "A signed token."),
-    later("match", &[], "By path, in a list of credentials."),
-    later("none", &[], "By path, in a list of credentials."),
-    later("oauth2", &[], "OAuth 2.0."),
-    later("pool", &[], "Several credentials in turn."),
+    BEARER,
+    BASIC_KEY,
+    HEADER,
+    QUERY,
+    OAUTH2,
+    JWT,
+    AWS_SIGV4,
+    HTTP_SIGNATURE,
+    POOL,
+    NONE,
 ];
+
+/// In a list of a destination.
+pub(in crate::config) static AUTH_RULE: Table = &[
+    works(
+        "match",
+        Kind::Table(MATCH),
+        "{}",
+        "To which requests it is attached; default: to all that no match before it takes.",
+    ),
+    BEARER,
+    BASIC_KEY,
+    HEADER,
+    QUERY,
+    OAUTH2,
+    JWT,
+    AWS_SIGV4,
+    HTTP_SIGNATURE,
+    POOL,
+    NONE,
+];
+
+/// Of a pool.
+pub(in crate::config) static CREDENTIAL: Table = &[
+    BEARER,
+    BASIC_KEY,
+    HEADER,
+    QUERY,
+    OAUTH2,
+    JWT,
+    AWS_SIGV4,
+    HTTP_SIGNATURE,
+];
+
+const BEARER: Key = works(
+    "bearer",
+    Kind::Secret,
+    "",
+    "Authorization: Bearer, with this token.",
+);
+const BASIC_KEY: Key = works("basic", Kind::Table(BASIC), "", "Authorization: Basic.");
+const HEADER: Key = works("header", Kind::Table(AUTH_HEADER), "", "A header of any name.");
+const QUERY: Key = works("query", Kind::Table(AUTH_QUERY), "", "A parameter of the query.");
+const OAUTH2: Key = later("oauth2", &[], "OAuth 2.0.");
+const JWT: Key = later("jwt", &[], "A signed token.");
+const AWS_SIGV4: Key = later("aws_sigv4", &[], "AWS Signature Version 4.");
+const HTTP_SIGNATURE: Key = later("http_signature", &[], "RFC 9421 signatures.");
+const POOL: Key = works(
+    "pool",
+    Kind::Filled(&ONE_CREDENTIAL),
+    "",
+    "Several credentials of one kind: the one with the most left of its quota is attached, and one that is refused is left out for a while.",
+);
+static ONE_CREDENTIAL: Kind = Kind::OneOf(CREDENTIAL);
+const NONE: Key = works("none", Kind::Literal("true"), "", "true: nothing is attached.");
 
 pub(in crate::config) static BASIC: Table = &[
     needed("username", Kind::Value, "A plain value or a reference."),

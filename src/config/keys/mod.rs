@@ -6,7 +6,8 @@
 //! key that works; a test writes nonsense at each and expects the decoder to notice.
 
 pub(in crate::config) use destination::{
-    AUTH, AUTH_HEADER, AUTH_QUERY, BASIC, CLIENT_CERTIFICATE, DESTINATION, DESTINATION_TIMEOUTS, HEADERS, TLS,
+    AUTH_HEADER, AUTH_QUERY, AUTH_RULE, BASIC, CLIENT_CERTIFICATE, CREDENTIAL, DESTINATION,
+    DESTINATION_TIMEOUTS, HEADERS, TLS,
 };
 pub(in crate::config) use limits::{
     CACHE, CIRCUIT_BREAKER, MATCH, MOST_ATTEMPTS, MOST_FAILURES, PRIORITY, RATE_LIMIT, REHEARSE, REHEARSED,

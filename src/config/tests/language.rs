@@ -309,8 +309,48 @@ fn every_kind_of_credential_is_read() {
             },
         ),
     ] {
-        assert_eq!(destination(&format!("auth: {text}")).auth, Some(auth), "{text}");
+        let written = destination(&format!("auth: {text}")).auth;
+        let [AuthRule { credentials, .. }] = written.as_slice() else {
+            panic!("{text}: {written:?}");
+        };
+        let place = "auth".to_owned();
+        assert_eq!(*credentials, [Credential { auth, place }], "{text}");
     }
+}
+
+#[test]
+fn credentials_stand_in_lists_and_pools() {
+    let destination = destination(
+        "auth: [\
+           { match: { path: /public/**, method: GET }, none: true }, \
+           { match: { path: /v1/** }, pool: [{ bearer: env:A }, { bearer: env:B }] }, \
+           { bearer: env:C }]",
+    );
+    let told = |rule: &AuthRule| {
+        let credentials = rule.credentials.iter().map(|one| {
+            let reference = one.auth.references()[0].1;
+            format!("{}.{}={reference}", one.place, one.auth.kind())
+        });
+        let method = rule.method.as_ref().map(|method| method.to_string());
+        (method, rule.path.clone(), credentials.collect::<Vec<_>>())
+    };
+    let credentials = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        destination.auth.iter().map(told).collect::<Vec<_>>(),
+        [
+            (Some("GET".to_owned()), Some("/public/**".to_owned()), Vec::new()),
+            (
+                None,
+                Some("/v1/**".to_owned()),
+                credentials(&["auth[1].pool[0].bearer=env:A", "auth[1].pool[1].bearer=env:B"]),
+            ),
+            (None, None, credentials(&["auth[2].bearer=env:C"])),
+        ]
+    );
+    assert_eq!(self::destination("auth: none").auth, []);
+    assert_eq!(self::destination("auth: { none: true }").auth[0].credentials, []);
+    let pool = self::destination("auth: { pool: [{ bearer: env:A }] }").auth;
+    assert_eq!(pool[0].credentials[0].place, "auth.pool[0]");
 }
 
 #[test]

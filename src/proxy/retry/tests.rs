@@ -16,17 +16,17 @@ fn retrying(budget: u8) -> Retrying {
     Retrying::new(settings, &"p".into(), Telemetry::new().counters("p"))
 }
 
-fn answer(status: u16, retry_after: Option<&str>) -> Result<Answered, Failed> {
+fn answer(status: u16, retry_after: Option<&str>) -> Result<Response<ResponseBody>, Failed> {
     let mut response = Response::new(ResponseBody::Ended);
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     if let Some(value) = retry_after {
         let value = HeaderValue::from_str(value).unwrap();
         response.headers_mut().insert(header::RETRY_AFTER, value);
     }
-    Ok((response, None))
+    Ok(response)
 }
 
-fn failed(error: upstream::Error, is_unsent: bool) -> Result<Answered, Failed> {
+fn failed(error: upstream::Error, is_unsent: bool) -> Result<Response<ResponseBody>, Failed> {
     Err(Failed { error, is_unsent })
 }
 
@@ -79,7 +79,7 @@ fn waits_grow_and_differ_and_never_pass_what_is_left() {
         (40, 5_000, 10_000),
     ] {
         let waits: Vec<_> = (0..50)
-            .map(|_| wait(&answer(503, None), repeat, long).unwrap())
+            .map(|_| wait(answer(503, None).as_ref(), repeat, long).unwrap())
             .collect();
         let range = Duration::from_millis(least)..=Duration::from_millis(most);
         assert!(
@@ -89,8 +89,11 @@ fn waits_grow_and_differ_and_never_pass_what_is_left() {
         assert!(waits.iter().any(|wait| *wait != waits[0]), "{repeat}: all alike");
     }
     let little = Duration::from_millis(7);
-    assert_eq!(wait(&failed(refused(), false), 1, little), Some(little));
-    assert_eq!(wait(&answer(503, None), 1, Duration::ZERO), Some(Duration::ZERO));
+    assert_eq!(wait(failed(refused(), false).as_ref(), 1, little), Some(little));
+    assert_eq!(
+        wait(answer(503, None).as_ref(), 1, Duration::ZERO),
+        Some(Duration::ZERO)
+    );
 }
 
 #[test]
@@ -107,7 +110,7 @@ fn retry_after_is_obeyed_where_there_is_time() {
         // Nobody's lifetime.
         ("Fri, 31 Dec 9999 23:59:59 GMT", seconds(5), None),
     ] {
-        let got = wait(&answer(429, Some(asked)), 1, left);
+        let got = wait(answer(429, Some(asked)).as_ref(), 1, left);
         match least {
             None => assert_eq!(got, None, "{asked}"),
             Some(least) => {
@@ -121,7 +124,7 @@ fn retry_after_is_obeyed_where_there_is_time() {
     }
     // What is no wait leaves it to us.
     for nonsense in ["soon", "-1", "1.5", "NaN", ""] {
-        let got = wait(&answer(429, Some(nonsense)), 1, seconds(5)).unwrap();
+        let got = wait(answer(429, Some(nonsense)).as_ref(), 1, seconds(5)).unwrap();
         assert!(got >= FIRST_WAIT / 2 && got <= FIRST_WAIT, "{nonsense}: {got:?}");
     }
 }
@@ -140,13 +143,8 @@ fn only_what_is_configured_is_repeated_and_only_with_a_body() {
         (failed(refused(), false), true, None),
         (failed(cut(), false), true, None),
     ] {
-        let got = retrying.reason(&result, is_whole);
-        assert_eq!(
-            got,
-            expected,
-            "{:?} {is_whole}",
-            result.map(|(response, _)| response)
-        );
+        let got = retrying.reason(result.as_ref(), is_whole);
+        assert_eq!(got, expected, "{:?} {is_whole}", result);
     }
 }
 

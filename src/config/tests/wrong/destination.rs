@@ -75,8 +75,44 @@ fn one_credential_of_a_kind_that_works() {
             "auth: 2 credentials at once; keep bearer or basic",
         ),
         (
-            "auth: [{ bearer: env:A }]",
-            "auth: a list of credentials does not work yet in this version; write one, as in { bearer: env:TOKEN }",
+            "auth: []",
+            "auth: an empty list; write at least one credential, or remove the key",
+        ),
+        (
+            "auth: [{ bearer: env:A }, { bearer: env:B }]",
+            "auth[1]: never comes to its turn: the one before it has no match, and takes every request; put that one last",
+        ),
+        (
+            "auth: [hunter2]",
+            "auth[0]: has to be a mapping; write a kind and its reference, as in { bearer: env:TOKEN }",
+        ),
+        (
+            "auth: [{ match: { path: /a } }]",
+            "auth[0]: no credential; write bearer, basic, header or query below it",
+        ),
+        (
+            "auth: { match: { path: /a }, bearer: env:A }",
+            "auth: a credential with a match stands in a list; write [{ match: { path: /api/** }, bearer: env:TOKEN }]",
+        ),
+        (
+            "auth: { none: false }",
+            "auth.none: a credential of no kind; write none: true, or a kind of credential",
+        ),
+        (
+            "auth: { none: true, bearer: env:A }",
+            "auth: 2 credentials at once; keep none or bearer",
+        ),
+        (
+            "auth: { pool: [] }",
+            "auth.pool: an empty list; write several credentials of one kind, as in [{ bearer: env:TOKEN_1 }, { bearer: env:TOKEN_2 }]",
+        ),
+        (
+            "auth: { pool: [{ bearer: env:A }, { header: { name: X-Key, value: env:B } }] }",
+            "auth.pool: credentials of several kinds; write several credentials of one kind, as in [{ bearer: env:TOKEN_1 }, { bearer: env:TOKEN_2 }]",
+        ),
+        (
+            "auth: { pool: [{ bearer: env:A }, { bearer: env:B }] }, cache: {}",
+            "destinations.d: a cache beside a pool: what is answered to one credential would be given for another; remove cache, or keep one credential",
         ),
         (
             "auth: { oauth2: {} }",

@@ -201,6 +201,7 @@ impl World {
             let settings = Settings {
                 concurrency: None,
                 instances: 1,
+                member: None,
                 on_limit: OnLimit::Wait(Duration::from_secs(1)),
                 priorities: Vec::new(),
                 queue: 1000,

@@ -1,6 +1,7 @@
 use http::Request;
 
 use super::*;
+use crate::secret;
 
 const CANARY: &str = "canary-7f3a";
 
@@ -23,7 +24,7 @@ fn sources() -> Sources {
 }
 
 fn build(auth: Option<Auth>, headers: &Headers) -> Result<Attachment, Error> {
-    Attachment::of(auth.as_ref(), headers, &sources())
+    Attachment::build(auth.as_ref(), headers, &sources())
 }
 
 fn of(auth: Auth) -> Attachment {

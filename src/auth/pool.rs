@@ -1,0 +1,141 @@
+//! Several credentials of which any will do.
+//!
+//! A request gets the one with the most left of what the upstream has told of its quota; where nothing is told they
+//! take turns. One that the upstream refuses with 401 is left out for a while, which doubles with each refusal: somebody
+//! may mend it over there. Where all are left out, the one whose time is up first is tried.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::Credential;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    members: Vec<Member>,
+    /// Whose turn it is.
+    turn: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Member {
+    credential: Arc<Credential>,
+    rest: Mutex<Rest>,
+}
+
+/// How often a credential was refused since it last worked, and until when it is left out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    refusals: u32,
+    until: Option<Instant>,
+}
+
+impl Pool {
+    /// `old`: the same pool before a reload. There is at least one member.
+    pub(super) fn new(members: Vec<Arc<Credential>>, old: Option<&Self>) -> Self {
+        let rest = |index: usize| old.and_then(|old| old.members.get(index)).map(|old| *old.rest());
+        let members = members.into_iter().enumerate().map(|(index, credential)| Member {
+            credential,
+            rest: Mutex::new(rest(index).unwrap_or_default()),
+        });
+        Self {
+            members: members.collect(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.members.iter().map(|member| &member.credential)
+    }
+
+    pub(super) fn pick(&self, now: Instant) -> &Arc<Credential> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.members.len();
+        let (before, after) = self.members.split_at(turn);
+        let in_turn = after.iter().chain(before);
+        // Of several that are equally good the first one: whose turn it is.
+        let best = in_turn.min_by(|one, other| one.standing(now).total_cmp(&other.standing(now)));
+        &best.unwrap_or(&self.members[turn]).credential
+    }
+
+    /// Whether this is one of them, and another one is not left out.
+    pub(super) fn has_instead_of(&self, credential: &Arc<Credential>, now: Instant) -> bool {
+        let is_own = |member: &&Member| Arc::ptr_eq(&member.credential, credential);
+        let is_fit = |member: &Member| member.rest().until.is_none_or(|until| until <= now);
+        self.members.iter().any(|member| is_own(&member))
+            && self
+                .members
+                .iter()
+                .any(|member| !is_own(&member) && is_fit(member))
+    }
+
+    /// An answer came to a request with this credential.
+    pub(super) fn hear(
+        &self,
+        credential: &Arc<Credential>,
+        status: StatusCode,
+        destination: &str,
+        now: Instant,
+    ) {
+        let own = (self.members.iter()).find(|member| Arc::ptr_eq(&member.credential, credential));
+        let Some(member) = own else { return };
+        let mut rest = member.rest();
+        if status != StatusCode::UNAUTHORIZED {
+            if rest.until.is_some_and(|until| until <= now) {
+                *rest = Rest::default();
+                drop(rest);
+                tracing::info!(destination, credential = %credential.place, "accepted again: back in the pool");
+            }
+            return;
+        }
+        // Those that were under way together are refused once.
+        if rest.until.is_some_and(|until| now < until) {
+            return;
+        }
+        let time = (SHORTEST * 2_u32.saturating_pow(rest.refusals.min(16))).min(LONGEST);
+        *rest = Rest {
+            refusals: rest.refusals + 1,
+            until: Some(now + time),
+        };
+        drop(rest);
+        tracing::warn!(
+            destination,
+            credential = %credential.place,
+            seconds = time.as_secs(),
+            "refused with 401: left out of the pool for a while; renew it",
+        );
+    }
+}
+
+impl Member {
+    /// How well it would do now: the less the better. Whether it is left out counts most, then whether it may be used
+    /// at all, then how much of its quota is used up.
+    fn standing(&self, now: Instant) -> f64 {
+        let rest = self
+            .rest()
+            .until
+            .map_or(0.0, |until| until.saturating_duration_since(now).as_secs_f64());
+        if rest > 0.0 {
+            return RESTS + rest;
+        }
+        let left = self
+            .credential
+            .limiter
+            .as_ref()
+            .and_then(|limiter| limiter.left());
+        1.0 - left.unwrap_or(1.0)
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        // Nothing panics under the lock; if it did, the two numbers would still be right enough.
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// More than what any other standing is.
+const RESTS: f64 = 10.0;
+
+const SHORTEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(15 * 60);
