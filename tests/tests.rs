@@ -26,6 +26,7 @@ mod replay;
 mod requests;
 mod responses;
 mod retry;
+mod several;
 mod stale;
 mod streaming;
 mod support;

@@ -139,3 +139,6 @@ const RESTS: f64 = 10.0;
 
 const SHORTEST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+#[cfg(test)]
+mod tests;

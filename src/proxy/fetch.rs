@@ -220,6 +220,8 @@ pub(super) async fn send<'r>(
         permit,
     } = leave;
     let Way { live, route } = course.way;
+    // Now: of one that is not, nothing is left afterwards.
+    let is_last = is_last || !body.is_whole();
     exchange.asked_upstream();
     let result = if let Some(rehearsal) = &route.rehearsal
         && let Some(response) = Box::pin(rehearsal.ask(head.method == Method::HEAD)).await
@@ -258,7 +260,7 @@ pub(super) async fn send<'r>(
         permit,
         response: result?,
     };
-    if is_last || !renew::may_help(&answered, head, body) {
+    if is_last || !renew::may_help(&answered, head) {
         return Ok(answered);
     }
     // Boxed: few requests come here.

@@ -11,11 +11,10 @@ use super::retry::kept;
 use crate::telemetry::Exchange;
 use crate::upstream::{Failed, Outbound};
 
-/// Whether an answer may be another one with another credential, and the request can be sent again for it.
-pub(super) fn may_help(answered: &Answered<'_>, head: &request::Parts, body: &Outbound) -> bool {
+/// Whether the answer to a request, whose body is at hand whole, may be another one with another credential.
+pub(super) fn may_help(answered: &Answered<'_>, head: &request::Parts) -> bool {
     answered.response.status() == StatusCode::UNAUTHORIZED
         && answered.credential.can_be_renewed()
-        && body.is_whole()
         && !head.headers.contains_key(header::UPGRADE)
 }
 

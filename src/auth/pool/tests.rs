@@ -1,0 +1,110 @@
+use tokio::time::advance;
+
+use super::*;
+use crate::auth::Credentials;
+use crate::config::Config;
+use crate::limit::Limits;
+use crate::policy::Policy;
+use crate::secret::Sources;
+use crate::secret::roots::SystemRoots;
+use crate::telemetry::Telemetry;
+use crate::upstream::{Endpoint, tls};
+
+/// What is attached to a destination with three tokens.
+fn credentials() -> Credentials {
+    let text = "destinations: { d: { hosts: [a.test], \
+                auth: { pool: [{ bearer: env:A }, { bearer: env:B }, { bearer: env:C }] } } }";
+    let policy = Policy::compile(&Config::parse(text, "a.yml").unwrap()).unwrap();
+    let destination = &policy.destinations[1];
+    let sources = Sources::of_variables(["A", "B", "C"].map(|name| (name, name.to_lowercase())));
+    let roots = SystemRoots::new(&sources, std::path::Path::new("/nowhere"));
+    let tls = tls::Settings::build(destination, &sources, &roots).map_err(Arc::new);
+    let telemetry = Telemetry::new();
+    let endpoint = Endpoint::new(Arc::clone(destination), telemetry.counters("d"), tls);
+    let limits = Limits::default();
+    let limiter = |place: &str| limits.of_member(destination, place, &telemetry);
+    Credentials::build(destination, &sources, &Arc::new(endpoint), limiter, None).unwrap()
+}
+
+/// The places of those that the next requests get.
+fn next(credentials: &Credentials, count: usize) -> Vec<String> {
+    let place = |_| credentials.choose(Some(0)).place.to_string();
+    (0..count).map(place).collect()
+}
+
+fn refuse(credentials: &Credentials, credential: &Arc<Credential>) {
+    credentials.hear(credential, StatusCode::UNAUTHORIZED, "d");
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_take_turns_and_have_connections_of_their_own() {
+    let credentials = credentials();
+    assert_eq!(
+        next(&credentials, 4),
+        ["auth.pool[0]", "auth.pool[1]", "auth.pool[2]", "auth.pool[0]"]
+    );
+    let ids: std::collections::HashSet<_> = (0..3)
+        .map(|_| credentials.choose(Some(0)).endpoint.id())
+        .collect();
+    assert_eq!(ids.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_one_rests_longer_each_time_and_then_comes_back() {
+    let credentials = credentials();
+    let refused = Arc::clone(credentials.choose(Some(0)));
+    let is_out = || !next(&credentials, 6).contains(&refused.place.to_string());
+    for seconds in [60, 120, 240, 480, 900, 900] {
+        refuse(&credentials, &refused);
+        // Those that were under way with it do not count.
+        refuse(&credentials, &refused);
+        assert!(credentials.has_instead_of(&refused));
+        advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
+        assert!(is_out(), "{seconds} s");
+        advance(Duration::from_millis(1)).await;
+        assert!(!is_out(), "{seconds} s");
+    }
+    // What is said of it while it is trusted again makes it as good as new.
+    credentials.hear(&refused, StatusCode::NOT_FOUND, "d");
+    refuse(&credentials, &refused);
+    advance(Duration::from_secs(60)).await;
+    assert!(!is_out());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_rest_the_one_that_is_up_first_is_tried() {
+    let credentials = credentials();
+    let all: Vec<_> = (0..3).map(|_| Arc::clone(credentials.choose(Some(0)))).collect();
+    for one in &all {
+        refuse(&credentials, one);
+        advance(Duration::from_secs(1)).await;
+    }
+    assert!(!credentials.has_instead_of(&all[0]));
+    assert_eq!(next(&credentials, 3), ["auth.pool[0]"; 3]);
+}
+
+/// What the upstream says of one is said of no other.
+#[tokio::test(start_paused = true)]
+async fn each_has_what_was_told_of_it() {
+    let credentials = credentials();
+    let told = |left: &str| {
+        let mut fields = http::HeaderMap::new();
+        for (name, value) in [
+            ("x-ratelimit-limit", "60"),
+            ("x-ratelimit-remaining", left),
+            ("x-ratelimit-reset", "3600"),
+        ] {
+            fields.insert(name, value.parse().unwrap());
+        }
+        fields
+    };
+    let all: Vec<_> = (0..3).map(|_| Arc::clone(credentials.choose(Some(0)))).collect();
+    for (one, left) in all.iter().zip(["10", "40", "20"]) {
+        let limiter = one.limiter.as_ref().unwrap();
+        let permit = limiter.admit(&http::Method::GET, "/", || None).await.unwrap();
+        permit.learn(StatusCode::OK, &told(left));
+    }
+    assert_eq!(next(&credentials, 3), ["auth.pool[1]"; 3]);
+    refuse(&credentials, &all[1]);
+    assert_eq!(next(&credentials, 3), ["auth.pool[2]"; 3]);
+}
