@@ -272,7 +272,8 @@ impl Parts {
         let mut hasher = self.hasher.build_hasher();
         for reference in self.references(destination) {
             reference.hash(&mut hasher);
-            match self.sources.read_binary(&reference) {
+            // Of whatever size and kind: what reads it knows its own limits.
+            match self.sources.read_list(&reference) {
                 Ok(secret) => secret.expose().hash(&mut hasher),
                 Err(_) => hasher.write_u8(0),
             }
@@ -391,6 +392,6 @@ fn references(destination: &Destination) -> Vec<&SecretRef> {
         }
     }
     let tls = &destination.tls;
-    all.extend(tls.ca.iter().chain(&tls.ca_extra));
+    all.extend(tls.ca.iter().chain(&tls.ca_extra).chain(&tls.crl));
     all
 }

@@ -166,6 +166,8 @@ enum Holds<'c> {
     Key(Option<&'c SecretRef>),
     /// And the password that opens it.
     Pkcs12(Option<&'c SecretRef>),
+    /// Lists of revoked certificates.
+    Lists,
     Secret,
 }
 
@@ -193,6 +195,14 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
         for (key, roots) in [("tls.ca", &tls.ca), ("tls.ca_extra", &tls.ca_extra)] {
             if let Some(roots) = roots {
                 add(key, roots, Holds::Certificates);
+            }
+        }
+        match &tls.crl[..] {
+            [only] => add("tls.crl", only, Holds::Lists),
+            several => {
+                for (i, list) in several.iter().enumerate() {
+                    add(&format!("tls.crl[{i}]"), list, Holds::Lists);
+                }
             }
         }
         if let Some(identity) = &tls.client_certificate {
@@ -229,6 +239,7 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
 /// Reads what a reference points to, as the proxy would.
 fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, warnings: &mut Problems) {
     let secret = match reference.holds {
+        Holds::Lists => sources.read_list(reference.to),
         Holds::Pkcs12(_) => sources.read_binary(reference.to),
         Holds::Certificates | Holds::Key(_) | Holds::Secret => sources.read(reference.to),
     };
@@ -251,6 +262,11 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
                 add(problems, &reference.path, &error);
             }
         }
+        Holds::Lists => {
+            if let Err(error) = pem::revocation_lists(&secret) {
+                add(problems, &reference.path, &error);
+            }
+        }
         Holds::Pkcs12(password) => {
             if let Ok(password) = opener(password)
                 && let Err(error) = pkcs12::open(&secret, password.as_ref())
@@ -260,8 +276,8 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
         }
         Holds::Secret => {}
     }
-    // Certificates are public.
-    if reference.holds != Holds::Certificates {
+    // Certificates are public, and so is which of them are revoked.
+    if !matches!(reference.holds, Holds::Certificates | Holds::Lists) {
         for warning in sources.warnings(reference.to) {
             add(warnings, &reference.path, &warning);
         }

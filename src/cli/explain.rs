@@ -14,7 +14,7 @@ use http::{Method, Uri};
 
 use super::ConfigArg;
 use crate::config::{
-    Auth, Class, Config, Destination as Written, HeaderText, HttpVersion, Mode, OnLimit, RateLimit, Text,
+    Auth, Class, Config, Destination as Written, HeaderText, HttpVersion, Mode, OnLimit, RateLimit, Text, Tls,
 };
 use crate::host::{Host, Scheme, Target};
 use crate::policy::{self, Asked, Denial, Destination, PathGlob, Policy, Verdict};
@@ -212,6 +212,13 @@ impl Explanation {
                 "client certificate",
                 certificate.unwrap_or_else(|| "none".to_owned()),
             );
+        }
+        let Tls { crl, pins, .. } = &destination.tls;
+        if scheme == Scheme::Https && !crl.is_empty() {
+            self.tell("revocation", joined(crl.iter().map(ToString::to_string)));
+        }
+        if scheme == Scheme::Https && !pins.is_empty() {
+            self.tell("pins", format!("the chain must have one of {} keys", pins.len()));
         }
         let set = destination.headers.set.iter().map(|(name, text)| match text {
             HeaderText::Plain(_) => name.to_string(),

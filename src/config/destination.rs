@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use data_encoding::BASE64;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::auth::auth;
@@ -11,7 +12,7 @@ use super::limits;
 use super::node::shown;
 use super::reader::{Field, Reader};
 use super::{
-    ClientCertificate, Destination, HeaderText, Headers, HttpVersion, Mode, SecretRef, Timeouts, Tls,
+    ClientCertificate, Destination, HeaderText, Headers, HttpVersion, Mode, Pin, SecretRef, Timeouts, Tls,
     TlsVersion,
 };
 use crate::host::{Host, HostPattern};
@@ -289,12 +290,52 @@ fn tls(field: Field<'_>) -> Option<Tls> {
         ca: reader.take("ca").and_then(Field::secret),
         ca_extra: reader.take("ca_extra").and_then(Field::secret),
         client_certificate: reader.take("client_certificate").and_then(client_certificate),
+        crl: reader.take("crl").map(crl).unwrap_or_default(),
         min_version: reader
             .take("min_version")
             .and_then(|field| field.choice(&versions))
             .unwrap_or_default(),
+        pins: reader.take("pins").map(pins).unwrap_or_default(),
         server_name: reader.take("server_name").and_then(server_name),
     })
+}
+
+/// One reference or several; `null` is none.
+fn crl(field: Field<'_>) -> Vec<SecretRef> {
+    if field.is_null() {
+        return Vec::new();
+    }
+    if field.is_list() {
+        let references = field.filled_list("remove the key to ask for no list");
+        let references = references.unwrap_or_default().into_iter();
+        return references.filter_map(Field::secret).collect();
+    }
+    field.secret().into_iter().collect()
+}
+
+/// A list of hashes; `null` is none.
+fn pins(field: Field<'_>) -> Vec<Pin> {
+    if field.is_null() {
+        return Vec::new();
+    }
+    let pin = |field: &Field<'_>| {
+        let right = "write sha256/ and the 44 characters of base64 that the README's command prints";
+        let text = field.text(right)?;
+        // curl writes two slashes.
+        let hash = text.strip_prefix("sha256/").map(|rest| match rest.len() {
+            45 => rest.strip_prefix('/').unwrap_or(rest),
+            _ => rest,
+        });
+        let bytes = hash.and_then(|hash| BASE64.decode(hash.as_bytes()).ok());
+        let pin = bytes.and_then(|bytes| bytes.try_into().ok()).map(Pin);
+        if pin.is_none() {
+            let what = format_args!("`{}` is not the SHA-256 of a public key", shown(text));
+            field.problem(what, right);
+        }
+        pin
+    };
+    let fields = field.list().unwrap_or_default();
+    fields.iter().filter_map(pin).collect()
 }
 
 fn client_certificate(field: Field<'_>) -> Option<ClientCertificate> {

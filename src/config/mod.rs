@@ -355,9 +355,16 @@ pub(crate) struct Tls {
     pub(crate) ca: Option<SecretRef>,
     pub(crate) ca_extra: Option<SecretRef>,
     pub(crate) client_certificate: Option<ClientCertificate>,
+    /// Lists of revoked certificates.
+    pub(crate) crl: Vec<SecretRef>,
     pub(crate) min_version: TlsVersion,
+    pub(crate) pins: Vec<Pin>,
     pub(crate) server_name: Option<Host>,
 }
+
+/// The SHA-256 of a public key with its algorithm (the SubjectPublicKeyInfo of RFC 5280, in DER).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pin(pub(crate) [u8; 32]);
 
 /// Where the certificate that we show comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -72,8 +72,8 @@ pub(crate) enum Error {
         what: &'static str,
     },
 
-    #[error("{reference}: larger than 1 MiB, which no secret is; name another place")]
-    TooLarge { reference: SecretRef },
+    #[error("{reference}: larger than {} MiB, which nothing here is; name another place", limit / 1024 / 1024)]
+    TooLarge { reference: SecretRef, limit: u64 },
 
     #[error("{reference}: no bound service has this instance name, binding name or tag; there are: {known}")]
     UnknownService { reference: SecretRef, known: Names },

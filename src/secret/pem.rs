@@ -6,7 +6,7 @@
 //! The parser itself is rustls's.
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use super::pbe::{self, Password};
@@ -39,6 +39,12 @@ pub(crate) enum Error {
         "there is no certificate in it (blocks found: {found}); it must hold -----BEGIN CERTIFICATE-----"
     )]
     NoCertificate { found: Names },
+
+    #[error(
+        "there is no list of revoked certificates in it (blocks found: {found}); it must hold -----BEGIN X509 CRL-----, \
+         or be one list in DER"
+    )]
+    NoList { found: Names },
 
     #[error(
         "there is no private key in it (blocks found: {found}); it must hold a block PRIVATE KEY, \
@@ -76,6 +82,20 @@ pub(crate) fn certificates(secret: &Secret) -> Result<Vec<CertificateDer<'static
         true if is_binary(secret) => Err(Error::Binary),
         true => Err(Error::NoCertificate { found: labels(&text) }),
         false => Ok(certificates),
+    }
+}
+
+/// Every list of revoked certificates, in the order of the text; at least one. DER holds one.
+pub(crate) fn revocation_lists(secret: &Secret) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
+    if is_binary(secret) {
+        return Ok(vec![secret.expose().to_vec().into()]);
+    }
+    let text = normalise(secret.expose());
+    let lists = CertificateRevocationListDer::pem_slice_iter(&text);
+    let lists: Vec<_> = lists.collect::<Result<_, _>>().map_err(|_| Error::Malformed)?;
+    match lists.is_empty() {
+        true => Err(Error::NoList { found: labels(&text) }),
+        false => Ok(lists),
     }
 }
 

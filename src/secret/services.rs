@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::sources::{Sources, read_file};
+use super::sources::{LARGEST, Sources, read_file};
 use super::{Error, Names};
 use crate::config::SecretRef;
 
@@ -27,7 +27,7 @@ pub(super) fn read(
         }),
         Some(Place::Folder(root)) => read_folder(&root, service, keys, reference),
         Some(Place::File(path)) => {
-            let text = read_file(&path, reference)?;
+            let text = read_file(&path, LARGEST, reference)?;
             read_document(&text, &path.display().to_string(), service, keys, reference)
         }
         Some(Place::Variable(text)) => read_document(&text, "VCAP_SERVICES", service, keys, reference),
@@ -176,7 +176,7 @@ fn read_folder(
             known: Names(known),
         });
     }
-    let text = read_file(&path, reference)?;
+    let text = read_file(&path, LARGEST, reference)?;
     // A text stands in its file as it is, and may look like JSON; what is not a text was written as JSON.
     match within {
         [] => Ok(text),

@@ -70,7 +70,7 @@ impl Sources {
 
     /// Reads one secret; trailing newlines are trimmed; an empty one is an error.
     pub(crate) fn read(&self, reference: &SecretRef) -> Result<Secret, Error> {
-        let secret = Secret::new(self.bytes(reference)?);
+        let secret = Secret::new(self.bytes(reference, LARGEST)?);
         match secret.expose().is_empty() {
             true => Err(Error::Empty {
                 reference: reference.clone(),
@@ -81,7 +81,16 @@ impl Sources {
 
     /// The same of what may be binary, so that a line end may be its last byte.
     pub(crate) fn read_binary(&self, reference: &SecretRef) -> Result<Secret, Error> {
-        let bytes = self.bytes(reference)?;
+        self.read_up_to(LARGEST, reference)
+    }
+
+    /// The same of what is no secret and may be larger: a list of revoked certificates.
+    pub(crate) fn read_list(&self, reference: &SecretRef) -> Result<Secret, Error> {
+        self.read_up_to(LARGEST_LIST, reference)
+    }
+
+    fn read_up_to(&self, limit: u64, reference: &SecretRef) -> Result<Secret, Error> {
+        let bytes = self.bytes(reference, limit)?;
         match bytes.trim_ascii().is_empty() {
             true => Err(Error::Empty {
                 reference: reference.clone(),
@@ -90,7 +99,7 @@ impl Sources {
         }
     }
 
-    fn bytes(&self, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+    fn bytes(&self, reference: &SecretRef, limit: u64) -> Result<Zeroizing<Vec<u8>>, Error> {
         match reference {
             SecretRef::Env(name) => match self.variable(name) {
                 Some(value) => Ok(Zeroizing::new(value.into_vec())),
@@ -98,7 +107,7 @@ impl Sources {
                     reference: reference.clone(),
                 }),
             },
-            SecretRef::File(path) => read_file(path, reference),
+            SecretRef::File(path) => read_file(path, limit, reference),
             SecretRef::Vcap { service, keys } => services::read(self, service, keys, reference),
         }
     }
@@ -182,8 +191,8 @@ impl std::fmt::Debug for Environment {
     }
 }
 
-/// Reads a regular file of at most [`LARGEST`] bytes.
-pub(super) fn read_file(path: &Path, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// Reads a regular file of at most `limit` bytes.
+pub(super) fn read_file(path: &Path, limit: u64, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
     // Whole, because a relative path begins where this process runs, and that may be the surprise.
     let unreadable = |source| Error::Unreadable {
         reference: reference.clone(),
@@ -198,25 +207,28 @@ pub(super) fn read_file(path: &Path, reference: &SecretRef) -> Result<Zeroizing<
             path: path.to_owned(),
         });
     }
-    if metadata.len() > LARGEST {
+    if metadata.len() > limit {
         return Err(Error::TooLarge {
             reference: reference.clone(),
+            limit,
         });
     }
     let file = fs::File::open(path).map_err(unreadable)?;
     // Room for the whole file at once: a buffer that grows leaves copies behind.
     let room = usize::try_from(metadata.len()).unwrap_or(0) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    file.take(LARGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    match bytes.len() as u64 > LARGEST {
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    match bytes.len() as u64 > limit {
         true => Err(Error::TooLarge {
             reference: reference.clone(),
+            limit,
         }),
         false => Ok(bytes),
     }
 }
 
 /// The largest secret file. The largest that Cloud Foundry writes is 1 MB.
-const LARGEST: u64 = 1024 * 1024;
+pub(super) const LARGEST: u64 = 1024 * 1024;
+
+/// The largest list of revoked certificates: some four hundred thousand of them.
+const LARGEST_LIST: u64 = 16 * 1024 * 1024;

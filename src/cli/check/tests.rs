@@ -57,6 +57,41 @@ fn nothing_is_said_where_nothing_is_wrong() {
 }
 
 #[test]
+fn a_list_of_revoked_certificates_is_read_and_its_end_is_told() {
+    use rcgen::{BasicConstraints, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, SerialNumber};
+
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path(), "a");
+    let key = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::new([]).unwrap();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let params = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(2020, 1, 8),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let list = params.signed_by(&Issuer::from_params(&parameters, &key)).unwrap();
+    fs::write(folder.path().join("old.crl"), list.pem().unwrap()).unwrap();
+
+    let with = |crl: &str| format!("{PARTNER}      crl: [file:$DIR/{crl}]\n");
+    let (problems, warnings) = examined(&with("old.crl"), folder.path(), &[("TOKEN", "t")]);
+    assert_eq!(problems, "");
+    assert!(
+        warnings.contains("destinations.partner.tls.crl: the list of ")
+            && warnings.contains("was to be renewed by 2020-01-08T00:00:00Z"),
+        "{warnings}"
+    );
+    let (problems, _) = examined(&with("a.crt"), folder.path(), &[("TOKEN", "t")]);
+    assert!(
+        problems.contains("destinations.partner.tls.crl: there is no list of revoked certificates in it"),
+        "{problems}"
+    );
+}
+
+#[test]
 fn every_secret_that_is_missing_is_told_at_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let (problems, _) = examined(PARTNER, folder.path(), &[]);

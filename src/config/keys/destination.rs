@@ -295,8 +295,18 @@ pub(in crate::config) static TLS: Table = &[
         "\"1.2\"",
         "The oldest TLS version that is spoken.",
     ),
-    later("pins", &["null", "[]"], "Hashes of public keys."),
-    later("crl", &["null"], "Revoked certificates."),
+    works(
+        "pins",
+        Kind::Any(&[Kind::List(&Kind::Text), Kind::Literal("null")]),
+        "[]",
+        "sha256/BASE64 of public keys, one of which the verified chain must have. Verification stays as it is.",
+    ),
+    works(
+        "crl",
+        Kind::Any(&[Kind::Secret, Kind::Filled(&Kind::Secret), Kind::Literal("null")]),
+        "null",
+        "Lists of revoked certificates (CRLs), PEM or DER; one reference or several.",
+    ),
 ];
 
 pub(in crate::config) static CLIENT_CERTIFICATE: Table = &[

@@ -2,9 +2,12 @@
 //!
 //! The words come from the network: they are cut and stripped of everything but visible ASCII.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::TrustAnchor;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
@@ -18,18 +21,82 @@ pub(super) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
 
 /// From when and until when.
 pub(super) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
-    let time = |time: ASN1Time| {
-        let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
-        let moved = match time.timestamp() < 0 {
-            true => SystemTime::UNIX_EPOCH.checked_sub(seconds),
-            false => SystemTime::UNIX_EPOCH.checked_add(seconds),
-        };
-        moved.unwrap_or(SystemTime::UNIX_EPOCH)
-    };
     (
         time(certificate.validity().not_before),
         time(certificate.validity().not_after),
     )
+}
+
+/// As the clock of the system has it.
+pub(super) fn time(time: ASN1Time) -> SystemTime {
+    let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
+    let moved = match time.timestamp() < 0 {
+        true => SystemTime::UNIX_EPOCH.checked_sub(seconds),
+        false => SystemTime::UNIX_EPOCH.checked_add(seconds),
+    };
+    moved.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// What a certificate is called: its subject, or the first name that it is for where that is empty.
+pub(super) fn title(certificate: &X509Certificate<'_>) -> String {
+    if certificate.subject().iter().next().is_some() {
+        return name(certificate.subject());
+    }
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let first = alternatives.and_then(|names| names.value.general_names.first());
+    first.map_or_else(|| plain(""), general_name)
+}
+
+/// One of the names that a certificate is for.
+pub(super) fn general_name(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => plain(name),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let v6 = || <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
+            v4.or_else(|_| v6())
+                .map_or_else(|_| plain(&name.to_string()), |address| address.to_string())
+        }
+        other => plain(&other.to_string()),
+    }
+}
+
+/// `DnsName("a.test")` and `IpAddress(…)`, as webpki puts it, without the shell; at most five.
+pub(super) fn names(presented: &[String]) -> String {
+    let name = |written: &String| {
+        let inner = written
+            .split_once('(')
+            .map_or(written.as_str(), |(_, rest)| rest.trim_end_matches(')'));
+        plain(inner.trim_matches('"'))
+    };
+    let shown: Vec<_> = presented.iter().take(5).map(name).collect();
+    match (shown.is_empty(), presented.len().saturating_sub(shown.len())) {
+        (true, _) => "no name at all (the common name does not count)".to_owned(),
+        (false, 0) => shown.join(", "),
+        (false, more) => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// What a root is called. webpki keeps of its name what stands within the sequence.
+pub(super) fn name_of_anchor(anchor: &TrustAnchor<'_>) -> String {
+    let der = sequence(&anchor.subject);
+    X509Name::from_der(&der).map_or_else(|_| plain(""), |(_, parsed)| name(&parsed))
+}
+
+/// A DER sequence of what stands in it.
+pub(super) fn sequence(contents: &[u8]) -> Vec<u8> {
+    let length = contents.len().to_be_bytes();
+    let first = length.iter().position(|byte| *byte != 0).unwrap_or(length.len());
+    let mut der = vec![0x30];
+    match contents.len() {
+        short @ 0..0x80 => der.push(short as u8),
+        _ => {
+            der.push(0x80 | (length.len() - first) as u8);
+            der.extend_from_slice(&length[first..]);
+        }
+    }
+    der.extend_from_slice(contents);
+    der
 }
 
 /// The common name, else the whole name.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, InvalidMessage};
 
-use super::verify::Fault;
+use super::fault::Fault;
 
 /// Why a handshake failed, or a connection after it.
 #[derive(Debug, thiserror::Error)]

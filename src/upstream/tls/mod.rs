@@ -30,11 +30,15 @@ use crate::policy::Destination;
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Secret, Sources, pem, pkcs12};
 use identity::{Identity, Presenter};
+use revocation::Revocation;
 use verify::Verifier;
 
 mod certificate;
 mod error;
+mod explain;
+mod fault;
 mod identity;
+mod revocation;
 mod verify;
 
 #[cfg(test)]
@@ -49,6 +53,7 @@ pub(crate) struct Settings {
     identity: Option<Identity>,
     presenter: Arc<Presenter>,
     server_name: Option<ServerName<'static>>,
+    verifier: Arc<Verifier>,
     warnings: Vec<Warning>,
 }
 
@@ -71,6 +76,15 @@ pub(crate) enum SettingsError {
         key: &'static str,
         reference: SecretRef,
         position: usize,
+    },
+
+    #[error(
+        "tls.crl: list {position} of {reference} cannot be used: {source}; get it anew from its authority"
+    )]
+    BadList {
+        reference: SecretRef,
+        position: usize,
+        source: revocation::Unusable,
     },
 
     #[error("tls: no TLS version or cipher is left to speak")]
@@ -116,6 +130,12 @@ pub(crate) enum SettingsError {
 pub(crate) enum Warning {
     #[error("tls.client_certificate: expired {}; renew it", humantime::format_rfc3339_seconds(*since))]
     Expired { since: SystemTime },
+
+    #[error(
+        "tls.crl: the list of {issuer} was to be renewed by {}, so every server of its is refused; get the new one",
+        humantime::format_rfc3339_seconds(*since)
+    )]
+    ListEnded { issuer: String, since: SystemTime },
 
     #[error(
         "the system has no trusted roots, so nothing can be verified; install ca-certificates or set tls.ca"
@@ -168,9 +188,15 @@ impl Settings {
             warnings.extend((!identity.for_clients).then_some(Warning::NotForClients));
         }
 
-        let (store, pinned) = trusted(tls, sources, roots)?;
+        let (store, named) = trusted(tls, sources, roots)?;
         warnings.extend(store.is_empty().then_some(Warning::NoRoots));
-        let verifier = Verifier::new(store, pinned, provider()).map_err(SettingsError::Crypto)?;
+        let verifier = Arc::new(Verifier {
+            named,
+            pins: tls.pins.clone(),
+            provider: provider().clone(),
+            revocation: revoked(tls, sources)?,
+            roots: store,
+        });
         let presenter = Arc::new(Presenter::new(identity.as_ref()));
         let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
             TlsVersion::V1_2 => &[&rustls::version::TLS12, &rustls::version::TLS13],
@@ -181,7 +207,7 @@ impl Settings {
             .map_err(SettingsError::Crypto)?
             // rustls calls every verifier of one's own dangerous. Ours asks webpki and explains its answer.
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(presenter.clone());
         base.resumption = Resumption::disabled();
 
@@ -192,6 +218,7 @@ impl Settings {
             identity,
             presenter,
             server_name,
+            verifier,
             warnings,
         })
     }
@@ -199,6 +226,11 @@ impl Settings {
     /// What a person should know about these settings as of `now`.
     pub(crate) fn warnings(&self, now: SystemTime) -> Vec<Warning> {
         let mut warnings = self.warnings.clone();
+        let ended = self.verifier.revocation.ended(now);
+        warnings.extend(ended.map(|(issuer, since)| Warning::ListEnded {
+            issuer: issuer.to_owned(),
+            since,
+        }));
         if let Some(identity) = &self.identity {
             let (from, until) = (identity.life.not_before, identity.life.not_after);
             warnings.extend((until < now).then_some(Warning::Expired { since: until }));
@@ -369,6 +401,33 @@ fn trusted(
         }
     }
     Ok((store, pinned))
+}
+
+/// The lists of `tls.crl`.
+fn revoked(tls: &Tls, sources: &Sources) -> Result<Revocation, SettingsError> {
+    let mut lists = Vec::new();
+    let mut places = Vec::new();
+    for reference in &tls.crl {
+        let key = "tls.crl";
+        let secret = sources
+            .read_list(reference)
+            .map_err(|source| SettingsError::Secret { key, source })?;
+        let found = pem::revocation_lists(&secret).map_err(|source| SettingsError::Pem {
+            key,
+            reference: reference.clone(),
+            source,
+        })?;
+        places.extend((1..=found.len()).map(|position| (reference, position)));
+        lists.extend(found);
+    }
+    Revocation::new(&lists).map_err(|(i, source)| {
+        let (reference, position) = places[i];
+        SettingsError::BadList {
+            reference: reference.clone(),
+            position,
+            source,
+        }
+    })
 }
 
 /// Reads the certificates that `reference` under `key` names; at least one.

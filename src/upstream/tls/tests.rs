@@ -15,6 +15,7 @@ use crate::host::Scheme;
 
 mod errors;
 mod identity;
+mod trust;
 
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
 const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];

@@ -302,6 +302,22 @@ fn rules_and_limits_of_a_destination_are_checked() {
             "tls.min_version: `1.1` is not one of the choices; write 1.2 or 1.3",
         ),
         (
+            "tls: { pins: [sha256/AAAA] }",
+            "tls.pins[0]: `sha256/AAAA` is not the SHA-256 of a public key; write sha256/ and the 44 characters of base64 that the README's command prints",
+        ),
+        (
+            "tls: { pins: [sha1/2jmj7l5rSw0yVb/vlWAYkK/YBwk=] }",
+            "tls.pins[0]: `sha1/2jmj7l5rSw0yVb/vlWAYkK/YBwk=` is not the SHA-256 of a public key; write sha256/ and the 44 characters of base64 that the README's command prints",
+        ),
+        (
+            "tls: { crl: [] }",
+            "tls.crl: an empty list; remove the key to ask for no list",
+        ),
+        (
+            "tls: { crl: [env:A, certs/b.crl] }",
+            "tls.crl[1]: a plain value where a reference belongs; write env:NAME, file:PATH or vcap:SERVICE/KEY",
+        ),
+        (
             "tls: { server_name: 'a.test:443' }",
             "tls.server_name: `a.test:443` is not a host; write a name or an address, without a port",
         ),

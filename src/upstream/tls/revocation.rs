@@ -1,0 +1,183 @@
+//! Which certificates their authorities have taken back: the lists of `tls.crl`.
+//!
+//! Where lists are configured, each certificate of a chain, the root's left out, must stand on none, and there must be
+//! a current list of its issuer to say so: as OpenSSL's clients have it (curl's `--crlfile`, nginx's `proxy_ssl_crl`),
+//! and other than browsers, which go on where they cannot know. webpki judges; here is what it leaves unsaid.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::time::SystemTime;
+
+use rustls::pki_types::CertificateRevocationListDer;
+use webpki::{CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationOptionsBuilder};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use super::certificate;
+use super::fault::Fault;
+
+/// The lists of one destination, the newest first: of several of one issuer the newest counts.
+#[derive(Default)]
+pub(super) struct Revocation {
+    lists: Vec<List>,
+    plain: Vec<CertRevocationList<'static>>,
+}
+
+/// One list.
+struct List {
+    /// In DER.
+    issuer: Vec<u8>,
+    name: String,
+    from: SystemTime,
+    until: SystemTime,
+}
+
+/// Why a list cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("it is no list of revoked certificates, or damaged")]
+    Damaged,
+
+    #[error("it only adds to another list (delta CRL); name the whole one")]
+    Delta,
+
+    #[error("it speaks for other authorities, too (indirect CRL); name the list of each authority")]
+    Indirect,
+
+    #[error("it says no time of its next update")]
+    NoNextUpdate,
+
+    #[error("it uses what is not known here ({0})")]
+    Unknown(webpki::Error),
+}
+
+impl Revocation {
+    /// Takes the lists in; the position of one that cannot be used comes with the reason.
+    pub(super) fn new(lists: &[CertificateRevocationListDer<'_>]) -> Result<Self, (usize, Unusable)> {
+        let read = |(i, der)| read(der).map_err(|error| (i, error));
+        let lists = lists.iter().enumerate().map(read);
+        let mut lists: Vec<_> = lists.collect::<Result<_, _>>()?;
+        lists.sort_by_key(|(list, _)| Reverse(list.from));
+        let (lists, plain) = lists.into_iter().unzip();
+        Ok(Self { lists, plain })
+    }
+
+    /// What `judge` says where it is told to look at the lists.
+    pub(super) fn with<T>(&self, judge: impl FnOnce(Option<webpki::RevocationOptions<'_>>) -> T) -> T {
+        let lists: Vec<_> = self.plain.iter().collect();
+        // An error is an empty list: then there is nothing to look at.
+        let options = RevocationOptionsBuilder::new(&lists).ok();
+        judge(options.map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build()))
+    }
+
+    /// The issuers of lists that were to be renewed before `now`, and since when.
+    pub(super) fn ended(&self, now: SystemTime) -> impl Iterator<Item = (&str, SystemTime)> {
+        let ended = self.lists.iter().filter(move |list| list.until < now);
+        // An older list beside the current one does no harm.
+        let is_newest = |list: &&List| {
+            let newest = self.lists.iter().find(|other| other.issuer == list.issuer);
+            newest.is_some_and(|newest| std::ptr::eq(newest, *list))
+        };
+        ended.filter(is_newest).map(|list| (&*list.name, list.until))
+    }
+
+    /// Which certificate of `chain` a list made webpki refuse, and why.
+    pub(super) fn fault(
+        &self,
+        error: &webpki::Error,
+        chain: &[X509Certificate<'_>],
+        now: SystemTime,
+    ) -> Option<Fault> {
+        let of = |certificate: &X509Certificate<'_>| {
+            let issuer = certificate.issuer().as_raw();
+            self.lists.iter().position(|list| list.issuer == issuer)
+        };
+        let named = |certificate| certificate::title(certificate);
+        let issuer = |certificate: &X509Certificate<'_>| certificate::name(certificate.issuer());
+        let unknown = |certificate, why| Fault::RevocationUnknown {
+            name: named(certificate),
+            why,
+        };
+        let mut listed = chain.iter().filter_map(|one| Some((one, of(one)?)));
+        match error {
+            webpki::Error::CertRevoked => listed.find_map(|(one, list)| {
+                Some(Fault::Revoked {
+                    name: named(one),
+                    issuer: issuer(one),
+                    details: self.entry(list, one)?,
+                })
+            }),
+            webpki::Error::UnknownRevocationStatus => {
+                let one = chain
+                    .iter()
+                    .find(|one| of(one).is_none())
+                    .or_else(|| chain.first())?;
+                let why = format!("tls.crl has no list of {} that covers it; add that", issuer(one));
+                Some(unknown(one, why))
+            }
+            webpki::Error::CrlExpired { .. } => {
+                let (one, list) = listed.find(|(_, list)| self.lists[*list].until <= now)?;
+                let List { name, until, .. } = &self.lists[list];
+                let until = humantime::format_rfc3339_seconds(*until);
+                let why =
+                    format!("the list of {name} in tls.crl was to be renewed by {until}; get the new one");
+                Some(unknown(one, why))
+            }
+            // Whatever else is wrong with a list is its signature, or who signed it.
+            _ => {
+                let (one, list) = listed.next()?;
+                let name = &self.lists[list].name;
+                let why = format!(
+                    "the list in tls.crl is not signed by {name}, or that one may sign none ({error})"
+                );
+                Some(unknown(one, why))
+            }
+        }
+    }
+
+    /// What a list says of a certificate; `None` where it is not on it.
+    fn entry(&self, list: usize, certificate: &X509Certificate<'_>) -> Option<String> {
+        let serial = certificate.raw_serial();
+        let unsigned = serial.strip_prefix(&[0]).unwrap_or(serial);
+        let find = |serial| self.plain[list].find_serial(serial).ok().flatten();
+        let entry = find(serial).or_else(|| find(unsigned))?;
+        let since = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(entry.revocation_date.as_secs());
+        let since = humantime::format_rfc3339_seconds(since);
+        let reason = entry.reason_code.map(|reason| format!(", {reason:?}"));
+        Some(format!(
+            "{since}{}, serial number {}",
+            reason.unwrap_or_default(),
+            certificate.raw_serial_as_string()
+        ))
+    }
+}
+
+/// The issuers only: a list may name a hundred thousand certificates.
+impl fmt::Debug for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.lists.iter().map(|list| &list.name))
+            .finish()
+    }
+}
+
+fn read(der: &CertificateRevocationListDer<'_>) -> Result<(List, CertRevocationList<'static>), Unusable> {
+    let (rest, parsed) = CertificateRevocationList::from_der(der).map_err(|_| Unusable::Damaged)?;
+    if !rest.is_empty() {
+        return Err(Unusable::Damaged);
+    }
+    let until = parsed.next_update().ok_or(Unusable::NoNextUpdate)?;
+    let list = List {
+        issuer: parsed.issuer().as_raw().to_vec(),
+        name: certificate::name(parsed.issuer()),
+        from: certificate::time(parsed.last_update()),
+        until: certificate::time(until),
+    };
+    let plain = OwnedCertRevocationList::from_der(der).map_err(|error| match error {
+        webpki::Error::UnsupportedDeltaCrl => Unusable::Delta,
+        webpki::Error::UnsupportedIndirectCrl => Unusable::Indirect,
+        other => Unusable::Unknown(other),
+    })?;
+    Ok((list, plain.into()))
+}

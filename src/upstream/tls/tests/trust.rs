@@ -1,0 +1,289 @@
+//! Pins and lists of revoked certificates: both only ever refuse more.
+
+use rcgen::{
+    CertificateRevocationListParams, KeyIdMethod, RevocationReason, RevokedCertParams, SerialNumber,
+};
+
+use super::*;
+use crate::config::Pin;
+
+/// A chain of three, and a list of each authority.
+struct Agency {
+    root: Pair,
+    middle: Pair,
+    partner: Pair,
+}
+
+impl Agency {
+    fn new() -> Self {
+        let root = Pair::authority("Agency Root", None);
+        let serial =
+            |number: u64| move |params: &mut CertificateParams| params.serial_number = Some(number.into());
+        let middle = Pair::new(
+            "Agency CA",
+            Some(&root),
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            |params| {
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+                serial(0x80)(params);
+            },
+        );
+        let partner = Pair::new(
+            "partner.test",
+            Some(&middle),
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            serial(0xfe),
+        );
+        Self {
+            root,
+            middle,
+            partner,
+        }
+    }
+
+    async fn ask(&self, settings: &Settings) -> Result<(), Error> {
+        let server = Arc::new(server(&[&self.partner, &self.middle], None, BOTH));
+        let met = meet(settings, &server, &target(host("partner.test")), Alpn::H1).await;
+        met.client.map(drop)
+    }
+}
+
+/// When the lists of the tests are made and end, in days from now.
+const CURRENT: (i64, i64) = (-1, 7);
+
+fn list(issuer: &Pair, revoked: &[u64], (from, until): (i64, i64)) -> String {
+    let day = |days: i64| time::OffsetDateTime::now_utc() + time::Duration::days(days);
+    let entry = |number: &u64| RevokedCertParams {
+        serial_number: SerialNumber::from(*number),
+        revocation_time: rcgen::date_time_ymd(2026, 1, 2),
+        reason_code: Some(RevocationReason::KeyCompromise),
+        invalidity_date: None,
+    };
+    let params = CertificateRevocationListParams {
+        this_update: day(from),
+        next_update: day(until),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.iter().map(entry).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let issuer = Issuer::from_params(&issuer.params, &issuer.key);
+    params.signed_by(&issuer).unwrap().pem().unwrap()
+}
+
+fn pin_of(pair: &Pair) -> Pin {
+    use rcgen::PublicKeyData;
+    let digest =
+        ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &pair.key.subject_public_key_info());
+    Pin(digest.as_ref().try_into().unwrap())
+}
+
+#[tokio::test]
+async fn a_pin_is_a_key_of_the_verified_chain_and_never_replaces_it() {
+    let (agency, other) = (Agency::new(), Agency::new());
+    let ca = agency.root.pem();
+    let pinned = |pins: &[Pin]| {
+        let tls = Tls {
+            pins: pins.to_vec(),
+            ..with_ca()
+        };
+        settings(&tls, &[("CA", &ca)]).unwrap()
+    };
+    for pair in [&agency.partner, &agency.middle, &agency.root] {
+        let settings = pinned(&[Pin([0; 32]), pin_of(pair)]);
+        assert!(agency.ask(&settings).await.is_ok());
+    }
+
+    let error = agency.ask(&pinned(&[pin_of(&other.middle)])).await.unwrap_err();
+    assert_eq!(
+        (error.reason(), error.proxy_status()),
+        ("certificate_pin", "tls_certificate_error")
+    );
+    for pair in [&agency.partner, &agency.middle, &agency.root] {
+        let key = data_encoding::BASE64.encode(&pin_of(pair).0);
+        assert!(error.to_string().contains(&format!("sha256/{key} (")), "{error}");
+    }
+
+    // Whoever holds a certificate of a trusted authority can send along any other: that is no part of the chain.
+    let smuggled = Arc::new(server(
+        &[&agency.partner, &agency.middle, &other.middle, &other.root],
+        None,
+        BOTH,
+    ));
+    for pair in [&other.middle, &other.root] {
+        let settings = pinned(&[pin_of(pair)]);
+        let met = meet(&settings, &smuggled, &target(host("partner.test")), Alpn::H1).await;
+        assert_eq!(met.client.unwrap_err().reason(), "certificate_pin");
+    }
+    // And a pin makes nobody trusted.
+    let error = other.ask(&pinned(&[pin_of(&other.partner)])).await.unwrap_err();
+    assert_eq!(
+        error.reason(),
+        "certificate_signature",
+        "its root has the name of a trusted one"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("of Agency CA that is not signed with the key of Agency Root"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_stands_for_itself_is_pinned_by_its_own_key() {
+    let partner = Pair::new("partner.test", None, &rcgen::PKCS_ECDSA_P256_SHA256, |_| {});
+    let server = Arc::new(server(&[&partner], None, BOTH));
+    for (pin, good) in [(pin_of(&partner), true), (Pin([1; 32]), false)] {
+        let tls = Tls {
+            pins: vec![pin],
+            ..with_ca()
+        };
+        let settings = settings(&tls, &[("CA", &partner.pem())]).unwrap();
+        let met = meet(&settings, &server, &target(host("partner.test")), Alpn::H1).await;
+        assert_eq!(met.client.is_ok(), good);
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_named_and_what_no_list_knows_is_refused() {
+    let agency = Agency::new();
+    let (root, middle) = (&agency.root, &agency.middle);
+    let good = format!("{}{}", list(root, &[], CURRENT), list(middle, &[7], CURRENT));
+    let (unknown, revoked) = ("certificate_revocation_unknown", "certificate_revoked");
+    let stranger = Pair::authority("Agency CA", None);
+    for (case, lists, wanted) in [
+        ("neither is on a list", good.clone(), None),
+        (
+            "the server's own",
+            format!(
+                "{}{}",
+                list(root, &[], CURRENT),
+                list(middle, &[1, 0xfe], CURRENT)
+            ),
+            Some((
+                revoked,
+                &[
+                    "(partner.test) that Agency CA has revoked",
+                    "2026-01-02",
+                    "KeyCompromise",
+                    "fe",
+                ][..],
+            )),
+        ),
+        (
+            "its authority",
+            format!("{}{}", list(middle, &[], CURRENT), list(root, &[0x80], CURRENT)),
+            Some((revoked, &["(Agency CA) that Agency Root has revoked"])),
+        ),
+        (
+            "no list for the server",
+            list(root, &[], CURRENT),
+            Some((unknown, &["(partner.test)", "no list of Agency CA"])),
+        ),
+        (
+            "no list for its authority",
+            list(middle, &[], CURRENT),
+            Some((unknown, &["(Agency CA)", "no list of Agency Root"])),
+        ),
+        (
+            "an old list",
+            format!("{}{}", list(root, &[], CURRENT), list(middle, &[], (-9, -2))),
+            Some((
+                unknown,
+                &[
+                    "(partner.test)",
+                    "the list of Agency CA",
+                    "was to be renewed by 20",
+                ],
+            )),
+        ),
+        (
+            "an old list beside the new one",
+            format!(
+                "{}{}{}",
+                list(middle, &[0xfe], (-9, -2)),
+                good,
+                list(middle, &[0xfe], (-8, -3))
+            ),
+            None,
+        ),
+        (
+            "a list that somebody else signed",
+            format!("{}{}", list(root, &[], CURRENT), list(&stranger, &[], CURRENT)),
+            Some((unknown, &["(partner.test)", "not signed by Agency CA"])),
+        ),
+    ] {
+        let tls = Tls {
+            crl: vec![env("CRL")],
+            ..with_ca()
+        };
+        let settings = settings(&tls, &[("CA", &root.pem()), ("CRL", &lists)]).unwrap();
+        let met = agency.ask(&settings).await.map_err(|error| {
+            assert_eq!(error.proxy_status(), "tls_certificate_error");
+            (error.reason(), error.to_string())
+        });
+        match wanted {
+            None => assert_eq!(met, Ok(()), "{case}"),
+            Some((reason, parts)) => {
+                let (found, text) = met.unwrap_err();
+                assert_eq!(found, reason, "{case}: {text}");
+                for part in parts {
+                    assert!(text.contains(part), "{case}: {text}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_may_be_der_and_several_and_an_old_one_is_told_at_load() {
+    let agency = Agency::new();
+    let folder = tempfile::TempDir::new().unwrap();
+    // A list in DER may end in what looks like a line end, and must not lose it.
+    let der = (0..).find_map(|n| {
+        let text = list(&agency.middle, &[n], CURRENT);
+        let der = ::pem::parse(text).unwrap().into_contents();
+        matches!(der.last(), Some(b'\n' | b'\r')).then_some(der)
+    });
+    let file = folder.path().join("middle.crl");
+    std::fs::write(&file, der.unwrap()).unwrap();
+    let tls = Tls {
+        crl: vec![SecretRef::File(file), env("CRL")],
+        ..with_ca()
+    };
+    let with = |lists: &str| settings(&tls, &[("CA", &agency.root.pem()), ("CRL", lists)]);
+    let good = with(&list(&agency.root, &[], CURRENT)).unwrap();
+    assert!(agency.ask(&good).await.is_ok());
+    assert_eq!(good.warnings.len(), 0);
+
+    let old = with(&list(&agency.root, &[], (-9, -2))).unwrap();
+    let warnings: Vec<_> = old
+        .warnings(SystemTime::now())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(
+        warnings[0].contains("the list of Agency Root was to be renewed by"),
+        "{warnings:?}"
+    );
+
+    let told = |lists: &str| {
+        let error = with(lists).unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        format!("{error} {}", source.unwrap_or_default())
+    };
+    for (lists, part) in [
+        (
+            &*agency.root.pem(),
+            "no list of revoked certificates in it (blocks found: CERTIFICATE)",
+        ),
+        (
+            "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----",
+            "tls.crl: list 1 of env:CRL cannot be used",
+        ),
+        ("-----BEGIN X509 CRL-----\n%\n-----END X509 CRL-----", "damaged"),
+    ] {
+        assert!(told(lists).contains(part), "{}", told(lists));
+    }
+}
