@@ -26,8 +26,8 @@
 //! | 4 | `policy`, `secret` |
 //! | 3 | `telemetry` |
 //! | 2 | `config` |
-//! | 1 | `http1` |
-//! | 0 | `host`, `units`, `stream`, `drain`, `window` |
+//! | 1 | `http1`, `window` |
+//! | 0 | `host`, `units`, `stream`, `drain` |
 //!
 //! # The life of a request
 //!

@@ -82,6 +82,17 @@ impl fmt::Display for Rate {
     }
 }
 
+/// In nanoseconds; 584 years and more are the most that there are.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// As a Retry-After tells it: whole seconds, rounded up, at least one.
+pub(crate) fn retry_after(duration: Duration) -> u64 {
+    let up = u64::from(duration.subsec_nanos() > 0);
+    duration.as_secs().saturating_add(up).max(1)
+}
+
 /// Parses `500ms`, `10s`, `5m`, `1h`, `7d`; at most a year.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     let (number, unit) = split(text).ok_or(ParseError::Duration)?;

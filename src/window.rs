@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::units::nanos;
+
 /// How often two kinds of events happened within the last `span`.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -80,11 +82,6 @@ impl Window {
         }
         self.newest = current;
     }
-}
-
-/// No process runs for the 584 years that this can hold.
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 const SLICES: u64 = 10;

@@ -305,9 +305,8 @@ fn breaker(
         }
         return None;
     };
-    let kept = running.filter(|running| *running.settings() == settings);
     let new = || Breaker::new(settings, &destination.name, Arc::clone(counters));
-    Some(kept.map_or_else(|| Arc::new(new()), Arc::clone))
+    Some(kept(running, |running| *running.settings() == settings, new))
 }
 
 /// The running rehearsal where its settings are as before, else a new one.
@@ -317,11 +316,9 @@ fn rehearsal(
     counters: &Arc<Counters>,
 ) -> Option<Arc<Rehearsal>> {
     let settings = destination.rehearse?;
-    let kept = old
-        .and_then(|route| route.rehearsal.as_ref())
-        .filter(|running| *running.settings() == settings);
+    let running = old.and_then(|route| route.rehearsal.as_ref());
     let new = || Rehearsal::new(settings, &destination.name, Arc::clone(counters));
-    Some(kept.map_or_else(|| Arc::new(new()), Arc::clone))
+    Some(kept(running, |running| *running.settings() == settings, new))
 }
 
 /// The running budget of repeats where the settings are as before, else a new one.
@@ -331,11 +328,17 @@ fn retrying(
     counters: &Arc<Counters>,
 ) -> Option<Arc<Retrying>> {
     let settings = destination.retry.as_ref()?;
-    let kept = old
-        .and_then(|route| route.retrying.as_ref())
-        .filter(|running| running.settings() == settings);
+    let running = old.and_then(|route| route.retrying.as_ref());
     let new = || Retrying::new(settings.clone(), &destination.name, Arc::clone(counters));
-    Some(kept.map_or_else(|| Arc::new(new()), Arc::clone))
+    Some(kept(running, |running| running.settings() == settings, new))
+}
+
+/// What runs, where it is as it should be, else a new one.
+fn kept<T>(running: Option<&Arc<T>>, is_same: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> Arc<T> {
+    match running {
+        Some(running) if is_same(running) => Arc::clone(running),
+        Some(_) | None => Arc::new(new()),
+    }
 }
 
 /// What a person should know about the TLS settings of a destination.

@@ -199,16 +199,15 @@ impl Store {
     /// What is stored, counted anew.
     #[cfg(test)]
     pub(super) fn counted(&self) -> usize {
-        let sizes = self.places.iter().map(|(uri, place)| {
-            place_size(uri) + place.variants.iter().map(|entry| entry.size()).sum::<usize>()
-        });
+        let sizes = self.places.iter().map(|(uri, place)| place.size(uri));
         sizes.sum()
     }
 
     fn place(&mut self, uri: &str) -> &mut Place {
         if self.places.get(uri).is_none() {
-            self.held += place_size(uri);
-            self.places.insert(uri.to_owned(), Place::default());
+            let place = Place::default();
+            self.held += place.size(uri);
+            self.places.insert(uri.to_owned(), place);
         }
         // It has been put there just now, where it was not before.
         self.places.get_mut(uri).expect("a place for this URI")
@@ -216,7 +215,7 @@ impl Store {
 
     fn forget(&mut self, uri: &str) {
         if let Some(place) = self.places.remove(uri) {
-            self.held -= place_size(uri) + place.variants.iter().map(|entry| entry.size()).sum::<usize>();
+            self.held -= place.size(uri);
         }
     }
 
@@ -233,8 +232,15 @@ impl Store {
             let Some((uri, place)) = self.places.remove_lru() else {
                 return;
             };
-            self.held -= place_size(&uri) + place.variants.iter().map(|entry| entry.size()).sum::<usize>();
+            self.held -= place.size(&uri);
         }
+    }
+}
+
+impl Place {
+    /// With its variants, in bytes; `uri` is its own.
+    fn size(&self, uri: &str) -> usize {
+        PLACE + uri.len() + self.variants.iter().map(|entry| entry.size()).sum::<usize>()
     }
 }
 
@@ -242,11 +248,6 @@ impl Store {
 fn place_of(hash: u64, places: usize) -> usize {
     // The remainder fits, as `places` does.
     (hash % places as u64) as usize
-}
-
-/// A place without its variants, in bytes.
-fn place_size(uri: &str) -> usize {
-    PLACE + uri.len()
 }
 
 /// For a place that has no answer yet.

@@ -117,7 +117,7 @@ impl Terms {
 
     /// How long it is fresh at `now`, in seconds; below zero where it is stale.
     pub(super) fn ttl(&self, now: Instant) -> i64 {
-        let left = seconds(self.lifetime) - seconds(self.age(now));
+        let left = self.left(self.age(now));
         let here = now.saturating_duration_since(self.received);
         match self.floor.is_zero() {
             true => left,
@@ -128,7 +128,7 @@ impl Terms {
     /// What a request with these demands may have at `now`. `since`: when it began to wait for just this answer.
     pub(super) fn stands(&self, demands: &Demands, since: Option<Instant>, now: Instant) -> Stands {
         let age = self.age(now);
-        let left = seconds(self.lifetime) - seconds(age);
+        let left = self.left(age);
         let here = now.saturating_duration_since(self.received);
         if !self.floor.is_zero() && here < self.floor {
             return Stands::Fresh { ttl: self.ttl(now) };
@@ -169,7 +169,12 @@ impl Terms {
         let staleness = age.saturating_sub(self.lifetime);
         let is_allowed =
             !self.never_stale && !self.stale_if_error.is_zero() && staleness <= self.stale_if_error;
-        (is_wanted && is_allowed).then(|| seconds(self.lifetime) - seconds(age))
+        (is_wanted && is_allowed).then(|| self.left(age))
+    }
+
+    /// How much of its lifetime is left at an age, in seconds; below zero past it.
+    fn left(&self, age: Duration) -> i64 {
+        seconds(self.lifetime) - seconds(age)
     }
 
     fn is_of_use(&self) -> bool {

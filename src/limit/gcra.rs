@@ -7,7 +7,7 @@
 //! Times are nanoseconds since the limiter was made. Everything saturates: 584 years fit. There is no clock, no lock
 //! and no I/O in here.
 
-use crate::units::Rate;
+use crate::units::{self, Rate};
 
 /// A rate, compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) struct Gcra {
 
 impl Gcra {
     pub(super) fn new(rate: &Rate) -> Self {
-        let per = u64::try_from(rate.per.as_nanos()).unwrap_or(NEVER);
+        let per = units::nanos(rate.per);
         let burst = rate.burst.max(1);
         match rate.count {
             0 => Self {

@@ -23,6 +23,7 @@ use super::told::Told;
 use super::{Refusal, Settings};
 use crate::config::OnLimit;
 use crate::telemetry::{Counters, LimitHandles};
+use crate::units;
 
 /// The limits of one destination.
 #[derive(Debug)]
@@ -167,7 +168,7 @@ impl Limiter {
         let now = self.nanos(arrived);
         let arrival = {
             let mut book = self.book();
-            let patience = || saturating_nanos(patience());
+            let patience = || units::nanos(patience());
             let arrival = book.arrive(&self.rules, asker, now, patience);
             self.post(&mut book, now);
             arrival
@@ -407,7 +408,7 @@ impl Limiter {
     }
 
     fn nanos(&self, time: Instant) -> u64 {
-        saturating_nanos(time.saturating_duration_since(self.born))
+        units::nanos(time.saturating_duration_since(self.born))
     }
 }
 
@@ -416,11 +417,8 @@ impl Limiter {
     /// What to ask now. `None` where nothing is shared.
     pub(crate) fn call(self: &Arc<Self>) -> Option<Call> {
         self.shared.as_ref()?;
-        let patience = match self.settings.on_limit {
-            OnLimit::Reject => Duration::ZERO,
-            OnLimit::Wait(patience) => patience,
-        };
-        let asks = (self.book()).asks(saturating_nanos(patience), self.nanos(Instant::now()));
+        let patience = self.patience(|| None);
+        let asks = (self.book()).asks(units::nanos(patience), self.nanos(Instant::now()));
         (!asks.is_empty()).then(|| Call {
             asks,
             limiter: Arc::clone(self),
@@ -540,10 +538,6 @@ fn wall(moment: u64, now: u64) -> i64 {
     let time = SystemTime::now() + Duration::from_nanos(moment.saturating_sub(now));
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-fn saturating_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A waiter with a longer patience looks again now and then; no clock can add centuries.

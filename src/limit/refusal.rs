@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::book::{Culprit, Obstacle};
 use super::gcra::NEVER;
+use crate::units;
 
 /// Why a request is not sent now: which limit, and when it would pass.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,8 +69,7 @@ impl Refusal {
 
     /// The value of `Retry-After`: whole seconds, rounded up, at least one.
     pub(crate) fn seconds(&self) -> u64 {
-        let up = u64::from(self.retry_after.subsec_nanos() > 0);
-        self.retry_after.as_secs().saturating_add(up).max(1)
+        units::retry_after(self.retry_after)
     }
 
     /// The fields `ratelimit-policy` and `ratelimit` (draft-ietf-httpapi-ratelimit-headers). The policy's name is the

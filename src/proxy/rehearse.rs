@@ -9,7 +9,6 @@
 //! Nobody should take it for the destination: it is told in the log, in the metrics, and in each answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -18,7 +17,15 @@ use tokio::time::Instant;
 
 use crate::config::Rehearse;
 use crate::telemetry::Counters;
+use crate::units;
 use crate::upstream::ResponseBody;
+
+/// What body and field alike say of an answer that is made here.
+macro_rules! detail {
+    () => {
+        "a rehearsal of the destination's limits and faults (rehearse): the destination was not asked"
+    };
+}
 
 /// The rehearsal of one destination, shared by all workers.
 #[derive(Debug)]
@@ -87,8 +94,8 @@ impl Rehearsal {
             Act::Fail => (StatusCode::SERVICE_UNAVAILABLE, FAIL, None),
             Act::RefuseUntil(until) => {
                 let left = until.saturating_duration_since(Instant::now());
-                let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-                (self.settings.answer, self.refusal.clone(), Some(seconds.max(1)))
+                let seconds = units::retry_after(left);
+                (self.settings.answer, self.refusal.clone(), Some(seconds))
             }
         };
         self.counters.rehearsed(mark.to_str().unwrap_or_default());
@@ -122,7 +129,7 @@ impl State {
             None => {}
         }
         if settings.after.is_some_and(|after| self.passed >= after) {
-            let until = now + settings.retry_after.min(LONGEST);
+            let until = now + settings.retry_after;
             self.refused_until = Some(until);
             return Act::RefuseUntil(until);
         }
@@ -146,7 +153,7 @@ fn simulated(
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),
         "status": status.as_u16(),
-        "detail": DETAIL,
+        "detail": detail!(),
     })
     .to_string();
     let mut response = Response::new(if is_head {
@@ -168,21 +175,17 @@ fn simulated(
     response
 }
 
-const DETAIL: &str =
-    "a rehearsal of the destination's limits and faults (rehearse): the destination was not asked";
 const FAIL: HeaderValue = HeaderValue::from_static("fail");
 const FIELD: HeaderName = HeaderName::from_static("outrider-rehearsal");
 const PASSED: HeaderValue = HeaderValue::from_static("passed");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// No error, as it stands for the destination's answer.
-const REHEARSED: HeaderValue = HeaderValue::from_static(
-    "outrider; details=\"a rehearsal of the destination's limits and faults (rehearse): the destination was not asked\"",
-);
-/// No clock can add centuries.
-const LONGEST: Duration = Duration::from_secs(86_400 * 365);
+const REHEARSED: HeaderValue = HeaderValue::from_static(concat!("outrider; details=\"", detail!(), "\""));
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::telemetry::Telemetry;
 

@@ -44,8 +44,7 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
     }
     if let Error::Limited(refusal) = error {
         // A client that comes back early would only be refused again: round up.
-        let seconds = refusal.retry_after.as_secs() + u64::from(refusal.retry_after.subsec_nanos() > 0);
-        insert(fields, "retry-after", &seconds.max(1).to_string());
+        insert(fields, "retry-after", &refusal.seconds().to_string());
         for (name, value) in refusal.fields() {
             insert(fields, name, &value);
         }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{Error, dial};
 use crate::config::CircuitBreaker;
 use crate::telemetry::{Circuit, Counters};
+use crate::units;
 use crate::window::Window;
 
 /// The circuit to one destination, shared by all workers.
@@ -174,7 +175,7 @@ impl Breaker {
 
     fn open(&self, state: &mut State, failures: u32, now: Instant) {
         // No clock can add centuries.
-        let until = now + self.settings.open_for.min(LONGEST);
+        let until = now + self.settings.open_for;
         self.turn(state, Position::Open { until });
         tracing::warn!(
             destination = %self.destination,
@@ -195,10 +196,9 @@ impl Breaker {
     }
 
     fn refusal(&self, left: Duration) -> Open {
-        let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         Open {
             destination: Arc::clone(&self.destination),
-            retry_after: Duration::from_secs(seconds.max(1)),
+            retry_after: Duration::from_secs(units::retry_after(left)),
         }
     }
 
@@ -277,8 +277,6 @@ impl Position {
         }
     }
 }
-
-const LONGEST: Duration = Duration::from_secs(86_400 * 365);
 
 #[cfg(test)]
 mod tests;

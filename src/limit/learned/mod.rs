@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::gcra::Gcra;
 use super::hints::{self, Hints};
+use crate::units::nanos;
 
 use self::kinds::Kinds;
 pub(super) use self::kinds::{Kind, Names};
@@ -494,10 +495,6 @@ impl Gate {
         }
         None
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// An upstream that names a quota for each user must not fill the memory.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::ramp::{Ramp, SECOND};
 use crate::limit::hints;
+use crate::units::nanos;
 
 #[derive(Debug)]
 pub(super) struct Quota {
@@ -293,10 +294,6 @@ impl Quota {
         let falls = first.map_or(now, |first| first.saturating_add(self.span + part));
         falls.clamp(now.saturating_add(part), now.saturating_add(LONGEST_PAUSE))
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Two resets that are closer than that are one, told by clocks of whole seconds.
