@@ -226,7 +226,7 @@ impl Book {
         }
         let rates = self.usage.obstacle(rules, waiter.turn.asker.concerns, now);
         let until = match self.usage.standing(waiter.turn, now) {
-            Standing::Free => rates,
+            Standing::Free => Some(rates),
             Standing::All(until) => Some(until),
             Standing::Some(_, until) => until,
         };

@@ -41,11 +41,7 @@ impl Usage {
     pub(super) fn take(&mut self, rules: &Rules, turn: Turn, now: u64) -> Option<Stamp> {
         let concerns = turn.asker.concerns;
         let slots_full = concerns.slots() && rules.slots.is_some_and(|slots| self.slots_taken >= slots);
-        if slots_full
-            || self
-                .obstacle(rules, concerns, now)
-                .is_none_or(|until| until > now)
-        {
+        if slots_full || self.obstacle(rules, concerns, now) > now {
             return None;
         }
         for (index, rate) in rules.rates(concerns) {
@@ -58,12 +54,10 @@ impl Usage {
         }
     }
 
-    /// Until when the rates keep a request back that nobody precedes; `None` where nobody knows.
-    pub(super) fn obstacle(&self, rules: &Rules, concerns: Concerns, now: u64) -> Option<u64> {
-        let mut earliest = rules
-            .rates(concerns)
-            .map(|(index, rate)| self.meters[index].earliest(rate, now));
-        earliest.try_fold(0, |latest, until| Some(latest.max(until?)))
+    /// Until when the rates keep a request back that nobody precedes.
+    pub(super) fn obstacle(&self, rules: &Rules, concerns: Concerns, now: u64) -> u64 {
+        let earliest = (rules.rates(concerns)).map(|(index, rate)| self.meters[index].earliest(rate, now));
+        earliest.max().unwrap_or_default()
     }
 
     /// What a request took that has not gone.
