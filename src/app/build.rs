@@ -191,6 +191,7 @@ impl Parts {
             }),
             tls => {
                 tell(&tls, destination, &counters);
+                counters.forget_upstream_certificates();
                 let endpoint = Arc::new(Endpoint::new(Arc::clone(destination), counters, tls));
                 Ok(End {
                     endpoint,

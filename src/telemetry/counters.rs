@@ -6,13 +6,14 @@
 
 use std::array;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
 use super::AnsweredBy;
+use super::ends::{Ends, unix_seconds};
 use super::families::{Families, observe};
 use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Side, TunnelEnd, Verb};
 
@@ -29,6 +30,7 @@ pub(crate) struct Counters {
     /// By [`AnsweredBy`] and [`Verb`], then by [`Code`]. The inner table comes with the first such request.
     requests: [[OnceLock<Box<ByCode>>; Verb::COUNT]; AnsweredBy::COUNT],
     cache: [OnceLock<IntCounter>; CacheStatus::COUNT],
+    ends: Mutex<Ends>,
     limits: OnceLock<LimitCounters>,
     tls_client: OnceLock<Histogram>,
     tls_upstream: OnceLock<Histogram>,
@@ -77,6 +79,7 @@ impl Counters {
             upstream_response: families.upstream_response.with_label_values(label),
             requests: array::from_fn(|_| array::from_fn(|_| OnceLock::new())),
             cache: array::from_fn(|_| OnceLock::new()),
+            ends: Mutex::default(),
             limits: OnceLock::new(),
             tls_client: OnceLock::new(),
             tls_upstream: OnceLock::new(),
@@ -93,6 +96,29 @@ impl Counters {
             .credential_expiry
             .with_label_values(labels)
             .set(unix_seconds);
+    }
+
+    /// An upstream showed a certificate that is valid until `until`. The gauge holds the soonest end of all hosts, and
+    /// the log a warning in the last week, once a day.
+    pub(crate) fn upstream_certificate(&self, host: &str, until: SystemTime, now: SystemTime) {
+        // Whatever a panicking holder did, the map is whole.
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = ends.shown(host, until, now);
+        drop(ends);
+        self.credential_expiry(CredentialKind::UpstreamCertificate, unix_seconds(told.soonest));
+        if told.is_warning {
+            tracing::warn!(
+                destination = &*self.destination,
+                host,
+                until = %humantime::format_rfc3339_seconds(until),
+                "the certificate of this upstream ends within a week: whoever runs it must renew it",
+            );
+        }
+    }
+
+    /// The destination is reached in another way from now on.
+    pub(crate) fn forget_upstream_certificates(&self) {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).forget();
     }
 
     /// The handles of one limit, found once, when its limiter is built. `limit` is as written in the configuration,

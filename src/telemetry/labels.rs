@@ -37,6 +37,8 @@ pub(crate) enum Side {
 pub(crate) enum CredentialKind {
     ClientCertificate,
     LocalCa,
+    /// Of any upstream of the destination: the one that ends first.
+    UpstreamCertificate,
 }
 
 /// What became of a reload: the `result` label.
@@ -147,6 +149,7 @@ impl CredentialKind {
         match self {
             Self::ClientCertificate => "client_certificate",
             Self::LocalCa => "local_ca",
+            Self::UpstreamCertificate => "upstream_certificate",
         }
     }
 }

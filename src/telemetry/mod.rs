@@ -26,6 +26,7 @@ pub(crate) mod log;
 
 mod access;
 mod counters;
+mod ends;
 mod exchange;
 mod families;
 mod instance;

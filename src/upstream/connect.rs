@@ -76,7 +76,9 @@ pub(super) async fn connect(
                 .connect(stream, target, alpn, endpoint.destination.timeouts.tls)
                 .await?;
             endpoint.counters.tls_handshake(Side::Upstream, started.elapsed());
-            let chosen = stream.get_ref().1.alpn_protocol();
+            let connection = stream.get_ref().1;
+            tls::tell(connection, target, &endpoint.destination.name, &endpoint.counters);
+            let chosen = connection.alpn_protocol();
             if alpn == tls::Alpn::Either && chosen != Some(b"h2") {
                 // What the upstream chose serves whoever would have offered only that.
                 link.shelf.1 = tls::Alpn::H1;

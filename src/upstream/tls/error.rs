@@ -9,9 +9,11 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
-use rustls::{AlertDescription, InvalidMessage};
+use rustls::{AlertDescription, InvalidMessage, PeerIncompatible};
 
 use super::fault::Fault;
+use super::presenter::Asked;
+use crate::config::TlsVersion;
 
 /// Why a handshake failed, or a connection after it.
 #[derive(Debug, thiserror::Error)]
@@ -22,16 +24,27 @@ pub(crate) enum Error {
     #[error("{host} shows {fault}")]
     Certificate { host: String, fault: Fault },
 
-    #[error("{host} refused our client certificate (alert {}){}", name(*alert), refusal(*alert))]
-    ClientCertificateRefused { host: String, alert: AlertDescription },
+    #[error("{host} refused our client certificate (alert {}){advice}", name(*alert))]
+    ClientCertificateRefused {
+        host: String,
+        alert: AlertDescription,
+        advice: String,
+    },
 
-    #[error("{host} demands a client certificate and this destination has none; set tls.client_certificate")]
-    ClientCertificateRequired { host: String, alert: AlertDescription },
+    #[error(
+        "{host} demands a client certificate{of} and this destination has none; set tls.client_certificate"
+    )]
+    ClientCertificateRequired {
+        host: String,
+        alert: AlertDescription,
+        /// Whose, where it says so.
+        of: String,
+    },
 
     #[error("{host} closed the connection during the TLS handshake{hint}")]
     Closed {
         host: String,
-        hint: &'static str,
+        hint: String,
         source: io::Error,
     },
 
@@ -41,19 +54,26 @@ pub(crate) enum Error {
     #[error("{host} does not speak TLS on this port; check the port")]
     NotTls { host: String },
 
-    #[error("{host} does not keep to the TLS protocol, or offers nothing that we accept")]
+    #[error("{host} {}", breach(source))]
     Protocol { host: String, source: rustls::Error },
 
     #[error("{host} did not finish the TLS handshake within {}", humantime::format_duration(*limit))]
     Timeout { host: String, limit: Duration },
+
+    #[error("{host} speaks no version of TLS that is accepted here: {}", spoken(*versions))]
+    Version {
+        host: String,
+        /// Where it was the server that said so.
+        alert: Option<AlertDescription>,
+        versions: TlsVersion,
+    },
 }
 
-/// Whether a server of the destination has asked for a client certificate, and what it got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    AndAnswered,
-    ButHadNone,
-    Never,
+/// What came before an error, on connections to the same host.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Before {
+    pub(super) asked: Asked,
+    pub(super) versions: TlsVersion,
 }
 
 impl Error {
@@ -62,10 +82,14 @@ impl Error {
         match self {
             Self::Alert { .. }
             | Self::ClientCertificateRefused { .. }
-            | Self::ClientCertificateRequired { .. } => "tls_alert_received",
+            | Self::ClientCertificateRequired { .. }
+            | Self::Version { alert: Some(_), .. } => "tls_alert_received",
             Self::Certificate { .. } => "tls_certificate_error",
             Self::Closed { .. } => "connection_terminated",
-            Self::NoHttp2 { .. } | Self::NotTls { .. } | Self::Protocol { .. } => "tls_protocol_error",
+            Self::NoHttp2 { .. }
+            | Self::NotTls { .. }
+            | Self::Protocol { .. }
+            | Self::Version { alert: None, .. } => "tls_protocol_error",
             Self::Timeout { .. } => "connection_timeout",
         }
     }
@@ -82,6 +106,7 @@ impl Error {
             Self::NotTls { .. } => "not_tls",
             Self::Protocol { .. } => "tls_protocol",
             Self::Timeout { .. } => "tls_timeout",
+            Self::Version { .. } => "tls_version",
         }
     }
 
@@ -90,24 +115,37 @@ impl Error {
         match self {
             Self::Alert { alert, .. }
             | Self::ClientCertificateRefused { alert, .. }
-            | Self::ClientCertificateRequired { alert, .. } => Some(u8::from(*alert)),
+            | Self::ClientCertificateRequired { alert, .. }
+            | Self::Version {
+                alert: Some(alert), ..
+            } => Some(u8::from(*alert)),
             Self::Certificate { .. }
             | Self::Closed { .. }
             | Self::NoHttp2 { .. }
             | Self::NotTls { .. }
             | Self::Protocol { .. }
-            | Self::Timeout { .. } => None,
+            | Self::Timeout { .. }
+            | Self::Version { alert: None, .. } => None,
         }
     }
 
-    /// Of TLS's own error, on a connection where `asked` is what came before.
-    pub(super) fn of_rustls(error: &rustls::Error, host: &str, asked: Asked) -> Self {
+    /// Of TLS's own error, on a connection where `before` is what came before.
+    pub(super) fn of_rustls(error: &rustls::Error, host: &str, before: &Before) -> Self {
+        use PeerIncompatible::{ServerDoesNotSupportTls12Or13, ServerTlsVersionIsDisabledByOurConfig};
+
         let host = host.to_owned();
         match error {
-            rustls::Error::AlertReceived(alert) => Self::of_alert(*alert, host, asked),
+            rustls::Error::AlertReceived(alert) => Self::of_alert(*alert, host, before),
             rustls::Error::InvalidCertificate(error) => Self::Certificate {
                 host,
                 fault: Fault::of(error),
+            },
+            rustls::Error::PeerIncompatible(
+                ServerDoesNotSupportTls12Or13 | ServerTlsVersionIsDisabledByOurConfig,
+            ) => Self::Version {
+                host,
+                alert: None,
+                versions: before.versions,
             },
             // All the others are breaches of the protocol in one way or another; rustls adds to them.
             other => Self::Protocol {
@@ -117,7 +155,7 @@ impl Error {
         }
     }
 
-    fn of_alert(alert: AlertDescription, host: String, asked: Asked) -> Self {
+    fn of_alert(alert: AlertDescription, host: String, before: &Before) -> Self {
         use AlertDescription as Alert;
 
         // These speak of a certificate, and the only one that a server can mean is ours.
@@ -134,21 +172,37 @@ impl Error {
                 | Alert::UnsupportedCertificate
         );
         let required = alert == Alert::CertificateRequired;
-        let refused = match asked {
-            Asked::AndAnswered => of_certificate || required,
+        match &before.asked {
+            Asked::AndAnswered { accepts, ours } if of_certificate || required => {
+                Self::ClientCertificateRefused {
+                    host,
+                    alert,
+                    advice: refusal(alert, accepts, ours.as_deref()),
+                }
+            }
             // Go and Java say bad_certificate to a client that has none; OpenSSL, in TLS 1.2, handshake_failure.
-            Asked::ButHadNone if of_certificate || required || alert == Alert::HandshakeFailure => {
-                return Self::ClientCertificateRequired { host, alert };
+            Asked::ButHadNone { accepts }
+                if of_certificate || required || alert == Alert::HandshakeFailure =>
+            {
+                Self::ClientCertificateRequired {
+                    host,
+                    alert,
+                    of: of(accepts),
+                }
             }
-            Asked::ButHadNone => false,
-            Asked::Never if required => {
-                return Self::ClientCertificateRequired { host, alert };
+            Asked::Never if required => Self::ClientCertificateRequired {
+                host,
+                alert,
+                of: String::new(),
+            },
+            _ if alert == Alert::ProtocolVersion => Self::Version {
+                host,
+                alert: Some(alert),
+                versions: before.versions,
+            },
+            Asked::AndAnswered { .. } | Asked::ButHadNone { .. } | Asked::Never => {
+                Self::Alert { host, alert }
             }
-            Asked::Never => false,
-        };
-        match refused {
-            true => Self::ClientCertificateRefused { host, alert },
-            false => Self::Alert { host, alert },
         }
     }
 }
@@ -179,14 +233,61 @@ pub(super) fn is_not_tls(error: &rustls::Error) -> bool {
 }
 
 /// What to make of a server that closes without an alert.
-pub(super) fn closing_hint(asked: Asked) -> &'static str {
+pub(super) fn closing_hint(asked: &Asked) -> String {
     match asked {
-        Asked::AndAnswered => " after it asked for our client certificate; it may not accept it",
-        Asked::ButHadNone => {
-            " after it asked for a client certificate, and this destination has none; set tls.client_certificate"
+        Asked::AndAnswered { accepts, ours } => {
+            let advice = refusal(AlertDescription::CloseNotify, accepts, ours.as_deref());
+            format!(" after it asked for our client certificate; it may not accept it{advice}")
         }
-        Asked::Never => "",
+        Asked::ButHadNone { accepts } => format!(
+            " after it asked for a client certificate{}, and this destination has none; set tls.client_certificate",
+            of(accepts)
+        ),
+        Asked::Never => String::new(),
     }
+}
+
+/// " of NAMES", where there are any.
+fn of(accepts: &str) -> String {
+    match accepts.is_empty() {
+        true => String::new(),
+        false => format!(" of {accepts}"),
+    }
+}
+
+/// The versions that are spoken here.
+fn spoken(least: TlsVersion) -> &'static str {
+    match least {
+        TlsVersion::V1_2 => "1.2 or 1.3; older ones are broken, so its operator must bring it up to date",
+        TlsVersion::V1_3 => {
+            "1.3 (tls.min_version); set that to 1.2 if its operator cannot bring it up to date"
+        }
+    }
+}
+
+/// What a server did that TLS does not allow, or offers nothing that we take.
+fn breach(error: &rustls::Error) -> String {
+    use PeerIncompatible as Incompatible;
+
+    let why = match error {
+        rustls::Error::PeerIncompatible(Incompatible::ExtendedMasterSecretExtensionRequired) => {
+            "does not bind its session to the handshake (extended master secret, RFC 7627), which FIPS 140-3 demands"
+        }
+        rustls::Error::PeerIncompatible(
+            Incompatible::NoCertificateRequestSignatureSchemesInCommon
+            | Incompatible::NoSignatureSchemesInCommon,
+        ) => "accepts no signature that the key of our client certificate can make",
+        rustls::Error::PeerIncompatible(Incompatible::NoKxGroupsInCommon) => {
+            "accepts no key exchange of ours (X25519MLKEM768, X25519, P-256, P-384)"
+        }
+        rustls::Error::PeerIncompatible(Incompatible::NoCipherSuitesInCommon) => {
+            "accepts no cipher suite of ours; its operator must allow ECDHE with AES-GCM"
+        }
+        other => {
+            return format!("does not keep to the TLS protocol, or offers nothing that we accept ({other})");
+        }
+    };
+    why.to_owned()
 }
 
 /// The name of an alert as the standards spell it.
@@ -207,22 +308,28 @@ fn name(alert: AlertDescription) -> String {
 /// What the person at our end can do about an alert.
 fn advice(alert: AlertDescription) -> &'static str {
     match alert {
-        AlertDescription::HandshakeFailure => "; it accepts no cipher of ours, or wants a client certificate",
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+            "; it accepts no cipher suite or key exchange of ours (ECDHE over X25519, P-256 or P-384, with AES-GCM), or \
+             wants a client certificate"
+        }
         AlertDescription::NoApplicationProtocol => "; it speaks neither protocol offered; set `http`",
-        AlertDescription::ProtocolVersion => "; it accepts no TLS version of ours (see tls.min_version)",
         AlertDescription::UnrecognisedName => "; it does not know this name; set tls.server_name",
         _ => "",
     }
 }
 
 /// What the person at our end can do about a refused certificate.
-fn refusal(alert: AlertDescription) -> &'static str {
-    match alert {
+fn refusal(alert: AlertDescription, accepts: &str, ours: Option<&str>) -> String {
+    if let Some(ours) = ours {
+        return format!("; it takes those of {accepts}, and ours leads to {ours}");
+    }
+    let advice = match alert {
         AlertDescription::CertificateExpired => "; renew tls.client_certificate",
         AlertDescription::CertificateRequired => "; it accepts no key of its kind",
         AlertDescription::UnknownCA => {
             "; it does not trust its issuer: is the intermediate certificate in the file?"
         }
         _ => "; ask its operator which one it expects",
-    }
+    };
+    advice.to_owned()
 }

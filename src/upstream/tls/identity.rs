@@ -2,11 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use rustls::SignatureScheme;
-use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
@@ -20,7 +17,7 @@ use crate::secret::{Sources, pem, pkcs12};
 
 /// A client certificate with its key.
 pub(super) struct Identity {
-    certified: Arc<CertifiedKey>,
+    pub(super) certified: Arc<CertifiedKey>,
     /// Whether its extended key usage allows it for clients, or says nothing.
     pub(super) for_clients: bool,
     pub(super) life: Life,
@@ -180,47 +177,6 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
             .field("life", &self.life)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Shows our certificate to servers that ask, and remembers that one did.
-pub(super) struct Presenter {
-    asked: AtomicBool,
-    certified: Option<Arc<CertifiedKey>>,
-}
-
-impl Presenter {
-    pub(super) fn new(identity: Option<&Identity>) -> Self {
-        Self {
-            asked: AtomicBool::new(false),
-            certified: identity.map(|identity| identity.certified.clone()),
-        }
-    }
-
-    /// Whether a server of this destination has ever asked for a client certificate. A server that does, does so each
-    /// time, but only a full handshake shows it: a resumed one does not ask again.
-    pub(super) fn was_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
-    }
-}
-
-impl ResolvesClientCert for Presenter {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        // No choice by the server's hints: many send none or wrong ones, and there is only one certificate.
-        self.asked.store(true, Ordering::Relaxed);
-        self.certified.clone()
-    }
-
-    fn has_certs(&self) -> bool {
-        self.certified.is_some()
-    }
-}
-
-impl fmt::Debug for Presenter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presenter")
-            .field("has_certificate", &self.certified.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub(crate) use error::Error;
+pub(crate) use handshake::tell;
 pub(crate) use identity::Life;
 
 use crate::config::{ClientCertificate, SecretRef, Tls, TlsVersion};
@@ -29,7 +30,8 @@ use crate::host::{Host, Target};
 use crate::policy::Destination;
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Secret, Sources, pem, pkcs12};
-use identity::{Identity, Presenter};
+use identity::Identity;
+use presenter::Presenter;
 use revocation::Revocation;
 use verify::Verifier;
 
@@ -37,7 +39,9 @@ mod certificate;
 mod error;
 mod explain;
 mod fault;
+mod handshake;
 mod identity;
+mod presenter;
 mod revocation;
 mod verify;
 
@@ -51,9 +55,11 @@ pub(crate) struct Settings {
     base: ClientConfig,
     configs: Mutex<HashMap<(Target, Alpn), Arc<ClientConfig>>>,
     identity: Option<Identity>,
-    presenter: Arc<Presenter>,
+    /// By host: who asked for which certificate.
+    presenters: Mutex<HashMap<Host, Arc<Presenter>>>,
     server_name: Option<ServerName<'static>>,
     verifier: Arc<Verifier>,
+    versions: TlsVersion,
     warnings: Vec<Warning>,
 }
 
@@ -197,7 +203,6 @@ impl Settings {
             revocation: revoked(tls, sources)?,
             roots: store,
         });
-        let presenter = Arc::new(Presenter::new(identity.as_ref()));
         let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
             TlsVersion::V1_2 => &[&rustls::version::TLS12, &rustls::version::TLS13],
             TlsVersion::V1_3 => &[&rustls::version::TLS13],
@@ -208,7 +213,7 @@ impl Settings {
             // rustls calls every verifier of one's own dangerous. Ours asks webpki and explains its answer.
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone())
-            .with_client_cert_resolver(presenter.clone());
+            .with_no_client_auth();
         base.resumption = Resumption::disabled();
 
         let server_name = tls.server_name.as_ref().map(name_of);
@@ -216,9 +221,10 @@ impl Settings {
             base,
             configs: Mutex::default(),
             identity,
-            presenter,
+            presenters: Mutex::default(),
             server_name,
             verifier,
+            versions: tls.min_version,
             warnings,
         })
     }
@@ -285,8 +291,9 @@ impl Settings {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.handshake(stream, host, Arc::new(self.base.clone()), limit)
-            .await
+        let mut config = self.base.clone();
+        config.client_auth_cert_resolver = self.presenter(host);
+        self.handshake(stream, host, Arc::new(config), limit).await
     }
 
     async fn handshake<S>(
@@ -315,30 +322,49 @@ impl Settings {
     /// read. The request may have been processed: it must not be sent again unless it is idempotent.
     pub(crate) fn explain(&self, error: &(dyn std::error::Error + 'static), host: &Host) -> Option<Error> {
         let cause = error::find(error)?;
-        Some(Error::of_rustls(cause, &host.to_string(), self.asked()))
+        Some(Error::of_rustls(cause, &host.to_string(), &self.before(host)))
     }
 
     fn failed_handshake(&self, error: io::Error, host: &Host) -> Error {
-        let asked = self.asked();
+        let before = self.before(host);
         match error::find(&error) {
             Some(cause) if error::is_not_tls(cause) => Error::NotTls {
                 host: host.to_string(),
             },
-            Some(cause) => Error::of_rustls(cause, &host.to_string(), asked),
+            Some(cause) => Error::of_rustls(cause, &host.to_string(), &before),
             None => Error::Closed {
                 host: host.to_string(),
-                hint: error::closing_hint(asked),
+                hint: error::closing_hint(&before.asked),
                 source: error,
             },
         }
     }
 
-    fn asked(&self) -> error::Asked {
-        match (self.presenter.was_asked(), self.identity.is_some()) {
-            (false, _) => error::Asked::Never,
-            (true, false) => error::Asked::ButHadNone,
-            (true, true) => error::Asked::AndAnswered,
+    /// What came before an error on a connection to `host`.
+    fn before(&self, host: &Host) -> error::Before {
+        let presenters = self.presenters.lock().unwrap_or_else(PoisonError::into_inner);
+        let presenter = presenters.get(host).cloned();
+        drop(presenters);
+        error::Before {
+            asked: presenter.map(|presenter| presenter.asked()).unwrap_or_default(),
+            versions: self.versions,
         }
+    }
+
+    /// Who shows our certificate to `host`.
+    fn presenter(&self, host: &Host) -> Arc<Presenter> {
+        // As with the configurations below.
+        let mut presenters = self.presenters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(presenter) = presenters.get(host) {
+            return presenter.clone();
+        }
+        if presenters.len() >= ORIGINS {
+            presenters.clear();
+        }
+        let certified = self.identity.as_ref().map(|identity| identity.certified.clone());
+        let presenter = Arc::new(Presenter::new(certified));
+        presenters.insert(host.clone(), presenter.clone());
+        presenter
     }
 
     /// The configuration under which `target` is reached: its own session store, everything else shared.
@@ -358,6 +384,7 @@ impl Settings {
             Alpn::H2 => vec![b"h2".to_vec()],
             Alpn::Either => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         };
+        config.client_auth_cert_resolver = self.presenter(&target.host);
         config.resumption = Resumption::in_memory_sessions(1);
         let config = Arc::new(config);
         configs.insert((target.clone(), alpn), config.clone());

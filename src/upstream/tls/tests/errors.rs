@@ -42,6 +42,12 @@ async fn a_refused_client_certificate_is_one_error_in_both_versions() {
                 .to_string()
                 .starts_with("partner.test refused our client certificate (alert unknown_ca)")
         );
+        assert!(
+            error
+                .to_string()
+                .ends_with("; it takes those of Partner CA, and ours leads to Agency CA"),
+            "{error}"
+        );
 
         let error = refused(&with(&expired), server(), host("partner.test")).await;
         assert!(
@@ -55,7 +61,8 @@ async fn a_refused_client_certificate_is_one_error_in_both_versions() {
         assert_eq!(error.reason(), "client_certificate_required", "{error}");
         assert_eq!(
             error.to_string(),
-            "partner.test demands a client certificate and this destination has none; set tls.client_certificate"
+            "partner.test demands a client certificate of Partner CA and this destination has none; set \
+             tls.client_certificate"
         );
     }
 }
@@ -300,24 +307,38 @@ fn alerts_are_spelled_as_in_the_standards() {
 /// Servers differ in what they say; what they mean depends on whether they asked and what they got.
 #[test]
 fn an_alert_means_what_came_before_it() {
-    use crate::upstream::tls::error::Asked;
+    use crate::upstream::tls::error::Before;
+    use crate::upstream::tls::presenter::Asked;
     use rustls::AlertDescription as Alert;
 
+    let none = || Asked::ButHadNone {
+        accepts: String::new(),
+    };
+    let answered = || Asked::AndAnswered {
+        accepts: String::new(),
+        ours: None,
+    };
     let (refused, required) = ("client_certificate_refused", "client_certificate_required");
     for (alert, asked, wanted) in [
         // OpenSSL in TLS 1.2, Go and Java, everybody in TLS 1.3
-        (Alert::HandshakeFailure, Asked::ButHadNone, required),
-        (Alert::BadCertificate, Asked::ButHadNone, required),
-        (Alert::CertificateRequired, Asked::ButHadNone, required),
-        (Alert::CertificateRequired, Asked::AndAnswered, refused),
-        (Alert::BadCertificate, Asked::AndAnswered, refused),
-        (Alert::CertificateRevoked, Asked::AndAnswered, refused),
-        (Alert::HandshakeFailure, Asked::AndAnswered, "tls_alert"),
+        (Alert::HandshakeFailure, none(), required),
+        (Alert::BadCertificate, none(), required),
+        (Alert::CertificateRequired, none(), required),
+        (Alert::CertificateRequired, answered(), refused),
+        (Alert::BadCertificate, answered(), refused),
+        (Alert::CertificateRevoked, answered(), refused),
+        (Alert::HandshakeFailure, answered(), "tls_alert"),
         (Alert::HandshakeFailure, Asked::Never, "tls_alert"),
         (Alert::BadCertificate, Asked::Never, "tls_alert"),
-        (Alert::UnrecognisedName, Asked::AndAnswered, "tls_alert"),
+        (Alert::UnrecognisedName, answered(), "tls_alert"),
+        (Alert::ProtocolVersion, Asked::Never, "tls_version"),
+        (Alert::ProtocolVersion, answered(), "tls_version"),
     ] {
-        let error = Error::of_rustls(&rustls::Error::AlertReceived(alert), "h.test", asked);
+        let before = Before {
+            asked: asked.clone(),
+            ..Before::default()
+        };
+        let error = Error::of_rustls(&rustls::Error::AlertReceived(alert), "h.test", &before);
         assert_eq!(error.reason(), wanted, "{alert:?} {asked:?}");
         assert_eq!(error.alert_id(), Some(u8::from(alert)));
     }

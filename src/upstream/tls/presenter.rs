@@ -1,0 +1,138 @@
+//! Shows our certificate to a server that asks, and remembers what it asked for.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
+
+use super::certificate;
+
+/// Of one host: its servers ask for the same.
+pub(super) struct Presenter {
+    asked: Mutex<Option<Request>>,
+    certified: Option<Arc<CertifiedKey>>,
+}
+
+/// A server's demand, as far as a person wants to know it.
+#[derive(Clone)]
+struct Request {
+    /// The first authorities of those whose certificates it takes, in DER.
+    authorities: Vec<Vec<u8>>,
+    more: usize,
+}
+
+/// Whether a server has asked for a client certificate, and what it got.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    AndAnswered {
+        /// Whose certificates it takes; empty where it did not say.
+        accepts: String,
+        /// To whom ours leads, where that is none of them.
+        ours: Option<String>,
+    },
+    ButHadNone {
+        accepts: String,
+    },
+    #[default]
+    Never,
+}
+
+impl Presenter {
+    pub(super) fn new(certified: Option<Arc<CertifiedKey>>) -> Self {
+        Self {
+            asked: Mutex::default(),
+            certified,
+        }
+    }
+
+    /// What a server of this host has ever asked. One that asks does so each time, but only a full handshake shows it:
+    /// a resumed one does not ask again.
+    pub(super) fn asked(&self) -> Asked {
+        // Whatever a panicking holder did, it is a whole demand or none.
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(request) = asked else {
+            return Asked::Never;
+        };
+        let accepts = request.accepts();
+        match &self.certified {
+            None => Asked::ButHadNone { accepts },
+            Some(certified) => Asked::AndAnswered {
+                ours: request.misses(certified),
+                accepts,
+            },
+        }
+    }
+}
+
+impl Request {
+    fn of(authorities: &[&[u8]]) -> Self {
+        let shown = authorities.iter().take(SHOWN).filter(|der| der.len() <= LONGEST);
+        let shown: Vec<_> = shown.map(|der| der.to_vec()).collect();
+        Self {
+            more: authorities.len() - shown.len(),
+            authorities: shown,
+        }
+    }
+
+    /// `A, B and 3 more`.
+    fn accepts(&self) -> String {
+        let name = |der: &Vec<u8>| {
+            let name = X509Name::from_der(der).ok();
+            name.map_or_else(|| certificate::plain(""), |(_, name)| certificate::name(&name))
+        };
+        let names: Vec<_> = self.authorities.iter().map(name).collect();
+        match self.more {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
+    }
+
+    /// To whom the certificate leads, where a server that says whose certificates it takes does not name its issuers.
+    fn misses(&self, certified: &CertifiedKey) -> Option<String> {
+        // Those that are not kept may be the ones.
+        if self.authorities.is_empty() || self.more > 0 {
+            return None;
+        }
+        let chain = certified.cert.iter();
+        let chain: Vec<_> = chain.filter_map(|der| certificate::parse(der)).collect();
+        let is_named = |name: &X509Name<'_>| self.authorities.iter().any(|der| der == name.as_raw());
+        match chain
+            .iter()
+            .any(|one| is_named(one.issuer()) || is_named(one.subject()))
+        {
+            true => None,
+            false => chain.last().map(|last| certificate::name(last.issuer())),
+        }
+    }
+}
+
+impl ResolvesClientCert for Presenter {
+    fn resolve(&self, authorities: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        // No choice by the server's hints: many send none or wrong ones, and there is only one certificate.
+        let asked = Some(Request::of(authorities));
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        self.certified.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.certified.is_some()
+    }
+}
+
+impl fmt::Debug for Presenter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presenter")
+            .field("has_certificate", &self.certified.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Authorities that are kept of a demand; servers may name hundreds.
+const SHOWN: usize = 8;
+
+/// The longest name that is kept, in bytes.
+const LONGEST: usize = 1024;
