@@ -21,6 +21,7 @@ pub(crate) mod hidden;
 pub(crate) mod limited;
 mod message;
 mod nginx;
+pub(crate) mod openssl;
 pub(crate) mod origin;
 pub(crate) mod partner;
 pub(crate) mod pki;
@@ -28,6 +29,7 @@ pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 mod wire;
+pub(crate) mod world;
 
 /// The longest that anything may take on a busy machine before the test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -9,6 +9,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
@@ -90,11 +91,7 @@ impl Pki {
 
     /// A TLS server that shows `identity` and asks for nothing.
     pub(crate) fn accepting(&self, identity: &Identity) -> ServerConfig {
-        let (chain, key) = identity.der();
-        ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap()
+        accepting(identity)
     }
 
     /// A TLS server that shows `identity` and wants a certificate of this authority.
@@ -135,6 +132,20 @@ impl Identity {
             self.key_path.display()
         )
     }
+}
+
+/// A TLS server that shows `identity`, whatever it is worth, and asks for nothing.
+pub(crate) fn accepting(identity: &Identity) -> ServerConfig {
+    let (chain, key) = identity.der();
+    let builder = ServerConfig::builder();
+    let key = builder
+        .crypto_provider()
+        .key_provider
+        .load_private_key(key)
+        .unwrap();
+    // `with_single_cert` would look at the certificate.
+    let shown = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+    builder.with_no_client_auth().with_cert_resolver(Arc::new(shown))
 }
 
 /// The parameters of a plain server certificate for `names`.

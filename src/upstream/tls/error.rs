@@ -312,6 +312,10 @@ fn advice(alert: AlertDescription) -> &'static str {
             "; it accepts no cipher suite or key exchange of ours (ECDHE over X25519, P-256 or P-384, with AES-GCM), or \
              wants a client certificate"
         }
+        // Its check of a client's key asks for the curve among the groups that the client exchanges keys over.
+        AlertDescription::IllegalParameter => {
+            "; if tls.client_certificate has a P-521 key: OpenSSL takes that in TLS 1.3 only, so use P-256 or P-384"
+        }
         AlertDescription::NoApplicationProtocol => "; it speaks neither protocol offered; set `http`",
         AlertDescription::UnrecognisedName => "; it does not know this name; set tls.server_name",
         _ => "",

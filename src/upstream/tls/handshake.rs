@@ -23,7 +23,8 @@ pub(crate) fn tell(connection: &ClientConnection, target: &Target, destination: 
     let group = group.map_or_else(|| "none".to_owned(), |group| format!("{:?}", group.name()));
     tracing::debug!(
         destination,
-        %target,
+        host = %target.host,
+        port = target.port,
         tls = version,
         cipher_suite = suite.unwrap_or("unknown"),
         key_exchange = group,

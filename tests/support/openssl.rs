@@ -1,0 +1,68 @@
+//! OpenSSL's own server, which nobody here wrote.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use super::programs::clean;
+use super::{Identity, PATIENCE};
+
+/// A running `openssl s_server` on a port of its own; it ends with the test. It answers a GET with a page about the
+/// connection, the client's certificate included.
+pub(crate) struct SServer {
+    child: Child,
+    port: u16,
+}
+
+impl SServer {
+    /// Shows `identity`; `arguments` are further ones of s_server.
+    #[track_caller]
+    pub(crate) fn start(identity: &Identity, arguments: &[&str]) -> Self {
+        let mut command = clean("openssl");
+        command.args(["s_server", "-accept", "127.0.0.1:0", "-www"]);
+        command.arg("-cert").arg(&identity.cert_path);
+        command.arg("-key").arg(&identity.key_path);
+        command.args(arguments);
+        let mut child = (command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn())
+        .unwrap_or_else(|error| panic!("openssl: {error}; tests/run --tools installs it"));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            // Read to its end, or the server would stand still at a full pipe.
+            while let Some(Ok(line)) = lines.next() {
+                let port = line
+                    .strip_prefix("ACCEPT ")
+                    .and_then(|rest| rest.rsplit_once(':'));
+                if let Some(port) = port.and_then(|(_, port)| port.trim().parse::<u16>().ok()) {
+                    let _ = tell.send(port);
+                }
+            }
+        });
+        let Ok(port) = told.recv_timeout(PATIENCE) else {
+            let _ = child.kill();
+            panic!("openssl s_server {arguments:?} does not listen");
+        };
+        Self { child, port }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `partner.test:PORT`.
+    pub(crate) fn authority(&self) -> String {
+        format!("partner.test:{}", self.port)
+    }
+}
+
+impl Drop for SServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,162 @@
+//! Authorities below and beside each other, and certificates of them with anything wrong that a test likes.
+
+use std::path::PathBuf;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, RevocationReason, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use tempfile::TempDir;
+
+use super::pki::server_params;
+use super::programs::clean;
+use super::{Identity, run};
+
+/// A certificate that can issue others.
+pub(crate) struct Authority {
+    pub(crate) params: CertificateParams,
+    pub(crate) key: KeyPair,
+    pub(crate) pem: String,
+}
+
+/// The world of the table: a root, what lies below it, and the folder of its files.
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) root: Authority,
+}
+
+pub(crate) type Alter<'a> = &'a dyn Fn(&mut CertificateParams);
+
+impl Authority {
+    pub(crate) fn new(name: &str, issuer: Option<&Self>, alter: Alter) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        alter(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = match issuer {
+            None => params.self_signed(&key),
+            Some(issuer) => params.signed_by(&key, &issuer.issuer()),
+        };
+        let pem = certificate.unwrap().pem();
+        Self { params, key, pem }
+    }
+
+    pub(crate) fn issuer(&self) -> Issuer<'_, &KeyPair> {
+        Issuer::from_params(&self.params, &self.key)
+    }
+
+    pub(crate) fn list(&self, revoked: &[u64]) -> String {
+        let entry = |number: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*number),
+            revocation_time: date_time_ymd(2026, 1, 2),
+            reason_code: Some(RevocationReason::Superseded),
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 3),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer()).unwrap().pem().unwrap()
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Authority::new("Agency Root", None, &|_| {});
+        std::fs::write(folder.path().join("root.pem"), &root.pem).unwrap();
+        std::fs::write(folder.path().join("root.key"), root.key.serialize_pem()).unwrap();
+        Self { folder, root }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A server's certificate for `names`, by `issuer`, shown with `above`.
+    pub(crate) fn leaf(
+        &self,
+        names: &[&str],
+        issuer: &Authority,
+        above: &[&Authority],
+        alter: Alter,
+    ) -> Identity {
+        let mut params = server_params(names);
+        params.distinguished_name.push(DnType::CommonName, "The Partner");
+        alter(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &issuer.issuer()).unwrap().pem();
+        let above = above.iter().map(|authority| &*authority.pem);
+        self.write(
+            std::iter::once(&*leaf).chain(above).collect(),
+            key.serialize_pem(),
+        )
+    }
+
+    pub(crate) fn write(&self, cert: String, key: String) -> Identity {
+        let name = format!("{:x}", rand::random::<u64>());
+        let (cert_path, key_path) = (
+            self.path(&format!("{name}.crt")),
+            self.path(&format!("{name}.key")),
+        );
+        std::fs::write(&cert_path, &cert).unwrap();
+        std::fs::write(&key_path, &key).unwrap();
+        Identity {
+            cert,
+            key,
+            cert_path,
+            key_path,
+        }
+    }
+
+    /// What rcgen does not make: openssl's key, and its certificate by the root.
+    pub(crate) fn by_openssl(&self, key: &[&str], sign: &[&str]) -> Identity {
+        let of = |name: &str| self.path(name).display().to_string();
+        let openssl = |arguments: &[&str]| {
+            run(clean("openssl").args(arguments)).succeeded();
+        };
+        let (key_path, request, cert) = (of("o.key"), of("o.csr"), of("o.crt"));
+        std::fs::write(
+            self.path("o.ext"),
+            "subjectAltName=DNS:partner.test\nextendedKeyUsage=serverAuth\n",
+        )
+        .unwrap();
+        openssl(&[key, &["-out", &key_path]].concat());
+        openssl(&[
+            "req",
+            "-new",
+            "-key",
+            &key_path,
+            "-subj",
+            "/CN=The Partner",
+            "-out",
+            &request,
+        ]);
+        let (root, root_key, extensions) = (of("root.pem"), of("root.key"), of("o.ext"));
+        let by_root = [
+            "-CA",
+            &root,
+            "-CAkey",
+            &root_key,
+            "-CAcreateserial",
+            "-extfile",
+            &extensions,
+        ];
+        openssl(
+            &[
+                &["x509", "-req", "-in", &request, "-out", &cert, "-days", "9"],
+                &by_root[..],
+                sign,
+            ]
+            .concat(),
+        );
+        let read = |path: &str| std::fs::read_to_string(path).unwrap();
+        // Its key is PKCS#8 from genpkey.
+        self.write(read(&cert), read(&key_path))
+    }
+}
