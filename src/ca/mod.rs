@@ -64,6 +64,12 @@ pub(crate) enum Error {
         path: PathBuf,
     },
 
+    /// A build for FIPS that is none.
+    #[error(
+        "this build is for FIPS 140-3, and its module is not in that mode; build it again as the README says"
+    )]
+    NotApproved,
+
     /// The TLS library refuses the key or the settings.
     #[error("the local authority cannot serve TLS")]
     Tls(#[from] rustls::Error),
@@ -189,6 +195,9 @@ impl Authority {
         // kilobytes a name.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        if cfg!(feature = "fips") && !config.fips() {
+            return Err(Error::NotApproved);
+        }
         Ok(Leaf::new(config, validity))
     }
 }
@@ -210,6 +219,10 @@ impl Identity {
         let issuer = certificate::issuer(&name, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
 
         let provider = Arc::new(aws_lc_rs::default_provider());
+        // Here, because an authority is made at each start: a build that is not what it says does not serve.
+        if cfg!(feature = "fips") && !provider.fips() {
+            return Err(Error::NotApproved);
+        }
         let leaf_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let leaf_der = PrivatePkcs8KeyDer::from(leaf_key.serialize_der());
         let leaf_signer = provider.key_provider.load_private_key(leaf_der.into())?;

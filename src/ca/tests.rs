@@ -218,6 +218,13 @@ fn a_leaf_lives_as_long_as_the_configuration_says_and_never_longer_than_thirty_d
 }
 
 #[test]
+fn what_the_app_is_served_with_is_for_fips_where_the_build_is() {
+    let served = authority(&["a.test"]).serve(&name("a.test"), Offer::H2).unwrap();
+    assert_eq!(served.fips(), cfg!(feature = "fips"));
+    assert_eq!(served.require_ems, cfg!(feature = "fips"));
+}
+
+#[test]
 fn a_leaf_is_minted_once_and_renewed_at_half_of_its_life() {
     let authority = authority(&["a.test"]);
     let host = name("a.test");

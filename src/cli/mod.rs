@@ -20,11 +20,17 @@ mod readme;
 mod run;
 mod schema;
 
+/// The version, and which cryptography is in it.
+const VERSION: &str = match cfg!(feature = "fips") {
+    true => concat!(env!("CARGO_PKG_VERSION"), " (aws-lc-fips)"),
+    false => concat!(env!("CARGO_PKG_VERSION"), " (aws-lc-rs)"),
+};
+
 /// Attach the right credential to every outbound call of an app, and keep to its limits.
 #[derive(Debug, Parser)]
 #[command(
     name = "outrider",
-    version,
+    version = VERSION,
     after_help = "\
 Start here:
   outrider demo                          see it work, with nothing prepared
@@ -98,5 +104,16 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Schema(args) => schema::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::CRYPTO;
+
+    #[test]
+    fn the_version_names_the_cryptography_as_the_metrics_do() {
+        assert_eq!(VERSION, format!("{} ({CRYPTO})", env!("CARGO_PKG_VERSION")));
     }
 }

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::CRYPTO;
 use super::families::Families;
 
 /// Sets both metrics, from the build and from `VCAP_APPLICATION` and `CF_INSTANCE_INDEX`.
@@ -11,7 +12,7 @@ pub(super) fn tell(families: &Families, application: Option<&str>, index: Option
     let build = [
         env!("CARGO_PKG_VERSION"),
         option_env!("OUTRIDER_REVISION").unwrap_or("unknown"),
-        "aws-lc-rs",
+        CRYPTO,
     ];
     families.build_info.with_label_values(&build).set(1);
 

@@ -38,6 +38,12 @@ mod contract;
 #[cfg(test)]
 mod tests;
 
+/// Which cryptography this build has: the label `crypto` of the build, and what `--version` says.
+pub(crate) const CRYPTO: &str = match cfg!(feature = "fips") {
+    true => "aws-lc-fips",
+    false => "aws-lc-rs",
+};
+
 /// The content type of [`Telemetry::render`].
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 

@@ -102,6 +102,11 @@ pub(crate) enum SettingsError {
     )]
     KeyMismatch { certificate: SecretRef, key: SecretRef },
 
+    #[error(
+        "tls: this build is for FIPS 140-3, and its module is not in that mode; build it again as the README says"
+    )]
+    NotApproved,
+
     #[error("{key}: {reference} is not the PEM that belongs here")]
     Pem {
         key: &'static str,
@@ -215,6 +220,9 @@ impl Settings {
             .with_custom_certificate_verifier(verifier.clone())
             .with_no_client_auth();
         base.resumption = Resumption::disabled();
+        if cfg!(feature = "fips") && !base.fips() {
+            return Err(SettingsError::NotApproved);
+        }
 
         let server_name = tls.server_name.as_ref().map(name_of);
         Ok(Self {

@@ -210,6 +210,20 @@ fn the_hybrid_key_exchange_comes_first() {
     assert_eq!(provider().kx_groups[0].name(), rustls::NamedGroup::X25519MLKEM768);
 }
 
+/// What is built for FIPS 140-3 offers nothing else; what is not does not pretend.
+#[test]
+fn a_build_for_fips_offers_what_is_approved_and_no_more() {
+    let settings = settings(&Tls::default(), &[]).unwrap();
+    assert_eq!(settings.base.fips(), cfg!(feature = "fips"));
+    assert_eq!(settings.base.require_ems, cfg!(feature = "fips"));
+    let groups = provider().kx_groups.iter().map(|group| group.name());
+    let has_x25519 = groups.clone().any(|group| group == rustls::NamedGroup::X25519);
+    let suites = provider().cipher_suites.iter().map(|suite| format!("{suite:?}"));
+    let has_chacha = suites.clone().any(|suite| suite.contains("CHACHA20"));
+    assert_eq!([has_x25519, has_chacha], [cfg!(not(feature = "fips")); 2]);
+    assert!(suites.count() >= 6 && groups.count() >= 3);
+}
+
 #[test]
 fn there_is_no_early_data_no_key_log_and_no_store_to_share() {
     let settings = settings(&Tls::default(), &[]).unwrap();
