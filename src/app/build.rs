@@ -24,9 +24,11 @@ use crate::store::{self, Address, Store};
 use crate::telemetry::log::Chain;
 use crate::telemetry::{Circuit, Counters, CredentialKind, Telemetry};
 use crate::upstream::breaker::Breaker;
+use crate::upstream::resolve::Resolver;
 use crate::upstream::{Endpoint, tls};
 
 use super::Error;
+use super::doors::Doors;
 
 /// What a build needs and what outlives it.
 #[derive(Debug)]
@@ -35,25 +37,28 @@ pub(crate) struct Parts {
     pub(super) limits: Limits,
     own: Vec<SocketAddr>,
     pub(super) roots: SystemRoots,
-    sources: Sources,
+    pub(super) resolver: Arc<Resolver>,
+    pub(super) sources: Sources,
 }
 
 /// How a destination is reached.
-struct End {
-    endpoint: Arc<Endpoint>,
+#[derive(Clone)]
+pub(super) struct End {
+    pub(super) endpoint: Arc<Endpoint>,
     /// Of the destination's secrets.
-    fingerprint: u64,
+    pub(super) fingerprint: u64,
 }
 
 impl Parts {
     /// `own`: our own listeners.
-    pub(super) fn new(ca: &Ca, own: Vec<SocketAddr>) -> Self {
+    pub(super) fn new(ca: &Ca, own: Vec<SocketAddr>, resolver: Arc<Resolver>) -> Self {
         let sources = Sources::of_process();
         let roots = SystemRoots::new(&sources, &ca.bundle);
         Self {
             hasher: RandomState::new(),
             limits: Limits::default(),
             own,
+            resolver,
             roots,
             sources,
         }
@@ -93,7 +98,7 @@ impl Parts {
         telemetry: &Telemetry,
     ) -> Result<Live, Error> {
         let policy = Policy {
-            egress: policy.egress.with_own(self.own.clone()),
+            egress: Arc::new(Arc::unwrap_or_clone(policy.egress).with_own(self.own.clone())),
             ..policy
         };
         let hosts = policy.intercepted();
@@ -111,10 +116,15 @@ impl Parts {
             .map(|destination| self.end(destination, &policy.egress, old, telemetry))
             .collect::<Result<Vec<_>, _>>()?;
         let has_same_egress = old.is_some_and(|old| old.policy.egress == policy.egress);
-        let routes = (ends.into_iter().zip(&policy.destinations))
-            .map(|(end, destination)| {
+        let doors = Doors {
+            ends: &ends,
+            parts: self,
+            policy: &policy,
+        };
+        let routes = (policy.destinations.iter())
+            .map(|destination| {
                 let sharing = self.sharing(destination, config, store);
-                let mut route = self.route(destination, end, sharing, old, telemetry)?;
+                let mut route = self.route(destination, &doors, sharing, old, telemetry)?;
                 route.cache = cache(destination, old.filter(|_| has_same_egress));
                 Ok(Arc::new(route))
             })
@@ -166,7 +176,7 @@ impl Parts {
         telemetry: &Telemetry,
     ) -> Result<End, Error> {
         // Connections that wait were made under the rules of then: other rules, other connections.
-        let has_same_egress = old.is_some_and(|old| old.policy.egress == *egress);
+        let has_same_egress = old.is_some_and(|old| *old.policy.egress == *egress);
         let before = old.map(|old| route_of(old, destination));
         // First: what changes while it is read is read again.
         let fingerprint = self.fingerprint(destination);
@@ -205,7 +215,7 @@ impl Parts {
     fn route(
         &self,
         destination: &Arc<Destination>,
-        end: End,
+        doors: &Doors<'_>,
         sharing: Option<Sharing>,
         old: Option<&Live>,
         telemetry: &Telemetry,
@@ -213,7 +223,7 @@ impl Parts {
         let End {
             endpoint,
             fingerprint,
-        } = end;
+        } = doors.ends[destination.index].clone();
         let before = old.map(|old| route_of(old, destination));
         let old = before.flatten();
         let counters = telemetry.counters(&destination.name);
@@ -226,6 +236,8 @@ impl Parts {
             &self.sources,
             &endpoint,
             |place| self.limits.of_member(destination, place, telemetry),
+            |url| doors.to(url, destination, &counters),
+            old.and_then(|route| route.credentials.as_ref().ok()),
             kept.and_then(|route| route.credentials.as_ref().ok()),
         );
         let credentials = match credentials {

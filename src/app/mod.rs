@@ -28,6 +28,7 @@ use crate::upstream::resolve::{self, Resolver};
 use crate::worker::{Listener, Workers};
 
 mod build;
+mod doors;
 mod host_limits;
 mod watch;
 
@@ -125,7 +126,8 @@ impl App {
 
         let telemetry = Telemetry::new();
         telemetry.set_access(config.log.access);
-        let build = build::Parts::new(&config.ca, bound.own());
+        let resolver = Arc::new(Resolver::new(&config.dns, &telemetry)?);
+        let build = build::Parts::new(&config.ca, bound.own(), Arc::clone(&resolver));
         // As with a destination: what cannot be read does not keep the others from working.
         let store = build.store(&config, None, &telemetry).unwrap_or_else(|error| {
             tracing::error!(
@@ -142,7 +144,7 @@ impl App {
             drain: Drain::default(),
             live: ArcSwap::from_pointee(live),
             is_short_of_memory: AtomicBool::new(false),
-            resolver: Resolver::new(&config.dns, &telemetry)?,
+            resolver,
             telemetry: Arc::clone(&telemetry),
             tunnels: AtomicUsize::new(0),
             via: via(),

@@ -56,7 +56,8 @@ impl Attachment {
             attachment.put(name.clone(), value);
         }
         match auth {
-            None => {}
+            // A token is put on beside this.
+            None | Some(Auth::Jwt(_) | Auth::OAuth2(_)) => {}
             Some(Auth::Basic { username, password }) => {
                 attachment.put(AUTHORIZATION, basic(username, password, sources)?);
             }

@@ -8,23 +8,30 @@
 //! `proxy`.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::config::{self, SecretRef};
+use crate::config::{self, Auth, SecretRef, TokenUrl};
 use crate::limit::Limiter;
 use crate::policy::Destination;
 use crate::secret::{self, Sources};
 use crate::upstream::Endpoint;
 
 pub(crate) use self::attachment::Attachment;
+use self::jwt::Jwt;
+use self::oauth::Tokens;
+pub(crate) use self::oauth::{Door, Error as TokenError, NoToken};
 use self::pool::Pool;
 
 mod attachment;
+mod jwt;
 #[cfg_attr(not(test), expect(dead_code, reason = "the signers, which come next, use it"))]
 pub(crate) mod key;
+mod oauth;
 mod pool;
 mod query;
 #[expect(dead_code, reason = "the configuration, which comes next, uses it")]
@@ -50,15 +57,27 @@ enum Rule {
 pub(crate) struct Credential {
     attachment: Attachment,
     pub(crate) endpoint: Arc<Endpoint>,
+    kind: Kind,
     /// What the upstream says of this one alone, where it is one of a pool.
     pub(crate) limiter: Option<Arc<Limiter>>,
     /// As in `auth[1].pool[0]`.
     place: Box<str>,
 }
 
+/// What comes to an [`Attachment`] that is not the same on every request.
+#[derive(Debug)]
+enum Kind {
+    Jwt(Box<Jwt>),
+    Nothing,
+    Token(Tokens),
+}
+
 /// Why a credential cannot be made ready, or not be put on a request. Never shows one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error(transparent)]
+    Jwt(#[from] jwt::Error),
+
     #[error(
         "{reference}: byte {position} is {what}, which cannot stand in {place}; \
          write the secret again as one line of visible ASCII"
@@ -77,18 +96,24 @@ pub(crate) enum Error {
     NoRoom,
 
     #[error(transparent)]
+    OAuth(#[from] oauth::Error),
+
+    #[error(transparent)]
     Secret(#[from] secret::Error),
 }
 
 impl Credentials {
     /// Reads the secrets. The first credential has the connections of `endpoint`, the others have their own. What `old`
     /// has of all this is kept: it is to be given only where `destination` names the same credentials and the secrets
-    /// are the same. `limits`: what the upstream says of the credential at a place.
+    /// are the same. `limits`: what the upstream says of the credential at a place. `doors`: how a token endpoint is
+    /// reached. The tokens of `running` stay where they would be asked for in the same way.
     pub(crate) fn build(
         destination: &Destination,
         sources: &Sources,
         endpoint: &Arc<Endpoint>,
         limits: impl Fn(&str) -> Arc<Limiter>,
+        doors: impl Fn(&TokenUrl) -> Door,
+        running: Option<&Self>,
         old: Option<&Self>,
     ) -> Result<Self, Error> {
         let kept = old.map(Self::endpoints).unwrap_or_default();
@@ -103,9 +128,20 @@ impl Credentials {
             let auth = written.map(|written| &written.auth);
             let place = written.map_or("auth", |written| written.place.as_str());
             let attachment = Attachment::build(auth, &destination.headers, sources)?;
+            let kind = match auth {
+                Some(Auth::Jwt(jwt)) => Kind::Jwt(Box::new(Jwt::build(jwt, sources)?)),
+                Some(Auth::OAuth2(oauth2)) => {
+                    let running = running.into_iter().flat_map(Self::tokens);
+                    let door = doors(&oauth2.token_url);
+                    let counters = Arc::clone(&shared.counters);
+                    Kind::Token(Tokens::build(oauth2, sources, door, counters, running)?)
+                }
+                _ => Kind::Nothing,
+            };
             Ok::<_, Error>(Arc::new(Credential {
                 attachment,
                 endpoint: endpoint(),
+                kind,
                 limiter: is_one_of_several.then(|| limits(place)),
                 place: place.into(),
             }))
@@ -136,8 +172,21 @@ impl Credentials {
         let credentials = destination.auth.iter().flat_map(|rule| &rule.credentials);
         for auth in credentials.map(|one| Some(&one.auth)).chain([None]) {
             Attachment::build(auth, &destination.headers, sources)?;
+            match auth {
+                Some(Auth::Jwt(jwt)) => drop(Jwt::build(jwt, sources)?),
+                Some(Auth::OAuth2(oauth2)) => Tokens::check(oauth2, sources)?,
+                _ => {}
+            }
         }
         Ok(())
+    }
+
+    /// Waits for what a request needs for which this rule of the destination's counts, where that is known beforehand.
+    pub(crate) async fn ready(&self, rule: Option<usize>) -> Result<(), Error> {
+        match rule.and_then(|rule| self.rules.get(rule)) {
+            Some(Rule::One(credential)) => credential.ready().await,
+            Some(Rule::Pool(_)) | None => Ok(()),
+        }
     }
 
     /// What a request carries for which this rule of the destination's counts.
@@ -165,15 +214,26 @@ impl Credentials {
 
     /// In the order in which they were made.
     fn endpoints(&self) -> Vec<Arc<Endpoint>> {
-        let mut all = Vec::new();
-        for rule in &self.rules {
-            match rule {
-                Rule::One(one) => all.push(Arc::clone(&one.endpoint)),
-                Rule::Pool(pool) => all.extend(pool.members().map(|one| Arc::clone(&one.endpoint))),
-            }
-        }
-        all.push(Arc::clone(&self.bare.endpoint));
-        all
+        self.all().map(|one| Arc::clone(&one.endpoint)).collect()
+    }
+
+    /// In the order in which they were made.
+    fn all(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        let of_rules = self.rules.iter().flat_map(|rule| {
+            let (one, pool) = match rule {
+                Rule::One(one) => (Some(one), None),
+                Rule::Pool(pool) => (None, Some(pool)),
+            };
+            one.into_iter().chain(pool.into_iter().flat_map(Pool::members))
+        });
+        of_rules.chain([&self.bare])
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &Tokens> {
+        self.all().filter_map(|credential| match &credential.kind {
+            Kind::Token(tokens) => Some(tokens),
+            Kind::Jwt(_) | Kind::Nothing => None,
+        })
     }
 }
 
@@ -189,12 +249,33 @@ impl Rule {
 impl Credential {
     /// Whether it is decided here, and not by the app, what stands in this field of a request.
     pub(crate) fn decides(&self, name: &HeaderName) -> bool {
-        self.attachment.decides(name)
+        let is_ours = match &self.kind {
+            Kind::Jwt(_) | Kind::Token(_) => *name == AUTHORIZATION,
+            Kind::Nothing => false,
+        };
+        is_ours || self.attachment.decides(name)
     }
 
     /// Whether a request that the upstream refuses with 401 may be answered otherwise with another credential.
     pub(crate) fn can_be_renewed(&self) -> bool {
-        self.limiter.is_some()
+        self.limiter.is_some() || matches!(self.kind, Kind::Token(_))
+    }
+
+    /// Waits until it can be put on a request.
+    pub(crate) async fn ready(&self) -> Result<(), Error> {
+        match &self.kind {
+            Kind::Token(tokens) => Ok(tokens.ready().await?),
+            Kind::Jwt(_) | Kind::Nothing => Ok(()),
+        }
+    }
+
+    /// The upstream has refused it as it stands on a request. Whether another try may end otherwise with the same
+    /// credential: a token is not used again, and [`ready`](Self::ready) waits for another one.
+    pub(crate) fn refuse(&self, head: &Parts) -> bool {
+        match (&self.kind, head.headers.get(AUTHORIZATION)) {
+            (Kind::Token(tokens), Some(value)) => tokens.refuse(value),
+            (Kind::Token(_), None) | (Kind::Jwt(_) | Kind::Nothing, _) => false,
+        }
     }
 
     /// Puts it on a request, in the place of what stands there: also of itself, where the request is sent again.
@@ -203,6 +284,18 @@ impl Credential {
     /// credential, the other sends it back. After an error the request must not be sent. Afterwards the URI may hold a
     /// secret: it must not be logged.
     pub(crate) fn apply(&self, head: &mut Parts) -> Result<(), Error> {
-        self.attachment.apply(head)
+        self.attachment.apply(head)?;
+        let value = match &self.kind {
+            Kind::Jwt(jwt) => jwt.value(SystemTime::now())?,
+            Kind::Token(tokens) => tokens.value()?,
+            Kind::Nothing => return Ok(()),
+        };
+        authorize(head, value)
     }
+}
+
+/// Instead of whatever stands there.
+fn authorize(head: &mut Parts, value: HeaderValue) -> Result<(), Error> {
+    let placed = head.headers.try_insert(AUTHORIZATION, value);
+    placed.map(drop).map_err(|_| Error::NoRoom)
 }

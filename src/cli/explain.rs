@@ -431,6 +431,13 @@ fn credential(auth: &Auth) -> String {
         },
         Auth::Bearer(token) => format!("bearer from {token}"),
         Auth::Header { name, value } => format!("header {name} from {value}"),
+        Auth::Jwt(jwt) => format!("bearer, a JWT signed here with {}", jwt.key),
+        Auth::OAuth2(oauth2) => format!(
+            "bearer, a token from {} (OAuth 2.0 {}, client_auth {})",
+            oauth2.token_url.text,
+            oauth2.grant(),
+            oauth2.client_auth(),
+        ),
         Auth::Query { name, value } => format!("query parameter {name} from {value}"),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A signature or message authentication algorithm, with its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Algorithm {
     EcdsaP256Sha256,
     EcdsaP384Sha384,

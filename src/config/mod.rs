@@ -20,6 +20,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
 pub(crate) use algorithm::Algorithm;
+pub(crate) use auth::jwt::{Claim, Jwt};
+#[cfg(test)]
+pub(crate) use auth::oauth::ExchangedToken;
+pub(crate) use auth::oauth::{ClientAuth, Grant, OAuth2, TokenUrl};
 pub(crate) use auth::signatures::AwsSigV4;
 pub(crate) use environment::Environment;
 pub(crate) use locate::{DEFAULT_FILE, Source, load_located};
@@ -225,6 +229,8 @@ pub(crate) enum Auth {
     Basic { username: Text, password: SecretRef },
     Bearer(SecretRef),
     Header { name: HeaderName, value: SecretRef },
+    Jwt(Box<Jwt>),
+    OAuth2(Box<OAuth2>),
     Query { name: String, value: SecretRef },
 }
 

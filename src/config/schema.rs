@@ -148,7 +148,7 @@ mod tests {
                 json!(1),
             ),
             (
-                "/properties/destinations/additionalProperties/properties/auth/anyOf/0/properties/oauth2/not",
+                "/properties/destinations/additionalProperties/properties/auth/anyOf/0/properties/http_signature/not",
                 json!({}),
             ),
             (

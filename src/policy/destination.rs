@@ -13,7 +13,7 @@ use http::Method;
 use super::Denial;
 use super::path::PathGlob;
 use crate::config::{
-    self, AuthRule, Cache, CircuitBreaker, HeaderText, Headers, HttpVersion, Mode, OnLimit, Priority,
+    self, Auth, AuthRule, Cache, CircuitBreaker, HeaderText, Headers, HttpVersion, Mode, OnLimit, Priority,
     Problems, RateLimit, Rehearse, Retry, Timeouts, Tls,
 };
 use crate::host::{Scheme, Target};
@@ -85,6 +85,30 @@ impl Destination {
             intercept: false,
             methods: Vec::new(),
             paths: Vec::new(),
+        }
+    }
+
+    /// How a token endpoint is reached that no destination names: with the trust and the client certificate of `self`,
+    /// but without what is said of its own servers.
+    pub(crate) fn of_token_endpoint(&self) -> Self {
+        let Tls {
+            ca,
+            ca_extra,
+            client_certificate,
+            min_version,
+            ..
+        } = self.tls.clone();
+        Self {
+            name: Arc::clone(&self.name),
+            index: self.index,
+            tls: Tls {
+                ca,
+                ca_extra,
+                client_certificate,
+                min_version,
+                ..Tls::default()
+            },
+            ..Self::unlisted(self.timeouts)
         }
     }
 
@@ -194,6 +218,11 @@ impl Destination {
         }
     }
 
+    /// Whether it stands for all hosts that no other one names.
+    pub(crate) fn is_unlisted(&self) -> bool {
+        self.index == 0
+    }
+
     /// Whether a request may carry any of several credentials.
     pub(crate) fn has_pool(&self) -> bool {
         self.auth.iter().any(|rule| rule.credentials.len() > 1)
@@ -232,6 +261,15 @@ impl Destination {
                 .any(|(_, text)| matches!(text, HeaderText::Reference(_)))
     }
 
+    /// Where credentials stand whose tokens would be asked for in clear.
+    fn clear_token_urls(&self) -> Vec<&str> {
+        let credentials = self.auth.iter().flat_map(|rule| &rule.credentials);
+        let clear = credentials.filter(|credential| {
+            matches!(&credential.auth, Auth::OAuth2(oauth2) if oauth2.token_url.target.scheme == Scheme::Http)
+        });
+        clear.map(|credential| credential.place.as_str()).collect()
+    }
+
     /// What is well-formed key by key and contradicts itself as a whole.
     fn check(&self, problems: &mut Problems) {
         let at = |key: &str| format!("destinations.{}.{key}", self.name);
@@ -242,7 +280,15 @@ impl Destination {
                 "add upgrade: true or mode: intercept, or leave out http",
             );
         }
-        if self.insecure_attach_over_http && self.upgrade {
+        let clear = self.clear_token_urls();
+        for place in clear.iter().filter(|_| !self.insecure_attach_over_http) {
+            problems.add(
+                at(&format!("{place}.oauth2.token_url")),
+                "http:// would show the client's secret, and the token, to everybody on the way",
+                "write https://",
+            );
+        }
+        if self.insecure_attach_over_http && self.upgrade && clear.is_empty() {
             problems.add(
                 at("insecure_attach_over_http"),
                 "http:// is upgraded to https:// here, so nothing leaves in clear",

@@ -18,7 +18,7 @@ use crate::config::{self, Network, NetworkClass, Problems};
 mod tests;
 
 /// The network rules, compiled.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Egress {
     allow: Vec<Network>,
     deny: Vec<Network>,

@@ -33,7 +33,8 @@ mod tests;
 pub(crate) struct Policy {
     /// `destinations[0]` is `unlisted`: the hosts that no destination names. `destinations[i].index == i`.
     pub(crate) destinations: Vec<Arc<Destination>>,
-    pub(crate) egress: Egress,
+    /// Shared with those who dial without a request: token endpoints.
+    pub(crate) egress: Arc<Egress>,
     pub(crate) default: EgressDefault,
     /// Of unlisted hosts.
     pub(crate) ports: Vec<u16>,
@@ -146,7 +147,7 @@ impl Policy {
         }
         Ok(Self {
             destinations,
-            egress,
+            egress: Arc::new(egress),
             default: config.egress.default,
             ports: config.egress.ports.clone(),
             router,

@@ -464,3 +464,22 @@ fn the_embedded_configuration_compiles() {
     );
     assert!(policy.intercepted().is_empty());
 }
+
+#[test]
+fn tokens_are_not_asked_for_in_clear() {
+    let compile = |more: &str| {
+        let text = format!(
+            "destinations: {{ d: {{ hosts: [a.test], auth: {{ oauth2: {{ token_url: 'http://login.test/token', \
+             client_id: a, client_secret: env:S }} }}{more} }} }}"
+        );
+        let config = Config::parse(&text, "a.yml").unwrap();
+        let compiled = Policy::compile(&config).map(drop);
+        compiled.map_err(|problems| problems.located(&config.locations).to_string())
+    };
+    assert_eq!(
+        compile("").unwrap_err(),
+        "a.yml:1:68: destinations.d.auth.oauth2.token_url: http:// would show the client's secret, and the token, to \
+         everybody on the way; write https://"
+    );
+    assert_eq!(compile(", insecure_attach_over_http: true"), Ok(()));
+}

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use crate::auth::{self, NoToken};
 use crate::host;
 use crate::limit;
 use crate::policy::Denial;
@@ -31,6 +32,10 @@ pub(crate) enum Error {
 
     #[error("the head of the request did not come to its end in time")]
     HeadTooSlow,
+
+    /// Why stands in the log as well: mostly it is the operator's to mend.
+    #[error(transparent)]
+    NoToken(#[from] NoToken),
 
     /// Its circuit is open.
     #[error(transparent)]
@@ -80,6 +85,15 @@ impl From<upstream::Error> for Error {
     }
 }
 
+impl From<auth::Error> for Error {
+    fn from(error: auth::Error) -> Self {
+        match error {
+            auth::Error::OAuth(auth::TokenError::NoToken(no_token)) => Self::NoToken(no_token),
+            _ => Self::Credential,
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -98,7 +112,7 @@ impl Error {
             Self::Upstream(upstream::Error::RequestStalled(_)) => StatusCode::REQUEST_TIMEOUT,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unasked | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+            Self::NoToken(_) | Self::Unasked | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -117,6 +131,7 @@ impl Error {
             Self::Denied(_) | Self::Limited(_) | Self::Misdirected { .. } | Self::NotStored | Self::Trace => {
                 "http_request_denied"
             }
+            Self::NoToken(no_token) => no_token.proxy_status(),
             Self::LeftAlone(_) => "destination_unavailable",
             Self::Overloaded(_) => "connection_limit_reached",
             Self::Unasked => "http_upgrade_failed",
@@ -127,6 +142,7 @@ impl Error {
     /// A finer word for what failed on the way, where there is one: for people and logs, not a label.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         match self {
+            Self::NoToken(_) => Some("token"),
             Self::Upstream(upstream::Error::Tls(error)) => Some(error.reason()),
             _ => None,
         }
@@ -160,6 +176,7 @@ impl Error {
             | Self::LeftAlone(_)
             | Self::Limited(_)
             | Self::Malformed(_)
+            | Self::NoToken(_)
             | Self::NotStored
             | Self::Overloaded(_)
             | Self::Unasked

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Response, request};
+use http::{Method, Response, StatusCode, request};
 use tokio::time::Instant;
 
 use super::renew;
@@ -74,7 +74,11 @@ pub(super) async fn fetch<'r>(
     let leave = admit(head, route, None, exchange).await?;
     let (mut body, upload) = Outbound::new(incoming, route.destination.timeouts.idle);
     let gathered = gather(&mut body, &mut first, leave.credential, exchange).await;
-    let result = match gathered.and_then(|()| attach(head, leave.credential, course)) {
+    let attached = match gathered {
+        Ok(()) => attach(head, leave.credential, course).await,
+        Err(error) => Err(error),
+    };
+    let result = match attached {
         Ok(()) => {
             let sent = send(head, &mut body, leave, course, exchange).await;
             match First::judge(first, sent) {
@@ -141,6 +145,12 @@ pub(super) async fn admit<'r>(
     // Before anything is spent: there may be none.
     let credentials = route.credentials()?;
     let rule = route.destination.auth_rule(method, path)?;
+    if carries(head, route) {
+        let since = Instant::now();
+        let ready = credentials.ready(rule).await;
+        exchange.waited(since.elapsed());
+        ready?;
+    }
     let passage = (route.breaker.as_ref())
         .map(|breaker| breaker.pass(Instant::now()))
         .transpose()?;
@@ -189,17 +199,24 @@ async fn pass(
         Some(patience) => limiter.admit_within(method, path, || patience).await?,
     }))
 }
+
 /// Puts the credential on a request, in the place of what an earlier try has put there.
-pub(super) fn attach(
+pub(super) async fn attach(
     head: &mut request::Parts,
     credential: &Credential,
     course: Course<'_>,
 ) -> Result<(), Error> {
-    // OPTIONS asks what a server can do, often without a person behind it: it carries a credential only where named.
-    if head.method != Method::OPTIONS || course.way.route.destination.names(&Method::OPTIONS) {
-        credential.apply(head).map_err(|_| Error::Credential)?;
+    if carries(head, &course.way.route) {
+        // Again: of a pool nobody knew which one, and the request may have waited for long.
+        credential.ready().await?;
+        credential.apply(head)?;
     }
     Ok(())
+}
+
+/// OPTIONS asks what a server can do, often without a person behind it: it carries a credential only where named.
+fn carries(head: &request::Parts, route: &Route) -> bool {
+    head.method != Method::OPTIONS || route.destination.names(&Method::OPTIONS)
 }
 
 /// Asks the upstream, or what stands for it in a rehearsal, and lets circuit, limits and credentials hear what became
@@ -244,6 +261,10 @@ pub(super) async fn send<'r>(
     if let Ok(response) = &result {
         if let Ok(credentials) = &route.credentials {
             credentials.hear(credential, response.status(), &route.destination.name);
+            if response.status() == StatusCode::UNAUTHORIZED && carries(head, route) {
+                // Also where this request cannot be sent again: the next one gets another.
+                credential.refuse(head);
+            }
         }
         for permit in permit.as_ref().into_iter().chain(member.as_deref()) {
             permit.learn(response.status(), response.headers());
@@ -260,7 +281,7 @@ pub(super) async fn send<'r>(
         permit,
         response: result?,
     };
-    if is_last || !renew::may_help(&answered, head) {
+    if is_last || !carries(head, route) || !renew::may_help(&answered, head) {
         return Ok(answered);
     }
     // Boxed: few requests come here.

@@ -57,7 +57,7 @@ pub(crate) struct Proxy {
     pub(crate) live: ArcSwap<Live>,
     /// More memory is in use than the configuration allows: new work is refused.
     pub(crate) is_short_of_memory: AtomicBool,
-    pub(crate) resolver: Resolver,
+    pub(crate) resolver: Arc<Resolver>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) tunnels: AtomicUsize,
     /// Our name in Via fields, different in each process: `1.1 outrider-5f0c…`.

@@ -8,6 +8,7 @@ use http::{StatusCode, header, request};
 
 use super::fetch::{self, Answered, Course};
 use super::retry::kept;
+use crate::auth::Credentials;
 use crate::telemetry::Exchange;
 use crate::upstream::{Failed, Outbound};
 
@@ -28,14 +29,15 @@ pub(super) async fn run<'r>(
 ) -> Result<Answered<'r>, Failed> {
     let route = &course.way.route;
     let refused = answered.credential;
-    if !(route.credentials.as_ref()).is_ok_and(|credentials| credentials.has_instead_of(refused)) {
+    let has_another = |credentials: &Credentials| credentials.has_instead_of(refused);
+    if !refused.refuse(head) && !route.credentials.as_ref().is_ok_and(has_another) {
         return Ok(answered);
     }
     let told = exchange.take_back();
     // Its place is needed for the second try.
     answered.permit = None;
     let leave = match fetch::admit(head, route, None, exchange).await {
-        Ok(leave) => match fetch::attach(head, leave.credential, course) {
+        Ok(leave) => match fetch::attach(head, leave.credential, course).await {
             Ok(()) => Some(leave),
             Err(_) => None,
         },

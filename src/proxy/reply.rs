@@ -49,8 +49,13 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
             insert(fields, name, &value);
         }
     }
-    if let Error::LeftAlone(open) = error {
-        insert(fields, "retry-after", &open.retry_after.as_secs().to_string());
+    let retry_after = match error {
+        Error::LeftAlone(open) => Some(open.retry_after),
+        Error::NoToken(no_token) => Some(no_token.retry_after),
+        _ => None,
+    };
+    if let Some(retry_after) = retry_after {
+        insert(fields, "retry-after", &retry_after.as_secs().to_string());
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.insert(header::ALLOW, METHODS);

@@ -15,7 +15,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use super::AnsweredBy;
 use super::ends::{Ends, unix_seconds};
 use super::families::{Families, observe};
-use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Side, TunnelEnd, Verb};
+use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Refresh, Side, TunnelEnd, Verb};
 
 /// The metric handles of one destination, looked up once when the policy is compiled.
 pub(crate) struct Counters {
@@ -119,6 +119,17 @@ impl Counters {
     /// The destination is reached in another way from now on.
     pub(crate) fn forget_upstream_certificates(&self) {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).forget();
+    }
+
+    /// Another credential was asked for, or read.
+    pub(crate) fn credential_refresh(&self, kind: CredentialKind, result: Refresh) {
+        let labels = &[&*self.destination, kind.as_str(), result.as_str()];
+        self.families.credential_refresh.with_label_values(labels).inc();
+    }
+
+    /// The label.
+    pub(crate) fn destination(&self) -> &str {
+        &self.destination
     }
 
     /// The handles of one limit, found once, when its limiter is built. `limit` is as written in the configuration,

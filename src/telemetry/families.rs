@@ -19,6 +19,7 @@ pub(super) struct Families {
     pub(super) config_loaded: IntGauge,
     pub(super) config_reloads: IntCounterVec,
     pub(super) credential_expiry: IntGaugeVec,
+    pub(super) credential_refresh: IntCounterVec,
     pub(super) denied: IntCounterVec,
     pub(super) dns_lookup: HistogramVec,
     pub(super) errors: IntCounterVec,
@@ -71,6 +72,12 @@ impl Families {
                 "outrider_credential_expiry_timestamp_seconds",
                 CREDENTIAL_EXPIRY,
                 &["destination", "kind"],
+            )?,
+            credential_refresh: counters(
+                r,
+                "outrider_credential_refresh_total",
+                CREDENTIAL_REFRESH,
+                &["destination", "kind", "result"],
             )?,
             denied: counters(r, "outrider_denied_total", DENIED, &["destination", "reason"])?,
             dns_lookup: histograms(
@@ -246,6 +253,8 @@ const CIRCUIT_STATE: &str = "0 closed, 1 half open, 2 open: whether a failing de
 const CONFIG_LOADED: &str = "When the configuration in force was loaded.";
 const CONFIG_RELOADS: &str = "Reloads of the configuration; after a failed one the old configuration stays.";
 const CREDENTIAL_EXPIRY: &str = "When a credential ends to be valid.";
+const CREDENTIAL_REFRESH: &str =
+    "Attempts to get the next credential of a kind that is renewed while running.";
 const DENIED: &str = "Requests that policy refused, by reason.";
 const DNS_LOOKUP: &str = "Time that a name look-up took, answers from the cache left out.";
 const ERRORS: &str = "Exchanges that failed or were refused here, by RFC 9209 error type.";

@@ -37,8 +37,16 @@ pub(crate) enum Side {
 pub(crate) enum CredentialKind {
     ClientCertificate,
     LocalCa,
+    Token,
     /// Of any upstream of the destination: the one that ends first.
     UpstreamCertificate,
+}
+
+/// What became of an attempt to get another credential: the `result` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refresh {
+    Done,
+    Failed,
 }
 
 /// What became of a reload: the `result` label.
@@ -149,7 +157,17 @@ impl CredentialKind {
         match self {
             Self::ClientCertificate => "client_certificate",
             Self::LocalCa => "local_ca",
+            Self::Token => "token",
             Self::UpstreamCertificate => "upstream_certificate",
+        }
+    }
+}
+
+impl Refresh {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
         }
     }
 }

@@ -163,6 +163,18 @@ impl Outbound {
         (body, Some(progress))
     }
 
+    /// One that is made here.
+    pub(crate) fn whole(data: Bytes) -> Self {
+        Self::Whole(Whole {
+            kept: Arc::new(Kept {
+                data,
+                trailers: None,
+                is_sized: true,
+            }),
+            sent: Sent::Nothing,
+        })
+    }
+
     /// Reads a body of at most `most` bytes to its end, so that it can be sent again. Of a larger one what has been
     /// read so far is sent first, then the rest as it comes.
     pub(crate) async fn gather(self, most: usize) -> Result<Self, Error> {

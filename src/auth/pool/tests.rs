@@ -23,7 +23,16 @@ fn credentials() -> Credentials {
     let endpoint = Endpoint::new(Arc::clone(destination), telemetry.counters("d"), tls);
     let limits = Limits::default();
     let limiter = |place: &str| limits.of_member(destination, place, &telemetry);
-    Credentials::build(destination, &sources, &Arc::new(endpoint), limiter, None).unwrap()
+    Credentials::build(
+        destination,
+        &sources,
+        &Arc::new(endpoint),
+        limiter,
+        |_| unreachable!("no token is asked for"),
+        None,
+        None,
+    )
+    .unwrap()
 }
 
 /// The places of those that the next requests get.

@@ -6,6 +6,8 @@ use super::limits::matched;
 use super::reader::{Field, REFERENCE, Reader, one_of};
 use super::{Auth, AuthRule, Credential, SecretRef, Text};
 
+pub(crate) mod jwt;
+pub(crate) mod oauth;
 pub(super) mod signatures;
 
 impl Auth {
@@ -15,6 +17,8 @@ impl Auth {
             Self::Basic { .. } => "basic",
             Self::Bearer(_) => "bearer",
             Self::Header { .. } => "header",
+            Self::Jwt(_) => "jwt",
+            Self::OAuth2(_) => "oauth2",
             Self::Query { .. } => "query",
         }
     }
@@ -34,6 +38,8 @@ impl Auth {
             }
             Self::Bearer(value) => vec![("bearer", value)],
             Self::Header { value, .. } => vec![("header.value", value)],
+            Self::Jwt(token) => token.references(),
+            Self::OAuth2(oauth2) => oauth2.references(),
             Self::Query { value, .. } => vec![("query.value", value)],
         }
     }
@@ -175,6 +181,8 @@ fn credential(field: &Field<'_>, kind: &str, reader: &Reader<'_>) -> Option<Cred
         "basic" => basic(&below(keys::BASIC)?)?,
         "bearer" => Auth::Bearer(reader.take(kind)?.secret()?),
         "header" => header(&below(keys::AUTH_HEADER)?)?,
+        "jwt" => Auth::Jwt(Box::new(jwt::jwt(reader.take(kind)?)?)),
+        "oauth2" => Auth::OAuth2(Box::new(oauth::oauth2(reader.take(kind)?)?)),
         "query" => query(&below(keys::AUTH_QUERY)?)?,
         // Of the tables, and so one of those above.
         _ => return None,

@@ -1,7 +1,7 @@
 //! The keys of a destination.
 
 use super::limits::{CACHE, CIRCUIT_BREAKER, MATCH, PRIORITY, RATE_LIMIT, REHEARSE, RETRY};
-use super::{Key, Kind, MOST_CONCURRENT, MOST_WAITING, Table, later, needed, works};
+use super::{Key, Kind, MOST_CONCURRENT, MOST_WAITING, Table, later, needed, oauth, works};
 
 pub(in crate::config) static DESTINATION: Table = &[
     needed(
@@ -228,8 +228,18 @@ const BEARER: Key = works(
 const BASIC_KEY: Key = works("basic", Kind::Table(BASIC), "", "Authorization: Basic.");
 const HEADER: Key = works("header", Kind::Table(AUTH_HEADER), "", "A header of any name.");
 const QUERY: Key = works("query", Kind::Table(AUTH_QUERY), "", "A parameter of the query.");
-const OAUTH2: Key = later("oauth2", &[], "OAuth 2.0.");
-const JWT: Key = later("jwt", &[], "A signed token.");
+const OAUTH2: Key = works(
+    "oauth2",
+    Kind::Table(oauth::OAUTH2),
+    "",
+    "Authorization: Bearer, with a token that is asked for and kept fresh (OAuth 2.0).",
+);
+const JWT: Key = works(
+    "jwt",
+    Kind::Table(oauth::JWT),
+    "",
+    "Authorization: Bearer, with a JSON Web Token that is signed here.",
+);
 const AWS_SIGV4: Key = later("aws_sigv4", &[], "AWS Signature Version 4.");
 const HTTP_SIGNATURE: Key = later("http_signature", &[], "RFC 9421 signatures.");
 const POOL: Key = works(

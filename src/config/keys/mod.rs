@@ -14,8 +14,11 @@ pub(in crate::config) use limits::{
     RETRIED, RETRY,
 };
 
+pub(in crate::config) use oauth::{JWT, OAUTH2};
+
 mod destination;
 mod limits;
+mod oauth;
 
 /// The keys of one mapping.
 pub(in crate::config) type Table = &'static [Key];

@@ -6,7 +6,7 @@ use crate::policy::{Denial, Policy};
 
 fn egress(text: &str) -> Egress {
     let config = Config::parse(&format!("egress: {text}"), "test.yml").unwrap();
-    Policy::compile(&config).unwrap().egress
+    Policy::compile(&config).unwrap().egress.as_ref().clone()
 }
 
 fn default() -> Egress {

@@ -3,6 +3,7 @@
 use super::*;
 
 mod destination;
+mod token;
 
 /// The problems of a text, a line each.
 fn told(text: &str) -> String {

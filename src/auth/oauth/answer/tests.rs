@@ -1,0 +1,193 @@
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+
+use super::*;
+
+fn read(body: &str) -> Result<Grant, String> {
+    Grant::read(body.as_bytes(), false).map_err(|reason| reason.to_string())
+}
+
+/// RFC 6749, section 4.4.3, and what servers make of it.
+#[test]
+fn a_token_is_read_as_servers_write_it() {
+    let hour = Some(Duration::from_secs(3600));
+    let cases = [
+        (
+            r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","token_type":"example","expires_in":3600}"#,
+            None,
+        ),
+        (
+            r#"{"access_token":"a","token_type":"Bearer","expires_in":3600}"#,
+            Some(hour),
+        ),
+        (
+            r#"{"access_token":"a","token_type":"bearer","expires_in":"3600"}"#,
+            Some(hour),
+        ),
+        (
+            r#"{"access_token":"a","token_type":"BEARER","expires_in":3600.0,"x":{}}"#,
+            Some(hour),
+        ),
+        (r#"{"access_token":"a","expires_in":null}"#, Some(None)),
+        (r#"{"access_token":"a"}"#, Some(None)),
+        (
+            r#"{"access_token":"a","expires_in":1e300}"#,
+            Some(Some(Duration::from_secs(31_536_000))),
+        ),
+        (
+            r#"{"access_token":"a","expires_in":0.5}"#,
+            Some(Some(Duration::from_millis(500))),
+        ),
+        (r#"{"access_token":"a","expires_in":0}"#, None),
+        (r#"{"access_token":"a","expires_in":-5}"#, None),
+        (r#"{"access_token":"a","expires_in":"0"}"#, None),
+        (r#"{"access_token":"a","expires_in":"NaN"}"#, None),
+        (r#"{"access_token":"a","expires_in":"inf"}"#, None),
+        (r#"{"access_token":"a","expires_in":"soon"}"#, None),
+        (r#"{"access_token":"a","expires_in":[3600]}"#, None),
+        (r#"{"access_token":"a","expires_in":true}"#, None),
+        (r#"{"access_token":"a b"}"#, None),
+        (r#"{"access_token":"a\r\nX: y"}"#, None),
+        (r#"{"access_token":"ä"}"#, None),
+        (r#"{"access_token":""}"#, None),
+        (r#"{"access_token":7}"#, None),
+        (r#"{"access_token":"a","access_token":"b"}"#, None),
+        (r#"{"token_type":"Bearer"}"#, None),
+        (r#"["a"]"#, None),
+        ("access_token=a&token_type=bearer", None),
+        ("", None),
+        ("null", None),
+    ];
+    for (body, expected) in cases {
+        match (read(body), expected) {
+            (Ok(grant), Some(lifetime)) => {
+                assert_eq!(grant.lifetime, lifetime, "{body}");
+                assert_eq!(grant.value, "Bearer a", "{body}");
+                assert!(grant.value.is_sensitive());
+            }
+            (Err(_), None) => {}
+            (other, _) => panic!("{body}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn other_types_of_token_are_told() {
+    for (kind, told) in [
+        ("DPoP", "a DPoP token"),
+        ("mac", "a MAC token"),
+        ("secret-echo", "another kind of token"),
+    ] {
+        let error = read(&json!({ "access_token": "a", "token_type": kind }).to_string()).unwrap_err();
+        assert!(error.contains(told), "{error}");
+    }
+    let exchanged = br#"{"access_token":"a","token_type":"N_A","issued_token_type":"urn:x"}"#;
+    assert!(Grant::read(exchanged, true).is_ok());
+    assert!(Grant::read(exchanged, false).is_err());
+}
+
+#[test]
+fn a_new_refresh_token_is_kept() {
+    let grant = read(r#"{"access_token":"a","refresh_token":"tGzv3JOkF0XG5Qx2TlKWIA"}"#).unwrap();
+    assert_eq!(
+        grant.refresh_token.as_ref().unwrap().as_str(),
+        "tGzv3JOkF0XG5Qx2TlKWIA"
+    );
+    let shown = format!("{grant:?}");
+    assert!(!shown.contains("tGzv") && !shown.contains("Bearer"), "{shown}");
+}
+
+fn denied(body: &str, secrets: &[&[u8]]) -> Denial {
+    let mut fields = HeaderMap::new();
+    fields.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
+    Denial::read(
+        StatusCode::UNAUTHORIZED,
+        &fields,
+        body.as_bytes(),
+        secrets.iter().copied(),
+    )
+}
+
+/// RFC 6749, section 5.2.
+#[test]
+fn an_error_is_told_in_words_that_are_known() {
+    let denial = denied(
+        r#"{"error":"invalid_client","error_description":"Unknown client."}"#,
+        &[],
+    );
+    assert_eq!(
+        denial.reason.to_string(),
+        "it answered 401 Unauthorized invalid_client: check client_id, its secret or key, and which client_auth the \
+         server wants"
+    );
+    assert_eq!(denial.description.as_deref(), Some("Unknown client."));
+    let Reason::Refused { retry_after, .. } = denial.reason else {
+        panic!("{denial:?}");
+    };
+    assert_eq!(retry_after, Some(Duration::from_secs(7)));
+
+    for body in [r#"{"error":"hunter2"}"#, "<html>", "", "[]", r#"{"error":7}"#] {
+        let denial = denied(body, &[]);
+        assert_eq!(
+            denial.reason.to_string(),
+            "it answered 401 Unauthorized",
+            "{body}"
+        );
+        assert_eq!(denial.description, None);
+    }
+}
+
+#[test]
+fn a_description_repeats_no_secret() {
+    let secrets: [&[u8]; 3] = [b"hunter2", b"two words", b""];
+    for (description, told) in [
+        ("bad secret hunter2", "bad secret …"),
+        ("xhunter2x and two words too", "x…x and … too"),
+        (
+            "assertion eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOi.x is wrong",
+            "assertion … is wrong",
+        ),
+        ("line\r\nforged=\u{1b}[31m", "line forged= [31m"),
+        ("", ""),
+        ("\n", ""),
+    ] {
+        let body = json!({ "error": "invalid_client", "error_description": description }).to_string();
+        let denial = denied(&body, &secrets);
+        assert_eq!(denial.description.unwrap_or_default(), told, "{description}");
+    }
+    let long = json!({ "error_description": "word ".repeat(10_000) }).to_string();
+    assert!(denied(&long, &[]).description.unwrap().len() <= LONGEST_TOLD + 1);
+}
+
+/// Whatever comes is a token or a reason.
+#[test]
+fn random_bytes_never_panic() {
+    let mut random = StdRng::seed_from_u64(7);
+    let sound = br#"{"access_token":"a","token_type":"Bearer","expires_in":3600,"refresh_token":"b"}"#;
+    for _ in 0..20_000 {
+        let mut body = sound.to_vec();
+        for _ in 0..random.random_range(1..6) {
+            let at = random.random_range(0..body.len());
+            match random.random_range(0..3) {
+                0 => body[at] = random.random(),
+                1 => body.truncate(at.max(1)),
+                _ => body.insert(at, random.random()),
+            }
+        }
+        if let Ok(grant) = Grant::read(&body, random.random()) {
+            assert!(
+                grant
+                    .lifetime
+                    .is_none_or(|lifetime| !lifetime.is_zero() && lifetime <= LONGEST)
+            );
+        }
+        let denial = Denial::read(
+            StatusCode::BAD_REQUEST,
+            &HeaderMap::new(),
+            &body,
+            std::iter::empty(),
+        );
+        assert_eq!(denial.description, None);
+    }
+}

@@ -1,0 +1,379 @@
+//! Tokens that are asked for (RFC 6749): one for each credential, shared by all workers, kept in memory alone.
+//!
+//! [`Tokens::ready`] waits for a token that is valid, [`Tokens::value`] attaches it, and [`Tokens::refuse`] has another
+//! one asked for in the place of one that the upstream refused. When that leads to a token request is decided in [`state`], what stands in
+//! it in [`request`], and what is made of its answer in [`answer`]. A request goes the way of all others: resolver,
+//! egress policy, dialler, verified TLS. It runs in a task of its own, so that a client that goes away takes it from
+//! nobody; redirects are not followed.
+//!
+//! The `oauth2` crate is not used: of the grants here it has two, of the ways to authenticate two, and it wants the
+//! body in its own buffers, which are not wiped.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderValue, StatusCode};
+use http_body::Body;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
+
+pub(crate) use error::{Error, NoToken};
+
+use crate::config::{ClientAuth, OAuth2};
+use crate::host::Target;
+use crate::policy::Egress;
+use crate::secret::Sources;
+use crate::telemetry::log::Chain;
+use crate::telemetry::{Counters, CredentialKind, Refresh};
+use crate::upstream::resolve::Resolver;
+use crate::upstream::{self, Endpoint, Mirror, Outbound, ResponseBody, Ways};
+use answer::{Denial, Grant};
+use error::{Failure, Reason};
+use request::Plan;
+use state::{State, Step, Token};
+
+mod answer;
+mod error;
+mod request;
+mod state;
+#[cfg(test)]
+mod tests;
+
+/// How a token endpoint is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// Differs whenever the client shows another certificate there.
+    pub(crate) identity: u64,
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) egress: Arc<Egress>,
+}
+
+/// The token of one credential.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    shared: Arc<Shared>,
+    source: Arc<Source>,
+}
+
+/// Where tokens come from.
+#[derive(Debug)]
+struct Source {
+    /// Of the destination that the tokens are for.
+    counters: Arc<Counters>,
+    door: Door,
+    plan: Plan,
+    target: Target,
+}
+
+/// What a reload keeps.
+struct Shared {
+    /// Of the settings and every secret in them.
+    fingerprint: u64,
+    /// Told whenever a flight is over.
+    landed: watch::Sender<()>,
+    /// The refresh token that the server gave last.
+    rotated: Mutex<Option<Zeroizing<String>>>,
+    state: Mutex<State>,
+}
+
+/// A token request under way. Dropped before it has landed, it is given up, and another worker may start the next.
+struct Flight {
+    is_over: bool,
+    number: u64,
+    shared: Arc<Shared>,
+}
+
+impl Tokens {
+    /// Reads the secrets. Nothing is asked for yet. The token of one of `running` stays that would be asked for in the
+    /// same way.
+    pub(super) fn build<'t>(
+        settings: &OAuth2,
+        sources: &Sources,
+        door: Door,
+        counters: Arc<Counters>,
+        mut running: impl Iterator<Item = &'t Self>,
+    ) -> Result<Self, Error> {
+        let plan = Plan::build(settings, sources)?;
+        let fingerprint = fingerprint(settings, sources, door.identity);
+        let kept = running.find(|running| running.shared.fingerprint == fingerprint);
+        let shared = kept.map_or_else(
+            || Arc::new(Shared::new(fingerprint)),
+            |kept| Arc::clone(&kept.shared),
+        );
+        let source = Source {
+            counters,
+            door,
+            plan,
+            target: settings.token_url.target.clone(),
+        };
+        Ok(Self {
+            shared,
+            source: Arc::new(source),
+        })
+    }
+
+    /// Whether a token could be asked for.
+    pub(super) fn check(settings: &OAuth2, sources: &Sources) -> Result<(), Error> {
+        Plan::build(settings, sources).map(drop)
+    }
+
+    /// Waits until there is a token that is valid. One that ages is replaced meanwhile, without a wait.
+    pub(super) async fn ready(&self) -> Result<(), Error> {
+        loop {
+            let mut landed = {
+                let mut state = self.shared.state();
+                match state.step(Instant::now()) {
+                    Step::Go => return Ok(()),
+                    Step::GoAndAsk(flight) => {
+                        self.ask(flight);
+                        return Ok(());
+                    }
+                    Step::Refuse(no_token) => return Err(no_token.into()),
+                    Step::Ask(flight) => self.ask(flight),
+                    Step::Wait => {}
+                }
+                // Under the lock: the flight has not landed yet, and its landing is going to be seen.
+                self.shared.landed.subscribe()
+            };
+            // Its sender lives as long as `self` does.
+            let _ = landed.changed().await;
+        }
+    }
+
+    /// The value of `Authorization` for a request that leaves now; sensitive.
+    pub(super) fn value(&self) -> Result<HeaderValue, Error> {
+        let state = self.shared.state();
+        state.value(Instant::now()).cloned().ok_or(Error::Overdue)
+    }
+
+    /// The upstream answered 401 to `value`, which is not used again; whoever is [`ready`](Self::ready) next has another
+    /// one. False where tokens are refused one after the other: then it stays, so that a 401 which is not about the token
+    /// costs little.
+    pub(super) fn refuse(&self, value: &HeaderValue) -> bool {
+        (self.shared.state()).refuse(value, Instant::now(), rand::random())
+    }
+
+    /// Starts a token request, which goes on when nobody waits for it any more.
+    fn ask(&self, number: u64) {
+        let flight = Flight {
+            is_over: false,
+            number,
+            shared: Arc::clone(&self.shared),
+        };
+        let source = Arc::clone(&self.source);
+        tokio::spawn(async move {
+            let started = Instant::now();
+            let fetched = timeout(LONGEST_FLIGHT, source.fetch(&flight.shared)).await;
+            match fetched {
+                Ok(Ok(grant)) => {
+                    let token = token(&grant, started, rand::random());
+                    if token.over > Instant::now() {
+                        flight.land(grant, token, &source);
+                    } else {
+                        flight.fail(Reason::Outlived.into(), &source);
+                    }
+                }
+                Ok(Err(denial)) => flight.fail(denial, &source),
+                Err(_) => flight.fail(Reason::Slow(LONGEST_FLIGHT).into(), &source),
+            }
+        });
+    }
+}
+
+impl Source {
+    /// Asks once; and once more where the first request was lost before anything was heard of it.
+    async fn fetch(&self, shared: &Shared) -> Result<Grant, Denial> {
+        let mut is_first = true;
+        loop {
+            let rotated = shared
+                .rotated
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let (head, body) =
+                (self.plan.request(rotated.as_ref(), SystemTime::now())).map_err(Reason::from)?;
+            let ways = Ways {
+                resolver: &self.door.resolver,
+                egress: &self.door.egress,
+            };
+            let mut body = Outbound::whole(body);
+            let (target, endpoint) = (&self.target, &self.door.endpoint);
+            match upstream::send(&head, &mut body, target, Mirror::H1, endpoint, ways).await {
+                Ok(response) => return self.read(response).await,
+                Err(failed) => {
+                    let is_lost = matches!(failed.error, upstream::Error::Incomplete(_));
+                    if !(is_first && is_lost && self.plan.is_repeatable()) {
+                        return Err(Reason::Unreachable(Box::new(failed.error)).into());
+                    }
+                }
+            }
+            is_first = false;
+        }
+    }
+
+    async fn read(&self, response: http::Response<ResponseBody>) -> Result<Grant, Denial> {
+        let (head, body) = response.into_parts();
+        if head.status.is_redirection() {
+            return Err(Reason::Redirected(head.status).into());
+        }
+        let body = whole(body).await?;
+        if head.status == StatusCode::OK {
+            return Ok(Grant::read(&body, self.plan.is_exchange)?);
+        }
+        Err(Denial::read(
+            head.status,
+            &head.headers,
+            &body,
+            self.plan.secrets(),
+        ))
+    }
+}
+
+impl Shared {
+    fn new(fingerprint: u64) -> Self {
+        Self {
+            fingerprint,
+            landed: watch::Sender::new(()),
+            rotated: Mutex::new(None),
+            state: Mutex::new(State::default()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics under the lock; if it did, the state would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Flight {
+    fn land(mut self, grant: Grant, token: Token, source: &Source) {
+        self.is_over = true;
+        let destination = source.counters.destination();
+        let lifetime = token.over.saturating_duration_since(Instant::now());
+        if let Some(refresh_token) = grant.refresh_token {
+            let mut rotated = self.shared.rotated.lock().unwrap_or_else(PoisonError::into_inner);
+            if !source.plan.is_repeatable() && rotated.replace(refresh_token).is_none() {
+                tracing::warn!(
+                    destination,
+                    token_endpoint = %source.target,
+                    "the server gives a new refresh token with each token; the one of the configuration may not work \
+                     after a restart",
+                );
+            }
+        }
+        let has_recovered = self.shared.state().land(self.number, token);
+        self.shared.landed.send_replace(());
+        let over = SystemTime::now() + lifetime;
+        let over = over.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        source
+            .counters
+            .credential_expiry(CredentialKind::Token, i64::try_from(over).unwrap_or(i64::MAX));
+        source
+            .counters
+            .credential_refresh(CredentialKind::Token, Refresh::Done);
+        let (lifetime, token_endpoint) = (lifetime.as_secs(), &source.target);
+        if has_recovered {
+            tracing::info!(destination, %token_endpoint, lifetime, "there is a token again");
+        } else {
+            tracing::debug!(destination, %token_endpoint, lifetime, "there is a new token");
+        }
+    }
+
+    fn fail(mut self, denial: Denial, source: &Source) {
+        self.is_over = true;
+        let failure = Arc::new(Failure {
+            endpoint: source.target.clone(),
+            reason: denial.reason,
+        });
+        let pause = (self.shared.state()).fail(self.number, &failure, Instant::now(), rand::random());
+        self.shared.landed.send_replace(());
+        source
+            .counters
+            .credential_refresh(CredentialKind::Token, Refresh::Failed);
+        tracing::warn!(
+            destination = source.counters.destination(),
+            error = %Chain(&*failure),
+            told = denial.description.as_deref(),
+            again_in = %humantime::format_duration(Duration::from_millis(pause.as_millis() as u64)),
+            "no new token",
+        );
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.state().abandon(self.number);
+            self.shared.landed.send_replace(());
+        }
+    }
+}
+
+/// When a token that was asked for at `started` is over, and when another one is asked for. `chance` is from 0 to 1.
+fn token(grant: &Grant, started: Instant, chance: f64) -> Token {
+    // No clock can add centuries.
+    let lifetime = grant.lifetime.unwrap_or(UNTOLD);
+    // The request that it is attached to takes its time, and the clocks of two servers differ.
+    let over = started + lifetime - MARGIN.min(lifetime / 4);
+    let ageing = started + lifetime.mul_f64(0.65 + chance.clamp(0.0, 1.0) / 10.0);
+    Token {
+        ageing: ageing.min(over),
+        over,
+        value: grant.value.clone(),
+    }
+}
+
+/// Reads a body of at most [`LARGEST`] bytes.
+async fn whole(mut body: ResponseBody) -> Result<Zeroizing<Vec<u8>>, Reason> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST));
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        if let Ok(data) = frame.map_err(|_| Reason::Cut)?.into_data() {
+            if bytes.len() + data.len() > LARGEST {
+                return Err(Reason::TooLarge(LARGEST));
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Differs whenever a token would be asked for in another way.
+fn fingerprint(settings: &OAuth2, sources: &Sources, identity: u64) -> u64 {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let mut hasher = HASHER.build_hasher();
+    settings.hash(&mut hasher);
+    for (_, reference) in settings.references() {
+        if let Ok(secret) = sources.read(reference) {
+            secret.expose().hash(&mut hasher);
+        }
+    }
+    if settings.client_auth == ClientAuth::Tls {
+        // The token may be bound to the certificate (RFC 8705, section 3).
+        identity.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// From the first look-up to the last byte of the answer.
+const LONGEST_FLIGHT: Duration = Duration::from_secs(20);
+
+/// Of an answer. Tokens that list every group of a user have tens of kilobytes.
+const LARGEST: usize = 64 * 1024;
+
+/// How much earlier than the server says a token is over.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// How long a token is used of which the server does not say how long it is valid. Refused earlier, it is renewed.
+const UNTOLD: Duration = Duration::from_secs(600);

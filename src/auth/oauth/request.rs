@@ -1,0 +1,289 @@
+//! The token request, as each grant and each kind of client has it (RFC 6749, 7521, 7523, 8693, 8705, 8707).
+
+use std::fmt;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use http::{HeaderValue, Method, Request, Uri, header, request};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use zeroize::Zeroizing;
+
+use super::Error;
+use crate::auth::jwt::{self, Maker};
+use crate::config::{ClientAuth, Grant, OAuth2, Text};
+use crate::secret::{Secret, Sources};
+
+/// A token request, but for what differs from one to the next.
+pub(super) struct Plan {
+    assertion: Option<Maker>,
+    /// With client_secret_basic; sensitive.
+    authorization: Option<HeaderValue>,
+    client_assertion: Option<Maker>,
+    /// What stays the same of the body.
+    form: Zeroizing<String>,
+    pub(super) is_exchange: bool,
+    /// The one of the configuration; the server may have given another one since.
+    refresh_token: Option<Secret>,
+    /// What goes to the server and must not come back.
+    secrets: Vec<Secret>,
+    uri: Uri,
+}
+
+impl Plan {
+    /// Reads the secrets.
+    pub(super) fn build(settings: &OAuth2, sources: &Sources) -> Result<Self, Error> {
+        let mut plan = Self {
+            assertion: None,
+            authorization: None,
+            client_assertion: None,
+            form: Zeroizing::new(String::with_capacity(ROOM)),
+            is_exchange: false,
+            refresh_token: None,
+            secrets: Vec::new(),
+            uri: (settings.token_url.path_and_query.parse())
+                .map_err(|_| Error::Url(settings.token_url.path_and_query.clone()))?,
+        };
+        let id = settings
+            .client_id
+            .as_ref()
+            .map(|id| text(id, sources))
+            .transpose()?;
+        let id = id.as_ref().map(|id| id.as_str());
+        let url = settings.token_url.text.as_str();
+        let defaults: Vec<_> = [("iss", id), ("sub", id), ("aud", Some(url))]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
+        plan.grant(settings, &defaults, sources)?;
+        plan.client(settings, id.unwrap_or_default(), &defaults, sources)?;
+        if !settings.scopes.is_empty() {
+            plan.add("scope", settings.scopes.join(" ").as_bytes());
+        }
+        for audience in &settings.audience {
+            plan.add("audience", audience.as_bytes());
+        }
+        for resource in &settings.resource {
+            plan.add("resource", resource.as_bytes());
+        }
+        for (name, value) in &settings.params {
+            let secret = read(value, sources)?;
+            plan.add(name, secret.expose());
+            if let Text::Reference(_) = value {
+                plan.secrets.push(secret);
+            }
+        }
+        Ok(plan)
+    }
+
+    fn grant(
+        &mut self,
+        settings: &OAuth2,
+        defaults: &[(&str, &str)],
+        sources: &Sources,
+    ) -> Result<(), Error> {
+        match &settings.grant {
+            Grant::ClientCredentials => self.add("grant_type", b"client_credentials"),
+            Grant::JwtBearer(assertion) => {
+                self.add("grant_type", b"urn:ietf:params:oauth:grant-type:jwt-bearer");
+                self.assertion = Some(Maker::build(assertion, defaults, sources)?);
+            }
+            Grant::RefreshToken(token) => {
+                self.add("grant_type", b"refresh_token");
+                self.refresh_token = Some(sources.read(token)?);
+            }
+            Grant::TokenExchange {
+                actor,
+                requested_token_type,
+                subject,
+            } => {
+                self.is_exchange = true;
+                self.add("grant_type", b"urn:ietf:params:oauth:grant-type:token-exchange");
+                let exchanged = [("subject_token", Some(subject)), ("actor_token", actor.as_ref())];
+                for (name, exchanged) in exchanged {
+                    let Some(exchanged) = exchanged else { continue };
+                    let token = sources.read(&exchanged.token)?;
+                    self.add(name, token.expose());
+                    self.add(&format!("{name}_type"), exchanged.token_type.as_bytes());
+                    self.secrets.push(token);
+                }
+                if let Some(wanted) = requested_token_type {
+                    self.add("requested_token_type", wanted.as_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn client(
+        &mut self,
+        settings: &OAuth2,
+        id: &str,
+        defaults: &[(&str, &str)],
+        sources: &Sources,
+    ) -> Result<(), Error> {
+        match &settings.client_auth {
+            ClientAuth::Basic(secret) => {
+                let secret = sources.read(secret)?;
+                self.authorization = basic(id, secret.expose());
+                self.secrets.push(secret);
+                // It stands in the header, and a second one would be a second method of authentication.
+                return Ok(());
+            }
+            ClientAuth::Post(secret) => {
+                let secret = sources.read(secret)?;
+                self.add("client_secret", secret.expose());
+                self.secrets.push(secret);
+            }
+            ClientAuth::PrivateKeyJwt(assertion) => {
+                self.client_assertion = Some(Maker::build(assertion, defaults, sources)?);
+                self.add(
+                    "client_assertion_type",
+                    b"urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+                );
+            }
+            ClientAuth::None | ClientAuth::Tls => {}
+        }
+        if !id.is_empty() {
+            self.add("client_id", id.as_bytes());
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, value: &[u8]) {
+        append(&mut self.form, name, value);
+    }
+
+    /// The next request. `refresh_token`: the one that the server gave last.
+    pub(super) fn request(
+        &self,
+        refresh_token: Option<&Zeroizing<String>>,
+        now: SystemTime,
+    ) -> Result<(request::Parts, Bytes), jwt::Error> {
+        let assertion = self
+            .assertion
+            .as_ref()
+            .map(|maker| maker.make_once(now))
+            .transpose()?;
+        let client = self
+            .client_assertion
+            .as_ref()
+            .map(|maker| maker.make_once(now))
+            .transpose()?;
+        let refresh = refresh_token.map(|token| token.as_bytes());
+        let refresh = refresh.or_else(|| self.refresh_token.as_ref().map(Secret::expose));
+        let fresh = [
+            ("assertion", assertion.as_ref().map(|text| text.as_bytes())),
+            ("client_assertion", client.as_ref().map(|text| text.as_bytes())),
+            ("refresh_token", refresh.filter(|_| self.refresh_token.is_some())),
+        ];
+        // Room for everything at once: a text that grows leaves copies behind.
+        let values = fresh
+            .iter()
+            .map(|(name, value)| name.len() + 2 + 3 * value.map_or(0, <[u8]>::len));
+        let mut body = Zeroizing::new(String::with_capacity(self.form.len() + values.sum::<usize>()));
+        body.push_str(&self.form);
+        for (name, value) in fresh {
+            if let Some(value) = value {
+                append(&mut body, name, value);
+            }
+        }
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = Method::POST;
+        head.uri = self.uri.clone();
+        for (name, value) in [
+            (header::ACCEPT, "application/json"),
+            (header::CONTENT_TYPE, "application/x-www-form-urlencoded"),
+            (
+                header::USER_AGENT,
+                concat!("outrider/", env!("CARGO_PKG_VERSION")),
+            ),
+        ] {
+            head.headers.insert(name, HeaderValue::from_static(value));
+        }
+        if let Some(authorization) = &self.authorization {
+            head.headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        Ok((head, Bytes::from_owner(Wiped(body))))
+    }
+
+    /// Whether a request may be sent twice: a refresh token may be good for one time.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.refresh_token.is_none()
+    }
+
+    /// Everything that a server might repeat.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &[u8]> {
+        self.secrets.iter().chain(&self.refresh_token).map(Secret::expose)
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("uri", &self.uri)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A body that is wiped when the last who holds it lets go.
+struct Wiped(Zeroizing<String>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+fn read(written: &Text, sources: &Sources) -> Result<Secret, Error> {
+    Ok(match written {
+        Text::Plain(text) => Secret::new(Zeroizing::new(text.clone().into_bytes())),
+        Text::Reference(reference) => sources.read(reference)?,
+    })
+}
+
+/// The same as the claims of an assertion hold it.
+fn text(written: &Text, sources: &Sources) -> Result<Zeroizing<String>, Error> {
+    Ok(match written {
+        Text::Plain(text) => Zeroizing::new(text.clone()),
+        Text::Reference(reference) => jwt::text(&sources.read(reference)?, reference)?,
+    })
+}
+
+/// RFC 6749, section 2.3.1: both are encoded as in a form before they are joined.
+fn basic(id: &str, secret: &[u8]) -> Option<HeaderValue> {
+    let mut pair = Zeroizing::new(String::with_capacity(3 * (id.len() + secret.len()) + 1));
+    pair.extend(percent_encode(id.as_bytes(), FORM));
+    pair.push(':');
+    pair.extend(percent_encode(secret, FORM));
+    let mut text = Zeroizing::new(String::with_capacity(6 + pair.len().div_ceil(3) * 4));
+    text.push_str("Basic ");
+    BASE64.encode_append(pair.as_bytes(), &mut text);
+    // Base64 is always a field value.
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn append(form: &mut String, name: &str, value: &[u8]) {
+    if !form.is_empty() {
+        form.push('&');
+    }
+    form.extend(percent_encode(name.as_bytes(), FORM));
+    form.push('=');
+    form.extend(percent_encode(value, FORM));
+}
+
+/// What is not reserved anywhere stays as it is (RFC 3986, section 2.3): it is read alike by all who decode forms, and
+/// by those who should and do not.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// A text that grows leaves copies behind.
+const ROOM: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests;
