@@ -22,6 +22,7 @@ mod learning;
 mod lifecycle;
 mod limits;
 mod main_job;
+mod oauth;
 mod rehearse;
 mod replay;
 mod requests;
