@@ -396,3 +396,31 @@ fn a_token_survives_a_reload() {
     assert_eq!(told(&proxy.get(&servers.url("/")))["client"], "post");
     assert_eq!(servers.seen().requests.len(), 2);
 }
+
+/// A request that waits for a token says so in its line, and one that does not has none.
+#[test]
+fn a_wait_for_a_token_is_no_time_of_our_own() {
+    let servers = Authorization::new();
+    let yaml = servers.yaml(BASIC, "") + "\nlog: { format: json, access: errors }";
+    let proxy = servers.start(&yaml);
+    let lines = || {
+        let log = proxy.log();
+        let lines: Vec<Value> = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        lines
+            .into_iter()
+            .filter(|line| line.get("status").is_some())
+            .collect::<Vec<_>>()
+    };
+    for _ in 0..5 {
+        assert_eq!(proxy.get(&servers.url("/")).status, 200);
+    }
+    assert_eq!(proxy.get(&servers.url("/forbidden")).status, 401);
+    eventually("the last one is logged", || {
+        lines().iter().any(|line| line["status"] == 401)
+    });
+    let of_good: Vec<_> = lines().into_iter().filter(|line| line["status"] == 200).collect();
+    assert_eq!(of_good.len(), 1, "{of_good:?}");
+}

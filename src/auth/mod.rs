@@ -8,7 +8,7 @@
 //! `proxy`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -182,9 +182,10 @@ impl Credentials {
     }
 
     /// Waits for what a request needs for which this rule of the destination's counts, where that is known beforehand.
-    pub(crate) async fn ready(&self, rule: Option<usize>) -> Result<(), Error> {
+    /// The time that it took is added to `waited`.
+    pub(crate) async fn ready(&self, rule: Option<usize>, waited: &mut Duration) -> Result<(), Error> {
         match rule.and_then(|rule| self.rules.get(rule)) {
-            Some(Rule::One(credential)) => credential.ready().await,
+            Some(Rule::One(credential)) => credential.ready(waited).await,
             Some(Rule::Pool(_)) | None => Ok(()),
         }
     }
@@ -261,10 +262,10 @@ impl Credential {
         self.limiter.is_some() || matches!(self.kind, Kind::Token(_))
     }
 
-    /// Waits until it can be put on a request.
-    pub(crate) async fn ready(&self) -> Result<(), Error> {
+    /// Waits until it can be put on a request. The time that it took is added to `waited`.
+    pub(crate) async fn ready(&self, waited: &mut Duration) -> Result<(), Error> {
         match &self.kind {
-            Kind::Token(tokens) => Ok(tokens.ready().await?),
+            Kind::Token(tokens) => Ok(tokens.ready(waited).await?),
             Kind::Jwt(_) | Kind::Nothing => Ok(()),
         }
     }

@@ -75,7 +75,7 @@ pub(super) async fn fetch<'r>(
     let (mut body, upload) = Outbound::new(incoming, route.destination.timeouts.idle);
     let gathered = gather(&mut body, &mut first, leave.credential, exchange).await;
     let attached = match gathered {
-        Ok(()) => attach(head, leave.credential, course).await,
+        Ok(()) => attach(head, leave.credential, course, exchange).await,
         Err(error) => Err(error),
     };
     let result = match attached {
@@ -146,9 +146,9 @@ pub(super) async fn admit<'r>(
     let credentials = route.credentials()?;
     let rule = route.destination.auth_rule(method, path)?;
     if carries(head, route) {
-        let since = Instant::now();
-        let ready = credentials.ready(rule).await;
-        exchange.waited(since.elapsed());
+        let mut waited = Duration::ZERO;
+        let ready = credentials.ready(rule, &mut waited).await;
+        exchange.waited(waited);
         ready?;
     }
     let passage = (route.breaker.as_ref())
@@ -205,10 +205,14 @@ pub(super) async fn attach(
     head: &mut request::Parts,
     credential: &Credential,
     course: Course<'_>,
+    exchange: &mut Exchange,
 ) -> Result<(), Error> {
     if carries(head, &course.way.route) {
         // Again: of a pool nobody knew which one, and the request may have waited for long.
-        credential.ready().await?;
+        let mut waited = Duration::ZERO;
+        let ready = credential.ready(&mut waited).await;
+        exchange.waited(waited);
+        ready?;
         credential.apply(head)?;
     }
     Ok(())

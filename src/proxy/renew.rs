@@ -37,7 +37,7 @@ pub(super) async fn run<'r>(
     // Its place is needed for the second try.
     answered.permit = None;
     let leave = match fetch::admit(head, route, None, exchange).await {
-        Ok(leave) => match fetch::attach(head, leave.credential, course).await {
+        Ok(leave) => match fetch::attach(head, leave.credential, course, exchange).await {
             Ok(()) => Some(leave),
             Err(_) => None,
         },

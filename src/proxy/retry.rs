@@ -221,7 +221,7 @@ impl<'r> Again<'r> {
                 ?wait,
                 "sent again",
             );
-            fetch::attach(head, leave.credential, course).await?;
+            fetch::attach(head, leave.credential, course, exchange).await?;
             result = fetch::send(head, &mut body, leave, course, exchange).await;
         }
         result.map_err(|failed| failed.error.into())

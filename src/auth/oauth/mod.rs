@@ -123,8 +123,8 @@ impl Tokens {
         Plan::build(settings, sources).map(drop)
     }
 
-    /// Waits until there is a token that is valid. One that ages is replaced meanwhile, without a wait.
-    pub(super) async fn ready(&self) -> Result<(), Error> {
+    /// Waits until there is a token that is valid, and adds to `waited` how long. One that ages is replaced without a wait.
+    pub(super) async fn ready(&self, waited: &mut Duration) -> Result<(), Error> {
         loop {
             let mut landed = {
                 let mut state = self.shared.state();
@@ -141,8 +141,10 @@ impl Tokens {
                 // Under the lock: the flight has not landed yet, and its landing is going to be seen.
                 self.shared.landed.subscribe()
             };
+            let since = Instant::now();
             // Its sender lives as long as `self` does.
             let _ = landed.changed().await;
+            *waited += since.elapsed();
         }
     }
 
