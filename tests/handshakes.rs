@@ -198,7 +198,10 @@ fn each_new_connection_tells_how_it_is_encrypted() {
     for part in [
         "\"tls\":\"1.2\"",
         "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-        "\"key_exchange\":\"X25519\"",
+        match cfg!(feature = "fips") {
+            true => "\"key_exchange\":\"secp256r1\"",
+            false => "\"key_exchange\":\"X25519\"",
+        },
     ] {
         assert!(last.contains(part), "{part}: {last}");
     }

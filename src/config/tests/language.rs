@@ -127,8 +127,6 @@ fn a_whole_destination_is_read() {
         (tls.min_version, tls.server_name),
         (TlsVersion::V1_3, Some(Host::parse("partner.test").unwrap()))
     );
-    let lists = vec![file("certs/partner.crl"), SecretRef::Env("CRL".to_owned())];
-    assert_eq!((tls.crl, tls.pins), (lists, vec![Pin([0; 32]), Pin([0xff; 32])]));
     assert_eq!(partner.on_limit, OnLimit::Reject);
 
     let weather = config.destinations.pop().unwrap();
@@ -364,20 +362,6 @@ fn values_may_be_quoted_or_not_where_a_text_is_wanted() {
     ] {
         assert_eq!(destination(keys).http, http);
     }
-    for (keys, lists) in [
-        ("crl: null", 0),
-        ("crl: env:CRL", 1),
-        ("pins: null", 0),
-        ("pins: []", 0),
-    ] {
-        let tls = destination(&format!("tls: {{ {keys} }}")).tls.unwrap();
-        assert_eq!((tls.crl.len(), tls.pins.len()), (lists, 0), "{keys}");
-    }
-    // With one slash as everywhere, with two as curl has it.
-    for scheme in ["sha256/", "sha256//"] {
-        let keys = format!("tls: {{ pins: [{scheme}//////////////////////////////////////////8=] }}");
-        assert_eq!(destination(&keys).tls.unwrap().pins, [Pin([0xff; 32])], "{keys}");
-    }
     for keys in ["tls: { min_version: 1.3 }", "tls: { min_version: '1.3' }"] {
         assert_eq!(destination(keys).tls.unwrap().min_version, TlsVersion::V1_3);
     }
@@ -590,10 +574,6 @@ destinations:
       ca_extra: file:${CERTS}/more.pem
       server_name: partner.test
       min_version: "1.3"
-      pins:
-        - sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
-        - sha256///////////////////////////////////////////8=
-      crl: [file:certs/partner.crl, env:CRL]
   search:
     hosts: ["*.search.test"]
     paths: [/api/**]

@@ -7,6 +7,7 @@ use super::*;
 
 mod hostile;
 mod language;
+mod trust;
 mod wrong;
 
 fn look_up(name: &str) -> Option<OsString> {

@@ -53,12 +53,17 @@ impl Verifier {
         let unpinned = RefCell::new(None);
         let has_pin = |path: &VerifiedPath<'_>| {
             let keys = keys(path);
-            let found = self.pins.is_empty() || keys.iter().any(|(_, key)| self.pins.contains(key));
-            if !found {
-                unpinned.replace(Some(keys));
-                return Err(webpki::Error::CertDistrusted);
+            match keys.iter().any(|(_, key)| self.pins.contains(key)) {
+                true => Ok(()),
+                false => {
+                    unpinned.replace(Some(keys));
+                    Err(webpki::Error::CertDistrusted)
+                }
             }
-            Ok(())
+        };
+        let has_pin: Option<&JudgePath<'_>> = match &self.pins[..] {
+            [] => None,
+            _ => Some(&has_pin),
         };
         let verified = self.revocation.with(|revocation| {
             let verified = certificate.verify_for_usage(
@@ -68,7 +73,7 @@ impl Verifier {
                 now,
                 KeyUsage::server_auth(),
                 revocation,
-                Some(&has_pin),
+                has_pin,
             );
             verified.map(drop)
         });
@@ -151,6 +156,9 @@ impl ServerCertVerifier for Verifier {
 fn of_fault(fault: Fault) -> rustls::Error {
     CertificateError::Other(OtherError(Arc::new(fault))).into()
 }
+
+/// What webpki asks about a path that it has verified.
+type JudgePath<'a> = dyn Fn(&VerifiedPath<'_>) -> Result<(), webpki::Error> + 'a;
 
 /// Whose key is which, from the leaf to the root.
 type Keys = Vec<(String, Pin)>;
