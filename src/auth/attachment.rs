@@ -56,8 +56,11 @@ impl Attachment {
             attachment.put(name.clone(), value);
         }
         match auth {
-            // A token is put on beside this.
-            None | Some(Auth::Jwt(_) | Auth::OAuth2(_)) => {}
+            // Those come to this, and are another on each request.
+            None
+            | Some(
+                Auth::AwsSigV4(_) | Auth::Hmac(_) | Auth::HttpSignature(_) | Auth::Jwt(_) | Auth::OAuth2(_),
+            ) => {}
             Some(Auth::Basic { username, password }) => {
                 attachment.put(AUTHORIZATION, basic(username, password, sources)?);
             }

@@ -24,7 +24,7 @@ use crate::config::{Algorithm, SecretRef};
 use crate::secret::{self, Sources, pem};
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// A key and the one algorithm that it is used with.
 pub(crate) struct SigningKey {

@@ -8,7 +8,7 @@
 //! `proxy`.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -26,15 +26,14 @@ use self::jwt::Jwt;
 use self::oauth::Tokens;
 pub(crate) use self::oauth::{Door, Error as TokenError, NoToken};
 use self::pool::Pool;
+use self::sign::{Signer, Subject};
 
 mod attachment;
 mod jwt;
-#[cfg_attr(not(test), expect(dead_code, reason = "the signers, which come next, use it"))]
 pub(crate) mod key;
 mod oauth;
 mod pool;
 mod query;
-#[expect(dead_code, reason = "the configuration, which comes next, uses it")]
 pub(crate) mod sign;
 
 /// Everything that is attached to the requests of one destination.
@@ -69,6 +68,7 @@ pub(crate) struct Credential {
 enum Kind {
     Jwt(Box<Jwt>),
     Nothing,
+    Signed(Box<Signer>),
     Token(Tokens),
 }
 
@@ -100,6 +100,9 @@ pub(crate) enum Error {
 
     #[error(transparent)]
     Secret(#[from] secret::Error),
+
+    #[error(transparent)]
+    Sign(#[from] sign::Error),
 }
 
 impl Credentials {
@@ -136,7 +139,9 @@ impl Credentials {
                     let counters = Arc::clone(&shared.counters);
                     Kind::Token(Tokens::build(oauth2, sources, door, counters, running)?)
                 }
-                _ => Kind::Nothing,
+                Some(auth) => (Signer::build(auth, sources)?)
+                    .map_or(Kind::Nothing, |signer| Kind::Signed(Box::new(signer))),
+                None => Kind::Nothing,
             };
             Ok::<_, Error>(Arc::new(Credential {
                 attachment,
@@ -175,7 +180,8 @@ impl Credentials {
             match auth {
                 Some(Auth::Jwt(jwt)) => drop(Jwt::build(jwt, sources)?),
                 Some(Auth::OAuth2(oauth2)) => Tokens::check(oauth2, sources)?,
-                _ => {}
+                Some(auth) => drop(Signer::build(auth, sources)?),
+                None => {}
             }
         }
         Ok(())
@@ -233,7 +239,7 @@ impl Credentials {
     fn tokens(&self) -> impl Iterator<Item = &Tokens> {
         self.all().filter_map(|credential| match &credential.kind {
             Kind::Token(tokens) => Some(tokens),
-            Kind::Jwt(_) | Kind::Nothing => None,
+            Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_) => None,
         })
     }
 }
@@ -253,8 +259,17 @@ impl Credential {
         let is_ours = match &self.kind {
             Kind::Jwt(_) | Kind::Token(_) => *name == AUTHORIZATION,
             Kind::Nothing => false,
+            Kind::Signed(signer) => signer.decides(name),
         };
         is_ours || self.attachment.decides(name)
+    }
+
+    /// How much of a body it has to see, in bytes; `None`: nothing of it.
+    pub(crate) fn hashes(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Jwt(_) | Kind::Nothing | Kind::Token(_) => None,
+            Kind::Signed(signer) => signer.hashes(),
+        }
     }
 
     /// Whether a request that the upstream refuses with 401 may be answered otherwise with another credential.
@@ -266,7 +281,7 @@ impl Credential {
     pub(crate) async fn ready(&self, waited: &mut Duration) -> Result<(), Error> {
         match &self.kind {
             Kind::Token(tokens) => Ok(tokens.ready(waited).await?),
-            Kind::Jwt(_) | Kind::Nothing => Ok(()),
+            Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_) => Ok(()),
         }
     }
 
@@ -275,7 +290,7 @@ impl Credential {
     pub(crate) fn refuse(&self, head: &Parts) -> bool {
         match (&self.kind, head.headers.get(AUTHORIZATION)) {
             (Kind::Token(tokens), Some(value)) => tokens.refuse(value),
-            (Kind::Token(_), None) | (Kind::Jwt(_) | Kind::Nothing, _) => false,
+            (Kind::Token(_), None) | (Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_), _) => false,
         }
     }
 
@@ -284,14 +299,16 @@ impl Credential {
     /// To be called after hop-by-hop fields are struck, and never for CONNECT or TRACE: the one has no place for a
     /// credential, the other sends it back. After an error the request must not be sent. Afterwards the URI may hold a
     /// secret: it must not be logged.
-    pub(crate) fn apply(&self, head: &mut Parts) -> Result<(), Error> {
-        self.attachment.apply(head)?;
+    pub(crate) fn apply(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
+        self.attachment.apply(subject.head)?;
         let value = match &self.kind {
-            Kind::Jwt(jwt) => jwt.value(SystemTime::now())?,
-            Kind::Token(tokens) => tokens.value()?,
+            Kind::Jwt(jwt) => jwt.value(subject.now)?,
             Kind::Nothing => return Ok(()),
+            // Last: it covers what else is attached.
+            Kind::Signed(signer) => return Ok(signer.sign(subject)?),
+            Kind::Token(tokens) => tokens.value()?,
         };
-        authorize(head, value)
+        authorize(subject.head, value)
     }
 }
 

@@ -11,12 +11,12 @@ use super::{ConfigArg, print};
 use crate::auth::Credentials;
 use crate::config::{
     ClientCertificate, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass, OnLimit,
-    Problems, SecretRef, Source, Text,
+    Problems, SESSION_TOKEN, SecretRef, Source, Text,
 };
 use crate::host::Pattern;
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
-use crate::secret::{Sources, pem, pkcs12};
+use crate::secret::{self, Sources, pem, pkcs12};
 use crate::store::Address;
 use crate::upstream::tls;
 
@@ -169,6 +169,8 @@ enum Holds<'c> {
     /// Lists of revoked certificates.
     Lists,
     Secret,
+    /// Which keys that last do not have.
+    SessionToken,
 }
 
 /// Every reference of a destination, and what it is for.
@@ -183,7 +185,11 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
     };
     for credential in destination.auth.iter().flat_map(|rule| &rule.credentials) {
         for (key, reference) in credential.auth.references() {
-            add(&format!("{}.{key}", credential.place), reference, Holds::Secret);
+            let holds = match key {
+                SESSION_TOKEN => Holds::SessionToken,
+                _ => Holds::Secret,
+            };
+            add(&format!("{}.{key}", credential.place), reference, holds);
         }
     }
     for (name, value) in &destination.headers.set {
@@ -241,10 +247,19 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
     let secret = match reference.holds {
         Holds::Lists => sources.read_list(reference.to),
         Holds::Pkcs12(_) => sources.read_binary(reference.to),
-        Holds::Certificates | Holds::Key(_) | Holds::Secret => sources.read(reference.to),
+        Holds::Certificates | Holds::Key(_) | Holds::Secret | Holds::SessionToken => {
+            sources.read(reference.to)
+        }
     };
     let secret = match secret {
         Ok(secret) => secret,
+        Err(secret::Error::Unset { .. }) if reference.holds == Holds::SessionToken => {
+            return warnings.add(
+                reference.path.as_str(),
+                format!("{} is not set, so there is no session token", reference.to),
+                "right for keys that last; set it for temporary ones",
+            );
+        }
         Err(error) => return add(problems, &reference.path, &error),
     };
     // What is wrong with the secret that opens this one is told under its own key.
@@ -274,7 +289,7 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
                 add(problems, &reference.path, &error);
             }
         }
-        Holds::Secret => {}
+        Holds::Secret | Holds::SessionToken => {}
     }
     // Certificates are public, and so is which of them are revoked.
     if !matches!(reference.holds, Holds::Certificates | Holds::Lists) {

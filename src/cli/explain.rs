@@ -423,6 +423,10 @@ fn leaving(left: &Target, asked: &Target, tunnel: bool, destination: &Destinatio
 /// The kind and where it lives.
 fn credential(auth: &Auth) -> String {
     match auth {
+        Auth::AwsSigV4(aws) => format!(
+            "AWS Signature Version 4 for {} in {}, key from {}",
+            aws.service, aws.region, aws.secret_access_key
+        ),
         Auth::Basic { username, password } => match username {
             Text::Plain(_) => format!("basic, password from {password}"),
             Text::Reference(username) => {
@@ -437,6 +441,11 @@ fn credential(auth: &Auth) -> String {
             oauth2.token_url.text,
             oauth2.grant(),
             oauth2.client_auth(),
+        ),
+        Auth::Hmac(hmac) => format!("{}, key from {}", hmac.algorithm, hmac.key),
+        Auth::HttpSignature(signature) => format!(
+            "HTTP message signature (RFC 9421) with {}, key from {}",
+            signature.algorithm, signature.key
         ),
         Auth::Query { name, value } => format!("query parameter {name} from {value}"),
     }

@@ -29,7 +29,7 @@ fn configurations() -> Vec<String> {
 #[test]
 fn every_configuration_is_sound() {
     let configurations = configurations();
-    assert_eq!(configurations.len(), 7);
+    assert_eq!(configurations.len(), 10);
     for text in configurations {
         let config =
             Config::parse(&text, "README.md").unwrap_or_else(|problems| panic!("{problems}\n{text}"));

@@ -20,11 +20,13 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
 pub(crate) use algorithm::Algorithm;
+pub(crate) use auth::component::{Component, form_encoded};
 pub(crate) use auth::jwt::{Claim, Jwt};
 #[cfg(test)]
 pub(crate) use auth::oauth::ExchangedToken;
 pub(crate) use auth::oauth::{ClientAuth, Grant, OAuth2, TokenUrl};
-pub(crate) use auth::signatures::AwsSigV4;
+pub(crate) use auth::signatures::{AwsSigV4, Encoding, Hmac, HttpSignature, KeyEncoding, SESSION_TOKEN};
+pub(crate) use auth::template::{BodyHash, Piece, Template};
 pub(crate) use environment::Environment;
 pub(crate) use locate::{DEFAULT_FILE, Source, load_located};
 pub(crate) use problems::{Locations, Problem, Problems};
@@ -36,7 +38,6 @@ use crate::units::Rate;
 use node::Node;
 use reader::{Decoding, Field};
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the signers, which come next, use it"))]
 mod algorithm;
 mod auth;
 mod decode;
@@ -226,11 +227,14 @@ pub(crate) struct Credential {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Auth {
+    AwsSigV4(Box<AwsSigV4>),
     Basic { username: Text, password: SecretRef },
     Bearer(SecretRef),
     Header { name: HeaderName, value: SecretRef },
     Jwt(Box<Jwt>),
     OAuth2(Box<OAuth2>),
+    Hmac(Box<Hmac>),
+    HttpSignature(Box<HttpSignature>),
     Query { name: String, value: SecretRef },
 }
 

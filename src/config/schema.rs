@@ -148,10 +148,6 @@ mod tests {
                 json!(1),
             ),
             (
-                "/properties/destinations/additionalProperties/properties/auth/anyOf/0/properties/http_signature/not",
-                json!({}),
-            ),
-            (
                 "/properties/destinations/additionalProperties/properties/http/enum",
                 json!(["auto", "1", "2", 1, 2]),
             ),

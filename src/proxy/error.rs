@@ -69,6 +69,10 @@ pub(crate) enum Error {
     #[error("the destination switched protocols although nobody had asked for it")]
     Unasked,
 
+    /// There is a signer, but it cannot sign this request.
+    #[error(transparent)]
+    Unsigned(auth::sign::Error),
+
     #[error(transparent)]
     Upstream(upstream::Error),
 
@@ -89,6 +93,7 @@ impl From<auth::Error> for Error {
     fn from(error: auth::Error) -> Self {
         match error {
             auth::Error::OAuth(auth::TokenError::NoToken(no_token)) => Self::NoToken(no_token),
+            auth::Error::Sign(error) if error.is_of_request() => Self::Unsigned(error),
             _ => Self::Credential,
         }
     }
@@ -110,6 +115,8 @@ impl Error {
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upstream(upstream::Error::RequestBody(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(upstream::Error::RequestStalled(_)) => StatusCode::REQUEST_TIMEOUT,
+            Self::Unsigned(auth::sign::Error::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unsigned(_) => StatusCode::BAD_REQUEST,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
             Self::NoToken(_) | Self::Unasked | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
@@ -124,6 +131,7 @@ impl Error {
             | Self::HeadTooLarge
             | Self::HeadTooSlow
             | Self::Malformed(_)
+            | Self::Unsigned(_)
             | Self::Version => "http_request_error",
             Self::Credential => "proxy_configuration_error",
             Self::Denied(Denial::Network { .. }) => "destination_ip_prohibited",
@@ -143,6 +151,7 @@ impl Error {
     pub(crate) fn fault(&self) -> Option<&'static str> {
         match self {
             Self::NoToken(_) => Some("token"),
+            Self::Unsigned(_) => Some("signature"),
             Self::Upstream(upstream::Error::Tls(error)) => Some(error.reason()),
             _ => None,
         }
@@ -180,6 +189,7 @@ impl Error {
             | Self::NotStored
             | Self::Overloaded(_)
             | Self::Unasked
+            | Self::Unsigned(_)
             | Self::Upstream(_)
             | Self::Version => None,
         }

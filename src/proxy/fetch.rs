@@ -5,7 +5,7 @@
 //! refused credential in [`renew`](super::renew).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, Response, StatusCode, request};
 use tokio::time::Instant;
@@ -14,11 +14,13 @@ use super::renew;
 use super::retry::{First, MOST_KEPT};
 use super::{Error, Proxy, Route, Way};
 use crate::auth::Credential;
+use crate::auth::sign::{Payload, Subject};
 use crate::host::Target;
 use crate::limit::{self, Limiter, Permit};
 use crate::telemetry::Exchange;
 use crate::upstream::body::Progress;
 use crate::upstream::breaker::{Outcome, Passage};
+use crate::upstream::connect::authority_of;
 use crate::upstream::{self, Failed, Incoming, Mirror, Outbound, ResponseBody};
 
 /// An upstream's answer, and what has to last as long as its body does.
@@ -74,10 +76,11 @@ pub(super) async fn fetch<'r>(
     let leave = admit(head, route, None, exchange).await?;
     let (mut body, upload) = Outbound::new(incoming, route.destination.timeouts.idle);
     let gathered = gather(&mut body, &mut first, leave.credential, exchange).await;
-    let attached = match gathered {
-        Ok(()) => attach(head, leave.credential, course, exchange).await,
+    let is_ready = match gathered {
+        Ok(()) => ready(head, leave.credential, course, exchange).await,
         Err(error) => Err(error),
     };
+    let attached = is_ready.and_then(|()| attach(head, &body, leave.credential, course));
     let result = match attached {
         Ok(()) => {
             let sent = send(head, &mut body, leave, course, exchange).await;
@@ -117,6 +120,7 @@ async fn gather(
     let wanted = [
         first.as_ref().and_then(First::keeps),
         credential.can_be_renewed().then_some(MOST_KEPT),
+        credential.hashes(),
     ];
     if let Some(most) = wanted.into_iter().flatten().max()
         && !body.is_whole()
@@ -200,9 +204,9 @@ async fn pass(
     }))
 }
 
-/// Puts the credential on a request, in the place of what an earlier try has put there.
-pub(super) async fn attach(
-    head: &mut request::Parts,
+/// Waits until the credential can be put on a request.
+pub(super) async fn ready(
+    head: &request::Parts,
     credential: &Credential,
     course: Course<'_>,
     exchange: &mut Exchange,
@@ -213,7 +217,27 @@ pub(super) async fn attach(
         let ready = credential.ready(&mut waited).await;
         exchange.waited(waited);
         ready?;
-        credential.apply(head)?;
+    }
+    Ok(())
+}
+
+/// Puts the credential on a request, in the place of what an earlier try has put there.
+pub(super) fn attach(
+    head: &mut request::Parts,
+    body: &Outbound,
+    credential: &Credential,
+    course: Course<'_>,
+) -> Result<(), Error> {
+    if carries(head, &course.way.route) {
+        let authority = authority_of(course.target);
+        credential.apply(&mut Subject {
+            head,
+            // A parsed host is visible ASCII.
+            authority: authority.to_str().unwrap_or_default(),
+            scheme: course.target.scheme,
+            payload: body.data().map_or(Payload::Streamed, Payload::Whole),
+            now: SystemTime::now(),
+        })?;
     }
     Ok(())
 }

@@ -37,8 +37,10 @@ pub(super) async fn run<'r>(
     // Its place is needed for the second try.
     answered.permit = None;
     let leave = match fetch::admit(head, route, None, exchange).await {
-        Ok(leave) => match fetch::attach(head, leave.credential, course, exchange).await {
-            Ok(()) => Some(leave),
+        Ok(leave) => match fetch::ready(head, leave.credential, course, exchange).await {
+            Ok(()) => fetch::attach(head, body, leave.credential, course)
+                .is_ok()
+                .then_some(leave),
             Err(_) => None,
         },
         Err(_) => None,

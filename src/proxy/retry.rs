@@ -221,7 +221,8 @@ impl<'r> Again<'r> {
                 ?wait,
                 "sent again",
             );
-            fetch::attach(head, leave.credential, course, exchange).await?;
+            fetch::ready(head, leave.credential, course, exchange).await?;
+            fetch::attach(head, &body, leave.credential, course)?;
             result = fetch::send(head, &mut body, leave, course, exchange).await;
         }
         result.map_err(|failed| failed.error.into())

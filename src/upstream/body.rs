@@ -223,6 +223,15 @@ impl Outbound {
         matches!(self, Self::Empty | Self::Whole(_))
     }
 
+    /// All of it, where it is at hand; empty where there is none.
+    pub(crate) fn data(&self) -> Option<&[u8]> {
+        match self {
+            Self::Empty => Some(&[]),
+            Self::Whole(whole) => Some(&whole.kept.data),
+            Self::Stream { .. } | Self::Begun(..) => None,
+        }
+    }
+
     /// Takes the body out to be sent. A whole one stays as well, for another time; of others nothing does.
     pub(super) fn depart(&mut self) -> Self {
         match self {

@@ -118,7 +118,7 @@ where
 }
 
 /// The target as a Host field names it: without the port that its scheme implies.
-fn authority_of(target: &Target) -> HeaderValue {
+pub(crate) fn authority_of(target: &Target) -> HeaderValue {
     let implied = match target.scheme {
         Scheme::Http => 80,
         Scheme::Https => 443,

@@ -12,7 +12,7 @@ use super::*;
 const MESSAGE: &[u8] = b"what do ya want for nothing?";
 
 /// `openssl ARGUMENTS` with `input`; what it says has to be success.
-fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+pub(in crate::auth) fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = (Command::new("openssl").args(arguments))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

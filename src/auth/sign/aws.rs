@@ -187,6 +187,11 @@ fn read(reference: &SecretRef, sources: &Sources, what: &'static str) -> Result<
     }
 }
 
+/// Whether what stands in this field of a request is decided here, and not by the app.
+pub(super) fn decides(name: &HeaderName) -> bool {
+    [AUTHORIZATION, DATE, SECURITY_TOKEN].contains(name)
+}
+
 /// Whether a field arrives as it left: not those that go one hop only, that proxies and load balancers add or change,
 /// or that HTTP/2 writes in another way.
 fn is_signed(name: &HeaderName) -> bool {

@@ -8,16 +8,66 @@ use std::fmt;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest;
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use zeroize::Zeroizing;
 
-use super::key;
-use crate::config::SecretRef;
+use super::key::{self, SigningKey};
+use crate::config::{Algorithm, Auth, KeyEncoding, SecretRef, Text};
 use crate::host::Scheme;
-use crate::secret;
+use crate::secret::{self, Sources};
 
-pub(crate) mod aws;
+mod aws;
+mod hmac;
+mod message;
+
+/// What signs.
+#[derive(Debug)]
+pub(crate) enum Signer {
+    Aws(aws::Aws),
+    Hmac(hmac::Hmac),
+    Message(message::Message),
+}
+
+impl Signer {
+    /// `None` where a credential of this kind does not sign.
+    pub(super) fn build(auth: &Auth, sources: &Sources) -> Result<Option<Self>, Error> {
+        Ok(Some(match auth {
+            Auth::AwsSigV4(settings) => Self::Aws(aws::Aws::build(settings, sources)?),
+            Auth::Hmac(settings) => Self::Hmac(hmac::Hmac::build(settings, sources)?),
+            Auth::HttpSignature(settings) => Self::Message(message::Message::build(settings, sources)?),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// How much of a body it has to see, in bytes; `None`: nothing of it.
+    pub(super) fn hashes(&self) -> Option<usize> {
+        match self {
+            Self::Aws(aws) => aws.hashes(),
+            Self::Hmac(hmac) => hmac.hashes(),
+            Self::Message(message) => message.hashes(),
+        }
+    }
+
+    /// Whether it is decided here, and not by the app, what stands in this field of a request.
+    pub(super) fn decides(&self, name: &HeaderName) -> bool {
+        match self {
+            Self::Aws(_) => aws::decides(name),
+            Self::Hmac(hmac) => hmac.fields().any(|own| own == name),
+            Self::Message(message) => message.decides(name),
+        }
+    }
+
+    /// Signs, in the place of what is signed already.
+    pub(super) fn sign(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
+        match self {
+            Self::Aws(aws) => aws.sign(subject),
+            Self::Hmac(hmac) => hmac.sign(subject),
+            Self::Message(message) => message.sign(subject),
+        }
+    }
+}
 
 /// What is signed: the request as it will leave, but for what the signature adds.
 pub(crate) struct Subject<'a> {
@@ -50,8 +100,17 @@ pub(crate) enum Error {
     #[error(transparent)]
     Key(#[from] key::Error),
 
+    #[error(
+        "the request has no {component}, or more than one, and the signature has to cover it; leave it out of \
+         components, or write a rule with `match` for such requests"
+    )]
+    Missing { component: String },
+
     #[error("no room for the signature: the request's header fields are at their limit")]
     NoRoom,
+
+    #[error("the field {name} of the request is not ASCII, which a signature cannot cover; write {name};bs")]
+    NotAscii { name: HeaderName },
 
     #[error("{place}: this is not {what}; it has to be one line of letters, digits and a few marks")]
     NotOne { place: Place, what: &'static str },
@@ -63,6 +122,20 @@ pub(crate) enum Error {
         "{kind} signs the body, and this one is larger than {most} bytes; raise max_body, or send it in smaller parts"
     )]
     TooLarge { kind: &'static str, most: usize },
+}
+
+impl Error {
+    /// Whether another request could be signed: then it is the app that can mend it.
+    pub(crate) fn is_of_request(&self) -> bool {
+        match self {
+            Self::ChunkSignatures
+            | Self::Missing { .. }
+            | Self::NoRoom
+            | Self::NotAscii { .. }
+            | Self::TooLarge { .. } => true,
+            Self::Key(_) | Self::NotOne { .. } | Self::Secret(_) => false,
+        }
+    }
 }
 
 /// Where something came from.
@@ -79,6 +152,64 @@ impl fmt::Display for Place {
             Self::Reference(reference) => reference.fmt(f),
         }
     }
+}
+
+/// A key that may be the secret of an HMAC, which has an encoding.
+fn key_of(
+    reference: &SecretRef,
+    algorithm: Algorithm,
+    encoding: KeyEncoding,
+    sources: &Sources,
+) -> Result<SigningKey, Error> {
+    let what = match encoding {
+        KeyEncoding::Text => return Ok(SigningKey::load(reference, algorithm, sources)?),
+        KeyEncoding::Base64 => "base64",
+        KeyEncoding::Hex => "hexadecimal",
+    };
+    let secret = sources.read(reference)?;
+    let bytes = match encoding {
+        KeyEncoding::Hex => HEXLOWER_PERMISSIVE.decode(secret.expose()).ok(),
+        KeyEncoding::Base64 | KeyEncoding::Text => from_base64(secret.expose()),
+    };
+    let key = bytes.and_then(|bytes| SigningKey::of_bytes(&Zeroizing::new(bytes), algorithm));
+    key.ok_or_else(|| Error::NotOne {
+        place: Place::Reference(reference.clone()),
+        what,
+    })
+}
+
+/// Of either alphabet, padded or not.
+fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let length = text.iter().rposition(|byte| *byte != b'=')? + 1;
+    let mut text = Zeroizing::new(text[..length].to_vec());
+    for byte in text.iter_mut() {
+        match byte {
+            b'-' => *byte = b'+',
+            b'_' => *byte = b'/',
+            _ => {}
+        }
+    }
+    BASE64_NOPAD.decode(&text).ok()
+}
+
+/// What a server knows a key by, as it can stand between quotes.
+fn key_id(written: &Text, sources: &Sources) -> Result<Box<str>, Error> {
+    let (secret, place) = match written {
+        Text::Plain(text) => return Ok(text.as_str().into()),
+        Text::Reference(reference) => (sources.read(reference)?, reference.clone()),
+    };
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    let text = std::str::from_utf8(secret.expose()).ok();
+    let text = text.filter(|text| text.bytes().all(is_plain));
+    text.map(Box::from).ok_or(Error::NotOne {
+        place: Place::Reference(place),
+        what: "the name of a key",
+    })
+}
+
+/// A random value that is used once.
+fn nonce() -> String {
+    HEXLOWER.encode(&rand::random::<[u8; 16]>())
 }
 
 fn set(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(), Error> {

@@ -6,19 +6,24 @@ use super::limits::matched;
 use super::reader::{Field, REFERENCE, Reader, one_of};
 use super::{Auth, AuthRule, Credential, SecretRef, Text};
 
+pub(super) mod component;
 pub(crate) mod jwt;
 pub(crate) mod oauth;
 pub(super) mod signatures;
+pub(super) mod template;
 
 impl Auth {
     /// As the configuration calls it.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
+            Self::AwsSigV4(_) => "aws_sigv4",
             Self::Basic { .. } => "basic",
             Self::Bearer(_) => "bearer",
             Self::Header { .. } => "header",
             Self::Jwt(_) => "jwt",
             Self::OAuth2(_) => "oauth2",
+            Self::Hmac(_) => "hmac",
+            Self::HttpSignature(_) => "http_signature",
             Self::Query { .. } => "query",
         }
     }
@@ -26,6 +31,7 @@ impl Auth {
     /// Every secret that it names, with its key.
     pub(crate) fn references(&self) -> Vec<(&'static str, &SecretRef)> {
         match self {
+            Self::AwsSigV4(aws) => aws.references(),
             Self::Basic { username, password } => {
                 let username = match username {
                     Text::Plain(_) => None,
@@ -40,6 +46,8 @@ impl Auth {
             Self::Header { value, .. } => vec![("header.value", value)],
             Self::Jwt(token) => token.references(),
             Self::OAuth2(oauth2) => oauth2.references(),
+            Self::Hmac(hmac) => hmac.references(),
+            Self::HttpSignature(signature) => signature.references(),
             Self::Query { value, .. } => vec![("query.value", value)],
         }
     }
@@ -48,6 +56,7 @@ impl Auth {
     fn stands_where(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Header { name: one, .. }, Self::Header { name: other, .. }) => one == other,
+            (Self::Hmac(one), Self::Hmac(other)) => one.sets_what(other),
             (Self::Query { name: one, .. }, Self::Query { name: other, .. }) => one == other,
             (one, other) => one.kind() == other.kind(),
         }
@@ -178,11 +187,17 @@ fn pool(reader: &Reader<'_>) -> Vec<Credential> {
 fn credential(field: &Field<'_>, kind: &str, reader: &Reader<'_>) -> Option<Credential> {
     let below = |table| reader.take(kind)?.reader(table);
     let auth = match kind {
+        "aws_sigv4" => Auth::AwsSigV4(Box::new(signatures::aws_sigv4(&below(keys::AWS_SIGV4)?)?)),
         "basic" => basic(&below(keys::BASIC)?)?,
         "bearer" => Auth::Bearer(reader.take(kind)?.secret()?),
         "header" => header(&below(keys::AUTH_HEADER)?)?,
         "jwt" => Auth::Jwt(Box::new(jwt::jwt(reader.take(kind)?)?)),
         "oauth2" => Auth::OAuth2(Box::new(oauth::oauth2(reader.take(kind)?)?)),
+        "hmac" => Auth::Hmac(Box::new(signatures::hmac(&below(keys::HMAC)?)?)),
+        "http_signature" => {
+            let signature = signatures::http_signature(&below(keys::HTTP_SIGNATURE)?)?;
+            Auth::HttpSignature(Box::new(signature))
+        }
         "query" => query(&below(keys::AUTH_QUERY)?)?,
         // Of the tables, and so one of those above.
         _ => return None,

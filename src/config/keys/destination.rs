@@ -1,7 +1,7 @@
 //! The keys of a destination.
 
 use super::limits::{CACHE, CIRCUIT_BREAKER, MATCH, PRIORITY, RATE_LIMIT, REHEARSE, RETRY};
-use super::{Key, Kind, MOST_CONCURRENT, MOST_WAITING, Table, later, needed, oauth, works};
+use super::{Key, Kind, MOST_CONCURRENT, MOST_WAITING, Table, later, needed, oauth, signatures, works};
 
 pub(in crate::config) static DESTINATION: Table = &[
     needed(
@@ -183,6 +183,7 @@ pub(in crate::config) static AUTH: Table = &[
     JWT,
     AWS_SIGV4,
     HTTP_SIGNATURE,
+    HMAC,
     POOL,
     NONE,
 ];
@@ -203,6 +204,7 @@ pub(in crate::config) static AUTH_RULE: Table = &[
     JWT,
     AWS_SIGV4,
     HTTP_SIGNATURE,
+    HMAC,
     POOL,
     NONE,
 ];
@@ -217,6 +219,7 @@ pub(in crate::config) static CREDENTIAL: Table = &[
     JWT,
     AWS_SIGV4,
     HTTP_SIGNATURE,
+    HMAC,
 ];
 
 const BEARER: Key = works(
@@ -240,8 +243,24 @@ const JWT: Key = works(
     "",
     "Authorization: Bearer, with a JSON Web Token that is signed here.",
 );
-const AWS_SIGV4: Key = later("aws_sigv4", &[], "AWS Signature Version 4.");
-const HTTP_SIGNATURE: Key = later("http_signature", &[], "RFC 9421 signatures.");
+const AWS_SIGV4: Key = works(
+    "aws_sigv4",
+    Kind::Table(signatures::AWS_SIGV4),
+    "",
+    "AWS Signature Version 4.",
+);
+const HTTP_SIGNATURE: Key = works(
+    "http_signature",
+    Kind::Table(signatures::HTTP_SIGNATURE),
+    "",
+    "HTTP Message Signatures (RFC 9421), with Content-Digest (RFC 9530).",
+);
+const HMAC: Key = works(
+    "hmac",
+    Kind::Table(signatures::HMAC),
+    "",
+    "A plain HMAC over what a service wants, said where it wants it.",
+);
 const POOL: Key = works(
     "pool",
     Kind::Filled(&ONE_CREDENTIAL),

@@ -15,10 +15,12 @@ pub(in crate::config) use limits::{
 };
 
 pub(in crate::config) use oauth::{JWT, OAUTH2};
+pub(in crate::config) use signatures::{AWS_SIGV4, HMAC, HTTP_SIGNATURE};
 
 mod destination;
 mod limits;
 mod oauth;
+mod signatures;
 
 /// The keys of one mapping.
 pub(in crate::config) type Table = &'static [Key];

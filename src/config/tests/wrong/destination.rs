@@ -68,7 +68,7 @@ fn one_credential_of_a_kind_that_works() {
     assert_told_of(&[
         (
             "auth: {}",
-            "auth: no credential; write bearer, basic, header, query, oauth2 or jwt below it",
+            "auth: no credential; write bearer, basic, header, query, oauth2, jwt, aws_sigv4, http_signature or hmac below it",
         ),
         (
             "auth: { bearer: env:A, basic: { username: a, password: env:B } }",
@@ -88,7 +88,7 @@ fn one_credential_of_a_kind_that_works() {
         ),
         (
             "auth: [{ match: { path: /a } }]",
-            "auth[0]: no credential; write bearer, basic, header, query, oauth2 or jwt below it",
+            "auth[0]: no credential; write bearer, basic, header, query, oauth2, jwt, aws_sigv4, http_signature or hmac below it",
         ),
         (
             "auth: { match: { path: /a }, bearer: env:A }",
@@ -113,10 +113,6 @@ fn one_credential_of_a_kind_that_works() {
         (
             "auth: { pool: [{ bearer: env:A }, { bearer: env:B }] }, cache: {}",
             "destinations.d: a cache beside a pool: what is answered to one credential would be given for another; remove cache, or keep one credential",
-        ),
-        (
-            "auth: { http_signature: {} }",
-            "auth.http_signature: does not work yet in this version; remove it",
         ),
         (
             "auth: { basic: { username: 'a:b', password: env:B } }",

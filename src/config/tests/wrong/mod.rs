@@ -3,6 +3,7 @@
 use super::*;
 
 mod destination;
+mod signature;
 mod token;
 
 /// The problems of a text, a line each.

@@ -1,0 +1,196 @@
+//! A plain HMAC for services that have a scheme of their own: over a text that the configuration writes, said in fields
+//! that it writes.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::time::UNIX_EPOCH;
+
+use aws_lc_rs::digest;
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use http::header::HeaderName;
+
+use super::{Error, Payload, Subject, sensitive, set};
+use crate::auth::key::SigningKey;
+use crate::config::{self, BodyHash, Encoding, Piece, Template};
+use crate::host::Scheme;
+use crate::secret::Sources;
+
+#[cfg(test)]
+mod tests;
+
+/// Signs requests under one secret.
+pub(crate) struct Hmac {
+    encoding: Encoding,
+    key: SigningKey,
+    key_id: Box<str>,
+    max_body: usize,
+    message: Template,
+    sees_body: bool,
+    set: Vec<(HeaderName, Template)>,
+}
+
+/// What does not change while one request is signed.
+struct Moment<'a> {
+    key_id: &'a str,
+    nonce: String,
+    signature: String,
+}
+
+impl Hmac {
+    pub(crate) fn build(settings: &config::Hmac, sources: &Sources) -> Result<Self, Error> {
+        let key_id = match &settings.key_id {
+            None => "".into(),
+            Some(written) => super::key_id(written, sources)?,
+        };
+        let all = settings.set.iter().map(|(_, value)| value);
+        Ok(Self {
+            encoding: settings.encoding,
+            key: super::key_of(&settings.key, settings.algorithm, settings.key_encoding, sources)?,
+            key_id,
+            max_body: settings.max_body,
+            message: settings.message.clone(),
+            sees_body: all.chain([&settings.message]).any(Template::has_body),
+            set: settings.set.clone(),
+        })
+    }
+
+    /// How much of a body it has to see, in bytes.
+    pub(crate) fn hashes(&self) -> Option<usize> {
+        self.sees_body.then_some(self.max_body)
+    }
+
+    /// The fields that it sets.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        self.set.iter().map(|(name, _)| name)
+    }
+
+    /// Signs, in the place of what is signed already. The fields without the signature are set first, so that the
+    /// message can hold them.
+    pub(crate) fn sign(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
+        let mut moment = Moment {
+            key_id: &self.key_id,
+            nonce: super::nonce(),
+            signature: String::new(),
+        };
+        for name in self.fields() {
+            subject.head.headers.remove(name);
+        }
+        let says_it = |value: &Template| value.has(&Piece::Signature);
+        for (name, value) in self.set.iter().filter(|(_, value)| !says_it(value)) {
+            let value = self.fill(value, &moment, subject)?;
+            set(&mut subject.head.headers, name.clone(), sensitive(&value)?)?;
+        }
+        let signature = self.key.sign(&self.fill(&self.message, &moment, subject)?)?;
+        moment.signature = match self.encoding {
+            Encoding::Base64 => BASE64.encode(&signature),
+            Encoding::Base64Url => BASE64URL_NOPAD.encode(&signature),
+            Encoding::Hex => HEXLOWER.encode(&signature),
+        };
+        for (name, value) in self.set.iter().filter(|(_, value)| says_it(value)) {
+            let value = self.fill(value, &moment, subject)?;
+            set(&mut subject.head.headers, name.clone(), sensitive(&value)?)?;
+        }
+        Ok(())
+    }
+
+    fn fill(
+        &self,
+        template: &Template,
+        moment: &Moment<'_>,
+        subject: &Subject<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        for piece in &template.0 {
+            match piece {
+                Piece::Body => bytes.extend_from_slice(self.body(subject)?),
+                Piece::BodyHash(hash) => {
+                    bytes.extend_from_slice(hashed(self.body(subject)?, *hash).as_bytes());
+                }
+                Piece::Field(name) => {
+                    for (i, line) in subject.head.headers.get_all(name).iter().enumerate() {
+                        bytes.extend_from_slice(if i > 0 { b", " } else { b"" });
+                        bytes.extend_from_slice(line.as_bytes().trim_ascii());
+                    }
+                }
+                piece => bytes.extend_from_slice(text(piece, moment, subject).as_bytes()),
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn body<'a>(&self, subject: &Subject<'a>) -> Result<&'a [u8], Error> {
+        match subject.payload {
+            Payload::Whole(body) => Ok(body),
+            Payload::Streamed => Err(Error::TooLarge {
+                kind: "hmac",
+                most: self.max_body,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Hmac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hmac")
+            .field("key", &self.key)
+            .field("set", &self.set)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What stands for a piece that is no part of a message's fields or body.
+fn text(piece: &Piece, moment: &Moment<'_>, subject: &Subject<'_>) -> String {
+    let Subject {
+        head,
+        authority,
+        scheme,
+        now,
+        ..
+    } = subject;
+    let since = || now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let scheme = match scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    let target = || {
+        let mut target = head.uri.path().to_owned();
+        if let Some(query) = head.uri.query() {
+            // Writing to a text does not fail.
+            let _ = write!(target, "?{query}");
+        }
+        target
+    };
+    match piece {
+        Piece::Authority => (*authority).to_owned(),
+        Piece::Date => httpdate::fmt_http_date(*now),
+        Piece::KeyId => moment.key_id.to_owned(),
+        Piece::Method => head.method.as_str().to_owned(),
+        Piece::MethodInLowerCase => head.method.as_str().to_ascii_lowercase(),
+        Piece::Nonce => moment.nonce.clone(),
+        Piece::Path => head.uri.path().to_owned(),
+        Piece::Query => head.uri.query().unwrap_or_default().to_owned(),
+        Piece::Rfc3339 => humantime::format_rfc3339_seconds(*now).to_string(),
+        Piece::Scheme => scheme.to_owned(),
+        Piece::Signature => moment.signature.clone(),
+        Piece::Target => target(),
+        Piece::Text(text) => text.clone(),
+        Piece::Timestamp => since().as_secs().to_string(),
+        Piece::TimestampMillis => since().as_millis().to_string(),
+        Piece::Url => format!("{scheme}://{authority}{}", target()),
+        // Bytes, which `fill` takes from the request.
+        Piece::Body | Piece::BodyHash(_) | Piece::Field(_) => String::new(),
+    }
+}
+
+fn hashed(body: &[u8], hash: BodyHash) -> String {
+    let algorithm = match hash {
+        BodyHash::Sha1Hex => &digest::SHA1_FOR_LEGACY_USE_ONLY,
+        BodyHash::Sha256Base64 | BodyHash::Sha256Hex => &digest::SHA256,
+        BodyHash::Sha512Base64 | BodyHash::Sha512Hex => &digest::SHA512,
+    };
+    let digest = digest::digest(algorithm, body);
+    match hash {
+        BodyHash::Sha256Base64 | BodyHash::Sha512Base64 => BASE64.encode(digest.as_ref()),
+        BodyHash::Sha1Hex | BodyHash::Sha256Hex | BodyHash::Sha512Hex => HEXLOWER.encode(digest.as_ref()),
+    }
+}
