@@ -424,3 +424,76 @@ fn a_wait_for_a_token_is_no_time_of_our_own() {
     let of_good: Vec<_> = lines().into_iter().filter(|line| line["status"] == 200).collect();
     assert_eq!(of_good.len(), 1, "{of_good:?}");
 }
+
+/// Only requests that carry a token ask for one; what the app has put in its place is not sent.
+#[test]
+fn a_token_is_asked_for_by_who_carries_it() {
+    let servers = Authorization::new();
+    let token_url = format!("https://login.test:{}/token", servers.login);
+    let oauth2 = format!("oauth2: {{ token_url: \"{token_url}\", {BASIC} }}");
+    let rules = format!(
+        "[{{ match: {{ path: /forbidden/** }}, none: true }}, {{ match: {{ path: /signed/** }}, jwt: {{ key: env:ES256, \
+         algorithm: ES256, claims: {{ aud: api.test }} }} }}, {{ {oauth2} }}]"
+    );
+    let yaml = format!(
+        "destinations: {{ api: {{ hosts: [\"api.test:{}\"], tls: {{ ca: \"file:{}\" }}, auth: {rules} }} }}\n\
+         dns: {{ hosts: {{ login.test: 127.0.0.1, api.test: 127.0.0.1 }} }}",
+        servers.api,
+        servers.pki.ca().display(),
+    );
+    let proxy = servers.start(&yaml);
+    assert_eq!(proxy.get(&servers.url("/forbidden/a")).status, 401);
+    assert_eq!(proxy.ask("OPTIONS", &servers.url("/"), "").status, 401);
+    assert_eq!(proxy.get(&servers.url("/signed/ES256")).status, 200);
+    assert_eq!(servers.seen().requests.len(), 0);
+    let own = "Authorization: Bearer own\r\nConnection: Authorization\r\n";
+    assert_eq!(
+        told(&proxy.ask("GET", &servers.url("/"), own))["client"],
+        "app basic"
+    );
+    assert_eq!(servers.seen().requests.len(), 1);
+    assert!(servers.seen().tokens.iter().all(|token| token != "own"));
+}
+
+/// Two clients in a pool: what one is refused, the other one gets.
+#[test]
+fn clients_stand_in_for_each_other() {
+    let servers = Authorization::new();
+    let token_url = format!("https://login.test:{}/token", servers.login);
+    let member = |client: &str| format!("{{ oauth2: {{ token_url: \"{token_url}\", {client} }} }}");
+    let pool = format!(
+        "pool: [{}, {}]",
+        member(BASIC),
+        member("client_id: post, client_secret: env:SECRET, client_auth: post")
+    );
+    let proxy = servers.start(&servers.yaml_of(&pool, ""));
+    let client = |answer: &Response| told(answer)["client"].as_str().unwrap().to_owned();
+    let mut clients: Vec<_> = (0..6).map(|_| client(&proxy.get(&servers.url("/")))).collect();
+    servers.revoke();
+    clients.extend((0..6).map(|_| client(&proxy.get(&servers.url("/")))));
+    clients.sort();
+    clients.dedup();
+    assert_eq!(clients, ["app basic", "post"]);
+    servers.assert_quiet(&proxy);
+}
+
+/// A body that is gone cannot be sent again: the app gets the 401, and the next request another token.
+#[test]
+fn a_request_that_cannot_be_repeated_has_the_token_renewed_for_the_next() {
+    let servers = Authorization::new();
+    let proxy = servers.proxy(BASIC);
+    assert_eq!(proxy.get(&servers.url("/")).status, 200);
+    servers.revoke();
+    let authority = format!("api.test:{}", servers.api);
+    let mut wire = proxy.wire();
+    let size = 4 << 20;
+    wire.send(format!(
+        "POST http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+    ));
+    wire.send(vec![b'x'; size]);
+    assert_eq!(wire.response().status, 401);
+    assert_eq!(proxy.get(&servers.url("/")).status, 200);
+    let seen = servers.seen();
+    assert_eq!(seen.requests.len(), 2);
+    assert_eq!(seen.api, [200, 401, 200]);
+}

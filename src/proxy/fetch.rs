@@ -73,7 +73,7 @@ pub(super) async fn fetch<'r>(
 ) -> Result<Fetched<'r>, Error> {
     let route = &course.way.route;
     let mut first = route.retrying.as_ref().map(|retrying| First::new(retrying, head));
-    let leave = admit(head, route, None, exchange).await?;
+    let leave = admit(head, route, None, None, exchange).await?;
     let (mut body, upload) = Outbound::new(incoming, route.destination.timeouts.idle);
     let gathered = gather(&mut body, &mut first, leave.credential, exchange).await;
     let is_ready = match gathered {
@@ -137,11 +137,12 @@ async fn gather(
     Ok(())
 }
 
-/// Waits for leave to ask the upstream once, as long as `patience` says, else as the destination has it. Where its
-/// circuit is open, no limit is spent.
+/// Waits for leave to ask the upstream once, as long as `patience` says, else as the destination has it; `with` this
+/// credential, or with the one that fits best. Where its circuit is open, no limit is spent.
 pub(super) async fn admit<'r>(
     head: &request::Parts,
     route: &'r Route,
+    with: Option<&'r Arc<Credential>>,
     patience: Option<Duration>,
     exchange: &mut Exchange,
 ) -> Result<Leave<'r>, Error> {
@@ -161,7 +162,7 @@ pub(super) async fn admit<'r>(
     let permit = pass(&route.limiter, head, patience).await?;
     let mut waited = permit.as_ref().map_or(Duration::ZERO, Permit::waited);
     // After the wait: which of a pool has the most left may have changed.
-    let credential = credentials.choose(rule);
+    let credential = with.unwrap_or_else(|| credentials.choose(rule));
     let member = match &credential.limiter {
         None => None,
         Some(limiter) => {
@@ -287,12 +288,14 @@ pub(super) async fn send<'r>(
         .inspect(|response| exchange.upstream_answered(response.status()))
     };
     if let Ok(response) = &result {
-        if let Ok(credentials) = &route.credentials {
-            credentials.hear(credential, response.status(), &route.destination.name);
-            if response.status() == StatusCode::UNAUTHORIZED && carries(head, route) {
-                // Also where this request cannot be sent again: the next one gets another.
-                credential.refuse(head);
-            }
+        let status = response.status();
+        // Also where this request cannot be sent again: the next one gets another token.
+        let is_renewed =
+            status == StatusCode::UNAUTHORIZED && carries(head, route) && credential.refuse(head);
+        if let Ok(credentials) = &route.credentials
+            && !is_renewed
+        {
+            credentials.hear(credential, status, &route.destination.name);
         }
         for permit in permit.as_ref().into_iter().chain(member.as_deref()) {
             permit.learn(response.status(), response.headers());

@@ -30,13 +30,15 @@ pub(super) async fn run<'r>(
     let route = &course.way.route;
     let refused = answered.credential;
     let has_another = |credentials: &Credentials| credentials.has_instead_of(refused);
-    if !refused.refuse(head) && !route.credentials.as_ref().is_ok_and(has_another) {
+    // A token is replaced by another one of the same client.
+    let same = refused.refuse(head).then_some(refused);
+    if same.is_none() && !route.credentials.as_ref().is_ok_and(has_another) {
         return Ok(answered);
     }
     let told = exchange.take_back();
     // Its place is needed for the second try.
     answered.permit = None;
-    let leave = match fetch::admit(head, route, None, exchange).await {
+    let leave = match fetch::admit(head, route, same, None, exchange).await {
         Ok(leave) => match fetch::ready(head, leave.credential, course, exchange).await {
             Ok(()) => fetch::attach(head, body, leave.credential, course)
                 .is_ok()

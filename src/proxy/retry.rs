@@ -205,7 +205,7 @@ impl<'r> Again<'r> {
             exchange.waited(slept);
             // What was just refused may have to wait for the limits that were learned from that.
             let patience = left.min(its).saturating_sub(slept);
-            let leave = match fetch::admit(head, route, Some(patience), exchange).await {
+            let leave = match fetch::admit(head, route, None, Some(patience), exchange).await {
                 Ok(leave) => leave,
                 Err(refusal) => {
                     exchange.waited(since.elapsed() - slept);
