@@ -8,7 +8,7 @@ use crate::support::origin::ok;
 use crate::support::partner::{Partner, destination};
 use crate::support::pki::{accepting, server_params};
 use crate::support::programs::clean;
-use crate::support::{Identity, Origin, Pki, Proxy, TOKEN, eventually, run};
+use crate::support::{Identity, Nginx, Origin, Pki, Proxy, TOKEN, eventually, run};
 
 /// A client certificate of `pki` for a key that openssl made.
 fn client(pki: &Pki, name: &str, genpkey: &[&str]) -> Identity {
@@ -105,6 +105,38 @@ fn openssl_refuses_and_the_answer_says_whose_certificate_it_wants() {
                 .contains("demands a client certificate of Partner Authority and this destination has none"),
             "{version}: {detail}"
         );
+    }
+}
+
+/// H7: nginx lets in whom its list of revoked certificates does not name. To the others it speaks HTTP: the answer is its
+/// own, and passes as it is.
+#[test]
+fn nginx_turns_away_a_revoked_client_certificate() {
+    let pki = Pki::named("Partner Authority");
+    let issue = |name: &str, serial: u64| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(serial.into());
+        pki.issue(name, params)
+    };
+    let list = pki.folder().join("clients.crl");
+    std::fs::write(&list, pki.list(&[7])).unwrap();
+    let nginx = Nginx::revoking(&pki, &list);
+    for (identity, status, word) in [
+        (issue("good", 6), 200, "hello CN=good"),
+        (issue("revoked", 7), 400, "SSL certificate error"),
+    ] {
+        let yaml = destination(&pki, &identity, &nginx.authority(), "");
+        let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+        let answer = proxy.get(&format!("http://{}/", nginx.authority()));
+        assert_eq!(
+            (answer.status, answer.error()),
+            (status, None),
+            "{}",
+            answer.text()
+        );
+        assert!(answer.text().contains(word), "{}", answer.text());
     }
 }
 

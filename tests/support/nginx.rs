@@ -1,6 +1,7 @@
 //! A real nginx that wants a client certificate, and on one path a bearer token too.
 
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -19,6 +20,17 @@ impl Nginx {
     /// [`TOKEN`] as well. `h2`: also speaks HTTP/2.
     #[track_caller]
     pub(crate) fn demanding(pki: &Pki, h2: bool) -> Self {
+        Self::start(pki, h2, "")
+    }
+
+    /// The same, with nobody let in whom the list of revoked certificates names.
+    #[track_caller]
+    pub(crate) fn revoking(pki: &Pki, list: &Path) -> Self {
+        Self::start(pki, false, &format!("ssl_crl {};", list.display()))
+    }
+
+    #[track_caller]
+    fn start(pki: &Pki, h2: bool, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = pki.server("partner.test");
         let port = closed_port();
@@ -31,7 +43,8 @@ impl Nginx {
             .replace("@CERT@", &server.cert_path.display().to_string())
             .replace("@KEY@", &server.key_path.display().to_string())
             .replace("@CA@", &pki.ca().display().to_string())
-            .replace("@TOKEN@", TOKEN);
+            .replace("@TOKEN@", TOKEN)
+            .replace("@MORE@", more);
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, conf).unwrap();
         let mut command = Command::new("nginx");
@@ -101,6 +114,7 @@ http {
     ssl_certificate_key @KEY@;
     ssl_client_certificate @CA@;
     ssl_verify_client on;
+    @MORE@
     location / { return 200 \"hello $ssl_client_s_dn over $server_protocol\"; }
     location /token {
       if ($known = 0) { return 401; }

@@ -76,6 +76,11 @@ impl Pki {
         self.write(name, cert, key.serialize_pem())
     }
 
+    /// A list of its revoked certificates, by their serial numbers.
+    pub(crate) fn list(&self, revoked: &[u64]) -> String {
+        super::world::list(&self.issuer, revoked)
+    }
+
     fn write(&self, name: &str, cert: String, key: String) -> Identity {
         let cert_path = self.folder.path().join(format!("{name}.crt"));
         let key_path = self.folder.path().join(format!("{name}.key"));

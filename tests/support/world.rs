@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, RevocationReason, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyPair, RevocationReason, RevokedCertParams, SerialNumber, SigningKey, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -46,22 +46,9 @@ impl Authority {
         Issuer::from_params(&self.params, &self.key)
     }
 
+    /// A list of the revoked certificates of this authority, by their serial numbers.
     pub(crate) fn list(&self, revoked: &[u64]) -> String {
-        let entry = |number: &u64| RevokedCertParams {
-            serial_number: SerialNumber::from(*number),
-            revocation_time: date_time_ymd(2026, 1, 2),
-            reason_code: Some(RevocationReason::Superseded),
-            invalidity_date: None,
-        };
-        let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2026, 1, 3),
-            next_update: date_time_ymd(2090, 1, 1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.iter().map(entry).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(&self.issuer()).unwrap().pem().unwrap()
+        list(&self.issuer(), revoked)
     }
 }
 
@@ -159,4 +146,23 @@ impl World {
         // Its key is PKCS#8 from genpkey.
         self.write(read(&cert), read(&key_path))
     }
+}
+
+/// The list of an issuer, in PEM.
+pub(crate) fn list(issuer: &Issuer<'_, impl SigningKey>, revoked: &[u64]) -> String {
+    let entry = |number: &u64| RevokedCertParams {
+        serial_number: SerialNumber::from(*number),
+        revocation_time: date_time_ymd(2026, 1, 2),
+        reason_code: Some(RevocationReason::Superseded),
+        invalidity_date: None,
+    };
+    let params = CertificateRevocationListParams {
+        this_update: date_time_ymd(2026, 1, 3),
+        next_update: date_time_ymd(2090, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.iter().map(entry).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(issuer).unwrap().pem().unwrap()
 }

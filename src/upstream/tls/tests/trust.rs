@@ -287,3 +287,79 @@ async fn lists_may_be_der_and_several_and_an_old_one_is_told_at_load() {
         assert!(told(lists).contains(part), "{}", told(lists));
     }
 }
+
+/// Whatever a server shows or a list says: nothing panics, what is refused has its words, and no changed byte is
+/// accepted.
+#[test]
+fn changed_certificates_and_lists_are_refused_in_words() {
+    use rand::{Rng, SeedableRng};
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::UnixTime;
+
+    let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    let agency = Agency::new();
+    let lists = format!(
+        "{}{}",
+        list(&agency.root, &[], CURRENT),
+        list(&agency.middle, &[7], CURRENT)
+    );
+    let tls = Tls {
+        crl: vec![env("CRL")],
+        pins: vec![pin_of(&agency.middle)],
+        ..with_ca()
+    };
+    let settings = settings(&tls, &[("CA", &agency.root.pem()), ("CRL", &lists)]).unwrap();
+    let name = ServerName::try_from("partner.test").unwrap();
+    let verify_with = |settings: &Settings, chain: &[CertificateDer<'_>]| {
+        let verifier = &settings.verifier;
+        let answer = verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now());
+        answer.map(drop)
+    };
+    let verify = |chain: &[CertificateDer<'_>]| verify_with(&settings, chain);
+    let good = [&agency.partner, &agency.middle].map(|pair| pair.certificate.der().clone());
+    verify(&good).unwrap();
+
+    let mut change = |der: &[u8]| {
+        let mut der = der.to_vec();
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..der.len());
+            match random.random_range(0..4) {
+                0 => der.truncate(at.max(1)),
+                1 => der.insert(at, random.random()),
+                _ => der[at] ^= random.random_range(1..=255),
+            }
+        }
+        der
+    };
+    for round in 0..2000 {
+        let mut chain = good.clone();
+        let which = round % 2;
+        let changed = change(&good[which]);
+        if changed == good[which].as_ref() {
+            continue;
+        }
+        chain[which] = changed.into();
+        let error = verify(&chain).expect_err("a changed certificate");
+        let told = Error::of_rustls(&error, "partner.test", &error::Before::default());
+        let text = told.to_string();
+        assert!(text.starts_with("partner.test "), "{text}");
+        assert!(text.chars().all(|c| c == ' ' || c.is_ascii_graphic()), "{text}");
+    }
+
+    let der = ::pem::parse(list(&agency.middle, &[7, 8, 9], CURRENT))
+        .unwrap()
+        .into_contents();
+    for _ in 0..1000 {
+        let changed = change(&der);
+        if changed == der {
+            continue;
+        }
+        let changed = ::pem::encode(&::pem::Pem::new("X509 CRL", changed));
+        let lists = format!("{}{changed}", list(&agency.root, &[], CURRENT));
+        let variables = [("CA", &*agency.root.pem()), ("CRL", &lists)];
+        // One that can be read is not believed.
+        if let Ok(settings) = super::settings(&tls, &variables) {
+            verify_with(&settings, &good).expect_err("a changed list");
+        }
+    }
+}
