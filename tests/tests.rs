@@ -28,6 +28,7 @@ mod replay;
 mod requests;
 mod responses;
 mod retry;
+mod rotation;
 mod several;
 mod stale;
 mod streaming;

@@ -49,6 +49,15 @@ pub(super) struct End {
     pub(super) fingerprint: u64,
 }
 
+impl End {
+    pub(super) fn of(route: &Route) -> Self {
+        Self {
+            endpoint: Arc::clone(&route.endpoint),
+            fingerprint: route.fingerprint,
+        }
+    }
+}
+
 impl Parts {
     /// `own`: our own listeners.
     pub(super) fn new(ca: &Ca, own: Vec<SocketAddr>, resolver: Arc<Resolver>) -> Self {
@@ -113,7 +122,16 @@ impl Parts {
             .counters("none")
             .credential_expiry(CredentialKind::LocalCa, unix_seconds(authority.not_after()));
         let ends = (policy.destinations.iter())
-            .map(|destination| self.end(destination, &policy.egress, old, telemetry))
+            .map(|destination| {
+                let end = self.end(destination, &policy.egress, old, telemetry);
+                end.or_else(
+                    |error| match old.and_then(|old| running(destination, &policy.egress, old)) {
+                        // Half of a pair was replaced a moment ago: the other half is waited for after the reload.
+                        Some(end) if error.is_mismatch() => Ok(end),
+                        Some(_) | None => Err(error),
+                    },
+                )
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let has_same_egress = old.is_some_and(|old| old.policy.egress == policy.egress);
         let doors = Doors {
@@ -138,7 +156,7 @@ impl Parts {
         Ok(Live {
             authority,
             limits: config.limits.clone(),
-            policy,
+            policy: Arc::new(policy),
             routes,
         })
     }
@@ -159,7 +177,12 @@ impl Parts {
     }
 
     /// With whom a destination shares its rates.
-    fn sharing(&self, destination: &Destination, config: &Config, store: Option<&Store>) -> Option<Sharing> {
+    pub(super) fn sharing(
+        &self,
+        destination: &Destination,
+        config: &Config,
+        store: Option<&Store>,
+    ) -> Option<Sharing> {
         let written = (config.destinations.iter()).find(|written| *written.name == *destination.name);
         store?.sharing(written?, config.instances, &self.sources)
     }
@@ -168,7 +191,7 @@ impl Parts {
     ///
     /// At the start a destination whose secrets cannot be used refuses its requests and the others work. A reload
     /// that would break a destination is refused as a whole.
-    fn end(
+    pub(super) fn end(
         &self,
         destination: &Arc<Destination>,
         egress: &Egress,
@@ -212,7 +235,7 @@ impl Parts {
     }
 
     /// What a request to a destination needs, its cache aside. What a reload must not break is as with [`end`](Self::end).
-    fn route(
+    pub(super) fn route(
         &self,
         destination: &Arc<Destination>,
         doors: &Doors<'_>,
@@ -365,8 +388,10 @@ fn tell(
             for warning in settings.warnings(SystemTime::now()) {
                 tracing::warn!(destination = %destination.name, "{warning}");
             }
-            if let Some(life) = settings.life() {
-                counters.credential_expiry(CredentialKind::ClientCertificate, unix_seconds(life.not_after));
+            let kind = CredentialKind::ClientCertificate;
+            match settings.life() {
+                Some(life) => counters.credential_expiry(kind, unix_seconds(life.not_after)),
+                None => counters.credential_gone(kind),
             }
         }
         Err(error) => tracing::error!(
@@ -384,6 +409,13 @@ fn unix_seconds(time: SystemTime) -> i64 {
 }
 
 /// A destination before a reload.
+/// How a destination is reached now, if the configuration still says the same about that.
+fn running(destination: &Destination, egress: &Egress, old: &Live) -> Option<End> {
+    let route = route_of(old, destination)?;
+    let is_same = *old.policy.egress == *egress && route.destination.has_same_upstream(destination);
+    is_same.then(|| End::of(route))
+}
+
 fn route_of<'l>(old: &'l Live, destination: &Destination) -> Option<&'l Arc<Route>> {
     old.routes
         .iter()

@@ -7,10 +7,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -21,15 +21,22 @@ use crate::ca;
 use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
 use crate::policy::Policy;
-use crate::proxy::{Live, Proxy};
+use crate::proxy::{Live, Proxy, Route};
 use crate::store::Store;
-use crate::telemetry::{Reload, Telemetry, log};
+use crate::telemetry::{CredentialKind, Refresh, Reload, Telemetry, log};
 use crate::upstream::resolve::{self, Resolver};
-use crate::worker::{Listener, Workers};
+use crate::upstream::tls::SettingsError;
+use crate::worker::Workers;
 
+use bound::Bound;
+
+mod bound;
 mod build;
 mod doors;
+mod expiry;
 mod host_limits;
+mod notice;
+mod rotation;
 mod watch;
 
 /// The running proxy. Dropping it stops it where it is.
@@ -38,13 +45,18 @@ pub(crate) struct App {
     addresses: Addresses,
     build: build::Parts,
     config: Config,
+    expiries: expiry::Expiries,
     /// From before the doors are told: whoever knows of them may ask for a reload.
     hangup: Signal,
+    /// The last reload failed for want of a secret that can be used; when one changes, it is tried again.
+    is_reload_due: bool,
     memory: host_limits::Memory,
+    notices: notice::Notices,
     proxy: Arc<Proxy>,
     source: Source,
     /// Counts the quotas of all instances.
     store: Option<Arc<Store>>,
+    waiting: rotation::Waiting,
     watch: watch::Watch,
     _workers: Workers,
     /// Dropped last: what the workers cut short at the end is still told.
@@ -87,7 +99,7 @@ pub(crate) enum Error {
     #[error("destinations.{destination}.tls")]
     Tls {
         destination: Arc<str>,
-        source: Arc<crate::upstream::tls::SettingsError>,
+        source: Arc<SettingsError>,
     },
 
     #[error("rate_limit_store")]
@@ -98,6 +110,30 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// Whether a certificate and a key are not of one pair, as while they are being replaced.
+    fn is_mismatch(&self) -> bool {
+        let Self::Tls { source, .. } = self else {
+            return false;
+        };
+        matches!(**source, SettingsError::KeyMismatch { .. })
+    }
+
+    fn is_of_client_certificate(&self) -> bool {
+        let Self::Tls { source, .. } = self else {
+            return false;
+        };
+        // Each of them begins with its key.
+        source.to_string().starts_with("tls.client_certificate")
+    }
+
+    /// Whether other secrets would mend it.
+    fn is_of_secrets(&self) -> bool {
+        match self {
+            Self::Credentials { .. } | Self::Store(_) | Self::Tls { .. } => true,
+            Self::Bind { .. } | Self::Ca(_) | Self::Config(_) | Self::Dns(_) | Self::System(_) => false,
+        }
+    }
+
     fn bind(address: String, source: io::Error) -> Self {
         let remedy = match source.kind() {
             io::ErrorKind::AddrInUse => {
@@ -139,6 +175,8 @@ impl App {
         let live = build.live(policy, &config, store.as_deref(), None, &telemetry)?;
         write_bundle(&live.authority, &build, &config.ca);
         let watch = watch::Watch::new(files(&source, &build, &config, &live));
+        let mut notices = notice::Notices::new();
+        notices.follow(watch.paths());
 
         let proxy = Arc::new(Proxy {
             drain: Drain::default(),
@@ -167,12 +205,16 @@ impl App {
             addresses,
             build,
             config,
+            expiries: expiry::Expiries::default(),
             hangup: signal(SignalKind::hangup())?,
+            is_reload_due: false,
             log,
             memory,
+            notices,
             proxy,
             source,
             store,
+            waiting: rotation::Waiting::default(),
             watch,
             _workers: workers,
         })
@@ -188,9 +230,20 @@ impl App {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut end = std::pin::pin!(end);
         loop {
+            let waits = self.waiting.is_short(Instant::now());
+            let stirred = async {
+                match waits {
+                    // The other half of a pair is due any moment, whether the system gives notice or not.
+                    true => drop(tokio::time::timeout(AGAIN, self.notices.next()).await),
+                    false => self.notices.next().await,
+                }
+                // What belongs together comes together.
+                tokio::time::sleep(SETTLED).await;
+            };
             tokio::select! {
                 ended = &mut end => return Ok(ended),
                 _ = self.hangup.recv() => self.reload(),
+                () = stirred => self.look(),
                 _ = tick.tick() => {
                     let is_short = self.memory.is_short();
                     self.proxy.is_short_of_memory.store(is_short, Ordering::Relaxed);
@@ -199,9 +252,8 @@ impl App {
                         live.routes.iter().filter_map(|route| route.cache.as_ref()).for_each(|cache| cache.clear());
                     }
                     self.build.limits.observe();
-                    if self.watch.has_changed() {
-                        self.reload();
-                    }
+                    self.look();
+                    self.tell_of_expiry();
                 }
             }
         }
@@ -240,18 +292,106 @@ impl App {
         }
     }
 
+    /// Looks at the files, and does what has to be done about them.
+    fn look(&mut self) {
+        let change = self.watch.look();
+        if change.configuration {
+            self.reload();
+        } else if change.secrets || self.waiting.is_any() {
+            self.rotate();
+        }
+    }
+
     /// Reads everything anew and swaps it whole; or keeps what there is and says why.
     fn reload(&mut self) {
         match self.try_reload() {
-            Ok(()) => {
-                self.proxy.telemetry.config_reload(Reload::Done);
-                self.proxy.telemetry.config_loaded();
-                tracing::info!(source = %self.source, "configuration reloaded");
-            }
+            Ok(()) => self.reloaded(),
             Err(error) => {
+                self.is_reload_due = error.is_of_secrets();
                 self.proxy.telemetry.config_reload(Reload::Failed);
                 tracing::error!(source = %self.source, error = %log::Chain(&error), "configuration not reloaded, the old one stays");
             }
+        }
+        // Whatever came of it: a secret that has changed is taken over, and one that does not fit is waited for.
+        self.take_secrets();
+    }
+
+    fn reloaded(&mut self) {
+        self.is_reload_due = false;
+        self.proxy.telemetry.config_reload(Reload::Done);
+        self.proxy.telemetry.config_loaded();
+        tracing::info!(source = %self.source, "configuration reloaded");
+    }
+
+    /// Takes over secrets that have changed, under the configuration that is in force.
+    fn rotate(&mut self) {
+        if self.is_reload_due && self.try_reload().is_ok() {
+            self.reloaded();
+        }
+        self.take_secrets();
+    }
+
+    fn take_secrets(&mut self) {
+        self.build.refresh();
+        let telemetry = &self.proxy.telemetry;
+        let old = self.proxy.live.load_full();
+        let rotation = (self.build).rotate(&self.config, self.store.as_deref(), &old, telemetry);
+        if let Some(live) = rotation.live {
+            self.watch
+                .follow(files(&self.source, &self.build, &self.config, &live));
+            self.proxy.live.store(Arc::new(live));
+        }
+        for route in rotation.taken {
+            let life = route.endpoint.tls().ok().and_then(|tls| tls.life());
+            if life.is_some() {
+                (route.counters).credential_refresh(CredentialKind::ClientCertificate, Refresh::Done);
+            }
+            tracing::info!(
+                destination = %route.destination.name,
+                certificate = life.map(|life| life.serial.as_str()),
+                expires = life.map(|life| tracing::field::display(humantime::format_rfc3339_seconds(life.not_after))),
+                "secrets rotated"
+            );
+        }
+        for (destination, error) in self.waiting.lasting(rotation.refused, Instant::now()) {
+            telemetry.config_reload(Reload::Failed);
+            if error.is_of_client_certificate() {
+                let kind = CredentialKind::ClientCertificate;
+                (telemetry.counters(&destination)).credential_refresh(kind, Refresh::Failed);
+            }
+            tracing::warn!(
+                %destination,
+                error = %log::Chain(&error),
+                "changed secrets cannot be used: the old ones stay, and the new ones are tried again",
+            );
+        }
+        // A folder may be another one by now.
+        self.notices.follow(self.watch.paths());
+    }
+
+    fn tell_of_expiry(&mut self) {
+        let live = self.proxy.live.load();
+        let lives = live.routes.iter().filter_map(|route| {
+            let life = route.endpoint.tls().ok()?.life()?;
+            Some((&route.destination.name, life))
+        });
+        let now = SystemTime::now();
+        for (destination, life, stage) in self.expiries.look(lives, now) {
+            let left = life.not_after.duration_since(now).unwrap_or_default();
+            let left = Duration::from_secs(left.as_secs() / 60 * 60);
+            let message = match stage {
+                expiry::Stage::Over => "the client certificate has expired",
+                expiry::Stage::Young | expiry::Stage::Near(_) => {
+                    "the client certificate expires soon and is not renewed"
+                }
+            };
+            tracing::warn!(
+                %destination,
+                certificate = life.serial,
+                expires = %humantime::format_rfc3339_seconds(life.not_after),
+                left = %humantime::format_duration(left),
+                "{message}",
+            );
         }
     }
 
@@ -278,6 +418,12 @@ impl App {
         self.watch
             .follow(files(&self.source, &self.build, &config, &live));
         self.memory = host_limits::Memory::of(config.limits.memory);
+        for route in &old.routes {
+            let is_there = |new: &Arc<Route>| new.destination.name == route.destination.name;
+            if !live.routes.iter().any(is_there) {
+                (route.counters).credential_gone(CredentialKind::ClientCertificate);
+            }
+        }
         self.proxy.live.store(Arc::new(live));
         self.store = store;
         self.config = config;
@@ -336,107 +482,6 @@ impl Termination {
     }
 }
 
-/// Sockets that have their addresses but do not accept yet.
-struct Bound {
-    admin: Option<socket2::Socket>,
-    tcp: Vec<(socket2::Socket, SocketAddr)>,
-    unix: Vec<(std::os::unix::net::UnixListener, PathBuf)>,
-}
-
-impl Bound {
-    fn bind(config: &Config) -> Result<Self, Error> {
-        let mut bound = Self {
-            admin: None,
-            tcp: Vec::new(),
-            unix: Vec::new(),
-        };
-        for listen in &config.listen {
-            match listen {
-                Listen::Tcp(address) => bound.tcp.push(bind_tcp(*address)?),
-                Listen::Unix(path) => bound.unix.push((bind_unix(path)?, path.clone())),
-            }
-        }
-        bound.admin = config.admin.map(bind_tcp).transpose()?.map(|(socket, _)| socket);
-        Ok(bound)
-    }
-
-    /// Our own addresses, which must never be dialled.
-    fn own(&self) -> Vec<SocketAddr> {
-        let admin = self.admin.as_ref().and_then(local_address);
-        self.tcp
-            .iter()
-            .map(|(_, address)| *address)
-            .chain(admin)
-            .collect()
-    }
-
-    fn addresses(&self, ca: &Ca) -> Addresses {
-        let tcp = self.tcp.iter().map(|(_, address)| Listen::Tcp(*address));
-        let unix = self.unix.iter().map(|(_, path)| Listen::Unix(path.clone()));
-        Addresses {
-            admin: self.admin.as_ref().and_then(local_address),
-            ca: ca.clone(),
-            listen: tcp.chain(unix).collect(),
-        }
-    }
-
-    fn open(self) -> io::Result<(Vec<Listener>, Option<std::net::TcpListener>)> {
-        let mut listeners = Vec::new();
-        for (socket, _) in self.tcp {
-            socket.listen(BACKLOG)?;
-            listeners.push(Listener::Tcp(socket.into()));
-        }
-        listeners.extend(
-            self.unix
-                .into_iter()
-                .map(|(listener, _)| Listener::Unix(listener)),
-        );
-        let admin = self
-            .admin
-            .map(|socket| socket.listen(BACKLOG).map(|()| socket.into()))
-            .transpose()?;
-        Ok((listeners, admin))
-    }
-}
-
-fn bind_tcp(address: SocketAddr) -> Result<(socket2::Socket, SocketAddr), Error> {
-    let bind = || {
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::STREAM.cloexec().nonblocking(),
-            None,
-        )?;
-        // After a restart the old connections of the port may linger.
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        let local = local_address(&socket).unwrap_or(address);
-        Ok((socket, local))
-    };
-    bind().map_err(|source| Error::bind(address.to_string(), source))
-}
-
-fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, Error> {
-    use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::{UnixListener, UnixStream};
-    let bind = || match UnixListener::bind(path) {
-        // A socket file that nobody answers at is what a crash left behind. Any other file is somebody's.
-        Err(error)
-            if error.kind() == io::ErrorKind::AddrInUse
-                && std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())
-                && UnixStream::connect(path).is_err() =>
-        {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        result => result,
-    };
-    bind().map_err(|source| Error::bind(format!("unix:{}", path.display()), source))
-}
-
-fn local_address(socket: &socket2::Socket) -> Option<SocketAddr> {
-    socket.local_addr().ok()?.as_socket()
-}
-
 /// The proxy runs without its bundle, for what is not intercepted; but a person has to know.
 fn write_bundle(authority: &ca::Authority, build: &build::Parts, ca: &Ca) {
     if let Err(error) = authority.write(&build.roots, &ca.bundle, &ca.truststore) {
@@ -447,20 +492,14 @@ fn write_bundle(authority: &ca::Authority, build: &build::Parts, ca: &Ca) {
     }
 }
 
-/// The files whose change means a reload.
-fn files(source: &Source, build: &build::Parts, config: &Config, live: &Live) -> Vec<PathBuf> {
-    let secrets = live
-        .policy
-        .destinations
-        .iter()
-        .flat_map(|destination| build.files(destination));
-    source
-        .file()
-        .map(Path::to_owned)
-        .into_iter()
-        .chain(secrets)
-        .chain(build.store_files(config))
-        .collect()
+/// The files whose change matters. The store's is the configuration's: all limits are made with it.
+fn files(source: &Source, build: &build::Parts, config: &Config, live: &Live) -> watch::Files {
+    let secrets = (live.policy.destinations.iter()).flat_map(|destination| build.files(destination));
+    let own = source.file().map(Path::to_owned);
+    watch::Files {
+        configuration: own.into_iter().chain(build.store_files(config)).collect(),
+        secrets: secrets.collect(),
+    }
 }
 
 /// Different in each process, so that a request that comes back is known, and a chain of proxies is not mistaken for one.
@@ -470,27 +509,10 @@ fn via() -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("1.1 outrider"))
 }
 
-const BACKLOG: i32 = 1024;
+/// How soon after a look half of a pair is looked at again.
+const AGAIN: Duration = Duration::from_millis(100);
 const ONE_WISH: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_millis(500);
+/// From the first notice of a change to the look at it.
+const SETTLED: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_dead_socket_makes_way_for_a_listener() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("door");
-        std::fs::write(&path, "somebody's").unwrap();
-        assert!(bind_unix(&path).is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
-
-        std::fs::remove_file(&path).unwrap();
-        let first = bind_unix(&path).unwrap();
-        assert!(bind_unix(&path).is_err(), "somebody answers there");
-        drop(first);
-        assert!(bind_unix(&path).is_ok(), "nobody does any more");
-    }
-}

@@ -17,7 +17,7 @@ use crate::upstream::breaker::Breaker;
 pub(crate) struct Live {
     pub(crate) authority: Arc<Authority>,
     pub(crate) limits: crate::config::Limits,
-    pub(crate) policy: Policy,
+    pub(crate) policy: Arc<Policy>,
     /// One for each of `policy.destinations`, in their order.
     pub(crate) routes: Vec<Arc<Route>>,
 }

@@ -132,6 +132,13 @@ impl Counters {
         &self.destination
     }
 
+    /// This destination has no such credential any more.
+    pub(crate) fn credential_gone(&self, kind: CredentialKind) {
+        let labels = &[&*self.destination, kind.as_str()];
+        // An error means that it had none before either.
+        let _ = self.families.credential_expiry.remove_label_values(labels);
+    }
+
     /// The handles of one limit, found once, when its limiter is built. `limit` is as written in the configuration,
     /// or `concurrency`.
     pub(crate) fn limit(&self, limit: &str) -> LimitHandles {

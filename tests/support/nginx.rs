@@ -16,8 +16,8 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Serves `partner.test` with certificates of `pki`: `/` tells the caller's subject, `/token` wants
-    /// [`TOKEN`] as well. `h2`: also speaks HTTP/2.
+    /// Serves `partner.test` with certificates of `pki`: `/` tells the caller's subject, `/serial` the serial number of
+    /// the certificate and `r` where the session was resumed, `/token` wants [`TOKEN`] as well. `h2`: also speaks HTTP/2.
     #[track_caller]
     pub(crate) fn demanding(pki: &Pki, h2: bool) -> Self {
         Self::start(pki, h2, "")
@@ -116,6 +116,7 @@ http {
     ssl_verify_client on;
     @MORE@
     location / { return 200 \"hello $ssl_client_s_dn over $server_protocol\"; }
+    location /serial { return 200 \"$ssl_client_serial $ssl_session_reused\"; }
     location /token {
       if ($known = 0) { return 401; }
       return 200 \"hello $ssl_client_s_dn with a token over $server_protocol\";

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::*;
 
 mod hostile;
+mod identity;
 mod language;
 mod trust;
 mod wrong;

@@ -1,0 +1,186 @@
+//! Hears at once that something happened to a file, from the kernel (inotify).
+//!
+//! A notice only says that it is worth looking; what has changed is found out by [`super::watch`], which looks once a tick
+//! anyway. So it does no harm that some file systems give no notice, that a folder is not there yet, or that the
+//! kernel has no watch left for us.
+//!
+//! Folders are watched, not files: a file that is replaced by renaming is another one, and its watch stays with the old.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tokio::io::unix::AsyncFd;
+
+/// The folders that are listened to.
+#[derive(Debug)]
+pub(super) struct Notices {
+    /// `None`: the system gives none.
+    descriptor: Option<AsyncFd<OwnedFd>>,
+    watched: Vec<i32>,
+}
+
+impl Notices {
+    /// Must be called inside a tokio runtime.
+    pub(super) fn new() -> Self {
+        let open = || -> io::Result<_> {
+            let descriptor = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+            #[expect(
+                deprecated,
+                reason = "its successor asks for a promise that the compiler cannot check; nobody else has this descriptor"
+            )]
+            AsyncFd::new(descriptor)
+        };
+        let descriptor = open()
+            .inspect_err(|error| {
+                tracing::info!(%error, "no notice of changed files from the system: they are looked at once a second");
+            })
+            .ok();
+        Self {
+            descriptor,
+            watched: Vec::new(),
+        }
+    }
+
+    /// Listens for what happens to these files, and to nothing else any more.
+    pub(super) fn follow<'f>(&mut self, files: impl Iterator<Item = &'f Path>) {
+        let Some(descriptor) = &self.descriptor else {
+            return;
+        };
+        let folders: BTreeSet<_> = files.flat_map(folders).collect();
+        // The kernel gives the same number again for a folder that is watched already.
+        let watched: Vec<_> = (folders.iter())
+            .filter_map(|folder| inotify::add_watch(descriptor, folder.as_path(), EVENTS).ok())
+            .collect();
+        for stale in self.watched.iter().filter(|number| !watched.contains(number)) {
+            // It is gone already where its folder is.
+            let _ = inotify::remove_watch(descriptor, *stale);
+        }
+        self.watched = watched;
+    }
+
+    /// Waits until something has happened. Whatever has happened before the wait is over is one notice.
+    pub(super) async fn next(&self) {
+        let Some(descriptor) = &self.descriptor else {
+            return std::future::pending().await;
+        };
+        match descriptor.readable().await {
+            Ok(mut ready) => {
+                let mut events = [0; 4096];
+                while rustix::io::read(descriptor, &mut events).is_ok_and(|length| length > 0) {}
+                ready.clear_ready();
+            }
+            // The runtime ends.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Every folder in which a rename can put another file at `path`: the file's own, and each that holds a link on the way.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // As many links as the kernel follows.
+    for _ in 0..40 {
+        let Some((folder, rest)) = first_link(&path) else {
+            break;
+        };
+        path = rest;
+        found.push(folder);
+    }
+    found.extend(path.parent().map(Path::to_owned));
+    found
+}
+
+/// The folder of the first link on the way, and the way on from where the link leads.
+fn first_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let mut folder = PathBuf::new();
+    let mut parts = path.components();
+    while let Some(part) = parts.next() {
+        if let Component::Normal(name) = part
+            && let Ok(target) = fs::read_link(folder.join(name))
+        {
+            let rest = folder.join(target).join(parts.as_path());
+            return Some((folder, rest));
+        }
+        folder.push(part);
+    }
+    None
+}
+
+/// What can put other bytes where a path leads.
+const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::ONLYDIR);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// As a platform mounts secrets: the file leads through a link to a folder of the version.
+    fn mounted(folder: &Path) -> PathBuf {
+        for version in ["v1", "v2"] {
+            fs::create_dir(folder.join(version)).unwrap();
+            fs::write(folder.join(version).join("key"), version).unwrap();
+        }
+        symlink("v1", folder.join("data")).unwrap();
+        symlink("data/key", folder.join("key")).unwrap();
+        folder.join("key")
+    }
+
+    async fn is_noticed(notices: &Notices) -> bool {
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, notices.next()).await.is_ok()
+    }
+
+    #[test]
+    fn every_folder_on_the_way_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(folder.path()).unwrap();
+        let key = mounted(&root);
+        assert_eq!(folders(&key), [root.clone(), root.clone(), root.join("v1")]);
+        assert_eq!(folders(&root.join("v2/key")), [root.join("v2")]);
+        assert_eq!(folders(&root.join("none/key")), [root.join("none")]);
+
+        symlink("loop", root.join("loop")).unwrap();
+        assert!(folders(&root.join("loop/key")).contains(&root));
+    }
+
+    #[tokio::test]
+    async fn renames_links_and_writes_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = mounted(folder.path());
+        let path = |name: &str| folder.path().join(name);
+        let mut notices = Notices::new();
+        let follow = |notices: &mut Notices| notices.follow([key.as_path()].into_iter());
+        follow(&mut notices);
+
+        fs::write(path("v1/new"), "1").unwrap();
+        assert!(is_noticed(&notices).await);
+        fs::rename(path("v1/new"), path("v1/key")).unwrap();
+        assert!(is_noticed(&notices).await);
+
+        symlink("v2", path("next")).unwrap();
+        fs::rename(path("next"), path("data")).unwrap();
+        assert!(is_noticed(&notices).await);
+        follow(&mut notices);
+        fs::write(path("v2/key"), "in place").unwrap();
+        assert!(is_noticed(&notices).await);
+
+        // Nothing is said of what does not lead to the file any more.
+        fs::write(path("v1/key"), "late").unwrap();
+        let silence = tokio::time::timeout(Duration::from_millis(50), notices.next()).await;
+        assert!(silence.is_err());
+        assert_eq!(notices.watched.len(), 2);
+    }
+}
