@@ -8,7 +8,7 @@
 //! `proxy`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -16,16 +16,19 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::config::{self, Auth, SecretRef, TokenUrl};
+use crate::host::Target;
 use crate::limit::Limiter;
 use crate::policy::Destination;
 use crate::secret::{self, Sources};
 use crate::upstream::Endpoint;
+use crate::upstream::connect::authority_of;
 
 pub(crate) use self::attachment::Attachment;
 use self::jwt::Jwt;
 use self::oauth::Tokens;
 pub(crate) use self::oauth::{Door, Error as TokenError, NoToken};
 use self::pool::Pool;
+pub(crate) use self::sign::Payload;
 use self::sign::{Signer, Subject};
 
 mod attachment;
@@ -299,16 +302,27 @@ impl Credential {
     /// To be called after hop-by-hop fields are struck, and never for CONNECT or TRACE: the one has no place for a
     /// credential, the other sends it back. After an error the request must not be sent. Afterwards the URI may hold a
     /// secret: it must not be logged.
-    pub(crate) fn apply(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
-        self.attachment.apply(subject.head)?;
+    pub(crate) fn apply(&self, head: &mut Parts, target: &Target, payload: Payload<'_>) -> Result<(), Error> {
+        self.attachment.apply(head)?;
         let value = match &self.kind {
-            Kind::Jwt(jwt) => jwt.value(subject.now)?,
+            Kind::Jwt(jwt) => jwt.value(SystemTime::now())?,
             Kind::Nothing => return Ok(()),
             // Last: it covers what else is attached.
-            Kind::Signed(signer) => return Ok(signer.sign(subject)?),
+            Kind::Signed(signer) => {
+                let authority = authority_of(target);
+                let mut subject = Subject {
+                    head,
+                    // A parsed host is visible ASCII.
+                    authority: authority.to_str().unwrap_or_default(),
+                    scheme: target.scheme,
+                    payload,
+                    now: SystemTime::now(),
+                };
+                return Ok(signer.sign(&mut subject)?);
+            }
             Kind::Token(tokens) => tokens.value()?,
         };
-        authorize(subject.head, value)
+        authorize(head, value)
     }
 }
 

@@ -5,7 +5,7 @@
 //! refused credential in [`renew`](super::renew).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{Method, Response, StatusCode, request};
 use tokio::time::Instant;
@@ -14,13 +14,12 @@ use super::renew;
 use super::retry::{First, MOST_KEPT};
 use super::{Error, Proxy, Route, Way};
 use crate::auth::Credential;
-use crate::auth::sign::{Payload, Subject};
+use crate::auth::Payload;
 use crate::host::Target;
 use crate::limit::{self, Limiter, Permit};
 use crate::telemetry::Exchange;
 use crate::upstream::body::Progress;
 use crate::upstream::breaker::{Outcome, Passage};
-use crate::upstream::connect::authority_of;
 use crate::upstream::{self, Failed, Incoming, Mirror, Outbound, ResponseBody};
 
 /// An upstream's answer, and what has to last as long as its body does.
@@ -230,15 +229,8 @@ pub(super) fn attach(
     course: Course<'_>,
 ) -> Result<(), Error> {
     if carries(head, &course.way.route) {
-        let authority = authority_of(course.target);
-        credential.apply(&mut Subject {
-            head,
-            // A parsed host is visible ASCII.
-            authority: authority.to_str().unwrap_or_default(),
-            scheme: course.target.scheme,
-            payload: body.data().map_or(Payload::Streamed, Payload::Whole),
-            now: SystemTime::now(),
-        })?;
+        let payload = body.data().map_or(Payload::Streamed, Payload::Whole);
+        credential.apply(head, course.target, payload)?;
     }
     Ok(())
 }
