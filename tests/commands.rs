@@ -76,7 +76,7 @@ fn keys_that_do_not_work_yet_say_so() {
     for yaml in [
         "route_service: { listen: \"0.0.0.0:8080\" }\n",
         "tcp: { db: { listen: \"127.0.0.1:1\", to: \"db.test:2\" } }\n",
-        "destinations: { a: { hosts: [a.test], scrub: true } }\n",
+        "destinations: { a: { hosts: [a.test], probe: GET / } }\n",
         "destinations: { a: { hosts: [a.test], auth: { pool: [{ bearer: env:T }] } } }\n",
     ] {
         let told = in_folder(yaml, &["check"]);

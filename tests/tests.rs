@@ -29,6 +29,7 @@ mod requests;
 mod responses;
 mod retry;
 mod rotation;
+mod scrub;
 mod several;
 mod stale;
 mod streaming;

@@ -4,12 +4,15 @@
 //! Values are marked sensitive, so that neither `Debug` nor the HTTP/2 header table shows or keeps them. Whether a
 //! request may carry them at all (a clear wire, CONNECT, TRACE) is decided before, in `policy` and `proxy`.
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::Error;
+use super::needles::Needles;
 use super::query::Parameter;
 use crate::config::{Auth, HeaderText, Headers, SecretRef, Text};
 use crate::secret::{Secret, Sources};
@@ -20,6 +23,7 @@ mod tests;
 /// What is put on, or struck from, requests with one credential. Values are marked sensitive.
 #[derive(Debug)]
 pub(crate) struct Attachment {
+    needles: Arc<Needles>,
     parameter: Option<Parameter>,
     remove: Vec<Removal>,
     /// Each name once.
@@ -38,7 +42,9 @@ impl Attachment {
     /// Reads the secrets of `headers`, and of `auth` where it is of a kind that is the same on every request, and builds
     /// the field values. Where both set a field, the credential stands.
     pub(crate) fn build(auth: Option<&Auth>, headers: &Headers, sources: &Sources) -> Result<Self, Error> {
+        let mut needles = Needles::default();
         let mut attachment = Self {
+            needles: Arc::default(),
             parameter: None,
             remove: Vec::new(),
             set: Vec::new(),
@@ -73,10 +79,20 @@ impl Attachment {
             Some(Auth::Query { name, value }) => {
                 let secret = sources.read(value)?;
                 check(secret.expose(), value, "a URL")?;
+                needles.add(secret.expose());
                 attachment.parameter = Some(Parameter::new(name, &secret));
             }
         }
+        for (_, value) in attachment.set.iter().filter(|(_, value)| value.is_sensitive()) {
+            needles.add_field(value.as_bytes());
+        }
+        attachment.needles = Arc::new(needles);
         Ok(attachment)
+    }
+
+    /// What an echo of a request with this on it would show.
+    pub(crate) fn needles(&self) -> &Arc<Needles> {
+        &self.needles
     }
 
     /// The fields that `apply` sets: the app's `Connection` field must not get a say in them.

@@ -25,6 +25,8 @@ use crate::upstream::connect::authority_of;
 
 pub(crate) use self::attachment::Attachment;
 use self::jwt::Jwt;
+use self::needles::Changing;
+pub(crate) use self::needles::Needles;
 use self::oauth::Tokens;
 pub(crate) use self::oauth::{Door, Error as TokenError, NoToken};
 use self::pool::Pool;
@@ -34,6 +36,7 @@ use self::sign::{Signer, Subject};
 mod attachment;
 mod jwt;
 pub(crate) mod key;
+mod needles;
 mod oauth;
 mod pool;
 mod query;
@@ -58,6 +61,8 @@ enum Rule {
 #[derive(Debug)]
 pub(crate) struct Credential {
     attachment: Attachment,
+    /// What is looked for beside what the attachment holds.
+    changing: Changing,
     pub(crate) endpoint: Arc<Endpoint>,
     kind: Kind,
     /// What the upstream says of this one alone, where it is one of a pool.
@@ -148,6 +153,7 @@ impl Credentials {
             };
             Ok::<_, Error>(Arc::new(Credential {
                 attachment,
+                changing: Changing::default(),
                 endpoint: endpoint(),
                 kind,
                 limiter: is_one_of_several.then(|| limits(place)),
@@ -273,6 +279,18 @@ impl Credential {
             Kind::Jwt(_) | Kind::Nothing | Kind::Token(_) => None,
             Kind::Signed(signer) => signer.hashes(),
         }
+    }
+
+    /// What an echo of a request with this credential on it would show. A signature is no secret: it is good for this
+    /// request and no other.
+    pub(crate) fn needles(&self, head: &Parts) -> Arc<Needles> {
+        let value = match &self.kind {
+            Kind::Nothing => None,
+            Kind::Jwt(_) | Kind::Token(_) => head.headers.get(AUTHORIZATION),
+            Kind::Signed(_) => head.headers.get(sign::aws::SECURITY_TOKEN),
+        };
+        let fixed = self.attachment.needles();
+        value.map_or_else(|| Arc::clone(fixed), |value| self.changing.with(value, fixed))
     }
 
     /// Whether a request that the upstream refuses with 401 may be answered otherwise with another credential.

@@ -96,6 +96,7 @@ fn destination(name: &str, reader: &Reader<'_>, fallback: Timeouts) -> Destinati
         rehearse: limits::rehearse(reader),
         respect_upstream: reader.take("respect_upstream").and_then(Field::boolean),
         retry: limits::retry(reader),
+        scrub: reader.take("scrub").and_then(Field::boolean).unwrap_or(false),
         timeouts: timeouts(&reader.section("timeouts", keys::DESTINATION_TIMEOUTS), fallback),
         tls: reader.take("tls").and_then(tls),
         upgrade: reader.take("upgrade").and_then(Field::boolean),

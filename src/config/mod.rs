@@ -199,6 +199,7 @@ pub(crate) struct Destination {
     /// `None`: not written; it holds where requests are seen anyway.
     pub(crate) respect_upstream: Option<bool>,
     pub(crate) retry: Option<Retry>,
+    pub(crate) scrub: bool,
     pub(crate) timeouts: Timeouts,
     /// `None`: not written.
     pub(crate) tls: Option<Tls>,

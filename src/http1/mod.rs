@@ -51,7 +51,7 @@ pub(crate) enum Error {
 
 /// The reason phrase of a response, where it is not the one that its status implies.
 #[derive(Clone, Debug)]
-struct Reason(HeaderValue);
+pub(crate) struct Reason(pub(crate) HeaderValue);
 
 /// A message with more fields than this is refused, as many servers do.
 const MOST_FIELDS: usize = 100;

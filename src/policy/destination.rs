@@ -44,6 +44,8 @@ pub(crate) struct Destination {
     /// What the upstream says about its limits is kept to.
     pub(crate) respect_upstream: bool,
     pub(crate) retry: Option<Retry>,
+    /// Secrets are struck out of the bodies of answers too.
+    pub(crate) scrub: bool,
     pub(crate) timeouts: Timeouts,
     pub(crate) tls: Tls,
     /// `http://` from the app leaves as TLS.
@@ -79,6 +81,7 @@ impl Destination {
             // Many hosts are one here: what one of them says must not hold the others.
             respect_upstream: false,
             retry: None,
+            scrub: false,
             timeouts,
             tls: Tls::default(),
             upgrade: false,
@@ -139,6 +142,7 @@ impl Destination {
             rehearse: config.rehearse,
             respect_upstream: config.respect_upstream.unwrap_or(true),
             retry: config.retry.clone(),
+            scrub: config.scrub,
             timeouts: config.timeouts,
             tls: config.tls.clone().unwrap_or_default(),
             upgrade: config
@@ -247,6 +251,7 @@ impl Destination {
             && self.auth == other.auth
             && self.cache == other.cache
             && self.headers == other.headers
+            && self.scrub == other.scrub
             && self.tls == other.tls
             && self.upgrade == other.upgrade
     }
@@ -301,6 +306,13 @@ impl Destination {
                 "leave it out",
             );
         }
+        if self.scrub && !self.attaches_secret() {
+            problems.add(
+                at("scrub"),
+                "there is no secret to attach, and so none to strike out",
+                "leave it out",
+            );
+        }
     }
 }
 
@@ -318,6 +330,7 @@ pub(crate) fn must_see(config: &config::Destination) -> impl Iterator<Item = &'s
         ("rehearse", config.rehearse.is_some()),
         ("respect_upstream", config.respect_upstream == Some(true)),
         ("retry", config.retry.is_some()),
+        ("scrub", config.scrub),
         // `tls: {}` only asks for the upgrade of http://.
         (
             "tls",

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::cache_status::{self, Note};
 use super::fetch::{Course, Fetched, fetch};
+use super::scrub::Clean;
 use super::source::Source;
 use super::{Error, headers};
 use crate::cache::{
@@ -367,7 +368,7 @@ impl Errand<'_> {
     }
 
     /// What is stored is let go where the upstream now answers something else.
-    fn forget(&self, quest: &Quest, response: &Response<ResponseBody>) {
+    fn forget(&self, quest: &Quest, response: &Response<Clean>) {
         let Some(entry) = &quest.stale else { return };
         let (status, fields) = (response.status(), response.headers());
         if quest.ask.is_head() {
@@ -494,14 +495,14 @@ fn serve(kept: &Kept, ask: &Ask, request: &HeaderMap, exchange: &mut Exchange, n
 fn answer(response: Response<Bytes>, exchange: &mut Exchange) -> Carried {
     exchange.answered_from_cache(response.status());
     Carried {
-        response: response.map(|body| Source::Plain(ResponseBody::Whole(body))),
+        response: response.map(|body| Source::Plain(ResponseBody::Whole(body).into())),
         permit: None,
         upload: None,
     }
 }
 
 /// Whether the end of the body can be told from its being cut.
-fn is_framed(response: &Response<ResponseBody>) -> bool {
+fn is_framed(response: &Response<Clean>) -> bool {
     response.version() == Version::HTTP_2
         || response.body().is_end_stream()
         || (response.headers()).contains_key(header::CONTENT_LENGTH)

@@ -73,6 +73,10 @@ pub(crate) enum Error {
     #[error(transparent)]
     Unsigned(auth::sign::Error),
 
+    /// A text that has to be looked through.
+    #[error("the answer {0}: secrets in it could not be struck out, as scrub: true wants it")]
+    Unreadable(&'static str),
+
     #[error(transparent)]
     Upstream(upstream::Error),
 
@@ -119,7 +123,9 @@ impl Error {
             Self::Unsigned(_) => StatusCode::BAD_REQUEST,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
-            Self::NoToken(_) | Self::Unasked | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+            Self::NoToken(_) | Self::Unasked | Self::Unreadable(_) | Self::Upstream(_) => {
+                StatusCode::BAD_GATEWAY
+            }
         }
     }
 
@@ -143,6 +149,7 @@ impl Error {
             Self::LeftAlone(_) => "destination_unavailable",
             Self::Overloaded(_) => "connection_limit_reached",
             Self::Unasked => "http_upgrade_failed",
+            Self::Unreadable(_) => "http_response_content_coding",
             Self::Upstream(error) => error.proxy_status(),
         }
     }
@@ -189,6 +196,7 @@ impl Error {
             | Self::NotStored
             | Self::Overloaded(_)
             | Self::Unasked
+            | Self::Unreadable(_)
             | Self::Unsigned(_)
             | Self::Upstream(_)
             | Self::Version => None,

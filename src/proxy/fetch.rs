@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::renew;
 use super::retry::{First, MOST_KEPT};
+use super::scrub::{self, Clean};
 use super::{Error, Proxy, Route, Way};
 use crate::auth::Credential;
 use crate::auth::Payload;
@@ -26,7 +27,7 @@ use crate::upstream::{self, Failed, Incoming, Mirror, Outbound, ResponseBody};
 pub(super) struct Fetched<'r> {
     /// With which the request was sent.
     pub(super) credential: &'r Credential,
-    pub(super) response: Response<ResponseBody>,
+    pub(super) response: Response<Clean>,
     /// A slow download still occupies its slot.
     pub(super) permit: Option<Permit>,
     /// `None` where the request has no body.
@@ -91,12 +92,18 @@ pub(super) async fn fetch<'r>(
         }
         Err(error) => Err(error),
     };
-    match result {
-        Ok(Answered {
+    let result = result.and_then(|answered| {
+        let Answered {
             credential,
             permit,
             response,
-        }) => Ok(Fetched {
+        } = answered;
+        let is_empty = head.method == Method::HEAD;
+        let response = scrub::body(response, is_empty, credential.needles(head), route)?;
+        Ok((credential, permit, response))
+    });
+    match result {
+        Ok((credential, permit, response)) => Ok(Fetched {
             credential,
             response,
             permit,
@@ -261,7 +268,7 @@ pub(super) async fn send<'r>(
     // Now: of one that is not, nothing is left afterwards.
     let is_last = is_last || !body.is_whole();
     exchange.asked_upstream();
-    let result = if let Some(rehearsal) = &route.rehearsal
+    let mut result = if let Some(rehearsal) = &route.rehearsal
         && let Some(response) = Box::pin(rehearsal.ask(head.method == Method::HEAD)).await
     {
         exchange.answered_here(response.status());
@@ -279,7 +286,9 @@ pub(super) async fn send<'r>(
         .await
         .inspect(|response| exchange.upstream_answered(response.status()))
     };
-    if let Ok(response) = &result {
+    if let Ok(response) = &mut result {
+        // Before anything is read of it, or told.
+        scrub::head(response, &credential.needles(head), route);
         let status = response.status();
         // Also where this request cannot be sent again: the next one gets another token.
         let is_renewed =

@@ -10,7 +10,7 @@ use super::fetch::{Course, fetch};
 use super::headers::{self, Seen};
 use super::source::Source;
 use super::tunnel::Room;
-use super::{Error, Proxy, Way};
+use super::{Error, Proxy, Way, scrub};
 use crate::host::Target;
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
@@ -48,6 +48,9 @@ pub(super) async fn run(
         .then(|| Room::take(proxy, live.limits.tunnels))
         .transpose()?;
     let (mut head, incoming) = request.into_parts();
+    if destination.scrub {
+        scrub::ask_plainly(&mut head.headers);
+    }
     head.headers.append(header::VIA, proxy.via.clone());
     let course = Course {
         target: &target,
@@ -73,7 +76,7 @@ pub(super) async fn run(
 
     let mut upgraded = None;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let body = std::mem::replace(response.body_mut(), Source::Plain(ResponseBody::Ended));
+        let body = std::mem::replace(response.body_mut(), Source::Plain(ResponseBody::Ended.into()));
         let (Some(room), Some((upstream, early))) = (room, body.into_stream()) else {
             return Err(Error::Unasked);
         };

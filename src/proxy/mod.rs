@@ -45,6 +45,7 @@ mod rehearse;
 mod renew;
 mod reply;
 mod retry;
+mod scrub;
 mod source;
 mod splice;
 mod tunnel;

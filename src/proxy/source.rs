@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::scrub::Clean;
 use crate::cache::Copying;
-use crate::upstream::ResponseBody;
 use crate::upstream::body::Cut;
 use crate::upstream::connect::Stream;
 
@@ -15,18 +15,18 @@ use crate::upstream::connect::Stream;
 #[derive(Debug)]
 pub(super) enum Source {
     Copied(Box<Copied>),
-    Plain(ResponseBody),
+    Plain(Clean),
 }
 
 /// A body that may be stored when it has come whole.
 #[derive(Debug)]
 pub(super) struct Copied {
-    body: ResponseBody,
+    body: Clean,
     copy: Copying,
 }
 
 impl Source {
-    pub(super) fn copied(body: ResponseBody, mut copy: Copying) -> Self {
+    pub(super) fn copied(body: Clean, mut copy: Copying) -> Self {
         if body.is_end_stream() {
             end(&body, &mut copy);
             return Self::Plain(body);
@@ -85,7 +85,7 @@ impl Copied {
 }
 
 /// A body has come to its end.
-fn end(body: &ResponseBody, copy: &mut Copying) {
+fn end(body: &Clean, copy: &mut Copying) {
     if body.is_clean() {
         copy.finish();
     } else {

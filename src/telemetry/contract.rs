@@ -172,6 +172,7 @@ fn everything() -> Arc<Telemetry> {
     counters.paused_until(0);
     counters.rehearsed("429");
     counters.retry("429");
+    counters.struck(Part::Head);
     counters.upstream_throttled(http::StatusCode::TOO_MANY_REQUESTS);
     drop(counters.limit_waiting());
     counters.limit_waited(moment);
@@ -352,6 +353,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_requests_in_flight", "destination"),
     ("outrider_requests_total", "destination method code answered_by"),
     ("outrider_retries_total", "destination reason"),
+    ("outrider_secrets_struck_total", "destination part"),
     ("outrider_tls_handshake_seconds", "destination side"),
     ("outrider_tunnel_duration_seconds", "destination"),
     ("outrider_tunnels_open", "destination"),

@@ -15,7 +15,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use super::AnsweredBy;
 use super::ends::{Ends, unix_seconds};
 use super::families::{Families, observe};
-use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Refresh, Side, TunnelEnd, Verb};
+use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Part, Refresh, Side, TunnelEnd, Verb};
 
 /// The metric handles of one destination, looked up once when the policy is compiled.
 pub(crate) struct Counters {
@@ -31,6 +31,7 @@ pub(crate) struct Counters {
     requests: [[OnceLock<Box<ByCode>>; Verb::COUNT]; AnsweredBy::COUNT],
     cache: [OnceLock<IntCounter>; CacheStatus::COUNT],
     ends: Mutex<Ends>,
+    has_echoed: OnceLock<()>,
     limits: OnceLock<LimitCounters>,
     tls_client: OnceLock<Histogram>,
     tls_upstream: OnceLock<Histogram>,
@@ -80,6 +81,7 @@ impl Counters {
             requests: array::from_fn(|_| array::from_fn(|_| OnceLock::new())),
             cache: array::from_fn(|_| OnceLock::new()),
             ends: Mutex::default(),
+            has_echoed: OnceLock::new(),
             limits: OnceLock::new(),
             tls_client: OnceLock::new(),
             tls_upstream: OnceLock::new(),
@@ -191,6 +193,13 @@ impl Counters {
     pub(crate) fn rehearsed(&self, answer: &str) {
         let labels = &[&*self.destination, answer];
         self.families.rehearsed.with_label_values(labels).inc();
+    }
+
+    /// Secrets were struck out of a part of an answer. Whether it is the first time for this destination.
+    pub(crate) fn struck(&self, part: Part) -> bool {
+        let labels = &[&*self.destination, part.as_str()];
+        self.families.struck.with_label_values(labels).inc();
+        self.has_echoed.set(()).is_ok()
     }
 
     /// A request is sent again: because of this status, or `connect`, or a `stale` connection.

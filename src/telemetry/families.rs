@@ -37,6 +37,7 @@ pub(super) struct Families {
     pub(super) request_duration: HistogramVec,
     pub(super) requests: IntCounterVec,
     pub(super) retries: IntCounterVec,
+    pub(super) struck: IntCounterVec,
     pub(super) tls_handshake: HistogramVec,
     pub(super) tunnel_duration: HistogramVec,
     pub(super) tunnels: IntCounterVec,
@@ -145,6 +146,12 @@ impl Families {
                 &["destination", "method", "code", "answered_by"],
             )?,
             retries: counters(r, "outrider_retries_total", RETRIES, &["destination", "reason"])?,
+            struck: counters(
+                r,
+                "outrider_secrets_struck_total",
+                STRUCK,
+                &["destination", "part"],
+            )?,
             tls_handshake: histograms(
                 r,
                 "outrider_tls_handshake_seconds",
@@ -273,6 +280,7 @@ const REQUEST_DURATION: &str =
     "Time from the request's head to the last byte of the answer, tunnels left out.";
 const REQUESTS: &str = "Exchanges, one each, a tunnel being one.";
 const RETRIES: &str = "Requests that were sent again, by what had become of them before.";
+const STRUCK: &str = "Answers out of which an attached secret was struck, by where it stood.";
 const TLS_HANDSHAKE: &str = "Time that a TLS handshake took, with the app (client) or the upstream.";
 const TUNNEL_DURATION: &str = "Time that a tunnel was open.";
 const TUNNELS: &str = "Tunnels that were open and have ended, by how they ended.";

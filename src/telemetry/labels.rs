@@ -82,6 +82,14 @@ pub(crate) enum CacheStatus {
     Stale,
 }
 
+/// Where in an answer a secret was struck out: the `part` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Body,
+    Head,
+    Trailers,
+}
+
 /// How a circuit stands, as the gauge says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Circuit {
@@ -183,6 +191,16 @@ impl CacheStatus {
             Self::Miss => "miss",
             Self::Revalidated => "revalidated",
             Self::Stale => "stale",
+        }
+    }
+}
+
+impl Part {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Head => "head",
+            Self::Trailers => "trailers",
         }
     }
 }

@@ -18,7 +18,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 pub(crate) use counters::{Counted, Counters, LimitHandles};
 pub(crate) use exchange::{Exchange, Told};
-pub(crate) use labels::{CacheStatus, Circuit, CredentialKind, Refresh, Reload, Side, TunnelEnd};
+pub(crate) use labels::{CacheStatus, Circuit, CredentialKind, Part, Refresh, Reload, Side, TunnelEnd};
 
 use crate::config::Access;
 

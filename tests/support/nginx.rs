@@ -17,7 +17,8 @@ pub(crate) struct Nginx {
 
 impl Nginx {
     /// Serves `partner.test` with certificates of `pki`: `/` tells the caller's subject, `/serial` the serial number of
-    /// the certificate and `r` where the session was resumed, `/token` wants [`TOKEN`] as well. `h2`: also speaks HTTP/2.
+    /// the certificate and `r` where the session was resumed, `/token` wants [`TOKEN`] as well,
+    /// `/echo` shows what it got. `h2`: also speaks HTTP/2.
     #[track_caller]
     pub(crate) fn demanding(pki: &Pki, h2: bool) -> Self {
         Self::start(pki, h2, "")
@@ -117,6 +118,11 @@ http {
     @MORE@
     location / { return 200 \"hello $ssl_client_s_dn over $server_protocol\"; }
     location /serial { return 200 \"$ssl_client_serial $ssl_session_reused\"; }
+    location /echo {
+      default_type application/json;
+      add_header X-Echo $http_authorization;
+      return 200 '{\"authorization\":\"$http_authorization\"}';
+    }
     location /token {
       if ($known = 0) { return 401; }
       return 200 \"hello $ssl_client_s_dn with a token over $server_protocol\";

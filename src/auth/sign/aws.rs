@@ -211,7 +211,7 @@ const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
-const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+pub(crate) const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
 /// Beside those that begin with `proxy-`, `sec-` or `x-forwarded-`.
 const UNSIGNED_FIELDS: [&str; 28] = [

@@ -18,7 +18,7 @@ use crate::config::{Algorithm, Auth, KeyEncoding, SecretRef, Text};
 use crate::host::Scheme;
 use crate::secret::{self, Sources};
 
-mod aws;
+pub(super) mod aws;
 mod hmac;
 mod message;
 

@@ -146,10 +146,11 @@ pub(in crate::config) static DESTINATION: Table = &[
         "",
         "Simulate the destination's limits and faults, to see the app under them; default: off.",
     ),
-    later(
+    works(
         "scrub",
-        &["null", "false"],
-        "Strike attached secrets out of responses.",
+        Kind::Boolean,
+        "false",
+        "true: strike attached secrets out of the text of answers too; out of their fields they are struck always.",
     ),
     works(
         "insecure_attach_over_http",

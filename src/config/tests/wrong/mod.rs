@@ -49,7 +49,7 @@ destinations:
     hosts: [a.test, 'a b']
     auth: { bearer: hunter2 }
     rate_limt: 5/s
-    scrub: true
+    probe: GET /
 ";
     assert_eq!(
         told(text),
@@ -62,7 +62,7 @@ a.yml:8:5: destinations.Partner: not a name for a destination; use at most 63 of
 a.yml:8:21: destinations.Partner.hosts[1]: `a b`: HOST
 a.yml:9:21: destinations.Partner.auth.bearer: a plain value where a reference belongs; write env:NAME, file:PATH or vcap:SERVICE/KEY
 a.yml:10:5: destinations.Partner.rate_limt: no such key; did you mean `rate_limit`?
-a.yml:11:5: destinations.Partner.scrub: does not work yet in this version; remove it, or write null or false"
+a.yml:11:5: destinations.Partner.probe: does not work yet in this version; remove it, or write null"
             .replace("HOST", &host_error())
     );
 }

@@ -1,0 +1,199 @@
+use super::*;
+
+fn needles(secrets: &[&str]) -> Needles {
+    let mut needles = Needles::default();
+    for secret in secrets {
+        assert!(needles.add(secret.as_bytes()), "{secret}");
+    }
+    needles
+}
+
+/// `text` with stars where secrets stand.
+fn struck(needles: &Needles, text: &str) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    needles.find(text.as_bytes(), |place| bytes[place].fill(b'*'));
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_secret_is_found_in_each_spelling_that_encoders_have() {
+    // As Python, Go, Java, PHP, .NET, Ruby and browsers write them in URLs, forms, JSON and pages.
+    for (secret, spellings) in [
+        (
+            "canary-7f3a",
+            &["canary-7f3a", "Bearer canary-7f3a.", "xcanary-7f3ax"] as &[_],
+        ),
+        (
+            "ab+cd/ef==",
+            &[
+                "ab+cd/ef==",
+                "ab%2Bcd%2Fef%3D%3D",
+                "ab%2bcd%2fef%3d%3d",
+                "ab%2Bcd/ef%3D%3D",
+                r"ab+cd\/ef==",
+                r"ab\u002Bcd/ef==",
+                r"ab\u002bcd\u002fef\u003d\u003d",
+                r"ab%2Bcd\/ef\u003d%3D",
+                "ab&#43;cd/ef==",
+                "ab&#x2B;cd&#x2F;ef&#61;&#61;",
+                "ab&#x002b;cd&#047;ef==",
+            ],
+        ),
+        (
+            "it's <a> & \"b\\c\"",
+            &[
+                "it's <a> & \"b\\c\"",
+                "it's+%3Ca%3E+%26+%22b%5Cc%22",
+                "it%27s%20%3Ca%3E%20%26%20%22b%5Cc%22",
+                r#"it's <a> & \"b\\c\""#,
+                r#"it\u0027s \u003ca\u003e \u0026 \"b\\c\""#,
+                "it&#39;s &lt;a&gt; &amp; &quot;b\\c&quot;",
+                "it&apos;s &#60;a&#62; &#38; &#34;b\\c&#34;",
+            ],
+        ),
+        (
+            "pässwörd🔑",
+            &[
+                "pässwörd🔑",
+                "p%C3%A4ssw%C3%B6rd%F0%9F%94%91",
+                r"p\u00e4ssw\u00f6rd\ud83d\udd11",
+                "p&#228;ssw&#xF6;rd&#128273;",
+            ],
+        ),
+        // No part of it is left alone by all of them.
+        (
+            "!?!?!?!?",
+            &["!?!?!?!?", "%21%3F%21%3F%21%3F%21%3F", "!%3F!%3F!%3F!%3F"],
+        ),
+        ("%2B%2B%2B", &["%2B%2B%2B", "%252B%252B%252B"]),
+    ] {
+        let needles = needles(&[secret]);
+        for spelled in spellings {
+            for (before, after) in [("", ""), ("<p>%&\\", "&amp;\\%</p>"), ("\"a+", "b\"}")] {
+                // What is longer by a character on either side is still this secret.
+                let text = format!("{before}{spelled}{after}");
+                let left = struck(&needles, &text);
+                let stars = left.chars().filter(|c| *c == '*').count();
+                assert_eq!(left.len(), text.len());
+                assert!(
+                    left.starts_with(before) && left.ends_with(after) && stars >= secret.len(),
+                    "{text} became {left}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_only_resembles_a_secret_stays() {
+    let needles = needles(&["ab+cd/ef==", "canary-7f3a"]);
+    for text in [
+        "",
+        "canary-7f3",
+        "anary-7f3a",
+        "canary-7f3A",
+        "canary%2D7f3a",
+        "ab cd/ef==",
+        "ab%2Bcd%2Fef%3D",
+        "ab%2",
+        r"ab\u00",
+        "ab&#",
+        "ab&#43cd/ef==",
+    ] {
+        assert_eq!(struck(&needles, text), text);
+    }
+}
+
+#[test]
+fn each_secret_is_found_where_they_overlap() {
+    let needles = needles(&["abcdefgh", "efghijkl", "abababab"]);
+    assert_eq!(struck(&needles, "-abcdefghijkl-"), "-************-");
+    assert_eq!(struck(&needles, "-ababababab-"), "-**********-");
+    assert_eq!(struck(&needles, "-abcdefghabababab-"), "-****************-");
+}
+
+#[test]
+fn a_short_secret_is_not_looked_for() {
+    let mut needles = Needles::default();
+    assert!(!needles.add(b"sesame7") && needles.is_empty());
+    assert!(needles.add(b"sesame78") && !needles.is_empty());
+}
+
+#[test]
+fn a_field_is_looked_for_with_and_without_its_scheme() {
+    let mut needles = Needles::default();
+    assert!(needles.add_field(b"ApiKey canary-7f3a"));
+    assert_eq!(struck(&needles, "ApiKey canary-7f3a"), "******************");
+    assert_eq!(struck(&needles, "key=canary-7f3a"), "key=***********");
+
+    // Aladdin:canary-7f3a
+    let mut needles = Needles::default();
+    assert!(needles.add_field(b"Basic QWxhZGRpbjpjYW5hcnktN2YzYQ=="));
+    for (text, left) in [
+        (
+            "got Basic QWxhZGRpbjpjYW5hcnktN2YzYQ==",
+            "got **********************************",
+        ),
+        ("QWxhZGRpbjpjYW5hcnktN2YzYQ", "**************************"),
+        (
+            "QWxhZGRpbjpjYW5hcnktN2YzYQ%3D%3D",
+            "**************************%3D%3D",
+        ),
+        ("Aladdin:canary-7f3a", "Aladdin:***********"),
+    ] {
+        assert_eq!(struck(&needles, text), left);
+    }
+}
+
+/// The pair is looked for even where the password alone is too short for it.
+#[test]
+fn a_short_password_is_looked_for_with_its_user_only() {
+    let mut needles = Needles::default();
+    assert!(!needles.add_field(b"Basic YXBwOnNlc2FtZQ=="));
+    assert_eq!(
+        struck(&needles, "YXBwOnNlc2FtZQ== sesame"),
+        "**************== sesame"
+    );
+}
+
+/// What a text ends with is the beginning of a secret exactly where more text could make it one.
+#[test]
+fn the_beginning_of_a_secret_is_known_as_one() {
+    for (secret, spelled) in [
+        ("canary-7f3a", "canary-7f3a"),
+        ("ab+cd/ef==", "ab%2Bcd%2fef%3D%3D"),
+        ("ab+cd/ef==", r"ab\u002Bcd\/ef=="),
+        ("ab+cd/ef==", "ab&#43;cd&#x2F;ef=="),
+        ("+b+cd/ef==", "%2Bb+cd/ef=="),
+        ("p🔑sswörter", r"p\ud83d\udd11ssw\u00f6rter"),
+    ] {
+        let needles = needles(&[secret]);
+        for end in 0..spelled.len() {
+            let text = format!("no secret\n{}", &spelled[..end]);
+            assert_eq!(needles.begun(text.as_bytes()), end, "{text}");
+        }
+        assert_eq!(needles.begun(format!("{spelled}\n").as_bytes()), 0);
+    }
+}
+
+#[test]
+fn what_changes_is_looked_for_as_it_is_now() {
+    let changing = Changing::default();
+    let fixed = needles(&["always-here"]);
+    let of = |token: &str| {
+        changing.with(
+            &HeaderValue::from_str(&format!("Bearer {token}")).unwrap(),
+            &fixed,
+        )
+    };
+    let first = of("canary-7f3a");
+    assert!(Arc::ptr_eq(&first, &of("canary-7f3a")));
+    assert_eq!(
+        struck(&first, "always-here canary-7f3a canary-7f3b"),
+        "*********** *********** canary-7f3b"
+    );
+    assert_eq!(
+        struck(&of("canary-7f3b"), "always-here canary-7f3a canary-7f3b"),
+        "*********** canary-7f3a ***********"
+    );
+}
