@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::build::{End, Parts};
 use crate::auth::Door;
 use crate::config::TokenUrl;
-use crate::policy::{Asked, Destination, Policy, Verdict};
+use crate::policy::{Destination, Policy};
 use crate::telemetry::Counters;
 use crate::upstream::{Endpoint, tls};
 
@@ -21,11 +21,7 @@ impl Doors<'_> {
     /// The host needs no destination: who wrote its address into the configuration has allowed it. What its name resolves
     /// to is judged all the same.
     pub(super) fn to(&self, url: &TokenUrl, destination: &Destination, counters: &Arc<Counters>) -> Door {
-        let named = match self.policy.route(&url.target, Asked::Request) {
-            Verdict::Forward(named) | Verdict::Intercept(named) | Verdict::Tunnel(named) => Some(named),
-            Verdict::Deny(..) => None,
-        };
-        let named = named.filter(|named| !named.is_unlisted());
+        let named = self.policy.named(&url.target);
         let end = &self.ends[named.map_or(destination.index, |named| named.index)];
         let endpoint = match named {
             Some(_) => Arc::clone(&end.endpoint),

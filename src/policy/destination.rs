@@ -222,11 +222,6 @@ impl Destination {
         }
     }
 
-    /// Whether it stands for all hosts that no other one names.
-    pub(crate) fn is_unlisted(&self) -> bool {
-        self.index == 0
-    }
-
     /// Whether a request may carry any of several credentials.
     pub(crate) fn has_pool(&self) -> bool {
         self.auth.iter().any(|rule| rule.credentials.len() > 1)

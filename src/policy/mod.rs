@@ -16,7 +16,7 @@ pub(crate) use destination::{Destination, attaches, idle_in_tunnels, must_see};
 pub(crate) use egress::{Approved, Egress};
 pub(crate) use path::PathGlob;
 
-use crate::config::{Config, EgressDefault, Problems};
+use crate::config::{Auth, ClientAuth, Config, EgressDefault, Problems};
 use crate::host::{Host, HostPattern, Pattern, Target};
 use router::Router;
 
@@ -142,16 +142,49 @@ impl Policy {
             }
         }
         let router = Router::compile(&config.destinations, &mut problems);
-        if !problems.is_empty() {
-            return Err(problems.located(&config.locations));
-        }
-        Ok(Self {
+        let policy = Self {
             destinations,
             egress: Arc::new(egress),
             default: config.egress.default,
             ports: config.egress.ports.clone(),
             router,
-        })
+        };
+        policy.check_token_endpoints(&mut problems);
+        match problems.is_empty() {
+            true => Ok(policy),
+            false => Err(problems.located(&config.locations)),
+        }
+    }
+
+    /// The destination that names a target; `None` where it is one of the others.
+    pub(crate) fn named(&self, target: &Target) -> Option<&Arc<Destination>> {
+        let (destination, pattern) = self.find(target);
+        pattern.map(|_| destination)
+    }
+
+    /// `client_auth: tls` is nothing without a certificate.
+    fn check_token_endpoints(&self, problems: &mut Problems) {
+        for destination in &self.destinations {
+            for credential in destination.auth.iter().flat_map(|rule| &rule.credentials) {
+                let Auth::OAuth2(oauth2) = &credential.auth else {
+                    continue;
+                };
+                let shown = self.named(&oauth2.token_url.target).unwrap_or(destination);
+                if oauth2.client_auth == ClientAuth::Tls && shown.tls.client_certificate.is_none() {
+                    problems.add(
+                        format!(
+                            "destinations.{}.{}.oauth2.client_auth",
+                            destination.name, credential.place
+                        ),
+                        format!(
+                            "tls shows the client certificate of destinations.{}, which has none",
+                            shown.name
+                        ),
+                        "add tls.client_certificate there, or choose another client_auth",
+                    );
+                }
+            }
+        }
     }
 
     /// The destination of `target` (`unlisted` where none names it) and what happens to the request.

@@ -483,3 +483,25 @@ fn tokens_are_not_asked_for_in_clear() {
     );
     assert_eq!(compile(", insecure_attach_over_http: true"), Ok(()));
 }
+
+#[test]
+fn a_certificate_that_is_to_be_shown_to_a_token_endpoint_is_there() {
+    let certificate = "tls: { client_certificate: { cert: file:a, key: file:b } }";
+    let oauth2 =
+        "auth: { oauth2: { token_url: 'https://login.test/token', client_id: a, client_auth: tls } }";
+    let api = |more: &str| format!("api: {{ hosts: [api.test], {oauth2}{more} }}");
+    let compile = |destinations: &str| compile(&format!("destinations: {{ {destinations} }}")).map(drop);
+    let problem = |name: &str| {
+        format!(
+            "tls shows the client certificate of destinations.{name}, which has none; add tls.client_certificate there"
+        )
+    };
+    assert!(compile(&api("")).unwrap_err().contains(&problem("api")));
+    let login = "login: { hosts: [login.test], cache: {} }";
+    let with_login = format!("{}, {login}", api(&format!(", {certificate}")));
+    assert!(compile(&with_login).unwrap_err().contains(&problem("login")));
+
+    assert_eq!(compile(&api(&format!(", {certificate}"))), Ok(()));
+    let login = format!("login: {{ hosts: [login.test], {certificate} }}");
+    assert_eq!(compile(&format!("{}, {login}", api(""))), Ok(()));
+}
