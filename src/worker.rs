@@ -124,7 +124,7 @@ async fn sweep(proxy: Arc<Proxy>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let live = proxy.live.load_full();
-        pool::sweep(|endpoint| live.routes.iter().any(|route| route.endpoint.id() == endpoint));
+        pool::sweep(|endpoint| live.has_endpoint(endpoint));
     }
 }
 

@@ -228,6 +228,12 @@ impl Credentials {
         pools.any(|pool| pool.has_instead_of(credential, Instant::now()))
     }
 
+    /// Whether the connections of this endpoint are one of theirs, or lead to where one of them asks for its tokens.
+    pub(crate) fn has_endpoint(&self, id: u64) -> bool {
+        self.all().any(|one| one.endpoint.id() == id)
+            || self.tokens().any(|tokens| tokens.endpoint().id() == id)
+    }
+
     /// In the order in which they were made.
     fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         self.all().map(|one| Arc::clone(&one.endpoint)).collect()

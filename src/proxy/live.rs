@@ -47,6 +47,14 @@ impl Route {
 }
 
 impl Live {
+    /// Whether some request may still need the connections of this endpoint.
+    pub(crate) fn has_endpoint(&self, id: u64) -> bool {
+        self.routes.iter().any(|route| {
+            let of_credentials = route.credentials.as_ref().is_ok_and(|all| all.has_endpoint(id));
+            route.endpoint.id() == id || of_credentials
+        })
+    }
+
     pub(crate) fn route(&self, destination: &Destination) -> &Arc<Route> {
         &self.routes[destination.index]
     }

@@ -118,6 +118,11 @@ impl Tokens {
         })
     }
 
+    /// How the token endpoint is reached.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.source.door.endpoint
+    }
+
     /// Whether a token could be asked for.
     pub(super) fn check(settings: &OAuth2, sources: &Sources) -> Result<(), Error> {
         Plan::build(settings, sources).map(drop)

@@ -117,3 +117,14 @@ async fn each_has_what_was_told_of_it() {
     refuse(&credentials, &all[1]);
     assert_eq!(next(&credentials, 3), ["auth.pool[2]"; 3]);
 }
+
+/// Or they would be swept away while they are needed.
+#[test]
+fn the_connections_of_every_credential_are_known() {
+    let credentials = credentials();
+    let endpoints = credentials.endpoints();
+    let ids: std::collections::HashSet<_> = endpoints.iter().map(|endpoint| endpoint.id()).collect();
+    assert!(ids.len() > 1, "each has its own");
+    assert!(ids.iter().all(|id| credentials.has_endpoint(*id)));
+    assert!(!credentials.has_endpoint(u64::MAX));
+}
