@@ -417,6 +417,7 @@ fn the_end_of_a_certificate_is_told_in_time() {
     let end: time::OffsetDateTime = now + 365 * day;
     assert_eq!(expiry, end.unix_timestamp() as f64);
     assert_eq!(told("soon").len(), 1);
+    assert!(proxy.log().contains("\"certificate\":"), "{}", proxy.log());
 }
 
 /// H6, "It must show" of handshakes: `openssl s_server` verifies keys of each kind, from each container, in TLS 1.2

@@ -24,8 +24,9 @@ use crate::policy::Policy;
 use crate::proxy::{Live, Proxy, Route};
 use crate::store::Store;
 use crate::telemetry::{CredentialKind, Refresh, Reload, Telemetry, log};
+use crate::upstream::Endpoint;
 use crate::upstream::resolve::{self, Resolver};
-use crate::upstream::tls::SettingsError;
+use crate::upstream::tls::{Life, SettingsError};
 use crate::worker::Workers;
 
 use bound::Bound;
@@ -342,7 +343,9 @@ impl App {
             self.proxy.live.store(Arc::new(live));
         }
         for route in rotation.taken {
-            let life = route.endpoint.tls().ok().and_then(|tls| tls.life());
+            let before = &old.route(&route.destination).endpoint;
+            // Where something else of the destination has changed, there is nothing to say of its certificate.
+            let life = life_of(&route.endpoint).filter(|life| life_of(before) != Some(life));
             if life.is_some() {
                 (route.counters).credential_refresh(CredentialKind::ClientCertificate, Refresh::Done);
             }
@@ -372,7 +375,7 @@ impl App {
     fn tell_of_expiry(&mut self) {
         let live = self.proxy.live.load();
         let lives = live.routes.iter().filter_map(|route| {
-            let life = route.endpoint.tls().ok()?.life()?;
+            let life = life_of(&route.endpoint)?;
             Some((&route.destination.name, life))
         });
         let now = SystemTime::now();
@@ -490,6 +493,11 @@ fn write_bundle(authority: &ca::Authority, build: &build::Parts, ca: &Ca) {
             "the CA bundle cannot be written: apps will not trust intercepted connections",
         );
     }
+}
+
+/// The client certificate that is shown there.
+fn life_of(endpoint: &Endpoint) -> Option<&Life> {
+    endpoint.tls().ok()?.life()
 }
 
 /// The files whose change matters. The store's is the configuration's: all limits are made with it.
