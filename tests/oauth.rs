@@ -168,7 +168,7 @@ fn many_requests_at_a_cold_token_make_one_token_request() {
 #[test]
 fn an_endpoint_that_is_down_is_left_alone() {
     let servers = Authorization::new();
-    servers.lifetime(4);
+    servers.lifetime(8);
     let proxy = servers.proxy(BASIC);
     assert_eq!(proxy.get(&servers.url("/")).status, 200);
     servers.close();
@@ -222,7 +222,7 @@ fn an_endpoint_that_is_down_is_left_alone() {
 #[test]
 fn a_token_is_replaced_ahead_of_its_end() {
     let servers = Authorization::new();
-    servers.lifetime(6);
+    servers.lifetime(10);
     let proxy = servers.proxy(BASIC);
     let name = |answer: &Response| told(answer)["jti"].as_str().unwrap().to_owned();
     let first = name(&proxy.get(&servers.url("/")));

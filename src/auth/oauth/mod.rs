@@ -333,11 +333,10 @@ fn token(grant: &Grant, started: Instant, chance: f64) -> Token {
     // No clock can add centuries.
     let lifetime = grant.lifetime.unwrap_or(UNTOLD);
     // The request that it is attached to takes its time, and the clocks of two servers differ.
-    let over = started + lifetime - MARGIN.min(lifetime / 4);
-    let ageing = started + lifetime.mul_f64(0.65 + chance.clamp(0.0, 1.0) / 10.0);
+    let usable = lifetime - MARGIN.min(lifetime / 4);
     Token {
-        ageing: ageing.min(over),
-        over,
+        ageing: started + usable.mul_f64(0.7 + chance.clamp(0.0, 1.0) / 10.0),
+        over: started + usable,
         value: grant.value.clone(),
     }
 }

@@ -9,14 +9,14 @@ fn grant(lifetime: Option<u64>) -> Grant {
 fn a_token_ages_before_it_is_over_and_is_over_before_the_server_says_so() {
     let started = Instant::now();
     for (lifetime, ages, over) in [
-        (Some(3600), [2340.0, 2700.0], 3570.0),
-        (Some(60), [39.0, 45.0], 45.0),
-        (Some(1), [0.65, 0.75], 0.75),
+        (Some(3600), [2499.0, 2856.0], 3570.0),
+        (Some(60), [31.5, 36.0], 45.0),
+        (Some(1), [0.525, 0.6], 0.75),
         // It is not told.
-        (None, [390.0, 450.0], 570.0),
+        (None, [399.0, 456.0], 570.0),
         (
             Some(u64::MAX),
-            [365.0 * 86_400.0 * 0.65, 365.0 * 86_400.0 * 0.75],
+            [(365.0 * 86_400.0 - 30.0) * 0.7, (365.0 * 86_400.0 - 30.0) * 0.8],
             365.0 * 86_400.0 - 30.0,
         ),
     ] {
