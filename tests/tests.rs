@@ -30,6 +30,7 @@ mod responses;
 mod retry;
 mod rotation;
 mod scrub;
+mod secrets;
 mod several;
 mod stale;
 mod streaming;

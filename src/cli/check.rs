@@ -95,6 +95,7 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
         warn_of_limits(destination, &mut warnings);
         warn_of_tunnels(destination, &mut warnings);
         warn_of_reach(destination, &mut warnings);
+        warn_of_clear_wires(destination, &mut warnings);
         warn_of_rehearsal(destination, &mut warnings);
     }
     if let Some(written) = &config.rate_limit_store {
@@ -356,6 +357,10 @@ fn warn_of_reach(destination: &Destination, warnings: &mut Problems) {
             );
         }
     }
+}
+
+/// What may be read on the way.
+fn warn_of_clear_wires(destination: &Destination, warnings: &mut Problems) {
     if destination.insecure_attach_over_http {
         let path = format!("destinations.{}.insecure_attach_over_http", destination.name);
         warnings.add(

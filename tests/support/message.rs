@@ -147,6 +147,8 @@ impl Response {
     #[track_caller]
     pub(crate) fn assert_ours(&self, status: u16, error: &str) -> String {
         assert_eq!(self.status, status, "{self:?} {}", self.text());
+        let told = format!("{:?} {}", self.headers, self.text());
+        assert_eq!(super::leak(&told), None, "a secret in a refusal");
         assert_eq!(self.error(), Some(error), "{self:?} {}", self.text());
         assert_eq!(
             self.header("content-type"),

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::pki::trusting;
 use super::programs::{outrider, wait};
-use super::{CANARY, PATIENCE, Response, Wire};
+use super::{PATIENCE, Response, Wire, leak};
 
 /// A running outrider. When it is dropped it is killed, and all that it wrote is searched for secrets.
 pub(crate) struct Proxy {
@@ -236,7 +236,7 @@ impl Proxy {
 }
 
 impl Drop for Proxy {
-    /// G1: whatever a test did, no secret may stand in what the program wrote or in its metrics.
+    /// G1: whatever a test did, no secret may stand in what the program wrote, on its pages or in its files.
     fn drop(&mut self) {
         if thread::panicking() {
             let _ = self.child.kill();
@@ -244,16 +244,26 @@ impl Drop for Proxy {
             eprintln!("--- outrider wrote:\n{}", self.log());
             return;
         }
-        let metrics = if self.runs() {
-            self.page("/metrics").text()
-        } else {
-            String::new()
-        };
+        let mut paths = vec!["/metrics", "/status", "/healthz", "/readyz"];
+        if !self.runs() {
+            paths.clear();
+        }
+        for path in paths {
+            let page = self.page(path);
+            assert_eq!(
+                leak(&format!("{:?} {}", page.headers, page.text())),
+                None,
+                "a secret on {path}"
+            );
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        assert!(!metrics.contains(CANARY), "a secret in the metrics");
+        for name in ["ca-bundle.pem", "truststore.p12", "outrider/truststore.p12"] {
+            let file = std::fs::read(self.folder.path().join(name)).unwrap_or_default();
+            assert_eq!(leak(&String::from_utf8_lossy(&file)), None, "a secret in {name}");
+        }
         let log = self.log();
-        assert!(!log.contains(CANARY), "a secret in the log:\n{log}");
+        assert_eq!(leak(&log), None, "a secret in the log:\n{log}");
         assert!(!log.contains("panicked"), "a panic:\n{log}");
     }
 }

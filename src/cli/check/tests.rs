@@ -261,16 +261,18 @@ destinations:
     tls:
       client_certificate: { cert: file:$DIR/a.crt, key: file:$DIR/a.key }
   plain: { hosts: ['*.c.test'] }
+  e: { hosts: [d.test], upgrade: false, insecure_attach_over_http: true, headers: { set: { X-Key: env:TOKEN } } }
 ";
     let (problems, warnings) = examined(text, folder.path(), &[("TOKEN", "t")]);
     assert_eq!(problems, "");
     let lines: Vec<_> = warnings.lines().collect();
-    assert_eq!(lines.len(), 4, "{warnings}");
+    assert_eq!(lines.len(), 5, "{warnings}");
     for (line, start) in lines.iter().zip([
         "a.yml:1:26: egress.deny_networks: the metadata network of the platform can be reached; ",
         "a.yml:4:21: destinations.d.hosts[1]: every host under *.b.test gets the credential; ",
         "a.yml:7:32: destinations.d.insecure_attach_over_http: the credential may leave in clear; ",
         "a.yml:9:57: destinations.d.tls.client_certificate.key: DIR/a.key can be read by every user",
+        "a.yml:11:68: destinations.e.insecure_attach_over_http: the credential may leave in clear; ",
     ]) {
         assert!(line.starts_with(start), "{line}");
     }
