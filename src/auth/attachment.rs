@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::Error;
+use super::hidden;
 use super::needles::Needles;
 use super::query::Parameter;
 use crate::config::{Auth, HeaderText, Headers, SecretRef, Text};
@@ -200,7 +201,7 @@ fn field(
     let mut text = Zeroizing::new(Vec::with_capacity(prefix.len() + secret.expose().len()));
     text.extend_from_slice(prefix);
     text.extend_from_slice(secret.expose());
-    sensitive(&text, reference)
+    sensitive(text, reference)
 }
 
 /// RFC 7617. The password may be any UTF-8 text without control characters, since it leaves as base64.
@@ -232,19 +233,18 @@ fn basic(username: &Text, password: &SecretRef, sources: &Sources) -> Result<Hea
     let mut text = Zeroizing::new(String::with_capacity(6 + pair.len().div_ceil(3) * 4));
     text.push_str("Basic ");
     data_encoding::BASE64.encode_append(&pair, &mut text);
-    sensitive(text.as_bytes(), password)
+    let text = Zeroizing::new(std::mem::take(&mut *text).into_bytes());
+    sensitive(text, password)
 }
 
-fn sensitive(text: &[u8], reference: &SecretRef) -> Result<HeaderValue, Error> {
+fn sensitive(text: Zeroizing<Vec<u8>>, reference: &SecretRef) -> Result<HeaderValue, Error> {
     // Every caller has checked the bytes; should one not have, it is an error, not a panic.
-    let mut value = HeaderValue::from_bytes(text).map_err(|_| Error::NotFieldText {
+    hidden(text).ok_or_else(|| Error::NotFieldText {
         reference: reference.clone(),
         place: "an HTTP field",
         position: 0,
         what: "not visible",
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
+    })
 }
 
 /// Refuses all that is not visible ASCII: it would be a second header field, or something else to each server.

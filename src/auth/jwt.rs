@@ -14,6 +14,7 @@ use http::HeaderValue;
 use serde_json::{Map, Value as Json, json};
 use zeroize::Zeroizing;
 
+use super::hidden;
 use super::key::{self, SigningKey};
 use crate::config::{self, Algorithm, Claim, SecretRef, Text};
 use crate::secret::{self, Secret, Sources};
@@ -140,10 +141,9 @@ impl Jwt {
         }
         // Under the lock: many requests at once make one signature.
         let token = self.maker.make(now)?;
-        let text = Zeroizing::new(format!("Bearer {}", *token));
+        let text = Zeroizing::new(format!("Bearer {}", *token).into_bytes());
         // Base64 and dots are always a field value.
-        let mut value = HeaderValue::from_str(&text).map_err(|_| key::Error::Failed)?;
-        value.set_sensitive(true);
+        let value = hidden(text).ok_or(key::Error::Failed)?;
         *kept = Some(Kept {
             made: now,
             value: value.clone(),

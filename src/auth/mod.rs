@@ -10,10 +10,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use crate::config::{self, Auth, SecretRef, TokenUrl};
 use crate::host::Target;
@@ -350,8 +352,19 @@ impl Credential {
     }
 }
 
+/// A field value that is not shown, and whose bytes are wiped when nobody has it any more. `None` where they cannot stand
+/// in a field.
+fn hidden(bytes: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
 /// Instead of whatever stands there.
 fn authorize(head: &mut Parts, value: HeaderValue) -> Result<(), Error> {
     let placed = head.headers.try_insert(AUTHORIZATION, value);
     placed.map(drop).map_err(|_| Error::NoRoom)
 }
+
+#[cfg(test)]
+mod tests;

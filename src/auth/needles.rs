@@ -77,7 +77,7 @@ enum Piece {
 impl Needles {
     /// Looks for `secret` as well. `false`: it is so short that other words would be taken for it, and is not looked for.
     pub(crate) fn add(&mut self, secret: &[u8]) -> bool {
-        if secret.len() < SHORTEST {
+        if !Self::finds(secret) {
             return false;
         }
         if !self.all.iter().any(|own| own.secret.expose() == secret) {
@@ -118,6 +118,11 @@ impl Needles {
             decoded.get(colon + 1..)
         });
         password.is_some_and(|password| self.add(password))
+    }
+
+    /// Whether a secret is looked for: it is long enough not to be taken for another word.
+    pub(crate) fn finds(secret: &[u8]) -> bool {
+        secret.len() >= SHORTEST
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::Uri;
 use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
@@ -55,7 +56,8 @@ impl Parameter {
         }
         text.extend_from_slice(pair);
 
-        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).ok()?);
+        parts.path_and_query =
+            Some(PathAndQuery::from_maybe_shared(Bytes::from_owner(Zeroizing::new(text))).ok()?);
         Uri::from_parts(parts).ok()
     }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::{ConfigArg, print};
-use crate::auth::Credentials;
+use crate::auth::{Credentials, Needles};
 use crate::config::{
     ClientCertificate, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass, OnLimit,
     Problems, SESSION_TOKEN, SecretRef, Source, Text,
@@ -162,6 +162,8 @@ struct Reference<'c> {
 /// What has to be found where a reference points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds<'c> {
+    /// A secret that leaves with the request.
+    Attached,
     Certificates,
     /// And the passphrase that opens it.
     Key(Option<&'c SecretRef>),
@@ -188,6 +190,8 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
         for (key, reference) in credential.auth.references() {
             let holds = match key {
                 SESSION_TOKEN => Holds::SessionToken,
+                // These leave as they are, or in base64.
+                "basic.password" | "bearer" | "header.value" | "query.value" => Holds::Attached,
                 _ => Holds::Secret,
             };
             add(&format!("{}.{key}", credential.place), reference, holds);
@@ -195,7 +199,7 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
     }
     for (name, value) in &destination.headers.set {
         if let HeaderText::Reference(value) = value {
-            add(&format!("headers.set.{name}"), value, Holds::Secret);
+            add(&format!("headers.set.{name}"), value, Holds::Attached);
         }
     }
     if let Some(tls) = &destination.tls {
@@ -248,7 +252,7 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
     let secret = match reference.holds {
         Holds::Lists => sources.read_list(reference.to),
         Holds::Pkcs12(_) => sources.read_binary(reference.to),
-        Holds::Certificates | Holds::Key(_) | Holds::Secret | Holds::SessionToken => {
+        Holds::Attached | Holds::Certificates | Holds::Key(_) | Holds::Secret | Holds::SessionToken => {
             sources.read(reference.to)
         }
     };
@@ -290,7 +294,15 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
                 add(problems, &reference.path, &error);
             }
         }
-        Holds::Secret | Holds::SessionToken => {}
+        Holds::Attached if !Needles::finds(secret.expose()) => warnings.add(
+            reference.path.as_str(),
+            format!(
+                "{} is too short to be looked for in answers that echo it",
+                reference.to
+            ),
+            "have a longer one made, of 16 characters or more",
+        ),
+        Holds::Attached | Holds::Secret | Holds::SessionToken => {}
     }
     // Certificates are public, and so is which of them are revoked.
     if !matches!(reference.holds, Holds::Certificates | Holds::Lists) {

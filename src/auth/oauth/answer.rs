@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use zeroize::Zeroizing;
 
 use super::error::{Code, Reason};
+use crate::auth::hidden;
 
 /// A token as it was given.
 pub(super) struct Grant {
@@ -73,9 +74,7 @@ impl Grant {
         let mut text = Zeroizing::new(Vec::with_capacity(BEARER.len() + token.len()));
         text.extend_from_slice(BEARER);
         text.extend_from_slice(token.as_bytes());
-        let mut value = HeaderValue::from_bytes(&text)
-            .map_err(|_| Reason::Malformed("its access_token cannot stand in a header"))?;
-        value.set_sensitive(true);
+        let value = hidden(text).ok_or(Reason::Malformed("its access_token cannot stand in a header"))?;
         Ok(Self {
             lifetime,
             refresh_token: refresh_token.filter(|token| !token.is_empty()),

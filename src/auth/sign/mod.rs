@@ -13,6 +13,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use zeroize::Zeroizing;
 
+use super::hidden;
 use super::key::{self, SigningKey};
 use crate::config::{Algorithm, Auth, KeyEncoding, SecretRef, Text};
 use crate::host::Scheme;
@@ -224,9 +225,7 @@ fn plain(text: &str) -> Result<HeaderValue, Error> {
 
 /// As [`plain`], and not shown.
 fn sensitive(text: &[u8]) -> Result<HeaderValue, Error> {
-    let mut value = HeaderValue::from_bytes(text).map_err(|_| Error::NoRoom)?;
-    value.set_sensitive(true);
-    Ok(value)
+    hidden(Zeroizing::new(text.to_vec())).ok_or(Error::NoRoom)
 }
 
 fn sha256(bytes: &[u8]) -> digest::Digest {

@@ -52,8 +52,23 @@ destinations:
 fn nothing_is_said_where_nothing_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     pair(folder.path(), "a");
-    let (problems, warnings) = examined(PARTNER, folder.path(), &[("TOKEN", "t")]);
+    let (problems, warnings) = examined(PARTNER, folder.path(), &[("TOKEN", "long-enough")]);
     assert_eq!((problems.as_str(), warnings.as_str()), ("", ""));
+}
+
+/// What leaves with requests and would not be found in an answer.
+#[test]
+fn a_secret_too_short_to_be_looked_for_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    pair(folder.path(), "a");
+    let (problems, warnings) = examined(PARTNER, folder.path(), &[("TOKEN", "1234567")]);
+    assert_eq!(problems, "");
+    assert!(
+        warnings
+            .contains("destinations.partner.auth.bearer: env:TOKEN is too short to be looked for in answers"),
+        "{warnings}"
+    );
+    assert!(!warnings.contains("1234567"), "{warnings}");
 }
 
 #[test]
@@ -77,14 +92,14 @@ fn a_list_of_revoked_certificates_is_read_and_its_end_is_told() {
     fs::write(folder.path().join("old.crl"), list.pem().unwrap()).unwrap();
 
     let with = |crl: &str| format!("{PARTNER}      crl: [file:$DIR/{crl}]\n");
-    let (problems, warnings) = examined(&with("old.crl"), folder.path(), &[("TOKEN", "t")]);
+    let (problems, warnings) = examined(&with("old.crl"), folder.path(), &[("TOKEN", "long-enough")]);
     assert_eq!(problems, "");
     assert!(
         warnings.contains("destinations.partner.tls.crl: the list of ")
             && warnings.contains("was to be renewed by 2020-01-08T00:00:00Z"),
         "{warnings}"
     );
-    let (problems, _) = examined(&with("a.crt"), folder.path(), &[("TOKEN", "t")]);
+    let (problems, _) = examined(&with("a.crt"), folder.path(), &[("TOKEN", "long-enough")]);
     assert!(
         problems.contains("destinations.partner.tls.crl: there is no list of revoked certificates in it"),
         "{problems}"
@@ -113,7 +128,7 @@ fn a_key_of_another_certificate_is_told() {
     pair(folder.path(), "a");
     pair(folder.path(), "b");
     let text = PARTNER.replace("a.key", "b.key");
-    let (problems, _) = examined(&text, folder.path(), &[("TOKEN", "t")]);
+    let (problems, _) = examined(&text, folder.path(), &[("TOKEN", "long-enough")]);
     let start =
         "a.yml:6:7: destinations.partner.tls.client_certificate: the key of file:DIR/b.key does not belong";
     assert!(
@@ -263,7 +278,7 @@ destinations:
   plain: { hosts: ['*.c.test'] }
   e: { hosts: [d.test], upgrade: false, insecure_attach_over_http: true, headers: { set: { X-Key: env:TOKEN } } }
 ";
-    let (problems, warnings) = examined(text, folder.path(), &[("TOKEN", "t")]);
+    let (problems, warnings) = examined(text, folder.path(), &[("TOKEN", "long-enough")]);
     assert_eq!(problems, "");
     let lines: Vec<_> = warnings.lines().collect();
     assert_eq!(lines.len(), 5, "{warnings}");
@@ -320,7 +335,7 @@ fn a_credential_that_no_tunnel_carries_is_a_warning() {
     ] {
         for mode in ["auto", "intercept", "tunnel"] {
             let text = format!("destinations: {{ d: {{ hosts: [a.test], mode: {mode}, {written} }} }}");
-            let (problems, warnings) = examined(&text, folder.path(), &[("TOKEN", "t")]);
+            let (problems, warnings) = examined(&text, folder.path(), &[("TOKEN", "long-enough")]);
             let expected = idle.filter(|_| mode == "tunnel").map_or_else(String::new, |idle| {
                 format!(
                     "a.yml:1:45: destinations.d.mode: tunnels of https:// pass untouched, so they get nothing of {idle}; \
@@ -343,7 +358,7 @@ fn a_certificate_that_has_expired_is_a_warning() {
     let config = config(PARTNER, folder.path());
     // Certificates of the test are valid until the year 4096.
     let later = SystemTime::now() + Duration::from_secs(2_500 * 31_557_600);
-    let (problems, warnings) = examine(&config, &Sources::of_variables([("TOKEN", "t")]), later);
+    let (problems, warnings) = examine(&config, &Sources::of_variables([("TOKEN", "long-enough")]), later);
     assert!(problems.is_empty(), "{problems}");
     assert!(
         warnings
