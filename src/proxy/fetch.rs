@@ -2,7 +2,7 @@
 //!
 //! What may be asked at all is checked before, in [`forward`](super::forward); what the app gets of the answer is
 //! shaped there as well. When a request is sent more than once is decided in [`retry`](super::retry), and after a
-//! refused credential in [`renew`](super::renew).
+//! refused credential in [`renew`].
 
 use std::sync::Arc;
 use std::time::Duration;
