@@ -32,6 +32,7 @@ mod rotation;
 mod scrub;
 mod secrets;
 mod several;
+mod signatures;
 mod stale;
 mod streaming;
 mod support;

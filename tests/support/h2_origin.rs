@@ -14,14 +14,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio_rustls::TlsAcceptor;
 
 use super::partner::destination;
-use super::{Identity, Pki, Proxy, TOKEN};
+use super::{Identity, Pki, Proxy, Request as Told, TOKEN};
 
 /// The origin, the identity for it and the authority that signed both. Its thread ends with the process.
 pub(crate) struct H2Partner {
     pub(crate) pki: Pki,
     client: Identity,
     port: u16,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Mutex<Vec<(String, Told)>>>,
 }
 
 impl H2Partner {
@@ -70,11 +70,30 @@ impl H2Partner {
 
     /// Every request that was read to its end: method, URI, fields, body.
     pub(crate) fn asked(&self) -> Vec<String> {
+        self.told().into_iter().map(|(text, _)| text).collect()
+    }
+
+    /// The same as an HTTP/1.1 origin would have it.
+    pub(crate) fn requests(&self) -> Vec<Told> {
+        self.told().into_iter().map(|(_, request)| request).collect()
+    }
+
+    fn told(&self) -> Vec<(String, Told)> {
         self.asked.lock().unwrap().clone()
+    }
+
+    /// The configuration of a proxy with this one destination, whose `auth` is this.
+    pub(crate) fn yaml_with(&self, auth: &str) -> String {
+        destination(&self.pki, &self.client, &self.authority(), "").replace("{ bearer: env:TOKEN }", auth)
     }
 }
 
-async fn serve(listener: TcpListener, tls: TlsAcceptor, log: Arc<Mutex<Vec<String>>>, refused: usize) {
+async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    log: Arc<Mutex<Vec<(String, Told)>>>,
+    refused: usize,
+) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     while let Ok((socket, _)) = listener.accept().await {
         let (tls, log) = (tls.clone(), Arc::clone(&log));
@@ -93,7 +112,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, log: Arc<Mutex<Vec<Strin
 
 async fn answer(
     request: Request<Incoming>,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Arc<Mutex<Vec<(String, Told)>>>,
     refused: usize,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
@@ -101,13 +120,34 @@ async fn answer(
     let Ok(body) = body.collect().await else {
         return Ok(Response::default());
     };
-    let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    let body = body.to_bytes();
+    let mut told = Told {
+        line: format!(
+            "{} {} HTTP/2",
+            head.method,
+            head.uri.path_and_query().map_or("", |target| target.as_str())
+        ),
+        body: body.to_vec(),
+        ..Told::default()
+    };
+    told.headers.0 = (head.headers.iter())
+        .map(|(name, value)| {
+            (
+                name.to_string(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
+        })
+        .collect();
+    let authority = head.uri.authority().map(ToString::to_string).unwrap_or_default();
+    told.headers.0.push(("host".to_owned(), authority));
+    let body = String::from_utf8_lossy(&body).into_owned();
     let path = head.uri.path().to_owned();
     let mut response = Response::new(Full::new(Bytes::from(path)));
     let mut log = log.lock().unwrap();
     if log.len() < refused {
         *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
     }
-    log.push(format!("{} {} {:?} {body}", head.method, head.uri, head.headers));
+    let text = format!("{} {} {:?} {body}", head.method, head.uri, head.headers);
+    log.push((text, told));
     Ok(response)
 }

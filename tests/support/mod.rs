@@ -29,6 +29,7 @@ pub(crate) mod pki;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod verifier;
 mod wire;
 pub(crate) mod world;
 

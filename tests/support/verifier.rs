@@ -1,0 +1,79 @@
+//! Whoever verifies a signature: programs that know nothing of ours.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::{Arc, Mutex};
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use super::programs::{clean, tool};
+use super::{Request, Wire};
+
+/// `verifier.py`, which ends with the test.
+pub(crate) struct Verifier {
+    child: Child,
+    /// What every request is told with.
+    settings: Value,
+    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+}
+
+impl Verifier {
+    /// `settings`: `kind`, and what that needs.
+    #[track_caller]
+    pub(crate) fn new(settings: Value) -> Arc<Self> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/verifier.py");
+        let mut child = clean(tool("venv/bin/python"))
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let pipes = Mutex::new((child.stdin.take().unwrap(), stdout));
+        Arc::new(Self {
+            child,
+            settings,
+            pipes,
+        })
+    }
+
+    /// `ok`, or what is wrong with a request.
+    pub(crate) fn judge(&self, request: &Request) -> String {
+        let mut said = self.settings.clone();
+        said["method"] = json!(request.line.split(' ').next());
+        said["target"] = json!(request.target());
+        said["authority"] = json!(request.headers.get("host"));
+        said["headers"] = json!(request.headers.0);
+        said["body"] = json!(BASE64.encode(&request.body));
+        let mut pipes = self.pipes.lock().unwrap();
+        let (stdin, stdout) = &mut *pipes;
+        writeln!(stdin, "{said}").unwrap();
+        let mut verdict = String::new();
+        stdout.read_line(&mut verdict).unwrap();
+        verdict.trim().to_owned()
+    }
+
+    /// The script of an origin that answers 200 or 403, with the verdict.
+    pub(crate) fn serve(&self, wire: &mut Wire) {
+        while let Ok(request) = wire.request() {
+            let verdict = self.judge(&request);
+            let status = if verdict == "ok" {
+                "200 OK"
+            } else {
+                "403 Forbidden"
+            };
+            let length = verdict.len();
+            wire.send(format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{verdict}"
+            ));
+        }
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
