@@ -286,13 +286,13 @@ pub(super) async fn send<'r>(
         .await
         .inspect(|response| exchange.upstream_answered(response.status()))
     };
+    let mut is_renewed = false;
     if let Ok(response) = &mut result {
         // Before anything is read of it, or told.
         scrub::head(response, &credential.needles(head), route);
         let status = response.status();
         // Also where this request cannot be sent again: the next one gets another token.
-        let is_renewed =
-            status == StatusCode::UNAUTHORIZED && carries(head, route) && credential.refuse(head);
+        is_renewed = status == StatusCode::UNAUTHORIZED && carries(head, route) && credential.refuse(head);
         if let Ok(credentials) = &route.credentials
             && !is_renewed
         {
@@ -317,5 +317,5 @@ pub(super) async fn send<'r>(
         return Ok(answered);
     }
     // Boxed: few requests come here.
-    Box::pin(renew::run(answered, head, body, course, exchange)).await
+    Box::pin(renew::run(answered, is_renewed, head, body, course, exchange)).await
 }

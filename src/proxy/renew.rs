@@ -19,9 +19,11 @@ pub(super) fn may_help(answered: &Answered<'_>, head: &request::Parts) -> bool {
         && !head.headers.contains_key(header::UPGRADE)
 }
 
-/// Sends a request again that was answered with 401.
+/// Sends a request again that was answered with 401. `is_renewed`: the same credential may do, since a token is replaced
+/// by another one of the same client.
 pub(super) async fn run<'r>(
     mut answered: Answered<'r>,
+    is_renewed: bool,
     head: &mut request::Parts,
     body: &mut Outbound,
     course: Course<'r>,
@@ -30,8 +32,7 @@ pub(super) async fn run<'r>(
     let route = &course.way.route;
     let refused = answered.credential;
     let has_another = |credentials: &Credentials| credentials.has_instead_of(refused);
-    // A token is replaced by another one of the same client.
-    let same = refused.refuse(head).then_some(refused);
+    let same = is_renewed.then_some(refused);
     if same.is_none() && !route.credentials.as_ref().is_ok_and(has_another) {
         return Ok(answered);
     }

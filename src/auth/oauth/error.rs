@@ -9,6 +9,7 @@ use http::StatusCode;
 use crate::auth::{jwt, key};
 use crate::host::Target;
 use crate::secret;
+use crate::units;
 use crate::upstream;
 
 /// Why tokens cannot be had at all, or a request has none.
@@ -110,10 +111,9 @@ pub(crate) enum Code {
 
 impl NoToken {
     pub(super) fn new(failure: &Arc<Failure>, left: Duration) -> Self {
-        let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         Self {
             failure: Arc::clone(failure),
-            retry_after: Duration::from_secs(seconds.max(1)),
+            retry_after: Duration::from_secs(units::retry_after(left)),
         }
     }
 

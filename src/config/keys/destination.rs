@@ -174,55 +174,40 @@ pub(in crate::config) static DESTINATION_TIMEOUTS: Table = &[
     works("idle", Kind::Duration, "", "Without a byte in either direction."),
 ];
 
+/// The kinds of credentials, between what else may stand beside them.
+macro_rules! kinds {
+    ([$($before:expr)?], [$($after:expr),*]) => {
+        &[
+            $($before,)?
+            BEARER,
+            BASIC_KEY,
+            HEADER,
+            QUERY,
+            OAUTH2,
+            JWT,
+            AWS_SIGV4,
+            HTTP_SIGNATURE,
+            HMAC,
+            $($after,)*
+        ]
+    };
+}
+
 /// Of a destination.
-pub(in crate::config) static AUTH: Table = &[
-    BEARER,
-    BASIC_KEY,
-    HEADER,
-    QUERY,
-    OAUTH2,
-    JWT,
-    AWS_SIGV4,
-    HTTP_SIGNATURE,
-    HMAC,
-    POOL,
-    NONE,
-];
+pub(in crate::config) static AUTH: Table = kinds!([], [POOL, NONE]);
 
 /// In a list of a destination.
-pub(in crate::config) static AUTH_RULE: Table = &[
-    works(
-        "match",
-        Kind::Table(MATCH),
-        "{}",
-        "To which requests it is attached; default: to all that no match before it takes.",
-    ),
-    BEARER,
-    BASIC_KEY,
-    HEADER,
-    QUERY,
-    OAUTH2,
-    JWT,
-    AWS_SIGV4,
-    HTTP_SIGNATURE,
-    HMAC,
-    POOL,
-    NONE,
-];
+pub(in crate::config) static AUTH_RULE: Table = kinds!([MATCHED], [POOL, NONE]);
 
 /// Of a pool.
-pub(in crate::config) static CREDENTIAL: Table = &[
-    BEARER,
-    BASIC_KEY,
-    HEADER,
-    QUERY,
-    OAUTH2,
-    JWT,
-    AWS_SIGV4,
-    HTTP_SIGNATURE,
-    HMAC,
-];
+pub(in crate::config) static CREDENTIAL: Table = kinds!([], []);
 
+const MATCHED: Key = works(
+    "match",
+    Kind::Table(MATCH),
+    "{}",
+    "To which requests it is attached; default: to all that no match before it takes.",
+);
 const BEARER: Key = works(
     "bearer",
     Kind::Secret,
