@@ -40,5 +40,6 @@ mod targets;
 mod telling;
 mod together;
 mod tooling;
+mod trust;
 mod upstream_tls;
 mod x509;

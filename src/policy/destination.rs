@@ -91,25 +91,15 @@ impl Destination {
         }
     }
 
-    /// How a token endpoint is reached that no destination names: with the trust and the client certificate of `self`,
-    /// but without what is said of its own servers.
+    /// How a token endpoint is reached that no destination names: with all that `self` says of TLS, so that its secrets
+    /// go to no server that its lists or pins refuse. Only `server_name` is of its own servers alone.
     pub(crate) fn of_token_endpoint(&self) -> Self {
-        let Tls {
-            ca,
-            ca_extra,
-            client_certificate,
-            min_version,
-            ..
-        } = self.tls.clone();
         Self {
             name: Arc::clone(&self.name),
             index: self.index,
             tls: Tls {
-                ca,
-                ca_extra,
-                client_certificate,
-                min_version,
-                ..Tls::default()
+                server_name: None,
+                ..self.tls.clone()
             },
             ..Self::unlisted(self.timeouts)
         }

@@ -89,7 +89,7 @@ pub(crate) enum Reason {
     #[error("its answer is larger than {0} bytes")]
     TooLarge(usize),
 
-    #[error("it cannot be reached: {0}")]
+    #[error("it cannot be reached: {0}{hint}", hint = of_whom(.0))]
     Unreachable(Box<upstream::Error>),
 }
 
@@ -173,6 +173,20 @@ impl Code {
         CODES
             .iter()
             .find_map(|(code, word, _)| (*word == text).then_some(*code))
+    }
+}
+
+/// What a person can do where it is the lists or the pins of a destination that refuse the token endpoint.
+fn of_whom(error: &upstream::Error) -> &'static str {
+    let upstream::Error::Tls(tls) = error else {
+        return "";
+    };
+    match tls.is_of_destination() {
+        true => {
+            "; tls.crl and tls.pins of a destination hold for its token endpoint as well: where the endpoint needs \
+             others, give its host a destination with tls settings of its own"
+        }
+        false => "",
     }
 }
 

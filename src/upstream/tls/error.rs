@@ -110,6 +110,17 @@ impl Error {
         }
     }
 
+    /// Whether the certificate is refused by what a destination demands beyond a chain that verifies: its lists and pins.
+    pub(crate) fn is_of_destination(&self) -> bool {
+        let Self::Certificate { fault, .. } = self else {
+            return false;
+        };
+        matches!(
+            fault,
+            Fault::Pins { .. } | Fault::Revoked { .. } | Fault::RevocationUnknown { .. }
+        )
+    }
+
     /// The number of the alert that the server sent: `alert-id` of RFC 9209.
     pub(crate) fn alert_id(&self) -> Option<u8> {
         match self {
