@@ -9,6 +9,7 @@ mod bodies;
 mod bulk;
 mod cache;
 mod cache_suite;
+mod cache_users;
 mod circuit;
 mod commands;
 mod connect;

@@ -92,6 +92,11 @@ impl Demands {
     }
 }
 
+/// Whether an answer is for one user.
+pub(super) fn is_private(fields: &HeaderMap) -> bool {
+    Said::of(fields).private
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value<'v> {
     None,

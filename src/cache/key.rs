@@ -1,9 +1,9 @@
 //! What tells answers apart: where the request goes, as whom, and what the answer was chosen by.
 //!
 //! A [`Key`] is the target and the path as they leave, the identity of the attached credential, and a digest of every
-//! field of the app's own that is, or looks like, a credential, or that servers are known to obey without saying so in
-//! Vary. A [`Choice`] is the request fields that Vary names, with their values, and a few that an upstream ought to have
-//! named there.
+//! field of the app's own but those that are known to be harmless: one app asks for many users, and only the app and
+//! the service know which field says for whom. A [`Choice`] is the harmless fields that Vary names, with their values,
+//! and a few that an upstream ought to have named there. A `private` answer was chosen by all of them.
 //!
 //! Fields that outrider attaches, or strikes, are in neither: they are the same for all requests of one identity.
 
@@ -22,13 +22,21 @@ pub(super) struct Key {
     pub(super) identity: Identity,
 }
 
+/// The credential that a request is sent with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Sender {
+    /// Of the destination's secrets.
+    pub(crate) fingerprint: u64,
+    /// Which of its credentials; `None` for none.
+    pub(crate) rule: Option<usize>,
+}
+
 /// As whom a request is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
-    /// Of the destination's secrets.
-    fingerprint: u64,
+    sender: Sender,
     /// Of what the app itself has put on the request; `None` for nothing.
-    own: Option<[u8; digest::SHA256_OUTPUT_LEN]>,
+    own: Option<Digest>,
 }
 
 /// The request fields that an answer was chosen by, with their values then.
@@ -36,7 +44,25 @@ pub(super) struct Identity {
 pub(super) struct Choice {
     pub(super) names: Box<[HeaderName]>,
     values: Box<[u8]>,
+    private: Option<Private>,
 }
+
+/// Of the harmless fields of the request that a `private` answer belongs to; `None` for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Private(Option<Digest>);
+
+/// What a request field says to a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    /// It may say for whom or what the answer is: part of every key.
+    Telling,
+    /// How the answer should look, or which request this is: part of the key of `private` answers.
+    Harmless,
+    /// Where the message goes, how it is framed, and what caches on its way should do: part of no key.
+    Handling,
+}
+
+type Digest = [u8; digest::SHA256_OUTPUT_LEN];
 
 impl Key {
     /// `attached`: whether outrider puts a field on the request itself.
@@ -45,11 +71,11 @@ impl Key {
         path: &str,
         fields: &HeaderMap,
         attached: impl Fn(&HeaderName) -> bool,
-        fingerprint: u64,
+        sender: Sender,
     ) -> Self {
         let identity = Identity {
-            fingerprint,
-            own: own(fields, attached),
+            sender,
+            own: digest_of(Sort::Telling, fields, attached),
         };
         Self {
             uri: uri(target, path),
@@ -59,11 +85,12 @@ impl Key {
 }
 
 impl Choice {
-    /// `None`: by something that is not in the request (`Vary: *`), or by more than is sensible.
+    /// `None`: by something that is not in the request (`Vary: *`).
     pub(super) fn of(
         answer: &HeaderMap,
         request: &HeaderMap,
         attached: impl Fn(&HeaderName) -> bool,
+        is_private: bool,
     ) -> Option<Self> {
         // Most interfaces choose a representation by Accept, and many forget to say so.
         let mut names = vec![header::ACCEPT];
@@ -86,25 +113,29 @@ impl Choice {
                 }
                 // `*`, and what is no field name and so can never match.
                 let name = HeaderName::from_bytes(name).ok().filter(|name| name != "*")?;
-                // What tells keys apart is equal already, and no secret of the app's is kept here.
-                if names.contains(&name) || attached(&name) || is_telling(name.as_str()) {
+                // What tells keys apart is equal already, and no secret of the app's is kept here. Few names are left.
+                if names.contains(&name) || attached(&name) || sort(name.as_str()) == Sort::Telling {
                     continue;
-                }
-                if names.len() == MOST_NAMES {
-                    return None;
                 }
                 names.push(name);
             }
         }
         let names = names.into_boxed_slice();
         Some(Self {
+            private: is_private.then(|| Private::of(request, attached)),
             values: values(&names, request),
             names,
         })
     }
 
     /// Whether the request would have been answered alike.
-    pub(super) fn fits(&self, request: &HeaderMap) -> bool {
+    pub(super) fn fits(&self, request: &HeaderMap, attached: impl Fn(&HeaderName) -> bool) -> bool {
+        if self
+            .private
+            .is_some_and(|private| private != Private::of(request, attached))
+        {
+            return false;
+        }
         let mut rest = Some(&*self.values);
         each_piece(&self.names, request, |piece| {
             rest = rest.and_then(|rest| rest.strip_prefix(piece));
@@ -112,9 +143,19 @@ impl Choice {
         rest.is_some_and(<[u8]>::is_empty)
     }
 
+    pub(super) fn is_private(&self) -> bool {
+        self.private.is_some()
+    }
+
     /// In bytes.
     pub(super) fn size(&self) -> usize {
         self.values.len() + self.names.len() * size_of::<HeaderName>()
+    }
+}
+
+impl Private {
+    pub(super) fn of(request: &HeaderMap, attached: impl Fn(&HeaderName) -> bool) -> Self {
+        Self(digest_of(Sort::Harmless, request, attached))
     }
 }
 
@@ -156,14 +197,11 @@ fn each_piece(names: &[HeaderName], fields: &HeaderMap, mut tell: impl FnMut(&[u
     }
 }
 
-/// A digest of what the app itself adds to who it is, or to what it wants without any Vary telling.
-fn own(
-    fields: &HeaderMap,
-    attached: impl Fn(&HeaderName) -> bool,
-) -> Option<[u8; digest::SHA256_OUTPUT_LEN]> {
+/// A digest of the app's own fields of one sort; `None` where there is no such field.
+fn digest_of(wanted: Sort, fields: &HeaderMap, attached: impl Fn(&HeaderName) -> bool) -> Option<Digest> {
     let mut context: Option<digest::Context> = None;
     for (name, value) in fields {
-        if !is_telling(name.as_str()) || attached(name) {
+        if sort(name.as_str()) != wanted || attached(name) {
             continue;
         }
         let context = context.get_or_insert_with(|| digest::Context::new(&digest::SHA256));
@@ -175,21 +213,39 @@ fn own(
     context?.finish().as_ref().try_into().ok()
 }
 
-/// Whether answers to requests that differ in this field are kept apart, whatever Vary says.
-fn is_telling(name: &str) -> bool {
+/// Names come in lower case. A field that is not known here tells requests apart. `baggage` does, too: it carries
+/// whatever the app puts into it, and often the user.
+fn sort(name: &str) -> Sort {
     match name {
-        "accept" | "accept-encoding" | "accept-language" | "cache-control" | "connection"
-        | "content-length" | "content-type" | "host" | "if-modified-since" | "if-none-match" | "pragma"
-        | "referer" | "te" | "traceparent" | "tracestate" | "user-agent" | "via" => false,
-        "authorization" | "cookie" | "prefer" => true,
-        name => TELLING.iter().any(|word| name.contains(word)),
+        "cache-control" | "connection" | "content-length" | "host" | "if-modified-since"
+        | "if-none-match" | "pragma" | "te" | "via" => Sort::Handling,
+        "accept" | "accept-encoding" | "accept-language" | "user-agent" => Sort::Harmless,
+        // The W3C's, B3, and those of vendors and platforms: numbers of requests and of their traces.
+        "traceparent"
+        | "tracestate"
+        | "b3"
+        | "x-b3-flags"
+        | "x-b3-parentspanid"
+        | "x-b3-sampled"
+        | "x-b3-spanid"
+        | "x-b3-traceid"
+        | "amz-sdk-invocation-id"
+        | "amz-sdk-request"
+        | "request-id"
+        | "sentry-trace"
+        | "uber-trace-id"
+        | "x-amzn-trace-id"
+        | "x-client-request-id"
+        | "x-cloud-trace-context"
+        | "x-correlation-id"
+        | "x-datadog-parent-id"
+        | "x-datadog-sampling-priority"
+        | "x-datadog-trace-id"
+        | "x-ms-client-request-id"
+        | "x-request-id"
+        | "x-vcap-request-id" => Sort::Harmless,
+        _ => Sort::Telling,
     }
 }
 
 const LONGEST_ADDRESS: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]".len();
-const MOST_NAMES: usize = 16;
-/// In the names of credentials, and of fields by which servers are made to answer for another host, path or method.
-const TELLING: [&str; 14] = [
-    "auth", "cookie", "cred", "forward", "host", "key", "method", "original", "overrid", "passw", "rewrit",
-    "secret", "session", "token",
-];

@@ -1,4 +1,4 @@
-//! What need not be asked again: the answers of one destination, by RFC 9111, private to the app.
+//! What need not be asked again: the answers of one destination, by RFC 9111, each for the user it came for.
 //!
 //! A request becomes an [`Ask`], and [`Cache::find`] says what there is for it: an answer that is good, one that is good
 //! while somebody refreshes it, or none, and then whether to ask the upstream or to wait for who does already. What the
@@ -29,6 +29,7 @@ use self::terms::{Allowances, Stands, Terms};
 pub(crate) use self::copy::{Answered, Copying, Draft};
 pub(crate) use self::entry::{Entry, is_of_its_moment};
 pub(crate) use self::flight::{Follow, Lead, Outcome};
+pub(crate) use self::key::Sender;
 pub(crate) use self::terms::Times;
 
 mod copy;
@@ -141,7 +142,7 @@ impl Cache {
         path: &str,
         fields: &HeaderMap,
         attached: impl Fn(&HeaderName) -> bool,
-        fingerprint: u64,
+        sender: Sender,
     ) -> Option<Ask> {
         let is_head = match *method {
             Method::GET => false,
@@ -164,21 +165,23 @@ impl Cache {
             epoch: 0,
             is_head,
             is_shared,
-            key: Key::new(target, path, fields, attached, fingerprint),
+            key: Key::new(target, path, fields, attached, sender),
         })
     }
 
-    /// What there is for a request `now`. `has_waited`: it followed another one, and does not again.
+    /// What there is for a request `now`, with `fields` and `attached` as it was asked with. `has_waited`: it followed
+    /// another one, and does not again.
     pub(crate) fn find(
         self: &Arc<Self>,
         ask: &mut Ask,
         fields: &HeaderMap,
+        attached: impl Fn(&HeaderName) -> bool,
         has_waited: bool,
         now: Instant,
     ) -> Found {
         let mut state = self.state();
         ask.epoch = state.store.epoch();
-        let (why, stale) = match state.store.look(&ask.key, fields) {
+        let (why, stale) = match state.store.look(&ask.key, fields, &attached) {
             Look::Nothing => (Why::UriMiss, None),
             Look::Other => (Why::VaryMiss, None),
             Look::Found(entry) => {
@@ -186,7 +189,7 @@ impl Cache {
                 let why = match entry.terms.stands(&ask.demands, since, now) {
                     Stands::Fresh { ttl } => return Found::Fresh(Kept { entry, ttl }),
                     Stands::Refresh { ttl } => {
-                        let likeness = state.store.likeness(&ask.key, fields);
+                        let likeness = state.store.likeness(&ask.key, fields, &attached);
                         let lead = self.lead(&mut state, likeness);
                         return Found::Refresh(Kept { entry, ttl }, lead);
                     }
@@ -205,7 +208,7 @@ impl Cache {
         let turn = if is_alone {
             Turn::Alone
         } else {
-            let likeness = state.store.likeness(&ask.key, fields);
+            let likeness = state.store.likeness(&ask.key, fields, &attached);
             match state.flights.get_mut(&likeness) {
                 Some(flight) => flight.follow().map_or(Turn::Alone, Turn::Follow),
                 None => self.lead(&mut state, likeness).map_or(Turn::Alone, Turn::Lead),
@@ -242,7 +245,7 @@ impl Cache {
             return None;
         }
         let terms = Terms::of(status, fields, ask.is_shared, times, &self.allowances)?;
-        let choice = Choice::of(fields, request, attached)?;
+        let choice = Choice::of(fields, request, attached, directives::is_private(fields))?;
         let head = Head::new(status, fields, times.clock);
         let length = length.map(usize::try_from).transpose().ok()?;
         let room = self.share.checked_sub(head.size())?;
@@ -285,7 +288,9 @@ impl Cache {
             }
             Terms::of(head.status(), &fields, ask.is_shared, times, &self.allowances)
         };
-        let varies_alike = head.fields().get_all(header::VARY) == entry.head().fields().get_all(header::VARY);
+        // By what it was chosen must not have changed.
+        let varies_alike = head.fields().get_all(header::VARY) == entry.head().fields().get_all(header::VARY)
+            && directives::is_private(head.fields()) == entry.choice.is_private();
         let is_stored = terms.is_some() && varies_alike;
         let fresh = Arc::new(Entry::new(
             entry.identity.clone(),

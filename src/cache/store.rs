@@ -15,7 +15,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use tokio::time::Instant;
 
 use super::entry::Entry;
-use super::key::{self, Key};
+use super::key::{self, Key, Private};
 
 /// All that is stored.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ struct Place {
     variants: Vec<Arc<Entry>>,
     /// By what its answers were chosen last; empty as long as that is not known.
     chosen_by: Box<[HeaderName]>,
+    /// Whether the last one was for one user.
+    is_private: bool,
 }
 
 /// What there is for a request.
@@ -69,12 +71,17 @@ impl Store {
         }
     }
 
-    pub(super) fn look(&mut self, key: &Key, request: &HeaderMap) -> Look {
+    pub(super) fn look(
+        &mut self,
+        key: &Key,
+        request: &HeaderMap,
+        attached: impl Fn(&HeaderName) -> bool,
+    ) -> Look {
         let Some(place) = self.places.get(&key.uri) else {
             return Look::Nothing;
         };
         let found = (place.variants.iter())
-            .find(|entry| entry.identity == key.identity && entry.choice.fits(request));
+            .find(|entry| entry.identity == key.identity && entry.choice.fits(request, &attached));
         match found {
             Some(entry) => Look::Found(Arc::clone(entry)),
             None if place.variants.iter().any(|entry| entry.identity == key.identity) => Look::Other,
@@ -84,13 +91,18 @@ impl Store {
 
     /// A number that requests share which may well get the same answer. Where they do not, nothing comes of it but a
     /// wait: what each may have is decided by [`Store::look`].
-    pub(super) fn likeness(&self, key: &Key, request: &HeaderMap) -> u64 {
-        let chosen_by = self
-            .places
-            .peek(&key.uri)
-            .map_or(&[] as &[_], |place| &place.chosen_by);
+    pub(super) fn likeness(
+        &self,
+        key: &Key,
+        request: &HeaderMap,
+        attached: impl Fn(&HeaderName) -> bool,
+    ) -> u64 {
+        let place = self.places.peek(&key.uri);
+        let chosen_by = place.map_or(&[] as &[_], |place| &place.chosen_by);
+        let is_private = place.is_some_and(|place| place.is_private);
+        let private = is_private.then(|| Private::of(request, attached));
         let chosen_by = if chosen_by.is_empty() { USUAL } else { chosen_by };
-        (self.hasher).hash_one((&key.uri, &key.identity, key::values(chosen_by, request)))
+        (self.hasher).hash_one((&key.uri, &key.identity, key::values(chosen_by, request), private))
     }
 
     /// Whether nobody should wait for another one's answer from there.
@@ -128,6 +140,7 @@ impl Store {
     pub(super) fn put(&mut self, uri: &str, entry: Arc<Entry>) {
         let place = self.place(uri);
         place.chosen_by = entry.choice.names.clone();
+        place.is_private = entry.choice.is_private();
         let mut freed = 0;
         place.variants.retain(|other| {
             let is_replaced = other.identity == entry.identity && other.choice == entry.choice;

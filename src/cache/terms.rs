@@ -4,8 +4,8 @@
 //! have of it. What the configuration allows beyond the upstream's word is added here, too: a floor for freshness, and
 //! how stale an answer may be served.
 //!
-//! The cache serves one app with the credential of one destination, so it is a private one, and `private` does not
-//! keep an answer out. Requests that carry a credential of the app's own make it a shared one for their answers.
+//! `private` does not keep an answer out: it is stored under all fields of its request (see [`key`](super::key)).
+//! Requests that carry a credential of the app's own make the cache a shared one for their answers.
 
 use std::time::{Duration, SystemTime};
 

@@ -20,8 +20,9 @@ use super::fetch::{Course, Fetched, fetch};
 use super::scrub::Clean;
 use super::source::Source;
 use super::{Error, headers};
+use crate::auth::Credential;
 use crate::cache::{
-    self, Answered, Ask, Cache, Copying, Entry, Found, Kept, Lead, Outcome, Times, Turn, Why,
+    self, Answered, Ask, Cache, Copying, Entry, Found, Kept, Lead, Outcome, Sender, Times, Turn, Why,
 };
 use crate::host::Target;
 use crate::limit::Permit;
@@ -82,19 +83,27 @@ impl Errand<'_> {
         if has_body || head.headers.contains_key(header::UPGRADE) {
             return Ok(Begun::Open(None));
         }
-        let Some(mut ask) = self.ask(head)? else {
+        let route = &self.course.way.route;
+        let (rule, credential) = self.credential(head)?;
+        let sender = Sender {
+            fingerprint: route.fingerprint,
+            rule,
+        };
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let (fields, target) = (&head.headers, self.course.target);
+        let attached = |name: &HeaderName| credential.decides(name);
+        let Some(mut ask) = Cache::ask(&head.method, target, path, fields, attached, sender) else {
             return Ok(Begun::Open(None));
         };
-        Ok(
-            match self.cache.find(&mut ask, &head.headers, false, Instant::now()) {
-                Found::Fresh(kept) => {
-                    self.course.way.route.counters.cached(CacheStatus::Hit);
-                    let note = Note::Hit { ttl: kept.ttl };
-                    Begun::Answered(serve(&kept, &ask, &head.headers, exchange, &note))
-                }
-                found => Begun::Open(Some((ask, found))),
-            },
-        )
+        let now = Instant::now();
+        Ok(match self.cache.find(&mut ask, fields, attached, false, now) {
+            Found::Fresh(kept) => {
+                route.counters.cached(CacheStatus::Hit);
+                let note = Note::Hit { ttl: kept.ttl };
+                Begun::Answered(serve(&kept, &ask, fields, exchange, &note))
+            }
+            found => Begun::Open(Some((ask, found))),
+        })
     }
 
     /// Gets the answer from wherever it has to come. Afterwards `head` may hold the credential.
@@ -113,23 +122,11 @@ impl Errand<'_> {
         result
     }
 
-    /// `None`: the cache has no part in it.
-    fn ask(&self, head: &request::Parts) -> Result<Option<Ask>, Error> {
+    /// Which of the destination's credentials a request is sent with. Beside a cache there is no pool to choose from.
+    fn credential(&self, head: &request::Parts) -> Result<(Option<usize>, &Credential), Error> {
         let route = &self.course.way.route;
         let rule = route.destination.auth_rule(&head.method, head.uri.path())?;
-        // Beside a cache there is no pool to choose from.
-        let credential = route.credentials()?.choose(rule);
-        let attached = |name: &HeaderName| credential.decides(name);
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let fields = &head.headers;
-        Ok(Cache::ask(
-            &head.method,
-            self.course.target,
-            path,
-            fields,
-            attached,
-            route.fingerprint,
-        ))
+        Ok((rule, route.credentials()?.choose(rule)))
     }
 
     /// Past the cache. What changes something there makes what is stored of it wrong.
@@ -208,6 +205,11 @@ impl Errand<'_> {
         head: &mut request::Parts,
         exchange: &mut Exchange,
     ) -> (Result<Carried, Error>, CacheStatus) {
+        let credential = match self.credential(head) {
+            Ok((_, credential)) => credential,
+            Err(error) => return (Err(error), CacheStatus::Miss),
+        };
+        let attached = |name: &HeaderName| credential.decides(name);
         let deadline = Instant::now() + self.course.way.route.destination.timeouts.response;
         let mut reason = Why::Stale;
         loop {
@@ -262,7 +264,9 @@ impl Errand<'_> {
                     }
                     // Where the lead is gone whoever comes first leads; but nobody waits for ever for those that leave.
                     let has_waited = outcome != Outcome::Gone || now >= deadline;
-                    found = self.cache.find(&mut ask, &head.headers, has_waited, now);
+                    found = self
+                        .cache
+                        .find(&mut ask, &head.headers, attached, has_waited, now);
                     continue;
                 }
             };

@@ -13,11 +13,16 @@ const folder = process.argv[2]
 const load = file => import(pathToFileURL(path.join(folder, file)))
 const fetch = createRequire(path.join(folder, 'package.json'))('node-fetch')
 
+// The suite numbers the requests of a test in a field of its own. A field that nobody knows tells users apart, so the
+// number goes where a number goes.
+const NUMBER = 'x-request-id'
+
 // The suite's server listens everywhere by itself; and what it says belongs to nobody here.
 const server = await new Promise(resolve => {
   const listen = http.Server.prototype.listen
   http.Server.prototype.listen = function () {
     this.on('listening', () => resolve(this))
+    this.prependListener('request', request => { request.headers['req-num'] = request.headers[NUMBER] })
     return listen.call(this, 0, '127.0.0.1')
   }
   Object.assign(process.env, { npm_config_protocol: 'http', npm_config_port: '0', npm_config_pidfile: '/dev/null' })
@@ -31,6 +36,8 @@ const proxy = await new Promise(resolve => readline.createInterface({ input: pro
 
 class Agent extends http.Agent {
   addRequest (request, options) {
+    if (request.hasHeader('req-num')) request.setHeader(NUMBER, request.getHeader('req-num'))
+    request.removeHeader('req-num')
     request.path = `http://partner.test:${port}${request.path}`
     super.addRequest(request, { ...options, host: '127.0.0.1', port: Number(proxy) })
   }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use tokio::time::{Instant, advance};
 
-use super::{STRICT, fields, just_now};
+use super::{STRICT, fields, just_now, sender};
 use crate::cache::Entry;
 use crate::cache::entry::Head;
 use crate::cache::key::{Choice, Key};
@@ -19,8 +19,8 @@ fn entry(lines: &[&str]) -> Arc<Entry> {
     let none = fields_of_no_request();
     let terms = Terms::of(StatusCode::OK, &fields, false, &times, &STRICT).expect("it can be stored");
     Arc::new(Entry::new(
-        Key::new(&target, "/", &none, |_| false, 0).identity,
-        Choice::of(&fields, &none, |_| false).unwrap(),
+        Key::new(&target, "/", &none, |_| false, sender(0)).identity,
+        Choice::of(&fields, &none, |_| false, false).unwrap(),
         terms,
         Head::new(StatusCode::OK, &fields, times.clock),
         Bytes::from_static(b"body"),

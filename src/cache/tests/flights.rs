@@ -4,7 +4,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::{Instant, advance, timeout};
 
-use super::{fields, just_now};
+use super::{fields, just_now, sender};
 use crate::cache::{Answered, Ask, Cache, Copying, Follow, Found, Lead, Outcome, Turn, Why};
 use crate::config;
 use crate::host::Target;
@@ -20,11 +20,12 @@ fn cache() -> Arc<Cache> {
 
 fn ask(path: &str, lines: &[&str]) -> Ask {
     let target = Target::of_absolute(&"http://api.test/".parse().unwrap()).unwrap();
-    Cache::ask(&Method::GET, &target, path, &fields(lines), |_| false, 1).expect("a request for the cache")
+    Cache::ask(&Method::GET, &target, path, &fields(lines), |_| false, sender(1))
+        .expect("a request for the cache")
 }
 
 fn find(cache: &Arc<Cache>, ask: &mut Ask) -> Found {
-    cache.find(ask, &HeaderMap::new(), false, Instant::now())
+    cache.find(ask, &HeaderMap::new(), |_| false, false, Instant::now())
 }
 
 /// Asks, and finds that it has to lead.
@@ -308,7 +309,7 @@ async fn requests_that_the_cache_has_no_part_in() {
         (Method::GET, "cache-control: no-store"),
         (Method::HEAD, "range: bytes=0-1"),
     ] {
-        let asked = Cache::ask(&method, &target, "/", &fields(&[line]), |_| false, 1);
+        let asked = Cache::ask(&method, &target, "/", &fields(&[line]), |_| false, sender(1));
         assert!(asked.is_none(), "{method} {line}");
     }
 }

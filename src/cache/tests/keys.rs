@@ -1,6 +1,7 @@
 use http::header::{self, HeaderMap, HeaderName};
 
-use super::fields;
+use super::{fields, sender};
+use crate::cache::Sender;
 use crate::cache::key::{Choice, Key};
 use crate::host::Target;
 
@@ -8,7 +9,7 @@ fn key(url: &str, lines: &[&str], fingerprint: u64) -> Key {
     let uri: http::Uri = url.parse().unwrap();
     let target = Target::of_absolute(&uri).unwrap();
     let path = uri.path_and_query().unwrap().as_str();
-    Key::new(&target, path, &fields(lines), attached, fingerprint)
+    Key::new(&target, path, &fields(lines), attached, sender(fingerprint))
 }
 
 /// As for a destination with a bearer token.
@@ -37,42 +38,85 @@ fn each_part_of_where_and_who_makes_another_key() {
     }
 }
 
-/// Whatever in a request may make an upstream answer for somebody or something else, without any Vary.
+/// HEAD may have another credential than GET.
 #[test]
-fn telling_fields_are_part_of_the_key() {
+fn each_credential_of_a_destination_makes_another_key() {
+    let target = Target::of_absolute(&URL.parse().unwrap()).unwrap();
+    let as_rule = |rule| {
+        let sender = Sender { fingerprint: 1, rule };
+        Key::new(&target, "/", &fields(&[]), attached, sender)
+    };
+    assert_eq!(as_rule(Some(1)), as_rule(Some(1)));
+    assert_ne!(as_rule(Some(1)), as_rule(Some(2)));
+    assert_ne!(as_rule(Some(1)), as_rule(None));
+}
+
+/// Nobody can list the fields by which services tell users apart, so every field does that is not known to be harmless.
+#[test]
+fn every_field_that_is_not_known_is_part_of_the_key() {
     for name in [
+        "x-user-id",
+        "x-tenant",
+        "on-behalf-of",
+        "from",
+        "name-that-nobody-has-thought-of",
+        "acting-as",
+        "x-amzn-oidc-identity",
+        "baggage",
+        "x-datadog-tags",
         "cookie",
         "x-api-key",
-        "apikey",
-        "x-auth-token",
-        "private-token",
         "x-vault-token",
-        "x-amz-security-token",
-        "ocp-apim-subscription-key",
         "x-session-id",
-        "x-goog-user-credentials",
+        "x-forwarded-for",
         "x-forwarded-host",
-        "x-forwarded-proto",
         "forwarded",
-        "x-host",
+        "x-real-ip",
         "x-original-url",
-        "x-rewrite-url",
         "x-http-method-override",
-        "x-http-method",
         "prefer",
+        "origin",
+        "referer",
+        "date",
+        "accept-charset",
+        "accept-datetime",
+        "content-type",
+        // Only the names themselves are known.
+        "x-user-agent",
+        "accept-encoding-x",
+        "x-b3-userid",
+        "x-request-id-2",
     ] {
         let (one, other) = (format!("{name}: 1"), format!("{name}: 2"));
         assert_ne!(key(URL, &[], 1), key(URL, &[&one], 1), "{name}");
         assert_ne!(key(URL, &[&one], 1), key(URL, &[&other], 1), "{name}");
+        assert_ne!(key(URL, &[&one], 1), key(URL, &[&one, &other], 1), "{name}");
+        assert_ne!(
+            key(URL, &[&one, &other], 1),
+            key(URL, &[&other, &one], 1),
+            "{name}"
+        );
         assert_eq!(key(URL, &[&one], 1), key(URL, &[&one], 1), "{name}");
     }
     for line in [
         "accept: a/b",
+        "accept-encoding: gzip",
+        "accept-language: de",
+        "cache-control: no-cache",
+        "content-length: 0",
         "host: x",
+        "if-modified-since: Sat, 01 Jan 2000 00:00:00 GMT",
         "if-none-match: \"a\"",
+        "pragma: no-cache",
+        "te: trailers",
         "user-agent: x",
         "traceparent: 00-1",
+        "tracestate: a=1",
+        "b3: 1",
+        "x-b3-traceid: 1",
         "x-request-id: 1",
+        "x-correlation-id: 1",
+        "x-vcap-request-id: 1",
         "via: 1.1 x",
         // Replaced by what is attached.
         "authorization: Bearer app",
@@ -86,25 +130,79 @@ fn telling_fields_are_part_of_the_key() {
     );
 }
 
+/// What a service means for one user is that user's under all that came with the request.
+#[test]
+fn a_private_answer_was_chosen_by_every_field() {
+    let stored = ["accept: a/b", "user-agent: x", "x-request-id: 1"];
+    let asked = |lines: &[&str]| {
+        let choice = Choice::of(&fields(&[]), &fields(&stored), attached, true).unwrap();
+        choice.fits(&fields(lines), attached)
+    };
+    assert!(asked(&stored));
+    // What caches are told, and what is replaced, says nothing of a user.
+    assert!(asked(&[
+        "accept: a/b",
+        "user-agent: x",
+        "x-request-id: 1",
+        "cache-control: max-stale",
+        "if-none-match: \"a\"",
+        "authorization: Bearer app",
+    ]));
+    for lines in [
+        &[][..],
+        &stored[..2],
+        &["accept: a/b", "user-agent: x", "x-request-id: 2"],
+        &["accept: a/b", "user-agent: y", "x-request-id: 1"],
+        &[
+            "accept: a/b",
+            "user-agent: x",
+            "x-request-id: 1",
+            "traceparent: 00",
+        ],
+        &[
+            "accept: a/b",
+            "user-agent: x",
+            "x-request-id: 1",
+            "accept-language: de",
+        ],
+    ] {
+        assert!(!asked(lines), "{lines:?}");
+    }
+    let of_nothing = Choice::of(&fields(&[]), &fields(&[]), attached, true).unwrap();
+    assert!(of_nothing.fits(&fields(&[]), attached));
+    assert!(!of_nothing.fits(&fields(&["user-agent: x"]), attached));
+}
+
 #[test]
 fn a_choice_fits_what_would_be_answered_alike() {
     let fits = |vary: &[&str], stored: &[&str], asked: &[&str]| {
-        Choice::of(&fields(vary), &fields(stored), attached).map(|choice| choice.fits(&fields(asked)))
+        Choice::of(&fields(vary), &fields(stored), attached, false)
+            .map(|choice| choice.fits(&fields(asked), attached))
     };
     let (json, xml) = (&["accept: application/json"][..], &["accept: text/xml"][..]);
     for (vary, stored, asked, expected) in [
-        (&[][..], &["foo: 1"][..], &["foo: 2"][..], Some(true)),
-        (&["vary: Foo"], &["foo: 1"], &["foo: 1"], Some(true)),
-        (&["vary: Foo"], &["foo: 1"], &["foo: 2"], Some(false)),
-        (&["vary: Foo"], &["foo: 1"], &[], Some(false)),
-        (&["vary: Foo"], &[], &["foo: 1"], Some(false)),
-        (&["vary: Foo"], &[], &["foo: "], Some(false)),
-        (&["vary: foo, bar"], &["bar: 1"], &["foo: 1"], Some(false)),
-        (&["vary: a", "vary: ,,b"], &["b: 1"], &["b: 2"], Some(false)),
+        (&[][..], &["b3: 1"][..], &["b3: 2"][..], Some(true)),
+        (&["vary: B3"], &["b3: 1"], &["b3: 1"], Some(true)),
+        (&["vary: B3"], &["b3: 1"], &["b3: 2"], Some(false)),
+        (&["vary: B3"], &["b3: 1"], &[], Some(false)),
+        (&["vary: B3"], &[], &["b3: 1"], Some(false)),
+        (&["vary: B3"], &[], &["b3: "], Some(false)),
+        (
+            &["vary: b3, user-agent"],
+            &["user-agent: 1"],
+            &["b3: 1"],
+            Some(false),
+        ),
+        (
+            &["vary: b3", "vary: ,,user-agent"],
+            &["user-agent: 1"],
+            &["user-agent: 2"],
+            Some(false),
+        ),
         // Blanks and lines may be divided otherwise.
-        (&["vary: foo"], &["foo: 1, 2"], &["foo: 1", "foo: 2"], Some(true)),
-        (&["vary: foo"], &["foo: 1,2"], &["foo: 1 ,  2 "], Some(true)),
-        (&["vary: foo"], &["foo: 12"], &["foo: 1", "foo: 2"], Some(false)),
+        (&["vary: b3"], &["b3: 1, 2"], &["b3: 1", "b3: 2"], Some(true)),
+        (&["vary: b3"], &["b3: 1,2"], &["b3: 1 ,  2 "], Some(true)),
+        (&["vary: b3"], &["b3: 12"], &["b3: 1", "b3: 2"], Some(false)),
         // What is attached is the same for all.
         (
             &["vary: Authorization"],
@@ -114,7 +212,7 @@ fn a_choice_fits_what_would_be_answered_alike() {
         ),
         // What is in the key is not looked at twice, nor kept.
         (
-            &["vary: Cookie, X-Api-Key"],
+            &["vary: Cookie, X-User-Id"],
             &["cookie: a"],
             &["cookie: b"],
             Some(true),
@@ -136,8 +234,8 @@ fn a_choice_fits_what_would_be_answered_alike() {
         ),
         // Chosen by what is not in the request.
         (&["vary: *"], &[], &[], None),
-        (&["vary: foo, *"], &[], &[], None),
-        (&["vary: foo", "vary: *"], &[], &[], None),
+        (&["vary: b3, *"], &[], &[], None),
+        (&["vary: b3", "vary: *"], &[], &[], None),
         (&["vary: f(o"], &[], &[], None),
     ] {
         assert_eq!(
@@ -146,7 +244,9 @@ fn a_choice_fits_what_would_be_answered_alike() {
             "{vary:?} {stored:?} {asked:?}"
         );
     }
+    // However long the list is, few of its names are left.
     let many: Vec<_> = (0..100).map(|i| format!("vary: name-{i}")).collect();
     let many: HeaderMap = fields(&many.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(Choice::of(&many, &HeaderMap::new(), attached), None);
+    let choice = Choice::of(&many, &HeaderMap::new(), attached, false).unwrap();
+    assert_eq!(*choice.names, [header::ACCEPT]);
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
+use super::Sender;
 use super::terms::{Allowances, Times};
 
 mod answers;
@@ -25,6 +26,14 @@ fn fields(lines: &[&str]) -> HeaderMap {
         );
     }
     fields
+}
+
+/// One with the only credential of a destination.
+fn sender(fingerprint: u64) -> Sender {
+    Sender {
+        fingerprint,
+        rule: Some(0),
+    }
 }
 
 /// Asked and answered in this moment.

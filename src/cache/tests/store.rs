@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
-use super::{STRICT, fields, just_now};
+use super::{STRICT, fields, just_now, sender};
 use crate::cache::Entry;
 use crate::cache::entry::Head;
 use crate::cache::key::{Choice, Key};
@@ -19,38 +19,54 @@ const SIZE: usize = 64 * 1024;
 
 fn key(path: &str, fingerprint: u64) -> Key {
     let target = Target::of_absolute(&"http://api.test/".parse().unwrap()).unwrap();
-    Key::new(&target, path, &HeaderMap::new(), |_| false, fingerprint)
+    Key::new(&target, path, &HeaderMap::new(), |_| false, sender(fingerprint))
 }
 
-/// An answer to a request with these fields, which varies by `foo`.
+/// An answer to a request with these fields, which varies by `User-Agent`.
 fn entry(key: &Key, request: &[&str], length: usize) -> Arc<Entry> {
-    let (answer, times) = (fields(&["cache-control: max-age=60", "vary: foo"]), just_now());
+    let (answer, times) = (
+        fields(&["cache-control: max-age=60", "vary: user-agent"]),
+        just_now(),
+    );
     let terms = Terms::of(StatusCode::OK, &answer, false, &times, &STRICT).unwrap();
-    let choice = Choice::of(&answer, &fields(request), |_| false).unwrap();
+    let choice = Choice::of(&answer, &fields(request), |_| false, false).unwrap();
     let head = Head::new(StatusCode::OK, &answer, times.clock);
     let body = Bytes::from(vec![b'x'; length]);
     Arc::new(Entry::new(key.identity.clone(), choice, terms, head, body))
 }
 
 fn has(store: &mut Store, key: &Key, request: &[&str]) -> bool {
-    matches!(store.look(key, &fields(request)), Look::Found(_))
+    matches!(store.look(key, &fields(request), |_| false), Look::Found(_))
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_identity_and_each_choice_has_its_own_answer() {
     let mut store = Store::new(SIZE);
     let (one, other) = (key("/a", 1), key("/a", 2));
-    store.put(&one.uri, entry(&one, &["foo: 1"], 10));
-    assert!(has(&mut store, &one, &["foo: 1"]));
-    assert!(matches!(store.look(&one, &fields(&["foo: 2"])), Look::Other));
-    assert!(matches!(store.look(&other, &fields(&["foo: 1"])), Look::Nothing));
-    store.put(&one.uri, entry(&one, &["foo: 2"], 10));
-    store.put(&other.uri, entry(&other, &["foo: 1"], 10));
-    for (key, request) in [(&one, "foo: 1"), (&one, "foo: 2"), (&other, "foo: 1")] {
+    store.put(&one.uri, entry(&one, &["user-agent: 1"], 10));
+    assert!(has(&mut store, &one, &["user-agent: 1"]));
+    assert!(matches!(
+        store.look(&one, &fields(&["user-agent: 2"]), |_| false),
+        Look::Other
+    ));
+    assert!(matches!(
+        store.look(&other, &fields(&["user-agent: 1"]), |_| false),
+        Look::Nothing
+    ));
+    store.put(&one.uri, entry(&one, &["user-agent: 2"], 10));
+    store.put(&other.uri, entry(&other, &["user-agent: 1"], 10));
+    for (key, request) in [
+        (&one, "user-agent: 1"),
+        (&one, "user-agent: 2"),
+        (&other, "user-agent: 1"),
+    ] {
         assert!(has(&mut store, key, &[request]), "{request}");
     }
     store.invalidate(&one.uri);
-    assert!(matches!(store.look(&other, &fields(&["foo: 1"])), Look::Nothing));
+    assert!(matches!(
+        store.look(&other, &fields(&["user-agent: 1"]), |_| false),
+        Look::Nothing
+    ));
     assert_eq!(store.taken(), 0);
 }
 
@@ -61,7 +77,7 @@ async fn the_newer_answer_takes_the_place_of_the_older() {
     for length in [10, 2000, 20] {
         let fresh = entry(&key, &[], length);
         store.put(&key.uri, Arc::clone(&fresh));
-        let Look::Found(found) = store.look(&key, &HeaderMap::new()) else {
+        let Look::Found(found) = store.look(&key, &HeaderMap::new(), |_| false) else {
             panic!("nothing there");
         };
         assert!(Arc::ptr_eq(&found, &fresh));
@@ -134,7 +150,7 @@ async fn no_order_of_events_passes_the_bound() {
                 &format!("/{}", random.random_range(0..40)),
                 random.random_range(0..3),
             );
-            let request = format!("foo: {}", random.random_range(0..50));
+            let request = format!("user-agent: {}", random.random_range(0..50));
             match random.random_range(0..12) {
                 0..6 => {
                     let length = random.random_range(0..SIZE / 8);
@@ -149,13 +165,13 @@ async fn no_order_of_events_passes_the_bound() {
                 7 => store.give_back(copied.pop().unwrap_or_default()),
                 8 => store.invalidate(&key.uri),
                 9 => {
-                    if let Look::Found(entry) = store.look(&key, &fields(&[&request])) {
+                    if let Look::Found(entry) = store.look(&key, &fields(&[&request]), |_| false) {
                         store.remove(&key.uri, &entry);
                         store.remove(&key.uri, &entry);
                     }
                 }
                 10 if step % 100 == 0 => store.clear(),
-                _ => drop(store.look(&key, &fields(&[&request]))),
+                _ => drop(store.look(&key, &fields(&[&request]), |_| false)),
             }
             let reserved: usize = copied.iter().sum();
             assert!(
