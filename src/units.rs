@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A text that is no duration, size or rate; `Display` says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +93,47 @@ pub(crate) fn retry_after(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(up).max(1)
 }
 
+/// Whole seconds since 1970, as gauges and tokens have them; negative before.
+pub(crate) fn unix_seconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => {
+            let before = before.duration();
+            let up = u64::from(before.subsec_nanos() > 0);
+            i64::try_from(before.as_secs().saturating_add(up)).map_or(i64::MIN, |seconds| -seconds)
+        }
+    }
+}
+
+/// Writes a moment as RFC 3339 does, to the second. Certificates may name any year; humantime panics outside of
+/// 1970 to 9999, so it is given the same moment of a year that it can write: the calendar repeats after 400 years.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let seconds = unix_seconds(time);
+    let (cycles, within) = (
+        seconds.div_euclid(FOUR_CENTURIES),
+        seconds.rem_euclid(FOUR_CENTURIES),
+    );
+    #[expect(clippy::disallowed_methods, reason = "between 1970 and 2370 it does not fail")]
+    let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(within.unsigned_abs()));
+    let text = text.to_string();
+    match text
+        .split_at_checked(4)
+        .map(|(year, rest)| (year.parse::<i64>(), rest))
+    {
+        Some((Ok(year), rest)) if cycles != 0 => {
+            format!("{:04}{rest}", year.saturating_add(cycles.saturating_mul(400)))
+        }
+        _ => text,
+    }
+}
+
+/// Writes a moment as HTTP does (RFC 9110, section 5.6.7), which knows the years to 9999; httpdate panics elsewhere.
+pub(crate) fn http_date(time: SystemTime) -> String {
+    let seconds = unix_seconds(time).clamp(0, LAST_HTTP_DATE).unsigned_abs();
+    #[expect(clippy::disallowed_methods, reason = "between 1970 and 9999 it does not fail")]
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
 /// Parses `500ms`, `10s`, `5m`, `1h`, `7d`; at most a year.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     let (number, unit) = split(text).ok_or(ParseError::Duration)?;
@@ -147,6 +188,12 @@ fn whole(text: &str) -> Option<u64> {
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// In milliseconds.
+/// The last second of the year 9999.
+const LAST_HTTP_DATE: i64 = 253_402_300_799;
+
+/// After so many seconds the Gregorian calendar repeats.
+const FOUR_CENTURIES: i64 = 146_097 * 86_400;
+
 const DURATION_UNITS: &[(&str, u64)] = &[
     ("ms", 1),
     ("s", 1_000),
@@ -161,6 +208,38 @@ const RATE_UNITS: &[(&str, u64)] = &[("s", 1), ("m", 60), ("h", 3_600), ("d", 86
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn a_moment_of_any_year_is_written_and_counted() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (12_622_780_800, "2370-01-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+            (253_402_300_800, "10000-01-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (-86_400 * 365, "1969-01-01T00:00:00Z"),
+            (-2_208_988_800, "1900-01-01T00:00:00Z"),
+            (-62_167_219_200, "0000-01-01T00:00:00Z"),
+        ] {
+            let away = Duration::from_secs(i64::unsigned_abs(seconds));
+            let time = match seconds < 0 {
+                true => UNIX_EPOCH - away,
+                false => UNIX_EPOCH + away,
+            };
+            assert_eq!(rfc3339(time), text);
+            assert_eq!(unix_seconds(time), seconds);
+        }
+        assert_eq!(
+            rfc3339(UNIX_EPOCH - Duration::from_nanos(1)),
+            "1969-12-31T23:59:59Z"
+        );
+        let (early, late) = (UNIX_EPOCH - DAY, UNIX_EPOCH + 3_000_000 * DAY);
+        assert_eq!(http_date(early), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(http_date(late), "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
 
     #[test]
     fn a_duration_is_a_number_and_a_unit() {

@@ -30,6 +30,7 @@ mod requests;
 mod responses;
 mod retry;
 mod rotation;
+mod rotten;
 mod scrub;
 mod secrets;
 mod several;

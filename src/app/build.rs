@@ -8,9 +8,9 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use crate::auth::Credentials;
+use crate::auth::{self, Credentials};
 use crate::ca::Authority;
 use crate::cache::Cache;
 use crate::config::{Ca, Config, HeaderText, SecretRef, Text};
@@ -19,10 +19,12 @@ use crate::limit::shared::board::Sharing;
 use crate::policy::{Destination, Egress, Policy};
 use crate::proxy::{Live, Rehearsal, Retrying, Route};
 use crate::secret::Sources;
+use crate::secret::guard::caught;
 use crate::secret::roots::SystemRoots;
 use crate::store::{self, Address, Store};
 use crate::telemetry::log::Chain;
 use crate::telemetry::{Circuit, Counters, CredentialKind, Telemetry};
+use crate::units::unix_seconds;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{Endpoint, tls};
@@ -71,11 +73,6 @@ impl Parts {
             roots,
             sources,
         }
-    }
-
-    /// Bound services may live in files, which are read once per build.
-    pub(super) fn refresh(&mut self) {
-        self.sources = Sources::of_process();
     }
 
     /// The store that counts for all instances: `old` where it is the same. `None` where each counts alone.
@@ -216,7 +213,8 @@ impl Parts {
             });
         }
         let counters = telemetry.counters(&destination.name);
-        let tls = tls::Settings::build(destination, &self.sources, &self.roots).map_err(Arc::new);
+        let tls = caught(|| tls::Settings::build(destination, &self.sources, &self.roots));
+        let tls = tls.unwrap_or(Err(tls::SettingsError::Panicked)).map_err(Arc::new);
         match tls {
             Err(source) if must_work(before, |route| route.endpoint.tls().is_ok()) => Err(Error::Tls {
                 destination: Arc::clone(&destination.name),
@@ -254,15 +252,18 @@ impl Parts {
         let kept = old.filter(|route| {
             Arc::ptr_eq(&route.endpoint, &endpoint) && route.destination.auth == destination.auth
         });
-        let credentials = Credentials::build(
-            destination,
-            &self.sources,
-            &endpoint,
-            |place| self.limits.of_member(destination, place, telemetry),
-            |url| doors.to(url, destination, &counters),
-            old.and_then(|route| route.credentials.as_ref().ok()),
-            kept.and_then(|route| route.credentials.as_ref().ok()),
-        );
+        let credentials = caught(|| {
+            Credentials::build(
+                destination,
+                &self.sources,
+                &endpoint,
+                |place| self.limits.of_member(destination, place, telemetry),
+                |url| doors.to(url, destination, &counters),
+                old.and_then(|route| route.credentials.as_ref().ok()),
+                kept.and_then(|route| route.credentials.as_ref().ok()),
+            )
+        });
+        let credentials = credentials.unwrap_or(Err(auth::Error::Panicked));
         let credentials = match credentials {
             Err(source) if must_work(before, |route| route.credentials.is_ok()) => {
                 return Err(Error::Credentials {
@@ -402,13 +403,6 @@ fn tell(
     }
 }
 
-/// A time before 1970 is as expired as one can be.
-fn unix_seconds(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
-}
-
-/// A destination before a reload.
 /// How a destination is reached now, if the configuration still says the same about that.
 fn running(destination: &Destination, egress: &Egress, old: &Live) -> Option<End> {
     let route = route_of(old, destination)?;
@@ -416,6 +410,7 @@ fn running(destination: &Destination, egress: &Egress, old: &Live) -> Option<End
     is_same.then(|| End::of(route))
 }
 
+/// A destination before a reload.
 fn route_of<'l>(old: &'l Live, destination: &Destination) -> Option<&'l Arc<Route>> {
     old.routes
         .iter()

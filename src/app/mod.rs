@@ -9,13 +9,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 use crate::ca;
 use crate::config::{Ca, Config, Listen, Problems, Source};
@@ -24,13 +24,16 @@ use crate::policy::Policy;
 use crate::proxy::{Live, Proxy, Route};
 use crate::store::Store;
 use crate::telemetry::{CredentialKind, Refresh, Reload, Telemetry, log};
+use crate::units::rfc3339;
 use crate::upstream::Endpoint;
 use crate::upstream::resolve::{self, Resolver};
 use crate::upstream::tls::{Life, SettingsError};
 use crate::worker::Workers;
 
+use aside::{aside, look_after};
 use bound::Bound;
 
+mod aside;
 mod bound;
 mod build;
 mod doors;
@@ -44,14 +47,13 @@ mod watch;
 #[derive(Debug)]
 pub(crate) struct App {
     addresses: Addresses,
-    build: build::Parts,
-    config: Config,
+    build: Arc<build::Parts>,
+    config: Arc<Config>,
     expiries: expiry::Expiries,
     /// From before the doors are told: whoever knows of them may ask for a reload.
     hangup: Signal,
     /// The last reload failed for want of a secret that can be used; when one changes, it is tried again.
     is_reload_due: bool,
-    memory: host_limits::Memory,
     notices: notice::Notices,
     proxy: Arc<Proxy>,
     source: Source,
@@ -97,6 +99,9 @@ pub(crate) enum Error {
     #[error("dns")]
     Dns(#[from] resolve::Error),
 
+    #[error("it panicked while the configuration was made, which is a fault of outrider; report it")]
+    Panicked,
+
     #[error("destinations.{destination}.tls")]
     Tls {
         destination: Arc<str>,
@@ -131,7 +136,12 @@ impl Error {
     fn is_of_secrets(&self) -> bool {
         match self {
             Self::Credentials { .. } | Self::Store(_) | Self::Tls { .. } => true,
-            Self::Bind { .. } | Self::Ca(_) | Self::Config(_) | Self::Dns(_) | Self::System(_) => false,
+            Self::Bind { .. }
+            | Self::Ca(_)
+            | Self::Config(_)
+            | Self::Dns(_)
+            | Self::Panicked
+            | Self::System(_) => false,
         }
     }
 
@@ -153,8 +163,8 @@ impl Error {
 }
 
 impl App {
-    /// Starts the proxy. Must be called inside a tokio runtime: the operator's door is served there.
-    pub(crate) fn start(config: Config, source: Source) -> Result<Self, Error> {
+    /// Starts the proxy. The operator's door is served on the runtime that this is called on.
+    pub(crate) async fn start(config: Config, source: Source) -> Result<Self, Error> {
         let log = log::init(&config.log);
         host_limits::prepare_process();
         // Before anything is bound: a wrong configuration leaves nothing behind.
@@ -165,17 +175,14 @@ impl App {
         telemetry.set_access(config.log.access);
         let resolver = Arc::new(Resolver::new(&config.dns, &telemetry)?);
         let build = build::Parts::new(&config.ca, bound.own(), Arc::clone(&resolver));
-        // As with a destination: what cannot be read does not keep the others from working.
-        let store = build.store(&config, None, &telemetry).unwrap_or_else(|error| {
-            tracing::error!(
-                error = %log::Chain(&error),
-                "no quota store: each instance keeps to its share until this is mended",
-            );
-            Some(Arc::new(Store::unknown()))
-        });
-        let live = build.live(policy, &config, store.as_deref(), None, &telemetry)?;
-        write_bundle(&live.authority, &build, &config.ca);
-        let watch = watch::Watch::new(files(&source, &build, &config, &live));
+        let (build, config) = (Arc::new(build), Arc::new(config));
+        let started = {
+            let (build, config) = (Arc::clone(&build), Arc::clone(&config));
+            let (source, telemetry) = (source.clone(), Arc::clone(&telemetry));
+            aside(move || start_live(policy, &config, &source, &build, &telemetry))
+        };
+        let (store, live, files) = started.await?;
+        let watch = watch::Watch::new(files);
         let mut notices = notice::Notices::new();
         notices.follow(watch.paths());
 
@@ -201,7 +208,6 @@ impl App {
         let count = config.workers.unwrap_or_else(host_limits::cpus);
         let workers = Workers::start(count, &listeners, &proxy)?;
         telemetry.config_loaded();
-        let memory = host_limits::Memory::of(config.limits.memory);
         Ok(Self {
             addresses,
             build,
@@ -210,7 +216,6 @@ impl App {
             hangup: signal(SignalKind::hangup())?,
             is_reload_due: false,
             log,
-            memory,
             notices,
             proxy,
             source,
@@ -230,32 +235,34 @@ impl App {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut end = std::pin::pin!(end);
+        let mut care = std::pin::pin!(look_after(Arc::clone(&self.proxy), Arc::clone(&self.build)));
         loop {
-            let waits = self.waiting.is_short(Instant::now());
-            let stirred = async {
-                match waits {
-                    // The other half of a pair is due any moment, whether the system gives notice or not.
-                    true => drop(tokio::time::timeout(AGAIN, self.notices.next()).await),
-                    false => self.notices.next().await,
-                }
-                // What belongs together comes together.
-                tokio::time::sleep(SETTLED).await;
-            };
             tokio::select! {
                 ended = &mut end => return Ok(ended),
-                _ = self.hangup.recv() => self.reload(),
-                () = stirred => self.look(),
-                _ = tick.tick() => {
-                    let is_short = self.memory.is_short();
-                    self.proxy.is_short_of_memory.store(is_short, Ordering::Relaxed);
-                    if is_short {
-                        let live = self.proxy.live.load();
-                        live.routes.iter().filter_map(|route| route.cache.as_ref()).for_each(|cache| cache.clear());
-                    }
-                    self.build.limits.observe();
-                    self.look();
-                    self.tell_of_expiry();
-                }
+                never = &mut care => match never {},
+                () = self.turn(&mut tick) => {}
+            }
+        }
+    }
+
+    /// Waits for the next thing that may change something, and takes it over.
+    async fn turn(&mut self, tick: &mut Interval) {
+        let waits = self.waiting.is_short(Instant::now());
+        let stirred = async {
+            match waits {
+                // The other half of a pair is due any moment, whether the system gives notice or not.
+                true => drop(tokio::time::timeout(AGAIN, self.notices.next()).await),
+                false => self.notices.next().await,
+            }
+            // What belongs together comes together.
+            tokio::time::sleep(SETTLED).await;
+        };
+        tokio::select! {
+            _ = self.hangup.recv() => self.reload().await,
+            () = stirred => self.look().await,
+            _ = tick.tick() => {
+                self.look().await;
+                self.tell_of_expiry();
             }
         }
     }
@@ -294,18 +301,18 @@ impl App {
     }
 
     /// Looks at the files, and does what has to be done about them.
-    fn look(&mut self) {
+    async fn look(&mut self) {
         let change = self.watch.look();
         if change.configuration {
-            self.reload();
+            self.reload().await;
         } else if change.secrets || self.waiting.is_any() {
-            self.rotate();
+            self.rotate().await;
         }
     }
 
     /// Reads everything anew and swaps it whole; or keeps what there is and says why.
-    fn reload(&mut self) {
-        match self.try_reload() {
+    async fn reload(&mut self) {
+        match self.try_reload().await {
             Ok(()) => self.reloaded(),
             Err(error) => {
                 self.is_reload_due = error.is_of_secrets();
@@ -314,7 +321,7 @@ impl App {
             }
         }
         // Whatever came of it: a secret that has changed is taken over, and one that does not fit is waited for.
-        self.take_secrets();
+        self.take_secrets().await;
     }
 
     fn reloaded(&mut self) {
@@ -325,23 +332,40 @@ impl App {
     }
 
     /// Takes over secrets that have changed, under the configuration that is in force.
-    fn rotate(&mut self) {
-        if self.is_reload_due && self.try_reload().is_ok() {
+    async fn rotate(&mut self) {
+        if self.is_reload_due && self.try_reload().await.is_ok() {
             self.reloaded();
         }
-        self.take_secrets();
+        self.take_secrets().await;
     }
 
-    fn take_secrets(&mut self) {
-        self.build.refresh();
-        let telemetry = &self.proxy.telemetry;
+    async fn take_secrets(&mut self) {
         let old = self.proxy.live.load_full();
-        let rotation = (self.build).rotate(&self.config, self.store.as_deref(), &old, telemetry);
+        let rotated = {
+            let (build, config, source) = (
+                Arc::clone(&self.build),
+                Arc::clone(&self.config),
+                self.source.clone(),
+            );
+            let (store, telemetry) = (self.store.clone(), Arc::clone(&self.proxy.telemetry));
+            let old = Arc::clone(&old);
+            aside(move || {
+                let rotation = build.rotate(&config, store.as_deref(), &old, &telemetry);
+                let files = (rotation.live.as_ref()).map(|live| files(&source, &build, &config, live));
+                Ok((rotation, files))
+            })
+        };
+        let (rotation, files) = rotated.await.unwrap_or_else(|error| {
+            tracing::error!(error = %log::Chain(&error), "changed secrets are not looked into: the old ones stay");
+            Default::default()
+        });
         if let Some(live) = rotation.live {
-            self.watch
-                .follow(files(&self.source, &self.build, &self.config, &live));
             self.proxy.live.store(Arc::new(live));
         }
+        if let Some(files) = files {
+            self.watch.follow(files);
+        }
+        let telemetry = &self.proxy.telemetry;
         for route in rotation.taken {
             let before = &old.route(&route.destination).endpoint;
             // Where something else of the destination has changed, there is nothing to say of its certificate.
@@ -352,7 +376,7 @@ impl App {
             tracing::info!(
                 destination = %route.destination.name,
                 certificate = life.map(|life| life.serial.as_str()),
-                expires = life.map(|life| tracing::field::display(humantime::format_rfc3339_seconds(life.not_after))),
+                expires = life.map(|life| tracing::field::display(rfc3339(life.not_after))),
                 "secrets rotated"
             );
         }
@@ -391,36 +415,46 @@ impl App {
             tracing::warn!(
                 %destination,
                 certificate = life.serial,
-                expires = %humantime::format_rfc3339_seconds(life.not_after),
+                expires = %rfc3339(life.not_after),
                 left = %humantime::format_duration(left),
                 "{message}",
             );
         }
     }
 
-    fn try_reload(&mut self) -> Result<(), Error> {
-        let config = self.source.load()?;
-        let policy = Policy::compile(&config)?;
-        self.build.refresh();
+    async fn try_reload(&mut self) -> Result<(), Error> {
         let old = self.proxy.live.load_full();
-        let telemetry = &self.proxy.telemetry;
-        let store = self.build.store(&config, self.store.as_ref(), telemetry)?;
-        let live = (self.build).live(policy, &config, store.as_deref(), Some(&old), telemetry)?;
-        if !Arc::ptr_eq(&live.authority, &old.authority) {
-            write_bundle(&live.authority, &self.build, &self.addresses.ca);
-            if live.authority.widens(&old.authority) {
-                tracing::warn!(
-                    bundle = %self.addresses.ca.bundle.display(),
-                    "more hosts are intercepted: the CA bundle is new, and apps that have read the old one must be restarted",
-                );
-            }
+        let made = {
+            let (build, ca, source) = (
+                Arc::clone(&self.build),
+                self.addresses.ca.clone(),
+                self.source.clone(),
+            );
+            let (running, telemetry) = (self.store.clone(), Arc::clone(&self.proxy.telemetry));
+            let old = Arc::clone(&old);
+            aside(move || {
+                let config = source.load()?;
+                let policy = Policy::compile(&config)?;
+                let store = build.store(&config, running.as_ref(), &telemetry)?;
+                let live = build.live(policy, &config, store.as_deref(), Some(&old), &telemetry)?;
+                if !Arc::ptr_eq(&live.authority, &old.authority) {
+                    write_bundle(&live.authority, &build, &ca);
+                }
+                let files = files(&source, &build, &config, &live);
+                Ok((config, store, live, files))
+            })
+        };
+        let (config, store, live, files) = made.await?;
+        if live.authority.widens(&old.authority) {
+            tracing::warn!(
+                bundle = %self.addresses.ca.bundle.display(),
+                "more hosts are intercepted: the CA bundle is new, and apps that have read the old one must be restarted",
+            );
         }
         self.warn_of_what_needs_a_restart(&config);
         self.proxy.telemetry.set_access(config.log.access);
         self.log.reload(&config.log);
-        self.watch
-            .follow(files(&self.source, &self.build, &config, &live));
-        self.memory = host_limits::Memory::of(config.limits.memory);
+        self.watch.follow(files);
         for route in &old.routes {
             let is_there = |new: &Arc<Route>| new.destination.name == route.destination.name;
             if !live.routes.iter().any(is_there) {
@@ -429,7 +463,7 @@ impl App {
         }
         self.proxy.live.store(Arc::new(live));
         self.store = store;
-        self.config = config;
+        self.config = Arc::new(config);
         Ok(())
     }
 
@@ -483,6 +517,28 @@ impl Termination {
             }
         }
     }
+}
+
+/// Everything that is alive at the start, and the files that it was made from.
+fn start_live(
+    policy: Policy,
+    config: &Config,
+    source: &Source,
+    build: &build::Parts,
+    telemetry: &Arc<Telemetry>,
+) -> Result<(Option<Arc<Store>>, Live, watch::Files), Error> {
+    // As with a destination: what cannot be read does not keep the others from working.
+    let store = build.store(config, None, telemetry).unwrap_or_else(|error| {
+        tracing::error!(
+            error = %log::Chain(&error),
+            "no quota store: each instance keeps to its share until this is mended",
+        );
+        Some(Arc::new(Store::unknown()))
+    });
+    let live = build.live(policy, config, store.as_deref(), None, telemetry)?;
+    write_bundle(&live.authority, build, &config.ca);
+    let files = files(source, build, config, &live);
+    Ok((store, live, files))
 }
 
 /// The proxy runs without its bundle, for what is not intercepted; but a person has to know.

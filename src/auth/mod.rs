@@ -108,6 +108,9 @@ pub(crate) enum Error {
     #[error(transparent)]
     OAuth(#[from] oauth::Error),
 
+    #[error("auth: a key made the program panic, which is a fault of outrider; export it again")]
+    Panicked,
+
     #[error(transparent)]
     Secret(#[from] secret::Error),
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::key::{Choice, Identity};
 use super::terms::Terms;
+use crate::units::http_date;
 
 /// A stored answer; cheap to clone.
 #[derive(Debug)]
@@ -170,7 +171,7 @@ impl Head {
         }
         let made;
         if !fields.contains_key(header::DATE) {
-            made = httpdate::fmt_http_date(received);
+            made = http_date(received);
             kept.push((header::DATE, made.as_bytes()));
         }
         Self::of(status, &kept)

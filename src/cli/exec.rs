@@ -77,7 +77,7 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let folder = tempfile::Builder::new().prefix("outrider-").tempdir();
         let folder = folder.map_err(Error::Folder)?;
         keep_apart(&mut config.ca, folder.path());
-        let mut app = App::start(config, source)?;
+        let mut app = App::start(config, source).await?;
         let addresses = app.addresses();
         let listen = reached_at(&addresses.listen)?;
         eprintln!("{}", started(addresses));

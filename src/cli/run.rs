@@ -35,7 +35,10 @@ fn serve(args: &Args) -> Result<(), Error> {
         let mut termination = Termination::new()?;
         let _hangup = signal(SignalKind::hangup())?;
         let (config, source) = args.config.load()?;
-        let mut app = App::start(config, source)?;
+        let mut app = tokio::select! {
+            app = App::start(config, source) => app?,
+            () = termination.wait() => return Ok(()),
+        };
         eprintln!("{}", started(app.addresses()));
         app.run(termination.wait()).await?;
         app.drain(termination.wait()).await;

@@ -214,7 +214,7 @@ fn write_date(out: &mut BytesMut) {
     DATE.with_borrow_mut(|(second, text)| {
         if *second != now.as_secs() || text.is_empty() {
             *second = now.as_secs();
-            *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(*second));
+            *text = crate::units::http_date(UNIX_EPOCH + Duration::from_secs(*second));
         }
         out.put_slice(b"date: ");
         out.put_slice(text.as_bytes());

@@ -9,6 +9,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -16,10 +17,12 @@ pub(crate) use sources::{Sources, Warning};
 
 use crate::config::SecretRef;
 
+pub(crate) mod guard;
 pub(crate) mod pem;
 pub(crate) mod pkcs12;
 pub(crate) mod roots;
 
+mod ber;
 mod pbe;
 mod pkcs8;
 mod services;
@@ -72,6 +75,13 @@ pub(crate) enum Error {
         what: &'static str,
     },
 
+    #[error(
+        "{reference}: {path} was not read within {} seconds; the file system behind it hangs: mend that, or name \
+         another place",
+        READING.as_secs()
+    )]
+    Slow { reference: SecretRef, path: PathBuf },
+
     #[error("{reference}: larger than {} MiB, which nothing here is; name another place", limit / 1024 / 1024)]
     TooLarge { reference: SecretRef, limit: u64 },
 
@@ -115,6 +125,10 @@ impl Secret {
         Self(bytes)
     }
 
+    fn copy(&self) -> Self {
+        Self(self.0.clone())
+    }
+
     /// The bytes. Whoever calls this is responsible for where they go.
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
@@ -142,6 +156,12 @@ impl fmt::Display for Names {
         }
     }
 }
+
+/// How long a file may take to be read. Local ones take microseconds, those of a network some milliseconds.
+const READING: Duration = Duration::from_secs(5);
+
+/// How long what a password protects may take to be opened: the most work that is allowed, on a busy machine.
+const OPENING: Duration = Duration::from_secs(20);
 
 /// Names shown in an error; an app with more bound services than this does not read them all.
 const SHOWN: usize = 20;

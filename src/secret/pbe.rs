@@ -5,6 +5,7 @@
 //!
 //! What is locked so is read in [`super::pkcs8`] and [`super::pkcs12`].
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
 
 use aws_lc_rs::cipher::{self, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
@@ -31,6 +32,8 @@ pub(super) enum Error {
 /// A password in the two forms that the schemes want.
 pub(super) struct Password {
     bytes: Zeroizing<Vec<u8>>,
+    /// Iterations that may still be spent on it: a file may hold thousands of locked things.
+    left: Cell<u32>,
     /// UTF-16, big endian, with a zero at the end.
     wide: Zeroizing<Vec<u8>>,
 }
@@ -104,15 +107,32 @@ impl Password {
             Err(_) => bytes.iter().for_each(|byte| wide.extend([0, *byte])),
         }
         wide.extend([0, 0]);
-        let bytes = Zeroizing::new(bytes.to_vec());
-        Self { bytes, wide }
+        Self {
+            bytes: Zeroizing::new(bytes.to_vec()),
+            left: Cell::new(MOST_IN_ALL),
+            wide,
+        }
     }
 
     /// No password, as others write it: some say that it is empty, some that there is none.
     pub(super) fn none() -> Self {
         Self {
             bytes: Zeroizing::default(),
+            left: Cell::new(MOST_IN_ALL),
             wide: Zeroizing::default(),
+        }
+    }
+
+    /// A count of iterations that is no mistake, and for which there is work left.
+    pub(super) fn spend(&self, iterations: u32) -> Result<NonZeroU32, Error> {
+        let count = NonZeroU32::new(iterations).ok_or(Error::Damaged)?;
+        let left = self.left.get().checked_sub(iterations);
+        match left.filter(|_| iterations <= MOST_ITERATIONS) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(count)
+            }
+            None => Err(Error::Unsupported(format!("{iterations} iterations"))),
         }
     }
 }
@@ -262,7 +282,7 @@ impl Derivation {
     }
 
     fn derive(&self, password: &Password, length: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let iterations = bounded(self.iterations)?;
+        let iterations = password.spend(self.iterations)?;
         let mut key = Zeroizing::new(vec![0; length]);
         pbkdf2::derive(
             self.hash.pbkdf2,
@@ -374,7 +394,6 @@ fn pkcs12_key(
     purpose: u8,
     length: usize,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let iterations = bounded(iterations)?.get();
     let block = hash.digest.block_len();
     let filled = |bytes: &[u8]| -> Zeroizing<Vec<u8>> {
         let length = bytes.len().div_ceil(block) * block;
@@ -383,6 +402,7 @@ fn pkcs12_key(
     let mut state = Zeroizing::new([filled(salt).as_slice(), &filled(&password.wide)].concat());
     let mut key = Zeroizing::new(Vec::with_capacity(length + block));
     while key.len() < length {
+        let iterations = password.spend(iterations)?.get();
         let mut context = digest::Context::new(hash.digest);
         context.update(&vec![purpose; block]);
         context.update(&state);
@@ -404,15 +424,6 @@ fn pkcs12_key(
     }
     key.truncate(length);
     Ok(key)
-}
-
-/// A count that is no mistake and ends in time: whoever unlocks waits, and so does everything else that changes.
-fn bounded(iterations: u32) -> Result<NonZeroU32, Error> {
-    match NonZeroU32::new(iterations) {
-        Some(count) if iterations <= MOST_ITERATIONS => Ok(count),
-        Some(_) => Err(Error::Unsupported(format!("{iterations} iterations"))),
-        None => Err(Error::Damaged),
-    }
 }
 
 /// Reads over whatever is left of an algorithm's parameters.
@@ -470,3 +481,6 @@ const PURPOSE_MAC: u8 = 3;
 
 /// About three seconds of a slow core; OpenSSL writes 2048, careful people a million.
 const MOST_ITERATIONS: u32 = 5_000_000;
+
+/// In one file: its proof, its certificates and its key are each derived for by themselves, some of them twice.
+const MOST_IN_ALL: u32 = 20_000_000;

@@ -9,8 +9,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use super::guard::{self, Interrupted};
 use super::pbe::{self, Password};
-use super::{Names, Secret, pkcs8};
+use super::{Names, OPENING, Secret, pkcs8};
 
 /// Why a PEM text does not hold what is wanted of it. Says nothing of what it does hold but the labels of its blocks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -57,6 +58,13 @@ pub(crate) enum Error {
          with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`"
     )]
     OldEncryption,
+
+    #[error(
+        "the private key takes longer than {} seconds to decrypt; convert it with \
+         `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`",
+        OPENING.as_secs()
+    )]
+    Slow,
 
     #[error("there are {count} private keys in it; leave the one of the certificate")]
     SeveralKeys { count: usize },
@@ -142,12 +150,18 @@ pub(crate) fn unlocked_key(
     let der = data_encoding::BASE64
         .decode(&body)
         .map_err(|_| Error::Malformed)?;
-    let key = pkcs8::unlock(&der, &Password::new(passphrase.expose())).map_err(|error| match error {
-        pbe::Error::Damaged => Error::Malformed,
-        pbe::Error::Unsupported(what) => Error::Unsupported { what },
-        pbe::Error::Wrong => Error::WrongPassphrase,
-    })?;
-    Ok(PrivateKeyDer::Pkcs8(key))
+    let passphrase = passphrase.copy();
+    let what = guard::name(&der);
+    let work = move || pkcs8::unlock(&der, &Password::new(passphrase.expose()));
+    match guard::within(OPENING, what, work) {
+        Err(Interrupted::Panicked) => Err(Error::Malformed),
+        Err(Interrupted::TooLong) => Err(Error::Slow),
+        Ok(key) => key.map(PrivateKeyDer::Pkcs8).map_err(|error| match error {
+            pbe::Error::Damaged => Error::Malformed,
+            pbe::Error::Unsupported(what) => Error::Unsupported { what },
+            pbe::Error::Wrong => Error::WrongPassphrase,
+        }),
+    }
 }
 
 /// What stands between the markers of each block of this label. One that is cut short ends with the text.

@@ -9,9 +9,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use yasna::{ASN1Result, BERReader, BERReaderSeq, Tag};
 use zeroize::Zeroizing;
 
-use super::Secret;
+use super::guard::{self, Interrupted};
 use super::pbe::{self, Algorithm, Mac, Password};
-use super::pkcs8;
+use super::{OPENING, Secret, ber, pkcs8};
 
 /// What is in a PKCS#12 file.
 pub(crate) struct Bundle {
@@ -40,6 +40,13 @@ pub(crate) enum Error {
     )]
     NotPkcs12,
 
+    #[error(
+        "the PKCS#12 file takes longer than {} seconds to open; write it again with fewer iterations, by \
+         `openssl pkcs12 -in FILE -nodes` and `openssl pkcs12 -export`",
+        OPENING.as_secs()
+    )]
+    Slow,
+
     #[error("there are {count} private keys in the PKCS#12 file; export only the one of the certificate")]
     SeveralKeys { count: usize },
 
@@ -55,8 +62,19 @@ pub(crate) enum Error {
 
 /// Opens `file`. Without a password it must have none, or an empty one.
 pub(crate) fn open(file: &Secret, password: Option<&Secret>) -> Result<Bundle, Error> {
+    let (file, password) = (file.copy(), password.map(Secret::copy));
+    let what = guard::name(file.expose());
+    let work = move || opened(&file, password.as_ref());
+    guard::within(OPENING, what, work).unwrap_or_else(|why| match why {
+        Interrupted::Panicked => Err(Error::Damaged),
+        Interrupted::TooLong => Err(Error::Slow),
+    })
+}
+
+/// Does it here, whatever comes of it.
+pub(super) fn opened(file: &Secret, password: Option<&Secret>) -> Result<Bundle, Error> {
     let der = binary(file.expose()).ok_or(Error::NotPkcs12)?;
-    let pfx = yasna::parse_ber(&der, Pfx::read).map_err(|_| Error::Damaged)?;
+    let pfx = ber::parse(&der, Pfx::read).map_err(|_| Error::Damaged)?;
     if let Some(password) = password {
         return pfx.open(&Password::new(password.expose()));
     }
@@ -231,7 +249,7 @@ impl Bag {
 
 /// The items of a `SEQUENCE OF`.
 fn listed<T>(der: &[u8], read: impl Fn(BERReader<'_, '_>) -> ASN1Result<T>) -> Result<Vec<T>, Error> {
-    yasna::parse_ber(der, |reader| reader.collect_sequence_of(read)).map_err(|_| Error::Damaged)
+    ber::parse(der, |reader| reader.collect_sequence_of(read)).map_err(|_| Error::Damaged)
 }
 
 /// The next part, which stands under an explicit `[0]`.

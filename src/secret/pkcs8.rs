@@ -3,11 +3,12 @@
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use zeroize::Zeroizing;
 
+use super::ber;
 use super::pbe::{Algorithm, Error, Password};
 
 /// Decrypts an `EncryptedPrivateKeyInfo`.
 pub(super) fn unlock(locked: &[u8], passphrase: &Password) -> Result<PrivatePkcs8KeyDer<'static>, Error> {
-    let parts = yasna::parse_ber(locked, |reader| {
+    let parts = ber::parse(locked, |reader| {
         reader.read_sequence(|parts| Ok((Algorithm::read(parts.next())?, parts.next().read_bytes()?)))
     });
     let (algorithm, locked) = parts.map_err(|_| Error::Damaged)?;
@@ -21,7 +22,7 @@ pub(super) fn unlock(locked: &[u8], passphrase: &Password) -> Result<PrivatePkcs
 
 /// Whether this is a sequence of a version, an algorithm and a key; further attributes are not looked at.
 pub(super) fn is_private_key_info(key: &[u8]) -> bool {
-    let parsed = yasna::parse_ber(key, |reader| {
+    let parsed = ber::parse(key, |reader| {
         reader.read_sequence(|parts| {
             parts.next().read_u8()?;
             parts.next().read_der()?;

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -147,7 +147,10 @@ impl Read {
         if !data.is_file() || !seen.insert((data.dev(), data.ino())) {
             return Ok(());
         }
-        let mut reader = BufReader::new(fs::File::open(path)?);
+        if data.len() > LARGEST {
+            return Err(damaged("it is larger than any bundle of certificates"));
+        }
+        let mut reader = BufReader::new(fs::File::open(path)?.take(LARGEST));
         let (mut line, mut letters) = (Vec::new(), Vec::new());
         let mut is_inside = false;
         let mut result = Ok(());
@@ -206,6 +209,9 @@ fn damaged(what: &'static str) -> io::Error {
 
 /// Twice what distributions ship, and more than an allocator takes from its heap: it goes back to the system.
 const ROOM: usize = 512 * 1024;
+
+/// A hundred times what distributions ship.
+const LARGEST: u64 = 32 * 1024 * 1024;
 
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const END: &[u8] = b"-----END CERTIFICATE-----";

@@ -35,12 +35,17 @@ pub(super) fn read(
 }
 
 /// The files that [`read`] reads.
-pub(super) fn files(sources: &Sources, service: &str, keys: &[String]) -> Vec<PathBuf> {
+pub(super) fn files(
+    sources: &Sources,
+    service: &str,
+    keys: &[String],
+    reference: &SecretRef,
+) -> Vec<PathBuf> {
     match Place::of(sources) {
         None | Some(Place::Variable(_)) => Vec::new(),
         Some(Place::File(path)) => vec![path],
         Some(Place::Folder(root)) => {
-            let bindings = bindings(&root).unwrap_or_default();
+            let bindings = bindings(&root, reference).unwrap_or_default();
             let found = choose(&bindings, service).unwrap_or_default();
             let key = keys.first().filter(|key| is_file_name(key));
             found
@@ -157,7 +162,7 @@ fn read_folder(
         path: root.to_owned(),
         source,
     };
-    let bindings = bindings(root).map_err(unreadable)?;
+    let bindings = bindings(root, reference).map_err(unreadable)?;
     let folder = root.join(&choose_one(&bindings, service, reference)?.folder);
 
     let Some((key, within)) = keys.split_first() else {
@@ -245,13 +250,13 @@ impl Binding {
     }
 
     /// Of a folder below SERVICE_BINDING_ROOT, whose name is the binding's, else the instance's.
-    fn of_folder(folder: &Path, name: String) -> Self {
+    fn of_folder(folder: &Path, name: String, reference: &SecretRef) -> Self {
         let metadata = |key: &str| {
             // The platform writes underscores, its documentation says hyphens.
             let written = [key.to_owned(), key.replace('_', "-")];
-            let text = written
-                .iter()
-                .find_map(|key| fs::read_to_string(folder.join(key)).ok());
+            let read = |key| read_file(&folder.join(key), LARGEST, reference).ok();
+            let bytes = written.iter().find_map(read);
+            let text = bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
             text.map(|text| text.trim().to_owned())
                 .filter(|text| !text.is_empty())
         };
@@ -273,7 +278,7 @@ impl Binding {
 }
 
 /// The bindings below SERVICE_BINDING_ROOT, by name.
-fn bindings(root: &Path) -> std::io::Result<Vec<Binding>> {
+fn bindings(root: &Path, reference: &SecretRef) -> std::io::Result<Vec<Binding>> {
     let mut bindings = Vec::new();
     for entry in fs::read_dir(root)? {
         let path = entry?.path();
@@ -281,7 +286,7 @@ fn bindings(root: &Path) -> std::io::Result<Vec<Binding>> {
             && !name.starts_with('.')
             && path.is_dir()
         {
-            bindings.push(Binding::of_folder(&path, name.to_owned()));
+            bindings.push(Binding::of_folder(&path, name.to_owned(), reference));
         }
     }
     bindings.sort_by(|a, b| a.folder.cmp(&b.folder));

@@ -9,12 +9,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use super::{Error, Secret, services};
+use super::{Error, READING, Secret, guard, services};
 use crate::config::{ClientCertificate, SecretRef};
 
 /// Reads secrets: from the environment, from files and from bound services.
@@ -147,7 +148,7 @@ impl Sources {
         match reference {
             SecretRef::Env(_) => Vec::new(),
             SecretRef::File(path) => vec![path.clone()],
-            SecretRef::Vcap { service, keys } => services::files(self, service, keys),
+            SecretRef::Vcap { service, keys } => services::files(self, service, keys, reference),
         }
     }
 
@@ -191,29 +192,48 @@ impl std::fmt::Debug for Environment {
     }
 }
 
-/// Reads a regular file of at most `limit` bytes.
+/// Reads a regular file of at most `limit` bytes, or gives up: a network's file system may hang.
 pub(super) fn read_file(path: &Path, limit: u64, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let (own, named) = (path.to_owned(), reference.clone());
+    let work = move || read_now(&own, limit, &named);
+    guard::within(READING, guard::name(path), work).unwrap_or_else(|_| {
+        Err(Error::Slow {
+            reference: reference.clone(),
+            path: path.to_owned(),
+        })
+    })
+}
+
+fn read_now(path: &Path, limit: u64, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
     // Whole, because a relative path begins where this process runs, and that may be the surprise.
     let unreadable = |source| Error::Unreadable {
         reference: reference.clone(),
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         source,
     };
-    // Looked at before it is opened: opening a pipe would wait for a writer.
-    let metadata = fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(Error::NotFile {
+    let is_file = |metadata: &fs::Metadata| match metadata.is_file() {
+        true => Ok(()),
+        false => Err(Error::NotFile {
             reference: reference.clone(),
             path: path.to_owned(),
-        });
-    }
+        }),
+    };
+    // Looked at before it is opened, which does something with some devices; and after, since it may be another one by
+    // then. A pipe would make us wait for a writer, but for the flag.
+    is_file(&fs::metadata(path).map_err(unreadable)?)?;
+    let mut options = fs::OpenOptions::new();
+    let options = options
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    is_file(&metadata)?;
     if metadata.len() > limit {
         return Err(Error::TooLarge {
             reference: reference.clone(),
             limit,
         });
     }
-    let file = fs::File::open(path).map_err(unreadable)?;
     // Room for the whole file at once: a buffer that grows leaves copies behind.
     let room = usize::try_from(metadata.len()).unwrap_or(0) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));

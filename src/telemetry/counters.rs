@@ -13,9 +13,10 @@ use http::StatusCode;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
 use super::AnsweredBy;
-use super::ends::{Ends, unix_seconds};
+use super::ends::Ends;
 use super::families::{Families, observe};
 use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Part, Refresh, Side, TunnelEnd, Verb};
+use crate::units::{rfc3339, unix_seconds};
 
 /// The metric handles of one destination, looked up once when the policy is compiled.
 pub(crate) struct Counters {
@@ -112,7 +113,7 @@ impl Counters {
             tracing::warn!(
                 destination = &*self.destination,
                 host,
-                until = %humantime::format_rfc3339_seconds(until),
+                until = %rfc3339(until),
                 "the certificate of this upstream ends within a week: whoever runs it must renew it",
             );
         }

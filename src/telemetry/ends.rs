@@ -1,7 +1,7 @@
 //! When the certificates of a destination's upstreams end, and the word about it in time.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// What each host of one destination showed in its last full handshake.
 #[derive(Debug, Default)]
@@ -48,12 +48,6 @@ impl Ends {
     }
 }
 
-/// Whole seconds since 1970, as a gauge has them.
-pub(super) fn unix_seconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long before its end a certificate is warned of.
@@ -64,6 +58,8 @@ const MOST: usize = 1000;
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     fn day(number: u64) -> SystemTime {

@@ -259,3 +259,31 @@ fn debug_shows_no_key() {
 
 /// The identifier of RSASSA-PSS (RFC 8017, appendix C) in DER.
 const RSASSA_PSS_DER: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
+
+/// A key that is broken in any place signs or is refused; it never ends the program.
+#[test]
+fn broken_keys_never_panic() {
+    for (algorithm, key) in [
+        (Algorithm::EcdsaP256Sha256, curve("P-256")),
+        (Algorithm::Ed25519, generate(&["-algorithm", "ED25519"])),
+        (Algorithm::RsaPssSha256, generate(&["-algorithm", "RSA-PSS"])),
+    ] {
+        let der = openssl(&["pkey", "-outform", "DER"], &key);
+        // Of an RSA key, whose numbers take long to check, the structure is at the beginning.
+        for position in 0..der.len().min(140) {
+            let cut = der[..position].to_vec();
+            let lengths = [&[0x80][..], &[0xff], &[0x84, 0xff, 0xff, 0xff, 0xff]];
+            let replaced = lengths.map(|length| [&der[..position], length, &der[position + 1..]].concat());
+            let flipped = (0..8).map(|bit| {
+                let mut der = der.clone();
+                der[position] ^= 1 << bit;
+                der
+            });
+            for der in flipped.chain(replaced).chain([cut]) {
+                let text = BASE64.encode(&der);
+                let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+                drop(load(pem, algorithm).map(|key| key.sign(MESSAGE)));
+            }
+        }
+    }
+}

@@ -16,6 +16,7 @@ use super::{Error, Payload, Place, Subject, plain, sensitive, set, sha256_hex};
 use crate::config::{AwsSigV4, SecretRef, Text};
 use crate::host::Scheme;
 use crate::secret::{self, Secret, Sources};
+use crate::units::rfc3339;
 
 mod canonical;
 #[cfg(test)]
@@ -56,7 +57,7 @@ impl Aws {
     /// Signs, in the place of what is signed already.
     pub(crate) fn sign(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
         let payload = self.payload(subject)?;
-        let time = humantime::format_rfc3339_seconds(subject.now).to_string();
+        let time = rfc3339(subject.now);
         let time: String = time.chars().filter(|c| !matches!(c, '-' | ':')).collect();
         let head = &mut *subject.head;
         if let Some(uri) = canonical::without_signature(&head.uri) {

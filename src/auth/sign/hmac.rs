@@ -14,6 +14,7 @@ use crate::auth::key::SigningKey;
 use crate::config::{self, BodyHash, Encoding, Piece, Template};
 use crate::host::Scheme;
 use crate::secret::Sources;
+use crate::units::{http_date, rfc3339};
 
 #[cfg(test)]
 mod tests;
@@ -162,14 +163,14 @@ fn text(piece: &Piece, moment: &Moment<'_>, subject: &Subject<'_>) -> String {
     };
     match piece {
         Piece::Authority => (*authority).to_owned(),
-        Piece::Date => httpdate::fmt_http_date(*now),
+        Piece::Date => http_date(*now),
         Piece::KeyId => moment.key_id.to_owned(),
         Piece::Method => head.method.as_str().to_owned(),
         Piece::MethodInLowerCase => head.method.as_str().to_ascii_lowercase(),
         Piece::Nonce => moment.nonce.clone(),
         Piece::Path => head.uri.path().to_owned(),
         Piece::Query => head.uri.query().unwrap_or_default().to_owned(),
-        Piece::Rfc3339 => humantime::format_rfc3339_seconds(*now).to_string(),
+        Piece::Rfc3339 => rfc3339(*now),
         Piece::Scheme => scheme.to_owned(),
         Piece::Signature => moment.signature.clone(),
         Piece::Target => target(),

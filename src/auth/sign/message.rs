@@ -16,6 +16,7 @@ use crate::auth::key::SigningKey;
 use crate::config::{Algorithm, Component, HttpSignature, form_encoded};
 use crate::host::Scheme;
 use crate::secret::Sources;
+use crate::units::http_date;
 
 #[cfg(test)]
 mod tests;
@@ -62,7 +63,7 @@ impl Message {
         fields.remove(SIGNATURE);
         fields.remove(SIGNATURE_INPUT);
         if self.covers(&DATE) {
-            set(fields, DATE, plain(&httpdate::fmt_http_date(subject.now))?)?;
+            set(fields, DATE, plain(&http_date(subject.now))?)?;
         }
         if self.covers(&CONTENT_DIGEST) {
             match subject.payload {

@@ -105,7 +105,7 @@ async fn what_belongs_to_somebody_is_stored_only_where_that_is_said() {
 async fn freshness_lasts_as_long_as_was_said() {
     let date = |ago: u64| {
         let time = SystemTime::now() - Duration::from_secs(ago);
-        httpdate::fmt_http_date(time)
+        crate::units::http_date(time)
     };
     let (now, hour, past) = (date(0), date(3600), date(7200));
     let year = date(365 * 86_400);

@@ -367,3 +367,25 @@ fn a_certificate_that_has_expired_is_a_warning() {
         "{warnings}"
     );
 }
+
+/// Certificates may name any year; those before 1970 made the program panic.
+#[test]
+fn a_certificate_of_any_year_is_told_of() {
+    for (from, until, wanted) in [
+        (1950, 1965, "expired 1965-01-01T00:00:00Z"),
+        (1, 2, "expired 0002-01-01T00:00:00Z"),
+        (9998, 9999, "not valid before 9998-01-01T00:00:00Z"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        pair(folder.path(), "a");
+        let key = KeyPair::from_pem(&fs::read_to_string(folder.path().join("a.key")).unwrap()).unwrap();
+        let mut parameters = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let certificate = parameters.self_signed(&key).unwrap().pem();
+        fs::write(folder.path().join("a.crt"), certificate).unwrap();
+        let (problems, warnings) = examined(PARTNER, folder.path(), &[("TOKEN", "long-enough")]);
+        assert_eq!(problems, "");
+        assert!(warnings.contains(wanted), "{warnings}");
+    }
+}

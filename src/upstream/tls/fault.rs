@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use rustls::{CertificateError, OtherError};
 
+use crate::units::rfc3339;
+
 /// Why a server's certificate is refused. Reads on after "HOST shows".
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum Fault {
@@ -137,8 +139,4 @@ impl Fault {
         };
         ours.unwrap_or_else(|| Self::Unusable(format!("{error:?}")))
     }
-}
-
-fn rfc3339(time: SystemTime) -> humantime::Rfc3339Timestamp {
-    humantime::format_rfc3339_seconds(time)
 }

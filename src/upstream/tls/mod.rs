@@ -30,6 +30,7 @@ use crate::host::{Host, Target};
 use crate::policy::Destination;
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Secret, Sources, pem, pkcs12};
+use crate::units::rfc3339;
 use identity::Identity;
 use presenter::Presenter;
 use revocation::Revocation;
@@ -107,6 +108,11 @@ pub(crate) enum SettingsError {
     )]
     NotApproved,
 
+    #[error(
+        "tls: a certificate or key made the program panic, which is a fault of outrider; export them again"
+    )]
+    Panicked,
+
     #[error("{key}: {reference} is not the PEM that belongs here")]
     Pem {
         key: &'static str,
@@ -139,12 +145,12 @@ pub(crate) enum SettingsError {
 /// Something about TLS settings that a person should look at; they are in use all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Warning {
-    #[error("tls.client_certificate: expired {}; renew it", humantime::format_rfc3339_seconds(*since))]
+    #[error("tls.client_certificate: expired {}; renew it", rfc3339(*since))]
     Expired { since: SystemTime },
 
     #[error(
         "tls.crl: the list of {issuer} was to be renewed by {}, so every server of its is refused; get the new one",
-        humantime::format_rfc3339_seconds(*since)
+        rfc3339(*since)
     )]
     ListEnded { issuer: String, since: SystemTime },
 
@@ -158,7 +164,7 @@ pub(crate) enum Warning {
     )]
     NotForClients,
 
-    #[error("tls.client_certificate: not valid before {}; check the clock", humantime::format_rfc3339_seconds(*from))]
+    #[error("tls.client_certificate: not valid before {}; check the clock", rfc3339(*from))]
     NotYetValid { from: SystemTime },
 
     #[error(transparent)]

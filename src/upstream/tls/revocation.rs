@@ -16,6 +16,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::certificate;
 use super::fault::Fault;
+use crate::units::rfc3339;
 
 /// The lists of one destination, the newest first: of several of one issuer the newest counts.
 #[derive(Default)]
@@ -119,7 +120,7 @@ impl Revocation {
             webpki::Error::CrlExpired { .. } => {
                 let (one, list) = listed.find(|(_, list)| self.lists[*list].until <= now)?;
                 let List { name, until, .. } = &self.lists[list];
-                let until = humantime::format_rfc3339_seconds(*until);
+                let until = rfc3339(*until);
                 let why =
                     format!("the list of {name} in tls.crl was to be renewed by {until}; get the new one");
                 Some(unknown(one, why))
@@ -143,7 +144,7 @@ impl Revocation {
         let find = |serial| self.plain[list].find_serial(serial).ok().flatten();
         let entry = find(serial).or_else(|| find(unsigned))?;
         let since = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(entry.revocation_date.as_secs());
-        let since = humantime::format_rfc3339_seconds(since);
+        let since = rfc3339(since);
         let reason = entry.reason_code.map(|reason| format!(", {reason:?}"));
         Some(format!(
             "{since}{}, serial number {}",

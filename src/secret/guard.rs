@@ -1,0 +1,125 @@
+//! Keeps the caller safe from work that may never end, or panic: a read from a file system that hangs, a parser that
+//! meets what nobody thought of.
+
+use std::any::Any;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Why guarded work gave no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interrupted {
+    Panicked,
+    /// It goes on by itself; until it ends, the same is not tried again.
+    TooLong,
+}
+
+/// Which work it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name(u64);
+
+/// Does `work` on a thread of its own and waits for `limit`. `what` names the work: where the same has been given up
+/// and still runs, it is not begun again, so that what hangs costs one thread, however often it is tried.
+pub(super) fn within<T: Send + 'static>(
+    limit: Duration,
+    what: Name,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Interrupted> {
+    if has_stuck(what) {
+        return Err(Interrupted::TooLong);
+    }
+    let is_done = Arc::new(AtomicBool::new(false));
+    let done = Done(Arc::clone(&is_done));
+    let (give, result) = sync_channel(1);
+    let work = move || {
+        let _done = done;
+        // Where nobody waits any more, nobody wants the result.
+        let _ = give.send(work());
+    };
+    let thread = thread::Builder::new().name("secret".to_owned());
+    // Where the system gives no thread, it is as overloaded as if the work had taken too long.
+    thread.spawn(work).map_err(|_| Interrupted::TooLong)?;
+    result.recv_timeout(limit).map_err(|why| match why {
+        RecvTimeoutError::Disconnected => Interrupted::Panicked,
+        RecvTimeoutError::Timeout => {
+            let mut stuck = STUCK.lock().unwrap_or_else(PoisonError::into_inner);
+            stuck.push((what, is_done));
+            Interrupted::TooLong
+        }
+    })
+}
+
+/// Names work by what it is about, of which it tells nothing.
+pub(super) fn name(about: impl Hash) -> Name {
+    Name(SEED.get_or_init(RandomState::new).hash_one(about))
+}
+
+/// Does `work` here; a panic in it is an answer.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Interrupted> {
+    // What is shared with others is behind locks that outlive a panic.
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_: Box<dyn Any + Send>| Interrupted::Panicked)
+}
+
+/// Whether the same work was given up and still runs.
+fn has_stuck(what: Name) -> bool {
+    let mut stuck = STUCK.lock().unwrap_or_else(PoisonError::into_inner);
+    stuck.retain(|(_, is_done)| !is_done.load(Ordering::Acquire));
+    stuck.iter().any(|(other, _)| *other == what)
+}
+
+/// Says that a thread has ended, however it did.
+struct Done(Arc<AtomicBool>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// What was given up, and whether it has ended since. Of the process: so are its threads.
+static STUCK: Mutex<Vec<(Name, Arc<AtomicBool>)>> = Mutex::new(Vec::new());
+
+static SEED: OnceLock<RandomState> = OnceLock::new();
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(10);
+
+    #[test]
+    fn a_result_comes_back_and_a_panic_is_an_answer() {
+        assert_eq!(within(LONG, name("a result"), || 7), Ok(7));
+        let panicked: Result<(), _> = within(LONG, name("a panic"), || panic!("meant to"));
+        assert_eq!(panicked, Err(Interrupted::Panicked));
+        assert_eq!(caught(|| 7), Ok(7));
+        let panicked: Result<(), _> = caught(|| panic!("meant to"));
+        assert_eq!(panicked, Err(Interrupted::Panicked));
+    }
+
+    #[test]
+    fn what_hangs_is_given_up_and_tried_again_only_when_it_has_ended() {
+        let (open, gate) = channel::<()>();
+        let hangs = move || gate.recv().unwrap_or_default();
+        assert_eq!(within(SHORT, name("hangs"), hangs), Err(Interrupted::TooLong));
+        // At once, whatever the limit, and without a second thread.
+        assert_eq!(within(LONG, name("hangs"), || ()), Err(Interrupted::TooLong));
+        assert_eq!(within(LONG, name("another"), || ()), Ok(()));
+        drop(open);
+        for _ in 0..1000 {
+            if within(LONG, name("hangs"), || ()) == Ok(()) {
+                return;
+            }
+            thread::yield_now();
+            thread::park_timeout(SHORT);
+        }
+        panic!("it has ended and is not tried again");
+    }
+}
