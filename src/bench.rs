@@ -159,14 +159,13 @@ impl Guard {
         let breaker = Breaker::new(
             destination.circuit_breaker.expect("written above"),
             &destination.name,
-            Arc::clone(&counters),
+            counters,
         );
         Self {
             breaker: Arc::new(breaker),
             retrying: Retrying::new(
                 destination.retry.clone().expect("written above"),
                 &destination.name,
-                counters,
             ),
         }
     }

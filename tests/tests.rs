@@ -43,5 +43,6 @@ mod telling;
 mod together;
 mod tooling;
 mod trust;
+mod tries;
 mod upstream_tls;
 mod x509;

@@ -286,7 +286,7 @@ impl Parts {
             endpoint,
             limiter: self.limits.of(destination, sharing, telemetry),
             rehearsal: rehearsal(destination, old, &counters),
-            retrying: retrying(destination, old, &counters),
+            retrying: retrying(destination, old),
             destination: Arc::clone(destination),
             counters,
             fingerprint,
@@ -359,14 +359,10 @@ fn rehearsal(
 }
 
 /// The running budget of repeats where the settings are as before, else a new one.
-fn retrying(
-    destination: &Destination,
-    old: Option<&Arc<Route>>,
-    counters: &Arc<Counters>,
-) -> Option<Arc<Retrying>> {
+fn retrying(destination: &Destination, old: Option<&Arc<Route>>) -> Option<Arc<Retrying>> {
     let settings = destination.retry.as_ref()?;
     let running = old.and_then(|route| route.retrying.as_ref());
-    let new = || Retrying::new(settings.clone(), &destination.name, Arc::clone(counters));
+    let new = || Retrying::new(settings.clone(), &destination.name);
     Some(kept(running, |running| running.settings() == settings, new))
 }
 

@@ -29,6 +29,7 @@ pub(crate) use self::attachment::Attachment;
 use self::jwt::Jwt;
 use self::needles::Changing;
 pub(crate) use self::needles::Needles;
+use self::oauth::Readiness;
 use self::oauth::Tokens;
 pub(crate) use self::oauth::{Door, Error as TokenError, NoToken};
 use self::pool::Pool;
@@ -201,12 +202,15 @@ impl Credentials {
         Ok(())
     }
 
-    /// Waits for what a request needs for which this rule of the destination's counts, where that is known beforehand.
-    /// The time that it took is added to `waited`.
+    /// Waits for what a request needs for which this rule of the destination's counts; of a pool, until one credential
+    /// is ready. The time that it took is added to `waited`.
     pub(crate) async fn ready(&self, rule: Option<usize>, waited: &mut Duration) -> Result<(), Error> {
         match rule.and_then(|rule| self.rules.get(rule)) {
             Some(Rule::One(credential)) => credential.ready(waited).await,
-            Some(Rule::Pool(_)) | None => Ok(()),
+            Some(Rule::Pool(pool)) if pool.has_one_ready(Instant::now()) => Ok(()),
+            // Boxed: most requests have no pool, or one that is ready.
+            Some(Rule::Pool(pool)) => Box::pin(pool.ready(waited)).await,
+            None => Ok(()),
         }
     }
 
@@ -257,10 +261,7 @@ impl Credentials {
     }
 
     fn tokens(&self) -> impl Iterator<Item = &Tokens> {
-        self.all().filter_map(|credential| match &credential.kind {
-            Kind::Token(tokens) => Some(tokens),
-            Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_) => None,
-        })
+        self.all().filter_map(|credential| credential.tokens())
     }
 }
 
@@ -282,6 +283,13 @@ impl Credential {
             Kind::Signed(signer) => signer.decides(name),
         };
         is_ours || self.attachment.decides(name)
+    }
+
+    fn tokens(&self) -> Option<&Tokens> {
+        match &self.kind {
+            Kind::Token(tokens) => Some(tokens),
+            Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_) => None,
+        }
     }
 
     /// How much of a body it has to see, in bytes; `None`: nothing of it.
@@ -314,6 +322,14 @@ impl Credential {
         match &self.kind {
             Kind::Token(tokens) => Ok(tokens.ready(waited).await?),
             Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_) => Ok(()),
+        }
+    }
+
+    /// Whether it can be put on a request `now`. Where it cannot, what it lacks is asked for if that may help.
+    fn readiness(&self, now: Instant) -> Readiness {
+        match &self.kind {
+            Kind::Token(tokens) => tokens.readiness(now),
+            Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_) => Readiness::Ready,
         }
     }
 

@@ -2,16 +2,22 @@
 //!
 //! A request gets the one with the most left of what the upstream has told of its quota; where nothing is told they
 //! take turns. One that the upstream refuses with 401 is left out for a while, which doubles with each refusal: somebody
-//! may mend it over there. Where all are left out, the one whose time is up first is tried.
+//! may mend it over there. One whose token cannot be had is left out as long as its token endpoint is left alone. Where all
+//! are left out, the one whose time is up first is tried.
+//!
+//! A request waits for a token only where no member has one. Then it goes with the first one that comes, so that a token
+//! endpoint that is slow or down holds no request up while another member can go.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::Credential;
+use super::{Credential, Error, Readiness};
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -53,17 +59,51 @@ impl Pool {
 
     pub(super) fn pick(&self, now: Instant) -> &Arc<Credential> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.members.len();
+        &self.best(turn, now).0.credential
+    }
+
+    /// Whether a request can have one of them without a wait. Those that lack a token have it asked for.
+    pub(super) fn has_one_ready(&self, now: Instant) -> bool {
+        self.best(0, now).1 < WAITS
+    }
+
+    /// Waits until one of them can be put on a request, and adds to `waited` how long.
+    pub(super) async fn ready(&self, waited: &mut Duration) -> Result<(), Error> {
+        loop {
+            // Before the look: what lands after it is going to be seen.
+            let credentials = self.members().filter_map(|credential| credential.tokens());
+            let mut landings: Vec<_> = credentials.map(|tokens| Box::pin(tokens.landing())).collect();
+            let (best, standing) = self.best(0, Instant::now());
+            if standing != WAITS {
+                return best.credential.ready(waited).await;
+            }
+            let since = Instant::now();
+            poll_fn(|cx| {
+                let mut landed = landings.iter_mut().map(|landing| landing.as_mut().poll(cx));
+                match landed.any(|landed| landed.is_ready()) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            })
+            .await;
+            *waited += since.elapsed();
+        }
+    }
+
+    /// The one that would do best, beginning with the one whose turn it is, and how well.
+    fn best(&self, turn: usize, now: Instant) -> (&Member, f64) {
         let (before, after) = self.members.split_at(turn);
         let in_turn = after.iter().chain(before);
+        let standings = in_turn.map(|member| (member, member.standing(now)));
         // Of several that are equally good the first one: whose turn it is.
-        let best = in_turn.min_by(|one, other| one.standing(now).total_cmp(&other.standing(now)));
-        &best.unwrap_or(&self.members[turn]).credential
+        let best = standings.min_by(|(_, one), (_, other)| one.total_cmp(other));
+        best.unwrap_or((&self.members[turn], 0.0))
     }
 
     /// Whether this is one of them, and another one is not left out.
     pub(super) fn has_instead_of(&self, credential: &Arc<Credential>, now: Instant) -> bool {
         let is_own = |member: &&Member| Arc::ptr_eq(&member.credential, credential);
-        let is_fit = |member: &Member| member.rest().until.is_none_or(|until| until <= now);
+        let is_fit = |member: &Member| member.standing(now) < RESTS;
         self.members.iter().any(|member| is_own(&member))
             && self
                 .members
@@ -110,22 +150,21 @@ impl Pool {
 }
 
 impl Member {
-    /// How well it would do now: the less the better. Whether it is left out counts most, then whether it may be used
-    /// at all, then how much of its quota is used up.
+    /// How well it would do now: the less the better. Whether it is left out counts most, then whether it has to be
+    /// waited for, then whether it may be used at all, then how much of its quota is used up.
     fn standing(&self, now: Instant) -> f64 {
-        let rest = self
-            .rest()
-            .until
-            .map_or(0.0, |until| until.saturating_duration_since(now).as_secs_f64());
-        if rest > 0.0 {
-            return RESTS + rest;
+        let until = self.rest().until;
+        let rest = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        if !rest.is_zero() {
+            return RESTS + rest.as_secs_f64();
         }
-        let left = self
-            .credential
-            .limiter
-            .as_ref()
-            .and_then(|limiter| limiter.left());
-        1.0 - left.unwrap_or(1.0)
+        match self.credential.readiness(now) {
+            Readiness::Ready => {}
+            Readiness::Asked => return WAITS,
+            Readiness::Paused(rest) => return RESTS + rest.as_secs_f64(),
+        }
+        let limiter = self.credential.limiter.as_ref();
+        1.0 - limiter.and_then(|limiter| limiter.left()).unwrap_or(1.0)
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {
@@ -134,6 +173,8 @@ impl Member {
     }
 }
 
+/// More than the standing of any that is ready: its token is being asked for.
+const WAITS: f64 = 5.0;
 /// More than what any other standing is.
 const RESTS: f64 = 10.0;
 

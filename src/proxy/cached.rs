@@ -15,8 +15,9 @@ use http::{Method, Response, StatusCode, Uri, Version, request};
 use http_body::Body as _;
 use tokio::time::Instant;
 
+use super::attempt::Course;
 use super::cache_status::{self, Note};
-use super::fetch::{Course, Fetched, fetch};
+use super::fetch::{Fetched, fetch};
 use super::scrub::Clean;
 use super::source::Source;
 use super::{Error, headers};

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode, Version, header};
 
+use super::attempt::Course;
 use super::body::{Passing, Upgraded};
 use super::cached::{Begun, Carried, Errand};
-use super::fetch::{Course, fetch};
+use super::fetch::fetch;
 use super::headers::{self, Seen};
 use super::source::Source;
 use super::tunnel::Room;

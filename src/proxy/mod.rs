@@ -31,6 +31,8 @@ use crate::upstream::{Incoming, Mirror, Ways};
 
 pub(crate) mod bench;
 
+mod aside;
+mod attempt;
 mod body;
 mod cache_status;
 mod cached;
@@ -42,12 +44,12 @@ mod headers;
 mod intercept;
 mod live;
 mod rehearse;
-mod renew;
 mod reply;
 mod retry;
 mod scrub;
 mod source;
 mod splice;
+mod tries;
 mod tunnel;
 
 /// The live parts that all workers share.

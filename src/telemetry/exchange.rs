@@ -149,6 +149,11 @@ impl Exchange {
         self.waited += wait;
     }
 
+    /// All that has been waited so far.
+    pub(crate) fn total_wait(&self) -> Duration {
+        self.waited
+    }
+
     /// Outrider's own work pauses: the upstream has the request now (or is being connected to). Called again when the
     /// request is written on the new connection, the clock of the upstream's answer starts anew.
     pub(crate) fn asked_upstream(&mut self) {

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{self, HeaderMap};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Error;
 use super::connect::Stream;
@@ -86,10 +86,20 @@ pub(crate) enum ResponseBody {
     Ended,
     /// Ended, with bytes behind it that belong to nobody.
     Overrun,
-    /// Kept or made here, not on a connection.
+    /// Made here, not on a connection.
     Whole(Bytes),
+    /// The beginning of it has been read before anybody asked for it.
+    Ahead(Box<Ahead>),
     H1(Box<Held>),
     H2(Box<Streamed>),
+}
+
+/// What has been read of a response body, and the rest of it. Where there are trailers, the rest has ended.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    data: BytesMut,
+    trailers: Option<HeaderMap>,
+    rest: ResponseBody,
 }
 
 /// The body of an answer that came over HTTP/2.
@@ -345,10 +355,26 @@ impl ResponseBody {
         }))
     }
 
+    /// Reads the body until it ends, or more than `most` bytes are there, or `limit` is over. One that has ended by then
+    /// has left its connection to other requests; of others the rest comes from where it is.
+    pub(crate) async fn read_ahead(self, most: usize, limit: Duration) -> Result<Self, Cut> {
+        let mut ahead = Box::new(Ahead {
+            data: BytesMut::new(),
+            trailers: None,
+            rest: self,
+        });
+        match timeout(limit, ahead.read(most)).await {
+            Ok(Err(cut)) => Err(cut),
+            Ok(Ok(())) | Err(_) => Ok(Self::Ahead(ahead)),
+        }
+    }
+
     /// Moves the rest of the request on, while nobody asks for the response.
     pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
-        if let Self::H1(held) = self {
-            held.connection.poll_rest(cx);
+        match self {
+            Self::H1(held) => held.connection.poll_rest(cx),
+            Self::Ahead(ahead) => ahead.rest.poll_upload(cx),
+            Self::Ended | Self::Overrun | Self::Whole(_) | Self::H2(_) => {}
         }
     }
 
@@ -356,7 +382,7 @@ impl ResponseBody {
     pub(crate) fn into_stream(self) -> Option<(Stream, Bytes)> {
         match self {
             Self::H1(held) => Some(held.connection.into_parts()),
-            Self::Ended | Self::Overrun | Self::Whole(_) | Self::H2(_) => None,
+            Self::Ended | Self::Overrun | Self::Whole(_) | Self::Ahead(_) | Self::H2(_) => None,
         }
     }
 
@@ -373,7 +399,41 @@ impl ResponseBody {
 
     /// Whether nothing followed a body that has ended.
     pub(crate) fn is_clean(&self) -> bool {
-        !matches!(self, Self::Overrun)
+        match self {
+            Self::Overrun => false,
+            Self::Ahead(ahead) => ahead.rest.is_clean(),
+            Self::Ended | Self::Whole(_) | Self::H1(_) | Self::H2(_) => true,
+        }
+    }
+}
+
+impl Ahead {
+    async fn read(&mut self, most: usize) -> Result<(), Cut> {
+        while self.data.len() <= most {
+            match poll_fn(|cx| Pin::new(&mut self.rest).poll_frame(cx)).await {
+                Some(frame) => match frame?.into_data() {
+                    Ok(data) => self.data.extend_from_slice(&data),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+        if !self.data.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(self.data.split().freeze()))));
+        }
+        let rest = ready!(Pin::new(&mut self.rest).poll_frame(cx));
+        Poll::Ready(rest.or_else(|| self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.rest.size_hint().exact() {
+            Some(rest) if self.trailers.is_none() => SizeHint::with_exact(self.data.len() as u64 + rest),
+            Some(_) | None => SizeHint::default(),
+        }
     }
 }
 
@@ -390,6 +450,7 @@ impl Body for ResponseBody {
                 let frame = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
                 return Poll::Ready(frame);
             }
+            Self::Ahead(ahead) => return ahead.poll_frame(cx),
             Self::H1(held) => {
                 let idle = held.link.endpoint.destination.timeouts.idle;
                 ready!(held.connection.poll_frame(cx, idle)).map(|frame| {
@@ -420,6 +481,9 @@ impl Body for ResponseBody {
         match self {
             Self::Ended | Self::Overrun => true,
             Self::Whole(bytes) => bytes.is_empty(),
+            Self::Ahead(ahead) => {
+                ahead.data.is_empty() && ahead.trailers.is_none() && ahead.rest.is_end_stream()
+            }
             Self::H1(_) => false,
             Self::H2(streamed) => streamed.incoming.is_end_stream(),
         }
@@ -429,6 +493,7 @@ impl Body for ResponseBody {
         match self {
             Self::Ended | Self::Overrun => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Ahead(ahead) => ahead.size_hint(),
             Self::H1(held) => held
                 .connection
                 .left()

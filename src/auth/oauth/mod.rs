@@ -61,6 +61,16 @@ pub(crate) struct Tokens {
     source: Arc<Source>,
 }
 
+/// Whether a request can have a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    Ready,
+    /// A token request is under way.
+    Asked,
+    /// The last token request failed, and the endpoint is left alone for so long.
+    Paused(Duration),
+}
+
 /// Where tokens come from.
 #[derive(Debug)]
 struct Source {
@@ -150,6 +160,33 @@ impl Tokens {
             // Its sender lives as long as `self` does.
             let _ = landed.changed().await;
             *waited += since.elapsed();
+        }
+    }
+
+    /// Whether there is a token that is valid, without a wait; where there is none, one is asked for if the endpoint may
+    /// be asked. One that ages is replaced.
+    pub(super) fn readiness(&self, now: Instant) -> Readiness {
+        match self.shared.state().step(now) {
+            Step::Go => Readiness::Ready,
+            Step::GoAndAsk(flight) => {
+                self.ask(flight);
+                Readiness::Ready
+            }
+            Step::Ask(flight) => {
+                self.ask(flight);
+                Readiness::Asked
+            }
+            Step::Wait => Readiness::Asked,
+            Step::Refuse(no_token) => Readiness::Paused(no_token.retry_after),
+        }
+    }
+
+    /// Waits until the token request that is under way now is over, however it ends.
+    pub(super) fn landing(&self) -> impl Future<Output = ()> + use<> {
+        let mut landed = self.shared.landed.subscribe();
+        async move {
+            // Its sender is kept by whoever waits.
+            let _ = landed.changed().await;
         }
     }
 

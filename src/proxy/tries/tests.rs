@@ -1,8 +1,8 @@
-use http::HeaderValue;
+use http::{HeaderValue, Method, StatusCode};
 
 use super::*;
+use crate::config::Retry;
 use crate::policy::Denial;
-use crate::telemetry::Telemetry;
 use crate::upstream::resolve;
 
 fn retrying(budget: u8) -> Retrying {
@@ -13,7 +13,7 @@ fn retrying(budget: u8) -> Retrying {
         on_status: vec![StatusCode::TOO_MANY_REQUESTS],
         max_wait: Duration::from_secs(5),
     };
-    Retrying::new(settings, &"p".into(), Telemetry::new().counters("p"))
+    Retrying::new(settings, &"p".into())
 }
 
 fn answer(status: u16, retry_after: Option<&str>) -> Result<Response<ResponseBody>, Failed> {
@@ -37,35 +37,19 @@ fn refused() -> upstream::Error {
     })
 }
 
-fn spent(retrying: &Retrying, now: Instant, tries: usize) -> usize {
-    (0..tries).filter(|_| retrying.spend(now)).count()
-}
-
-#[tokio::test(start_paused = true)]
-async fn repeats_are_a_share_of_the_requests_and_a_few() {
-    for (requests, budget, repeats) in [
-        (0, 20, 10),
-        (1, 20, 10),
-        (100, 20, 30),
-        (1_000, 1, 20),
-        (50, 100, 60),
-    ] {
-        let retrying = retrying(budget);
-        let now = Instant::now();
-        (0..requests).for_each(|_| retrying.begin(now));
-        assert_eq!(spent(&retrying, now, 2_000), repeats, "{requests} {budget}");
+/// Without a wait so far, with this chance.
+fn moment(chance: f64) -> Moment {
+    Moment {
+        chance,
+        clock: SystemTime::now(),
+        now: Instant::now(),
+        waited: Duration::ZERO,
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_budget_is_one_of_lately() {
-    let retrying = retrying(20);
-    let start = Instant::now();
-    (0..100).for_each(|_| retrying.begin(start));
-    assert_eq!(spent(&retrying, start, 100), 30);
-    assert_eq!(spent(&retrying, start + SPAN / 2, 100), 0);
-    // The requests are forgotten with the repeats.
-    assert_eq!(spent(&retrying, start + SPAN, 100), 10);
+fn request(method: Method) -> request::Parts {
+    let request = http::Request::builder().method(method).uri("http://p.test/");
+    request.body(()).unwrap().into_parts().0
 }
 
 #[test]
@@ -79,7 +63,7 @@ fn waits_grow_and_differ_and_never_pass_what_is_left() {
         (40, 5_000, 10_000),
     ] {
         let waits: Vec<_> = (0..50)
-            .map(|_| wait(answer(503, None).as_ref(), repeat, long).unwrap())
+            .map(|_| wait(answer(503, None).as_ref(), repeat, long, moment(rand::random())).unwrap())
             .collect();
         let range = Duration::from_millis(least)..=Duration::from_millis(most);
         assert!(
@@ -89,9 +73,12 @@ fn waits_grow_and_differ_and_never_pass_what_is_left() {
         assert!(waits.iter().any(|wait| *wait != waits[0]), "{repeat}: all alike");
     }
     let little = Duration::from_millis(7);
-    assert_eq!(wait(failed(refused(), false).as_ref(), 1, little), Some(little));
     assert_eq!(
-        wait(answer(503, None).as_ref(), 1, Duration::ZERO),
+        wait(failed(refused(), false).as_ref(), 1, little, moment(0.5)),
+        Some(little)
+    );
+    assert_eq!(
+        wait(answer(503, None).as_ref(), 1, Duration::ZERO, moment(0.5)),
         Some(Duration::ZERO)
     );
 }
@@ -110,7 +97,7 @@ fn retry_after_is_obeyed_where_there_is_time() {
         // Nobody's lifetime.
         ("Fri, 31 Dec 9999 23:59:59 GMT", seconds(5), None),
     ] {
-        let got = wait(answer(429, Some(asked)).as_ref(), 1, left);
+        let got = wait(answer(429, Some(asked)).as_ref(), 1, left, moment(rand::random()));
         match least {
             None => assert_eq!(got, None, "{asked}"),
             Some(least) => {
@@ -124,7 +111,7 @@ fn retry_after_is_obeyed_where_there_is_time() {
     }
     // What is no wait leaves it to us.
     for nonsense in ["soon", "-1", "1.5", "NaN", ""] {
-        let got = wait(answer(429, Some(nonsense)).as_ref(), 1, seconds(5)).unwrap();
+        let got = wait(answer(429, Some(nonsense)).as_ref(), 1, seconds(5), moment(0.5)).unwrap();
         assert!(got >= FIRST_WAIT / 2 && got <= FIRST_WAIT, "{nonsense}: {got:?}");
     }
 }
@@ -143,7 +130,8 @@ fn only_what_is_configured_is_repeated_and_only_with_a_body() {
         (failed(refused(), false), true, None),
         (failed(cut(), false), true, None),
     ] {
-        let got = retrying.reason(result.as_ref(), is_whole);
+        let tries = Tries::new(Some(&retrying), &request(Method::GET));
+        let got = tries.repeats.unwrap().reason(result.as_ref(), is_whole);
         assert_eq!(got, expected, "{:?} {is_whole}", result);
     }
 }
@@ -183,14 +171,55 @@ fn what_will_fail_again_is_not_tried_again() {
     }
 }
 
+/// Repeats are bounded whatever else leads to another try; a credential is renewed once after each of them.
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_kept_where_it_is_short() {
-    let body = |length| ResponseBody::Whole(Bytes::from(vec![b'x'; length]));
-    for (length, is_kept) in [(0, true), (MOST_KEPT, true), (MOST_KEPT + 1, false)] {
-        let kept = kept(Response::new(body(length))).await;
-        assert_eq!(kept.is_some(), is_kept, "{length}");
-        if let Some(kept) = kept {
-            assert_eq!(kept.body().size_hint().exact(), Some(length as u64));
+async fn repeats_are_counted_and_renewals_do_not_follow_each_other() {
+    let retrying = retrying(100);
+    let head = request(Method::GET);
+    let mut tries = Tries::new(Some(&retrying), &head);
+    let throttled = Reason::Status(StatusCode::TOO_MANY_REQUESTS);
+    let mut next = |reason: Reason, status: u16| {
+        let result = answer(status, None);
+        tries.next(reason, result.as_ref(), &head, moment(0.0))
+    };
+    let renewal = next(Reason::Renewal, 401).unwrap();
+    assert_eq!((renewal.wait, renewal.terms.patience), (Duration::ZERO, None));
+    let repeat = next(throttled, 429).unwrap();
+    assert_eq!(repeat.wait, FIRST_WAIT / 2);
+    assert_eq!(repeat.terms.patience, Some(Duration::from_secs(5)));
+    assert!(
+        next(Reason::Renewal, 401).is_some(),
+        "another try, another renewal"
+    );
+    assert!(next(throttled, 429).is_none(), "two attempts");
+}
+
+/// All waits of a request count, and those of the limits as well.
+#[tokio::test(start_paused = true)]
+async fn what_was_waited_is_not_waited_again() {
+    let retrying = retrying(100);
+    for (waited, deadline, patience) in [
+        (0, None, Some(5)),
+        (4, None, Some(1)),
+        (0, Some("wait=3"), Some(2)),
+        (4, Some("wait=3"), Some(1)),
+        (9, None, Some(0)),
+        (0, Some("wait=1"), None),
+    ] {
+        let mut head = request(Method::GET);
+        if let Some(deadline) = deadline {
+            head.headers.insert("prefer", HeaderValue::from_static(deadline));
         }
+        let mut tries = Tries::new(Some(&retrying), &head);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let moment = Moment {
+            waited: Duration::from_secs(waited),
+            ..moment(0.0)
+        };
+        let result = answer(429, None);
+        let throttled = Reason::Status(StatusCode::TOO_MANY_REQUESTS);
+        let next = tries.next(throttled, result.as_ref(), &head, moment);
+        let got = next.map(|next| next.terms.patience.unwrap().as_secs());
+        assert_eq!(got, patience, "{waited} {deadline:?}");
     }
 }
