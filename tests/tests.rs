@@ -42,7 +42,7 @@ mod targets;
 mod telling;
 mod together;
 mod tooling;
-mod trust;
 mod tries;
+mod trust;
 mod upstream_tls;
 mod x509;
