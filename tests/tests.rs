@@ -34,6 +34,7 @@ mod rotten;
 mod scrub;
 mod secrets;
 mod several;
+mod shared_host;
 mod signatures;
 mod stale;
 mod streaming;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Addresses, Error};
+use crate::ca;
 use crate::config::{Ca, Config, Listen};
 use crate::worker::Listener;
 
@@ -102,7 +103,14 @@ fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, Error> {
         }
         result => result,
     };
-    bind().map_err(|source| Error::bind(format!("unix:{}", path.display()), source))
+    let socket = bind().map_err(|source| Error::bind(format!("unix:{}", path.display()), source))?;
+    if !ca::is_ours(path) {
+        tracing::warn!(
+            path = %path.display(),
+            "other users can change the folder of this socket, and lead the app to another one: use a folder of your own",
+        );
+    }
+    Ok(socket)
 }
 
 fn local_address(socket: &socket2::Socket) -> Option<SocketAddr> {

@@ -164,7 +164,7 @@ impl Error {
 
 impl App {
     /// Starts the proxy. The operator's door is served on the runtime that this is called on.
-    pub(crate) async fn start(config: Config, source: Source) -> Result<Self, Error> {
+    pub(crate) async fn start(mut config: Config, source: Source) -> Result<Self, Error> {
         let log = log::init(&config.log);
         host_limits::prepare_process();
         // Before anything is bound: a wrong configuration leaves nothing behind.
@@ -174,6 +174,7 @@ impl App {
         let telemetry = Telemetry::new();
         telemetry.set_access(config.log.access);
         let resolver = Arc::new(Resolver::new(&config.dns, &telemetry)?);
+        settle(&mut config.ca);
         let build = build::Parts::new(&config.ca, bound.own(), Arc::clone(&resolver));
         let (build, config) = (Arc::new(build), Arc::new(config));
         let started = {
@@ -517,6 +518,16 @@ impl Termination {
             }
         }
     }
+}
+
+/// Moves the bundle where nobody else can change it. Where there is no such place, whoever writes it says so.
+fn settle(ca: &mut Ca) {
+    let Ok(settled) = ca::settle(ca) else { return };
+    if settled.bundle != ca.bundle || settled.truststore != ca.truststore {
+        let (bundle, instead) = (settled.bundle.display(), ca.bundle.display());
+        tracing::warn!(%bundle, %instead, "the CA bundle is in another place: other users could change the usual one");
+    }
+    *ca = settled;
 }
 
 /// Everything that is alive at the start, and the files that it was made from.

@@ -30,10 +30,12 @@ mod bundle;
 mod certificate;
 mod constraints;
 mod leaves;
+mod place;
 #[cfg(test)]
 mod tests;
 mod truststore;
 
+pub(crate) use place::{is_ours, settle};
 pub(crate) use truststore::TRUSTSTORE_PASSWORD;
 
 /// A certificate authority whose key lives in this process only.
@@ -53,14 +55,14 @@ pub(crate) enum Error {
     #[error("the local authority cannot make a certificate")]
     Certificate(#[from] rcgen::Error),
 
-    /// The folder exists and is not ours: whoever owns it could replace the roots that the app trusts.
+    /// A file, a folder or a link is not ours: whoever owns it could replace the roots that the app trusts.
     #[error(
-        "the folder {} belongs to another user, who could change what the app trusts; \
+        "{} belongs to another user, who could change what the app trusts; \
          name another place in ca.bundle and ca.truststore",
         path.display()
     )]
     Foreign {
-        /// The folder.
+        /// The file, the folder or the link.
         path: PathBuf,
     },
 
@@ -69,6 +71,17 @@ pub(crate) enum Error {
         "this build is for FIPS 140-3, and its module is not in that mode; build it again as the README says"
     )]
     NotApproved,
+
+    /// Others than its owner could replace the roots that the app trusts.
+    #[error(
+        "{} can be changed by other users, and so could what the app trusts; \
+         `chmod go-w` it, or name another place in ca.bundle and ca.truststore",
+        path.display()
+    )]
+    Open {
+        /// The file or the folder.
+        path: PathBuf,
+    },
 
     /// The TLS library refuses the key or the settings.
     #[error("the local authority cannot serve TLS")]

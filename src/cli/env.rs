@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 use super::{ConfigArg, fail, print};
+use crate::ca;
 use crate::config::Listen;
 
 pub(super) use variables::variables;
@@ -16,7 +17,7 @@ mod variables;
 /// Print the variables that send an app through the proxy
 ///
 /// They name the first TCP address of `listen`, and the bundle and truststore of `ca`, which `outrider run` writes
-/// when it starts. What NO_PROXY and JAVA_TOOL_OPTIONS hold already is kept.
+/// when it starts; neither where another user could change them, which is told. What NO_PROXY and JAVA_TOOL_OPTIONS hold already is kept.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  eval \"$(outrider env)\" && curl https://api.weather.gov/")]
 pub(super) struct Args {
@@ -71,7 +72,10 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Err(error) => return fail(&error.to_string()),
     };
     let existing = |name: &str| std::env::var(name).ok();
-    let variables = variables(&listen, &config.ca, args.no_proxy.as_deref(), existing);
+    let ca = ca::settle(&config.ca).inspect_err(|error| {
+        eprintln!("outrider: no CA bundle is named, so intercepted connections will not be trusted: {error}");
+    });
+    let variables = variables(&listen, ca.ok().as_ref(), args.no_proxy.as_deref(), existing);
     print(&args.format.write(&variables))
 }
 

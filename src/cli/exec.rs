@@ -15,6 +15,7 @@ use super::ConfigArg;
 use super::env::{Unreachable, reached_at, variables};
 use super::run::{fail, runtime, started};
 use crate::app::{self, App};
+use crate::ca;
 use crate::config::{Ca, Config};
 
 use child::Supervised;
@@ -83,7 +84,12 @@ fn serve(args: &Args) -> Result<u8, Error> {
         eprintln!("{}", started(addresses));
 
         let existing = |name: &str| std::env::var(name).ok();
-        let variables = variables(&listen, &addresses.ca, args.no_proxy.as_deref(), existing);
+        let variables = variables(
+            &listen,
+            ca::settle(&addresses.ca).ok().as_ref(),
+            args.no_proxy.as_deref(),
+            existing,
+        );
         // Before the proxy looks for SIGHUP: what is ignored has to be ignored by the command, too.
         let child = Supervised::start(&args.command, variables)?;
         // Whoever uses the proxy after the command has ended is its orphan: no reason to stay.

@@ -16,7 +16,6 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
 use super::{authority, client, connect, leaf_of, name, roots};
-use crate::ca::bundle::is_trusted;
 use crate::ca::{Authority, Error, Offer, TRUSTSTORE_PASSWORD};
 use crate::host::Host;
 use crate::secret::Sources;
@@ -422,15 +421,16 @@ fn a_link_in_the_way_is_replaced_and_not_followed() {
 
 /// Below a shared `/tmp` somebody else may have made our folder before us, to swap the roots of the app later.
 #[test]
-fn a_folder_of_somebody_else_is_refused() {
-    for (owner, us, trusted) in [
-        (2000, 2000, true),
-        (0, 2000, true),
-        (2001, 2000, false),
-        (2001, 0, true),
-    ] {
-        assert_eq!(is_trusted(owner, us), trusted, "owned by {owner}, run by {us}");
-    }
+fn nothing_is_written_where_others_can_change_it() {
+    let folder = TempDir::new().unwrap();
+    let open = folder.path().join("outrider");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let error = authority(&["a.test"])
+        .write(&roots(), &open.join("ca.pem"), &open.join("t.p12"))
+        .unwrap_err();
+    assert!(matches!(error, Error::Open { .. }), "{error}");
+    assert_eq!(fs::read_dir(&open).unwrap().count(), 0);
 }
 
 #[test]

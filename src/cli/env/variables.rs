@@ -11,11 +11,11 @@ use crate::config::Ca;
 
 /// The variables that send an app through the proxy at `listen` (`host:port`) and let it trust the authority.
 ///
-/// `no_proxy` is taken as it is; where it is not given, loopback and `apps.internal` are left out, beside what the
+/// Without `ca` nothing is said of whom to trust. `no_proxy` is taken as it is; where it is not given, loopback and `apps.internal` are left out, beside what the
 /// `existing` NO_PROXY names. Options that JAVA_TOOL_OPTIONS already holds are kept, and ours, coming later, win.
 pub(in crate::cli) fn variables(
     listen: &str,
-    ca: &Ca,
+    ca: Option<&Ca>,
     no_proxy: Option<&str>,
     existing: impl Fn(&str) -> Option<String>,
 ) -> Vec<(&'static str, String)> {
@@ -25,8 +25,9 @@ pub(in crate::cli) fn variables(
         Some(list) => list.to_owned(),
         None => merged(existing("no_proxy").or_else(|| existing("NO_PROXY"))),
     };
-    let bundle = absolute(&ca.bundle).display().to_string();
-    let java = java_options(listen, &no_proxy, &absolute(&ca.truststore));
+    let bundle = ca.map(|ca| absolute(&ca.bundle).display().to_string());
+    let truststore = ca.map(|ca| absolute(&ca.truststore));
+    let java = java_options(listen, &no_proxy, truststore.as_deref());
 
     let mut variables = vec![
         ("http_proxy", proxy.clone()),
@@ -37,7 +38,9 @@ pub(in crate::cli) fn variables(
         ("NO_PROXY", no_proxy),
         ("NODE_USE_ENV_PROXY", "1".to_owned()),
     ];
-    variables.extend(BUNDLE_VARIABLES.iter().map(|name| (*name, bundle.clone())));
+    if let Some(bundle) = bundle {
+        variables.extend(BUNDLE_VARIABLES.iter().map(|name| (*name, bundle.clone())));
+    }
     variables.push(("JAVA_TOOL_OPTIONS", appended(existing("JAVA_TOOL_OPTIONS"), java)));
     variables
 }
@@ -74,22 +77,26 @@ fn merged(existing: Option<String>) -> String {
     hosts.join(",")
 }
 
-fn java_options(listen: &str, no_proxy: &str, truststore: &Path) -> String {
+fn java_options(listen: &str, no_proxy: &str, truststore: Option<&Path>) -> String {
     let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "80"));
     // Java wants an IPv6 address without brackets here, and with them in the list of hosts.
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    [
+    let mut options = vec![
         format!("-Dhttp.proxyHost={host}"),
         format!("-Dhttp.proxyPort={port}"),
         format!("-Dhttps.proxyHost={host}"),
         format!("-Dhttps.proxyPort={port}"),
         format!("-Dhttp.nonProxyHosts={}", java_hosts(no_proxy)),
-        format!("-Djavax.net.ssl.trustStore={}", truststore.display()),
-        "-Djavax.net.ssl.trustStoreType=PKCS12".to_owned(),
-        format!("-Djavax.net.ssl.trustStorePassword={TRUSTSTORE_PASSWORD}"),
-    ]
-    .map(java_quoted)
-    .join(" ")
+    ];
+    if let Some(truststore) = truststore {
+        options.extend([
+            format!("-Djavax.net.ssl.trustStore={}", truststore.display()),
+            "-Djavax.net.ssl.trustStoreType=PKCS12".to_owned(),
+            format!("-Djavax.net.ssl.trustStorePassword={TRUSTSTORE_PASSWORD}"),
+        ]);
+    }
+    let options: Vec<_> = options.into_iter().map(java_quoted).collect();
+    options.join(" ")
 }
 
 /// NO_PROXY as Java writes it: `|` between, `*` for a part. What Java cannot say (CIDR, ports) is left out, which sends
@@ -155,7 +162,7 @@ mod tests {
     fn with(no_proxy: Option<&str>, existing: &[(&str, &str)]) -> HashMap<&'static str, String> {
         let existing: HashMap<_, _> = existing.iter().copied().collect();
         let look_up = |name: &str| existing.get(name).map(|value| (*value).to_owned());
-        variables("127.0.0.1:3128", &ca("/tmp/outrider"), no_proxy, look_up)
+        variables("127.0.0.1:3128", Some(&ca("/tmp/outrider")), no_proxy, look_up)
             .into_iter()
             .collect()
     }
@@ -238,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_path_with_spaces_stays_one_option() {
-        let variables = variables("[::1]:3128", &ca("/tmp/my app's"), Some(""), |_| None);
+        let variables = variables("[::1]:3128", Some(&ca("/tmp/my app's")), Some(""), |_| None);
         let java = &variables.last().unwrap().1;
         assert!(
             java.contains("\"-Djavax.net.ssl.trustStore=/tmp/my app's/truststore.p12\""),
@@ -248,8 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn without_a_bundle_nothing_is_said_of_trust() {
+        let variables: HashMap<_, _> = variables("127.0.0.1:1", None, None, |_| None)
+            .into_iter()
+            .collect();
+        assert_eq!(variables["https_proxy"], "http://127.0.0.1:1");
+        assert!(BUNDLE_VARIABLES.iter().all(|name| !variables.contains_key(name)));
+        assert!(!variables["JAVA_TOOL_OPTIONS"].contains("trustStore"));
+    }
+
+    #[test]
     fn a_relative_bundle_is_told_by_its_full_path() {
-        let variables: HashMap<_, _> = variables("127.0.0.1:1", &ca("made"), None, |_| None)
+        let variables: HashMap<_, _> = variables("127.0.0.1:1", Some(&ca("made")), None, |_| None)
             .into_iter()
             .collect();
         assert!(Path::new(&variables["SSL_CERT_FILE"]).is_absolute());
