@@ -26,7 +26,7 @@
 //! | 4 | `policy`, `secret` |
 //! | 3 | `telemetry` |
 //! | 2 | `config` |
-//! | 1 | `http1`, `window` |
+//! | 1 | `fields`, `http1`, `window` |
 //! | 0 | `host`, `units`, `stream`, `drain` |
 //!
 //! # The life of a request
@@ -46,6 +46,7 @@ mod ca;
 mod cache;
 mod config;
 mod drain;
+mod fields;
 mod host;
 mod http1;
 mod limit;

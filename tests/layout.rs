@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Bottom to top. A module may name modules of a lower row only, never its neighbours.
 const RANKS: &[&[&str]] = &[
     &["drain", "host", "stream", "units"],
-    &["http1", "window"],
+    &["fields", "http1", "window"],
     &["config"],
     &["telemetry"],
     &["policy", "secret"],

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::Error;
@@ -16,6 +16,7 @@ use super::hidden;
 use super::needles::Needles;
 use super::query::Parameter;
 use crate::config::{Auth, HeaderText, Headers, SecretRef, Text};
+use crate::fields::Names;
 use crate::secret::{Secret, Sources};
 
 #[cfg(test)]
@@ -24,37 +25,35 @@ mod tests;
 /// What is put on, or struck from, requests with one credential. Values are marked sensitive.
 #[derive(Debug)]
 pub(crate) struct Attachment {
+    names: Arc<Names>,
     needles: Arc<Needles>,
     parameter: Option<Parameter>,
-    remove: Vec<Removal>,
     /// Each name once.
     set: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// A field, or all fields whose names begin alike.
-#[derive(Debug)]
-enum Removal {
-    Name(HeaderName),
-    /// In lower case, without the `*`.
-    Prefix(Box<str>),
 }
 
 impl Attachment {
     /// Reads the secrets of `headers`, and of `auth` where it is of a kind that is the same on every request, and builds
     /// the field values. Where both set a field, the credential stands.
     pub(crate) fn build(auth: Option<&Auth>, headers: &Headers, sources: &Sources) -> Result<Self, Error> {
+        Self::build_with([], auth, headers, sources)
+    }
+
+    /// The same for a credential that sets `more` fields by itself.
+    pub(super) fn build_with(
+        more: impl IntoIterator<Item = HeaderName>,
+        auth: Option<&Auth>,
+        headers: &Headers,
+        sources: &Sources,
+    ) -> Result<Self, Error> {
+        let mut names = Names::new(&headers.remove);
         let mut needles = Needles::default();
         let mut attachment = Self {
+            names: Arc::default(),
             needles: Arc::default(),
             parameter: None,
-            remove: Vec::new(),
             set: Vec::new(),
         };
-        attachment.remove = headers
-            .remove
-            .iter()
-            .filter_map(|name| Removal::parse(name))
-            .collect();
         for (name, value) in &headers.set {
             let value = match value {
                 HeaderText::Plain(value) => value.clone(),
@@ -88,6 +87,9 @@ impl Attachment {
             needles.add_field(value.as_bytes());
         }
         attachment.needles = Arc::new(needles);
+        let own = attachment.set.iter().map(|(name, _)| name.clone());
+        own.chain(more).for_each(|name| names.add(name));
+        attachment.names = Arc::new(names);
         Ok(attachment)
     }
 
@@ -96,14 +98,9 @@ impl Attachment {
         &self.needles
     }
 
-    /// The fields that `apply` sets: the app's `Connection` field must not get a say in them.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
-        self.set.iter().map(|(name, _)| name)
-    }
-
-    /// Whether it is decided here, and not by the app, what stands in this field of a request.
-    pub(crate) fn decides(&self, name: &HeaderName) -> bool {
-        self.fields().any(|own| own == name) || self.remove.iter().any(|removal| removal.means(name))
+    /// The fields of a request that are decided here, and not by the app.
+    pub(crate) fn names(&self) -> &Arc<Names> {
+        &self.names
     }
 
     /// Strikes what is to be removed and sets what is to be attached; the app's own values of an attached
@@ -113,10 +110,7 @@ impl Attachment {
     /// credential, the other sends it back. After an error the request must not be sent. Afterwards the URI may hold a
     /// secret: it must not be logged.
     pub(crate) fn apply(&self, head: &mut Parts) -> Result<(), Error> {
-        for removal in &self.remove {
-            removal.apply(&mut head.headers);
-        }
-        self.strike_underscored(&mut head.headers);
+        self.names.strike(&mut head.headers);
         for (name, value) in &self.set {
             head.headers
                 .try_insert(name.clone(), value.clone())
@@ -133,59 +127,6 @@ impl Attachment {
     fn put(&mut self, name: HeaderName, value: HeaderValue) {
         self.set.retain(|(other, _)| *other != name);
         self.set.push((name, value));
-    }
-
-    /// Strikes `X_Api_Key` where `X-Api-Key` is attached: behind CGI and WSGI both are `HTTP_X_API_KEY`, and the app's
-    /// might win.
-    fn strike_underscored(&self, headers: &mut HeaderMap) {
-        let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
-        let alike = |name: &HeaderName, ours: &HeaderName| {
-            let (name, ours) = (name.as_str(), ours.as_str());
-            // Lengths settle nearly every pair.
-            name.len() == ours.len() && name != ours && name.bytes().map(fold).eq(ours.bytes().map(fold))
-        };
-        let struck = |name: &&HeaderName| self.fields().any(|ours| alike(name, ours));
-        // Hardly ever there, so it is looked for without a list.
-        if headers.keys().find(struck).is_none() {
-            return;
-        }
-        let struck: Vec<_> = headers.keys().filter(struck).cloned().collect();
-        for name in struck {
-            headers.remove(name);
-        }
-    }
-}
-
-impl Removal {
-    /// `None` for what no field can be named, which nothing needs to remove.
-    fn parse(written: &str) -> Option<Self> {
-        match written.strip_suffix('*') {
-            Some(prefix) => Some(Self::Prefix(prefix.to_ascii_lowercase().into())),
-            None => HeaderName::from_bytes(written.as_bytes()).ok().map(Self::Name),
-        }
-    }
-
-    fn means(&self, name: &HeaderName) -> bool {
-        let is_meant = match self {
-            Self::Name(own) => own == name,
-            Self::Prefix(prefix) => name.as_str().starts_with(&**prefix),
-        };
-        is_meant && !FRAMING.contains(name)
-    }
-
-    fn apply(&self, headers: &mut HeaderMap) {
-        match self {
-            Self::Name(name) if FRAMING.contains(name) => {}
-            Self::Name(name) => {
-                headers.remove(name);
-            }
-            Self::Prefix(_) => {
-                let struck: Vec<_> = headers.keys().filter(|name| self.means(name)).cloned().collect();
-                for name in struck {
-                    headers.remove(name);
-                }
-            }
-        }
     }
 }
 
@@ -274,8 +215,5 @@ fn unfit(bytes: &[u8], wrong: impl Fn(u8) -> bool) -> Option<(usize, &'static st
     };
     Some((position + 1, what))
 }
-
-/// These frame the message or say where it goes; a removal that happens to match does not mean them.
-const FRAMING: [HeaderName; 3] = [CONTENT_LENGTH, HOST, TRANSFER_ENCODING];
 
 const BEARER: &str = "a bearer token (which stands without the word Bearer)";

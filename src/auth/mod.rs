@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::config::{self, Auth, SecretRef, TokenUrl};
+use crate::fields::Names;
 use crate::host::Target;
 use crate::limit::Limiter;
 use crate::policy::Destination;
@@ -144,7 +145,6 @@ impl Credentials {
         let mut credential = |written: Option<&config::Credential>, is_one_of_several: bool| {
             let auth = written.map(|written| &written.auth);
             let place = written.map_or("auth", |written| written.place.as_str());
-            let attachment = Attachment::build(auth, &destination.headers, sources)?;
             let kind = match auth {
                 Some(Auth::Jwt(jwt)) => Kind::Jwt(Box::new(Jwt::build(jwt, sources)?)),
                 Some(Auth::OAuth2(oauth2)) => {
@@ -157,6 +157,7 @@ impl Credentials {
                     .map_or(Kind::Nothing, |signer| Kind::Signed(Box::new(signer))),
                 None => Kind::Nothing,
             };
+            let attachment = Attachment::build_with(kind.fields(), auth, &destination.headers, sources)?;
             Ok::<_, Error>(Arc::new(Credential {
                 attachment,
                 changing: Changing::default(),
@@ -274,15 +275,21 @@ impl Rule {
     }
 }
 
+impl Kind {
+    /// The fields that it sets.
+    fn fields(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Jwt(_) | Self::Token(_) => vec![AUTHORIZATION],
+            Self::Nothing => Vec::new(),
+            Self::Signed(signer) => signer.fields(),
+        }
+    }
+}
+
 impl Credential {
-    /// Whether it is decided here, and not by the app, what stands in this field of a request.
-    pub(crate) fn decides(&self, name: &HeaderName) -> bool {
-        let is_ours = match &self.kind {
-            Kind::Jwt(_) | Kind::Token(_) => *name == AUTHORIZATION,
-            Kind::Nothing => false,
-            Kind::Signed(signer) => signer.decides(name),
-        };
-        is_ours || self.attachment.decides(name)
+    /// The fields of a request that are decided here, and not by the app.
+    pub(crate) fn names(&self) -> &Arc<Names> {
+        self.attachment.names()
     }
 
     fn tokens(&self) -> Option<&Tokens> {

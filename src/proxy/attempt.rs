@@ -15,6 +15,7 @@ use crate::auth::{Credential, Needles, Payload};
 use crate::host::Target;
 use crate::limit::{self, Limiter, Permit};
 use crate::telemetry::Exchange;
+use crate::upstream::body::Border;
 use crate::upstream::breaker::{Outcome, Passage};
 use crate::upstream::{self, Failed, Mirror, Outbound, ResponseBody};
 
@@ -120,7 +121,13 @@ pub(super) async fn attempt<'r>(
             Err(error) => return Err(error),
         }
     };
-    if carries(head, route) {
+    let is_carried = carries(head, route);
+    // Trailers must not say otherwise than the head does.
+    body.confine(Border {
+        decided: is_carried.then(|| Arc::clone(credential.names())),
+        listed: head.extensions.get().cloned(),
+    });
+    if is_carried {
         let payload = body.data().map_or(Payload::Streamed, Payload::Whole);
         credential.apply(head, course.target, payload)?;
     }

@@ -13,6 +13,7 @@ use super::source::Source;
 use super::splice;
 use super::tunnel::Room;
 use crate::drain::Busy;
+use crate::fields::{self, Listed};
 use crate::http1::server::Carried;
 use crate::limit::Permit;
 use crate::stream::Rewound;
@@ -40,6 +41,8 @@ pub(crate) struct Passing {
     pub(super) upgraded: Option<Box<Upgraded>>,
     /// A slow download still occupies its slot.
     pub(super) permit: Option<Permit>,
+    /// What the trailers must not carry, beside what none may.
+    pub(super) listed: Option<Arc<Listed>>,
     pub(super) busy: Busy,
 }
 
@@ -108,11 +111,13 @@ impl HttpBody for Body {
         match &mut *self {
             Self::Ours(text) => Poll::Ready(text.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Passing(passing, exchange) => {
-                let frame = ready!(Pin::new(&mut passing.body).poll_frame(cx));
-                match &frame {
+                let mut frame = ready!(Pin::new(&mut passing.body).poll_frame(cx));
+                match &mut frame {
                     Some(Ok(frame)) => {
                         if let Some(data) = frame.data_ref() {
                             exchange.received(data.len() as u64);
+                        } else if let Some(trailers) = frame.trailers_mut() {
+                            fields::strike_trailers(trailers, passing.listed.as_deref(), None);
                         }
                     }
                     Some(Err(Cut::Idle(_))) => exchange.cut("connection_read_timeout"),

@@ -11,16 +11,16 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
-use http::{Method, Response, StatusCode, Uri, Version, request};
+use http::{Method, Response, StatusCode, Uri, request};
 use http_body::Body as _;
 use tokio::time::Instant;
 
+use super::Error;
 use super::attempt::Course;
 use super::cache_status::{self, Note};
 use super::fetch::{Fetched, fetch};
 use super::scrub::Clean;
 use super::source::Source;
-use super::{Error, headers};
 use crate::auth::Credential;
 use crate::cache::{
     self, Answered, Ask, Cache, Copying, Entry, Found, Kept, Lead, Outcome, Sender, Times, Turn, Why,
@@ -92,7 +92,7 @@ impl Errand<'_> {
         };
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let (fields, target) = (&head.headers, self.course.target);
-        let attached = |name: &HeaderName| credential.decides(name);
+        let attached = |name: &HeaderName| credential.names().decide(name);
         let Some(mut ask) = Cache::ask(&head.method, target, path, fields, attached, sender) else {
             return Ok(Begun::Open(None));
         };
@@ -210,7 +210,7 @@ impl Errand<'_> {
             Ok((_, credential)) => credential,
             Err(error) => return (Err(error), CacheStatus::Miss),
         };
-        let attached = |name: &HeaderName| credential.decides(name);
+        let attached = |name: &HeaderName| credential.names().decide(name);
         let deadline = Instant::now() + self.course.way.route.destination.timeouts.response;
         let mut reason = Why::Stale;
         loop {
@@ -321,7 +321,7 @@ impl Errand<'_> {
             let carried = serve(&kept, &quest.ask, &request, exchange, &note);
             return (Ok(carried), CacheStatus::Stale);
         }
-        let mut fetched = match result {
+        let fetched = match result {
             Ok(fetched) => fetched,
             Err(error) => {
                 quest.ends(if has_failed {
@@ -332,14 +332,12 @@ impl Errand<'_> {
                 return (Err(error), CacheStatus::Miss);
             }
         };
-        let is_framed = is_framed(&fetched.response);
-        headers::strip_response(fetched.response.headers_mut());
         if asks_whether && status == Some(StatusCode::NOT_MODIFIED) {
             let carried = self.confirmed(quest, &request, fetched.response.headers(), &times, exchange);
             return (Ok(carried), CacheStatus::Revalidated);
         }
         self.forget(&quest, &fetched.response);
-        let kept = self.keep(quest, &request, is_framed, fetched, &times);
+        let kept = self.keep(quest, &request, fetched, &times);
         (Ok(kept), CacheStatus::Miss)
     }
 
@@ -386,16 +384,10 @@ impl Errand<'_> {
     }
 
     /// Copies the answer on its way to the app, where it may be stored.
-    fn keep(
-        &self,
-        mut quest: Quest,
-        request: &HeaderMap,
-        is_framed: bool,
-        fetched: Fetched<'_>,
-        times: &Times,
-    ) -> Carried {
+    fn keep(&self, mut quest: Quest, request: &HeaderMap, fetched: Fetched<'_>, times: &Times) -> Carried {
         let Fetched {
             credential,
+            is_framed,
             response,
             permit,
             upload,
@@ -406,7 +398,7 @@ impl Errand<'_> {
             fields: &parts.headers,
             length: body.size_hint().exact(),
         };
-        let attached = |name: &HeaderName| credential.decides(name);
+        let attached = |name: &HeaderName| credential.names().decide(name);
         let draft = match is_framed {
             true => self.cache.draft(&quest.ask, request, attached, &answered, times),
             false => None,
@@ -504,14 +496,6 @@ fn answer(response: Response<Bytes>, exchange: &mut Exchange) -> Carried {
         permit: None,
         upload: None,
     }
-}
-
-/// Whether the end of the body can be told from its being cut.
-fn is_framed(response: &Response<Clean>) -> bool {
-    response.version() == Version::HTTP_2
-        || response.body().is_end_stream()
-        || (response.headers()).contains_key(header::CONTENT_LENGTH)
-        || (response.headers()).contains_key(header::TRANSFER_ENCODING)
 }
 
 /// For these RFC 5861 lets a stale answer stand in.

@@ -10,14 +10,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Method, Response, request};
+use http::{Method, Response, Version, header, request};
+use http_body::Body as _;
 use tokio::time::{Instant, sleep};
 
-use super::Error;
 use super::aside::Aside;
 use super::attempt::{Course, Reason, Tried, attempt};
 use super::scrub::{self, Clean};
 use super::tries::{Moment, Next, Tries};
+use super::{Error, headers};
 use crate::auth::Credential;
 use crate::limit::Permit;
 use crate::telemetry::Exchange;
@@ -28,6 +29,9 @@ use crate::upstream::{Incoming, Outbound};
 pub(super) struct Fetched<'r> {
     /// With which the request was sent.
     pub(super) credential: &'r Credential,
+    /// Whether the end of the body can be told from its being cut.
+    pub(super) is_framed: bool,
+    /// Without what went one hop only.
     pub(super) response: Response<Clean>,
     /// A slow download still occupies its slot.
     pub(super) permit: Option<Permit>,
@@ -57,12 +61,15 @@ pub(super) async fn fetch<'r>(
     let is_empty = head.method == Method::HEAD;
     let cleaned = tried.and_then(|tried| {
         let response = tried.result.map_err(|failed| failed.error)?;
-        let response = scrub::body(response, is_empty, tried.needles, route)?;
-        Ok((tried.credential, tried.permit, response))
+        let mut response = scrub::body(response, is_empty, tried.needles, route)?;
+        let is_framed = is_framed(&response);
+        headers::strip_response(&mut response);
+        Ok((tried.credential, is_framed, tried.permit, response))
     });
     match cleaned {
-        Ok((credential, permit, response)) => Ok(Fetched {
+        Ok((credential, is_framed, permit, response)) => Ok(Fetched {
             credential,
+            is_framed,
             response,
             permit,
             upload,
@@ -153,4 +160,12 @@ fn newest<'r>(
         ) if failed.is_unsent && aside.is_answer() => aside.stand(failed.error.into(), exchange),
         (_, tried) => Ok(tried),
     }
+}
+
+/// Whether the end of the body can be told from its being cut.
+fn is_framed(response: &Response<Clean>) -> bool {
+    response.version() == Version::HTTP_2
+        || response.body().is_end_stream()
+        || (response.headers()).contains_key(header::CONTENT_LENGTH)
+        || (response.headers()).contains_key(header::TRANSFER_ENCODING)
 }

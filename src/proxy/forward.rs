@@ -40,7 +40,8 @@ pub(super) async fn run(
         return Err(Error::Looped);
     }
 
-    let is_websocket = headers::strip_request(request.headers_mut(), &seen) && mirror == Mirror::H1;
+    let stripped = headers::strip_request(request.headers_mut(), &seen);
+    let is_websocket = stripped.is_websocket && mirror == Mirror::H1;
     if is_websocket && request.body().is_some() {
         return Err(Error::Malformed("a WebSocket handshake with a body"));
     }
@@ -49,6 +50,9 @@ pub(super) async fn run(
         .then(|| Room::take(proxy, live.limits.tunnels))
         .transpose()?;
     let (mut head, incoming) = request.into_parts();
+    if let Some(listed) = stripped.listed {
+        head.extensions.insert(listed);
+    }
     if destination.scrub {
         scrub::ask_plainly(&mut head.headers);
     }
@@ -81,24 +85,17 @@ pub(super) async fn run(
         let (Some(room), Some((upstream, early))) = (room, body.into_stream()) else {
             return Err(Error::Unasked);
         };
-        let protocol = response.headers().get(header::UPGRADE).cloned();
         upgraded = Some(Box::new(Upgraded {
             upstream: Rewound::new(early, upstream),
             room,
             idle: destination.timeouts.idle,
         }));
-        headers::strip_response(response.headers_mut());
-        response.headers_mut().insert(header::CONNECTION, UPGRADE);
-        if let Some(protocol) = protocol {
-            response.headers_mut().insert(header::UPGRADE, protocol);
-        }
-    } else {
-        headers::strip_response(response.headers_mut());
     }
     response.headers_mut().append(header::VIA, proxy.via.clone());
     if let Some(rehearsal) = &route.rehearsal {
         rehearsal.mark(&mut response);
     }
+    let listed = response.extensions_mut().remove();
     // The upstream's version is one hop's: in its name we would promise to close.
     *response.version_mut() = Version::HTTP_11;
     Ok(response.map(|body| Passing {
@@ -107,8 +104,7 @@ pub(super) async fn run(
         upload,
         upgraded,
         permit,
+        listed,
         busy,
     }))
 }
-
-const UPGRADE: http::HeaderValue = http::HeaderValue::from_static("upgrade");

@@ -1,9 +1,12 @@
 //! Header fields at the border: what is not valid, what goes one hop only, Via.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Version};
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
 
 use super::Error;
+use crate::fields::{self, Listed};
 use crate::upstream::Mirror;
 
 /// Which of the fields that matter at the border a message has, found in one pass over it.
@@ -15,7 +18,8 @@ pub(super) struct Seen {
     pub(super) host: u8,
     /// A field that always goes one hop only, other than those that are named here.
     pub(super) one_hop: bool,
-    pub(super) proxy_status: bool,
+    /// A field that may speak in our name.
+    pub(super) status: bool,
     pub(super) te: bool,
     pub(super) transfer_encoding: u8,
     pub(super) upgrade: bool,
@@ -31,14 +35,14 @@ impl Seen {
                 "content-length" => seen.content_length = seen.content_length.saturating_add(1),
                 "expect" => seen.expect = true,
                 "host" => seen.host = seen.host.saturating_add(1),
-                "proxy-status" => seen.proxy_status = true,
+                "cache-status" | "proxy-status" => seen.status = true,
                 "te" => seen.te = true,
                 "transfer-encoding" => {
                     seen.transfer_encoding = seen.transfer_encoding.saturating_add(1);
                 }
                 "upgrade" => seen.upgrade = true,
                 "via" => seen.via = true,
-                name => seen.one_hop |= ONE_HOP.contains(&name),
+                name => seen.one_hop |= fields::goes_one_hop(name),
             }
         }
         seen
@@ -110,9 +114,16 @@ pub(super) fn check_connect<B>(request: &Request<Option<B>>) -> Result<(), Error
     Ok(())
 }
 
+/// What a request has lost that goes one hop only.
+pub(super) struct Stripped {
+    pub(super) is_websocket: bool,
+    /// What its trailers lose as well.
+    pub(super) listed: Option<Arc<Listed>>,
+}
+
 /// Removes what goes one hop only (RFC 9110 section 7.6.1) from a request, and says whether it asks to become a
 /// WebSocket. What frames or routes the message stays, whatever `Connection` names; credentials are attached afterwards.
-pub(super) fn strip_request(fields: &mut HeaderMap, seen: &Seen) -> bool {
+pub(super) fn strip_request(fields: &mut HeaderMap, seen: &Seen) -> Stripped {
     let is_websocket = seen.upgrade && asks_for_websocket(fields);
     let wants_trailers = seen.te
         && (fields.get_all(header::TE).iter()).any(|te| {
@@ -121,7 +132,7 @@ pub(super) fn strip_request(fields: &mut HeaderMap, seen: &Seen) -> bool {
                 .windows(8)
                 .any(|word| word == b"trailers")
         });
-    strip(fields, seen);
+    let listed = strip(fields, seen);
     if seen.expect {
         fields.remove(header::EXPECT);
     }
@@ -132,19 +143,32 @@ pub(super) fn strip_request(fields: &mut HeaderMap, seen: &Seen) -> bool {
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    is_websocket
+    Stripped { is_websocket, listed }
 }
 
-/// Removes what goes one hop only from a response, and what an upstream says in our name.
-pub(super) fn strip_response(fields: &mut HeaderMap) {
+/// Removes what goes one hop only from a response, and what an upstream says in our name. A 101 still says to which
+/// protocol it switches. What its trailers lose as well is among the extensions afterwards.
+pub(super) fn strip_response<B>(response: &mut Response<B>) {
+    let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let fields = response.headers_mut();
     let seen = Seen::of(fields);
+    let protocol = fields.get(header::UPGRADE).filter(|_| is_switching).cloned();
     if seen.transfer_encoding > 0 {
         // The body was read by its coding: a length beside it would cut it short for the app (RFC 9112 section 6.3).
         fields.remove(header::CONTENT_LENGTH);
     }
-    strip(fields, &seen);
-    if seen.proxy_status {
-        strike_forged(fields);
+    let listed = strip(fields, &seen);
+    if seen.status {
+        fields::strike_forged(fields);
+    }
+    if is_switching {
+        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    if let Some(protocol) = protocol {
+        fields.insert(header::UPGRADE, protocol);
+    }
+    if let Some(listed) = listed {
+        response.extensions_mut().insert(listed);
     }
 }
 
@@ -157,9 +181,12 @@ pub(super) fn has_looped(fields: &HeaderMap, via: &HeaderValue) -> bool {
     })
 }
 
-fn strip(fields: &mut HeaderMap, seen: &Seen) {
+fn strip(fields: &mut HeaderMap, seen: &Seen) -> Option<Arc<Listed>> {
+    let listed = seen.connection.then(|| Listed::of(fields)).flatten();
+    if let Some(listed) = &listed {
+        listed.strike(fields);
+    }
     if seen.connection {
-        strip_listed(fields);
         fields.remove(header::CONNECTION);
     }
     if seen.te {
@@ -172,38 +199,9 @@ fn strip(fields: &mut HeaderMap, seen: &Seen) {
         fields.remove(header::UPGRADE);
     }
     if seen.one_hop {
-        for name in ONE_HOP {
-            fields.remove(name);
-        }
+        fields::strike_one_hop(fields);
     }
-}
-
-/// Removes the fields that `Connection` lists, but for those that frame or route the message.
-fn strip_listed(fields: &mut HeaderMap) {
-    // What most of them say names no field, or one that always goes.
-    let says_little = |option: &HeaderValue| {
-        option.as_bytes().eq_ignore_ascii_case(b"keep-alive")
-            || option.as_bytes().eq_ignore_ascii_case(b"close")
-    };
-    if fields.get_all(header::CONNECTION).iter().all(says_little) {
-        return;
-    }
-    let listed: Vec<HeaderName> = (fields.get_all(header::CONNECTION).iter())
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| {
-            ![
-                header::HOST,
-                header::CONTENT_LENGTH,
-                header::TRANSFER_ENCODING,
-                header::CONNECTION,
-            ]
-            .contains(name)
-        })
-        .collect();
-    for name in listed {
-        fields.remove(name);
-    }
+    listed
 }
 
 fn asks_for_websocket(fields: &HeaderMap) -> bool {
@@ -217,38 +215,10 @@ fn asks_for_websocket(fields: &HeaderMap) -> bool {
     is_listed && protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
 
-/// Strikes the members of Proxy-Status that carry our name: ours are only ever made here.
-fn strike_forged(fields: &mut HeaderMap) {
-    let kept: Vec<HeaderValue> = (fields.get_all(PROXY_STATUS).iter())
-        .filter(|line| {
-            !line
-                .as_bytes()
-                .to_ascii_lowercase()
-                .windows(8)
-                .any(|word| word == b"outrider")
-        })
-        .cloned()
-        .collect();
-    fields.remove(PROXY_STATUS);
-    for line in kept {
-        fields.append(PROXY_STATUS, line);
-    }
-}
-
-const ONE_HOP: [&str; 6] = [
-    "keep-alive",
-    // Ours to say, to the app only.
-    "outrider-rehearsal",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "proxy-authorization",
-    "proxy-connection",
-];
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
 
     fn request(fields: &[(&str, &str)]) -> Request<()> {
         let mut builder = Request::post("http://api.test/");
@@ -297,8 +267,8 @@ mod tests {
     fn stripped(fields: &[(&str, &str)]) -> (HeaderMap, bool) {
         let mut fields = request(fields).headers().clone();
         let seen = Seen::of(&fields);
-        let is_websocket = strip_request(&mut fields, &seen);
-        (fields, is_websocket)
+        let stripped = strip_request(&mut fields, &seen);
+        (fields, stripped.is_websocket)
     }
 
     #[test]
@@ -370,17 +340,49 @@ mod tests {
 
     #[test]
     fn an_upstream_cannot_speak_in_our_name() {
-        let mut fields = HeaderMap::new();
-        for line in [
-            "Outrider; error=dns_error",
-            "other; error=dns_timeout",
-            "edge, outrider",
+        let mut response = Response::new(());
+        for (name, line) in [
+            ("proxy-status", "Outrider; error=dns_error"),
+            ("proxy-status", "other; error=dns_timeout"),
+            ("proxy-status", "edge, outrider"),
+            ("cache-status", "outrider; hit"),
+            ("cache-status", "edge; hit"),
+            ("outrider-rehearsal", "passed"),
+            ("outrider_note", "hear"),
+            ("proxy-authenticate", "Basic"),
+            ("upgrade", "h2c"),
         ] {
-            fields.append(PROXY_STATUS, HeaderValue::from_static(line));
+            (response.headers_mut()).append(name, HeaderValue::from_static(line));
         }
-        strip_response(&mut fields);
-        let left: Vec<_> = fields.get_all(PROXY_STATUS).iter().collect();
-        assert_eq!(left, ["other; error=dns_timeout"]);
+        strip_response(&mut response);
+        let fields = response.headers();
+        assert_eq!(fields.len(), 2, "{fields:?}");
+        assert_eq!(fields["proxy-status"], "other; error=dns_timeout");
+        assert_eq!(fields["cache-status"], "edge; hit");
+    }
+
+    #[test]
+    fn a_101_says_to_what_it_switches() {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        for (name, line) in [
+            ("connection", "Upgrade, X-Hop"),
+            ("upgrade", "websocket"),
+            ("x-hop", "a"),
+            ("proxy-status", "outrider"),
+        ] {
+            (response.headers_mut()).append(name, HeaderValue::from_static(line));
+        }
+        strip_response(&mut response);
+        let fields = response.headers();
+        assert_eq!(fields.len(), 2, "{fields:?}");
+        assert_eq!(
+            (&fields["connection"], &fields["upgrade"]),
+            (
+                &HeaderValue::from_static("upgrade"),
+                &HeaderValue::from_static("websocket")
+            )
+        );
     }
 
     #[test]

@@ -6,20 +6,21 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http::header::{self, HeaderMap};
+use http::header::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, timeout};
 
 use super::Error;
 use super::connect::Stream;
 use super::pool::{Held, OpenStream};
+use crate::fields::{self, Listed, Names};
 use crate::http1::{self, Deadline, Inbound};
 
 /// A request body as the app sends it, in the protocol that the app speaks.
@@ -32,6 +33,8 @@ pub(crate) enum Incoming {
 /// What has become of a request body so far, shared with the record of the exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    /// Here, so that no body grows by it.
+    border: OnceLock<Border>,
     bytes: AtomicU64,
 }
 
@@ -64,7 +67,16 @@ pub(crate) struct Whole {
     sent: Sent,
 }
 
-#[derive(Debug)]
+/// What the trailers of a request must not carry, beside what none may.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Border {
+    /// It is decided here.
+    pub(crate) decided: Option<Arc<Names>>,
+    /// By the Connection field of its head.
+    pub(crate) listed: Option<Arc<Listed>>,
+}
+
+#[derive(Clone, Debug)]
 struct Kept {
     data: Bytes,
     trailers: Option<HeaderMap>,
@@ -242,6 +254,22 @@ impl Outbound {
         }
     }
 
+    /// From now on its trailers carry nothing that `border` keeps back.
+    pub(crate) fn confine(&mut self, border: Border) {
+        match self {
+            Self::Empty => {}
+            // It is sent once.
+            Self::Stream { progress, .. } => drop(progress.border.set(border)),
+            Self::Whole(whole) if whole.kept.trailers.is_none() => {}
+            Self::Whole(whole) => {
+                if let Some(trailers) = &mut Arc::make_mut(&mut whole.kept).trailers {
+                    border.strike(trailers);
+                }
+            }
+            Self::Begun(_, rest) => rest.confine(border),
+        }
+    }
+
     /// Takes the body out to be sent. A whole one stays as well, for another time; of others nothing does.
     pub(super) fn depart(&mut self) -> Self {
         match self {
@@ -277,11 +305,15 @@ impl Body for Outbound {
             Self::Begun(read, _) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(read))))),
         };
         match ready!(patience.poll(cx, |cx| incoming.poll_frame(cx))) {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
-                Poll::Ready(Some(Ok(without_forbidden_trailers(frame))))
+                if let Some(trailers) = frame.trailers_mut() {
+                    let border = progress.border.get_or_init(Border::default);
+                    border.strike(trailers);
+                }
+                Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(cut)) => Poll::Ready(Some(Err(cut))),
             None => Poll::Ready(None),
@@ -305,6 +337,12 @@ impl Body for Outbound {
             // Of a body whose length is stated it is known before whether it is too large.
             Self::Begun(..) => SizeHint::default(),
         }
+    }
+}
+
+impl Border {
+    fn strike(&self, trailers: &mut HeaderMap) {
+        fields::strike_trailers(trailers, self.listed.as_deref(), self.decided.as_deref());
     }
 }
 
@@ -474,7 +512,7 @@ impl Body for ResponseBody {
             None if matches!(*self, Self::H1(_)) => self.end_if_done(),
             Some(Err(_)) | None => *self = Self::Ended,
         }
-        Poll::Ready(frame.map(|frame| frame.map(without_forbidden_trailers)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -523,38 +561,5 @@ impl Patience {
         }
         ready!(self.deadline.poll(cx));
         Poll::Ready(Some(Err(Cut::Idle(self.limit))))
-    }
-}
-/// RFC 9110 section 6.5.1: fields that frame, route or authenticate a message never stand in its trailers.
-fn without_forbidden_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
-    if frame.is_data() {
-        return frame;
-    }
-    match frame.into_trailers() {
-        Ok(mut trailers) => {
-            strike_forbidden(&mut trailers);
-            Frame::trailers(trailers)
-        }
-        Err(other) => other,
-    }
-}
-
-fn strike_forbidden(trailers: &mut HeaderMap) {
-    for name in [
-        header::AUTHORIZATION,
-        header::CONNECTION,
-        header::CONTENT_ENCODING,
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::COOKIE,
-        header::HOST,
-        header::PROXY_AUTHORIZATION,
-        header::SET_COOKIE,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
-        trailers.remove(name);
     }
 }

@@ -7,6 +7,7 @@ use std::thread;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::HeaderMap;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -110,6 +111,15 @@ async fn serve(
     }
 }
 
+/// Trailers, where there are any.
+fn shown(trailers: &HeaderMap) -> String {
+    if trailers.is_empty() {
+        String::new()
+    } else {
+        format!(" then {trailers:?}")
+    }
+}
+
 async fn answer(
     request: Request<Incoming>,
     log: Arc<Mutex<Vec<(String, Told)>>>,
@@ -120,6 +130,7 @@ async fn answer(
     let Ok(body) = body.collect().await else {
         return Ok(Response::default());
     };
+    let trailers = body.trailers().cloned().unwrap_or_default();
     let body = body.to_bytes();
     let mut told = Told {
         line: format!(
@@ -147,7 +158,13 @@ async fn answer(
     if log.len() < refused {
         *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
     }
-    let text = format!("{} {} {:?} {body}", head.method, head.uri, head.headers);
+    let text = format!(
+        "{} {} {:?} {body}{}",
+        head.method,
+        head.uri,
+        head.headers,
+        shown(&trailers)
+    );
     log.push((text, told));
     Ok(response)
 }

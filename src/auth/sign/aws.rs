@@ -188,11 +188,6 @@ fn read(reference: &SecretRef, sources: &Sources, what: &'static str) -> Result<
     }
 }
 
-/// Whether what stands in this field of a request is decided here, and not by the app.
-pub(super) fn decides(name: &HeaderName) -> bool {
-    [AUTHORIZATION, DATE, SECURITY_TOKEN].contains(name)
-}
-
 /// Whether a field arrives as it left: not those that go one hop only, that proxies and load balancers add or change,
 /// or that HTTP/2 writes in another way.
 fn is_signed(name: &HeaderName) -> bool {
@@ -213,6 +208,9 @@ const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 pub(crate) const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+
+/// What stands in them is decided here. Of the hash the app may have a say, see [`Aws::payload`].
+pub(super) const FIELDS: [HeaderName; 4] = [AUTHORIZATION, CONTENT_SHA256, DATE, SECURITY_TOKEN];
 
 /// Beside those that begin with `proxy-`, `sec-` or `x-forwarded-`.
 const UNSIGNED_FIELDS: [&str; 28] = [

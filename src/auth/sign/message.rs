@@ -46,10 +46,12 @@ impl Message {
         self.covers(&CONTENT_DIGEST).then_some(self.settings.max_body)
     }
 
-    /// Whether what stands in this field of a request is decided here, and not by the app.
-    pub(crate) fn decides(&self, name: &HeaderName) -> bool {
-        let covered = [CONTENT_DIGEST, DATE];
-        [SIGNATURE, SIGNATURE_INPUT].contains(name) || covered.contains(name) && self.covers(name)
+    /// The fields of a request that it sets.
+    pub(crate) fn fields(&self) -> Vec<HeaderName> {
+        let covered = [CONTENT_DIGEST, DATE]
+            .into_iter()
+            .filter(|name| self.covers(name));
+        [SIGNATURE, SIGNATURE_INPUT].into_iter().chain(covered).collect()
     }
 
     /// Signs, in the place of what is signed already.

@@ -51,12 +51,12 @@ impl Signer {
         }
     }
 
-    /// Whether it is decided here, and not by the app, what stands in this field of a request.
-    pub(super) fn decides(&self, name: &HeaderName) -> bool {
+    /// The fields of a request that it sets.
+    pub(super) fn fields(&self) -> Vec<HeaderName> {
         match self {
-            Self::Aws(_) => aws::decides(name),
-            Self::Hmac(hmac) => hmac.fields().any(|own| own == name),
-            Self::Message(message) => message.decides(name),
+            Self::Aws(_) => aws::FIELDS.to_vec(),
+            Self::Hmac(hmac) => hmac.fields().cloned().collect(),
+            Self::Message(message) => message.fields(),
         }
     }
 

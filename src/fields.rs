@@ -1,0 +1,336 @@
+//! Which header fields cross the border between app and upstream, in heads and in trailers.
+//!
+//! A field that goes one hop only, that speaks in our name, or that is decided here and not by the app, is struck wherever
+//! in a message it stands: a server may merge trailers into the head (RFC 9110 section 6.5), and behind CGI and WSGI
+//! `X_Api_Key` is `X-Api-Key`. So names are compared with `_` and `-` alike.
+//!
+//! What is attached is decided in `auth`, how a head is rewritten in `proxy`.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// The names of the fields of a request that are decided here and not by the app.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    removed: Vec<Removal>,
+    set: Vec<HeaderName>,
+}
+
+/// A field, or all fields whose names begin alike.
+#[derive(Debug)]
+enum Removal {
+    Name(HeaderName),
+    /// In lower case, without the `*`.
+    Prefix(Box<str>),
+}
+
+/// The fields that the Connection field of a head lists. They go one hop only, in the trailers too.
+#[derive(Debug)]
+pub(crate) struct Listed(Vec<HeaderName>);
+
+impl Names {
+    /// `removed`: names as the configuration has them, perhaps with a `*` at the end. One that no field can have is left
+    /// out.
+    pub(crate) fn new(removed: &[String]) -> Self {
+        Self {
+            removed: removed.iter().filter_map(|name| Removal::parse(name)).collect(),
+            set: Vec::new(),
+        }
+    }
+
+    /// A field that is set here.
+    pub(crate) fn add(&mut self, name: HeaderName) {
+        if !self.set.contains(&name) {
+            self.set.push(name);
+        }
+    }
+
+    /// Whether it is decided here, and not by the app, what stands in this field of a request.
+    pub(crate) fn decide(&self, name: &HeaderName) -> bool {
+        self.set.iter().any(|own| is_alike(name.as_str(), own.as_str())) || self.remove(name)
+    }
+
+    /// Strikes from a head what is to be removed, and what is spelled almost like a field that is set here. The fields
+    /// themselves stay: they are replaced.
+    pub(crate) fn strike(&self, fields: &mut HeaderMap) {
+        let is_struck = |name: &HeaderName| {
+            let is_other = |own: &HeaderName| own != name && is_alike(name.as_str(), own.as_str());
+            self.set.iter().any(is_other) || self.remove(name)
+        };
+        strike(fields, is_struck);
+    }
+
+    fn remove(&self, name: &HeaderName) -> bool {
+        self.removed.iter().any(|removal| removal.means(name))
+    }
+}
+
+impl Removal {
+    /// `None` for what no field can be named, which nothing needs to remove.
+    fn parse(written: &str) -> Option<Self> {
+        match written.strip_suffix('*') {
+            Some(prefix) => Some(Self::Prefix(prefix.to_ascii_lowercase().into())),
+            None => HeaderName::from_bytes(written.as_bytes()).ok().map(Self::Name),
+        }
+    }
+
+    fn means(&self, name: &HeaderName) -> bool {
+        let is_meant = match self {
+            Self::Name(own) => is_alike(name.as_str(), own.as_str()),
+            Self::Prefix(prefix) => begins_alike(name.as_str(), prefix),
+        };
+        is_meant && !FRAMING.contains(name)
+    }
+}
+
+impl Listed {
+    /// What Connection lists, but for fields that frame or route the message. `None`: nothing that is worth a search.
+    pub(crate) fn of(fields: &HeaderMap) -> Option<Arc<Self>> {
+        // What most of them say names no field, or one that always goes.
+        let says_little = |option: &HeaderValue| {
+            option.as_bytes().eq_ignore_ascii_case(b"keep-alive")
+                || option.as_bytes().eq_ignore_ascii_case(b"close")
+        };
+        if fields.get_all(header::CONNECTION).iter().all(says_little) {
+            return None;
+        }
+        let listed = (fields.get_all(header::CONNECTION).iter())
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .filter(|name| *name != header::CONNECTION && !FRAMING.contains(name));
+        Some(Arc::new(Self(listed.collect())))
+    }
+
+    pub(crate) fn strike(&self, fields: &mut HeaderMap) {
+        for name in &self.0 {
+            fields.remove(name);
+        }
+    }
+}
+
+/// Whether a field goes one hop only, whatever Connection says, or is ours to say. Connection, TE, Transfer-Encoding and
+/// Upgrade are seen to where heads are rewritten.
+pub(crate) fn goes_one_hop(name: &str) -> bool {
+    ONE_HOP.iter().any(|own| is_alike(name, own)) || begins_alike(name, OURS)
+}
+
+/// Strikes what [goes one hop only](goes_one_hop).
+pub(crate) fn strike_one_hop(fields: &mut HeaderMap) {
+    strike(fields, |name| goes_one_hop(name.as_str()));
+}
+
+/// Strikes the lines of Proxy-Status and Cache-Status that carry our name: ours are only ever made here.
+pub(crate) fn strike_forged(fields: &mut HeaderMap) {
+    for name in [CACHE_STATUS, PROXY_STATUS] {
+        if !fields.contains_key(&name) {
+            continue;
+        }
+        let is_forged = |line: &HeaderValue| {
+            let mut words = line.as_bytes().windows(NAME.len());
+            words.any(|word| word.eq_ignore_ascii_case(NAME))
+        };
+        let lines = fields.get_all(&name).iter();
+        let kept: Vec<HeaderValue> = lines.filter(|line| !is_forged(line)).cloned().collect();
+        fields.remove(&name);
+        for line in kept {
+            fields.append(&name, line);
+        }
+    }
+}
+
+/// Strikes from trailers what the head would not have carried across, and what must not stand in trailers at all
+/// (RFC 9110 section 6.5.1): fields that frame or route a message, say how to process it, or authenticate.
+///
+/// `listed`: by the Connection field of the head. `decided`: by us; of an answer `None`.
+pub(crate) fn strike_trailers(fields: &mut HeaderMap, listed: Option<&Listed>, decided: Option<&Names>) {
+    strike(fields, |name| {
+        goes_one_hop(name.as_str())
+            || (NOT_IN_TRAILERS.iter()).any(|own| is_alike(name.as_str(), own))
+            || listed.is_some_and(|listed| listed.0.contains(name))
+            || decided.is_some_and(|names| names.decide(name))
+    });
+    strike_forged(fields);
+}
+
+fn strike(fields: &mut HeaderMap, is_struck: impl Fn(&HeaderName) -> bool) {
+    // Hardly ever there, so it is looked for without a list.
+    if !fields.keys().any(&is_struck) {
+        return;
+    }
+    let struck: Vec<_> = fields.keys().filter(|name| is_struck(name)).cloned().collect();
+    for name in struck {
+        fields.remove(name);
+    }
+}
+
+/// Whether some servers take one name for the other. Both are in lower case.
+pub(crate) fn is_alike(name: &str, other: &str) -> bool {
+    // Lengths settle nearly every pair.
+    name.len() == other.len() && begins_alike(name, other)
+}
+
+fn begins_alike(name: &str, prefix: &str) -> bool {
+    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.len() >= prefix.len()
+        && (name.bytes().zip(prefix.bytes())).all(|(own, other)| own == other || fold(own) == fold(other))
+}
+
+/// These frame the message or say where it goes; a removal that happens to match does not mean them.
+const FRAMING: [HeaderName; 3] = [header::CONTENT_LENGTH, header::HOST, header::TRANSFER_ENCODING];
+
+const NAME: &[u8] = b"outrider";
+
+const ONE_HOP: [&str; 5] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+];
+
+/// Ours to say, to the app only: `Outrider-Rehearsal`.
+const OURS: &str = "outrider-";
+
+const NOT_IN_TRAILERS: [&str; 31] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "max-forwards",
+    "pragma",
+    "range",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "www-authenticate",
+    // Some servers take these for the method or the path.
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in lines {
+            fields.append(*name, HeaderValue::from_static(value));
+        }
+        fields
+    }
+
+    fn names(fields: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn decided() -> Names {
+        let mut names = Names::new(&[
+            "X-Debug".into(),
+            "X-Internal-*".into(),
+            "Host".into(),
+            "no name".into(),
+        ]);
+        names.add(HeaderName::from_static("x-amz-security-token"));
+        names.add(header::AUTHORIZATION);
+        names
+    }
+
+    /// Behind CGI `_` and `-` are one.
+    #[test]
+    fn names_are_compared_as_cgi_reads_them() {
+        for name in [
+            "authorization",
+            "x-amz-security-token",
+            "x_amz_security_token",
+            "x-amz_security-token",
+            "x-debug",
+            "x_debug",
+            "x-internal-a",
+            "x_internal_a_b",
+        ] {
+            assert!(decided().decide(&HeaderName::from_static(name)), "{name}");
+        }
+        for name in [
+            "host",
+            "x-amz-security",
+            "x-amz-security-token-2",
+            "x-debugger",
+            "x-internal",
+        ] {
+            assert!(!decided().decide(&HeaderName::from_static(name)), "{name}");
+        }
+    }
+
+    /// What is set replaces the app's own, which a signer may want to read before.
+    #[test]
+    fn a_head_keeps_the_fields_that_are_replaced() {
+        let mut fields = map(&[
+            ("x-amz-security-token", "a"),
+            ("x_amz_security_token", "b"),
+            ("x_debug", "c"),
+            ("x-internal-d", "d"),
+            ("host", "e"),
+            ("accept", "f"),
+        ]);
+        decided().strike(&mut fields);
+        assert_eq!(names(&fields), ["accept", "host", "x-amz-security-token"]);
+    }
+
+    #[test]
+    fn trailers_carry_nothing_that_a_head_would_not() {
+        let listed = Listed::of(&map(&[("connection", "close, X-Hop")])).unwrap();
+        let mut fields = map(&[
+            ("authorization", "a"),
+            ("cache-status", "outrider; hit"),
+            ("cache-status", "edge; hit"),
+            ("content_length", "3"),
+            ("grpc-status", "0"),
+            ("keep-alive", "a"),
+            ("outrider-rehearsal", "passed"),
+            ("outrider_else", "a"),
+            ("proxy-authorization", "a"),
+            ("proxy_authenticate", "a"),
+            ("proxy-status", "Outrider; error=dns_error"),
+            ("x-checksum", "a"),
+            ("x-hop", "a"),
+            ("x-original-url", "/admin"),
+            ("x_amz_security_token", "a"),
+            ("x_http_method_override", "DELETE"),
+        ]);
+        strike_trailers(&mut fields, Some(&listed), Some(&decided()));
+        assert_eq!(names(&fields), ["cache-status", "grpc-status", "x-checksum"]);
+        assert_eq!(fields["cache-status"], "edge; hit");
+    }
+
+    #[test]
+    fn connection_lists_nothing_that_frames_or_routes_the_message() {
+        assert!(Listed::of(&map(&[("connection", "keep-alive"), ("connection", "Close")])).is_none());
+        let listed = Listed::of(&map(&[("connection", "host, content-length, connection, X-A")])).unwrap();
+        assert_eq!(listed.0, ["x-a"]);
+    }
+}
