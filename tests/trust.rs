@@ -1,13 +1,15 @@
 //! Where and for how long a judgement of a server's certificate holds: token endpoints, resumed sessions, connections
 //! that wait.
 
-use rcgen::CertificateParams;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, CertificateRevocationListParams, KeyIdMethod, SerialNumber, date_time_ymd};
 
 use crate::support::origin::ok;
 use crate::support::pki::accepting;
 use crate::support::programs::clean;
-use crate::support::world::{Authority, World};
-use crate::support::{CANARY, Identity, Origin, Proxy, Response, Wire, run};
+use crate::support::world::{Alter, Authority, World};
+use crate::support::{CANARY, Identity, Origin, Proxy, Response, Wire, eventually, run};
 
 /// A token endpoint that takes every secret.
 fn gives_tokens(wire: &mut Wire) {
@@ -104,4 +106,164 @@ fn a_revoked_token_endpoint_gets_no_client_secret() {
     let detail = ask(&api, &login, "login.test", &tls, &more).assert_ours(502, "tls_certificate_error");
     assert!(detail.contains("has revoked"), "{detail}");
     assert_eq!(login.raw(), "");
+}
+
+/// A certificate that is revoked while the proxy runs is refused from then on, and one that is not goes on.
+#[test]
+fn a_list_that_changes_revokes_without_a_restart() {
+    let world = World::new();
+    let root = &world.root;
+    let serial =
+        |number: u64| move |params: &mut CertificateParams| params.serial_number = Some(number.into());
+    let (bad, good) = (
+        world.leaf(&["partner.test"], root, &[], &serial(7)),
+        world.leaf(&["other.test"], root, &[], &serial(8)),
+    );
+    let (bad, good) = (
+        Origin::https(accepting(&bad), ok),
+        Origin::https(accepting(&good), ok),
+    );
+    let list = world.path("root.crl");
+    std::fs::write(&list, root.list(&[1])).unwrap();
+    let proxy = Proxy::start(&format!(
+        "destinations: {{ p: {{ hosts: [\"partner.test:{}\", \"other.test:{}\"], tls: {{ ca: \"file:{}\", crl: \"file:{}\" }} }} }}",
+        bad.port(),
+        good.port(),
+        world.path("root.pem").display(),
+        list.display(),
+    ));
+    let bad = format!("http://partner.test:{}/", bad.port());
+    let good = format!("http://other.test:{}/", good.port());
+    for url in [&bad, &good] {
+        assert_eq!(proxy.get(url).status, 200);
+    }
+
+    // As whoever fetches one does it: beside, then over.
+    std::fs::write(world.path("new"), root.list(&[1, 7])).unwrap();
+    std::fs::rename(world.path("new"), &list).unwrap();
+    eventually("the revoked one is refused", || proxy.get(&bad).status == 502);
+    let detail = proxy.get(&bad).assert_ours(502, "tls_certificate_error");
+    assert!(
+        detail.contains("a certificate (The Partner) that Agency Root has revoked: 2026-01-02"),
+        "{detail}"
+    );
+    assert!(detail.contains("Superseded"), "{detail}");
+    assert_eq!(proxy.get(&good).status, 200);
+
+    // What cannot be read changes nothing.
+    std::fs::write(&list, "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n").unwrap();
+    eventually("it stays as it is, and the log says why", || {
+        let log = proxy.log();
+        log.contains("changed secrets cannot be used") && log.contains("list 1 of file:")
+    });
+    assert_eq!((proxy.get(&bad).status, proxy.get(&good).status), (502, 200));
+}
+
+/// A pin is a key of the chain, on top of everything else.
+#[test]
+fn a_pin_that_fits_nothing_refuses_and_tells_what_would() {
+    let world = World::new();
+    let shown = world.leaf(&["partner.test"], &world.root, &[], &|_| {});
+    let origin = Origin::https(accepting(&shown), ok);
+    let with = |pin: &str| {
+        let ca = world.path("root.pem");
+        let tls = format!("tls: {{ ca: \"file:{}\", pins: [{pin}] }}", ca.display());
+        Proxy::to(&origin.authority(), &tls).get(&origin.url("/"))
+    };
+    let key = pin(&shown);
+    assert_eq!(with(&key).status, 200);
+
+    let refused = with("sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let detail = refused.assert_ours(502, "tls_certificate_error");
+    assert!(detail.contains(&format!("{key} (The Partner)")), "{detail}");
+    assert!(detail.contains("(Agency Root)"), "{detail}");
+    assert_eq!(origin.seen().len(), 2);
+}
+
+/// Sessions do not resume, and connections that wait are not used, once a certificate of the path or a list has ended.
+#[test]
+fn what_has_ended_is_not_trusted_any_longer() {
+    let world = World::new();
+    let root = &world.root;
+    // The start of the proxy and the first requests take their time, and connections leave the pool some seconds ahead.
+    let end = time::OffsetDateTime::now_utc() + Duration::from_secs(12);
+    let end = end.replace_nanosecond(0).unwrap();
+    let ends: Alter = &|params| params.not_after = end;
+    let lasts: Alter = &|_| {};
+    let list = |next_update| {
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 3),
+            next_update,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&root.issuer()).unwrap().pem().unwrap()
+    };
+    std::fs::write(world.path("short.crl"), list(end)).unwrap();
+    let crl = format!("crl: \"file:{}\"", world.path("short.crl").display());
+    let middle = |alter| Authority::new("Middle CA", Some(root), alter);
+    let (lasting, ending) = (middle(lasts), middle(ends));
+    let name = ["partner.test"];
+    let kinds = [
+        (
+            "certificate_expired",
+            "",
+            world.leaf(&name, &lasting, &[&lasting], ends),
+        ),
+        (
+            "certificate_expired",
+            "",
+            world.leaf(&name, &ending, &[&ending], lasts),
+        ),
+        (
+            "certificate_revocation_unknown",
+            &*crl,
+            world.leaf(&name, root, &[], lasts),
+        ),
+    ];
+    let mut yaml = "destinations:\n".to_owned();
+    let mut origins = Vec::new();
+    for (reason, tls, shows) in &kinds {
+        for closes in [false, true] {
+            let origin = Origin::https(accepting(shows), move |wire| match closes {
+                false => ok(wire),
+                true => {
+                    let _ = wire.request();
+                    wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+                }
+            });
+            let (i, ca) = (origins.len(), world.path("root.pem"));
+            yaml.push_str(&format!(
+                "  d{i}: {{ hosts: [\"{}\"], tls: {{ ca: \"file:{}\", {tls} }} }}\n",
+                origin.authority(),
+                ca.display()
+            ));
+            origins.push((*reason, closes, origin));
+        }
+    }
+    let proxy = Proxy::start(&format!("{yaml}workers: 1"));
+    for (reason, closes, origin) in &origins {
+        for _ in 0..2 {
+            assert_eq!(proxy.get(&origin.url("/")).status, 200, "{reason}");
+        }
+        match closes {
+            true => origin.wait("a session that resumes", |seen| {
+                seen.len() == 2 && seen[1].resumed
+            }),
+            false => assert_eq!(origin.seen().len(), 1, "{reason}"),
+        }
+    }
+    let is_over = || time::OffsetDateTime::now_utc() > end + Duration::from_secs(1);
+    eventually("the end comes", is_over);
+    for (reason, closes, origin) in &origins {
+        let before = origin.raw();
+        let answer = proxy.get(&origin.url("/after"));
+        assert_eq!(answer.status, 502, "{reason}, closes: {closes}");
+        answer.assert_ours(502, "tls_certificate_error");
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(problem["reason"], *reason);
+        assert_eq!(origin.raw(), before, "{reason}, closes: {closes}");
+    }
 }

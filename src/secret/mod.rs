@@ -17,6 +17,7 @@ pub(crate) use sources::{Sources, Warning};
 
 use crate::config::SecretRef;
 
+pub(crate) mod anchors;
 pub(crate) mod guard;
 pub(crate) mod pem;
 pub(crate) mod pkcs12;

@@ -14,18 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use data_encoding::BASE64_MIME_PERMISSIVE;
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
 use super::Sources;
+use super::anchors::Anchors;
 
 /// The system's trusted roots: found at once, read when somebody needs them. A reload makes new ones.
 #[derive(Debug)]
 pub(crate) struct SystemRoots {
-    /// What the store was made from, until the bundle has been: both are wanted at the start, and reading is slow.
+    /// What the anchors were made from, until the bundle has been: both are wanted at the start, and reading is slow.
     kept: Mutex<Option<Read>>,
     places: Vec<PathBuf>,
-    store: OnceLock<Arc<RootCertStore>>,
+    anchors: OnceLock<Arc<Anchors>>,
 }
 
 /// Certificates as read, and what could not be.
@@ -74,20 +74,22 @@ impl SystemRoots {
         Self {
             kept: Mutex::new(None),
             places,
-            store: OnceLock::new(),
+            anchors: OnceLock::new(),
         }
     }
 
     /// What upstreams are verified with; read at the first call and kept. Empty where the system has none.
-    pub(crate) fn store(&self) -> &Arc<RootCertStore> {
-        self.store.get_or_init(|| {
+    pub(crate) fn anchors(&self) -> &Arc<Anchors> {
+        self.anchors.get_or_init(|| {
             let read = self.load();
-            let mut store = RootCertStore::empty();
-            // Distributions ship a few that webpki cannot parse; the others count.
-            store.add_parsable_certificates(read.certificates().map(CertificateDer::from));
-            store.roots.shrink_to_fit();
+            let mut anchors = Anchors::new();
+            for certificate in read.certificates() {
+                // Distributions ship a few that webpki cannot parse; the others count.
+                let _ = anchors.add(CertificateDer::from(certificate));
+            }
+            anchors.shrink_to_fit();
             *self.kept() = Some(read);
-            Arc::new(store)
+            Arc::new(anchors)
         })
     }
 

@@ -415,7 +415,7 @@ fn system_roots_come_from_the_environment_but_never_from_our_own_bundle() {
     assert_eq!(count("own.pem", ""), system);
     assert_eq!(count("link.pem", ""), system);
     assert_eq!(count("own.pem", "platform"), system + 1);
-    assert_eq!(roots("corporate.pem", "platform").store().len(), 2);
+    assert_eq!(roots("corporate.pem", "platform").anchors().roots().len(), 2);
 
     let missing = roots("missing.pem", "").read();
     assert_eq!(missing.certificates().count(), 0);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -41,6 +41,8 @@ pub(super) struct Connection<T> {
     /// Written, and perhaps kept back by TLS.
     is_flushed: bool,
     pending: VecDeque<(T, Instant)>,
+    /// When the certificate ends by which the server is known; `None` in the clear.
+    until: Option<SystemTime>,
 }
 
 /// Why the store cannot be asked. Never shows what the server said beyond a word: servers repeat what they were told.
@@ -92,20 +94,20 @@ impl Way {
         let approved = self.approved().await?;
         let target = &self.address.target;
         let stream = dial::dial(&approved, LIMIT).await?;
-        let stream: Box<dyn Stream> = match &self.tls {
-            None => Box::new(stream),
-            Some(settings) => Box::new(
-                settings
-                    .connect_bare(stream, &target.host, LIMIT)
-                    .await
-                    .map_err(Box::new)?,
-            ),
+        let (stream, until): (Box<dyn Stream>, _) = match &self.tls {
+            None => (Box::new(stream), None),
+            Some(settings) => {
+                let secured = settings.connect_bare(stream, &target.host, LIMIT).await;
+                let tls::Secured { stream, until } = secured.map_err(Box::new)?;
+                (Box::new(stream), Some(until))
+            }
         };
         let mut connection = Connection::new(stream);
         timeout(LIMIT, self.enter(&mut connection))
             .await
             .unwrap_or(Err(Error::Slow { limit: LIMIT }))?;
-        Ok(Connection::new(connection.stream))
+        let connection = Connection::new(connection.stream);
+        Ok(Connection { until, ..connection })
     }
 
     async fn approved(&self) -> Result<Approved, Error> {
@@ -156,7 +158,13 @@ impl<T> Connection<T> {
             outbox: Zeroizing::new(Vec::with_capacity(ROOM)),
             is_flushed: true,
             pending: VecDeque::new(),
+            until: None,
         }
+    }
+
+    /// Whether the certificate by which the server is known has ended.
+    pub(super) fn is_over(&self, now: SystemTime) -> bool {
+        self.until.is_some_and(|until| until <= now)
     }
 
     /// Puts a command on its way; it leaves with [`next`](Self::next). An answer is to be [expected](Self::expect).

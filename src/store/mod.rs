@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
@@ -209,13 +209,16 @@ impl Asker {
         let mut pause = SHORTEST_PAUSE;
         loop {
             let since = Instant::now();
-            let error = match self.way.open().await {
+            let ended = match self.way.open().await {
                 Ok(connection) => self.serve(connection).await,
-                Err(error) => error,
+                Err(error) => Err(error),
             };
             self.resting.clear();
             let members = self.board.members();
             members.iter().for_each(|limiter| limiter.unanswered());
+            let Err(error) = ended else {
+                continue;
+            };
             self.health.bad(&error, &members);
             // A connection that held for a while was a good one: what ended it may be over.
             pause = match since.elapsed() > LONGEST_PAUSE {
@@ -227,8 +230,8 @@ impl Asker {
         }
     }
 
-    /// Asks and hears over one connection, until it fails.
-    async fn serve(&mut self, mut connection: Connection<Asked>) -> Error {
+    /// Asks and hears over one connection, until it fails or the certificate of its server ends.
+    async fn serve(&mut self, mut connection: Connection<Asked>) -> Result<(), Error> {
         // What was posted meanwhile is asked with all the others.
         self.board.take();
         for limiter in self.board.members() {
@@ -246,11 +249,14 @@ impl Asker {
                 }
                 answer = connection.next() => {
                     let heard = answer.and_then(|(asked, reply)| self.hear(asked, &reply, &mut connection));
-                    if let Err(error) = heard {
-                        return error;
-                    }
+                    heard?;
                 }
-                _ = tick.tick() => self.tend(&mut connection),
+                _ = tick.tick() => {
+                    if connection.is_over(SystemTime::now()) {
+                        return Ok(());
+                    }
+                    self.tend(&mut connection);
+                }
             }
         }
     }

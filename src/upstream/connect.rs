@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use super::pool::{Held, Lease, Link};
+use super::pool::{self, Held, Lease, Link};
 use super::{Endpoint, Error, Mirror, Ways, dial, tls};
 use crate::host::{Host, Scheme, Target};
 use crate::stream::Socket;
@@ -54,7 +54,7 @@ pub(super) async fn connect(
         shelf: (endpoint.id, alpn),
         target: target.clone(),
         authority: authority_of(target),
-        born: Instant::now(),
+        until: pool::until(None),
         endpoint: Arc::clone(endpoint),
     };
     match target.scheme {
@@ -72,9 +72,10 @@ pub(super) async fn connect(
             let settings = endpoint.tls()?;
             let stream = open(target, endpoint, ways).await?;
             let started = Instant::now();
-            let stream = settings
+            let tls::Secured { stream, until } = settings
                 .connect(stream, target, alpn, endpoint.destination.timeouts.tls)
                 .await?;
+            link.until = pool::until(Some(until));
             endpoint.counters.tls_handshake(Side::Upstream, started.elapsed());
             let connection = stream.get_ref().1;
             tls::tell(connection, target, &endpoint.destination.name, &endpoint.counters);

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderValue};
 use http::request::Parts;
@@ -70,7 +70,8 @@ pub(crate) struct Link {
     pub(super) target: Target,
     /// The target as a Host field or `:authority` names it.
     pub(super) authority: HeaderValue,
-    pub(super) born: Instant,
+    /// From when on it takes no new requests.
+    pub(super) until: Instant,
     pub(super) endpoint: Arc<Endpoint>,
 }
 
@@ -159,8 +160,7 @@ pub(super) fn take(name: ShelfName, target: &Target, cx: &mut Context<'_>) -> Op
         shelf.shared.retain(|shared| !shared.sender.is_closed());
         let now = Instant::now();
         let shared = shelf.shared.iter().find(|shared| {
-            shared.streams.load(Ordering::Relaxed) < MOST_STREAMS
-                && now.duration_since(shared.link.born) < MOST_AGE
+            shared.streams.load(Ordering::Relaxed) < MOST_STREAMS && now < shared.link.until
         })?;
         Some(Lease::H2 {
             sender: shared.sender.clone(),
@@ -168,6 +168,16 @@ pub(super) fn take(name: ShelfName, target: &Target, cx: &mut Context<'_>) -> Op
             open: OpenStream::new(&shared.streams),
         })
     })
+}
+
+/// Until when a connection that is made now takes new requests. `trusted`: when the first certificate or list ends on
+/// which the trust in its server rests.
+pub(super) fn until(trusted: Option<SystemTime>) -> Instant {
+    let left = trusted.map_or(MOST_AGE, |until| {
+        let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+        left.saturating_sub(SWEEP).min(MOST_AGE)
+    });
+    Instant::now() + left
 }
 
 /// What the upstream was found to speak, where it has been connected to before.
@@ -208,11 +218,11 @@ pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
                         .connection
                         .is_fresh(&mut Context::from_waker(Waker::noop()))
                         && now.duration_since(*idle.since.get_or_insert(now)) < MOST_IDLE
-                        && now.duration_since(idle.held.link.born) < MOST_AGE
+                        && now < idle.held.link.until
                 });
                 shelf.shared.retain(|shared| {
                     let quiet = shared.streams.load(Ordering::Relaxed) == 0;
-                    !(shared.sender.is_closed() || quiet && now.duration_since(shared.link.born) > MOST_AGE)
+                    !(shared.sender.is_closed() || quiet && shared.link.until <= now)
                 });
                 !shelf.idle.is_empty() || !shelf.shared.is_empty()
             });
@@ -232,7 +242,7 @@ impl Held {
 
     /// The exchange is over: the connection waits for its next request, or closes.
     pub(super) fn give_back(mut self: Box<Self>) {
-        let is_old = |swept: Instant| swept.saturating_duration_since(self.link.born) > MOST_AGE;
+        let is_old = |swept: Instant| self.link.until <= swept;
         if !self.connection.is_reusable() || SWEPT.get().is_some_and(is_old) {
             return;
         }
@@ -445,5 +455,7 @@ const MOST_AGE: Duration = Duration::from_secs(300);
 /// Common servers close an idle connection after 60 to 75 seconds; we go first.
 const MOST_IDLE: Duration = Duration::from_secs(50);
 const MOST_IDLE_CONNECTIONS: usize = 512;
+/// The longest time between two sweeps: by then a connection that must not be used any more is gone.
+const SWEEP: Duration = Duration::from_secs(6);
 const MOST_LEARNED: usize = 10_000;
 const MOST_STREAMS: usize = 100;

@@ -61,6 +61,24 @@ impl World {
         Self { folder, root }
     }
 
+    /// An authority whose own certificate is of version 1: it has no extensions. rcgen makes no such ones.
+    pub(crate) fn old_root(&self) -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let (path, request) = (self.path("old.key"), self.path("old.csr"));
+        std::fs::write(&path, key.serialize_pem()).unwrap();
+        let mut ask = clean("openssl");
+        ask.args(["req", "-new", "-subj", "/CN=Old Root", "-key"])
+            .arg(&path);
+        run(ask.arg("-out").arg(&request)).succeeded();
+        let mut sign = clean("openssl");
+        sign.args(["x509", "-req", "-days", "9", "-in"]).arg(&request);
+        let made = run(sign.arg("-signkey").arg(&path));
+        let pem = made.succeeded().stdout.clone();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Old Root");
+        Authority { params, key, pem }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

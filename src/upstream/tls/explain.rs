@@ -13,6 +13,7 @@ use x509_parser::public_key::PublicKey;
 use super::certificate;
 use super::fault::Fault;
 use super::revocation::Revocation;
+use super::usage;
 use super::verify::system_time;
 
 /// What a server presented: its certificate, and its issuers as far as they were sent, each after the one it issued.
@@ -44,8 +45,8 @@ impl<'c> Presented<'c> {
         self.chain.first().map(certificate::title).unwrap_or_default()
     }
 
-    /// Whether the server's own certificate holds `now`.
-    pub(super) fn is_of_its_time(&self, now: UnixTime) -> Result<(), Fault> {
+    /// Whether the server's own certificate may be shown `now`, and until when.
+    pub(super) fn stands_for_itself(&self, now: UnixTime) -> Result<SystemTime, Fault> {
         let now = system_time(now);
         let Some(leaf) = self.chain.first() else {
             return Err(Fault::Unusable("it cannot be read".to_owned()));
@@ -59,7 +60,7 @@ impl<'c> Presented<'c> {
             let since = until;
             return Err(Fault::Expired { whose, since, now });
         }
-        Ok(())
+        usage::is_of_server(leaf).map(|()| until)
     }
 
     /// What `error` means for a person.

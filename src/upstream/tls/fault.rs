@@ -49,6 +49,18 @@ pub(crate) enum Fault {
     #[error("a certificate that is signed by {name}, which is no authority")]
     NotAuthority { name: String },
 
+    #[error(
+        "a certificate that is signed by {name}, which may sign none (its key usage lacks keyCertSign); whoever runs it \
+         must get one of another authority"
+    )]
+    NotIssuer { name: String },
+
+    #[error(
+        "a certificate whose key is not for signing (its key usage lacks digitalSignature), as TLS 1.3 and ECDHE need it; \
+         whoever runs it must get another one"
+    )]
+    NotSigner,
+
     #[error("a certificate{whose} that is not valid before {} (now is {}); is a clock wrong?", rfc3339(*from), rfc3339(*now))]
     NotYetValid {
         whose: String,
@@ -112,14 +124,16 @@ impl Fault {
     /// The word for logs: a closed set.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Authority | Self::Purpose { .. } => "certificate_purpose",
+            Self::Authority | Self::NotSigner | Self::Purpose { .. } => "certificate_purpose",
             Self::Constraint { .. } => "certificate_constraint",
             Self::Expired { .. } => "certificate_expired",
             Self::Extension { .. } => "certificate_extension",
             Self::Foreign { .. } => "certificate_name",
             Self::Handshake | Self::Signature { .. } => "certificate_signature",
             Self::Key { .. } | Self::SignatureAlgorithm { .. } => "certificate_weak",
-            Self::NotAuthority { .. } | Self::PathLength { .. } => "certificate_chain",
+            Self::NotAuthority { .. } | Self::NotIssuer { .. } | Self::PathLength { .. } => {
+                "certificate_chain"
+            }
             Self::NotYetValid { .. } => "certificate_not_yet_valid",
             Self::Pins { .. } => "certificate_pin",
             Self::Revoked { .. } => "certificate_revoked",

@@ -7,20 +7,22 @@ use std::time::SystemTime;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::KeyUsage;
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::SubjectPublicKeyInfo;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 use zeroize::Zeroize;
 
-use super::{SettingsError, certificate, certificates, read};
+use super::{SettingsError, Warning, certificate, certificates, read};
 use crate::config::{ClientCertificate, SecretRef};
 use crate::secret::{Sources, pem, pkcs12};
 
 /// A client certificate with its key.
 pub(super) struct Identity {
     pub(super) certified: Arc<CertifiedKey>,
-    /// Whether its extended key usage allows it for clients, or says nothing.
-    pub(super) for_clients: bool,
     pub(super) life: Life,
+    /// What its certificates are not for, as servers will find.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// How long a client certificate lives, and which one it is.
@@ -104,19 +106,19 @@ impl Identity {
         {
             chain.push(next);
         }
-        let purposes = parsed[leaf].extended_key_usage().ok().flatten();
+        let warnings = warnings(chain.iter().map(|i| &parsed[*i]));
         let (not_before, not_after) = certificate::validity(&parsed[leaf]);
         let serial = parsed[leaf].tbs_certificate.raw_serial_as_string();
         let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(|i| all[i].clone()).collect();
         Ok(Self {
             certified: Arc::new(CertifiedKey::new(chain, key)),
-            for_clients: purposes.is_none_or(|purposes| purposes.value.client_auth || purposes.value.any),
             life: Life {
                 is_of_platform,
                 not_after,
                 not_before,
                 serial,
             },
+            warnings,
         })
     }
 }
@@ -181,6 +183,30 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// What a server may hold against `chain`: the client's certificate and its issuers.
+fn warnings<'c>(chain: impl Iterator<Item = &'c X509Certificate<'c>>) -> Vec<Warning> {
+    let warning = |(place, one): (usize, &X509Certificate<'_>)| {
+        let usage = one.key_usage().ok().flatten().map(|usage| usage.value);
+        let constraints = one.basic_constraints().ok().flatten();
+        let purposes = one.extended_key_usage().ok().flatten();
+        let is_for_clients = purposes.is_none_or(|purposes| purposes.value.client_auth || purposes.value.any);
+        let mut found = Vec::new();
+        if place == 0 {
+            found.extend((!is_for_clients).then_some(Warning::NotForClients));
+            let signs = usage.is_none_or(KeyUsage::digital_signature);
+            found.extend((!signs).then_some(Warning::NotForSigning));
+        } else {
+            // Of version 1 only a root can be an authority.
+            let is_authority = one.version() != X509Version::V3 || constraints.is_some_and(|it| it.value.ca);
+            let issues = is_authority && usage.is_none_or(KeyUsage::key_cert_sign);
+            let name = certificate::title(one);
+            found.extend((!issues).then_some(Warning::NotIssuer { name }));
+        }
+        found
+    };
+    chain.enumerate().flat_map(warning).collect()
+}
+
 /// The bits of the public key, without the algorithm, which has several spellings. `None` where the key does not say.
 fn public_key(key: &dyn SigningKey) -> Option<Vec<u8>> {
     let spki = key.public_key()?;
@@ -189,7 +215,7 @@ fn public_key(key: &dyn SigningKey) -> Option<Vec<u8>> {
 }
 
 /// The certificate, by its position, that issued the one at `position`.
-fn issuer_of(position: usize, parsed: &[x509_parser::certificate::X509Certificate<'_>]) -> Option<usize> {
+fn issuer_of(position: usize, parsed: &[X509Certificate<'_>]) -> Option<usize> {
     let issuer = parsed[position].issuer().as_raw();
     (0..parsed.len()).find(|i| *i != position && parsed[*i].subject().as_raw() == issuer)
 }

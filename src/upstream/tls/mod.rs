@@ -13,10 +13,10 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -28,13 +28,14 @@ pub(crate) use identity::Life;
 use crate::config::{ClientCertificate, SecretRef, Tls, TlsVersion};
 use crate::host::{Host, Target};
 use crate::policy::Destination;
+use crate::secret::anchors::Anchors;
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Secret, Sources, pem, pkcs12};
 use crate::units::rfc3339;
 use identity::Identity;
 use presenter::Presenter;
 use revocation::Revocation;
-use verify::Verifier;
+use verify::{Generation, Verifier};
 
 mod certificate;
 mod error;
@@ -44,6 +45,7 @@ mod handshake;
 mod identity;
 mod presenter;
 mod revocation;
+mod usage;
 mod verify;
 
 #[cfg(test)]
@@ -54,7 +56,7 @@ mod tests;
 pub(crate) struct Settings {
     /// Without ALPN and without a session store: those come with [`Settings::config`].
     base: ClientConfig,
-    configs: Mutex<HashMap<(Target, Alpn), Arc<ClientConfig>>>,
+    configs: Mutex<HashMap<(Target, Alpn), Config>>,
     identity: Option<Identity>,
     /// By host: who asked for which certificate.
     presenters: Mutex<HashMap<Host, Arc<Presenter>>>,
@@ -62,6 +64,21 @@ pub(crate) struct Settings {
     verifier: Arc<Verifier>,
     versions: TlsVersion,
     warnings: Vec<Warning>,
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub(crate) struct Secured<S> {
+    pub(crate) stream: TlsStream<S>,
+    /// When the first certificate or list ends on which the trust in the server rests.
+    pub(crate) until: SystemTime,
+}
+
+/// How a target is reached, and what its sessions rest on.
+#[derive(Clone)]
+struct Config {
+    config: Arc<ClientConfig>,
+    generation: Arc<Generation>,
 }
 
 /// What we offer by ALPN.
@@ -164,6 +181,18 @@ pub(crate) enum Warning {
     )]
     NotForClients,
 
+    #[error(
+        "tls.client_certificate: its key is not for signing (its key usage lacks digitalSignature), as every handshake \
+         needs it; many servers will refuse it"
+    )]
+    NotForSigning,
+
+    #[error(
+        "tls.client_certificate: its issuer {name} may sign no certificates (it lacks cA or keyCertSign); many servers \
+         will refuse it"
+    )]
+    NotIssuer { name: String },
+
     #[error("tls.client_certificate: not valid before {}; check the clock", rfc3339(*from))]
     NotYetValid { from: SystemTime },
 
@@ -202,17 +231,17 @@ impl Settings {
             };
             let found = private.map_or_else(Vec::new, |reference| sources.warnings(reference));
             warnings.extend(found.into_iter().map(Warning::from));
-            warnings.extend((!identity.for_clients).then_some(Warning::NotForClients));
+            warnings.extend(identity.warnings.iter().cloned());
         }
 
-        let (store, named) = trusted(tls, sources, roots)?;
-        warnings.extend(store.is_empty().then_some(Warning::NoRoots));
+        let (anchors, named) = trusted(tls, sources, roots)?;
+        warnings.extend(anchors.is_empty().then_some(Warning::NoRoots));
         let verifier = Arc::new(Verifier {
             named,
             pins: tls.pins.clone(),
             provider: provider().clone(),
             revocation: revoked(tls, sources)?,
-            roots: store,
+            anchors,
         });
         let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
             TlsVersion::V1_2 => &[&rustls::version::TLS12, &rustls::version::TLS13],
@@ -223,7 +252,7 @@ impl Settings {
             .map_err(SettingsError::Crypto)?
             // rustls calls every verifier of one's own dangerous. Ours asks webpki and explains its answer.
             .dangerous()
-            .with_custom_certificate_verifier(verifier.clone())
+            .with_custom_certificate_verifier(Arc::new(Generation::new(&verifier)))
             .with_no_client_auth();
         base.resumption = Resumption::disabled();
         if cfg!(feature = "fips") && !base.fips() {
@@ -279,19 +308,19 @@ impl Settings {
         target: &Target,
         alpn: Alpn,
         limit: Duration,
-    ) -> Result<TlsStream<S>, Error>
+    ) -> Result<Secured<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let host = &target.host;
-        let stream = self
-            .handshake(stream, host, self.config(target, alpn), limit)
+        let secured = self
+            .handshake(stream, host, self.config(target, alpn, SystemTime::now()), limit)
             .await?;
         match alpn {
-            Alpn::H2 if stream.get_ref().1.alpn_protocol() != Some(b"h2") => Err(Error::NoHttp2 {
+            Alpn::H2 if secured.stream.get_ref().1.alpn_protocol() != Some(b"h2") => Err(Error::NoHttp2 {
                 host: host.to_string(),
             }),
-            Alpn::H1 | Alpn::H2 | Alpn::Either => Ok(stream),
+            Alpn::H1 | Alpn::H2 | Alpn::Either => Ok(secured),
         }
     }
 
@@ -301,25 +330,25 @@ impl Settings {
         stream: S,
         host: &Host,
         limit: Duration,
-    ) -> Result<TlsStream<S>, Error>
+    ) -> Result<Secured<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut config = self.base.clone();
-        config.client_auth_cert_resolver = self.presenter(host);
-        self.handshake(stream, host, Arc::new(config), limit).await
+        let config = self.renewed(host, self.base.clone());
+        self.handshake(stream, host, config, limit).await
     }
 
     async fn handshake<S>(
         &self,
         stream: S,
         host: &Host,
-        config: Arc<ClientConfig>,
+        config: Config,
         limit: Duration,
-    ) -> Result<TlsStream<S>, Error>
+    ) -> Result<Secured<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let Config { config, generation } = config;
         let handshake = TlsConnector::from(config).connect(self.server_name(host), stream);
         match tokio::time::timeout(limit, handshake).await {
             Err(_) => Err(Error::Timeout {
@@ -327,7 +356,10 @@ impl Settings {
                 limit,
             }),
             Ok(Err(error)) => Err(self.failed_handshake(error, host)),
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(stream)) => Ok(Secured {
+                stream,
+                until: generation.until().unwrap_or(SystemTime::UNIX_EPOCH),
+            }),
         }
     }
 
@@ -381,11 +413,14 @@ impl Settings {
         presenter
     }
 
-    /// The configuration under which `target` is reached: its own session store, everything else shared.
-    fn config(&self, target: &Target, alpn: Alpn) -> Arc<ClientConfig> {
+    /// The configuration under which `target` is reached: its own session store, everything else shared. Sessions are
+    /// forgotten as soon as a certificate or list has ended on which one of them rests.
+    fn config(&self, target: &Target, alpn: Alpn, now: SystemTime) -> Config {
+        let is_current = |config: &&Config| config.generation.until().is_none_or(|until| now < until);
+        let key = (target.clone(), alpn);
         // A panic while the lock is held leaves a map that is still whole.
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = configs.get(&(target.clone(), alpn)) {
+        if let Some(config) = configs.get(&key).filter(is_current) {
             return config.clone();
         }
         if configs.len() >= ORIGINS {
@@ -398,11 +433,23 @@ impl Settings {
             Alpn::H2 => vec![b"h2".to_vec()],
             Alpn::Either => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         };
-        config.client_auth_cert_resolver = self.presenter(&target.host);
         config.resumption = Resumption::in_memory_sessions(1);
-        let config = Arc::new(config);
-        configs.insert((target.clone(), alpn), config.clone());
+        let config = self.renewed(&target.host, config);
+        configs.insert(key, config.clone());
         config
+    }
+
+    /// `config` for `host`, with a verifier of its own.
+    fn renewed(&self, host: &Host, mut config: ClientConfig) -> Config {
+        let generation = Arc::new(Generation::new(&self.verifier));
+        config
+            .dangerous()
+            .set_certificate_verifier(Arc::clone(&generation) as _);
+        config.client_auth_cert_resolver = self.presenter(host);
+        Config {
+            config: Arc::new(config),
+            generation,
+        }
     }
 }
 
@@ -421,27 +468,27 @@ fn trusted(
     tls: &Tls,
     sources: &Sources,
     roots: &SystemRoots,
-) -> Result<(Arc<RootCertStore>, Vec<CertificateDer<'static>>), SettingsError> {
+) -> Result<(Arc<Anchors>, Vec<CertificateDer<'static>>), SettingsError> {
     let written = [("tls.ca", &tls.ca), ("tls.ca_extra", &tls.ca_extra)];
-    let mut store = match &tls.ca {
-        Some(_) => Arc::new(RootCertStore::empty()),
-        None => roots.store().clone(),
+    let mut anchors = match &tls.ca {
+        Some(_) => Arc::new(Anchors::new()),
+        None => roots.anchors().clone(),
     };
     let mut pinned = Vec::new();
     for (key, reference) in written {
         let Some(reference) = reference else { continue };
         for (i, certificate) in certificates(key, reference, sources)?.into_iter().enumerate() {
-            Arc::make_mut(&mut store).add(certificate.clone()).map_err(|_| {
-                SettingsError::BadCertificate {
+            Arc::make_mut(&mut anchors)
+                .add(certificate.clone())
+                .map_err(|_| SettingsError::BadCertificate {
                     key,
                     reference: reference.clone(),
                     position: i + 1,
-                }
-            })?;
+                })?;
             pinned.push(certificate);
         }
     }
-    Ok((store, pinned))
+    Ok((anchors, pinned))
 }
 
 /// The lists of `tls.crl`.

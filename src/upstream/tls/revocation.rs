@@ -16,6 +16,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::certificate;
 use super::fault::Fault;
+use super::usage;
 use crate::units::rfc3339;
 
 /// The lists of one destination, the newest first: of several of one issuer the newest counts.
@@ -72,6 +73,18 @@ impl Revocation {
         judge(options.map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build()))
     }
 
+    /// Whether there are lists at all.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.lists.is_empty()
+    }
+
+    /// Until when what the lists of `issuers` (names in DER) say holds, as of `now`; `None` where there is none of them.
+    pub(super) fn until(&self, issuers: &[Vec<u8>], now: SystemTime) -> Option<SystemTime> {
+        let lists = self.lists.iter().filter(|list| issuers.contains(&list.issuer));
+        // An older list beside the current one is not the one that was looked at.
+        lists.map(|list| list.until).filter(|until| now < *until).min()
+    }
+
     /// The issuers of lists that were to be renewed before `now`, and since when.
     pub(super) fn ended(&self, now: SystemTime) -> impl Iterator<Item = (&str, SystemTime)> {
         let ended = self.lists.iter().filter(move |list| list.until < now);
@@ -125,13 +138,19 @@ impl Revocation {
                     format!("the list of {name} in tls.crl was to be renewed by {until}; get the new one");
                 Some(unknown(one, why))
             }
+            webpki::Error::IssuerNotCrlSigner => {
+                let lacks = |pair: &&[X509Certificate<'_>]| {
+                    let usage = pair[1].key_usage().ok().flatten();
+                    usage.is_some_and(|usage| !usage.value.crl_sign())
+                };
+                let one = chain.windows(2).find(lacks)?.first()?;
+                Some(unknown(one, usage::no_list_signer(&issuer(one))))
+            }
             // Whatever else is wrong with a list is its signature, or who signed it.
             _ => {
                 let (one, list) = listed.next()?;
                 let name = &self.lists[list].name;
-                let why = format!(
-                    "the list in tls.crl is not signed by {name}, or that one may sign none ({error})"
-                );
+                let why = format!("the list in tls.crl is not signed by {name} ({error})");
                 Some(unknown(one, why))
             }
         }

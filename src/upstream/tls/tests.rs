@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SignatureAlgorithm};
 use rustls::server::{NoClientAuth, WebPkiClientVerifier};
-use rustls::{HandshakeKind, ServerConfig, SupportedProtocolVersion};
+use rustls::{HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -179,7 +179,7 @@ async fn meet(settings: &Settings, server: &Arc<ServerConfig>, target: &Target, 
         Some((shown, stream))
     };
     let call = async {
-        let mut stream = settings
+        let Secured { mut stream, .. } = settings
             .connect(near, target, alpn, Duration::from_secs(10))
             .await?;
         match stream.read_u8().await {
@@ -230,14 +230,12 @@ fn there_is_no_early_data_no_key_log_and_no_store_to_share() {
     assert!(!settings.base.enable_early_data && !settings.base.enable_secret_extraction);
     assert_eq!(format!("{:?}", settings.base.key_log), "NoKeyLog");
     let config = |host_name, port, alpn| {
-        settings.config(
-            &Target {
-                scheme: Scheme::Https,
-                host: host(host_name),
-                port,
-            },
-            alpn,
-        )
+        let target = Target {
+            scheme: Scheme::Https,
+            host: host(host_name),
+            port,
+        };
+        settings.config(&target, alpn, SystemTime::now()).config
     };
     let first = config("a.test", 443, Alpn::H1);
     assert!(Arc::ptr_eq(&first, &config("a.test", 443, Alpn::H1)));
@@ -250,7 +248,8 @@ fn there_is_no_early_data_no_key_log_and_no_store_to_share() {
 fn a_flood_of_names_takes_no_memory() {
     let settings = settings(&Tls::default(), &[]).unwrap();
     for i in 0..3 * ORIGINS {
-        settings.config(&target(host(&format!("h{i}.test"))), Alpn::H1);
+        let target = target(host(&format!("h{i}.test")));
+        settings.config(&target, Alpn::H1, SystemTime::now());
     }
     assert!(settings.configs.lock().unwrap().len() <= ORIGINS);
 }
@@ -427,7 +426,11 @@ async fn ca_replaces_the_systems_roots_and_ca_extra_stands_beside_them() {
             assert_eq!(met.client.is_ok(), good, "{tls:?}");
         }
     }
-    assert_eq!(roots.store().len(), 1, "the shared roots stay as they were");
+    assert_eq!(
+        roots.anchors().roots().len(),
+        1,
+        "the shared roots stay as they were"
+    );
 }
 
 #[tokio::test]

@@ -4,11 +4,11 @@
 //! `tls.ca_extra` itself, byte for byte, stands for itself although it is a CA's or its own issuer is unknown. Its name
 //! and its dates must still be right. Self-signed partners are common, and OpenSSL's clients accept them so.
 //!
-//! Pins and revocation only ever refuse more. A pin must be the key of a certificate of the chain that was verified, its
+//! The keys of a path must be for what they do ([`usage`]). Pins and revocation only ever refuse more. A pin must be the key of a certificate of the chain that was verified, its
 //! root included: what a server merely sends along proves nothing.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
@@ -16,14 +16,16 @@ use data_encoding::BASE64;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::certificate;
 use super::explain::Presented;
 use super::fault::Fault;
 use super::revocation::Revocation;
+use super::usage::{self, Sound};
 use crate::config::Pin;
+use crate::secret::anchors::Anchors;
 
 /// Verifies servers against one set of roots.
 #[derive(Debug)]
@@ -35,70 +37,107 @@ pub(super) struct Verifier {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) revocation: Revocation,
     /// Empty: then nobody is trusted but the named.
-    pub(super) roots: Arc<RootCertStore>,
+    pub(super) anchors: Arc<Anchors>,
+}
+
+/// Verifies for the sessions that may resume one another: rustls resumes a session only under the verifier that has
+/// judged its certificate. It knows until when all of its judgements hold.
+#[derive(Debug)]
+pub(super) struct Generation {
+    until: Mutex<Option<SystemTime>>,
+    verifier: Arc<Verifier>,
+}
+
+impl Generation {
+    pub(super) fn new(verifier: &Arc<Verifier>) -> Self {
+        Self {
+            until: Mutex::default(),
+            verifier: Arc::clone(verifier),
+        }
+    }
+
+    /// When the first certificate or list ends on which one of the judgements rests; `None` before the first judgement.
+    pub(super) fn until(&self) -> Option<SystemTime> {
+        // A panic while the lock is held leaves the time whole.
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rests_on(&self, end: SystemTime) {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = Some(until.map_or(end, |until| until.min(end)));
+    }
 }
 
 impl Verifier {
+    /// Until when the certificate holds, and the lists that were asked about it; or why it is refused.
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         now: UnixTime,
-    ) -> Result<(), Fault> {
+    ) -> Result<SystemTime, Fault> {
         let presented = || Presented::new(leaf, intermediates);
         let explain = |error| presented().fault(error, &self.revocation, system_time(now));
         let certificate = EndEntityCert::try_from(leaf).map_err(explain)?;
-        // Of a path that verifies and has no key that is pinned: webpki then looks for another one.
-        let unpinned = RefCell::new(None);
-        let has_pin = |path: &VerifiedPath<'_>| {
-            let keys = keys(path);
-            match keys.iter().any(|(_, key)| self.pins.contains(key)) {
-                true => Ok(()),
-                false => {
-                    unpinned.replace(Some(keys));
-                    Err(webpki::Error::CertDistrusted)
-                }
+        // What is said of a path that webpki has verified: where it is refused, webpki looks for another one.
+        let said = RefCell::new(None);
+        let judge = |path: &VerifiedPath<'_>| {
+            let judged = self.judge_path(path, now);
+            let is_refused = judged.is_err();
+            said.replace(Some(judged));
+            match is_refused {
+                true => Err(webpki::Error::CertDistrusted),
+                false => Ok(()),
             }
-        };
-        let has_pin: Option<&JudgePath<'_>> = match &self.pins[..] {
-            [] => None,
-            _ => Some(&has_pin),
         };
         let verified = self.revocation.with(|revocation| {
             let verified = certificate.verify_for_usage(
                 self.provider.signature_verification_algorithms.all,
-                &self.roots.roots,
+                self.anchors.roots(),
                 intermediates,
                 now,
                 KeyUsage::server_auth(),
                 revocation,
-                has_pin,
+                Some(&judge),
             );
             verified.map(drop)
         });
-        match verified {
-            Ok(()) => {}
-            Err(webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity)
+        let until = match (verified, said.take()) {
+            (Ok(()), Some(judged)) => judged?,
+            (Err(webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity), _) | (Err(_), Some(_))
                 if self.named.contains(leaf) =>
             {
-                presented().is_of_its_time(now)?;
+                let until = presented().stands_for_itself(now)?;
                 let key = hash(&certificate.subject_public_key_info());
                 if !self.pins.is_empty() && !self.pins.contains(&key) {
                     let keys = listed(&[(presented().title(), key)]);
                     return Err(Fault::Pins { keys });
                 }
+                until
             }
-            Err(error) => {
-                return Err(match unpinned.take() {
-                    Some(keys) => Fault::Pins { keys: listed(&keys) },
-                    None => explain(error),
-                });
-            }
-        }
+            (Err(_), Some(Err(fault))) => return Err(fault),
+            (Err(error), _) => return Err(explain(error)),
+            // webpki has asked about the path before it accepts it.
+            (Ok(()), None) => return Err(Fault::Unusable("its path was not judged".to_owned())),
+        };
         certificate
             .verify_is_valid_for_subject_name(name)
-            .map_err(explain)
+            .map_err(explain)?;
+        Ok(until)
+    }
+
+    /// What webpki leaves to us: what the keys are for, and which are pinned.
+    fn judge_path(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<SystemTime, Fault> {
+        let Sound { issuers, until } = usage::judge(path, &self.anchors, self.revocation.is_asked())?;
+        if !self.pins.is_empty() {
+            let keys = keys(path);
+            if !keys.iter().any(|(_, key)| self.pins.contains(key)) {
+                return Err(Fault::Pins { keys: listed(&keys) });
+            }
+        }
+        let of_lists = self.revocation.until(&issuers, system_time(now));
+        Ok(of_lists.map_or(until, |list| list.min(until)))
     }
 
     /// Adds what the certificate tells about a signature that cannot be right.
@@ -110,7 +149,7 @@ impl Verifier {
     }
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for Generation {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -119,8 +158,11 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.judge(leaf, intermediates, name, now) {
-            Ok(()) => Ok(ServerCertVerified::assertion()),
+        match self.verifier.judge(leaf, intermediates, name, now) {
+            Ok(until) => {
+                self.rests_on(until);
+                Ok(ServerCertVerified::assertion())
+            }
             Err(fault) => Err(of_fault(fault)),
         }
     }
@@ -131,8 +173,8 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        Self::weighed(verify_tls12_signature(message, leaf, signed, algorithms), leaf)
+        let algorithms = &self.verifier.provider.signature_verification_algorithms;
+        Verifier::weighed(verify_tls12_signature(message, leaf, signed, algorithms), leaf)
     }
 
     fn verify_tls13_signature(
@@ -141,12 +183,12 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        Self::weighed(verify_tls13_signature(message, leaf, signed, algorithms), leaf)
+        let algorithms = &self.verifier.provider.signature_verification_algorithms;
+        Verifier::weighed(verify_tls13_signature(message, leaf, signed, algorithms), leaf)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
+        (self.verifier.provider)
             .signature_verification_algorithms
             .supported_schemes()
     }
@@ -156,9 +198,6 @@ impl ServerCertVerifier for Verifier {
 fn of_fault(fault: Fault) -> rustls::Error {
     CertificateError::Other(OtherError(Arc::new(fault))).into()
 }
-
-/// What webpki asks about a path that it has verified.
-type JudgePath<'a> = dyn Fn(&VerifiedPath<'_>) -> Result<(), webpki::Error> + 'a;
 
 /// Whose key is which, from the leaf to the root.
 type Keys = Vec<(String, Pin)>;

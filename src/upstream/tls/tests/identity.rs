@@ -350,6 +350,64 @@ fn dates_and_purpose_are_warned_of() {
     assert!(Warning::Expired { since }.to_string().contains("2021-01-01"));
 }
 
+/// OpenSSL's servers refuse what is warned of.
+#[test]
+fn a_key_that_is_not_for_clients_is_warned_of() {
+    use rcgen::KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign, KeyEncipherment};
+
+    let name = || "Agency CA".to_owned();
+    let folder = tempfile::TempDir::new().unwrap();
+    let root = Pair::authority("Agency Root", None);
+    for (of_middle, is_authority, of_app, wanted) in [
+        (&[][..], true, &[][..], None),
+        (&[KeyCertSign], true, &[DigitalSignature], None),
+        (&[], true, &[KeyEncipherment], Some(Warning::NotForSigning)),
+        (&[], true, &[CrlSign], Some(Warning::NotForSigning)),
+        (&[CrlSign], true, &[], Some(Warning::NotIssuer { name: name() })),
+        (&[], false, &[], Some(Warning::NotIssuer { name: name() })),
+    ] {
+        let algorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
+        let middle = Pair::new("Agency CA", Some(&root), algorithm, |params| {
+            params.is_ca = match is_authority {
+                true => IsCa::Ca(BasicConstraints::Unconstrained),
+                false => IsCa::ExplicitNoCa,
+            };
+            params.key_usages = of_middle.to_vec();
+        });
+        let app = Pair::new("app", Some(&middle), algorithm, |params| {
+            params.key_usages = of_app.to_vec();
+        });
+        let chain = format!("{}{}", app.pem(), middle.pem());
+        let variables = [("CA", &*root.pem()), ("CERT", &*chain), ("KEY", &*app.key_pem())];
+        let settings = settings(&with_certificate(), &variables).unwrap();
+        let warnings = settings.warnings(SystemTime::now());
+        assert_eq!(warnings, Vec::from_iter(wanted.clone()));
+
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (trusted, shown) = (write("root.pem", &root.pem()), write("app.pem", &chain));
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "verify",
+            "-purpose",
+            "sslclient",
+            "-no-CApath",
+            "-no-CAstore",
+            "-CAfile",
+        ]);
+        openssl.arg(trusted).arg("-untrusted").arg(&shown).arg(&shown);
+        let verified = openssl.output().unwrap();
+        assert_eq!(
+            verified.status.success(),
+            wanted.is_none(),
+            "{wanted:?} {verified:?}"
+        );
+    }
+}
+
 #[test]
 fn debug_shows_no_key() {
     let authority = Pair::authority("Agency CA", None);

@@ -236,6 +236,125 @@ async fn a_revoked_certificate_is_named_and_what_no_list_knows_is_refused() {
     }
 }
 
+/// Sessions and connections rest on what ends first: a certificate of the path or a list of one of its issuers.
+#[tokio::test]
+async fn sessions_resume_until_what_they_rest_on_ends() {
+    let day = |days: i64| time::OffsetDateTime::now_utc() + time::Duration::days(days);
+    let pair = |name, issuer: Option<&Pair>, days, is_ca| {
+        Pair::new(name, issuer, &rcgen::PKCS_ECDSA_P256_SHA256, |params| {
+            params.not_after = day(days);
+            params.is_ca = match is_ca {
+                true => IsCa::Ca(BasicConstraints::Unconstrained),
+                false => IsCa::NoCa,
+            };
+        })
+    };
+    // The root's own end is nobody's: it is trusted as it is.
+    let root = pair("Agency Root", None, 1, true);
+    let stranger = Pair::authority("Stranger Root", None);
+    for (leaf, middle, of_root, of_middle, wanted) in [
+        (9, 20, 20, 20, 9),
+        (20, 9, 20, 20, 9),
+        (20, 20, 9, 20, 9),
+        (20, 20, 20, 9, 9),
+    ] {
+        let middle = pair("Agency CA", Some(&root), middle, true);
+        let leaf = pair("partner.test", Some(&middle), leaf, false);
+        let lists = format!(
+            "{}{}{}{}",
+            list(&root, &[], (-9, -2)),
+            list(&root, &[], (-1, of_root)),
+            list(&middle, &[], (-1, of_middle)),
+            list(&stranger, &[], (-1, 2))
+        );
+        let tls = Tls {
+            crl: vec![env("CRL")],
+            ..with_ca()
+        };
+        let settings = settings(&tls, &[("CA", &root.pem()), ("CRL", &lists)]).unwrap();
+        for versions in [TLS12, TLS13] {
+            let server = Arc::new(server(&[&leaf, &middle], None, versions));
+            let mut target = target(host("partner.test"));
+            target.port = if versions == TLS12 { 1 } else { 2 };
+            let config = |now| settings.config(&target, Alpn::H1, now).config;
+            for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let met = meet(&settings, &server, &target, Alpn::H1).await.client.unwrap();
+                assert_eq!(met.get_ref().1.handshake_kind(), Some(kind));
+            }
+            let now = SystemTime::now();
+            let of_days = |days: i64| Duration::from_secs(u64::try_from(days).unwrap() * 24 * 3600);
+            let (before, after) = (now + of_days(wanted) - of_days(1), now + of_days(wanted));
+            let sessions = config(now);
+            assert!(Arc::ptr_eq(&sessions, &config(before)));
+            assert!(!Arc::ptr_eq(&sessions, &config(after)));
+            // They are gone for good.
+            let met = meet(&settings, &server, &target, Alpn::H1).await.client.unwrap();
+            assert_eq!(met.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+        }
+    }
+}
+
+/// Who may sign certificates need not sign lists, be it a root or below one.
+#[tokio::test]
+async fn a_list_counts_where_its_issuer_may_sign_lists() {
+    use rcgen::KeyUsagePurpose::{CrlSign, KeyCertSign};
+
+    let may = [KeyCertSign, CrlSign];
+    for (of_root, of_middle, refused) in [
+        (&may[..], &may[..], None),
+        (&[], &[], None),
+        (&may[..1], &may[..], Some("(Agency CA)")),
+        (&may[..], &may[..1], Some("(partner.test)")),
+    ] {
+        let authority = |name, issuer, uses: &[_]| {
+            Pair::new(name, issuer, &rcgen::PKCS_ECDSA_P256_SHA256, |params| {
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+                params.key_usages = uses.to_vec();
+            })
+        };
+        let root = authority("Agency Root", None, of_root);
+        let middle = authority("Agency CA", Some(&root), of_middle);
+        let partner = Pair::leaf("partner.test", &middle);
+        let lists = format!("{}{}", signed(&root), signed(&middle));
+        let agency = Agency {
+            root,
+            middle,
+            partner,
+        };
+        let tls = Tls {
+            crl: vec![env("CRL")],
+            ..with_ca()
+        };
+        let variables = [("CA", &*agency.root.pem()), ("CRL", &lists)];
+        let met = agency.ask(&settings(&tls, &variables).unwrap()).await;
+        let Some(whose) = refused else {
+            met.unwrap();
+            continue;
+        };
+        let error = met.unwrap_err();
+        assert_eq!(error.reason(), "certificate_revocation_unknown");
+        let told = error.to_string();
+        assert!(told.contains(whose) && told.contains("lacks cRLSign"), "{told}");
+        // Where no list is asked for, nobody has to sign one.
+        let without = settings(&with_ca(), &variables).unwrap();
+        agency.ask(&without).await.unwrap();
+    }
+}
+
+/// A list of an issuer that says nothing of what its key is for: rcgen signs lists of no other.
+fn signed(issuer: &Pair) -> String {
+    let mut params = issuer.params.clone();
+    params.key_usages.clear();
+    let key = KeyPair::from_pem(&issuer.key_pem()).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let plain = Pair {
+        certificate,
+        key,
+        params,
+    };
+    list(&plain, &[], CURRENT)
+}
+
 #[tokio::test]
 async fn lists_may_be_der_and_several_and_an_old_one_is_told_at_load() {
     let agency = Agency::new();
@@ -311,7 +430,7 @@ fn changed_certificates_and_lists_are_refused_in_words() {
     let settings = settings(&tls, &[("CA", &agency.root.pem()), ("CRL", &lists)]).unwrap();
     let name = ServerName::try_from("partner.test").unwrap();
     let verify_with = |settings: &Settings, chain: &[CertificateDer<'_>]| {
-        let verifier = &settings.verifier;
+        let verifier = Generation::new(&settings.verifier);
         let answer = verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now());
         answer.map(drop)
     };

@@ -1,0 +1,111 @@
+//! What the keys of a path are for: RFC 5280, 4.2.1.3 and 6.1.4 (n), and RFC 8446, 4.4.2.2.
+//!
+//! webpki verifies signatures, dates, names, `cA`, path length and extended key usage. It does not look at the key usage
+//! of who issued a certificate, nor at that of a server's, nor at what a root's own certificate says.
+
+use std::time::SystemTime;
+
+use webpki::VerifiedPath;
+use x509_parser::certificate::X509Certificate;
+
+use super::certificate;
+use super::fault::Fault;
+use crate::secret::anchors::{Anchors, Issues, Restriction};
+
+/// A path whose keys are used for what they are for.
+pub(super) struct Sound {
+    /// In DER: who issued its certificates.
+    pub(super) issuers: Vec<Vec<u8>>,
+    /// The end of the certificate that ends first.
+    pub(super) until: SystemTime,
+}
+
+/// Judges a path that webpki has verified. `has_lists`: its certificates were looked for on lists of their issuers.
+pub(super) fn judge(path: &VerifiedPath<'_>, anchors: &Anchors, has_lists: bool) -> Result<Sound, Fault> {
+    let (leaf, above) = (path.end_entity().der(), path.intermediate_certificates());
+    let above: Vec<_> = above.map(|one| one.der()).collect();
+    let server = read(&leaf)?;
+    is_of_server(&server)?;
+    let mut chain = vec![server];
+    for der in &above {
+        let one = read(der)?;
+        let usage = one.key_usage().map_err(|_| unreadable())?;
+        if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+            let name = certificate::title(&one);
+            return Err(Fault::NotIssuer { name });
+        }
+        chain.push(one);
+    }
+    let restriction = anchors.restriction(path.anchor());
+    // A certificate that is trusted itself stands for itself, and nothing is issued.
+    if let Some(restriction) = restriction.filter(|restriction| restriction.certificate != leaf) {
+        is_within(
+            restriction,
+            certificate::name_of_anchor(path.anchor()),
+            &chain,
+            has_lists,
+        )?;
+    }
+    let ends = chain.iter().map(|one| certificate::validity(one).1);
+    Ok(Sound {
+        until: ends.min().unwrap_or(SystemTime::UNIX_EPOCH),
+        issuers: chain.iter().map(|one| one.issuer().as_raw().to_vec()).collect(),
+    })
+}
+
+/// Whether a server may show this certificate: all key exchanges that are spoken here are signed.
+pub(super) fn is_of_server(certificate: &X509Certificate<'_>) -> Result<(), Fault> {
+    let whose = String::new;
+    let purposes = certificate.extended_key_usage().map_err(|_| unreadable())?;
+    if purposes.is_some_and(|purposes| !purposes.value.server_auth) {
+        return Err(Fault::Purpose { whose: whose() });
+    }
+    match certificate.key_usage().map_err(|_| unreadable())? {
+        Some(usage) if !usage.value.digital_signature() => Err(Fault::NotSigner),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether `chain` keeps to what the certificate of its root says.
+fn is_within(
+    restriction: &Restriction,
+    root: String,
+    chain: &[X509Certificate<'_>],
+    has_lists: bool,
+) -> Result<(), Fault> {
+    match restriction.issues {
+        Issues::Freely => {}
+        Issues::NoAuthority => return Err(Fault::NotAuthority { name: root }),
+        Issues::NotByKeyUsage => return Err(Fault::NotIssuer { name: root }),
+    }
+    if !restriction.is_for_servers {
+        let whose = format!(" of {root}");
+        return Err(Fault::Purpose { whose });
+    }
+    let is_counted = |one: &&X509Certificate<'_>| one.subject() != one.issuer();
+    let below = chain.iter().skip(1).filter(is_counted).count();
+    let is_long = |limit| usize::try_from(limit).is_ok_and(|limit| limit < below);
+    if restriction.path_length.is_some_and(is_long) {
+        return Err(Fault::PathLength { authority: root });
+    }
+    match chain.last() {
+        Some(last) if has_lists && !restriction.signs_lists => Err(Fault::RevocationUnknown {
+            name: certificate::title(last),
+            why: no_list_signer(&root),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Why lists of `issuer` count for nothing.
+pub(super) fn no_list_signer(issuer: &str) -> String {
+    format!("{issuer} may sign no lists (its key usage lacks cRLSign); get a list of one that may")
+}
+
+fn read<'d>(der: &'d [u8]) -> Result<X509Certificate<'d>, Fault> {
+    certificate::parse(der).ok_or_else(unreadable)
+}
+
+fn unreadable() -> Fault {
+    Fault::Unusable("it cannot be read".to_owned())
+}
