@@ -3,11 +3,11 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A TCP socket, or what stands in its place.
@@ -40,6 +40,29 @@ impl Io {
 pub(crate) trait Reset {
     /// What ends now was cut.
     fn reset(&self);
+
+    /// How the peer has ended it, as far as that shows without reading. `None`: not yet, or it does not show.
+    fn hangup(&self) -> Option<Hangup>;
+}
+
+/// How a peer has ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hangup {
+    /// It sends no more (FIN). It may still read, or be gone.
+    Closed,
+    /// It neither sends nor reads any more (RST).
+    Reset,
+}
+
+impl Hangup {
+    /// Reads the latest word of the event loop: no system call, and bytes that lie unread do not hide it.
+    fn of(ready: impl Future<Output = io::Result<Ready>>) -> Option<Self> {
+        match pin!(ready).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) if ready.is_write_closed() || ready.is_error() => Some(Self::Reset),
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => Some(Self::Closed),
+            Poll::Ready(_) | Poll::Pending => None,
+        }
+    }
 }
 
 impl Reset for Io {
@@ -50,17 +73,33 @@ impl Reset for Io {
             Self::Other(_) => {}
         }
     }
+
+    fn hangup(&self) -> Option<Hangup> {
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
+        match self {
+            Self::Tcp(stream) => Hangup::of(stream.ready(all)),
+            Self::Other(stream) => Hangup::of(stream.ready(all)),
+        }
+    }
 }
 
 impl<T: Reset> Reset for Rewound<T> {
     fn reset(&self) {
         self.then.reset();
     }
+
+    fn hangup(&self) -> Option<Hangup> {
+        self.then.hangup()
+    }
 }
 
-impl<T> Reset for tokio_rustls::server::TlsStream<T> {
+impl<T: Reset> Reset for tokio_rustls::server::TlsStream<T> {
     /// TLS that ends without saying so was cut.
     fn reset(&self) {}
+
+    fn hangup(&self) -> Option<Hangup> {
+        self.get_ref().0.hangup()
+    }
 }
 
 impl<T> Rewound<T> {

@@ -21,6 +21,7 @@ mod handshakes;
 mod http2;
 mod layout;
 mod learning;
+mod leaving;
 mod lifecycle;
 mod limits;
 mod main_job;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, Version};
 use http_body::{Body, Frame};
@@ -21,7 +21,7 @@ use super::inbound::{Inbound, Source};
 use super::outflow::{Encoding, Outflow};
 use super::wire::{Outgoing, Wire};
 use super::{Error, head};
-use crate::stream::Reset;
+use crate::stream::{Hangup, Reset};
 
 /// What a request is answered with.
 pub(crate) enum Answer<T, B> {
@@ -48,8 +48,10 @@ pub(crate) trait Carried: Body<Data = Bytes> + Unpin {
 /// Serves `stream` until either side has had enough. `answer` gets each request, with a body if it has one, or what was
 /// wrong with it; after that the connection ends.
 ///
-/// An app that says no more gets its answer all the same; where nothing of it comes for a while the app is taken to be
-/// gone, since TCP tells the two alike, and the work for it is given up.
+/// Work for an app that has left is given up, whatever of it lies unread: a reset says so at once. An app that closes
+/// its sending side may have left or wait for its answer, and TCP tells the two alike until something is sent: so the
+/// first bytes of the answer, which are the same for every answer, are sent ahead, one at a time. Who has left answers
+/// them with a reset; who has not gets the answer, whenever it comes.
 ///
 /// Returns what is left to do with a stream that was taken over, so that nothing of all this is held meanwhile.
 pub(crate) async fn serve<T, B, F>(
@@ -76,12 +78,19 @@ where
         };
         let outcome = {
             let mut answer = std::pin::pin!(answer(request));
+            let mut is_veiled = false;
             poll_fn(|cx| {
+                // Before the work goes on: what it waited for may have come together with the reset.
+                if is_veiled && lock(&connection).is_reset() {
+                    return Poll::Ready(None);
+                }
                 if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                     return Poll::Ready(Some(answer));
                 }
-                ready!(lock(&connection).poll_gone(cx, &mut deadline));
-                Poll::Ready(None)
+                let mut connection = lock(&connection);
+                let gone = connection.poll_gone(cx, &mut deadline);
+                is_veiled = connection.is_veiled();
+                gone.map(|()| None)
             })
             .await
         };
@@ -124,6 +133,25 @@ struct Ask {
     wants_trailers: bool,
 }
 
+/// What the app still sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Open,
+    /// It has closed its side before it had the answer: it may wait for that, or be gone.
+    Closed,
+    /// It has closed its side in the middle of the answer, as those do that leave.
+    Leaving,
+}
+
+/// How far the answer to the request at hand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    /// Its first bytes have just been written.
+    Begun,
+    Answering,
+}
+
 #[derive(Debug)]
 struct Connection<T> {
     wire: Wire<T>,
@@ -132,8 +160,10 @@ struct Connection<T> {
     owes_continue: bool,
     /// What is left to write of one: nothing may come between its bytes.
     interim: Outgoing,
-    /// The app has said that it will say no more.
-    is_ended: bool,
+    /// How many bytes of [`STATUS_LINE`] have been sent ahead of the answer.
+    begun: usize,
+    side: Side,
+    stage: Stage,
     /// Whoever reads the body, and whoever waits for it to be read: over HTTP/2 they are two tasks.
     reader: Option<Waker>,
     watcher: Option<Waker>,
@@ -141,14 +171,16 @@ struct Connection<T> {
 
 type Shared<T> = Arc<Mutex<Connection<T>>>;
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
     fn new(stream: T) -> Self {
         Self {
             wire: Wire::new(stream),
             decoder: Decoder::Done,
             owes_continue: false,
             interim: Outgoing::default(),
-            is_ended: false,
+            begun: 0,
+            side: Side::Open,
+            stage: Stage::Waiting,
             reader: None,
             watcher: None,
         }
@@ -163,7 +195,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     ) -> Poll<Result<Option<Bytes>, Error>> {
         let was_begun = !self.wire.ahead.is_empty();
         match self.wire.poll_head(cx, header_size, head::probe_request) {
-            Poll::Ready(head) => Poll::Ready(head),
+            Poll::Ready(head) => {
+                self.stage = Stage::Waiting;
+                Poll::Ready(head)
+            }
             Poll::Pending => {
                 self.wire.rest();
                 let is_begun = !self.wire.ahead.is_empty();
@@ -176,29 +211,79 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         }
     }
 
-    /// Ready once the app can be taken to be gone.
+    /// Whether bytes lie unread, so that the end of the stream does not show by reading.
+    fn is_veiled(&self) -> bool {
+        !self.decoder.is_done() || !self.wire.ahead.is_empty()
+    }
+
+    fn is_reset(&self) -> bool {
+        self.wire.stream.hangup() == Some(Hangup::Reset)
+    }
+
+    /// Ready once the app has left, or can be taken to have.
     fn poll_gone(&mut self, cx: &mut Context<'_>, deadline: &mut Deadline) -> Poll<()> {
-        // Who reads the body sees its end; what was sent ahead is a sign of life.
         if !self.decoder.is_done() {
             note(&mut self.watcher, cx);
-            return Poll::Pending;
-        }
-        if !self.wire.ahead.is_empty() {
-            return Poll::Pending;
-        }
-        if !self.is_ended {
+            // Who waits for more of the body sees its end.
+            if self.reader.is_some() {
+                return Poll::Pending;
+            }
+        } else if self.wire.ahead.is_empty() && self.side == Side::Open {
             match ready!(self.wire.poll_fill(cx)) {
-                Ok(0) => self.is_ended = true,
-                Ok(_) => return Poll::Pending,
+                Ok(0) => self.closes(deadline),
+                Ok(_) => {}
                 Err(_) => return Poll::Ready(()),
             }
-            deadline.set(Instant::now() + GRACE);
         }
-        deadline.poll(cx)
+        loop {
+            match self.wire.stream.hangup() {
+                Some(Hangup::Reset) => return Poll::Ready(()),
+                Some(Hangup::Closed) if self.side == Side::Open => self.closes(deadline),
+                Some(Hangup::Closed) | None => {}
+            }
+            if !deadline.is_set() {
+                deadline.set(Instant::now() + LOOK);
+            }
+            ready!(deadline.poll(cx));
+            if self.side == Side::Leaving || self.probe(cx).is_err() {
+                return Poll::Ready(());
+            }
+            let pause = self.begun.checked_sub(1).and_then(|last| PROBES.get(last));
+            deadline.set(Instant::now() + *pause.unwrap_or(&LOOK));
+        }
+    }
+
+    /// The app sends no more.
+    fn closes(&mut self, deadline: &mut Deadline) {
+        // Nor the body that it asked leave for.
+        self.owes_continue = false;
+        self.side = match self.stage {
+            Stage::Waiting | Stage::Begun => Side::Closed,
+            Stage::Answering => Side::Leaving,
+        };
+        let wait = match self.stage {
+            Stage::Waiting => Duration::ZERO,
+            Stage::Begun | Stage::Answering => GRACE,
+        };
+        deadline.set(Instant::now() + wait);
+    }
+
+    /// Sends one more byte ahead of the answer to an app that may have left.
+    fn probe(&mut self, cx: &mut Context<'_>) -> Result<(), io::Error> {
+        let is_due = self.side == Side::Closed && self.stage == Stage::Waiting && self.interim.is_empty();
+        if is_due && self.begun < PROBES.len() {
+            self.interim.data = Bytes::from_static(&STATUS_LINE[self.begun..=self.begun]);
+            self.begun += 1;
+        }
+        match self.poll_interim(cx) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => Ok(()),
+        }
     }
 
     /// Drops what has come of a body that nobody reads. Whether that was all of it; never waits for more.
     fn skip(&mut self, cx: &mut Context<'_>) -> bool {
+        self.reader = None;
         let mut skipped = 0;
         // Whoever waits for a `100 Continue` that never came may send the body or not: there is no telling.
         while !self.owes_continue && skipped < MOST_SKIPPED {
@@ -221,7 +306,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         let frame = self.decoder.poll_frame(&mut self.wire, cx);
         if frame.is_pending() {
             note(&mut self.reader, cx);
-        } else if self.decoder.is_done()
+            return frame;
+        }
+        self.reader = None;
+        if self.decoder.is_done()
             && let Some(watcher) = self.watcher.take()
         {
             watcher.wake();
@@ -253,7 +341,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Source for Mutex<Connection<T>> {
+impl<T: AsyncRead + AsyncWrite + Reset + Unpin + Send> Source for Mutex<Connection<T>> {
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         lock(self).poll_body(cx)
     }
@@ -277,7 +365,7 @@ fn lock<T>(connection: &Mutex<Connection<T>>) -> MutexGuard<'_, Connection<T>> {
 /// Reads a head, and gets ready for the body that it announces.
 fn begin<T>(connection: &Shared<T>, head: &Bytes, ask: &mut Ask) -> Result<Request<Option<Inbound>>, Error>
 where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
     let (request, facts) = head::request(head)?;
     let version = request.version();
@@ -322,8 +410,14 @@ where
     // A body that nobody reads any more stands between us and the next request.
     let is_unread =
         Arc::strong_count(connection) == 1 && !poll_fn(|cx| Poll::Ready(lock(connection).skip(cx))).await;
-    // An answer is no place for a `100 Continue`, should the body be asked for now.
-    lock(connection).owes_continue = false;
+    let begun = {
+        let mut connection = lock(connection);
+        // An answer is no place for a `100 Continue`, should the body be asked for now.
+        connection.owes_continue = false;
+        connection.stage = Stage::Begun;
+        std::mem::take(&mut connection.begun)
+    };
+    gone.clear();
     let keeps_alive =
         ask.keeps_alive && !is_unread && encoding != Encoding::UntilClose && !says_close(&parts.headers);
     let option: Option<&[u8]> = match (keeps_alive, ask.is_old) {
@@ -333,6 +427,7 @@ where
     };
     let mut head = BytesMut::new();
     head::write_response(&mut head, &parts, &encoding, option);
+    head.advance(begun);
     drop(parts);
     let mut flow = Outflow::new(head, body, encoding, ask.wants_trailers);
     let (limit, mut stalled) = (flow.body.patience(), Deadline::default());
@@ -360,7 +455,12 @@ where
             if has_moved && gone.is_set() {
                 gone.set(Instant::now() + GRACE);
             }
-            ready!(lock(connection).poll_gone(cx, gone));
+            let mut connection = lock(connection);
+            let is_gone = connection.poll_gone(cx, gone).is_ready();
+            connection.stage = Stage::Answering;
+            if !is_gone {
+                return Poll::Pending;
+            }
         }
         Poll::Ready(false)
     })
@@ -379,7 +479,7 @@ where
     }
 }
 
-async fn switch<T: AsyncRead + AsyncWrite + Unpin>(
+async fn switch<T: AsyncRead + AsyncWrite + Reset + Unpin>(
     connection: Shared<T>,
     response: Response<()>,
     next: Next<T>,
@@ -387,6 +487,7 @@ async fn switch<T: AsyncRead + AsyncWrite + Unpin>(
     let mut out = Outgoing::default();
     let (parts, ()) = response.into_parts();
     head::write_response(&mut out.head, &parts, &Encoding::None, None);
+    out.head.advance(lock(&connection).begun);
     let written = poll_fn(|cx| lock(&connection).poll_write(&mut out, cx)).await;
     written.ok()?;
     // Whoever had a body of this connection is gone: the request has been answered.
@@ -426,13 +527,31 @@ fn says_close(fields: &HeaderMap) -> bool {
 }
 
 const CONTINUE: Bytes = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
-/// Long enough for the answer to whoever closes its half first, short enough not to work long for nobody.
+/// After an app has closed its side in the middle of its answer: how long nothing of it may come before the app is taken
+/// to have left.
 const GRACE: Duration = Duration::from_secs(5);
 /// From the first byte of a head to its last.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two requests: longer than the clients that keep connections longest do.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const LINGER: Duration = Duration::from_secs(1);
+/// Between two looks at whether an app has left behind bytes that nobody has read.
+const LOOK: Duration = Duration::from_millis(100);
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 /// Of a body that nobody reads, in bytes, for the sake of the next request.
 const MOST_SKIPPED: usize = 256 * 1024;
+/// After each byte that is sent ahead: a reset comes back within the time that the way takes, and an app that closed its
+/// side may leave later.
+const PROBES: [Duration; STATUS_LINE.len()] = [
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+];
+/// What every answer begins with.
+const STATUS_LINE: &[u8] = b"HTTP/1.1 ";

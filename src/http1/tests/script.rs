@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use crate::http1::server::Carried;
-use crate::stream::Reset;
+use crate::stream::{Hangup, Reset};
 
 /// What comes after the last piece.
 #[derive(Clone, Copy, Debug)]
@@ -75,10 +75,18 @@ impl Reset for Script {
     fn reset(&self) {
         self.written.0.lock().unwrap().extend_from_slice(b"<reset>");
     }
+
+    fn hangup(&self) -> Option<Hangup> {
+        None
+    }
 }
 
 impl Reset for DuplexStream {
     fn reset(&self) {}
+
+    fn hangup(&self) -> Option<Hangup> {
+        None
+    }
 }
 
 impl AsyncRead for Script {
