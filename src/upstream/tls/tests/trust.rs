@@ -294,6 +294,51 @@ async fn sessions_resume_until_what_they_rest_on_ends() {
     }
 }
 
+/// A certificate among the roots, the system's or the destination's, stands for itself; where it is no authority it
+/// issues nothing. One that is the same authority's in another certificate counts by what that one says.
+#[tokio::test]
+async fn a_root_that_is_no_authority_stands_for_itself_alone() {
+    let algorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
+    let partner = Pair::new("partner.test", None, algorithm, |_| {});
+    let issued = Pair::leaf("partner.test", &partner);
+    let key = KeyPair::from_pem(&partner.key_pem()).unwrap();
+    // The same name and key, and other names: the holder of the key is trusted for the one certificate only.
+    let twin = Pair::of_key("partner.test", None, key, |params| {
+        params.serial_number = Some(2.into());
+    });
+    let key = KeyPair::from_pem(&partner.key_pem()).unwrap();
+    let authority = Pair::of_key("partner.test", None, key, |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    });
+    let folder = tempfile::TempDir::new().unwrap();
+    let bundle = folder.path().join("roots.pem");
+    let both = format!("{}{}", partner.pem(), authority.pem());
+    for (roots, wanted) in [
+        (partner.pem(), ["", "certificate_chain", "certificate_chain"]),
+        (both, ["", "", ""]),
+    ] {
+        std::fs::write(&bundle, &roots).unwrap();
+        let sources = Sources::of_variables(vec![
+            ("SSL_CERT_FILE", bundle.to_str().unwrap()),
+            ("CA", roots.as_str()),
+        ]);
+        let system = SystemRoots::new(&sources, std::path::Path::new("/nonexistent/bundle.pem"));
+        let extra = Tls {
+            ca_extra: Some(env("CA")),
+            ..Tls::default()
+        };
+        for tls in [&Tls::default(), &with_ca(), &extra] {
+            let settings = Settings::of(tls, &sources, &system).unwrap();
+            for (pair, reason) in [&partner, &issued, &twin].into_iter().zip(wanted) {
+                let server = Arc::new(server(&[pair], None, BOTH));
+                let met = meet(&settings, &server, &target(host("partner.test")), Alpn::H1).await;
+                let found = met.client.map_or_else(|error| error.reason(), |_| "");
+                assert_eq!(found, reason, "{tls:?}");
+            }
+        }
+    }
+}
+
 /// Who may sign certificates need not sign lists, be it a root or below one.
 #[tokio::test]
 async fn a_list_counts_where_its_issuer_may_sign_lists() {
