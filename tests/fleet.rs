@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::pki::server_params;
 use crate::support::programs::outrider;
 use crate::support::redis::Redis;
 use crate::support::{CANARY, Origin, Pki, Proxy, Wire, eventually, run};
@@ -242,6 +243,29 @@ fn the_store_is_reached_over_tls_with_a_password() {
         keys.starts_with("outrider:{") && !keys.contains(CANARY) && !keys.contains("partner"),
         "{keys}"
     );
+}
+
+/// The store is asked over no connection whose server's certificate has ended.
+#[test]
+fn a_store_whose_certificate_ends_is_verified_anew() {
+    let pki = Pki::new();
+    let mut params = server_params(&["partner.test"]);
+    let end = time::OffsetDateTime::now_utc() + Duration::from_secs(8);
+    params.not_after = end.replace_nanosecond(0).unwrap();
+    let (end, password) = (params.not_after, format!("{CANARY}-redis"));
+    let redis = Redis::guarded(&pki, &pki.issue("redis", params), &password);
+    let origin = Origin::plain();
+    let url = format!("rediss://:{password}@partner.test:{}", redis.tls_port());
+    let ca = pki.ca().display().to_string();
+    let env = [("QUOTAS", url.as_str()), ("CF_SYSTEM_CERT_PATH", &ca)];
+    let proxy = instance(&origin, "env:QUOTAS", "rate_limit: 4/h, on_limit: reject", &env);
+    eventually("it is known to the store", || redis.runs().0 >= 1);
+    let errors = || proxy.metric("outrider_quota_store_errors_total", &[]);
+    assert!(errors() == 0.0 || time::OffsetDateTime::now_utc() > end);
+    eventually("the certificate has ended", || {
+        proxy.log().contains("a certificate that expired")
+    });
+    assert!(time::OffsetDateTime::now_utc() > end && errors() >= 1.0);
 }
 
 #[test]
