@@ -14,6 +14,7 @@ mod cache_users;
 mod circuit;
 mod commands;
 mod connect;
+mod connection_bound;
 mod connections;
 mod credentials;
 mod fleet;

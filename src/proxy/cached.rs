@@ -29,7 +29,7 @@ use crate::host::Target;
 use crate::limit::Permit;
 use crate::telemetry::{CacheStatus, Exchange};
 use crate::upstream::body::Progress;
-use crate::upstream::{Incoming, ResponseBody};
+use crate::upstream::{Bond, Incoming, ResponseBody};
 
 /// An answer, and what has to last as long as its body does.
 pub(super) struct Carried {
@@ -81,7 +81,9 @@ impl Errand<'_> {
         exchange: &mut Exchange,
     ) -> Result<Begun, Error> {
         // A body would have a say in the answer, and an upgrade is the beginning of something else.
-        if has_body || head.headers.contains_key(header::UPGRADE) {
+        // What a connection is authenticated for is nobody else's.
+        let is_bound = head.extensions.get::<Arc<Bond>>().is_some();
+        if has_body || is_bound || head.headers.contains_key(header::UPGRADE) {
             return Ok(Begun::Open(None));
         }
         let route = &self.course.way.route;

@@ -15,16 +15,17 @@ use super::{Error, Proxy, Way, scrub};
 use crate::host::Target;
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
-use crate::upstream::{Incoming, Mirror, ResponseBody};
+use crate::upstream::{Bond, Incoming, Mirror, ResponseBody};
 
 /// Carries one request to its destination and returns the response on its way back.
 ///
-/// `mirror` is the protocol the app speaks. Whatever fails leaves through `?`; the caller turns it into an answer.
+/// `mirror` is the protocol the app speaks, `bond` holds the upstream connections that belong to its connection. Whatever fails leaves through `?`; the caller turns it into an answer.
 pub(super) async fn run(
     mut request: Request<Option<Incoming>>,
     target: &Target,
     mirror: Mirror,
     way: &Way,
+    bond: &Arc<Bond>,
     exchange: &mut Exchange,
     proxy: &Arc<Proxy>,
 ) -> Result<Response<Passing>, Error> {
@@ -52,6 +53,9 @@ pub(super) async fn run(
     let (mut head, incoming) = request.into_parts();
     if let Some(listed) = stripped.listed {
         head.extensions.insert(listed);
+    }
+    if bond.ties(&head.headers, seen.authorization) {
+        head.extensions.insert(Arc::clone(bond));
     }
     if destination.scrub {
         scrub::ask_plainly(&mut head.headers);

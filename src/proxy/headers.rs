@@ -12,6 +12,7 @@ use crate::upstream::Mirror;
 /// Which of the fields that matter at the border a message has, found in one pass over it.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
+    pub(super) authorization: bool,
     pub(super) connection: bool,
     pub(super) content_length: u8,
     pub(super) expect: bool,
@@ -31,6 +32,7 @@ impl Seen {
         let mut seen = Self::default();
         for (name, _) in fields {
             match name.as_str() {
+                "authorization" => seen.authorization = true,
                 "connection" => seen.connection = true,
                 "content-length" => seen.content_length = seen.content_length.saturating_add(1),
                 "expect" => seen.expect = true,

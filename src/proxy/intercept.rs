@@ -21,7 +21,7 @@ use crate::host::{Host, Scheme, Target};
 use crate::http1::server::Rest;
 use crate::stream::{Io, Reset, Rewound, TLS_HANDSHAKE};
 use crate::telemetry::{Exchange, Side};
-use crate::upstream::{self, Incoming, Mirror};
+use crate::upstream::{self, Bond, Incoming, Mirror};
 
 mod multiplexed;
 
@@ -38,6 +38,7 @@ struct Inside {
     foreign_name: Option<String>,
     /// The target as the access log names it.
     authority: Option<Authority>,
+    bond: Arc<Bond>,
     proxy: Arc<Proxy>,
     target: Target,
 }
@@ -216,6 +217,7 @@ where
                 &inside.target,
                 mirror,
                 &way,
+                &inside.bond,
                 &mut exchange,
                 &inside.proxy,
             )
@@ -235,6 +237,7 @@ impl Inside {
         Self {
             foreign_name,
             authority,
+            bond: Arc::default(),
             proxy,
             target,
         }

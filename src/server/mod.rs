@@ -101,10 +101,10 @@ fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
 
 fn serve(io: Io, seat: Seat, proxy: Arc<Proxy>) {
     tokio::spawn(async move {
-        let of_requests = Arc::clone(&proxy);
+        let (of_requests, bond) = (Arc::clone(&proxy), Arc::default());
         // Boxed, to be gone by the time that the connection has become a tunnel.
         let requests = Box::pin(proxy::serve_h1(io, of_requests, move |request| {
-            proxy::handle(request, Arc::clone(&proxy))
+            proxy::handle(request, Arc::clone(&bond), Arc::clone(&proxy))
         }));
         let rest = requests.await;
         drop(seat);

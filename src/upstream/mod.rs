@@ -16,6 +16,7 @@ use std::task::Poll;
 use http::{Response, request};
 
 pub(crate) use body::{Incoming, Outbound, ResponseBody};
+pub(crate) use bond::Bond;
 pub(crate) use error::Error;
 
 use self::pool::Failure;
@@ -25,6 +26,7 @@ use crate::policy::{Destination, Egress};
 use crate::telemetry::Counters;
 
 pub(crate) mod body;
+mod bond;
 pub(crate) mod breaker;
 pub(crate) mod connect;
 pub(crate) mod dial;
@@ -155,6 +157,10 @@ pub(crate) async fn send(
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
 ) -> Result<Response<ResponseBody>, Failed> {
+    if let Some(bond) = head.extensions.get::<Arc<Bond>>() {
+        // Boxed: few requests come here.
+        return Box::pin(bond::send(bond, head, body, target, endpoint, ways)).await;
+    }
     let shelf = endpoint.shelf(mirror, target);
     if let Some(lease) = poll_fn(|cx| Poll::Ready(pool::take(shelf, target, cx))).await {
         endpoint.counters.upstream_reuse();

@@ -7,19 +7,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::client::conn::http2;
 use tokio::time::Instant;
 
 use super::body::{Outbound, ResponseBody};
+use super::bond::{self, Bond};
 use super::connect::Stream;
 use super::{Endpoint, Error, Mirror, is_repeatable, tls};
 use crate::host::{Scheme, Target};
@@ -80,6 +81,8 @@ pub(crate) struct Link {
 pub(crate) struct Held {
     pub(super) connection: Connection<Stream, Outbound>,
     pub(super) link: Link,
+    /// It belongs to one connection of the app, and never comes into the pool.
+    bond: Option<Weak<Bond>>,
     _open: Counted,
 }
 
@@ -236,6 +239,7 @@ impl Held {
         Self {
             connection: Connection::new(stream),
             link,
+            bond: None,
             _open: open,
         }
     }
@@ -247,6 +251,12 @@ impl Held {
             return;
         }
         self.connection.rest();
+        if let Some(bond) = &self.bond {
+            if let Some(bond) = bond.upgrade() {
+                bond.keep(self);
+            }
+            return;
+        }
         POOL.with_borrow_mut(|pool| {
             let shelf = shelf_of(pool, &self.link);
             if shelf.idle.len() < MOST_IDLE_CONNECTIONS {
@@ -256,6 +266,16 @@ impl Held {
                 });
             }
         });
+    }
+
+    /// Whether a request to `target` under this endpoint may be sent on it.
+    pub(super) fn leads_to(&self, endpoint: u64, target: &Target) -> bool {
+        self.link.shelf.0 == endpoint && self.link.target == *target
+    }
+
+    /// Whether nothing has come since the last answer.
+    pub(super) fn is_fresh(&mut self, cx: &mut Context<'_>) -> bool {
+        self.connection.is_fresh(cx)
     }
 
     async fn send(
@@ -272,6 +292,12 @@ impl Held {
         {
             Ok(response) => {
                 let status = response.status();
+                if status == StatusCode::UNAUTHORIZED
+                    && self.bond.is_none()
+                    && bond::is_spoken_in(response.headers())
+                {
+                    self.bond = Some(bond::to_nobody());
+                }
                 return Ok(response.map(|()| ResponseBody::h1(self, status)));
             }
             Err(failure) => failure,
@@ -307,6 +333,14 @@ impl Lease {
         };
         POOL.with_borrow_mut(|pool| shelf_of(pool, &link).shared.push(shared));
         Self::H2 { sender, link, open }
+    }
+
+    /// From now on it belongs to one connection of the app.
+    pub(super) fn bound_to(mut self, bond: &Arc<Bond>) -> Self {
+        if let Self::H1(held) = &mut self {
+            held.bond = Some(Arc::downgrade(bond));
+        }
+        self
     }
 
     pub(super) fn mirror(&self) -> Mirror {
