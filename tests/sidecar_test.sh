@@ -17,10 +17,11 @@ failed=0
 end() {
   local process
   for process in "${started[@]}"; do kill "$process" 2>/dev/null; done
-  wait
+  for process in "${started[@]}"; do wait "$process" 2>/dev/null; done
   started=()
 }
-trap 'end; rm -rf "$work"' EXIT
+service=
+trap 'end; [ -z "$service" ] || kill "$service" 2>/dev/null; rm -rf "$work"' EXIT
 
 # is NAME COMMAND...: one check.
 is() {
@@ -139,13 +140,27 @@ launch web "env # ./outrider-tools run"
 is "a command that only resembles it does" out_has "https_proxy="
 
 launch "" env
-is "a task gets none of it" not out_has _proxy
+is "a task, which has no sidecar, cannot call past it" out_has "https_proxy=http://127.0.0.1:$port"
+is "and is told what to do" err_has "a task has no sidecar; run \`outrider exec -- CMD\`"
+launch "" env OUTRIDER_WITHOUT_SIDECAR=direct
+is "unless the user says so" not out_has _proxy
+is "without a word" not test -s "$work/err"
 launch worker env
-is "a process type without the sidecar gets none of it" not out_has _proxy
+is "a process type without the sidecar cannot either" out_has "https_proxy=http://127.0.0.1:$port"
+is "and is told by its name" err_has "the process type worker has no sidecar"
+launch worker env OUTRIDER_WITHOUT_SIDECAR=direct
+is "unless the user says so, of it" not out_has _proxy
+launch web env OUTRIDER_WITHOUT_SIDECAR=direct
+is "which is nothing to a process that has it" out_has "https_proxy="
 launch worker env OUTRIDER_PROCESS_TYPES="web, worker"
-is "one that is listed does" out_has "https_proxy="
+is "one that is listed has it" out_has "https_proxy="
+is "and nothing is said" not test -s "$work/err"
 launch "" env VCAP_APPLICATION="$(application "" '\",\"process_type\":\"web')"
-is "a name cannot pass for a process type" not out_has _proxy
+is "a name cannot pass for a process type" err_has "a task has no sidecar"
+launch "" "" VCAP_APPLICATION="$(application "")" BASH_ENV=/dev/null
+is "what is no process of the app is left alone" not test -s "$work/err"
+launch web env VCAP_APPLICATION=
+is "and so is another platform" not out_has _proxy
 
 launch web env NO_PROXY=db.internal JAVA_TOOL_OPTIONS=-Xmx64m
 is "NO_PROXY keeps what it had" out_has "apps.internal,.apps.internal,db.internal"
@@ -181,15 +196,53 @@ started+=($!)
 launch web "(: </dev/tcp/127.0.0.1/$port) && test -s \$SSL_CERT_FILE && echo it waited"
 is "an app that is first waits for the proxy and its bundle" out_has "it waited"
 
+# closed NAME REASON [PROCESS_TYPE]: the app starts, cannot call past the proxy, and the reason is told.
+closed() {
+  launch "${3-web}" "env; echo started; curl -sS --max-time 5 http://127.0.0.2:$open/" NO_PROXY=db.internal \
+    JAVA_TOOL_OPTIONS=-Xmx64m
+  is "$1: the app starts" out_has started
+  is "$1: its calls do not pass" not out_has "reached directly"
+  is "$1: for any client" out_has "HTTPS_PROXY=http://127.0.0.1:"
+  is "$1: NO_PROXY is kept" grep -q "^NO_PROXY=localhost,.*,db.internal$" "$work/out"
+  is "$1: and Java's options are" out_has "JAVA_TOOL_OPTIONS=-Xmx64m -Dhttp.proxyHost=127.0.0.1"
+  is "$1: the reason is told" err_has "$2"
+}
+# What could be reached directly: the whole of 127.0.0.0/8 is loopback, and NO_PROXY names 127.0.0.1 only.
+open=$(free_port)
+mkdir "$work/open" && echo "reached directly" >"$work/open/index.html"
+(cd "$work/open" && exec python3 -m http.server --bind 127.0.0.2 "$open") >/dev/null 2>&1 &
+service=$!
+for ((tries = 0; tries < 200; tries++)); do
+  curl -s --noproxy '*' "http://127.0.0.2:$open/" | grep -q "reached directly" && break
+  sleep 0.05
+done
+is "what is not to be reached can be" test $tries -lt 200
+
 pushed
 echo "egress: { defualt: deny }" >"$home/app/outrider.yml"
-launch web "env; echo started"
-is "a configuration that is not sound does not keep the app from starting" out_has started
-is "and is told with its place" err_has "outrider.yml:1:"
+closed "a configuration that is not sound" "outrider.yml:1:"
+is "and it is not the program that is blamed" not err_has "cannot run"
+printf 'listen: unix:%s/door\n' "$home" >"$home/app/outrider.yml"
+closed "a listen that no client can be told of" "listen has no TCP address"
+pushed
+chmod a-x "$home/app/outrider"
+closed "a program that may not be run" "cannot run here (status 126)"
+printf '\177ELF of another machine' >"$home/app/outrider" && chmod 755 "$home/app/outrider"
+closed "a program for another processor" "cannot run here (status 126)"
+cat >"$home/app/outrider" <<'END'
+#!/bin/sh
+echo "$0: /lib/x86_64-linux-gnu/libc.so.6: version \`GLIBC_2.99' not found (required by $0)" >&2
+exit 1
+END
+closed "a program for a newer C library" "GLIBC_2.99"
+is "and it is not the configuration that is blamed" not err_has "sound"
 rm "$home/app/outrider"
-launch web "env; echo started"
-is "nor does a program that is not there" out_has started
-is "which is told, too" err_has "not found"
+closed "a program that is not there" "no program $home/app/outrider"
+closed "nor for a task" "a task has no sidecar" ""
+pushed
+closed "a task" "a task has no sidecar" ""
+kill "$service"
+service=
 
 echo "--- install"
 pushed
@@ -225,7 +278,7 @@ launch web env
 is "and the app is sent through it" out_has "https_proxy=http://127.0.0.1:$port"
 launch "" env
 is "a task knows the configuration, for outrider exec" out_has "OUTRIDER_CONFIG=$home/deps/0/outrider.yml"
-is "and nothing else" not out_has _proxy
+is "and cannot call past the proxy" out_has "https_proxy=http://127.0.0.1:$port"
 
 container
 is "several process types are registered" supply OUTRIDER_PROCESS_TYPES="web, worker" OUTRIDER_MEMORY=48

@@ -1,22 +1,37 @@
 # shellcheck shell=bash
-# Sends the app through outrider, where an outrider runs beside it.
+# Sends the app through outrider, or nowhere.
 #
 # The platform's launcher sources this file (from .profile.d/ of the app, or from a buildpack's profile.d/) in the shell
-# that becomes the process, once for each process of the container: the app, and the sidecar itself. So it asks first:
+# that becomes the process, once for each process of the container: the app, and the sidecar itself. Its $2 is the start
+# command, which says whether this is the sidecar, or a command under `outrider exec`: those get nothing.
 #
-#   - is this a process that has the sidecar? Tasks have none; their VCAP_APPLICATION names no process type.
-#     OUTRIDER_PROCESS_TYPES lists those that have one, as `process_types` of the sidecar does; the default is web.
-#   - is this the sidecar itself, or a command under `outrider exec`? The launcher's $2 is the start command.
+# Everything else gets the variables, whatever is wrong: an app that cannot call out is noticed, one that calls past the
+# proxy is not. That goes for a program that is missing or cannot run, for a configuration that is not sound, for tasks,
+# which never have a sidecar, and for process types that OUTRIDER_PROCESS_TYPES (web, where it is not set) does not list.
+# Each is told with its reason. OUTRIDER_WITHOUT_SIDECAR=direct lets tasks and process types that are not listed call
+# directly.
 #
-# Then it waits, for at most OUTRIDER_WAIT seconds (15 at most), until the proxy listens: by then the CA bundle is
-# written, which many runtimes read only once, when they start. If the proxy is not there in time the variables are
-# set all the same: an app that cannot call out is noticed, one that calls past the proxy is not.
+# A process that has the sidecar waits, for at most OUTRIDER_WAIT seconds (15 at most), until the proxy listens: by then
+# the CA bundle is written, which many runtimes read only once, when they start.
 #
 # It shares the shell with scripts of others, so it leaves no names and no options behind, ends nothing when
 # something fails, and works under `set -e` and `set -u`.
 
+# The variables for a proxy at the address that outrider has where nothing else is written, for when outrider itself
+# cannot be asked.
+__outrider_closed() {
+  local proxy=127.0.0.1 hosts=localhost,127.0.0.1,::1,apps.internal,.apps.internal
+  hosts+=${no_proxy:+,$no_proxy}
+  [[ -z ${no_proxy-} ]] && hosts+=${NO_PROXY:+,$NO_PROXY}
+  export http_proxy=http://$proxy:3128 HTTP_PROXY=http://$proxy:3128
+  export https_proxy=http://$proxy:3128 HTTPS_PROXY=http://$proxy:3128
+  export no_proxy=$hosts NO_PROXY=$hosts NODE_USE_ENV_PROXY=1
+  JAVA_TOOL_OPTIONS="${JAVA_TOOL_OPTIONS:+$JAVA_TOOL_OPTIONS }-Dhttp.proxyHost=$proxy -Dhttp.proxyPort=3128"
+  export JAVA_TOOL_OPTIONS="$JAVA_TOOL_OPTIONS -Dhttps.proxyHost=$proxy -Dhttps.proxyPort=3128"
+}
+
 __outrider_profile() {
-  local command=$1 process_type binary variables host port wait deadline now
+  local command=$1 process_type='' is_served='' without='' binary variables host port wait deadline now why status
 
   # Where a buildpack brought the program and nothing was configured, its default configuration holds; for the
   # sidecar and for `outrider exec` in a task, too.
@@ -24,30 +39,52 @@ __outrider_profile() {
     export OUTRIDER_CONFIG=$__outrider_default
   fi
 
-  [[ ${VCAP_APPLICATION-} =~ \"process_type\"[[:space:]]*:[[:space:]]*\"([^\"]*)\" ]] || return 0
-  process_type=${BASH_REMATCH[1]}
-  local served=${OUTRIDER_PROCESS_TYPES:-web}
-  case ",${served//[[:space:]]/,}," in
-    *",$process_type,"*) ;;
-    *) return 0 ;;
-  esac
-
   local ours='(^|[[:space:]/"'\''])outrider["'\'']?[[:space:]]+(run|exec)([[:space:]]|$)'
   [[ $command =~ $ours ]] && return 0
 
+  if [[ ${VCAP_APPLICATION-} =~ \"process_type\"[[:space:]]*:[[:space:]]*\"([^\"]*)\" ]]; then
+    process_type=${BASH_REMATCH[1]}
+  elif [[ -z ${VCAP_APPLICATION-} || -z $command ]]; then
+    # Not on the platform, or no process of it: while an app is staged there is no start command.
+    return 0
+  fi
+  local served=${OUTRIDER_PROCESS_TYPES:-web}
+  case ",${served//[[:space:]]/,}," in
+    *",${process_type:-,},"*) is_served=yes ;;
+  esac
+  if [[ -z $is_served ]]; then
+    [[ ${OUTRIDER_WITHOUT_SIDECAR-} == direct ]] && return 0
+    without="a task has no sidecar; run \`outrider exec -- CMD\`"
+    if [[ -n $process_type ]]; then
+      without="the process type $process_type has no sidecar; add it to process_types and to OUTRIDER_PROCESS_TYPES"
+    fi
+    without+=", or set OUTRIDER_WITHOUT_SIDECAR=direct to let it call past the proxy"
+    echo "outrider: its calls will fail: $without" >&2
+  fi
+
   for binary in "${__outrider_binary-}" "$HOME/outrider" "$(command -v outrider)"; do
-    [[ -f $binary && -x $binary ]] && break
+    [[ -f $binary ]] && break
   done
-  if [[ ! -x $binary ]]; then
-    echo "outrider: not found as $HOME/outrider or on the PATH; the app starts without it" >&2
+  if [[ ! -f $binary ]]; then
+    echo "outrider: its calls will fail: no program $HOME/outrider and none on the PATH" >&2
+    __outrider_closed
+    return 0
+  fi
+  why=$("$binary" --version 2>&1 >/dev/null)
+  status=$?
+  if ((status != 0)); then
+    # A program for another processor or a newer C library, or without the right to be run.
+    echo "outrider: its calls will fail: $binary cannot run here (status $status): ${why:-it says nothing}" >&2
+    __outrider_closed
     return 0
   fi
   if ! variables=$("$binary" env --format sh); then
-    echo "outrider: the configuration is not sound; the app starts without the proxy" >&2
+    echo "outrider: its calls will fail: \`outrider env\` does, for the reason above" >&2
+    __outrider_closed
     return 0
   fi
 
-  if [[ $variables =~ http_proxy=\'http://([^\']*):([0-9]+)\' ]]; then
+  if [[ -n $is_served && $variables =~ http_proxy=\'http://([^\']*):([0-9]+)\' ]]; then
     host=${BASH_REMATCH[1]}
     host=${host#'['}
     host=${host%']'}
@@ -72,5 +109,5 @@ __outrider_profile() {
 
 # What follows `||` keeps `set -e` and ERR traps of others out of the function.
 __outrider_profile "${2-}" || :
-unset -f __outrider_profile
+unset -f __outrider_profile __outrider_closed
 unset -v __outrider_binary __outrider_default
