@@ -16,18 +16,19 @@
 //!
 //! | rank | modules |
 //! | --: | --- |
-//! | 11 | `cli`, `bench` |
-//! | 10 | `app` |
-//! | 9 | `worker` |
-//! | 8 | `server`, `admin` |
-//! | 7 | `proxy` |
-//! | 6 | `auth`, `store` |
-//! | 5 | `upstream`, `limit`, `cache`, `ca` |
-//! | 4 | `policy`, `secret` |
-//! | 3 | `telemetry` |
-//! | 2 | `config` |
-//! | 1 | `fields`, `http1`, `window` |
-//! | 0 | `host`, `units`, `stream`, `drain` |
+//! | 12 | `cli`, `bench` |
+//! | 11 | `app` |
+//! | 10 | `worker` |
+//! | 9 | `server`, `admin` |
+//! | 8 | `proxy` |
+//! | 7 | `auth`, `store` |
+//! | 6 | `upstream`, `limit`, `cache`, `ca` |
+//! | 5 | `policy`, `secret` |
+//! | 4 | `telemetry` |
+//! | 3 | `config` |
+//! | 2 | `fields`, `http1`, `window` |
+//! | 1 | `host`, `units`, `stream`, `drain` |
+//! | 0 | `memory` |
 //!
 //! # The life of a request
 //!
@@ -50,6 +51,7 @@ mod fields;
 mod host;
 mod http1;
 mod limit;
+mod memory;
 mod policy;
 mod proxy;
 mod secret;

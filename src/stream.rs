@@ -10,6 +10,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::memory::MEMORY;
+
 /// A TCP socket, or what stands in its place.
 #[derive(Debug)]
 pub(crate) enum Socket<O> {
@@ -204,9 +206,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
     }
 }
 
-/// Lends the worker's read buffer, so that no connection that waits for bytes holds one of its own.
+/// Lends the worker's read buffer, so that no connection that waits for bytes holds one of its own. Where memory gets short
+/// it is lent in part, since what is read has to be kept until somebody takes it.
 pub(crate) fn with_buffer<R>(read: impl FnOnce(&mut [u8]) -> R) -> R {
-    BUFFER.with_borrow_mut(|buffer| read(buffer))
+    BUFFER.with_borrow_mut(|buffer| read(&mut buffer[..MEMORY.read_ahead(BUFFER_SIZE)]))
 }
 
 thread_local! {

@@ -26,6 +26,7 @@ mod leaving;
 mod lifecycle;
 mod limits;
 mod main_job;
+mod memory;
 mod oauth;
 mod rehearse;
 mod replay;

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time;
 
 use crate::drain::Drain;
+use crate::memory::MEMORY;
 use crate::telemetry::{self, Telemetry};
 
 #[cfg(test)]
@@ -104,6 +105,11 @@ fn answer<B>(request: &Request<B>, telemetry: &Telemetry, drain: &Drain) -> Resp
             StatusCode::SERVICE_UNAVAILABLE,
             TEXT,
             "draining: this process was told to stop and finishes what is going on\n",
+        ),
+        "/readyz" if MEMORY.is_full() => page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            TEXT,
+            "short of memory: limits.memory is reached, and requests are refused until there is room\n",
         ),
         "/readyz" => page(StatusCode::OK, TEXT, "ready\n"),
         _ => page(

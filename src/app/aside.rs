@@ -2,15 +2,16 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::build::Parts;
-use super::host_limits::Memory;
+use super::shortage::{self, Shortage};
 use super::{Error, TICK};
+use crate::memory::MEMORY;
 use crate::proxy::Proxy;
 
 /// Does `work` on a thread of its own. Where nobody waits any more, it goes on and nobody learns what came of it.
@@ -30,18 +31,26 @@ pub(super) async fn aside<T: Send + 'static>(
 
 /// Keeps an eye on memory and on who has long been silent, also while a change is being read.
 pub(super) async fn look_after(proxy: Arc<Proxy>, build: Arc<Parts>) -> Infallible {
+    let mut shortage = Shortage::default();
+    let mut pulse = tokio::time::interval(PULSE);
+    pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
-        let live = proxy.live.load();
-        let is_short = Memory::of(live.limits.memory).is_short();
-        proxy.is_short_of_memory.store(is_short, Ordering::Relaxed);
-        if is_short {
-            let caches = live.routes.iter().filter_map(|route| route.cache.as_ref());
-            caches.for_each(|cache| cache.clear());
+        tokio::select! {
+            // Without a limit there is nothing to measure, and no reason to wake up.
+            _ = pulse.tick(), if MEMORY.ceiling().is_some() => shortage.look(&proxy.telemetry),
+            _ = tick.tick() => {
+                let live = proxy.live.load();
+                shortage::limit(live.limits.memory);
+                shortage.look(&proxy.telemetry);
+                shortage::shrink_caches(&live);
+                drop(live);
+                build.limits.observe();
+            }
         }
-        drop(live);
-        build.limits.observe();
     }
 }
+
+/// How often resident memory is measured.
+const PULSE: Duration = Duration::from_millis(250);

@@ -1,7 +1,5 @@
 //! What the machine allows us, and what we owe it: CPUs, descriptors, memory, no core file.
 
-use std::path::Path;
-
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::units::parse_size;
@@ -28,36 +26,20 @@ pub(super) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// How much memory we may use, and how much we do.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Memory {
-    ceiling: Option<u64>,
-}
-
-impl Memory {
-    /// `configured`, else the sidecar's own MEMORY_LIMIT as the platform sets it, else none.
-    pub(super) fn of(configured: Option<u64>) -> Self {
-        let platform = || {
-            std::env::var("MEMORY_LIMIT")
-                .ok()
-                .and_then(|text| parse_size(&text.to_uppercase()).ok())
-        };
-        Self {
-            ceiling: configured.or_else(platform),
-        }
-    }
-
-    pub(super) fn is_short(self) -> bool {
-        let Some(ceiling) = self.ceiling else { return false };
-        resident().is_some_and(|resident| resident > ceiling)
-    }
+/// How much memory we may use: `configured`, else the sidecar's own MEMORY_LIMIT as the platform sets it, else any amount.
+pub(super) fn memory(configured: Option<u64>) -> Option<usize> {
+    let platform = || {
+        let text = std::env::var("MEMORY_LIMIT").ok()?;
+        parse_size(&text.to_uppercase()).ok()
+    };
+    (configured.or_else(platform)).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 /// Resident memory in bytes.
-fn resident() -> Option<u64> {
-    let text = std::fs::read_to_string(Path::new("/proc/self/statm")).ok()?;
-    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+pub(super) fn resident() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: usize = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size())
 }
 
 #[cfg(test)]
@@ -65,14 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_short_only_above_a_ceiling() {
-        assert!(!Memory { ceiling: None }.is_short());
-        assert!(
-            !Memory {
-                ceiling: Some(u64::MAX)
-            }
-            .is_short()
-        );
-        assert!(Memory { ceiling: Some(1) }.is_short());
+    fn what_is_configured_goes_before_the_platform() {
+        assert_eq!(memory(Some(1 << 20)), Some(1 << 20));
+        assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

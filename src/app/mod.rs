@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -41,6 +41,7 @@ mod expiry;
 mod host_limits;
 mod notice;
 mod rotation;
+mod shortage;
 mod watch;
 
 /// The running proxy. Dropping it stops it where it is.
@@ -190,7 +191,6 @@ impl App {
         let proxy = Arc::new(Proxy {
             drain: Drain::default(),
             live: ArcSwap::from_pointee(live),
-            is_short_of_memory: AtomicBool::new(false),
             resolver,
             telemetry: Arc::clone(&telemetry),
             tunnels: AtomicUsize::new(0),
@@ -207,6 +207,7 @@ impl App {
             ));
         }
         let count = config.workers.unwrap_or_else(host_limits::cpus);
+        shortage::limit(config.limits.memory);
         let workers = Workers::start(count, &listeners, &proxy)?;
         telemetry.config_loaded();
         Ok(Self {

@@ -129,9 +129,14 @@ impl Cache {
         }
     }
 
-    /// Lets go of everything: memory is short.
-    pub(crate) fn clear(&self) {
-        self.state().store.clear();
+    /// Bytes of what is stored.
+    pub(crate) fn held(&self) -> usize {
+        self.state().store.held()
+    }
+
+    /// Lets so many bytes go: memory is short.
+    pub(crate) fn shrink(&self, bytes: usize) {
+        self.state().store.shrink(bytes);
     }
 
     /// `None`: it is not answered from here, and its answer is not stored. `path`: with the query, as it leaves, before a

@@ -1,7 +1,8 @@
 //! The stored answers of one destination, and the bound on what they take.
 //!
 //! A place holds the variants of one URI; the place that was not asked for longest goes first. What is being copied
-//! counts as well, so the bound holds at every moment: a copy grows only as far as stored answers can make way.
+//! counts as well, so the bound holds at every moment: a copy grows only as far as stored answers can make way. All of it
+//! is reserved in the memory of the process, of which requests get the last part.
 //!
 //! No lock and no clock; both are in [`super`].
 
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::key::{self, Key, Private};
+use crate::memory::Held;
 
 /// All that is stored.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(super) struct Store {
     held: usize,
     /// Bytes of what is being copied.
     copied: usize,
+    /// For both.
+    reserved: Held,
     size: usize,
 }
 
@@ -67,6 +71,7 @@ impl Store {
             passes: vec![None; PASSES].into(),
             held: 0,
             copied: 0,
+            reserved: Held::default(),
             size,
         }
     }
@@ -168,6 +173,7 @@ impl Store {
         place.variants.retain(|other| !Arc::ptr_eq(other, entry));
         if place.variants.len() < before {
             self.held -= entry.size();
+            self.make_room();
         }
     }
 
@@ -188,19 +194,28 @@ impl Store {
             return false;
         }
         self.copied += bytes;
-        self.make_room();
-        true
+        let has_room = self.make_room();
+        if !has_room {
+            self.give_back(bytes);
+        }
+        has_room
     }
 
     pub(super) fn give_back(&mut self, bytes: usize) {
         self.copied -= bytes;
+        self.make_room();
     }
 
-    pub(super) fn clear(&mut self) {
-        self.places.clear();
-        self.held = 0;
-        self.invalidated.clear();
-        self.epoch += 1;
+    /// Bytes of what is stored.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Lets so many bytes go, of what was not asked for longest.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let rest = self.held.saturating_sub(bytes);
+        while self.held > rest && self.drop_oldest() {}
+        self.make_room();
     }
 
     /// All bytes that count.
@@ -229,24 +244,37 @@ impl Store {
     fn forget(&mut self, uri: &str) {
         if let Some(place) = self.places.remove(uri) {
             self.held -= place.size(uri);
+            self.make_room();
         }
     }
 
-    fn make_room(&mut self) {
-        while self.held + self.copied > self.size {
-            // The last one left may be too large by its variants alone: the oldest of them go.
-            if self.places.len() == 1
-                && let Some((_, place)) = self.places.iter_mut().next()
-                && place.variants.len() > 1
-            {
-                self.held -= place.variants.pop().map_or(0, |last| last.size());
-                continue;
+    /// Lets go of what was not asked for longest until the rest fits; false where even that is not enough.
+    fn make_room(&mut self) -> bool {
+        loop {
+            let taken = self.held + self.copied;
+            if taken <= self.size && self.reserved.fit(taken).is_ok() {
+                return true;
             }
-            let Some((uri, place)) = self.places.remove_lru() else {
-                return;
-            };
-            self.held -= place.size(&uri);
+            if !self.drop_oldest() {
+                return false;
+            }
         }
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        // The last one left may be too large by its variants alone: the oldest of them go.
+        if self.places.len() == 1
+            && let Some((_, place)) = self.places.iter_mut().next()
+            && place.variants.len() > 1
+        {
+            self.held -= place.variants.pop().map_or(0, |last| last.size());
+            return true;
+        }
+        let Some((uri, place)) = self.places.remove_lru() else {
+            return false;
+        };
+        self.held -= place.size(&uri);
+        true
     }
 }
 

@@ -14,6 +14,8 @@ use http::HeaderValue;
 pub(crate) use deadline::Deadline;
 pub(crate) use inbound::Inbound;
 
+use crate::memory::Exhausted;
+
 pub(crate) mod client;
 mod deadline;
 mod decoder;
@@ -38,6 +40,9 @@ pub(crate) enum Error {
     /// What is wrong, in words that go on from "the request is not valid HTTP: ".
     #[error("{0}")]
     Malformed(&'static str),
+
+    #[error("there is no memory for it")]
+    NoMemory(#[from] Exhausted),
 
     #[error("the head did not come in time")]
     Slow,

@@ -21,6 +21,7 @@ use super::inbound::{Inbound, Source};
 use super::outflow::{Encoding, Outflow};
 use super::wire::{Outgoing, Wire};
 use super::{Error, head};
+use crate::memory::{Held, SMALL};
 use crate::stream::{Hangup, Reset};
 
 /// What a request is answered with.
@@ -71,7 +72,7 @@ where
         deadline.clear();
         let mut ask = Ask::default();
         let request = match head {
-            Ok(Some(head)) => begin(&connection, &head, &mut ask),
+            Ok(Some(head)) => begin(&connection, head, &mut ask),
             // Nobody is there to be told.
             Ok(None) | Err(Error::Incomplete | Error::Io(_)) => return None,
             Err(error) => Err(error),
@@ -164,6 +165,8 @@ struct Connection<T> {
     begun: usize,
     side: Side,
     stage: Stage,
+    /// For the head as far as it has come, then for what the app does not read.
+    held: Held,
     /// Whoever reads the body, and whoever waits for it to be read: over HTTP/2 they are two tasks.
     reader: Option<Waker>,
     watcher: Option<Waker>,
@@ -181,6 +184,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
             begun: 0,
             side: Side::Open,
             stage: Stage::Waiting,
+            held: Held::default(),
             reader: None,
             watcher: None,
         }
@@ -195,13 +199,26 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
     ) -> Poll<Result<Option<Bytes>, Error>> {
         let was_begun = !self.wire.ahead.is_empty();
         match self.wire.poll_head(cx, header_size, head::probe_request) {
-            Poll::Ready(head) => {
+            Poll::Ready(Ok(Some(head))) => {
                 self.stage = Stage::Waiting;
-                Poll::Ready(head)
+                // It stays as long as the request does, with all of the buffer that it came in.
+                if head.len() > SMALL {
+                    self.held.grow(head.len() + self.wire.ahead.capacity())?;
+                } else {
+                    self.held.release();
+                }
+                Poll::Ready(Ok(Some(head)))
+            }
+            Poll::Ready(end) => {
+                self.stage = Stage::Waiting;
+                Poll::Ready(end)
             }
             Poll::Pending => {
                 self.wire.rest();
                 let is_begun = !self.wire.ahead.is_empty();
+                if is_begun {
+                    self.held.grow(self.wire.ahead.capacity())?;
+                }
                 if is_begun != was_begun || !deadline.is_set() {
                     deadline.set(Instant::now() + if is_begun { HEAD_TIMEOUT } else { IDLE_TIMEOUT });
                 }
@@ -362,12 +379,12 @@ fn lock<T>(connection: &Mutex<Connection<T>>) -> MutexGuard<'_, Connection<T>> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads a head, and gets ready for the body that it announces.
-fn begin<T>(connection: &Shared<T>, head: &Bytes, ask: &mut Ask) -> Result<Request<Option<Inbound>>, Error>
+/// Reads a head, and gets ready for the body that it announces. The head is not kept: it may hold a large buffer.
+fn begin<T>(connection: &Shared<T>, head: Bytes, ask: &mut Ask) -> Result<Request<Option<Inbound>>, Error>
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
-    let (request, facts) = head::request(head)?;
+    let (request, facts) = head::request(&head)?;
     let version = request.version();
     let framing = Framing::of_request(version, &facts).map_err(Error::Malformed)?;
     *ask = Ask {
@@ -414,6 +431,7 @@ where
         let mut connection = lock(connection);
         // An answer is no place for a `100 Continue`, should the body be asked for now.
         connection.owes_continue = false;
+        connection.held.release();
         connection.stage = Stage::Begun;
         std::mem::take(&mut connection.begun)
     };
@@ -439,6 +457,11 @@ where
             let written = connection.poll_write(out, cx);
             has_moved |= out.len() < before;
             is_full = written.is_pending();
+            if is_full {
+                connection.held.set(out.len());
+            } else {
+                connection.held.release();
+            }
             written
         });
         if let Poll::Ready(written) = written {
@@ -500,14 +523,17 @@ async fn switch<T: AsyncRead + AsyncWrite + Reset + Unpin>(
 /// Ends a connection so that the last answer is read: bytes of the app that nobody has read would make the kernel reset
 /// it, and the answer would be lost on the way (RFC 9112 section 9.6).
 async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) {
+    lock(connection).wire.ahead = BytesMut::new();
     let drained = async {
         poll_fn(|cx| Pin::new(&mut lock(connection).wire.stream).poll_shutdown(cx)).await?;
         let mut left = LINGER_BYTES;
         while left > 0 {
             let read = poll_fn(|cx| {
                 let wire = &mut lock(connection).wire;
-                wire.ahead.clear();
-                wire.poll_fill(cx)
+                let read = wire.poll_fill(cx);
+                // Nobody wants it: not even its buffer is kept, as many may linger at a time.
+                wire.ahead = BytesMut::new();
+                read
             })
             .await?;
             if read == 0 {

@@ -96,7 +96,14 @@ impl<T: AsyncRead + Unpin> Wire<T> {
                 if from + end > most {
                     return Poll::Ready(Err(Error::TooLarge));
                 }
-                return Poll::Ready(Ok(Some(self.ahead.split_to(from + end).freeze())));
+                let head = self.ahead.split_to(from + end).freeze();
+                // A view of a buffer keeps all of it: a small head does not hold the body that came with it.
+                let is_small_part = head.len() < self.ahead.len() && self.ahead.len() > KEPT;
+                return Poll::Ready(Ok(Some(if is_small_part {
+                    Bytes::copy_from_slice(&head)
+                } else {
+                    head
+                })));
             }
             if self.ahead.len() >= most {
                 return Poll::Ready(Err(Error::TooLarge));

@@ -16,6 +16,7 @@ use crate::drain::Busy;
 use crate::fields::{self, Listed};
 use crate::http1::server::Carried;
 use crate::limit::Permit;
+use crate::memory::Held;
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
 use crate::upstream::body::{Cut, Progress};
@@ -44,6 +45,7 @@ pub(crate) struct Passing {
     /// What the trailers must not carry, beside what none may.
     pub(super) listed: Option<Arc<Listed>>,
     pub(super) busy: Busy,
+    pub(super) _held: Held,
 }
 
 /// An upstream connection that is about to be joined with the app's.

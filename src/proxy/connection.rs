@@ -36,6 +36,7 @@ fn unreadable(error: http1::Error, proxy: &Proxy) -> Response<Body> {
     let error = match error {
         http1::Error::Incomplete | http1::Error::Io(_) => Error::Malformed("it ends in the middle"),
         http1::Error::Malformed(fault) => Error::Malformed(fault),
+        http1::Error::NoMemory(exhausted) => exhausted.into(),
         http1::Error::Slow => Error::HeadTooSlow,
         http1::Error::TooLarge => Error::HeadTooLarge,
         http1::Error::Version => Error::Version,

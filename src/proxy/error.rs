@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::auth::{self, NoToken};
 use crate::host;
 use crate::limit;
+use crate::memory::Exhausted;
 use crate::policy::Denial;
 use crate::upstream;
 use crate::upstream::breaker;
@@ -88,8 +89,15 @@ impl From<upstream::Error> for Error {
     fn from(error: upstream::Error) -> Self {
         match error {
             upstream::Error::Denied(denial) => Self::Denied(denial),
+            upstream::Error::NoMemory(exhausted) => exhausted.into(),
             other => Self::Upstream(other),
         }
+    }
+}
+
+impl From<Exhausted> for Error {
+    fn from(Exhausted: Exhausted) -> Self {
+        Self::Overloaded("limits.memory")
     }
 }
 

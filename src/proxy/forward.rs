@@ -13,6 +13,7 @@ use super::source::Source;
 use super::tunnel::Room;
 use super::{Error, Proxy, Way, scrub};
 use crate::host::Target;
+use crate::memory::{self, Held};
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
 use crate::upstream::{Bond, Incoming, Mirror, ResponseBody};
@@ -33,7 +34,7 @@ pub(super) async fn run(
     let Way { live, route } = way;
     let seen = Seen::of(request.headers());
     headers::check(&request, &seen, mirror)?;
-    proxy.has_room()?;
+    let held = Held::take(memory::REQUEST)?;
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;
     let target = destination.leaves(target)?;
@@ -48,7 +49,7 @@ pub(super) async fn run(
     }
     // A WebSocket is a tunnel as well, and no connection that HTTP is spoken on.
     let room = is_websocket
-        .then(|| Room::take(proxy, live.limits.tunnels))
+        .then(|| Room::take(proxy, live.limits.tunnels, 0))
         .transpose()?;
     let (mut head, incoming) = request.into_parts();
     if let Some(listed) = stripped.listed {
@@ -110,5 +111,6 @@ pub(super) async fn run(
         permit,
         listed,
         busy,
+        _held: held,
     }))
 }

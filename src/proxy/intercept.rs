@@ -19,6 +19,7 @@ use crate::ca::Offer;
 use crate::drain::Busy;
 use crate::host::{Host, Scheme, Target};
 use crate::http1::server::Rest;
+use crate::memory;
 use crate::stream::{Io, Reset, Rewound, TLS_HANDSHAKE};
 use crate::telemetry::{Exchange, Side};
 use crate::upstream::{self, Bond, Incoming, Mirror};
@@ -50,7 +51,7 @@ pub(super) fn open(
     proxy: &Arc<Proxy>,
     live: &Live,
 ) -> Result<Intercept, Error> {
-    let room = Room::take(proxy, live.limits.tunnels)?;
+    let room = Room::take(proxy, live.limits.tunnels, memory::INTERCEPTED)?;
     Ok(Intercept {
         room,
         route: Arc::clone(route),

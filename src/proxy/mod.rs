@@ -7,7 +7,7 @@
 //! What is allowed is decided in `policy`, what is attached in `auth`, how to get there in `upstream`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response};
@@ -58,8 +58,6 @@ pub(crate) struct Proxy {
     pub(crate) drain: Drain,
     /// Swapped whole by a reload; a request loads it once.
     pub(crate) live: ArcSwap<Live>,
-    /// More memory is in use than the configuration allows: new work is refused.
-    pub(crate) is_short_of_memory: AtomicBool,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) tunnels: AtomicUsize,
@@ -162,7 +160,6 @@ async fn open(
         }
     };
     exchange.bound_for(&route.counters);
-    proxy.has_room()?;
     if is_intercepted {
         intercept::open(target, route, proxy, &live).map(Opened::Intercept)
     } else {
@@ -194,14 +191,6 @@ impl Proxy {
         match denial {
             None => Ok(Way { live, route }),
             Some(denial) => Err(denial.into()),
-        }
-    }
-
-    fn has_room(&self) -> Result<(), Error> {
-        if self.is_short_of_memory.load(Ordering::Relaxed) {
-            Err(Error::Overloaded("limits.memory"))
-        } else {
-            Ok(())
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::drain::Drain;
+use crate::memory::MEMORY;
 use crate::stream;
 use crate::telemetry::TunnelEnd;
 
@@ -261,6 +262,7 @@ fn poll_step(cx: &mut Context<'_>, source: &mut TcpStream, sink: &TcpStream) -> 
         let mut read = ReadBuf::new(buffer);
         // poll_read, not try_read: tokio takes a short read for a drained socket and spares the call that says so.
         ready!(Pin::new(source).poll_read(cx, &mut read))?;
+        let is_full = read.remaining() == 0;
         let got = read.filled();
         let written = match got.is_empty() {
             true => 0,
@@ -272,7 +274,7 @@ fn poll_step(cx: &mut Context<'_>, source: &mut TcpStream, sink: &TcpStream) -> 
         Poll::Ready(Ok(Step {
             written,
             left: Bytes::copy_from_slice(&got[written..]),
-            is_full: got.len() == stream::BUFFER_SIZE,
+            is_full,
             is_end: got.is_empty(),
         }))
     })
@@ -306,7 +308,8 @@ impl Bulk {
         PIPES.with_borrow_mut(Vec::pop).or_else(|| {
             let (out_of, into) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
             // A refusal (the user's limit on pipe memory) leaves the default size: slower, but right.
-            let _ = rustix::pipe::fcntl_setpipe_size(&into, PIPE);
+            let size = MEMORY.kernel_buffer().map_or(PIPE, |most| most.min(PIPE));
+            let _ = rustix::pipe::fcntl_setpipe_size(&into, size);
             Some(Self {
                 out_of,
                 into,

@@ -13,6 +13,7 @@ use crate::drain::Busy;
 use crate::host::Target;
 use crate::http1::server::Rest;
 use crate::limit::Permit;
+use crate::memory::{self, Held};
 use crate::stream::{Io, Rewound};
 use crate::telemetry::Exchange;
 use crate::upstream::connect;
@@ -25,9 +26,12 @@ pub(super) struct Tunnel {
     upstream: TcpStream,
 }
 
-/// One of the tunnels that the configuration allows at a time.
+/// One of the tunnels that the configuration allows at a time, and what memory it takes.
 #[derive(Debug)]
-pub(super) struct Room(Arc<Proxy>);
+pub(super) struct Room {
+    proxy: Arc<Proxy>,
+    _held: Held,
+}
 
 /// Connects before the app is told anything, so that a failure is a real status.
 pub(super) async fn open(
@@ -37,7 +41,7 @@ pub(super) async fn open(
     proxy: &Arc<Proxy>,
     live: &Live,
 ) -> Result<Tunnel, Error> {
-    let room = Room::take(proxy, live.limits.tunnels)?;
+    let room = Room::take(proxy, live.limits.tunnels, memory::REQUEST)?;
     let permit = if route.limiter.is_unlimited() {
         None
     } else {
@@ -97,17 +101,22 @@ fn end(mut exchange: Box<Exchange>, moved: Moved) {
 }
 
 impl Room {
-    pub(super) fn take(proxy: &Arc<Proxy>, most: usize) -> Result<Self, Error> {
+    /// `bytes`: of memory.
+    pub(super) fn take(proxy: &Arc<Proxy>, most: usize, bytes: usize) -> Result<Self, Error> {
+        let held = Held::take(bytes)?;
         if proxy.tunnels.fetch_add(1, Ordering::Relaxed) >= most {
             proxy.tunnels.fetch_sub(1, Ordering::Relaxed);
             return Err(Error::Overloaded("limits.tunnels"));
         }
-        Ok(Self(Arc::clone(proxy)))
+        Ok(Self {
+            proxy: Arc::clone(proxy),
+            _held: held,
+        })
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
+        self.proxy.tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }

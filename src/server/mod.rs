@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
+use crate::memory::{self, Held};
 use crate::proxy::{self, Proxy};
 use crate::stream::Io;
 
@@ -48,6 +49,7 @@ pub(crate) struct HandOver {
 struct Seat {
     floor: Arc<Floor>,
     desk: usize,
+    _held: Held,
 }
 
 /// Accepts until the task is dropped. No error ends it: the process must not go down because of what arrives.
@@ -163,6 +165,7 @@ impl Seat {
         Self {
             floor: Arc::clone(floor),
             desk,
+            _held: Held::of(memory::CONNECTION),
         }
     }
 }

@@ -345,6 +345,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_limit_wait_seconds", "destination"),
     ("outrider_limit_waiting", "destination"),
     ("outrider_log_lines_dropped_total", ""),
+    ("outrider_memory_short", ""),
     ("outrider_overhead_seconds", "destination"),
     ("outrider_paused_until_timestamp_seconds", "destination"),
     ("outrider_quota_store_errors_total", ""),

@@ -30,6 +30,7 @@ pub(super) struct Families {
     pub(super) limit_wait: HistogramVec,
     pub(super) limit_waiting: IntGaugeVec,
     pub(super) log_lines_dropped: IntCounter,
+    pub(super) memory_short: IntGauge,
     pub(super) overhead: HistogramVec,
     pub(super) paused_until: IntGaugeVec,
     pub(super) quota_store_errors: IntCounter,
@@ -115,6 +116,7 @@ impl Families {
                 r,
                 IntCounter::new("outrider_log_lines_dropped_total", LOG_LINES_DROPPED)?,
             )?,
+            memory_short: register(r, IntGauge::new("outrider_memory_short", MEMORY_SHORT)?)?,
             overhead: histograms(r, "outrider_overhead_seconds", OVERHEAD, DESTINATION, OWN_WORK)?,
             paused_until: gauges(
                 r,
@@ -272,6 +274,7 @@ const LIMIT_REMAINING: &str = "How much of a limit is left: 1 full, 0 exhausted.
 const LIMIT_WAIT: &str = "Time that requests waited for a limit before they were sent.";
 const LIMIT_WAITING: &str = "Requests queued for a limit now.";
 const LOG_LINES_DROPPED: &str = "Log lines given up because whoever reads the log was too slow.";
+const MEMORY_SHORT: &str = "1 while limits.memory refuses new work.";
 const OVERHEAD: &str = "Time spent in outrider itself, waits for app, limits and upstream left out.";
 const PAUSED_UNTIL: &str = "Until when the destination asked to be left alone; 0 when it is not.";
 const QUOTA_STORE_ERRORS: &str = "Failures to reach the shared quota store; the local share was used.";

@@ -128,6 +128,11 @@ impl Telemetry {
             .inc();
     }
 
+    /// Whether new work is refused for want of memory.
+    pub(crate) fn memory_short(&self, is_short: bool) {
+        self.families.memory_short.set(is_short.into());
+    }
+
     /// The store of the shared quotas could not be reached.
     pub(crate) fn quota_store_error(&self) {
         self.families.quota_store_errors.inc();

@@ -19,9 +19,10 @@ use tokio::time::{Instant, timeout};
 
 use super::Error;
 use super::connect::Stream;
-use super::pool::{Held, OpenStream};
+use super::pool::{self, OpenStream};
 use crate::fields::{self, Listed, Names};
 use crate::http1::{self, Deadline, Inbound};
+use crate::memory::Held;
 
 /// A request body as the app sends it, in the protocol that the app speaks.
 #[derive(Debug)]
@@ -79,6 +80,7 @@ pub(crate) struct Border {
 #[derive(Clone, Debug)]
 struct Kept {
     data: Bytes,
+    _held: Held,
     trailers: Option<HeaderMap>,
     /// The app stated its length; then so do we.
     is_sized: bool,
@@ -102,7 +104,7 @@ pub(crate) enum ResponseBody {
     Whole(Bytes),
     /// The beginning of it has been read before anybody asked for it.
     Ahead(Box<Ahead>),
-    H1(Box<Held>),
+    H1(Box<pool::Held>),
     H2(Box<Streamed>),
 }
 
@@ -110,6 +112,7 @@ pub(crate) enum ResponseBody {
 #[derive(Debug)]
 pub(crate) struct Ahead {
     data: BytesMut,
+    held: Held,
     trailers: Option<HeaderMap>,
     rest: ResponseBody,
 }
@@ -190,6 +193,7 @@ impl Outbound {
         Self::Whole(Whole {
             kept: Arc::new(Kept {
                 data,
+                _held: Held::default(),
                 trailers: None,
                 is_sized: true,
             }),
@@ -198,7 +202,8 @@ impl Outbound {
     }
 
     /// Reads a body of at most `most` bytes to its end, so that it can be sent again. Of a larger one what has been
-    /// read so far is sent first, then the rest as it comes.
+    /// read so far is sent first, then the rest as it comes. Memory for it is reserved before it is read, where the app
+    /// says how much it will be.
     pub(crate) async fn gather(self, most: usize) -> Result<Self, Error> {
         let Self::Stream { incoming, .. } = &self else {
             return Ok(self);
@@ -207,20 +212,29 @@ impl Outbound {
         if length.is_some_and(|length| length > most as u64) {
             return Ok(self);
         }
+        let mut held = Held::default();
+        if let Some(length) = length {
+            // It is no larger than `most`.
+            held.grow(length as usize)?;
+        }
         let mut rest = self;
         let (mut first, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx)).await {
             match frame.map_err(|cut| Error::of_cut(Some(cut)))?.into_data() {
                 // Most come in one piece, which is not copied.
-                Ok(data) if first.is_empty() => first = data,
+                Ok(data) if first.is_empty() && more.is_empty() => first = data,
                 Ok(data) => {
                     if more.is_empty() {
+                        // Of a known length: else it would grow to twice of what comes.
+                        more.reserve(length.unwrap_or_default() as usize);
                         more.extend_from_slice(&first);
+                        first = Bytes::new();
                     }
                     more.extend_from_slice(&data);
                 }
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
+            held.grow(first.len().max(more.capacity()))?;
             if first.len().max(more.len()) > most {
                 let read = if more.is_empty() { first } else { more.freeze() };
                 return Ok(Self::Begun(read, Box::new(rest)));
@@ -233,6 +247,7 @@ impl Outbound {
         Ok(Self::Whole(Whole {
             kept: Arc::new(Kept {
                 data,
+                _held: held,
                 trailers,
                 is_sized: length.is_some(),
             }),
@@ -377,7 +392,7 @@ impl Whole {
 
 impl ResponseBody {
     /// The body of an answer with `status`. After a 101 the connection is not over, though nothing that is HTTP follows.
-    pub(super) fn h1(held: Box<Held>, status: StatusCode) -> Self {
+    pub(super) fn h1(held: Box<pool::Held>, status: StatusCode) -> Self {
         let mut body = Self::H1(held);
         if status != StatusCode::SWITCHING_PROTOCOLS {
             body.end_if_done();
@@ -398,6 +413,7 @@ impl ResponseBody {
     pub(crate) async fn read_ahead(self, most: usize, limit: Duration) -> Result<Self, Cut> {
         let mut ahead = Box::new(Ahead {
             data: BytesMut::new(),
+            held: Held::default(),
             trailers: None,
             rest: self,
         });
@@ -450,7 +466,13 @@ impl Ahead {
         while self.data.len() <= most {
             match poll_fn(|cx| Pin::new(&mut self.rest).poll_frame(cx)).await {
                 Some(frame) => match frame?.into_data() {
-                    Ok(data) => self.data.extend_from_slice(&data),
+                    Ok(data) => {
+                        self.data.extend_from_slice(&data);
+                        // The rest has to wait where it is.
+                        if self.held.grow(self.data.capacity()).is_err() {
+                            break;
+                        }
+                    }
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },
                 None => break,

@@ -256,8 +256,8 @@ impl Outcome {
             | Error::Protocol(_)
             | Error::ResponseTimeout(_)
             | Error::Tls(_) => Self::Fails,
-            // No socket could be had on this side.
-            Error::Dial(dial::Error::Empty | dial::Error::Local { .. }) => Self::Unknown,
+            // No socket or no memory could be had on this side.
+            Error::Dial(dial::Error::Empty | dial::Error::Local { .. }) | Error::NoMemory(_) => Self::Unknown,
             Error::Dial(_) => Self::Fails,
             // What the app sent, or what is configured.
             Error::Denied(_)

@@ -7,6 +7,7 @@ use super::body::Cut;
 use super::{Endpoint, dial, resolve, tls};
 use crate::host::Host;
 use crate::http1;
+use crate::memory::Exhausted;
 use crate::policy::Denial;
 
 /// Why there is no response from the upstream.
@@ -23,6 +24,10 @@ pub(crate) enum Error {
 
     #[error("the destination closed the connection before it answered")]
     Incomplete(#[source] Cause),
+
+    /// Here, for the body of the request.
+    #[error(transparent)]
+    NoMemory(#[from] Exhausted),
 
     #[error("the destination's answer is not valid HTTP")]
     Protocol(#[source] Cause),
@@ -54,6 +59,7 @@ impl Error {
             Self::Dial(error) => error.proxy_status(),
             Self::Dns(error) => error.proxy_status(),
             Self::Incomplete(_) => "http_response_incomplete",
+            Self::NoMemory(_) => "connection_limit_reached",
             Self::Protocol(_) | Self::Version => "http_protocol_error",
             Self::RequestBody(_) | Self::RequestStalled(_) => "http_request_error",
             Self::ResponseTimeout(_) => "http_response_timeout",
@@ -76,6 +82,7 @@ impl Error {
             return Self::Tls(tls);
         }
         match error {
+            http1::Error::NoMemory(exhausted) => Self::NoMemory(exhausted),
             http1::Error::Incomplete | http1::Error::Io(_) | http1::Error::Slow => {
                 Self::Incomplete(error.into())
             }

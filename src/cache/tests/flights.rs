@@ -314,21 +314,28 @@ async fn requests_that_the_cache_has_no_part_in() {
     }
 }
 
-/// Short of memory: what is stored goes, and what is on its way does not come back.
+/// Short of memory: what was not asked for longest goes, and what is on its way is stored in its place.
 #[tokio::test(start_paused = true)]
-async fn an_emptied_cache_stays_empty() {
+async fn a_cache_shrinks_from_its_oldest_end() {
     let cache = cache();
-    let mut first = ask("/", &[]);
-    let first_lead = lead(&cache, &mut first);
-    (copying(&cache, &first, Some(first_lead), MINUTE, None).unwrap()).finish();
+    let mut stored = Vec::new();
+    for path in ["/1", "/2", "/3"] {
+        let mut ask = ask(path, &[]);
+        let lead = lead(&cache, &mut ask);
+        (copying(&cache, &ask, Some(lead), MINUTE, None).unwrap()).finish();
+        stored.push(ask);
+    }
+    cache.shrink(1);
+    assert!(!matches!(find(&cache, &mut stored[0]), Found::Fresh(_)));
+    assert!(matches!(find(&cache, &mut stored[2]), Found::Fresh(_)));
     let mut other = ask("/other", &[]);
     let other_lead = lead(&cache, &mut other);
     let mut copy = copying(&cache, &other, Some(other_lead), MINUTE, None).unwrap();
     copy.push(b"body");
-    cache.clear();
+    cache.shrink(usize::MAX);
+    assert_eq!(cache.held(), 0);
     copy.finish();
-    assert_eq!(cache.state().store.taken(), 0);
-    assert!(!matches!(find(&cache, &mut first), Found::Fresh(_)));
+    assert!(matches!(find(&cache, &mut other), Found::Fresh(_)));
 }
 
 /// An entry that a 304 speaks of is as new as that; another one is let go.

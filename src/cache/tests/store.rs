@@ -124,9 +124,6 @@ fn what_was_asked_for_before_a_change_is_not_right_afterwards() {
         store.invalidate("c");
     }
     assert!(!store.is_right("b", before), "it is not known any longer");
-    let before = store.epoch();
-    store.clear();
-    assert!(!store.is_right("b", before) && store.is_right("b", store.epoch()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +167,7 @@ async fn no_order_of_events_passes_the_bound() {
                         store.remove(&key.uri, &entry);
                     }
                 }
-                10 if step % 100 == 0 => store.clear(),
+                10 if step % 100 == 0 => store.shrink(SIZE / 2),
                 _ => drop(store.look(&key, &fields(&[&request]), |_| false)),
             }
             let reserved: usize = copied.iter().sum();

@@ -1,0 +1,279 @@
+//! How much memory may be used: what is reserved of it, and whether there is room for more.
+//!
+//! Whatever holds memory for as long as others like (a request, half a head, a gathered body, a stored answer, an answer
+//! that nobody reads) reserves it first, and is refused where there is none. From time to time what is resident is
+//! measured, so that what nobody reserves counts as well. All of the process shares one account, [`MEMORY`].
+//!
+//! What is resident is measured in `app`, and who is told is decided there.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// The memory of this process.
+pub(crate) static MEMORY: Memory = Memory::new();
+
+/// An account of memory, in bytes. Without a ceiling nothing is ever refused.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    ceiling: AtomicUsize,
+    /// The least that was ever resident: what the program takes for itself.
+    idle: AtomicUsize,
+    /// How much may be reserved: the ceiling without what is resident and reserved by nobody.
+    limit: AtomicUsize,
+    reserved: AtomicUsize,
+    /// Since it was last asked.
+    has_refused: AtomicBool,
+}
+
+/// Memory that is reserved until the value is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Held(usize);
+
+/// There is no memory for it: `limits.memory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("limits.memory is reached")]
+pub(crate) struct Exhausted;
+
+impl Memory {
+    const fn new() -> Self {
+        Self {
+            ceiling: AtomicUsize::new(usize::MAX),
+            idle: AtomicUsize::new(usize::MAX),
+            limit: AtomicUsize::new(usize::MAX),
+            reserved: AtomicUsize::new(0),
+            has_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// Sets how much may be used, `resident` being so now; `None`: any amount.
+    pub(crate) fn set_ceiling(&self, ceiling: Option<usize>, resident: usize) {
+        self.ceiling
+            .store(ceiling.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.measured(resident);
+    }
+
+    /// Takes note of how much is resident.
+    pub(crate) fn measured(&self, resident: usize) {
+        let ceiling = self.ceiling.load(Ordering::Relaxed);
+        let idle = self.idle.fetch_min(resident, Ordering::Relaxed).min(resident);
+        if ceiling == usize::MAX {
+            return self.limit.store(usize::MAX, Ordering::Relaxed);
+        }
+        let unreserved = resident.saturating_sub(self.reserved.load(Ordering::Relaxed));
+        let limit = ceiling.saturating_sub(unreserved.max(idle));
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// How much may be used.
+    pub(crate) fn ceiling(&self) -> Option<usize> {
+        let ceiling = self.ceiling.load(Ordering::Relaxed);
+        (ceiling < usize::MAX).then_some(ceiling)
+    }
+
+    /// How much more can be reserved.
+    pub(crate) fn room(&self) -> usize {
+        let limit = self.limit.load(Ordering::Relaxed);
+        limit.saturating_sub(self.reserved.load(Ordering::Relaxed))
+    }
+
+    /// How much of the room that is kept from what can be done without is taken.
+    pub(crate) fn overdraft(&self) -> usize {
+        self.ceiling()
+            .map_or(0, |ceiling| (ceiling / SPARED).saturating_sub(self.room()))
+    }
+
+    /// Whether even a small request is refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.room() < REQUEST
+    }
+
+    /// Whether something was refused since the last call.
+    pub(crate) fn take_refused(&self) -> bool {
+        self.has_refused.swap(false, Ordering::Relaxed)
+    }
+
+    /// The most to read ahead at once: less and less as the room shrinks, so that it suffices for many.
+    pub(crate) fn read_ahead(&self, most: usize) -> usize {
+        (self.room() / READERS).clamp(LEAST_READ, most)
+    }
+
+    /// What the kernel may hold for one direction of a connection; `None`: as much as it likes.
+    pub(crate) fn kernel_buffer(&self) -> Option<usize> {
+        let share = self.ceiling()? / CONNECTIONS;
+        Some(share.clamp(LEAST_BUFFER, MOST_BUFFER))
+    }
+
+    /// For what can be done without.
+    fn take_spare(&self, bytes: usize) -> Result<(), Exhausted> {
+        let kept = self.ceiling().map_or(0, |ceiling| ceiling / SPARED);
+        let reserved = self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if reserved.saturating_add(kept) > self.limit.load(Ordering::Relaxed) {
+            self.give(bytes);
+            return Err(Exhausted);
+        }
+        Ok(())
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Exhausted> {
+        let reserved = self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if reserved > self.limit.load(Ordering::Relaxed) {
+            self.give(bytes);
+            self.has_refused.store(true, Ordering::Relaxed);
+            return Err(Exhausted);
+        }
+        Ok(())
+    }
+
+    fn give(&self, bytes: usize) {
+        self.reserved.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Held {
+    /// Reserves so many bytes.
+    pub(crate) fn take(bytes: usize) -> Result<Self, Exhausted> {
+        MEMORY.take(bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// Reserves what is held already, whether there is room or not.
+    pub(crate) fn of(bytes: usize) -> Self {
+        MEMORY.reserved.fetch_add(bytes, Ordering::Relaxed);
+        Self(bytes)
+    }
+
+    /// Reserves more, up to so many bytes in all.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        if bytes > self.0 {
+            MEMORY.take(bytes - self.0)?;
+            self.0 = bytes;
+        }
+        Ok(())
+    }
+
+    /// Has so many bytes reserved from here on, for what can be done without: not the last of the room.
+    pub(crate) fn fit(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        if bytes > self.0 {
+            MEMORY.take_spare(bytes - self.0)?;
+        } else {
+            MEMORY.give(self.0 - bytes);
+        }
+        self.0 = bytes;
+        Ok(())
+    }
+
+    /// Gives everything back.
+    pub(crate) fn release(&mut self) {
+        if self.0 > 0 {
+            MEMORY.give(std::mem::take(&mut self.0));
+        }
+    }
+
+    /// Reserves so many bytes instead, whether there is room or not: they are held already.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        *self = Self::of(bytes);
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        Self::of(self.0)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// What a connection of the app takes.
+pub(crate) const CONNECTION: usize = 4 * 1024;
+/// What a request takes beside its head and its body, on both of its connections.
+pub(crate) const REQUEST: usize = 8 * 1024;
+/// TLS with the app, ended here.
+pub(crate) const INTERCEPTED: usize = 32 * 1024;
+/// A buffer that counts for little: what is smaller is not reserved by itself.
+pub(crate) const SMALL: usize = 4 * 1024;
+
+/// This part of the ceiling is not for what can be done without: stored answers.
+const SPARED: usize = 4;
+/// So many can read ahead before half of the room is gone.
+const READERS: usize = 256;
+const LEAST_READ: usize = 4 * 1024;
+/// So many connections may fill their buffers in the kernel.
+const CONNECTIONS: usize = 512;
+const LEAST_BUFFER: usize = 64 * 1024;
+const MOST_BUFFER: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: usize = 1024 * 1024;
+
+    #[test]
+    fn without_a_ceiling_nothing_is_refused() {
+        let memory = Memory::new();
+        memory.measured(100 * MB);
+        assert_eq!(memory.take(usize::MAX / 2), Ok(()));
+        assert!(!memory.is_full() && !memory.take_refused());
+        assert_eq!(memory.kernel_buffer(), None);
+        assert_eq!(memory.read_ahead(MB), MB);
+    }
+
+    #[test]
+    fn what_is_reserved_counts_before_it_is_resident() {
+        let memory = Memory::new();
+        memory.set_ceiling(Some(64 * MB), 8 * MB);
+        assert_eq!(memory.take(50 * MB), Ok(()));
+        assert_eq!(memory.take(7 * MB), Err(Exhausted));
+        assert!(memory.take_refused() && !memory.take_refused());
+        // Nothing of it has been touched yet.
+        memory.measured(8 * MB);
+        assert_eq!(memory.take(7 * MB), Err(Exhausted));
+        assert_eq!(memory.take(6 * MB), Ok(()));
+        assert!(memory.is_full());
+        memory.give(56 * MB);
+        assert_eq!(memory.room(), 56 * MB);
+    }
+
+    #[test]
+    fn what_nobody_reserved_counts_while_it_is_resident() {
+        let memory = Memory::new();
+        memory.set_ceiling(Some(64 * MB), 8 * MB);
+        assert_eq!(memory.take(10 * MB), Ok(()));
+        memory.measured(70 * MB);
+        assert!(memory.is_full());
+        assert_eq!(memory.take(1), Err(Exhausted));
+        memory.measured(38 * MB);
+        assert_eq!(memory.room(), 26 * MB);
+        memory.give(10 * MB);
+        memory.measured(8 * MB);
+        assert_eq!(memory.room(), 56 * MB);
+    }
+
+    #[test]
+    fn the_shorter_memory_is_the_less_is_read_ahead() {
+        let memory = Memory::new();
+        memory.set_ceiling(Some(32 * MB), 8 * MB);
+        let before = memory.room();
+        let mut read = 0;
+        for _ in 0..READERS {
+            let bytes = memory.read_ahead(64 * 1024);
+            memory.take(bytes).unwrap();
+            read += bytes;
+        }
+        assert!(read < before * 2 / 3, "{read} of {before}");
+        memory.measured(40 * MB);
+        assert_eq!(memory.read_ahead(64 * 1024), LEAST_READ);
+    }
+
+    #[test]
+    fn the_last_quarter_is_not_for_what_can_be_done_without() {
+        let memory = Memory::new();
+        memory.set_ceiling(Some(64 * MB), 8 * MB);
+        assert_eq!(memory.overdraft(), 0);
+        memory.take(42 * MB).unwrap();
+        assert_eq!(memory.overdraft(), 2 * MB);
+    }
+}

@@ -1,0 +1,285 @@
+//! `limits.memory`: one peak is borne and forgotten, whatever it is made of.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::support::h2::{self, END_HEADERS, END_STREAM, HEADERS, frame};
+use crate::support::h2_origin::H2Partner;
+use crate::support::{Origin, PATIENCE, Proxy, TOKEN, Wire, eventually};
+
+/// What the limit may be passed by: what is read before it is known whether it can be kept, what the allocator has not
+/// given back yet, and in a debug build the size of each task. Without a limit the loads here take 70 MB and more.
+const SLACK: u64 = 16 << 20;
+
+/// As many descriptors as there can be.
+fn take_descriptors() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let all = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, all).unwrap();
+}
+
+/// The limit in bytes for a proxy that may take so many megabytes beside what its program takes for itself, which in a
+/// debug build is much.
+fn limit(megabytes: u64) -> u64 {
+    let origin = Origin::plain();
+    let proxy = origin.proxy("");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    (proxy.resident() + (megabytes << 20)) >> 20 << 20
+}
+
+fn start(limit: u64, config: &str) -> Proxy {
+    let config = format!("{config}\nlog: {{ format: json, access: none }}");
+    Proxy::start_with(
+        &config,
+        &[("MEMORY_LIMIT", &format!("{}M", limit >> 20)), ("TOKEN", TOKEN)],
+    )
+}
+
+/// How often the log says that the limit is reached, and that it is over.
+fn told(proxy: &Proxy) -> (usize, usize) {
+    let log = proxy.log();
+    let count = |text| log.lines().filter(|line| line.contains(text)).count();
+    (
+        count("limits.memory is reached: new work"),
+        count("there is room again"),
+    )
+}
+
+#[track_caller]
+fn assert_short(proxy: &Proxy) {
+    eventually("the shortage is told", || told(proxy) == (1, 0));
+    assert_eq!(proxy.metric("outrider_memory_short", &[]), 1.0);
+}
+
+/// The load has gone: everything is served again, with one line for each change.
+#[track_caller]
+fn assert_recovers(proxy: &Proxy, limit: u64, url: &str) {
+    eventually("there is room again", || {
+        proxy.metric("outrider_memory_short", &[]) == 0.0 && proxy.page("/readyz").status == 200
+    });
+    let answer = proxy.get(url);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(told(proxy), (1, 1), "{}", proxy.log());
+    let peak = proxy.resident_peak();
+    assert!(peak < limit + SLACK, "{} MB of {}", peak >> 20, limit >> 20);
+}
+
+/// An origin that reads requests and answers them, all at once, when it is told to.
+fn gated() -> (u16, mpsc::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (open, gate) = mpsc::channel();
+    thread::spawn(move || {
+        listener.set_nonblocking(true).unwrap();
+        let mut held = Vec::new();
+        while gate.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            match listener.accept() {
+                Ok((socket, _)) => held.push(socket),
+                Err(_) => thread::park_timeout(std::time::Duration::from_millis(5)),
+            }
+        }
+        for mut socket in held {
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = socket.write_all(answer.as_bytes());
+            let _ = socket.shutdown(Shutdown::Write);
+            thread::spawn(move || socket.read_to_end(&mut Vec::new()));
+        }
+        listener.set_nonblocking(false).unwrap();
+        for socket in listener.incoming().map_while(Result::ok) {
+            let mut wire = Wire::over(Box::new(socket.try_clone().unwrap()), socket);
+            while wire.request().is_ok() {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+        }
+    });
+    (port, open)
+}
+
+/// What each of `count` clients gets that sends `request` while nobody is answered; `held` is called meanwhile.
+fn statuses(proxy: &Proxy, count: usize, request: &[u8], held: impl FnOnce()) -> Vec<Option<u16>> {
+    let clients: Vec<_> = (0..count)
+        .map(|_| {
+            let mut socket = TcpStream::connect(proxy.address()).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_write_timeout(Some(PATIENCE)).unwrap();
+            let _ = socket.write_all(request);
+            socket
+        })
+        .collect();
+    held();
+    let status = |mut socket: TcpStream| {
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).get(9..12)?.parse().ok()
+    };
+    clients.into_iter().map(status).collect()
+}
+
+/// As many are served as there is memory for, the others are told; afterwards it is as before.
+#[test]
+fn bodies_that_are_kept_take_part_in_the_limit() {
+    take_descriptors();
+    let limit = limit(24);
+    let (port, open) = gated();
+    let authority = format!("127.0.0.1:{port}");
+    let proxy = start(
+        limit,
+        &format!("destinations: {{ p: {{ hosts: [\"{authority}\"], retry: {{}} }} }}"),
+    );
+    let mut request = format!(
+        "PUT http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\nContent-Length: 60000\r\nConnection: close\r\n\r\n"
+    )
+    .into_bytes();
+    request.resize(request.len() + 60_000, b'x');
+    let statuses = statuses(&proxy, 1000, &request, || {
+        assert_short(&proxy);
+        open.send(()).unwrap();
+    });
+    let count = |status| statuses.iter().filter(|other| **other == Some(status)).count();
+    assert!(
+        count(200) > 150 && count(503) > 400,
+        "{} served, {} refused",
+        count(200),
+        count(503)
+    );
+    assert_recovers(&proxy, limit, &format!("http://{authority}/"));
+}
+
+#[test]
+fn half_heads_take_part_in_the_limit() {
+    take_descriptors();
+    let limit = limit(24);
+    let origin = Origin::plain();
+    let proxy = start(
+        limit,
+        &format!("destinations: {{ p: {{ hosts: [\"{}\"] }} }}", origin.authority()),
+    );
+    let mut head = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nX-Filler: ",
+        origin.url("/"),
+        origin.authority()
+    )
+    .into_bytes();
+    head.resize(63 * 1024, b'x');
+    let clients: Vec<TcpStream> = (0..1500)
+        .map(|_| {
+            let mut socket = TcpStream::connect(proxy.address()).unwrap();
+            let _ = socket.write_all(&head);
+            socket
+        })
+        .collect();
+    assert_short(&proxy);
+    let mut wire = proxy.wire();
+    let text = (wire.send(&head).response()).assert_ours(503, "connection_limit_reached");
+    assert!(text.contains("limits.memory"), "{text}");
+    drop(clients);
+    assert_recovers(&proxy, limit, &origin.url("/"));
+}
+
+/// Heads that are whole, and wait with their requests.
+#[test]
+fn large_heads_take_part_in_the_limit_as_long_as_their_requests() {
+    take_descriptors();
+    let limit = limit(24);
+    let (port, open) = gated();
+    let authority = format!("127.0.0.1:{port}");
+    let proxy = start(
+        limit,
+        &format!("destinations: {{ p: {{ hosts: [\"{authority}\"] }} }}"),
+    );
+    let mut request =
+        format!("GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\nX-Filler: ")
+            .into_bytes();
+    request.resize(60 * 1024, b'x');
+    request.extend_from_slice(b"\r\n\r\n");
+    let statuses = statuses(&proxy, 1000, &request, || {
+        assert_short(&proxy);
+        open.send(()).unwrap();
+    });
+    let refused = statuses.iter().filter(|status| **status == Some(503)).count();
+    assert!(refused > 400, "{refused} refused");
+    assert_recovers(&proxy, limit, &format!("http://{authority}/"));
+}
+
+#[test]
+fn http_2_streams_take_part_in_the_limit() {
+    take_descriptors();
+    let limit = limit(10);
+    let partner = H2Partner::new();
+    let config = partner.yaml_with("{ bearer: env:TOKEN }").replace(
+        "hosts:",
+        "rate_limit: 1/s, on_limit: wait 2h, queue: 10000, hosts:",
+    );
+    let proxy = start(limit, &config);
+    let head = h2::get(&partner.authority(), "/");
+    let connections: Vec<Wire> = (0..25)
+        .map(|_| {
+            let mut wire = proxy.intercepted_as(&partner.authority(), &["h2"]);
+            h2::greet(&mut wire);
+            wire
+        })
+        .collect();
+    let connections: Vec<Wire> = (connections.into_iter())
+        .map(|mut wire| {
+            for stream in (1..200).step_by(2) {
+                wire.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
+            }
+            wire
+        })
+        .collect();
+    assert_short(&proxy);
+    drop(connections);
+    eventually("there is room again", || {
+        proxy.metric("outrider_memory_short", &[]) == 0.0
+    });
+    assert_eq!(proxy.page("/readyz").status, 200);
+    assert_eq!(told(&proxy), (1, 1), "{}", proxy.log());
+    let peak = proxy.resident_peak();
+    assert!(peak < limit + SLACK, "{} MB of {}", peak >> 20, limit >> 20);
+}
+
+/// Caches that fill as they are meant to are what gives way.
+#[test]
+fn caches_leave_room_for_requests() {
+    let limit = limit(16);
+    let body = "x".repeat(20_000);
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let origins: Vec<Origin> = (0..4).map(|_| Origin::saying(answer.clone())).collect();
+    let destinations: Vec<String> = (origins.iter().enumerate())
+        .map(|(number, origin)| {
+            format!(
+                "d{number}: {{ hosts: [\"{}\"], cache: {{}} }}",
+                origin.authority()
+            )
+        })
+        .collect();
+    let proxy = start(limit, &format!("destinations: {{ {} }}", destinations.join(", ")));
+    let mut wires: Vec<Wire> = origins.iter().map(|_| proxy.wire()).collect();
+    for number in 0..1600 {
+        let origin = &origins[number % origins.len()];
+        let url = origin.url(&format!("/{number}"));
+        let answer = wires[number % origins.len()].ask(format!(
+            "GET {url} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            origin.authority()
+        ));
+        assert_eq!(answer.status, 200, "{number}: {}", answer.text());
+    }
+    assert_eq!(told(&proxy), (0, 0), "{}", proxy.log());
+    assert_eq!(proxy.metric("outrider_memory_short", &[]), 0.0);
+    // What was asked for last is there still.
+    let url = origins[3].url("/1599");
+    let hit = proxy.get(&url);
+    hit.assert_cache_status("outrider; hit");
+    let peak = proxy.resident_peak();
+    assert!(peak < limit, "{} MB of {}", peak >> 20, limit >> 20);
+}
