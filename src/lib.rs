@@ -28,7 +28,7 @@
 //! | 3 | `config` |
 //! | 2 | `fields`, `http1`, `window` |
 //! | 1 | `host`, `units`, `stream`, `drain` |
-//! | 0 | `memory` |
+//! | 0 | `descriptors`, `memory` |
 //!
 //! # The life of a request
 //!
@@ -46,6 +46,7 @@ mod auth;
 mod ca;
 mod cache;
 mod config;
+mod descriptors;
 mod drain;
 mod fields;
 mod host;

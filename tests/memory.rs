@@ -283,3 +283,64 @@ fn caches_leave_room_for_requests() {
     let peak = proxy.resident_peak();
     assert!(peak < limit, "{} MB of {}", peak >> 20, limit >> 20);
 }
+
+/// Whoever takes a connection and says nothing takes none of what others need: upstreams and the operator's door.
+#[test]
+fn idle_clients_leave_descriptors_for_requests_and_the_operator() {
+    take_descriptors();
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::plain()).collect();
+    let destinations: Vec<String> = (origins.iter().enumerate())
+        .map(|(number, origin)| format!("d{number}: {{ hosts: [\"{}\"] }}", origin.authority()))
+        .collect();
+    let config = format!("destinations: {{ {} }}", destinations.join(", "));
+    let proxy = Proxy::start_after("ulimit -n 200", &config, &[]);
+    let mut early: Vec<Wire> = (0..20).map(|_| proxy.wire()).collect();
+    for (number, wire) in early.iter_mut().enumerate() {
+        let origin = &origins[number % origins.len()];
+        let answer = wire.ask(format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            origin.url("/"),
+            origin.authority()
+        ));
+        assert_eq!(answer.status, 200);
+    }
+    let crowd: Vec<TcpStream> = (0..400)
+        .map(|_| TcpStream::connect(proxy.address()).unwrap())
+        .collect();
+    let refused = |mut socket: &TcpStream| {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).is_ok() && answer == *b"HTTP/1.1 503"
+    };
+    assert!(refused(&crowd[399]), "the last of a crowd is told");
+    // All at once, and to every destination: none of the pool is enough.
+    for round in 0..3 {
+        for (number, wire) in early.iter_mut().enumerate() {
+            let origin = &origins[(number + round) % origins.len()];
+            wire.send(format!(
+                "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+                origin.url("/"),
+                origin.authority()
+            ));
+        }
+        for wire in &mut early {
+            let answer = wire.response();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        assert_eq!(proxy.page("/readyz").status, 200);
+    }
+    let open = proxy.metric("process_open_fds", &[]);
+    assert!(open < 200.0, "{open}");
+    assert!(!proxy.log().contains("cannot accept"), "{}", proxy.log());
+    drop(crowd);
+    eventually("others are let in again", || {
+        let origin = &origins[0];
+        let mut wire = proxy.wire();
+        wire.send(format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            origin.url("/"),
+            origin.authority()
+        ));
+        wire.try_response().is_ok_and(|answer| answer.status == 200)
+    });
+}

@@ -2,9 +2,10 @@
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
+use crate::descriptors;
 use crate::units::parse_size;
 
-/// Takes as many descriptors as the system allows, and keeps secrets out of core files.
+/// Takes as many descriptors as the system allows, divides them, and keeps secrets out of core files.
 pub(super) fn prepare_process() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -14,6 +15,7 @@ pub(super) fn prepare_process() {
     if rustix::process::setrlimit(Resource::Nofile, raised).is_err() {
         tracing::debug!("the limit on open files stays as it is");
     }
+    descriptors::divide(rustix::process::getrlimit(Resource::Nofile).current);
     // Not RLIMIT_CORE: a command under `exec` would inherit that.
     if rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
         tracing::warn!("core files cannot be turned off: a crash may leave secrets on disk");

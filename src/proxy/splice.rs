@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::descriptors::Pair;
 use crate::drain::Drain;
 use crate::memory::MEMORY;
 use crate::stream;
@@ -104,6 +105,7 @@ struct Bulk {
     out_of: OwnedFd,
     into: OwnedFd,
     inside: usize,
+    _pair: Pair,
 }
 
 impl Joined {
@@ -306,6 +308,7 @@ impl Bulk {
     /// An empty pipe; `None` where the system gives none, and the bytes go the slower way.
     fn take() -> Option<Self> {
         PIPES.with_borrow_mut(Vec::pop).or_else(|| {
+            let pair = Pair::take()?;
             let (out_of, into) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
             // A refusal (the user's limit on pipe memory) leaves the default size: slower, but right.
             let size = MEMORY.kernel_buffer().map_or(PIPE, |most| most.min(PIPE));
@@ -314,6 +317,7 @@ impl Bulk {
                 out_of,
                 into,
                 inside: 0,
+                _pair: pair,
             })
         })
     }

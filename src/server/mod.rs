@@ -4,14 +4,16 @@
 //! than another it hands the new one over. What a request means is not decided here.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
+use crate::descriptors::Pair;
 use crate::memory::{self, Held};
 use crate::proxy::{self, Proxy};
 use crate::stream::Io;
@@ -40,6 +42,7 @@ pub(crate) struct Desk {
 /// by a count that is out of date.
 #[derive(Debug)]
 pub(crate) struct HandOver {
+    pair: Pair,
     seat: Seat,
     stream: std::net::TcpStream,
 }
@@ -78,30 +81,33 @@ pub(crate) async fn accept(door: Door, desk: usize, floor: Arc<Floor>, proxy: Ar
 
 /// Serves the connections that other workers hand over.
 pub(crate) async fn take_over(mut inbox: mpsc::UnboundedReceiver<HandOver>, proxy: Arc<Proxy>) {
-    while let Some(HandOver { seat, stream }) = inbox.recv().await {
+    while let Some(HandOver { pair, seat, stream }) = inbox.recv().await {
         if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-            serve(Io::Tcp(stream), seat, Arc::clone(&proxy));
+            serve(Io::Tcp(stream), seat, pair, Arc::clone(&proxy));
         }
     }
 }
 
 fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
-    if floor.connections() >= proxy.live.load().limits.connections {
-        tokio::spawn(turn_away(io));
-        return;
-    }
+    let pair = match Pair::take() {
+        Some(pair) if floor.connections() < proxy.live.load().limits.connections => pair,
+        Some(_) | None => return turn_away(&io),
+    };
     io.set_nodelay();
     let io = match io {
-        Io::Tcp(stream) => match floor.hand_over(stream, desk) {
-            Some(stream) => Io::Tcp(stream),
+        Io::Tcp(stream) => match floor.hand_over(stream, pair, desk) {
+            Some((stream, pair)) => {
+                return serve(Io::Tcp(stream), Seat::take(desk, floor), pair, Arc::clone(proxy));
+            }
             None => return,
         },
         Io::Other(stream) => Io::Other(stream),
     };
-    serve(io, Seat::take(desk, floor), Arc::clone(proxy));
+    serve(io, Seat::take(desk, floor), pair, Arc::clone(proxy));
 }
 
-fn serve(io: Io, seat: Seat, proxy: Arc<Proxy>) {
+/// `pair`: the descriptors of the connection, whatever becomes of it.
+fn serve(io: Io, seat: Seat, pair: Pair, proxy: Arc<Proxy>) {
     tokio::spawn(async move {
         let (of_requests, bond) = (Arc::clone(&proxy), Arc::default());
         // Boxed, to be gone by the time that the connection has become a tunnel.
@@ -113,16 +119,19 @@ fn serve(io: Io, seat: Seat, proxy: Arc<Proxy>) {
         if let Some(rest) = rest {
             rest.await;
         }
+        drop(pair);
     });
 }
 
-/// The cap is reached: the app is told, in as few bytes as can be.
-async fn turn_away(mut io: Io) {
-    let _ = tokio::time::timeout(Duration::from_secs(1), async {
-        io.write_all(FULL.as_bytes()).await?;
-        io.shutdown().await
-    })
-    .await;
+/// The cap is reached: the app is told, in as few bytes as can be. At once: nothing of a crowd may hold a descriptor.
+fn turn_away(io: &Io) {
+    let socket = match io {
+        Io::Tcp(stream) => SockRef::from(stream),
+        Io::Other(stream) => SockRef::from(stream),
+    };
+    // A fresh socket takes so little.
+    let _ = socket.send(FULL.as_bytes());
+    let _ = socket.shutdown(Shutdown::Write);
 }
 
 impl Floor {
@@ -137,23 +146,24 @@ impl Floor {
     fn hand_over(
         self: &Arc<Self>,
         stream: tokio::net::TcpStream,
+        pair: Pair,
         desk: usize,
-    ) -> Option<tokio::net::TcpStream> {
+    ) -> Option<(tokio::net::TcpStream, Pair)> {
         let own = self.desks[desk].connections.load(Ordering::Relaxed);
         let counts = self
             .desks
             .iter()
             .map(|desk| desk.connections.load(Ordering::Relaxed));
         let Some((least, count)) = counts.enumerate().min_by_key(|(_, count)| *count) else {
-            return Some(stream);
+            return Some((stream, pair));
         };
         if own < count + CLEARLY_MORE {
-            return Some(stream);
+            return Some((stream, pair));
         }
         if let Ok(stream) = stream.into_std() {
             // A worker that is gone cannot take it; the app sees a closed connection, as it would anyway.
             let seat = Seat::take(least, self);
-            let _ = self.desks[least].inbox.send(HandOver { seat, stream });
+            let _ = self.desks[least].inbox.send(HandOver { pair, seat, stream });
         }
         None
     }
@@ -193,9 +203,9 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\n\
     proxy-status: outrider; error=connection_limit_reached; details=\"limits.connections\"\r\n\
-    content-type: application/problem+json\r\ncontent-length: 154\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    content-type: application/problem+json\r\ncontent-length: 195\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
-    \"detail\":\"outrider has as many connections as limits.connections allows: ask again soon\"}";
+    \"detail\":\"outrider has as many connections as limits.connections or its limit on open files allows: ask again soon\"}";
 
 #[cfg(test)]
 mod tests {
@@ -216,7 +226,8 @@ mod tests {
         let mut kept = Vec::new();
         for _ in 0..60 {
             let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
-            if let Some(stream) = floor.hand_over(stream.await.unwrap(), 0) {
+            let pair = Pair::take().unwrap();
+            if let Some(stream) = floor.hand_over(stream.await.unwrap(), pair, 0) {
                 kept.push((Seat::take(0, &floor), stream));
             }
         }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::pki::trusting;
-use super::programs::{outrider, wait};
+use super::programs::{clean, outrider, wait};
 use super::{PATIENCE, Response, Wire, leak};
 
 /// A running outrider. When it is dropped it is killed, and all that it wrote is searched for secrets.
@@ -52,13 +52,30 @@ impl Proxy {
         Self::launch(file, tempfile::tempdir().unwrap(), &[])
     }
 
+    /// Starts on `config`, with environment variables, in a process for which these shell commands were run before.
+    #[track_caller]
+    pub(crate) fn start_after(commands: &str, config: &str, env: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("outrider.yml");
+        std::fs::write(&file, configuration(config, folder.path())).unwrap();
+        let mut command = clean("sh");
+        command
+            .arg("-ec")
+            .arg(format!("{commands}; exec \"$0\" run --config \"$1\""));
+        command.arg(env!("CARGO_BIN_EXE_outrider")).arg(file);
+        Self::launch_by(command, folder, env)
+    }
+
     #[track_caller]
     fn launch(file: &Path, folder: TempDir, env: &[(&str, &str)]) -> Self {
         let mut command = outrider(["run", "--config"]);
-        command
-            .arg(file)
-            .current_dir(folder.path())
-            .env("TMPDIR", folder.path());
+        command.arg(file);
+        Self::launch_by(command, folder, env)
+    }
+
+    #[track_caller]
+    fn launch_by(mut command: Command, folder: TempDir, env: &[(&str, &str)]) -> Self {
+        command.current_dir(folder.path()).env("TMPDIR", folder.path());
         command.envs(env.iter().copied());
         command
             .stdin(Stdio::null())
