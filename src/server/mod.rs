@@ -203,7 +203,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\n\
     proxy-status: outrider; error=connection_limit_reached; details=\"limits.connections\"\r\n\
-    content-type: application/problem+json\r\ncontent-length: 195\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    content-type: application/problem+json\r\ncontent-length: 181\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
     \"detail\":\"outrider has as many connections as limits.connections or its limit on open files allows: ask again soon\"}";
 
