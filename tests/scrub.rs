@@ -139,6 +139,65 @@ fn an_echo_in_a_text_is_struck_where_scrub_says_so() {
     }
 }
 
+/// A URL in a URL, JSON in JSON in JSON, and UTF-16 that says nowhere that it is that.
+#[test]
+fn no_layer_of_escapes_hides_a_secret() {
+    let percent = |text: &str| {
+        text.bytes()
+            .map(|byte| format!("%{byte:02X}"))
+            .collect::<String>()
+    };
+    let json = |text: &str| serde_json::to_string(text).unwrap().replace('-', "\\u002d");
+    let url = format!(
+        "https://a.test/?next={}",
+        percent(&format!("/b?c={}", percent(TOKEN)))
+    );
+    let wide = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        format!("\u{feff}token: {TOKEN}.")
+            .encode_utf16()
+            .flat_map(bytes)
+            .collect()
+    };
+    let bodies = [
+        url.clone().into_bytes(),
+        json(&json(&json(TOKEN))).into_bytes(),
+        percent(&json(&percent(TOKEN))).into_bytes(),
+        wide(u16::to_le_bytes),
+        wide(u16::to_be_bytes),
+    ];
+    for body in bodies {
+        for piece in [1, 7, body.len()] {
+            let (sent, location) = (body.clone(), url.clone());
+            let origin = Origin::http(move |wire| {
+                if wire.request().is_ok() {
+                    wire.send(format!(
+                        "HTTP/1.1 302 Found\r\nLocation: {location}\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    ));
+                    for piece in sent.chunks(piece) {
+                        wire.send(format!("{:x}\r\n", piece.len()))
+                            .send(piece)
+                            .send("\r\n");
+                    }
+                    wire.send("0\r\n\r\n");
+                }
+            });
+            let proxy = attaching(&origin, "scrub: true");
+            let answer = proxy.get(&origin.url("/"));
+            let hidden = percent(&percent(TOKEN)).len();
+            let location = answer.header("location").unwrap_or_default();
+            assert_eq!(location.matches('*').count(), hidden, "{location}");
+            assert!(answer.complete && answer.body.len() == body.len());
+            let stars = answer.body.iter().filter(|byte| **byte == b'*').count();
+            assert!(
+                stars >= TOKEN.len(),
+                "{} of {}",
+                answer.text(),
+                String::from_utf8_lossy(&body)
+            );
+        }
+    }
+}
+
 /// What is no text passes as it is, byte for byte and piece by piece.
 #[test]
 fn what_is_no_text_is_left_alone() {

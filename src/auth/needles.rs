@@ -1,9 +1,9 @@
 //! What to look for where an attached secret might come back, and where it stands in a text.
 //!
 //! An upstream that echoes a request (a debug endpoint, an error page, a redirect) may write a secret differently from
-//! how it came: queries are percent-encoded, JSON and HTML have escapes, and each encoder has its own idea of what needs
-//! one. So a text is not compared with a list of spellings, it is decoded as it is compared, in each [`Spelling`]. Where
-//! to compare at all tells a fast search for the *core*: the longest part of the secret that no encoder changes.
+//! how it came: queries are percent-encoded, JSON and HTML have escapes, each encoder has its own idea of what needs one,
+//! and one may write what another has written already. So a text is not compared with a list of spellings. It is decoded
+//! until nothing changes, and looked through in each of its [layers].
 //!
 //! What becomes of what is found is decided in `proxy::scrub`.
 
@@ -12,10 +12,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
-use memchr::{memchr_iter, memmem};
+use memchr::memmem;
 use zeroize::Zeroizing;
 
+use self::layers::Layer;
 use crate::secret::Secret;
+
+mod layers;
 
 /// The secrets of one credential. Cloning shares them.
 #[derive(Clone, Debug, Default)]
@@ -31,47 +34,15 @@ pub(super) struct Changing(ArcSwapOption<(HeaderValue, Arc<Needles>)>);
 #[derive(Debug)]
 struct Needle {
     secret: Secret,
-    /// A part of it that looks the same however it is spelled. Empty: there is none that is worth a search.
-    core: Range<usize>,
-    /// The most bytes that what stands before the core takes.
-    before: usize,
-    /// The most bytes that all of it takes.
-    longest: usize,
-    spellings: &'static [Spelling],
+    forms: Vec<Form>,
 }
 
-/// How a text writes the characters that mean something else in it.
-#[derive(Clone, Copy, Debug)]
-enum Spelling {
-    /// As they are.
-    Plain,
-    /// URLs and forms.
-    Percent,
-    Json,
-    /// And XML.
-    Html,
-    /// One within the other, as a URL in JSON: Werkzeug decodes `%3C` of a URL and leaves `%3D`, and then writes JSON.
-    Mixed,
-}
-
-/// Whether a text begins with a secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    Differs,
-    /// It might, with more text.
-    EndsEarly,
-    /// In so many bytes.
-    Same(usize),
-}
-
-/// One character of a text.
-enum Piece {
-    /// No escape: the byte means itself.
-    Literal,
-    /// Its bytes, how many they are, and how many the escape takes.
-    Escaped([u8; 4], usize, usize),
-    /// The text ends within an escape.
-    Unfinished,
+/// A text by which a secret is known in a layer of a text.
+#[derive(Debug)]
+struct Form {
+    text: Secret,
+    /// How many bytes still fit where one byte more does not (Knuth, Morris and Pratt).
+    falls: Box<[usize]>,
 }
 
 impl Needles {
@@ -129,17 +100,47 @@ impl Needles {
         self.all.is_empty()
     }
 
-    /// Tells where secrets stand in `text`; places may overlap, and come in no order.
-    pub(crate) fn find(&self, text: &[u8], mut found: impl FnMut(Range<usize>)) {
-        for needle in &self.all {
-            needle.find(text, &mut found);
+    /// Tells where secrets stand in `text`; places may overlap, and come in no order. Returns how many bytes at its end
+    /// may be the beginning of a secret, with more text; of the last text none.
+    ///
+    /// Takes time in proportion to the length of `text`, whatever stands in it.
+    pub(crate) fn look(&self, text: &[u8], is_last: bool, mut found: impl FnMut(Range<usize>)) -> usize {
+        if self.all.is_empty() {
+            return 0;
         }
+        let mut layer = Layer::of(text);
+        let mut cut = self.look_at(&layer, is_last, &mut found);
+        for _ in 1..MOST_LAYERS {
+            match layer.decoded(is_last) {
+                Some(below) => layer = below,
+                None => break,
+            }
+            cut = cut.min(self.look_at(&layer, is_last, &mut found));
+        }
+        if is_last {
+            return 0;
+        }
+        // What goes on is read from the cut on as it would be from the beginning.
+        let held = text.len() - layer.border(cut);
+        held.min(MOST_HELD.max(4 * self.longest()))
     }
 
-    /// How many bytes at the end of `text` may be the beginning of a secret.
-    pub(crate) fn begun(&self, text: &[u8]) -> usize {
-        let begun = self.all.iter().map(|needle| needle.begun(text));
-        begun.max().unwrap_or(0)
+    /// Looks at one layer of a text. Returns where in the text stands what may be the beginning of a secret.
+    fn look_at(&self, layer: &Layer<'_>, is_last: bool, found: &mut impl FnMut(Range<usize>)) -> usize {
+        let forms = self.all.iter().flat_map(|needle| &needle.forms);
+        let mut begun = 0;
+        for form in forms {
+            form.find(&layer.text, |place| found(layer.place(place)));
+            if !is_last {
+                begun = begun.max(form.begun(&layer.text));
+            }
+        }
+        layer.start(layer.text.len() - begun)
+    }
+
+    fn longest(&self) -> usize {
+        let lengths = self.all.iter().map(|needle| needle.secret.expose().len());
+        lengths.max().unwrap_or_default()
     }
 }
 
@@ -162,240 +163,92 @@ impl Changing {
 
 impl Needle {
     fn new(secret: &[u8]) -> Self {
-        let core = core(secret);
-        let widest = |part: &[u8]| -> usize {
-            let width = |byte: &u8| if is_plain(*byte) { 1 } else { LONGEST_ESCAPE };
-            part.iter().map(width).sum()
+        let mut texts = vec![Zeroizing::new(secret.to_vec())];
+        let mut add = |text: Vec<u8>| {
+            let text = Zeroizing::new(text);
+            if Needles::finds(&text) && !texts.contains(&text) {
+                texts.push(text);
+            }
         };
+        // As forms write blanks.
+        let with_plus = |byte: &u8| if *byte == b' ' { b'+' } else { *byte };
+        add(secret.iter().map(with_plus).collect());
+        if let Ok(text) = std::str::from_utf8(secret)
+            && !text.is_ascii()
+        {
+            // In UTF-16 without its zeros, which a layer leaves out.
+            let units = |bytes: fn(u16) -> [u8; 2]| {
+                let bytes = text.encode_utf16().flat_map(bytes);
+                bytes.filter(|byte| *byte != 0).collect::<Vec<_>>()
+            };
+            add(units(u16::to_le_bytes));
+            add(units(u16::to_be_bytes));
+        }
+        // What looks like an escape in it may be taken for one.
+        let mut layer = Layer::of(secret);
+        for _ in 1..MOST_LAYERS {
+            let Some(below) = layer.decoded(true) else { break };
+            add(below.text.to_vec());
+            layer = below;
+        }
         Self {
-            before: widest(&secret[..core.start]),
-            longest: widest(secret),
-            core,
             secret: Secret::new(Zeroizing::new(secret.to_vec())),
-            spellings: if secret.iter().all(|byte| is_plain(*byte)) {
-                &[Spelling::Plain]
-            } else {
-                &SPELLINGS
-            },
+            forms: texts.into_iter().map(Form::new).collect(),
+        }
+    }
+}
+
+impl Form {
+    fn new(text: Zeroizing<Vec<u8>>) -> Self {
+        let mut falls = vec![0; text.len()];
+        let mut fit = 0;
+        for at in 1..text.len() {
+            while fit > 0 && text[at] != text[fit] {
+                fit = falls[fit - 1];
+            }
+            fit += usize::from(text[at] == text[fit]);
+            falls[at] = fit;
+        }
+        Self {
+            text: Secret::new(text),
+            falls: falls.into(),
         }
     }
 
-    fn find(&self, text: &[u8], found: &mut impl FnMut(Range<usize>)) {
-        let secret = self.secret.expose();
-        // No escape is shorter than what it stands for.
-        if text.len() < secret.len() {
-            return;
-        }
-        if self.core.is_empty() {
-            (0..text.len()).for_each(|start| self.find_at(start, text, found));
-            return;
-        }
-        let core = &secret[self.core.clone()];
+    fn find(&self, text: &[u8], mut found: impl FnMut(Range<usize>)) {
+        let form = self.text.expose();
         let mut from = 0;
-        while let Some(at) = memmem::find(&text[from..], core) {
+        while let Some(at) = memmem::find(&text[from..], form) {
             let at = from + at;
-            // What stands before the core takes a byte for each of its bytes, or more.
-            let last = at.checked_sub(self.core.start);
-            let starts = at.saturating_sub(self.before)..last.map_or(0, |last| last + 1);
-            starts.for_each(|start| self.find_at(start, text, found));
+            found(at..at + form.len());
             from = at + 1;
         }
     }
 
-    fn find_at(&self, start: usize, text: &[u8], found: &mut impl FnMut(Range<usize>)) {
-        for spelling in self.spellings {
-            if let Comparison::Same(length) = self.compare(&text[start..], *spelling) {
-                found(start..start + length);
-            }
-        }
-    }
-
+    /// How many bytes at the end of `text` it begins with; not all of its own.
     fn begun(&self, text: &[u8]) -> usize {
-        let tail = &text[text.len().saturating_sub(self.longest - 1)..];
-        let is_begun = |start: &usize| {
-            let compare = |spelling: &Spelling| self.compare(&tail[*start..], *spelling);
-            self.spellings
-                .iter()
-                .map(compare)
-                .any(|it| it == Comparison::EndsEarly)
-        };
-        let first = self.secret.expose()[0];
-        let start = if is_plain(first) {
-            memchr_iter(first, tail).find(is_begun)
-        } else {
-            (0..tail.len()).find(is_begun)
-        };
-        start.map_or(0, |start| tail.len() - start)
-    }
-
-    fn compare(&self, text: &[u8], spelling: Spelling) -> Comparison {
-        let (mut wanted, mut rest) = (self.secret.expose(), text);
-        while let Some(byte) = wanted.first() {
-            let Some(next) = rest.first() else {
-                return Comparison::EndsEarly;
-            };
-            let piece = if is_plain(*byte) {
-                Piece::Literal
-            } else {
-                spelling.read(rest)
-            };
-            match piece {
-                Piece::Literal if byte == next => (wanted, rest) = (&wanted[1..], &rest[1..]),
-                Piece::Literal if spelling.is_blank(*next) && *byte == b' ' => {
-                    (wanted, rest) = (&wanted[1..], &rest[1..]);
-                }
-                Piece::Escaped(bytes, length, taken) if wanted.starts_with(&bytes[..length]) => {
-                    (wanted, rest) = (&wanted[length..], &rest[taken..]);
-                }
-                Piece::Unfinished => return Comparison::EndsEarly,
-                Piece::Literal | Piece::Escaped(..) => return Comparison::Differs,
+        let form = self.text.expose();
+        let tail = &text[text.len().saturating_sub(form.len() - 1)..];
+        layers::count(tail.len());
+        let mut fit = 0;
+        for byte in tail {
+            while fit > 0 && *byte != form[fit] {
+                fit = self.falls[fit - 1];
             }
+            fit += usize::from(*byte == form[fit]);
         }
-        Comparison::Same(text.len() - rest.len())
+        fit
     }
 }
 
-impl Spelling {
-    /// Whether this byte stands for a blank as well as for itself.
-    fn is_blank(self, byte: u8) -> bool {
-        matches!(self, Self::Percent | Self::Mixed) && byte == b'+'
-    }
-
-    /// The first character of `text`, which is not empty.
-    fn read(self, text: &[u8]) -> Piece {
-        match (self, text[0]) {
-            (Self::Percent | Self::Mixed, b'%') => match hexadecimal(&text[1..], 2) {
-                Ok(Some(byte)) => Piece::Escaped([byte.to_be_bytes()[3], 0, 0, 0], 1, 3),
-                Ok(None) => Piece::Unfinished,
-                Err(NotHexadecimal) => Piece::Literal,
-            },
-            (Self::Json | Self::Mixed, b'\\') => json_escape(text),
-            (Self::Html | Self::Mixed, b'&') => html_escape(text),
-            (Self::Plain | Self::Percent | Self::Json | Self::Html | Self::Mixed, _) => Piece::Literal,
-        }
-    }
-}
-
-struct NotHexadecimal;
-
-/// The number that `text` begins with, of so many digits; `None`: it ends before.
-fn hexadecimal(text: &[u8], digits: usize) -> Result<Option<u32>, NotHexadecimal> {
-    let mut number = 0;
-    for at in 0..digits {
-        let Some(byte) = text.get(at) else {
-            return Ok(None);
-        };
-        let digit = char::from(*byte).to_digit(16).ok_or(NotHexadecimal)?;
-        number = number * 16 + digit;
-    }
-    Ok(Some(number))
-}
-
-/// RFC 8259 section 7, and `\'` as in JavaScript. What is a control character is in no secret.
-fn json_escape(text: &[u8]) -> Piece {
-    let Some(kind) = text.get(1) else {
-        return Piece::Unfinished;
-    };
-    if matches!(kind, b'"' | b'\'' | b'/' | b'\\') {
-        return Piece::Escaped([*kind, 0, 0, 0], 1, 2);
-    }
-    if *kind != b'u' {
-        return Piece::Literal;
-    }
-    let high = match hexadecimal(&text[2..], 4) {
-        Ok(Some(high)) => high,
-        Ok(None) => return Piece::Unfinished,
-        Err(NotHexadecimal) => return Piece::Literal,
-    };
-    if !(0xd800..0xdc00).contains(&high) {
-        return character(high, 6);
-    }
-    match text.get(6..8) {
-        Some(b"\\u") => {}
-        Some(_) => return Piece::Literal,
-        None => return Piece::Unfinished,
-    }
-    match hexadecimal(&text[8..], 4) {
-        Ok(Some(low @ 0xdc00..=0xdfff)) => character(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00), 12),
-        Ok(None) => Piece::Unfinished,
-        Ok(Some(_)) | Err(NotHexadecimal) => Piece::Literal,
-    }
-}
-
-/// Numbers, and the names that XML has too.
-fn html_escape(text: &[u8]) -> Piece {
-    let within = &text[1..text.len().min(LONGEST_ESCAPE)];
-    let Some(end) = within.iter().position(|byte| *byte == b';') else {
-        let may_go_on = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'#';
-        return if text.len() < LONGEST_ESCAPE && within.iter().all(may_go_on) {
-            Piece::Unfinished
-        } else {
-            Piece::Literal
-        };
-    };
-    let number = |digits: &[u8], radix| u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok();
-    let code = match &within[..end] {
-        b"amp" => Some(u32::from(b'&')),
-        b"apos" => Some(u32::from(b'\'')),
-        b"gt" => Some(u32::from(b'>')),
-        b"lt" => Some(u32::from(b'<')),
-        b"quot" => Some(u32::from(b'"')),
-        [b'#', b'x' | b'X', digits @ ..] => number(digits, 16),
-        [b'#', digits @ ..] => number(digits, 10),
-        _ => None,
-    };
-    code.map_or(Piece::Literal, |code| character(code, end + 2))
-}
-
-/// An escape of so many bytes, in UTF-8.
-fn character(code: u32, taken: usize) -> Piece {
-    let Some(character) = char::from_u32(code) else {
-        return Piece::Literal;
-    };
-    let mut bytes = [0; 4];
-    let length = character.encode_utf8(&mut bytes).len();
-    Piece::Escaped(bytes, length, taken)
-}
-
-/// Of the parts that no encoder changes the longest; empty where that is too short to be searched for.
-fn core(secret: &[u8]) -> Range<usize> {
-    let mut longest = 0..0;
-    let mut start = 0;
-    for (at, byte) in secret.iter().enumerate() {
-        if !is_plain(*byte) {
-            start = at + 1;
-        } else if at + 1 - start > longest.len() {
-            longest = start..at + 1;
-        }
-    }
-    if longest.len() < SHORTEST_CORE {
-        0..0
-    } else {
-        longest
-    }
-}
-
-/// Whether each encoder writes this byte as it is. `~` is none: encoders older than RFC 3986 escape it.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
-}
-
-const SPELLINGS: [Spelling; 5] = [
-    Spelling::Plain,
-    Spelling::Percent,
-    Spelling::Json,
-    Spelling::Html,
-    Spelling::Mixed,
-];
-
-/// From `&` to `;`, which JSON's `\ud83d\ude00`, of four bytes, does not exceed.
-const LONGEST_ESCAPE: usize = 10;
+/// How deep escapes may lie within each other: a URL in JSON in JSON in a query, and some more.
+const MOST_LAYERS: usize = 8;
 
 /// Words of a language are shorter, most of them, and secrets that are any good longer.
 const SHORTEST: usize = 8;
 
-/// What is shorter is found too often.
-const SHORTEST_CORE: usize = 3;
+/// How many bytes wait at most for those that follow, unless a secret is as long: a server may write escapes without end.
+const MOST_HELD: usize = 4096;
 
 #[cfg(test)]
 mod tests;

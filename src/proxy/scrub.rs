@@ -219,8 +219,7 @@ impl Filter {
             text.freeze()
         };
         let mut places = Vec::new();
-        needles.find(&text, |place| places.push(place));
-        let held = if is_last { 0 } else { needles.begun(&text) };
+        let held = needles.look(&text, is_last, |place| places.push(place));
         let cut = text.len() - held;
         self.held = Zeroizing::new(text[cut..].to_vec());
         // What is held is looked through again, but what began before it is not found again.
@@ -236,7 +235,7 @@ impl Filter {
         self.has_struck = true;
         let mut left = BytesMut::from(&text[..cut]);
         for place in places {
-            left[place.start..place.end.min(cut)].fill(STAR);
+            cover(&mut left[place.start..place.end.min(cut)]);
         }
         left.freeze()
     }
@@ -274,15 +273,22 @@ fn fields(fields: &mut HeaderMap, needles: &Needles) -> bool {
 
 fn strike(value: &mut HeaderValue, needles: &Needles) -> bool {
     let mut places = Vec::new();
-    needles.find(value.as_bytes(), |place| places.push(place));
+    needles.look(value.as_bytes(), true, |place| places.push(place));
     if places.is_empty() {
         return false;
     }
     let mut left = value.as_bytes().to_vec();
-    places.into_iter().for_each(|place| left[place].fill(STAR));
+    places.into_iter().for_each(|place| cover(&mut left[place]));
     // Stars are fit for a field where what they stand for was; if they were not, nothing of it is.
     *value = HeaderValue::from_maybe_shared(Bytes::from(left)).unwrap_or(STRUCK);
     true
+}
+
+/// The zeros of UTF-16 stay, so that it goes on being that.
+fn cover(secret: &mut [u8]) {
+    for byte in secret.iter_mut().filter(|byte| **byte != 0) {
+        *byte = STAR;
+    }
 }
 
 /// An operator should know whose pages show what was sent there: they may show it to others.
