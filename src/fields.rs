@@ -139,6 +139,12 @@ pub(crate) fn strike_forged(fields: &mut HeaderMap) {
     }
 }
 
+/// The first field that some servers take for the method or the path of a request.
+pub(crate) fn overrides(fields: &HeaderMap) -> Option<&'static str> {
+    let named = |name: &HeaderName| OVERRIDES.into_iter().find(|own| is_alike(name.as_str(), own));
+    fields.keys().find_map(named)
+}
+
 /// Strikes from trailers what the head would not have carried across, and what must not stand in trailers at all
 /// (RFC 9110 section 6.5.1): fields that frame or route a message, say how to process it, or authenticate.
 ///
@@ -146,7 +152,7 @@ pub(crate) fn strike_forged(fields: &mut HeaderMap) {
 pub(crate) fn strike_trailers(fields: &mut HeaderMap, listed: Option<&Listed>, decided: Option<&Names>) {
     strike(fields, |name| {
         goes_one_hop(name.as_str())
-            || (NOT_IN_TRAILERS.iter()).any(|own| is_alike(name.as_str(), own))
+            || (NOT_IN_TRAILERS.iter().chain(&OVERRIDES)).any(|own| is_alike(name.as_str(), own))
             || listed.is_some_and(|listed| listed.0.contains(name))
             || decided.is_some_and(|names| names.decide(name))
     });
@@ -192,7 +198,7 @@ const ONE_HOP: [&str; 5] = [
 /// Ours to say, to the app only: `Outrider-Rehearsal`.
 const OURS: &str = "outrider-";
 
-const NOT_IN_TRAILERS: [&str; 31] = [
+const NOT_IN_TRAILERS: [&str; 26] = [
     "authorization",
     "cache-control",
     "connection",
@@ -219,7 +225,10 @@ const NOT_IN_TRAILERS: [&str; 31] = [
     "upgrade",
     "via",
     "www-authenticate",
-    // Some servers take these for the method or the path.
+];
+
+/// Some servers and frameworks take these for the method or the path of a request.
+const OVERRIDES: [&str; 5] = [
     "x-http-method",
     "x-http-method-override",
     "x-method-override",

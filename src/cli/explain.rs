@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 
-use http::{Method, Uri};
+use http::{HeaderMap, Method, Uri};
 
 use super::ConfigArg;
 use crate::config::{
@@ -85,14 +85,15 @@ impl Explanation {
             passes: false,
         };
         match parse(url) {
-            Ok((target, path)) => explanation.follow(&target, method, &path, policy, config),
+            Ok((target, uri)) => explanation.follow(&target, method, &uri, policy, config),
             Err(why) => explanation.tell("verdict", format!("refused with 400: {why}")),
         }
         explanation
     }
 
     /// Follows a request through the policy. Ends where the proxy would end it.
-    fn follow(&mut self, target: &Target, method: &Method, path: &str, policy: &Policy, config: &Config) {
+    fn follow(&mut self, target: &Target, method: &Method, uri: &Uri, policy: &Policy, config: &Config) {
+        let path = uri.path();
         let asked = match target.scheme {
             Scheme::Http => Asked::Request,
             // Clients ask a proxy for https by CONNECT.
@@ -129,6 +130,7 @@ impl Explanation {
         } else {
             destination
                 .permits(method, path)
+                .and_then(|()| destination.heeds(uri.query(), &HeaderMap::new()))
                 .and_then(|()| destination.auth_rule(method, path))
                 .and_then(|_| destination.leaves(target))
         };
@@ -358,8 +360,8 @@ impl Explanation {
     }
 }
 
-/// The target and the path (no query) of what a person typed. The error is the reason of the 400.
-fn parse(url: &str) -> Result<(Target, String), String> {
+/// The target of what a person typed, and the whole. The error is the reason of the 400.
+fn parse(url: &str) -> Result<(Target, Uri), String> {
     let absolute = if url.contains("://") {
         url.to_owned()
     } else {
@@ -379,7 +381,7 @@ fn parse(url: &str) -> Result<(Target, String), String> {
         format!("{error}; write it as in https://api.example.com/path")
     })?;
     let target = Target::of_absolute(&uri).map_err(|error| error.to_string())?;
-    Ok((target, uri.path().to_owned()))
+    Ok((target, uri))
 }
 
 fn intercepted(written: Option<&Written>) -> String {
@@ -453,7 +455,7 @@ fn credential(auth: &Auth) -> String {
 
 fn concerns(of: (Option<&Method>, Option<&str>), method: &Method, path: &str) -> bool {
     let path_fits = |glob: &str| PathGlob::parse(glob).is_ok_and(|glob| glob.reaches(path));
-    of.0.is_none_or(|own| own == method) && of.1.is_none_or(path_fits)
+    of.0.is_none_or(|own| policy::covers(own, method)) && of.1.is_none_or(path_fits)
 }
 
 /// ` for POST /api/reindex`; empty for a limit of all requests.

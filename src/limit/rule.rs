@@ -6,7 +6,7 @@ use http::Method;
 
 use super::refusal::Face;
 use crate::config::{Class, Priority, RateLimit};
-use crate::policy::PathGlob;
+use crate::policy::{self, PathGlob};
 use crate::telemetry::{Counters, LimitHandles};
 
 /// Which requests a rate concerns, and how it is shown.
@@ -107,7 +107,7 @@ impl Match {
     }
 
     fn holds(&self, method: &Method, path: &str) -> bool {
-        self.method.as_ref().is_none_or(|own| own == method)
+        self.method.as_ref().is_none_or(|own| policy::covers(own, method))
             && self.path.as_ref().is_none_or(|own| own.reaches(path))
     }
 }

@@ -8,14 +8,16 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
-use super::Denial;
 use super::path::PathGlob;
+use super::reading::{self, Readings};
+use super::{Denial, method};
 use crate::config::{
     self, Auth, AuthRule, Cache, CircuitBreaker, HeaderText, Headers, HttpVersion, Mode, OnLimit, Priority,
     Problems, RateLimit, Rehearse, Retry, Timeouts, Tls,
 };
+use crate::fields;
 use crate::host::{Scheme, Target};
 
 /// A destination of the configuration, compiled. Nothing here is optional in the sense of "default".
@@ -56,6 +58,10 @@ pub(crate) struct Destination {
     methods: Vec<Method>,
     /// Empty: all.
     paths: Vec<PathGlob>,
+    /// Methods or paths make a difference.
+    judges: bool,
+    /// The methods that rules are about.
+    ruled: Vec<Method>,
 }
 
 impl Destination {
@@ -88,6 +94,8 @@ impl Destination {
             intercept: false,
             methods: Vec::new(),
             paths: Vec::new(),
+            judges: false,
+            ruled: Vec::new(),
         }
     }
 
@@ -144,6 +152,10 @@ impl Destination {
                 Mode::Tunnel => false,
             },
             methods: config.methods.clone(),
+            judges: !config.methods.is_empty()
+                || !config.paths.is_empty()
+                || rules(config).any(|(method, path)| method.is_some() || path.is_some()),
+            ruled: rules(config).filter_map(|(method, _)| method.cloned()).collect(),
             paths,
         };
         destination.check(problems);
@@ -154,8 +166,19 @@ impl Destination {
     ///
     /// Where `paths` is set, a path that servers read differently (dot segments, encoded slashes) is not.
     pub(crate) fn permits(&self, method: &Method, path: &str) -> Result<(), Denial> {
-        if !self.methods.is_empty() && !self.methods.contains(method) {
+        let covers = |own: &Method| method::covers(own, method);
+        if !self.methods.is_empty() && !self.methods.iter().any(covers) {
             return Err(Denial::Method {
+                destination: Arc::clone(&self.name),
+                method: method.clone(),
+            });
+        }
+        if self.judges
+            && !method::is_registered(method)
+            && !self.methods.contains(method)
+            && !self.ruled.contains(method)
+        {
+            return Err(Denial::UnknownMethod {
                 destination: Arc::clone(&self.name),
                 method: method.clone(),
             });
@@ -168,26 +191,73 @@ impl Destination {
         Ok(())
     }
 
+    /// Refuses what some servers take for the method or the path of a request, where these make a difference.
+    pub(crate) fn heeds(&self, query: Option<&str>, fields: &HeaderMap) -> Result<(), Denial> {
+        if !self.judges {
+            return Ok(());
+        }
+        let named = query
+            .filter(|query| method::is_overridden(query))
+            .map(|_| "_method in the query");
+        match named.or_else(|| fields::overrides(fields)) {
+            None => Ok(()),
+            Some(name) => Err(Denial::Override {
+                destination: Arc::clone(&self.name),
+                name,
+            }),
+        }
+    }
+
     /// Which of `auth` decides what is attached to a request; `path` is without query.
     ///
     /// A path that servers read differently is refused where one of the readings would be given another credential.
     pub(crate) fn auth_rule(&self, method: &Method, path: &str) -> Result<Option<usize>, Denial> {
-        for (index, (rule, glob)) in self.auth.iter().zip(&self.auth_paths).enumerate() {
-            if rule.method.as_ref().is_some_and(|own| own != method) {
-                continue;
-            }
-            match glob {
-                Some(glob) if glob.allows(path) => return Ok(Some(index)),
-                Some(glob) if glob.reaches(path) => {
-                    return Err(Denial::Ambiguous {
-                        destination: Arc::clone(&self.name),
-                    });
-                }
-                Some(_) => {}
-                None => return Ok(Some(index)),
+        let rule = |matches: &dyn Fn(&PathGlob) -> bool| {
+            (self.auth.iter().zip(&self.auth_paths)).position(|(rule, glob)| {
+                (rule.method.as_ref()).is_none_or(|own| method::covers(own, method))
+                    && glob.as_ref().is_none_or(matches)
+            })
+        };
+        let written = rule(&|glob| glob.matches(path));
+        if self.auth_paths.iter().all(Option::is_none) {
+            return Ok(written);
+        }
+        let ambiguous = |reading: &str, other: String| Denial::Ambiguous {
+            destination: Arc::clone(&self.name),
+            written: self.shown(written),
+            reading: reading::shown(reading).into_owned(),
+            other,
+        };
+        let readings = Readings::of(path);
+        let Some(all) = readings.all() else {
+            return Err(ambiguous("one of very many paths", "any rule".to_owned()));
+        };
+        for reading in all {
+            let other = rule(&|glob| glob.means(reading));
+            if other != written && !self.credentials(other).eq(self.credentials(written)) {
+                return Err(ambiguous(reading, self.shown(other)));
             }
         }
-        Ok(None)
+        Ok(written)
+    }
+
+    /// What a rule attaches.
+    fn credentials(&self, rule: Option<usize>) -> impl Iterator<Item = &Auth> {
+        let rule = rule.map(|rule| &self.auth[rule]);
+        rule.into_iter()
+            .flat_map(|rule| &rule.credentials)
+            .map(|one| &one.auth)
+    }
+
+    /// A rule as a sentence names it.
+    fn shown(&self, rule: Option<usize>) -> String {
+        match rule {
+            None => "no rule of auth".to_owned(),
+            Some(rule) => {
+                let path = self.auth[rule].path.as_deref().unwrap_or("any path");
+                format!("auth[{rule}] ({path})")
+            }
+        }
     }
 
     /// Whether a request to `target` leaves over TLS, and the port it leaves to: with `upgrade`, 80 becomes 443
@@ -357,6 +427,23 @@ fn compile_globs(
     let of_auth = config.auth.iter().enumerate();
     let of_auth = of_auth.map(|(i, rule)| parse("auth", i, ".match.path", rule.path.as_ref()?));
     (paths, of_auth.collect())
+}
+
+/// Method and path of each rule that has them.
+fn rules(config: &config::Destination) -> impl Iterator<Item = (Option<&Method>, Option<&String>)> {
+    let auth = config
+        .auth
+        .iter()
+        .map(|rule| (rule.method.as_ref(), rule.path.as_ref()));
+    let limits = config
+        .rate_limits
+        .iter()
+        .map(|limit| (limit.method.as_ref(), limit.path.as_ref()));
+    let classes = config
+        .priorities
+        .iter()
+        .map(|class| (class.method.as_ref(), class.path.as_ref()));
+    auth.chain(limits).chain(classes)
 }
 
 /// Whether anything is attached to any request.

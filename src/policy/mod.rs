@@ -14,6 +14,7 @@ use http::Method;
 
 pub(crate) use destination::{Destination, attaches, idle_in_tunnels, must_see};
 pub(crate) use egress::{Approved, Egress};
+pub(crate) use method::covers;
 pub(crate) use path::PathGlob;
 
 use crate::config::{Auth, ClientAuth, Config, EgressDefault, Problems};
@@ -22,8 +23,10 @@ use router::Router;
 
 mod destination;
 mod egress;
+mod method;
 mod network;
 mod path;
+mod reading;
 mod router;
 #[cfg(test)]
 mod tests;
@@ -63,16 +66,34 @@ pub(crate) enum Verdict<'p> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denial {
     #[error(
-        "destination {destination} attaches its credentials by path, and servers read this path differently; \
-         ask without dot segments, encoded slashes and backslashes"
+        "destination {destination} attaches its credentials by path: as it is written this one falls under {written}, but \
+         some servers read it as {reading}, which falls under {other}; ask for it in one clear spelling"
     )]
-    Ambiguous { destination: Arc<str> },
+    Ambiguous {
+        destination: Arc<str>,
+        written: String,
+        reading: String,
+        other: String,
+    },
     #[error("{address} is a listener of outrider itself; a request through it would come back to it")]
     Loop { address: SocketAddr },
     #[error(
         "destination {destination} does not allow {method}; where it should, add it to the destination's methods"
     )]
     Method { destination: Arc<str>, method: Method },
+    #[error(
+        "destination {destination} has rules about methods or paths, and some servers take {method} for another method; \
+         where it should pass, add it to the destination's methods"
+    )]
+    UnknownMethod { destination: Arc<str>, method: Method },
+    #[error(
+        "destination {destination} has rules about methods or paths, and some servers take {name} for the method or the \
+         path of the request; leave it out, and ask for what is meant"
+    )]
+    Override {
+        destination: Arc<str>,
+        name: &'static str,
+    },
     #[error(
         "the address {address} is in a denied network ({class}); \
          where it should be reached, add it to egress.allow_networks"
@@ -106,7 +127,7 @@ impl Denial {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Loop { .. } => "loop",
-            Self::Method { .. } => "method",
+            Self::Method { .. } | Self::Override { .. } | Self::UnknownMethod { .. } => "method",
             Self::Network { .. } => "network",
             Self::Ambiguous { .. } | Self::Path { .. } => "path",
             Self::Plaintext { .. } => "plaintext",

@@ -3,13 +3,15 @@
 //! `*` stands for any characters within one segment, `**` for any number of segments. Both sides are compared
 //! percent-decoded, because `/%61dmin` and `/admin` are one resource. Servers disagree about dot segments, encoded
 //! slashes, backslashes and double encoding, so a path with one of these is allowed by no glob
-//! ([`PathGlob::allows`]) and counted by every glob that some server could mean ([`PathGlob::reaches`]).
+//! ([`PathGlob::allows`]) and counted by every glob that one of its [`Readings`] falls under ([`PathGlob::reaches`]).
 //!
 //! What a matching path means (allowed, counted) is decided by whoever holds the glob.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+
+use super::reading::{Readings, file_name, fold};
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,8 @@ mod tests;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PathGlob {
     segments: Box<[Segment]>,
+    /// As [`Readings`] are written.
+    folded: Box<[Segment]>,
 }
 
 /// Why a text is no path glob; `Display` says what would be right.
@@ -61,8 +65,17 @@ impl PathGlob {
         let segments = relative
             .split('/')
             .map(Segment::parse)
-            .collect::<Result<_, _>>()?;
-        Ok(Self { segments })
+            .collect::<Result<Box<[_]>, _>>()?;
+        let whole = match &*segments {
+            [first @ .., Segment::One(last)]
+                if !first.is_empty() && last.iter().all(|part| part.is_empty()) && last.len() == 1 =>
+            {
+                first
+            }
+            all => all,
+        };
+        let folded = whole.iter().map(Segment::folded).collect();
+        Ok(Self { segments, folded })
     }
 
     /// Whether this glob vouches for `path` (no query), however a server reads it.
@@ -72,41 +85,54 @@ impl PathGlob {
 
     /// Whether some server could read `path` (no query) as something that this glob means.
     pub(crate) fn reaches(&self, path: &str) -> bool {
-        self.matches(path) || widest(path).is_some_and(|path| self.matches(&path))
+        self.matches(path)
+            || (Readings::of(path).all()).is_none_or(|mut all| all.any(|reading| self.means(reading)))
     }
 
-    /// Wildcard matching with one point of return, the latest `**`: at most segments times segments steps.
-    fn matches(&self, path: &str) -> bool {
-        let Some(path) = path.strip_prefix('/') else {
-            return false;
-        };
-        let mut text = path.split('/');
-        let mut globs = &*self.segments;
-        let mut latest = None;
-        loop {
-            if let [Segment::Any, rest @ ..] = globs {
+    /// Whether this glob matches a path as it is written.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        matches(&self.segments, path, fits)
+    }
+
+    /// Whether this glob matches one of the [`Readings`] of a path.
+    pub(super) fn means(&self, reading: &str) -> bool {
+        matches(&self.folded, reading, |segment, parts| {
+            fits_text(segment.as_bytes(), parts)
+        })
+    }
+}
+
+/// Wildcard matching with one point of return, the latest `**`: at most segments times segments steps.
+fn matches(segments: &[Segment], path: &str, fits: impl Fn(&str, &[Box<[u8]>]) -> bool) -> bool {
+    let Some(path) = path.strip_prefix('/') else {
+        return false;
+    };
+    let mut text = path.split('/');
+    let mut globs = segments;
+    let mut latest = None;
+    loop {
+        if let [Segment::Any, rest @ ..] = globs {
+            globs = rest;
+            latest = Some((rest, text.clone()));
+            continue;
+        }
+        let mut ahead = text.clone();
+        match (ahead.next(), globs) {
+            (None, []) => return true,
+            (Some(segment), [Segment::One(parts), rest @ ..]) if fits(segment, parts) => {
+                text = ahead;
                 globs = rest;
-                latest = Some((rest, text.clone()));
-                continue;
             }
-            let mut ahead = text.clone();
-            match (ahead.next(), globs) {
-                (None, []) => return true,
-                (Some(segment), [Segment::One(parts), rest @ ..]) if fits(segment, parts) => {
-                    text = ahead;
-                    globs = rest;
+            _ => {
+                // The latest ** takes one segment more.
+                let Some((rest, from)) = &mut latest else {
+                    return false;
+                };
+                if from.next().is_none() {
+                    return false;
                 }
-                _ => {
-                    // The latest ** takes one segment more.
-                    let Some((rest, from)) = &mut latest else {
-                        return false;
-                    };
-                    if from.next().is_none() {
-                        return false;
-                    }
-                    globs = rest;
-                    text = from.clone();
-                }
+                globs = rest;
+                text = from.clone();
             }
         }
     }
@@ -121,6 +147,20 @@ impl Segment {
                 text.split('*').map(|part| decode(part).into()).collect(),
             )),
         }
+    }
+
+    /// As it is compared with readings of a path.
+    fn folded(&self) -> Self {
+        let Self::One(parts) = self else {
+            return self.clone();
+        };
+        let last = parts.len() - 1;
+        let fold = |(at, part): (usize, &[u8])| {
+            let text = fold(&String::from_utf8_lossy(part));
+            let text = if at == last { file_name(&text) } else { &text };
+            text.as_bytes().into()
+        };
+        Self::One(parts.iter().map(|part| &**part).enumerate().map(fold).collect())
     }
 }
 
@@ -183,8 +223,9 @@ fn without_parameters(segment: &[u8]) -> &[u8] {
     segment.split(|byte| *byte == b';').next().unwrap_or(segment)
 }
 
+/// Windows leaves dots and blanks out at the end of a name, so that `...` may be nothing, or more than one folder up.
 fn is_dots(name: &[u8]) -> bool {
-    matches!(name, b"." | b"..")
+    name.contains(&b'.') && name.iter().all(|byte| matches!(byte, b'.' | b' '))
 }
 
 /// Whether a `%` stands there without two hexadecimal digits.
@@ -200,37 +241,3 @@ fn has_escape(text: &[u8]) -> bool {
 fn begins_hex(text: &[u8]) -> bool {
     matches!(text, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
 }
-
-/// The path as the most lenient server reads it: decoded several times, backslashes turned, parameters and
-/// empty segments dropped, dots resolved. `None` where that is the path as written.
-fn widest(path: &str) -> Option<String> {
-    if !path.contains(['%', '\\', ';']) && !path.contains("//") && !path.contains("/.") {
-        return None;
-    }
-    let mut decoded = path.to_owned();
-    // Nobody decodes more often than this; without a bound, `%252525…` costs the square of its length.
-    for _ in 0..MAX_DECODINGS {
-        match percent_decode_str(&decoded).decode_utf8_lossy() {
-            Cow::Borrowed(_) => break,
-            Cow::Owned(text) => decoded = text,
-        }
-    }
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split(['/', '\\']) {
-        match segment.split(';').next().unwrap_or(segment) {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            name => segments.push(name),
-        }
-    }
-    let tail = if decoded.ends_with(['/', '\\']) && !segments.is_empty() {
-        "/"
-    } else {
-        ""
-    };
-    // Its own percent signs are literal now; encoded, they read back as themselves.
-    Some(format!("/{}{tail}", segments.join("/")).replace('%', "%25"))
-}
-
-/// How often a chain of servers may decode one path.
-const MAX_DECODINGS: usize = 4;

@@ -37,6 +37,7 @@ pub(super) async fn run(
     let held = Held::take(memory::REQUEST)?;
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;
+    destination.heeds(request.uri().query(), request.headers())?;
     let target = destination.leaves(target)?;
     if seen.via && headers::has_looped(request.headers(), &proxy.via) {
         return Err(Error::Looped);

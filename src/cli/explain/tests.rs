@@ -215,8 +215,12 @@ fn what_a_person_types_becomes_a_target() {
         ("[2606::1]:8443", "https", "[2606::1]:8443", "/"),
         ("8.8.8.8", "https", "8.8.8.8:443", "/"),
     ] {
-        let (parsed, its_path) = parse(typed).unwrap();
-        let told = (parsed.scheme.as_str(), parsed.to_string(), its_path);
+        let (parsed, its_uri) = parse(typed).unwrap();
+        let told = (
+            parsed.scheme.as_str(),
+            parsed.to_string(),
+            its_uri.path().to_owned(),
+        );
         assert_eq!(told, (scheme, target.to_owned(), path.to_owned()), "{typed}");
     }
 }
