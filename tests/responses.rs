@@ -269,14 +269,90 @@ fn an_endless_head_is_refused_in_flat_memory() {
     }
 }
 
-/// B6: nobody asked for another protocol.
+/// B6: a 101 is joined only where it names the protocol that a GET has asked for; else no byte behind it gets through.
 #[test]
 fn a_101_that_nobody_asked_for_is_a_502() {
-    let origin = Origin::saying_once(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nsurprise",
-    );
-    let answer = plain(&origin).get(&origin.url("/"));
-    assert_eq!(answer.status, 502, "{answer:?}");
+    const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let get = ("GET", "HTTP/1.1", WEBSOCKET);
+    let cases = [
+        (get, WEBSOCKET, true),
+        (
+            get,
+            "connection: keep-alive, upgrade\r\nupgrade: WebSocket\r\n",
+            true,
+        ),
+        // Something else than what was asked for, or nothing at all.
+        (get, "Connection: Upgrade\r\nUpgrade: h2c\r\n", false),
+        (get, "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n", false),
+        (
+            get,
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n",
+            false,
+        ),
+        (get, "Connection: Upgrade\r\nUpgrade: websocket/13\r\n", false),
+        (get, "Connection: Upgrade\r\n", false),
+        (get, "Upgrade: websocket\r\n", false),
+        (get, "Connection: close\r\nUpgrade: websocket\r\n", false),
+        (get, "", false),
+        // Nothing was asked for, or by a request that cannot ask for it (RFC 9110 section 7.8, RFC 6455 section 4.1).
+        (("GET", "HTTP/1.1", ""), WEBSOCKET, false),
+        (("GET", "HTTP/1.1", "Upgrade: websocket\r\n"), WEBSOCKET, false),
+        (
+            (
+                "GET",
+                "HTTP/1.1",
+                "Connection: Upgrade\r\nUpgrade: h2c, websocket\r\n",
+            ),
+            WEBSOCKET,
+            false,
+        ),
+        (
+            ("GET", "HTTP/1.1", "Connection: Upgrade\r\nUpgrade: h2c\r\n"),
+            "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+            false,
+        ),
+        (("GET", "HTTP/1.0", WEBSOCKET), WEBSOCKET, false),
+        (("POST", "HTTP/1.1", WEBSOCKET), WEBSOCKET, false),
+        (("PUT", "HTTP/1.1", WEBSOCKET), WEBSOCKET, false),
+        (("OPTIONS", "HTTP/1.1", WEBSOCKET), WEBSOCKET, false),
+    ];
+    let origin = Origin::http(move |wire| {
+        if let Ok(request) = wire.request() {
+            let number: usize = request.target().trim_start_matches('/').parse().unwrap();
+            let answered = cases[number].1;
+            wire.send(format!(
+                "HTTP/1.1 101 Switching Protocols\r\n{answered}\r\nsurprise"
+            ));
+        }
+    });
+    let proxy = plain(&origin);
+    for (number, ((method, version, asked), answered, is_joined)) in cases.into_iter().enumerate() {
+        let case = format!("{method} {version} {asked:?}, answered {answered:?}");
+        let mut wire = proxy.wire();
+        wire.send(format!(
+            "{method} {} {version}\r\nHost: {}\r\n{asked}\r\n",
+            origin.url(&format!("/{number}")),
+            origin.authority()
+        ));
+        let answer = wire.bodiless_response();
+        if is_joined {
+            assert_eq!(answer.status, 101, "{case}: {answer:?}");
+            assert_eq!(wire.read_exact(8).unwrap(), b"surprise", "{case}");
+        } else {
+            assert_eq!(
+                (answer.status, answer.error()),
+                (502, Some("http_upgrade_failed")),
+                "{case}: {answer:?}"
+            );
+            wire.half_close();
+            let (rest, _) = wire.rest();
+            assert!(!String::from_utf8_lossy(&rest).contains("surprise"), "{case}");
+        }
+        let seen = origin.seen().pop().unwrap();
+        let seen = String::from_utf8(seen.bytes).unwrap().to_ascii_lowercase();
+        let is_asked = seen.contains("\r\nupgrade: websocket\r\n");
+        assert_eq!(is_asked, (method, version, asked) == get, "{case}: {seen}");
+    }
 }
 
 /// B7: provisional answers do not hide the final one.

@@ -507,7 +507,10 @@ fn is_failure(status: StatusCode) -> bool {
 
 /// The upstream could not be reached, or not be asked: neither what the app has done nor what has to be mended here.
 fn may_be_stood_in_for(error: &Error) -> bool {
-    let is_ours = matches!(error, Error::Credential | Error::Overloaded(_) | Error::Unasked);
+    let is_ours = matches!(
+        error,
+        Error::Credential | Error::Overloaded(_) | Error::Unasked(_)
+    );
     !is_ours && (is_failure(error.status()) || error.status() == StatusCode::TOO_MANY_REQUESTS)
 }
 

@@ -67,8 +67,8 @@ pub(crate) enum Error {
     #[error("TRACE is answered by no destination through this proxy: it would show the attached credential")]
     Trace,
 
-    #[error("the destination switched protocols although nobody had asked for it")]
-    Unasked,
+    #[error("the destination switched protocols (101) {0}: the connection is closed")]
+    Unasked(&'static str),
 
     /// There is a signer, but it cannot sign this request.
     #[error(transparent)]
@@ -131,7 +131,7 @@ impl Error {
             Self::Unsigned(_) => StatusCode::BAD_REQUEST,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
-            Self::NoToken(_) | Self::Unasked | Self::Unreadable(_) | Self::Upstream(_) => {
+            Self::NoToken(_) | Self::Unasked(_) | Self::Unreadable(_) | Self::Upstream(_) => {
                 StatusCode::BAD_GATEWAY
             }
         }
@@ -156,7 +156,7 @@ impl Error {
             Self::NoToken(no_token) => no_token.proxy_status(),
             Self::LeftAlone(_) => "destination_unavailable",
             Self::Overloaded(_) => "connection_limit_reached",
-            Self::Unasked => "http_upgrade_failed",
+            Self::Unasked(_) => "http_upgrade_failed",
             Self::Unreadable(_) => "http_response_content_coding",
             Self::Upstream(error) => error.proxy_status(),
         }
@@ -203,7 +203,7 @@ impl Error {
             | Self::NoToken(_)
             | Self::NotStored
             | Self::Overloaded(_)
-            | Self::Unasked
+            | Self::Unasked(_)
             | Self::Unreadable(_)
             | Self::Unsigned(_)
             | Self::Upstream(_)

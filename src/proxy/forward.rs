@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, Version, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 
 use super::attempt::Course;
 use super::body::{Passing, Upgraded};
@@ -43,6 +43,10 @@ pub(super) async fn run(
         return Err(Error::Looped);
     }
 
+    // Another request cannot ask for a WebSocket (RFC 6455 section 4.1).
+    if seen.upgrade && (request.method() != Method::GET || request.version() != Version::HTTP_11) {
+        request.headers_mut().remove(header::UPGRADE);
+    }
     let stripped = headers::strip_request(request.headers_mut(), &seen);
     let is_websocket = stripped.is_websocket && mirror == Mirror::H1;
     if is_websocket && request.body().is_some() {
@@ -87,9 +91,16 @@ pub(super) async fn run(
 
     let mut upgraded = None;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let room = room.ok_or(Error::Unasked("without being asked to"))?;
+        // Left there only where the answer names a WebSocket.
+        if !response.headers().contains_key(header::UPGRADE) {
+            return Err(Error::Unasked(
+                "without naming `websocket` in Upgrade and `upgrade` in Connection",
+            ));
+        }
         let body = std::mem::replace(response.body_mut(), Source::Plain(ResponseBody::Ended.into()));
-        let (Some(room), Some((upstream, early))) = (room, body.into_stream()) else {
-            return Err(Error::Unasked);
+        let Some((upstream, early)) = body.into_stream() else {
+            return Err(Error::Unasked("in HTTP/2, which cannot be switched from"));
         };
         upgraded = Some(Box::new(Upgraded {
             upstream: Rewound::new(early, upstream),

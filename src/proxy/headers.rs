@@ -154,7 +154,10 @@ pub(super) fn strip_response<B>(response: &mut Response<B>) {
     let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let fields = response.headers_mut();
     let seen = Seen::of(fields);
-    let protocol = fields.get(header::UPGRADE).filter(|_| is_switching).cloned();
+    let protocol = fields
+        .get(header::UPGRADE)
+        .filter(|_| is_switching && asks_for_websocket(fields))
+        .cloned();
     if seen.transfer_encoding > 0 {
         // The body was read by its coding: a length beside it would cut it short for the app (RFC 9112 section 6.3).
         fields.remove(header::CONTENT_LENGTH);
@@ -207,7 +210,8 @@ fn strip(fields: &mut HeaderMap, seen: &Seen) -> Option<Arc<Listed>> {
 }
 
 fn asks_for_websocket(fields: &HeaderMap) -> bool {
-    let Some(protocol) = fields.get(header::UPGRADE) else {
+    let mut protocols = fields.get_all(header::UPGRADE).iter();
+    let (Some(protocol), None) = (protocols.next(), protocols.next()) else {
         return false;
     };
     let is_listed = (fields.get_all(header::CONNECTION).iter())
