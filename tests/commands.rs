@@ -376,6 +376,56 @@ fn exec_passes_signals_on_and_outlives_its_command() {
     assert!(origin.raw().contains("/last-words"));
 }
 
+/// SIGHUP reloads, and the command hears nothing of it; what `nohup` ignores the command ignores, too.
+#[test]
+fn exec_reloads_on_sighup_and_does_not_pass_it_on() {
+    let (folder, file) = exec_folder();
+    let [script, ready, heard] = ["script", "ready", "heard"].map(|name| folder.path().join(name));
+    fs::write(
+        &script,
+        format!(
+            "trap 'echo HUP >> {heard}' HUP; trap 'echo TERM >> {heard}; exit 7' TERM; touch {ready}\n\
+             while :; do sleep 0.05; done\n",
+            heard = heard.display(),
+            ready = ready.display()
+        ),
+    )
+    .unwrap();
+    let mut command = outrider(["exec", "--config"]);
+    command.arg(&file).args(["--", "sh"]).arg(&script);
+    let log = folder.path().join("log");
+    let mut child = command
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    eventually("the command runs", || ready.exists());
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    let told = || fs::read_to_string(&log).unwrap();
+    eventually("a reload", || told().contains("configuration reloaded"));
+    // Had HUP been passed on, the shell would have trapped it by the time that it traps this one.
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(wait(&mut child, PATIENCE).expect("exec to end").code(), Some(7));
+    assert_eq!(fs::read_to_string(&heard).unwrap(), "TERM\n");
+
+    for (through, is_ignored) in [(&["env", "--default-signal=HUP"][..], false), (&["nohup"], true)] {
+        let mut command = crate::support::programs::clean(through[0]);
+        command.args(&through[1..]);
+        command
+            .arg(env!("CARGO_BIN_EXE_outrider"))
+            .args(["exec", "--config"]);
+        command
+            .arg(&file)
+            .args(["--", "grep", "SigIgn", "/proc/self/status"]);
+        let ran = run(command.env("TMPDIR", folder.path()));
+        let mask = ran.succeeded().stdout.split_whitespace().last().unwrap();
+        let mask = u64::from_str_radix(mask, 16).unwrap();
+        assert_eq!(mask & 1 == 1, is_ignored, "{through:?}: {ran:?}");
+    }
+}
+
 /// The main job with nothing prepared.
 #[test]
 fn the_demo_tells_its_story() {

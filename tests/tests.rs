@@ -5,6 +5,7 @@
 //! they matter: at the raw bytes which the origin received, not at the proxy's own word.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod admission;
 mod bodies;
 mod border;
 mod bulk;

@@ -2,7 +2,8 @@
 //!
 //! One small HTTP/1 server beside the proxy, with bounds of its own: so many connections, one request each, a short
 //! time for everything. Whoever scrapes slowly, or never reads, holds one page for some seconds and nothing else.
-//! The door only tells; nothing can be changed through it, and nothing that came over the wire is ever echoed.
+//! The door only tells; nothing can be changed through it, and nothing that came over the wire is ever echoed. No web
+//! page can read it: it answers only to its [`Own`] names, and never says that another origin may read.
 //!
 //! What the figures mean is in `telemetry`; who says that we are leaving is in `drain`.
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::server::conn::http1;
@@ -27,12 +28,21 @@ use crate::drain::Drain;
 use crate::memory::MEMORY;
 use crate::telemetry::{self, Telemetry};
 
+use own::Fault;
+pub(crate) use own::Own;
+
+mod own;
 #[cfg(test)]
 mod tests;
 
 /// Serves the operator's pages until the future is dropped, connections with it. Whether we are ready is asked at each
 /// /readyz. No failure to accept ends it.
-pub(crate) async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>, drain: Drain) -> io::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    own: Own,
+    telemetry: Arc<Telemetry>,
+    drain: Drain,
+) -> io::Result<()> {
     let mut connections = JoinSet::new();
     let mut failing = false;
     loop {
@@ -41,7 +51,8 @@ pub(crate) async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>, drai
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
                     failing = false;
-                    connections.spawn(connection(stream, Arc::clone(&telemetry), drain.clone()));
+                    let own = own.with(stream.local_addr().ok());
+                    connections.spawn(connection(stream, own, Arc::clone(&telemetry), drain.clone()));
                 }
                 Err(error) => {
                     // One line for a row of failures: out of descriptors, there would be ten in a second.
@@ -64,12 +75,16 @@ pub(crate) async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>, drai
 }
 
 /// One connection: one request, and a limit on all of it.
-async fn connection<S>(stream: S, telemetry: Arc<Telemetry>, drain: Drain)
+async fn connection<S>(stream: S, own: Own, telemetry: Arc<Telemetry>, drain: Drain)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|request| {
-        let answer = answer(&request, &telemetry, &drain);
+        let answer = match own.check(&request) {
+            Ok(()) => answer(&request, &telemetry, &drain),
+            Err(Fault::Malformed) => page(StatusCode::BAD_REQUEST, TEXT, MALFORMED),
+            Err(Fault::Foreign) => page(StatusCode::MISDIRECTED_REQUEST, TEXT, FOREIGN),
+        };
         async { Ok::<_, Infallible>(answer) }
     });
     let connection = http1::Builder::new()
@@ -127,6 +142,7 @@ fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     page
 }
 
@@ -148,6 +164,16 @@ outrider
 /metrics  Prometheus text format
 /readyz   ready, or 503 with the reason
 ";
+
+const FOREIGN: &str = "\
+Host is a name or an address that this process does not know as its own: ask by localhost, by the address that `admin` \
+listens on, or by a route of the app. Other names are refused, so that no web page can read this.
+";
+
+const MALFORMED: &str = "a request needs one Host field\n";
+
+/// Keeps the pages out of the process of a web page that includes them blindly, as a picture or a script.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 const TEXT: &str = "text/plain; charset=utf-8";
 

@@ -43,7 +43,7 @@ async fn every_page_says_what_it_should() {
     ] {
         let answer = ask(
             address,
-            &format!("{method} {path} HTTP/1.1\r\nHost: admin\r\n\r\n"),
+            &format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         )
         .await;
         assert!(
@@ -61,7 +61,7 @@ async fn every_page_says_what_it_should() {
 #[tokio::test]
 async fn head_tells_the_length_and_sends_no_body() {
     let (address, _drain) = start().await;
-    let answer = ask(address, "HEAD /healthz HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+    let answer = ask(address, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.contains("content-length: 3"), "{head}");
     assert_eq!(body, "");
@@ -71,12 +71,12 @@ async fn head_tells_the_length_and_sends_no_body() {
 async fn a_draining_process_is_alive_but_not_ready() {
     let (address, drain) = start().await;
     drain.begin();
-    let ready = ask(address, "GET /readyz HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+    let ready = ask(address, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(
         ready.starts_with("HTTP/1.1 503 ") && ready.contains("draining: "),
         "{ready}"
     );
-    let health = ask(address, "GET /healthz HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+    let health = ask(address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
 }
 
@@ -85,9 +85,10 @@ async fn a_draining_process_is_alive_but_not_ready() {
 async fn nothing_from_the_wire_is_echoed() {
     let (address, _drain) = start().await;
     for request in [
-        "GET /canary<script> HTTP/1.1\r\nHost: canary\r\nUser-Agent: canary\r\n\r\n",
-        "CANARY /metrics HTTP/1.1\r\nHost: canary\r\n\r\n",
-        "GET /metrics?canary HTTP/1.1\r\nHost: canary\r\nX: canary\"} 1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: canary\r\n\r\n",
+        "GET /canary<script> HTTP/1.1\r\nHost: localhost\r\nUser-Agent: canary\r\n\r\n",
+        "CANARY /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /metrics?canary HTTP/1.1\r\nHost: localhost\r\nX: canary\"} 1\r\n\r\n",
     ] {
         let answer = ask(address, request).await.to_lowercase();
         assert!(!answer.contains("canary"), "{answer}");
@@ -98,7 +99,7 @@ async fn nothing_from_the_wire_is_echoed() {
 async fn heads_that_are_no_http_or_too_large_are_refused() {
     let (address, _drain) = start().await;
     let large = format!(
-        "GET / HTTP/1.1\r\nHost: admin\r\nX: {}\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
         "a".repeat(2 * HEAD_SIZE)
     );
     for request in [
@@ -109,7 +110,7 @@ async fn heads_that_are_no_http_or_too_large_are_refused() {
         let answer = ask(address, request).await;
         assert!(!answer.contains(" 200 "), "{answer}");
     }
-    let after = ask(address, "GET /healthz HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+    let after = ask(address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(after.starts_with("HTTP/1.1 200 "), "{after}");
 }
 
@@ -124,7 +125,7 @@ async fn silent_callers_are_sent_away_and_others_get_their_turn() {
         silent.push(stream);
     }
     // All places are taken; this one waits until the first is free again.
-    let answer = ask(address, "GET /healthz HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+    let answer = ask(address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     for stream in &mut silent {
         let mut rest = Vec::new();
@@ -142,10 +143,10 @@ async fn a_scraper_that_never_reads_is_cut_off() {
     }
     let length = telemetry.render().len();
     let (near, mut far) = tokio::io::duplex(4096);
-    far.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n")
+    far.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .unwrap();
-    connection(near, telemetry, Drain::default()).await;
+    connection(near, Own::new(None, None), telemetry, Drain::default()).await;
 
     let mut got = Vec::new();
     far.read_to_end(&mut got).await.unwrap();
@@ -170,7 +171,8 @@ async fn start() -> (SocketAddr, Drain) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let drain = Drain::default();
-    tokio::spawn(serve(listener, Telemetry::new(), drain.clone()));
+    let own = Own::new(Some(address), None);
+    tokio::spawn(serve(listener, own, Telemetry::new(), drain.clone()));
     (address, drain)
 }
 

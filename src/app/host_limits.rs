@@ -1,6 +1,8 @@
-//! What the machine allows us, and what we owe it: CPUs, descriptors, memory, no core file.
+//! What the machine allows us, and what we owe it: CPUs, descriptors, memory, no core file, signals that are ignored.
 
+use procfs::process::Process;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use tokio::signal::unix::SignalKind;
 
 use crate::descriptors;
 use crate::units::parse_size;
@@ -26,6 +28,14 @@ pub(super) fn prepare_process() {
 pub(super) fn cpus() -> usize {
     // Reads the quotas of cgroups v1 and v2 as well as the affinity mask.
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Whether a signal is ignored: whoever started us wants that it does nothing. What is caught is not ignored any more.
+pub(crate) fn is_ignored(signal: SignalKind) -> bool {
+    let ignored = Process::myself()
+        .and_then(|process| process.status())
+        .map_or(0, |status| status.sigign);
+    ignored & (1 << (signal.as_raw_value() - 1)) != 0
 }
 
 /// How much memory we may use: `configured`, else the sidecar's own MEMORY_LIMIT as the platform sets it, else any amount.

@@ -17,6 +17,7 @@ use http::HeaderValue;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval};
 
+use crate::admin::Own;
 use crate::ca;
 use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
@@ -32,6 +33,7 @@ use crate::worker::Workers;
 
 use aside::{aside, look_after};
 use bound::Bound;
+pub(crate) use host_limits::is_ignored;
 
 mod aside;
 mod bound;
@@ -51,8 +53,9 @@ pub(crate) struct App {
     build: Arc<build::Parts>,
     config: Arc<Config>,
     expiries: expiry::Expiries,
-    /// From before the doors are told: whoever knows of them may ask for a reload.
-    hangup: Signal,
+    /// From before the doors are told: whoever knows of them may ask for a reload. `None` where SIGHUP is ignored, as
+    /// under `nohup`: a command of ours must find it so, too.
+    hangup: Option<Signal>,
     /// The last reload failed for want of a secret that can be used; when one changes, it is tried again.
     is_reload_due: bool,
     notices: notice::Notices,
@@ -200,8 +203,11 @@ impl App {
         let (listeners, admin) = bound.open()?;
         if let Some(listener) = admin {
             let listener = tokio::net::TcpListener::from_std(listener)?;
+            let application = std::env::var("VCAP_APPLICATION").ok();
+            let own = Own::new(listener.local_addr().ok(), application.as_deref());
             tokio::spawn(crate::admin::serve(
                 listener,
+                own,
                 Arc::clone(&telemetry),
                 proxy.drain.clone(),
             ));
@@ -215,7 +221,9 @@ impl App {
             build,
             config,
             expiries: expiry::Expiries::default(),
-            hangup: signal(SignalKind::hangup())?,
+            hangup: (!is_ignored(SignalKind::hangup()))
+                .then(|| signal(SignalKind::hangup()))
+                .transpose()?,
             is_reload_due: false,
             log,
             notices,
@@ -250,6 +258,12 @@ impl App {
     /// Waits for the next thing that may change something, and takes it over.
     async fn turn(&mut self, tick: &mut Interval) {
         let waits = self.waiting.is_short(Instant::now());
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         let stirred = async {
             match waits {
                 // The other half of a pair is due any moment, whether the system gives notice or not.
@@ -260,7 +274,7 @@ impl App {
             tokio::time::sleep(SETTLED).await;
         };
         tokio::select! {
-            _ = self.hangup.recv() => self.reload().await,
+            () = hangup => self.reload().await,
             () = stirred => self.look().await,
             _ = tick.tick() => {
                 self.look().await;

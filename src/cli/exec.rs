@@ -1,7 +1,8 @@
 //! `outrider exec`: the proxy around one command.
 //!
 //! The command runs as a child in our own process group, so that the terminal treats both as one job. Signals that
-//! reach us alone are passed on; we end when it has ended, with its status.
+//! reach us alone are passed on, but for SIGHUP, which reloads the configuration; we end when it has ended, with its
+//! status.
 //!
 //! This is no init: orphans of the command are not collected. Where `exec` is the first process of a container, let the
 //! container run an init before it.
@@ -25,7 +26,7 @@ mod child;
 /// Run a command with all of its traffic through the proxy
 ///
 /// Starts the proxy, writes the CA bundle, then starts CMD with the variables that `outrider env` prints. Port 0 in
-/// `listen` is welcome. Signals are passed on to CMD; when it ends, the proxy ends with its status, or with 128+N where
+/// `listen` is welcome. SIGHUP reloads the configuration; other signals are passed on to CMD. When it ends, the proxy ends with its status, or with 128+N where
 /// signal N ended it. Where the configuration leaves ca.bundle at its default, CMD gets a bundle of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  outrider exec -- curl https://api.weather.gov/")]
@@ -90,7 +91,6 @@ fn serve(args: &Args) -> Result<u8, Error> {
             args.no_proxy.as_deref(),
             existing,
         );
-        // Before the proxy looks for SIGHUP: what is ignored has to be ignored by the command, too.
         let child = Supervised::start(&args.command, variables)?;
         // Whoever uses the proxy after the command has ended is its orphan: no reason to stay.
         Ok(app.run(child.end()).await??)

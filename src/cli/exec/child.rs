@@ -1,4 +1,4 @@
-//! One child process: started, told every signal that we are told, outlived.
+//! One child process: started, told the signals that are meant for it, outlived.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -8,11 +8,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::task::Poll;
 
-use procfs::process::Process;
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
+
+use crate::app::is_ignored;
 
 #[cfg(test)]
 mod tests;
@@ -95,9 +96,9 @@ impl Supervised {
     }
 }
 
-/// What a service manager or a terminal sends to have something done.
+/// What a service manager or a terminal sends to have something done. SIGHUP is for us: it reloads the configuration. A
+/// terminal that closes sends it to the whole job, hence to the child as well.
 const PASSED_ON: &[Signal] = &[
-    Signal::HUP,
     Signal::INT,
     Signal::QUIT,
     Signal::TERM,
@@ -116,12 +117,9 @@ struct Signals(Vec<(Signal, unix::Signal)>);
 impl Signals {
     /// From now on they do not end us. What is ignored stays so, for the child as well: `nohup` means both of us.
     fn catch() -> io::Result<Self> {
-        let ignored = Process::myself()
-            .and_then(|process| process.status())
-            .map_or(0, |status| status.sigign);
         PASSED_ON
             .iter()
-            .filter(|passed| ignored & (1 << (passed.as_raw() - 1)) == 0)
+            .filter(|passed| !is_ignored(SignalKind::from_raw(passed.as_raw())))
             .map(|passed| Ok((*passed, unix::signal(SignalKind::from_raw(passed.as_raw()))?)))
             .collect::<io::Result<_>>()
             .map(Self)

@@ -1,0 +1,147 @@
+//! Who may come in: by which name the operator's pages are asked for, by which password the proxy of `exec`.
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::support::programs::{clean, curl};
+use crate::support::{Proxy, Wire, closed_port, run};
+
+/// An answer of the admin listener to these bytes.
+#[track_caller]
+fn ask(proxy: &Proxy, request: &str) -> crate::support::Response {
+    Wire::connect(proxy.admin()).ask(request)
+}
+
+/// A web page whose name has come to mean this machine (DNS rebinding) reads nothing, on no path.
+#[test]
+fn the_admin_pages_are_told_only_to_who_asks_by_a_name_of_theirs() {
+    let proxy = Proxy::start("destinations: {}");
+    let port = proxy.admin().port();
+    for path in ["/", "/healthz", "/readyz", "/metrics", "/nowhere"] {
+        let status = if path == "/nowhere" { 404 } else { 200 };
+        for own in [
+            format!("127.0.0.1:{port}"),
+            format!("localhost:{port}"),
+            "LOCALHOST".to_owned(),
+            format!("[::1]:{port}"),
+        ] {
+            let answer = ask(
+                &proxy,
+                &format!("GET {path} HTTP/1.1\r\nHost: {own}\r\nOrigin: http://evil.example\r\n\r\n"),
+            );
+            assert_eq!(answer.status, status, "{own} {path}: {answer:?}");
+            assert!(
+                answer
+                    .headers
+                    .0
+                    .iter()
+                    .all(|(name, _)| !name.starts_with("access-control-")),
+                "{answer:?}"
+            );
+            assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-origin"));
+        }
+        for foreign in ["evil.example", "localhost.evil.example", "10.11.12.13", ""] {
+            let host = format!("{foreign}:{port}");
+            for request in [
+                format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+                format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n"),
+                format!("OPTIONS {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+                format!("GET http://evil.example:{port}{path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            ] {
+                let answer = ask(&proxy, &request);
+                assert_eq!(answer.status, 421, "{request:?}: {answer:?}");
+                let text = answer.text();
+                assert!(
+                    text.contains("localhost") && !text.contains("outrider_"),
+                    "{text}"
+                );
+                assert!(!format!("{answer:?}{text}").contains("evil"), "{answer:?} {text}");
+            }
+        }
+        for request in [
+            format!("GET {path} HTTP/1.1\r\n\r\n"),
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"),
+        ] {
+            assert_eq!(ask(&proxy, &request).status, 400, "{request:?}");
+        }
+        // A health checker of the old kind says no name at all.
+        assert_eq!(
+            ask(&proxy, &format!("GET {path} HTTP/1.0\r\n\r\n")).status,
+            status
+        );
+    }
+    let curl = run(&mut curl(["--fail", &format!("http://localhost:{port}/healthz")]));
+    assert_eq!(curl.succeeded().stdout, "ok\n");
+    let page = run(&mut clean("curl").args([
+        "--silent",
+        "--resolve",
+        &format!("evil.example:{port}:127.0.0.1"),
+        "--write-out",
+        "%{http_code}",
+        "--output",
+        "/dev/null",
+        &format!("http://evil.example:{port}/metrics"),
+    ]));
+    assert_eq!(page.stdout, "421");
+}
+
+/// Beside an app whose admin address is open to its network, a scraper asks by address or by route.
+#[test]
+fn the_admin_pages_are_told_by_the_routes_of_the_app() {
+    let application = r#"{"application_name":"app","application_uris":["app.apps.internal"]}"#;
+    let proxy = Proxy::start_with("admin: 0.0.0.0:0", &[("VCAP_APPLICATION", application)]);
+    let port = proxy.admin().port();
+    let metrics = |host: &str| {
+        let wire = &mut Wire::connect(([127, 0, 0, 1], port).into());
+        wire.ask(format!("GET /metrics HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"))
+            .status
+    };
+    for host in ["app.apps.internal", "0.app.apps.internal", "127.0.0.1", "0.0.0.0"] {
+        assert_eq!(metrics(host), 200, "{host}");
+    }
+    for host in ["other.apps.internal", "apps.internal", "evil.app.apps.internal"] {
+        assert_eq!(metrics(host), 421, "{host}");
+    }
+}
+
+/// The real one, by address and by name.
+#[test]
+fn prometheus_scrapes() {
+    let proxy = Proxy::start("destinations: {}");
+    let folder = tempfile::tempdir().unwrap();
+    let port = proxy.admin().port();
+    let file = folder.path().join("prometheus.yml");
+    fs::write(
+        &file,
+        format!(
+            "scrape_configs: [{{ job_name: outrider, scrape_interval: 1s, scrape_timeout: 1s, \
+             static_configs: [{{ targets: [\"127.0.0.1:{port}\", \"localhost:{port}\"] }}] }}]\n"
+        ),
+    )
+    .unwrap();
+    let listen = format!("127.0.0.1:{}", closed_port());
+    let mut prometheus = clean("prometheus")
+        .arg(format!("--config.file={}", file.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            folder.path().join("data").display()
+        ))
+        .arg(format!("--web.listen-address={listen}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("prometheus; tests/run --tools installs it");
+    let mut told = String::new();
+    let is_up = (0..400).any(|_| {
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+        told = run(&mut curl([
+            format!("http://{listen}/api/v1/query?query=up").as_str()
+        ]))
+        .stdout;
+        told.matches(",\"1\"]").count() == 2
+    });
+    prometheus.kill().unwrap();
+    prometheus.wait().unwrap();
+    assert!(is_up, "{told}");
+}
