@@ -72,7 +72,7 @@ fn the_admin_pages_are_told_only_to_who_asks_by_a_name_of_theirs() {
     }
     let curl = run(&mut curl(["--fail", &format!("http://localhost:{port}/healthz")]));
     assert_eq!(curl.succeeded().stdout, "ok\n");
-    let page = run(&mut clean("curl").args([
+    let page = run(clean("curl").args([
         "--silent",
         "--resolve",
         &format!("evil.example:{port}:127.0.0.1"),
