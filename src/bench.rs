@@ -231,7 +231,9 @@ impl Running {
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
-                let mut app = App::start(config, source).await.expect("free doors");
+                let mut app = App::start(config, source, proxy::Clients::default())
+                    .await
+                    .expect("free doors");
                 for listen in &app.addresses().listen {
                     if let Listen::Tcp(address) = listen {
                         tell.send(*address).expect("somebody waits for it");

@@ -3,8 +3,9 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::support::programs::{clean, curl};
-use crate::support::{Proxy, Wire, closed_port, run};
+use crate::support::programs::{clean, curl, outrider, tool};
+use crate::support::proxy::{configuration, destination};
+use crate::support::{Origin, Proxy, Wire, closed_port, run};
 
 /// An answer of the admin listener to these bytes.
 #[track_caller]
@@ -144,4 +145,69 @@ fn prometheus_scrapes() {
     prometheus.kill().unwrap();
     prometheus.wait().unwrap();
     assert!(is_up, "{told}");
+}
+
+/// Without the password of its variables nobody uses the proxy of `exec`, neither by a request nor by a tunnel; with it,
+/// curl, wget, Python and Node do. The password is written nowhere, and no destination gets it.
+#[test]
+fn the_proxy_of_exec_asks_for_the_password_of_its_variables() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outrider.yml");
+    let origin = Origin::plain();
+    fs::write(
+        &file,
+        configuration(&destination(&origin.authority(), ""), folder.path()),
+    )
+    .unwrap();
+    let url = origin.url("/");
+    let authority = origin.authority();
+    let script = format!(
+        "set -e; echo \"$http_proxy\"; bare=http://${{http_proxy#*@}}; code=%{{http_code}}
+        for proxy in $bare http://outrider@${{http_proxy#*@}} http://outrider:wrong@${{http_proxy#*@}}; do
+            curl -s -o $OUT/body -D $OUT/head -w \"$code\\n\" -x $proxy {url}
+            cat $OUT/head $OUT/body | grep -i -c -e '^proxy-authenticate: basic' -e --no-password
+            curl -s -w \"%{{http_connect}}\\n\" -x $proxy -p {url} || true
+        done
+        curl -s {url}; curl -s -p {url}; wget -q -O - {url}
+        $PY -c \"import requests; print(requests.get('{url}').text, end='')\"
+        $PY -c \"import urllib.request; print(urllib.request.urlopen('{url}').read().decode(), end='')\"
+        $NODE -e \"fetch('{url}').then(r => r.text()).then(t => process.stdout.write(t))\"
+        tr '\\0' ' ' < /proc/$PPID/cmdline"
+    );
+    let mut command = outrider(["exec", "--config"]);
+    command.arg(&file).args(["--", "sh", "-c", &script]);
+    command
+        .env("PY", tool("venv/bin/python"))
+        .env("NODE", tool("node_modules/node/bin/node"))
+        .env("OUT", folder.path())
+        .env("TMPDIR", folder.path());
+    let ran = run(&mut command);
+    let (proxy, rest) = ran.succeeded().stdout.split_once('\n').unwrap();
+    let password = proxy
+        .strip_prefix("http://outrider:")
+        .unwrap()
+        .split_once('@')
+        .unwrap()
+        .0;
+    assert_eq!(password.len(), 43, "{proxy}");
+    assert!(
+        rest.starts_with(&format!("{}okokokokokok", "407\n3\n407\n".repeat(3))),
+        "{ran:?}"
+    );
+    assert!(
+        !rest.contains(password) && !ran.stderr.contains(password),
+        "{ran:?}"
+    );
+    let seen = origin.raw().to_ascii_lowercase();
+    assert!(
+        !seen.contains("proxy-authorization") && seen.matches("get / ").count() == 6,
+        "{seen}"
+    );
+    assert!(seen.contains(&authority), "{seen}");
+
+    let mut open = outrider(["exec", "--no-password", "--config"]);
+    open.arg(&file)
+        .args(["--", "sh", "-c", "echo $http_proxy"])
+        .env("TMPDIR", folder.path());
+    assert!(run(&mut open).succeeded().stdout.starts_with("http://127.0.0.1:"));
 }

@@ -336,7 +336,7 @@ fn exec_ends_with_the_status_of_its_command() {
         "echo out; echo err >&2; cat; test -s \"$SSL_CERT_FILE\" && echo \"$https_proxy\"",
     ]);
     assert!(
-        all.succeeded().stdout.starts_with("out\nhttp://127.0.0.1:"),
+        all.succeeded().stdout.starts_with("out\nhttp://outrider:"),
         "{all:?}"
     );
     assert!(all.stderr.contains("err\n"), "{all:?}");

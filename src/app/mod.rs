@@ -22,7 +22,7 @@ use crate::ca;
 use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
 use crate::policy::Policy;
-use crate::proxy::{Live, Proxy, Route};
+use crate::proxy::{Clients, Live, Proxy, Route};
 use crate::store::Store;
 use crate::telemetry::{CredentialKind, Refresh, Reload, Telemetry, log};
 use crate::units::rfc3339;
@@ -168,7 +168,7 @@ impl Error {
 
 impl App {
     /// Starts the proxy. The operator's door is served on the runtime that this is called on.
-    pub(crate) async fn start(mut config: Config, source: Source) -> Result<Self, Error> {
+    pub(crate) async fn start(mut config: Config, source: Source, clients: Clients) -> Result<Self, Error> {
         let log = log::init(&config.log);
         host_limits::prepare_process();
         // Before anything is bound: a wrong configuration leaves nothing behind.
@@ -192,6 +192,7 @@ impl App {
         notices.follow(watch.paths());
 
         let proxy = Arc::new(Proxy {
+            clients,
             drain: Drain::default(),
             live: ArcSwap::from_pointee(live),
             resolver,

@@ -10,7 +10,7 @@ use super::{ConfigArg, fail, print};
 use crate::ca;
 use crate::config::Listen;
 
-pub(super) use variables::variables;
+pub(super) use variables::{USER, variables};
 
 mod variables;
 
@@ -75,7 +75,13 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let ca = ca::settle(&config.ca).inspect_err(|error| {
         eprintln!("outrider: no CA bundle is named, so intercepted connections will not be trusted: {error}");
     });
-    let variables = variables(&listen, ca.ok().as_ref(), args.no_proxy.as_deref(), existing);
+    let variables = variables(
+        &listen,
+        None,
+        ca.ok().as_ref(),
+        args.no_proxy.as_deref(),
+        existing,
+    );
     print(&args.format.write(&variables))
 }
 

@@ -12,12 +12,16 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use data_encoding::BASE64URL_NOPAD;
+use zeroize::Zeroizing;
+
 use super::ConfigArg;
-use super::env::{Unreachable, reached_at, variables};
+use super::env::{USER, Unreachable, reached_at, variables};
 use super::run::{fail, runtime, started};
 use crate::app::{self, App};
 use crate::ca;
 use crate::config::{Ca, Config};
+use crate::proxy::Clients;
 
 use child::Supervised;
 
@@ -26,7 +30,8 @@ mod child;
 /// Run a command with all of its traffic through the proxy
 ///
 /// Starts the proxy, writes the CA bundle, then starts CMD with the variables that `outrider env` prints. Port 0 in
-/// `listen` is welcome. SIGHUP reloads the configuration; other signals are passed on to CMD. When it ends, the proxy ends with its status, or with 128+N where
+/// `listen` is welcome. The proxy asks for a random password, which these variables carry, so that other users of the host
+/// cannot use it. SIGHUP reloads the configuration; other signals are passed on to CMD. When it ends, the proxy ends with its status, or with 128+N where
 /// signal N ended it. Where the configuration leaves ca.bundle at its default, CMD gets a bundle of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  outrider exec -- curl https://api.weather.gov/")]
@@ -37,6 +42,10 @@ pub(super) struct Args {
     /// Hosts that CMD reaches without the proxy, instead of loopback, apps.internal and what NO_PROXY holds
     #[arg(long, value_name = "LIST")]
     no_proxy: Option<String>,
+
+    /// Serve every user of this host who reaches the proxy, for a CMD that cannot send the password (Java)
+    #[arg(long)]
+    no_password: bool,
 
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD", value_hint = clap::ValueHint::CommandWithArguments)]
@@ -55,6 +64,9 @@ enum Error {
     #[error("no folder for the CA bundle: {0}; set TMPDIR to a folder that can be written")]
     Folder(io::Error),
 
+    #[error("the system gives no random bytes for a password; look into its log")]
+    Random,
+
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
 }
@@ -63,7 +75,9 @@ pub(super) fn run(args: &Args) -> ExitCode {
     match serve(args) {
         Ok(code) => ExitCode::from(code),
         Err(Error::App(error)) => fail(&error),
-        Err(error @ (Error::Folder(_) | Error::Unreachable(_))) => super::fail(&error.to_string()),
+        Err(error @ (Error::Folder(_) | Error::Random | Error::Unreachable(_))) => {
+            super::fail(&error.to_string())
+        }
         Err(Error::Child(error)) => {
             super::fail(&error.to_string());
             ExitCode::from(error.code())
@@ -79,14 +93,18 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let folder = tempfile::Builder::new().prefix("outrider-").tempdir();
         let folder = folder.map_err(Error::Folder)?;
         keep_apart(&mut config.ca, folder.path());
-        let mut app = App::start(config, source).await?;
+        let password = (!args.no_password).then(password).transpose()?;
+        let clients = (password.as_deref()).map_or_else(Clients::default, |word| Clients::basic(USER, word));
+        let mut app = App::start(config, source, clients).await?;
         let addresses = app.addresses();
         let listen = reached_at(&addresses.listen)?;
         eprintln!("{}", started(addresses));
 
         let existing = |name: &str| std::env::var(name).ok();
+        let password = password.as_deref().map(String::as_str);
         let variables = variables(
             &listen,
+            password,
             ca::settle(&addresses.ca).ok().as_ref(),
             args.no_proxy.as_deref(),
             existing,
@@ -95,6 +113,13 @@ fn serve(args: &Args) -> Result<u8, Error> {
         // Whoever uses the proxy after the command has ended is its orphan: no reason to stay.
         Ok(app.run(child.end()).await??)
     })
+}
+
+/// 256 bits of the system, in letters that need no escape in a URL.
+fn password() -> Result<Zeroizing<String>, Error> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| Error::Random)?;
+    Ok(Zeroizing::new(BASE64URL_NOPAD.encode(&*bytes)))
 }
 
 /// A bundle of its own for each command, unless the configuration names a place: at the default place it would replace

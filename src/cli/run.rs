@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::ConfigArg;
 use crate::app::{Addresses, App, Error, Termination};
 use crate::config::Listen;
+use crate::proxy::Clients;
 use crate::telemetry::log::Chain;
 
 /// Run the proxy
@@ -36,7 +37,7 @@ fn serve(args: &Args) -> Result<(), Error> {
         let _hangup = signal(SignalKind::hangup())?;
         let (config, source) = args.config.load()?;
         let mut app = tokio::select! {
-            app = App::start(config, source) => app?,
+            app = App::start(config, source, Clients::default()) => app?,
             () = termination.wait() => return Ok(()),
         };
         eprintln!("{}", started(app.addresses()));

@@ -67,6 +67,12 @@ pub(crate) enum Error {
     #[error("TRACE is answered by no destination through this proxy: it would show the attached credential")]
     Trace,
 
+    #[error(
+        "this proxy serves one command and asks for the password that http_proxy and https_proxy have there; where a client \
+         cannot send it, `outrider exec --no-password` asks nobody"
+    )]
+    Unauthenticated,
+
     #[error("the destination switched protocols (101) {0}: the connection is closed")]
     Unasked(&'static str),
 
@@ -125,6 +131,7 @@ impl Error {
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Unauthenticated => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::Upstream(upstream::Error::RequestBody(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(upstream::Error::RequestStalled(_)) => StatusCode::REQUEST_TIMEOUT,
             Self::Unsigned(auth::sign::Error::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -157,6 +164,7 @@ impl Error {
             Self::LeftAlone(_) => "destination_unavailable",
             Self::Overloaded(_) => "connection_limit_reached",
             Self::Unasked(_) => "http_upgrade_failed",
+            Self::Unauthenticated => "http_request_denied",
             Self::Unreadable(_) => "http_response_content_coding",
             Self::Upstream(error) => error.proxy_status(),
         }
@@ -204,6 +212,7 @@ impl Error {
             | Self::NotStored
             | Self::Overloaded(_)
             | Self::Unasked(_)
+            | Self::Unauthenticated
             | Self::Unreadable(_)
             | Self::Unsigned(_)
             | Self::Upstream(_)

@@ -14,6 +14,7 @@ use http::{HeaderValue, Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use body::Body;
+pub(crate) use clients::Clients;
 pub(crate) use connection::serve_h1;
 pub(crate) use error::Error;
 pub(crate) use live::{Live, Route};
@@ -36,6 +37,7 @@ mod attempt;
 mod body;
 mod cache_status;
 mod cached;
+mod clients;
 mod connection;
 mod error;
 mod fetch;
@@ -55,6 +57,7 @@ mod tunnel;
 /// The live parts that all workers share.
 #[derive(Debug)]
 pub(crate) struct Proxy {
+    pub(crate) clients: Clients,
     pub(crate) drain: Drain,
     /// Swapped whole by a reload; a request loads it once.
     pub(crate) live: ArcSwap<Live>,
@@ -82,6 +85,10 @@ pub(crate) async fn handle(
     proxy: Arc<Proxy>,
 ) -> Answer<Io> {
     let mut exchange = Exchange::begin(&proxy.telemetry, request.method(), request.uri());
+    if let Err(error) = proxy.clients.check(request.headers()) {
+        let is_connect = request.method() == Method::CONNECT;
+        return Answer::Response(reply::refuse(&error, &mut exchange, is_connect));
+    }
     if request.method() == Method::CONNECT {
         // Boxed: every request's future would be as large as this one.
         return Box::pin(connect(request, exchange, proxy)).await;

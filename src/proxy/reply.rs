@@ -57,6 +57,9 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
     if let Some(retry_after) = retry_after {
         insert(fields, "retry-after", &retry_after.as_secs().to_string());
     }
+    if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        fields.insert(header::PROXY_AUTHENTICATE, BASIC);
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.insert(header::ALLOW, METHODS);
     }
@@ -99,5 +102,6 @@ fn insert(fields: &mut http::HeaderMap, name: &'static str, value: &str) {
     }
 }
 
+const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"outrider\", charset=\"UTF-8\"");
 const METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT");

@@ -101,7 +101,7 @@ fn play(args: &Args) -> Result<ExitCode, Error> {
         story.quote(&Stage::configuration(ports));
         let source = Source::File(path);
         let config = source.load().map_err(app::Error::from)?;
-        let mut app = App::start(config, source).await?;
+        let mut app = App::start(config, source, crate::proxy::Clients::default()).await?;
         let doors = Doors::of(app.addresses(), &stage).ok_or(Error::Doors)?;
         let told = app.run(async {
             tokio::select! {

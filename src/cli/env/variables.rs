@@ -11,16 +11,21 @@ use crate::config::Ca;
 
 /// The variables that send an app through the proxy at `listen` (`host:port`) and let it trust the authority.
 ///
-/// Without `ca` nothing is said of whom to trust. `no_proxy` is taken as it is; where it is not given, loopback and `apps.internal` are left out, beside what the
+/// JAVA_TOOL_OPTIONS never has `password`: a virtual machine prints them. Without `ca` nothing is said of whom to trust.
+/// `no_proxy` is taken as it is; where it is not given, loopback and `apps.internal` are left out, beside what the
 /// `existing` NO_PROXY names. Options that JAVA_TOOL_OPTIONS already holds are kept, and ours, coming later, win.
 pub(in crate::cli) fn variables(
     listen: &str,
+    password: Option<&str>,
     ca: Option<&Ca>,
     no_proxy: Option<&str>,
     existing: impl Fn(&str) -> Option<String>,
 ) -> Vec<(&'static str, String)> {
     let existing = |name| existing(name).filter(|value| !value.is_empty());
-    let proxy = format!("http://{listen}");
+    let proxy = match password {
+        Some(password) => format!("http://{USER}:{password}@{listen}"),
+        None => format!("http://{listen}"),
+    };
     let no_proxy = match no_proxy {
         Some(list) => list.to_owned(),
         None => merged(existing("no_proxy").or_else(|| existing("NO_PROXY"))),
@@ -44,6 +49,9 @@ pub(in crate::cli) fn variables(
     variables.push(("JAVA_TOOL_OPTIONS", appended(existing("JAVA_TOOL_OPTIONS"), java)));
     variables
 }
+
+/// Whose password it is.
+pub(in crate::cli) const USER: &str = "outrider";
 
 /// Hosts that no proxy should see. Clients know neither CIDR nor wildcards alike, so there are none; some take
 /// `apps.internal` for the name alone and others for all below it, so both spellings stand.
@@ -162,9 +170,15 @@ mod tests {
     fn with(no_proxy: Option<&str>, existing: &[(&str, &str)]) -> HashMap<&'static str, String> {
         let existing: HashMap<_, _> = existing.iter().copied().collect();
         let look_up = |name: &str| existing.get(name).map(|value| (*value).to_owned());
-        variables("127.0.0.1:3128", Some(&ca("/tmp/outrider")), no_proxy, look_up)
-            .into_iter()
-            .collect()
+        variables(
+            "127.0.0.1:3128",
+            None,
+            Some(&ca("/tmp/outrider")),
+            no_proxy,
+            look_up,
+        )
+        .into_iter()
+        .collect()
     }
 
     #[test]
@@ -245,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_path_with_spaces_stays_one_option() {
-        let variables = variables("[::1]:3128", Some(&ca("/tmp/my app's")), Some(""), |_| None);
+        let variables = variables("[::1]:3128", None, Some(&ca("/tmp/my app's")), Some(""), |_| None);
         let java = &variables.last().unwrap().1;
         assert!(
             java.contains("\"-Djavax.net.ssl.trustStore=/tmp/my app's/truststore.p12\""),
@@ -256,7 +270,7 @@ mod tests {
 
     #[test]
     fn without_a_bundle_nothing_is_said_of_trust() {
-        let variables: HashMap<_, _> = variables("127.0.0.1:1", None, None, |_| None)
+        let variables: HashMap<_, _> = variables("127.0.0.1:1", None, None, None, |_| None)
             .into_iter()
             .collect();
         assert_eq!(variables["https_proxy"], "http://127.0.0.1:1");
@@ -266,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_relative_bundle_is_told_by_its_full_path() {
-        let variables: HashMap<_, _> = variables("127.0.0.1:1", Some(&ca("made")), None, |_| None)
+        let variables: HashMap<_, _> = variables("127.0.0.1:1", None, Some(&ca("made")), None, |_| None)
             .into_iter()
             .collect();
         assert!(Path::new(&variables["SSL_CERT_FILE"]).is_absolute());
