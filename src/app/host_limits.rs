@@ -2,7 +2,7 @@
 
 use procfs::process::Process;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::descriptors;
 use crate::units::parse_size;
@@ -36,6 +36,25 @@ pub(crate) fn is_ignored(signal: SignalKind) -> bool {
         .and_then(|process| process.status())
         .map_or(0, |status| status.sigign);
     ignored & (1 << (signal.as_raw_value() - 1)) != 0
+}
+
+/// SIGHUP, unless it is ignored, as under `nohup`: then it stays so, for a command of ours as well.
+#[derive(Debug)]
+pub(super) struct Hangup(Option<Signal>);
+
+impl Hangup {
+    pub(super) fn listen() -> std::io::Result<Self> {
+        let kind = SignalKind::hangup();
+        Ok(Self((!is_ignored(kind)).then(|| signal(kind)).transpose()?))
+    }
+
+    /// The next one; never where it is ignored.
+    pub(super) async fn wait(&mut self) {
+        match &mut self.0 {
+            Some(hangup) => drop(hangup.recv().await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// How much memory we may use: `configured`, else the sidecar's own MEMORY_LIMIT as the platform sets it, else any amount.

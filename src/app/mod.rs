@@ -53,9 +53,8 @@ pub(crate) struct App {
     build: Arc<build::Parts>,
     config: Arc<Config>,
     expiries: expiry::Expiries,
-    /// From before the doors are told: whoever knows of them may ask for a reload. `None` where SIGHUP is ignored, as
-    /// under `nohup`: a command of ours must find it so, too.
-    hangup: Option<Signal>,
+    /// From before the doors are told: whoever knows of them may ask for a reload.
+    hangup: host_limits::Hangup,
     /// The last reload failed for want of a secret that can be used; when one changes, it is tried again.
     is_reload_due: bool,
     notices: notice::Notices,
@@ -222,9 +221,7 @@ impl App {
             build,
             config,
             expiries: expiry::Expiries::default(),
-            hangup: (!is_ignored(SignalKind::hangup()))
-                .then(|| signal(SignalKind::hangup()))
-                .transpose()?,
+            hangup: host_limits::Hangup::listen()?,
             is_reload_due: false,
             log,
             notices,
@@ -259,12 +256,6 @@ impl App {
     /// Waits for the next thing that may change something, and takes it over.
     async fn turn(&mut self, tick: &mut Interval) {
         let waits = self.waiting.is_short(Instant::now());
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => drop(hangup.recv().await),
-                None => std::future::pending().await,
-            }
-        };
         let stirred = async {
             match waits {
                 // The other half of a pair is due any moment, whether the system gives notice or not.
@@ -275,7 +266,7 @@ impl App {
             tokio::time::sleep(SETTLED).await;
         };
         tokio::select! {
-            () = hangup => self.reload().await,
+            () = self.hangup.wait() => self.reload().await,
             () = stirred => self.look().await,
             _ = tick.tick() => {
                 self.look().await;
