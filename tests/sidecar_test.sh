@@ -129,13 +129,18 @@ is "which is there when the app starts" test -s "$home/tmp/outrider/ca-bundle.pe
 is "and Java's options" out_has "-Djavax.net.ssl.trustStore=$home/tmp/outrider/truststore.p12"
 is "without a word" not test -s "$work/err"
 
-# The command after # only looks like the sidecar's.
+# The command after # only looks like the sidecar's. What it starts beside outrider must not call past the proxy.
 # shellcheck disable=SC2016
 for command in 'exec ./outrider run' 'exec $DEPS_DIR/0/bin/outrider run --config x' '"./outrider" run' \
   'outrider exec -- python3 app.py'; do
-  launch web "env # $command"
-  is "the sidecar itself gets none of it: $command" not out_has proxy
+  for type in web ""; do
+    launch "$type" "env # $command" OUTRIDER_WAIT=9
+    is "nothing that starts beside outrider calls past it: ${type:-task}, $command" out_has "HTTPS_PROXY=http://127.0.0.1:"
+    is "without a word" not test -s "$work/err"
+  done
 done
+launch "" "env # outrider exec" OUTRIDER_WITHOUT_SIDECAR=direct
+is "unless the user says so" not out_has _proxy
 launch web "env # ./outrider-tools run"
 is "a command that only resembles it does" out_has "https_proxy="
 
@@ -150,6 +155,8 @@ is "a process type without the sidecar cannot either" out_has "https_proxy=http:
 is "and is told by its name" err_has "the process type worker has no sidecar"
 launch worker env OUTRIDER_WITHOUT_SIDECAR=direct
 is "unless the user says so, of it" not out_has _proxy
+launch "" env OUTRIDER_WITHOUT_SIDECAR=direct OUTRIDER_PROCESS_TYPES="web,  worker"
+is "nor is a task one of the listed process types" not out_has _proxy
 launch web env OUTRIDER_WITHOUT_SIDECAR=direct
 is "which is nothing to a process that has it" out_has "https_proxy="
 launch worker env OUTRIDER_PROCESS_TYPES="web, worker"

@@ -3,9 +3,11 @@
 #
 # The platform's launcher sources this file (from .profile.d/ of the app, or from a buildpack's profile.d/) in the shell
 # that becomes the process, once for each process of the container: the app, and the sidecar itself. Its $2 is the start
-# command, which says whether this is the sidecar, or a command under `outrider exec`: those get nothing.
+# command, which says whether `outrider run` or `outrider exec` stands in it. outrider heeds no proxy variables, and
+# `exec` sets them anew for its command; what else such a command starts must not call past the proxy. So it gets the
+# variables, too, and waits for nothing: it may be what brings the proxy.
 #
-# Everything else gets the variables, whatever is wrong: an app that cannot call out is noticed, one that calls past the
+# Every process gets the variables, whatever is wrong: an app that cannot call out is noticed, one that calls past the
 # proxy is not. That goes for a program that is missing or cannot run, for a configuration that is not sound, for tasks,
 # which never have a sidecar, and for process types that OUTRIDER_PROCESS_TYPES (web, where it is not set) does not list.
 # Each is told with its reason. OUTRIDER_WITHOUT_SIDECAR=direct lets tasks and process types that are not listed call
@@ -35,12 +37,9 @@ __outrider_profile() {
 
   # Where a buildpack brought the program and nothing was configured, its default configuration holds; for the
   # sidecar and for `outrider exec` in a task, too.
-  if [[ -z ${OUTRIDER_CONFIG-} && -n ${__outrider_default-} && ! -e $HOME/outrider.yml ]]; then
+  if [[ -z ${OUTRIDER_CONFIG-} && -n ${__outrider_default-} && ! -e ${HOME-}/outrider.yml ]]; then
     export OUTRIDER_CONFIG=$__outrider_default
   fi
-
-  local ours='(^|[[:space:]/"'\''])outrider["'\'']?[[:space:]]+(run|exec)([[:space:]]|$)'
-  [[ $command =~ $ours ]] && return 0
 
   if [[ ${VCAP_APPLICATION-} =~ \"process_type\"[[:space:]]*:[[:space:]]*\"([^\"]*)\" ]]; then
     process_type=${BASH_REMATCH[1]}
@@ -49,11 +48,15 @@ __outrider_profile() {
     return 0
   fi
   local served=${OUTRIDER_PROCESS_TYPES:-web}
-  case ",${served//[[:space:]]/,}," in
-    *",${process_type:-,},"*) is_served=yes ;;
-  esac
+  [[ -n $process_type && ",${served//[[:space:]]/,}," == *",$process_type,"* ]] && is_served=yes
+  [[ -z $is_served && ${OUTRIDER_WITHOUT_SIDECAR-} == direct ]] && return 0
+
+  local ours='(^|[[:space:]/"'\''])outrider["'\'']?[[:space:]]+(run|exec)([[:space:]]|$)'
+  if [[ $command =~ $ours ]]; then
+    __outrider_closed
+    return 0
+  fi
   if [[ -z $is_served ]]; then
-    [[ ${OUTRIDER_WITHOUT_SIDECAR-} == direct ]] && return 0
     without="a task has no sidecar; run \`outrider exec -- CMD\`"
     if [[ -n $process_type ]]; then
       without="the process type $process_type has no sidecar; add it to process_types and to OUTRIDER_PROCESS_TYPES"
@@ -62,11 +65,11 @@ __outrider_profile() {
     echo "outrider: its calls will fail: $without" >&2
   fi
 
-  for binary in "${__outrider_binary-}" "$HOME/outrider" "$(command -v outrider)"; do
+  for binary in "${__outrider_binary-}" "${HOME-}/outrider" "$(command -v outrider)"; do
     [[ -f $binary ]] && break
   done
   if [[ ! -f $binary ]]; then
-    echo "outrider: its calls will fail: no program $HOME/outrider and none on the PATH" >&2
+    echo "outrider: its calls will fail: no program ${HOME-}/outrider and none on the PATH" >&2
     __outrider_closed
     return 0
   fi
