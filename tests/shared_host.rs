@@ -93,7 +93,8 @@ fn what_another_user_could_change_is_not_where_the_bundle_is() {
             "{case}: {}",
             before.stdout
         );
-        assert_eq!(before.stderr, "", "{case}");
+        let told = format!("the CA bundle is {bundle} if the proxy runs as this user");
+        assert!(before.stderr.contains(&told), "{case}: {}", before.stderr);
         let said = started(tmp.path());
         assert!(said.ends_with(&format!("CA bundle {bundle}")), "{case}: {said}");
         assert!(
@@ -120,6 +121,72 @@ fn what_another_user_could_change_is_not_where_the_bundle_is() {
             none.stderr
         );
         started(tmp.path());
+    }
+}
+
+/// In a folder that everybody may write, whoever comes first lays the file.
+#[test]
+fn a_named_file_that_anybody_could_lay_is_named_once_it_is_there() {
+    let tmp = shared();
+    let (bundle, truststore) = (tmp.path().join("ca.pem"), tmp.path().join("ca.p12"));
+    let file = tmp.path().join("named.yml");
+    let (pem, p12) = (bundle.display(), truststore.display());
+    let text = format!("listen: 127.0.0.1:0\nadmin: false\nca: {{ bundle: {pem}, truststore: {p12} }}\n");
+    fs::write(&file, text.replace(":0\n", ":3128\n")).unwrap();
+    let env = || run(outrider(["env", "--config"]).arg(&file));
+    let early = env();
+    assert!(!early.succeeded().stdout.contains("CERT"), "{}", early.stdout);
+    assert!(
+        early.stderr.contains("can be changed by other users"),
+        "{}",
+        early.stderr
+    );
+
+    let other = tmp.path().join("run.yml");
+    fs::write(&other, text).unwrap();
+    let exec = run(outrider(["exec", "--config"]).arg(&other).args(["--", "env"]));
+    assert!(
+        exec.succeeded().stdout.contains(&format!("SSL_CERT_FILE={pem}")),
+        "{}",
+        exec.stdout
+    );
+    assert!(env().stdout.contains(&format!("SSL_CERT_FILE='{pem}'")));
+}
+
+#[test]
+fn exec_says_why_it_names_no_bundle() {
+    let tmp = tempfile::tempdir().unwrap();
+    fs::set_permissions(tmp.path(), Permissions::from_mode(0o777)).unwrap();
+    let file = tmp.path().join("exec.yml");
+    fs::write(&file, "listen: 127.0.0.1:0\nadmin: false\n").unwrap();
+    let ran = run(outrider(["exec", "--config"])
+        .arg(&file)
+        .args(["--", "env"])
+        .env("TMPDIR", tmp.path()));
+    assert!(
+        !ran.succeeded().stdout.contains("SSL_CERT_FILE"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stderr.contains("no CA bundle is named"), "{}", ran.stderr);
+}
+
+/// `eval` of nothing succeeds, and the command after it would call past the proxy.
+#[test]
+fn a_shell_does_not_go_on_where_env_fails() {
+    let tmp = tempfile::tempdir().unwrap();
+    let file = tmp.path().join("bad.yml");
+    for text in ["egress: { defualt: deny }\n", "listen: 127.0.0.1:0\n"] {
+        fs::write(&file, text).unwrap();
+        let env = run(outrider(["env", "--config"]).arg(&file));
+        for script in ["eval \"$1\" && echo went on", "set -e; eval \"$1\"; echo went on"] {
+            let shell = run(std::process::Command::new("sh").args(["-c", script, "sh", &env.stdout]));
+            assert_eq!(shell.stdout, "", "{text}: {script}");
+        }
+        for format in ["json", "dotenv"] {
+            let env = run(outrider(["env", "--format", format, "--config"]).arg(&file));
+            assert_eq!(env.stdout, "", "{text}");
+        }
     }
 }
 

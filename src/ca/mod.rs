@@ -75,7 +75,7 @@ pub(crate) enum Error {
     /// Others than its owner could replace the roots that the app trusts.
     #[error(
         "{} can be changed by other users, and so could what the app trusts; \
-         `chmod go-w` it, or name another place in ca.bundle and ca.truststore",
+         `chmod go-w` it (`chmod +t` a folder that others need), or name another place in ca.bundle and ca.truststore",
         path.display()
     )]
     Open {

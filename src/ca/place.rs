@@ -19,12 +19,12 @@ use crate::config::{Ca, Config};
 /// Where the bundle and the truststore can be trusted to be; makes their folders. Where somebody is in the way of the
 /// default place, that is a folder beside it with our user's number.
 pub(crate) fn settle(ca: &Ca) -> Result<Ca, Error> {
-    let first = prepare(&ca.bundle).and_then(|()| prepare(&ca.truststore));
+    let first = reserve(&ca.bundle).and_then(|()| reserve(&ca.truststore));
     let Err(error) = first else {
         return Ok(ca.clone());
     };
-    let other = beside(ca, &Config::embedded().ca, us());
-    match prepare(&other.bundle).and_then(|()| prepare(&other.truststore)) {
+    let other = beside(ca, &Config::embedded().ca, us().0);
+    match reserve(&other.bundle).and_then(|()| reserve(&other.truststore)) {
         Ok(()) => Ok(other),
         Err(_) => Err(error),
     }
@@ -38,14 +38,25 @@ pub(crate) fn is_ours(path: &Path) -> bool {
 /// Makes the folder of a file, and makes sure that nobody else can change the file or put another in its place.
 pub(super) fn prepare(file: &Path) -> Result<(), Error> {
     judge(file)?;
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(file);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|source| write_error(folder, source))?;
     // Somebody may have been faster.
     judge(file)
+}
+
+/// As [`prepare`], for a file that is told to an app before it may be there: nobody else can lay one in its place. In
+/// `/tmp` itself everybody could.
+fn reserve(file: &Path) -> Result<(), Error> {
+    prepare(file)?;
+    let folder = folder_of(file);
+    let data = fs::metadata(folder).map_err(|source| write_error(folder, source))?;
+    match fs::symlink_metadata(file).is_err() && is_open(&data, us()) {
+        true => Err(Error::Open {
+            path: folder.to_owned(),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// `ca` with what is at its default place moved to the other one.
@@ -99,23 +110,33 @@ fn judge(path: &Path) -> Result<(), Error> {
 }
 
 /// Whether a file, folder or link belongs to us or to root, and nobody else can change it.
-fn judge_part(path: &Path, data: &Metadata, us: u32) -> Result<(), Error> {
+fn judge_part(path: &Path, data: &Metadata, us: (u32, u32)) -> Result<(), Error> {
     let path = || path.to_owned();
     let owner = data.uid();
-    if owner != us && owner != ROOT {
+    if owner != us.0 && owner != ROOT {
         return Err(Error::Foreign { path: path() });
     }
     // A link has no mode of its own.
     if data.is_symlink() {
         return Ok(());
     }
-    let mode = data.mode();
-    // The group of root, and one that is the user's own as many systems make it, hold nobody else.
-    let is_own_group = data.gid() == owner || data.gid() == ROOT;
-    let is_open = mode & 0o002 != 0 || mode & 0o020 != 0 && !is_own_group;
-    match is_open && !(data.is_dir() && mode & STICKY != 0) {
+    match is_open(data, us) && !(data.is_dir() && data.mode() & STICKY != 0) {
         true => Err(Error::Open { path: path() }),
         false => Ok(()),
+    }
+}
+
+/// Whether others than its owner and root may write it. The group of root holds nobody else, nor does ours where it is
+/// the user's own, as many systems make it.
+fn is_open(data: &Metadata, (user, group): (u32, u32)) -> bool {
+    let is_own_group = data.gid() == ROOT || data.gid() == user && user == group;
+    data.mode() & 0o002 != 0 || data.mode() & 0o020 != 0 && !is_own_group
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -136,8 +157,10 @@ fn write_error(path: &Path, source: io::Error) -> Error {
     Error::Write { path, source }
 }
 
-fn us() -> u32 {
-    rustix::process::geteuid().as_raw()
+/// Our user and group.
+fn us() -> (u32, u32) {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    (user.as_raw(), group.as_raw())
 }
 
 /// As many as the kernel follows.
@@ -220,7 +243,7 @@ mod tests {
     /// Only root can lay what is another's.
     #[test]
     fn a_part_of_a_stranger_is_not() {
-        if us() != ROOT {
+        if us().0 != ROOT {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -241,10 +264,29 @@ mod tests {
         assert!(!path("shared/theirs/a").exists());
         // What root has made is trusted by others, and what is theirs by themselves.
         let data = fs::symlink_metadata(path("own")).unwrap();
-        judge_part(Path::new("own"), &data, STRANGER).unwrap();
+        judge_part(Path::new("own"), &data, (STRANGER, STRANGER)).unwrap();
         let data = fs::symlink_metadata(path("own/file")).unwrap();
-        judge_part(Path::new("file"), &data, STRANGER).unwrap();
-        judge_part(Path::new("file"), &data, STRANGER + 1).unwrap_err();
+        judge_part(Path::new("file"), &data, (STRANGER, STRANGER)).unwrap();
+        judge_part(Path::new("file"), &data, (STRANGER + 1, STRANGER)).unwrap_err();
+
+        // A group with the number of the user is the user's own only where it is the user's group.
+        chown(path("own/file"), None, Some(STRANGER)).unwrap();
+        fs::set_permissions(path("own/file"), Permissions::from_mode(0o664)).unwrap();
+        let data = fs::symlink_metadata(path("own/file")).unwrap();
+        judge_part(Path::new("file"), &data, (STRANGER, STRANGER)).unwrap();
+        judge_part(Path::new("file"), &data, (STRANGER, 100)).unwrap_err();
+    }
+
+    #[test]
+    fn a_file_that_anybody_could_lay_is_not_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        made(&path("shared"), 0o1777);
+        assert!(words(reserve(&path("shared/a"))).contains("can be changed by other users"));
+        reserve(&path("shared/own/a")).unwrap();
+        // Once it is there, and ours, nobody takes it away.
+        fs::write(path("shared/a"), "").unwrap();
+        reserve(&path("shared/a")).unwrap();
     }
 
     #[test]

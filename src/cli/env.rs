@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use super::{ConfigArg, fail, print};
 use crate::ca;
-use crate::config::Listen;
+use crate::config::{Ca, Listen};
+use crate::telemetry::log::Chain;
 
 pub(super) use variables::{USER, variables};
 
@@ -17,7 +18,8 @@ mod variables;
 /// Print the variables that send an app through the proxy
 ///
 /// They name the first TCP address of `listen`, and the bundle and truststore of `ca`, which `outrider run` writes
-/// when it starts; neither where another user could change them, which is told. What NO_PROXY and JAVA_TOOL_OPTIONS hold already is kept.
+/// when it starts; neither where another user could change them, which is told. What NO_PROXY and JAVA_TOOL_OPTIONS hold
+/// already is kept. Where there is nothing to tell, the shell gets `false`, so that `eval` fails as well.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  eval \"$(outrider env)\" && curl https://api.weather.gov/")]
 pub(super) struct Args {
@@ -64,25 +66,42 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok((config, _)) => config,
         Err(problems) => {
             eprintln!("{problems}");
-            return ExitCode::FAILURE;
+            return args.format.refuse();
         }
     };
     let listen = match reached_at(&config.listen) {
         Ok(listen) => listen,
-        Err(error) => return fail(&error.to_string()),
+        Err(error) => {
+            fail(&error.to_string());
+            return args.format.refuse();
+        }
     };
     let existing = |name: &str| std::env::var(name).ok();
-    let ca = ca::settle(&config.ca).inspect_err(|error| {
-        eprintln!("outrider: no CA bundle is named, so intercepted connections will not be trusted: {error}");
-    });
-    let variables = variables(
-        &listen,
-        None,
-        ca.ok().as_ref(),
-        args.no_proxy.as_deref(),
-        existing,
-    );
+    let ca = trusted(&config.ca);
+    let variables = variables(&listen, None, ca.as_ref(), args.no_proxy.as_deref(), existing);
     print(&args.format.write(&variables))
+}
+
+/// Where the bundle is that an app may be told of. Says so where that is not the usual place, or nowhere.
+pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
+    match ca::settle(ca) {
+        Ok(settled) => {
+            let (bundle, usual) = (settled.bundle.display(), ca.bundle.display());
+            if settled.bundle != ca.bundle {
+                eprintln!(
+                    "outrider: the CA bundle is {bundle} if the proxy runs as this user: others could change {usual}"
+                );
+            }
+            Some(settled)
+        }
+        Err(error) => {
+            let error = Chain(&error);
+            eprintln!(
+                "outrider: no CA bundle is named, so intercepted connections will not be trusted: {error}"
+            );
+            None
+        }
+    }
 }
 
 /// Where the app reaches the first TCP address: a wildcard address by loopback. The port has to be known.
@@ -106,6 +125,14 @@ pub(super) fn reached_at(listen: &[Listen]) -> Result<String, Unreachable> {
 }
 
 impl Format {
+    /// Nothing that an app could use. `eval` of no text succeeds, and what follows it would call past the proxy.
+    fn refuse(self) -> ExitCode {
+        if self == Self::Sh {
+            print("false\n");
+        }
+        ExitCode::FAILURE
+    }
+
     /// Text of whole lines.
     fn write(self, variables: &[(&'static str, String)]) -> String {
         let lines = |line: fn(&str, &str) -> String| {

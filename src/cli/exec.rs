@@ -16,10 +16,9 @@ use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
 use super::ConfigArg;
-use super::env::{USER, Unreachable, reached_at, variables};
+use super::env::{USER, Unreachable, reached_at, trusted, variables};
 use super::run::{fail, runtime, started};
 use crate::app::{self, App};
-use crate::ca;
 use crate::config::{Ca, Config};
 use crate::proxy::Clients;
 
@@ -102,13 +101,9 @@ fn serve(args: &Args) -> Result<u8, Error> {
 
         let existing = |name: &str| std::env::var(name).ok();
         let password = password.as_deref().map(String::as_str);
-        let variables = variables(
-            &listen,
-            password,
-            ca::settle(&addresses.ca).ok().as_ref(),
-            args.no_proxy.as_deref(),
-            existing,
-        );
+        let ca = trusted(&addresses.ca);
+        let variables = variables(&listen, password, ca.as_ref(), args.no_proxy.as_deref(), existing);
+        // Before the proxy looks for SIGHUP: what is ignored has to be ignored by the command, too.
         let child = Supervised::start(&args.command, variables)?;
         // Whoever uses the proxy after the command has ended is its orphan: no reason to stay.
         Ok(app.run(child.end()).await??)
