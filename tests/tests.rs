@@ -50,5 +50,6 @@ mod together;
 mod tooling;
 mod tries;
 mod trust;
+mod unprocessed;
 mod upstream_tls;
 mod x509;

@@ -8,6 +8,7 @@ use super::Error;
 use super::attempt::Tried;
 use crate::telemetry::{Exchange, Told};
 use crate::upstream::ResponseBody;
+use crate::upstream::body::MOST_KEPT;
 
 /// What the app gets where no further try reaches the upstream.
 pub(super) enum Aside<'r> {
@@ -58,8 +59,7 @@ async fn kept(response: Response<ResponseBody>) -> Option<Response<ResponseBody>
     Some(Response::from_parts(parts, body))
 }
 
-/// In bytes, for an answer that is likely not to be given to the app.
-const MOST_KEPT: usize = 64 * 1024;
+/// For an answer that is likely not to be given to the app.
 const MOST_READING: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::auth::{Credential, Needles, Payload};
 use crate::host::Target;
 use crate::limit::{self, Limiter, Permit};
 use crate::telemetry::Exchange;
-use crate::upstream::body::Border;
+use crate::upstream::body::{Border, MOST_KEPT};
 use crate::upstream::breaker::{Outcome, Passage};
 use crate::upstream::{self, Failed, Mirror, Outbound, ResponseBody};
 
@@ -325,6 +325,3 @@ async fn ready(
 fn carries(head: &request::Parts, route: &Route) -> bool {
     head.method != Method::OPTIONS || route.destination.names(&Method::OPTIONS)
 }
-
-/// Of a request's body, so that it can be sent again, in bytes.
-const MOST_KEPT: usize = 64 * 1024;

@@ -15,13 +15,15 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::Error;
 use super::connect::Stream;
+use super::loan::Loan;
+use super::patience::Patience;
 use super::pool::{self, OpenStream};
 use crate::fields::{self, Listed, Names};
-use crate::http1::{self, Deadline, Inbound};
+use crate::http1::{self, Inbound};
 use crate::memory::Held;
 
 /// A request body as the app sends it, in the protocol that the app speaks.
@@ -57,8 +59,10 @@ pub(crate) enum Outbound {
     },
     /// It has been read to its end, and can be sent more than once.
     Whole(Whole),
-    /// What has been read of one that is too large to be kept, and the rest of it.
+    /// What has been read of it, and the rest.
     Begun(Bytes, Box<Self>),
+    /// It may have to be had back.
+    Lent(Arc<Loan>),
 }
 
 /// A request body that has been read to its end, on one of its ways out.
@@ -136,15 +140,7 @@ pub(crate) enum Cut {
     H2(#[from] hyper::Error),
 }
 
-/// How long a body may stand still. The timer exists only where the other side had to be waited for.
-#[derive(Debug)]
-pub(crate) struct Patience {
-    limit: Duration,
-    deadline: Deadline,
-    moved: bool,
-}
-
-type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
+pub(super) type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
 
 impl Incoming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
@@ -190,12 +186,17 @@ impl Outbound {
 
     /// One that is made here.
     pub(crate) fn whole(data: Bytes) -> Self {
+        Self::kept(data, Held::default(), None, true)
+    }
+
+    /// One that has been read to its end into memory that is `held`. `is_sized`: the app has stated its length.
+    pub(super) fn kept(data: Bytes, held: Held, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
         Self::Whole(Whole {
             kept: Arc::new(Kept {
                 data,
-                _held: Held::default(),
-                trailers: None,
-                is_sized: true,
+                _held: held,
+                trailers,
+                is_sized,
             }),
             sent: Sent::Nothing,
         })
@@ -244,15 +245,7 @@ impl Outbound {
         if length.is_some_and(|length| length != data.len() as u64) {
             return Err(Error::of_cut(None));
         }
-        Ok(Self::Whole(Whole {
-            kept: Arc::new(Kept {
-                data,
-                _held: held,
-                trailers,
-                is_sized: length.is_some(),
-            }),
-            sent: Sent::Nothing,
-        }))
+        Ok(Self::kept(data, held, trailers, length.is_some()))
     }
 
     /// Whether it can be sent more than once: there is none, or it has been read to its end.
@@ -265,14 +258,15 @@ impl Outbound {
         match self {
             Self::Empty => Some(&[]),
             Self::Whole(whole) => Some(&whole.kept.data),
-            Self::Stream { .. } | Self::Begun(..) => None,
+            Self::Stream { .. } | Self::Begun(..) | Self::Lent(_) => None,
         }
     }
 
     /// From now on its trailers carry nothing that `border` keeps back.
     pub(crate) fn confine(&mut self, border: Border) {
         match self {
-            Self::Empty => {}
+            // What is lent was confined before.
+            Self::Empty | Self::Lent(_) => {}
             // It is sent once.
             Self::Stream { progress, .. } => drop(progress.border.set(border)),
             Self::Whole(whole) if whole.kept.trailers.is_none() => {}
@@ -289,8 +283,20 @@ impl Outbound {
     pub(super) fn depart(&mut self) -> Self {
         match self {
             Self::Whole(whole) => Self::Whole(whole.clone()),
-            Self::Empty | Self::Stream { .. } | Self::Begun(..) => std::mem::replace(self, Self::Empty),
+            Self::Empty | Self::Stream { .. } | Self::Begun(..) | Self::Lent(_) => {
+                std::mem::replace(self, Self::Empty)
+            }
         }
+    }
+
+    /// The same, and with the body the means to have one back that is not whole.
+    pub(super) fn lend(&mut self) -> (Self, Option<Arc<Loan>>) {
+        let body = self.depart();
+        if body.is_whole() {
+            return (body, None);
+        }
+        let loan = Loan::new(body);
+        (Self::Lent(Arc::clone(&loan)), Some(loan))
     }
 
     /// For a body that moves only as the app does.
@@ -299,6 +305,7 @@ impl Outbound {
             Self::Empty | Self::Whole(_) => None,
             Self::Stream { progress, .. } => Some(Arc::clone(progress)),
             Self::Begun(_, rest) => rest.progress(),
+            Self::Lent(loan) => loan.progress(),
         }
     }
 }
@@ -318,6 +325,7 @@ impl Body for Outbound {
             Self::Whole(whole) => return Poll::Ready(whole.next().map(Ok)),
             Self::Begun(read, rest) if read.is_empty() => return Pin::new(&mut **rest).poll_frame(cx),
             Self::Begun(read, _) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(read))))),
+            Self::Lent(loan) => return loan.poll_frame(cx),
         };
         match ready!(patience.poll(cx, |cx| incoming.poll_frame(cx))) {
             Some(Ok(mut frame)) => {
@@ -341,6 +349,7 @@ impl Body for Outbound {
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
             Self::Whole(whole) => whole.sent == Sent::All,
             Self::Begun(read, rest) => read.is_empty() && rest.is_end_stream(),
+            Self::Lent(loan) => loan.is_end_stream(),
         }
     }
 
@@ -349,8 +358,11 @@ impl Body for Outbound {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { incoming, .. } => incoming.size_hint(),
             Self::Whole(whole) => whole.size_hint(),
-            // Of a body whose length is stated it is known before whether it is too large.
-            Self::Begun(..) => SizeHint::default(),
+            Self::Begun(read, rest) => match rest.size_hint().exact() {
+                Some(rest) => SizeHint::with_exact(read.len() as u64 + rest),
+                None => SizeHint::default(),
+            },
+            Self::Lent(loan) => loan.size_hint(),
         }
     }
 }
@@ -563,25 +575,5 @@ impl Body for ResponseBody {
     }
 }
 
-impl Patience {
-    fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            deadline: Deadline::default(),
-            moved: true,
-        }
-    }
-
-    /// Asks `source`; an error when it has stood still for too long.
-    fn poll(&mut self, cx: &mut Context<'_>, source: impl FnOnce(&mut Context<'_>) -> Polled) -> Polled {
-        if let Poll::Ready(frame) = source(cx) {
-            self.moved = true;
-            return Poll::Ready(frame);
-        }
-        if std::mem::take(&mut self.moved) {
-            self.deadline.set(Instant::now() + self.limit);
-        }
-        ready!(self.deadline.poll(cx));
-        Poll::Ready(Some(Err(Cut::Idle(self.limit))))
-    }
-}
+/// Of a request's body, so that it can be sent again, and of an answer's, so that it can be given after all. In bytes.
+pub(crate) const MOST_KEPT: usize = 64 * 1024;

@@ -255,7 +255,8 @@ impl Outcome {
             | Error::Incomplete(_)
             | Error::Protocol(_)
             | Error::ResponseTimeout(_)
-            | Error::Tls(_) => Self::Fails,
+            | Error::Tls(_)
+            | Error::Unprocessed { .. } => Self::Fails,
             // No socket or no memory could be had on this side.
             Error::Dial(dial::Error::Empty | dial::Error::Local { .. }) | Error::NoMemory(_) => Self::Unknown,
             Error::Dial(_) => Self::Fails,

@@ -47,6 +47,20 @@ pub(crate) enum Error {
     #[error(transparent)]
     Tls(#[from] tls::Error),
 
+    #[error(
+        "the destination has refused the request without looking at it (HTTP/2 GOAWAY or REFUSED_STREAM); {}",
+        match .is_body_there {
+            true => "it was sent several times; try again later",
+            false => "more of its body was on its way than outrider keeps (64 KiB, less where memory is short), so it was \
+                      not sent again here; it is safe to send it again",
+        }
+    )]
+    Unprocessed {
+        is_body_there: bool,
+        #[source]
+        source: Cause,
+    },
+
     #[error("the destination does not speak the HTTP version that its configuration demands")]
     Version,
 }
@@ -58,7 +72,7 @@ impl Error {
             Self::Denied(_) => "destination_ip_prohibited",
             Self::Dial(error) => error.proxy_status(),
             Self::Dns(error) => error.proxy_status(),
-            Self::Incomplete(_) => "http_response_incomplete",
+            Self::Incomplete(_) | Self::Unprocessed { .. } => "http_response_incomplete",
             Self::NoMemory(_) => "connection_limit_reached",
             Self::Protocol(_) | Self::Version => "http_protocol_error",
             Self::RequestBody(_) | Self::RequestStalled(_) => "http_request_error",

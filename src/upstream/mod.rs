@@ -19,7 +19,7 @@ pub(crate) use body::{Incoming, Outbound, ResponseBody};
 pub(crate) use bond::Bond;
 pub(crate) use error::Error;
 
-use self::pool::Failure;
+use self::pool::{Again, Failure};
 use crate::config::HttpVersion;
 use crate::host::Target;
 use crate::policy::{Destination, Egress};
@@ -31,6 +31,8 @@ pub(crate) mod breaker;
 pub(crate) mod connect;
 pub(crate) mod dial;
 pub(crate) mod error;
+mod loan;
+mod patience;
 pub(crate) mod pool;
 pub(crate) mod resolve;
 pub(crate) mod tls;
@@ -145,10 +147,10 @@ pub(crate) fn is_repeatable(head: &request::Parts) -> bool {
 
 /// Sends one request to `target` and returns once the response head is in.
 ///
-/// The hop-by-hop fields of `head` are gone. A request that a pooled connection lost before a byte of an answer came is
-/// sent once more on a new connection, if it is safe: when none of it was written; or when its body can be had twice,
-/// and the request is repeatable or the upstream says that it has not processed it. Afterwards
-/// `body` is what it was where it is whole or nothing was sent.
+/// The hop-by-hop fields of `head` are gone. Two things are sent again, where the body can be had twice: a repeatable
+/// request that a pooled connection lost before a byte of an answer came, once and on a new connection; and every request
+/// that was certainly not processed, because it was not written or the upstream says so (RFC 9113 section 8.7), a few
+/// times. Afterwards `body` is what it was where it is whole or nothing was processed.
 pub(crate) async fn send(
     head: &request::Parts,
     body: &mut Outbound,
@@ -167,22 +169,31 @@ pub(crate) async fn send(
         match lease.send(head, body).await {
             Ok(response) => return Ok(response),
             // Its neighbours in the pool are likely dead too: the second try gets a new connection.
-            Err(Failure { again: true, .. }) => endpoint.counters.retry("stale"),
+            Err(Failure {
+                again: Some(again), ..
+            }) => endpoint.counters.retry(again.as_str()),
             Err(failure) => return Err(failure.error.into()),
         }
     }
     // Boxed: what only a new connection needs is not carried by every request.
     Box::pin(async {
-        let lease = connect::connect(target, mirror, endpoint, ways)
-            .await
-            .map_err(|error| Failed {
-                error,
-                is_unsent: true,
-            })?;
-        lease
-            .send(head, body)
-            .await
-            .map_err(|failure| failure.error.into())
+        let mut refusals = 0;
+        loop {
+            let lease = connect::connect(target, mirror, endpoint, ways)
+                .await
+                .map_err(|error| Failed {
+                    error,
+                    is_unsent: true,
+                })?;
+            match lease.send(head, body).await {
+                Err(Failure {
+                    again: Some(again @ Again::Unprocessed),
+                    ..
+                }) if refusals < MOST_REFUSALS => endpoint.counters.retry(again.as_str()),
+                result => return result.map_err(|failure| failure.error.into()),
+            }
+            refusals += 1;
+        }
     })
     .await
 }
@@ -212,3 +223,6 @@ pub(crate) async fn learn(
     lease.give_back();
     Ok(mirror)
 }
+
+/// By new connections in a row, of one request that they did not process.
+const MOST_REFUSALS: u32 = 3;

@@ -105,46 +105,42 @@ pub(crate) struct OpenStream(Arc<AtomicUsize>);
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
-    /// The request may be sent again, and its body is still there.
-    pub(super) again: bool,
+    /// Why the request may be sent again; its body is still there.
+    pub(super) again: Option<Again>,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, again: false }
+        Self { error, again: None }
     }
 }
 
-/// What a failure says about a request that was written.
+/// Why a request may be sent again although the configuration does not say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
-    /// It may have been processed, and an answer was under way.
-    Answered,
-    /// The connection died without a byte of an answer.
+pub(super) enum Again {
+    /// The connection died without a byte of an answer, and the request means the same when it is sent twice.
     Stale,
-    /// The upstream says that it has not been processed (RFC 9113 section 8.7).
+    /// It was not written, or the upstream says that it has not processed it (RFC 9113 section 8.7).
     Unprocessed,
 }
 
-impl Lost {
-    /// Whether a request whose body can be had twice may be sent again.
-    fn is_replayable(self, head: &Parts) -> bool {
+impl Again {
+    /// The label of the metric.
+    pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::Answered => false,
-            Self::Stale => is_repeatable(head),
-            Self::Unprocessed => true,
+            Self::Stale => "stale",
+            Self::Unprocessed => "unprocessed",
         }
     }
 
-    fn of(error: &hyper::Error) -> Self {
+    /// Whether a request that was handed to an HTTP/2 connection may be sent again, should its body be there.
+    fn of(error: &hyper::Error, head: &Parts) -> Option<Self> {
         if is_unprocessed(error) {
-            Self::Unprocessed
-        } else if error.is_closed() || error.is_incomplete_message() || error.is_canceled() || is_reset(error)
-        {
-            Self::Stale
-        } else {
-            Self::Answered
+            return Some(Self::Unprocessed);
         }
+        let is_lost =
+            error.is_closed() || error.is_incomplete_message() || error.is_canceled() || is_reset(error);
+        (is_lost && is_repeatable(head)).then_some(Self::Stale)
     }
 }
 
@@ -199,11 +195,13 @@ pub(super) fn learn(name: ShelfName, target: &Target, mirror: Mirror) {
     });
 }
 
-/// Gives the shared connections to `target` no more requests; those under way go on.
-fn retire(name: ShelfName, target: &Target) {
+/// Gives those of the shared connections to the target of `link` that are not `kept` no more requests; what is under way
+/// on them goes on.
+fn retire(link: &Link, kept: impl Fn(&Shared) -> bool) {
     POOL.with_borrow_mut(|pool| {
-        if let Some(shelf) = pool.get_mut(&name).and_then(|targets| targets.get_mut(target)) {
-            shelf.shared.clear();
+        let targets = pool.get_mut(&link.shelf);
+        if let Some(shelf) = targets.and_then(|targets| targets.get_mut(&link.target)) {
+            shelf.shared.retain(kept);
         }
     });
 }
@@ -309,9 +307,9 @@ impl Held {
             http1::client::Failure::Lost(error) => {
                 let error = Error::of_http1(error, host, endpoint);
                 // What TLS refuses it will refuse again.
-                let is_replayable = Lost::Stale.is_replayable(head) && !matches!(error, Error::Tls(_));
+                let may_be_repeated = is_whole && is_repeatable(head) && !matches!(error, Error::Tls(_));
                 Failure {
-                    again: is_whole && is_replayable,
+                    again: may_be_repeated.then_some(Again::Stale),
                     error,
                 }
             }
@@ -379,8 +377,9 @@ async fn send_h2(
     body: &mut Outbound,
 ) -> Result<Response<ResponseBody>, Failure> {
     let timeouts = &link.endpoint.destination.timeouts;
-    let (is_whole, upload) = (body.is_whole(), body.progress());
-    let mut request = Request::from_parts(head.clone(), body.depart());
+    let upload = body.progress();
+    let (lent, loan) = body.lend();
+    let mut request = Request::from_parts(head.clone(), lent);
     shape_h2(&mut request, link);
     let mut uploaded = 0;
     let mut answer = std::pin::pin!(sender.try_send_request(request));
@@ -392,26 +391,43 @@ async fn send_h2(
         match &upload {
             Some(upload) if upload.bytes() > uploaded => uploaded = upload.bytes(),
             _ => {
-                // A firewall may have forgotten the connection: whoever comes next must not wait on it as well.
-                retire(link.shelf, &link.target);
+                // A firewall may have forgotten the connections: whoever comes next must not wait on them as well.
+                retire(link, |_| false);
                 return Err(Error::ResponseTimeout(timeouts.response).into());
             }
         }
     };
     match result {
-        Ok(response) => Ok(response.map(|incoming| ResponseBody::h2(incoming, open, timeouts.idle))),
-        Err(mut failure) => {
-            let untouched = failure.take_message().map(Request::into_body);
-            let is_untouched = untouched.is_some();
-            if let Some(untouched) = untouched {
-                *body = untouched;
+        Ok(response) => {
+            if let Some(loan) = loan {
+                loan.forget();
             }
+            Ok(response.map(|incoming| ResponseBody::h2(incoming, open, timeouts.idle)))
+        }
+        Err(mut failure) => {
+            let is_unwritten = failure.take_message().is_some();
             let error = failure.into_error();
-            let lost = Lost::of(&error);
-            let error = Error::of_hyper(error, &link.target.host, &link.endpoint);
-            let is_replayable = lost.is_replayable(head) && !matches!(error, Error::Tls(_));
+            let again = if is_unwritten {
+                Some(Again::Unprocessed)
+            } else {
+                Again::of(&error, head)
+            };
+            if again == Some(Again::Unprocessed) {
+                // Whoever comes next would be refused as well.
+                retire(link, |shared| !Arc::ptr_eq(&shared.link, link));
+            }
+            let is_body_there = loan.is_none_or(|loan| loan.take_back().map(|back| *body = back).is_some());
+            let error = match Error::of_hyper(error, &link.target.host, &link.endpoint) {
+                // What TLS refuses it will refuse again.
+                error @ Error::Tls(_) => return Err(error.into()),
+                Error::Incomplete(source) if again == Some(Again::Unprocessed) => Error::Unprocessed {
+                    is_body_there,
+                    source,
+                },
+                error => error,
+            };
             Err(Failure {
-                again: is_untouched || is_whole && is_replayable,
+                again: again.filter(|_| is_body_there),
                 error,
             })
         }

@@ -30,6 +30,12 @@ impl Nginx {
         Self::start(pki, false, &format!("ssl_crl {};", list.display()))
     }
 
+    /// The same in HTTP/2, where it closes a connection after so many requests.
+    #[track_caller]
+    pub(crate) fn closing_after(pki: &Pki, requests: u32) -> Self {
+        Self::start(pki, true, &format!("keepalive_requests {requests};"))
+    }
+
     #[track_caller]
     fn start(pki: &Pki, h2: bool, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
