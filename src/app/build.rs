@@ -146,6 +146,12 @@ impl Parts {
             .collect::<Result<Vec<_>, Error>>()?;
         let is_there = |name: &str| policy.destinations.iter().any(|own| *own.name == *name);
         self.limits.retain(is_there);
+        if let Some(networks) = config.egress.unnamed_classes() {
+            tracing::warn!(
+                networks,
+                "denied although egress.deny_networks does not name them; to open one, add it to egress.allow_networks"
+            );
+        }
         // Each time: it must not be forgotten.
         for rehearsal in routes.iter().filter_map(|route| route.rehearsal.as_ref()) {
             rehearsal.announce();

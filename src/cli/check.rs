@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use super::{ConfigArg, print};
 use crate::auth::{Credentials, Needles};
 use crate::config::{
-    ClientCertificate, Config, DEFAULT_FILE, Destination, HeaderText, Mode, Network, NetworkClass, OnLimit,
-    Problems, SESSION_TOKEN, SecretRef, Source, Text,
+    ClientCertificate, Config, DEFAULT_FILE, Destination, Egress, HeaderText, Mode, Network, NetworkClass,
+    OnLimit, Problems, SESSION_TOKEN, SecretRef, Source, Text,
 };
 use crate::host::Pattern;
 use crate::policy::{self, Policy};
@@ -76,14 +76,7 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
     let mut problems = Problems::default();
     let mut warnings = Problems::default();
     let mut readable = Vec::new();
-    if !config
-        .egress
-        .deny_networks
-        .contains(&Network::Class(NetworkClass::Metadata))
-    {
-        let what = "the metadata network of the platform can be reached";
-        warnings.add("egress.deny_networks", what, "add metadata to the list");
-    }
+    warn_of_networks(&config.egress, &mut warnings);
     for destination in &config.destinations {
         let before = problems.all.len();
         for reference in references(destination) {
@@ -309,6 +302,25 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
         for warning in sources.warnings(reference.to) {
             add(warnings, &reference.path, &warning);
         }
+    }
+}
+
+/// A list of denied networks takes none away, and who opens the metadata services should know.
+fn warn_of_networks(egress: &Egress, warnings: &mut Problems) {
+    if let Some(unnamed) = egress.unnamed_classes() {
+        warnings.add(
+            "egress.deny_networks",
+            format!("these networks are denied although the list does not name them: {unnamed}"),
+            "name all classes or none; to open one, add it to egress.allow_networks",
+        );
+    }
+    let metadata = Network::Class(NetworkClass::Metadata);
+    if let Some(at) = egress.allow_networks.iter().position(|allow| *allow == metadata) {
+        warnings.add(
+            format!("egress.allow_networks[{at}]"),
+            "the metadata services of the platform can be reached, and they give out credentials",
+            "remove metadata, or name one address",
+        );
     }
 }
 

@@ -241,7 +241,6 @@ fn egress(reader: &Reader<'_>) -> Egress {
         let fields = reader.take(name).and_then(Field::list);
         fields.map(|fields| fields.iter().filter_map(network).collect::<Vec<_>>())
     };
-    let denied = || CLASSES.iter().map(|(_, class)| Network::Class(*class)).collect();
     let ports = reader.take("ports").and_then(Field::list);
     Egress {
         default: reader
@@ -252,7 +251,8 @@ fn egress(reader: &Reader<'_>) -> Egress {
             || vec![80, 443],
             |fields| fields.into_iter().filter_map(port).collect(),
         ),
-        deny_networks: networks("deny_networks").unwrap_or_else(denied),
+        deny_networks: networks("deny_networks")
+            .unwrap_or_else(|| NetworkClass::ALL.map(Network::Class).to_vec()),
         allow_networks: networks("allow_networks").unwrap_or_default(),
     }
 }
@@ -270,11 +270,11 @@ fn egress_default(field: Field<'_>) -> Option<EgressDefault> {
 
 /// A class, a block or a single address.
 fn network(field: &Field<'_>) -> Option<Network> {
-    let classes: Vec<_> = CLASSES.iter().map(|(name, _)| *name).collect();
+    let classes = NetworkClass::ALL.map(NetworkClass::name);
     let right = format!("write {}, or a block as in 10.255.0.0/16", one_of(&classes));
     let text = field.text(&right)?;
-    if let Some((_, class)) = CLASSES.iter().find(|(name, _)| *name == text) {
-        return Some(Network::Class(*class));
+    if let Some(class) = NetworkClass::ALL.into_iter().find(|class| class.name() == text) {
+        return Some(Network::Class(class));
     }
     let block = text
         .parse::<IpNet>()
@@ -405,16 +405,6 @@ fn limits(reader: &Reader<'_>) -> Limits {
         tunnels: number("tunnels", 5_000),
     }
 }
-
-/// As `egress.deny_networks` writes them; all of them are denied where it is not written.
-const CLASSES: &[(&str, NetworkClass)] = &[
-    ("private", NetworkClass::Private),
-    ("link-local", NetworkClass::LinkLocal),
-    ("loopback", NetworkClass::Loopback),
-    ("multicast", NetworkClass::Multicast),
-    ("metadata", NetworkClass::Metadata),
-    ("reserved", NetworkClass::Reserved),
-];
 
 const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(5),

@@ -119,8 +119,24 @@ pub(crate) struct Ca {
 pub(crate) struct Egress {
     pub(crate) default: EgressDefault,
     pub(crate) ports: Vec<u16>,
+    /// As written. All classes are denied, also those that it leaves out.
     pub(crate) deny_networks: Vec<Network>,
     pub(crate) allow_networks: Vec<Network>,
+}
+
+impl Egress {
+    /// The classes that `deny_networks` leaves out although it looks as if it named all that is to be denied.
+    pub(crate) fn unnamed_classes(&self) -> Option<String> {
+        let denied = &self.deny_networks;
+        let is_meant = denied.is_empty() || denied.iter().any(|network| matches!(network, Network::Class(_)));
+        let is_unnamed = |class: &NetworkClass| {
+            let class = Network::Class(*class);
+            is_meant && !denied.contains(&class) && !self.allow_networks.contains(&class)
+        };
+        let unnamed = NetworkClass::ALL.into_iter().filter(is_unnamed);
+        let names: Vec<_> = unnamed.map(NetworkClass::name).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +159,29 @@ pub(crate) enum NetworkClass {
     Multicast,
     Private,
     Reserved,
+}
+
+impl NetworkClass {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Private,
+        Self::LinkLocal,
+        Self::Loopback,
+        Self::Multicast,
+        Self::Metadata,
+        Self::Reserved,
+    ];
+
+    /// The word of a class, as the configuration writes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::LinkLocal => "link-local",
+            Self::Loopback => "loopback",
+            Self::Metadata => "metadata",
+            Self::Multicast => "multicast",
+            Self::Private => "private",
+            Self::Reserved => "reserved",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Which addresses may be dialled at all.
 //!
 //! The rules judge addresses, after resolution, for every destination: a name that resolves into a denied network
-//! is refused however it is spelled, and exactly the judged addresses are dialled. An IPv6 address that carries an
+//! is refused however it is spelled, and exactly the judged addresses are dialled. All classes of networks are denied;
+//! `deny_networks` only adds to them, and `allow_networks` alone opens what is denied. An IPv6 address that carries an
 //! IPv4 address has to pass as both; to open a carried address that is denied, `allow_networks` has to cover the
 //! carrier and the carried.
 //!
@@ -34,7 +35,8 @@ pub(crate) struct Approved(Vec<SocketAddr>);
 
 impl Egress {
     pub(super) fn compile(config: &config::Egress, problems: &mut Problems) -> Self {
-        for (key, networks) in [("deny", &config.deny_networks), ("allow", &config.allow_networks)] {
+        let denied = &config.deny_networks;
+        for (key, networks) in [("deny", denied), ("allow", &config.allow_networks)] {
             for (i, listed) in networks.iter().enumerate() {
                 let Network::Block(block) = listed else { continue };
                 if let Some(v4) = network::unmapped(block) {
@@ -46,9 +48,14 @@ impl Egress {
                 }
             }
         }
+        // The blocks first: they are what a person wrote, and so what a refusal should name.
+        let blocks = denied
+            .iter()
+            .filter(|network| matches!(network, Network::Block(_)));
+        let classes = NetworkClass::ALL.map(Network::Class);
         Self {
             allow: config.allow_networks.clone(),
-            deny: config.deny_networks.clone(),
+            deny: blocks.copied().chain(classes).collect(),
             own: Vec::new(),
         }
     }
@@ -97,15 +104,21 @@ impl Egress {
         if block.prefix_len() == block.max_prefix_len() {
             return self.denied(block.addr());
         }
-        let touched = self.allow.iter().any(|allow| match allow {
-            Network::Class(class) => network::touches(*class, block),
-            Network::Block(allow) => allow.contains(block) || block.contains(allow),
-        });
-        let deny = self.deny.iter().find(|deny| match deny {
+        let touched = |deny: &Network| {
+            self.allow.iter().any(|allow| {
+                let touches = match allow {
+                    Network::Class(class) => network::touches(*class, block),
+                    Network::Block(allow) => allow.contains(block) || block.contains(allow),
+                };
+                touches && outranks(allow, deny)
+            })
+        };
+        let covers = |deny: &Network| match deny {
             Network::Class(class) => network::covers(*class, block),
             Network::Block(deny) => deny.contains(block),
-        });
-        if touched { None } else { deny.map(word) }
+        };
+        let deny = self.deny.iter().find(|deny| covers(deny) && !touched(deny));
+        deny.map(word)
     }
 
     fn judge(&self, address: IpAddr, port: u16) -> Result<SocketAddr, Denial> {
@@ -138,7 +151,7 @@ impl Egress {
         let metadata = Network::Class(NetworkClass::Metadata);
         // Opening a network that a metadata service lives in does not open the service.
         if self.deny.contains(&metadata) && matches(&metadata, address) && !self.excepts_service(address) {
-            return Face::Denied(network::name(NetworkClass::Metadata));
+            return Face::Denied(NetworkClass::Metadata.name());
         }
         match self.deny.iter().find(|deny| matches(deny, address)) {
             None => Face::Open,
@@ -148,7 +161,10 @@ impl Egress {
     }
 
     fn excepts(&self, address: IpAddr) -> bool {
-        self.allow.iter().any(|allow| matches(allow, address))
+        self.allow.iter().any(|allow| {
+            let mut denying = self.deny.iter().filter(|deny| matches(deny, address));
+            matches(allow, address) && denying.all(|deny| outranks(allow, deny))
+        })
     }
 
     /// Whether `metadata` or this very address is excepted.
@@ -186,6 +202,15 @@ enum Face {
     Open,
 }
 
+/// Whether an exception opens what is denied so: every one does a class, and a block those that are no larger than it.
+fn outranks(allow: &Network, deny: &Network) -> bool {
+    match (allow, deny) {
+        (_, Network::Class(_)) => true,
+        (Network::Class(_), Network::Block(_)) => false,
+        (Network::Block(allow), Network::Block(deny)) => allow.prefix_len() >= deny.prefix_len(),
+    }
+}
+
 fn matches(rule: &Network, address: IpAddr) -> bool {
     match rule {
         Network::Class(class) => network::contains(*class, address),
@@ -196,7 +221,7 @@ fn matches(rule: &Network, address: IpAddr) -> bool {
 /// The class as a person knows it; a block of the configuration has no name of its own.
 fn word(rule: &Network) -> &'static str {
     match rule {
-        Network::Class(class) => network::name(*class),
+        Network::Class(class) => class.name(),
         Network::Block(_) => "listed in egress.deny_networks",
     }
 }

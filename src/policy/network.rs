@@ -14,18 +14,6 @@ use crate::config::NetworkClass;
 #[cfg(test)]
 mod tests;
 
-/// The word of a class, as the configuration writes it.
-pub(super) const fn name(class: NetworkClass) -> &'static str {
-    match class {
-        NetworkClass::LinkLocal => "link-local",
-        NetworkClass::Loopback => "loopback",
-        NetworkClass::Metadata => "metadata",
-        NetworkClass::Multicast => "multicast",
-        NetworkClass::Private => "private",
-        NetworkClass::Reserved => "reserved",
-    }
-}
-
 /// Whether `address` belongs to `class`. Metadata services also belong to the network they live in.
 pub(super) fn contains(class: NetworkClass, address: IpAddr) -> bool {
     blocks(class).iter().any(|block| block.contains(&address))

@@ -407,6 +407,18 @@ fn contradictions_are_problems_with_their_place() {
             ],
         ),
         (
+            "egress: { deny_networks: [] }\ndestinations:\n  d: { hosts: [10.0.0.1, 127.0.0.0/8] }",
+            &["(private)", "add 10.0.0.1/32", "(loopback)", "add 127.0.0.0/8"],
+        ),
+        (
+            "egress: { deny_networks: [10.1.0.0/16], allow_networks: [private] }\ndestinations:\n  d: { hosts: [10.1.2.0/24, 10.1.2.3] }",
+            &[
+                "(listed in egress.deny_networks)",
+                "add 10.1.2.0/24",
+                "add 10.1.2.3/32",
+            ],
+        ),
+        (
             "egress: { deny_networks: [8.0.0.0/8] }\ndestinations:\n  d: { hosts: [8.8.0.0/16] }",
             &[
                 "8.8.0.0/16 lies in a denied network (listed in egress.deny_networks)",
@@ -426,7 +438,8 @@ fn what_could_work_is_no_problem() {
     for text in [
         "egress: { allow_networks: [10.1.0.0/16] }\ndestinations: { d: { hosts: [10.1.2.3, 10.0.0.0/8] } }",
         "egress: { allow_networks: [loopback] }\ndestinations: { d: { hosts: [127.0.0.1, \"[::1]:8443\"] } }",
-        "egress: { deny_networks: [] }\ndestinations: { d: { hosts: [10.0.0.1, 169.254.169.254] } }",
+        "egress: { allow_networks: [private, metadata] }\ndestinations: { d: { hosts: [10.0.0.1, 169.254.169.254] } }",
+        "egress: { deny_networks: [8.0.0.0/8], allow_networks: [8.8.0.0/16] }\ndestinations: { d: { hosts: [8.8.0.0/16] } }",
         "destinations: { d: { hosts: [0.0.0.0/0, \"::/0\", 8.8.8.8] } }",
         "destinations: { d: { hosts: [a.example, \"a.example:443\", a.example.] } }",
         "destinations: { d: { hosts: [a.example] }, e: { hosts: [\"a.example:443\"] } }",

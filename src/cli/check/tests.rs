@@ -283,13 +283,53 @@ destinations:
     let lines: Vec<_> = warnings.lines().collect();
     assert_eq!(lines.len(), 5, "{warnings}");
     for (line, start) in lines.iter().zip([
-        "a.yml:1:26: egress.deny_networks: the metadata network of the platform can be reached; ",
+        "a.yml:1:26: egress.deny_networks: these networks are denied although the list does not name them: \
+         link-local, loopback, multicast, metadata, reserved; ",
         "a.yml:4:21: destinations.d.hosts[1]: every host under *.b.test gets the credential; ",
         "a.yml:7:32: destinations.d.insecure_attach_over_http: the credential may leave in clear; ",
         "a.yml:9:57: destinations.d.tls.client_certificate.key: DIR/a.key can be read by every user",
         "a.yml:11:68: destinations.e.insecure_attach_over_http: the credential may leave in clear; ",
     ]) {
         assert!(line.starts_with(start), "{line}");
+    }
+}
+
+/// Who left a class out on purpose is told that it is denied all the same; who only adds a block hears nothing.
+#[test]
+fn a_list_of_denied_networks_that_takes_nothing_away_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    for (egress, told) in [
+        ("{}", &[][..]),
+        ("{ deny_networks: [203.0.113.0/24] }", &[]),
+        (
+            "{ deny_networks: [private, link-local, loopback, multicast, metadata, reserved] }",
+            &[],
+        ),
+        (
+            "{ deny_networks: [private, link-local, multicast, metadata, reserved], allow_networks: [loopback] }",
+            &[],
+        ),
+        (
+            "{ deny_networks: [] }",
+            &["does not name them: private, link-local, loopback, multicast, metadata, reserved; name all"],
+        ),
+        (
+            "{ deny_networks: [metadata, 203.0.113.0/24], allow_networks: [private] }",
+            &[
+                "does not name them: link-local, loopback, multicast, reserved; name all classes or none; to open one, add it to egress.allow_networks",
+            ],
+        ),
+        (
+            "{ allow_networks: [loopback, metadata] }",
+            &["egress.allow_networks[1]: the metadata services of the platform can be reached"],
+        ),
+    ] {
+        let (problems, warnings) = examined(&format!("egress: {egress}\n"), folder.path(), &[]);
+        assert_eq!(problems, "");
+        assert_eq!(warnings.lines().count(), told.len(), "{egress}: {warnings}");
+        for part in told {
+            assert!(warnings.contains(part), "{egress}: {warnings}");
+        }
     }
 }
 

@@ -227,13 +227,14 @@ pub(in crate::config) static EGRESS: Table = &[
         "deny_networks",
         Kind::List(&Kind::Any(&[Kind::Choice(NETWORK_CLASSES), Kind::Text])),
         "[private, link-local, loopback, multicast, metadata, reserved]",
-        "Classes or CIDR blocks that resolved addresses must not be in.",
+        "Blocks that resolved addresses must not be in. They add to the classes, which are always denied.",
     ),
     works(
         "allow_networks",
         Kind::List(&Kind::Any(&[Kind::Choice(NETWORK_CLASSES), Kind::Text])),
         "[]",
-        "Exceptions, for example 10.255.0.0/16 or loopback.",
+        "Exceptions, for example 10.255.0.0/16 or loopback: the only way to open a class. A smaller block of \
+         deny_networks stays denied.",
     ),
     later("parent", &["null", "[]"], "Proxies behind this one."),
     later("parent_ca", &["null"], "Whom to trust as parent."),

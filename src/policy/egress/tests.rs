@@ -219,32 +219,81 @@ fn an_exception_opens_what_it_names_and_nothing_else() {
     }
 }
 
+/// However the list is written, it takes no class away: nobody opens the metadata services by naming a block.
 #[test]
-fn only_what_is_listed_is_denied() {
-    let none = egress("{ deny_networks: [] }");
-    for address in [
+fn a_list_adds_to_the_classes() {
+    let special = [
         "127.0.0.1",
         "169.254.169.254",
+        "169.254.0.1",
         "10.0.0.1",
         "::1",
         "fd00::1",
         "224.0.0.1",
+        "192.0.2.1",
         "64:ff9b::10.0.0.1",
+        "::ffff:127.0.0.1",
+    ];
+    for (list, more) in [
+        ("[]", &[][..]),
+        ("[8.8.8.0/24]", &["8.8.8.8", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"]),
+        ("[8.8.8.8]", &["8.8.8.8"]),
+        ("[10.0.0.0/8]", &[]),
+        ("[0.0.0.0/0, '::/0']", &["8.8.8.8", "2606:4700::1111"]),
+        ("[private]", &[]),
+        ("[metadata]", &[]),
+        ("[link-local, reserved, 8.8.8.0/24]", &["8.8.8.8"]),
+        ("[8.8.8.0/24, private]", &["8.8.8.8"]),
+        (
+            "[private, link-local, loopback, multicast, metadata, reserved]",
+            &[],
+        ),
+        ("[private, private]", &[]),
     ] {
-        assert_eq!(class(&none, address), None, "{address}");
+        let egress = egress(&format!("{{ deny_networks: {list} }}"));
+        for address in special.iter().chain(more) {
+            assert!(class(&egress, address).is_some(), "{list}: {address}");
+        }
+        let open = ["8.8.8.8", "8.8.9.8", "1.1.1.1", "2606:4700::1111"];
+        for address in open.iter().filter(|address| !more.contains(address)) {
+            let is_open = class(&egress, address).is_none();
+            assert!(is_open || list.contains("/0"), "{list}: {address}");
+        }
     }
-    let some = egress("{ deny_networks: [link-local, reserved, 8.8.8.0/24] }");
-    for address in [
-        "169.254.169.254",
-        "8.8.8.8",
-        "64:ff9b::8.8.8.8",
-        "::ffff:8.8.8.8",
-        "4000::1",
+}
+
+/// A class is opened by its own word, also where a list names it or leaves it out.
+#[test]
+fn a_class_is_taken_away_by_an_exception_alone() {
+    for deny in ["[]", "[private]", "[loopback, metadata]", "[8.8.8.0/24]"] {
+        let egress = egress(&format!("{{ deny_networks: {deny}, allow_networks: [private] }}"));
+        assert_eq!(class(&egress, "10.1.2.3"), None, "{deny}");
+        for closed in ["127.0.0.1", "169.254.169.254", "100.100.100.200", "169.254.0.1"] {
+            assert!(class(&egress, closed).is_some(), "{deny}: {closed}");
+        }
+    }
+}
+
+/// Of an opened network a part can stay denied, and of a denied one a part be opened.
+#[test]
+fn the_smaller_block_counts() {
+    for (deny, allow, open, closed) in [
+        ("10.1.0.0/16", "private", "10.2.0.1", "10.1.0.1"),
+        ("10.1.0.0/16", "10.0.0.0/8", "10.2.0.1", "10.1.0.1"),
+        ("10.0.0.0/8", "10.1.0.0/16", "10.1.0.1", "10.2.0.1"),
+        ("8.0.0.0/8", "8.8.8.8", "8.8.8.8", "8.8.8.9"),
+        ("8.8.8.8", "8.0.0.0/8", "8.8.8.9", "8.8.8.8"),
+        ("127.0.0.2", "loopback", "127.0.0.1", "127.0.0.2"),
+        ("fd00:1::/32", "private", "fd00:2::1", "fd00:1::1"),
+        // An exception is one from the very same block, too.
+        ("8.8.8.0/24", "8.8.8.0/24", "8.8.8.8", "127.0.0.1"),
+        ("169.254.169.254", "metadata", "169.254.170.2", "169.254.169.254"),
     ] {
-        assert!(class(&some, address).is_some(), "{address}");
-    }
-    for address in ["8.8.9.8", "fd00::1", "ff02::1", "::1", "10.0.0.1"] {
-        assert_eq!(class(&some, address), None, "{address}");
+        let egress = egress(&format!(
+            "{{ deny_networks: ['{deny}'], allow_networks: ['{allow}'] }}"
+        ));
+        assert_eq!(class(&egress, open), None, "{deny} {allow}");
+        assert!(class(&egress, closed).is_some(), "{deny} {allow}");
     }
 }
 
@@ -287,7 +336,8 @@ fn mixed_answers_lose_their_bad_ones() {
 fn our_own_listeners_are_not_dialled() {
     let listeners =
         ["127.0.0.1:3128", "0.0.0.0:9901", "[::]:9902", "10.0.0.5:3128"].map(|own| own.parse().unwrap());
-    let egress = egress("{ deny_networks: [] }").with_own(listeners.to_vec());
+    let egress =
+        egress("{ allow_networks: [private, link-local, loopback, reserved] }").with_own(listeners.to_vec());
     for own in [
         "127.0.0.1:3128",
         "0.0.0.0:3128",

@@ -1,20 +1,14 @@
 use super::*;
 
-const ALL: [NetworkClass; 6] = [
-    NetworkClass::LinkLocal,
-    NetworkClass::Loopback,
-    NetworkClass::Metadata,
-    NetworkClass::Multicast,
-    NetworkClass::Private,
-    NetworkClass::Reserved,
-];
-
 fn classes(address: &str) -> Vec<&'static str> {
     let address = address.parse().unwrap();
-    ALL.into_iter()
+    let mut found: Vec<_> = NetworkClass::ALL
+        .into_iter()
         .filter(|class| contains(*class, address))
-        .map(name)
-        .collect()
+        .map(NetworkClass::name)
+        .collect();
+    found.sort_unstable();
+    found
 }
 
 #[test]
