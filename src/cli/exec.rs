@@ -103,7 +103,6 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let password = password.as_deref().map(String::as_str);
         let ca = trusted(&addresses.ca);
         let variables = variables(&listen, password, ca.as_ref(), args.no_proxy.as_deref(), existing);
-        // Before the proxy looks for SIGHUP: what is ignored has to be ignored by the command, too.
         let child = Supervised::start(&args.command, variables)?;
         // Whoever uses the proxy after the command has ended is its orphan: no reason to stay.
         Ok(app.run(child.end()).await??)
