@@ -2,7 +2,7 @@
 //!
 //! A field that goes one hop only, that speaks in our name, or that is decided here and not by the app, is struck wherever
 //! in a message it stands: a server may merge trailers into the head (RFC 9110 section 6.5), and behind CGI and WSGI
-//! `X_Api_Key` is `X-Api-Key`. So names are compared with `_` and `-` alike.
+//! `X_Api_Key` is `X-Api-Key`, and `X.Api.Key` too behind some. So all that is neither letter nor digit is compared alike.
 //!
 //! What is attached is decided in `auth`, how a head is rewritten in `proxy`.
 
@@ -177,7 +177,7 @@ pub(crate) fn is_alike(name: &str, other: &str) -> bool {
 }
 
 fn begins_alike(name: &str, prefix: &str) -> bool {
-    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
     name.len() >= prefix.len()
         && (name.bytes().zip(prefix.bytes())).all(|(own, other)| own == other || fold(own) == fold(other))
 }
@@ -269,7 +269,7 @@ mod tests {
         names
     }
 
-    /// Behind CGI `_` and `-` are one.
+    /// Behind CGI `_` and `-` are one, and all that is neither letter nor digit with lighttpd and others.
     #[test]
     fn names_are_compared_as_cgi_reads_them() {
         for name in [
@@ -281,6 +281,9 @@ mod tests {
             "x_debug",
             "x-internal-a",
             "x_internal_a_b",
+            "x.debug",
+            "x.amz+security~token",
+            "x!internal-a",
         ] {
             assert!(decided().decide(&HeaderName::from_static(name)), "{name}");
         }

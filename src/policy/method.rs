@@ -26,11 +26,14 @@ pub(super) fn is_overridden(query: &str) -> bool {
     query.split(['&', ';']).any(|pair| {
         let name = pair.split('=').next().unwrap_or(pair);
         // Most are shorter or longer than `_method` can be written.
-        name.len() >= 7
-            && percent_encoding::percent_decode_str(name)
-                .decode_utf8_lossy()
-                .trim_matches(|c: char| c == '+' || c.is_whitespace())
-                .eq_ignore_ascii_case("_method")
+        name.len() >= 7 && {
+            let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+            let name = name.split('\0').next().unwrap_or_default();
+            let name = name.trim_matches(|c: char| c == '+' || c.is_whitespace());
+            // PHP makes `_` of the others, which its own names cannot have.
+            name.strip_prefix(['_', '.', '['])
+                .is_some_and(|name| name.eq_ignore_ascii_case("method"))
+        }
     })
 }
 
@@ -103,10 +106,24 @@ mod tests {
             "_%6Dethod",
             "a;_method=x",
             "+_method=x",
+            "%20_method=x",
+            ".method=x",
+            "%2emethod=x",
+            "[method=x",
+            "%5Bmethod=x",
+            "_method%00a=x",
         ] {
             assert!(is_overridden(query), "{query}");
         }
-        for query in ["", "method=x", "a=_method", "x_method=1", "_methods=1"] {
+        for query in [
+            "",
+            "method=x",
+            "a=_method",
+            "x_method=1",
+            "_methods=1",
+            "[method]=1",
+            "-method=1",
+        ] {
             assert!(!is_overridden(query), "{query}");
         }
     }

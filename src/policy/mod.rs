@@ -83,7 +83,7 @@ pub(crate) enum Denial {
     Method { destination: Arc<str>, method: Method },
     #[error(
         "destination {destination} has rules about methods or paths, and some servers take {method} for another method; \
-         where it should pass, add it to the destination's methods"
+         where it should pass, name it in the destination's methods, with all others that should"
     )]
     UnknownMethod { destination: Arc<str>, method: Method },
     #[error(

@@ -2,8 +2,9 @@
 //!
 //! `*` stands for any characters within one segment, `**` for any number of segments. Both sides are compared
 //! percent-decoded, because `/%61dmin` and `/admin` are one resource. Servers disagree about dot segments, encoded
-//! slashes, backslashes and double encoding, so a path with one of these is allowed by no glob
-//! ([`PathGlob::allows`]) and counted by every glob that one of its [`Readings`] falls under ([`PathGlob::reaches`]).
+//! slashes, backslashes and double encoding, so a path with one of these is allowed by no glob, nor is one of which a
+//! reading falls under another ([`PathGlob::allows`]); it is counted by every glob that one of its [`Readings`] falls
+//! under ([`PathGlob::reaches`]).
 //!
 //! What a matching path means (allowed, counted) is decided by whoever holds the glob.
 
@@ -11,7 +12,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::reading::{Readings, file_name, fold};
+use super::reading::{Readings, file_name, fold, is_common};
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,8 @@ pub(crate) struct PathGlob {
     segments: Box<[Segment]>,
     /// As [`Readings`] are written.
     folded: Box<[Segment]>,
+    /// All servers read the glob itself alike. One that names what some of them leave out means that.
+    is_clear: bool,
 }
 
 /// Why a text is no path glob; `Display` says what would be right.
@@ -75,12 +78,19 @@ impl PathGlob {
             all => all,
         };
         let folded = whole.iter().map(Segment::folded).collect();
-        Ok(Self { segments, folded })
+        let is_clear = Readings::of(text).all().is_some_and(|all| all.count() == 1);
+        Ok(Self {
+            segments,
+            folded,
+            is_clear,
+        })
     }
 
     /// Whether this glob vouches for `path` (no query), however a server reads it.
     pub(crate) fn allows(&self, path: &str) -> bool {
-        !is_ambiguous(path) && self.matches(path)
+        let means_all =
+            || (Readings::of(path).all()).is_some_and(|mut all| all.all(|reading| self.means(reading)));
+        !is_ambiguous(path) && self.matches(path) && (!self.is_clear || is_common(path) || means_all())
     }
 
     /// Whether some server could read `path` (no query) as something that this glob means.

@@ -20,8 +20,13 @@ pub(crate) enum Readings<'a> {
 impl<'a> Readings<'a> {
     /// Of a path without its query.
     pub(crate) fn of(path: &'a str) -> Self {
-        if is_plain(path) {
-            return Self::Plain(without_end(path));
+        if is_common(path) {
+            let path = without_end(path);
+            return if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                Self::Several(vec![path.to_ascii_lowercase()])
+            } else {
+                Self::Plain(path)
+            };
         }
         let mut all = vec![decoded(path)];
         for _ in 1..MOST_DECODINGS {
@@ -62,15 +67,12 @@ impl<'a> Readings<'a> {
     }
 }
 
-/// Whether all servers read a path alike. In upper case some do not.
-fn is_plain(path: &str) -> bool {
-    let is_plain = |byte: u8| {
-        byte.is_ascii_lowercase()
-            || byte.is_ascii_digit()
-            || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'~' | b',' | b'@' | b'=' | b'+')
-    };
-    let odd = ["//", "/.", "./"];
-    path.bytes().all(is_plain) && !path.ends_with('.') && !odd.iter().any(|odd| path.contains(odd))
+/// Whether all servers read a path alike, up to its case.
+pub(super) fn is_common(path: &str) -> bool {
+    // Of what RFC 3986 lets stand in a path all but escapes and parameters.
+    let is_common = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~,@=+:!$&'()*".contains(&byte);
+    let odd = ["//", "/.", "./", "::", ":$"];
+    path.bytes().all(is_common) && !path.ends_with('.') && !odd.iter().any(|odd| path.contains(odd))
 }
 
 fn without_end(path: &str) -> &str {
