@@ -23,13 +23,11 @@ enum Refusal {
     Leaving,
 }
 
+type Bodies = Arc<Mutex<Vec<Vec<u8>>>>;
+
 /// Refuses the first request of so many connections once it has `taken` so many bytes of its body; answers others.
 /// Also returns how many connections there were, and the bodies that came whole.
-fn refusing(
-    connections: usize,
-    how: Refusal,
-    taken: usize,
-) -> (Partner, Arc<AtomicUsize>, Arc<Mutex<Vec<Vec<u8>>>>) {
+fn refusing(connections: usize, how: Refusal, taken: usize) -> (Partner, Arc<AtomicUsize>, Bodies) {
     let count = Arc::new(AtomicUsize::new(0));
     let bodies = Arc::new(Mutex::new(Vec::new()));
     let (counted, gathered) = (Arc::clone(&count), Arc::clone(&bodies));
