@@ -8,7 +8,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::dns::{Answer, Dns};
 use crate::support::partner::Partner;
+use crate::support::proxy::destination;
 use crate::support::{Origin, Proxy, Wire, eventually, h2};
 
 /// Holds the answers to `/held` back until it is opened.
@@ -59,6 +61,10 @@ impl Leaving {
 
 fn waiting(proxy: &Proxy) -> f64 {
     proxy.metric("outrider_limit_waiting", &[])
+}
+
+fn in_flight(proxy: &Proxy) -> f64 {
+    proxy.metric("outrider_requests_in_flight", &[])
 }
 
 fn left(proxy: &Proxy) -> f64 {
@@ -258,6 +264,7 @@ fn the_slot_of_an_app_that_left_is_free_at_once() {
             let since = Instant::now();
             how.leave(wire);
             eventually("the slot is free", || proxy.get(&origin.url("/")).status == 200);
+            eventually("nothing is under way", || in_flight(&proxy) == 0.0);
             assert!(
                 since.elapsed() < Duration::from_secs(3),
                 "{number} {unread} {how:?}: {:?}",
@@ -417,4 +424,154 @@ fn a_handshake_that_waits_is_over_with_its_app() {
     gate.open();
     assert_eq!(first.response().status, 200);
     assert!(!origin.raw().contains("/gone"));
+}
+
+/// What a request took of a rate goes back where it is not sent, and only there.
+#[test]
+fn what_a_request_took_that_is_not_sent_goes_back() {
+    const LIMIT: &str = "rate_limit: 2/h burst 2, on_limit: reject, retry: { attempts: 2 }";
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let gate = Gate::default();
+    let origin = Origin::http(gate.script());
+    let mut connections = Vec::new();
+    let (half, whole) = ("Content-Length: 10\r\n\r\nhalf", "\r\n");
+    for (place, proxy, url, request, taken) in [
+        // What may be repeated is read whole before it is sent, and after it was admitted.
+        ("the body", origin.proxy(LIMIT), origin.url("/gone"), half, 0),
+        (
+            "the connection",
+            Proxy::to(
+                &format!("partner.test:{port}"),
+                &format!("upgrade: true, {LIMIT}"),
+            ),
+            format!("http://partner.test:{port}/gone"),
+            whole,
+            0,
+        ),
+        ("the answer", origin.proxy(LIMIT), origin.url("/held"), whole, 2),
+    ] {
+        let before = origin.raw().len();
+        for turn in 0..4 {
+            let how = Leaving::ALL[turn % 2];
+            let mut wire = proxy.wire();
+            wire.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{request}"));
+            if turn >= 2 && taken == 2 {
+                assert_eq!(wire.response().status, 429, "{place}");
+                continue;
+            }
+            match place {
+                "the body" => eventually("it is under way", || in_flight(&proxy) == 1.0),
+                "the connection" => connections.push(silent.accept().unwrap()),
+                _ => eventually("it is sent", || origin.raw().len() > before),
+            }
+            how.leave(wire);
+            eventually("it is over", || in_flight(&proxy) == 0.0);
+        }
+        let mut wires: Vec<_> = (taken..2).map(|_| proxy.wire()).collect();
+        for (before, wire) in wires.iter_mut().enumerate() {
+            wire.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{request}"));
+            eventually("it is let through", || in_flight(&proxy) > before as f64);
+        }
+        assert_eq!(proxy.ask("GET", &url, "").status, 429, "{place}");
+    }
+    gate.open();
+    assert!(!origin.raw().contains("/gone"), "{}", origin.raw());
+}
+
+/// Wherever else a request may wait, nothing is left of it.
+#[test]
+fn a_request_is_over_with_its_app_wherever_it_waits() {
+    let gate = Gate::default();
+    let refusing = Origin::http(|wire| {
+        while wire.request().is_ok() {
+            wire.send("HTTP/1.1 503 Wait\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let patient = "on_limit: wait 120s";
+    let held = gate.clone();
+    let dns = Dns::serve(move |_, _| {
+        held.pass();
+        Answer::Silence
+    });
+    let names = format!("dns: {{ servers: [\"{}\"], timeout: 60s }}\n", dns.address());
+    for (place, proxy, sent) in [
+        (
+            "an address",
+            Proxy::start(&format!(
+                "{names}{}",
+                destination(&format!("slow.test:{}", refusing.port()), "")
+            )),
+            0,
+        ),
+        (
+            "another try",
+            refusing.proxy("retry: { on: [503], max_wait: 120s }, respect_upstream: false"),
+            1,
+        ),
+        ("the end of a pause", refusing.proxy(patient), 1),
+        (
+            "a rehearsed delay",
+            refusing.proxy("rehearse: { latency: 60s }"),
+            0,
+        ),
+    ] {
+        let host = if place == "an address" {
+            "slow.test"
+        } else {
+            "partner.test"
+        };
+        let url = format!("http://{host}:{}/gone", refusing.port());
+        let asked = || refusing.raw().matches("/gone").count();
+        let before = asked();
+        if place == "the end of a pause" {
+            assert_eq!(proxy.get(&url).status, 503);
+        }
+        for (number, how) in Leaving::ALL.into_iter().enumerate() {
+            let mut wire = proxy.wire();
+            wire.send(format!(
+                "PUT {url} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nx=1"
+            ));
+            eventually(place, || in_flight(&proxy) == 1.0);
+            let tries = if place == "another try" { number + 1 } else { sent };
+            eventually(place, || asked() == before + tries);
+            let since = Instant::now();
+            how.leave(wire);
+            eventually(place, || in_flight(&proxy) == 0.0);
+            assert!(
+                since.elapsed() < Duration::from_secs(2),
+                "{place} {how:?}: {:?}",
+                since.elapsed()
+            );
+            eventually(place, || left(&proxy) == (number + 1) as f64);
+        }
+        let tries = if place == "another try" { 2 } else { sent };
+        assert_eq!(asked(), before + tries, "{place}");
+    }
+    gate.open();
+}
+
+/// Several ask for the same; the one whose request went out leaves, and another one's takes its place.
+#[test]
+fn those_who_wait_for_the_same_answer_do_not_leave_with_the_first() {
+    let gate = Gate::default();
+    let origin = Origin::http(gate.script());
+    let proxy = origin.proxy("cache: { size: 1MiB }");
+    let get = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/held"));
+    let asked = || origin.raw().matches("GET /held").count();
+    let mut wires: Vec<_> = (0..4).map(|_| proxy.wire()).collect();
+    for (before, wire) in wires.iter_mut().enumerate() {
+        wire.send(&get);
+        eventually("it has come", || in_flight(&proxy) > before as f64);
+        eventually("one is sent", || asked() == 1);
+    }
+    for (gone, how) in Leaving::ALL.into_iter().enumerate() {
+        how.leave(wires.remove(0));
+        eventually("it is over", || left(&proxy) == (gone + 1) as f64);
+        eventually("the next one is sent", || asked() == gone + 2);
+    }
+    gate.open();
+    for wire in &mut wires {
+        assert_eq!(wire.response().text(), "ok");
+    }
 }

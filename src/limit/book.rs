@@ -63,7 +63,7 @@ pub(super) enum Culprit {
 /// What became of a request that asked.
 #[derive(Debug)]
 pub(super) enum Arrival {
-    Admitted(Stamp),
+    Admitted(Ticket, Stamp),
     /// For so long at most.
     Queued(Ticket, Arc<Notify>, u64),
     Refused(Obstacle),
@@ -186,7 +186,7 @@ impl Book {
             ticket,
         };
         if !is_blocked && let Some(stamp) = self.usage.go(rules, turn, now) {
-            return Arrival::Admitted(stamp);
+            return Arrival::Admitted(ticket, stamp);
         }
         let obstacle = self.forecast(rules, asker, now);
         turn.patience = patience();
@@ -194,7 +194,7 @@ impl Book {
             && !is_blocked
             && let Some(stamp) = self.usage.go(rules, turn, now)
         {
-            return Arrival::Admitted(stamp);
+            return Arrival::Admitted(ticket, stamp);
         }
         if (rules.rates(concerns)).any(|(index, _)| self.usage.meters[index].is_asking(now)) {
             // Also where it may not wait for a permit it waits for the store to say whether there is one.
@@ -237,15 +237,28 @@ impl Book {
         }
     }
 
-    /// A waiter gives up: its place is free for those behind. If it had just been admitted, what it took goes back;
-    /// a rate only while no other request has gone since, because more might exceed it.
+    /// A waiter gives up: its place is free for those behind. If it had just been admitted, what it took goes back.
     pub(super) fn leave(&mut self, rules: &Rules, ticket: Ticket, concerns: Concerns, now: u64) {
         if let Some(place) = self.queue.place(ticket) {
             self.queue.remove(place);
         } else if let Some(Left::Admitted(stamp)) = self.queue.left(ticket) {
-            self.usage.put_back(rules, ticket, concerns, stamp);
-            self.mistrust_timers();
+            return self.put_back(rules, ticket, concerns, stamp, now);
         }
+        self.settle(rules, now);
+    }
+
+    /// What was admitted is not sent: all that it took goes back; of a rate only while no other request has gone since,
+    /// because more might exceed it.
+    pub(super) fn put_back(
+        &mut self,
+        rules: &Rules,
+        ticket: Ticket,
+        concerns: Concerns,
+        stamp: Stamp,
+        now: u64,
+    ) {
+        self.usage.put_back(rules, ticket, concerns, stamp);
+        self.mistrust_timers();
         self.settle(rules, now);
     }
 

@@ -52,15 +52,20 @@ struct Shared {
     sharing: Sharing,
 }
 
-/// Leave to send one request. Frees its concurrency slot on drop.
+/// Leave to send one request. Frees its concurrency slot on drop; one that is [held](Self::held) back until then gives
+/// back what rates and quotas counted as well.
 #[derive(Debug)]
 pub(crate) struct Permit {
     /// The answer has come.
     is_answered: AtomicBool,
+    /// The request has not been sent yet.
+    is_held: AtomicBool,
+    concerns: Concerns,
     /// `None` where nothing has to be given back and nothing can be learned.
     limiter: Option<Arc<Limiter>>,
-    has_slot: bool,
     stamp: Stamp,
+    /// `None` where nothing was taken.
+    ticket: Option<Ticket>,
     waited: Duration,
 }
 
@@ -174,7 +179,9 @@ impl Limiter {
             arrival
         };
         match arrival {
-            Arrival::Admitted(stamp) => Ok(self.permit(asker.concerns, stamp, Duration::ZERO)),
+            Arrival::Admitted(ticket, stamp) => {
+                Ok(self.permit(asker.concerns, Some(ticket), stamp, Duration::ZERO))
+            }
             Arrival::Refused(obstacle) => Err(self.refusal(obstacle, now)),
             Arrival::Queued(ticket, bell, patience) => {
                 let place = Place {
@@ -193,13 +200,13 @@ impl Limiter {
     fn pass(self: &Arc<Self>, method: &Method) -> Option<Permit> {
         let nothing = Concerns::default();
         if !self.settings.respect_upstream {
-            return Some(self.permit(nothing, Stamp::default(), Duration::ZERO));
+            return Some(self.permit(nothing, None, Stamp::default(), Duration::ZERO));
         }
         if *method == Method::CONNECT {
-            let permit = || self.permit(nothing, Stamp::default(), Duration::ZERO);
+            let permit = || self.permit(nothing, None, Stamp::default(), Duration::ZERO);
             return (!self.traffic.is_watched()).then(permit);
         }
-        let permit = self.permit(nothing, Stamp::unasked(self.traffic.go()), Duration::ZERO);
+        let permit = self.permit(nothing, None, Stamp::unasked(self.traffic.go()), Duration::ZERO);
         // Where somebody watches its drop takes it out of what was counted meanwhile.
         (!self.traffic.is_watched()).then_some(permit)
     }
@@ -225,7 +232,7 @@ impl Limiter {
                 Look::Admitted(stamp) => {
                     place.is_admitted = true;
                     self.counters.limit_waited(waited);
-                    return Ok(self.permit(place.asker.concerns, stamp, waited));
+                    return Ok(self.permit(place.asker.concerns, Some(place.ticket), stamp, waited));
                 }
                 Look::Due(until) if !left.is_zero() && !self.is_hopeless(until, time + left) => {
                     left.min(Duration::from_nanos(until.saturating_sub(self.nanos(time))))
@@ -340,13 +347,20 @@ impl Limiter {
         }
     }
 
-    fn permit(self: &Arc<Self>, concerns: Concerns, stamp: Stamp, waited: Duration) -> Permit {
-        let has_slot = concerns.slots();
+    fn permit(
+        self: &Arc<Self>,
+        concerns: Concerns,
+        ticket: Option<Ticket>,
+        stamp: Stamp,
+        waited: Duration,
+    ) -> Permit {
         Permit {
-            has_slot,
             is_answered: AtomicBool::new(false),
-            limiter: (has_slot || stamp.is_counted()).then(|| Arc::clone(self)),
+            is_held: AtomicBool::new(false),
+            concerns,
+            limiter: (!concerns.is_empty() || stamp.is_counted()).then(|| Arc::clone(self)),
             stamp,
+            ticket,
             waited,
         }
     }
@@ -495,6 +509,17 @@ impl Permit {
         self.waited
     }
 
+    /// The request is not sent yet, and does not count should it never be.
+    pub(crate) fn held(self) -> Self {
+        self.is_held.store(true, Ordering::Relaxed);
+        self
+    }
+
+    /// From now on the request counts: it is being sent, or was tried in vain.
+    pub(crate) fn used(&self) {
+        self.is_held.store(false, Ordering::Relaxed);
+    }
+
     /// The head of the upstream's answer is in: what it says of limits is kept to from now on. Only the first head of a
     /// permit counts.
     pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap) {
@@ -513,11 +538,18 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let Some(limiter) = &self.limiter else { return };
+        if let Some(ticket) = self.ticket
+            && *self.is_held.get_mut()
+        {
+            let now = limiter.nanos(Instant::now());
+            (limiter.book()).put_back(&limiter.rules, ticket, self.concerns, self.stamp, now);
+            return;
+        }
         if self.stamp.is_counted() && !*self.is_answered.get_mut() {
             limiter.traffic.end();
             limiter.lose(self.stamp);
         }
-        if self.has_slot {
+        if self.concerns.slots() {
             (limiter.book()).release(&limiter.rules, || limiter.nanos(Instant::now()));
         }
     }

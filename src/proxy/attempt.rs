@@ -68,7 +68,7 @@ pub(super) struct Tried<'r> {
     pub(super) result: Result<Response<ResponseBody>, Failed>,
 }
 
-/// Leave to make one try. Dropped unused, it gives everything back but what a rate has counted.
+/// Leave to make one try. Dropped unused, it gives everything back.
 struct Leave {
     passage: Option<Passage>,
     permit: Option<Permit>,
@@ -138,16 +138,21 @@ pub(super) async fn attempt<'r>(
     let has_whole_body = body.is_whole();
     exchange.asked_upstream();
     let result = if let Some(rehearsal) = &route.rehearsal
-        && let Some(response) = Box::pin(rehearsal.ask(head.method == Method::HEAD)).await
-    {
+        && let Some(response) = {
+            // As the upstream would count it.
+            leave.used();
+            Box::pin(rehearsal.ask(head.method == Method::HEAD)).await
+        } {
         exchange.answered_here(response.status());
         Ok(response)
     } else {
         let ways = course.proxy.ways(live);
         let (target, endpoint) = (course.target, &credential.endpoint);
-        upstream::send(head, body, target, course.mirror, endpoint, ways)
-            .await
-            .inspect(|response| exchange.upstream_answered(response.status()))
+        upstream::send(head, body, target, course.mirror, endpoint, ways, &|| {
+            leave.used()
+        })
+        .await
+        .inspect(|response| exchange.upstream_answered(response.status()))
     };
     Ok(leave.learn(result, head, has_whole_body, credential, route))
 }
@@ -205,6 +210,15 @@ async fn admit_member(
 }
 
 impl Leave {
+    /// From now on the try counts.
+    fn used(&self) {
+        self.permits().for_each(Permit::used);
+    }
+
+    fn permits(&self) -> impl Iterator<Item = &Permit> {
+        self.permit.iter().chain(self.member.as_deref())
+    }
+
     /// Tells of a wait, in which the circuit may have opened.
     fn has_waited(&self, waited: Duration, exchange: &mut Exchange) -> Result<(), Error> {
         exchange.waited(waited);
@@ -223,6 +237,8 @@ impl Leave {
         credential: &'r Arc<Credential>,
         route: &Route,
     ) -> Tried<'r> {
+        // One that failed counts as well: what cannot be reached is not tried more often than what can.
+        self.used();
         let needles = credential.needles(head);
         let (mut is_token_replaced, mut may_be_renewed) = (false, false);
         if let Ok(response) = &mut result {
@@ -242,7 +258,7 @@ impl Leave {
                     && !head.headers.contains_key(header::UPGRADE)
                     && (is_token_replaced || credentials.has_instead_of(credential));
             }
-            for permit in self.permit.iter().chain(self.member.as_deref()) {
+            for permit in self.permits() {
                 permit.learn(status, response.headers());
             }
         }
@@ -264,7 +280,7 @@ impl Leave {
     }
 }
 
-/// A permit of one limiter; `None` where nothing is limited.
+/// A permit of one limiter, held back until its request is sent; `None` where nothing is limited.
 async fn pass(
     limiter: &Arc<Limiter>,
     head: &request::Parts,
@@ -274,13 +290,14 @@ async fn pass(
         return Ok(None);
     }
     let (method, path) = (&head.method, head.uri.path());
-    Ok(Some(match patience {
+    let permit = match patience {
         None => {
             let deadline = || limit::deadline(&head.headers);
             limiter.admit(method, path, deadline).await?
         }
         Some(patience) => limiter.admit_within(method, path, || patience).await?,
-    }))
+    };
+    Ok(Some(permit.held()))
 }
 
 /// Reads a small body whole where the request may have to be sent again with it, or the credential has to see it.

@@ -45,12 +45,14 @@ pub(super) async fn open(
     let permit = if route.limiter.is_unlimited() {
         None
     } else {
-        let permit = route.limiter.admit(&Method::CONNECT, "", || None).await?;
+        let permit = route.limiter.admit(&Method::CONNECT, "", || None).await?.held();
         exchange.waited(permit.waited());
         Some(permit)
     };
     exchange.asked_upstream();
-    let upstream = connect::open(target, &route.endpoint, proxy.ways(live)).await?;
+    let opened = connect::open(target, &route.endpoint, proxy.ways(live)).await;
+    permit.iter().for_each(Permit::used);
+    let upstream = opened?;
     Ok(Tunnel {
         idle: route.destination.timeouts.idle,
         permit,

@@ -69,6 +69,7 @@ pub(super) async fn send(
     target: &Target,
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
+    begins: &impl Fn(),
 ) -> Result<Response<ResponseBody>, Failed> {
     if endpoint.alpn(Mirror::H1) == tls::Alpn::H2 {
         return Err(Error::Version.into());
@@ -86,6 +87,7 @@ pub(super) async fn send(
             })?
             .bound_to(bond),
     };
+    begins();
     (lease.send(head, body).await).map_err(|failure| failure.error.into())
 }
 

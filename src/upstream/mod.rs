@@ -150,7 +150,8 @@ pub(crate) fn is_repeatable(head: &request::Parts) -> bool {
 /// The hop-by-hop fields of `head` are gone. Two things are sent again, where the body can be had twice: a repeatable
 /// request that a pooled connection lost before a byte of an answer came, once and on a new connection; and every request
 /// that was certainly not processed, because it was not written or the upstream says so (RFC 9113 section 8.7), a few
-/// times. Afterwards `body` is what it was where it is whole or nothing was processed.
+/// times. Afterwards `body` is what it was where it is whole or nothing was processed. `begins` is called before
+/// the first byte is written.
 pub(crate) async fn send(
     head: &request::Parts,
     body: &mut Outbound,
@@ -158,14 +159,16 @@ pub(crate) async fn send(
     mirror: Mirror,
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
+    begins: &impl Fn(),
 ) -> Result<Response<ResponseBody>, Failed> {
     if let Some(bond) = head.extensions.get::<Arc<Bond>>() {
         // Boxed: few requests come here.
-        return Box::pin(bond::send(bond, head, body, target, endpoint, ways)).await;
+        return Box::pin(bond::send(bond, head, body, target, endpoint, ways, begins)).await;
     }
     let shelf = endpoint.shelf(mirror, target);
     if let Some(lease) = poll_fn(|cx| Poll::Ready(pool::take(shelf, target, cx))).await {
         endpoint.counters.upstream_reuse();
+        begins();
         match lease.send(head, body).await {
             Ok(response) => return Ok(response),
             // Its neighbours in the pool are likely dead too: the second try gets a new connection.
@@ -185,6 +188,7 @@ pub(crate) async fn send(
                     error,
                     is_unsent: true,
                 })?;
+            begins();
             match lease.send(head, body).await {
                 Err(Failure {
                     again: Some(again @ Again::Unprocessed),

@@ -63,6 +63,10 @@ impl Dns {
         )
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// How many questions were asked for a name, of whatever type.
     pub(crate) fn asked(&self, name: &str) -> usize {
         self.asked

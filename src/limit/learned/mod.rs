@@ -241,7 +241,10 @@ impl Learned {
         }
         self.traffic.end();
         self.end(stamp);
-        self.silent.give_back();
+        // Where another has gone since, more might exceed the rate.
+        if self.traffic.next() == stamp.number + 1 {
+            self.silent.give_back(stamp.number);
+        }
         (self.concerned(stamp.names)).for_each(|(_, quota)| quota.give_back());
     }
 

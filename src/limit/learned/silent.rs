@@ -80,9 +80,11 @@ impl Silent {
         }
     }
 
-    /// A request that was taken did not go after all.
-    pub(super) fn give_back(&mut self) {
-        if let Some(rate) = &mut self.rate {
+    /// The last request that was taken did not go after all. A cut since has begun anew.
+    pub(super) fn give_back(&mut self, number: u64) {
+        if number >= self.news
+            && let Some(rate) = &mut self.rate
+        {
             rate.level = rate.gcra().returned(rate.level);
         }
     }

@@ -147,7 +147,7 @@ impl Schedule {
         self.collect(None);
         let patience = self.random.random_range(0..200);
         match self.book.arrive(&self.rules, asker, self.now, || patience) {
-            Arrival::Admitted(_) => {
+            Arrival::Admitted(..) => {
                 let earlier = (self.waiting.iter()).any(|other| {
                     let goes_before = other.key(self.now).0 <= asker.class;
                     goes_before && other.asker.concerns.shares(asker.concerns)
