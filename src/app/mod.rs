@@ -63,7 +63,7 @@ pub(crate) struct App {
     /// Counts the quotas of all instances.
     store: Option<Arc<Store>>,
     waiting: rotation::Waiting,
-    watch: watch::Watch,
+    watch: watch::Lookout,
     _workers: Workers,
     /// Dropped last: what the workers cut short at the end is still told.
     log: log::Guard,
@@ -185,10 +185,9 @@ impl App {
             let (source, telemetry) = (source.clone(), Arc::clone(&telemetry));
             aside(move || start_live(policy, &config, &source, &build, &telemetry))
         };
-        let (store, live, files) = started.await?;
-        let watch = watch::Watch::new(files);
+        let (store, live, watch) = started.await?;
         let mut notices = notice::Notices::new();
-        notices.follow(watch.paths());
+        notices.follow(watch.paths()).await;
 
         let proxy = Arc::new(Proxy {
             clients,
@@ -310,7 +309,7 @@ impl App {
 
     /// Looks at the files, and does what has to be done about them.
     async fn look(&mut self) {
-        let change = self.watch.look();
+        let change = self.watch.look().await;
         if change.configuration {
             self.reload().await;
         } else if change.secrets || self.waiting.is_any() {
@@ -371,7 +370,7 @@ impl App {
             self.proxy.live.store(Arc::new(live));
         }
         if let Some(files) = files {
-            self.watch.follow(files);
+            self.watch.follow(files).await;
         }
         let telemetry = &self.proxy.telemetry;
         for route in rotation.taken {
@@ -401,7 +400,7 @@ impl App {
             );
         }
         // A folder may be another one by now.
-        self.notices.follow(self.watch.paths());
+        self.notices.follow(self.watch.paths()).await;
     }
 
     fn tell_of_expiry(&mut self) {
@@ -462,7 +461,7 @@ impl App {
         self.warn_of_what_needs_a_restart(&config);
         self.proxy.telemetry.set_access(config.log.access);
         self.log.reload(&config.log);
-        self.watch.follow(files);
+        self.watch.follow(files).await;
         for route in &old.routes {
             let is_there = |new: &Arc<Route>| new.destination.name == route.destination.name;
             if !live.routes.iter().any(is_there) {
@@ -544,7 +543,7 @@ fn start_live(
     source: &Source,
     build: &build::Parts,
     telemetry: &Arc<Telemetry>,
-) -> Result<(Option<Arc<Store>>, Live, watch::Files), Error> {
+) -> Result<(Option<Arc<Store>>, Live, watch::Lookout), Error> {
     // As with a destination: what cannot be read does not keep the others from working.
     let store = build.store(config, None, telemetry).unwrap_or_else(|error| {
         tracing::error!(
@@ -555,8 +554,8 @@ fn start_live(
     });
     let live = build.live(policy, config, store.as_deref(), None, telemetry)?;
     write_bundle(&live.authority, build, &config.ca);
-    let files = files(source, build, config, &live);
-    Ok((store, live, files))
+    let watch = watch::Lookout::new(files(source, build, config, &live));
+    Ok((store, live, watch))
 }
 
 /// The proxy runs without its bundle, for what is not intercepted; but a person has to know.

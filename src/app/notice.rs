@@ -11,15 +11,20 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
+
+use super::aside::aside;
+use crate::secret::guard;
 
 /// The folders that are listened to.
 #[derive(Debug)]
 pub(super) struct Notices {
     /// `None`: the system gives none.
-    descriptor: Option<AsyncFd<OwnedFd>>,
+    descriptor: Option<Arc<AsyncFd<OwnedFd>>>,
     watched: Vec<i32>,
 }
 
@@ -40,26 +45,23 @@ impl Notices {
             })
             .ok();
         Self {
-            descriptor,
+            descriptor: descriptor.map(Arc::new),
             watched: Vec::new(),
         }
     }
 
-    /// Listens for what happens to these files, and to nothing else any more.
-    pub(super) fn follow<'f>(&mut self, files: impl Iterator<Item = &'f Path>) {
-        let Some(descriptor) = &self.descriptor else {
+    /// Listens for what happens to these files, and to nothing else any more. Beside the main thread, and not for ever: to
+    /// find a folder of a file system that hangs takes as long as that hangs.
+    pub(super) async fn follow(&mut self, files: Vec<PathBuf>) {
+        let Some(descriptor) = self.descriptor.clone() else {
             return;
         };
-        let folders: BTreeSet<_> = files.flat_map(folders).collect();
-        // The kernel gives the same number again for a folder that is watched already.
-        let watched: Vec<_> = (folders.iter())
-            .filter_map(|folder| inotify::add_watch(descriptor, folder.as_path(), EVENTS).ok())
-            .collect();
-        for stale in self.watched.iter().filter(|number| !watched.contains(number)) {
-            // It is gone already where its folder is.
-            let _ = inotify::remove_watch(descriptor, *stale);
+        let stale = self.watched.clone();
+        let work = move || follow(&descriptor, &files, &stale);
+        let followed = aside(|| Ok(guard::within(PATIENCE, guard::name("folders"), work))).await;
+        if let Ok(Ok(watched)) = followed {
+            self.watched = watched;
         }
-        self.watched = watched;
     }
 
     /// Waits until something has happened. Whatever has happened before the wait is over is one notice.
@@ -77,6 +79,20 @@ impl Notices {
             Err(_) => std::future::pending().await,
         }
     }
+}
+
+/// Has the system tell of the folders of `files`, and of no others; gives back their numbers.
+fn follow(descriptor: &AsyncFd<OwnedFd>, files: &[PathBuf], old: &[i32]) -> Vec<i32> {
+    let folders: BTreeSet<_> = files.iter().flat_map(|file| folders(file)).collect();
+    // The kernel gives the same number again for a folder that is watched already.
+    let watched: Vec<_> = (folders.iter())
+        .filter_map(|folder| inotify::add_watch(descriptor, folder.as_path(), EVENTS).ok())
+        .collect();
+    for stale in old.iter().filter(|number| !watched.contains(number)) {
+        // It is gone already where its folder is.
+        let _ = inotify::remove_watch(descriptor, *stale);
+    }
+    watched
 }
 
 /// Every folder in which a rename can put another file at `path`: the file's own, and each that holds a link on the way.
@@ -120,12 +136,13 @@ const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::ONLYDIR);
 
+/// A file system that takes longer than this to find a folder hangs. What is not heard of is looked at all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-    use std::time::Duration;
-
     use super::*;
+    use std::os::unix::fs::symlink;
 
     /// As a platform mounts secrets: the file leads through a link to a folder of the version.
     fn mounted(folder: &Path) -> PathBuf {
@@ -162,8 +179,7 @@ mod tests {
         let key = mounted(folder.path());
         let path = |name: &str| folder.path().join(name);
         let mut notices = Notices::new();
-        let follow = |notices: &mut Notices| notices.follow([key.as_path()].into_iter());
-        follow(&mut notices);
+        notices.follow(vec![key.clone()]).await;
 
         fs::write(path("v1/new"), "1").unwrap();
         assert!(is_noticed(&notices).await);
@@ -173,7 +189,7 @@ mod tests {
         symlink("v2", path("next")).unwrap();
         fs::rename(path("next"), path("data")).unwrap();
         assert!(is_noticed(&notices).await);
-        follow(&mut notices);
+        notices.follow(vec![key.clone()]).await;
         fs::write(path("v2/key"), "in place").unwrap();
         assert!(is_noticed(&notices).await);
 

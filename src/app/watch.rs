@@ -3,13 +3,25 @@
 //! Looking sees renames over a file, swapped symlinks of mounted folders and files that appear later alike, on every file
 //! system, and costs a stat call a file. When to look is decided elsewhere: once a tick, and when [`super::notice`] hears
 //! something.
+//!
+//! To look at a file whose file system hangs takes as long as that hangs. Such a file counts as unchanged, and the others
+//! are looked at all the same; all of this happens beside the main thread.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::aside::aside;
+use crate::secret::guard;
+
+/// Watches files beside the main thread.
+#[derive(Debug)]
+pub(super) struct Lookout(Arc<Mutex<Watch>>);
 
 /// The files that matter, as they were when last looked at.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+struct Watch {
     configuration: Vec<Watched>,
     secrets: Vec<Watched>,
 }
@@ -50,8 +62,44 @@ struct Mark {
     size: u64,
 }
 
-impl Watch {
+impl Lookout {
+    /// Must be called beside the main thread.
     pub(super) fn new(files: Files) -> Self {
+        Self(Arc::new(Mutex::new(Watch::new(files))))
+    }
+
+    /// Watches other files from now on.
+    pub(super) async fn follow(&self, files: Files) {
+        self.beside(|watch| watch.follow(files)).await;
+    }
+
+    /// What has changed since this was last asked. A file that is still being written is told again when it is done.
+    pub(super) async fn look(&self) -> Change {
+        self.beside(Watch::look).await
+    }
+
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        lock(&self.0).paths().map(Path::to_owned).collect()
+    }
+
+    async fn beside<T: Default + Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Watch) -> T + Send + 'static,
+    ) -> T {
+        let watch = Arc::clone(&self.0);
+        let done = aside(move || Ok(work(&mut lock(&watch)))).await;
+        // Without a thread nothing is found out; the next tick tries again.
+        done.unwrap_or_default()
+    }
+}
+
+fn lock(watch: &Mutex<Watch>) -> MutexGuard<'_, Watch> {
+    // A panic while the lock is held leaves marks that are still whole.
+    watch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watch {
+    fn new(files: Files) -> Self {
         let mut watch = Self::default();
         watch.follow(files);
         watch
@@ -59,21 +107,38 @@ impl Watch {
 
     /// Watches other files from now on; those that were watched before keep their mark. A secret that is new counts as
     /// changed at the next look, which finds out whether it is.
-    pub(super) fn follow(&mut self, files: Files) {
-        follow(&mut self.configuration, files.configuration, Seen::of);
+    fn follow(&mut self, files: Files) {
+        follow(&mut self.configuration, files.configuration, |path| {
+            let path = path.to_owned();
+            let mark = guard::within(PATIENCE, guard::name(&path), move || Seen::of(&path));
+            mark.unwrap_or(Seen::Never)
+        });
         follow(&mut self.secrets, files.secrets, |_| Seen::Never);
     }
 
-    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+    fn paths(&self) -> impl Iterator<Item = &Path> {
         let all = self.configuration.iter().chain(&self.secrets);
         all.map(|watched| watched.path.as_path())
     }
 
-    /// What has changed since this was last asked. A file that is still being written is told again when it is done.
-    pub(super) fn look(&mut self) -> Change {
+    fn look(&mut self) -> Change {
+        self.look_by(Seen::of, PATIENCE)
+    }
+
+    fn look_by(&mut self, of: fn(&Path) -> Seen, patience: Duration) -> Change {
+        let paths: Vec<_> = self.paths().map(Path::to_owned).collect();
+        let each = paths.clone();
+        let all = move || each.iter().map(|path| Some(of(path))).collect();
+        let now: Vec<Option<Seen>> =
+            guard::within(patience, guard::name("files"), all).unwrap_or_else(|_| {
+                // One of them hangs: each by itself, and only those again that answered.
+                let one = |path: PathBuf| guard::within(patience, guard::name(&path), move || of(&path)).ok();
+                paths.into_iter().map(one).collect()
+            });
+        let (configuration, secrets) = now.split_at(self.configuration.len());
         Change {
-            configuration: has_changed(&mut self.configuration),
-            secrets: has_changed(&mut self.secrets),
+            configuration: has_changed(&mut self.configuration, configuration),
+            secrets: has_changed(&mut self.secrets, secrets),
         }
     }
 }
@@ -89,12 +154,13 @@ fn follow(watched: &mut Vec<Watched>, paths: Vec<PathBuf>, first: fn(&Path) -> S
         .collect();
 }
 
-fn has_changed(watched: &mut [Watched]) -> bool {
+fn has_changed(watched: &mut [Watched], now: &[Option<Seen>]) -> bool {
     let mut has_changed = false;
-    for Watched { path, seen } in watched {
-        let now = Seen::of(path);
-        has_changed |= now != *seen;
-        *seen = now;
+    for (Watched { seen, .. }, now) in watched.iter_mut().zip(now) {
+        if let Some(now) = now {
+            has_changed |= now != seen;
+            *seen = *now;
+        }
     }
     has_changed
 }
@@ -112,8 +178,14 @@ impl Seen {
     }
 }
 
+/// A file system that takes longer than this to look at a file hangs.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::{Mutex, OnceLock};
+
     use super::*;
 
     #[test]
@@ -141,6 +213,42 @@ mod tests {
         std::fs::remove_file(&later).unwrap();
         assert!(has_changed());
         assert!(!has_changed());
+    }
+
+    /// Other files are looked at, and what hangs is looked at again when it has ended.
+    #[test]
+    fn a_file_system_that_hangs_hides_only_its_own_files() {
+        static GATE: OnceLock<Mutex<Receiver<()>>> = OnceLock::new();
+        fn of(path: &Path) -> Seen {
+            if path.ends_with("hangs") {
+                let _ = GATE.get().unwrap().lock().unwrap().recv();
+            }
+            Seen::of(path)
+        }
+        let (open, gate) = channel();
+        GATE.set(Mutex::new(gate)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (file, hung) = (folder.path().join("key"), folder.path().join("hangs"));
+        let mut watch = Watch {
+            configuration: Vec::new(),
+            secrets: [&hung, &file]
+                .map(|path| Watched {
+                    path: path.clone(),
+                    seen: Seen::Absent,
+                })
+                .into(),
+        };
+        std::fs::write(&hung, "1").unwrap();
+        let short = Duration::from_millis(200);
+        for text in ["1", "22", "333"] {
+            std::fs::write(&file, text).unwrap();
+            assert!(watch.look_by(of, short).secrets, "{text}");
+            assert_eq!(watch.secrets[0].seen, Seen::Absent);
+            assert!(!watch.look_by(of, short).secrets, "{text}");
+        }
+        drop(open);
+        assert!((0..10_000).any(|_| watch.look_by(of, short).secrets));
+        assert_ne!(watch.secrets[0].seen, Seen::Absent);
     }
 
     /// It was read before it is looked at, and may have changed in between.

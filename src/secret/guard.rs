@@ -20,11 +20,11 @@ pub(crate) enum Interrupted {
 
 /// Which work it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Name(u64);
+pub(crate) struct Name(u64);
 
 /// Does `work` on a thread of its own and waits for `limit`. `what` names the work: where the same has been given up
 /// and still runs, it is not begun again, so that what hangs costs one thread, however often it is tried.
-pub(super) fn within<T: Send + 'static>(
+pub(crate) fn within<T: Send + 'static>(
     limit: Duration,
     what: Name,
     work: impl FnOnce() -> T + Send + 'static,
@@ -54,7 +54,7 @@ pub(super) fn within<T: Send + 'static>(
 }
 
 /// Names work by what it is about, of which it tells nothing.
-pub(super) fn name(about: impl Hash) -> Name {
+pub(crate) fn name(about: impl Hash) -> Name {
     Name(SEED.get_or_init(RandomState::new).hash_one(about))
 }
 
