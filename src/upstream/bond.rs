@@ -48,7 +48,7 @@ impl Bond {
         let is_there = |held: &Held| held.leads_to(endpoint.id(), target);
         while let Some(place) = idle.iter().rposition(is_there) {
             let mut held = idle.remove(place);
-            if held.is_fresh(cx) {
+            if !held.is_over() && held.is_fresh(cx) {
                 return Some(Box::new(held));
             }
         }

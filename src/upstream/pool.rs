@@ -71,8 +71,8 @@ pub(crate) struct Link {
     pub(super) target: Target,
     /// The target as a Host field or `:authority` names it.
     pub(super) authority: HeaderValue,
-    /// From when on it takes no new requests.
-    pub(super) until: Instant,
+    /// From when on it takes no new requests; `None`: it never waits for another one.
+    pub(super) until: Option<Instant>,
     pub(super) endpoint: Arc<Endpoint>,
 }
 
@@ -159,7 +159,8 @@ pub(super) fn take(name: ShelfName, target: &Target, cx: &mut Context<'_>) -> Op
         shelf.shared.retain(|shared| !shared.sender.is_closed());
         let now = Instant::now();
         let shared = shelf.shared.iter().find(|shared| {
-            shared.streams.load(Ordering::Relaxed) < MOST_STREAMS && now < shared.link.until
+            shared.streams.load(Ordering::Relaxed) < MOST_STREAMS
+                && shared.link.until.is_some_and(|until| now < until)
         })?;
         Some(Lease::H2 {
             sender: shared.sender.clone(),
@@ -170,13 +171,16 @@ pub(super) fn take(name: ShelfName, target: &Target, cx: &mut Context<'_>) -> Op
 }
 
 /// Until when a connection that is made now takes new requests. `trusted`: when the first certificate or list ends on
-/// which the trust in its server rests.
-pub(super) fn until(trusted: Option<SystemTime>) -> Instant {
-    let left = trusted.map_or(MOST_AGE, |until| {
-        let left = until.duration_since(SystemTime::now()).unwrap_or_default();
-        left.saturating_sub(SWEEP).min(MOST_AGE)
-    });
-    Instant::now() + left
+/// which the trust in its server rests. `None` where that is before the next sweep, which would come too late.
+pub(super) fn until(trusted: Option<SystemTime>) -> Option<Instant> {
+    let left = match trusted {
+        None => MOST_AGE,
+        Some(until) => {
+            let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+            left.checked_sub(SWEEP)?.min(MOST_AGE)
+        }
+    };
+    Some(Instant::now() + left)
 }
 
 /// What the upstream was found to speak, where it has been connected to before.
@@ -219,11 +223,12 @@ pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
                         .connection
                         .is_fresh(&mut Context::from_waker(Waker::noop()))
                         && now.duration_since(*idle.since.get_or_insert(now)) < MOST_IDLE
-                        && now < idle.held.link.until
+                        && idle.held.link.until.is_some_and(|until| now < until)
                 });
                 shelf.shared.retain(|shared| {
                     let quiet = shared.streams.load(Ordering::Relaxed) == 0;
-                    !(shared.sender.is_closed() || quiet && shared.link.until <= now)
+                    !(shared.sender.is_closed()
+                        || quiet && shared.link.until.is_none_or(|until| until <= now))
                 });
                 !shelf.idle.is_empty() || !shelf.shared.is_empty()
             });
@@ -244,7 +249,8 @@ impl Held {
 
     /// The exchange is over: the connection waits for its next request, or closes.
     pub(super) fn give_back(mut self: Box<Self>) {
-        let is_old = |swept: Instant| self.link.until <= swept;
+        let Some(until) = self.link.until else { return };
+        let is_old = |swept: Instant| until <= swept;
         if !self.connection.is_reusable() || SWEPT.get().is_some_and(is_old) {
             return;
         }
@@ -264,6 +270,11 @@ impl Held {
                 });
             }
         });
+    }
+
+    /// Whether the time for new requests on it is over. The pool's sweep sees to those that wait there.
+    pub(super) fn is_over(&self) -> bool {
+        self.link.until.is_none_or(|until| until <= Instant::now())
     }
 
     /// Whether a request to `target` under this endpoint may be sent on it.
@@ -509,3 +520,21 @@ const MOST_IDLE_CONNECTIONS: usize = 512;
 const SWEEP: Duration = Duration::from_secs(6);
 const MOST_LEARNED: usize = 10_000;
 const MOST_STREAMS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_connection_waits_beyond_the_end_of_its_trust() {
+        let ends_in = |seconds| until(Some(SystemTime::now() + Duration::from_secs(seconds)));
+        assert_eq!(until(Some(SystemTime::UNIX_EPOCH)), None);
+        // The next sweep may come after that.
+        assert_eq!(ends_in(3), None);
+        let before_sweep = Instant::now() + Duration::from_secs(60) - SWEEP;
+        assert!(ends_in(60).is_some_and(|until| until <= before_sweep + Duration::from_secs(1)));
+        let oldest = Instant::now() + MOST_AGE;
+        assert!(ends_in(100_000).is_some_and(|until| until >= oldest));
+        assert!(until(None).is_some_and(|until| until >= oldest));
+    }
+}
