@@ -79,10 +79,21 @@ impl Revocation {
     }
 
     /// Until when what the lists of `issuers` (names in DER) say holds, as of `now`; `None` where there is none of them.
-    pub(super) fn until(&self, issuers: &[Vec<u8>], now: SystemTime) -> Option<SystemTime> {
-        let lists = self.lists.iter().filter(|list| issuers.contains(&list.issuer));
+    /// Of a list that does not count yet, the place of its issuer and why: webpki does not look at that.
+    pub(super) fn until(
+        &self,
+        issuers: &[Vec<u8>],
+        now: SystemTime,
+    ) -> Result<Option<SystemTime>, (usize, String)> {
+        let place = |list: &List| issuers.iter().position(|issuer| *issuer == list.issuer);
+        let lists = || self.lists.iter().filter(|list| place(list).is_some());
+        if let Some(list) = lists().find(|list| now < list.from) {
+            let (name, from) = (&list.name, rfc3339(list.from));
+            let why = format!("the list of {name} in tls.crl is not valid before {from}; is a clock wrong?");
+            return Err((place(list).unwrap_or_default(), why));
+        }
         // An older list beside the current one is not the one that was looked at.
-        lists.map(|list| list.until).filter(|until| now < *until).min()
+        Ok(lists().map(|list| list.until).filter(|until| now < *until).min())
     }
 
     /// The issuers of lists that were to be renewed before `now`, and since when.

@@ -105,8 +105,8 @@ impl Verifier {
         });
         let until = match (verified, said.take()) {
             (Ok(()), Some(judged)) => judged?,
-            (Err(webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity), _) | (Err(_), Some(_))
-                if self.named.contains(leaf) =>
+            (Err(error), said)
+                if self.named.contains(leaf) && may_stand_for_itself(&error, said.as_ref()) =>
             {
                 let until = presented().stands_for_itself(now)?;
                 let key = hash(&certificate.subject_public_key_info());
@@ -137,6 +137,10 @@ impl Verifier {
             }
         }
         let of_lists = self.revocation.until(&issuers, system_time(now));
+        let of_lists = of_lists.map_err(|(place, why)| {
+            let name = keys(path).swap_remove(place).0;
+            Fault::RevocationUnknown { name, why }
+        })?;
         Ok(of_lists.map_or(until, |list| list.min(until)))
     }
 
@@ -191,6 +195,18 @@ impl ServerCertVerifier for Generation {
         (self.verifier.provider)
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+/// Whether what is wrong with the paths of a certificate is nothing to one that is trusted itself: lists are asked about
+/// it all the same.
+fn may_stand_for_itself(error: &webpki::Error, said: Option<&Result<SystemTime, Fault>>) -> bool {
+    match (error, said) {
+        (webpki::Error::CertDistrusted, Some(Err(fault))) => {
+            !matches!(fault, Fault::RevocationUnknown { .. })
+        }
+        (webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity, _) => true,
+        _ => false,
     }
 }
 

@@ -209,6 +209,22 @@ async fn a_revoked_certificate_is_named_and_what_no_list_knows_is_refused() {
             None,
         ),
         (
+            "a list of tomorrow",
+            format!("{good}{}", list(middle, &[], (1, 7))),
+            Some((
+                unknown,
+                &[
+                    "(partner.test)",
+                    "the list of Agency CA in tls.crl is not valid before 20",
+                ],
+            )),
+        ),
+        (
+            "a list of tomorrow for its authority",
+            format!("{good}{}", list(root, &[], (1, 7))),
+            Some((unknown, &["(Agency CA)", "the list of Agency Root"])),
+        ),
+        (
             "a list that somebody else signed",
             format!("{}{}", list(root, &[], CURRENT), list(&stranger, &[], CURRENT)),
             Some((unknown, &["(partner.test)", "not signed by Agency CA"])),
@@ -380,6 +396,11 @@ async fn a_list_counts_where_its_issuer_may_sign_lists() {
         assert_eq!(error.reason(), "certificate_revocation_unknown");
         let told = error.to_string();
         assert!(told.contains(whose) && told.contains("lacks cRLSign"), "{told}");
+        // Nor does it count for a certificate that is trusted itself.
+        let with_partner = format!("{}{}", agency.root.pem(), agency.partner.pem());
+        let named = settings(&tls, &[("CA", &*with_partner), ("CRL", &lists)]).unwrap();
+        let error = agency.ask(&named).await.unwrap_err();
+        assert_eq!(error.reason(), "certificate_revocation_unknown");
         // Where no list is asked for, nobody has to sign one.
         let without = settings(&with_ca(), &variables).unwrap();
         agency.ask(&without).await.unwrap();
