@@ -96,10 +96,15 @@ impl Memory {
         (self.room() / READERS).clamp(LEAST_READ, most)
     }
 
-    /// What the kernel may hold for one direction of a connection; `None`: as much as it likes.
+    /// What the kernel may hold of one direction of a socket, as the option takes it. `None`: as much as the system sets.
     pub(crate) fn kernel_buffer(&self) -> Option<usize> {
-        let share = self.ceiling()? / CONNECTIONS;
-        Some(share.clamp(LEAST_BUFFER, MOST_BUFFER))
+        let ceiling = self.ceiling().filter(|ceiling| *ceiling < AMPLE)?;
+        Some((ceiling / CONNECTIONS).max(LEAST_BUFFER))
+    }
+
+    /// What the kernel holds, on both sides, of what passes through us in one direction and is not taken.
+    pub(crate) fn stuck(&self) -> usize {
+        self.kernel_buffer().map_or(0, |bytes| 4 * bytes)
     }
 
     /// For what can be done without.
@@ -200,10 +205,12 @@ const SPARED: usize = 4;
 /// So many can read ahead before half of the room is gone.
 const READERS: usize = 256;
 const LEAST_READ: usize = 4 * 1024;
-/// So many connections may fill their buffers in the kernel.
-const CONNECTIONS: usize = 512;
+/// The kernel's buffers are this part of the ceiling each.
+const CONNECTIONS: usize = 1280;
+/// A smaller one holds no packet of the loopback: with half of it a healthy download was 100 times slower.
 const LEAST_BUFFER: usize = 64 * 1024;
-const MOST_BUFFER: usize = 1024 * 1024;
+/// From such a ceiling on the kernel may do as it likes.
+const AMPLE: usize = 1024 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -266,6 +273,21 @@ mod tests {
         assert!(read < before * 2 / 3, "{read} of {before}");
         memory.measured(40 * MB);
         assert_eq!(memory.read_ahead(64 * 1024), LEAST_READ);
+    }
+
+    #[test]
+    fn the_kernel_is_bounded_where_the_ceiling_is_low() {
+        let memory = Memory::new();
+        for (ceiling, bytes) in [
+            (16 * MB, Some(64 * 1024)),
+            (40 * MB, Some(64 * 1024)),
+            (320 * MB, Some(256 * 1024)),
+            (1024 * MB, None),
+        ] {
+            memory.set_ceiling(Some(ceiling), 8 * MB);
+            assert_eq!(memory.kernel_buffer(), bytes, "{ceiling}");
+            assert_eq!(memory.stuck(), bytes.map_or(0, |bytes| 4 * bytes));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -204,6 +205,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
     fn is_write_vectored(&self) -> bool {
         self.then.is_write_vectored()
     }
+}
+
+/// Bounds what the kernel holds of a socket: so many bytes in either direction. A refusal leaves the system's bounds.
+pub(crate) fn bound_buffers(socket: &SockRef<'_>, bytes: usize) {
+    let _ = socket.set_recv_buffer_size(bytes);
+    let _ = socket.set_send_buffer_size(bytes);
 }
 
 /// Lends the worker's read buffer, so that no connection that waits for bytes holds one of its own. Where memory gets short

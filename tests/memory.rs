@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
@@ -9,6 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::h2::{self, END_HEADERS, END_STREAM, HEADERS, frame};
 use crate::support::h2_origin::H2Partner;
+use crate::support::partner::Partner;
+use crate::support::pki::trusting;
 use crate::support::{Origin, PATIENCE, Proxy, TOKEN, Wire, eventually};
 
 /// What the limit may be passed by: what is read before it is known whether it can be kept, what the allocator has not
@@ -343,4 +346,134 @@ fn idle_clients_leave_descriptors_for_requests_and_the_operator() {
         ));
         wire.try_response().is_ok_and(|answer| answer.status == 200)
     });
+}
+
+/// A control group (v1) of 32 MB, with what the kernel holds of its sockets counted beside; `None` where none can be made.
+struct Group(PathBuf);
+
+impl Group {
+    fn new() -> Option<Self> {
+        let folder = PathBuf::from(format!(
+            "/sys/fs/cgroup/memory/outrider-test-{}",
+            std::process::id()
+        ));
+        let group = std::fs::create_dir(&folder).is_ok().then_some(Self(folder))?;
+        let set = |name, bytes: u64| std::fs::write(group.0.join(name), bytes.to_string()).is_ok();
+        // Any limit turns that count on.
+        (set("memory.limit_in_bytes", GROUP) && set("memory.kmem.tcp.limit_in_bytes", 1 << 40))
+            .then_some(group)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap()
+    }
+
+    fn bytes(&self, name: &str) -> u64 {
+        self.read(name).trim().parse().unwrap()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // It is empty once the kernel has done with the process.
+        let is_gone = |_: &u32| std::fs::remove_dir(&self.0).is_ok();
+        let _ = (0..200).find(|step| {
+            thread::park_timeout(std::time::Duration::from_millis(10));
+            is_gone(step)
+        });
+    }
+}
+
+const GROUP: u64 = 32 << 20;
+
+/// What apps do not read must not end in a kill: neither here nor in the kernel may more than the group has be held. In a
+/// group of version 2 both count together; here each is counted, and the sum is what must fit.
+#[test]
+fn unread_downloads_fit_into_a_control_group() {
+    take_descriptors();
+    let Some(group) = Group::new() else {
+        return eprintln!("skipped: no control group can be made here (version 1, as root)");
+    };
+    // 50 MB, as far as they are taken.
+    let large = |wire: &mut Wire| {
+        while let Ok(request) = wire.request() {
+            if request.target() == "/small" {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                continue;
+            }
+            let part = vec![b'x'; 1 << 20];
+            let _ = wire.try_send("HTTP/1.1 200 OK\r\nContent-Length: 52428800\r\n\r\n");
+            for _ in 0..50 {
+                if wire.try_send(&part).is_err() {
+                    return;
+                }
+            }
+        }
+    };
+    let origin = Origin::http(large);
+    let partner = Partner::with(large);
+    let config = format!(
+        "{}  p: {{ hosts: [\"{}\"] }}\nlog: {{ format: json, access: none }}",
+        partner.yaml(""),
+        origin.authority(),
+    );
+    let proxy = Proxy::start_after(
+        &format!("echo $$ > {}/cgroup.procs", group.0.display()),
+        &config,
+        &[("MEMORY_LIMIT", "32M"), ("TOKEN", TOKEN)],
+    );
+    let get = |authority: &str, target: &str| format!("GET {target} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    let mut clients = Vec::new();
+    for number in 0..200 {
+        let mut wire = match number % 5 {
+            3 => {
+                let (answer, mut wire) = proxy.connect(&origin.authority());
+                if answer.status == 200 {
+                    wire.send(get(&origin.authority(), "/"));
+                }
+                wire
+            }
+            4 => {
+                let (answer, wire) = proxy.connect(&partner.authority());
+                if answer.status == 200 {
+                    let trusted = trusting(&proxy.bundle(), &["http/1.1"]);
+                    let mut wire = wire.tls("partner.test", &trusted).unwrap();
+                    wire.send(get(&partner.authority(), "/"));
+                    wire
+                } else {
+                    wire
+                }
+            }
+            _ => proxy.wire(),
+        };
+        if number % 5 < 3 {
+            wire.send(get(&origin.authority(), &origin.url("/")));
+        }
+        clients.push(wire);
+    }
+    let used = || group.bytes("memory.usage_in_bytes") + group.bytes("memory.kmem.tcp.usage_in_bytes");
+    let mut last = 0;
+    eventually("all has come that will", || {
+        let (before, now) = (std::mem::replace(&mut last, used()), used());
+        thread::park_timeout(std::time::Duration::from_millis(300));
+        now > (8 << 20) && now.abs_diff(before) < 64 * 1024
+    });
+    let (own, kernel) = (
+        group.bytes("memory.max_usage_in_bytes"),
+        group.bytes("memory.kmem.tcp.max_usage_in_bytes"),
+    );
+    println!("{} MB of its own, {} MB in sockets", own >> 20, kernel >> 20);
+    assert!(own + kernel < GROUP, "{} MB", (own + kernel) >> 20);
+    let answer = proxy.get(&origin.url("/small"));
+    assert!(matches!(answer.status, 200 | 503), "{}", answer.status);
+    if answer.status == 503 {
+        assert!(answer.text().contains("limits.memory"), "{}", answer.text());
+    }
+    drop(clients);
+    eventually("it is well again", || {
+        proxy.page("/readyz").status == 200 && proxy.get(&origin.url("/small")).status == 200
+    });
+    let control = group.read("memory.oom_control");
+    assert!(control.contains("oom_kill 0"), "{control}");
+    drop(proxy);
 }

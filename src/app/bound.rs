@@ -4,9 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use socket2::SockRef;
+
 use super::{Addresses, Error};
 use crate::ca;
 use crate::config::{Ca, Config, Listen};
+use crate::memory::MEMORY;
+use crate::stream::bound_buffers;
 use crate::worker::Listener;
 
 /// Sockets that have their addresses but do not accept yet.
@@ -81,6 +85,10 @@ fn bind_tcp(address: SocketAddr) -> Result<(socket2::Socket, SocketAddr), Error>
         )?;
         // After a restart the old connections of the port may linger.
         socket.set_reuse_address(true)?;
+        if let Some(bytes) = MEMORY.kernel_buffer() {
+            // Each connection that it accepts has the same bounds.
+            bound_buffers(&SockRef::from(&socket), bytes);
+        }
         socket.bind(&address.into())?;
         let local = local_address(&socket).unwrap_or(address);
         Ok((socket, local))

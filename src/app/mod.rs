@@ -172,6 +172,7 @@ impl App {
         host_limits::prepare_process();
         // Before anything is bound: a wrong configuration leaves nothing behind.
         let policy = Policy::compile(&config)?;
+        shortage::limit(config.limits.memory);
         let bound = Bound::bind(&config)?;
 
         let telemetry = Telemetry::new();
@@ -212,7 +213,6 @@ impl App {
             ));
         }
         let count = config.workers.unwrap_or_else(host_limits::cpus);
-        shortage::limit(config.limits.memory);
         let workers = Workers::start(count, &listeners, &proxy)?;
         telemetry.config_loaded();
         Ok(Self {

@@ -21,7 +21,7 @@ use super::inbound::{Inbound, Source};
 use super::outflow::{Encoding, Outflow};
 use super::wire::{Outgoing, Wire};
 use super::{Error, head};
-use crate::memory::{Held, SMALL};
+use crate::memory::{Held, MEMORY, SMALL};
 use crate::stream::{Hangup, Reset};
 
 /// What a request is answered with.
@@ -458,7 +458,7 @@ where
             has_moved |= out.len() < before;
             is_full = written.is_pending();
             if is_full {
-                connection.held.set(out.len());
+                connection.held.set(out.len() + MEMORY.stuck());
             } else {
                 connection.held.release();
             }

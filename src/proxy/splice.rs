@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::descriptors::Pair;
 use crate::drain::Drain;
-use crate::memory::MEMORY;
+use crate::memory::{Held, MEMORY};
 use crate::stream;
 use crate::telemetry::TunnelEnd;
 
@@ -94,10 +94,16 @@ enum State {
     /// The source is waited for.
     Open,
     /// The sink is waited for, to take what it did not take at once.
-    Left(Box<Bytes>),
+    Left(Box<Left>),
     /// There is much to move: it goes through a pipe.
     Bulk(Box<Bulk>),
     Ended,
+}
+
+/// Bytes, and what the kernel holds before and behind them.
+struct Left {
+    bytes: Bytes,
+    _held: Held,
 }
 
 /// A pipe, and how many bytes are in it. One with bytes inside is never used again.
@@ -105,6 +111,8 @@ struct Bulk {
     out_of: OwnedFd,
     into: OwnedFd,
     inside: usize,
+    /// As for bytes that are left.
+    held: Held,
     _pair: Pair,
 }
 
@@ -172,7 +180,7 @@ impl Way {
         let state = if early.is_empty() {
             State::Open
         } else {
-            State::Left(Box::new(early))
+            Left::state(early)
         };
         Self { moved: 0, state }
     }
@@ -198,19 +206,20 @@ impl Way {
                     let step = ready!(poll_step(cx, source, sink))?;
                     self.moved += step.written as u64;
                     if !step.left.is_empty() {
-                        self.state = State::Left(Box::new(step.left));
+                        self.state = Left::state(step.left);
                     } else if step.is_full
-                        && let Some(bulk) = Bulk::take()
+                        && let Some(mut bulk) = Bulk::take()
                     {
+                        bulk.held.set(MEMORY.stuck());
                         self.state = State::Bulk(Box::new(bulk));
                     }
                     step.is_end
                 }
                 State::Left(left) => {
-                    let written = ready!(poll_write(cx, sink, || sink.try_write(left)))?;
+                    let written = ready!(poll_write(cx, sink, || sink.try_write(&left.bytes)))?;
                     self.moved += written as u64;
-                    left.advance(written);
-                    if left.is_empty() {
+                    left.bytes.advance(written);
+                    if left.bytes.is_empty() {
                         self.state = State::Open;
                     }
                     false
@@ -238,13 +247,21 @@ impl Way {
     }
 
     fn put_back_pipe(&mut self, next: State) {
-        if let State::Bulk(bulk) = std::mem::replace(&mut self.state, next) {
+        if let State::Bulk(mut bulk) = std::mem::replace(&mut self.state, next) {
+            bulk.held.release();
             PIPES.with_borrow_mut(|pipes| {
                 if pipes.len() < KEPT_PIPES {
                     pipes.push(*bulk);
                 }
             });
         }
+    }
+}
+
+impl Left {
+    fn state(bytes: Bytes) -> State {
+        let _held = Held::of(bytes.len() + MEMORY.stuck());
+        State::Left(Box::new(Self { bytes, _held }))
     }
 }
 
@@ -317,6 +334,7 @@ impl Bulk {
                 out_of,
                 into,
                 inside: 0,
+                held: Held::default(),
                 _pair: pair,
             })
         })
@@ -374,8 +392,10 @@ async fn copy_one_way(
         if chunk.is_empty() {
             break;
         }
+        let held = Held::of(chunk.len() + MEMORY.stuck());
         sink.write_all(&chunk).await?;
         sink.flush().await?;
+        drop(held);
         count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         drain.moved();
     }

@@ -14,9 +14,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
 use crate::descriptors::Pair;
-use crate::memory::{self, Held};
+use crate::memory::{self, Held, MEMORY};
 use crate::proxy::{self, Proxy};
-use crate::stream::Io;
+use crate::stream::{Io, bound_buffers};
 
 /// A socket that accepts, registered with one worker.
 #[derive(Debug)]
@@ -101,7 +101,12 @@ fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
             }
             None => return,
         },
-        Io::Other(stream) => Io::Other(stream),
+        Io::Other(stream) => {
+            if let Some(bytes) = MEMORY.kernel_buffer() {
+                bound_buffers(&SockRef::from(&stream), bytes);
+            }
+            Io::Other(stream)
+        }
     };
     serve(io, Seat::take(desk, floor), pair, Arc::clone(proxy));
 }

@@ -12,11 +12,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::memory::MEMORY;
 use crate::policy::Approved;
+use crate::stream::bound_buffers;
 
 /// Why no connection was made, of all addresses tried.
 ///
@@ -145,7 +147,15 @@ async fn race(order: Vec<SocketAddr>, limit: Duration) -> Result<TcpStream, Erro
 )]
 async fn open(address: SocketAddr, limit: Duration) -> Result<TcpStream, Error> {
     let connected = async {
-        let stream = TcpStream::connect(address).await?;
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if let Some(bytes) = MEMORY.kernel_buffer() {
+            // Before it connects: what has been offered to the peer cannot be taken back.
+            bound_buffers(&SockRef::from(&socket), bytes);
+        }
+        let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
         Ok(stream)
