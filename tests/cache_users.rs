@@ -247,7 +247,7 @@ fn head_does_not_get_what_another_credential_was_given() {
         }
     });
     let settings = "cache: {}, upgrade: false, insecure_attach_over_http: true, \
-                    auth: [{ match: { method: GET }, bearer: env:TOKEN }]";
+                    auth: [{ match: { method: HEAD }, none: true }, { bearer: env:TOKEN }]";
     let config = crate::support::proxy::destination(&origin.authority(), settings);
     let proxy = Proxy::start_with(&config, &[("TOKEN", TOKEN)]);
     let get = proxy.get(&origin.url("/"));
