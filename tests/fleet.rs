@@ -268,6 +268,33 @@ fn a_store_whose_certificate_ends_is_verified_anew() {
     assert!(time::OffsetDateTime::now_utc() > end && errors() >= 1.0);
 }
 
+/// Names in the store that differed with the secret would let its readers try out guesses of one.
+#[test]
+fn no_name_in_the_store_comes_from_a_secret() {
+    for credential in [
+        "bearer: env:TOKEN",
+        "basic: { username: app, password: env:TOKEN }",
+        "pool: [{ bearer: env:TOKEN }, { bearer: env:OTHER }]",
+    ] {
+        let redis = Redis::open();
+        let origin = Origin::plain();
+        let url = format!("redis://127.0.0.1:{}/0", redis.port());
+        let limits = format!(
+            "rate_limit: 4/h, on_limit: reject, auth: {{ {credential} }}, insecure_attach_over_http: true, upgrade: false"
+        );
+        let proxies = ["one", "another"].map(|secret| {
+            let token = format!("{CANARY}-{secret}");
+            let env = [("QUOTAS", url.as_str()), ("TOKEN", &token), ("OTHER", &token)];
+            instance(&origin, "env:QUOTAS", &limits, &env)
+        });
+        eventually("both are known to the store", || redis.runs().0 >= 3);
+        let statuses: Vec<_> = (0..8)
+            .map(|turn| proxies[turn % 2].get(&origin.url("/")).status)
+            .collect();
+        assert_eq!(statuses, [200, 200, 200, 200, 429, 429, 429, 429], "{credential}");
+    }
+}
+
 #[test]
 fn a_wrong_password_is_told_and_the_share_holds() {
     let pki = Pki::new();

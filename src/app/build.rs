@@ -187,7 +187,7 @@ impl Parts {
         store: Option<&Store>,
     ) -> Option<Sharing> {
         let written = (config.destinations.iter()).find(|written| *written.name == *destination.name);
-        store?.sharing(written?, config.instances, &self.sources)
+        store?.sharing(written?, config.instances)
     }
 
     /// How a destination is reached: as before where nothing about that has changed.

@@ -97,14 +97,6 @@ impl Address {
         })
     }
 
-    /// What the names of keys are made under: known to those who use this store, and to nobody else.
-    pub(super) fn key(&self) -> &[u8] {
-        match &self.password {
-            Some(password) => password.expose(),
-            None => b"outrider",
-        }
-    }
-
     pub(super) fn is_tls(&self) -> bool {
         self.target.scheme == Scheme::Https
     }

@@ -153,13 +153,12 @@ impl Store {
         &self,
         destination: &Destination,
         instances: Option<NonZeroU32>,
-        sources: &Sources,
     ) -> Option<Sharing> {
         if destination.rate_limits.is_empty() {
             return None;
         }
         let names = match &self.link {
-            Some(link) => names::names(destination, &link.way.address, sources),
+            Some(_) => names::names(destination),
             None => Vec::new(),
         };
         let index = std::env::var("CF_INSTANCE_INDEX");

@@ -1,37 +1,24 @@
 //! Under which names the store keeps the limits of a destination.
 //!
-//! Whoever uses the same credential has the same quota at the upstream, so the names come from the credential, and from
-//! the destination's hosts where there is none. They are made under the store's password, so that nobody who sees them
-//! can try out credentials on them. All names of a destination share a hash tag: a cluster keeps them in one place.
+//! A quota belongs to a client of an upstream, so the names come from the destination's hosts and from the references to
+//! its credential: `env:TOKEN`, `vcap:weather/token`. The secrets behind the references never take part. Everybody who
+//! can read the store could try guesses on a name that was made from one.
+//!
+//! All names of a destination share a hash tag: a cluster keeps them in one place.
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 
-use super::Address;
-use crate::config::{Auth, Destination, RateLimit, SecretRef, Text};
-use crate::secret::Sources;
+use crate::config::{Auth, Destination, RateLimit, Text};
 
-/// The name of each of a destination's rates, in their order.
-pub(super) fn names(destination: &Destination, address: &Address, sources: &Sources) -> Vec<String> {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, address.key());
-    let mut identity = Identity::new(&key);
-    let credentials: Vec<_> = destination
-        .auth
-        .iter()
-        .flat_map(|rule| &rule.credentials)
-        .collect();
-    if credentials.is_empty() {
-        identity.add(b"hosts");
-        let mut hosts: Vec<_> = destination.hosts.iter().map(ToString::to_string).collect();
-        hosts.sort_unstable();
-        hosts.iter().for_each(|host| identity.add(host.as_bytes()));
-    }
-    for credential in credentials {
-        // The same token is the same token however it is sent.
-        match &credential.auth {
-            Auth::Bearer(_) | Auth::Header { .. } | Auth::Query { .. } => identity.add(b"token"),
-            other => identity.add(other.kind().as_bytes()),
-        }
+/// Returns the name of each of a destination's rates, in their order.
+pub(super) fn names(destination: &Destination) -> Vec<String> {
+    let mut identity = Identity::new();
+    let mut hosts: Vec<_> = destination.hosts.iter().map(ToString::to_string).collect();
+    hosts.sort_unstable();
+    hosts.iter().for_each(|host| identity.add(host.as_bytes()));
+    for credential in destination.auth.iter().flat_map(|rule| &rule.credentials) {
+        identity.add(credential.auth.kind().as_bytes());
         if let Auth::Basic {
             username: Text::Plain(username),
             ..
@@ -40,12 +27,12 @@ pub(super) fn names(destination: &Destination, address: &Address, sources: &Sour
             identity.add(username.as_bytes());
         }
         for (_, reference) in credential.auth.references() {
-            identity.secret(reference, sources);
+            identity.add(reference.to_string().as_bytes());
         }
     }
     let tag = identity.end();
     let name = |limit: &RateLimit| {
-        let mut name = Identity::new(&key);
+        let mut name = Identity::new();
         name.add(tag.as_bytes());
         name.add(limit.rate.to_string().as_bytes());
         name.add(limit.method.as_ref().map_or("", http::Method::as_str).as_bytes());
@@ -55,12 +42,12 @@ pub(super) fn names(destination: &Destination, address: &Address, sources: &Sour
     destination.rate_limits.iter().map(name).collect()
 }
 
-/// A keyed hash over parts, each with its length before it.
-struct Identity(hmac::Context);
+/// A hash over parts, each with its length before it.
+struct Identity(digest::Context);
 
 impl Identity {
-    fn new(key: &hmac::Key) -> Self {
-        Self(hmac::Context::with_key(key))
+    fn new() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
     }
 
     fn add(&mut self, part: &[u8]) {
@@ -68,16 +55,47 @@ impl Identity {
         self.0.update(part);
     }
 
-    /// One that cannot be read counts by its place; requests to its destination are refused anyway.
-    fn secret(&mut self, reference: &SecretRef, sources: &Sources) {
-        match sources.read(reference) {
-            Ok(secret) => self.add(secret.expose()),
-            Err(_) => self.add(reference.to_string().as_bytes()),
-        }
-    }
-
     /// Half of the hash is more than enough to tell limits apart.
     fn end(self) -> String {
-        HEXLOWER.encode(&self.0.sign().as_ref()[..16])
+        HEXLOWER.encode(&self.0.finish().as_ref()[..16])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn of(destination: &str) -> Vec<String> {
+        let text = format!("destinations:\n  d: {{ {destination} }}\n");
+        let config = Config::parse(&text, "test.yml").unwrap();
+        names(&config.destinations[0])
+    }
+
+    #[test]
+    fn names_come_from_hosts_references_and_limits() {
+        let usual = "hosts: [a.test, b.test], rate_limit: 5/s, auth: { bearer: env:TOKEN }";
+        assert_eq!(of(usual), of(usual));
+        assert_eq!(of(usual), of(&usual.replace("a.test, b.test", "b.test, a.test")));
+        for (part, other) in [
+            ("a.test", "c.test"),
+            ("5/s", "6/s"),
+            ("5/s", "{ limit: 5/s, match: { method: POST } }"),
+            ("5/s", "{ limit: 5/s, match: { path: /a } }"),
+            ("env:TOKEN", "env:OTHER"),
+            (
+                "{ bearer: env:TOKEN }",
+                "{ basic: { username: a, password: env:TOKEN } }",
+            ),
+            (", auth: { bearer: env:TOKEN }", ""),
+        ] {
+            assert_ne!(of(usual), of(&usual.replace(part, other)), "{other}");
+        }
+        let of_user = |name: &str| {
+            of(&format!(
+                "hosts: [a.test], rate_limit: 5/s, auth: {{ basic: {{ username: {name}, password: env:P }} }}"
+            ))
+        };
+        assert_ne!(of_user("one"), of_user("two"));
     }
 }
