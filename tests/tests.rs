@@ -18,6 +18,7 @@ mod connect;
 mod connection_bound;
 mod connections;
 mod credentials;
+mod endings;
 mod fleet;
 mod handshakes;
 mod http2;

@@ -535,10 +535,12 @@ impl Body for ResponseBody {
             Self::H2(streamed) => {
                 let incoming = &mut streamed.incoming;
                 ready!(streamed.patience.poll(cx, |cx| {
-                    Pin::new(incoming)
+                    Pin::new(&mut *incoming)
                         .poll_frame(cx)
                         .map(|frame| frame.map(|frame| frame.map_err(Cut::H2)))
                 }))
+                // What ends behind the last byte that was promised cuts nothing.
+                .filter(|frame| frame.is_ok() || incoming.size_hint().exact() != Some(0))
             }
         };
         match &frame {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::pool::{self, Held, Lease, Link};
+use super::read_to_end::ReadToEnd;
 use super::{Endpoint, Error, Mirror, Ways, dial, tls};
 use crate::host::{Host, Scheme, Target};
 use crate::stream::Socket;
@@ -56,6 +57,7 @@ pub(super) async fn connect(
         authority: authority_of(target),
         until: pool::until(None),
         endpoint: Arc::clone(endpoint),
+        is_closed: Arc::default(),
     };
     match target.scheme {
         Scheme::Http => {
@@ -107,7 +109,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEADER_LIST)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(ReadToEnd::new(stream, Arc::clone(&link.is_closed))))
         .await
         .map_err(|error| Error::of_hyper(error, &link.target.host, &link.endpoint))?;
     let open = link.endpoint.counters.upstream_connection();

@@ -34,6 +34,7 @@ pub(crate) mod error;
 mod loan;
 mod patience;
 pub(crate) mod pool;
+mod read_to_end;
 pub(crate) mod resolve;
 pub(crate) mod tls;
 

@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
@@ -74,6 +74,8 @@ pub(crate) struct Link {
     /// From when on it takes no new requests; `None`: it never waits for another one.
     pub(super) until: Option<Instant>,
     pub(super) endpoint: Arc<Endpoint>,
+    /// The upstream has closed it; what came before that is still read. HTTP/2 only.
+    pub(super) is_closed: Arc<AtomicBool>,
 }
 
 /// An HTTP/1.1 connection, held by the one exchange that is on it, or by the pool.
@@ -156,7 +158,8 @@ pub(super) fn take(name: ShelfName, target: &Target, cx: &mut Context<'_>) -> Op
         if shelf.shared.is_empty() {
             return None;
         }
-        shelf.shared.retain(|shared| !shared.sender.is_closed());
+        (shelf.shared)
+            .retain(|shared| !shared.sender.is_closed() && !shared.link.is_closed.load(Ordering::Relaxed));
         let now = Instant::now();
         let shared = shelf.shared.iter().find(|shared| {
             shared.streams.load(Ordering::Relaxed) < MOST_STREAMS
