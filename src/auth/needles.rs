@@ -35,6 +35,8 @@ pub(super) struct Changing(ArcSwapOption<(HeaderValue, Arc<Needles>)>);
 struct Needle {
     secret: Secret,
     forms: Vec<Form>,
+    /// The length of the shortest form, in bytes.
+    shortest: usize,
 }
 
 /// A text by which a secret is known in a layer of a text.
@@ -105,7 +107,9 @@ impl Needles {
     ///
     /// Takes time in proportion to the length of `text`, whatever stands in it.
     pub(crate) fn look(&self, text: &[u8], is_last: bool, mut found: impl FnMut(Range<usize>)) -> usize {
-        if self.all.is_empty() {
+        // No layer is longer than the text, and most fields are shorter than any secret.
+        let is_short = || self.all.iter().all(|needle| text.len() < needle.shortest);
+        if self.all.is_empty() || is_last && is_short() {
             return 0;
         }
         let mut layer = Layer::of(text);
@@ -193,6 +197,7 @@ impl Needle {
         }
         Self {
             secret: Secret::new(Zeroizing::new(secret.to_vec())),
+            shortest: texts.iter().map(|text| text.len()).min().unwrap_or_default(),
             forms: texts.into_iter().map(Form::new).collect(),
         }
     }
