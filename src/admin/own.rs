@@ -71,7 +71,13 @@ impl Own {
         let Ok(authority) = authority.parse::<Authority>() else {
             return false;
         };
-        if authority.as_str().contains('@') {
+        // `host()` leaves out a user, and what stands between the bracket of an address and its port.
+        let port = authority.as_str().strip_prefix(authority.host());
+        let is_port = |rest: &str| match rest.strip_prefix(':') {
+            Some(digits) => digits.parse::<u16>().is_ok(),
+            None => rest.is_empty(),
+        };
+        if !port.is_some_and(is_port) {
             return false;
         }
         match Host::parse(authority.host()) {
@@ -181,6 +187,10 @@ mod tests {
             (&loopback, "10.255.7.9:9901", false),
             (&loopback, "0.0.0.0:9901", false),
             (&loopback, "[::1", false),
+            (&loopback, "[::1]evil.example", false),
+            (&loopback, "[::1].evil.example:80", false),
+            (&loopback, "localhost:evil.example", false),
+            (&loopback, "127.0.0.1:99999", false),
             (&loopback, "2130706433", false),
             (&everywhere, "10.255.7.8:9901", false),
             (&everywhere, "evil.example:9901", false),
