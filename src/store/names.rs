@@ -80,8 +80,8 @@ mod tests {
         for (part, other) in [
             ("a.test", "c.test"),
             ("5/s", "6/s"),
-            ("5/s", "{ limit: 5/s, match: { method: POST } }"),
-            ("5/s", "{ limit: 5/s, match: { path: /a } }"),
+            ("5/s", "[{ limit: 5/s, match: { method: POST } }]"),
+            ("5/s", "[{ limit: 5/s, match: { path: /a } }]"),
             ("env:TOKEN", "env:OTHER"),
             (
                 "{ bearer: env:TOKEN }",
