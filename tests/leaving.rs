@@ -451,8 +451,8 @@ fn what_a_request_took_that_is_not_sent_goes_back() {
         ),
         ("the answer", origin.proxy(LIMIT), origin.url("/held"), whole, 2),
     ] {
-        let before = origin.raw().len();
         for turn in 0..4 {
+            let before = origin.raw().len();
             let how = Leaving::ALL[turn % 2];
             let mut wire = proxy.wire();
             wire.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{request}"));

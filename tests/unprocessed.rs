@@ -162,7 +162,7 @@ fn post_all(proxy: &Proxy, client: &str, authority: &str, count: usize) {
     ])
     .args(["--proxy", &format!("http://{}", proxy.address()), "--cacert"])
     .arg(proxy.bundle())
-    .arg(format!("https://{authority}/[1-{count}]"));
+    .arg(format!("https://{authority}/whole/[1-{count}]"));
     let posted = run(&mut curl);
     let codes: Vec<_> = posted.succeeded().stdout.lines().collect();
     let passed = codes.iter().filter(|code| **code == "200").count();

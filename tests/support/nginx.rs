@@ -18,7 +18,7 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Serves `partner.test` with certificates of `pki`: `/` tells the caller's subject, `/serial` the serial number of
     /// the certificate and `r` where the session was resumed, `/token` wants [`TOKEN`] as well,
-    /// `/echo` shows what it got. `h2`: also speaks HTTP/2.
+    /// `/echo` shows what it got, and what is below `/whole` is answered once its body is read. `h2`: also speaks HTTP/2.
     #[track_caller]
     pub(crate) fn demanding(pki: &Pki, h2: bool) -> Self {
         Self::start(pki, h2, "")
@@ -129,10 +129,15 @@ http {
       add_header X-Echo $http_authorization;
       return 200 '{\"authorization\":\"$http_authorization\"}';
     }
+    location /whole { proxy_pass http://unix:@FOLDER@/whole:; }
     location /token {
       if ($known = 0) { return 401; }
       return 200 \"hello $ssl_client_s_dn with a token over $server_protocol\";
     }
+  }
+  server {
+    listen unix:@FOLDER@/whole;
+    return 200 whole;
   }
 }
 ";
