@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::support::h2::{self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame};
 
 use crate::support::partner::{Partner, destination};
-use crate::support::programs::{curl, run};
+use crate::support::programs::{curl, python, run};
 use crate::support::{Nginx, Pki, Proxy, Response, TOKEN, Wire};
 
 fn again(proxy: &Proxy, destination: &str) -> f64 {
@@ -183,4 +183,52 @@ fn no_post_is_lost_where_nginx_closes_its_connections() {
             "{client}: nothing had to be sent again"
         );
     }
+}
+
+/// A gRPC server that ends each connection after a moment, as those behind load balancers do: no call is lost.
+#[test]
+fn no_call_is_lost_where_grpc_ends_its_connections() {
+    let pki = Pki::new();
+    let (server, client) = (pki.server("partner.test"), pki.client("app"));
+    let port = crate::support::closed_port();
+    let yaml = destination(&pki, &client, &format!("partner.test:{port}"), "");
+    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+    let script = format!(
+        r#"
+import os
+os.environ["https_proxy"] = "http://{proxy}"
+import grpc
+from concurrent import futures
+read = lambda path: open(path, "rb").read()
+peers = set()
+def unary(request, context):
+    peers.add(context.peer())
+    return request
+class All(grpc.GenericRpcHandler):
+    def service(self, call):
+        return grpc.unary_unary_rpc_method_handler(unary)
+age = [("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 10000)]
+server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[All()], options=age)
+ours = grpc.ssl_server_credentials([(read("{key}"), read("{cert}"))], read("{ca}"), require_client_auth=True)
+assert server.add_secure_port("127.0.0.1:{port}", ours) == {port}
+server.start()
+trust = grpc.ssl_channel_credentials(root_certificates=read("{bundle}"))
+call = grpc.secure_channel("partner.test:{port}", trust).unary_unary("/t/unary")
+def calls(worker):
+    for n in range(200):
+        assert call(b"%d %d" % (worker, n), timeout=30) == b"%d %d" % (worker, n)
+with futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(calls, range(8)))
+assert len(peers) > 3, peers
+server.stop(None).wait()
+print("all called")
+"#,
+        key = server.key_path.display(),
+        cert = server.cert_path.display(),
+        ca = pki.ca().display(),
+        bundle = proxy.bundle().display(),
+        proxy = proxy.address(),
+    );
+    let done = run(&mut python(&script));
+    assert_eq!(done.succeeded().stdout, "all called\n", "{done:?}");
 }
