@@ -8,7 +8,7 @@
 //!
 //! Which hosts a request may name is decided in [`super::router`], not here.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -132,10 +132,14 @@ impl Egress {
         }
     }
 
-    /// The class under which `address` is denied, for itself or for an IPv4 address that it carries.
+    /// The class under which `address` is denied, for itself, for an IPv4 address that it carries, or for the loopback
+    /// address that dialling an unspecified one reaches.
     fn denied(&self, address: IpAddr) -> Option<&'static str> {
         let face = self.face(address);
         if let Face::Denied(class) = face {
+            return Some(class);
+        }
+        if let Some(class) = loopback_behind(address).and_then(|loopback| self.denied(loopback)) {
             return Some(class);
         }
         carried(address).find_map(|v4| match self.face(v4.into()) {
@@ -224,6 +228,14 @@ fn word(rule: &Network) -> &'static str {
         Network::Class(class) => class.name(),
         Network::Block(_) => "listed in egress.deny_networks",
     }
+}
+
+/// Returns the loopback address that is reached by dialling an unspecified one.
+fn loopback_behind(address: IpAddr) -> Option<IpAddr> {
+    address.is_unspecified().then(|| match address {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    })
 }
 
 fn carried(address: IpAddr) -> impl Iterator<Item = Ipv4Addr> {

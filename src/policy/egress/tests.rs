@@ -126,6 +126,28 @@ fn special_networks_are_denied_by_default() {
     }
 }
 
+/// Dialling 0.0.0.0 or :: reaches loopback, so that opening them does not open more than loopback is open.
+#[test]
+fn an_unspecified_address_is_no_way_to_loopback() {
+    for (rules, is_open) in [
+        ("{ allow_networks: [reserved] }", false),
+        ("{ allow_networks: [\"0.0.0.0/32\", \"::/128\"] }", false),
+        (
+            "{ allow_networks: [\"0.0.0.0/0\", \"::/0\"], deny_networks: [\"127.0.0.0/8\", \"::1\"] }",
+            false,
+        ),
+        ("{ allow_networks: [reserved, loopback] }", true),
+    ] {
+        for address in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+            assert_eq!(
+                class(&egress(rules), address).is_none(),
+                is_open,
+                "{rules} {address}"
+            );
+        }
+    }
+}
+
 /// D2: a denied IPv4 address stays denied in every IPv6 form, whatever is opened for IPv6.
 #[test]
 fn denied_stays_denied_in_every_form() {
