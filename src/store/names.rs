@@ -16,15 +16,12 @@ pub(super) fn names(destination: &Destination) -> Vec<String> {
     let mut identity = Identity::new();
     let mut hosts: Vec<_> = destination.hosts.iter().map(ToString::to_string).collect();
     hosts.sort_unstable();
+    identity.add(&(hosts.len() as u64).to_be_bytes());
     hosts.iter().for_each(|host| identity.add(host.as_bytes()));
     for credential in destination.auth.iter().flat_map(|rule| &rule.credentials) {
         identity.add(credential.auth.kind().as_bytes());
-        if let Auth::Basic {
-            username: Text::Plain(username),
-            ..
-        } = &credential.auth
-        {
-            identity.add(username.as_bytes());
+        if let Some(client) = client(&credential.auth) {
+            identity.add(client.as_bytes());
         }
         for (_, reference) in credential.auth.references() {
             identity.add(reference.to_string().as_bytes());
@@ -40,6 +37,25 @@ pub(super) fn names(destination: &Destination) -> Vec<String> {
         format!("outrider:{{{tag}}}:{}", name.end())
     };
     destination.rate_limits.iter().map(name).collect()
+}
+
+/// Returns the name of the client where it is written out.
+fn client(auth: &Auth) -> Option<&str> {
+    let name = match auth {
+        Auth::Basic { username, .. } => Some(username),
+        Auth::OAuth2(oauth) => oauth.client_id.as_ref(),
+        Auth::AwsSigV4(_)
+        | Auth::Bearer(_)
+        | Auth::Header { .. }
+        | Auth::Jwt(_)
+        | Auth::Hmac(_)
+        | Auth::HttpSignature(_)
+        | Auth::Query { .. } => None,
+    };
+    match name {
+        Some(Text::Plain(name)) => Some(name),
+        Some(Text::Reference(_)) | None => None,
+    }
 }
 
 /// A hash over parts, each with its length before it.
@@ -97,5 +113,12 @@ mod tests {
             ))
         };
         assert_ne!(of_user("one"), of_user("two"));
+        let of_client = |id: &str| {
+            of(&format!(
+                "hosts: [a.test], rate_limit: 5/s, auth: {{ oauth2: {{ token_url: 'https://b.test/t', client_id: {id}, \
+                 client_secret: env:S }} }}"
+            ))
+        };
+        assert_ne!(of_client("one"), of_client("two"));
     }
 }
