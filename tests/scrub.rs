@@ -77,6 +77,45 @@ fn an_echo_in_the_head_is_always_struck() {
     });
 }
 
+/// An upstream may remember what an earlier try of the same request had attached.
+#[test]
+fn what_an_earlier_try_had_attached_is_struck_too() {
+    let (one, another) = (format!("{CANARY}-one"), format!("{CANARY}-another"));
+    let refused = one.clone();
+    let origin = Origin::http(move |wire| {
+        while let Ok(request) = wire.request() {
+            match request.headers.get("authorization") {
+                Some(sent) if sent.ends_with(&refused) => {
+                    wire.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+                }
+                _ => wire.send(ok(
+                    &format!("Content-Type: text/plain\r\nX-Before: {refused}\r\n"),
+                    &format!("before: {refused}"),
+                )),
+            };
+        }
+    });
+    let settings = "auth: { pool: [{ bearer: env:ONE }, { bearer: env:ANOTHER }] }, scrub: true, upgrade: false, \
+                    insecure_attach_over_http: true";
+    let yaml = destination(&origin.authority(), settings);
+    let proxy = Proxy::start_with(&yaml, &[("ONE", &one), ("ANOTHER", &another)]);
+    // Both take turns: one of the two begins with the one that is refused.
+    for _ in 0..2 {
+        let answer = proxy.get(&origin.url("/"));
+        assert_eq!(answer.status, 200);
+        if proxy.metric(
+            "outrider_retries_total",
+            &[("destination", "p"), ("reason", "401")],
+        ) == 1.0
+        {
+            assert_clean(&answer);
+            assert_eq!(answer.text(), format!("before: {}", stars(&one)));
+            return;
+        }
+    }
+    panic!("nothing was sent again");
+}
+
 /// Whatever the upstream writes and wherever it cuts it; lengths stay right.
 #[test]
 fn an_echo_in_a_text_is_struck_where_scrub_says_so() {

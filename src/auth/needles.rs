@@ -59,6 +59,19 @@ impl Needles {
         true
     }
 
+    /// Returns what looks for all that `earlier` looks for as well.
+    pub(crate) fn beside(self: Arc<Self>, earlier: &Self) -> Arc<Self> {
+        let is_missing = |needle: &&Arc<Needle>| {
+            !(self.all.iter()).any(|own| own.secret.expose() == needle.secret.expose())
+        };
+        let missing: Vec<_> = earlier.all.iter().filter(is_missing).cloned().collect();
+        if missing.is_empty() {
+            return self;
+        }
+        let all = self.all.iter().cloned().chain(missing).collect();
+        Arc::new(Self { all })
+    }
+
     /// Looks for the value of a field: all of it; where it begins with a scheme, as that of Authorization does, what
     /// follows the scheme; and the password in what follows `Basic`. `false`: what counts of it is too short to be looked
     /// for alone.

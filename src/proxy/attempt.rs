@@ -33,6 +33,8 @@ pub(super) struct Course<'a> {
 pub(super) struct Terms<'r> {
     /// The credential that is tried first, where its token has been replaced since it was refused.
     pub(super) credential: Option<&'r Arc<Credential>>,
+    /// What earlier tries have attached: the upstream may still answer with it.
+    pub(super) earlier: Option<Arc<Needles>>,
     /// A small body is read whole, so that the request can be sent again with it.
     pub(super) keeps_body: bool,
     /// For how long it may wait for the limits; `None`: as the destination has it.
@@ -154,7 +156,11 @@ pub(super) async fn attempt<'r>(
         .await
         .inspect(|response| exchange.upstream_answered(response.status()))
     };
-    Ok(leave.learn(result, head, has_whole_body, credential, route))
+    let needles = match &terms.earlier {
+        None => credential.needles(head),
+        Some(earlier) => credential.needles(head).beside(earlier),
+    };
+    Ok(leave.learn(result, head, has_whole_body, credential, needles, route))
 }
 
 /// Waits until circuit and limits let one request through. Where the circuit is open, or no credential can be made
@@ -235,11 +241,11 @@ impl Leave {
         head: &request::Parts,
         has_whole_body: bool,
         credential: &'r Arc<Credential>,
+        needles: Arc<Needles>,
         route: &Route,
     ) -> Tried<'r> {
         // One that failed counts as well: what cannot be reached is not tried more often than what can.
         self.used();
-        let needles = credential.needles(head);
         let (mut is_token_replaced, mut may_be_renewed) = (false, false);
         if let Ok(response) = &mut result {
             // Before anything is read of it, or told.

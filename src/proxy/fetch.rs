@@ -112,6 +112,7 @@ async fn again<'r>(
         );
         let is_token_replaced = reason == Reason::Renewal && tried.is_token_replaced;
         terms.credential = is_token_replaced.then_some(tried.credential);
+        terms.earlier = Some(Arc::clone(&tried.needles));
         let since = Instant::now();
         let kept = match aside.take() {
             Some(aside) if aside.is_answer() && tried.is_unsent() => {

@@ -87,6 +87,7 @@ impl<'r> Tries<'r> {
     pub(super) fn first(&self) -> Terms<'r> {
         Terms {
             credential: None,
+            earlier: None,
             keeps_body: self.repeats.as_ref().is_some_and(|repeats| repeats.is_repeatable),
             patience: None,
             reason: None,
@@ -115,6 +116,7 @@ impl<'r> Tries<'r> {
         if self.is_renewed {
             let terms = Terms {
                 credential: None,
+                earlier: None,
                 keeps_body: true,
                 patience: None,
                 reason: Some(reason),
@@ -168,6 +170,7 @@ impl<'r> Repeats<'r> {
         let wait = wait(result, self.count, left, moment)?;
         let terms = Terms {
             credential: None,
+            earlier: None,
             keeps_body: self.is_repeatable,
             // What was just refused may have to wait for the limits that were learned from that.
             patience: Some(left),
