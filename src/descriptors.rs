@@ -1,6 +1,6 @@
 //! How many file descriptors connections may take: two for each of the app's, its own and one towards an upstream.
 //!
-//! What the system allows beyond that is kept for the rest: the operator's door, files, look-ups, upstream connections
+//! What the system allows beyond that is kept for the rest: the admin port, files, look-ups, upstream connections
 //! that wait in a pool. All of the process shares one account.
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! What the operator's door is called.
+//! The names by which the admin port may be asked.
 //!
 //! A web page can make a browser ask any address, but it reads only answers of its own origin. So its author lets a name
 //! of his resolve to our address (DNS rebinding), and our pages are of his origin. `Host` then has that name. The door

@@ -1,4 +1,4 @@
-//! Work that reads secrets, beside the main thread: whatever it meets, signals and the operator's door are answered.
+//! Work that reads secrets, beside the main thread: whatever it meets, signals and the admin port are answered.
 
 use std::convert::Infallible;
 use std::sync::Arc;

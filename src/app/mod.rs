@@ -166,7 +166,7 @@ impl Error {
 }
 
 impl App {
-    /// Starts the proxy. The operator's door is served on the runtime that this is called on.
+    /// Starts the proxy. The admin port is served on the runtime that this is called on.
     pub(crate) async fn start(mut config: Config, source: Source, clients: Clients) -> Result<Self, Error> {
         let log = log::init(&config.log);
         host_limits::prepare_process();

@@ -29,9 +29,10 @@ mod child;
 /// Run a command with all of its traffic through the proxy
 ///
 /// Starts the proxy, writes the CA bundle, then starts CMD with the variables that `outrider env` prints. Port 0 in
-/// `listen` is welcome. The proxy asks for a random password, which these variables carry, so that other users of the host
-/// cannot use it. SIGHUP reloads the configuration; other signals are passed on to CMD. When it ends, the proxy ends with its status, or with 128+N where
-/// signal N ended it. Where the configuration leaves ca.bundle at its default, CMD gets a bundle of its own.
+/// `listen` is welcome. The proxy asks for a random password, which these variables carry, so that other users of the
+/// host cannot use it. SIGHUP reloads the configuration; other signals are passed on to CMD. When it ends, the proxy ends
+/// with its status, or with 128+N where signal N ended it. Where the configuration leaves ca.bundle at its default, CMD
+/// gets a bundle of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  outrider exec -- curl https://api.weather.gov/")]
 pub(super) struct Args {

@@ -47,7 +47,7 @@ fn serve(args: &Args) -> Result<(), Error> {
     })
 }
 
-/// The runtime of the main thread: changes and the operator's door, no requests.
+/// The runtime of the main thread: changes and the admin port, no requests.
 pub(super) fn runtime() -> Result<Runtime, Error> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -20,7 +20,8 @@ use crate::upstream::{Bond, Incoming, Mirror, ResponseBody};
 
 /// Carries one request to its destination and returns the response on its way back.
 ///
-/// `mirror` is the protocol the app speaks, `bond` holds the upstream connections that belong to its connection. Whatever fails leaves through `?`; the caller turns it into an answer.
+/// `mirror` is the protocol the app speaks, `bond` holds the upstream connections that belong to its connection. Whatever
+/// fails leaves through `?`; the caller turns it into an answer.
 pub(super) async fn run(
     mut request: Request<Option<Incoming>>,
     target: &Target,

@@ -1,10 +1,10 @@
 //! Tokens that are asked for (RFC 6749): one for each credential, shared by all workers, kept in memory alone.
 //!
 //! [`Tokens::ready`] waits for a token that is valid, [`Tokens::value`] attaches it, and [`Tokens::refuse`] has another
-//! one asked for in the place of one that the upstream refused. When that leads to a token request is decided in [`state`], what stands in
-//! it in [`request`], and what is made of its answer in [`answer`]. A request goes the way of all others: resolver,
-//! egress policy, dialler, verified TLS. It runs in a task of its own, so that a client that goes away takes it from
-//! nobody; redirects are not followed.
+//! one asked for in the place of one that the upstream refused. When that leads to a token request is decided in
+//! [`state`], what stands in it in [`request`], and what is made of its answer in [`answer`]. A request goes the way of
+//! all others: resolver, egress policy, dialler, verified TLS. It runs in a task of its own, so that a client that goes
+//! away takes it from nobody; redirects are not followed.
 //!
 //! The `oauth2` crate is not used: of the grants here it has two, of the ways to authenticate two, and it wants the
 //! body in its own buffers, which are not wiped.

@@ -4,8 +4,9 @@
 //! `tls.ca_extra` itself, byte for byte, stands for itself although it is a CA's or its own issuer is unknown. Its name
 //! and its dates must still be right. Self-signed partners are common, and OpenSSL's clients accept them so.
 //!
-//! The keys of a path must be for what they do ([`usage`]). Pins and revocation only ever refuse more. A pin must be the key of a certificate of the chain that was verified, its
-//! root included: what a server merely sends along proves nothing.
+//! The keys of a path must be for what they do ([`usage`]). Pins and revocation only ever refuse more. A pin must be the
+//! key of a certificate of the chain that was verified, its root included: what a server merely sends along proves
+//! nothing.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
