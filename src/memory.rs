@@ -77,8 +77,7 @@ impl Memory {
 
     /// How much of the room that is kept from what can be done without is taken.
     pub(crate) fn overdraft(&self) -> usize {
-        self.ceiling()
-            .map_or(0, |ceiling| (ceiling / SPARED).saturating_sub(self.room()))
+        self.spared().saturating_sub(self.room())
     }
 
     /// Whether even a small request is refused.
@@ -107,22 +106,26 @@ impl Memory {
         self.kernel_buffer().map_or(0, |bytes| 4 * bytes)
     }
 
-    /// For what can be done without.
+    /// How much is kept from what can be done without.
+    fn spared(&self) -> usize {
+        self.ceiling().map_or(0, |ceiling| ceiling / SPARED)
+    }
+
+    /// Reserves for what can be done without.
     fn take_spare(&self, bytes: usize) -> Result<(), Exhausted> {
-        let kept = self.ceiling().map_or(0, |ceiling| ceiling / SPARED);
-        let reserved = self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if reserved.saturating_add(kept) > self.limit.load(Ordering::Relaxed) {
-            self.give(bytes);
-            return Err(Exhausted);
-        }
-        Ok(())
+        self.reserve(bytes, self.spared())
     }
 
     fn take(&self, bytes: usize) -> Result<(), Exhausted> {
+        self.reserve(bytes, 0)
+            .inspect_err(|_| self.has_refused.store(true, Ordering::Relaxed))
+    }
+
+    /// Reserves so many bytes where so many are left `beside` them.
+    fn reserve(&self, bytes: usize, beside: usize) -> Result<(), Exhausted> {
         let reserved = self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if reserved > self.limit.load(Ordering::Relaxed) {
+        if reserved.saturating_add(beside) > self.limit.load(Ordering::Relaxed) {
             self.give(bytes);
-            self.has_refused.store(true, Ordering::Relaxed);
             return Err(Exhausted);
         }
         Ok(())

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
@@ -122,10 +121,8 @@ impl Listener {
 /// Closes pooled connections that are too old, idle for too long, or of an identity that is gone.
 async fn sweep(proxy: Arc<Proxy>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(pool::SWEEP).await;
         let live = proxy.live.load_full();
         pool::sweep(|endpoint| live.has_endpoint(endpoint));
     }
 }
-
-const SWEEP: Duration = Duration::from_secs(5);

@@ -53,7 +53,7 @@ impl Needles {
         if !Self::finds(secret) {
             return false;
         }
-        if !self.all.iter().any(|own| own.secret.expose() == secret) {
+        if !self.has(secret) {
             self.all.push(Arc::new(Needle::new(secret)));
         }
         true
@@ -61,9 +61,7 @@ impl Needles {
 
     /// Returns what looks for all that `earlier` looks for as well.
     pub(crate) fn beside(self: Arc<Self>, earlier: &Self) -> Arc<Self> {
-        let is_missing = |needle: &&Arc<Needle>| {
-            !(self.all.iter()).any(|own| own.secret.expose() == needle.secret.expose())
-        };
+        let is_missing = |needle: &&Arc<Needle>| !self.has(needle.secret.expose());
         let missing: Vec<_> = earlier.all.iter().filter(is_missing).cloned().collect();
         if missing.is_empty() {
             return self;
@@ -104,6 +102,10 @@ impl Needles {
             decoded.get(colon + 1..)
         });
         password.is_some_and(|password| self.add(password))
+    }
+
+    fn has(&self, secret: &[u8]) -> bool {
+        self.all.iter().any(|own| own.secret.expose() == secret)
     }
 
     /// Whether a secret is looked for: it is long enough not to be taken for another word.

@@ -162,8 +162,7 @@ pub(super) fn take(name: ShelfName, target: &Target, cx: &mut Context<'_>) -> Op
             .retain(|shared| !shared.sender.is_closed() && !shared.link.is_closed.load(Ordering::Relaxed));
         let now = Instant::now();
         let shared = shelf.shared.iter().find(|shared| {
-            shared.streams.load(Ordering::Relaxed) < MOST_STREAMS
-                && shared.link.until.is_some_and(|until| now < until)
+            shared.streams.load(Ordering::Relaxed) < MOST_STREAMS && !shared.link.is_over(now)
         })?;
         Some(Lease::H2 {
             sender: shared.sender.clone(),
@@ -180,7 +179,7 @@ pub(super) fn until(trusted: Option<SystemTime>) -> Option<Instant> {
         None => MOST_AGE,
         Some(until) => {
             let left = until.duration_since(SystemTime::now()).unwrap_or_default();
-            left.checked_sub(SWEEP)?.min(MOST_AGE)
+            left.checked_sub(SWEEP + LATE)?.min(MOST_AGE)
         }
     };
     Some(Instant::now() + left)
@@ -226,18 +225,24 @@ pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
                         .connection
                         .is_fresh(&mut Context::from_waker(Waker::noop()))
                         && now.duration_since(*idle.since.get_or_insert(now)) < MOST_IDLE
-                        && idle.held.link.until.is_some_and(|until| now < until)
+                        && !idle.held.link.is_over(now)
                 });
                 shelf.shared.retain(|shared| {
                     let quiet = shared.streams.load(Ordering::Relaxed) == 0;
-                    !(shared.sender.is_closed()
-                        || quiet && shared.link.until.is_none_or(|until| until <= now))
+                    !(shared.sender.is_closed() || quiet && shared.link.is_over(now))
                 });
                 !shelf.idle.is_empty() || !shelf.shared.is_empty()
             });
             is_live(*endpoint) && !targets.is_empty()
         });
     });
+}
+
+impl Link {
+    /// Whether the time for new requests on it is over `now`.
+    fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until <= now)
+    }
 }
 
 impl Held {
@@ -252,9 +257,9 @@ impl Held {
 
     /// The exchange is over: the connection waits for its next request, or closes.
     pub(super) fn give_back(mut self: Box<Self>) {
-        let Some(until) = self.link.until else { return };
-        let is_old = |swept: Instant| until <= swept;
-        if !self.connection.is_reusable() || SWEPT.get().is_some_and(is_old) {
+        // By the clock of the last sweep: an exchange reads none.
+        let is_over = self.link.until.is_none() || SWEPT.get().is_some_and(|swept| self.link.is_over(swept));
+        if !self.connection.is_reusable() || is_over {
             return;
         }
         self.connection.rest();
@@ -277,7 +282,7 @@ impl Held {
 
     /// Whether the time for new requests on it is over. The pool's sweep sees to those that wait there.
     pub(super) fn is_over(&self) -> bool {
-        self.link.until.is_none_or(|until| until <= Instant::now())
+        self.link.is_over(Instant::now())
     }
 
     /// Whether a request to `target` under this endpoint may be sent on it.
@@ -519,8 +524,10 @@ const MOST_AGE: Duration = Duration::from_secs(300);
 /// Common servers close an idle connection after 60 to 75 seconds; we go first.
 const MOST_IDLE: Duration = Duration::from_secs(50);
 const MOST_IDLE_CONNECTIONS: usize = 512;
-/// The longest time between two sweeps: by then a connection that must not be used any more is gone.
-const SWEEP: Duration = Duration::from_secs(6);
+/// How often each worker calls [`sweep`].
+pub(crate) const SWEEP: Duration = Duration::from_secs(5);
+/// How late a sweep may come.
+const LATE: Duration = Duration::from_secs(1);
 const MOST_LEARNED: usize = 10_000;
 const MOST_STREAMS: usize = 100;
 
@@ -534,7 +541,7 @@ mod tests {
         assert_eq!(until(Some(SystemTime::UNIX_EPOCH)), None);
         // The next sweep may come after that.
         assert_eq!(ends_in(3), None);
-        let before_sweep = Instant::now() + Duration::from_secs(60) - SWEEP;
+        let before_sweep = Instant::now() + Duration::from_secs(60) - SWEEP - LATE;
         assert!(ends_in(60).is_some_and(|until| until <= before_sweep + Duration::from_secs(1)));
         let oldest = Instant::now() + MOST_AGE;
         assert!(ends_in(100_000).is_some_and(|until| until >= oldest));
