@@ -59,6 +59,15 @@ impl Leaving {
     }
 }
 
+/// Sends a request, of whose body the proxy need not take all.
+fn asking(proxy: &Proxy, request: &str) -> Wire {
+    let mut wire = proxy.wire();
+    let patience = Some(Duration::from_millis(500));
+    wire.socket().set_write_timeout(patience).unwrap();
+    wire.send(request);
+    wire
+}
+
 fn waiting(proxy: &Proxy) -> f64 {
     proxy.metric("outrider_limit_waiting", &[])
 }
@@ -117,12 +126,7 @@ fn a_queued_request_whose_app_leaves_is_never_sent() {
                 // Its FIN stays behind what the proxy has no room for.
                 continue;
             }
-            let mut wire = proxy.wire();
-            // The proxy need not take all of a large body.
-            wire.socket()
-                .set_write_timeout(Some(Duration::from_millis(500)))
-                .unwrap();
-            wire.send(&request);
+            let wire = asking(&proxy, &request);
             eventually("it waits", || waiting(&proxy) == 1.0);
             let since = Instant::now();
             how.leave(wire);
@@ -356,11 +360,7 @@ fn an_app_that_leaves_while_its_request_waits_for_a_connection_takes_it_along() 
             if how == Leaving::Closed && unread == "a large body" {
                 continue;
             }
-            let mut wire = proxy.wire();
-            wire.socket()
-                .set_write_timeout(Some(Duration::from_millis(500)))
-                .unwrap();
-            wire.send(&request);
+            let wire = asking(&proxy, &request);
             let (upstream, _) = listener.accept().unwrap();
             let mut upstream = Wire::over(Box::new(upstream.try_clone().unwrap()), upstream);
             // A ClientHello, which stays without an answer.

@@ -32,6 +32,21 @@ struct Case {
     differs: Option<&'static str>,
 }
 
+impl Case {
+    /// Shown by rustls, asked for as `partner.test` under the usual root, and judged by OpenSSL alike.
+    fn new(name: &'static str, shows: Identity, wanted: Wanted) -> Self {
+        Self {
+            name,
+            shows,
+            host: "partner.test",
+            by_openssl: false,
+            trusts: None,
+            wanted,
+            differs: None,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Wanted {
     Accepted,
@@ -51,15 +66,7 @@ fn cases(world: &World) -> Vec<Case> {
     let plain = middle(&|_| {});
     let stranger = Authority::new("Stranger Root", None, &|_| {});
     let partner = ["partner.test"];
-    let case = |name, shows, wanted| Case {
-        name,
-        shows,
-        host: "partner.test",
-        by_openssl: false,
-        trusts: None,
-        wanted,
-        differs: None,
-    };
+    let case = Case::new;
     let of_root = |name, alter: Alter, wanted| case(name, world.leaf(&partner, root, &[], alter), wanted);
     let named = |name, names: &[&str], host, wanted| Case {
         host,

@@ -66,12 +66,13 @@ const SPAN: Duration = Duration::from_secs(10);
 const FLOOR: u64 = 10;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use http::StatusCode;
 
     use super::*;
 
-    fn retrying(budget: u8) -> Retrying {
+    /// Two attempts, for 429 and where no connection can be made.
+    pub(in crate::proxy) fn retrying(budget: u8) -> Retrying {
         let settings = Retry {
             attempts: 2,
             budget,

@@ -29,7 +29,7 @@ mod pkcs8;
 mod services;
 mod sources;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Secret bytes: redacted in `Debug`, without `Display`, zeroised on drop.
 pub(crate) struct Secret(Zeroizing<Vec<u8>>);

@@ -8,7 +8,7 @@ use super::pem;
 use super::roots::SystemRoots;
 use super::*;
 
-mod damaged;
+pub(crate) mod damaged;
 mod locked;
 
 const CANARY: &str = "canary-7f3a";

@@ -11,15 +11,7 @@ pub(super) fn usages(world: &World) -> Vec<Case> {
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
 
     let root = &world.root;
-    let case = |name, shows, wanted| Case {
-        name,
-        shows,
-        host: "partner.test",
-        by_openssl: false,
-        trusts: None,
-        wanted,
-        differs: None,
-    };
+    let case = Case::new;
     let leaf = |issuer: &Authority, above: &[&Authority], alter: Alter| {
         world.leaf(&["partner.test"], issuer, above, alter)
     };

@@ -8,6 +8,7 @@ use aws_lc_rs::signature::{
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 
 use super::*;
+use crate::secret::tests::damaged::broken_at;
 
 const MESSAGE: &[u8] = b"what do ya want for nothing?";
 
@@ -271,15 +272,7 @@ fn broken_keys_never_panic() {
         let der = openssl(&["pkey", "-outform", "DER"], &key);
         // Of an RSA key, whose numbers take long to check, the structure is at the beginning.
         for position in 0..der.len().min(140) {
-            let cut = der[..position].to_vec();
-            let lengths = [&[0x80][..], &[0xff], &[0x84, 0xff, 0xff, 0xff, 0xff]];
-            let replaced = lengths.map(|length| [&der[..position], length, &der[position + 1..]].concat());
-            let flipped = (0..8).map(|bit| {
-                let mut der = der.clone();
-                der[position] ^= 1 << bit;
-                der
-            });
-            for der in flipped.chain(replaced).chain([cut]) {
+            for der in broken_at(&der, position) {
                 let text = BASE64.encode(&der);
                 let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
                 drop(load(pem, algorithm).map(|key| key.sign(MESSAGE)));

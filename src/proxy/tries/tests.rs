@@ -1,20 +1,9 @@
 use http::{HeaderValue, Method, StatusCode};
 
 use super::*;
-use crate::config::Retry;
 use crate::policy::Denial;
+use crate::proxy::retry::tests::retrying;
 use crate::upstream::resolve;
-
-fn retrying(budget: u8) -> Retrying {
-    let settings = Retry {
-        attempts: 2,
-        budget,
-        on_connect: true,
-        on_status: vec![StatusCode::TOO_MANY_REQUESTS],
-        max_wait: Duration::from_secs(5),
-    };
-    Retrying::new(settings, &"p".into())
-}
 
 fn answer(status: u16, retry_after: Option<&str>) -> Result<Response<ResponseBody>, Failed> {
     let mut response = Response::new(ResponseBody::Ended);

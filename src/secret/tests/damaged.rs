@@ -28,24 +28,28 @@ const LENGTHS: &[&[u8]] = &[
     &[0x89, 1, 0, 0, 0, 0, 0, 0, 0, 0],
 ];
 
-/// `whole` cut short at every byte, with every bit flipped, and with every byte replaced by each of [`LENGTHS`], and so
-/// that what is around it stays as long as it was.
+/// Returns `whole` broken at every byte.
 pub(super) fn broken(whole: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    let cut = (0..whole.len()).map(move |end| whole[..end].to_vec());
-    let flipped = (0..whole.len() * 8).map(move |bit| {
+    (0..whole.len()).flat_map(|position| broken_at(whole, position))
+}
+
+/// Returns `whole` cut short at this byte, with each of its bits flipped, and with it replaced by each of [`LENGTHS`], also
+/// so that what is around it stays as long as it was.
+pub(crate) fn broken_at(whole: &[u8], position: usize) -> impl Iterator<Item = Vec<u8>> {
+    let flipped = (0..8).map(move |bit| {
         let mut bytes = whole.to_vec();
-        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes[position] ^= 1 << bit;
         bytes
     });
-    let replaced = (0..whole.len()).flat_map(move |position| {
-        let with = move |length: &&[u8]| [&whole[..position], length, &whole[position + 1..]].concat();
-        let over = move |length: &&[u8]| {
-            let room = &whole[position.saturating_add(length.len()).min(whole.len())..];
-            [&whole[..position], length, room].concat()
-        };
-        LENGTHS.iter().map(with).chain(LENGTHS.iter().map(over))
-    });
-    cut.chain(flipped).chain(replaced)
+    let with = move |length: &&[u8]| [&whole[..position], length, &whole[position + 1..]].concat();
+    let over = move |length: &&[u8]| {
+        let room = &whole[position.saturating_add(length.len()).min(whole.len())..];
+        [&whole[..position], length, room].concat()
+    };
+    let replaced = LENGTHS.iter().map(with).chain(LENGTHS.iter().map(over));
+    std::iter::once(whole[..position].to_vec())
+        .chain(flipped)
+        .chain(replaced)
 }
 
 /// Does `work`, which may hang, and fails if it takes longer than a busy machine needs.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::secret::tests::damaged::broken_at;
 
 /// A handshake in which the server demands a certificate of `authority` and `pair` is ours, in these texts.
 async fn presents(authority: &Pair, certificate: &str, key: &str) -> Vec<CertificateDer<'static>> {
@@ -439,14 +440,7 @@ fn broken_certificates_never_panic() {
     let der = data_encoding::BASE64.decode(text.as_bytes()).unwrap();
     let (ca, key) = (authority.pem(), app.key_pem());
     for position in 0..der.len() {
-        let lengths = [&[0x80][..], &[0xff], &[0x84, 0xff, 0xff, 0xff, 0xff]];
-        let replaced = lengths.map(|length| [&der[..position], length, &der[position + 1..]].concat());
-        let flipped = (0..8).map(|bit| {
-            let mut der = der.clone();
-            der[position] ^= 1 << bit;
-            der
-        });
-        for der in flipped.chain(replaced).chain([der[..position].to_vec()]) {
+        for der in broken_at(&der, position) {
             let text = data_encoding::BASE64.encode(&der);
             let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
             let variables = [("CA", &*ca), ("CERT", &*pem), ("KEY", &*key)];
