@@ -134,18 +134,24 @@ impl Admission {
     /// Asks for a permit and gives it back; whether there was one.
     pub fn admits(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        let admitted = pin!(self.0.admit(&Method::GET, "/v1/x", || None)).poll(&mut context);
+        let admitted =
+            pin!(self.0.admit(limit::bench::asked(&Method::GET, "/v1/x"), || None)).poll(&mut context);
         matches!(admitted, Poll::Ready(Ok(_)))
     }
 
     /// Asks for a permit, hears what an answer says and gives the permit back; whether there was one.
     pub fn learns(&self, answer: &Answer) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        let admitted = pin!(self.0.admit(&Method::GET, "/v1/x", || None)).poll(&mut context);
+        let admitted =
+            pin!(self.0.admit(limit::bench::asked(&Method::GET, "/v1/x"), || None)).poll(&mut context);
         let Poll::Ready(Ok(permit)) = admitted else {
             return false;
         };
-        permit.learn(StatusCode::OK, &answer.0);
+        permit.learn(
+            StatusCode::OK,
+            &answer.0,
+            limit::bench::asked(&Method::GET, "/v1/x"),
+        );
         true
     }
 }

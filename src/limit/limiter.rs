@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::asked::Asked;
 use super::book::{Arrival, Asker, Book, Concerns, Culprit, Look, Obstacle, Rules};
 use super::gcra::Gcra;
 use super::hints::Hints;
@@ -140,26 +141,25 @@ impl Limiter {
 
     /// Waits for its turn, or refuses at once when the wait would be longer than allowed.
     ///
-    /// `path` is without query; a tunnel is admitted with `CONNECT` and an empty path. `deadline` says how long the
-    /// client itself waits; it is asked only where it would have to. Dropping the future gives everything back. While
+    /// A tunnel is admitted with `CONNECT` and an empty path. `deadline` says how long the client itself waits; it is
+    /// asked only where it would have to. Dropping the future gives everything back. While
     /// nobody waits this is one short lock, without allocation or timer; where nothing is limited and nothing has been
     /// learned it is two atomics.
     pub(crate) fn admit(
         self: &Arc<Self>,
-        method: &Method,
-        path: &str,
+        asked: Asked<'_>,
         deadline: impl FnOnce() -> Option<Duration>,
     ) -> impl Future<Output = Result<Permit, Refusal>> {
-        self.admit_within(method, path, || self.patience(deadline))
+        self.admit_within(asked, || self.patience(deadline))
     }
 
     /// The same, for a request that waits as long as `patience` says, whatever `on_limit` does: one that is sent again.
     pub(crate) async fn admit_within(
         self: &Arc<Self>,
-        method: &Method,
-        path: &str,
+        asked: Asked<'_>,
         patience: impl FnOnce() -> Duration,
     ) -> Result<Permit, Refusal> {
+        let Asked { method, path, .. } = asked;
         let mut asker = self.asker(method, path);
         if asker.concerns.is_empty()
             && let Some(permit) = self.pass(method)
@@ -522,7 +522,7 @@ impl Permit {
 
     /// The head of the upstream's answer is in: what it says of limits is kept to from now on. Only the first head of a
     /// permit counts.
-    pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap) {
+    pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap, _asked: Asked<'_>) {
         let Some(limiter) = &self.limiter else { return };
         if !self.stamp.is_counted() || self.is_answered.swap(true, Ordering::Relaxed) {
             return;

@@ -17,11 +17,13 @@ use crate::config::{OnLimit, Priority, RateLimit};
 use crate::policy::Destination;
 use crate::telemetry::Telemetry;
 
+pub(crate) use self::asked::{Asked, Caller};
 pub(crate) use self::deadline::deadline;
 pub(crate) use self::limiter::{Limiter, Permit};
 pub(crate) use self::refusal::Refusal;
 use self::shared::board::Sharing;
 
+mod asked;
 pub(crate) mod bench;
 mod book;
 mod deadline;

@@ -62,7 +62,7 @@ fn wait(seconds: u64) -> OnLimit {
 }
 
 async fn get(limiter: &Arc<Limiter>) -> Result<Permit, Refusal> {
-    limiter.admit(&Method::GET, "/", || None).await
+    limiter.admit(bench::asked(&Method::GET, "/"), || None).await
 }
 
 type Pending<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
@@ -307,11 +307,11 @@ async fn a_rate_with_a_match_concerns_only_what_matches() {
     let reindex = matching(rate(1, 60, 1), Some(Method::POST), Some("/api/reindex"));
     let limiter = limiter(OnLimit::Reject, None, vec![reindex]);
     limiter
-        .admit(&Method::POST, "/api/reindex", || None)
+        .admit(bench::asked(&Method::POST, "/api/reindex"), || None)
         .await
         .unwrap();
     let refusal = limiter
-        .admit(&Method::POST, "/api/%72eindex", || None)
+        .admit(bench::asked(&Method::POST, "/api/%72eindex"), || None)
         .await
         .unwrap_err();
     assert_eq!(&*refusal.limit, "1/m POST /api/reindex");
@@ -320,7 +320,7 @@ async fn a_rate_with_a_match_concerns_only_what_matches() {
         (Method::POST, "/api"),
         (Method::CONNECT, ""),
     ] {
-        limiter.admit(&method, path, || None).await.unwrap();
+        limiter.admit(bench::asked(&method, path), || None).await.unwrap();
     }
 }
 
@@ -329,8 +329,11 @@ async fn requests_that_share_no_limit_do_not_hold_each_other_up() {
     let post = matching(rate(1, 1, 1), Some(Method::POST), None);
     let read = matching(rate(1, 1, 1), Some(Method::GET), None);
     let limiter = limiter(wait(9), None, vec![post, read]);
-    limiter.admit(&Method::POST, "/", || None).await.unwrap();
-    let waiting = queued(limiter.admit(&Method::POST, "/", || None)).await;
+    limiter
+        .admit(bench::asked(&Method::POST, "/"), || None)
+        .await
+        .unwrap();
+    let waiting = queued(limiter.admit(bench::asked(&Method::POST, "/"), || None)).await;
     get(&limiter).await.unwrap();
     waiting.await.unwrap();
 }
@@ -339,11 +342,22 @@ async fn requests_that_share_no_limit_do_not_hold_each_other_up() {
 #[tokio::test(start_paused = true)]
 async fn tunnels_are_counted_like_requests() {
     let limiter = limiter(OnLimit::Reject, Some(1), vec![rate(10, 1, 10)]);
-    let tunnel = limiter.admit(&Method::CONNECT, "", || None).await.unwrap();
+    let tunnel = limiter
+        .admit(bench::asked(&Method::CONNECT, ""), || None)
+        .await
+        .unwrap();
     tokio::time::advance(Duration::from_secs(86_400)).await;
-    assert!(limiter.admit(&Method::CONNECT, "", || None).await.is_err());
+    assert!(
+        limiter
+            .admit(bench::asked(&Method::CONNECT, ""), || None)
+            .await
+            .is_err()
+    );
     drop(tunnel);
-    limiter.admit(&Method::CONNECT, "", || None).await.unwrap();
+    limiter
+        .admit(bench::asked(&Method::CONNECT, ""), || None)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Error, Proxy, Route, Way, scrub};
 use crate::auth::{Credential, Needles, Payload};
 use crate::host::Target;
-use crate::limit::{self, Limiter, Permit};
+use crate::limit::{self, Asked, Caller, Limiter, Permit};
 use crate::telemetry::Exchange;
 use crate::upstream::body::{Border, MOST_KEPT};
 use crate::upstream::breaker::{Outcome, Passage};
@@ -109,12 +109,12 @@ pub(super) async fn attempt<'r>(
     // Before anything is spent: there may be none.
     let credentials = route.credentials()?;
     let rule = route.destination.auth_rule(&head.method, head.uri.path())?;
-    let mut leave = admit(head, rule, terms.patience, route, exchange).await?;
+    let mut leave = admit(head, rule, terms.patience, course, exchange).await?;
     let mut wanted = terms.credential;
     let credential = loop {
         // After the wait: which of a pool has the most left may have changed.
         let credential = wanted.take().unwrap_or_else(|| credentials.choose(rule));
-        admit_member(&mut leave, head, credential, terms.patience, exchange).await?;
+        admit_member(&mut leave, head, credential, terms.patience, course, exchange).await?;
         gather(body, terms.keeps_body, credential, exchange).await?;
         match ready(head, credential, route, exchange).await {
             Ok(()) => break credential,
@@ -160,7 +160,7 @@ pub(super) async fn attempt<'r>(
         None => credential.needles(head),
         Some(earlier) => credential.needles(head).beside(earlier),
     };
-    Ok(leave.learn(result, head, has_whole_body, credential, needles, route))
+    Ok(leave.learn(result, head, has_whole_body, credential, needles, course))
 }
 
 /// Waits until circuit and limits let one request through. Where the circuit is open, or no credential can be made
@@ -169,9 +169,10 @@ async fn admit(
     head: &request::Parts,
     rule: Option<usize>,
     patience: Option<Duration>,
-    route: &Route,
+    course: &Course<'_>,
     exchange: &mut Exchange,
 ) -> Result<Leave, Error> {
+    let route = &course.way.route;
     if carries(head, route) {
         let mut waited = Duration::ZERO;
         let ready = route.credentials()?.ready(rule, &mut waited).await;
@@ -181,7 +182,7 @@ async fn admit(
     let passage = (route.breaker.as_ref())
         .map(|breaker| breaker.pass(Instant::now()))
         .transpose()?;
-    let permit = pass(&route.limiter, head, patience).await?;
+    let permit = pass(&route.limiter, head, patience, course).await?;
     let leave = Leave {
         passage,
         permit,
@@ -199,6 +200,7 @@ async fn admit_member(
     head: &request::Parts,
     credential: &Credential,
     patience: Option<Duration>,
+    course: &Course<'_>,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
     let Some(limiter) = &credential.limiter else {
@@ -208,7 +210,7 @@ async fn admit_member(
     leave.member = None;
     let waited = leave.permit.as_ref().map_or(Duration::ZERO, Permit::waited);
     let left = patience.map(|patience| patience.saturating_sub(waited));
-    leave.member = Box::pin(pass(limiter, head, left)).await?.map(Box::new);
+    leave.member = Box::pin(pass(limiter, head, left, course)).await?.map(Box::new);
     if let Some(permit) = &leave.member {
         leave.has_waited(permit.waited(), exchange)?;
     }
@@ -242,8 +244,9 @@ impl Leave {
         has_whole_body: bool,
         credential: &'r Arc<Credential>,
         needles: Arc<Needles>,
-        route: &Route,
+        course: &Course<'_>,
     ) -> Tried<'r> {
+        let route = &course.way.route;
         // One that failed counts as well: what cannot be reached is not tried more often than what can.
         self.used();
         let (mut is_token_replaced, mut may_be_renewed) = (false, false);
@@ -265,7 +268,7 @@ impl Leave {
                     && (is_token_replaced || credentials.has_instead_of(credential));
             }
             for permit in self.permits() {
-                permit.learn(status, response.headers());
+                permit.learn(status, response.headers(), asked(head, course));
             }
         }
         if let Some(passage) = self.passage {
@@ -291,19 +294,28 @@ async fn pass(
     limiter: &Arc<Limiter>,
     head: &request::Parts,
     patience: Option<Duration>,
+    course: &Course<'_>,
 ) -> Result<Option<Permit>, Error> {
     if limiter.is_unlimited() {
         return Ok(None);
     }
-    let (method, path) = (&head.method, head.uri.path());
     let permit = match patience {
         None => {
             let deadline = || limit::deadline(&head.headers);
-            limiter.admit(method, path, deadline).await?
+            limiter.admit(asked(head, course), deadline).await?
         }
-        Some(patience) => limiter.admit_within(method, path, || patience).await?,
+        Some(patience) => limiter.admit_within(asked(head, course), || patience).await?,
     };
     Ok(Some(permit.held()))
+}
+
+fn asked<'a>(head: &'a request::Parts, course: &Course<'a>) -> Asked<'a> {
+    Asked {
+        caller: &|| Caller(0),
+        method: &head.method,
+        path: head.uri.path(),
+        target: course.target,
+    }
 }
 
 /// Reads a small body whole where the request may have to be sent again with it, or the credential has to see it.

@@ -12,7 +12,7 @@ use super::{Answer, Error, Live, Proxy, Route};
 use crate::drain::Busy;
 use crate::host::Target;
 use crate::http1::server::Rest;
-use crate::limit::Permit;
+use crate::limit::{Asked, Caller, Permit};
 use crate::memory::{self, Held};
 use crate::stream::{Io, Rewound};
 use crate::telemetry::Exchange;
@@ -45,7 +45,15 @@ pub(super) async fn open(
     let permit = if route.limiter.is_unlimited() {
         None
     } else {
-        let permit = route.limiter.admit(&Method::CONNECT, "", || None).await?.held();
+        let permit = {
+            let asked = Asked {
+                caller: &|| Caller::default(),
+                method: &Method::CONNECT,
+                path: "",
+                target,
+            };
+            route.limiter.admit(asked, || None).await?.held()
+        };
         exchange.waited(permit.waited());
         Some(permit)
     };

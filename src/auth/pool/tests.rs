@@ -110,8 +110,15 @@ async fn each_has_what_was_told_of_it() {
     let all: Vec<_> = (0..3).map(|_| Arc::clone(credentials.choose(Some(0)))).collect();
     for (one, left) in all.iter().zip(["10", "40", "20"]) {
         let limiter = one.limiter.as_ref().unwrap();
-        let permit = limiter.admit(&http::Method::GET, "/", || None).await.unwrap();
-        permit.learn(StatusCode::OK, &told(left));
+        let permit = limiter
+            .admit(crate::limit::bench::asked(&http::Method::GET, "/"), || None)
+            .await
+            .unwrap();
+        permit.learn(
+            StatusCode::OK,
+            &told(left),
+            crate::limit::bench::asked(&http::Method::GET, "/"),
+        );
     }
     assert_eq!(next(&credentials, 3), ["auth.pool[1]"; 3]);
     refuse(&credentials, &all[1]);

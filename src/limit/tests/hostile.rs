@@ -134,7 +134,7 @@ async fn live(seed: u64, is_honest: bool) {
             let allowed = deadline.map_or(patience, |deadline| deadline.min(patience));
             let leaves = Duration::from_millis(life.below(30_000));
             let arrived = Instant::now();
-            let asked = timeout(leaves, limiter.admit(&method, path, || deadline)).await;
+            let asked = timeout(leaves, limiter.admit(bench::asked(&method, path), || deadline)).await;
             let waited = arrived.elapsed();
             let bound = allowed + Duration::from_millis(2);
             assert!(waited <= bound, "seed {seed}: waited {waited:?} of {allowed:?}");
@@ -151,7 +151,7 @@ async fn live(seed: u64, is_honest: bool) {
             }
             let (status, fields) = life.answer(is_honest);
             sleep(Duration::from_millis(life.below(300))).await;
-            permit.learn(status, &fields);
+            permit.learn(status, &fields, bench::asked(&method, path));
             if fate == 10 {
                 // As a panic does, without a word.
                 std::panic::resume_unwind(Box::new(Tested));
@@ -194,7 +194,7 @@ async fn live(seed: u64, is_honest: bool) {
     // Whatever was learned, the destination is not shut for ever: the longest stop is an hour.
     tokio::time::advance(Duration::from_secs(7300)).await;
     let method = Method::GET;
-    let after = limiter.admit(&method, "/a/x", || None).await;
+    let after = limiter.admit(bench::asked(&method, "/a/x"), || None).await;
     assert!(after.is_ok(), "seed {seed}: {after:?}");
 }
 

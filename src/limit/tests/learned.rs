@@ -91,10 +91,13 @@ async fn fire(limiter: &Arc<Limiter>, upstream: &Rc<Window>, clients: usize, req
         local.spawn_local(async move {
             while left.get() > 0 {
                 left.set(left.get() - 1);
-                match limiter.admit(&Method::GET, "/items/1", || None).await {
+                match limiter
+                    .admit(bench::asked(&Method::GET, "/items/1"), || None)
+                    .await
+                {
                     Ok(permit) => {
                         let (status, fields) = upstream.ask().await;
-                        permit.learn(status, &fields);
+                        permit.learn(status, &fields, bench::asked(&Method::GET, "/items/1"));
                     }
                     Err(_) => refused.set(refused.get() + 1),
                 }
@@ -139,12 +142,13 @@ async fn answered(
     status: u16,
     said: &[(&str, &str)],
 ) -> Result<(), Refusal> {
-    let permit = limiter.admit(&Method::GET, path, || None).await?;
+    let permit = limiter.admit(bench::asked(&Method::GET, path), || None).await?;
     let said: Vec<_> = said
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()))
         .collect();
-    permit.learn(StatusCode::from_u16(status).unwrap(), &fields(&said));
+    let status = StatusCode::from_u16(status).unwrap();
+    permit.learn(status, &fields(&said), bench::asked(&Method::GET, path));
     Ok(())
 }
 
@@ -211,14 +215,22 @@ async fn while_the_upstream_says_stop_it_is_left_alone() {
     let fields: Vec<_> = refusal.fields().collect();
     assert_eq!(fields, [("ratelimit", "\"learned\";r=0;t=20".to_owned())]);
     // A tunnel is no way around it, but what moves in it is not counted.
-    assert!(limiter.admit(&Method::CONNECT, "", || None).await.is_err());
+    assert!(
+        limiter
+            .admit(bench::asked(&Method::CONNECT, ""), || None)
+            .await
+            .is_err()
+    );
     tokio::time::advance(20 * SECOND).await;
-    limiter.admit(&Method::CONNECT, "", || None).await.unwrap();
+    limiter
+        .admit(bench::asked(&Method::CONNECT, ""), || None)
+        .await
+        .unwrap();
 
     // One goes first and finds out.
     let probe = get(&limiter).await.unwrap();
     assert_eq!(&*get(&limiter).await.unwrap_err().limit, "learned");
-    probe.learn(StatusCode::OK, &HeaderMap::new());
+    probe.learn(StatusCode::OK, &HeaderMap::new(), bench::asked(&Method::GET, "/"));
     for _ in 0..100 {
         get(&limiter).await.unwrap();
     }
@@ -268,7 +280,7 @@ async fn what_is_under_way_is_taken_off() {
         ("ratelimit-policy", "\"\";q=10;w=60"),
     ];
     let said = said.map(|(name, value)| (name, value.to_owned()));
-    under_way[0].learn(StatusCode::OK, &fields(&said));
+    under_way[0].learn(StatusCode::OK, &fields(&said), bench::asked(&Method::GET, "/"));
     // Five are left, and two may be among them.
     let more: Vec<_> = [get(&limiter).await, get(&limiter).await, get(&limiter).await]
         .map(Result::unwrap)
@@ -307,7 +319,9 @@ async fn a_quota_with_a_name_holds_only_its_own_requests() {
     answered(&limiter, "/search/code", 403, &said("search", "0"))
         .await
         .unwrap();
-    let refused = limiter.admit(&Method::GET, "/search/code", || None).await;
+    let refused = limiter
+        .admit(bench::asked(&Method::GET, "/search/code"), || None)
+        .await;
     assert_eq!(&*refused.unwrap_err().limit, "learned");
     answered(&limiter, "/repos/a", 200, &said("core", "19"))
         .await
@@ -344,7 +358,7 @@ async fn who_waits_for_a_quota_does_not_hold_the_others() {
     answered(&limiter, "/search/a", 200, &said("search", "0"))
         .await
         .unwrap();
-    let search = queued(limiter.admit(&Method::GET, "/search/a", || None)).await;
+    let search = queued(limiter.admit(bench::asked(&Method::GET, "/search/a"), || None)).await;
     let start = Instant::now();
     answered(&limiter, "/repos/a", 200, &said("core", "19"))
         .await
@@ -372,7 +386,7 @@ async fn at_the_beginning_nobody_is_kept_for_longer_than_a_second() {
     let hurried = learning(wait(10));
     let _first = get(&hurried).await.unwrap();
     let now = hurried
-        .admit(&Method::GET, "/", || Some(Duration::ZERO))
+        .admit(bench::asked(&Method::GET, "/"), || Some(Duration::ZERO))
         .await
         .unwrap();
     assert_eq!(now.waited(), Duration::ZERO);
@@ -400,9 +414,9 @@ fn what_is_not_limited_goes_without_a_lock() {
     let without_lock = || {
         let _held = limiter.book();
         let permits: Vec<_> = (0..100).map(|_| at_once(get(&limiter)).unwrap()).collect();
-        permits
-            .iter()
-            .for_each(|permit| permit.learn(StatusCode::OK, &HeaderMap::new()));
+        permits.iter().for_each(|permit| {
+            permit.learn(StatusCode::OK, &HeaderMap::new(), bench::asked(&Method::GET, "/"))
+        });
     };
     without_lock();
     at_once(answered(&limiter, "/", 429, &[("retry-after", "1")])).unwrap();

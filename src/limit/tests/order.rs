@@ -21,7 +21,7 @@ fn prioritised(on_limit: OnLimit, queue: usize, rate: RateLimit) -> Arc<Limiter>
 }
 
 async fn ask(limiter: &Arc<Limiter>, path: &str) -> Result<Permit, Refusal> {
-    limiter.admit(&Method::GET, path, || None).await
+    limiter.admit(bench::asked(&Method::GET, path), || None).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +120,11 @@ async fn who_made_room_and_left_takes_nothing_with_it() {
 async fn a_client_that_will_not_wait_so_long_is_refused_at_once() {
     let limiter = prioritised(wait(60), 1000, rate(1, 10, 1));
     let start = Instant::now();
-    let within = |seconds| limiter.admit(&Method::GET, "/", move || Some(Duration::from_secs(seconds)));
+    let within = |seconds| {
+        limiter.admit(bench::asked(&Method::GET, "/"), move || {
+            Some(Duration::from_secs(seconds))
+        })
+    };
     within(1).await.unwrap();
     let refusal = within(9).await.unwrap_err();
     assert_eq!(refusal.seconds(), 10);
@@ -138,7 +142,7 @@ async fn a_client_that_will_not_wait_so_long_is_refused_at_once() {
 #[tokio::test(start_paused = true)]
 async fn the_client_is_not_asked_where_nobody_waits() {
     let limiter = prioritised(wait(60), 1000, rate(1, 10, 1));
-    (limiter.admit(&Method::GET, "/", || unreachable!()))
+    (limiter.admit(bench::asked(&Method::GET, "/"), || unreachable!()))
         .await
         .unwrap();
 }

@@ -248,7 +248,11 @@ impl World {
             sleep_until(at).await;
             let (world, limiter) = (Rc::clone(&self), Arc::clone(&limiter));
             spawn_local(async move {
-                if limiter.admit(&Method::GET, "/", || None).await.is_ok() {
+                if limiter
+                    .admit(crate::limit::bench::asked(&Method::GET, "/"), || None)
+                    .await
+                    .is_ok()
+                {
                     world.admitted(instance, destination);
                 }
             });
