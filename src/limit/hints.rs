@@ -50,14 +50,26 @@ mod value;
 pub(super) struct Hints {
     /// The upstream refused because of a limit: 429, 503 with `Retry-After`, and 403 with `Retry-After` or with an
     /// exhausted quota.
-    pub(super) throttled: bool,
-    /// Leave the upstream alone for so long from now, [`LONGEST_STOP`] at most. Only where it refused; from
-    /// `Retry-After`, else from an exhausted quota's reset.
-    pub(super) stop: Option<Duration>,
+    pub(super) is_refusal: bool,
+    /// For how long it asks to be left alone: from `Retry-After`, else from the reset of an exhausted quota. `None`: it
+    /// refused and does not say. Only on a refusal.
+    pub(super) pause: Option<Pause>,
     /// [`MOST_QUOTAS`] at most, each with a name of its own.
     pub(super) quotas: Vec<Quota>,
     /// The first field that made no sense and was ignored or cut: for a log line. An upstream may say it in each answer.
     pub(super) nonsense: Option<Nonsense>,
+}
+
+/// For how long the upstream asks to be left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pause {
+    /// From now, [`LONGEST_PAUSE`] at most. Zero: soon, within a second (`Retry-After: 0`, or a reset that is now or just
+    /// past).
+    pub(super) length: Duration,
+    /// Which quota it is about; empty: the answer does not say.
+    pub(super) name: Box<str>,
+    /// The field that told it, as a person knows it (`X-RateLimit-Reset`): for explanations.
+    pub(super) field: Box<str>,
 }
 
 /// What is left of one of the upstream's quotas.
@@ -95,7 +107,7 @@ impl Hints {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::FORBIDDEN
         );
         let hints = Reading::of(headers, refused, now).hints(status, refused, headers);
-        let silent = !hints.throttled && hints.quotas.is_empty() && hints.nonsense.is_none();
+        let silent = !hints.is_refusal && hints.quotas.is_empty() && hints.nonsense.is_none();
         (!silent).then(|| Box::new(hints))
     }
 }
@@ -105,7 +117,8 @@ impl Hints {
 struct Reading {
     /// When the answer was made, by its own clock: the time since the epoch.
     clock: Duration,
-    /// Zero where it is there and makes no sense.
+    /// There is one, though it may make no sense.
+    has_retry_after: bool,
     retry_after: Option<Duration>,
     retry_after_millis: Option<Duration>,
     /// Quotas that are told in several fields, by what their fields have in common.
@@ -175,14 +188,14 @@ impl Reading {
                 strictest(&mut self.reset_after, ahead, Duration::max)
             }
             Part::RetryAfter => {
-                self.retry_after.get_or_insert(Duration::ZERO);
-                let ahead = self.ahead(field, When::read(text)?, LONGEST_STOP)?;
+                self.has_retry_after = true;
+                let ahead = self.ahead(field, When::read(text)?, LONGEST_PAUSE)?;
                 self.retry_after = self.retry_after.max(Some(ahead));
                 Ok(())
             }
             Part::RetryAfterMillis => {
-                self.retry_after_millis.get_or_insert(Duration::ZERO);
-                let ahead = self.ahead(field, When::After(number(text)? / 1_000), LONGEST_STOP)?;
+                self.has_retry_after = true;
+                let ahead = self.ahead(field, When::After(number(text)? / 1_000), LONGEST_PAUSE)?;
                 self.retry_after_millis = self.retry_after_millis.max(Some(ahead));
                 Ok(())
             }
@@ -238,30 +251,41 @@ impl Reading {
 
     fn hints(mut self, status: StatusCode, refused: bool, headers: &HeaderMap) -> Hints {
         let quotas = self.quotas(refused, headers);
-        let asked = self.retry_after_millis.is_some() || self.retry_after.is_some();
-        let throttled = match status {
+        let asked = self.has_retry_after;
+        let is_refusal = match status {
             StatusCode::TOO_MANY_REQUESTS => true,
             StatusCode::SERVICE_UNAVAILABLE => asked,
             StatusCode::FORBIDDEN => asked || quotas.iter().any(|quota| quota.remaining == Some(0)),
             _ => false,
         };
-        let mut stop = None;
-        if throttled {
-            let pause = [self.retry_after_millis, self.retry_after]
-                .into_iter()
-                .flatten()
-                .find(|pause| !pause.is_zero());
-            stop = pause
-                .or_else(|| exhausted(&quotas, status))
-                .or_else(|| github(status, headers))
-                .map(|pause| pause.min(LONGEST_STOP));
-        }
+        let pause = is_refusal.then(|| self.pause(&quotas, status, headers)).flatten();
         Hints {
-            throttled,
-            stop,
+            is_refusal,
+            pause,
             quotas,
             nonsense: self.nonsense,
         }
+    }
+
+    /// For how long a refusal asks to be left alone.
+    fn pause(&self, quotas: &[Quota], status: StatusCode, headers: &HeaderMap) -> Option<Pause> {
+        let asked = [
+            (self.retry_after_millis, "retry-after-ms"),
+            (self.retry_after, "Retry-After"),
+        ];
+        // The more precise one goes first, but a zero last.
+        let asked = asked
+            .into_iter()
+            .filter_map(|(length, field)| Some((length?, "", field)))
+            .min_by_key(|(length, ..)| length.is_zero());
+        let (length, name, field) = asked
+            .or_else(|| exhausted(quotas, status).map(|(length, name)| (length, name, "X-RateLimit-Reset")))
+            .or_else(|| github(status, headers).map(|length| (length, "", "X-GitHub-Request-Id")))?;
+        Some(Pause {
+            length: length.min(LONGEST_PAUSE),
+            name: name.into(),
+            field: field.into(),
+        })
     }
 
     /// All quotas, each name once, those with a name of their own last.
@@ -386,13 +410,13 @@ fn sane(window: Duration) -> bool {
 }
 
 /// Until the last of the exhausted quotas is whole. On a 429, one that does not tell what remains counts as exhausted.
-fn exhausted(quotas: &[Quota], status: StatusCode) -> Option<Duration> {
+fn exhausted(quotas: &[Quota], status: StatusCode) -> Option<(Duration, &str)> {
     let empty = |quota: &&Quota| match quota.remaining {
         Some(remaining) => remaining == 0,
         None => status == StatusCode::TOO_MANY_REQUESTS,
     };
-    let resets = quotas.iter().filter(empty).filter_map(|quota| quota.reset);
-    resets.filter(|reset| !reset.is_zero()).max()
+    let resets = (quotas.iter().filter(empty)).filter_map(|quota| Some((quota.reset?, &*quota.name)));
+    resets.max_by_key(|(reset, _)| *reset)
 }
 
 /// GitHub asks to wait for at least a minute where a 429 says nothing else ("Rate limits for the REST API"). A 403 of
@@ -414,8 +438,8 @@ type Why = &'static str;
 const TOO_LONG: Why = "too long a time, cut";
 const LONG_NAME: Why = "a name of more than 64 bytes";
 
-/// The longest stop. A service that is asked once an hour is not harmed, and an app whose upstream erred is not for long.
-pub(super) const LONGEST_STOP: Duration = Duration::from_secs(3_600);
+/// The longest pause. A service that is asked once an hour is not harmed, and an app whose upstream erred is not for long.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 /// The longest time until a quota is whole: quotas of a day are usual, those of a month are asked again after a day.
 pub(super) const LONGEST_RESET: Duration = Duration::from_secs(86_400);
 /// The longest window of a quota, a year.

@@ -400,7 +400,7 @@ impl Limiter {
         let paused = book.learned().and_then(|learned| learned.paused_until(now));
         drop(book);
         let Some(hints) = hints else { return };
-        if hints.throttled {
+        if hints.is_refusal {
             self.counters.upstream_throttled(status);
         }
         self.tell_pause(paused, now);

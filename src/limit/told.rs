@@ -38,7 +38,7 @@ impl Told {
         news: Option<News>,
         now: u64,
     ) {
-        if hints.throttled
+        if hints.is_refusal
             && let Some(untold) = self.refusals.due(INTERVAL, now)
         {
             let pause = match news {

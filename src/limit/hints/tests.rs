@@ -40,15 +40,22 @@ fn parse(fields: &str) -> HeaderMap {
     headers
 }
 
-/// `stop 5s; core: 0 of 60 for 30s per 1h; ignored retry-after: negative`.
+/// `pause 5s of core; core: 0 of 60 for 30s per 1h; ignored retry-after: negative`.
 fn words(hints: &Hints) -> String {
     let time = humantime::format_duration;
     let mut parts = Vec::new();
-    match (hints.throttled, hints.stop) {
-        (true, Some(stop)) => parts.push(format!("stop {}", time(stop))),
+    match (hints.is_refusal, &hints.pause) {
+        (true, Some(pause)) => {
+            let length = match pause.length {
+                Duration::ZERO => "soon".to_owned(),
+                length => time(length).to_string(),
+            };
+            let name = if pause.name.is_empty() { "" } else { " of " };
+            parts.push(format!("pause {length}{name}{}", pause.name));
+        }
         (true, None) => parts.push("refused".to_owned()),
         (false, None) => {}
-        (false, Some(_)) => panic!("a stop without a refusal: {hints:?}"),
+        (false, Some(_)) => panic!("a pause without a refusal: {hints:?}"),
     }
     for quota in &hints.quotas {
         let mut part = format!(
@@ -87,11 +94,11 @@ fn assert_says(table: &[(u16, &str, &str)]) {
 fn a_refusal_is_told_from_other_failures() {
     assert_says(&[
         (429, "", "refused"),
-        (429, "Retry-After: 120", "stop 2m"),
-        (503, "Retry-After: 120", "stop 2m"),
+        (429, "Retry-After: 120", "pause 2m"),
+        (503, "Retry-After: 120", "pause 2m"),
         (503, "", "nothing"),
         (403, "", "nothing"),
-        (403, "Retry-After: 120", "stop 2m"),
+        (403, "Retry-After: 120", "pause 2m"),
         (403, "X-RateLimit-Remaining: 0", "refused; quota: 0 of ?"),
         (403, "X-RateLimit-Remaining: 1", "quota: 1 of ?"),
         (200, "Content-Type: text/plain", "nothing"),
@@ -108,69 +115,69 @@ fn a_refusal_is_told_from_other_failures() {
 fn retry_after_is_read_in_all_its_forms() {
     assert_says(&[
         // RFC 9110, 5.6.7: the same moment in the three forms of a date.
-        (429, "Retry-After: Wed, 15 Jul 2026 10:38:17 GMT", "stop 2m"),
-        (429, "Retry-After: Wednesday, 15-Jul-26 10:38:17 GMT", "stop 2m"),
-        (429, "Retry-After: Wed Jul 15 10:38:17 2026", "stop 2m"),
+        (429, "Retry-After: Wed, 15 Jul 2026 10:38:17 GMT", "pause 2m"),
+        (429, "Retry-After: Wednesday, 15-Jul-26 10:38:17 GMT", "pause 2m"),
+        (429, "Retry-After: Wed Jul 15 10:38:17 2026", "pause 2m"),
         // getsentry/sentry#7919, urllib3/urllib3#2861, Shopify's 2.0.
-        (429, "Retry-After: 0.503", "stop 503ms"),
-        (429, "Retry-After: 2.0", "stop 2s"),
+        (429, "Retry-After: 0.503", "pause 503ms"),
+        (429, "Retry-After: 2.0", "pause 2s"),
         // Azure/azure-sdk-for-python#33510: the more precise one is believed.
-        (429, "Retry-After: 1\nRetry-After-Ms: 130", "stop 130ms"),
-        (429, "x-ms-retry-after-ms: 59.96", "stop 59ms 960us"),
+        (429, "Retry-After: 1\nRetry-After-Ms: 130", "pause 130ms"),
+        (429, "x-ms-retry-after-ms: 59.96", "pause 59ms 960us"),
         (
             429,
             "Retry-After: 7\nRetry-After-Ms: -1",
-            "stop 7s; ignored retry-after-ms: negative",
+            "pause 7s; ignored retry-after-ms: negative",
         ),
         // developers-classic.mailerlite.com/docs/api-rate-limits.
-        (429, "X-RateLimit-Retry-After: 59", "stop 59s"),
-        (429, "Retry-After: 5\nRetry-After: 10", "stop 10s"),
+        (429, "X-RateLimit-Retry-After: 59", "pause 59s"),
+        (429, "Retry-After: 5\nRetry-After: 10", "pause 10s"),
         (
             429,
             "Retry-After: 150933900",
-            "stop 1h; ignored retry-after: too long a time, cut",
+            "pause 1h; ignored retry-after: too long a time, cut",
         ),
     ]);
     // A moment is compared with the answer's clock; ours may be years off.
     let answer = "Date: Wed, 15 Jul 2026 10:36:17 GMT\nRetry-After: Wed, 15 Jul 2026 10:38:17 GMT";
-    assert_eq!(says_at(0, 429, answer), "stop 2m");
-    assert_eq!(says_at(4_000_000_000, 429, answer), "stop 2m");
+    assert_eq!(says_at(0, 429, answer), "pause 2m");
+    assert_eq!(says_at(4_000_000_000, 429, answer), "pause 2m");
     let undated = "Retry-After: Wed, 15 Jul 2026 10:38:17 GMT";
-    assert_eq!(says_at(MADE + 30, 429, undated), "stop 1m 30s");
+    assert_eq!(says_at(MADE + 30, 429, undated), "pause 1m 30s");
     // `Date` is cut to seconds; a clock that is right tells the rest, one that is not does not.
     for (millis, expected) in [
-        (0, "stop 2m"),
-        (300, "stop 1m 59s 700ms"),
-        (1_200, "stop 1m 59s"),
-        (2_000, "stop 2m"),
-        (90_000, "stop 2m"),
+        (0, "pause 2m"),
+        (300, "pause 1m 59s 700ms"),
+        (1_200, "pause 1m 59s"),
+        (2_000, "pause 2m"),
+        (90_000, "pause 2m"),
     ] {
         let now = UNIX_EPOCH + Duration::from_secs(MADE) + Duration::from_millis(millis);
         let said = Hints::of(StatusCode::TOO_MANY_REQUESTS, &parse(answer), now).unwrap();
         assert_eq!(words(&said), expected, "{millis}");
     }
     let misdated = format!("Date: yesterday\n{undated}");
-    assert_eq!(says_at(MADE + 30, 429, &misdated), "stop 1m 30s");
+    assert_eq!(says_at(MADE + 30, 429, &misdated), "pause 1m 30s");
 }
 
 #[test]
 fn nonsense_is_ignored_or_cut_and_told() {
     for (value, expected) in [
-        ("31536000", "stop 1h; ignored retry-after: too long a time, cut"),
+        ("31536000", "pause 1h; ignored retry-after: too long a time, cut"),
         (
             "99999999999999999999999999",
-            "stop 1h; ignored retry-after: too long a time, cut",
+            "pause 1h; ignored retry-after: too long a time, cut",
         ),
         (
             "Fri, 31 Dec 9999 23:59:59 GMT",
-            "stop 1h; ignored retry-after: too long a time, cut",
+            "pause 1h; ignored retry-after: too long a time, cut",
         ),
         (
             "Wed, 15 Jul 2026 10:27:00 GMT",
             "refused; ignored retry-after: in the past",
         ),
-        ("Wed, 15 Jul 2026 10:35:40 GMT", "refused"),
-        ("0", "refused"),
+        ("Wed, 15 Jul 2026 10:35:40 GMT", "pause soon"),
+        ("0", "pause soon"),
         ("-5", "refused; ignored retry-after: negative"),
         ("NaN", "refused; ignored retry-after: not a number"),
         ("inf", "refused; ignored retry-after: not a number"),
@@ -200,7 +207,7 @@ fn nonsense_is_ignored_or_cut_and_told() {
         (
             429,
             "X-RateLimit-Remaining: 0\nX-RateLimit-Reset: 86400",
-            "stop 1h; quota: 0 of ? for 1day",
+            "pause 1h; quota: 0 of ? for 1day",
         ),
         (
             200,
@@ -281,7 +288,7 @@ fn quotas_out_of_a_cache_are_ignored() {
     );
     assert_eq!(
         says(503, &format!("Age: 30\nRetry-After: 9\n{fields}")),
-        "stop 9s"
+        "pause 9s"
     );
 }
 
@@ -317,13 +324,17 @@ fn the_structured_fields_are_read_in_every_form_that_is_sent() {
              RateLimit-Limit: 1000\nRateLimit-Remaining: 9\nRateLimit-Reset: 50",
             "quota: 9 of 1000 for 50s per 1h",
         ),
-        (429, "RateLimit: \"a\";r=0;t=50", "stop 50s; a: 0 of ? for 50s"),
+        (
+            429,
+            "RateLimit: \"a\";r=0;t=50",
+            "pause 50s of a; a: 0 of ? for 50s",
+        ),
         (200, "RateLimit: \"a\";r=0;t=50", "a: 0 of ? for 50s"),
         // Retry-After takes precedence, longer or shorter.
         (
             429,
             "Retry-After: 5\nRateLimit: \"a\";r=0;t=50",
-            "stop 5s; a: 0 of ? for 50s",
+            "pause 5s; a: 0 of ? for 50s",
         ),
         (
             200,

@@ -272,7 +272,7 @@ impl Learned {
         let quotas = hints.map_or(&[][..], |hints| &hints.quotas);
         let told = self.tell(quotas, stamp, now);
         match hints {
-            Some(hints) if hints.throttled => self.refused(hints, stamp, now, jitter),
+            Some(hints) if hints.is_refusal => self.refused(hints, stamp, now, jitter),
             Some(_) | None => {
                 self.pass_over(stamp.names.without(told), now);
                 self.went_well(stamp, was_careful, !told.is_empty(), now)
@@ -433,7 +433,9 @@ impl Learned {
         let next = self.traffic.next();
         let exhausted = |quota: &&hints::Quota| quota.remaining == Some(0);
         self.unexplained = !hints.quotas.iter().any(|quota| exhausted(&quota));
-        if let Some(stop) = hints.stop {
+        // A pause of zero counts as none told.
+        let told = hints.pause.as_ref().map(|pause| pause.length);
+        if let Some(stop) = told.filter(|length| !length.is_zero()) {
             let until = now.saturating_add(nanos(stop));
             let mut named = false;
             for quota in hints

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::{LONGEST_NAME, LONGEST_RESET, LONGEST_STOP, LONGEST_WINDOW, MOST_QUOTAS, fields, hints};
+use super::{LONGEST_NAME, LONGEST_PAUSE, LONGEST_RESET, LONGEST_WINDOW, MOST_QUOTAS, fields, hints};
 
 #[test]
 fn whatever_an_upstream_writes_nothing_leaves_the_bounds() {
@@ -30,11 +30,12 @@ fn whatever_an_upstream_writes_nothing_leaves_the_bounds() {
             continue;
         };
         assert!(
-            said.stop
-                .is_none_or(|stop| stop <= LONGEST_STOP && !stop.is_zero()),
+            said.pause
+                .as_ref()
+                .is_none_or(|pause| pause.length <= LONGEST_PAUSE),
             "{round}: {headers:?}"
         );
-        assert!(said.throttled || said.stop.is_none(), "{round}: {headers:?}");
+        assert!(said.is_refusal || said.pause.is_none(), "{round}: {headers:?}");
         assert!(said.quotas.len() <= MOST_QUOTAS, "{round}: {headers:?}");
         for quota in &said.quotas {
             let bounded = quota.name.len() <= LONGEST_NAME

@@ -17,12 +17,12 @@ fn github() {
     let core = "core: 56 of 60 for 30m";
     assert_eq!(says(200, &fields(56)), core);
     assert_eq!(says(403, &fields(56)), core);
-    assert_eq!(says(403, &fields(0)), "stop 30m; core: 0 of 60 for 30m");
-    assert_eq!(says(429, &fields(0)), "stop 30m; core: 0 of 60 for 30m");
+    assert_eq!(says(403, &fields(0)), "pause 30m of core; core: 0 of 60 for 30m");
+    assert_eq!(says(429, &fields(0)), "pause 30m of core; core: 0 of 60 for 30m");
     let secondary = format!("Retry-After: 60\n{}", fields(56));
-    assert_eq!(says(403, &secondary), format!("stop 1m; {core}"));
-    assert_eq!(says(429, &fields(56)), format!("stop 1m; {core}"));
-    assert_eq!(says(429, "X-GitHub-Request-Id: 1"), "stop 1m");
+    assert_eq!(says(403, &secondary), format!("pause 1m; {core}"));
+    assert_eq!(says(429, &fields(56)), format!("pause 1m; {core}"));
+    assert_eq!(says(429, "X-GitHub-Request-Id: 1"), "pause 1m");
 }
 
 /// NREL/api-umbrella, src/api-umbrella/proxy/middleware/rate_limit.lua; api.data.gov/docs/rate-limits.
@@ -43,7 +43,7 @@ fn api_data_gov() {
         (
             429,
             "X-RateLimit-Limit: 1000\nX-RateLimit-Remaining: 0\nRetry-After: 2389",
-            "stop 39m 49s; quota: 0 of 1000",
+            "pause 39m 49s; quota: 0 of 1000",
         ),
         (
             429,
@@ -121,10 +121,10 @@ fn vendors() {
             429,
             "X-Rate-Limit-Limit: 0\nX-Rate-Limit-Remaining: 0\nX-Rate-Limit-Reset: 1609459200\n\
              Date: Thu, 31 Dec 2020 23:59:30 GMT",
-            "stop 30s; quota: 0 of ? for 30s",
+            "pause 30s; quota: 0 of ? for 30s",
         ),
         // api.slack.com/docs/rate-limits.
-        (429, "Retry-After: 30", "stop 30s"),
+        (429, "Retry-After: 30", "pause 30s"),
         // community.openai.com/t/1268905, thoughtbot.com/blog/openai-rate-limits.
         (
             200,
@@ -135,7 +135,7 @@ fn vendors() {
         (
             429,
             "x-ratelimit-remaining-requests: 0\nx-ratelimit-reset-requests: 6m0s",
-            "stop 6m; requests: 0 of ? for 6m",
+            "pause 6m of requests; requests: 0 of ? for 6m",
         ),
         (
             200,
@@ -162,7 +162,7 @@ fn vendors() {
         (
             429,
             "X-Shopify-Shop-Api-Call-Limit: 41/40\nRetry-After: 2.0",
-            "stop 2s; shop: 0 of 40",
+            "pause 2s; shop: 0 of 40",
         ),
         (
             200,
@@ -203,7 +203,7 @@ fn vendors() {
             "RateLimit-Limit: 60\nRateLimit-Observed: 67\nRateLimit-Remaining: 0\nRateLimit-Reset: 1609844400\n\
              RateLimit-ResetTime: Tue, 05 Jan 2021 11:00:00 GMT\nRateLimit-Name: throttle_authenticated_web\n\
              Retry-After: 30\nDate: Tue, 05 Jan 2021 10:59:30 GMT",
-            "stop 30s; throttle_authenticated_web: 0 of 60 for 30s",
+            "pause 30s; throttle_authenticated_web: 0 of 60 for 30s",
         ),
         // r/redditdev, "Formal ratelimiting headers": fractions.
         (
@@ -212,7 +212,7 @@ fn vendors() {
             "quota: 595 of ? for 2m 23s",
         ),
         // help.pexels.com 900005368726: at 429 only the reset may be left.
-        (429, "X-RateLimit-Reset: 30", "stop 30s; quota: ? of ? for 30s"),
+        (429, "X-RateLimit-Reset: 30", "pause 30s; quota: ? of ? for 30s"),
         // Cloudflare's API, "Rate limits".
         (
             200,
@@ -224,7 +224,7 @@ fn vendors() {
             429,
             "Retry-After: 5\nX-RateLimit-Reset: 2026-03-26T16:00Z\nX-RateLimit-Limit: 350\nX-RateLimit-Remaining: 0\n\
              Date: Thu, 26 Mar 2026 15:59:30 GMT",
-            "stop 5s; quota: 0 of 350 for 30s",
+            "pause 5s; quota: 0 of 350 for 30s",
         ),
     ]);
 }
