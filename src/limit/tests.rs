@@ -15,6 +15,7 @@ mod hostile;
 mod learned;
 mod order;
 mod schedule;
+mod simulation;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,178 @@
+//! The client: a schedule that does not depend on the answers, played alone and beside outrider.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::BEGIN;
+use super::adapter::{self, Request};
+use super::service::{Figures, Limit, Model, Service};
+use super::telling::Telling;
+use crate::config::OnLimit;
+
+/// A request and its way, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sending {
+    at: u64,
+    there: u64,
+    back: u64,
+    pub(super) request: Request,
+}
+
+/// What came of a schedule.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    /// When the service allowed one, in order.
+    passed: Vec<u64>,
+    /// Refused by the service.
+    pub(super) refused: u64,
+    /// Never sent: refused by ourselves, or held back by the obedient client.
+    pub(super) own: u64,
+}
+
+/// A burst of 15, then evenly with some jitter `demand` times what is allowed.
+///
+/// Where there are several counters two thirds of the requests meet the first.
+pub(super) fn schedule(model: Model, limit: Limit, demand: f64, many_routes: bool) -> Vec<Sending> {
+    let mut random = StdRng::seed_from_u64(5);
+    let mut requests = Vec::new();
+    let counters = model.counters();
+    let gap = limit.window as f64 / (limit.count * counters) as f64 / demand;
+    let mut at = 0.0;
+    while at < limit.duration as f64 {
+        let own = [0, 0, 0, 0, 1, 2][random.random_range(0..6)];
+        let item = random.random_range(0..ITEMS.len());
+        let request = Request {
+            path: match model {
+                Model::PerRoute => ["/search", ITEMS[item], "/orders/7"][own],
+                Model::OneCounter => ["/search", ITEMS[item], "/orders/7"][own],
+                _ if many_routes => ["/search", ITEMS[item], "/orders/7"][own],
+                _ => "/items/1",
+            },
+            host: "api.test",
+            user: match model {
+                Model::PerUser => ["Bearer a", "Bearer b", "Bearer c"][own],
+                _ => "Bearer a",
+            },
+        };
+        requests.push(Sending {
+            at: at as u64,
+            there: random.random_range(1..=20),
+            back: random.random_range(1..=20),
+            request,
+        });
+        if requests.len() >= BURST {
+            at += gap * random.random_range(0.5..1.5);
+        }
+    }
+    requests
+}
+
+/// Sends everything at its time. An obedient client sends nothing to a counter for as long as `Retry-After` says.
+pub(super) fn alone(schedule: &[Sending], mut service: Service, obeys: Option<(Model, Telling)>) -> Tally {
+    #[derive(PartialEq, Eq, PartialOrd, Ord)]
+    enum Event {
+        Sends,
+        Arrives,
+        Answered(u64),
+    }
+    let mut tally = Tally::default();
+    let mut pauses: HashMap<&str, u64> = HashMap::new();
+    let sends = schedule.iter().enumerate();
+    let mut events: BinaryHeap<_> =
+        (sends.map(|(index, sending)| Reverse((sending.at, index, Event::Sends)))).collect();
+    while let Some(Reverse((now, index, event))) = events.pop() {
+        let Sending {
+            there, back, request, ..
+        } = &schedule[index];
+        let counter = obeys.map_or("", |(model, _)| model.counter(request));
+        match event {
+            Event::Sends if pauses.get(counter).is_some_and(|until| now < *until) => tally.own += 1,
+            Event::Sends => events.push(Reverse((now + there, index, Event::Arrives))),
+            Event::Arrives => {
+                let figures = service.ask(request, now);
+                tally.count(&figures, now);
+                if let Some(seconds) = obeys.and_then(|(_, telling)| telling.retry_after(&figures)) {
+                    let until = now + figures.takes + back;
+                    events.push(Reverse((until, index, Event::Answered(until + seconds * 1000))));
+                }
+            }
+            Event::Answered(until) => {
+                let pause = pauses.entry(counter).or_default();
+                *pause = until.max(*pause);
+            }
+        }
+    }
+    tally
+}
+
+/// Sends everything at its time through a limiter that knows nothing yet.
+pub(super) fn beside(schedule: &[Sending], service: Service, telling: Telling, on_limit: OnLimit) -> Tally {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let local = LocalSet::new();
+    let tally = Rc::new(RefCell::new(Tally::default()));
+    local.block_on(&runtime, async {
+        let (begin, service) = (Instant::now(), Rc::new(RefCell::new(service)));
+        let limiter = adapter::limiter(on_limit);
+        let now = move || begin.elapsed().as_millis() as u64;
+        let mut tasks = Vec::new();
+        for sending in schedule.iter().copied() {
+            sleep_until(begin + Duration::from_millis(sending.at)).await;
+            let (limiter, service, tally) = (limiter.clone(), Rc::clone(&service), Rc::clone(&tally));
+            tasks.push(spawn_local(async move {
+                let Ok(permit) = adapter::admit(&limiter, &sending.request).await else {
+                    tally.borrow_mut().own += 1;
+                    return;
+                };
+                sleep(Duration::from_millis(sending.there)).await;
+                let figures = service.borrow_mut().ask(&sending.request, now());
+                tally.borrow_mut().count(&figures, now());
+                sleep(Duration::from_millis(figures.takes)).await;
+                let fields = telling.fields(&figures, BEGIN + now());
+                sleep(Duration::from_millis(sending.back)).await;
+                adapter::learn(&permit, &sending.request, figures.status, fields, BEGIN + now());
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    Rc::try_unwrap(tally).unwrap().into_inner()
+}
+
+impl Tally {
+    pub(super) fn passed(&self) -> u64 {
+        self.passed.len() as u64
+    }
+
+    /// The longest time, in milliseconds, in which nothing passed, until `end` at least.
+    pub(super) fn silence(&self, end: u64) -> u64 {
+        let ends = self.passed.iter().copied().chain([end]);
+        let starts = std::iter::once(0).chain(self.passed.iter().copied());
+        (starts.zip(ends).map(|(from, to)| to.saturating_sub(from)))
+            .max()
+            .unwrap_or_default()
+    }
+
+    fn count(&mut self, figures: &Figures, now: u64) {
+        match figures.is_allowed() {
+            true => self.passed.push(now),
+            false => self.refused += 1,
+        }
+    }
+}
+
+const BURST: usize = 15;
+
+const ITEMS: [&str; 4] = ["/items/1", "/items/2", "/items/3", "/items/4"];

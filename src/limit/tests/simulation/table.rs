@@ -1,0 +1,128 @@
+//! The figures as text: the failing cells for a person at a terminal, all of them for `docs/limits.md`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::{Cell, Outcome};
+
+/// The failing cells, one a line, and how many there are of each model.
+pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
+    let mut text = format!(
+        "{:<30} {:<26} {:<10} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5}  {:>5}/{:<5} {:>5} {:>13}\n",
+        "model",
+        "telling",
+        "limit",
+        "demand",
+        "mode",
+        "path",
+        "alone",
+        "passed",
+        "share",
+        "refus",
+        "alone",
+        "own",
+        "silence/alone"
+    );
+    for outcome in outcomes {
+        let Outcome {
+            cell, alone, beside, ..
+        } = outcome;
+        let silence = |tally: &super::Tally| tally.silence(cell.limit.duration) as f64 / 1000.0;
+        let _ = writeln!(
+            text,
+            "{:<30} {:<26} {:<10} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5.2}{} {:>5}/{:<5}{}{:>5} {:>6.1}/{:<6.1}",
+            cell.model.name(),
+            cell.telling.name(),
+            cell.limit.name,
+            cell.demand,
+            mode(cell),
+            if cell.many_routes { "many" } else { "one" },
+            alone.passed(),
+            beside.passed(),
+            outcome.share(),
+            if outcome.is_below_the_floor() { "!" } else { " " },
+            beside.refused,
+            alone.refused,
+            if outcome.is_refused_more() { "!" } else { " " },
+            beside.own,
+            silence(beside),
+            silence(alone),
+        );
+    }
+    let mut models: Vec<(&str, usize)> = Vec::new();
+    for outcome in outcomes {
+        let name = outcome.cell.model.name();
+        match models.iter_mut().find(|(own, _)| *own == name) {
+            Some((_, count)) => *count += 1,
+            None => models.push((name, 1)),
+        }
+    }
+    let _ = writeln!(text, "\n{} of {all} cells fail:", outcomes.len());
+    for (name, count) in models {
+        let _ = writeln!(text, "{count:>5}  {name}");
+    }
+    text
+}
+
+/// The table: a row for each model and what it tells, of its cells the worst.
+pub(super) fn rows(outcomes: &[Outcome]) -> String {
+    let mut text = String::from(HEAD);
+    let row = |outcome: &Outcome| (outcome.cell.model.name(), outcome.cell.telling.row());
+    for group in outcomes.chunk_by(|one, other| row(one) == row(other)) {
+        let (model, telling) = row(&group[0]);
+        let least = |figure: fn(&Outcome) -> f64| {
+            let least = group.iter().map(figure).fold(f64::INFINITY, f64::min);
+            (least * 100.0).round() as u64
+        };
+        let sum = |figure: fn(&Outcome) -> u64| group.iter().map(figure).sum::<u64>();
+        let most = |figure: fn(&Outcome) -> u64| group.iter().map(figure).max().unwrap_or_default();
+        let end = |outcome: &Outcome| outcome.cell.limit.duration;
+        let _ = writeln!(
+            text,
+            "| {model} | {telling} | {} % | {} % | {} | {} | {} | {} s | {} s |",
+            least(Outcome::share),
+            least(|outcome| outcome.beside.passed() as f64 / outcome.ideal.max(1) as f64),
+            sum(|outcome| outcome.alone.refused),
+            sum(|outcome| outcome.beside.refused),
+            sum(|outcome| outcome.beside.own),
+            most(|outcome| outcome.alone.silence(outcome.cell.limit.duration)).div_ceil(1000),
+            group
+                .iter()
+                .map(|outcome| outcome.beside.silence(end(outcome)))
+                .max()
+                .unwrap_or_default()
+                .div_ceil(1000),
+        );
+    }
+    text
+}
+
+/// Writes the table where `OUTRIDER_WRITE_TABLES` is set; fails where the document has another.
+pub(super) fn compare_or_write(table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN_MARK).unwrap();
+    let (old, after) = rest.split_once(END_MARK).unwrap();
+    if old.trim() == table.trim() {
+        return;
+    }
+    assert!(
+        std::env::var_os("OUTRIDER_WRITE_TABLES").is_some(),
+        "docs/limits.md has another table; OUTRIDER_WRITE_TABLES=1 writes this one:\n{table}"
+    );
+    let text = format!("{before}{BEGIN_MARK}\n{table}{END_MARK}{after}");
+    fs::write(&path, text).unwrap();
+}
+
+fn mode(cell: &Cell) -> &'static str {
+    if cell.waits { "wait" } else { "reject" }
+}
+
+const HEAD: &str = "\
+| service | it tells | least of alone | least of the ideal | refusals alone | with outrider | own refusals | longest silence alone | with outrider |
+| --- | --- | --: | --: | --: | --: | --: | --: | --: |
+";
+
+const BEGIN_MARK: &str = "<!-- begin: simulation -->";
+const END_MARK: &str = "<!-- end: simulation -->";

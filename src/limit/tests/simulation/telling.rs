@@ -1,0 +1,120 @@
+//! What a service tells of its figures, and how rightly.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::header::{DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::service::{Figures, Model};
+use crate::units;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Limit, remainder and the seconds left until the reset, rounded up; `Retry-After` on a refusal.
+    All,
+    /// `Retry-After` on a refusal, rounded up.
+    OnRefusal,
+    Nothing,
+    /// The reset as a moment, cut to the second, so that it may be past; `Retry-After` cut too, 0 in the last second.
+    Cut,
+    /// The reset as a moment, rounded up.
+    RoundedUp,
+    /// The reset as a moment of a clock that is two seconds behind; `Date` is of the same clock.
+    Behind,
+    /// The same without `Date`.
+    BehindUndated,
+    /// The reset as a moment of a clock that is two seconds ahead, no `Date`.
+    AheadUndated,
+}
+
+impl Telling {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::OnRefusal => "only on refusal",
+            Self::Nothing => "nothing",
+            Self::Cut => "cut times",
+            Self::RoundedUp => "moment rounded up",
+            Self::Behind => "clock 2 s behind",
+            Self::BehindUndated => "clock 2 s behind, no Date",
+            Self::AheadUndated => "clock 2 s ahead, no Date",
+        }
+    }
+
+    /// The row of the table: wrong clocks share one.
+    pub(super) fn row(self) -> &'static str {
+        match self {
+            Self::Behind | Self::BehindUndated | Self::AheadUndated => "clock 2 s off",
+            _ => self.name(),
+        }
+    }
+
+    /// What a service of this kind may tell at all.
+    pub(super) fn of(model: Model) -> &'static [Self] {
+        match model {
+            Model::TokenBucketNext => &[Self::All, Self::Cut, Self::RoundedUp],
+            Model::BucketOfOne => &[Self::All, Self::OnRefusal, Self::Cut],
+            Model::StrictSpacing => &[Self::Nothing],
+            Model::Concurrency => &[Self::All, Self::OnRefusal, Self::Nothing, Self::Cut],
+            Model::Random429 => &[Self::Nothing, Self::Cut],
+            Model::Random503 => &[Self::Cut],
+            _ => &[
+                Self::All,
+                Self::OnRefusal,
+                Self::Nothing,
+                Self::Cut,
+                Self::RoundedUp,
+                Self::Behind,
+                Self::BehindUndated,
+                Self::AheadUndated,
+            ],
+        }
+    }
+
+    /// `Retry-After` on a refusal, in seconds.
+    pub(super) fn retry_after(self, figures: &Figures) -> Option<u64> {
+        match self {
+            _ if figures.is_allowed() => None,
+            Self::Nothing => None,
+            Self::Cut => Some(figures.retry / 1000),
+            _ => Some(figures.retry.div_ceil(1000)),
+        }
+    }
+
+    /// The fields of an answer that is made at this moment, in milliseconds since the epoch.
+    pub(super) fn fields(self, figures: &Figures, wall: u64) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        let clock = match self {
+            Self::Behind | Self::BehindUndated => wall - 2000,
+            Self::AheadUndated => wall + 2000,
+            _ => wall,
+        };
+        if !matches!(self, Self::BehindUndated | Self::AheadUndated) {
+            let date = units::http_date(UNIX_EPOCH + Duration::from_millis(clock));
+            fields.insert(DATE, date.parse().unwrap());
+        }
+        if let Some(seconds) = self.retry_after(figures) {
+            fields.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        let Some(limit) = figures
+            .limit
+            .filter(|_| !matches!(self, Self::OnRefusal | Self::Nothing))
+        else {
+            return fields;
+        };
+        let mut insert = |name, value| fields.insert(HeaderName::from_static(name), HeaderValue::from(value));
+        insert("x-ratelimit-limit", limit);
+        insert("x-ratelimit-remaining", figures.left);
+        if let Some(reset) = figures.reset {
+            let reset = match self {
+                Self::All | Self::OnRefusal | Self::Nothing => reset.div_ceil(1000),
+                Self::Cut => (clock + reset) / 1000,
+                Self::RoundedUp | Self::Behind | Self::BehindUndated | Self::AheadUndated => {
+                    (clock + reset).div_ceil(1000)
+                }
+            };
+            insert("x-ratelimit-reset", reset);
+        }
+        fields
+    }
+}
