@@ -19,6 +19,7 @@ use crate::telemetry::Telemetry;
 
 pub(crate) use self::asked::{Asked, Caller};
 pub(crate) use self::deadline::deadline;
+pub(crate) use self::hints::{asked_pause, is_refusal};
 pub(crate) use self::limiter::{Limiter, Permit};
 pub(crate) use self::refusal::Refusal;
 use self::shared::board::Sharing;

@@ -273,7 +273,10 @@ impl Leave {
         }
         if let Some(passage) = self.passage {
             passage.tell(match &result {
-                Ok(response) => Outcome::of_answer(response.status(), response.headers()),
+                Ok(response) => {
+                    let (status, fields) = (response.status(), response.headers());
+                    Outcome::of_answer(status, || limit::is_refusal(status, fields))
+                }
                 Err(failed) => Outcome::of_error(&failed.error),
             });
         }

@@ -14,8 +14,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{self, HeaderMap};
-use http::{Response, request};
+use http::{Response, header, request};
 use tokio::time::Instant;
 
 use super::Retrying;
@@ -186,7 +185,10 @@ type Outcome<'a> = Result<&'a Response<ResponseBody>, &'a Failed>;
 /// How long to wait before another try; `None` where the upstream asks for more than there is `left`.
 fn wait(result: Outcome<'_>, repeat: u32, left: Duration, moment: Moment) -> Option<Duration> {
     let answer = result.ok();
-    let asked = answer.and_then(|response| retry_after(response.headers(), moment.clock));
+    let asked = answer
+        .and_then(|response| limit::asked_pause(response.status(), response.headers(), moment.clock))
+        // Soon is what the wait without a time is.
+        .filter(|asked| !asked.is_zero());
     match asked {
         Some(asked) if asked > left => None,
         // Those who were refused together should not come back together.
@@ -198,16 +200,6 @@ fn wait(result: Outcome<'_>, repeat: u32, left: Duration, moment: Moment) -> Opt
             Some(longest.mul_f64(0.5 + moment.chance / 2.0).min(left))
         }
     }
-}
-
-/// Retry-After, in seconds or as a date (RFC 9110 section 10.2.3). What is neither is not there.
-fn retry_after(fields: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = fields.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
 }
 
 /// Whether a connection that could not be made might be a moment later.

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{self, HeaderMap};
 use tokio::time::Instant;
 
 use super::{Error, dial};
@@ -239,11 +238,11 @@ impl Drop for Passage {
 }
 
 impl Outcome {
-    /// Of an answer's head. A 503 with Retry-After refuses because of a limit, or knows when it will be back.
-    pub(crate) fn of_answer(status: StatusCode, fields: &HeaderMap) -> Self {
+    /// Of an answer. A 503 may refuse because of a limit, or know when it will be back: asked only of one.
+    pub(crate) fn of_answer(status: StatusCode, is_limit: impl FnOnce() -> bool) -> Self {
         match status {
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Self::Fails,
-            StatusCode::SERVICE_UNAVAILABLE if !fields.contains_key(header::RETRY_AFTER) => Self::Fails,
+            StatusCode::SERVICE_UNAVAILABLE if !is_limit() => Self::Fails,
             _ => Self::Works,
         }
     }

@@ -2,15 +2,16 @@
 //! they are, the outcome is a token that can be attached, or a reason that holds nothing of them.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::Value as Json;
 use zeroize::Zeroizing;
 
 use super::error::{Code, Reason};
 use crate::auth::hidden;
+use crate::limit;
 
 /// A token as it was given.
 pub(super) struct Grant {
@@ -105,23 +106,19 @@ impl Denial {
         fields: &HeaderMap,
         body: &[u8],
         secrets: impl Iterator<Item = &'s [u8]>,
+        now: SystemTime,
     ) -> Self {
         let denied = serde_json::from_slice::<Denied>(body).ok();
         let code = denied
             .as_ref()
             .and_then(|denied| Code::parse(denied.error.as_deref()?));
         let description = denied.and_then(|denied| denied.error_description);
-        let retry_after = fields
-            .get(header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok());
         Self {
             description: description.and_then(|text| plain(&text, secrets)),
             reason: Reason::Refused {
                 status,
                 code,
-                retry_after: retry_after
-                    .and_then(|text| text.trim().parse().ok())
-                    .map(Duration::from_secs),
+                retry_after: limit::asked_pause(status, fields, now),
             },
         }
     }

@@ -275,6 +275,7 @@ impl Source {
             &head.headers,
             &body,
             self.plan.secrets(),
+            SystemTime::now(),
         ))
     }
 }

@@ -1,175 +1,348 @@
 //! The names of the fields that speak of limits, and what each tells.
+//!
+//! Names that no rule gives stand in [`FIELDS`]. The others are read by their words: behind `RateLimit-`, `X-RateLimit-`
+//! and `X-Rate-Limit-` there is `Limit`, `Remaining` or `Reset`, and what stands before or after it is the name of the
+//! quota: `X-RateLimit-Limit-short`, `X-RateLimit-User-Limit`, `X-RateLimit-UserLimit`. So is what follows `Retry-After-`.
 
 use std::time::Duration;
 
 /// A field that speaks of limits.
-#[derive(Debug)]
-pub(super) struct Field {
-    pub(super) name: &'static str,
-    pub(super) scope: Scope,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field<'n> {
+    pub(super) quota: Key<'n>,
     pub(super) part: Part,
+    /// Its name, but for the quota's.
+    pub(super) stem: &'static str,
 }
 
 /// What the fields of one quota have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// What they tell is about the answer, or about the quota without a name of its own.
-    Answer,
-    /// `ratelimit-*`, `x-ratelimit-*`, `x-rate-limit-*`: three ways to tell the quota without a name.
+pub(super) struct Key<'n> {
+    pub(super) family: Family,
+    /// What stands before the word that tells the part, and what after it; both empty where the quota has no name.
+    name: (&'n str, &'n str),
+}
+
+/// Fields whose names begin alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// `ratelimit-*`
     Draft,
+    /// `x-ratelimit-*`
     X,
+    /// `x-rate-limit-*`
     Dashed,
-    Requests,
-    Second,
-    Minute,
-    Hour,
-    Day,
-    Month,
-    Interval,
-    Shop,
+    /// The rest.
+    Other,
 }
 
 /// What a field tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
+    GrpcDetails,
+    GrpcPushback,
     Limit,
     Name,
     Policy,
     Remaining,
     Reset,
+    /// Seconds from now, whatever their number.
     ResetAfter,
+    ResetMillis,
     RetryAfter,
     RetryAfterMillis,
+    /// With units, exact.
+    RetryIn,
     State,
     Used,
     WindowMillis,
 }
 
-impl Field {
-    pub(super) fn named(name: &str) -> Option<&'static Self> {
+impl<'n> Field<'n> {
+    pub(super) fn named(name: &'n str) -> Option<Self> {
         if !may_speak(name) {
             return None;
         }
-        let place = FIELDS.binary_search_by(|field| field.name.cmp(name)).ok()?;
-        FIELDS.get(place)
+        let of_family = behind(name, FAMILIES);
+        // What most of them are.
+        if let Some((stem, words @ ("limit" | "remaining" | "reset"))) = of_family {
+            return Self::of_quota(stem, words);
+        }
+        if let Ok(place) = FIELDS.binary_search_by(|field| field.stem.cmp(name)) {
+            return FIELDS.get(place).copied();
+        }
+        if let Some((stem, quota)) = behind(name, RETRIES) {
+            return Self::retry(stem, quota);
+        }
+        let (stem, words) = of_family?;
+        Self::of_quota(stem, words)
+    }
+
+    /// Its name has only the form of one that tells of a quota; it may be about anything.
+    pub(super) fn is_guess(self) -> bool {
+        self.quota.family != Family::Other && self.quota.is_named()
+    }
+
+    /// Of `Retry-After-short`, `Retry-After-Seconds`.
+    fn retry(stem: &'static str, quota: &'n str) -> Option<Self> {
+        let (part, quota) = match quota {
+            "ms" => (Part::RetryAfterMillis, ""),
+            "seconds" => (Part::RetryAfter, ""),
+            quota => (Part::RetryAfter, quota),
+        };
+        Some(Self {
+            quota: Key {
+                family: Family::Other,
+                name: ("", quota),
+            },
+            part,
+            stem,
+        })
+    }
+
+    /// Of the words that follow the family's.
+    fn of_quota(stem: &'static str, words: &'n str) -> Option<Self> {
+        let family = match stem {
+            "ratelimit" => Family::Draft,
+            "x-ratelimit" => Family::X,
+            _ => Family::Dashed,
+        };
+        let mut start = 0;
+        for word in words.split('-') {
+            let end = start + word.len();
+            let Some((joined, part)) = part_of(word) else {
+                start = end + 1;
+                continue;
+            };
+            let before = words[..start + joined.len()].trim_end_matches('-');
+            let after = words[end..].trim_start_matches('-');
+            let (part, after) = match (part, after) {
+                (Part::Reset, "after" | "in") => (Part::ResetAfter, ""),
+                (Part::Reset, "ms") => (Part::ResetMillis, ""),
+                (Part::Reset, "seconds") => (Part::Reset, ""),
+                // It repeats the reset in another form.
+                (Part::Reset, "at" | "time" | "date") => return None,
+                other => other,
+            };
+            if [before, after].into_iter().any(counts_other) {
+                return None;
+            }
+            return Some(Self {
+                quota: Key {
+                    family,
+                    name: (before, after),
+                },
+                part,
+                stem: stem_of(family, part),
+            });
+        }
+        None
     }
 }
 
-impl Scope {
-    /// The name of the quota, where the fields name it.
-    pub(super) fn name(self) -> Option<&'static str> {
-        match self {
-            Self::Answer | Self::Draft | Self::X | Self::Dashed => None,
-            Self::Requests => Some("requests"),
-            Self::Second => Some("second"),
-            Self::Minute => Some("minute"),
-            Self::Hour => Some("hour"),
-            Self::Day => Some("day"),
-            Self::Month => Some("month"),
-            Self::Interval => Some("interval"),
-            Self::Shop => Some("shop"),
+impl Key<'_> {
+    pub(super) fn is_named(self) -> bool {
+        self.name != ("", "")
+    }
+
+    /// The name of the quota; empty where it has none.
+    pub(super) fn name(self) -> Box<str> {
+        match self.name {
+            (before, "") => before.into(),
+            ("", after) => after.into(),
+            (before, after) => format!("{before}-{after}").into(),
         }
     }
 
     /// The window of the quota, where the name tells it.
     pub(super) fn window(self) -> Option<Duration> {
-        let seconds = match self {
-            Self::Second => 1,
-            Self::Minute => 60,
-            Self::Hour => 3_600,
-            Self::Day => 86_400,
-            Self::Month => 30 * 86_400,
-            Self::Answer | Self::Draft | Self::X | Self::Dashed => return None,
-            Self::Requests | Self::Interval | Self::Shop => return None,
+        let name = if self.name.1.is_empty() {
+            self.name.0
+        } else {
+            self.name.1
+        };
+        let last = name.rsplit('-').next()?;
+        let seconds = match last.strip_suffix('s').unwrap_or(last) {
+            "second" => 1,
+            "minute" => 60,
+            "hour" => 3_600,
+            "day" => 86_400,
+            "month" => 30 * 86_400,
+            _ => return None,
         };
         Some(Duration::from_secs(seconds))
     }
 }
 
 impl Part {
-    /// It holds on an answer out of a cache, too.
+    /// It is about a refusal, and holds on an answer out of a cache, too.
     pub(super) fn is_retry(self) -> bool {
-        matches!(self, Self::RetryAfter | Self::RetryAfterMillis)
+        matches!(
+            self,
+            Self::GrpcDetails
+                | Self::GrpcPushback
+                | Self::RetryAfter
+                | Self::RetryAfterMillis
+                | Self::RetryIn
+        )
     }
 }
 
-/// Whether a name may be one of [`FIELDS`]: on the way of every answer, so a look at its first letters.
+/// Whether a name may be one of those: on the way of every answer, so first a look at four letters at once.
 pub(super) fn may_speak(name: &str) -> bool {
-    match name.as_bytes() {
-        [b'r', b'a' | b'e', b't', rest @ ..] => rest.starts_with(b"elimit") || rest.starts_with(b"ry-after"),
-        [b'x', b'-', b'r', b'a', b't', b'e', ..] => true,
-        [b'x', b'-', b'h' | b'm' | b's', ..] => {
-            name.starts_with("x-hubspot-ratelimit-")
-                || name == "x-ms-retry-after-ms"
-                || name == "x-shopify-shop-api-call-limit"
-        }
-        [b'a', b'n', ..] => name.starts_with("anthropic-ratelimit-"),
+    if name.len() < "ratelimit".len() {
+        return false;
+    }
+    let Some(first) = name.as_bytes().first_chunk() else {
+        return false;
+    };
+    match first {
+        b"rate" => name.starts_with("ratelimit"),
+        b"retr" => name.starts_with("retry-after"),
+        b"x-ra" => name.starts_with("x-ratelimit-") || name.starts_with("x-rate-limit-"),
+        b"x-re" => name.starts_with("x-retry-"),
+        b"x-hu" => name.starts_with("x-hubspot-ratelimit-"),
+        b"x-ms" => name == "x-ms-retry-after-ms",
+        b"x-sh" => name == "x-shopify-shop-api-call-limit",
+        b"anth" => name.starts_with("anthropic-ratelimit-"),
+        // Only where an answer of gRPC is over with its head.
+        b"grpc" => name.starts_with("grpc-status") || name.starts_with("grpc-retry-"),
         _ => false,
     }
 }
 
-const fn field(name: &'static str, scope: Scope, part: Part) -> Field {
-    Field { name, scope, part }
+/// A field's name as people write it: `X-RateLimit-Reset`, `Retry-After-short`, `retry-after-ms`.
+pub(super) fn written(name: &str) -> Box<str> {
+    let is_lower = ["grpc-", "anthropic-", "x-ms-"]
+        .iter()
+        .any(|first| name.starts_with(first));
+    if is_lower || name == "retry-after-ms" {
+        return name.into();
+    }
+    let words = name.split('-').map(|word| match word {
+        "x" => "X",
+        "after" => "After",
+        "in" => "In",
+        "limit" => "Limit",
+        "rate" => "Rate",
+        "ratelimit" => "RateLimit",
+        "reset" => "Reset",
+        "retry" => "Retry",
+        "seconds" => "Seconds",
+        word => word,
+    });
+    words.collect::<Vec<_>>().join("-").into()
+}
+
+/// The stem that a name begins with, and the rest.
+fn behind<'n>(name: &'n str, stems: &[&'static str]) -> Option<(&'static str, &'n str)> {
+    let rest = |stem: &&'static str| Some((*stem, name.strip_prefix(stem)?.strip_prefix('-')?));
+    stems.iter().find_map(rest)
+}
+
+/// What a word tells, and the name that is joined to it: `limit`, `userlimit`.
+fn part_of(word: &str) -> Option<(&str, Part)> {
+    let parts = [
+        ("limit", Part::Limit),
+        ("remaining", Part::Remaining),
+        ("reset", Part::Reset),
+    ];
+    let joined = |(end, part)| word.strip_suffix(end).map(|joined| (joined, part));
+    parts.into_iter().find_map(joined)
+}
+
+/// A quota of that name does not count requests.
+fn counts_other(name: &str) -> bool {
+    let is_unit = |word: &str| OTHER_UNITS.iter().any(|unit| word.starts_with(unit));
+    !name.is_empty() && (name.contains("token") || name.split('-').any(is_unit))
+}
+
+fn stem_of(family: Family, part: Part) -> &'static str {
+    match (family, part) {
+        (Family::Draft, Part::Limit) => "ratelimit-limit",
+        (Family::Draft, Part::Remaining) => "ratelimit-remaining",
+        (Family::Draft, _) => "ratelimit-reset",
+        (Family::X, Part::Limit) => "x-ratelimit-limit",
+        (Family::X, Part::Remaining) => "x-ratelimit-remaining",
+        (Family::X, _) => "x-ratelimit-reset",
+        (Family::Dashed | Family::Other, Part::Limit) => "x-rate-limit-limit",
+        (Family::Dashed | Family::Other, Part::Remaining) => "x-rate-limit-remaining",
+        (Family::Dashed | Family::Other, _) => "x-rate-limit-reset",
+    }
+}
+
+const FAMILIES: &[&str] = &["ratelimit", "x-ratelimit", "x-rate-limit"];
+
+const RETRIES: &[&str] = &[
+    "retry-after",
+    "x-rate-limit-retry-after",
+    "x-ratelimit-retry-after",
+    "x-retry-after",
+];
+
+const OTHER_UNITS: &[&str] = &[
+    "audio",
+    "bandwidth",
+    "byte",
+    "character",
+    "complexity",
+    "concurren",
+    "connection",
+    "cost",
+    "credit",
+    "image",
+    "neuron",
+    "point",
+    "size",
+    "unit",
+    "weight",
+];
+
+const fn field(stem: &'static str, quota: &'static str, part: Part) -> Field<'static> {
+    let family = Family::Other;
+    let name = (quota, "");
+    let quota = Key { family, name };
+    Field { quota, part, stem }
 }
 
 /// In the order of their names.
 pub(super) static FIELDS: &[Field] = &[
-    field("anthropic-ratelimit-requests-limit", Scope::Requests, Part::Limit),
+    field("anthropic-ratelimit-requests-limit", "requests", Part::Limit),
     field(
         "anthropic-ratelimit-requests-remaining",
-        Scope::Requests,
+        "requests",
         Part::Remaining,
     ),
-    field("anthropic-ratelimit-requests-reset", Scope::Requests, Part::Reset),
-    field("ratelimit", Scope::Answer, Part::State),
-    field("ratelimit-limit", Scope::Draft, Part::Limit),
-    field("ratelimit-name", Scope::Answer, Part::Name),
-    field("ratelimit-policy", Scope::Answer, Part::Policy),
-    field("ratelimit-remaining", Scope::Draft, Part::Remaining),
-    field("ratelimit-reset", Scope::Draft, Part::Reset),
-    field("retry-after", Scope::Answer, Part::RetryAfter),
-    field("retry-after-ms", Scope::Answer, Part::RetryAfterMillis),
-    field("x-hubspot-ratelimit-daily", Scope::Day, Part::Limit),
-    field("x-hubspot-ratelimit-daily-remaining", Scope::Day, Part::Remaining),
+    field("anthropic-ratelimit-requests-reset", "requests", Part::Reset),
+    field("grpc-retry-pushback-ms", "", Part::GrpcPushback),
+    field("grpc-status-details-bin", "", Part::GrpcDetails),
+    field("ratelimit", "", Part::State),
+    field("ratelimit-name", "", Part::Name),
+    field("ratelimit-policy", "", Part::Policy),
+    field("retry-after", "", Part::RetryAfter),
+    field("retry-after-ms", "", Part::RetryAfterMillis),
+    field("x-hubspot-ratelimit-daily", "day", Part::Limit),
+    field("x-hubspot-ratelimit-daily-remaining", "day", Part::Remaining),
     field(
         "x-hubspot-ratelimit-interval-milliseconds",
-        Scope::Interval,
+        "interval",
         Part::WindowMillis,
     ),
-    field("x-hubspot-ratelimit-max", Scope::Interval, Part::Limit),
-    field("x-hubspot-ratelimit-remaining", Scope::Interval, Part::Remaining),
-    field("x-hubspot-ratelimit-secondly", Scope::Second, Part::Limit),
+    field("x-hubspot-ratelimit-max", "interval", Part::Limit),
+    field("x-hubspot-ratelimit-remaining", "interval", Part::Remaining),
+    field("x-hubspot-ratelimit-secondly", "second", Part::Limit),
     field(
         "x-hubspot-ratelimit-secondly-remaining",
-        Scope::Second,
+        "second",
         Part::Remaining,
     ),
-    field("x-ms-retry-after-ms", Scope::Answer, Part::RetryAfterMillis),
-    field("x-rate-limit-limit", Scope::Dashed, Part::Limit),
-    field("x-rate-limit-remaining", Scope::Dashed, Part::Remaining),
-    field("x-rate-limit-reset", Scope::Dashed, Part::Reset),
-    field("x-ratelimit-bucket", Scope::Answer, Part::Name),
-    field("x-ratelimit-limit", Scope::X, Part::Limit),
-    field("x-ratelimit-limit-day", Scope::Day, Part::Limit),
-    field("x-ratelimit-limit-hour", Scope::Hour, Part::Limit),
-    field("x-ratelimit-limit-minute", Scope::Minute, Part::Limit),
-    field("x-ratelimit-limit-month", Scope::Month, Part::Limit),
-    field("x-ratelimit-limit-requests", Scope::Requests, Part::Limit),
-    field("x-ratelimit-limit-second", Scope::Second, Part::Limit),
-    field("x-ratelimit-remaining", Scope::X, Part::Remaining),
-    field("x-ratelimit-remaining-day", Scope::Day, Part::Remaining),
-    field("x-ratelimit-remaining-hour", Scope::Hour, Part::Remaining),
-    field("x-ratelimit-remaining-minute", Scope::Minute, Part::Remaining),
-    field("x-ratelimit-remaining-month", Scope::Month, Part::Remaining),
-    field("x-ratelimit-remaining-requests", Scope::Requests, Part::Remaining),
-    field("x-ratelimit-remaining-second", Scope::Second, Part::Remaining),
-    field("x-ratelimit-requests-limit", Scope::Requests, Part::Limit),
-    field("x-ratelimit-requests-remaining", Scope::Requests, Part::Remaining),
-    field("x-ratelimit-requests-reset", Scope::Requests, Part::Reset),
-    field("x-ratelimit-reset", Scope::X, Part::Reset),
-    field("x-ratelimit-reset-after", Scope::Answer, Part::ResetAfter),
-    field("x-ratelimit-reset-requests", Scope::Requests, Part::Reset),
-    field("x-ratelimit-resource", Scope::Answer, Part::Name),
-    field("x-ratelimit-retry-after", Scope::Answer, Part::RetryAfter),
-    field("x-shopify-shop-api-call-limit", Scope::Shop, Part::Used),
+    field("x-ms-retry-after-ms", "", Part::RetryAfterMillis),
+    field("x-rate-limit-retry-after", "", Part::RetryAfter),
+    field("x-ratelimit-after", "", Part::RetryAfter),
+    field("x-ratelimit-bucket", "", Part::Name),
+    field("x-ratelimit-resource", "", Part::Name),
+    field("x-ratelimit-retry-after", "", Part::RetryAfter),
+    field("x-retry-after", "", Part::RetryAfter),
+    field("x-retry-in", "", Part::RetryIn),
+    field("x-shopify-shop-api-call-limit", "shop", Part::Used),
 ];

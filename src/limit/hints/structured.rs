@@ -78,9 +78,10 @@ impl Policies {
             }
             let name = state.name.unwrap_or_default();
             if let Some(quota) = quotas.iter_mut().find(|quota| quota.name == name) {
-                // One name may come with several partition keys.
-                quota.remaining = quota.remaining.into_iter().chain(state.remaining).min();
-                quota.reset = quota.reset.max(state.reset);
+                // One name may come with several partition keys, or of several limiters: the one that ends first counts.
+                if state.remaining < quota.remaining && state.remaining.is_some() {
+                    (quota.remaining, quota.reset) = (state.remaining, state.reset);
+                }
                 why = Some("a name twice");
                 continue;
             }
@@ -103,6 +104,11 @@ impl Policies {
                     ..Quota::default()
                 });
             }
+        }
+        if let [quota] = &mut quotas[..]
+            && is_of_numbers(&quota.name)
+        {
+            quota.name = Box::default();
         }
         (quotas, why)
     }
@@ -162,6 +168,20 @@ impl Item {
         }
         Ok(item)
     }
+}
+
+/// `5-in-6sec`, `100-in-1hr`: what express-rate-limit calls a quota that nobody has named. It says no more than the
+/// numbers do, and the limiters of two routes may have the same.
+fn is_of_numbers(name: &str) -> bool {
+    let Some((limit, span)) = name.split_once("-in-") else {
+        return false;
+    };
+    let unit = span.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    limit.bytes().all(|byte| byte.is_ascii_digit())
+        && is_number(limit)
+        && is_number(span)
+        && matches!(unit, "sec" | "min" | "hr" | "hrs" | "day" | "days")
 }
 
 /// A name or a unit. Escapes stay as they are: a name is only compared.

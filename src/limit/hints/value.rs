@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::Why;
 
 /// A time in a field: so long from now, or a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum When {
     After(Duration),
     /// Since the epoch.
@@ -16,17 +16,25 @@ pub(super) enum When {
 
 impl When {
     /// Reads seconds, a moment in one of the units that upstreams use, a date, or a duration with units.
+    ///
+    /// Of several in one line, which a proxy may have joined, the longest.
     pub(super) fn read(text: &str) -> Result<Self, Why> {
-        match number(text) {
+        let one = |text: &str| match number(text) {
             Ok(number) => Ok(Self::of_number(number)),
-            Err(why) => (units(text).map(Self::After))
-                .or_else(|| date(text).map(Self::At))
-                .ok_or(why),
-        }
+            Err(why) => units(text).map(Self::After).ok_or(why),
+        };
+        let several = || {
+            let mut times = text.split(',').map(|text| one(text.trim()));
+            times
+                .try_fold(None, |most, time| Ok::<_, Why>(most.max(Some(time?))))
+                .ok()
+                .flatten()
+        };
+        one(text).or_else(|why| several().or_else(|| date(text).map(Self::At)).ok_or(why))
     }
 
     /// Its size tells what a number is: a delay is less than a billion seconds, and a moment since 2001 is more.
-    fn of_number(number: Duration) -> Self {
+    pub(super) fn of_number(number: Duration) -> Self {
         match number.as_secs() {
             0..1_000_000_000 => Self::After(number),
             1_000_000_000..100_000_000_000 => Self::At(number),
@@ -86,12 +94,12 @@ fn units(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (amount, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(tail.len());
+        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         let amount = number(amount).ok()?;
         total = total.saturating_add(match unit {
             "ns" => amount / 1_000_000_000,
-            "us" => amount / 1_000_000,
+            "us" | "\u{b5}s" | "\u{3bc}s" => amount / 1_000_000,
             "ms" => amount / 1_000,
             "s" => amount,
             "m" => amount.saturating_mul(60),
@@ -104,15 +112,54 @@ fn units(text: &str) -> Option<Duration> {
     Some(total)
 }
 
-/// A date in one of the three forms of HTTP, or in ISO 8601 and UTC, with or without seconds (Jira). What was before
-/// the epoch counts as the epoch: it is past either way.
+/// A date in one of the three forms of HTTP, as JavaScript writes it, or in ISO 8601, with or without seconds (Jira). What
+/// was before the epoch counts as the epoch: it is past either way.
 fn date(text: &str) -> Option<Duration> {
+    if let Some(moment) = javascript(text) {
+        return Some(moment);
+    }
     let short = (text.strip_suffix('Z')).filter(|short| short.len() == "2026-03-26T16:00".len());
-    let date: SystemTime = match short {
-        Some(short) => humantime::parse_rfc3339_weak(&format!("{short}:00")).ok()?,
-        None => {
-            (httpdate::parse_http_date(text).ok()).or_else(|| humantime::parse_rfc3339_weak(text).ok())?
-        }
-    };
-    Some(date.duration_since(UNIX_EPOCH).unwrap_or_default())
+    if let Some(short) = short {
+        return iso(&format!("{short}:00"));
+    }
+    if let Ok(date) = httpdate::parse_http_date(text) {
+        return Some(since_epoch(date));
+    }
+    iso(text).or_else(|| {
+        let sign = text
+            .rfind(['+', '-'])
+            .filter(|place| text[..*place].contains(':'))?;
+        shifted(iso(&text[..sign])?, &text[sign..])
+    })
+}
+
+/// `Sun Nov 29 2026 12:00:00 GMT+0100 (Central European Standard Time)`: what a `Date` becomes as a text.
+fn javascript(text: &str) -> Option<Duration> {
+    let mut words = text.split_ascii_whitespace();
+    let mut word = || words.next();
+    let (weekday, month, day, year, time, zone) = (word()?, word()?, word()?, word()?, word()?, word()?);
+    let date = httpdate::parse_http_date(&format!("{weekday}, {day} {month} {year} {time} GMT")).ok()?;
+    shifted(since_epoch(date), zone.strip_prefix("GMT")?)
+}
+
+fn iso(text: &str) -> Option<Duration> {
+    humantime::parse_rfc3339_weak(text).ok().map(since_epoch)
+}
+
+/// A moment whose clock is ahead of UTC: `+01:00`, `-0500`.
+fn shifted(moment: Duration, offset: &str) -> Option<Duration> {
+    let (sign, offset) = offset.split_at_checked(1)?;
+    let (hours, minutes) = offset.split_at_checked(2)?;
+    let two = |digits: &str| number(digits).ok().filter(|_| digits.len() == 2);
+    let (hours, minutes) = (two(hours)?, two(minutes.strip_prefix(':').unwrap_or(minutes))?);
+    let offset = hours * 3_600 + minutes * 60;
+    match sign {
+        "+" => Some(moment.saturating_sub(offset)),
+        "-" => Some(moment.saturating_add(offset)),
+        _ => None,
+    }
+}
+
+fn since_epoch(date: SystemTime) -> Duration {
+    date.duration_since(UNIX_EPOCH).unwrap_or_default()
 }

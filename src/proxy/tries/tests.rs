@@ -76,13 +76,11 @@ fn waits_grow_and_differ_and_never_pass_what_is_left() {
 fn retry_after_is_obeyed_where_there_is_time() {
     let seconds = Duration::from_secs;
     for (asked, left, least) in [
-        ("0", seconds(5), Some(Duration::ZERO)),
+        ("1.5", seconds(5), Some(Duration::from_millis(1_500))),
         ("2", seconds(5), Some(seconds(2))),
         ("5", seconds(5), Some(seconds(5))),
         ("6", seconds(5), None),
         ("18446744073709551615", seconds(5), None),
-        // In the past: now.
-        ("Sun, 06 Nov 1994 08:49:37 GMT", seconds(5), Some(Duration::ZERO)),
         // Nobody's lifetime.
         ("Fri, 31 Dec 9999 23:59:59 GMT", seconds(5), None),
     ] {
@@ -98,8 +96,25 @@ fn retry_after_is_obeyed_where_there_is_time() {
             }
         }
     }
-    // What is no wait leaves it to us.
-    for nonsense in ["soon", "-1", "1.5", "NaN", ""] {
+    // A date is compared with the answer's own clock.
+    let mut dated = answer(429, Some("Wed, 15 Jul 2026 10:36:20 GMT")).unwrap();
+    let date = HeaderValue::from_static("Wed, 15 Jul 2026 10:36:17 GMT");
+    dated.headers_mut().insert(header::DATE, date);
+    assert_eq!(wait(Ok(&dated), 1, seconds(5), moment(0.0)), Some(seconds(3)));
+    // The names and forms of others, and a reset where nothing else is said.
+    for (status, name, value, least) in [
+        (429, "x-retry-after", "2", 2_000),
+        (429, "x-retry-in", "1.5s", 1_500),
+        (503, "retry-after-ms", "700", 700),
+        (429, "x-ratelimit-reset", "2", 2_000),
+    ] {
+        let mut answer = answer(status, None).unwrap();
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        let got = wait(Ok(&answer), 1, seconds(5), moment(0.0));
+        assert_eq!(got, Some(Duration::from_millis(least)), "{name}");
+    }
+    // What is no wait leaves it to us; so does one that is cut to zero, or over.
+    for nonsense in ["soon", "-1", "NaN", "", "0", "Sun, 06 Nov 1994 08:49:37 GMT"] {
         let got = wait(answer(429, Some(nonsense)).as_ref(), 1, seconds(5), moment(0.5)).unwrap();
         assert!(got >= FIRST_WAIT / 2 && got <= FIRST_WAIT, "{nonsense}: {got:?}");
     }

@@ -1,3 +1,4 @@
+use http::header;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
@@ -106,7 +107,36 @@ fn denied(body: &str, secrets: &[&[u8]]) -> Denial {
         &fields,
         body.as_bytes(),
         secrets.iter().copied(),
+        SystemTime::now(),
     )
+}
+
+/// As it is read of any destination.
+#[test]
+fn a_wait_is_read_in_every_form_that_servers_write() {
+    for (status, name, value, expected) in [
+        (400, "retry-after", "7", Some(7_000)),
+        (429, "retry-after", "0.5", Some(500)),
+        (503, "retry-after", "Wed, 15 Jul 2026 10:36:27 GMT", Some(10_000)),
+        (429, "x-retry-after", "10", Some(10_000)),
+        (429, "x-rate-limit-retry-after-seconds", "9", Some(9_000)),
+        (429, "x-ratelimit-reset", "6", Some(6_000)),
+        (429, "retry-after", "soon", None),
+    ] {
+        let mut fields = HeaderMap::new();
+        fields.insert(
+            header::DATE,
+            HeaderValue::from_static("Wed, 15 Jul 2026 10:36:17 GMT"),
+        );
+        fields.insert(name, HeaderValue::from_static(value));
+        let status = StatusCode::from_u16(status).unwrap();
+        let denial = Denial::read(status, &fields, b"", std::iter::empty(), SystemTime::now());
+        let Reason::Refused { retry_after, .. } = denial.reason else {
+            panic!("{denial:?}");
+        };
+        let millis = retry_after.map(|wait| wait.as_millis());
+        assert_eq!(millis, expected, "{status} {name}: {value}");
+    }
 }
 
 /// RFC 6749, section 5.2.
@@ -187,6 +217,7 @@ fn random_bytes_never_panic() {
             &HeaderMap::new(),
             &body,
             std::iter::empty(),
+            SystemTime::now(),
         );
         assert_eq!(denial.description, None);
     }

@@ -16,8 +16,9 @@ fn whatever_an_upstream_writes_nothing_leaves_the_bounds() {
             let name = match random.random_range(0..8) {
                 0 => "date",
                 1 => "age",
-                2 => "x-github-request-id",
-                _ => fields::FIELDS.choose(&mut random).unwrap().name,
+                2 => OTHERS.choose(&mut random).unwrap(),
+                3 | 4 => BY_WORDS.choose(&mut random).unwrap(),
+                _ => fields::FIELDS.choose(&mut random).unwrap().stem,
             };
             let value = HeaderValue::from_bytes(&value(&mut random));
             headers.append(HeaderName::from_static(name), value.unwrap());
@@ -83,7 +84,32 @@ fn value(random: &mut StdRng) -> Vec<u8> {
     value
 }
 
-const SEEDS: [&str; 20] = [
+const OTHERS: [&str; 4] = [
+    "grpc-status",
+    "x-amzn-errortype",
+    "x-envoy-ratelimited",
+    "x-github-request-id",
+];
+
+const BY_WORDS: [&str; 15] = [
+    "ratelimit-limit",
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "retry-after-short",
+    "x-ratelimit-limit",
+    "x-ratelimit-limit-minute",
+    "x-ratelimit-remaining",
+    "x-ratelimit-remaining-minute",
+    "x-ratelimit-reset",
+    "x-ratelimit-reset-after",
+    "x-ratelimit-user-limit-hour",
+    "x-ratelimit-userlimit",
+    "x-ratelimit-userremaining",
+    "x-ratelimit-userreset",
+    "x-rate-limit-retry-after-seconds",
+];
+
+const SEEDS: [&str; 24] = [
     "0",
     "60",
     "1784111837",
@@ -104,4 +130,8 @@ const SEEDS: [&str; 20] = [
     "100;w=60",
     "32/40",
     "NaN",
+    "8",
+    "-1",
+    "Wed Jul 15 2026 12:37:17 GMT+0200 (Central European Summer Time)",
+    "CAgSABooCiZ0eXBlLmdvb2dsZWFwaXMuY29tL2dvb2dsZS5ycGMuUmV0cnlJbmZv",
 ];
