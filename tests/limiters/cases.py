@@ -19,6 +19,7 @@ class Stream:
     rate: float
     burst: int = 0
     path: str = "/search"
+    host: str = "127.0.0.1"
     fields: dict = field(default_factory=dict)
     label: str = ""
 
@@ -33,6 +34,8 @@ class Case:
     quick: bool = False
     # Whether an answer that was allowed tells how many may follow.
     tells: bool = False
+    # What the destination names.
+    hosts: str = "127.0.0.1"
 
 
 def node(script, *arguments):
@@ -82,17 +85,28 @@ USERS = (
     Stream(2, 15, fields={"authorization": "Bearer A"}, label="user A"),
     Stream(0.5, fields={"authorization": "Bearer B"}, label="user B"),
 )
+HOSTS = (
+    Stream(2, 15, host="a.pages.test", label="host a"),
+    Stream(0.5, host="b.pages.test", label="host b"),
+)
+# The second route has no limit.
+FREE = (Stream(2, 15), Stream(2, path="/items"))
 AUTH = (Stream(2, 15, path="/api/auth/ok"),)
 HALF_A_MINUTE = (Stream(1.25, 15),)
 
 CASES = (
-    Case("express-default", FIVE, express("default"), ONE, quick=True, tells=True),
+    Case("express-default", FIVE, express("default"), ONE, tells=True),
     Case("express-draft-7", FIVE, express("draft-7"), ONE, tells=True),
-    Case("express-draft-8", FIVE, express("draft-8"), ONE, quick=True, tells=True),
+    Case("express-draft-8", FIVE, express("draft-8"), ONE, tells=True),
     Case("express-default-routes", EACH, express("default"), ROUTES, quick=True, tells=True),
     Case("express-draft-7-routes", EACH, express("draft-7"), ROUTES, tells=True),
     Case("express-draft-8-routes", EACH, express("draft-8"), ROUTES, quick=True, tells=True),
     Case("express-users", "5 in 6 s, each user", express("default", "user"), USERS, quick=True, tells=True),
+    Case(
+        "express-hosts", "5 in 6 s, each host", express("default", "host"), HOSTS,
+        quick=True, tells=True, hosts="*.pages.test",
+    ),
+    Case("express-hour", "5 in 1 h, one route", express("draft-6", "hour"), FREE, quick=True, tells=True),
     Case("fastify-rate-limit", FIVE, node("fastify-rate-limit"), ONE, tells=True),
     Case("koa-ratelimit", FIVE, node("koa-ratelimit"), ONE, quick=True, tells=True),
     Case("nestjs-throttler", EACH, node("nestjs-throttler", "default"), ROUTES, quick=True, tells=True),

@@ -112,7 +112,7 @@ async def limiter(case, tools):
 
 
 @asynccontextmanager
-async def outrider(path, port, settings, keep):
+async def outrider(path, hosts, settings, keep):
     with tempfile.TemporaryDirectory(prefix="limiters-") as name:
         folder = Path(name)
         (folder / "outrider.yml").write_text(
@@ -122,7 +122,8 @@ async def outrider(path, port, settings, keep):
             f"ca: {{ bundle: {folder}/ca-bundle.pem }}\n"
             "egress: { allow_networks: [loopback] }\n"
             f"log: {{ format: json, access: {'all' if keep else 'none'} }}\n"
-            f'destinations: {{ p: {{ hosts: ["127.0.0.1:{port}"], {settings} }} }}\n'
+            "dns: { hosts: { a.pages.test: 127.0.0.1, b.pages.test: 127.0.0.1 } }\n"
+            f'destinations: {{ p: {{ hosts: ["{hosts}"], {settings} }} }}\n'
         )
         async with AsyncExitStack() as stack:
             async with starts:
@@ -198,12 +199,12 @@ def schedule(streams, seconds):
 async def client(streams, seconds, start, port, service, proxied):
     """Asks on schedule, however long the answers take."""
     loop = asyncio.get_running_loop()
-    authority = f"127.0.0.1:{service}"
     connections = Connections(port)
 
     async def one(due, index):
         await asyncio.sleep(start + due - loop.time())
         stream = streams[index]
+        authority = f"{stream.host}:{service}"
         target = f"http://{authority}{stream.path}" if proxied else stream.path
         status, ours = await asyncio.wait_for(connections.ask(target, authority, stream.fields), ANSWER)
         return Answer(index, due, loop.time() - start, status, ours)
@@ -224,7 +225,8 @@ async def run(case, seconds, settings, tools, barrier, after):
                 if tools.logs:
                     name = f"{case.name}-{re.sub('[^a-z0-9]+', '-', settings)}.log"
                     keep = os.path.join(tools.logs, name)
-                port = await stack.enter_async_context(outrider(tools.outrider, service, settings, keep))
+                hosts = f"{case.hosts}:{service}"
+                port = await stack.enter_async_context(outrider(tools.outrider, hosts, settings, keep))
         finally:
             start = await barrier.reached() + after
         return await client(case.streams, seconds, start, port, service, settings is not None)
