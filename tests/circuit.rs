@@ -121,6 +121,9 @@ fn refusals_and_the_app_itself_open_nothing() {
         "429 Too Many Requests\r\n",
         "429 Too Many Requests\r\nRetry-After: 1\r\n",
         "503 Service Unavailable\r\nRetry-After: 1\r\n",
+        "503 Service Unavailable\r\nX-Retry-After: 1\r\n",
+        "503 Service Unavailable\r\nX-Envoy-RateLimited: true\r\n",
+        "503 Service Unavailable\r\nX-RateLimit-Limit: 9\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 1\r\n",
         "500 Internal Server Error\r\n",
         "404 Not Found\r\n",
     ] {

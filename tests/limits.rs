@@ -367,6 +367,44 @@ fn refusing_once(seconds: u64) -> Origin {
     })
 }
 
+/// Whatever a service calls it, in the very fields of those that send them.
+#[test]
+fn a_refusal_is_known_in_every_form() {
+    for (status, answer) in [
+        (429, "Too Many Requests\r\nX-Retry-After: 60"),
+        (429, "Too Many Requests\r\nX-Rate-Limit-Retry-After-Seconds: 60"),
+        (429, "Too Many Requests\r\nRetry-After-short: 60"),
+        (429, "Too Many Requests\r\nRetry-After: 0\r\nX-Retry-In: 1m0.5s"),
+        (
+            429,
+            "Too Many Requests\r\nDate: Wed, 15 Jul 2026 10:36:17 GMT\r\n\
+             Retry-After: Wed Jul 15 2026 12:37:17 GMT+0200 (Central European Summer Time)",
+        ),
+        (
+            503,
+            "Busy\r\nX-RateLimit-Limit: 9\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 60",
+        ),
+        (
+            400,
+            "Bad Request\r\nx-amzn-ErrorType: ThrottlingException:\r\nRetry-After: 60",
+        ),
+        (
+            200,
+            "OK\r\nContent-Type: application/grpc\r\ngrpc-status: 8\r\ngrpc-retry-pushback-ms: 60000",
+        ),
+    ] {
+        let origin = Origin::saying(format!("HTTP/1.1 {status} {answer}\r\nContent-Length: 0\r\n\r\n"));
+        let proxy = origin.proxy("on_limit: reject");
+        let theirs = proxy.get(&origin.url("/"));
+        assert_eq!((theirs.status, theirs.error()), (status, None), "{answer}");
+        let ours = proxy.get(&origin.url("/"));
+        assert_limited(&ours);
+        let after: u64 = ours.header("retry-after").unwrap().parse().unwrap();
+        assert!((50..=61).contains(&after), "{answer}: {ours:?}");
+        assert_eq!(origin.raw().matches("GET /").count(), 1, "{answer}");
+    }
+}
+
 /// The app sees the upstream's own 429 as it came; the later ones are ours and say so, and the upstream hears of none.
 #[test]
 fn an_upstream_that_says_stop_is_left_alone() {

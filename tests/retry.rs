@@ -189,6 +189,45 @@ fn retry_after_is_obeyed_up_to_max_wait() {
     recorded(&proxy, "429", "upstream");
 }
 
+/// Fractions, units and the names that packages write; a zero is cut, and goes after all others.
+#[test]
+fn a_wait_is_read_in_the_forms_of_others() {
+    let wait = |fields: &'static str| {
+        let asked = AtomicUsize::new(0);
+        let origin = Origin::http(move |wire| {
+            while wire.request().is_ok() {
+                match asked.fetch_add(1, Ordering::SeqCst) {
+                    0 => wire.send(format!(
+                        "HTTP/1.1 429 Too Many Requests\r\n{fields}Content-Length: 0\r\n\r\n"
+                    )),
+                    _ => wire.send(OK),
+                };
+            }
+        });
+        let proxy = to(&origin, "respect_upstream: false, retry: { max_wait: 5s }");
+        let started = Instant::now();
+        assert_eq!(proxy.get(&origin.url("/")).status, 200, "{fields}");
+        started.elapsed()
+    };
+    for fields in [
+        "Retry-After: 0.8\r\n",
+        "X-Retry-In: 805.7ms\r\nRetry-After: 0\r\n",
+        "retry-after-ms: 800\r\nRetry-After: 1\r\n",
+        "X-Retry-After: 1\r\n",
+        "Retry-After-short: 1\r\n",
+        "X-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 1\r\n",
+    ] {
+        let took = wait(fields);
+        assert!(
+            took >= Duration::from_millis(800) && took < Duration::from_secs(4),
+            "{fields}: {took:?}"
+        );
+    }
+    // As without a time: everyone at another moment.
+    let took = wait("Retry-After: 0\r\n");
+    assert!(took >= Duration::from_millis(100), "{took:?}");
+}
+
 /// The app says for how long it waits: an answer after that would reach nobody.
 #[test]
 fn nothing_is_waited_for_longer_than_the_app_does() {

@@ -262,7 +262,8 @@ impl<'n> Reading<'n> {
         let mut told = std::mem::take(&mut self.told);
         for (_, Told { quota, overdrawn, .. }) in &mut told {
             let Some(field) = *overdrawn else { continue };
-            match may_refuse || quota.limit.is_some_and(|limit| limit > 0) {
+            // Without a limit it may as well mean that there is none.
+            match self.kind == refusal::Kind::Limit || quota.limit.is_some_and(|limit| limit > 0) {
                 true => quota.remaining = Some(0),
                 false => self.nonsense(field, "negative"),
             }

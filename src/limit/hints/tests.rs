@@ -220,6 +220,17 @@ fn nonsense_is_ignored_or_cut_and_told() {
             "X-RateLimit-Limit: -1\nX-RateLimit-Remaining: -1",
             "ignored x-ratelimit-limit: negative",
         ),
+        (
+            403,
+            "X-RateLimit-Limit: -1\nX-RateLimit-Remaining: -1",
+            "ignored x-ratelimit-limit: negative",
+        ),
+        (429, "X-RateLimit-Remaining: -1", "refused; quota: 0 of ?"),
+        (
+            200,
+            "X-RateLimit-Limit: 9\nX-RateLimit-Remaining: -1",
+            "quota: 0 of 9",
+        ),
         (200, "X-RateLimit-Limit: 0\nX-RateLimit-Remaining: 0", "nothing"),
         (
             200,
