@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::auth::Attachment;
 use crate::ca::{Authority, Offer};
 use crate::config::{self, Config, Listen};
-use crate::host::{Host, HostPattern, Target};
+use crate::host::{Host, HostPattern, Scheme, Target};
 use crate::limit::shared::board::Sharing;
 use crate::limit::shared::lease::Home;
 use crate::limit::{self, Limiter, Limits};
@@ -44,8 +44,9 @@ pub struct Admission(Arc<Limiter>);
 /// The circuit and the budget of repeats of a destination that works.
 #[derive(Debug)]
 pub struct Guard {
-    breaker: Arc<Breaker>,
+    breaker: Breaker,
     retrying: Retrying,
+    target: Target,
 }
 
 /// The fields of a successful answer.
@@ -168,18 +169,23 @@ impl Guard {
             counters,
         );
         Self {
-            breaker: Arc::new(breaker),
+            breaker,
             retrying: Retrying::new(
                 destination.retry.clone().expect("written above"),
                 &destination.name,
             ),
+            target: Target {
+                scheme: Scheme::Https,
+                host: Host::parse("api.test").expect("a host"),
+                port: 443,
+            },
         }
     }
 
     /// What they add to a request that works; whether it passes.
     pub fn passes(&self) -> bool {
         proxy::bench::begin(&self.retrying);
-        let passage = self.breaker.pass(Instant::now());
+        let passage = self.breaker.pass(&self.target, Instant::now());
         passage.map(|passage| passage.tell(Outcome::Works)).is_ok()
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::support::dns::{Answer, Dns};
 use crate::support::partner::Partner;
 use crate::support::{Origin, Proxy, Response, closed_port, eventually};
 
@@ -276,6 +277,57 @@ fn a_reload_closes_nothing() {
     reload();
     assert!(proxy.get(&origin.url("/")).error().is_none());
     assert_eq!(state(&proxy), 0.0, "none is none that is open");
+}
+
+/// Names that do not exist, and a host that is down, say nothing of a host that works.
+#[test]
+fn a_host_that_fails_closes_no_other_of_its_destination() {
+    let dns = Dns::serve(|name, _| match name {
+        "works.pages.test" | "down.pages.test" => Answer::Addresses(vec![[127, 0, 0, 1].into()], 60),
+        _ => Answer::Code(3),
+    });
+    let (works, down) = (Origin::saying(OK), Origin::saying(DOWN));
+    let proxy = Proxy::start(&format!(
+        "
+         dns: {}
+         destinations:
+           p:
+             hosts: [\"*.pages.test:{}\", \"*.pages.test:{}\"]
+             circuit_breaker: {{ failures: 3, within: 3s, open_for: 3s }}",
+        dns.yaml(),
+        works.port(),
+        down.port(),
+    ));
+    let get = |host: &str, port: u16| proxy.get(&format!("http://{host}.pages.test:{port}/"));
+    for name in ["a", "b", "c"] {
+        assert_eq!(get(name, works.port()).status, 502);
+    }
+    assert_eq!(
+        get("works", works.port()).status,
+        200,
+        "three names, one failure each"
+    );
+    for _ in 0..2 {
+        assert_eq!(get("a", works.port()).error(), Some("dns_error"));
+    }
+    for _ in 0..3 {
+        assert_eq!(get("down", down.port()).error(), None);
+    }
+    assert_eq!(state(&proxy), 2.0, "the worst of its hosts");
+    for (host, port) in [("a", works.port()), ("down", down.port())] {
+        let answer = get(host, port);
+        assert_left_alone(&answer);
+        let named = format!("{host}.pages.test:{port} of destination p fails");
+        assert!(answer.text().contains(&named), "{answer:?}");
+    }
+    assert_eq!(get("works", works.port()).status, 200);
+    eventually("the log names the host", || {
+        let log = proxy.log();
+        let mut lines = log.lines().filter(|line| line.contains("circuit open"));
+        lines.any(|line| line.contains(&format!("down.pages.test:{}", down.port())))
+    });
+    // Nobody asks for them again: an alert on the metric must come to an end.
+    eventually("what is asked for no more is forgotten", || state(&proxy) == 0.0);
 }
 
 /// What is refused inside a tunnel says so there, and the origin is not even asked what it speaks.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::build::Parts;
 use super::shortage::{self, Shortage};
@@ -45,6 +46,9 @@ pub(super) async fn look_after(proxy: Arc<Proxy>, build: Arc<Parts>) -> Infallib
                 shortage::limit(live.limits.memory);
                 shortage.look(&proxy.telemetry);
                 shortage::shrink_caches(&live);
+                let now = Instant::now();
+                let breakers = live.routes.iter().filter_map(|route| route.breaker.as_ref());
+                breakers.for_each(|breaker| breaker.observe(now));
                 drop(live);
                 build.limits.observe();
             }

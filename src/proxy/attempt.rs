@@ -180,7 +180,7 @@ async fn admit(
         ready?;
     }
     let passage = (route.breaker.as_ref())
-        .map(|breaker| breaker.pass(Instant::now()))
+        .map(|breaker| breaker.pass(course.target, Instant::now()))
         .transpose()?;
     let permit = pass(&route.limiter, head, patience, course).await?;
     let leave = Leave {

@@ -138,7 +138,7 @@ async fn accept(
     let live = proxy.live.load_full();
     let spoken = match &route.breaker {
         // Nobody is asked for it now.
-        Some(breaker) if breaker.is_open(Instant::now()) => upstream::known(target, &route.endpoint),
+        Some(breaker) if breaker.is_open(target, Instant::now()) => upstream::known(target, &route.endpoint),
         Some(_) | None => (upstream::learn(target, &route.endpoint, proxy.ways(&live)).await).ok(),
     };
     let offer = match spoken {

@@ -258,7 +258,8 @@ const WAIT: &[f64] = &[
 const BUILD_INFO: &str = "Always 1; the labels tell which build this is.";
 const BYTES: &str = "Body and tunnel bytes as the app sees them: sent by it, received by it.";
 const CACHE: &str = "Requests to destinations with a cache, by what it did for them (RFC 9211).";
-const CIRCUIT_STATE: &str = "0 closed, 1 half open, 2 open: whether a failing destination is left alone.";
+const CIRCUIT_STATE: &str =
+    "0 closed, 1 half open, 2 open: whether a failing host is left alone; the worst of its hosts.";
 const CONFIG_LOADED: &str = "When the configuration in force was loaded.";
 const CONFIG_RELOADS: &str = "Reloads of the configuration; after a failed one the old configuration stays.";
 const CREDENTIAL_EXPIRY: &str = "When a credential ends to be valid.";

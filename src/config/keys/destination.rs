@@ -122,7 +122,7 @@ pub(in crate::config) static DESTINATION: Table = &[
             Kind::Literal("null"),
         ]),
         "",
-        "Leave a failing destination alone for a while; default: off.",
+        "Leave a failing host alone for a while; default: off.",
     ),
     works(
         "cache",

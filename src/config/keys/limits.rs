@@ -63,7 +63,7 @@ pub(in crate::config) static CIRCUIT_BREAKER: Table = &[
         "failures",
         Kind::Number(1, MOST_FAILURES),
         "10",
-        "After so many failures the destination is left alone.",
+        "After so many failures a host is left alone.",
     ),
     works("within", Kind::Duration, "30s", "Failures count for so long."),
     works(

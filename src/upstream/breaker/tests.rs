@@ -3,13 +3,16 @@ use std::thread;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::circuit::Position;
 use super::*;
+use crate::host::Scheme;
 use crate::telemetry::Telemetry;
 use crate::upstream::tls;
 
 const FAILURES: u32 = 3;
 
-fn breaker() -> (Arc<Breaker>, Arc<Telemetry>) {
+/// The circuits of a destination, and the one to the only host that most tests ask.
+fn breaker() -> (Breaker, Arc<Telemetry>) {
     let telemetry = Telemetry::new();
     let settings = CircuitBreaker {
         failures: FAILURES,
@@ -17,8 +20,23 @@ fn breaker() -> (Arc<Breaker>, Arc<Telemetry>) {
         within: Duration::from_secs(30),
     };
     let counters = telemetry.counters("partner");
-    let breaker = Breaker::new(settings, &"partner".into(), counters);
-    (Arc::new(breaker), telemetry)
+    (Breaker::new(settings, &"partner".into(), counters), telemetry)
+}
+
+fn at(host: &str) -> Target {
+    Target {
+        scheme: Scheme::Https,
+        host: Host::parse(host).unwrap(),
+        port: 443,
+    }
+}
+
+fn pass(breaker: &Breaker) -> Result<Passage, Open> {
+    breaker.pass(&at("partner.test"), Instant::now())
+}
+
+fn is_open(breaker: &Breaker) -> bool {
+    breaker.is_open(&at("partner.test"), Instant::now())
 }
 
 /// What the gauge says.
@@ -31,9 +49,14 @@ fn shown(telemetry: &Telemetry) -> u8 {
 }
 
 #[track_caller]
-fn ask(breaker: &Arc<Breaker>, outcomes: &[Outcome]) {
+fn ask(breaker: &Breaker, outcomes: &[Outcome]) {
+    ask_at(breaker, "partner.test", outcomes);
+}
+
+#[track_caller]
+fn ask_at(breaker: &Breaker, host: &str, outcomes: &[Outcome]) {
     for outcome in outcomes {
-        breaker.pass(Instant::now()).unwrap().tell(*outcome);
+        breaker.pass(&at(host), Instant::now()).unwrap().tell(*outcome);
     }
 }
 
@@ -65,7 +88,7 @@ async fn it_opens_when_so_many_fail_in_a_row_or_half_of_all() {
     for (outcomes, opens) in cases {
         let (breaker, telemetry) = breaker();
         ask(&breaker, outcomes);
-        assert_eq!(breaker.is_open(Instant::now()), opens, "{outcomes:?}");
+        assert_eq!(is_open(&breaker), opens, "{outcomes:?}");
         assert_eq!(shown(&telemetry), if opens { 2 } else { 0 }, "{outcomes:?}");
     }
 }
@@ -76,9 +99,9 @@ async fn failures_are_forgotten_after_their_time() {
     ask(&breaker, &[FAIL, FAIL]);
     pass_time(31).await;
     ask(&breaker, &[FAIL, FAIL]);
-    assert!(!breaker.is_open(Instant::now()));
+    assert!(!is_open(&breaker));
     ask(&breaker, &[FAIL]);
-    assert!(breaker.is_open(Instant::now()));
+    assert!(is_open(&breaker));
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,7 +110,7 @@ async fn an_open_circuit_says_how_long_it_stays_so() {
     ask(&breaker, &[FAIL; 3]);
     pass_time(2).await;
     tokio::time::advance(Duration::from_millis(500)).await;
-    let open = breaker.pass(Instant::now()).unwrap_err();
+    let open = pass(&breaker).unwrap_err();
     assert_eq!(open.retry_after, Duration::from_secs(13));
     assert!(open.to_string().contains("try again in 13s"), "{open}");
 }
@@ -98,13 +121,13 @@ async fn one_request_tries_and_decides_for_all() {
         let (breaker, telemetry) = breaker();
         ask(&breaker, &[FAIL; 3]);
         pass_time(15).await;
-        let probe = breaker.pass(Instant::now()).unwrap();
+        let probe = pass(&breaker).unwrap();
         assert_eq!(shown(&telemetry), 1);
-        let other = breaker.pass(Instant::now()).unwrap_err();
+        let other = pass(&breaker).unwrap_err();
         assert_eq!(other.retry_after, Duration::from_secs(1));
         probe.tell(outcome);
         assert_eq!(shown(&telemetry), state, "{outcome:?}");
-        assert_eq!(breaker.pass(Instant::now()).is_ok(), outcome == WORK);
+        assert_eq!(pass(&breaker).is_ok(), outcome == WORK);
     }
 }
 
@@ -113,7 +136,7 @@ async fn a_probe_that_leaves_frees_its_place() {
     let (breaker, telemetry) = breaker();
     ask(&breaker, &[FAIL; 3]);
     pass_time(15).await;
-    drop(breaker.pass(Instant::now()).unwrap());
+    drop(pass(&breaker).unwrap());
     ask(&breaker, &[NOTHING]);
     assert_eq!(shown(&telemetry), 1);
     ask(&breaker, &[WORK]);
@@ -126,23 +149,23 @@ async fn a_closed_circuit_has_forgotten_its_failures() {
     ask(&breaker, &[FAIL; 3]);
     pass_time(15).await;
     ask(&breaker, &[WORK, FAIL, FAIL]);
-    assert!(!breaker.is_open(Instant::now()));
+    assert!(!is_open(&breaker));
 }
 
 /// Those who were on their way when it opened come back when it may have closed again.
 #[tokio::test(start_paused = true)]
 async fn late_news_of_another_time_counts_for_nothing() {
     let (breaker, telemetry) = breaker();
-    let late: Vec<_> = (0..8).map(|_| breaker.pass(Instant::now()).unwrap()).collect();
+    let late: Vec<_> = (0..8).map(|_| pass(&breaker).unwrap()).collect();
     let mut late = late.into_iter();
     ask(&breaker, &[FAIL; 3]);
     late.next().unwrap().tell(WORK);
     assert_eq!(shown(&telemetry), 2, "a late success closes nothing");
     late.next().unwrap().tell(FAIL);
     pass_time(15).await;
-    let probe = breaker.pass(Instant::now()).unwrap();
+    let probe = pass(&breaker).unwrap();
     drop(late.next());
-    assert!(breaker.pass(Instant::now()).is_err(), "the place is still taken");
+    assert!(pass(&breaker).is_err(), "the place is still taken");
     probe.tell(WORK);
     late.for_each(|passage| passage.tell(FAIL));
     assert_eq!(shown(&telemetry), 0, "late failures open nothing");
@@ -151,7 +174,7 @@ async fn late_news_of_another_time_counts_for_nothing() {
 #[tokio::test(start_paused = true)]
 async fn who_waited_while_it_opened_is_refused_after_all() {
     let (breaker, _telemetry) = breaker();
-    let waiting = breaker.pass(Instant::now()).unwrap();
+    let waiting = pass(&breaker).unwrap();
     assert!(waiting.check(Instant::now()).is_ok());
     ask(&breaker, &[FAIL; 3]);
     assert_eq!(
@@ -159,7 +182,7 @@ async fn who_waited_while_it_opened_is_refused_after_all() {
         Duration::from_secs(15)
     );
     pass_time(15).await;
-    let probe = breaker.pass(Instant::now()).unwrap();
+    let probe = pass(&breaker).unwrap();
     assert!(probe.check(Instant::now()).is_ok());
     assert!(waiting.check(Instant::now()).is_err());
     probe.tell(WORK);
@@ -178,7 +201,7 @@ async fn no_order_of_events_breaks_it() {
             let now = Instant::now();
             match random.random_range(0..6) {
                 0 | 1 => {
-                    let passed = breaker.pass(now);
+                    let passed = pass(&breaker);
                     let is_left_alone = open_until.is_some_and(|until| now < until);
                     assert!(!(passed.is_ok() && is_left_alone), "seed {seed}, step {step}");
                     under_way.extend(passed);
@@ -194,7 +217,10 @@ async fn no_order_of_events_breaks_it() {
                 }
                 _ => pass_time(random.random_range(0..12)).await,
             }
-            let state = breaker.state();
+            let circuit = breaker.first.get();
+            let Some(state) = circuit.map(|circuit| circuit.state()) else {
+                continue;
+            };
             let current = under_way
                 .iter()
                 .filter(|passage| passage.turn == state.turn)
@@ -213,10 +239,7 @@ async fn no_order_of_events_breaks_it() {
         }
         under_way.clear();
         pass_time(15).await;
-        assert!(
-            breaker.pass(Instant::now()).is_ok(),
-            "seed {seed}: a place was lost"
-        );
+        assert!(pass(&breaker).is_ok(), "seed {seed}: a place was lost");
     }
 }
 
@@ -229,15 +252,104 @@ async fn of_many_threads_one_probes() {
         within: Duration::from_secs(30),
     };
     for _ in 0..20 {
-        let breaker = Arc::new(Breaker::new(settings, &"p".into(), telemetry.counters("p")));
+        let breaker = Breaker::new(settings, &"p".into(), telemetry.counters("p"));
         ask(&breaker, &[FAIL]);
         let passed: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| breaker.pass(Instant::now())))
-                .collect();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| pass(&breaker))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(passed.iter().filter(|passed| passed.is_ok()).count(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_fails_closes_no_other() {
+    let (breaker, telemetry) = breaker();
+    for host in ["a.test", "b.test", "c.test"] {
+        ask_at(&breaker, host, &[WORK]);
+    }
+    ask_at(&breaker, "b.test", &[FAIL; 3]);
+    let open = breaker.pass(&at("b.test"), Instant::now()).unwrap_err();
+    assert!(
+        open.to_string()
+            .starts_with("b.test:443 of destination partner fails"),
+        "{open}"
+    );
+    assert!(breaker.is_open(&at("b.test"), Instant::now()));
+    let other_port = Target {
+        port: 8443,
+        ..at("b.test")
+    };
+    assert!(!breaker.is_open(&other_port, Instant::now()));
+    ask_at(&breaker, "a.test", &[WORK]);
+    breaker.pass(&other_port, Instant::now()).unwrap().tell(WORK);
+    assert_eq!(shown(&telemetry), 2, "the worst is shown");
+    ask_at(&breaker, "a.test", &[FAIL; 3]);
+    pass_time(15).await;
+    ask_at(&breaker, "a.test", &[WORK]);
+    assert_eq!(shown(&telemetry), 2);
+    let probe = breaker.pass(&at("b.test"), Instant::now()).unwrap();
+    assert_eq!(shown(&telemetry), 1);
+    probe.tell(WORK);
+    assert_eq!(shown(&telemetry), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_too_many_hosts_closed_circuits_go_first() {
+    let (breaker, telemetry) = breaker();
+    ask_at(&breaker, "first.test", &[FAIL; 3]);
+    ask_at(&breaker, "dead.test", &[FAIL; 3]);
+    let names: Vec<_> = (0..2 * MOST).map(|name| format!("{name}.test")).collect();
+    let passage = breaker.pass(&at(&names[0]), Instant::now()).unwrap();
+    for name in &names {
+        ask_at(&breaker, name, &[WORK]);
+    }
+    assert_eq!(breaker.others().len(), MOST);
+    assert!(breaker.is_open(&at("first.test"), Instant::now()));
+    assert!(breaker.is_open(&at("dead.test"), Instant::now()));
+    // What comes back to a circuit that is gone harms nobody.
+    passage.tell(FAIL);
+    for name in &names {
+        ask_at(&breaker, name, &[FAIL; 3]);
+    }
+    assert_eq!(breaker.others().len(), MOST);
+    assert!(
+        !breaker.is_open(&at("dead.test"), Instant::now()),
+        "now it was the oldest"
+    );
+    pass_time(15).await;
+    ask_at(&breaker, "first.test", &[WORK]);
+    for name in &names[MOST..] {
+        ask_at(&breaker, name, &[WORK]);
+    }
+    assert_eq!(shown(&telemetry), 0, "none is counted that is gone");
+}
+
+/// A mistyped name, asked for no more, must not alert for ever; where there is one host only, what it did last counts.
+#[tokio::test(start_paused = true)]
+async fn of_several_hosts_one_that_is_not_asked_again_is_forgotten() {
+    for (others, shown_then) in [(&[][..], 2), (&["api.test"][..], 0)] {
+        for dead_first in [true, false] {
+            let (breaker, telemetry) = breaker();
+            let hosts = ["dead.test"].iter().chain(others);
+            let hosts: Vec<_> = match dead_first {
+                true => hosts.collect(),
+                false => hosts.rev().collect(),
+            };
+            for host in hosts {
+                ask_at(
+                    &breaker,
+                    host,
+                    &[if *host == "dead.test" { FAIL } else { WORK }; 3],
+                );
+            }
+            pass_time(15 + 29).await;
+            breaker.observe(Instant::now());
+            assert_eq!(shown(&telemetry), 2);
+            pass_time(1).await;
+            breaker.observe(Instant::now());
+            assert_eq!(shown(&telemetry), shown_then, "{others:?} {dead_first}");
+        }
     }
 }
 

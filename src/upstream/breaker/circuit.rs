@@ -1,0 +1,297 @@
+//! The circuit to one host.
+//!
+//! While it is closed, requests pass and what became of them is counted. It opens when so many of them have failed
+//! lately as the configuration says, and these were all in a row, or at least half of what came back: a busy host is not
+//! given up for one failure in a hundred, and one that dies is not asked until its good days are forgotten. While it is
+//! open, nobody is sent. Then one request tries, and decides for all: others are refused meanwhile, as waiting for its
+//! outcome would only pile up what may have to be refused after all.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Open, Outcome};
+use crate::config::CircuitBreaker;
+use crate::host::{Host, Target};
+use crate::telemetry::{self, Counters};
+use crate::units;
+use crate::window::Window;
+
+/// The circuit to one host and port.
+#[derive(Debug)]
+pub(super) struct Circuit {
+    common: Arc<Common>,
+    host: Host,
+    port: u16,
+    state: Mutex<State>,
+}
+
+/// What all circuits of a destination have in common.
+#[derive(Debug)]
+pub(super) struct Common {
+    counters: Arc<Counters>,
+    destination: Arc<str>,
+    pub(super) settings: CircuitBreaker,
+    tally: Mutex<Tally>,
+}
+
+/// How many circuits are not closed. The gauge shows the worst one.
+#[derive(Debug, Default)]
+struct Tally {
+    half_open: usize,
+    open: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) position: Position,
+    /// Grows with every change of the position.
+    pub(super) turn: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Position {
+    Closed {
+        /// Failures first, then what worked.
+        lately: Window,
+        failures_in_a_row: u32,
+    },
+    HalfOpen {
+        is_tried: bool,
+    },
+    Open {
+        until: Instant,
+    },
+}
+
+impl Circuit {
+    pub(super) fn new(common: &Arc<Common>, target: &Target, now: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            common: Arc::clone(common),
+            host: target.host.clone(),
+            port: target.port,
+            state: Mutex::new(State {
+                position: Position::closed(&common.settings, now),
+                turn: 0,
+            }),
+        })
+    }
+
+    pub(super) fn is_of(&self, target: &Target) -> bool {
+        self.port == target.port && self.host == target.host
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.state().position, Position::Closed { .. })
+    }
+
+    /// Whether a request that came `now` would be refused.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        match &self.state().position {
+            Position::Closed { .. } => false,
+            Position::HalfOpen { is_tried } => *is_tried,
+            Position::Open { until } => now < *until,
+        }
+    }
+
+    /// Lets a request pass, in the state that it returns, or refuses it at once.
+    pub(super) fn pass(&self, now: Instant) -> Result<u64, Open> {
+        let mut state = self.state();
+        match &mut state.position {
+            Position::Closed { .. } => {}
+            Position::HalfOpen { is_tried } if *is_tried => return Err(self.refusal(Duration::ZERO)),
+            Position::HalfOpen { is_tried } => *is_tried = true,
+            Position::Open { until } if now < *until => return Err(self.refusal(*until - now)),
+            Position::Open { .. } => {
+                self.turn(&mut state, Position::HalfOpen { is_tried: true });
+                tracing::info!(destination = %self.common.destination, host = %self, "circuit half open: one request tries");
+            }
+        }
+        Ok(state.turn)
+    }
+
+    /// Whether a request that passed in the state `turn` may still go.
+    pub(super) fn check(&self, turn: u64, now: Instant) -> Result<(), Open> {
+        let state = self.state();
+        match &state.position {
+            _ if state.turn == turn => Ok(()),
+            Position::Closed { .. } => Ok(()),
+            Position::HalfOpen { .. } => Err(self.refusal(Duration::ZERO)),
+            Position::Open { until } => Err(self.refusal(until.saturating_duration_since(now))),
+        }
+    }
+
+    /// Hears what became of a request that passed in the state `turn`.
+    pub(super) fn tell(&self, turn: u64, outcome: Outcome, now: Instant) {
+        let mut state = self.state();
+        if state.turn != turn {
+            return;
+        }
+        match (&mut state.position, outcome) {
+            (
+                Position::Closed {
+                    lately,
+                    failures_in_a_row,
+                },
+                Outcome::Works,
+            ) => {
+                lately.second(now);
+                *failures_in_a_row = 0;
+            }
+            (
+                Position::Closed {
+                    lately,
+                    failures_in_a_row,
+                },
+                Outcome::Fails,
+            ) => {
+                lately.first(now);
+                *failures_in_a_row = failures_in_a_row.saturating_add(1);
+                let counts = lately.counts(now);
+                let is_most =
+                    *failures_in_a_row >= self.common.settings.failures || counts.first >= counts.second;
+                if counts.first >= self.common.settings.failures && is_most {
+                    self.open(&mut state, counts.first, now);
+                }
+            }
+            (Position::HalfOpen { .. }, Outcome::Works) => {
+                self.close(&mut state, now);
+                tracing::info!(destination = %self.common.destination, host = %self, "circuit closed: the host works again");
+            }
+            (Position::HalfOpen { .. }, Outcome::Fails) => self.open(&mut state, 1, now),
+            (Position::HalfOpen { is_tried }, Outcome::Unknown) => *is_tried = false,
+            (Position::Closed { .. }, Outcome::Unknown) | (Position::Open { .. }, _) => {}
+        }
+    }
+
+    /// Closes it where nobody has asked since it might have tried, for so long that failures do not count any more.
+    pub(super) fn forget(&self, now: Instant) {
+        let mut state = self.state();
+        if let Position::Open { until } = state.position
+            && now.saturating_duration_since(until) >= self.common.settings.within
+        {
+            self.close(&mut state, now);
+            tracing::info!(destination = %self.common.destination, host = %self, "circuit closed: nobody asks the host any more");
+        }
+    }
+
+    fn close(&self, state: &mut State, now: Instant) {
+        self.turn(state, Position::closed(&self.common.settings, now));
+    }
+
+    fn open(&self, state: &mut State, failures: u32, now: Instant) {
+        // No clock can add centuries.
+        let until = now + self.common.settings.open_for;
+        self.turn(state, Position::Open { until });
+        tracing::warn!(
+            destination = %self.common.destination,
+            host = %self,
+            failures,
+            open_for = %humantime::format_duration(self.common.settings.open_for),
+            "circuit open: the host fails and is left alone",
+        );
+    }
+
+    fn turn(&self, state: &mut State, position: Position) {
+        self.common.moved(&state.position, Some(&position));
+        state.position = position;
+        state.turn += 1;
+    }
+
+    fn refusal(&self, left: Duration) -> Open {
+        Open {
+            destination: Arc::clone(&self.common.destination),
+            host: self.to_string(),
+            retry_after: Duration::from_secs(units::retry_after(left)),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics under the lock; if it did, the state would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Circuit {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.common.moved(&state.position, None);
+    }
+}
+
+/// `host:port`.
+impl fmt::Display for Circuit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl Common {
+    pub(super) fn new(
+        settings: CircuitBreaker,
+        destination: &Arc<str>,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
+        let common = Self {
+            counters,
+            destination: Arc::clone(destination),
+            settings,
+            tally: Mutex::default(),
+        };
+        common.show();
+        Arc::new(common)
+    }
+
+    /// Sets the gauge.
+    pub(super) fn show(&self) {
+        self.tell_gauge(&self.tally());
+    }
+
+    /// A circuit has another position now; `None`: it is not there any more.
+    fn moved(&self, from: &Position, to: Option<&Position>) {
+        let mut tally = self.tally();
+        if let Some(count) = tally.of(from) {
+            *count -= 1;
+        }
+        if let Some(count) = to.and_then(|position| tally.of(position)) {
+            *count += 1;
+        }
+        self.tell_gauge(&tally);
+    }
+
+    /// Under the lock: what is shown last is what is true.
+    fn tell_gauge(&self, tally: &Tally) {
+        self.counters.circuit(match tally {
+            Tally { open: 1.., .. } => telemetry::Circuit::Open,
+            Tally { half_open: 1.., .. } => telemetry::Circuit::HalfOpen,
+            Tally { .. } => telemetry::Circuit::Closed,
+        });
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        // Nothing panics under the lock; if it did, the counts would still be whole.
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tally {
+    /// What counts circuits in this position; nothing counts closed ones.
+    fn of(&mut self, position: &Position) -> Option<&mut usize> {
+        match position {
+            Position::Closed { .. } => None,
+            Position::HalfOpen { .. } => Some(&mut self.half_open),
+            Position::Open { .. } => Some(&mut self.open),
+        }
+    }
+}
+
+impl Position {
+    fn closed(settings: &CircuitBreaker, now: Instant) -> Self {
+        Self::Closed {
+            lately: Window::new(settings.within, now),
+            failures_in_a_row: 0,
+        }
+    }
+}
