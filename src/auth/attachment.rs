@@ -103,6 +103,11 @@ impl Attachment {
         &self.names
     }
 
+    /// Whether it is decided here, and not by the app, what stands in this piece of a query.
+    pub(crate) fn decides_parameter(&self, part: &str) -> bool {
+        (self.parameter.as_ref()).is_some_and(|parameter| parameter.is_named_by(part))
+    }
+
     /// Strikes what is to be removed and sets what is to be attached; the app's own values of an attached
     /// field (all spellings, all duplicates) or query parameter are replaced.
     ///

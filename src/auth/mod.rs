@@ -224,6 +224,16 @@ impl Credentials {
         }
     }
 
+    /// One of those that a request may carry for which this rule of the destination's counts. All of them stand in the
+    /// same place.
+    pub(crate) fn one_of(&self, rule: Option<usize>) -> &Arc<Credential> {
+        match rule.and_then(|rule| self.rules.get(rule)) {
+            Some(Rule::One(credential)) => credential,
+            Some(Rule::Pool(pool)) => pool.members().next().unwrap_or(&self.bare),
+            None => &self.bare,
+        }
+    }
+
     /// An answer came to a request with this credential.
     pub(crate) fn hear(&self, credential: &Arc<Credential>, status: StatusCode, destination: &str) {
         if credential.limiter.is_some() {
@@ -290,6 +300,11 @@ impl Credential {
     /// The fields of a request that are decided here, and not by the app.
     pub(crate) fn names(&self) -> &Arc<Names> {
         self.attachment.names()
+    }
+
+    /// Whether it is decided here, and not by the app, what stands in this piece of a query.
+    pub(crate) fn decides_parameter(&self, part: &str) -> bool {
+        self.attachment.decides_parameter(part)
     }
 
     fn tokens(&self) -> Option<&Tokens> {

@@ -62,7 +62,7 @@ impl Parameter {
     }
 
     /// Whether a piece of a query has this name, however it is spelled.
-    fn is_named_by(&self, part: &str) -> bool {
+    pub(super) fn is_named_by(&self, part: &str) -> bool {
         let name = part.split_once('=').map_or(part, |(name, _)| name);
         let name = match name.contains('+') {
             true => Cow::Owned(name.replace('+', " ")),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Method, Response, StatusCode, header, request};
 use tokio::time::Instant;
 
-use super::{Error, Proxy, Route, Way, scrub};
+use super::{Error, Proxy, Route, Way, caller, scrub};
 use crate::auth::{Credential, Needles, Payload};
 use crate::host::Target;
 use crate::limit::{self, Asked, Caller, Limiter, Permit};
@@ -267,8 +267,9 @@ impl Leave {
                     && !head.headers.contains_key(header::UPGRADE)
                     && (is_token_replaced || credentials.has_instead_of(credential));
             }
+            let caller = || caller(head, route);
             for permit in self.permits() {
-                permit.learn(status, response.headers(), asked(head, course));
+                permit.learn(status, response.headers(), asked(head, course, &caller));
             }
         }
         if let Some(passage) = self.passage {
@@ -302,23 +303,39 @@ async fn pass(
     if limiter.is_unlimited() {
         return Ok(None);
     }
+    let route = &course.way.route;
+    let caller = || caller(head, route);
+    let asked = asked(head, course, &caller);
     let permit = match patience {
         None => {
             let deadline = || limit::deadline(&head.headers);
-            limiter.admit(asked(head, course), deadline).await?
+            limiter.admit(asked, deadline).await?
         }
-        Some(patience) => limiter.admit_within(asked(head, course), || patience).await?,
+        Some(patience) => limiter.admit_within(asked, || patience).await?,
     };
     Ok(Some(permit.held()))
 }
 
-fn asked<'a>(head: &'a request::Parts, course: &Course<'a>) -> Asked<'a> {
+fn asked<'a>(
+    head: &'a request::Parts,
+    course: &Course<'a>,
+    caller: &'a (dyn Fn() -> Caller + Sync),
+) -> Asked<'a> {
     Asked {
-        caller: &|| Caller(0),
+        caller,
         method: &head.method,
         path: head.uri.path(),
         target: course.target,
     }
+}
+
+fn caller(head: &request::Parts, route: &Route) -> Caller {
+    let credentials = route.credentials.as_ref().ok();
+    caller::of(
+        head,
+        &route.destination,
+        credentials.filter(|_| carries(head, route)),
+    )
 }
 
 /// Reads a small body whole where the request may have to be sent again with it, or the credential has to see it.

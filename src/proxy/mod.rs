@@ -37,6 +37,7 @@ mod attempt;
 mod body;
 mod cache_status;
 mod cached;
+mod caller;
 mod clients;
 mod connection;
 mod error;

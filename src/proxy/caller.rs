@@ -1,0 +1,349 @@
+//! Who calls, as far as the upstream can see it.
+//!
+//! A service counts its limits for each of its users, so what it told one of them holds no other. A [`Caller`] is known
+//! by the credential that the service sees. Where outrider attaches it, that is the rule of the destination that says
+//! which: a renewed token or a rotated secret is the same caller. Else it is what the app sends in well-known fields and
+//! parameters, reduced to what stays equal from one request of a caller to the next: signatures, nonces and times are
+//! left out. Fields and parameters that outrider decides are left out too, so that a caller is the same before and after
+//! a credential is attached.
+//!
+//! Of cookies only those count that hold a session and stay the same for as long as it lasts. The others, as a load
+//! balancer or a framework sets them, change with every answer: each request would be another caller, and nothing that
+//! was learned from one would hold for the next.
+//!
+//! Nothing of a credential is kept: a [`Caller`] is a sum of SipHashes under a random key of this process. A credential
+//! in a body, or a client certificate, belongs to the destination and tells no callers apart.
+
+use std::collections::hash_map::{DefaultHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::LazyLock;
+
+use data_encoding::BASE64URL_NOPAD;
+use http::header::{self, HeaderName};
+use http::request;
+use percent_encoding::percent_decode;
+use serde_json::{Map, Value};
+
+use crate::auth::Credentials;
+use crate::config::{Auth, AuthRule};
+use crate::limit::Caller;
+use crate::policy::Destination;
+
+#[cfg(test)]
+mod tests;
+
+/// Who sends a request, before or after a credential is attached. `credentials`: the destination's, where they are
+/// attached to this request.
+pub(super) fn of(
+    head: &request::Parts,
+    destination: &Destination,
+    credentials: Option<&Credentials>,
+) -> Caller {
+    let mut sum = Sum::default();
+    let rule = destination.auth_rule(&head.method, head.uri.path());
+    let rule = rule.ok().flatten().filter(|_| credentials.is_some());
+    let credential = credentials.map(|credentials| credentials.one_of(rule));
+    if let Some(rule) = rule.map(|rule| &destination.auth[rule])
+        && !rule.credentials.is_empty()
+    {
+        // Two rules may attach the same.
+        let first = (destination.auth.iter()).position(|other| attached(other).eq(attached(rule)));
+        sum.add("rule", |hasher| first.hash(hasher));
+    }
+    for (name, value) in &head.headers {
+        if credential.is_none_or(|credential| !credential.names().decide(name)) {
+            sum.add_field(name, value.as_bytes());
+        }
+    }
+    let query = head.uri.query().unwrap_or_default().split('&');
+    for part in query.filter(|part| !credential.is_some_and(|credential| credential.decides_parameter(part)))
+    {
+        sum.add_parameter(part);
+    }
+    Caller(sum.0)
+}
+
+fn attached(rule: &AuthRule) -> impl Iterator<Item = &Auth> {
+    rule.credentials.iter().map(|credential| &credential.auth)
+}
+
+/// What tells a caller, in whatever order it comes: fields change places when others are attached.
+#[derive(Debug, Default)]
+struct Sum(u64);
+
+impl Sum {
+    fn add(&mut self, name: &str, value: impl FnOnce(&mut DefaultHasher)) {
+        let mut hasher = KEY.build_hasher();
+        name.hash(&mut hasher);
+        value(&mut hasher);
+        self.0 = self.0.wrapping_add(hasher.finish());
+    }
+
+    fn add_field(&mut self, name: &HeaderName, value: &[u8]) {
+        let written = name.as_str();
+        match *name {
+            header::AUTHORIZATION => self.add(written, |hasher| authorization(value, hasher)),
+            header::COOKIE => self.add_cookies(value),
+            _ if written == "signature-input" => {
+                self.add(written, |hasher| {
+                    parameters(value, hasher);
+                });
+            }
+            _ if ends(written, &KEYS) || FIELDS.contains(&written) || is_token(written) => {
+                self.add(written, |hasher| authorization(value, hasher));
+            }
+            _ => {}
+        }
+    }
+
+    fn add_parameter(&mut self, part: &str) {
+        let Some((name, value)) = part.split_once('=') else {
+            return;
+        };
+        if ends(name, &KEYS) || PARAMETERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            self.add("?", |hasher| {
+                name.hash(hasher);
+                token(value.as_bytes(), hasher);
+            });
+        } else if ends(name, &["credential"]) {
+            // Of AWS and Google: key id, date, region, service.
+            let value: Vec<u8> = percent_decode(value.as_bytes()).collect();
+            self.add("?", |hasher| before(&value, b'/').hash(hasher));
+        }
+    }
+
+    fn add_cookies(&mut self, value: &[u8]) {
+        for cookie in value.split(|byte| *byte == b';') {
+            let Some((name, value)) = cut(cookie.trim_ascii(), b'=') else {
+                continue;
+            };
+            let Ok(name) = str::from_utf8(name) else { continue };
+            if ends(name, &KEYS) || SESSIONS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                self.add("cookie", |hasher| {
+                    name.hash(hasher);
+                    token(value, hasher);
+                });
+            }
+        }
+    }
+}
+
+/// What stays equal of a value of Authorization, or of a field that is used like it.
+fn authorization(value: &[u8], hasher: &mut DefaultHasher) {
+    let value = value.trim_ascii();
+    let (scheme, rest) = match cut(value, b' ') {
+        Some((scheme, rest)) if !scheme.contains(&b'=') => (scheme, rest.trim_ascii()),
+        Some(_) | None => (&b""[..], value),
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    scheme.hash(hasher);
+    match scheme.as_slice() {
+        // Another one with each message.
+        b"negotiate" | b"ntlm" | b"privatetoken" => {}
+        b"basic" => rest.hash(hasher),
+        // The key's id, a colon, the signature.
+        b"aws" | b"oss" | b"obs" | b"acs" | b"qbox" | b"qiniu" | b"sharedkey" | b"sharedkeylite"
+        | b"ucloud" => {
+            before(rest, b':').hash(hasher);
+        }
+        _ => {
+            if !parameters(rest, hasher) {
+                token(rest, hasher);
+            }
+        }
+    }
+}
+
+/// The parameters of a list that name a key or a user: Digest, OAuth 1, Hawk, signatures of all kinds. Whether there are any.
+fn parameters(list: &[u8], hasher: &mut DefaultHasher) -> bool {
+    let (mut is_quoted, mut has_any) = (false, false);
+    let parts = list.split(|byte| {
+        is_quoted ^= *byte == b'"';
+        !is_quoted && matches!(byte, b',' | b';' | b'&' | b' ')
+    });
+    for part in parts {
+        let Some((name, value)) = cut(part, b'=') else {
+            continue;
+        };
+        let name = name.to_ascii_lowercase();
+        if !str::from_utf8(&name).is_ok_and(|name| NAMES.contains(&name)) {
+            continue;
+        }
+        has_any = true;
+        name.hash(hasher);
+        let value = value.trim_ascii();
+        let value = (value
+            .strip_prefix(b"\"")
+            .and_then(|value| value.strip_suffix(b"\"")))
+        .unwrap_or(value);
+        match name.as_slice() {
+            // Key id, date, region, service.
+            b"credential" => before(value, b'/').hash(hasher),
+            _ => value.hash(hasher),
+        }
+    }
+    has_any
+}
+
+/// A token: all of it, or what a JSON Web Token says of its user, as an app may make one for each request.
+fn token(token: &[u8], hasher: &mut DefaultHasher) {
+    let Some(claims) = claims(token) else {
+        return token.hash(hasher);
+    };
+    let is_of_user = |name: &str| match claims.contains_key("sub") {
+        true => matches!(name, "iss" | "sub" | "azp" | "client_id" | "tid"),
+        false => !PASSING.contains(&name),
+    };
+    let mut of_user = claims.iter().filter(|(name, _)| is_of_user(name)).peekable();
+    if of_user.peek().is_none() {
+        return token.hash(hasher);
+    }
+    for (name, value) in of_user {
+        name.hash(hasher);
+        value.to_string().hash(hasher);
+    }
+}
+
+/// What a signed JSON Web Token says (RFC 7519); `None` for every other token.
+fn claims(token: &[u8]) -> Option<Map<String, Value>> {
+    // So begins every object in base64.
+    let mut parts = token.strip_prefix(b"eyJ")?.split(|byte| *byte == b'.');
+    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    serde_json::from_slice(&BASE64URL_NOPAD.decode(claims).ok()?).ok()
+}
+
+/// Whether a name ends in one of `words`, whatever its case and what stands between its words.
+fn ends(name: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| {
+        let mut letters = name.bytes().rev().filter(u8::is_ascii_alphanumeric);
+        (word.bytes().rev()).all(|own| {
+            letters
+                .next()
+                .is_some_and(|letter| letter.to_ascii_lowercase() == own)
+        })
+    })
+}
+
+/// X-Vault-Token, Circle-Token, Private-Token and many more; but not what protects a form, or goes with another field.
+fn is_token(field: &str) -> bool {
+    ends(field, &["token"])
+        && !ends(
+            field,
+            &[
+                "continuationtoken",
+                "csrftoken",
+                "securitytoken",
+                "verificationtoken",
+                "xsrftoken",
+            ],
+        )
+}
+
+fn cut(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let end = text.iter().position(|byte| *byte == at)?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
+fn before(text: &[u8], end: u8) -> &[u8] {
+    cut(text, end).map_or(text, |(before, _)| before)
+}
+
+/// So that nobody can tell a credential from its fingerprint, or find one that has the same.
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The ends of the names by which services call their keys, in fields and parameters alike: `X-Api-Key`, `apikey`,
+/// `X-RapidAPI-Key`, `Ocp-Apim-Subscription-Key`, `access_token`, `appid`.
+const KEYS: [&str; 17] = [
+    "accesskey",
+    "accesskeyid",
+    "accesstoken",
+    "apikey",
+    "apikeyid",
+    "apitoken",
+    "appid",
+    "appkey",
+    "applicationid",
+    "applicationkey",
+    "authkey",
+    "authtoken",
+    "clientid",
+    "consumerkey",
+    "privatetoken",
+    "subscriptionkey",
+    "usertoken",
+];
+
+/// More fields that hold a credential, or say whose quota counts.
+const FIELDS: [&str; 16] = [
+    "aeg-sas-key",
+    "fastly-key",
+    "openai-organization",
+    "openai-project",
+    "stripe-account",
+    "x-auth-email",
+    "x-auth-user",
+    "x-authorization",
+    "x-functions-key",
+    "x-goog-user-project",
+    "x-honeycomb-team",
+    "x-mashape-key",
+    "x-master-key",
+    "x-metabase-session",
+    "x-tenant-id",
+    "xero-tenant-id",
+];
+
+/// More parameters of a query that hold a credential.
+const PARAMETERS: [&str; 4] = ["auth", "key", "oauth_token", "token"];
+
+/// Cookies that hold a session and stay the same for as long as it lasts.
+const SESSIONS: [&str; 7] = [
+    "ASP.NET_SessionId",
+    "connect.sid",
+    "JSESSIONID",
+    "PHPSESSID",
+    "session_id",
+    "sessionid",
+    "sid",
+];
+
+/// The parameters of an Authorization or a Signature-Input that stay equal and tell who it is.
+const NAMES: [&str; 18] = [
+    "access",
+    "accesskey",
+    "ak",
+    "apikey",
+    "app_id",
+    "client_token",
+    "credential",
+    "id",
+    "k",
+    "key",
+    "key_id",
+    "keyid",
+    "oauth_consumer_key",
+    "oauth_token",
+    "q-ak",
+    "token",
+    "username",
+    "username*",
+];
+
+/// The claims that another token of the same user has otherwise.
+const PASSING: [&str; 12] = [
+    "ath",
+    "auth_time",
+    "exp",
+    "htm",
+    "htu",
+    "iat",
+    "jti",
+    "nbf",
+    "nonce",
+    "query_hash",
+    "uri",
+    "uti",
+];
