@@ -261,6 +261,10 @@ impl Explanation {
         }
         if destination.respect_upstream {
             self.tell("respect_upstream", LEARNS.to_owned());
+            self.tell(
+                "limits_apply_to",
+                format!("a limit that is learned concerns {}", destination.limits_apply_to),
+            );
         } else if all.is_empty() {
             return;
         }

@@ -79,6 +79,7 @@ fn destination(name: &str, reader: &Reader<'_>, fallback: Timeouts) -> Destinati
             .take("insecure_attach_over_http")
             .and_then(Field::boolean)
             .unwrap_or(false),
+        limits_apply_to: limits::apply_to(reader),
         methods: filled(
             reader.take("methods"),
             "remove the key to allow every method",

@@ -10,7 +10,9 @@ use super::destination::{method, path};
 use super::keys;
 use super::node::shown;
 use super::reader::{Field, Reader, one_of};
-use super::{Cache, CircuitBreaker, Class, OnLimit, Priority, RateLimit, Rehearse, Retry, SecretRef, Text};
+use super::{
+    AppliesTo, Cache, CircuitBreaker, Class, OnLimit, Priority, RateLimit, Rehearse, Retry, SecretRef, Text,
+};
 use crate::units;
 
 pub(super) fn concurrency(reader: &Reader<'_>) -> Option<u32> {
@@ -31,6 +33,18 @@ pub(super) fn on_limit(reader: &Reader<'_>) -> OnLimit {
         .take("on_limit")
         .and_then(patience)
         .unwrap_or(OnLimit::Reject)
+}
+
+pub(super) fn apply_to(reader: &Reader<'_>) -> AppliesTo {
+    let choices = [
+        ("auto", AppliesTo::Auto),
+        ("destination", AppliesTo::Destination),
+        ("host", AppliesTo::Host),
+        ("credential", AppliesTo::Credential),
+        ("route", AppliesTo::Route),
+    ];
+    let field = reader.take("limits_apply_to");
+    field.and_then(|field| field.choice(&choices)).unwrap_or_default()
 }
 
 fn patience(field: Field<'_>) -> Option<OnLimit> {
@@ -325,6 +339,21 @@ impl fmt::Display for Retry {
 }
 
 /// For a person: what is done.
+/// As a sentence tells whom a limit concerns that was learned.
+impl fmt::Display for AppliesTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => {
+                "a credential at a host, and a route until another one shows the same counter (auto)"
+            }
+            Self::Credential => "a credential at a host, whatever the route",
+            Self::Destination => "all of the destination, whatever the host, the credential and the route",
+            Self::Host => "a host, whatever the credential and the route",
+            Self::Route => "a route of a host, for one credential",
+        })
+    }
+}
+
 impl fmt::Display for CircuitBreaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let open_for = humantime::format_duration(self.open_for);

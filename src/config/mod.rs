@@ -224,6 +224,7 @@ pub(crate) struct Destination {
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) http: HttpVersion,
     pub(crate) insecure_attach_over_http: bool,
+    pub(crate) limits_apply_to: AppliesTo,
     /// Empty: all.
     pub(crate) methods: Vec<Method>,
     pub(crate) mode: Mode,
@@ -328,6 +329,18 @@ pub(crate) enum Mode {
 pub(crate) enum OnLimit {
     Reject,
     Wait(Duration),
+}
+
+/// Whom and what a limit is taken to be about that the upstream tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AppliesTo {
+    /// What its answers show.
+    #[default]
+    Auto,
+    Credential,
+    Destination,
+    Host,
+    Route,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

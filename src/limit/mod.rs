@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::config::{OnLimit, Priority, RateLimit};
+use crate::config::{AppliesTo, OnLimit, Priority, RateLimit};
 use crate::policy::Destination;
 use crate::telemetry::Telemetry;
 
@@ -52,6 +52,8 @@ pub(crate) struct Limits {
 /// What the configuration says; equal settings keep the state across reloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Settings {
+    /// Whom and what a limit concerns that is learned.
+    applies_to: AppliesTo,
     concurrency: Option<u32>,
     /// How many instances share each rate; each has its own concurrency.
     instances: u32,
@@ -77,6 +79,7 @@ impl Limits {
         telemetry: &Telemetry,
     ) -> Arc<Limiter> {
         let settings = Settings {
+            applies_to: destination.limits_apply_to,
             concurrency: destination.concurrency,
             instances: destination.instances.map_or(1, NonZeroU32::get),
             member: None,
@@ -100,6 +103,7 @@ impl Limits {
         telemetry: &Telemetry,
     ) -> Arc<Limiter> {
         let settings = Settings {
+            applies_to: destination.limits_apply_to,
             concurrency: None,
             instances: 1,
             member: Some(place.into()),

@@ -42,6 +42,7 @@ fn limiter(on_limit: OnLimit, concurrency: Option<u32>, rate_limits: Vec<RateLim
 
 fn settings(on_limit: OnLimit) -> Settings {
     Settings {
+        applies_to: AppliesTo::Auto,
         sharing: None,
         concurrency: None,
         instances: 1,

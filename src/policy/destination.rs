@@ -14,8 +14,8 @@ use super::path::PathGlob;
 use super::reading::{self, Readings};
 use super::{Denial, method};
 use crate::config::{
-    self, Auth, AuthRule, Cache, CircuitBreaker, HeaderText, Headers, HttpVersion, Mode, OnLimit, Priority,
-    Problems, RateLimit, Rehearse, Retry, Timeouts, Tls,
+    self, AppliesTo, Auth, AuthRule, Cache, CircuitBreaker, HeaderText, Headers, HttpVersion, Mode, OnLimit,
+    Priority, Problems, RateLimit, Rehearse, Retry, Timeouts, Tls,
 };
 use crate::fields;
 use crate::host::{Scheme, Target};
@@ -37,6 +37,8 @@ pub(crate) struct Destination {
     pub(crate) insecure_attach_over_http: bool,
     /// How many instances share each rate limit, as written.
     pub(crate) instances: Option<NonZeroU32>,
+    /// Whom and what a learned limit concerns.
+    pub(crate) limits_apply_to: AppliesTo,
     pub(crate) on_limit: OnLimit,
     pub(crate) priorities: Vec<Priority>,
     /// How many requests may wait.
@@ -79,6 +81,7 @@ impl Destination {
             http: HttpVersion::Auto,
             insecure_attach_over_http: false,
             instances: None,
+            limits_apply_to: AppliesTo::default(),
             on_limit: OnLimit::Reject,
             priorities: Vec::new(),
             queue: 0,
@@ -133,6 +136,7 @@ impl Destination {
             http: config.http,
             insecure_attach_over_http: config.insecure_attach_over_http,
             instances,
+            limits_apply_to: config.limits_apply_to,
             on_limit: config.on_limit,
             priorities: config.priorities.clone(),
             queue: config.queue,
@@ -361,6 +365,13 @@ impl Destination {
                 "leave it out",
             );
         }
+        if !self.respect_upstream && self.limits_apply_to != AppliesTo::Auto {
+            problems.add(
+                at("limits_apply_to"),
+                "no limit is learned here that could apply to anything",
+                "leave it out, or respect_upstream: false",
+            );
+        }
         if self.scrub && !self.attaches_secret() {
             problems.add(
                 at("scrub"),
@@ -379,6 +390,7 @@ pub(crate) fn must_see(config: &config::Destination) -> impl Iterator<Item = &'s
         ("circuit_breaker", config.circuit_breaker.is_some()),
         ("concurrency", config.concurrency.is_some()),
         ("headers", config.headers != Headers::default()),
+        ("limits_apply_to", config.limits_apply_to != AppliesTo::Auto),
         ("methods", !config.methods.is_empty()),
         ("paths", !config.paths.is_empty()),
         ("rate_limit", !config.rate_limits.is_empty()),

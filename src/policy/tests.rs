@@ -204,6 +204,9 @@ fn connect_is_intercepted_where_something_must_see_the_requests() {
         ("methods: [GET]", "intercept"),
         ("rate_limit: 5/s", "intercept"),
         ("concurrency: 3", "intercept"),
+        ("respect_upstream: true", "intercept"),
+        ("limits_apply_to: auto", "tunnel"),
+        ("limits_apply_to: host", "intercept"),
     ] {
         for (mode, expected) in [("auto", auto), ("intercept", "intercept"), ("tunnel", "tunnel")] {
             let policy = with(&format!("mode: {mode}, {keys}")).unwrap();
@@ -365,6 +368,10 @@ fn contradictions_are_problems_with_their_place() {
         (
             "destinations:\n  d: { hosts: [a.example], insecure_attach_over_http: true }",
             &["destinations.d.insecure_attach_over_http: there is no credential"],
+        ),
+        (
+            "destinations:\n  d: { hosts: [a.example], respect_upstream: false, limits_apply_to: host }",
+            &["destinations.d.limits_apply_to: no limit is learned here"],
         ),
         (
             "destinations:\n  d: { hosts: [a.example], paths: [/ok, /a/../b] }",

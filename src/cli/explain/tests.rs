@@ -38,6 +38,7 @@ destinations:
     hosts: [fragile.example]
     retry: { attempts: 3, on: [connect, 503], max_wait: 2s, budget: 10% }
     circuit_breaker: { failures: 5 }
+    limits_apply_to: destination
     rehearse: { after: 20, fail: 2% }
   clear: { hosts: [clear.example], auth: { bearer: "env:T" }, upgrade: false }
 "#;
@@ -62,6 +63,7 @@ fn the_verdict_and_its_reasons_are_told() {
                 "queue               50 requests\n",
                 "priority            normal\n",
                 "respect_upstream    limits that",
+                "limits_apply_to     a limit that is learned concerns a credential at a host, and a route until",
                 "parent              none\n",
                 "verdict             passes, unless the name resolves to denied networks only\n",
             ][..],
@@ -83,6 +85,7 @@ fn the_verdict_and_its_reasons_are_told() {
             &[
                 "retry               3 tries at most, after connect, 503; waits 2s at most; repeats are 10% of the requests at most\n",
                 "circuit breaker     opens for 15s after 5 failures within 30s\n",
+                "concerns all of the destination, whatever the host, the credential and the route\n",
                 "REHEARSAL           simulated: 429 with Retry-After 10s after 20 requests, 2% of the requests fail\n",
             ],
         ),

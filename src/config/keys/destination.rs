@@ -103,6 +103,12 @@ pub(in crate::config) static DESTINATION: Table = &[
         "Learn from 429, 503, Retry-After, RateLimit and X-RateLimit-*; default: true where requests are seen.",
     ),
     works(
+        "limits_apply_to",
+        Kind::Choice(&["auto", "destination", "host", "credential", "route"]),
+        "auto",
+        "Whom a learned limit concerns: all of the destination, a host, a credential at a host, or a route of these; auto: what the answers show.",
+    ),
+    works(
         "retry",
         Kind::Any(&[
             Kind::Table(RETRY),

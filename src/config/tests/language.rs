@@ -155,7 +155,8 @@ fn how_much_a_destination_is_asked_is_read() {
         priority(Class::High, None),
     ];
     assert_eq!(search.priorities, priorities);
-    assert_eq!((search.queue, search.respect_upstream), (10, Some(false)));
+    assert_eq!((search.queue, search.respect_upstream), (10, Some(true)));
+    assert_eq!(search.limits_apply_to, AppliesTo::Host);
     let second = Duration::from_secs(1);
     let retry = Retry {
         attempts: 3,
@@ -189,7 +190,22 @@ fn how_much_a_destination_is_asked_is_read() {
 
     let partner = config.destinations.pop().unwrap();
     assert_eq!((partner.queue, partner.respect_upstream), (1000, None));
+    assert_eq!(partner.limits_apply_to, AppliesTo::Auto);
     assert!(partner.retry.is_none() && partner.cache.is_none() && partner.rehearse.is_none());
+}
+
+#[test]
+fn whom_a_learned_limit_concerns_is_read() {
+    for (word, applies_to) in [
+        ("auto", AppliesTo::Auto),
+        ("credential", AppliesTo::Credential),
+        ("destination", AppliesTo::Destination),
+        ("host", AppliesTo::Host),
+        ("route", AppliesTo::Route),
+    ] {
+        let destination = destination(&format!("limits_apply_to: {word}"));
+        assert_eq!(destination.limits_apply_to, applies_to, "{word}");
+    }
 }
 
 #[test]
@@ -546,7 +562,8 @@ destinations:
     priority: [{ match: { path: /api/batch/** }, class: low }, { class: high }]
     concurrency: 8
     queue: 10
-    respect_upstream: false
+    respect_upstream: true
+    limits_apply_to: host
     retry: { attempts: 3, on: [503, connect], max_wait: 1s, budget: 5% }
     circuit_breaker: { failures: 3, within: 10s, open_for: 1s }
     cache: { size: 1MiB, min_fresh: 1s, stale_if_error: 1m, stale_while_revalidate: 2s }

@@ -356,6 +356,10 @@ fn how_much_a_destination_is_asked_is_said_soundly() {
             "retry.budget: `0%` is not a share; write whole percents from 1% to 100%, as in 20%",
         ),
         (
+            "limits_apply_to: user",
+            "limits_apply_to: `user` is not one of the choices; write auto, destination, host, credential or route",
+        ),
+        (
             "circuit_breaker: { within: 0s }",
             "circuit_breaker.within: no time at all; write a longer one, as in 5s",
         ),

@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::config::{OnLimit, RateLimit};
+use crate::config::{AppliesTo, OnLimit, RateLimit};
 use crate::limit::shared::board::{Board, Sharing};
 use crate::limit::shared::lease::Home;
 use crate::limit::shared::twin::Twin;
@@ -199,6 +199,7 @@ impl World {
             let name = format!("d{destination}");
             let rate = format!("{}/s burst {}", self.scene.rate, self.scene.burst);
             let settings = Settings {
+                applies_to: AppliesTo::Auto,
                 concurrency: None,
                 instances: 1,
                 member: None,
