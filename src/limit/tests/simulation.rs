@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use self::client::{Sending, Tally};
+use self::client::{Demand, Sending, Tally};
 use self::service::{Limit, Model, Service};
 use self::telling::Telling;
 use super::wait;
@@ -28,7 +28,7 @@ struct Cell {
     model: Model,
     telling: Telling,
     limit: Limit,
-    demand: f64,
+    demand: Demand,
     waits: bool,
     many_routes: bool,
 }
@@ -50,19 +50,45 @@ impl Cell {
         let mut cells = Vec::new();
         for model in MODELS {
             for telling in Telling::of(model).iter().copied() {
-                for limit in limits(model).iter().copied() {
-                    for (demand, waits) in DEMANDS {
-                        cells.push(Self {
-                            model,
-                            telling,
-                            limit,
-                            demand,
-                            waits,
-                            many_routes: waits == (demand == 1.5),
-                        });
-                    }
-                }
+                cells.extend(Self::of(model, telling));
             }
+        }
+        cells
+    }
+
+    /// All limits and demands with which a service is played.
+    fn of(model: Model, telling: Telling) -> Vec<Self> {
+        let mut cells = Vec::new();
+        let mut add = |limits: &[Limit], demands: &[(Demand, bool)]| {
+            for limit in limits.iter().copied() {
+                cells.extend(demands.iter().copied().map(|(demand, waits)| Self {
+                    model,
+                    telling,
+                    limit,
+                    demand,
+                    waits,
+                    many_routes: waits == (demand == Demand::Steady(1.5)),
+                }));
+            }
+        };
+        match model {
+            Model::Concurrency => {
+                add(&AT_ONCE, &STEADY);
+                add(&AT_ONCE, &FIRST);
+            }
+            Model::Random429 | Model::Random503 => add(&[LIMITS[0], FAST], &STEADY),
+            _ => {
+                add(&LIMITS, &STEADY);
+                add(&LIMITS, &BURSTS);
+                add(&LIMITS, &FIRST);
+                add(&[FAST], &STEADY[..5]);
+                add(&[FAST_SHORT], &STEADY[5..]);
+                add(&[FAST], &FIRST);
+            }
+        }
+        if let Model::FixedWindow | Model::SlidingLog | Model::TokenBucket = model {
+            add(&HOURLY, &STEADY);
+            add(&CHANGED, &STEADY);
         }
         cells
     }
@@ -76,18 +102,22 @@ impl Cell {
         } else {
             OnLimit::Reject
         };
+        let alone = client::alone(&schedule, service(), None);
         Outcome {
             cell: self,
-            alone: client::alone(&schedule, service(), None),
+            ideal: self.ideal(&schedule).max(alone.passed()),
+            alone,
             beside: client::beside(&schedule, service(), self.telling, on_limit),
             obedient: client::alone(&schedule, service(), Some((model, self.telling))).passed(),
-            ideal: self.ideal(&schedule),
         }
     }
 
+    /// What a client could get that knows the limit. One that cannot wait does best when it tries.
     fn ideal(&self, schedule: &[Sending]) -> u64 {
-        let patience = if self.waits { PATIENCE } else { 0 };
-        let Some(most) = self.model.allows(self.limit, self.limit.duration + patience) else {
+        if !self.waits {
+            return 0;
+        }
+        let Some(most) = self.model.allows(self.limit, self.limit.duration + PATIENCE) else {
             return schedule.len() as u64 * 9 / 10;
         };
         let mut asked: Vec<(&str, u64)> = Vec::new();
@@ -152,14 +182,6 @@ fn outcomes() -> &'static [Outcome] {
     })
 }
 
-fn limits(model: Model) -> &'static [Limit] {
-    match model {
-        Model::Concurrency => &AT_ONCE,
-        Model::Random429 | Model::Random503 => &LIMITS[..2],
-        _ => &LIMITS,
-    }
-}
-
 /// The least share of what the client gets alone.
 const FLOOR: f64 = 0.75;
 
@@ -169,46 +191,48 @@ const SLACK: u64 = 2;
 /// How long a request waits, in milliseconds, where it may.
 const PATIENCE: u64 = 30_000;
 
-/// What is asked, as a part of what is allowed, and whether requests wait.
-const DEMANDS: [(f64, bool); 6] = [
-    (0.7, false),
-    (1.5, false),
-    (3.0, false),
-    (0.7, true),
-    (1.5, true),
-    (3.0, true),
+/// What is asked, and whether requests wait.
+const STEADY: [(Demand, bool); 6] = [
+    (Demand::Steady(0.7), false),
+    (Demand::Steady(1.5), false),
+    (Demand::Steady(3.0), false),
+    (Demand::Steady(0.7), true),
+    (Demand::Steady(1.5), true),
+    (Demand::Steady(3.0), true),
+];
+const BURSTS: [(Demand, bool); 2] = [(Demand::Bursts, false), (Demand::Bursts, true)];
+const FIRST: [(Demand, bool); 1] = [(Demand::First, true)];
+
+const LIMITS: [Limit; 2] = [
+    Limit::new("5 in 6 s", 5, 6_000, 120_000),
+    Limit::new("30 in 60 s", 30, 60_000, 180_000),
 ];
 
-const LIMITS: [Limit; 3] = [
+const FAST: Limit = Limit::new("20 in 1 s", 20, 1_000, 8_000);
+/// A queue of hundreds takes its time to simulate.
+const FAST_SHORT: Limit = Limit {
+    duration: 4_000,
+    ..FAST
+};
+
+const HOURLY: [Limit; 1] = [Limit::new("100 in 1 h", 100, 3_600_000, 10_800_000)];
+
+/// It becomes another in the middle.
+const CHANGED: [Limit; 2] = [
     Limit {
-        name: "5 in 6 s",
-        count: 5,
-        window: 6_000,
-        duration: 120_000,
+        later: 20,
+        ..Limit::new("10, 20 in 10 s", 10, 10_000, 120_000)
     },
     Limit {
-        name: "20 in 1 s",
-        count: 20,
-        window: 1_000,
-        duration: 8_000,
-    },
-    Limit {
-        name: "30 in 60 s",
-        count: 30,
-        window: 60_000,
-        duration: 180_000,
+        later: 10,
+        ..Limit::new("20, 10 in 10 s", 20, 10_000, 120_000)
     },
 ];
 
 /// So many at once; an answer takes 50 ms.
-const AT_ONCE: [Limit; 1] = [Limit {
-    name: "2 at once",
-    count: 2,
-    window: 50,
-    duration: 8_000,
-}];
+const AT_ONCE: [Limit; 1] = [Limit::new("2 at once", 2, 50, 8_000)];
 
-const MODELS: [Model; 14] = [
+const MODELS: [Model; 15] = [
     Model::FixedWindow,
     Model::CalendarWindow,
     Model::SlidingLog,
@@ -220,6 +244,7 @@ const MODELS: [Model; 14] = [
     Model::Concurrency,
     Model::PerUser,
     Model::PerRoute,
+    Model::PerHost,
     Model::OneCounter,
     Model::Random429,
     Model::Random503,

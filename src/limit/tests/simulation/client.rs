@@ -37,40 +37,58 @@ pub(super) struct Tally {
     pub(super) own: u64,
 }
 
-/// A burst of 15, then evenly with some jitter `demand` times what is allowed.
-///
+/// When the client sends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Demand {
+    /// A burst of 15, then evenly with some jitter so many times what is allowed.
+    Steady(f64),
+    /// A burst of 15 every 20 seconds, nothing between them.
+    Bursts,
+    /// A burst of 15 and nothing more.
+    First,
+}
+
+impl Demand {
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Steady(part) => part.to_string(),
+            Self::Bursts => "bursts".to_owned(),
+            Self::First => "first".to_owned(),
+        }
+    }
+}
+
 /// Where there are several counters two thirds of the requests meet the first.
-pub(super) fn schedule(model: Model, limit: Limit, demand: f64, many_routes: bool) -> Vec<Sending> {
+pub(super) fn schedule(model: Model, limit: Limit, demand: Demand, many_routes: bool) -> Vec<Sending> {
     let mut random = StdRng::seed_from_u64(5);
     let mut requests = Vec::new();
-    let counters = model.counters();
-    let gap = limit.window as f64 / (limit.count * counters) as f64 / demand;
+    let even = limit.window as f64 / (limit.count * model.counters()) as f64;
     let mut at = 0.0;
     while at < limit.duration as f64 {
         let own = [0, 0, 0, 0, 1, 2][random.random_range(0..6)];
-        let item = random.random_range(0..ITEMS.len());
-        let request = Request {
-            path: match model {
-                Model::PerRoute => ["/search", ITEMS[item], "/orders/7"][own],
-                Model::OneCounter => ["/search", ITEMS[item], "/orders/7"][own],
-                _ if many_routes => ["/search", ITEMS[item], "/orders/7"][own],
-                _ => "/items/1",
-            },
-            host: "api.test",
-            user: match model {
-                Model::PerUser => ["Bearer a", "Bearer b", "Bearer c"][own],
-                _ => "Bearer a",
-            },
-        };
+        let route = ["/search", ITEMS[random.random_range(0..ITEMS.len())], "/orders/7"][own];
+        let of = |names: [&'static str; 3], is_apart: bool| if is_apart { names[own] } else { names[0] };
+        let is_routed = many_routes || matches!(model, Model::PerRoute | Model::OneCounter);
         requests.push(Sending {
             at: at as u64,
             there: random.random_range(1..=20),
             back: random.random_range(1..=20),
-            request,
+            request: Request {
+                path: if is_routed { route } else { ITEMS[0] },
+                host: of(
+                    ["a.pages.test", "b.pages.test", "c.pages.test"],
+                    model == Model::PerHost,
+                ),
+                user: of(["Bearer a", "Bearer b", "Bearer c"], model == Model::PerUser),
+            },
         });
-        if requests.len() >= BURST {
-            at += gap * random.random_range(0.5..1.5);
-        }
+        at += match demand {
+            _ if !requests.len().is_multiple_of(BURST) && demand == Demand::Bursts => 0.0,
+            _ if requests.len() < BURST => 0.0,
+            Demand::Steady(part) => even / part * random.random_range(0.5..1.5),
+            Demand::Bursts => 20_000.0,
+            Demand::First => break,
+        };
     }
     requests
 }

@@ -34,6 +34,8 @@ pub(super) enum Model {
     PerUser,
     /// A fixed window for each route, without a name.
     PerRoute,
+    /// A fixed window for each host of a wildcard.
+    PerHost,
     /// One fixed window for several routes.
     OneCounter,
     /// Every tenth answer, by chance; there is no limit.
@@ -46,6 +48,8 @@ pub(super) enum Model {
 pub(super) struct Limit {
     pub(super) name: &'static str,
     pub(super) count: u64,
+    /// From the middle of the time on.
+    pub(super) later: u64,
     pub(super) window: u64,
     /// How long the client sends, in milliseconds.
     pub(super) duration: u64,
@@ -99,6 +103,18 @@ enum Counter {
     Slots(Vec<u64>),
 }
 
+impl Limit {
+    pub(super) const fn new(name: &'static str, count: u64, window: u64, duration: u64) -> Self {
+        Self {
+            name,
+            count,
+            later: count,
+            window,
+            duration,
+        }
+    }
+}
+
 impl Model {
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -113,6 +129,7 @@ impl Model {
             Self::Concurrency => "concurrency",
             Self::PerUser => "a counter per user",
             Self::PerRoute => "a counter per route",
+            Self::PerHost => "a counter per host",
             Self::OneCounter => "one counter, many routes",
             Self::Random429 => "every tenth 429",
             Self::Random503 => "every tenth 503",
@@ -122,7 +139,7 @@ impl Model {
     /// How many counters the client's requests meet.
     pub(super) fn counters(self) -> u64 {
         match self {
-            Self::PerUser | Self::PerRoute => 3,
+            Self::PerUser | Self::PerRoute | Self::PerHost => 3,
             _ => 1,
         }
     }
@@ -132,18 +149,23 @@ impl Model {
         match self {
             Self::PerUser => request.user,
             Self::PerRoute => request.route(),
+            Self::PerHost => request.host,
             _ => "",
         }
     }
 
     /// How many requests in `duration` a service of this kind allows at most, for each counter. `None`: all.
     pub(super) fn allows(self, limit: Limit, duration: u64) -> Option<u64> {
+        let limit = Limit {
+            count: u64::midpoint(limit.count, limit.later),
+            ..limit
+        };
         let earned = limit.count * duration / limit.window;
         match self {
             Self::FixedWindow | Self::SlidingLog | Self::SlidingCounter => {
                 Some(limit.count * duration.div_ceil(limit.window))
             }
-            Self::PerUser | Self::PerRoute | Self::OneCounter => {
+            Self::PerUser | Self::PerRoute | Self::PerHost | Self::OneCounter => {
                 Some(limit.count * duration.div_ceil(limit.window))
             }
             Self::CalendarWindow => Some(limit.count * (duration.div_ceil(limit.window) + 1)),
@@ -156,7 +178,7 @@ impl Model {
 
     fn new_counter(self) -> Counter {
         match self {
-            Self::FixedWindow | Self::PerUser | Self::PerRoute | Self::OneCounter => {
+            Self::FixedWindow | Self::PerUser | Self::PerRoute | Self::PerHost | Self::OneCounter => {
                 Counter::Window { start: None, used: 0 }
             }
             Self::CalendarWindow => Counter::Calendar { window: 0, used: 0 },
@@ -205,7 +227,10 @@ impl Service {
                 takes: 0,
             };
         }
-        let (model, limit) = (self.model, self.limit);
+        let (model, mut limit) = (self.model, self.limit);
+        if now >= limit.duration / 2 {
+            limit.count = limit.later;
+        }
         let key = model.counter(request);
         let counter = match self.counters.iter().position(|(own, _)| *own == key) {
             Some(place) => &mut self.counters[place].1,
@@ -246,7 +271,8 @@ impl Counter {
                     times.push_back(now);
                 }
                 let reset = times.front().map_or(0, |first| first + window - now);
-                Figures::new(is_allowed, count, count - times.len() as u64, Some(reset), reset)
+                let left = count.saturating_sub(times.len() as u64);
+                Figures::new(is_allowed, count, left, Some(reset), reset)
             }
             Self::Weighted {
                 window: own,
@@ -325,6 +351,6 @@ impl Figures {
     fn of_window(used: &mut u64, count: u64, reset: u64) -> Self {
         let is_allowed = *used < count;
         *used += u64::from(is_allowed);
-        Self::new(is_allowed, count, count - *used, Some(reset), reset)
+        Self::new(is_allowed, count, count.saturating_sub(*used), Some(reset), reset)
     }
 }

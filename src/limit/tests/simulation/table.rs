@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::{Cell, Outcome};
+use super::client::Demand;
+use super::{Cell, Outcome, Tally};
 
 /// The failing cells, one a line, and how many there are of each model.
 pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
     let mut text = format!(
-        "{:<30} {:<26} {:<10} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5}  {:>5}/{:<5} {:>5} {:>13}\n",
+        "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5}  {:>5}/{:<5} {:>5} {:>13}\n",
         "model",
         "telling",
         "limit",
@@ -28,14 +29,14 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
         let Outcome {
             cell, alone, beside, ..
         } = outcome;
-        let silence = |tally: &super::Tally| tally.silence(cell.limit.duration) as f64 / 1000.0;
+        let silence = |tally: &Tally| tally.silence(cell.limit.duration) as f64 / 1000.0;
         let _ = writeln!(
             text,
-            "{:<30} {:<26} {:<10} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5.2}{} {:>5}/{:<5}{}{:>5} {:>6.1}/{:<6.1}",
+            "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5.2}{} {:>5}/{:<5}{}{:>5} {:>6.1}/{:<6.1}",
             cell.model.name(),
             cell.telling.name(),
             cell.limit.name,
-            cell.demand,
+            cell.demand.name(),
             mode(cell),
             if cell.many_routes { "many" } else { "one" },
             alone.passed(),
@@ -76,23 +77,24 @@ pub(super) fn rows(outcomes: &[Outcome]) -> String {
             (least * 100.0).round() as u64
         };
         let sum = |figure: fn(&Outcome) -> u64| group.iter().map(figure).sum::<u64>();
-        let most = |figure: fn(&Outcome) -> u64| group.iter().map(figure).max().unwrap_or_default();
-        let end = |outcome: &Outcome| outcome.cell.limit.duration;
+        let silence = |outcome: &Outcome| {
+            let end = outcome.cell.limit.duration;
+            (outcome.beside.silence(end)).saturating_sub(outcome.alone.silence(end))
+        };
+        let first = group
+            .iter()
+            .filter(|outcome| outcome.cell.demand == Demand::First);
+        let first = first.map(|outcome| outcome.beside.refused).max();
         let _ = writeln!(
             text,
-            "| {model} | {telling} | {} % | {} % | {} | {} | {} | {} s | {} s |",
+            "| {model} | {telling} | {} % | {} % | {} | {} | {} | {} | {} s |",
             least(Outcome::share),
             least(|outcome| outcome.beside.passed() as f64 / outcome.ideal.max(1) as f64),
+            first.unwrap_or_default(),
             sum(|outcome| outcome.alone.refused),
             sum(|outcome| outcome.beside.refused),
             sum(|outcome| outcome.beside.own),
-            most(|outcome| outcome.alone.silence(outcome.cell.limit.duration)).div_ceil(1000),
-            group
-                .iter()
-                .map(|outcome| outcome.beside.silence(end(outcome)))
-                .max()
-                .unwrap_or_default()
-                .div_ceil(1000),
+            group.iter().map(silence).max().unwrap_or_default().div_ceil(1000),
         );
     }
     text
@@ -120,7 +122,7 @@ fn mode(cell: &Cell) -> &'static str {
 }
 
 const HEAD: &str = "\
-| service | it tells | least of alone | least of the ideal | refusals alone | with outrider | own refusals | longest silence alone | with outrider |
+| service | it tells | least of alone | least of the ideal | refused of a first burst | refused alone | with outrider | refused by outrider | longer silence |
 | --- | --- | --: | --: | --: | --: | --: | --: | --: |
 ";
 

@@ -41,11 +41,13 @@ impl Telling {
         }
     }
 
-    /// The row of the table: wrong clocks share one.
+    /// The row of the table: moments share one, however wrong their clock.
     pub(super) fn row(self) -> &'static str {
         match self {
-            Self::Behind | Self::BehindUndated | Self::AheadUndated => "clock 2 s off",
-            _ => self.name(),
+            Self::RoundedUp | Self::Behind | Self::BehindUndated | Self::AheadUndated => {
+                "moments, clock up to 2 s off"
+            }
+            Self::All | Self::OnRefusal | Self::Nothing | Self::Cut => self.name(),
         }
     }
 
