@@ -63,19 +63,23 @@ impl<'n> Field<'n> {
         if !may_speak(name) {
             return None;
         }
-        let of_family = behind(name, FAMILIES);
+        let of_family = (FAMILIES.iter())
+            .find_map(|(stem, family)| Some((*family, name.strip_prefix(stem)?.strip_prefix('-')?)));
         // What most of them are.
-        if let Some((stem, words @ ("limit" | "remaining" | "reset"))) = of_family {
-            return Self::of_quota(stem, words);
+        if let Some((family, words)) = of_family
+            && let Some(("", part)) = part_of(words)
+        {
+            return Some(Self::of_quota(family, ("", ""), part));
         }
         if let Ok(place) = FIELDS.binary_search_by(|field| field.stem.cmp(name)) {
             return FIELDS.get(place).copied();
         }
-        if let Some((stem, quota)) = behind(name, RETRIES) {
-            return Self::retry(stem, quota);
+        let of_retry =
+            (RETRIES.iter()).find_map(|stem| Some((*stem, name.strip_prefix(stem)?.strip_prefix('-')?)));
+        match of_retry {
+            Some((stem, quota)) => Some(Self::retry(stem, quota)),
+            None => of_family.and_then(|(family, words)| Self::worded(family, words)),
         }
-        let (stem, words) = of_family?;
-        Self::of_quota(stem, words)
     }
 
     /// Its name has only the form of one that tells of a quota; it may be about anything.
@@ -84,29 +88,32 @@ impl<'n> Field<'n> {
     }
 
     /// Of `Retry-After-short`, `Retry-After-Seconds`.
-    fn retry(stem: &'static str, quota: &'n str) -> Option<Self> {
+    fn retry(stem: &'static str, quota: &'n str) -> Self {
         let (part, quota) = match quota {
             "ms" => (Part::RetryAfterMillis, ""),
             "seconds" => (Part::RetryAfter, ""),
             quota => (Part::RetryAfter, quota),
         };
-        Some(Self {
+        Self {
             quota: Key {
                 family: Family::Other,
                 name: ("", quota),
             },
             part,
             stem,
-        })
+        }
+    }
+
+    fn of_quota(family: Family, name: (&'n str, &'n str), part: Part) -> Self {
+        Self {
+            quota: Key { family, name },
+            part,
+            stem: stem_of(family, part),
+        }
     }
 
     /// Of the words that follow the family's.
-    fn of_quota(stem: &'static str, words: &'n str) -> Option<Self> {
-        let family = match stem {
-            "ratelimit" => Family::Draft,
-            "x-ratelimit" => Family::X,
-            _ => Family::Dashed,
-        };
+    fn worded(family: Family, words: &'n str) -> Option<Self> {
         let mut start = 0;
         for word in words.split('-') {
             let end = start + word.len();
@@ -124,17 +131,8 @@ impl<'n> Field<'n> {
                 (Part::Reset, "at" | "time" | "date") => return None,
                 other => other,
             };
-            if [before, after].into_iter().any(counts_other) {
-                return None;
-            }
-            return Some(Self {
-                quota: Key {
-                    family,
-                    name: (before, after),
-                },
-                part,
-                stem: stem_of(family, part),
-            });
+            let is_other = [before, after].into_iter().any(counts_other);
+            return (!is_other).then(|| Self::of_quota(family, (before, after), part));
         }
         None
     }
@@ -234,12 +232,6 @@ pub(super) fn written(name: &str) -> Box<str> {
     words.collect::<Vec<_>>().join("-").into()
 }
 
-/// The stem that a name begins with, and the rest.
-fn behind<'n>(name: &'n str, stems: &[&'static str]) -> Option<(&'static str, &'n str)> {
-    let rest = |stem: &&'static str| Some((*stem, name.strip_prefix(stem)?.strip_prefix('-')?));
-    stems.iter().find_map(rest)
-}
-
 /// What a word tells, and the name that is joined to it: `limit`, `userlimit`.
 fn part_of(word: &str) -> Option<(&str, Part)> {
     let parts = [
@@ -271,7 +263,11 @@ fn stem_of(family: Family, part: Part) -> &'static str {
     }
 }
 
-const FAMILIES: &[&str] = &["ratelimit", "x-ratelimit", "x-rate-limit"];
+const FAMILIES: &[(&str, Family)] = &[
+    ("ratelimit", Family::Draft),
+    ("x-ratelimit", Family::X),
+    ("x-rate-limit", Family::Dashed),
+];
 
 const RETRIES: &[&str] = &[
     "retry-after",

@@ -173,15 +173,13 @@ impl Item {
 /// `5-in-6sec`, `100-in-1hr`: what express-rate-limit calls a quota that nobody has named. It says no more than the
 /// numbers do, and the limiters of two routes may have the same.
 fn is_of_numbers(name: &str) -> bool {
-    let Some((limit, span)) = name.split_once("-in-") else {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let span = name.trim_start_matches(is_digit);
+    let Some(span) = span.strip_prefix("-in-").filter(|_| name.starts_with(is_digit)) else {
         return false;
     };
-    let unit = span.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-    let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
-    limit.bytes().all(|byte| byte.is_ascii_digit())
-        && is_number(limit)
-        && is_number(span)
-        && matches!(unit, "sec" | "min" | "hr" | "hrs" | "day" | "days")
+    let unit = span.trim_start_matches(|c: char| is_digit(c) || c == '.');
+    span.starts_with(is_digit) && matches!(unit, "sec" | "min" | "hr" | "hrs" | "day" | "days")
 }
 
 /// A name or a unit. Escapes stay as they are: a name is only compared.
