@@ -1,11 +1,14 @@
 //! Arbitrary bytes in the fields: nothing panics, and nothing is told beyond the bounds.
 
+use std::time::Duration;
+
+use data_encoding::BASE64_NOPAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::{LONGEST_NAME, LONGEST_PAUSE, LONGEST_RESET, LONGEST_WINDOW, MOST_QUOTAS, fields, hints};
+use super::{LONGEST_NAME, LONGEST_PAUSE, LONGEST_RESET, LONGEST_WINDOW, MOST_QUOTAS, fields, grpc, hints};
 
 #[test]
 fn whatever_an_upstream_writes_nothing_leaves_the_bounds() {
@@ -57,6 +60,30 @@ fn whatever_an_upstream_writes_nothing_leaves_the_bounds() {
     }
 }
 
+/// Messages that end anywhere and nest whatever: nothing panics, and a delay is one that can be waited for.
+#[test]
+fn whatever_stands_in_the_details_of_grpc_it_is_read() {
+    let mut random = StdRng::seed_from_u64(8);
+    let whole = BASE64_NOPAD.decode(DETAILS.as_bytes()).unwrap();
+    assert_eq!(grpc::retry_delay(DETAILS), Ok(Some(Duration::from_millis(3_500))));
+    for _ in 0..20_000 {
+        let mut bytes = whole.clone();
+        for _ in 0..random.random_range(1..4) {
+            let place = random.random_range(0..bytes.len());
+            match random.random_range(0..3) {
+                0 => bytes[place] = random.random(),
+                1 => bytes.insert(place, random.random()),
+                _ => bytes.truncate(place.max(1)),
+            }
+        }
+        let read = grpc::retry_delay(&BASE64_NOPAD.encode(&bytes));
+        assert!(
+            read.unwrap()
+                .is_none_or(|delay| i64::try_from(delay.as_secs()).is_ok())
+        );
+    }
+}
+
 /// A value that is often nearly one that makes sense.
 fn value(random: &mut StdRng) -> Vec<u8> {
     let mut value = match random.random_range(0..5) {
@@ -83,6 +110,10 @@ fn value(random: &mut StdRng) -> Vec<u8> {
     }
     value
 }
+
+/// As grpcio 1.85 writes RetryInfo with 3.5 s.
+const DETAILS: &str =
+    "CAgSBXF1b3RhGjYKKHR5cGUuZ29vZ2xlYXBpcy5jb20vZ29vZ2xlLnJwYy5SZXRyeUluZm8SCgoICAMQgMq17gE";
 
 const OTHERS: [&str; 4] = [
     "grpc-status",
@@ -133,5 +164,5 @@ const SEEDS: [&str; 24] = [
     "8",
     "-1",
     "Wed Jul 15 2026 12:37:17 GMT+0200 (Central European Summer Time)",
-    "CAgSABooCiZ0eXBlLmdvb2dsZWFwaXMuY29tL2dvb2dsZS5ycGMuUmV0cnlJbmZv",
+    DETAILS,
 ];
