@@ -37,6 +37,11 @@ mod queue;
 mod refusal;
 mod rule;
 pub(crate) mod shared;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the limiter fills it with the next step")
+)]
+pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 mod told;
