@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use self::client::{Demand, Sending, Tally};
+use self::client::{Demand, Obeys, Sending, Tally};
 use self::service::{Limit, Model, Service};
 use self::telling::Telling;
 use super::wait;
@@ -41,6 +41,8 @@ struct Outcome {
     beside: Tally,
     /// How many passed of a client that keeps to each `Retry-After`.
     obedient: u64,
+    /// How many passed of one that keeps to the resets, too.
+    strict: u64,
     /// How many a client could get that knows the limit.
     ideal: u64,
 }
@@ -97,18 +99,19 @@ impl Cell {
         let Self { model, limit, .. } = self;
         let schedule = client::schedule(model, limit, self.demand, self.many_routes);
         let service = || Service::new(model, limit);
-        let on_limit = if self.waits {
-            wait(PATIENCE / 1000)
-        } else {
-            OnLimit::Reject
+        let alone = |obeys| client::alone(&schedule, service(), self.telling, obeys);
+        let on_limit = match self.waits {
+            true => wait(PATIENCE / 1000),
+            false => OnLimit::Reject,
         };
-        let alone = client::alone(&schedule, service(), None);
+        let reckless = alone(Obeys::Nothing);
         Outcome {
             cell: self,
-            ideal: self.ideal(&schedule).max(alone.passed()),
-            alone,
+            ideal: self.ideal(&schedule).max(reckless.passed()),
+            alone: reckless,
             beside: client::beside(&schedule, service(), self.telling, on_limit),
-            obedient: client::alone(&schedule, service(), Some((model, self.telling))).passed(),
+            obedient: alone(Obeys::RetryAfter).passed(),
+            strict: alone(Obeys::Reset).passed(),
         }
     }
 

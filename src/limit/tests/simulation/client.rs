@@ -93,8 +93,17 @@ pub(super) fn schedule(model: Model, limit: Limit, demand: Demand, many_routes: 
     requests
 }
 
-/// Sends everything at its time. An obedient client sends nothing to a counter for as long as `Retry-After` says.
-pub(super) fn alone(schedule: &[Sending], mut service: Service, obeys: Option<(Model, Telling)>) -> Tally {
+/// What a client without outrider keeps to: it sends nothing to a counter for as long as that says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obeys {
+    Nothing,
+    RetryAfter,
+    /// `Retry-After`, and the reset of an allowed answer after which nothing is left.
+    Reset,
+}
+
+/// Sends everything at its time.
+pub(super) fn alone(schedule: &[Sending], mut service: Service, telling: Telling, obeys: Obeys) -> Tally {
     #[derive(PartialEq, Eq, PartialOrd, Ord)]
     enum Event {
         Sends,
@@ -110,16 +119,25 @@ pub(super) fn alone(schedule: &[Sending], mut service: Service, obeys: Option<(M
         let Sending {
             there, back, request, ..
         } = &schedule[index];
-        let counter = obeys.map_or("", |(model, _)| model.counter(request));
+        let counter = service.counter(request);
         match event {
             Event::Sends if pauses.get(counter).is_some_and(|until| now < *until) => tally.own += 1,
             Event::Sends => events.push(Reverse((now + there, index, Event::Arrives))),
             Event::Arrives => {
                 let figures = service.ask(request, now);
                 tally.count(&figures, now);
-                if let Some(seconds) = obeys.and_then(|(_, telling)| telling.retry_after(&figures)) {
-                    let until = now + figures.takes + back;
-                    events.push(Reverse((until, index, Event::Answered(until + seconds * 1000))));
+                let answered = now + figures.takes + back;
+                let pause = match obeys {
+                    Obeys::Nothing => None,
+                    Obeys::Reset if figures.is_allowed() => telling.exhausted(&figures, BEGIN + now),
+                    Obeys::RetryAfter | Obeys::Reset => telling.retry_after(&figures),
+                };
+                if let Some(pause) = pause {
+                    events.push(Reverse((
+                        answered,
+                        index,
+                        Event::Answered(answered + pause * 1000),
+                    )));
                 }
             }
             Event::Answered(until) => {

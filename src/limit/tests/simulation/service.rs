@@ -210,6 +210,11 @@ impl Service {
         }
     }
 
+    /// The counter that a request meets.
+    pub(super) fn counter(&self, request: &Request) -> &'static str {
+        self.model.counter(request)
+    }
+
     pub(super) fn ask(&mut self, request: &Request, now: u64) -> Figures {
         let refusal = match self.model {
             Model::Random429 => Some(429),

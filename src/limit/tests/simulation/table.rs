@@ -10,7 +10,7 @@ use super::{Cell, Outcome, Tally};
 /// The failing cells, one a line, and how many there are of each model.
 pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
     let mut text = format!(
-        "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5}  {:>5}/{:<5} {:>5} {:>13}\n",
+        "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5}  {:>5}/{:<5} {:>5} {:>13} {:>6}\n",
         "model",
         "telling",
         "limit",
@@ -23,7 +23,8 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
         "refus",
         "alone",
         "own",
-        "silence/alone"
+        "silence/alone",
+        "strict"
     );
     for outcome in outcomes {
         let Outcome {
@@ -32,7 +33,7 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
         let silence = |tally: &Tally| tally.silence(cell.limit.duration) as f64 / 1000.0;
         let _ = writeln!(
             text,
-            "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5.2}{} {:>5}/{:<5}{}{:>5} {:>6.1}/{:<6.1}",
+            "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5.2}{} {:>5}/{:<5}{}{:>5} {:>6.1}/{:<6.1} {:>6}",
             cell.model.name(),
             cell.telling.name(),
             cell.limit.name,
@@ -49,6 +50,7 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
             beside.own,
             silence(beside),
             silence(alone),
+            outcome.strict,
         );
     }
     let mut models: Vec<(&str, usize)> = Vec::new();

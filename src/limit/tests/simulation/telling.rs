@@ -83,40 +83,65 @@ impl Telling {
         }
     }
 
+    /// For how many seconds nothing may go after an allowed answer, as a client understands it.
+    pub(super) fn exhausted(self, figures: &Figures, wall: u64) -> Option<u64> {
+        let reset = self.reset(figures, wall).filter(|_| figures.left == 0)?;
+        let clock = if self == Self::Behind {
+            self.clock(wall)
+        } else {
+            wall
+        };
+        match self {
+            Self::All => Some(reset),
+            _ => Some(reset.saturating_sub(clock / 1000)),
+        }
+    }
+
     /// The fields of an answer that is made at this moment, in milliseconds since the epoch.
     pub(super) fn fields(self, figures: &Figures, wall: u64) -> HeaderMap {
         let mut fields = HeaderMap::new();
-        let clock = match self {
-            Self::Behind | Self::BehindUndated => wall - 2000,
-            Self::AheadUndated => wall + 2000,
-            _ => wall,
-        };
         if !matches!(self, Self::BehindUndated | Self::AheadUndated) {
-            let date = units::http_date(UNIX_EPOCH + Duration::from_millis(clock));
+            let date = units::http_date(UNIX_EPOCH + Duration::from_millis(self.clock(wall)));
             fields.insert(DATE, date.parse().unwrap());
         }
         if let Some(seconds) = self.retry_after(figures) {
             fields.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        let Some(limit) = figures
-            .limit
-            .filter(|_| !matches!(self, Self::OnRefusal | Self::Nothing))
-        else {
+        let Some(limit) = figures.limit.filter(|_| self.has_figures()) else {
             return fields;
         };
         let mut insert = |name, value| fields.insert(HeaderName::from_static(name), HeaderValue::from(value));
         insert("x-ratelimit-limit", limit);
         insert("x-ratelimit-remaining", figures.left);
-        if let Some(reset) = figures.reset {
-            let reset = match self {
-                Self::All | Self::OnRefusal | Self::Nothing => reset.div_ceil(1000),
-                Self::Cut => (clock + reset) / 1000,
-                Self::RoundedUp | Self::Behind | Self::BehindUndated | Self::AheadUndated => {
-                    (clock + reset).div_ceil(1000)
-                }
-            };
+        if let Some(reset) = self.reset(figures, wall) {
             insert("x-ratelimit-reset", reset);
         }
         fields
+    }
+
+    fn has_figures(self) -> bool {
+        !matches!(self, Self::OnRefusal | Self::Nothing)
+    }
+
+    /// The value of the reset: seconds left, or seconds since the epoch.
+    fn reset(self, figures: &Figures, wall: u64) -> Option<u64> {
+        let reset = figures.reset.filter(|_| self.has_figures())?;
+        let moment = self.clock(wall) + reset;
+        Some(match self {
+            Self::All | Self::OnRefusal | Self::Nothing => reset.div_ceil(1000),
+            Self::Cut => moment / 1000,
+            Self::RoundedUp | Self::Behind | Self::BehindUndated | Self::AheadUndated => {
+                moment.div_ceil(1000)
+            }
+        })
+    }
+
+    /// The service's own clock.
+    fn clock(self, wall: u64) -> u64 {
+        match self {
+            Self::Behind | Self::BehindUndated => wall - 2000,
+            Self::AheadUndated => wall + 2000,
+            Self::All | Self::OnRefusal | Self::Nothing | Self::Cut | Self::RoundedUp => wall,
+        }
     }
 }
