@@ -6,7 +6,6 @@ use crate::host::Target;
 
 /// What a limit of the upstream may be about.
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "caller and target are read with the next step")]
 pub(crate) struct Asked<'a> {
     /// Tells who calls, as far as the upstream can see it. Looked up only where something has been learned.
     pub(crate) caller: &'a (dyn Fn() -> Caller + Sync),

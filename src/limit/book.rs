@@ -16,8 +16,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::gcra::{Gcra, NEVER};
-use super::hints::Hints;
-use super::learned::{Kind, Learned, Names, News, Stamp, Standing, Told};
+use super::learned::{About, Heard, Hold, Holders, Learned, News, Stamp, Standing, Told};
 use super::meter::Meter;
 use super::queue::{Left, Queue, Ticket, Turn, Waiter};
 use super::shared::Ask;
@@ -46,8 +45,18 @@ pub(super) struct Concerns(u64);
 pub(super) struct Asker {
     pub(super) class: Class,
     pub(super) concerns: Concerns,
-    /// `None`: a tunnel.
-    pub(super) kind: Option<Kind>,
+    /// `None`: nothing had been learned when it came.
+    pub(super) about: Option<About>,
+    pub(super) is_tunnel: bool,
+}
+
+/// For how long a request waits, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For the answer to one that went first and finds out whether the others may go.
+    pub(super) answer: u64,
+    /// For its turn.
+    pub(super) turn: u64,
 }
 
 /// Which limit stands in the way.
@@ -85,6 +94,8 @@ pub(super) enum Look {
     Displaced,
     /// Look again at this moment, or when the bell rings.
     Due(u64),
+    /// Before this moment it does not go, as the upstream says.
+    Held(u64),
     /// Look again when the bell rings.
     Waiting,
 }
@@ -156,13 +167,14 @@ impl Book {
     }
 
     /// Admits the request, queues it, or says what stands in the way. `patience` says for how long it may wait, and is
-    /// asked only where it would have to.
+    /// asked only where it would have to. So is `about`, where the request does not say it yet.
     pub(super) fn arrive(
         &mut self,
         rules: &Rules,
-        asker: Asker,
+        mut asker: Asker,
         now: u64,
-        patience: impl FnOnce() -> u64,
+        patience: impl FnOnce() -> Patience,
+        about: impl FnOnce() -> Option<About>,
     ) -> Arrival {
         let Asker { class, concerns, .. } = asker;
         self.arrivals += 1;
@@ -188,8 +200,13 @@ impl Book {
         if !is_blocked && let Some(stamp) = self.usage.go(rules, turn, now) {
             return Arrival::Admitted(ticket, stamp);
         }
+        if asker.about.is_none() {
+            asker.about = about();
+            turn.asker = asker;
+        }
         let obstacle = self.forecast(rules, asker, now);
-        turn.patience = patience();
+        let patience = patience();
+        turn.patience = patience.turn;
         if turn.patience == 0
             && !is_blocked
             && let Some(stamp) = self.usage.go(rules, turn, now)
@@ -199,6 +216,10 @@ impl Book {
         if (rules.rates(concerns)).any(|(index, _)| self.usage.meters[index].is_asking(now)) {
             // Also where it may not wait for a permit it waits for the store to say whether there is one.
             turn.patience = turn.patience.max(PATIENCE);
+        }
+        if let Standing::Held(_, Hold::Probed(_)) = self.usage.standing(turn, now) {
+            // One has gone to find out: the others wait for its answer, whether they may wait for a turn or not.
+            turn.patience = patience.answer;
         }
         let in_time = obstacle.until != NEVER && obstacle.until <= now.saturating_add(turn.patience);
         let has_room = |queue: &mut Queue| queue.len() < rules.queue || queue.displace(class);
@@ -225,15 +246,12 @@ impl Book {
             return Look::Waiting;
         }
         let rates = self.usage.obstacle(rules, waiter.turn.asker.concerns, now);
-        let until = match self.usage.standing(waiter.turn, now) {
-            Standing::Free => Some(rates),
-            Standing::All(until) => Some(until),
-            Standing::Some(_, until) => until,
-        };
-        match until {
-            Some(until) if until > now => Look::Due(until),
-            // The rates would let it go and it waits for a slot, or nobody knows when.
-            Some(_) | None => Look::Waiting,
+        match self.usage.standing(waiter.turn, now) {
+            Standing::Free if rates > now => Look::Due(rates),
+            // The rates would let it go and it waits for a slot.
+            Standing::Free => Look::Waiting,
+            Standing::Held(_, Hold::Until(until)) => Look::Held(until),
+            Standing::Held(_, Hold::Probed(until)) => Look::Due(until),
         }
     }
 
@@ -304,12 +322,12 @@ impl Book {
         &mut self,
         rules: &Rules,
         stamp: Stamp,
-        heard: Option<(Option<&Hints>, f64)>,
+        heard: Option<(&About, Heard<'_>)>,
         now: u64,
     ) -> Option<News> {
         let learned = self.usage.learned.as_mut()?;
         let news = match heard {
-            Some((hints, jitter)) => learned.hear(stamp, hints, now, jitter),
+            Some((about, heard)) => learned.hear(stamp, about, &heard, now),
             None => {
                 learned.end(stamp);
                 None
@@ -348,30 +366,28 @@ impl Book {
 
     /// The forecast where those go first who will have moved up by `horizon`.
     fn play(&self, rules: &Rules, asker: Asker, now: u64, horizon: u64) -> Obstacle {
-        let Asker {
-            class,
-            concerns,
-            kind,
-        } = asker;
+        let Asker { class, concerns, .. } = asker;
+        let about = asker.about.unwrap_or_default();
         let bucket = |(meter, rate): (&Meter, &Gcra)| meter.outlook(*rate, now);
         let mut buckets: Vec<_> = (self.usage.meters.iter().zip(&rules.rates).map(bucket)).collect();
         // From when on a later one may go, for each limit: not before those who wait for it already.
         let mut floors = vec![now; rules.rates.len()];
         let mut slots_floor = now;
         let learned = self.usage.learned.as_ref();
-        let mut outlook = learned.map(|learned| (learned, learned.outlook(now)));
+        let mut outlook = learned.map(|learned| (learned, learned.outlook(&about, now)));
         for waiter in self.queue.before(class, horizon) {
-            let Asker { concerns, kind, .. } = waiter.turn.asker;
+            let concerns = waiter.turn.asker.concerns;
+            let its = waiter.turn.asker.about.unwrap_or_default();
             let mut at = if concerns.slots() { slots_floor } else { now };
             if let Some((learned, outlook)) = &outlook {
-                at = at.max(learned.when(outlook, kind).0);
+                at = at.max(learned.when(outlook, &its).0);
             }
             for (index, _) in rules.rates(concerns) {
                 let (rate, level) = buckets[index];
                 at = at.max(floors[index]).max(rate.earliest(level));
             }
             if let Some((learned, outlook)) = &mut outlook {
-                learned.play(outlook, kind, at);
+                learned.play(outlook, &its, at);
             }
             if waiter.is_aside {
                 continue;
@@ -405,7 +421,7 @@ impl Book {
             obstacle.until = obstacle.until.max(slots_floor);
         }
         if let Some((learned, outlook)) = &outlook {
-            let (until, told) = learned.when(outlook, kind);
+            let (until, told) = learned.when(outlook, &about);
             if until > obstacle.until || concerns.is_empty() {
                 obstacle = Obstacle {
                     culprit: Culprit::Learned(told),
@@ -443,12 +459,21 @@ impl Book {
     fn settle(&mut self, rules: &Rules, now: u64) {
         self.queue.promote(now);
         let mut blocked = Concerns::default();
-        let mut exhausted = Names::default();
+        // What holds somebody of those that were looked at.
+        let mut holding: Vec<(About, Holders)> = Vec::new();
         let mut place = 0;
         while let Some(waiter) = self.queue.get_mut(place) {
             let concerns = waiter.turn.asker.concerns;
             if concerns.shares(blocked) {
                 blocked.0 |= concerns.0;
+                place += 1;
+                continue;
+            }
+            let same = |(about, _): &&(About, Holders)| Some(*about) == waiter.turn.asker.about;
+            if holding.iter().any(|holding| same(&holding)) {
+                // One that is about the same waits before it, and has the timer.
+                waiter.is_aside = true;
+                waiter.is_front = false;
                 place += 1;
                 continue;
             }
@@ -459,19 +484,20 @@ impl Book {
                 self.queue.admit(place, stamp);
                 continue;
             }
-            // Of those that wait for the same quota the first has the timer.
+            // Of those that the same holds the first has the timer.
             let is_front = match standing {
-                Standing::Some(names, _) => !names.shares(exhausted),
-                Standing::Free | Standing::All(_) => true,
+                Standing::Held(holders, _) => !holding.iter().any(|(_, other)| holders.shares(*other)),
+                Standing::Free => true,
             };
-            waiter.is_aside = matches!(standing, Standing::Some(..));
+            waiter.is_aside = matches!(standing, Standing::Held(..));
             if is_front && !waiter.is_front {
                 waiter.bell.notify_one();
             }
             waiter.is_front = is_front;
             match standing {
-                Standing::All(_) => return,
-                Standing::Some(names, _) => exhausted = exhausted.join(names),
+                Standing::Held(holders, _) => {
+                    holding.push((waiter.turn.asker.about.unwrap_or_default(), holders));
+                }
                 Standing::Free => blocked.0 |= concerns.0,
             }
             if blocked.shares(rules.everybody) {

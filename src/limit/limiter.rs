@@ -1,18 +1,21 @@
 //! The limits of one destination, alive: the lock, the timers and the metrics around a [`Book`].
 
+use std::fmt::Display;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use foldhash::fast::FixedState;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::asked::Asked;
-use super::book::{Arrival, Asker, Book, Concerns, Culprit, Look, Obstacle, Rules};
+use super::book::{Arrival, Asker, Book, Concerns, Culprit, Look, Obstacle, Patience, Rules};
 use super::gcra::Gcra;
 use super::hints::Hints;
-use super::learned::{Kind, Learned, Stamp, Traffic};
+use super::learned::{About, Heard, Known, Learned, Route, Stamp, Traffic};
 use super::meter::Meter;
 use super::queue::Ticket;
 use super::refusal::Face;
@@ -20,9 +23,10 @@ use super::rule::{ClassRule, RateRule, Shown};
 use super::shared::board::{Call, Sharing};
 use super::shared::lease::Lease;
 use super::shared::{Ask, Grant};
+use super::status::{Belief, QuotaLeft, ToldBy};
 use super::told::Told;
 use super::{Refusal, Settings};
-use crate::config::OnLimit;
+use crate::config::{AppliesTo, OnLimit};
 use crate::telemetry::{Counters, LimitHandles};
 use crate::units;
 
@@ -105,8 +109,13 @@ impl Limiter {
             Some(sharing) => Meter::lent(Lease::new(rate, sharing.home, rand::random())),
         };
         let traffic = Arc::new(Traffic::default());
-        let learned = (settings.respect_upstream)
-            .then(|| Learned::new(Arc::clone(&traffic), settings.on_limit != OnLimit::Reject));
+        let learned = (settings.respect_upstream).then(|| {
+            Learned::new(
+                Arc::clone(&traffic),
+                settings.on_limit != OnLimit::Reject,
+                settings.applies_to == AppliesTo::Auto,
+            )
+        });
         let meters = rules.rates.iter().map(meter).collect();
         let limiter = Arc::new(Self {
             book: Mutex::new(Book::with(meters, learned)),
@@ -150,14 +159,28 @@ impl Limiter {
         asked: Asked<'_>,
         deadline: impl FnOnce() -> Option<Duration>,
     ) -> impl Future<Output = Result<Permit, Refusal>> {
-        self.admit_within(asked, || self.patience(deadline))
+        self.admit_as(asked, || self.patience(deadline))
     }
 
     /// The same, for a request that waits as long as `patience` says, whatever `on_limit` does: one that is sent again.
-    pub(crate) async fn admit_within(
+    pub(crate) fn admit_within(
         self: &Arc<Self>,
         asked: Asked<'_>,
         patience: impl FnOnce() -> Duration,
+    ) -> impl Future<Output = Result<Permit, Refusal>> {
+        self.admit_as(asked, || {
+            let patience = units::nanos(patience());
+            Patience {
+                answer: patience,
+                turn: patience,
+            }
+        })
+    }
+
+    async fn admit_as(
+        self: &Arc<Self>,
+        asked: Asked<'_>,
+        patience: impl FnOnce() -> Patience,
     ) -> Result<Permit, Refusal> {
         let Asked { method, path, .. } = asked;
         let mut asker = self.asker(method, path);
@@ -166,15 +189,17 @@ impl Limiter {
         {
             return Ok(permit);
         }
-        if self.settings.respect_upstream && *method != Method::CONNECT {
-            asker.kind = Some(Kind::of(method, path));
+        asker.is_tunnel = *method == Method::CONNECT;
+        if self.traffic.is_watched() {
+            asker.about = Some(self.about(&asked));
         }
         let arrived = Instant::now();
         let now = self.nanos(arrived);
         let arrival = {
             let mut book = self.book();
-            let patience = || units::nanos(patience());
-            let arrival = book.arrive(&self.rules, asker, now, patience);
+            let arrival = book.arrive(&self.rules, asker, now, patience, || {
+                self.settings.respect_upstream.then(|| self.about(&asked))
+            });
             self.post(&mut book, now);
             arrival
         };
@@ -237,8 +262,11 @@ impl Limiter {
                 Look::Due(until) if !left.is_zero() && !self.is_hopeless(until, time + left) => {
                     left.min(Duration::from_nanos(until.saturating_sub(self.nanos(time))))
                 }
+                Look::Held(until) if !left.is_zero() && until <= self.nanos(time + left) => {
+                    left.min(Duration::from_nanos(until.saturating_sub(self.nanos(time))))
+                }
                 Look::Waiting if !left.is_zero() => left,
-                Look::Displaced | Look::Due(_) | Look::Waiting => {
+                Look::Displaced | Look::Due(_) | Look::Held(_) | Look::Waiting => {
                     let asker = place.asker;
                     drop(place);
                     let now = self.nanos(time);
@@ -305,6 +333,37 @@ impl Limiter {
         }
     }
 
+    /// What is believed of the upstream's limits now.
+    pub(super) fn beliefs(&self) -> Vec<Belief> {
+        let now = self.nanos(Instant::now());
+        let known = self.book().learned().map(|learned| learned.known(now));
+        let clock = SystemTime::now();
+        let time = |moment: u64| match moment.checked_sub(now) {
+            Some(ahead) => clock + Duration::from_nanos(ahead),
+            None => clock - Duration::from_nanos(now - moment),
+        };
+        let belief = |known: Known| Belief {
+            host: known.host.into(),
+            concerns: known.concerns,
+            name: known.name.into(),
+            paused_until: known.paused_until.map(time),
+            quota: known.left.map(|left| QuotaLeft {
+                left: known.limit.map_or(left, |limit| left.min(limit)),
+                limit: known.limit,
+                whole_at: known.resets.map(time),
+            }),
+            guessed_rate: known.per_second,
+            told_by: ToldBy {
+                method: known.source.method.to_string(),
+                path: known.source.path.into(),
+                status: known.source.status.as_u16(),
+                field: known.source.field.into(),
+                at: time(known.source.at),
+            },
+        };
+        known.into_iter().flatten().map(belief).collect()
+    }
+
     /// What is left of what the upstream has told, from 0 to 1; below zero while it says that nobody may go. `None`: it
     /// has told nothing.
     pub(crate) fn left(&self) -> Option<f64> {
@@ -335,15 +394,45 @@ impl Limiter {
         Asker {
             class: class.unwrap_or_default(),
             concerns,
-            kind: None,
+            about: None,
+            is_tunnel: false,
         }
     }
 
+    /// What a request is about, as far as the upstream may count it apart.
+    fn about(&self, asked: &Asked<'_>) -> About {
+        let host = match self.settings.applies_to {
+            AppliesTo::Destination => 1,
+            AppliesTo::Auto | AppliesTo::Credential | AppliesTo::Host | AppliesTo::Route => {
+                HASH.hash_one(asked.target)
+            }
+        };
+        if *asked.method == Method::CONNECT {
+            return About::tunnel(host);
+        }
+        let every = Some(Route::default());
+        let (subject, route) = match self.settings.applies_to {
+            AppliesTo::Destination => (1, every),
+            AppliesTo::Host => (host, every),
+            AppliesTo::Credential => (HASH.hash_one((host, (asked.caller)())), every),
+            AppliesTo::Auto | AppliesTo::Route => {
+                let route = Route::of(asked.method, asked.path);
+                (HASH.hash_one((host, (asked.caller)())), Some(route))
+            }
+        };
+        About { subject, host, route }
+    }
+
     /// For how long a request waits at most.
-    fn patience(&self, deadline: impl FnOnce() -> Option<Duration>) -> Duration {
-        match self.settings.on_limit {
-            OnLimit::Reject => Duration::ZERO,
-            OnLimit::Wait(patience) => deadline().map_or(patience, |deadline| deadline.min(patience)),
+    fn patience(&self, deadline: impl FnOnce() -> Option<Duration>) -> Patience {
+        let (most, waits) = match self.settings.on_limit {
+            OnLimit::Reject => (LONGEST_ANSWER, false),
+            OnLimit::Wait(patience) => (patience, true),
+        };
+        let answer = units::nanos(deadline().map_or(most, |deadline| deadline.min(most)));
+        Patience {
+            answer,
+            turn: if waits { answer } else { 0 },
         }
     }
 
@@ -389,12 +478,26 @@ impl Limiter {
     }
 
     /// An answer came to a request that has been counted as ended.
-    fn hear(&self, stamp: Stamp, status: StatusCode, hints: Option<&Hints>) {
+    fn hear(&self, stamp: Stamp, status: StatusCode, hints: Option<&Hints>, asked: &Asked<'_>) {
         let now = self.nanos(Instant::now());
         let mut book = self.book();
         // Before anything is counted: see `Traffic`.
         self.traffic.watch(true);
-        let news = book.hear(&self.rules, stamp, Some((hints, rand::random())), now);
+        let about = self.about(asked);
+        let of_host = format_args!("{}://{}", asked.target.scheme, asked.target);
+        let host: &dyn Display = match self.settings.applies_to {
+            AppliesTo::Destination => &"",
+            AppliesTo::Auto | AppliesTo::Credential | AppliesTo::Host | AppliesTo::Route => &of_host,
+        };
+        let heard = Heard {
+            hints,
+            host,
+            jitter: rand::random(),
+            method: asked.method,
+            path: asked.path,
+            status,
+        };
+        let news = book.hear(&self.rules, stamp, Some((&about, heard)), now);
         self.traffic
             .watch(book.learned().is_some_and(|learned| !learned.is_idle(now)));
         let paused = book.learned().and_then(|learned| learned.paused_until(now));
@@ -431,8 +534,8 @@ impl Limiter {
     /// What to ask now. `None` where nothing is shared.
     pub(crate) fn call(self: &Arc<Self>) -> Option<Call> {
         self.shared.as_ref()?;
-        let patience = self.patience(|| None);
-        let asks = (self.book()).asks(units::nanos(patience), self.nanos(Instant::now()));
+        let patience = self.patience(|| None).turn;
+        let asks = (self.book()).asks(patience, self.nanos(Instant::now()));
         (!asks.is_empty()).then(|| Call {
             asks,
             limiter: Arc::clone(self),
@@ -522,7 +625,7 @@ impl Permit {
 
     /// The head of the upstream's answer is in: what it says of limits is kept to from now on. Only the first head of a
     /// permit counts.
-    pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap, _asked: Asked<'_>) {
+    pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap, asked: Asked<'_>) {
         let Some(limiter) = &self.limiter else { return };
         if !self.stamp.is_counted() || self.is_answered.swap(true, Ordering::Relaxed) {
             return;
@@ -530,7 +633,7 @@ impl Permit {
         limiter.traffic.end();
         let hints = Hints::of(status, fields, SystemTime::now());
         if hints.is_some() || limiter.traffic.is_watched() {
-            limiter.hear(self.stamp, status, hints.as_deref());
+            limiter.hear(self.stamp, status, hints.as_deref(), &asked);
         }
     }
 }
@@ -571,6 +674,12 @@ fn wall(moment: u64, now: u64) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
+
+/// How long a request that may not wait for its turn waits for the answer to the one that finds out.
+const LONGEST_ANSWER: Duration = Duration::from_secs(1);
+
+/// Beliefs are found by it: that two of them share a hash does little harm.
+const HASH: FixedState = FixedState::with_seed(0);
 
 /// A waiter with a longer patience looks again now and then; no clock can add centuries.
 const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);

@@ -23,6 +23,7 @@ pub(crate) use self::hints::{asked_pause, is_refusal};
 pub(crate) use self::limiter::{Limiter, Permit};
 pub(crate) use self::refusal::Refusal;
 use self::shared::board::Sharing;
+use self::status::Belief;
 
 mod asked;
 pub(crate) mod bench;
@@ -39,7 +40,7 @@ mod rule;
 pub(crate) mod shared;
 #[cfg_attr(
     not(test),
-    expect(dead_code, reason = "the limiter fills it with the next step")
+    expect(dead_code, reason = "the status page shows it with the next step")
 )]
 pub(crate) mod status;
 #[cfg(test)]
@@ -128,6 +129,20 @@ impl Limits {
         for limiter in self.limiters().values() {
             limiter.observe();
         }
+    }
+
+    /// What is believed of the limits of each destination's upstream, in the order of their names.
+    #[expect(dead_code, reason = "the status page shows it with the next step")]
+    pub(crate) fn beliefs(&self) -> Vec<(Arc<str>, Belief)> {
+        let mut limiters: Vec<_> = (self.limiters().iter())
+            .map(|(key, limiter)| (Arc::clone(key), Arc::clone(limiter)))
+            .collect();
+        limiters.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let beliefs = |(key, limiter): (Arc<str>, Arc<Limiter>)| {
+            let beliefs = limiter.beliefs().into_iter();
+            beliefs.map(move |belief| (Arc::clone(&key), belief))
+        };
+        limiters.into_iter().flat_map(beliefs).collect()
     }
 
     /// Forgets the limiters of destinations that are gone.

@@ -35,7 +35,7 @@ pub(super) struct Turn {
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) bell: Arc<Notify>,
-    /// Only the upstream's own quotas hold it, so that it stands in nobody's way.
+    /// What is learned of the upstream holds it, so that it stands in nobody's way but of those that the same holds.
     pub(super) is_aside: bool,
     /// It has been told that nobody before it blocks it.
     pub(super) is_front: bool,

@@ -20,12 +20,9 @@ pub(super) struct Usage {
 impl Usage {
     /// How it stands for one as far as the upstream has told.
     pub(super) fn standing(&mut self, turn: Turn, now: u64) -> Standing {
-        match &mut self.learned {
-            Some(learned) => {
-                let (arrived, patience) = (turn.arrived, turn.patience);
-                learned.standing(turn.asker.kind, arrived, patience, now)
-            }
-            None => Standing::Free,
+        match (&mut self.learned, &turn.asker.about) {
+            (Some(learned), Some(about)) => learned.standing(about, turn.arrived, turn.patience, now),
+            (None, _) | (_, None) => Standing::Free,
         }
     }
 
@@ -33,7 +30,7 @@ impl Usage {
     pub(super) fn go(&mut self, rules: &Rules, turn: Turn, now: u64) -> Option<Stamp> {
         match self.standing(turn, now) {
             Standing::Free => self.take(rules, turn, now),
-            Standing::All(_) | Standing::Some(..) => None,
+            Standing::Held(..) => None,
         }
     }
 
@@ -48,10 +45,11 @@ impl Usage {
             self.meters[index].take(rate, turn.ticket, now);
         }
         self.slots_taken += u32::from(concerns.slots());
-        match (&mut self.learned, turn.asker.kind) {
-            (Some(learned), Some(kind)) => Some(learned.take(kind, now)),
-            (None, _) | (_, None) => Some(Stamp::default()),
-        }
+        Some(match (&mut self.learned, &turn.asker.about) {
+            (Some(learned), Some(about)) => learned.take(about, now),
+            (Some(learned), None) if !turn.asker.is_tunnel => learned.pass(),
+            (None, _) | (_, None) => Stamp::default(),
+        })
     }
 
     /// Until when the rates keep a request back that nobody precedes.

@@ -1,34 +1,46 @@
-//! What one destination's upstream has said about its limits, and what follows.
+//! What is believed of the limits of one destination's upstream, and how we keep to them.
 //!
-//! After a refusal that says for how long nobody goes until then. Of a quota that the answers tell no more goes than is
-//! left, what is under way taken off. Refusals that say nothing teach a rate. And after each of them, as at the very
-//! beginning where requests may wait, one request goes first and the others follow as the answers come in; so what
-//! nobody could know, a clock that is a second off or a quota not told yet, costs one refusal and not hundreds.
+//! | the upstream says | we believe | and do |
+//! | --- | --- | --- |
+//! | a refusal with `Retry-After` | a *pause* | send nothing until then, an hour at most |
+//! | how much is left of a quota | a *quota* | send no more than that, counting requests under way, until it resets |
+//! | a refusal and nothing else | a *guessed rate* | find out when it opens, and keep to what passed from one opening to the next |
 //!
-//! Recovery is told apart: a pause and a rate hold everybody, a quota those whom it concerns. A tunnel, of whose bytes
-//! nothing is seen, waits for the end of a pause and is counted nowhere.
+//! ```text
+//!             a refusal with a time          the time is over
+//!   open ────────────────────────▶ stopped ────────────────▶ one goes first ──▶ open
+//!    │  ▲                                ▲   it is refused      │
+//!    │  │ it passes                      └─────────────────────┘
+//!    │  └──────────────────────┐ it is refused
+//!    └▶ one goes at once ──────┴──────────▶ stopped
+//!       (a refusal without a time)          (a fifth of the time since the first refusal)
+//! ```
+//!
+//! A belief is about a [`Subject`]: a host and port, and the caller as the upstream sees it. There it is about the
+//! [`Route`] whose answer told it, and *widens* when an answer to a second route shows figures that can be the same
+//! counter, or a stop that ends at the same moment: then it is about all paths that begin as both do. It *narrows* when
+//! an answer to a route shows other figures, or shows none where the others do. It is *forgotten* when it holds nobody
+//! and tells nothing.
+//!
+//! A tunnel, of whose bytes nothing is seen, waits for the end of a pause of its host and is counted nowhere.
 //!
 //! Pure: time is passed in, as nanoseconds since the limiter was made. What the answers say is read in
-//! [`hints`], who goes first is decided in [`book`](super::book).
+//! [`hints`](super::hints), who goes first is decided in [`book`](super::book).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::gcra::Gcra;
-use super::hints::{self, Hints};
-use crate::units::nanos;
+pub(super) use self::route::Route;
+pub(super) use self::subject::Heard;
+use self::subject::{Outlook as Beliefs, Set, Source, Subject};
 
-use self::kinds::Kinds;
-pub(super) use self::kinds::{Kind, Names};
-use self::quota::{Left, Quota};
-use self::ramp::{Ramp, SECOND};
-use self::silent::Silent;
-
-mod kinds;
+mod guess;
 mod quota;
 mod ramp;
-mod silent;
+mod route;
+mod subject;
 
 /// What is counted outside of the lock: how many requests went, and how many of them have been answered or lost.
 ///
@@ -43,51 +55,59 @@ pub(super) struct Traffic {
 
 #[derive(Debug)]
 pub(super) struct Learned {
-    gate: Gate,
-    kinds: Kinds,
-    /// At most [`MOST_QUOTAS`].
-    quotas: Vec<Quota>,
-    silent: Silent,
+    /// By [`About::subject`]. At most [`MOST_SUBJECTS`].
+    subjects: HashMap<u64, Subject>,
     traffic: Arc<Traffic>,
-    /// The last refusal came though no quota was exhausted: that the quotas are told does not tell what is allowed.
-    unexplained: bool,
     /// Requests may wait, so that it is worth to go carefully.
     waits: bool,
+    /// What is about one route may turn out to be about several.
+    widens: bool,
 }
 
-#[derive(Debug)]
-enum Gate {
-    Open,
-    /// Nobody goes until then.
-    Paused(u64),
-    /// After a pause.
-    Careful(Ramp),
-    /// Like the former, but nothing has been refused: nobody is kept for longer than a second, or than half of its
-    /// patience, and nobody refused.
-    Beginning(Ramp),
+/// What a request is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct About {
+    /// Of host, port and caller.
+    pub(super) subject: u64,
+    /// Of host and port.
+    pub(super) host: u64,
+    /// `None`: a tunnel.
+    pub(super) route: Option<Route>,
 }
 
 /// What is remembered of a request that goes, until its answer comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// It was [taken](Learned::take) here and did not go past.
-    is_taken: bool,
     /// It is counted as under way; a tunnel is not.
     is_counted: bool,
-    kind: Kind,
-    /// The quotas that it was taken from.
-    names: Names,
     number: u64,
+    /// Where it was counted; zero: nobody looked.
+    subject: u64,
+    /// The beliefs that it was taken from.
+    taken: Set,
 }
 
 /// How it stands for one request as far as the upstream has told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     Free,
-    /// Nobody goes until then, or before something changes.
-    All(u64),
-    /// Only those of these quotas do not. `None`: until an answer comes.
-    Some(Names, Option<u64>),
+    /// These hold it.
+    Held(Holders, Hold),
+}
+
+/// For how long a request is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Until the answer to one that went first comes, or then at the latest.
+    Probed(u64),
+    Until(u64),
+}
+
+/// Which beliefs hold a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Holders {
+    subject: u64,
+    set: Set,
 }
 
 /// What is worth a line in the log.
@@ -104,9 +124,9 @@ pub(super) enum News {
 /// What a wait is forecast from.
 #[derive(Debug)]
 pub(super) struct Outlook {
-    before: [u64; MOST_QUOTAS],
-    opens: u64,
-    rate: Option<(Gcra, u64)>,
+    beliefs: Option<Beliefs>,
+    now: u64,
+    subject: u64,
 }
 
 /// A quota as a refusal tells it, as far as it is known.
@@ -114,6 +134,20 @@ pub(super) struct Outlook {
 pub(super) struct Told {
     pub(super) limit: Option<u64>,
     pub(super) window: Duration,
+}
+
+/// A belief for people. Moments are nanoseconds since the limiter was made.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) concerns: String,
+    pub(super) host: Box<str>,
+    pub(super) left: Option<u64>,
+    pub(super) limit: Option<u64>,
+    pub(super) name: Box<str>,
+    pub(super) paused_until: Option<u64>,
+    pub(super) per_second: Option<f64>,
+    pub(super) resets: Option<u64>,
+    pub(super) source: Source,
 }
 
 impl Traffic {
@@ -136,14 +170,28 @@ impl Traffic {
         self.watched.store(on, Ordering::SeqCst);
     }
 
-    fn next(&self) -> u64 {
-        self.went.load(Ordering::SeqCst)
+    /// The next request's number, and how many are under way.
+    fn counts(&self) -> (u64, u64) {
+        let ended = self.ended.load(Ordering::SeqCst);
+        let next = self.went.load(Ordering::SeqCst);
+        (next, next.saturating_sub(ended))
     }
 
     /// How many are under way.
+    #[cfg(test)]
     pub(super) fn out(&self) -> u64 {
-        let ended = self.ended.load(Ordering::SeqCst);
-        self.next().saturating_sub(ended)
+        self.counts().1
+    }
+}
+
+impl About {
+    /// Of a tunnel to a host, by its hash.
+    pub(super) fn tunnel(host: u64) -> Self {
+        Self {
+            subject: host,
+            host,
+            route: None,
+        }
     }
 }
 
@@ -157,81 +205,98 @@ impl Stamp {
         }
     }
 
+    /// As another subject sees it.
+    fn elsewhere(self) -> Self {
+        Self {
+            taken: Set::default(),
+            ..self
+        }
+    }
+
     pub(super) fn is_counted(&self) -> bool {
         self.is_counted
     }
 }
 
+impl Holders {
+    pub(super) fn shares(self, other: Self) -> bool {
+        self.subject == other.subject && self.set.shares(other.set)
+    }
+}
+
 impl Learned {
-    /// `waits`: requests may wait.
-    pub(super) fn new(traffic: Arc<Traffic>, waits: bool) -> Self {
+    /// `waits`: requests may wait. `widens`: what is about one route may turn out to be about several.
+    pub(super) fn new(traffic: Arc<Traffic>, waits: bool, widens: bool) -> Self {
+        // From the beginning, so that the first request goes carefully.
         traffic.watch(waits);
-        let gate = match waits {
-            true => Gate::Beginning(Ramp::new(0, 0)),
-            false => Gate::Open,
-        };
         Self {
-            gate,
-            kinds: Kinds::default(),
-            quotas: Vec::new(),
-            silent: Silent::default(),
+            subjects: HashMap::new(),
             traffic,
-            unexplained: false,
             waits,
+            widens,
         }
     }
 
     /// Nothing is known that could hold a request back.
     pub(super) fn is_idle(&self, now: u64) -> bool {
-        matches!(self.gate, Gate::Open) && self.quotas.is_empty() && self.silent.is_idle(now)
+        let is_begun = !self.waits || !self.subjects.is_empty();
+        is_begun && self.subjects.values().all(|subject| subject.is_idle(now))
     }
 
-    /// How it stands for one who has waited since `arrived` and waits for `patience`. A tunnel has no kind.
-    pub(super) fn standing(&mut self, kind: Option<Kind>, arrived: u64, patience: u64, now: u64) -> Standing {
-        let Some(kind) = kind else {
-            return match self.gate {
-                Gate::Paused(until) if now < until => Standing::All(until),
-                Gate::Open | Gate::Paused(_) | Gate::Careful(_) | Gate::Beginning(_) => Standing::Free,
+    /// How it stands for a request that has waited since `arrived` and waits for `patience`.
+    pub(super) fn standing(&mut self, about: &About, arrived: u64, patience: u64, now: u64) -> Standing {
+        let Some(route) = &about.route else {
+            let hosts = self
+                .subjects
+                .values()
+                .filter(|subject| subject.host_hash == about.host);
+            let stopped = hosts.filter_map(|subject| subject.stopped_until(now)).max();
+            let holders = Holders {
+                subject: about.subject,
+                set: Set(1),
             };
+            return stopped.map_or(Standing::Free, |until| {
+                Standing::Held(holders, Hold::Until(until))
+            });
         };
-        let (next, out) = (self.traffic.next(), self.traffic.out());
-        if let Some(until) = self.gate.closed(next, arrived, patience, now) {
-            return Standing::All(until);
+        let counts = self.traffic.counts();
+        if self.waits {
+            self.subject(about, now);
         }
-        let earliest = self.silent.earliest(now);
-        if earliest > now {
-            return Standing::All(earliest);
-        }
-        let mut held = Names::default();
-        let mut due = Some(now);
-        for (place, quota) in self.concerned(self.names(kind)) {
-            if let Left::None(until) = quota.look(next, out, now) {
-                held = held.join(Names::one(place));
-                due = due.zip(until).map(|(due, until)| due.max(until));
-            }
-        }
-        match held.is_empty() {
+        let Some(subject) = self.subjects.get_mut(&about.subject) else {
+            return Standing::Free;
+        };
+        let (set, hold) = subject.held(route, (arrived, patience), counts, now);
+        let holders = Holders {
+            subject: about.subject,
+            set,
+        };
+        match set.is_empty() {
             true => Standing::Free,
-            false => Standing::Some(held, due),
+            false => Standing::Held(holders, hold),
         }
     }
 
     /// A request goes for which it stands free.
-    pub(super) fn take(&mut self, kind: Kind, now: u64) -> Stamp {
+    pub(super) fn take(&mut self, about: &About, now: u64) -> Stamp {
+        let Some(route) = &about.route else {
+            return Stamp::default();
+        };
         let number = self.traffic.go();
-        let names = self.names(kind);
-        if let Gate::Careful(ramp) | Gate::Beginning(ramp) = &mut self.gate {
-            ramp.took();
-        }
-        self.silent.took(now);
-        self.concerned(names).for_each(|(_, quota)| quota.took(now));
+        let subject = self.subjects.get_mut(&about.subject);
         Stamp {
-            is_taken: true,
             is_counted: true,
-            kind,
-            names,
             number,
+            subject: about.subject,
+            taken: subject
+                .map(|subject| subject.take(route, now))
+                .unwrap_or_default(),
         }
+    }
+
+    /// A request goes while nothing is known.
+    pub(super) fn pass(&self) -> Stamp {
+        Stamp::unasked(self.traffic.go())
     }
 
     /// A request that was taken did not go after all.
@@ -241,266 +306,108 @@ impl Learned {
         }
         self.traffic.end();
         self.end(stamp);
-        // Where another has gone since, more might exceed the rate.
-        if self.traffic.next() == stamp.number + 1 {
-            self.silent.give_back(stamp.number);
-        }
-        (self.concerned(stamp.names)).for_each(|(_, quota)| quota.give_back());
-    }
-
-    /// A request that [`Traffic`] has counted as ended is not under way any more. Whether it was one of those that go
-    /// carefully.
-    pub(super) fn end(&mut self, stamp: Stamp) -> bool {
-        for (place, quota) in self.quotas.iter_mut().enumerate() {
-            quota.ended(stamp.number, stamp.names.has(place));
-        }
-        match &mut self.gate {
-            Gate::Careful(ramp) | Gate::Beginning(ramp) if stamp.is_taken => ramp.ended(stamp.number),
-            Gate::Open | Gate::Paused(_) | Gate::Careful(_) | Gate::Beginning(_) => false,
+        let is_last = self.traffic.counts().0 == stamp.number + 1;
+        if let Some(subject) = self.subjects.get_mut(&stamp.subject) {
+            subject.give_back(stamp, is_last);
         }
     }
 
-    /// An answer came to a request that [`Traffic`] has counted as ended. `jitter` is between 0 and 1.
-    pub(super) fn hear(
-        &mut self,
-        stamp: Stamp,
-        hints: Option<&Hints>,
-        now: u64,
-        jitter: f64,
-    ) -> Option<News> {
-        let was_careful = self.end(stamp);
-        let quotas = hints.map_or(&[][..], |hints| &hints.quotas);
-        let told = self.tell(quotas, stamp, now);
-        match hints {
-            Some(hints) if hints.is_refusal => self.refused(hints, stamp, now, jitter),
-            Some(_) | None => {
-                self.pass_over(stamp.names.without(told), now);
-                self.went_well(stamp, was_careful, !told.is_empty(), now)
-            }
+    /// A request that [`Traffic`] has counted as ended is not under way any more.
+    pub(super) fn end(&mut self, stamp: Stamp) {
+        // A subject that was not known when the request went may have counted it as one of those under way.
+        for (key, subject) in &mut self.subjects {
+            let is_own = *key == stamp.subject;
+            subject.end(if is_own { stamp } else { stamp.elsewhere() });
         }
     }
 
-    /// Until when nobody goes, as the upstream says.
+    /// An answer came to a request that [`Traffic`] has counted as ended.
+    pub(super) fn hear(&mut self, stamp: Stamp, about: &About, heard: &Heard<'_>, now: u64) -> Option<News> {
+        self.end(stamp);
+        let route = about.route.as_ref()?;
+        let counts = self.traffic.counts();
+        if heard.hints.is_some() {
+            self.subject(about, now);
+        }
+        let subject = self.subjects.get_mut(&about.subject)?;
+        if subject.host.is_empty() {
+            subject.host = heard.host.to_string().into();
+        }
+        subject.hear(stamp, route, heard, counts, now)
+    }
+
+    /// Until when somebody is kept away, as the upstream says.
     pub(super) fn paused_until(&self, now: u64) -> Option<u64> {
-        let paused = match self.gate {
-            Gate::Paused(until) => Some(until),
-            Gate::Open | Gate::Careful(_) | Gate::Beginning(_) => None,
-        };
-        let unnamed = self.quotas.iter().find(|quota| quota.name.is_empty());
-        let until = paused.max(unnamed.and_then(Quota::exhausted_until));
+        let until = self.subjects.values().filter_map(Subject::paused_until).max();
         until.filter(|until| *until > now)
     }
 
     /// What is left of the quota of which least is left: 1 full, 0 exhausted.
     pub(super) fn ratio(&self, now: u64) -> Option<f64> {
-        let ratios = self.quotas.iter().filter_map(|quota| quota.ratio(now));
+        let ratios = self.subjects.values().filter_map(|subject| subject.ratio(now));
         ratios.reduce(f64::min)
     }
 
-    pub(super) fn outlook(&self, now: u64) -> Outlook {
+    /// All that is believed now.
+    pub(super) fn known(&self, now: u64) -> Vec<Known> {
+        self.subjects
+            .values()
+            .flat_map(|subject| subject.known(now))
+            .collect()
+    }
+
+    /// For a request that is about this.
+    pub(super) fn outlook(&self, about: &About, now: u64) -> Outlook {
         Outlook {
-            before: [0; MOST_QUOTAS],
-            opens: match self.gate {
-                Gate::Paused(until) => until.max(now),
-                Gate::Open | Gate::Careful(_) | Gate::Beginning(_) => now,
-            },
-            rate: self.silent.outlook(),
+            beliefs: self.subjects.get(&about.subject).map(Subject::outlook),
+            now,
+            subject: about.subject,
         }
     }
 
     /// When one could go that comes after those in the outlook, and by which quota.
-    pub(super) fn when(&self, outlook: &Outlook, kind: Option<Kind>) -> (u64, Told) {
-        let mut until = outlook.opens;
-        let mut told = Told::default();
-        let Some(kind) = kind else {
-            return (until, told);
+    pub(super) fn when(&self, outlook: &Outlook, about: &About) -> (u64, Told) {
+        let Some(route) = &about.route else {
+            let hosts = self
+                .subjects
+                .values()
+                .filter(|subject| subject.host_hash == about.host);
+            let stopped = hosts
+                .filter_map(|subject| subject.stopped_until(outlook.now))
+                .max();
+            return (stopped.unwrap_or(outlook.now), Told::default());
         };
-        if let Some((rate, level)) = outlook.rate {
-            until = until.max(rate.earliest(level));
-        }
-        let names = self.names(kind);
-        for (place, quota) in self
-            .quotas
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| names.has(*place))
-        {
-            let when = quota.when(outlook.before[place], outlook.opens);
-            if when > until || (when >= until && told.limit.is_none()) {
-                told = Told {
-                    limit: quota.limit,
-                    window: quota.span(),
-                };
+        match (self.subjects.get(&about.subject), &outlook.beliefs) {
+            (Some(subject), Some(beliefs)) if about.subject == outlook.subject => {
+                subject.when(beliefs, route, outlook.now)
             }
-            until = until.max(when);
+            _ => (outlook.now, Told::default()),
         }
-        (until, told)
     }
 
     /// One goes at this moment.
-    pub(super) fn play(&self, outlook: &mut Outlook, kind: Option<Kind>, at: u64) {
-        let Some(kind) = kind else { return };
-        if let Some((rate, level)) = &mut outlook.rate {
-            *level = rate.taken(*level, at);
+    pub(super) fn play(&self, outlook: &mut Outlook, about: &About, at: u64) {
+        if about.subject == outlook.subject
+            && let Some(route) = &about.route
+            && let Some(beliefs) = &mut outlook.beliefs
+            && let Some(subject) = self.subjects.get(&about.subject)
+        {
+            subject.play(beliefs, route, at);
         }
-        let names = self.names(kind);
-        for (place, before) in outlook.before.iter_mut().enumerate() {
-            *before += u64::from(names.has(place));
-        }
     }
 
-    /// Which quotas concern a request.
-    fn names(&self, kind: Kind) -> Names {
-        let unnamed = self.quotas.iter().position(|quota| quota.name.is_empty());
-        let unnamed = unnamed.map(Names::one).unwrap_or_default();
-        self.kinds.names(kind).unwrap_or_default().join(unnamed)
-    }
-
-    fn concerned(&mut self, names: Names) -> impl Iterator<Item = (usize, &mut Quota)> {
-        let quotas = self.quotas.iter_mut().enumerate();
-        quotas.filter(move |(place, _)| names.has(*place))
-    }
-
-    /// Which quotas the answer to `stamp` has told of.
-    fn tell(&mut self, quotas: &[hints::Quota], stamp: Stamp, now: u64) -> Names {
-        let next = self.traffic.next();
-        let (mut told, mut named) = (Names::default(), Names::default());
-        for quota in quotas.iter().filter(|quota| quota.remaining.is_some()) {
-            let place = self.place(&quota.name, next);
-            self.quotas[place].tell(quota, stamp.number, next, now);
-            told = told.join(Names::one(place));
-            if !quota.name.is_empty() {
-                named = named.join(Names::one(place));
+    /// Makes sure that there is one. Past the most the one goes that was used longest ago, an idle one first.
+    fn subject(&mut self, about: &About, now: u64) -> &mut Subject {
+        if self.subjects.len() >= MOST_SUBJECTS && !self.subjects.contains_key(&about.subject) {
+            let key = |(key, subject): (&u64, &Subject)| (!subject.is_idle(now), subject.used, *key);
+            if let Some((_, _, oldest)) = self.subjects.iter().map(key).min() {
+                self.subjects.remove(&oldest);
             }
         }
-        if !named.is_empty() {
-            self.kinds.learn(stamp.kind, named);
-        }
-        told
-    }
-
-    /// Where the quota with this name stands. Past the most the one goes that was told of longest ago.
-    fn place(&mut self, name: &str, next: u64) -> usize {
-        if let Some(place) = self.quotas.iter().position(|quota| *quota.name == *name) {
-            return place;
-        }
-        let quota = Quota::new(name, next, self.traffic.out());
-        if self.quotas.len() < MOST_QUOTAS {
-            self.quotas.push(quota);
-            return self.quotas.len() - 1;
-        }
-        let oldest = self
-            .quotas
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, quota)| quota.told());
-        let place = oldest.map_or(0, |(place, _)| place);
-        self.kinds.forget(place);
-        self.quotas[place] = quota;
-        place
-    }
-
-    /// An answer did not tell of these, though they concern its request.
-    fn pass_over(&mut self, names: Names, now: u64) {
-        let mut gone = None;
-        for (place, quota) in self.concerned(names) {
-            if quota.pass_over(now) {
-                gone = Some(place);
-            }
-        }
-        if let Some(place) = gone {
-            // Its place stays, so that the others keep theirs: it holds nobody and the next name gets it.
-            self.quotas[place].vacate();
-            self.kinds.forget(place);
-        }
-        if self.quotas.iter().all(Quota::is_vacant) {
-            self.quotas.clear();
-        }
-    }
-
-    fn went_well(&mut self, stamp: Stamp, was_careful: bool, told: bool, now: u64) -> Option<News> {
-        if was_careful && let Gate::Careful(ramp) | Gate::Beginning(ramp) = &mut self.gate {
-            ramp.grow(now);
-            let is_known = (told && !self.unexplained) || self.silent.per_second().is_some();
-            if is_known || ramp.is_over() || !self.waits {
-                self.gate = Gate::Open;
-            }
-        }
-        (self.silent.went_well(stamp.number, now)).then_some(News::Forgotten)
-    }
-
-    fn refused(&mut self, hints: &Hints, stamp: Stamp, now: u64, jitter: f64) -> Option<News> {
-        let next = self.traffic.next();
-        let exhausted = |quota: &&hints::Quota| quota.remaining == Some(0);
-        self.unexplained = !hints.quotas.iter().any(|quota| exhausted(&quota));
-        // A pause of zero counts as none told.
-        let told = hints.pause.as_ref().map(|pause| pause.length);
-        if let Some(stop) = told.filter(|length| !length.is_zero()) {
-            let until = now.saturating_add(nanos(stop));
-            let mut named = false;
-            for quota in hints
-                .quotas
-                .iter()
-                .filter(exhausted)
-                .filter(|quota| !quota.name.is_empty())
-            {
-                let place = self.place(&quota.name, next);
-                self.quotas[place].stop(until, next);
-                named = true;
-            }
-            if !named {
-                self.gate.pause(until);
-            }
-            return Some(News::Stopped(stop));
-        }
-        if !self.unexplained {
-            // The quota holds its requests.
-            return None;
-        }
-        let cut = self.silent.refused(stamp.number, next, now, jitter)?;
-        self.gate.pause(now.saturating_add(cut.pause));
-        Some(News::Guessed(Duration::from_nanos(cut.pause), cut.per_second))
+        let (waits, widens, next) = (self.waits, self.widens, self.traffic.counts().0);
+        let new = || Subject::new(about.host, waits, widens, next, now);
+        self.subjects.entry(about.subject).or_insert_with(new)
     }
 }
 
-impl Gate {
-    fn pause(&mut self, until: u64) {
-        *self = match self {
-            Self::Paused(old) => Self::Paused(until.max(*old)),
-            Self::Open | Self::Careful(_) | Self::Beginning(_) => Self::Paused(until),
-        };
-    }
-
-    /// Until when it is closed for one who has waited since `arrived`; `next` is the number of the next request.
-    fn closed(&mut self, next: u64, arrived: u64, patience: u64, now: u64) -> Option<u64> {
-        match self {
-            Self::Open => None,
-            Self::Paused(until) if now < *until => Some(*until),
-            Self::Paused(_) => {
-                *self = Self::Careful(Ramp::new(next, now));
-                None
-            }
-            Self::Careful(ramp) => match ramp.admits(now) {
-                true => self.open_if_over(),
-                false => Some(ramp.due()),
-            },
-            Self::Beginning(ramp) => match ramp.admits(now) {
-                true => self.open_if_over(),
-                false => {
-                    let longest = arrived.saturating_add(SECOND.min(patience / 2));
-                    (longest > now).then(|| ramp.due().min(longest))
-                }
-            },
-        }
-    }
-
-    fn open_if_over(&mut self) -> Option<u64> {
-        if matches!(self, Self::Careful(ramp) | Self::Beginning(ramp) if ramp.is_over()) {
-            *self = Self::Open;
-        }
-        None
-    }
-}
-
-/// An upstream that names a quota for each user must not fill the memory.
-const MOST_QUOTAS: usize = 8;
+const MOST_SUBJECTS: usize = 64;

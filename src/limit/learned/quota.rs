@@ -1,9 +1,9 @@
-//! What is left of a quota that the upstream counts.
+//! What is left of a quota that the upstream counts. A pause is a quota of which nothing is left until its end.
 //!
 //! The upstream tells with each answer what is left; what it had not seen by then is under way and has to be taken off.
 //! Within a window the lowest estimate counts, as answers overtake each other, until nothing is under way and the last
 //! figure is exact. When nothing is left nobody goes until the window ends, and then one first: clocks differ. Where
-//! the upstream does not say when, one asks now and then.
+//! the upstream does not say when, one goes at a time and finds out.
 //!
 //! Pure: moments are nanoseconds since the limiter was made, requests have numbers in the order in which they went.
 
@@ -16,9 +16,10 @@ use crate::units::nanos;
 
 #[derive(Debug)]
 pub(super) struct Quota {
-    pub(super) name: Box<str>,
     /// All requests with a lower number count as taken from it; it was not known when they went.
     born: u64,
+    /// Resets are cut down: one that went when the time was over was refused.
+    is_cut: bool,
     /// A whole window after it was used up only a part of it was back: it comes back little by little.
     is_smooth: bool,
     /// What may still go.
@@ -36,12 +37,16 @@ pub(super) struct Quota {
     reset: Option<u64>,
     /// When to ask where no reset is known.
     retry: u64,
+    /// The lowest figure of this window.
+    shown: Option<u64>,
     /// How long a window is; the longest time to a reset where nobody says.
     span: u64,
     told: u64,
-    /// How often in a row it was asked in vain.
-    tries: u32,
-    /// The first request of the window that the reset belongs to.
+    /// The number of the next request when it was last told of.
+    told_next: u64,
+    /// The upstream asks to be left alone until then.
+    stopped: Option<u64>,
+    /// The first request of the window that the reset belongs to, or the first one after a stop.
     window_born: u64,
 }
 
@@ -49,16 +54,18 @@ pub(super) struct Quota {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
     Some,
-    /// Nothing until then at the latest, or until an answer comes.
-    None(Option<u64>),
+    /// One has gone to find out. More go with its answer, or then at the latest.
+    Probed(u64),
+    /// Nothing until then at the latest.
+    None(u64),
 }
 
 impl Quota {
     /// `number` is the next request's; `out` requests are under way.
-    pub(super) fn new(name: &str, number: u64, out: u64) -> Self {
+    pub(super) fn new(number: u64, out: u64) -> Self {
         Self {
-            name: name.into(),
             born: number,
+            is_cut: false,
             is_smooth: false,
             left: u64::MAX,
             limit: None,
@@ -68,9 +75,11 @@ impl Quota {
             recent: VecDeque::new(),
             reset: None,
             retry: 0,
+            shown: None,
             span: 0,
+            stopped: None,
             told: 0,
-            tries: 0,
+            told_next: 0,
             window_born: number,
         }
     }
@@ -103,12 +112,15 @@ impl Quota {
         if let Some(probe) = &mut self.probe {
             return match probe.admits(now) {
                 true => Left::Some,
-                false => Left::None(Some(probe.due())),
+                false => Left::Probed(probe.due()),
             };
         }
         match self.left {
-            0 if self.out > 0 => Left::None(self.reset),
-            0 => Left::None(Some(self.opens())),
+            // The answers to those under way tell more.
+            0 if self.out > 0 => self
+                .reset
+                .map_or_else(|| Left::Probed(now.saturating_add(SECOND)), Left::None),
+            0 => Left::None(self.opens()),
             _ => Left::Some,
         }
     }
@@ -117,7 +129,8 @@ impl Quota {
     /// tomorrow may be nonsense, or another one's doing that somebody mends: it is asked from time to time.
     fn opens(&self) -> u64 {
         let longest = self.told.saturating_add(LONGEST_HOLD);
-        self.reset.map_or(self.retry, |reset| reset.min(longest))
+        let asked = self.reset.map_or(self.retry, |reset| reset.min(longest));
+        self.stopped.unwrap_or(asked)
     }
 
     /// When the one would go that has so many before it, if the upstream keeps to its windows.
@@ -171,15 +184,6 @@ impl Quota {
         })
     }
 
-    /// It is forgotten, and only its place is kept.
-    pub(super) fn vacate(&mut self) {
-        *self = Self::new(VACANT, u64::MAX, 0);
-    }
-
-    pub(super) fn is_vacant(&self) -> bool {
-        &*self.name == VACANT
-    }
-
     /// The answer to request `number` tells how it stands; `next` is the next request's number.
     pub(super) fn tell(&mut self, told: &hints::Quota, number: u64, next: u64, now: u64) {
         self.limit = told.limit.or(self.limit);
@@ -191,8 +195,10 @@ impl Quota {
         let Some(remaining) = told.remaining else {
             return;
         };
-        if self.probe.as_ref().is_some_and(|probe| !probe.counts(number)) {
-            // It went before the window ended.
+        let is_old = self.probe.as_ref().is_some_and(|probe| !probe.counts(number))
+            || (self.stopped.is_some() && number < self.window_born);
+        if is_old {
+            // It went before the window ended, or before the upstream said stop.
             return;
         }
         let is_new = match (self.reset, reset) {
@@ -206,42 +212,140 @@ impl Quota {
             }
             (Some(old), Some(new)) => now >= old || new > old.saturating_add(SLACK),
             (Some(old), None) => now >= old,
-            (None, _) => false,
+            // More than before, and nothing was said of a window: it fills by and by.
+            (None, _) => number >= self.told_next && self.shown.is_some_and(|shown| remaining > shown),
         };
         self.told = now.max(1);
+        self.told_next = next;
         let after = remaining.saturating_sub(self.out);
         if is_new {
             let was_used_up = self.probe.is_some() && self.reset.is_none() && reset.is_none();
             self.is_smooth |= was_used_up && self.limit.is_some_and(|limit| remaining + 1 < limit);
             self.probe = None;
             self.reset = reset;
+            self.stopped = None;
             self.window_born = next;
             self.left = after;
             self.lowest = remaining;
+            self.shown = Some(remaining);
         } else {
-            // Told in whole seconds the moment may be early by a part of one, which costs a refusal, or late.
-            self.reset = self.reset.max(reset);
+            // Told in whole seconds, the moments of one window differ by a second at most: rounded up all of them are too
+            // late, cut down all are too early. Which of them it is, one refusal shows.
+            self.reset = match (self.reset, reset) {
+                (Some(own), Some(new)) if self.is_cut => Some(own.max(new)),
+                (Some(own), Some(new)) => Some(own.min(new)),
+                (own, new) => own.or(new),
+            };
             self.left = self.left.min(after);
             self.lowest = self.lowest.min(remaining);
+            self.shown = self.shown.min(Some(remaining)).or(Some(remaining));
         }
         if self.out == 0 {
             self.left = self.lowest;
         }
-        if remaining > 0 {
-            self.tries = 0;
-        } else if self.reset.is_none() {
+        if remaining == 0 && self.reset.is_none() {
             self.retry = self.frees(now);
-            self.tries = self.tries.saturating_add(1);
         }
     }
 
-    /// The upstream refuses by it until then.
+    /// The upstream asks to be left alone until then: that goes before what the quota tells of its reset.
     pub(super) fn stop(&mut self, until: u64, next: u64) {
+        let until = self.stopped.map_or(until, |old| old.max(until));
+        self.is_cut |= self.probe.is_some() && self.is_told();
         self.probe = None;
         self.left = 0;
         self.lowest = 0;
-        self.reset = self.reset.max(Some(until));
+        self.reset = Some(until);
+        self.stopped = Some(until);
         self.window_born = next;
+    }
+
+    /// An answer to a request that went since has been allowed, and does not tell how it stands.
+    pub(super) fn open(&mut self, number: u64, is_careful: bool, now: u64) {
+        let Some(probe) = &mut self.probe else { return };
+        if !probe.counts(number) {
+            return;
+        }
+        probe.grow(now);
+        if !is_careful || probe.is_over() {
+            self.probe = None;
+        }
+    }
+
+    /// The upstream has told what is left of it.
+    pub(super) fn is_told(&self) -> bool {
+        self.told > 0
+    }
+
+    /// It holds nobody, and tells nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_told() && self.left > 0 && self.probe.is_none()
+    }
+
+    /// Whether an answer with these figures can be about the same counter as the answers before: the same limit, the same
+    /// end of the window, and no more left than there was, but for what may have gone meanwhile.
+    pub(super) fn agrees(&self, told: &hints::Quota, number: u64, now: u64) -> bool {
+        let (Some(remaining), true) = (told.remaining, self.is_told()) else {
+            return false;
+        };
+        let is_limit = self.limit.zip(told.limit).is_none_or(|(own, told)| own == told);
+        let is_reset = match (self.reset, told.reset) {
+            (Some(own), Some(told)) => own.abs_diff(now.saturating_add(nanos(told))) <= SLACK,
+            (None, None) => true,
+            (Some(own), None) => now >= own,
+            (None, Some(_)) => false,
+        };
+        is_limit && is_reset && self.has_room(remaining, number, now)
+    }
+
+    /// Whether an answer with these figures cannot be about the same counter as the answers before.
+    pub(super) fn contradicts(&self, told: &hints::Quota, number: u64, now: u64) -> bool {
+        let is_other = self.limit.zip(told.limit).is_some_and(|(own, told)| own != told);
+        let is_window = match (self.reset, told.reset) {
+            (Some(own), Some(told)) => now < own && own.abs_diff(now.saturating_add(nanos(told))) <= SLACK,
+            _ => false,
+        };
+        let grows = self
+            .shown
+            .zip(told.remaining)
+            .is_some_and(|(own, told)| told > 0 && told >= own);
+        is_other || (is_window && number >= self.told_next && grows)
+    }
+
+    /// The upstream does not tell of it any more.
+    pub(super) fn forget(&mut self) {
+        *self = Self::new(self.born, self.out);
+    }
+
+    /// Until when the upstream asks to be left alone.
+    pub(super) fn stopped_until(&self) -> Option<u64> {
+        self.stopped
+    }
+
+    /// When it is whole again.
+    pub(super) fn resets(&self) -> Option<u64> {
+        self.reset
+    }
+
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether that many can be left of it.
+    fn has_room(&self, remaining: u64, number: u64, now: u64) -> bool {
+        let Some(shown) = self.shown.filter(|_| self.reset.is_none_or(|reset| now < reset)) else {
+            return true;
+        };
+        // A request that went before the last figure came may have been counted before or after it.
+        let is_later = number >= self.told_next;
+        let most = if is_later {
+            shown.saturating_sub(1)
+        } else {
+            shown.saturating_add(self.out)
+        };
+        // Others may take from it, too.
+        let spent = self.out + 2 + self.limit.unwrap_or(remaining) / 10;
+        remaining <= most && (is_later || remaining != shown) && remaining.saturating_add(spent) >= shown
     }
 
     /// The window has ended: it is whole again, but where it was used up one request goes first.
@@ -255,6 +359,7 @@ impl Quota {
             return;
         }
         self.reset = None;
+        self.stopped = None;
         self.out = self.out.min(out);
         if self.left == 0 {
             self.probe = Some(Ramp::new(number, now));
@@ -282,7 +387,8 @@ impl Quota {
     /// out of it. Others may share the quota, so that one asks now and then all the same.
     fn frees(&self, now: u64) -> u64 {
         if self.limit.is_none() || self.span == 0 {
-            return now.saturating_add((SECOND << self.tries.min(6)).min(LONGEST_PAUSE));
+            // That nothing is left may be said of a bucket that fills at once: only a refusal tells more.
+            return now;
         }
         let part = self.span / PARTS;
         if self.is_smooth {
@@ -297,10 +403,7 @@ impl Quota {
 }
 
 /// Two resets that are closer than that are one, told by clocks of whole seconds.
-const SLACK: u64 = 1_500_000_000;
-
-/// A name that no upstream can send.
-const VACANT: &str = "\0";
+pub(super) const SLACK: u64 = 1_500_000_000;
 
 /// Into how many parts a window is divided to remember when requests went.
 const PARTS: u64 = 32;

@@ -60,6 +60,11 @@ impl Ramp {
         counted
     }
 
+    /// The upstream refused: as many as that are too many for now.
+    pub(super) fn ended_in_refusal(&mut self) {
+        self.most = (self.most / 2).max(1);
+    }
+
     /// One that was counted has been answered, and the upstream has not complained.
     pub(super) fn grow(&mut self, now: u64) {
         self.most = self.most.saturating_add(1);

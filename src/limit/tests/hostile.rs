@@ -98,13 +98,14 @@ async fn live(seed: u64, is_honest: bool) {
         method: None,
         path: Some(path.to_owned()),
     };
+    let waits = random.random_bool(0.8);
     let limiter = with(Settings {
         concurrency,
         priorities: vec![priority(Class::High, "/a/**"), priority(Class::Low, "/b/**")],
         queue: random.random_range(1..60),
         rate_limits: rates.clone(),
         respect_upstream: true,
-        ..settings(match random.random_bool(0.8) {
+        ..settings(match waits {
             true => OnLimit::Wait(patience),
             false => OnLimit::Reject,
         })
@@ -131,7 +132,8 @@ async fn live(seed: u64, is_honest: bool) {
                 _ => Method::GET,
             };
             let deadline = (life.below(3) == 0).then(|| Duration::from_millis(life.below(5000)));
-            let allowed = deadline.map_or(patience, |deadline| deadline.min(patience));
+            let most = if waits { patience } else { SECOND };
+            let allowed = deadline.map_or(most, |deadline| deadline.min(most));
             let leaves = Duration::from_millis(life.below(30_000));
             let arrived = Instant::now();
             let asked = timeout(leaves, limiter.admit(bench::asked(&method, path), || deadline)).await;
@@ -187,9 +189,10 @@ async fn live(seed: u64, is_honest: bool) {
         }
     }
     if is_honest {
-        // Only what nobody could know: what was under way before the first answer.
+        // Only what nobody could know: what was under way before the first answer, and that a route shares the counter of
+        // another one.
         let refused = life.refused.get();
-        assert!(refused <= 12, "seed {seed}: {refused} refused of {}", went.len());
+        assert!(refused <= 20, "seed {seed}: {refused} refused of {}", went.len());
     }
     // Whatever was learned, the destination is not shut for ever: the longest stop is an hour.
     tokio::time::advance(Duration::from_secs(7300)).await;

