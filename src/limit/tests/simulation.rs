@@ -146,6 +146,12 @@ impl Outcome {
         (self.obedient as f64) < FLOOR * self.alone.passed() as f64
     }
 
+    /// Figures that are told wrong cost as much: who keeps to the resets, too, gets no more.
+    fn is_as_told(&self) -> bool {
+        let strict = self.strict as f64;
+        strict < FLOOR * self.alone.passed() as f64 && self.beside.passed() as f64 >= 0.9 * strict
+    }
+
     fn is_below_the_floor(&self) -> bool {
         let owed = if self.asks_for_less() {
             self.obedient
@@ -164,7 +170,11 @@ impl Outcome {
 fn outcomes() -> &'static [Outcome] {
     static OUTCOMES: OnceLock<Vec<Outcome>> = OnceLock::new();
     OUTCOMES.get_or_init(|| {
-        let (cells, next) = (Cell::all(), AtomicUsize::new(0));
+        let (mut cells, next) = (Cell::all(), AtomicUsize::new(0));
+        // For who works on a few: `OUTRIDER_CELLS="token bucket of one"`.
+        if let Ok(only) = std::env::var("OUTRIDER_CELLS") {
+            cells.retain(|cell| table::name(cell).contains(&only));
+        }
         let play = || {
             let mine = std::iter::from_fn(|| {
                 let place = next.fetch_add(1, Ordering::Relaxed);

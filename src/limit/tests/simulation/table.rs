@@ -7,21 +7,28 @@ use std::path::Path;
 use super::client::Demand;
 use super::{Cell, Outcome, Tally};
 
+/// What a cell is called where failing ones are listed.
+pub(super) fn name(cell: &Cell) -> String {
+    format!(
+        "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4}",
+        cell.model.name(),
+        cell.telling.name(),
+        cell.limit.name,
+        cell.demand.name(),
+        if cell.waits { "wait" } else { "reject" },
+        if cell.many_routes { "many" } else { "one" },
+    )
+}
+
 /// The failing cells, one a line, and how many there are of each model.
 pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
     let mut text = format!(
-        "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5}  {:>5}/{:<5} {:>5} {:>13} {:>6}\n",
-        "model",
-        "telling",
-        "limit",
-        "demand",
-        "mode",
-        "path",
+        "{:<91} {:>5} {:>6} {:>5}  {:>11} {:>5} {:>13} {:>6}\n",
+        "service, what it tells, limit, demand, on_limit, routes",
         "alone",
         "passed",
         "share",
-        "refus",
-        "alone",
+        "refused/al.",
         "own",
         "silence/alone",
         "strict"
@@ -33,13 +40,8 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
         let silence = |tally: &Tally| tally.silence(cell.limit.duration) as f64 / 1000.0;
         let _ = writeln!(
             text,
-            "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4} {:>5} {:>6} {:>5.2}{} {:>5}/{:<5}{}{:>5} {:>6.1}/{:<6.1} {:>6}",
-            cell.model.name(),
-            cell.telling.name(),
-            cell.limit.name,
-            cell.demand.name(),
-            mode(cell),
-            if cell.many_routes { "many" } else { "one" },
+            "{} {:>5} {:>6} {:>5.2}{} {:>5}/{:<5}{}{:>5} {:>6.1}/{:<6.1} {:>6}{}",
+            name(cell),
             alone.passed(),
             beside.passed(),
             outcome.share(),
@@ -51,19 +53,14 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
             silence(beside),
             silence(alone),
             outcome.strict,
+            if outcome.is_as_told() { " as told" } else { "" },
         );
     }
-    let mut models: Vec<(&str, usize)> = Vec::new();
-    for outcome in outcomes {
-        let name = outcome.cell.model.name();
-        match models.iter_mut().find(|(own, _)| *own == name) {
-            Some((_, count)) => *count += 1,
-            None => models.push((name, 1)),
-        }
-    }
     let _ = writeln!(text, "\n{} of {all} cells fail:", outcomes.len());
-    for (name, count) in models {
-        let _ = writeln!(text, "{count:>5}  {name}");
+    for group in outcomes.chunk_by(|one, other| one.cell.model == other.cell.model) {
+        let as_told = group.iter().filter(|outcome| outcome.is_as_told()).count();
+        let name = group[0].cell.model.name();
+        let _ = writeln!(text, "{:>5}  {name}, {as_told} of them as told", group.len());
     }
     text
 }
@@ -117,10 +114,6 @@ pub(super) fn compare_or_write(table: &str) {
     );
     let text = format!("{before}{BEGIN_MARK}\n{table}{END_MARK}{after}");
     fs::write(&path, text).unwrap();
-}
-
-fn mode(cell: &Cell) -> &'static str {
-    if cell.waits { "wait" } else { "reject" }
 }
 
 const HEAD: &str = "\
