@@ -1,16 +1,17 @@
-//! The door for the operator: /metrics, /healthz, /readyz.
+//! The door for the operator: /metrics, /healthz, /readyz, /status.
 //!
 //! One small HTTP/1 server beside the proxy, with bounds of its own: so many connections, one request each, a short
 //! time for everything. Whoever scrapes slowly, or never reads, holds one page for some seconds and nothing else.
-//! The door only tells; nothing can be changed through it, and nothing that came over the wire is ever echoed. No web
+//! The door only tells; nothing can be changed through it, and nothing of a request to it is ever echoed. No web
 //! page can read it: it answers only to its [`Own`] names, and never says that another origin may read.
 //!
-//! What the figures mean is in `telemetry`; who says that we are leaving is in `drain`.
+//! What the figures mean is in `telemetry`, what is believed of limits in `limit`; who says that we are leaving is in
+//! `drain`.
 
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
@@ -25,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time;
 
 use crate::drain::Drain;
+use crate::limit::Limits;
 use crate::memory::MEMORY;
 use crate::telemetry::{self, Telemetry};
 
@@ -32,17 +34,41 @@ use own::Fault;
 pub(crate) use own::Own;
 
 mod own;
+mod status;
 #[cfg(test)]
 mod tests;
 
+/// What the pages are written from.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    pub(crate) drain: Drain,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) started: SystemTime,
+    pub(crate) telemetry: Arc<Telemetry>,
+}
+
+/// Whether new work is welcome.
+enum Readiness {
+    Draining,
+    Ready,
+    ShortOfMemory,
+}
+
+impl Readiness {
+    fn of(drain: &Drain) -> Self {
+        if drain.is_draining() {
+            Self::Draining
+        } else if MEMORY.is_full() {
+            Self::ShortOfMemory
+        } else {
+            Self::Ready
+        }
+    }
+}
+
 /// Serves the operator's pages until the future is dropped, connections with it. Whether we are ready is asked at each
 /// /readyz. No failure to accept ends it.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    own: Own,
-    telemetry: Arc<Telemetry>,
-    drain: Drain,
-) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, own: Own, pages: Pages) -> io::Result<()> {
     let mut connections = JoinSet::new();
     let mut failing = false;
     loop {
@@ -52,7 +78,7 @@ pub(crate) async fn serve(
                 Ok((stream, _)) => {
                     failing = false;
                     let own = own.with(stream.local_addr().ok());
-                    connections.spawn(connection(stream, own, Arc::clone(&telemetry), drain.clone()));
+                    connections.spawn(connection(stream, own, pages.clone()));
                 }
                 Err(error) => {
                     // One line for a row of failures: out of descriptors, there would be ten in a second.
@@ -75,13 +101,13 @@ pub(crate) async fn serve(
 }
 
 /// One connection: one request, and a limit on all of it.
-async fn connection<S>(stream: S, own: Own, telemetry: Arc<Telemetry>, drain: Drain)
+async fn connection<S>(stream: S, own: Own, pages: Pages)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|request| {
         let answer = match own.check(&request) {
-            Ok(()) => answer(&request, &telemetry, &drain),
+            Ok(()) => answer(&request, &pages),
             Err(Fault::Malformed) => page(StatusCode::BAD_REQUEST, TEXT, MALFORMED),
             Err(Fault::Foreign) => page(StatusCode::MISDIRECTED_REQUEST, TEXT, FOREIGN),
         };
@@ -98,9 +124,9 @@ where
 }
 
 /// The page that `request` asks for. Its body, if it has one, is not read.
-fn answer<B>(request: &Request<B>, telemetry: &Telemetry, drain: &Drain) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    let known = matches!(path, "/" | "/healthz" | "/metrics" | "/readyz");
+    let known = matches!(path, "/" | "/healthz" | "/metrics" | "/readyz" | "/status");
     if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = page(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -115,18 +141,21 @@ fn answer<B>(request: &Request<B>, telemetry: &Telemetry, drain: &Drain) -> Resp
     match path {
         "/" => page(StatusCode::OK, TEXT, INDEX),
         "/healthz" => page(StatusCode::OK, TEXT, "ok\n"),
-        "/metrics" => page(StatusCode::OK, telemetry::CONTENT_TYPE, telemetry.render()),
-        "/readyz" if drain.is_draining() => page(
-            StatusCode::SERVICE_UNAVAILABLE,
-            TEXT,
-            "draining: this process was told to stop and finishes what is going on\n",
-        ),
-        "/readyz" if MEMORY.is_full() => page(
-            StatusCode::SERVICE_UNAVAILABLE,
-            TEXT,
-            "short of memory: limits.memory is reached, and requests are refused until there is room\n",
-        ),
-        "/readyz" => page(StatusCode::OK, TEXT, "ready\n"),
+        "/metrics" => page(StatusCode::OK, telemetry::CONTENT_TYPE, pages.telemetry.render()),
+        "/readyz" => match Readiness::of(&pages.drain) {
+            Readiness::Draining => page(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                "draining: this process was told to stop and finishes what is going on\n",
+            ),
+            Readiness::ShortOfMemory => page(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                "short of memory: limits.memory is reached, and requests are refused until there is room\n",
+            ),
+            Readiness::Ready => page(StatusCode::OK, TEXT, "ready\n"),
+        },
+        "/status" => page(StatusCode::OK, JSON, status::page(pages)),
         _ => page(
             StatusCode::NOT_FOUND,
             TEXT,
@@ -163,6 +192,7 @@ outrider
 /healthz  ok as long as the process lives
 /metrics  Prometheus text format
 /readyz   ready, or 503 with the reason
+/status   JSON: how this process is, and what it has learned of each destination's limits
 ";
 
 const FOREIGN: &str = "\
@@ -174,6 +204,8 @@ const MALFORMED: &str = "a request needs one Host field\n";
 
 /// Keeps the pages out of the process of a web page that includes them blindly, as a picture or a script.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+const JSON: &str = "application/json";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 

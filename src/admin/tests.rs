@@ -25,6 +25,9 @@ async fn every_page_says_what_it_should() {
             "200 OK",
             "content-type: text/plain; version=0.0.4; charset=utf-8\r\n",
         ),
+        ("GET", "/", "200 OK", "/status"),
+        ("GET", "/status", "200 OK", "\"state\": \"ready\""),
+        ("GET", "/status", "200 OK", "content-type: application/json\r\n"),
         ("GET", "/metrics/", "404 Not Found", "no such page"),
         ("GET", "/%2e%2e/etc/passwd", "404 Not Found", "no such page"),
         (
@@ -76,6 +79,8 @@ async fn a_draining_process_is_alive_but_not_ready() {
         ready.starts_with("HTTP/1.1 503 ") && ready.contains("draining: "),
         "{ready}"
     );
+    let status = ask(address, "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(status.contains("\"state\": \"draining\""), "{status}");
     let health = ask(address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
 }
@@ -146,7 +151,7 @@ async fn a_scraper_that_never_reads_is_cut_off() {
     far.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .unwrap();
-    connection(near, Own::new(None, None), telemetry, Drain::default()).await;
+    connection(near, Own::new(None, None), pages(telemetry, Drain::default())).await;
 
     let mut got = Vec::new();
     far.read_to_end(&mut got).await.unwrap();
@@ -166,13 +171,22 @@ fn only_what_would_fail_again_makes_the_door_pause() {
     }
 }
 
+fn pages(telemetry: Arc<Telemetry>, drain: Drain) -> Pages {
+    Pages {
+        drain,
+        limits: Arc::default(),
+        started: SystemTime::now(),
+        telemetry,
+    }
+}
+
 /// The door on a port of its own, until the test's runtime ends.
 async fn start() -> (SocketAddr, Drain) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let drain = Drain::default();
     let own = Own::new(Some(address), None);
-    tokio::spawn(serve(listener, own, Telemetry::new(), drain.clone()));
+    tokio::spawn(serve(listener, own, pages(Telemetry::new(), drain.clone())));
     (address, drain)
 }
 

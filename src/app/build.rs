@@ -36,7 +36,7 @@ use super::doors::Doors;
 #[derive(Debug)]
 pub(crate) struct Parts {
     hasher: RandomState,
-    pub(super) limits: Limits,
+    pub(super) limits: Arc<Limits>,
     own: Vec<SocketAddr>,
     pub(super) roots: SystemRoots,
     pub(super) resolver: Arc<Resolver>,
@@ -67,7 +67,7 @@ impl Parts {
         let roots = SystemRoots::new(&sources, &ca.bundle);
         Self {
             hasher: RandomState::new(),
-            limits: Limits::default(),
+            limits: Arc::default(),
             own,
             resolver,
             roots,

@@ -17,7 +17,7 @@ use http::HeaderValue;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval};
 
-use crate::admin::Own;
+use crate::admin::{self, Own, Pages};
 use crate::ca;
 use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
@@ -205,12 +205,13 @@ impl App {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let application = std::env::var("VCAP_APPLICATION").ok();
             let own = Own::new(listener.local_addr().ok(), application.as_deref());
-            tokio::spawn(crate::admin::serve(
-                listener,
-                own,
-                Arc::clone(&telemetry),
-                proxy.drain.clone(),
-            ));
+            let pages = Pages {
+                drain: proxy.drain.clone(),
+                limits: Arc::clone(&build.limits),
+                started: SystemTime::now(),
+                telemetry: Arc::clone(&telemetry),
+            };
+            tokio::spawn(admin::serve(listener, own, pages));
         }
         let count = config.workers.unwrap_or_else(host_limits::cpus);
         let workers = Workers::start(count, &listeners, &proxy)?;

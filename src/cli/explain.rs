@@ -1,14 +1,15 @@
 //! `outrider explain`: the verdict on a URL, and why.
 //!
 //! It asks the compiled policy the questions that the proxy asks of a request, in the same order, and writes down
-//! the answers; nothing is decided here, and nothing is resolved or dialled. References to secrets are shown,
-//! secrets never.
+//! the answers; nothing is decided here, and nothing is resolved or dialled, but for the admin port of an outrider that
+//! runs here: it is asked what it has learned. References to secrets are shown, secrets never.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
 
@@ -19,11 +20,15 @@ use crate::config::{
 use crate::host::{Host, Scheme, Target};
 use crate::policy::{self, Asked, Denial, Destination, PathGlob, Policy, Verdict};
 
+use self::now::Now;
+
+mod now;
 #[cfg(test)]
 mod tests;
 
 /// Say what would happen to a request, and why
 ///
+/// Nothing is sent, but for one request to the admin port of an outrider that runs here: what it has learned is told.
 /// Exits with 0 where the request would pass, 1 where it would be refused, 2 where the configuration cannot be used.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  outrider explain --method POST https://api.weather.gov/points/39,-97")]
@@ -58,6 +63,9 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let mut explanation = Explanation::of(&args.url, &args.method, &policy, &config);
     explanation.facts.insert(0, ("configuration", source.to_string()));
+    if let Some(learner) = explanation.learner.take() {
+        explanation.tell_now(Now::ask(config.admin, &learner.destination, &learner.host));
+    }
     let text = if args.json {
         explanation.json()
     } else {
@@ -75,13 +83,26 @@ pub(super) fn run(args: &Args) -> ExitCode {
 #[derive(Debug)]
 struct Explanation {
     facts: Vec<(&'static str, String)>,
+    /// Whose limits a running outrider may have learned.
+    learner: Option<Learner>,
+    /// What it has.
+    now: Option<Now>,
     passes: bool,
+}
+
+#[derive(Debug)]
+struct Learner {
+    destination: Arc<str>,
+    /// As in `https://host:port`.
+    host: String,
 }
 
 impl Explanation {
     fn of(url: &str, method: &Method, policy: &Policy, config: &Config) -> Self {
         let mut explanation = Self {
             facts: Vec::new(),
+            learner: None,
+            now: None,
             passes: false,
         };
         match parse(url) {
@@ -152,6 +173,12 @@ impl Explanation {
         } else {
             self.limits(destination, method, path);
             self.failures(destination, method);
+        }
+        if destination.respect_upstream {
+            self.learner = Some(Learner {
+                destination: Arc::clone(&destination.name),
+                host: format!("{}://{left}", left.scheme),
+            });
         }
         self.tell("parent", "none".to_owned());
         self.passes = true;
@@ -338,6 +365,16 @@ impl Explanation {
         self.tell("verdict", format!("refused ({}): {denial}", denial.reason()));
     }
 
+    /// Before the verdict, which is the last.
+    fn tell_now(&mut self, now: Now) {
+        let verdict = self.facts.pop();
+        for line in now.lines() {
+            self.tell("limits now", line);
+        }
+        self.facts.extend(verdict);
+        self.now = Some(now);
+    }
+
     fn tell(&mut self, what: &'static str, answer: String) {
         self.facts.push((what, answer));
     }
@@ -359,7 +396,8 @@ impl Explanation {
             .iter()
             .map(|(what, answer)| (what.to_lowercase().replace(' ', "_"), answer.as_str().into()));
         let passes = [("passes".to_owned(), self.passes.into())];
-        let object: serde_json::Map<String, serde_json::Value> = facts.chain(passes).collect();
+        let now = self.now.as_ref().map(|now| ("limits_now".to_owned(), now.json()));
+        let object: serde_json::Map<String, serde_json::Value> = facts.chain(passes).chain(now).collect();
         format!("{}\n", serde_json::Value::Object(object))
     }
 }

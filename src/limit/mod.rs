@@ -38,10 +38,6 @@ mod queue;
 mod refusal;
 mod rule;
 pub(crate) mod shared;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the status page shows it with the next step")
-)]
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;
@@ -132,7 +128,6 @@ impl Limits {
     }
 
     /// What is believed of the limits of each destination's upstream, in the order of their names.
-    #[expect(dead_code, reason = "the status page shows it with the next step")]
     pub(crate) fn beliefs(&self) -> Vec<(Arc<str>, Belief)> {
         let mut limiters: Vec<_> = (self.limiters().iter())
             .map(|(key, limiter)| (Arc::clone(key), Arc::clone(limiter)))

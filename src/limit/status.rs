@@ -15,7 +15,7 @@ use crate::units::rfc3339;
 pub(crate) struct Belief {
     /// `https://host:port`; empty where it is about all hosts of the destination.
     pub(crate) host: String,
-    /// For people: `all requests`, `GET and the like to /search`.
+    /// For people: `all requests`, `requests that only read to /search`.
     pub(crate) concerns: String,
     /// The quota's own name; empty: it has none.
     pub(crate) name: String,
@@ -165,7 +165,7 @@ mod tests {
     fn belief() -> Belief {
         Belief {
             host: "https://api.test:443".to_owned(),
-            concerns: "GET and the like to /search".to_owned(),
+            concerns: "requests that only read to /search".to_owned(),
             name: String::new(),
             paused_until: None,
             quota: None,
@@ -199,7 +199,7 @@ mod tests {
                     paused_until: Some(at(60)),
                     ..belief()
                 },
-                "GET and the like to /search: paused until 2026-11-29T12:01:00Z, \
+                "requests that only read to /search: paused until 2026-11-29T12:01:00Z, \
                  told by GET /search at 2026-11-29T12:00:00Z: 429 with Retry-After: 60",
             ),
             (
@@ -208,7 +208,7 @@ mod tests {
                     quota: quota(Some(60), Some(at(3))),
                     ..belief()
                 },
-                "GET and the like to /search (quota core): 12 of 60 left, all again at 2026-11-29T12:00:03Z, \
+                "requests that only read to /search (quota core): 12 of 60 left, all again at 2026-11-29T12:00:03Z, \
                  told by GET /search at 2026-11-29T12:00:00Z: 429 with Retry-After: 60",
             ),
             (
@@ -218,7 +218,7 @@ mod tests {
                     told_by: silent,
                     ..belief()
                 },
-                "GET and the like to /search: 12 left, 0.67 requests a second pass, as a guess, \
+                "requests that only read to /search: 12 left, 0.67 requests a second pass, as a guess, \
                  told by GET /search at 2026-11-29T12:00:00Z: 429 without a word about time",
             ),
         ] {

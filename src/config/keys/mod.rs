@@ -93,7 +93,7 @@ pub(in crate::config) static ROOT: Table = &[
         "admin",
         Kind::Any(&[Kind::Address, Kind::Literal("false")]),
         "127.0.0.1:9901",
-        "Where /metrics, /healthz and /readyz are served; false turns it off.",
+        "Where /metrics, /healthz, /readyz and /status are served; false turns it off.",
     ),
     works(
         "workers",

@@ -1,0 +1,42 @@
+//! The page /status: how this process is, and what it believes of each destination's limits.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::{Pages, Readiness};
+use crate::units::rfc3339;
+
+/// One JSON object. A destination with a pool of credentials has beliefs of each of these, by its place.
+pub(super) fn page(pages: &Pages) -> String {
+    let mut destinations = BTreeMap::<String, Vec<Value>>::new();
+    for (name, belief) in pages.limits.beliefs() {
+        let (destination, credential) = match name.split_once('/') {
+            None => (&*name, None),
+            Some((destination, place)) => (destination, Some(place)),
+        };
+        let mut belief = belief.json();
+        belief["credential"] = credential.into();
+        destinations
+            .entry(destination.to_owned())
+            .or_default()
+            .push(belief);
+    }
+    let state = match Readiness::of(&pages.drain) {
+        Readiness::Ready => "ready",
+        Readiness::Draining => "draining",
+        Readiness::ShortOfMemory => "short of memory",
+    };
+    let up = SystemTime::now()
+        .duration_since(pages.started)
+        .unwrap_or_default();
+    let page = json!({
+        "outrider": env!("CARGO_PKG_VERSION"),
+        "state": state,
+        "started": rfc3339(pages.started),
+        "uptime_seconds": up.as_secs(),
+        "limits_now": destinations,
+    });
+    format!("{page:#}\n")
+}

@@ -1,0 +1,108 @@
+//! What the running outrider believes of a destination's limits: one request to its admin port, /status.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// What is believed of one host of a destination, each as an object of the page.
+#[derive(Debug)]
+pub(super) enum Now {
+    Known(Vec<Value>),
+    /// And why.
+    Unknown(String),
+}
+
+impl Now {
+    /// Asks the outrider whose admin port is at `admin`, if it is on this machine's loopback. `host`: as in
+    /// `https://host:port`.
+    pub(super) fn ask(admin: Option<SocketAddr>, destination: &str, host: &str) -> Self {
+        let Some(address) = admin else {
+            return Self::Unknown("admin: false".to_owned());
+        };
+        let address = match address.ip() {
+            ip if ip.is_loopback() => address,
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (Ipv4Addr::LOCALHOST, address.port()).into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (Ipv6Addr::LOCALHOST, address.port()).into(),
+            _ => return Self::Unknown(format!("admin is at {address}, and only loopback is asked")),
+        };
+        let Some(page) = fetch(address) else {
+            return Self::Unknown(format!("no outrider answers at {address}"));
+        };
+        let beliefs = page["limits_now"][destination].as_array();
+        Self::Known(concerning(beliefs.map_or(&[], Vec::as_slice), host))
+    }
+
+    /// Each as a sentence.
+    pub(super) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Known(beliefs) if beliefs.is_empty() => {
+                vec!["nothing is learned that concerns this host".to_owned()]
+            }
+            Self::Known(beliefs) => beliefs.iter().map(line).collect(),
+            Self::Unknown(why) => vec![format!("not known ({why})")],
+        }
+    }
+
+    /// `null` where it is not known.
+    pub(super) fn json(&self) -> Value {
+        match self {
+            Self::Known(beliefs) => beliefs.as_slice().into(),
+            Self::Unknown(_) => Value::Null,
+        }
+    }
+}
+
+/// Those of this host, and of all hosts.
+fn concerning(beliefs: &[Value], host: &str) -> Vec<Value> {
+    let concerns = |belief: &&Value| belief["host"].as_str().is_none_or(|own| own == host);
+    beliefs.iter().filter(concerns).cloned().collect()
+}
+
+fn line(belief: &Value) -> String {
+    let text = belief["text"].as_str().unwrap_or_default();
+    // What listens there may be anything.
+    let text: String = text.chars().filter(|letter| !letter.is_control()).collect();
+    match belief["credential"].as_str() {
+        None => text,
+        Some(place) => format!("{place}: {text}"),
+    }
+}
+
+/// The page, if what answers is an outrider.
+fn fetch(address: SocketAddr) -> Option<Value> {
+    let answer = exchange(address).ok()?;
+    let answer = str::from_utf8(&answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let is_fine = head.starts_with("HTTP/1.0 200 ") || head.starts_with("HTTP/1.1 200 ");
+    let page: Value = serde_json::from_str(body).ok().filter(|_| is_fine)?;
+    page["outrider"].is_string().then_some(page)
+}
+
+/// HTTP/1.0: the answer ends with the connection, and has no chunks.
+fn exchange(address: SocketAddr) -> io::Result<Vec<u8>> {
+    let end = Instant::now() + PATIENCE;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    while answer.len() < LONGEST {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut buffer)? {
+            0 => return Ok(answer),
+            length => answer.extend_from_slice(&buffer[..length]),
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
+}
+
+/// In bytes.
+const LONGEST: usize = 16 << 20;
+
+const PATIENCE: Duration = Duration::from_secs(1);
