@@ -404,7 +404,7 @@ impl Limiter {
         let host = match self.settings.applies_to {
             AppliesTo::Destination => 1,
             AppliesTo::Auto | AppliesTo::Credential | AppliesTo::Host | AppliesTo::Route => {
-                HASH.hash_one(asked.target)
+                HASH.hash_one((&asked.target.host, asked.target.port))
             }
         };
         if *asked.method == Method::CONNECT {

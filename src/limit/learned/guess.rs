@@ -3,7 +3,7 @@
 //! | it happens | we do |
 //! | --- | --- |
 //! | one refusal after requests that passed | the next request goes at once, and alone: it finds out |
-//! | that one is refused as well: the upstream is *closed* | wait a fifth of the time that it has been closed, then send one more |
+//! | that one is refused as well: the upstream is *closed* | wait a fifth of the time that it has been closed, then send one more (half of it where requests may wait) |
 //! | that one passes: the upstream is *open* | all may go |
 //! | closed and open for a second time | what passed from one opening to the next, by the time: that is the *rate* |
 //!
@@ -56,6 +56,19 @@ struct Rate {
     grown: u64,
     /// When it last held somebody.
     held: u64,
+}
+
+/// How a request was refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    /// For how long the upstream asks to be left alone; zero: not for long.
+    pub(super) asked: Option<u64>,
+    /// The upstream says that a quota is used up: it is no error.
+    pub(super) is_sure: bool,
+    /// Between 0 and 1.
+    pub(super) jitter: f64,
+    /// Requests may wait.
+    pub(super) waits: bool,
 }
 
 /// What follows from a refusal.
@@ -136,16 +149,14 @@ impl Guess {
         false
     }
 
-    /// Request `number` was refused; `next` is the next request's number, `jitter` between 0 and 1. `asked`: for how long
-    /// the upstream asks to be left alone; zero: not for long. `None` where nothing follows.
-    pub(super) fn refused(
-        &mut self,
-        number: u64,
-        next: u64,
-        now: u64,
-        asked: Option<u64>,
-        jitter: f64,
-    ) -> Option<Cut> {
+    /// Request `number` was refused; `next` is the next request's number. `None` where nothing follows.
+    pub(super) fn refused(&mut self, number: u64, next: u64, now: u64, refusal: &Refusal) -> Option<Cut> {
+        let Refusal {
+            asked,
+            is_sure,
+            jitter,
+            waits,
+        } = *refusal;
         if number < self.news {
             return None;
         }
@@ -158,7 +169,11 @@ impl Guess {
         if self.in_a_row == 1 {
             self.first = now;
         }
-        let closes = if now < self.deaf { 4 } else { 2 };
+        let closes = match (is_sure, now < self.deaf) {
+            (true, _) => 1,
+            (false, false) => 2,
+            (false, true) => 4,
+        };
         if self.in_a_row < closes && asked.is_none_or(|asked| asked == 0) {
             if let Some(rate) = &mut self.rate {
                 rate.slow_down();
@@ -173,10 +188,15 @@ impl Guess {
         self.is_closed = true;
         let closed = now.saturating_sub(self.first);
         let longest = if asked == Some(0) { SECOND } else { LONGEST_PAUSE };
+        // Where requests can wait, each that is sent too early is refused for nothing.
+        let pause = match waits {
+            true => (closed / 2).max(SHORTEST_WAIT),
+            false => (closed / 5).max(SHORTEST_PAUSE),
+        };
         let pause = match asked {
             Some(asked) if asked > 0 => asked,
             // Those that were refused together do not come back together.
-            _ => ((closed / 5).max(SHORTEST_PAUSE) as f64 * (0.9 + jitter / 5.0)) as u64,
+            _ => (pause as f64 * (0.9 + jitter / 5.0)) as u64,
         };
         Some(Cut {
             until: now.saturating_add(pause.min(longest.max(asked.unwrap_or(0)))),
@@ -189,7 +209,7 @@ impl Guess {
         let lasted = now.saturating_sub(self.opened);
         if self.opened == 0 {
             self.measure_from(now);
-        } else if lasted >= SHORTEST_CYCLE {
+        } else if lasted >= SHORTEST_CYCLE || self.passed >= MANY {
             let asked = self.passed + self.errors;
             let share = f64::from(self.errors) / f64::from(asked.max(1));
             let before = *self.share.get_or_insert(share);
@@ -275,11 +295,15 @@ impl Rate {
 const MEMORY: u64 = 300 * SECOND;
 
 const SHORTEST_PAUSE: u64 = SECOND / 7;
+const SHORTEST_WAIT: u64 = SECOND / 2;
 const LONGEST_PAUSE: u64 = 60 * SECOND;
 
 /// What is measured over a shorter time has too much chance in it.
 const SHORTEST_CYCLE: u64 = 2 * SECOND;
 const LONGEST_SPAN: u64 = 60 * SECOND;
+
+/// So many that passed are enough to measure.
+const MANY: u32 = 15;
 
 /// Timers are a millisecond late; a faster rate than that would never be reached.
 const SLACK: u64 = 10_000_000;

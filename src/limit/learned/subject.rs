@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use http::{Method, StatusCode};
 
-use super::guess::Guess;
+use super::guess::{Guess, Refusal};
 use super::quota::{Left, Quota};
 use super::ramp::{Ramp, SECOND};
 use super::route::{Route, Scope};
@@ -32,6 +32,8 @@ pub(super) struct Subject {
     /// By the [key](Route::key) of a route.
     routes: HashMap<u64, Shown>,
     pub(super) used: u64,
+    /// Requests may wait.
+    waits: bool,
     /// A second route may show that a belief is about more than one.
     widens: bool,
 }
@@ -124,6 +126,7 @@ impl Subject {
             host_hash: host,
             routes: HashMap::new(),
             used: now,
+            waits,
             widens,
         }
     }
@@ -316,6 +319,7 @@ impl Subject {
         let length = pause.map(|pause| nanos(pause.length));
         let name = pause.map_or("", |pause| &pause.name);
         let exhausted = self.exhausted(hints, told, name);
+        let (is_sure, waits) = (!exhausted.is_empty(), self.waits);
         let places = if exhausted.is_empty() {
             Set::one(self.refusing(name, route, stamp.number, counts, now, &source))
         } else {
@@ -323,7 +327,7 @@ impl Subject {
         };
         let field = pause.map_or_else(String::new, words);
         let mut news = None;
-        for (place, belief) in self.among(places) {
+        for (_, belief) in self.among(places) {
             belief.source = source(&field);
             let is_short = length.is_none_or(|length| length <= SHORT);
             let until = match length {
@@ -332,9 +336,13 @@ impl Subject {
                     Some(now.saturating_add(length))
                 }
                 _ => {
-                    let cut = belief
-                        .guess
-                        .refused(stamp.number, next, now, length, heard.jitter);
+                    let refusal = Refusal {
+                        asked: length,
+                        is_sure,
+                        jitter: heard.jitter,
+                        waits,
+                    };
+                    let cut = belief.guess.refused(stamp.number, next, now, &refusal);
                     cut.map(|cut| {
                         let pause = std::time::Duration::from_nanos(cut.until.saturating_sub(now));
                         news = Some(match length {
@@ -345,7 +353,6 @@ impl Subject {
                     })
                 }
             };
-            let _ = place;
             if let Some(until) = until {
                 belief.quota.stop(until, next);
             }
@@ -390,7 +397,6 @@ impl Subject {
             .among(concern)
             .find(|(_, belief)| *belief.name == *name)
             .map(|(place, _)| place);
-        let _ = number;
         let place = known.unwrap_or_else(|| self.add(name, route, counts, now, || source("")));
         self.show(route, place);
         place
