@@ -209,7 +209,7 @@ fn nonsense_does_not_stop_a_destination_for_long() {
 #[test]
 fn refusals_and_what_is_learned_from_them_are_told() {
     let limited = Limited::python(&["plain", "rate=10", "burst=1"]);
-    let proxy = limited.proxy("on_limit: wait 3s");
+    let proxy = limited.proxy("on_limit: wait 10s");
     let burst = limited.burst(Some(&proxy), "/items/", 60);
     let upstream = refused(&limited.asked());
     assert!(upstream > 0 && burst.count(429) >= upstream, "{burst:?}");

@@ -321,7 +321,7 @@ impl Subject {
         let exhausted = self.exhausted(hints, told, name);
         let (is_sure, waits) = (!exhausted.is_empty(), self.waits);
         let places = if exhausted.is_empty() {
-            Set::one(self.refusing(name, route, stamp.number, counts, now, &source))
+            Set::one(self.refusing(name, route, counts, now, &source))
         } else {
             exhausted
         };
@@ -387,7 +387,6 @@ impl Subject {
         &mut self,
         name: &str,
         route: &Route,
-        number: u64,
         counts: (u64, u64),
         now: u64,
         source: impl Fn(&str) -> Source,
