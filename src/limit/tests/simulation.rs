@@ -109,7 +109,7 @@ impl Cell {
             cell: self,
             ideal: self.ideal(&schedule).max(reckless.passed()),
             alone: reckless,
-            beside: client::beside(&schedule, service(), self.telling, on_limit),
+            beside: client::beside(&schedule, service(), self.telling, on_limit, true),
             obedient: alone(Obeys::RetryAfter).passed(),
             strict: alone(Obeys::Reset).passed(),
         }
@@ -262,6 +262,35 @@ const MODELS: [Model; 15] = [
     Model::Random429,
     Model::Random503,
 ];
+
+/// The judge itself: through a limiter that learns nothing the client gets what it gets alone, and a service allows
+/// what its model says, no more and not much less.
+#[test]
+fn both_clients_meet_the_same_service() {
+    for model in MODELS {
+        let limit = if model == Model::Concurrency {
+            AT_ONCE[0]
+        } else {
+            LIMITS[0]
+        };
+        let schedule = client::schedule(model, limit, Demand::Steady(3.0), true);
+        let service = || Service::new(model, limit);
+        let alone = client::alone(&schedule, service(), Telling::Nothing, Obeys::Nothing);
+        let beside = client::beside(&schedule, service(), Telling::Nothing, OnLimit::Reject, false);
+        let (passed, name) = (alone.passed(), model.name());
+        assert_eq!(
+            (beside.passed(), beside.refused, beside.own),
+            (passed, alone.refused, 0),
+            "{name}"
+        );
+        let asked = schedule.len() as u64;
+        let most = model
+            .allows(limit, limit.duration)
+            .map(|most| most * model.counters());
+        let range = most.map_or(asked * 85 / 100..=asked * 95 / 100, |most| most * 7 / 10..=most);
+        assert!(range.contains(&passed), "{name}: {passed} of {asked}, {range:?}");
+    }
+}
 
 #[test]
 #[ignore = "many cells are below the floor until the limits are learned anew"]

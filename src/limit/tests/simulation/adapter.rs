@@ -48,9 +48,10 @@ impl Request {
     }
 }
 
-pub(super) fn limiter(on_limit: OnLimit) -> Arc<Limiter> {
+/// `respects`: it learns from the answers.
+pub(super) fn limiter(on_limit: OnLimit, respects: bool) -> Arc<Limiter> {
     with(Settings {
-        respect_upstream: true,
+        respect_upstream: respects,
         ..settings(on_limit)
     })
 }

@@ -149,8 +149,14 @@ pub(super) fn alone(schedule: &[Sending], mut service: Service, telling: Telling
     tally
 }
 
-/// Sends everything at its time through a limiter that knows nothing yet.
-pub(super) fn beside(schedule: &[Sending], service: Service, telling: Telling, on_limit: OnLimit) -> Tally {
+/// Sends everything at its time through a limiter that knows nothing yet; it learns if it `respects` the upstream.
+pub(super) fn beside(
+    schedule: &[Sending],
+    service: Service,
+    telling: Telling,
+    on_limit: OnLimit,
+    respects: bool,
+) -> Tally {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -160,7 +166,7 @@ pub(super) fn beside(schedule: &[Sending], service: Service, telling: Telling, o
     let tally = Rc::new(RefCell::new(Tally::default()));
     local.block_on(&runtime, async {
         let (begin, service) = (Instant::now(), Rc::new(RefCell::new(service)));
-        let limiter = adapter::limiter(on_limit);
+        let limiter = adapter::limiter(on_limit, respects);
         let now = move || begin.elapsed().as_millis() as u64;
         let mut tasks = Vec::new();
         for sending in schedule.iter().copied() {
