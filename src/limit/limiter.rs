@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::asked::Asked;
 use super::book::{Arrival, Asker, Book, Concerns, Culprit, Look, Obstacle, Patience, Rules};
+use super::chance;
 use super::gcra::Gcra;
 use super::hints::Hints;
 use super::learned::{About, Heard, Known, Learned, Route, Stamp, Traffic};
@@ -492,7 +493,7 @@ impl Limiter {
         let heard = Heard {
             hints,
             host,
-            jitter: rand::random(),
+            jitter: chance::jitter(),
             method: asked.method,
             path: asked.path,
             status,
@@ -631,7 +632,7 @@ impl Permit {
             return;
         }
         limiter.traffic.end();
-        let hints = Hints::of(status, fields, SystemTime::now());
+        let hints = Hints::of(status, fields, chance::time_of_day());
         if hints.is_some() || limiter.traffic.is_watched() {
             limiter.hear(self.stamp, status, hints.as_deref(), &asked);
         }

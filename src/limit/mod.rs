@@ -28,6 +28,7 @@ use self::status::Belief;
 mod asked;
 pub(crate) mod bench;
 mod book;
+mod chance;
 mod deadline;
 mod gcra;
 mod hints;

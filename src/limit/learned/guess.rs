@@ -3,7 +3,7 @@
 //! | it happens | we do |
 //! | --- | --- |
 //! | one refusal after requests that passed | the next request goes at once, and alone: it finds out |
-//! | that one is refused as well: the upstream is *closed* | wait a fifth of the time that it has been closed, then send one more (half of it where requests may wait) |
+//! | that one is refused as well: the upstream is *closed* | wait a fifth of the time that it has been closed, then send one more (as long again where requests may wait) |
 //! | that one passes: the upstream is *open* | all may go |
 //! | closed and open for a second time | what passed from one opening to the next, by the time: that is the *rate* |
 //!
@@ -190,7 +190,7 @@ impl Guess {
         let longest = if asked == Some(0) { SECOND } else { LONGEST_PAUSE };
         // Where requests can wait, each that is sent too early is refused for nothing.
         let pause = match waits {
-            true => (closed / 2).max(SHORTEST_WAIT),
+            true => (closed).max(SHORTEST_WAIT),
             false => (closed / 5).max(SHORTEST_PAUSE),
         };
         let pause = match asked {
