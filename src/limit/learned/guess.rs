@@ -190,7 +190,7 @@ impl Guess {
         let longest = if asked == Some(0) { SECOND } else { LONGEST_PAUSE };
         // Where requests can wait, each that is sent too early is refused for nothing.
         let pause = match waits {
-            true => (closed).max(SHORTEST_WAIT),
+            true => closed.max(SHORTEST_WAIT),
             false => (closed / 5).max(SHORTEST_PAUSE),
         };
         let pause = match asked {

@@ -1,16 +1,13 @@
 //! The one place where the simulation meets the limiter.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::DATE;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::super::{settings, with};
 use crate::config::OnLimit;
 use crate::host::{Host, Scheme, Target};
 use crate::limit::{Asked, Caller, Limiter, Permit, Refusal, Settings};
-use crate::units;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
@@ -61,43 +58,8 @@ pub(super) async fn admit(limiter: &Arc<Limiter>, request: &Request) -> Result<P
     limiter.admit(request.asked(&target, &|| caller), || None).await
 }
 
-/// `wall` is the moment in the simulation, in milliseconds since the epoch.
-pub(super) fn learn(permit: &Permit, request: &Request, status: u16, mut fields: HeaderMap, wall: u64) {
-    translate(&mut fields, wall);
+pub(super) fn learn(permit: &Permit, request: &Request, status: u16, fields: &HeaderMap) {
     let (target, caller) = (request.target(), request.caller());
     let status = StatusCode::from_u16(status).unwrap();
-    permit.learn(status, &fields, request.asked(&target, &|| caller));
-}
-
-/// The limiter asks the machine for the time of day. So moments of the simulation are told as moments that are as far
-/// from that.
-fn translate(fields: &mut HeaderMap, wall: u64) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let (second, simulated) = (now.as_secs(), wall / 1000);
-    let date = fields.get(DATE).map(|date| {
-        let date = httpdate::parse_http_date(date.to_str().unwrap()).unwrap();
-        date.duration_since(UNIX_EPOCH).unwrap().as_secs()
-    });
-    // An answer may have left in the second before.
-    let wrong = date.filter(|date| date.abs_diff(simulated) > 1);
-    let new_date = wrong.map_or(second, |date| second + date - simulated);
-    if date.is_some() {
-        let date = units::http_date(UNIX_EPOCH + Duration::from_secs(new_date));
-        fields.insert(DATE, date.parse().unwrap());
-    }
-    let Some(reset) = fields.get_mut("x-ratelimit-reset") else {
-        return;
-    };
-    let moment: u64 = reset.to_str().unwrap().parse().unwrap();
-    if moment < 1_000_000_000 {
-        return;
-    }
-    let moment = match wrong {
-        Some(date) => (new_date + moment - date).to_string(),
-        None => {
-            let moment = now + Duration::from_secs(moment) - Duration::from_millis(wall);
-            format!("{:.6}", moment.as_secs_f64())
-        }
-    };
-    *reset = moment.parse().unwrap();
+    permit.learn(status, fields, request.asked(&target, &|| caller));
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -16,6 +16,7 @@ use super::adapter::{self, Request};
 use super::service::{Figures, Limit, Model, Service};
 use super::telling::Telling;
 use crate::config::OnLimit;
+use crate::limit::chance::simulated;
 
 /// A request and its way, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +167,7 @@ pub(super) fn beside(
     let tally = Rc::new(RefCell::new(Tally::default()));
     local.block_on(&runtime, async {
         let (begin, service) = (Instant::now(), Rc::new(RefCell::new(service)));
+        simulated::begin(UNIX_EPOCH + Duration::from_millis(BEGIN));
         let limiter = adapter::limiter(on_limit, respects);
         let now = move || begin.elapsed().as_millis() as u64;
         let mut tasks = Vec::new();
@@ -183,13 +185,14 @@ pub(super) fn beside(
                 sleep(Duration::from_millis(figures.takes)).await;
                 let fields = telling.fields(&figures, BEGIN + now());
                 sleep(Duration::from_millis(sending.back)).await;
-                adapter::learn(&permit, &sending.request, figures.status, fields, BEGIN + now());
+                adapter::learn(&permit, &sending.request, figures.status, &fields);
             }));
         }
         for task in tasks {
             task.await.unwrap();
         }
     });
+    simulated::end();
     Rc::try_unwrap(tally).unwrap().into_inner()
 }
 
