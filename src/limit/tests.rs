@@ -16,6 +16,7 @@ mod learned;
 mod order;
 mod schedule;
 mod simulation;
+mod whom;
 
 const SECOND: Duration = Duration::from_secs(1);
 

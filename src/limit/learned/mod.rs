@@ -396,16 +396,23 @@ impl Learned {
         }
     }
 
-    /// Makes sure that there is one. Past the most the one goes that was used longest ago, an idle one first.
+    /// Makes sure that there is one. Past the most the one goes that was used longest ago, first one of whom nothing has
+    /// been told. A new one begins as carefully as the other callers of its host go by now.
     fn subject(&mut self, about: &About, now: u64) -> &mut Subject {
-        if self.subjects.len() >= MOST_SUBJECTS && !self.subjects.contains_key(&about.subject) {
-            let key = |(key, subject): (&u64, &Subject)| (!subject.is_idle(now), subject.used, *key);
+        let is_new = !self.subjects.contains_key(&about.subject);
+        let same = self
+            .subjects
+            .values()
+            .filter(|subject| is_new && subject.host_hash == about.host);
+        let most = same.map(Subject::most).max().unwrap_or(1);
+        if self.subjects.len() >= MOST_SUBJECTS && is_new {
+            let key = |(key, subject): (&u64, &Subject)| (!subject.is_blank(now), subject.used, *key);
             if let Some((_, _, oldest)) = self.subjects.iter().map(key).min() {
                 self.subjects.remove(&oldest);
             }
         }
         let (waits, widens, next) = (self.waits, self.widens, self.traffic.counts().0);
-        let new = || Subject::new(about.host, waits, widens, next, now);
+        let new = || Subject::new(about.host, waits, most, widens, next, now);
         self.subjects.entry(about.subject).or_insert_with(new)
     }
 }

@@ -17,12 +17,20 @@ pub(super) struct Ramp {
 impl Ramp {
     /// `born` is the number of the next request.
     pub(super) fn new(born: u64, now: u64) -> Self {
+        Self::with(1, born, now)
+    }
+
+    pub(super) fn with(most: u32, born: u64, now: u64) -> Self {
         Self {
             born,
-            most: 1,
+            most,
             out: 0,
             raised: now,
         }
+    }
+
+    pub(super) fn most(&self) -> u32 {
+        self.most
     }
 
     /// Whether one more may go.

@@ -14,6 +14,9 @@ use crate::limit::hints::{self, Hints};
 use crate::limit::status::shown_path;
 use crate::units::nanos;
 
+#[cfg(test)]
+mod tests;
+
 /// A set of beliefs: bit i is the belief at place i.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Set(pub(super) u32);
@@ -117,11 +120,13 @@ impl Set {
 }
 
 impl Subject {
-    /// `waits`: requests may wait, so that it is worth to go carefully. `next`: the next request's number.
-    pub(super) fn new(host: u64, waits: bool, widens: bool, next: u64, now: u64) -> Self {
+    /// `waits`: requests may wait, so that it is worth to go carefully; at first so many may be under way. `next`: the
+    /// next request's number.
+    pub(super) fn new(host: u64, waits: bool, most: u32, widens: bool, next: u64, now: u64) -> Self {
+        let beginning = Ramp::with(most, next, now);
         Self {
             beliefs: Vec::new(),
-            beginning: waits.then(|| Ramp::new(next, now)),
+            beginning: (waits && !beginning.is_over()).then_some(beginning),
             host: Box::default(),
             host_hash: host,
             routes: HashMap::new(),
@@ -133,7 +138,17 @@ impl Subject {
 
     /// Nothing is known that could hold a request back.
     pub(super) fn is_idle(&self, now: u64) -> bool {
-        self.beginning.is_none() && self.all().all(|(_, belief)| belief.is_idle(now))
+        self.beginning.is_none() && self.is_blank(now)
+    }
+
+    /// The upstream has told nothing that matters now.
+    pub(super) fn is_blank(&self, now: u64) -> bool {
+        self.all().all(|(_, belief)| belief.is_idle(now))
+    }
+
+    /// How many may be under way where nothing else is known.
+    pub(super) fn most(&self) -> u32 {
+        self.beginning.as_ref().map_or(u32::MAX, Ramp::most)
     }
 
     /// Which beliefs hold a request of `route` back, and for how long.
@@ -288,8 +303,10 @@ impl Subject {
                 belief.quota.open(stamp.number, is_careful && !is_certain, now);
             }
         }
-        let shown = self.routes.entry(route.key()).or_default();
-        shown.lacks = shown.lacks.join(lacks.without(shown.has));
+        if !lacks.is_empty() {
+            let shown = self.shown(route);
+            shown.lacks = shown.lacks.join(lacks.without(shown.has));
+        }
         if let Some(ramp) = &mut self.beginning
             && stamp.taken.shares(Set::BEGINNING)
         {
@@ -321,7 +338,7 @@ impl Subject {
         let exhausted = self.exhausted(hints, told, name);
         let (is_sure, waits) = (!exhausted.is_empty(), self.waits);
         let places = if exhausted.is_empty() {
-            Set::one(self.refusing(name, route, counts, now, &source))
+            Set::one(self.refusing(name, told, route, counts, now, &source))
         } else {
             exhausted
         };
@@ -382,16 +399,18 @@ impl Subject {
         set
     }
 
-    /// The place of the limit that refuses requests of `route` and tells no figures.
+    /// The place of the limit that refuses requests of `route` and tells no figures. It is none of those that the same
+    /// answer tells of: of them something is left, and other routes may count on it.
     fn refusing(
         &mut self,
         name: &str,
+        told: Set,
         route: &Route,
         counts: (u64, u64),
         now: u64,
         source: impl Fn(&str) -> Source,
     ) -> usize {
-        let concern = self.concern(route);
+        let concern = self.concern(route).without(told);
         let known = self
             .among(concern)
             .find(|(_, belief)| *belief.name == *name)
@@ -415,9 +434,11 @@ impl Subject {
             .routes
             .get(&route.key())
             .map_or_else(Set::default, |shown| shown.has);
+        // Beside it there may be one of the same name that only stops: the one with figures goes first.
         let own = self
             .all()
-            .find(|(place, belief)| has.has(*place) && belief.name == quota.name);
+            .filter(|(place, belief)| has.has(*place) && belief.name == quota.name)
+            .max_by_key(|(place, belief)| (belief.quota.is_told(), std::cmp::Reverse(*place)));
         let own = own.map(|(place, _)| place);
         let agrees = |(place, belief): (usize, &Belief)| {
             (Some(place) != own && belief.name == quota.name && belief.quota.agrees(quota, number, now))
@@ -437,8 +458,9 @@ impl Subject {
             if !(is_shared && differs) {
                 return own;
             }
-            self.routes.entry(route.key()).or_default().lacks.0 |= Set::one(own).0;
-            self.routes.entry(route.key()).or_default().has.0 &= !Set::one(own).0;
+            let shown = self.shown(route);
+            shown.lacks = shown.lacks.join(Set::one(own));
+            shown.has = shown.has.without(Set::one(own));
         }
         let other = if self.widens {
             self.all().find_map(agrees)
@@ -460,13 +482,18 @@ impl Subject {
 
     /// Answers to `route` show the belief at `place`.
     fn show(&mut self, route: &Route, place: usize) {
+        let shown = self.shown(route);
+        shown.has = shown.has.join(Set::one(place));
+        shown.lacks = shown.lacks.without(Set::one(place));
+    }
+
+    /// What the answers to `route` have shown, to be added to.
+    fn shown(&mut self, route: &Route) -> &mut Shown {
         if self.routes.len() >= MOST_ROUTES && !self.routes.contains_key(&route.key()) {
             // What an app asks for may have no end.
             self.routes.clear();
         }
-        let shown = self.routes.entry(route.key()).or_default();
-        shown.has = shown.has.join(Set::one(place));
-        shown.lacks = shown.lacks.without(Set::one(place));
+        self.routes.entry(route.key()).or_default()
     }
 
     /// A new belief. Past the most the one goes that was told of longest ago.
@@ -505,7 +532,8 @@ impl Subject {
         place
     }
 
-    /// Two limits that tell no figures, and stop until the same moment as the upstream says, are one.
+    /// Two limits that tell no figures, and stop until the same moment as the upstream says, are one. Told at the same
+    /// moment that shows nothing: a service that always says the same time says so of each of its routes.
     fn unite(&mut self, place: usize, now: u64) {
         let Some(Some(own)) = self.beliefs.get(place) else {
             return;
@@ -516,9 +544,11 @@ impl Subject {
         let Some(until) = own.quota.stopped_until().filter(|until| *until > now) else {
             return;
         };
+        let told_at = own.source.at;
         let is_same = |(other, belief): &(usize, &Belief)| {
             let is_close = |its: u64| its > now && its.abs_diff(until) <= super::quota::SLACK;
             *other != place
+                && belief.source.at.abs_diff(told_at) > super::quota::SLACK
                 && belief.name.is_empty()
                 && !belief.quota.is_told()
                 && belief.quota.stopped_until().is_some_and(is_close)

@@ -11,14 +11,14 @@ use tokio::task::LocalSet;
 
 use super::*;
 
-fn learning(on_limit: OnLimit) -> Arc<Limiter> {
+pub(super) fn learning(on_limit: OnLimit) -> Arc<Limiter> {
     with(Settings {
         respect_upstream: true,
         ..settings(on_limit)
     })
 }
 
-fn fields(fields: &[(&str, String)]) -> HeaderMap {
+pub(super) fn fields(fields: &[(&str, String)]) -> HeaderMap {
     let fields = fields.iter().map(|(name, value)| {
         let name: HeaderName = name.parse().unwrap();
         (name, HeaderValue::from_str(value).unwrap())
@@ -394,7 +394,7 @@ async fn at_the_beginning_nobody_is_kept_for_longer_than_a_second() {
 }
 
 /// What the future comes to without having to wait.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn at_once<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(value) => value,

@@ -1,0 +1,35 @@
+//! What is kept of a subject is bounded.
+
+use super::*;
+
+/// An app may ask for paths without end.
+#[test]
+fn routes_without_a_limit_do_not_fill_the_memory() {
+    let mut subject = Subject::new(1, false, 1, true, 0, 0);
+    let hints = Hints {
+        is_refusal: true,
+        pause: Some(hints::Pause {
+            length: std::time::Duration::from_secs(60),
+            name: Box::default(),
+            field: "Retry-After".into(),
+        }),
+        quotas: Vec::new(),
+        nonsense: None,
+    };
+    for number in 0..10_000 {
+        let path = format!("/{}", "a".repeat(number + 1));
+        let heard = Heard {
+            hints: (number == 0).then_some(&hints),
+            host: &"",
+            jitter: 0.5,
+            method: &Method::GET,
+            path: &path,
+            status: StatusCode::OK,
+        };
+        let stamp = Stamp::unasked(number as u64);
+        let route = Route::of(&Method::GET, &path);
+        subject.hear(stamp, &route, &heard, (number as u64 + 1, 0), SECOND);
+    }
+    assert!(subject.routes.len() <= MOST_ROUTES, "{}", subject.routes.len());
+    assert!(!subject.is_blank(SECOND));
+}

@@ -1,0 +1,109 @@
+//! Whom a limit holds that one caller was told on one route.
+
+use http::StatusCode;
+
+use super::learned::{at_once, fields, learning};
+use super::*;
+
+/// Each caller has a name of its own; what an answer says is read as on a real one.
+async fn called(limiter: &Arc<Limiter>, caller: u64, path: &str, status: u16, said: &[(&str, &str)]) -> bool {
+    let caller = || Caller(caller);
+    let asked = Asked {
+        caller: &caller,
+        ..bench::asked(&Method::GET, path)
+    };
+    let Ok(permit) = limiter.admit(asked, || Some(Duration::ZERO)).await else {
+        return false;
+    };
+    let said: Vec<_> = said
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()))
+        .collect();
+    permit.learn(StatusCode::from_u16(status).unwrap(), &fields(&said), asked);
+    true
+}
+
+/// Services that count each route apart say the same time of each.
+#[tokio::test(start_paused = true)]
+async fn two_routes_that_stop_at_once_do_not_stop_the_others() {
+    let limiter = learning(OnLimit::Reject);
+    let both = [queued_now(&limiter, "/a").await, queued_now(&limiter, "/b").await];
+    for (permit, path) in both.into_iter().zip(["/a", "/b"]) {
+        permit.learn(
+            StatusCode::TOO_MANY_REQUESTS,
+            &fields(&[("retry-after", "60".to_owned())]),
+            bench::asked(&Method::GET, path),
+        );
+    }
+    assert!(!called(&limiter, 0, "/a", 200, &[]).await && !called(&limiter, 0, "/b", 200, &[]).await);
+    assert!(called(&limiter, 0, "/c", 200, &[]).await);
+    // One that stops later, and until the same moment, is the same.
+    tokio::time::advance(20 * SECOND).await;
+    assert!(called(&limiter, 0, "/d", 429, &[("retry-after", "40")]).await);
+    assert!(!called(&limiter, 0, "/e", 200, &[]).await);
+}
+
+async fn queued_now(limiter: &Arc<Limiter>, path: &str) -> Permit {
+    limiter
+        .admit(bench::asked(&Method::GET, path), || None)
+        .await
+        .unwrap()
+}
+
+/// A refusal that tells of a quota of which something is left is not about that quota.
+#[tokio::test(start_paused = true)]
+async fn a_route_that_stops_leaves_a_shared_quota_to_the_others() {
+    let limiter = learning(OnLimit::Reject);
+    let left = |left: &'static str| {
+        [
+            ("ratelimit-limit", "100"),
+            ("ratelimit-remaining", left),
+            ("ratelimit-reset", "60"),
+        ]
+    };
+    for (path, remaining) in [("/a", "99"), ("/b", "98"), ("/a", "97"), ("/search", "96")] {
+        assert!(called(&limiter, 0, path, 200, &left(remaining)).await);
+    }
+    let refusal = [&left("95")[..], &[("retry-after", "60")]].concat();
+    assert!(called(&limiter, 0, "/search", 429, &refusal).await);
+    assert!(!called(&limiter, 0, "/search", 200, &left("94")).await);
+    for (path, remaining) in [("/a", "94"), ("/b", "93"), ("/c", "92")] {
+        assert!(called(&limiter, 0, path, 200, &left(remaining)).await, "{path}");
+    }
+    // The quota is the same one still.
+    assert!(called(&limiter, 0, "/a", 200, &left("0")).await);
+    assert!(!called(&limiter, 0, "/b", 200, &[]).await);
+}
+
+/// What one caller was told outlives others of whom nothing is known.
+#[tokio::test(start_paused = true)]
+async fn many_callers_do_not_push_out_what_was_told() {
+    let limiter = learning(wait(1));
+    assert!(called(&limiter, 1, "/", 429, &[("retry-after", "60")]).await);
+    for caller in 2..200 {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(called(&limiter, caller, "/", 200, &[]).await);
+    }
+    assert!(!called(&limiter, 1, "/", 200, &[]).await);
+}
+
+/// A host that has answered many is not unknown because another caller comes.
+#[tokio::test(start_paused = true)]
+async fn a_new_caller_of_a_known_host_does_not_wait() {
+    let limiter = learning(wait(30));
+    for caller in 1..20 {
+        for _ in 0..5 {
+            assert!(called(&limiter, caller, "/", 200, &[]).await);
+        }
+    }
+    assert!(called(&limiter, 20, "/", 429, &[("retry-after", "600")]).await);
+    let caller = || Caller(21);
+    let asked = || Asked {
+        caller: &caller,
+        ..bench::asked(&Method::GET, "/")
+    };
+    let permits: Vec<_> = (0..20)
+        .map(|_| at_once(limiter.admit(asked(), || None)).unwrap())
+        .collect();
+    drop(permits);
+}
