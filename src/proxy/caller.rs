@@ -135,22 +135,14 @@ fn authorization(value: &[u8], hasher: &mut DefaultHasher) {
         Some((scheme, rest)) if !scheme.contains(&b'=') => (scheme, rest.trim_ascii()),
         Some(_) | None => (&b""[..], value),
     };
-    let scheme = scheme.to_ascii_lowercase();
     scheme.hash(hasher);
-    match scheme.as_slice() {
-        // Another one with each message.
-        b"negotiate" | b"ntlm" | b"privatetoken" => {}
-        b"basic" => rest.hash(hasher),
-        // The key's id, a colon, the signature.
-        b"aws" | b"oss" | b"obs" | b"acs" | b"qbox" | b"qiniu" | b"sharedkey" | b"sharedkeylite"
-        | b"ucloud" => {
-            before(rest, b':').hash(hasher);
-        }
-        _ => {
-            if !parameters(rest, hasher) {
-                token(rest, hasher);
-            }
-        }
+    let is_one_of = |schemes: &[&str]| find(scheme, schemes).is_some();
+    if is_one_of(&["Basic"]) {
+        rest.hash(hasher);
+    } else if is_one_of(&SIGNED_SCHEMES) {
+        before(rest, b':').hash(hasher);
+    } else if !is_one_of(&PASSING_SCHEMES) && !parameters(rest, hasher) {
+        token(rest, hasher);
     }
 }
 
@@ -165,10 +157,7 @@ fn parameters(list: &[u8], hasher: &mut DefaultHasher) -> bool {
         let Some((name, value)) = cut(part, b'=') else {
             continue;
         };
-        let name = name.to_ascii_lowercase();
-        if !str::from_utf8(&name).is_ok_and(|name| NAMES.contains(&name)) {
-            continue;
-        }
+        let Some(name) = find(name, &NAMES) else { continue };
         has_any = true;
         name.hash(hasher);
         let value = value.trim_ascii();
@@ -176,9 +165,9 @@ fn parameters(list: &[u8], hasher: &mut DefaultHasher) -> bool {
             .strip_prefix(b"\"")
             .and_then(|value| value.strip_suffix(b"\"")))
         .unwrap_or(value);
-        match name.as_slice() {
+        match name {
             // Key id, date, region, service.
-            b"credential" => before(value, b'/').hash(hasher),
+            "credential" => before(value, b'/').hash(hasher),
             _ => value.hash(hasher),
         }
     }
@@ -192,7 +181,7 @@ fn token(token: &[u8], hasher: &mut DefaultHasher) {
     };
     let is_of_user = |name: &str| match claims.contains_key("sub") {
         true => matches!(name, "iss" | "sub" | "azp" | "client_id" | "tid"),
-        false => !PASSING.contains(&name),
+        false => !PASSING_CLAIMS.contains(&name),
     };
     let mut of_user = claims.iter().filter(|(name, _)| is_of_user(name)).peekable();
     if of_user.peek().is_none() {
@@ -240,6 +229,10 @@ fn is_token(field: &str) -> bool {
                 "xsrftoken",
             ],
         )
+}
+
+fn find<'w>(written: &[u8], words: &[&'w str]) -> Option<&'w str> {
+    (words.iter().copied()).find(|word| written.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 fn cut(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
@@ -310,6 +303,22 @@ const SESSIONS: [&str; 7] = [
     "sid",
 ];
 
+/// Schemes whose value is another one with each message.
+const PASSING_SCHEMES: [&str; 3] = ["Negotiate", "NTLM", "PrivateToken"];
+
+/// Schemes with the id of a key, a colon and a signature.
+const SIGNED_SCHEMES: [&str; 9] = [
+    "acs",
+    "AWS",
+    "OBS",
+    "OSS",
+    "QBox",
+    "Qiniu",
+    "SharedKey",
+    "SharedKeyLite",
+    "UCloud",
+];
+
 /// The parameters of an Authorization or a Signature-Input that stay equal and tell who it is.
 const NAMES: [&str; 18] = [
     "access",
@@ -333,7 +342,7 @@ const NAMES: [&str; 18] = [
 ];
 
 /// The claims that another token of the same user has otherwise.
-const PASSING: [&str; 12] = [
+const PASSING_CLAIMS: [&str; 12] = [
     "ath",
     "auth_time",
     "exp",
