@@ -18,7 +18,7 @@ fn ask(proxy: &Proxy, request: &str) -> crate::support::Response {
 fn the_admin_pages_are_told_only_to_who_asks_by_a_name_of_theirs() {
     let proxy = Proxy::start("destinations: {}");
     let port = proxy.admin().port();
-    for path in ["/", "/healthz", "/readyz", "/metrics", "/nowhere"] {
+    for path in ["/", "/healthz", "/readyz", "/metrics", "/status", "/nowhere"] {
         let status = if path == "/nowhere" { 404 } else { 200 };
         for own in [
             format!("127.0.0.1:{port}"),
