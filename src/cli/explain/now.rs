@@ -40,7 +40,23 @@ impl Now {
             Self::Known(beliefs) if beliefs.is_empty() => {
                 vec!["nothing is learned that concerns this host".to_owned()]
             }
-            Self::Known(beliefs) => beliefs.iter().map(line).collect(),
+            Self::Known(beliefs) => {
+                // Each of the app's users may have met the same limit.
+                let mut alike: Vec<(String, usize)> = Vec::new();
+                for line in beliefs.iter().map(line) {
+                    match alike.iter_mut().find(|(other, _)| *other == line) {
+                        Some((_, count)) => *count += 1,
+                        None => alike.push((line, 1)),
+                    }
+                }
+                let more = alike.len().saturating_sub(MOST);
+                let lines = alike.into_iter().take(MOST).map(|(line, count)| match count {
+                    1 => line,
+                    _ => format!("{line} ({count} alike)"),
+                });
+                let more = (more > 0).then(|| format!("{more} more; /status on the admin port has them"));
+                lines.chain(more).collect()
+            }
             Self::Unknown(why) => vec![format!("not known ({why})")],
         }
     }
@@ -102,7 +118,38 @@ fn exchange(address: SocketAddr) -> io::Result<Vec<u8>> {
     Err(io::ErrorKind::InvalidData.into())
 }
 
+/// Lines.
+const MOST: usize = 10;
+
 /// In bytes.
 const LONGEST: usize = 16 << 20;
 
 const PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_concerns_the_host_is_told_in_few_lines() {
+        let belief = |host: Value, text: &str| json!({ "host": host, "text": text, "credential": null });
+        let beliefs = [
+            belief(json!("https://a.test:443"), "one\u{1b}[2J"),
+            belief(json!("https://b.test:443"), "other"),
+            belief(Value::Null, "all hosts"),
+            belief(json!("https://a.test:443"), "one\u{1b}[2J"),
+            json!({ "host": null, "text": "one", "credential": "auth[0].pool[1]" }),
+        ];
+        let now = Now::Known(concerning(&beliefs, "https://a.test:443"));
+        assert_eq!(
+            now.lines(),
+            ["one[2J (2 alike)", "all hosts", "auth[0].pool[1]: one"]
+        );
+        let many = (0..25).map(|number| belief(Value::Null, &number.to_string()));
+        let lines = Now::Known(many.collect()).lines();
+        assert_eq!(lines.len(), MOST + 1);
+        assert_eq!(lines[MOST], "15 more; /status on the admin port has them");
+    }
+}
