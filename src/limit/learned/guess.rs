@@ -294,7 +294,7 @@ impl Rate {
 /// So long without a refusal, or without anybody who had to wait: forgotten.
 const MEMORY: u64 = 300 * SECOND;
 
-const SHORTEST_PAUSE: u64 = SECOND / 7;
+const SHORTEST_PAUSE: u64 = SECOND / 20;
 const SHORTEST_WAIT: u64 = SECOND / 2;
 const LONGEST_PAUSE: u64 = 60 * SECOND;
 
