@@ -141,24 +141,19 @@ impl Outcome {
         self.beside.passed() as f64 / self.alone.passed().max(1) as f64
     }
 
-    /// A service may ask for more patience than it needs: who keeps to its `Retry-After` gets less than who does not.
-    fn asks_for_less(&self) -> bool {
-        (self.obedient as f64) < FLOOR * self.alone.passed() as f64
+    /// What the floor is a part of: what passes alone, or less where less passes of a client that keeps to the times that
+    /// the service tells.
+    fn owed(&self) -> u64 {
+        self.alone.passed().min(self.obedient).min(self.strict).max(1)
     }
 
-    /// Figures that are told wrong cost as much: who keeps to the resets, too, gets no more.
-    fn is_as_told(&self) -> bool {
-        let strict = self.strict as f64;
-        strict < FLOOR * self.alone.passed() as f64 && self.beside.passed() as f64 >= 0.9 * strict
+    /// What passed as a part of what is owed.
+    fn kept(&self) -> f64 {
+        self.beside.passed() as f64 / self.owed() as f64
     }
 
     fn is_below_the_floor(&self) -> bool {
-        let owed = if self.asks_for_less() {
-            self.obedient
-        } else {
-            self.alone.passed()
-        };
-        (self.beside.passed() as f64) < FLOOR * owed as f64
+        self.kept() < FLOOR
     }
 
     fn is_refused_more(&self) -> bool {

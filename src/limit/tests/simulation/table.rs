@@ -31,7 +31,7 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
         "refused/al.",
         "own",
         "silence/alone",
-        "strict"
+        "owed"
     );
     for outcome in outcomes {
         let Outcome {
@@ -40,11 +40,11 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
         let silence = |tally: &Tally| tally.silence(cell.limit.duration) as f64 / 1000.0;
         let _ = writeln!(
             text,
-            "{} {:>5} {:>6} {:>5.2}{} {:>5}/{:<5}{}{:>5} {:>6.1}/{:<6.1} {:>6}{}",
+            "{} {:>5} {:>6} {:>5.2}{} {:>5}/{:<5}{}{:>5} {:>6.1}/{:<6.1} {:>6}",
             name(cell),
             alone.passed(),
             beside.passed(),
-            outcome.share(),
+            outcome.kept(),
             if outcome.is_below_the_floor() { "!" } else { " " },
             beside.refused,
             alone.refused,
@@ -52,15 +52,13 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
             beside.own,
             silence(beside),
             silence(alone),
-            outcome.strict,
-            if outcome.is_as_told() { " as told" } else { "" },
+            outcome.owed(),
         );
     }
     let _ = writeln!(text, "\n{} of {all} cells fail:", outcomes.len());
     for group in outcomes.chunk_by(|one, other| one.cell.model == other.cell.model) {
-        let as_told = group.iter().filter(|outcome| outcome.is_as_told()).count();
         let name = group[0].cell.model.name();
-        let _ = writeln!(text, "{:>5}  {name}, {as_told} of them as told", group.len());
+        let _ = writeln!(text, "{:>5}  {name}", group.len());
     }
     text
 }
@@ -86,8 +84,9 @@ pub(super) fn rows(outcomes: &[Outcome]) -> String {
         let first = first.map(|outcome| outcome.beside.refused).max();
         let _ = writeln!(
             text,
-            "| {model} | {telling} | {} % | {} % | {} | {} | {} | {} | {} s |",
+            "| {model} | {telling} | {} % | {} % | {} % | {} | {} | {} | {} | {} s |",
             least(Outcome::share),
+            least(Outcome::kept),
             least(|outcome| outcome.beside.passed() as f64 / outcome.ideal.max(1) as f64),
             first.unwrap_or_default(),
             sum(|outcome| outcome.alone.refused),
@@ -117,8 +116,8 @@ pub(super) fn compare_or_write(table: &str) {
 }
 
 const HEAD: &str = "\
-| service | it tells | least of alone | least of the ideal | refused of a first burst | refused alone | with outrider | refused by outrider | longer silence |
-| --- | --- | --: | --: | --: | --: | --: | --: | --: |
+| service | it tells | of alone | of what it is told | of the ideal | refused of a first burst | refused alone | with outrider | refused by outrider | longer silence |
+| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |
 ";
 
 const BEGIN_MARK: &str = "<!-- begin: simulation -->";
