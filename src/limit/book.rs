@@ -235,18 +235,25 @@ impl Book {
     /// How it stands for a waiter. Admits whoever can go by now, so that nobody depends on another one's timer.
     pub(super) fn look(&mut self, rules: &Rules, ticket: Ticket, now: u64) -> Look {
         self.settle(rules, now);
-        let Some(waiter) = self.queue.place(ticket).and_then(|place| self.queue.get(place)) else {
+        let place = self.queue.place(ticket);
+        let Some(waiter) = place.and_then(|place| self.queue.get_mut(place)) else {
             return match self.queue.left(ticket) {
                 Some(Left::Admitted(stamp)) => Look::Admitted(stamp),
                 // Nobody looks twice after having left.
                 Some(Left::Displaced) | None => Look::Displaced,
             };
         };
+        waiter.due = None;
         if !waiter.is_front {
             return Look::Waiting;
         }
-        let rates = self.usage.obstacle(rules, waiter.turn.asker.concerns, now);
-        match self.usage.standing(waiter.turn, now) {
+        let turn = waiter.turn;
+        let rates = self.usage.obstacle(rules, turn.asker.concerns, now);
+        let standing = self.usage.standing(turn, now);
+        if let Some(waiter) = place.and_then(|place| self.queue.get_mut(place)) {
+            waiter.due = standing.due();
+        }
+        match standing {
             Standing::Free if rates > now => Look::Due(rates),
             // The rates would let it go and it waits for a slot.
             Standing::Free => Look::Waiting,
@@ -490,7 +497,9 @@ impl Book {
                 Standing::Free => true,
             };
             waiter.is_aside = matches!(standing, Standing::Held(..));
-            if is_front && !waiter.is_front {
+            let due = standing.due();
+            if is_front && !waiter.is_front && !due.is_some_and(|due| waiter.is_timed(due)) {
+                waiter.due = due;
                 waiter.bell.notify_one();
             }
             waiter.is_front = is_front;

@@ -35,6 +35,8 @@ pub(super) struct Turn {
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) bell: Arc<Notify>,
+    /// When its timer rings, where it is at the front and what is learned of the upstream holds it.
+    pub(super) due: Option<u64>,
     /// What is learned of the upstream holds it, so that it stands in nobody's way but of those that the same holds.
     pub(super) is_aside: bool,
     /// It has been told that nobody before it blocks it.
@@ -75,6 +77,7 @@ impl Waiter {
     fn new(turn: Turn) -> Self {
         Self {
             bell: Arc::new(Notify::new()),
+            due: None,
             is_aside: false,
             is_front: false,
             promotes: match turn.ticket.class {
@@ -90,6 +93,14 @@ impl Waiter {
         (self.rank, self.turn.ticket.number)
     }
 
+    /// Whether its timer serves where it is held until `due`: it does not ring too late, and there is nothing to tell
+    /// before.
+    pub(super) fn is_timed(&self, due: u64) -> bool {
+        let patience = self.turn.arrived.saturating_add(self.turn.patience);
+        self.due
+            .is_some_and(|own| own <= due && (own > patience) == (due > patience))
+    }
+
     /// Whether it goes before one of `class` that comes later and goes at `horizon`.
     fn goes_before(&self, class: Class, horizon: u64) -> bool {
         self.rank <= class || self.promotes <= horizon
@@ -103,10 +114,6 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiters.is_empty()
-    }
-
-    pub(super) fn get(&self, place: usize) -> Option<&Waiter> {
-        self.waiters.get(place)
     }
 
     pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut Waiter> {

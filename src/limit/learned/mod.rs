@@ -218,6 +218,16 @@ impl Stamp {
     }
 }
 
+impl Standing {
+    /// When to look again where it is held.
+    pub(super) fn due(self) -> Option<u64> {
+        match self {
+            Self::Free => None,
+            Self::Held(_, Hold::Probed(until) | Hold::Until(until)) => Some(until),
+        }
+    }
+}
+
 impl Holders {
     pub(super) fn shares(self, other: Self) -> bool {
         self.subject == other.subject && self.set.shares(other.set)

@@ -1,5 +1,8 @@
 //! Whom a limit holds that one caller was told on one route.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake};
+
 use http::StatusCode;
 
 use super::learned::{at_once, fields, learning};
@@ -106,4 +109,40 @@ async fn a_new_caller_of_a_known_host_does_not_wait() {
         .map(|_| at_once(limiter.admit(asked(), || None)).unwrap())
         .collect();
     drop(permits);
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer wakes whom it concerns, not everybody who waits: each looks through the whole queue.
+#[tokio::test(start_paused = true)]
+async fn an_answer_does_not_wake_those_that_it_changes_nothing_for() {
+    let limiter = learning(wait(100));
+    for path in ["/a", "/b", "/c"] {
+        assert!(called(&limiter, 0, path, 429, &[("retry-after", "60")]).await);
+    }
+    let wakes = Arc::new(Wakes::default());
+    let waker = Arc::clone(&wakes).into();
+    let mut context = Context::from_waker(&waker);
+    let asked = |path| limiter.admit(bench::asked(&Method::GET, path), || None);
+    let mut waiting: Vec<_> = ["/a", "/b", "/c"].map(|path| Box::pin(asked(path))).into();
+    for waiter in &mut waiting {
+        // The second time it has heard that it is at the front, and sleeps.
+        assert!(waiter.as_mut().poll(&mut context).is_pending());
+        assert!(waiter.as_mut().poll(&mut context).is_pending());
+    }
+    wakes.0.store(0, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert!(called(&limiter, 0, "/free", 200, &[]).await);
+    }
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+    tokio::time::advance(61 * SECOND).await;
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 3);
 }
