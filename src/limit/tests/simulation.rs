@@ -73,24 +73,28 @@ impl Cell {
                 }));
             }
         };
+        // Moments differ little from one another, and hosts from users: a few demands show it.
+        let is_like_others = telling.row() == Telling::RoundedUp.row() || model == Model::PerHost;
+        let steady: &[_] = if is_like_others { &FEW } else { &STEADY };
         match model {
             Model::Concurrency => {
-                add(&AT_ONCE, &STEADY);
+                add(&AT_ONCE, steady);
                 add(&AT_ONCE, &FIRST);
             }
-            Model::Random429 | Model::Random503 => add(&[LIMITS[0], FAST], &STEADY),
+            Model::Random429 | Model::Random503 => add(&[LIMITS[0], FAST], steady),
             _ => {
-                add(&LIMITS, &STEADY);
+                let (most, longest) = steady.split_at(steady.len().min(5));
+                add(&LIMITS, steady);
                 add(&LIMITS, &BURSTS);
                 add(&LIMITS, &FIRST);
-                add(&[FAST], &STEADY[..5]);
-                add(&[FAST_SHORT], &STEADY[5..]);
+                add(&[FAST], most);
+                add(&[FAST_SHORT], longest);
                 add(&[FAST], &FIRST);
             }
         }
         if let Model::FixedWindow | Model::SlidingLog | Model::TokenBucket = model {
-            add(&HOURLY, &STEADY);
-            add(&CHANGED, &STEADY);
+            add(&HOURLY, steady);
+            add(&CHANGED, steady);
         }
         cells
     }
@@ -208,6 +212,11 @@ const STEADY: [(Demand, bool); 6] = [
     (Demand::Steady(1.5), true),
     (Demand::Steady(3.0), true),
 ];
+const FEW: [(Demand, bool); 3] = [
+    (Demand::Steady(0.7), false),
+    (Demand::Steady(1.5), true),
+    (Demand::Steady(3.0), false),
+];
 const BURSTS: [(Demand, bool); 2] = [(Demand::Bursts, false), (Demand::Bursts, true)];
 const FIRST: [(Demand, bool); 1] = [(Demand::First, true)];
 
@@ -258,6 +267,26 @@ const MODELS: [Model; 15] = [
     Model::Random503,
 ];
 
+/// Cells that fall short of the floor, or in which the service refuses a little more than alone: services that say
+/// nothing or zero and refuse for fractions of a second, and limits that double unseen.
+const KNOWN: [&str; 15] = [
+    "sliding log nothing 20 in 1 s 1.5 wait many",
+    "sliding counter clock 2 s behind, no Date 30 in 60 s 0.7 reject many",
+    "sliding counter clock 2 s ahead, no Date 30 in 60 s 0.7 reject many",
+    "token bucket only on refusal 10, 20 in 10 s 3 reject many",
+    "token bucket of one all 30 in 60 s 3 reject many",
+    "token bucket of one only on refusal 30 in 60 s 3 reject many",
+    "token bucket of one cut times 5 in 6 s 3 reject many",
+    "token bucket of one cut times 20 in 1 s 0.7 reject many",
+    "token bucket of one cut times 20 in 1 s 3 reject many",
+    "strict spacing nothing 5 in 6 s 3 reject many",
+    "strict spacing nothing 30 in 60 s 3 reject many",
+    "strict spacing nothing 20 in 1 s 0.7 reject many",
+    "strict spacing nothing 20 in 1 s 3 reject many",
+    "concurrency nothing 2 at once 0.7 reject many",
+    "concurrency cut times 2 at once 1.5 reject one",
+];
+
 /// The judge itself: through a limiter that learns nothing the client gets what it gets alone, and a service allows
 /// what its model says, no more and not much less.
 #[test]
@@ -287,21 +316,23 @@ fn both_clients_meet_the_same_service() {
     }
 }
 
+/// A cell that falls short is on the list, and a cell on the list falls short.
 #[test]
-#[ignore = "many cells are below the floor until the limits are learned anew"]
 fn the_floor_holds_in_every_cell() {
-    let failing: Vec<_> = (outcomes().iter())
-        .filter(|outcome| outcome.is_below_the_floor() || outcome.is_refused_more())
-        .collect();
+    let short = |outcome: &&Outcome| outcome.is_below_the_floor() || outcome.is_refused_more();
+    let (short, fine): (Vec<_>, Vec<_>) = outcomes().iter().partition(short);
+    let is_known = |outcome: &&&Outcome| KNOWN.contains(&&*table::words(&outcome.cell));
+    let unknown: Vec<_> = short.into_iter().filter(|outcome| !is_known(&outcome)).collect();
+    let stale: Vec<_> = fine.into_iter().filter(|outcome| is_known(&outcome)).collect();
     assert!(
-        failing.is_empty(),
-        "\n{}",
-        table::failing(&failing, outcomes().len())
+        unknown.is_empty() && stale.is_empty(),
+        "\n{}\non the list, but fine:\n{}",
+        table::failing(&unknown, outcomes().len()),
+        table::failing(&stale, outcomes().len())
     );
 }
 
 #[test]
-#[ignore = "the table is written when the floor holds"]
 fn the_table_in_the_document_is_what_the_simulation_shows() {
     table::compare_or_write(&table::rows(outcomes()));
 }

@@ -20,6 +20,12 @@ pub(super) fn name(cell: &Cell) -> String {
     )
 }
 
+/// The same with one space between the words.
+pub(super) fn words(cell: &Cell) -> String {
+    let name = name(cell);
+    name.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The failing cells, one a line, and how many there are of each model.
 pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
     let mut text = format!(
