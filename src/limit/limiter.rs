@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::FixedState;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,7 +16,7 @@ use super::book::{Arrival, Asker, Book, Concerns, Culprit, Look, Obstacle, Patie
 use super::chance;
 use super::gcra::Gcra;
 use super::hints::Hints;
-use super::learned::{About, Heard, Known, Learned, Route, Stamp, Traffic};
+use super::learned::{About, Heard, Learned, Route, Stamp, Traffic};
 use super::meter::Meter;
 use super::queue::Ticket;
 use super::refusal::Face;
@@ -24,12 +24,16 @@ use super::rule::{ClassRule, RateRule, Shown};
 use super::shared::board::{Call, Sharing};
 use super::shared::lease::Lease;
 use super::shared::{Ask, Grant};
-use super::status::{Belief, QuotaLeft, ToldBy};
 use super::told::Told;
 use super::{Refusal, Settings};
 use crate::config::{AppliesTo, OnLimit};
 use crate::telemetry::{Counters, LimitHandles};
 use crate::units;
+
+pub(crate) use self::permit::Permit;
+
+mod beliefs;
+mod permit;
 
 /// The limits of one destination.
 #[derive(Debug)]
@@ -56,23 +60,6 @@ struct Shared {
     /// The name under which the store knows this limiter among those of other instances.
     member: String,
     sharing: Sharing,
-}
-
-/// Leave to send one request. Frees its concurrency slot on drop; one that is [held](Self::held) back until then gives
-/// back what rates and quotas counted as well.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    /// The answer has come.
-    is_answered: AtomicBool,
-    /// The request has not been sent yet.
-    is_held: AtomicBool,
-    concerns: Concerns,
-    /// `None` where nothing has to be given back and nothing can be learned.
-    limiter: Option<Arc<Limiter>>,
-    stamp: Stamp,
-    /// `None` where nothing was taken.
-    ticket: Option<Ticket>,
-    waited: Duration,
 }
 
 /// A place in the queue; gives everything back on drop unless the request was admitted.
@@ -334,37 +321,6 @@ impl Limiter {
         }
     }
 
-    /// What is believed of the upstream's limits now.
-    pub(super) fn beliefs(&self) -> Vec<Belief> {
-        let now = self.nanos(Instant::now());
-        let known = self.book().learned().map(|learned| learned.known(now));
-        let clock = SystemTime::now();
-        let time = |moment: u64| match moment.checked_sub(now) {
-            Some(ahead) => clock + Duration::from_nanos(ahead),
-            None => clock - Duration::from_nanos(now - moment),
-        };
-        let belief = |known: Known| Belief {
-            host: known.host.into(),
-            concerns: known.concerns,
-            name: known.name.into(),
-            paused_until: known.paused_until.map(time),
-            quota: known.left.map(|left| QuotaLeft {
-                left: known.limit.map_or(left, |limit| left.min(limit)),
-                limit: known.limit,
-                whole_at: known.resets.map(time),
-            }),
-            guessed_rate: known.per_second,
-            told_by: ToldBy {
-                method: known.source.method.to_string(),
-                path: known.source.path.into(),
-                status: known.source.status.as_u16(),
-                field: known.source.field.into(),
-                at: time(known.source.at),
-            },
-        };
-        known.into_iter().flatten().map(belief).collect()
-    }
-
     /// What is left of what the upstream has told, from 0 to 1; below zero while it says that nobody may go. `None`: it
     /// has told nothing.
     pub(crate) fn left(&self) -> Option<f64> {
@@ -603,58 +559,6 @@ impl Shared {
         Self {
             member: format!("{:016x}", rand::random::<u64>()),
             sharing,
-        }
-    }
-}
-
-impl Permit {
-    /// How long the request had to wait for it.
-    pub(crate) fn waited(&self) -> Duration {
-        self.waited
-    }
-
-    /// The request is not sent yet, and does not count should it never be.
-    pub(crate) fn held(self) -> Self {
-        self.is_held.store(true, Ordering::Relaxed);
-        self
-    }
-
-    /// From now on the request counts: it is being sent, or was tried in vain.
-    pub(crate) fn used(&self) {
-        self.is_held.store(false, Ordering::Relaxed);
-    }
-
-    /// The head of the upstream's answer is in: what it says of limits is kept to from now on. Only the first head of a
-    /// permit counts.
-    pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap, asked: Asked<'_>) {
-        let Some(limiter) = &self.limiter else { return };
-        if !self.stamp.is_counted() || self.is_answered.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        limiter.traffic.end();
-        let hints = Hints::of(status, fields, chance::time_of_day());
-        if hints.is_some() || limiter.traffic.is_watched() {
-            limiter.hear(self.stamp, status, hints.as_deref(), &asked);
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let Some(limiter) = &self.limiter else { return };
-        if let Some(ticket) = self.ticket
-            && *self.is_held.get_mut()
-        {
-            let now = limiter.nanos(Instant::now());
-            (limiter.book()).put_back(&limiter.rules, ticket, self.concerns, self.stamp, now);
-            return;
-        }
-        if self.stamp.is_counted() && !*self.is_answered.get_mut() {
-            limiter.traffic.end();
-            limiter.lose(self.stamp);
-        }
-        if self.concerns.slots() {
-            (limiter.book()).release(&limiter.rules, || limiter.nanos(Instant::now()));
         }
     }
 }

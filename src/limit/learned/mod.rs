@@ -33,13 +33,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(super) use self::route::Route;
-pub(super) use self::subject::Heard;
-use self::subject::{Outlook as Beliefs, Set, Source, Subject};
+use self::set::Set;
+
+pub(super) use self::heard::Heard;
+use self::heard::Source;
+use self::subject::{Outlook as Beliefs, Subject};
 
 mod guess;
+mod heard;
 mod quota;
 mod ramp;
 mod route;
+mod set;
 mod subject;
 
 /// What is counted outside of the lock: how many requests went, and how many of them have been answered or lost.

@@ -18,6 +18,12 @@ use crate::units::nanos;
 pub(super) struct Quota {
     /// All requests with a lower number count as taken from it; it was not known when they went.
     born: u64,
+    /// The next request when it told first that nothing is left.
+    emptied: Option<u64>,
+    /// When it was told of first.
+    first_told: u64,
+    /// Where nothing is left and no time is told: the next one goes so long after the last one.
+    gap: u64,
     /// Resets are cut down: one that went when the time was over was refused.
     is_cut: bool,
     /// A whole window after it was used up only a part of it was back: it comes back little by little.
@@ -44,6 +50,9 @@ pub(super) struct Quota {
     told: u64,
     /// The number of the next request when it was last told of.
     told_next: u64,
+    took_at: u64,
+    /// Of those under way, how many went before it was known: nobody knows whether they count.
+    unseen: u64,
     /// The upstream asks to be left alone until then.
     stopped: Option<u64>,
     /// The first request of the window that the reset belongs to, or the first one after a stop.
@@ -65,6 +74,9 @@ impl Quota {
     pub(super) fn new(number: u64, out: u64) -> Self {
         Self {
             born: number,
+            emptied: None,
+            first_told: 0,
+            gap: SECOND / 4,
             is_cut: false,
             is_smooth: false,
             left: u64::MAX,
@@ -80,6 +92,8 @@ impl Quota {
             stopped: None,
             told: 0,
             told_next: 0,
+            took_at: 0,
+            unseen: out,
             window_born: number,
         }
     }
@@ -108,6 +122,12 @@ impl Quota {
 
     /// `number` is the next request's; `out` requests are under way to all of the upstream.
     pub(super) fn look(&mut self, number: u64, out: u64, now: u64) -> Left {
+        if self.unseen > 0 && self.is_told() && now >= self.first_told.saturating_add(SECOND) {
+            // What went before this quota was known is counted by now, or is about something else.
+            self.out = self.out.saturating_sub(self.unseen);
+            self.left = self.left.saturating_add(self.unseen);
+            self.unseen = 0;
+        }
         self.roll_over(number, out, now);
         if let Some(probe) = &mut self.probe {
             return match probe.admits(now) {
@@ -116,13 +136,25 @@ impl Quota {
             };
         }
         match self.left {
-            // The answers to those under way tell more.
-            0 if self.out > 0 => self
-                .reset
-                .map_or_else(|| Left::Probed(now.saturating_add(SECOND)), Left::None),
+            // Nothing is left, and nobody says until when: the answer to the last one tells more, if it comes soon.
+            0 if self.has_no_time() => match self.out == 0 || now >= self.next() {
+                true => Left::Some,
+                false => Left::Probed(self.next()),
+            },
+            0 if self.out > 0 => Left::None(self.reset.unwrap_or_else(|| self.next())),
             0 => Left::None(self.opens()),
             _ => Left::Some,
         }
+    }
+
+    /// It has told that nothing is left, and neither an end nor a window.
+    fn has_no_time(&self) -> bool {
+        self.reset.is_none() && (self.limit.is_none() || self.span == 0)
+    }
+
+    /// When one more goes though the last one has not been answered.
+    fn next(&self) -> u64 {
+        self.took_at.saturating_add(self.gap)
     }
 
     /// When one may find out how it stands, with nothing left and nothing under way. That a quota is whole again
@@ -145,6 +177,7 @@ impl Quota {
 
     pub(super) fn took(&mut self, now: u64) {
         self.remember(now);
+        self.took_at = now;
         if self.out == 0 {
             self.lowest = u64::MAX;
         }
@@ -157,7 +190,9 @@ impl Quota {
 
     /// A request that was taken from it, or went before it was known, is not under way any more.
     pub(super) fn ended(&mut self, number: u64, was_taken: bool) {
-        if was_taken || number < self.born {
+        let was_unseen = number < self.born && self.unseen > 0;
+        self.unseen -= u64::from(was_unseen);
+        if was_taken || was_unseen {
             self.out = self.out.saturating_sub(1);
             if self.out == 0 && self.left == 0 && self.lowest < u64::MAX {
                 // Nothing is under way, so that the lowest figure is exact, but for one that did not say.
@@ -215,6 +250,9 @@ impl Quota {
             // More than before, and nothing was said of a window: it fills by and by.
             (None, _) => number >= self.told_next && self.shown.is_some_and(|shown| remaining > shown),
         };
+        if self.told == 0 {
+            self.first_told = now;
+        }
         self.told = now.max(1);
         self.told_next = next;
         let after = remaining.saturating_sub(self.out);
@@ -243,6 +281,7 @@ impl Quota {
         if self.out == 0 {
             self.left = self.lowest;
         }
+        self.emptied = (remaining == 0).then(|| self.emptied.unwrap_or(next));
         if remaining == 0 && self.reset.is_none() {
             self.retry = self.frees(now);
         }
@@ -251,6 +290,7 @@ impl Quota {
     /// The upstream asks to be left alone until then: that goes before what the quota tells of its reset.
     pub(super) fn stop(&mut self, until: u64, next: u64) {
         let until = self.stopped.map_or(until, |old| old.max(until));
+        self.gap = (self.gap * 2).clamp(SECOND / 4, SECOND);
         self.is_cut |= self.probe.is_some() && self.is_told();
         self.probe = None;
         self.left = 0;
@@ -277,9 +317,21 @@ impl Quota {
         self.told > 0
     }
 
-    /// It holds nobody, and tells nothing.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.is_told() && self.left > 0 && self.probe.is_none()
+    /// It holds nobody, and tells nothing, or has not for long.
+    pub(super) fn is_idle(&self, now: u64) -> bool {
+        let known_until = self
+            .reset
+            .unwrap_or(self.told)
+            .saturating_add(self.span.max(MEMORY));
+        let is_silent = !self.is_told() || now >= known_until;
+        is_silent && self.left > 0 && self.probe.is_none()
+    }
+
+    /// An answer was allowed that told how it stands: where nothing was left, the last wait was long enough.
+    pub(super) fn went_well(&mut self, number: u64) {
+        if self.has_no_time() && self.emptied.is_some_and(|emptied| number >= emptied) {
+            self.gap = (self.gap / 2).max(SHORTEST_GAP);
+        }
     }
 
     /// Whether an answer with these figures can be about the same counter as the answers before: the same limit, the same
@@ -353,7 +405,7 @@ impl Quota {
         let is_over = match self.reset {
             Some(reset) if now >= reset => true,
             Some(_) => self.left == 0 && self.out == 0 && now >= self.opens(),
-            None => self.left == 0 && self.out == 0 && now >= self.retry,
+            None => self.left == 0 && self.out == 0 && now >= self.retry && !self.has_no_time(),
         };
         if !is_over || self.probe.is_some() {
             return;
@@ -361,6 +413,7 @@ impl Quota {
         self.reset = None;
         self.stopped = None;
         self.out = self.out.min(out);
+        self.unseen = self.unseen.min(self.out);
         if self.left == 0 {
             self.probe = Some(Ramp::new(number, now));
         }
@@ -407,6 +460,12 @@ pub(super) const SLACK: u64 = 1_500_000_000;
 
 /// Into how many parts a window is divided to remember when requests went.
 const PARTS: u64 = 32;
+
+/// Timers are a millisecond late.
+const SHORTEST_GAP: u64 = SECOND / 200;
+
+/// It is forgotten when it has not been told of for so long, or for its window.
+const MEMORY: u64 = 300 * SECOND;
 
 const LONGEST_HOLD: u64 = 3600 * SECOND;
 

@@ -2,24 +2,22 @@
 
 use std::collections::HashMap;
 
-use http::{Method, StatusCode};
-
 use super::guess::{Guess, Refusal};
+use super::heard::{Heard, Source, words};
 use super::quota::{Left, Quota};
 use super::ramp::{Ramp, SECOND};
 use super::route::{Route, Scope};
-use super::{Hold, Known, News, Stamp, Told};
-use crate::limit::gcra::Gcra;
+use super::set::Set;
+use super::{Hold, News, Stamp};
 use crate::limit::hints::{self, Hints};
 use crate::limit::status::shown_path;
 use crate::units::nanos;
 
+pub(super) use self::forecast::Outlook;
+
+mod forecast;
 #[cfg(test)]
 mod tests;
-
-/// A set of beliefs: bit i is the belief at place i.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Set(pub(super) u32);
 
 #[derive(Debug)]
 pub(super) struct Subject {
@@ -58,65 +56,6 @@ struct Belief {
     quota: Quota,
     scope: Scope,
     source: Source,
-}
-
-/// The answer that a belief comes from.
-#[derive(Clone, Debug)]
-pub(in crate::limit) struct Source {
-    pub(in crate::limit) at: u64,
-    pub(in crate::limit) field: Box<str>,
-    pub(in crate::limit) method: Method,
-    pub(in crate::limit) path: Box<str>,
-    pub(in crate::limit) status: StatusCode,
-}
-
-/// An answer, and what it says.
-#[derive(Clone, Copy)]
-pub(in crate::limit) struct Heard<'a> {
-    pub(in crate::limit) hints: Option<&'a Hints>,
-    /// For people: `https://host:port`.
-    pub(in crate::limit) host: &'a dyn std::fmt::Display,
-    /// Between 0 and 1.
-    pub(in crate::limit) jitter: f64,
-    pub(in crate::limit) method: &'a Method,
-    pub(in crate::limit) path: &'a str,
-    pub(in crate::limit) status: StatusCode,
-}
-
-/// When one request's turn would be, as far as one subject's beliefs tell.
-#[derive(Debug)]
-pub(super) struct Outlook {
-    before: [u64; MOST_BELIEFS],
-    rates: [Option<(Gcra, u64)>; MOST_BELIEFS],
-}
-
-impl Set {
-    /// Of those that go carefully because nothing is known yet.
-    pub(super) const BEGINNING: Self = Self(1 << MOST_BELIEFS);
-
-    fn one(place: usize) -> Self {
-        Self(1 << place)
-    }
-
-    pub(super) fn has(self, place: usize) -> bool {
-        self.0 & (1 << place) != 0
-    }
-
-    pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(super) fn join(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    pub(super) fn shares(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
 }
 
 impl Subject {
@@ -290,6 +229,7 @@ impl Subject {
                 news = Some(News::Forgotten);
             }
             if told.has(place) {
+                belief.quota.went_well(stamp.number);
                 continue;
             }
             if belief.quota.is_told() {
@@ -360,6 +300,10 @@ impl Subject {
                         waits,
                     };
                     let cut = belief.guess.refused(stamp.number, next, now, &refusal);
+                    if let (None, Some(asked @ 1..)) = (&cut, length) {
+                        // One of those that went together with the first: each begins the time anew.
+                        belief.quota.stop(now.saturating_add(asked), next);
+                    }
                     cut.map(|cut| {
                         let pause = std::time::Duration::from_nanos(cut.until.saturating_sub(now));
                         news = Some(match length {
@@ -629,92 +573,9 @@ impl Subject {
     }
 }
 
-/// What is told to people and forecast.
-impl Subject {
-    pub(super) fn ratio(&self, now: u64) -> Option<f64> {
-        let ratios = self.all().filter_map(|(_, belief)| belief.quota.ratio(now));
-        ratios.reduce(f64::min)
-    }
-
-    /// Until when somebody is kept away, as the upstream says.
-    pub(super) fn paused_until(&self) -> Option<u64> {
-        self.all()
-            .filter_map(|(_, belief)| belief.quota.exhausted_until())
-            .max()
-    }
-
-    pub(super) fn known(&self, now: u64) -> impl Iterator<Item = Known> {
-        self.all()
-            .filter(move |(_, belief)| !belief.is_idle(now))
-            .map(move |(_, belief)| Known {
-                host: self.host.clone(),
-                concerns: belief.scope.words(&belief.source.path),
-                name: belief.name.clone(),
-                paused_until: belief.quota.exhausted_until().filter(|until| *until > now),
-                left: belief.quota.is_told().then(|| belief.quota.left()),
-                limit: belief.quota.limit,
-                resets: belief.quota.resets(),
-                per_second: belief.guess.per_second(),
-                source: belief.source.clone(),
-            })
-    }
-
-    pub(super) fn outlook(&self) -> Outlook {
-        let mut outlook = Outlook {
-            before: [0; MOST_BELIEFS],
-            rates: [None; MOST_BELIEFS],
-        };
-        for (place, belief) in self.all() {
-            outlook.rates[place] = belief.guess.outlook();
-        }
-        outlook
-    }
-
-    /// When one of `route` could go that comes after those in the outlook, and by which quota.
-    pub(super) fn when(&self, outlook: &Outlook, route: &Route, now: u64) -> (u64, Told) {
-        let mut until = now;
-        let mut told = Told::default();
-        let concern = self.concern(route);
-        for (place, belief) in self.all().filter(|(place, _)| concern.has(*place)) {
-            let mut when = belief.quota.when(outlook.before[place], now);
-            if let Some((rate, level)) = outlook.rates[place] {
-                when = when.max(rate.earliest(level));
-            }
-            if when > until || (when >= until && told.limit.is_none()) {
-                told = Told {
-                    limit: belief.quota.limit,
-                    window: belief.quota.span(),
-                };
-            }
-            until = until.max(when);
-        }
-        (until, told)
-    }
-
-    /// One goes at this moment.
-    pub(super) fn play(&self, outlook: &mut Outlook, route: &Route, at: u64) {
-        let concern = self.concern(route);
-        for place in (0..MOST_BELIEFS).filter(|place| concern.has(*place)) {
-            outlook.before[place] += 1;
-            if let Some((rate, level)) = &mut outlook.rates[place] {
-                *level = rate.taken(*level, at);
-            }
-        }
-    }
-}
-
 impl Belief {
     fn is_idle(&self, now: u64) -> bool {
-        self.quota.is_idle() && self.guess.is_idle(now)
-    }
-}
-
-/// As a person knows it: `Retry-After: 60`.
-fn words(pause: &hints::Pause) -> String {
-    let is_delay = pause.field.to_ascii_lowercase().contains("retry-after");
-    match is_delay && pause.length.subsec_nanos() == 0 {
-        true => format!("{}: {}", pause.field, pause.length.as_secs()),
-        false => pause.field.to_string(),
+        self.quota.is_idle(now) && self.guess.is_idle(now)
     }
 }
 

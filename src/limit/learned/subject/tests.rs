@@ -1,5 +1,7 @@
 //! What is kept of a subject is bounded.
 
+use http::{Method, StatusCode};
+
 use super::*;
 
 /// An app may ask for paths without end.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::super::{settings, with};
 use crate::config::OnLimit;
 use crate::host::{Host, Scheme, Target};
+use crate::limit::tests::{settings, with};
 use crate::limit::{Asked, Caller, Limiter, Permit, Refusal, Settings};
 
 #[derive(Clone, Copy, Debug)]
