@@ -204,7 +204,8 @@ impl Limiter {
                     limiter: self,
                     ticket,
                 };
-                self.wait(place, arrived, Duration::from_nanos(patience)).await
+                // Boxed: few requests wait, and each connection holds room for the future of its request.
+                Box::pin(self.wait(place, arrived, Duration::from_nanos(patience))).await
             }
         }
     }
