@@ -391,8 +391,18 @@ fn exec_reloads_on_sighup_and_does_not_pass_it_on() {
         ),
     )
     .unwrap();
-    let mut command = outrider(["exec", "--config"]);
-    command.arg(&file).args(["--", "sh"]).arg(&script);
+    // Whoever started the tests may ignore HUP, and what is ignored stays so.
+    let mut command = crate::support::programs::clean("env");
+    command
+        .args([
+            "--default-signal=HUP",
+            env!("CARGO_BIN_EXE_outrider"),
+            "exec",
+            "--config",
+        ])
+        .arg(&file)
+        .args(["--", "sh"])
+        .arg(&script);
     let log = folder.path().join("log");
     let mut child = command
         .env("TMPDIR", folder.path())

@@ -1,10 +1,11 @@
 //! What is believed of one caller's limits at one host.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::guess::{Guess, Refusal};
 use super::heard::{Heard, Source, words};
-use super::quota::{Left, Quota};
+use super::quota::{Left, Quota, SLACK};
 use super::ramp::{Ramp, SECOND};
 use super::route::{Route, Scope};
 use super::set::Set;
@@ -289,7 +290,7 @@ impl Subject {
             let is_short = length.is_none_or(|length| length <= SHORT);
             let until = match length {
                 Some(length) if !is_short => {
-                    news = Some(News::Stopped(std::time::Duration::from_nanos(length)));
+                    news = Some(News::Stopped(Duration::from_nanos(length)));
                     Some(now.saturating_add(length))
                 }
                 _ => {
@@ -305,7 +306,7 @@ impl Subject {
                         belief.quota.stop(now.saturating_add(asked), next);
                     }
                     cut.map(|cut| {
-                        let pause = std::time::Duration::from_nanos(cut.until.saturating_sub(now));
+                        let pause = Duration::from_nanos(cut.until.saturating_sub(now));
                         news = Some(match length {
                             Some(1..) => News::Stopped(pause),
                             Some(0) | None => News::Guessed(pause, cut.per_second),
@@ -321,7 +322,7 @@ impl Subject {
         if let Some(ramp) = &mut self.beginning {
             ramp.ended_in_refusal();
         }
-        let is_telling = length.is_some_and(|length| length > 2 * super::quota::SLACK);
+        let is_telling = length.is_some_and(|length| length > 2 * SLACK);
         for place in 0..self.beliefs.len() {
             if is_telling && places.has(place) {
                 self.unite(place, now);
@@ -490,9 +491,9 @@ impl Subject {
         };
         let told_at = own.source.at;
         let is_same = |(other, belief): &(usize, &Belief)| {
-            let is_close = |its: u64| its > now && its.abs_diff(until) <= super::quota::SLACK;
+            let is_close = |its: u64| its > now && its.abs_diff(until) <= SLACK;
             *other != place
-                && belief.source.at.abs_diff(told_at) > super::quota::SLACK
+                && belief.source.at.abs_diff(told_at) > SLACK
                 && belief.name.is_empty()
                 && !belief.quota.is_told()
                 && belief.quota.stopped_until().is_some_and(is_close)
