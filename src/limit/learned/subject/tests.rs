@@ -11,7 +11,7 @@ fn routes_without_a_limit_do_not_fill_the_memory() {
     let hints = Hints {
         is_refusal: true,
         pause: Some(hints::Pause {
-            length: std::time::Duration::from_secs(60),
+            length: Duration::from_secs(60),
             name: Box::default(),
             field: "Retry-After".into(),
         }),
