@@ -359,19 +359,16 @@ impl Limiter {
 
     /// What a request is about, as far as the upstream may count it apart.
     fn about(&self, asked: &Asked<'_>) -> About {
-        let host = match self.settings.applies_to {
-            AppliesTo::Destination => 1,
-            AppliesTo::Auto | AppliesTo::Credential | AppliesTo::Host | AppliesTo::Route => {
-                HASH.hash_one((&asked.target.host, asked.target.port))
-            }
+        let host = match self.is_one() {
+            true => 1,
+            false => HASH.hash_one((&asked.target.host, asked.target.port)),
         };
         if *asked.method == Method::CONNECT {
             return About::tunnel(host);
         }
         let every = Some(Route::default());
         let (subject, route) = match self.settings.applies_to {
-            AppliesTo::Destination => (1, every),
-            AppliesTo::Host => (host, every),
+            AppliesTo::Destination | AppliesTo::Host => (host, every),
             AppliesTo::Credential => (HASH.hash_one((host, (asked.caller)())), every),
             AppliesTo::Auto | AppliesTo::Route => {
                 let route = Route::of(asked.method, asked.path);
@@ -379,6 +376,11 @@ impl Limiter {
             }
         };
         About { subject, host, route }
+    }
+
+    /// All hosts of the destination count as one.
+    fn is_one(&self) -> bool {
+        self.settings.applies_to == AppliesTo::Destination
     }
 
     /// For how long a request waits at most.
@@ -438,15 +440,12 @@ impl Limiter {
     /// An answer came to a request that has been counted as ended.
     fn hear(&self, stamp: Stamp, status: StatusCode, hints: Option<&Hints>, asked: &Asked<'_>) {
         let now = self.nanos(Instant::now());
+        let about = self.about(asked);
         let mut book = self.book();
         // Before anything is counted: see `Traffic`.
         self.traffic.watch(true);
-        let about = self.about(asked);
         let of_host = format_args!("{}://{}", asked.target.scheme, asked.target);
-        let host: &dyn Display = match self.settings.applies_to {
-            AppliesTo::Destination => &"",
-            AppliesTo::Auto | AppliesTo::Credential | AppliesTo::Host | AppliesTo::Route => &of_host,
-        };
+        let host: &dyn Display = if self.is_one() { &"" } else { &of_host };
         let heard = Heard {
             hints,
             host,

@@ -187,19 +187,20 @@ impl Guess {
         }
         self.is_closed = true;
         let closed = now.saturating_sub(self.first);
-        let longest = if asked == Some(0) { SECOND } else { LONGEST_PAUSE };
         // Where requests can wait, each that is sent too early is refused for nothing.
         let pause = match waits {
             true => closed.max(SHORTEST_WAIT),
             false => (closed / 5).max(SHORTEST_PAUSE),
         };
+        // Those that were refused together do not come back together.
+        let pause = (pause as f64 * (0.9 + jitter / 5.0)) as u64;
         let pause = match asked {
-            Some(asked) if asked > 0 => asked,
-            // Those that were refused together do not come back together.
-            _ => (pause as f64 * (0.9 + jitter / 5.0)) as u64,
+            Some(asked @ 1..) => asked,
+            Some(0) => pause.min(SECOND),
+            None => pause.min(LONGEST_PAUSE),
         };
         Some(Cut {
-            until: now.saturating_add(pause.min(longest.max(asked.unwrap_or(0)))),
+            until: now.saturating_add(pause),
             per_second: self.per_second(),
         })
     }
@@ -263,10 +264,13 @@ impl Rate {
     fn measure(&mut self, measured: f64, lasted: u64) {
         self.measured.push_front(measured);
         self.measured.truncate(3);
-        let best = self.measured.iter().copied().fold(SLOWEST, f64::max);
-        self.per_second = best.min(FASTEST);
+        self.per_second = self.best().min(FASTEST);
         self.span = lasted;
         self.step = SMALLEST_STEP;
+    }
+
+    fn best(&self) -> f64 {
+        self.measured.iter().copied().fold(SLOWEST, f64::max)
     }
 
     /// Grows while it holds somebody back.
@@ -285,8 +289,7 @@ impl Rate {
 
     /// One was refused, and perhaps by error.
     fn slow_down(&mut self) {
-        let best = self.measured.iter().copied().fold(SLOWEST, f64::max);
-        self.per_second = (self.per_second * 0.97).max(best);
+        self.per_second = (self.per_second * 0.97).max(self.best());
         self.step = SMALLEST_STEP;
     }
 }

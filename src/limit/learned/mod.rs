@@ -32,11 +32,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-pub(super) use self::route::Route;
-use self::set::Set;
-
 pub(super) use self::heard::Heard;
 use self::heard::Source;
+pub(super) use self::route::Route;
+use self::set::Set;
 use self::subject::{Outlook as Beliefs, Subject};
 
 mod guess;
@@ -261,18 +260,15 @@ impl Learned {
     /// How it stands for a request that has waited since `arrived` and waits for `patience`.
     pub(super) fn standing(&mut self, about: &About, arrived: u64, patience: u64, now: u64) -> Standing {
         let Some(route) = &about.route else {
-            let hosts = self
-                .subjects
-                .values()
-                .filter(|subject| subject.host_hash == about.host);
-            let stopped = hosts.filter_map(|subject| subject.stopped_until(now)).max();
             let holders = Holders {
                 subject: about.subject,
-                set: Set(1),
+                set: Set::one(0),
             };
-            return stopped.map_or(Standing::Free, |until| {
-                Standing::Held(holders, Hold::Until(until))
-            });
+            return self
+                .stopped_until(about.host, now)
+                .map_or(Standing::Free, |until| {
+                    Standing::Held(holders, Hold::Until(until))
+                });
         };
         let counts = self.traffic.counts();
         if self.waits {
@@ -383,13 +379,7 @@ impl Learned {
     /// When one could go that comes after those in the outlook, and by which quota.
     pub(super) fn when(&self, outlook: &Outlook, about: &About) -> (u64, Told) {
         let Some(route) = &about.route else {
-            let hosts = self
-                .subjects
-                .values()
-                .filter(|subject| subject.host_hash == about.host);
-            let stopped = hosts
-                .filter_map(|subject| subject.stopped_until(outlook.now))
-                .max();
+            let stopped = self.stopped_until(about.host, outlook.now);
             return (stopped.unwrap_or(outlook.now), Told::default());
         };
         match (self.subjects.get(&about.subject), &outlook.beliefs) {
@@ -409,6 +399,12 @@ impl Learned {
         {
             subject.play(beliefs, route, at);
         }
+    }
+
+    /// Until when a tunnel to a host has to wait.
+    fn stopped_until(&self, host: u64, now: u64) -> Option<u64> {
+        let of_host = self.subjects.values().filter(|subject| subject.host_hash == host);
+        of_host.filter_map(|subject| subject.stopped_until(now)).max()
     }
 
     /// Makes sure that there is one. Past the most the one goes that was used longest ago, first one of whom nothing has

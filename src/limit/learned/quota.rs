@@ -147,7 +147,7 @@ impl Quota {
         }
     }
 
-    /// It has told that nothing is left, and neither an end nor a window.
+    /// It has told neither when it is whole again nor in what time it may be used up.
     fn has_no_time(&self) -> bool {
         self.reset.is_none() && (self.limit.is_none() || self.span == 0)
     }
@@ -423,7 +423,7 @@ impl Quota {
 
     /// Notes that a request goes. Parts of a window are enough: they make what follows late by one of them.
     fn remember(&mut self, now: u64) {
-        if self.reset.is_some() || self.limit.is_none() || self.span == 0 {
+        if self.reset.is_some() || self.has_no_time() {
             self.recent.clear();
             return;
         }
@@ -439,7 +439,7 @@ impl Quota {
     /// When to ask again where nobody says when: in a window that rolls, when the first of those that are counted falls
     /// out of it. Others may share the quota, so that one asks now and then all the same.
     fn frees(&self, now: u64) -> u64 {
-        if self.limit.is_none() || self.span == 0 {
+        if self.has_no_time() {
             // That nothing is left may be said of a bucket that fills at once: only a refusal tells more.
             return now;
         }

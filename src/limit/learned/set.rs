@@ -4,9 +4,11 @@ use super::subject::MOST_BELIEFS;
 
 /// A set of beliefs: bit i is the belief at place i.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Set(pub(super) u32);
+pub(super) struct Set(u32);
 
 impl Set {
+    pub(super) const ALL: Self = Self(u32::MAX);
+
     /// Of those that go carefully because nothing is known yet.
     pub(super) const BEGINNING: Self = Self(1 << MOST_BELIEFS);
 

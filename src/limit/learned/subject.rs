@@ -173,9 +173,7 @@ impl Subject {
 
     /// A request is not under way any more, answered or not.
     pub(super) fn end(&mut self, stamp: Stamp) {
-        for (place, belief) in (self.beliefs.iter_mut().enumerate())
-            .filter_map(|(place, belief)| Some((place, belief.as_mut()?)))
-        {
+        for (place, belief) in self.among(Set::ALL) {
             belief.quota.ended(stamp.number, stamp.taken.has(place));
         }
         if let Some(ramp) = &mut self.beginning
@@ -191,7 +189,7 @@ impl Subject {
         stamp: Stamp,
         route: &Route,
         heard: &Heard<'_>,
-        (next, out): (u64, u64),
+        counts: (u64, u64),
         now: u64,
     ) -> Option<News> {
         let mut told = Set::default();
@@ -204,17 +202,17 @@ impl Subject {
         };
         let quotas = heard.hints.map_or(&[][..], |hints| &hints.quotas);
         for quota in quotas.iter().filter(|quota| quota.remaining.is_some()) {
-            let place = self.place(quota, route, stamp.number, (next, out), now, || {
+            let place = self.place(quota, route, stamp.number, counts, now, || {
                 source("RateLimit fields")
             });
             if let Some(Some(belief)) = self.beliefs.get_mut(place) {
-                belief.quota.tell(quota, stamp.number, next, now);
+                belief.quota.tell(quota, stamp.number, counts.0, now);
                 told = told.join(Set::one(place));
             }
         }
         match heard.hints {
             Some(hints) if hints.is_refusal => {
-                self.refused(hints, told, stamp, route, heard, (next, out), now, source)
+                self.refused(hints, told, stamp, route, heard, counts, now, source)
             }
             Some(_) | None => self.allowed(told, stamp, route, now),
         }
