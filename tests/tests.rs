@@ -14,6 +14,7 @@ mod cache_suite;
 mod cache_users;
 mod callers;
 mod circuit;
+mod clear_http2;
 mod commands;
 mod connect;
 mod connection_bound;

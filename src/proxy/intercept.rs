@@ -75,7 +75,8 @@ impl Intercept {
     }
 }
 
-/// Serves TLS, or HTTP in clear: some clients tunnel their http:// requests, too. `busy` lasts until the tunnel stands.
+/// Serves TLS, or HTTP in clear, of either version: some clients tunnel their http:// requests, too, and gRPC over an
+/// insecure channel is HTTP/2 that was agreed on beforehand. `busy` lasts until the tunnel stands.
 async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: Arc<Proxy>, busy: Busy) {
     let limit = route.destination.timeouts.tls;
     let Ok(Ok(first)) = tokio::time::timeout(limit, first_bytes(early, &mut app)).await else {
@@ -83,6 +84,8 @@ async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: 
         return;
     };
     let is_tls = first.first() == Some(&TLS_HANDSHAKE);
+    let is_h2 = first.starts_with(H2_PREFACE);
+    let idle = route.destination.timeouts.idle;
     let app = Rewound::new(first, app);
     if !is_tls {
         let target = Target {
@@ -90,7 +93,12 @@ async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: 
             ..target
         };
         drop(busy);
-        return serve_h1(app, Arc::new(Inside::new(None, proxy, target))).await;
+        let inside = Arc::new(Inside::new(None, proxy, target));
+        return if is_h2 {
+            multiplexed::serve(app, inside, idle).await;
+        } else {
+            serve_h1(app, inside).await;
+        };
     }
     let accepted = accept(app, &target, route, &proxy).await;
     drop(busy);
@@ -99,7 +107,7 @@ async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: 
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let inside = Arc::new(Inside::new(foreign_name, proxy, target));
             if is_h2 {
-                multiplexed::serve(stream, inside, route.destination.timeouts.idle).await
+                multiplexed::serve(stream, inside, idle).await
             } else {
                 serve_h1(stream, inside).await
             }
@@ -108,13 +116,16 @@ async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: 
     }
 }
 
+/// So many bytes that it shows what is spoken.
 async fn first_bytes(early: Bytes, app: &mut Io) -> std::io::Result<Bytes> {
-    if !early.is_empty() {
+    let is_open = |bytes: &[u8]| bytes.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(bytes);
+    if !is_open(&early) {
         return Ok(early);
     }
     // Holds a whole ClientHello, as a rule.
     let mut buffer = BytesMut::with_capacity(2048);
-    app.read_buf(&mut buffer).await?;
+    buffer.extend_from_slice(&early);
+    while is_open(&buffer) && app.read_buf(&mut buffer).await? > 0 {}
     Ok(buffer.freeze())
 }
 
@@ -273,3 +284,6 @@ impl Inside {
         Ok(())
     }
 }
+
+/// How a connection begins that speaks HTTP/2 (RFC 9113 section 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -62,11 +62,10 @@ pub(super) async fn connect(
     match target.scheme {
         Scheme::Http => {
             let stream = open(target, endpoint, ways).await?;
-            // HTTP/2 in clear only where the configuration says so: nothing negotiates it.
-            if alpn == tls::Alpn::H2 {
-                h2(stream, link).await
-            } else {
-                Ok(h1(Stream::Tcp(stream), link))
+            match alpn {
+                tls::Alpn::H1 => Ok(h1(Stream::Tcp(stream), link)),
+                // Nothing negotiates HTTP/2 in clear: the configuration says so, or the app, which speaks it itself, knows.
+                tls::Alpn::H2 | tls::Alpn::Either => h2(stream, link).await,
             }
         }
         Scheme::Https => {
@@ -85,6 +84,7 @@ pub(super) async fn connect(
             if alpn == tls::Alpn::Either && chosen != Some(b"h2") {
                 // What the upstream chose serves whoever would have offered only that.
                 link.shelf.1 = tls::Alpn::H1;
+                pool::learn((endpoint.id, tls::Alpn::Either), target, Mirror::H1);
             }
             match (chosen, alpn) {
                 (Some(b"h2"), _) => h2(stream, link).await,

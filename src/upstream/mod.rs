@@ -61,6 +61,7 @@ pub(crate) struct Ways<'p> {
 pub(crate) enum Mirror {
     /// An absolute-form request, or HTTP/1.1 inside an intercepted tunnel.
     H1,
+    /// HTTP/2 inside an intercepted tunnel, over TLS or in clear.
     H2,
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/2 as we speak it to the app, inside an intercepted tunnel, and what bounds it.
+//! HTTP/2 as we speak it to the app, inside an intercepted tunnel, over TLS or in clear, and what bounds it.
 //!
 //! What one stream means is not decided here, see [`super::answer`].
 
