@@ -51,6 +51,7 @@ mod support;
 mod targets;
 mod telling;
 mod together;
+mod token_servers;
 mod tooling;
 mod tries;
 mod trust;

@@ -150,7 +150,8 @@ fn field(
     sensitive(text, reference)
 }
 
-/// RFC 7617. The password may be any UTF-8 text without control characters, since it leaves as base64.
+/// RFC 7617. The password may be any UTF-8 text without control characters, since it leaves as base64; some services take
+/// a key as the user name, and want it empty.
 fn basic(username: &Text, password: &SecretRef, sources: &Sources) -> Result<HeaderValue, Error> {
     let username = match username {
         Text::Plain(username) => Secret::new(Zeroizing::new(username.clone().into_bytes())),
@@ -159,7 +160,7 @@ fn basic(username: &Text, password: &SecretRef, sources: &Sources) -> Result<Hea
     if let Some((_, what)) = unfit(username.expose(), |byte| byte == b':' || byte.is_ascii_control()) {
         return Err(Error::NotUserName { what });
     }
-    let secret = sources.read(password)?;
+    let secret = sources.read_password(password)?;
     if let Some((position, what)) = unfit(secret.expose(), |byte| byte.is_ascii_control()) {
         let place = "a password";
         return Err(Error::NotFieldText {

@@ -158,12 +158,16 @@ enum Holds<'c> {
     /// A secret that leaves with the request.
     Attached,
     Certificates,
+    /// Which may be empty.
+    ClientSecret,
     /// And the passphrase that opens it.
     Key(Option<&'c SecretRef>),
     /// And the password that opens it.
     Pkcs12(Option<&'c SecretRef>),
     /// Lists of revoked certificates.
     Lists,
+    /// A secret that leaves with the request, and may be empty.
+    Password,
     Secret,
     /// Which keys that last do not have.
     SessionToken,
@@ -184,7 +188,9 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
             let holds = match key {
                 SESSION_TOKEN => Holds::SessionToken,
                 // These leave as they are, or in base64.
-                "basic.password" | "bearer" | "header.value" | "query.value" => Holds::Attached,
+                "basic.password" => Holds::Password,
+                "oauth2.client_secret" => Holds::ClientSecret,
+                "bearer" | "header.value" | "query.value" => Holds::Attached,
                 _ => Holds::Secret,
             };
             add(&format!("{}.{key}", credential.place), reference, holds);
@@ -245,6 +251,7 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
     let secret = match reference.holds {
         Holds::Lists => sources.read_list(reference.to),
         Holds::Pkcs12(_) => sources.read_binary(reference.to),
+        Holds::ClientSecret | Holds::Password => sources.read_password(reference.to),
         Holds::Attached | Holds::Certificates | Holds::Key(_) | Holds::Secret | Holds::SessionToken => {
             sources.read(reference.to)
         }
@@ -287,7 +294,15 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
                 add(problems, &reference.path, &error);
             }
         }
-        Holds::Attached if !Needles::finds(secret.expose()) => warnings.add(
+        Holds::ClientSecret | Holds::Password if secret.expose().is_empty() => warnings.add(
+            reference.path.as_str(),
+            format!(
+                "{} is set to nothing, so that the password is empty",
+                reference.to
+            ),
+            "right where the server wants it so; else set it",
+        ),
+        Holds::Attached | Holds::Password if !Needles::finds(secret.expose()) => warnings.add(
             reference.path.as_str(),
             format!(
                 "{} is too short to be looked for in answers that echo it",
@@ -295,7 +310,7 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
             ),
             "have a longer one made, of 16 characters or more",
         ),
-        Holds::Attached | Holds::Secret | Holds::SessionToken => {}
+        Holds::Attached | Holds::ClientSecret | Holds::Password | Holds::Secret | Holds::SessionToken => {}
     }
     // Certificates are public, and so is which of them are revoked.
     if !matches!(reference.holds, Holds::Certificates | Holds::Lists) {

@@ -80,6 +80,21 @@ impl Sources {
         }
     }
 
+    /// The same of a password, which may be empty where that is said on purpose: by a variable that is set to nothing, or
+    /// by a bound service. An empty file may be one that is being written.
+    pub(crate) fn read_password(&self, reference: &SecretRef) -> Result<Secret, Error> {
+        let read = self.read(reference);
+        let is_empty = match (&read, reference) {
+            (Err(Error::Unset { .. }), SecretRef::Env(name)) => self.is_set(name),
+            (Err(Error::Empty { .. }), SecretRef::Env(_) | SecretRef::Vcap { .. }) => true,
+            (Ok(_) | Err(_), _) => false,
+        };
+        match is_empty {
+            true => Ok(Secret::new(Zeroizing::default())),
+            false => read,
+        }
+    }
+
     /// The same of what may be binary, so that a line end may be its last byte.
     pub(crate) fn read_binary(&self, reference: &SecretRef) -> Result<Secret, Error> {
         self.read_up_to(LARGEST, reference)
@@ -169,16 +184,26 @@ impl Sources {
 
     /// One variable of the environment; `None` where it is not set or empty.
     pub(super) fn variable(&self, name: &str) -> Option<OsString> {
+        self.environment.get(name).filter(|value| !value.is_empty())
+    }
+
+    /// Whether it is set, be it to nothing.
+    fn is_set(&self, name: &str) -> bool {
+        self.environment.get(name).is_some()
+    }
+}
+
+impl Environment {
+    fn get(&self, name: &str) -> Option<OsString> {
         // `std::env` panics on names that no variable can have.
         if name.is_empty() || name.contains(['=', '\0']) {
             return None;
         }
-        match &self.environment {
+        match self {
             #[cfg(test)]
-            Environment::Given(variables) => variables.get(name).cloned(),
-            Environment::Process => std::env::var_os(name),
+            Self::Given(variables) => variables.get(name).cloned(),
+            Self::Process => std::env::var_os(name),
         }
-        .filter(|value| !value.is_empty())
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use zeroize::Zeroizing;
@@ -15,7 +16,7 @@ use crate::limit;
 
 /// A token as it was given.
 pub(super) struct Grant {
-    /// `None`: the server does not say how long it is valid.
+    /// `None`: the server does not say how long it is valid, or that it has no end.
     pub(super) lifetime: Option<Duration>,
     /// Takes the place of the one that it was given for.
     pub(super) refresh_token: Option<Zeroizing<String>>,
@@ -31,56 +32,117 @@ pub(super) struct Denial {
     pub(super) reason: Reason,
 }
 
-/// What the standard calls the members.
-#[derive(Deserialize)]
-struct Given {
-    access_token: Option<String>,
-    expires_in: Option<Json>,
-    refresh_token: Option<String>,
-    token_type: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Denied {
-    error: Option<String>,
-    error_description: Option<String>,
+/// The members of an answer, as the standard calls them. Servers write some of them as values of another kind.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    access_token: Json,
+    error: Json,
+    error_description: Json,
+    expires_in: Json,
+    refresh_token: Json,
+    token_type: Json,
 }
 
 impl Grant {
-    /// `is_exchange`: the token may be of a type that is not that of an access token (RFC 8693, section 2.2.1).
-    pub(super) fn read(body: &[u8], is_exchange: bool) -> Result<Self, Reason> {
-        let given: Given = serde_json::from_slice(body)
-            .map_err(|_| Reason::Malformed("it is not a JSON object of a token"))?;
-        let token = given.access_token.map(Zeroizing::new);
-        let refresh_token = given.refresh_token.map(Zeroizing::new);
-        let token = token
-            .filter(|token| !token.is_empty())
-            .ok_or(Reason::Malformed("there is no access_token in it"))?;
-        match given.token_type.as_deref() {
-            // Some servers leave out what they have only one of.
-            None => {}
-            Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
-            Some(kind) if is_exchange && kind.eq_ignore_ascii_case("n_a") => {}
-            Some(kind) if kind.eq_ignore_ascii_case("dpop") => return Err(Reason::OtherType("a DPoP")),
-            Some(kind) if kind.eq_ignore_ascii_case("mac") => return Err(Reason::OtherType("a MAC")),
-            Some(_) => return Err(Reason::OtherType("another kind of")),
+    /// Reads an answer that promises a token. `is_exchange`: the token may be of a type that is not that of an access
+    /// token (RFC 8693, section 2.2.1). `secrets`: as for [`Denial::read`].
+    pub(super) fn read<'s>(
+        status: StatusCode,
+        fields: &HeaderMap,
+        body: &[u8],
+        is_exchange: bool,
+        secrets: impl Iterator<Item = &'s [u8]>,
+        now: SystemTime,
+    ) -> Result<Self, Denial> {
+        let mut told = Told::read(body).ok_or(Reason::Malformed(
+            "it is neither a JSON object nor a form with a token",
+        ))?;
+        let Some(token) = written(told.access_token.take()) else {
+            // Old servers, and some gateways, send their errors with 200.
+            return Err(match &told.error {
+                Json::String(code) if !code.is_empty() => told.denial(status, fields, secrets, now),
+                Json::Object(_) => told.denial(status, fields, secrets, now),
+                _ => Reason::Malformed("there is no access_token in it").into(),
+            });
+        };
+        if let Some(other) = other_type(&told.token_type, is_exchange) {
+            let kind = told.token_type.as_str().unwrap_or_default();
+            return Err(Denial {
+                description: plain(kind, &secrets.collect::<Vec<_>>()),
+                reason: Reason::OtherType(other),
+            });
         }
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Reason::Malformed("its access_token cannot stand in a header"));
-        }
-        let lifetime = given.expires_in.as_ref().map(lifetime).transpose()?.flatten();
-        if lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
-            return Err(Reason::Outlived);
+            return Err(Reason::Malformed("its access_token cannot stand in a header").into());
         }
         let mut text = Zeroizing::new(Vec::with_capacity(BEARER.len() + token.len()));
         text.extend_from_slice(BEARER);
         text.extend_from_slice(token.as_bytes());
         let value = hidden(text).ok_or(Reason::Malformed("its access_token cannot stand in a header"))?;
         Ok(Self {
-            lifetime,
-            refresh_token: refresh_token.filter(|token| !token.is_empty()),
+            lifetime: lifetime(&told.expires_in),
+            refresh_token: written(told.refresh_token),
             value,
         })
+    }
+}
+
+impl Told {
+    /// Reads a JSON object, or a form, which servers sent before there was a standard. Of a member that stands twice in
+    /// an object nobody knows which one counts: `None`.
+    fn read(body: &[u8]) -> Option<Self> {
+        // Some servers write files with a byte order mark, and their answers as they write files.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+        if body.starts_with(b"{") {
+            return serde_json::from_slice(body).ok();
+        }
+        let mut told = Self::default();
+        for pair in str::from_utf8(body).ok()?.split('&') {
+            let (name, value) = pair.split_once('=')?;
+            let member = match name {
+                "access_token" => &mut told.access_token,
+                "error" => &mut told.error,
+                "error_description" => &mut told.error_description,
+                "expires_in" => &mut told.expires_in,
+                "refresh_token" => &mut told.refresh_token,
+                "token_type" => &mut told.token_type,
+                _ => continue,
+            };
+            if !member.is_null() {
+                return None;
+            }
+            let value = Zeroizing::new(value.replace('+', " "));
+            *member = Json::String(percent_decode_str(&value).decode_utf8().ok()?.into_owned());
+        }
+        (!told.access_token.is_null() || !told.error.is_null()).then_some(told)
+    }
+
+    /// Why there is no token.
+    fn denial<'s>(
+        &self,
+        status: StatusCode,
+        fields: &HeaderMap,
+        secrets: impl Iterator<Item = &'s [u8]>,
+        now: SystemTime,
+    ) -> Denial {
+        let code = self.error.as_str().and_then(Code::parse);
+        // A code that is not known may be anything: it is told as a description is.
+        let word = self.error.as_str().filter(|_| code.is_none()).unwrap_or_default();
+        let text = self.error_description.as_str().unwrap_or_default();
+        let within = self
+            .error
+            .get("message")
+            .and_then(Json::as_str)
+            .unwrap_or_default();
+        Denial {
+            description: plain(&[word, text, within].join(" "), &secrets.collect::<Vec<_>>()),
+            reason: Reason::Refused {
+                status,
+                code,
+                retry_after: limit::asked_pause(status, fields, now),
+            },
+        }
     }
 }
 
@@ -108,52 +170,74 @@ impl Denial {
         secrets: impl Iterator<Item = &'s [u8]>,
         now: SystemTime,
     ) -> Self {
-        let denied = serde_json::from_slice::<Denied>(body).ok();
-        let code = denied
-            .as_ref()
-            .and_then(|denied| Code::parse(denied.error.as_deref()?));
-        let description = denied.and_then(|denied| denied.error_description);
-        Self {
-            description: description.and_then(|text| plain(&text, secrets)),
-            reason: Reason::Refused {
-                status,
-                code,
-                retry_after: limit::asked_pause(status, fields, now),
-            },
-        }
+        Told::read(body)
+            .unwrap_or_default()
+            .denial(status, fields, secrets, now)
     }
 }
 
-/// Seconds, in the forms that servers write. What is longer than a token is believed to live is cut.
-fn lifetime(written: &Json) -> Result<Option<Duration>, Reason> {
-    let seconds = match written {
-        Json::Null => return Ok(None),
-        Json::Number(number) => number.as_f64(),
-        Json::String(text) => text
-            .trim()
-            .parse()
-            .ok()
-            .filter(|seconds: &f64| seconds.is_finite()),
-        Json::Array(_) | Json::Bool(_) | Json::Object(_) => None,
+/// A text that is not empty, wiped when it is dropped.
+fn written(value: Json) -> Option<Zeroizing<String>> {
+    let Json::String(text) = value else {
+        return None;
     };
-    let seconds = seconds.ok_or(Reason::Malformed("its expires_in is not a number"))?;
-    Ok(Some(Duration::from_secs_f64(
-        seconds.clamp(0.0, LONGEST.as_secs_f64()),
-    )))
+    let text = Zeroizing::new(text);
+    (!text.is_empty()).then_some(text)
+}
+
+/// What a token is that cannot be attached as Bearer; `None` where it can. Servers have many words for Bearer, and some
+/// leave out what they have only one of.
+fn other_type(written: &Json, is_exchange: bool) -> Option<&'static str> {
+    let kind = match written {
+        Json::Null => return None,
+        Json::String(kind) => kind.trim().to_ascii_lowercase(),
+        _ => return Some("another kind of"),
+    };
+    match kind.as_str() {
+        "" | "jwt" | "access_token" | ACCESS_TOKEN | JWT => None,
+        "n_a" if is_exchange => None,
+        "n_a" => Some("an N_A"),
+        "dpop" => Some("a DPoP"),
+        "mac" => Some("a MAC"),
+        "pop" => Some("a PoP"),
+        // BearerToken (Apigee), bearer_token, jwt-bearer (Azure DevOps).
+        kind if kind.contains("bearer") => None,
+        _ => Some("another kind of"),
+    }
+}
+
+/// Seconds, in the forms that servers write. What is longer than a token is believed to live is cut. `None`: the server
+/// does not say; so are 0 and less understood, by which servers mean a token without an end (VK, GoToSocial, Authlib), and
+/// what is no number. Where one was meant that is over, its first 401 brings another one.
+fn lifetime(written: &Json) -> Option<Duration> {
+    let seconds = match written {
+        Json::Number(number) => number.as_f64(),
+        Json::String(text) => text.trim().parse().ok(),
+        Json::Null | Json::Array(_) | Json::Bool(_) | Json::Object(_) => None,
+    };
+    let seconds = seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0)?;
+    Some(Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())))
 }
 
 /// A few words for a person: printable, short, and nothing in it that is long or was told to the server.
-fn plain<'s>(text: &str, secrets: impl Iterator<Item = &'s [u8]>) -> Option<String> {
+fn plain(text: &str, secrets: &[&[u8]]) -> Option<String> {
     let mut text: String = text.chars().take(LONGEST_READ).collect();
-    for secret in secrets.filter_map(|secret| str::from_utf8(secret).ok()) {
+    for secret in secrets.iter().filter_map(|secret| str::from_utf8(secret).ok()) {
         if !secret.is_empty() {
             text = text.replace(secret, "…");
         }
     }
     let mut words = String::new();
     for word in text.split(|c: char| !matches!(c, '!'..='~' | '…')) {
-        // What is longer than any word of a language may be a token, or a part of one.
-        let word = if word.len() > LONGEST_WORD { "…" } else { word };
+        // What is longer than any word of a language may be a token, or a part of one; a code is several words.
+        let longest = word.split('_').map(str::len).max().unwrap_or_default();
+        let is_code = word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_'));
+        let is_long = word.len() > if is_code { LONGEST_CODE } else { LONGEST_WORD };
+        let word = if is_long || longest > LONGEST_WORD {
+            "…"
+        } else {
+            word
+        };
         if word.is_empty() || words.len() + word.len() > LONGEST_TOLD {
             continue;
         }
@@ -165,8 +249,11 @@ fn plain<'s>(text: &str, secrets: impl Iterator<Item = &'s [u8]>) -> Option<Stri
     (!words.is_empty()).then_some(words)
 }
 
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const BEARER: &[u8] = b"Bearer ";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+const LONGEST_CODE: usize = 60;
 const LONGEST_READ: usize = 1000;
 const LONGEST_TOLD: usize = 200;
 const LONGEST_WORD: usize = 20;

@@ -73,7 +73,7 @@ pub(crate) enum Reason {
     #[error("it redirects ({0}), which is not followed; write the address that it names as token_url")]
     Redirected(StatusCode),
 
-    #[error("it answered {status}{}", told(*.code))]
+    #[error("it answered {status}{}{}", with_error(*.status, *.code), told(*.code))]
     Refused {
         status: StatusCode,
         code: Option<Code>,
@@ -133,6 +133,21 @@ impl NoToken {
     }
 }
 
+impl Reason {
+    /// Whether the server does not know the client, as far as it says. Servers that read the secret in another form than
+    /// it was written in answer so, some without a word that is known.
+    pub(super) fn is_of_client(&self) -> bool {
+        match self {
+            Self::Refused { status, code, .. } => match code {
+                Some(Code::InvalidClient) => true,
+                Some(_) => *status == StatusCode::UNAUTHORIZED,
+                None => matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED),
+            },
+            _ => false,
+        }
+    }
+}
+
 impl Failure {
     /// Whether the endpoint works and says no: asking it again soon changes nothing.
     pub(super) fn is_refusal(&self) -> bool {
@@ -146,7 +161,7 @@ impl Failure {
                     *status,
                     StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
                 );
-                status.is_client_error() && !is_passing && !is_busy
+                !status.is_server_error() && !is_passing && !is_busy
             }
             Reason::OtherType(_) | Reason::Redirected(_) => true,
             Reason::Cut
@@ -187,6 +202,15 @@ fn of_whom(error: &upstream::Error) -> &'static str {
              others, give its host a destination with tls settings of its own"
         }
         false => "",
+    }
+}
+
+/// An error that comes with a status of success says so, and where to read it.
+fn with_error(status: StatusCode, code: Option<Code>) -> &'static str {
+    match (status.is_success(), code) {
+        (true, Some(_)) => " with an error:",
+        (true, None) => " with an error, which the log has",
+        (false, _) => "",
     }
 }
 

@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use http_body::Body;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -34,7 +34,7 @@ use crate::upstream::resolve::Resolver;
 use crate::upstream::{self, Endpoint, Mirror, Outbound, ResponseBody, Ways};
 use answer::{Denial, Grant};
 use error::{Failure, Reason};
-use request::Plan;
+use request::{Form, Plan};
 use state::{State, Step, Token};
 
 mod answer;
@@ -87,6 +87,8 @@ struct Shared {
     fingerprint: u64,
     /// Told whenever a flight is over.
     landed: watch::Sender<()>,
+    /// The one in which the server knew the client last.
+    form: Mutex<Form>,
     /// The refresh token that the server gave last.
     rotated: Mutex<Option<Zeroizing<String>>>,
     state: Mutex<State>,
@@ -231,8 +233,37 @@ impl Tokens {
 }
 
 impl Source {
-    /// Asks once; and once more where the first request was lost before anything was heard of it.
+    /// Asks; and once more where the server does not know the client, and may know it as it is written otherwise.
     async fn fetch(&self, shared: &Shared) -> Result<Grant, Denial> {
+        let form = *shared.form.lock().unwrap_or_else(PoisonError::into_inner);
+        let denial = match self.ask(shared, form).await {
+            Err(denial) if self.plan.has_other_form() && denial.reason.is_of_client() => denial,
+            other => return other,
+        };
+        let other = match form {
+            Form::Encoded => Form::Plain,
+            Form::Plain => Form::Encoded,
+        };
+        let answer = self.ask(shared, other).await;
+        match &answer {
+            Ok(_) => {
+                *shared.form.lock().unwrap_or_else(PoisonError::into_inner) = other;
+                tracing::info!(
+                    destination = self.counters.destination(),
+                    token_endpoint = %self.target,
+                    form = ?other,
+                    "the server reads client_secret_basic in this form",
+                );
+                answer
+            }
+            // It is the client itself.
+            Err(again) if again.reason.is_of_client() => Err(denial),
+            Err(_) => answer,
+        }
+    }
+
+    /// Asks once; and once more where the first request was lost before anything was heard of it.
+    async fn ask(&self, shared: &Shared, form: Form) -> Result<Grant, Denial> {
         let mut is_first = true;
         loop {
             let rotated = shared
@@ -241,7 +272,7 @@ impl Source {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone();
             let (head, body) =
-                (self.plan.request(rotated.as_ref(), SystemTime::now())).map_err(Reason::from)?;
+                (self.plan.request(rotated.as_ref(), form, SystemTime::now())).map_err(Reason::from)?;
             let ways = Ways {
                 resolver: &self.door.resolver,
                 egress: &self.door.egress,
@@ -267,16 +298,12 @@ impl Source {
             return Err(Reason::Redirected(head.status).into());
         }
         let body = whole(body).await?;
-        if head.status == StatusCode::OK {
-            return Ok(Grant::read(&body, self.plan.is_exchange)?);
+        let (status, fields, now) = (head.status, &head.headers, SystemTime::now());
+        let secrets = self.plan.secrets();
+        match status.is_success() {
+            true => Grant::read(status, fields, &body, self.plan.is_exchange, secrets, now),
+            false => Err(Denial::read(status, fields, &body, secrets, now)),
         }
-        Err(Denial::read(
-            head.status,
-            &head.headers,
-            &body,
-            self.plan.secrets(),
-            SystemTime::now(),
-        ))
     }
 }
 
@@ -284,6 +311,7 @@ impl Shared {
     fn new(fingerprint: u64) -> Self {
         Self {
             fingerprint,
+            form: Mutex::default(),
             landed: watch::Sender::new(()),
             rotated: Mutex::new(None),
             state: Mutex::new(State::default()),

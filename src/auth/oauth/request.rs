@@ -17,8 +17,8 @@ use crate::secret::{Secret, Sources};
 /// A token request, but for what differs from one to the next.
 pub(super) struct Plan {
     assertion: Option<Maker>,
-    /// With client_secret_basic; sensitive.
-    authorization: Option<HeaderValue>,
+    /// With client_secret_basic.
+    authorization: Option<Basic>,
     client_assertion: Option<Maker>,
     /// What stays the same of the body.
     form: Zeroizing<String>,
@@ -28,6 +28,22 @@ pub(super) struct Plan {
     /// What goes to the server and must not come back.
     secrets: Vec<Secret>,
     uri: Uri,
+}
+
+/// How a client writes its name and secret in `Authorization`. RFC 6749, section 2.3.1 wants both form-encoded before
+/// they are joined; many servers read them as they are, as those of HTTP (RFC 7617).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    #[default]
+    Encoded,
+    Plain,
+}
+
+/// The value of `Authorization`, sensitive.
+struct Basic {
+    encoded: HeaderValue,
+    /// Where it is another one.
+    plain: Option<HeaderValue>,
 }
 
 impl Plan {
@@ -124,14 +140,13 @@ impl Plan {
     ) -> Result<(), Error> {
         match &settings.client_auth {
             ClientAuth::Basic(secret) => {
-                let secret = sources.read(secret)?;
-                self.authorization = basic(id, secret.expose());
-                self.secrets.push(secret);
+                let secret = sources.read_password(secret)?;
+                self.basic(id, secret);
                 // It stands in the header, and a second one would be a second method of authentication.
                 return Ok(());
             }
             ClientAuth::Post(secret) => {
-                let secret = sources.read(secret)?;
+                let secret = sources.read_password(secret)?;
                 self.add("client_secret", secret.expose());
                 self.secrets.push(secret);
             }
@@ -150,6 +165,23 @@ impl Plan {
         Ok(())
     }
 
+    /// Each spelling of the secret is one that the server might repeat.
+    fn basic(&mut self, id: &str, secret: Secret) {
+        let mut encoded = Zeroizing::new(String::with_capacity(3 * secret.expose().len()));
+        encoded.extend(percent_encode(secret.expose(), FORM));
+        let encoded_id = percent_encode(id.as_bytes(), FORM).to_string();
+        let is_other = encoded_id != id || encoded.as_bytes() != secret.expose();
+        self.authorization = basic(&encoded_id, encoded.as_bytes(), &mut self.secrets).map(|value| Basic {
+            encoded: value,
+            plain: is_other
+                .then(|| basic(id, secret.expose(), &mut self.secrets))
+                .flatten(),
+        });
+        self.secrets
+            .push(Secret::new(Zeroizing::new(encoded.as_bytes().to_vec())));
+        self.secrets.push(secret);
+    }
+
     fn add(&mut self, name: &str, value: &[u8]) {
         append(&mut self.form, name, value);
     }
@@ -158,6 +190,7 @@ impl Plan {
     pub(super) fn request(
         &self,
         refresh_token: Option<&Zeroizing<String>>,
+        form: Form,
         now: SystemTime,
     ) -> Result<(request::Parts, Bytes), jwt::Error> {
         let assertion = self
@@ -201,10 +234,21 @@ impl Plan {
         ] {
             head.headers.insert(name, HeaderValue::from_static(value));
         }
-        if let Some(authorization) = &self.authorization {
-            head.headers.insert(header::AUTHORIZATION, authorization.clone());
+        if let Some(Basic { encoded, plain }) = &self.authorization {
+            let value = match (form, plain) {
+                (Form::Plain, Some(plain)) => plain,
+                (Form::Plain, None) | (Form::Encoded, _) => encoded,
+            };
+            head.headers.insert(header::AUTHORIZATION, value.clone());
         }
         Ok((head, Bytes::from_owner(Wiped(body))))
+    }
+
+    /// Whether the client can be written in more than one form.
+    pub(super) fn has_other_form(&self) -> bool {
+        self.authorization
+            .as_ref()
+            .is_some_and(|basic| basic.plain.is_some())
     }
 
     /// Whether a request may be sent twice: a refresh token may be good for one time.
@@ -250,18 +294,20 @@ fn text(written: &Text, sources: &Sources) -> Result<Zeroizing<String>, Error> {
     })
 }
 
-/// RFC 6749, section 2.3.1: both are encoded as in a form before they are joined.
-fn basic(id: &str, secret: &[u8]) -> Option<HeaderValue> {
-    let mut pair = Zeroizing::new(String::with_capacity(3 * (id.len() + secret.len()) + 1));
-    pair.extend(percent_encode(id.as_bytes(), FORM));
-    pair.push(':');
-    pair.extend(percent_encode(secret, FORM));
+/// The field value of both; what of it is told to the server goes to `secrets`.
+fn basic(id: &str, secret: &[u8], secrets: &mut Vec<Secret>) -> Option<HeaderValue> {
+    let mut pair = Zeroizing::new(Vec::with_capacity(id.len() + 1 + secret.len()));
+    pair.extend_from_slice(id.as_bytes());
+    pair.push(b':');
+    pair.extend_from_slice(secret);
     let mut text = Zeroizing::new(String::with_capacity(6 + pair.len().div_ceil(3) * 4));
     text.push_str("Basic ");
-    BASE64.encode_append(pair.as_bytes(), &mut text);
+    BASE64.encode_append(&pair, &mut text);
     // Base64 is always a field value.
     let mut value = HeaderValue::from_str(&text).ok()?;
     value.set_sensitive(true);
+    let encoded = text["Basic ".len()..].as_bytes().to_vec();
+    secrets.push(Secret::new(Zeroizing::new(encoded)));
     Some(value)
 }
 

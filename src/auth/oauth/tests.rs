@@ -2,7 +2,15 @@ use super::*;
 
 fn grant(lifetime: Option<u64>) -> Grant {
     let expires = lifetime.map_or(String::new(), |seconds| format!(r#","expires_in":{seconds}"#));
-    Grant::read(format!(r#"{{"access_token":"a"{expires}}}"#).as_bytes(), false).unwrap()
+    Grant::read(
+        http::StatusCode::OK,
+        &http::HeaderMap::new(),
+        format!(r#"{{"access_token":"a"{expires}}}"#).as_bytes(),
+        false,
+        std::iter::empty(),
+        SystemTime::now(),
+    )
+    .unwrap()
 }
 
 #[test]

@@ -264,7 +264,11 @@ const NONE: Key = works("none", Kind::Literal("true"), "", "true: nothing is att
 
 pub(in crate::config) static BASIC: Table = &[
     needed("username", Kind::Value, "A plain value or a reference."),
-    needed("password", Kind::Secret, "A reference."),
+    needed(
+        "password",
+        Kind::Secret,
+        "A reference. A variable that is set to nothing means an empty password.",
+    ),
 ];
 
 pub(in crate::config) static AUTH_HEADER: Table = &[

@@ -24,7 +24,7 @@ pub(in crate::config) static OAUTH2: Table = &[
         "client_secret",
         Kind::Secret,
         "",
-        "With client_auth: basic or post.",
+        "With client_auth: basic or post. A variable that is set to nothing means an empty one.",
     ),
     works(
         "client_auth",

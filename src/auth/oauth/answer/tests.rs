@@ -5,8 +5,21 @@ use serde_json::json;
 
 use super::*;
 
+fn answered(status: u16, body: &[u8], is_exchange: bool) -> Result<Grant, Denial> {
+    let status = StatusCode::from_u16(status).unwrap();
+    let secrets = [&b"hunter2"[..]].into_iter();
+    Grant::read(
+        status,
+        &HeaderMap::new(),
+        body,
+        is_exchange,
+        secrets,
+        SystemTime::now(),
+    )
+}
+
 fn read(body: &str) -> Result<Grant, String> {
-    Grant::read(body.as_bytes(), false).map_err(|reason| reason.to_string())
+    answered(200, body.as_bytes(), false).map_err(|denial| denial.reason.to_string())
 }
 
 /// RFC 6749, section 4.4.3, and what servers make of it.
@@ -40,14 +53,41 @@ fn a_token_is_read_as_servers_write_it() {
             r#"{"access_token":"a","expires_in":0.5}"#,
             Some(Some(Duration::from_millis(500))),
         ),
-        (r#"{"access_token":"a","expires_in":0}"#, None),
-        (r#"{"access_token":"a","expires_in":-5}"#, None),
-        (r#"{"access_token":"a","expires_in":"0"}"#, None),
-        (r#"{"access_token":"a","expires_in":"NaN"}"#, None),
-        (r#"{"access_token":"a","expires_in":"inf"}"#, None),
-        (r#"{"access_token":"a","expires_in":"soon"}"#, None),
-        (r#"{"access_token":"a","expires_in":[3600]}"#, None),
-        (r#"{"access_token":"a","expires_in":true}"#, None),
+        (r#"{"access_token":"a","expires_in":" 3600 "}"#, Some(hour)),
+        (
+            r#"{"access_token":"a","expires_in":"3600.5"}"#,
+            Some(Some(Duration::from_millis(3_600_500))),
+        ),
+        // Without an end, as servers write it, or not told.
+        (r#"{"access_token":"a","expires_in":0}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":-1}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":-0.0}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":"0"}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":"-1"}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":""}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":"NaN"}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":"inf"}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":"soon"}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":[3600]}"#, Some(None)),
+        (r#"{"access_token":"a","expires_in":true}"#, Some(None)),
+        (
+            r#"{"access_token":"a","expires_in":99999999999999999999999}"#,
+            Some(Some(Duration::from_secs(31_536_000))),
+        ),
+        (
+            r#"{"access_token":"a","refresh_token":7,"error":"","scope":["b"]}"#,
+            Some(None),
+        ),
+        ("\u{feff}{\"access_token\":\"a\"}\r\n", Some(None)),
+        // As it was before there was a standard.
+        ("access_token=a&token_type=bearer", Some(None)),
+        ("access_token=%61&expires_in=3600&scope=b+c\n", Some(hour)),
+        ("access_token=a&access_token=b", None),
+        ("access_token=a%20b", None),
+        ("access_token=%ff", None),
+        ("expires_in=3600", None),
+        ("access_token", None),
+        ("<html>access_token=a</html>", None),
         (r#"{"access_token":"a b"}"#, None),
         (r#"{"access_token":"a\r\nX: y"}"#, None),
         (r#"{"access_token":"ä"}"#, None),
@@ -56,7 +96,6 @@ fn a_token_is_read_as_servers_write_it() {
         (r#"{"access_token":"a","access_token":"b"}"#, None),
         (r#"{"token_type":"Bearer"}"#, None),
         (r#"["a"]"#, None),
-        ("access_token=a&token_type=bearer", None),
         ("", None),
         ("null", None),
     ];
@@ -74,18 +113,88 @@ fn a_token_is_read_as_servers_write_it() {
 }
 
 #[test]
+fn bearer_has_many_names() {
+    for kind in [
+        json!(null),
+        json!(""),
+        json!(" "),
+        json!("Bearer "),
+        json!(" bearer\n"),
+        json!("BearerToken"),
+        json!("Bearer Token"),
+        json!("bearer_token"),
+        json!("bearer-token"),
+        json!("JWT"),
+        json!("jwt-bearer"),
+        json!("access_token"),
+        json!("urn:ietf:params:oauth:token-type:access_token"),
+    ] {
+        let grant = read(&json!({ "access_token": "a", "token_type": kind }).to_string()).unwrap();
+        assert_eq!(grant.value, "Bearer a", "{kind}");
+    }
+}
+
+#[test]
 fn other_types_of_token_are_told() {
     for (kind, told) in [
-        ("DPoP", "a DPoP token"),
-        ("mac", "a MAC token"),
-        ("secret-echo", "another kind of token"),
+        (json!("DPoP"), "a DPoP token"),
+        (json!("mac"), "a MAC token"),
+        (json!("pop"), "a PoP token"),
+        (json!("N_A"), "an N_A token"),
+        (json!("secret-echo"), "another kind of token"),
+        (json!(7), "another kind of token"),
     ] {
         let error = read(&json!({ "access_token": "a", "token_type": kind }).to_string()).unwrap_err();
         assert!(error.contains(told), "{error}");
     }
     let exchanged = br#"{"access_token":"a","token_type":"N_A","issued_token_type":"urn:x"}"#;
-    assert!(Grant::read(exchanged, true).is_ok());
-    assert!(Grant::read(exchanged, false).is_err());
+    assert!(answered(200, exchanged, true).is_ok());
+    // For the log, as an error's description is told.
+    let denial = answered(200, br#"{"access_token":"a","token_type":"hunter2 Hawk"}"#, false).unwrap_err();
+    assert_eq!(denial.description.as_deref(), Some("… Hawk"));
+}
+
+/// GitHub, Slack, and gateways that know no other status.
+#[test]
+fn an_error_with_a_status_of_success_is_told() {
+    for (status, body, reason, description) in [
+        (
+            200,
+            r#"{"error":"invalid_client","error_description":"hunter2 is wrong"}"#,
+            "it answered 200 OK with an error: invalid_client: check client_id",
+            "… is wrong",
+        ),
+        (
+            200,
+            r#"{"error":"incorrect_client_credentials","error_description":"The client_id is incorrect."}"#,
+            "it answered 200 OK with an error, which the log has",
+            "incorrect_client_credentials The client_id is incorrect.",
+        ),
+        (
+            201,
+            "error=bad_verification_code&error_description=The+code+is+incorrect",
+            "it answered 201 Created with an error, which the log has",
+            "bad_verification_code The code is incorrect",
+        ),
+        (
+            200,
+            r#"{"error":{"code":190,"message":"Invalid client secret hunter2"}}"#,
+            "it answered 200 OK with an error, which the log has",
+            "Invalid client secret …",
+        ),
+        (
+            200,
+            r#"{"error":"hunter2","access_token":null}"#,
+            "which the log has",
+            "…",
+        ),
+    ] {
+        let denial = answered(status, body.as_bytes(), false).unwrap_err();
+        assert!(denial.reason.to_string().contains(reason), "{}", denial.reason);
+        assert_eq!(denial.description.as_deref(), Some(description), "{body}");
+    }
+    // A token is a token.
+    assert!(answered(203, br#"{"error":"","access_token":"a"}"#, false).is_ok());
 }
 
 #[test]
@@ -158,13 +267,14 @@ fn an_error_is_told_in_words_that_are_known() {
     assert_eq!(retry_after, Some(Duration::from_secs(7)));
 
     for body in [r#"{"error":"hunter2"}"#, "<html>", "", "[]", r#"{"error":7}"#] {
-        let denial = denied(body, &[]);
+        let denial = denied(body, &[b"hunter2"]);
         assert_eq!(
             denial.reason.to_string(),
             "it answered 401 Unauthorized",
             "{body}"
         );
-        assert_eq!(denial.description, None);
+        let description = denial.description.unwrap_or_default();
+        assert!(matches!(description.as_str(), "" | "…"), "{description}");
     }
 }
 
@@ -205,7 +315,7 @@ fn random_bytes_never_panic() {
                 _ => body.insert(at, random.random()),
             }
         }
-        if let Ok(grant) = Grant::read(&body, random.random()) {
+        if let Ok(grant) = answered(200, &body, random.random()) {
             assert!(
                 grant
                     .lifetime

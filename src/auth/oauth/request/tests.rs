@@ -44,6 +44,7 @@ fn sources() -> Sources {
         ("ODD", "a:b&c=d e/é%"),
         ("REFRESH", "tGzv3JOkF0XG5Qx2TlKWIA"),
         ("SUBJECT", "accVkjcJyb4BWCxGsndESCJQbdFMogUC5PbRDqceLTC"),
+        ("EMPTY", ""),
         ("KEY", &key),
     ])
 }
@@ -63,10 +64,22 @@ fn assertion(claims: &[(&str, Json)]) -> Jwt {
 
 /// The head and the parameters of the request.
 fn ask(settings: &OAuth2, rotated: Option<&str>) -> (request::Parts, BTreeMap<String, String>) {
+    ask_in(settings, Form::Encoded, rotated)
+}
+
+fn ask_in(
+    settings: &OAuth2,
+    form: Form,
+    rotated: Option<&str>,
+) -> (request::Parts, BTreeMap<String, String>) {
     let plan = Plan::build(settings, &sources()).unwrap();
     let rotated = rotated.map(|token| Zeroizing::new(token.to_owned()));
     let (head, body) = plan
-        .request(rotated.as_ref(), UNIX_EPOCH + Duration::from_secs(1_000_005))
+        .request(
+            rotated.as_ref(),
+            form,
+            UNIX_EPOCH + Duration::from_secs(1_000_005),
+        )
         .unwrap();
     let decode = |text: &str| {
         let text = percent_encoding::percent_decode_str(text).decode_utf8().unwrap();
@@ -126,15 +139,30 @@ fn what_a_form_reserves_is_encoded() {
         Some("a:b c"),
         ClientAuth::Basic(env("ODD")),
     );
-    let (head, _) = ask(&odd, None);
-    let value = head.headers.get("authorization").unwrap().to_str().unwrap();
-    let pair = BASE64
-        .decode(value.strip_prefix("Basic ").unwrap().as_bytes())
-        .unwrap();
-    assert_eq!(
-        str::from_utf8(&pair).unwrap(),
-        "a%3Ab%20c:a%3Ab%26c%3Dd%20e%2F%C3%A9%25"
-    );
+    // And as HTTP has it, RFC 7617.
+    for (form, told) in [
+        (Form::Encoded, "a%3Ab%20c:a%3Ab%26c%3Dd%20e%2F%C3%A9%25"),
+        (Form::Plain, "a:b c:a:b&c=d e/é%"),
+    ] {
+        let (head, _) = ask_in(&odd, form, None);
+        let value = head.headers.get("authorization").unwrap();
+        assert!(value.is_sensitive());
+        let pair = value.to_str().unwrap().strip_prefix("Basic ").unwrap();
+        let pair = BASE64.decode(pair.as_bytes()).unwrap();
+        assert_eq!(str::from_utf8(&pair).unwrap(), told);
+    }
+    let plan = Plan::build(&odd, &sources()).unwrap();
+    assert!(plan.has_other_form());
+    // Whatever the server was told, it may repeat.
+    let told: Vec<_> = plan.secrets().collect();
+    for spelling in [
+        "a:b&c=d e/é%",
+        "a%3Ab%26c%3Dd%20e%2F%C3%A9%25",
+        &BASE64.encode("a:b c:a:b&c=d e/é%".as_bytes()),
+        &BASE64.encode(b"a%3Ab%20c:a%3Ab%26c%3Dd%20e%2F%C3%A9%25"),
+    ] {
+        assert!(told.contains(&spelling.as_bytes()), "{spelling}");
+    }
 
     let odd = settings(
         Grant::ClientCredentials,
@@ -145,6 +173,18 @@ fn what_a_form_reserves_is_encoded() {
     assert!(!head.headers.contains_key("authorization"));
     assert_eq!(parameters["client_secret"], "a:b&c=d e/é%");
     assert_eq!(parameters["client_id"], "a:b c");
+    assert!(!Plan::build(&odd, &sources()).unwrap().has_other_form());
+}
+
+#[test]
+fn a_secret_may_be_empty_where_that_is_said() {
+    let client = |auth| settings(Grant::ClientCredentials, Some("s6BhdRkqt3"), auth);
+    let (head, _) = ask(&client(ClientAuth::Basic(env("EMPTY"))), None);
+    assert_eq!(head.headers["authorization"], "Basic czZCaGRSa3F0Mzo=");
+    let (_, parameters) = ask(&client(ClientAuth::Post(env("EMPTY"))), None);
+    assert_eq!(parameters["client_secret"], "");
+    let plan = Plan::build(&client(ClientAuth::Basic(env("SECRET"))), &sources()).unwrap();
+    assert!(!plan.has_other_form(), "both are the same");
 }
 
 #[test]
