@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod admission;
+mod app_handshakes;
 mod bodies;
 mod border;
 mod bulk;

@@ -37,8 +37,8 @@ impl Leaf {
             Arc::new(config)
         };
         Self {
-            h1: with(&[b"http/1.1"]),
-            h2: with(&[b"h2", b"http/1.1"]),
+            h1: with(&[b"http/1.1", b"http/1.0"]),
+            h2: with(&[b"h2", b"http/1.1", b"http/1.0"]),
             validity,
             last_asked: AtomicU64::new(0),
         }

@@ -100,9 +100,9 @@ pub(crate) enum Error {
 /// What a minted leaf offers to the app by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Offer {
-    /// http/1.1 only.
+    /// http/1.1, then http/1.0, which some offer alone.
     H1,
-    /// h2, then http/1.1.
+    /// h2, then the same.
     H2,
 }
 

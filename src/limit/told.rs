@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use super::hints::Hints;
 use super::learned::News;
+use crate::telemetry::Sampled;
 
 /// What has been told of one destination, and when.
 #[derive(Debug, Default)]
@@ -19,14 +20,6 @@ pub(super) struct Told {
     /// The rate that was told last.
     per_second: Option<f64>,
     refusals: Sampled,
-}
-
-/// At most one line in a while.
-#[derive(Debug, Default)]
-struct Sampled {
-    /// `None`: never.
-    last: Option<u64>,
-    untold: u64,
 }
 
 impl Told {
@@ -68,35 +61,9 @@ impl Told {
     }
 }
 
-impl Sampled {
-    /// How many have not been told, if it is time for a line.
-    fn due(&mut self, interval: u64, now: u64) -> Option<u64> {
-        if self.last.is_some_and(|last| now.saturating_sub(last) < interval) {
-            self.untold += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.untold))
-    }
-}
-
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// Nanoseconds.
 const INTERVAL: u64 = 1_000_000_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_lines_become_one_a_second_that_says_how_many_are_missing() {
-        let mut sampled = Sampled::default();
-        let lines: Vec<_> = (0..25)
-            .filter_map(|tenth| sampled.due(INTERVAL, tenth * INTERVAL / 10))
-            .collect();
-        assert_eq!(lines, [0, 9, 9]);
-    }
-}

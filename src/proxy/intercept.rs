@@ -9,21 +9,19 @@ use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
 use http::{Method, Request, Response, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::Instant;
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use super::tunnel::Room;
 use super::{Answer, Error, Live, Proxy, Route, forward, headers, reply};
-use crate::ca::Offer;
 use crate::drain::Busy;
-use crate::host::{Host, Scheme, Target};
+use crate::host::{Scheme, Target};
 use crate::http1::server::Rest;
 use crate::memory;
 use crate::stream::{Io, Reset, Rewound, TLS_HANDSHAKE};
-use crate::telemetry::{Exchange, Side};
-use crate::upstream::{self, Bond, Incoming, Mirror};
+use crate::telemetry::Exchange;
+use crate::upstream::{Bond, Incoming, Mirror};
 
+mod handshake;
+mod hello;
 mod multiplexed;
 
 /// A CONNECT that is going to be ended here.
@@ -83,11 +81,11 @@ async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: 
         tracing::debug!(destination = %route.destination.name, "nothing came through an intercepted tunnel in time");
         return;
     };
-    let is_tls = first.first() == Some(&TLS_HANDSHAKE);
-    let is_h2 = first.starts_with(H2_PREFACE);
     let idle = route.destination.timeouts.idle;
-    let app = Rewound::new(first, app);
-    if !is_tls {
+    if first.first() != Some(&TLS_HANDSHAKE) {
+        handshake::tell_foreign(&first, &target, route);
+        let is_h2 = first.starts_with(H2_PREFACE);
+        let app = Rewound::new(first, app);
         let target = Target {
             scheme: Scheme::Http,
             ..target
@@ -100,19 +98,16 @@ async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: 
             serve_h1(app, inside).await;
         };
     }
-    let accepted = accept(app, &target, route, &proxy).await;
-    drop(busy);
-    match accepted {
-        Ok((stream, foreign_name)) => {
-            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let inside = Arc::new(Inside::new(foreign_name, proxy, target));
-            if is_h2 {
-                multiplexed::serve(stream, inside, idle).await
-            } else {
-                serve_h1(stream, inside).await
-            }
-        }
-        Err(error) => report(&error, route),
+    let accepted = handshake::accept(first, app, &target, route, &proxy, busy).await;
+    let Some(handshake::Accepted { foreign_name, stream }) = accepted else {
+        return;
+    };
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let inside = Arc::new(Inside::new(foreign_name, proxy, target));
+    if is_h2 {
+        multiplexed::serve(stream, inside, idle).await
+    } else {
+        serve_h1(stream, inside).await
     }
 }
 
@@ -127,71 +122,6 @@ async fn first_bytes(early: Bytes, app: &mut Io) -> std::io::Result<Bytes> {
     buffer.extend_from_slice(&early);
     while is_open(&buffer) && app.read_buf(&mut buffer).await? > 0 {}
     Ok(buffer.freeze())
-}
-
-/// Ends the app's TLS, offering what the upstream was found to speak. The second value is the name that the app asked
-/// for, where that is not the target's.
-async fn accept(
-    app: Rewound<Io>,
-    target: &Target,
-    route: &Route,
-    proxy: &Proxy,
-) -> std::io::Result<(TlsStream<Rewound<Io>>, Option<String>)> {
-    let started = Instant::now();
-    let limit = route.destination.timeouts.tls;
-    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), app);
-    let start = tokio::time::timeout(limit, hello)
-        .await
-        .map_err(|_| too_late())??;
-    let read_hello = started.elapsed();
-    let asked = start.client_hello().server_name().map(str::to_owned);
-    let foreign = asked.filter(|name| Host::parse(name).ok().as_ref() != Some(&target.host));
-    let live = proxy.live.load_full();
-    let spoken = match &route.breaker {
-        // Nobody is asked for it now.
-        Some(breaker) if breaker.is_open(target, Instant::now()) => upstream::known(target, &route.endpoint),
-        Some(_) | None => (upstream::learn(target, &route.endpoint, proxy.ways(&live)).await).ok(),
-    };
-    let offer = match spoken {
-        Some(Mirror::H2) => Offer::H2,
-        // A dead upstream is told as the answer to each request inside.
-        Some(Mirror::H1) | None => Offer::H1,
-    };
-    let config = live
-        .authority
-        .serve(&target.host, offer)
-        .map_err(std::io::Error::other)?;
-    let started = Instant::now();
-    let stream = tokio::time::timeout(limit, start.into_stream(config))
-        .await
-        .map_err(|_| too_late())??;
-    route
-        .counters
-        .tls_handshake(Side::Client, read_hello + started.elapsed());
-    Ok((stream, foreign))
-}
-
-fn too_late() -> std::io::Error {
-    std::io::ErrorKind::TimedOut.into()
-}
-
-/// A client that does not trust the local authority says so with an alert: the usual first trouble of a new user.
-fn report(error: &std::io::Error, route: &Route) {
-    let rejected = (error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>()))
-    .is_some_and(|error| matches!(error, rustls::Error::AlertReceived(_)));
-    if rejected {
-        route.counters.error("tls_alert_received");
-        tracing::warn!(
-            destination = %route.destination.name,
-            error = %error,
-            "the app does not trust outrider's certificate; start it under `outrider exec`, or point its trust variable \
-             (SSL_CERT_FILE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, CURL_CA_BUNDLE, …) at the CA bundle: `outrider env` prints them all",
-        );
-    } else {
-        tracing::debug!(destination = %route.destination.name, error = %error, "no TLS in an intercepted tunnel");
-    }
 }
 
 async fn serve_h1<S>(stream: S, inside: Arc<Inside>)

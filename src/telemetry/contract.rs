@@ -162,6 +162,7 @@ fn everything() -> Arc<Telemetry> {
     counters.credential_refresh(CredentialKind::Token, Refresh::Done);
     counters.tls_handshake(Side::Client, moment);
     counters.tls_handshake(Side::Upstream, moment);
+    counters.handshake_failed(HandshakeFailure::Distrust);
     counters.upstream_connect("ok");
     counters.upstream_reuse();
     drop(counters.upstream_connection());
@@ -332,6 +333,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_bytes_total", "destination direction"),
     ("outrider_cache_total", "destination status"),
     ("outrider_circuit_state", "destination"),
+    ("outrider_client_distrust_total", "destination"),
     ("outrider_config_loaded_timestamp_seconds", ""),
     ("outrider_config_reloads_total", "result"),
     ("outrider_credential_expiry_timestamp_seconds", "destination kind"),

@@ -15,6 +15,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use super::AnsweredBy;
 use super::ends::Ends;
 use super::families::{Families, observe};
+use super::handshakes::{HandshakeFailure, Handshakes};
 use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Part, Refresh, Side, TunnelEnd, Verb};
 use crate::units::{rfc3339, unix_seconds};
 
@@ -32,6 +33,7 @@ pub(crate) struct Counters {
     requests: [[OnceLock<Box<ByCode>>; Verb::COUNT]; AnsweredBy::COUNT],
     cache: [OnceLock<IntCounter>; CacheStatus::COUNT],
     ends: Mutex<Ends>,
+    handshakes: OnceLock<Box<Handshakes>>,
     has_echoed: OnceLock<()>,
     limits: OnceLock<LimitCounters>,
     tls_client: OnceLock<Histogram>,
@@ -82,6 +84,7 @@ impl Counters {
             requests: array::from_fn(|_| array::from_fn(|_| OnceLock::new())),
             cache: array::from_fn(|_| OnceLock::new()),
             ends: Mutex::default(),
+            handshakes: OnceLock::new(),
             has_echoed: OnceLock::new(),
             limits: OnceLock::new(),
             tls_client: OnceLock::new(),
@@ -226,6 +229,18 @@ impl Counters {
             slot.get_or_init(|| self.families.tls_handshake.with_label_values(labels)),
             duration,
         );
+    }
+
+    /// A handshake with the app failed. Returns how many failures of this kind were not told since the last line, if it is
+    /// time for another one.
+    pub(crate) fn handshake_failed(&self, failure: HandshakeFailure) -> Option<u64> {
+        self.error(failure.error_type());
+        if failure.is_distrust() {
+            let labels = &[&*self.destination];
+            self.families.client_distrust.with_label_values(labels).inc();
+        }
+        let handshakes = self.handshakes.get_or_init(|| Box::new(Handshakes::new()));
+        handshakes.due(failure)
     }
 
     /// A tunnel is open until the value is dropped. For an [`Exchange`](super::Exchange) its `tunnel` does this.

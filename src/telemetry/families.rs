@@ -16,6 +16,7 @@ pub(super) struct Families {
     pub(super) bytes: IntCounterVec,
     pub(super) cache: IntCounterVec,
     pub(super) circuit_state: IntGaugeVec,
+    pub(super) client_distrust: IntCounterVec,
     pub(super) config_loaded: IntGauge,
     pub(super) config_reloads: IntCounterVec,
     pub(super) credential_expiry: IntGaugeVec,
@@ -64,6 +65,7 @@ impl Families {
             bytes: counters(r, "outrider_bytes_total", BYTES, &["destination", "direction"])?,
             cache: counters(r, "outrider_cache_total", CACHE, &["destination", "status"])?,
             circuit_state: gauges(r, "outrider_circuit_state", CIRCUIT_STATE, DESTINATION)?,
+            client_distrust: counters(r, "outrider_client_distrust_total", CLIENT_DISTRUST, DESTINATION)?,
             config_loaded: register(
                 r,
                 IntGauge::new("outrider_config_loaded_timestamp_seconds", CONFIG_LOADED)?,
@@ -260,6 +262,8 @@ const BYTES: &str = "Body and tunnel bytes as the app sees them: sent by it, rec
 const CACHE: &str = "Requests to destinations with a cache, by what it did for them (RFC 9211).";
 const CIRCUIT_STATE: &str =
     "0 closed, 1 half open, 2 open: whether a failing host is left alone; the worst of its hosts.";
+const CLIENT_DISTRUST: &str =
+    "Handshakes with the app that ended as they do where it does not trust the local authority.";
 const CONFIG_LOADED: &str = "When the configuration in force was loaded.";
 const CONFIG_RELOADS: &str = "Reloads of the configuration; after a failed one the old configuration stays.";
 const CREDENTIAL_EXPIRY: &str = "When a credential ends to be valid.";
@@ -267,7 +271,7 @@ const CREDENTIAL_REFRESH: &str =
     "Attempts to get the next credential of a kind that is renewed while running.";
 const DENIED: &str = "Requests that policy refused, by reason.";
 const DNS_LOOKUP: &str = "Time that a name look-up took, answers from the cache left out.";
-const ERRORS: &str = "Exchanges that failed or were refused here, by RFC 9209 error type.";
+const ERRORS: &str = "Exchanges that failed or were refused here, and handshakes with the app that failed, by RFC 9209 error type.";
 const IN_FLIGHT: &str = "Requests going on now, tunnels left out.";
 const INSTANCE_INFO: &str = "Always 1; the labels tell which app instance this runs beside.";
 const LIMIT_REFUSED: &str = "Requests answered 429 here because a limit was reached.";

@@ -18,7 +18,9 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 pub(crate) use counters::{Counted, Counters, LimitHandles};
 pub(crate) use exchange::{Exchange, Told};
+pub(crate) use handshakes::HandshakeFailure;
 pub(crate) use labels::{CacheStatus, Circuit, CredentialKind, Part, Refresh, Reload, Side, TunnelEnd};
+pub(crate) use sampled::Sampled;
 
 use crate::config::Access;
 
@@ -29,9 +31,11 @@ mod counters;
 mod ends;
 mod exchange;
 mod families;
+mod handshakes;
 mod instance;
 mod labels;
 mod process;
+mod sampled;
 
 #[cfg(test)]
 mod contract;

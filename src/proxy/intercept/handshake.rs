@@ -1,0 +1,270 @@
+//! The TLS handshake with the app, and what is told of one that fails.
+//!
+//! What goes wrong here the app sees as an error of its own TLS library, which seldom says what would mend it. So each
+//! kind of failure is counted, and told in the log with what the app offered: one line a minute, destination and kind.
+
+use std::io;
+
+use bytes::Bytes;
+use rustls::{AlertDescription, PeerIncompatible};
+use tokio::io::AsyncBufReadExt;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::hello::Offered;
+use crate::ca::{self, Offer};
+use crate::drain::Busy;
+use crate::host::{Host, Target};
+use crate::proxy::{Proxy, Route};
+use crate::stream::{Io, Reset, Rewound};
+use crate::telemetry::{HandshakeFailure, Side};
+use crate::upstream::{self, Mirror};
+
+/// What the app and we speak now.
+pub(super) struct Accepted {
+    /// The name in the ClientHello, where it is not the target's.
+    pub(super) foreign_name: Option<String>,
+    pub(super) stream: TlsStream<Rewound<Io>>,
+}
+
+/// Why there is no TLS with the app.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("no certificate could be made")]
+    Certificate(#[from] ca::Error),
+
+    /// The app has closed the connection, or it broke.
+    #[error("the app closed the connection")]
+    Gone { has_certificate: bool },
+
+    #[error("the app did not go on within timeouts.tls")]
+    Late,
+
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+}
+
+/// Ends the app's TLS, offering what the upstream was found to speak; `first` are the first bytes of the app. A failure
+/// is told. `busy` lasts until the handshake is done.
+pub(super) async fn accept(
+    first: Bytes,
+    app: Io,
+    target: &Target,
+    route: &Route,
+    proxy: &Proxy,
+    busy: Busy,
+) -> Option<Accepted> {
+    let accepted = shake(first.clone(), app, target, route, proxy).await;
+    drop(busy);
+    match accepted {
+        Ok(mut accepted) => (accepted.is_used(&first, target, route).await).then_some(accepted),
+        Err(error) => {
+            tell(&error, &first, target, route);
+            None
+        }
+    }
+}
+
+async fn shake(
+    first: Bytes,
+    app: Io,
+    target: &Target,
+    route: &Route,
+    proxy: &Proxy,
+) -> Result<Accepted, Error> {
+    let started = Instant::now();
+    let limit = route.destination.timeouts.tls;
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), Rewound::new(first, app));
+    let start = (timeout(limit, hello).await)
+        .map_err(|_| Error::Late)?
+        .map_err(|error| Error::of(error, false))?;
+    let read_hello = started.elapsed();
+    let hello = start.client_hello();
+    let asked = hello.server_name().map(str::to_owned);
+    let speaks_h2_only = (hello.alpn()).is_some_and(|mut names| names.all(|name| name == b"h2"));
+    let foreign_name = asked.filter(|name| Host::parse(name).ok().as_ref() != Some(&target.host));
+    let live = proxy.live.load_full();
+    let spoken = match &route.breaker {
+        // Nobody is asked for it now.
+        Some(breaker) if breaker.is_open(target, Instant::now()) => upstream::known(target, &route.endpoint),
+        Some(_) | None => (upstream::learn(target, &route.endpoint, proxy.ways(&live)).await).ok(),
+    };
+    let offer = match spoken {
+        Some(Mirror::H2) => Offer::H2,
+        // A dead upstream is told as the answer to each request inside, so the app has to be let in.
+        None if speaks_h2_only => Offer::H2,
+        Some(Mirror::H1) | None => Offer::H1,
+    };
+    let config = live.authority.serve(&target.host, offer)?;
+    // It may have given up while the upstream was asked; what it thinks of a certificate is not known then.
+    if start.io.hangup().is_some() {
+        return Err(Error::Gone {
+            has_certificate: false,
+        });
+    }
+    let started = Instant::now();
+    let stream = (timeout(limit, start.into_stream(config)).await)
+        .map_err(|_| Error::Late)?
+        .map_err(|error| Error::of(error, true))?;
+    route
+        .counters
+        .tls_handshake(Side::Client, read_hello + started.elapsed());
+    Ok(Accepted { foreign_name, stream })
+}
+
+impl Accepted {
+    /// Waits for the first bytes inside, for as long as the handshake might have taken. Clients that stand on GnuTLS (git,
+    /// wget) look at our certificate only when the handshake is done, and go without a word: that is told as well.
+    /// Returns whether there is still somebody to serve.
+    async fn is_used(&mut self, first: &[u8], target: &Target, route: &Route) -> bool {
+        match timeout(route.destination.timeouts.tls, self.stream.fill_buf()).await {
+            // One that waits before it asks is served all the same.
+            Err(_) => true,
+            Ok(Ok(bytes)) if !bytes.is_empty() => true,
+            Ok(Ok(_)) => {
+                let error = Error::Gone {
+                    has_certificate: true,
+                };
+                tell(&error, first, target, route);
+                false
+            }
+            Ok(Err(error)) => {
+                tell(&Error::of(error, true), first, target, route);
+                false
+            }
+        }
+    }
+}
+
+impl Error {
+    fn of(error: io::Error, has_certificate: bool) -> Self {
+        match error.downcast::<rustls::Error>() {
+            Ok(error) => Self::Tls(error),
+            Err(_) => Self::Gone { has_certificate },
+        }
+    }
+
+    fn kind(&self) -> HandshakeFailure {
+        match self {
+            Self::Certificate(_) => HandshakeFailure::Certificate,
+            Self::Gone {
+                has_certificate: true,
+            } => HandshakeFailure::SilentDistrust,
+            Self::Gone {
+                has_certificate: false,
+            } => HandshakeFailure::Closed,
+            Self::Late => HandshakeFailure::Late,
+            Self::Tls(rustls::Error::AlertReceived(alert)) if is_about_certificate(*alert) => {
+                HandshakeFailure::Distrust
+            }
+            Self::Tls(rustls::Error::AlertReceived(_)) => HandshakeFailure::Alert,
+            Self::Tls(rustls::Error::NoApplicationProtocol) => HandshakeFailure::Alpn,
+            Self::Tls(rustls::Error::PeerIncompatible(what)) => match what {
+                PeerIncompatible::NoCipherSuitesInCommon
+                | PeerIncompatible::NoSignatureSchemesInCommon
+                | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => HandshakeFailure::Cipher,
+                PeerIncompatible::EcPointsExtensionRequired
+                | PeerIncompatible::KeyShareExtensionRequired
+                | PeerIncompatible::NamedGroupsExtensionRequired
+                | PeerIncompatible::NoEcPointFormatsInCommon
+                | PeerIncompatible::NoKxGroupsInCommon
+                | PeerIncompatible::UncompressedEcPointsRequired => HandshakeFailure::Group,
+                // What clients leave out that are older than TLS 1.2.
+                _ => HandshakeFailure::Version,
+            },
+            Self::Tls(_) => HandshakeFailure::NotTls,
+        }
+    }
+}
+
+/// Whether an alert is one that is sent about a certificate (RFC 8446, section 6.2).
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    )
+}
+
+/// Tells of what came through a tunnel and is neither TLS nor HTTP, as far as its first bytes show.
+pub(super) fn tell_foreign(first: &[u8], target: &Target, route: &Route) {
+    let line = first.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let is_whole = line.len() < first.len();
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let is_http = !method.is_empty()
+        && method.iter().all(is_token)
+        && (!is_whole || line.windows(6).any(|part| part == b" HTTP/"));
+    if is_http || first.is_empty() {
+        return;
+    }
+    if let Some(untold) = route.counters.handshake_failed(HandshakeFailure::NotTls) {
+        tracing::warn!(
+            destination = %route.destination.name,
+            host = %target,
+            untold,
+            "what the app sends through an intercepted tunnel is neither TLS nor HTTP; `mode: tunnel` lets it pass as it is",
+        );
+    }
+}
+
+/// Counts a failure, and writes its line where one is due.
+fn tell(error: &Error, first: &[u8], target: &Target, route: &Route) {
+    let kind = error.kind();
+    let Some(untold) = route.counters.handshake_failed(kind) else {
+        return;
+    };
+    let offered = Offered::read(first);
+    tracing::warn!(
+        destination = %route.destination.name,
+        host = %target,
+        %error,
+        tls = offered.versions,
+        ciphers = offered.ciphers,
+        groups = offered.groups,
+        alpn = offered.alpn,
+        server_name = offered.server_name,
+        untold,
+        "{}",
+        sentence(kind),
+    );
+}
+
+fn sentence(kind: HandshakeFailure) -> &'static str {
+    match kind {
+        HandshakeFailure::Alert => "the app ended the TLS handshake with an alert",
+        HandshakeFailure::Alpn => {
+            "no TLS with the app: by ALPN it offers no protocol that is spoken to this upstream; let it offer http/1.1"
+        }
+        HandshakeFailure::Certificate => "no TLS with the app: no certificate could be made for it",
+        HandshakeFailure::Cipher => {
+            "no TLS with the app: it offers no cipher suite and signature algorithm for a certificate with a P-256 key; in \
+             TLS 1.2 these are ECDHE-ECDSA with AES-GCM or ChaCha20-Poly1305, and ECDSA with SHA-256"
+        }
+        HandshakeFailure::Closed => "the app closed the connection before the TLS handshake got anywhere",
+        HandshakeFailure::Distrust => TRUST,
+        HandshakeFailure::Group => {
+            "no TLS with the app: it offers no key exchange that is spoken here: X25519MLKEM768, X25519, P-256 or P-384"
+        }
+        HandshakeFailure::Late => {
+            "no TLS with the app: it did not go on with the handshake within timeouts.tls"
+        }
+        HandshakeFailure::NotTls => "no TLS with the app: what it sends is not TLS as it should be",
+        HandshakeFailure::SilentDistrust => SILENT,
+        HandshakeFailure::Version => {
+            "no TLS with the app: it speaks no version that is accepted here, which are TLS 1.2 and 1.3; a client that cannot \
+             be renewed can ask for http:// and let outrider upgrade it"
+        }
+    }
+}
+
+const TRUST: &str = "the app does not trust outrider's certificate; start it under `outrider exec`, or point its trust \
+    variable (SSL_CERT_FILE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, CURL_CA_BUNDLE, …) at the CA bundle: `outrider env` \
+    prints them all";
+const SILENT: &str = "the app closed the connection when it had seen outrider's certificate, as clients do that do not \
+    trust it; start it under `outrider exec`, or point its trust variable at the CA bundle: `outrider env` prints them all";

@@ -1,0 +1,283 @@
+//! Handshakes with the app that fail: each is told, with what the app offered, so that a person knows what to do.
+
+use std::process::Stdio;
+
+use crate::support::partner::Partner;
+use crate::support::programs::{clean, curl, python};
+use crate::support::{Proxy, TOKEN, eventually, run};
+
+/// A proxy on which one handshake has failed, and what it should say of it.
+struct Told<'a> {
+    /// The error type of RFC 9209.
+    error: &'a str,
+    /// Parts of the line.
+    parts: &'a [&'a str],
+    is_distrust: bool,
+}
+
+fn intercepting(partner: &Partner) -> Proxy {
+    let yaml = format!(
+        "log: {{ format: json }}\n{}",
+        partner.yaml("timeouts: { tls: 500ms }")
+    );
+    Proxy::start_with(&yaml, &[("TOKEN", TOKEN)])
+}
+
+#[track_caller]
+fn assert_told(proxy: &Proxy, what: &str, told: &Told<'_>) {
+    let line = || {
+        let log = proxy.log();
+        let mut lines = log.lines().filter(|line| line.contains("\"untold\":0"));
+        lines.find(|line| line.contains("\"WARN\"")).map(str::to_owned)
+    };
+    eventually(what, || line().is_some());
+    let line = line().unwrap();
+    for part in told.parts.iter().chain(&["\"destination\":\"partner\""]) {
+        assert!(line.contains(part), "{what}: {part}: {line}");
+    }
+    let labels = [("destination", "partner"), ("error", told.error)];
+    assert_eq!(
+        proxy.metric("outrider_errors_total", &labels),
+        1.0,
+        "{what}: {}",
+        proxy.page("/metrics").text()
+    );
+    let distrust = proxy.metric("outrider_client_distrust_total", &[("destination", "partner")]);
+    assert_eq!(distrust, f64::from(u8::from(told.is_distrust)), "{what}");
+}
+
+/// A TLS client with OpenSSL's own limits.
+fn s_client(proxy: &Proxy, authority: &str, arguments: &[&str]) {
+    let mut command = clean("openssl");
+    command.args(["s_client", "-proxy", &proxy.address().to_string()]);
+    command.args(["-connect", authority]).args(arguments);
+    run(command.stdin(Stdio::null()));
+}
+
+/// What has no version, cipher, group, signature or protocol in common with us is named, with what it offered.
+#[test]
+fn a_client_that_has_nothing_in_common_with_us_is_told_with_what_it_offers() {
+    let partner = Partner::new();
+    let cases: [(&[&str], &[&str]); 8] = [
+        (
+            &["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"],
+            &[
+                "no version that is accepted here",
+                "\"tls\":\"up to TLS 1.1\"",
+                "\"server_name\":\"partner.test\"",
+            ],
+        ),
+        (
+            &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"],
+            &["no cipher suite", "\"ciphers\":\"ECDHE-ECDSA CBC\""],
+        ),
+        (
+            &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"],
+            &["no cipher suite", "\"ciphers\":\"ECDHE-RSA AEAD\""],
+        ),
+        (
+            &["-tls1_3", "-sigalgs", "rsa_pss_rsae_sha256"],
+            &["signature algorithm", "\"ciphers\":\"TLS 1.3\""],
+        ),
+        (
+            &["-tls1_3", "-groups", "P-521"],
+            &["no key exchange", "\"groups\":\"P-521\""],
+        ),
+        (
+            &["-tls1_2", "-groups", "P-521"],
+            &["\"groups\":\"P-521\"", "\"tls\":\"up to TLS 1.2\""],
+        ),
+        (
+            &["-alpn", "acme-tls/1"],
+            &["by ALPN it offers no protocol", "\"alpn\":\"acme-tls/1\""],
+        ),
+        (&["-alpn", "h2"], &["let it offer http/1.1", "\"alpn\":\"h2\""]),
+    ];
+    for (arguments, parts) in cases {
+        let proxy = intercepting(&partner);
+        s_client(&proxy, &partner.authority(), arguments);
+        let told = Told {
+            error: "tls_protocol_error",
+            parts,
+            is_distrust: false,
+        };
+        assert_told(&proxy, &format!("{arguments:?}"), &told);
+    }
+}
+
+/// Opens a tunnel by hand, so that the handshake can be left wherever one likes.
+const BY_HAND: &str = r#"
+import socket, ssl, struct, sys
+proxy, authority, what = sys.argv[1:4]
+host, port = proxy.rsplit(':', 1)
+s = socket.create_connection((host, int(port)), 10)
+s.sendall(f'CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n'.encode())
+assert b' 200 ' in s.recv(4096)
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+tls = context.wrap_bio(into, out, server_hostname='partner.test')
+try:
+    tls.do_handshake()
+except ssl.SSLWantReadError:
+    pass
+hello = out.read()
+if what == 'garbage':
+    s.sendall(b'\x16\x03\x01\x00\x05hello')
+elif what == 'ssh':
+    s.sendall(b'SSH-2.0-OpenSSH_9.2p1\r\n')
+elif what == 'binary':
+    s.sendall(b'\x00\x00\x00\x10\x04\xd2\x16\x2f')
+elif what == 'half':
+    s.sendall(hello[:100])
+elif what == 'half-closed':
+    s.sendall(hello[:100])
+    s.close()
+    sys.exit()
+else:
+    s.sendall(hello)
+    answer = s.recv(65536)
+    assert answer[0] == 22, answer
+    if what == 'close':
+        s.close()
+        sys.exit()
+    elif what == 'reset':
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        s.close()
+        sys.exit()
+    elif what == 'alert':
+        s.sendall(b'\x15\x03\x03\x00\x02\x02\x28')
+    elif what == 'checked-late':
+        into.write(answer)
+        tls.do_handshake()
+        s.sendall(out.read())
+        s.close()
+        sys.exit()
+s.settimeout(10)
+try:
+    while s.recv(65536): pass
+except ConnectionError:
+    pass
+"#;
+
+#[test]
+fn a_client_that_leaves_the_handshake_where_it_likes_is_told() {
+    let partner = Partner::new();
+    let silent = "closed the connection when it had seen outrider's certificate";
+    for (what, error, parts, is_distrust) in [
+        (
+            "close",
+            "connection_terminated",
+            &[silent, "TLS 1.3, TLS 1.2"][..],
+            true,
+        ),
+        ("reset", "connection_terminated", &[silent], true),
+        ("checked-late", "connection_terminated", &[silent], true),
+        (
+            "half-closed",
+            "connection_terminated",
+            &["before the TLS handshake"],
+            false,
+        ),
+        (
+            "alert",
+            "tls_alert_received",
+            &["with an alert", "HandshakeFailure"],
+            false,
+        ),
+        (
+            "finished",
+            "connection_read_timeout",
+            &["within timeouts.tls", "partner.test"],
+            false,
+        ),
+        ("half", "connection_read_timeout", &["within timeouts.tls"], false),
+        (
+            "garbage",
+            "tls_protocol_error",
+            &["is not TLS as it should be"],
+            false,
+        ),
+        (
+            "ssh",
+            "tls_protocol_error",
+            &["neither TLS nor HTTP", "mode: tunnel"],
+            false,
+        ),
+        ("binary", "tls_protocol_error", &["neither TLS nor HTTP"], false),
+    ] {
+        let proxy = intercepting(&partner);
+        let address = proxy.address().to_string();
+        run(python(BY_HAND).args([&address, &partner.authority(), what])).succeeded();
+        let told = Told {
+            error,
+            parts,
+            is_distrust,
+        };
+        assert_told(&proxy, what, &told);
+    }
+}
+
+/// The usual first trouble, over and over: one line, and a count of what it leaves out.
+#[test]
+fn a_client_that_does_not_trust_us_is_told_once_and_counted_each_time() {
+    let partner = Partner::new();
+    let proxy = intercepting(&partner);
+    let (address, url) = (
+        proxy.address().to_string(),
+        format!("https://{}/", partner.authority()),
+    );
+    for _ in 0..3 {
+        let asked = run(&mut curl(["-sS", "-x", &format!("http://{address}"), &url]));
+        assert_eq!(asked.code(), 60, "{}", asked.stderr);
+    }
+    let labels = [("destination", "partner")];
+    eventually("three are counted", || {
+        proxy.metric("outrider_client_distrust_total", &labels) == 3.0
+    });
+    assert_eq!(
+        proxy
+            .log()
+            .matches("does not trust outrider's certificate")
+            .count(),
+        1
+    );
+    assert!(proxy.log().contains("UnknownCA"), "{}", proxy.log());
+}
+
+/// HTTP/1.0 in name: the app is served, and as it asked.
+#[test]
+fn a_client_that_offers_http_1_0_alone_is_served() {
+    let partner = Partner::new();
+    let proxy = intercepting(&partner);
+    let (address, url) = (
+        proxy.address().to_string(),
+        format!("https://{}/", partner.authority()),
+    );
+    for flags in [
+        &["--http1.0"][..],
+        &["-0", "--no-alpn"],
+        &["--http1.1"],
+        &["--http2"],
+    ] {
+        let mut command = curl(["-sS", "-i", "-x", &format!("http://{address}"), &url, "--cacert"]);
+        let asked = run(command.arg(proxy.bundle()).args(flags));
+        let text = &asked.succeeded().stdout;
+        assert!(text.contains("200") && text.ends_with("ok"), "{flags:?}: {text}");
+    }
+    assert_eq!(proxy.metric("outrider_errors_total", &[]), 0.0);
+}
+
+/// A client of HTTP/2 alone hears in HTTP/2 that its upstream is dead.
+#[test]
+fn a_client_of_http_2_alone_is_told_inside_that_its_upstream_is_dead() {
+    let authority = format!("partner.test:{}", crate::support::closed_port());
+    let proxy = Proxy::start_with(
+        &format!("destinations: {{ p: {{ hosts: [\"{authority}\"], auth: {{ bearer: env:TOKEN }} }} }}"),
+        &[("TOKEN", TOKEN)],
+    );
+    let mut wire = proxy.intercepted_as(&authority, &["h2"]);
+    // The server's preface: a SETTINGS frame.
+    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    assert_eq!(wire.read_exact(4).unwrap()[3], 4);
+}
