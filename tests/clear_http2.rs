@@ -11,7 +11,7 @@ const IN_CLEAR: &str = "auth: { bearer: env:TOKEN }, upgrade: false, insecure_at
 
 /// A proxy with the one destination `p`, and a token for it.
 fn proxy(authority: &str, settings: &str) -> Proxy {
-    let yaml = format!("destinations: {{ p: {{ hosts: [\"{authority}\"], {settings} }} }}");
+    let yaml = format!("workers: 1\ndestinations: {{ p: {{ hosts: [\"{authority}\"], {settings} }} }}");
     Proxy::start_with(&yaml, &[("TOKEN", TOKEN)])
 }
 

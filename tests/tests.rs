@@ -25,6 +25,7 @@ mod endings;
 mod fleet;
 mod handshakes;
 mod http2;
+mod interim;
 mod layout;
 mod learning;
 mod leaving;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::unconstrained;
@@ -108,16 +108,19 @@ where
         fill.as_mut().poll(cx).is_pending()
     }
 
-    /// Sends a request in origin-form to the host that `authority` names, and returns the head of the final answer.
+    /// Sends a request in origin-form to the host that `authority` names, and returns the head of the final answer;
+    /// `interim` gets those before it.
     ///
-    /// `limit` runs from the last piece of the request that was taken. An answer may come before the request is out:
-    /// reading the one moves the other on.
+    /// `limit` runs from the last piece of the request that was taken, or from the last interim answer. An answer may come
+    /// before the request is out: reading the one moves the other on. But a body that waited for leave to be sent
+    /// (`Expect: 100-continue`), and of which nothing was, is not sent any more.
     pub(crate) async fn send(
         &mut self,
         parts: &Parts,
         authority: &HeaderValue,
         body: B,
         limit: Duration,
+        interim: impl Fn(Response<()>),
     ) -> Result<Response<()>, Failure<B::Error>> {
         let encoding = if body.is_end_stream() {
             Encoding::None
@@ -128,17 +131,26 @@ where
         head::write_request(&mut head, parts, authority, &encoding);
         self.upload = Some(Outflow::new(head, body, encoding, true));
         self.deadline.set(Instant::now() + limit);
-        let mut interim = 0;
+        let (mut count, mut bytes) = (0_u32, 0_u32);
         loop {
-            let head = poll_fn(|cx| self.poll_head(cx, limit, interim > 0)).await?;
+            let head = poll_fn(|cx| self.poll_head(cx, limit, count > 0)).await?;
             let (response, facts) = head::response(&head).map_err(Failure::Answer)?;
             let (version, status) = (response.version(), response.status());
             if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-                interim += 1;
-                if interim > MOST_INTERIM {
-                    return Err(Failure::Answer(Error::TooLarge));
+                (count, bytes) = (count + 1, bytes.saturating_add(head.len() as u32));
+                if count > MOST_INTERIM || bytes as usize > LONGEST_HEAD {
+                    return Err(Failure::Answer(TOO_MUCH_INTERIM));
                 }
+                // It is being worked on.
+                self.deadline.set(Instant::now() + limit);
+                interim(response);
                 continue;
+            }
+            // The app may have been told by this answer not to send it (RFC 9110 section 10.1.1).
+            if (self.upload.as_ref()).is_some_and(|upload| upload.pieces() == 0)
+                && parts.headers.contains_key(header::EXPECT)
+            {
+                (self.upload, self.keeps_alive) = (None, false);
             }
             let framing = Framing::of_response(&parts.method, status, version, &facts)
                 .map_err(|fault| Failure::Answer(Error::Malformed(fault)))?;
@@ -241,6 +253,9 @@ where
     }
 }
 
-/// In bytes.
+/// In bytes. The heads of all interim answers to a request are together no longer.
 const LONGEST_HEAD: usize = 64 * 1024;
-const MOST_INTERIM: usize = 50;
+/// Each may extend the wait for the final answer by as much as that has at first.
+const MOST_INTERIM: u32 = 100;
+const TOO_MUCH_INTERIM: Error =
+    Error::Malformed("more than 100 interim answers (1xx), or more than 64 KB of them, before the final one");

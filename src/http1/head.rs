@@ -46,6 +46,10 @@ pub(super) fn response(head: &Bytes) -> Result<(Response<()>, Facts), Error> {
     let (version, status) = match line.split_at_checked(VERSION.len() + 2) {
         Some((b"HTTP/1.1 ", status)) => (Version::HTTP_11, status),
         Some((b"HTTP/1.0 ", status)) => (Version::HTTP_10, status),
+        // A higher minor version is read as the highest that we know (RFC 9110 section 2.5).
+        Some(([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9', b' '], status)) => {
+            (Version::HTTP_11, status)
+        }
         Some((version, _)) if version.starts_with(b"HTTP/") => return Err(Error::Version),
         _ => return Err(BAD_START),
     };

@@ -21,6 +21,9 @@ pub(crate) struct Inbound {
 pub(super) trait Source: Send + Sync {
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>>;
 
+    /// See [`Inbound::ask`].
+    fn ask(&self);
+
     /// Whether the body has been read to its end.
     fn is_done(&self) -> bool;
 }
@@ -32,6 +35,12 @@ impl Inbound {
             left: length,
             is_ended: false,
         }
+    }
+
+    /// The body is wanted whatever the upstream says: an app that waits for leave to send it gets that when it is next
+    /// read.
+    pub(crate) fn ask(&self) {
+        self.source.ask();
     }
 }
 

@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 pub(crate) use deadline::Deadline;
 pub(crate) use inbound::Inbound;
+pub(crate) use interim::Interim;
 
 use crate::memory::Exhausted;
 
@@ -22,6 +23,7 @@ mod decoder;
 mod framing;
 mod head;
 mod inbound;
+mod interim;
 mod outflow;
 pub(crate) mod server;
 #[cfg(test)]

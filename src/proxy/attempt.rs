@@ -4,24 +4,27 @@
 //! to be at hand, a credential, the request itself, and what its answer teaches. Whether another try follows is decided
 //! in [`tries`](super::tries); how the tries of a request follow each other is in [`fetch`](super::fetch).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{Method, Response, StatusCode, header, request};
 use tokio::time::Instant;
 
-use super::{Error, Proxy, Route, Way, caller, scrub};
+use super::{Error, Proxy, Route, Way, caller, headers, scrub};
 use crate::auth::{Credential, Needles, Payload};
 use crate::host::Target;
+use crate::http1::Interim;
 use crate::limit::{self, Asked, Caller, Limiter, Permit};
 use crate::telemetry::Exchange;
 use crate::upstream::body::{Border, MOST_KEPT};
 use crate::upstream::breaker::{Outcome, Passage};
-use crate::upstream::{self, Failed, Mirror, Outbound, ResponseBody};
+use crate::upstream::{self, Endpoint, Failed, Mirror, Outbound, ResponseBody, Witness};
 
 /// Where a request goes, and by what means.
 #[derive(Clone, Copy)]
 pub(super) struct Course<'a> {
+    /// Where interim answers go; `None`: nobody hears them.
+    pub(super) interim: Option<&'a Weak<dyn Interim>>,
     pub(super) target: &'a Target,
     pub(super) mirror: Mirror,
     pub(super) way: &'a Way,
@@ -88,6 +91,31 @@ impl Reason {
     }
 }
 
+/// Hears what becomes of one try before its answer.
+struct Observer<'a> {
+    leave: &'a Leave,
+    /// What to look for in the answers.
+    needles: Arc<Needles>,
+    course: &'a Course<'a>,
+}
+
+impl Witness for Observer<'_> {
+    fn begins(&self) {
+        self.leave.used();
+    }
+
+    /// The app gets no more of it than it would of a final answer.
+    fn interim(&self, mut response: Response<()>) {
+        let Some(app) = self.course.interim.and_then(Weak::upgrade) else {
+            return;
+        };
+        scrub::head(&mut response, &self.needles, &self.course.way.route);
+        headers::strip_response(&mut response);
+        (response.headers_mut()).append(header::VIA, self.course.proxy.via.clone());
+        app.interim(response);
+    }
+}
+
 impl Tried<'_> {
     /// Whether no connection could be made: the upstream knows nothing of the request.
     pub(super) fn is_unsent(&self) -> bool {
@@ -115,7 +143,7 @@ pub(super) async fn attempt<'r>(
         // After the wait: which of a pool has the most left may have changed.
         let credential = wanted.take().unwrap_or_else(|| credentials.choose(rule));
         admit_member(&mut leave, head, credential, terms.patience, course, exchange).await?;
-        gather(body, terms.keeps_body, credential, exchange).await?;
+        gather(body, terms.keeps_body, credential, course.target, exchange).await?;
         match ready(head, credential, route, exchange).await {
             Ok(()) => break credential,
             // Another one of the pool can go.
@@ -123,6 +151,7 @@ pub(super) async fn attempt<'r>(
             Err(error) => return Err(error),
         }
     };
+    settle_expectation(head, body, &credential.endpoint, course.target);
     let is_carried = carries(head, route);
     // Trailers must not say otherwise than the head does.
     body.confine(Border {
@@ -139,6 +168,14 @@ pub(super) async fn attempt<'r>(
     // Now: of one that is not, nothing is left afterwards.
     let has_whole_body = body.is_whole();
     exchange.asked_upstream();
+    let observer = Observer {
+        leave: &leave,
+        needles: match &terms.earlier {
+            None => credential.needles(head),
+            Some(earlier) => credential.needles(head).beside(earlier),
+        },
+        course,
+    };
     let result = if let Some(rehearsal) = &route.rehearsal
         && let Some(response) = {
             // As the upstream would count it.
@@ -150,16 +187,11 @@ pub(super) async fn attempt<'r>(
     } else {
         let ways = course.proxy.ways(live);
         let (target, endpoint) = (course.target, &credential.endpoint);
-        upstream::send(head, body, target, course.mirror, endpoint, ways, &|| {
-            leave.used()
-        })
-        .await
-        .inspect(|response| exchange.upstream_answered(response.status()))
+        upstream::send(head, body, target, course.mirror, endpoint, ways, &observer)
+            .await
+            .inspect(|response| exchange.upstream_answered(response.status()))
     };
-    let needles = match &terms.earlier {
-        None => credential.needles(head),
-        Some(earlier) => credential.needles(head).beside(earlier),
-    };
+    let needles = observer.needles;
     Ok(leave.learn(result, head, has_whole_body, credential, needles, course))
 }
 
@@ -338,15 +370,21 @@ fn caller(head: &request::Parts, route: &Route) -> Caller {
     )
 }
 
-/// Reads a small body whole where the request may have to be sent again with it, or the credential has to see it.
+/// Reads a small body whole where the request may have to be sent again with it, the credential has to see it, or
+/// `target` speaks HTTP/1.0 and has to know its length.
 async fn gather(
     body: &mut Outbound,
     keeps: bool,
     credential: &Credential,
+    target: &Target,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
     let keeps = keeps || credential.can_be_renewed();
-    let wanted = credential.hashes().max(keeps.then_some(MOST_KEPT));
+    let mut wanted = credential.hashes().max(keeps.then_some(MOST_KEPT));
+    let is_measured = body.lacks_length() && credential.endpoint.is_old(target);
+    if is_measured {
+        wanted = wanted.max(Some(MOST_MEASURED));
+    }
     if let Some(most) = wanted
         && !body.is_whole()
     {
@@ -356,7 +394,20 @@ async fn gather(
         // Boxed: most requests have none.
         *body = Box::pin(whole.gather(most)).await?;
     }
+    if is_measured && !body.state_length() {
+        return Err(upstream::Error::LengthUnknown.into());
+    }
     Ok(())
+}
+
+/// Leaves `Expect: 100-continue` only where the body is still with the app, and the upstream may be asked for leave to
+/// send it (RFC 9110 section 10.1.1).
+fn settle_expectation(head: &mut request::Parts, body: &Outbound, endpoint: &Endpoint, target: &Target) {
+    let is_settled = || !body.is_untouched() || endpoint.is_old(target);
+    if !matches!(body, Outbound::Empty) && head.headers.contains_key(header::EXPECT) && is_settled() {
+        head.headers.remove(header::EXPECT);
+        body.ask();
+    }
 }
 
 /// Waits until the credential can be put on a request: of a pool nobody knew which one, and the request may have waited
@@ -380,3 +431,6 @@ async fn ready(
 fn carries(head: &request::Parts, route: &Route) -> bool {
     head.method != Method::OPTIONS || route.destination.names(&Method::OPTIONS)
 }
+
+/// In bytes, as [`upstream::Error::LengthUnknown`] says it.
+const MOST_MEASURED: usize = 1024 * 1024;

@@ -438,6 +438,7 @@ impl Errand<'_> {
             mirror,
             way,
             proxy,
+            ..
         } = self.course;
         let (cache, target, way) = (Arc::clone(self.cache), target.clone(), way.clone());
         let proxy = Arc::clone(proxy);
@@ -447,6 +448,7 @@ impl Errand<'_> {
             let errand = Errand {
                 cache: &cache,
                 course: Course {
+                    interim: None,
                     target: &target,
                     mirror,
                     way: &way,

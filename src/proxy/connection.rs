@@ -10,12 +10,13 @@ use crate::http1;
 use crate::http1::server::{self, Rest};
 use crate::stream::Reset;
 use crate::telemetry::Exchange;
-use crate::upstream::Incoming;
+use crate::upstream::{Bond, Incoming};
 
 /// Serves the requests of one connection, one after the other, until either side has had enough. Returns what is left to
 /// do where it has become a tunnel.
 pub(crate) async fn serve_h1<T, F>(
     io: T,
+    bond: Arc<Bond>,
     proxy: Arc<Proxy>,
     answer: impl Fn(Request<Option<Incoming>>) -> F,
 ) -> Option<Rest>
@@ -24,7 +25,8 @@ where
     F: Future<Output = Answer<T>>,
 {
     let header_size = proxy.live.load().limits.header_size;
-    server::serve(io, header_size, async |request| match request {
+    let begins = move |interim| bond.hear_interim(interim);
+    server::serve(io, header_size, begins, async |request| match request {
         Ok(request) => answer(request.map(|body| body.map(Incoming::H1))).await,
         Err(error) => server::Answer::Response(unreadable(error, &proxy)),
     })

@@ -132,6 +132,7 @@ impl Error {
             Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthenticated => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            Self::Upstream(upstream::Error::LengthUnknown) => StatusCode::LENGTH_REQUIRED,
             Self::Upstream(upstream::Error::RequestBody(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(upstream::Error::RequestStalled(_)) => StatusCode::REQUEST_TIMEOUT,
             Self::Unsigned(auth::sign::Error::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,

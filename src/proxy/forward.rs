@@ -48,6 +48,11 @@ pub(super) async fn run(
     if seen.upgrade && (request.method() != Method::GET || request.version() != Version::HTTP_11) {
         request.headers_mut().remove(header::UPGRADE);
     }
+    let is_old = request.version() == Version::HTTP_10;
+    // Nobody waits for leave to send nothing, and HTTP/1.0 does not know it (RFC 9110 section 10.1.1).
+    if seen.expect && (is_old || request.body().is_none()) {
+        request.headers_mut().remove(header::EXPECT);
+    }
     let stripped = headers::strip_request(request.headers_mut(), &seen);
     let is_websocket = stripped.is_websocket && mirror == Mirror::H1;
     if is_websocket && request.body().is_some() {
@@ -69,6 +74,7 @@ pub(super) async fn run(
     }
     head.headers.append(header::VIA, proxy.via.clone());
     let course = Course {
+        interim: bond.interim().filter(|_| !is_old),
         target: &target,
         mirror,
         way,

@@ -135,9 +135,6 @@ pub(super) fn strip_request(fields: &mut HeaderMap, seen: &Seen) -> Stripped {
                 .any(|word| word == b"trailers")
         });
     let listed = strip(fields, seen);
-    if seen.expect {
-        fields.remove(header::EXPECT);
-    }
     if wants_trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -290,7 +287,6 @@ mod tests {
             ("proxy-authorization", "Basic abc"),
             ("te", "gzip"),
             ("upgrade", "h2c"),
-            ("expect", "100-continue"),
             ("accept", "*/*"),
         ]);
         let mut names: Vec<_> = left.keys().map(HeaderName::as_str).collect();

@@ -128,8 +128,8 @@ async fn serve_h1<S>(stream: S, inside: Arc<Inside>)
 where
     S: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
-    let proxy = Arc::clone(&inside.proxy);
-    let rest = Box::pin(super::serve_h1(stream, proxy, move |request| {
+    let (bond, proxy) = (Arc::clone(&inside.bond), Arc::clone(&inside.proxy));
+    let rest = Box::pin(super::serve_h1(stream, bond, proxy, move |request| {
         let inside = Arc::clone(&inside);
         async move { answer(request, Mirror::H1, &inside).await }
     }));

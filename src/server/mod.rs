@@ -115,8 +115,9 @@ fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
 fn serve(io: Io, seat: Seat, pair: Pair, proxy: Arc<Proxy>) {
     tokio::spawn(async move {
         let (of_requests, bond) = (Arc::clone(&proxy), Arc::default());
+        let same = Arc::clone(&bond);
         // Boxed, to be gone by the time that the connection has become a tunnel.
-        let requests = Box::pin(proxy::serve_h1(io, of_requests, move |request| {
+        let requests = Box::pin(proxy::serve_h1(io, same, of_requests, move |request| {
             proxy::handle(request, Arc::clone(&bond), Arc::clone(&proxy))
         }));
         let rest = requests.await;

@@ -22,6 +22,7 @@ use super::connect::Stream;
 use super::loan::Loan;
 use super::patience::Patience;
 use super::pool::{self, OpenStream};
+use super::whole::Whole;
 use crate::fields::{self, Listed, Names};
 use crate::http1::{self, Inbound};
 use crate::memory::Held;
@@ -65,13 +66,6 @@ pub(crate) enum Outbound {
     Lent(Arc<Loan>),
 }
 
-/// A request body that has been read to its end, on one of its ways out.
-#[derive(Clone, Debug)]
-pub(crate) struct Whole {
-    kept: Arc<Kept>,
-    sent: Sent,
-}
-
 /// What the trailers of a request must not carry, beside what none may.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Border {
@@ -79,22 +73,6 @@ pub(crate) struct Border {
     pub(crate) decided: Option<Arc<Names>>,
     /// By the Connection field of its head.
     pub(crate) listed: Option<Arc<Listed>>,
-}
-
-#[derive(Clone, Debug)]
-struct Kept {
-    data: Bytes,
-    _held: Held,
-    trailers: Option<HeaderMap>,
-    /// The app stated its length; then so do we.
-    is_sized: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
-    Nothing,
-    Data,
-    All,
 }
 
 /// A response body on its way to the app. When it has been read to its end the connection that carries it goes back
@@ -154,6 +132,13 @@ impl Incoming {
         }
     }
 
+    /// See [`Inbound::ask`]. Over HTTP/2 nobody can be told.
+    fn ask(&self) {
+        if let Self::H1(body) = self {
+            body.ask();
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
         match self {
             Self::H1(body) => body.is_end_stream(),
@@ -191,15 +176,7 @@ impl Outbound {
 
     /// One that has been read to its end into memory that is `held`. `is_sized`: the app has stated its length.
     pub(super) fn kept(data: Bytes, held: Held, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
-        Self::Whole(Whole {
-            kept: Arc::new(Kept {
-                data,
-                _held: held,
-                trailers,
-                is_sized,
-            }),
-            sent: Sent::Nothing,
-        })
+        Self::Whole(Whole::new(data, held, trailers, is_sized))
     }
 
     /// Reads a body of at most `most` bytes to its end, so that it can be sent again. Of a larger one what has been
@@ -213,6 +190,7 @@ impl Outbound {
         if length.is_some_and(|length| length > most as u64) {
             return Ok(self);
         }
+        incoming.ask();
         let mut held = Held::default();
         if let Some(length) = length {
             // It is no larger than `most`.
@@ -253,11 +231,37 @@ impl Outbound {
         matches!(self, Self::Empty | Self::Whole(_))
     }
 
+    /// Whether nothing of it has been read, and something is to come.
+    pub(crate) fn is_untouched(&self) -> bool {
+        matches!(self, Self::Stream { .. })
+    }
+
+    /// Lets an app that waits for leave to send the body send it.
+    pub(crate) fn ask(&self) {
+        if let Self::Stream { incoming, .. } = self {
+            incoming.ask();
+        }
+    }
+
+    /// Whether there is one whose length is not stated.
+    pub(crate) fn lacks_length(&self) -> bool {
+        !matches!(self, Self::Empty) && self.size_hint().exact().is_none()
+    }
+
+    /// States the length of one that is at hand whole; of others it cannot be known. Whether it is stated now. Trailers
+    /// have no place behind a body of a stated length.
+    pub(crate) fn state_length(&mut self) -> bool {
+        if let Self::Whole(whole) = self {
+            whole.state_length();
+        }
+        !self.lacks_length()
+    }
+
     /// All of it, where it is at hand; empty where there is none.
     pub(crate) fn data(&self) -> Option<&[u8]> {
         match self {
             Self::Empty => Some(&[]),
-            Self::Whole(whole) => Some(&whole.kept.data),
+            Self::Whole(whole) => Some(whole.data()),
             Self::Stream { .. } | Self::Begun(..) | Self::Lent(_) => None,
         }
     }
@@ -269,12 +273,7 @@ impl Outbound {
             Self::Empty | Self::Lent(_) => {}
             // It is sent once.
             Self::Stream { progress, .. } => drop(progress.border.set(border)),
-            Self::Whole(whole) if whole.kept.trailers.is_none() => {}
-            Self::Whole(whole) => {
-                if let Some(trailers) = &mut Arc::make_mut(&mut whole.kept).trailers {
-                    border.strike(trailers);
-                }
-            }
+            Self::Whole(whole) => whole.confine(&border),
             Self::Begun(_, rest) => rest.confine(border),
         }
     }
@@ -347,7 +346,7 @@ impl Body for Outbound {
         match self {
             Self::Empty => true,
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
-            Self::Whole(whole) => whole.sent == Sent::All,
+            Self::Whole(whole) => whole.is_end_stream(),
             Self::Begun(read, rest) => read.is_empty() && rest.is_end_stream(),
             Self::Lent(loan) => loan.is_end_stream(),
         }
@@ -368,37 +367,8 @@ impl Body for Outbound {
 }
 
 impl Border {
-    fn strike(&self, trailers: &mut HeaderMap) {
+    pub(super) fn strike(&self, trailers: &mut HeaderMap) {
         fields::strike_trailers(trailers, self.listed.as_deref(), self.decided.as_deref());
-    }
-}
-
-impl Whole {
-    fn next(&mut self) -> Option<Frame<Bytes>> {
-        if self.sent == Sent::Nothing {
-            self.sent = match self.kept.trailers {
-                None => Sent::All,
-                Some(_) => Sent::Data,
-            };
-            if !self.kept.data.is_empty() {
-                return Some(Frame::data(self.kept.data.clone()));
-            }
-        }
-        if self.sent == Sent::Data {
-            self.sent = Sent::All;
-            return self.kept.trailers.clone().map(Frame::trailers);
-        }
-        None
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if !self.kept.is_sized {
-            return SizeHint::default();
-        }
-        SizeHint::with_exact(match self.sent {
-            Sent::Nothing => self.kept.data.len() as u64,
-            Sent::Data | Sent::All => 0,
-        })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use http::header::{self, HeaderMap, HeaderName};
@@ -14,13 +14,16 @@ use http::{Response, request};
 
 use super::body::{Outbound, ResponseBody};
 use super::pool::{Held, Lease};
-use super::{Endpoint, Error, Failed, Mirror, Ways, connect, tls};
+use super::{Endpoint, Error, Failed, Mirror, Ways, Witness, connect, tls};
 use crate::host::Target;
+use crate::http1::Interim;
 
-/// The upstream connections of one connection of the app.
+/// The upstream connections of one connection of the app, and where on that interim answers go.
 #[derive(Debug, Default)]
 pub(crate) struct Bond {
     idle: Mutex<Vec<Held>>,
+    /// Not set where the app speaks HTTP/2.
+    interim: OnceLock<Weak<dyn Interim>>,
     /// The app has spoken such a scheme: all that follows goes over connections of its own.
     is_tied: AtomicBool,
 }
@@ -32,6 +35,17 @@ impl Bond {
             self.is_tied.store(true, Ordering::Relaxed);
         }
         self.is_tied.load(Ordering::Relaxed)
+    }
+
+    /// From now on interim answers go there.
+    pub(crate) fn hear_interim(&self, interim: Weak<dyn Interim>) {
+        // It is set once, by who serves the connection.
+        let _ = self.interim.set(interim);
+    }
+
+    /// Where interim answers go.
+    pub(crate) fn interim(&self) -> Option<&Weak<dyn Interim>> {
+        self.interim.get()
     }
 
     /// Keeps a connection for the app's next request.
@@ -69,7 +83,7 @@ pub(super) async fn send(
     target: &Target,
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
-    begins: &impl Fn(),
+    witness: &impl Witness,
 ) -> Result<Response<ResponseBody>, Failed> {
     if endpoint.alpn(Mirror::H1) == tls::Alpn::H2 {
         return Err(Error::Version.into());
@@ -87,8 +101,8 @@ pub(super) async fn send(
             })?
             .bound_to(bond),
     };
-    begins();
-    (lease.send(head, body).await).map_err(|failure| failure.error.into())
+    witness.begins();
+    (lease.send(head, body, witness).await).map_err(|failure| failure.error.into())
 }
 
 /// Whether an answer authenticates its connection, though its request did not ask for that.

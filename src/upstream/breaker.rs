@@ -193,6 +193,7 @@ impl Outcome {
             Error::Dial(_) => Self::Fails,
             // What the app sent, or what is configured.
             Error::Denied(_)
+            | Error::LengthUnknown
             | Error::RequestBody(_)
             | Error::RequestStalled(_)
             | Error::Settings(_)

@@ -25,6 +25,12 @@ pub(crate) enum Error {
     #[error("the destination closed the connection before it answered")]
     Incomplete(#[source] Cause),
 
+    #[error(
+        "the destination speaks HTTP/1.0 and has to know the length of a body beforehand, which the app does not state; \
+         outrider reads up to 1 MiB to find out: send Content-Length instead of chunks"
+    )]
+    LengthUnknown,
+
     /// Here, for the body of the request.
     #[error(transparent)]
     NoMemory(#[from] Exhausted),
@@ -75,7 +81,7 @@ impl Error {
             Self::Incomplete(_) | Self::Unprocessed { .. } => "http_response_incomplete",
             Self::NoMemory(_) => "connection_limit_reached",
             Self::Protocol(_) | Self::Version => "http_protocol_error",
-            Self::RequestBody(_) | Self::RequestStalled(_) => "http_request_error",
+            Self::LengthUnknown | Self::RequestBody(_) | Self::RequestStalled(_) => "http_request_error",
             Self::ResponseTimeout(_) => "http_response_timeout",
             Self::Settings(_) => "proxy_configuration_error",
             Self::Tls(error) => error.proxy_status(),

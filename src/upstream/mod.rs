@@ -32,11 +32,13 @@ pub(crate) mod connect;
 pub(crate) mod dial;
 pub(crate) mod error;
 mod loan;
+mod old;
 mod patience;
 pub(crate) mod pool;
 mod read_to_end;
 pub(crate) mod resolve;
 pub(crate) mod tls;
+mod whole;
 
 /// What is alive of one destination on the upstream side.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub(crate) struct Endpoint {
     id: u64,
     pub(crate) destination: Arc<Destination>,
     pub(crate) counters: Arc<Counters>,
+    old: old::Old,
     /// An unreadable certificate, key or authority refuses requests over TLS; it does not stop the others.
     tls: Result<Arc<tls::Settings>, Arc<tls::SettingsError>>,
 }
@@ -75,6 +78,7 @@ impl Endpoint {
             id: next_id(),
             destination,
             counters,
+            old: old::Old::default(),
             tls: tls.map(Arc::new),
         }
     }
@@ -85,12 +89,18 @@ impl Endpoint {
             id: next_id(),
             destination: Arc::clone(&self.destination),
             counters: Arc::clone(&self.counters),
+            old: old::Old::default(),
             tls: self.tls.clone(),
         }
     }
 
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether `target` speaks HTTP/1.0, as far as is known.
+    pub(crate) fn is_old(&self, target: &Target) -> bool {
+        self.old.has(target)
     }
 
     /// The TLS settings, or why there are none.
@@ -125,6 +135,22 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Who hears what becomes of a request before its answer.
+pub(crate) trait Witness {
+    /// The first byte of the request is about to be written.
+    fn begins(&self);
+
+    /// An interim answer has come (RFC 9110 section 15.2).
+    fn interim(&self, response: Response<()>);
+}
+
+/// Nobody.
+impl Witness for () {
+    fn begins(&self) {}
+
+    fn interim(&self, _: Response<()>) {}
+}
+
 /// A request that got no answer.
 #[derive(Debug)]
 pub(crate) struct Failed {
@@ -152,8 +178,7 @@ pub(crate) fn is_repeatable(head: &request::Parts) -> bool {
 /// The hop-by-hop fields of `head` are gone. Two things are sent again, where the body can be had twice: a repeatable
 /// request that a pooled connection lost before a byte of an answer came, once and on a new connection; and every request
 /// that was certainly not processed, because it was not written or the upstream says so (RFC 9113 section 8.7), a few
-/// times. Afterwards `body` is what it was where it is whole or nothing was processed. `begins` is called before
-/// the first byte is written.
+/// times. Afterwards `body` is what it was where it is whole or nothing was processed.
 pub(crate) async fn send(
     head: &request::Parts,
     body: &mut Outbound,
@@ -161,17 +186,17 @@ pub(crate) async fn send(
     mirror: Mirror,
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
-    begins: &impl Fn(),
+    witness: &impl Witness,
 ) -> Result<Response<ResponseBody>, Failed> {
     if let Some(bond) = head.extensions.get::<Arc<Bond>>() {
         // Boxed: few requests come here.
-        return Box::pin(bond::send(bond, head, body, target, endpoint, ways, begins)).await;
+        return Box::pin(bond::send(bond, head, body, target, endpoint, ways, witness)).await;
     }
     let shelf = endpoint.shelf(mirror, target);
     if let Some(lease) = poll_fn(|cx| Poll::Ready(pool::take(shelf, target, cx))).await {
         endpoint.counters.upstream_reuse();
-        begins();
-        match lease.send(head, body).await {
+        witness.begins();
+        match lease.send(head, body, witness).await {
             Ok(response) => return Ok(response),
             // Its neighbours in the pool are likely dead too: the second try gets a new connection.
             Err(Failure {
@@ -190,8 +215,8 @@ pub(crate) async fn send(
                     error,
                     is_unsent: true,
                 })?;
-            begins();
-            match lease.send(head, body).await {
+            witness.begins();
+            match lease.send(head, body, witness).await {
                 Err(Failure {
                     again: Some(again @ Again::Unprocessed),
                     ..

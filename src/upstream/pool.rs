@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::body::{Outbound, ResponseBody};
 use super::bond::{self, Bond};
 use super::connect::Stream;
-use super::{Endpoint, Error, Mirror, is_repeatable, tls};
+use super::{Endpoint, Error, Mirror, Witness, is_repeatable, tls};
 use crate::host::{Scheme, Target};
 use crate::http1;
 use crate::http1::client::Connection;
@@ -299,16 +299,21 @@ impl Held {
         mut self: Box<Self>,
         head: &Parts,
         body: &mut Outbound,
+        witness: &impl Witness,
     ) -> Result<Response<ResponseBody>, Failure> {
         let is_whole = body.is_whole();
         let limit = self.link.endpoint.destination.timeouts.response;
         let failure = match self
             .connection
-            .send(head, &self.link.authority, body.depart(), limit)
+            .send(head, &self.link.authority, body.depart(), limit, |response| {
+                witness.interim(response);
+            })
             .await
         {
             Ok(response) => {
                 let status = response.status();
+                let old = &self.link.endpoint.old;
+                old.answered(&self.link.target, response.version());
                 if status == StatusCode::UNAUTHORIZED
                     && self.bond.is_none()
                     && bond::is_spoken_in(response.headers())
@@ -379,9 +384,10 @@ impl Lease {
         self,
         head: &Parts,
         body: &mut Outbound,
+        witness: &impl Witness,
     ) -> Result<Response<ResponseBody>, Failure> {
         match self {
-            Self::H1(held) => held.send(head, body).await,
+            Self::H1(held) => held.send(head, body, witness).await,
             // Boxed: most exchanges do not carry one.
             Self::H2 { sender, link, open } => Box::pin(send_h2(sender, &link, open, head, body)).await,
         }

@@ -30,6 +30,12 @@ impl Nginx {
         Self::start(pki, false, &format!("ssl_crl {};", list.display()))
     }
 
+    /// The same with more directives of its server.
+    #[track_caller]
+    pub(crate) fn with(pki: &Pki, more: &str) -> Self {
+        Self::start(pki, false, more)
+    }
+
     /// The same in HTTP/2, where it closes a connection after so many requests.
     #[track_caller]
     pub(crate) fn closing_after(pki: &Pki, requests: u32) -> Self {

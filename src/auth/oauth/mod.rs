@@ -279,7 +279,7 @@ impl Source {
             };
             let mut body = Outbound::whole(body);
             let (target, endpoint) = (&self.target, &self.door.endpoint);
-            match upstream::send(&head, &mut body, target, Mirror::H1, endpoint, ways, &|| ()).await {
+            match upstream::send(&head, &mut body, target, Mirror::H1, endpoint, ways, &()).await {
                 Ok(response) => return self.read(response).await,
                 Err(failed) => {
                     let is_lost = matches!(failed.error, upstream::Error::Incomplete(_));

@@ -52,24 +52,29 @@ pub(super) async fn serve<T>(stream: T, log: &Log)
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
-    server::serve(stream, HEAD_SIZE, |request| {
-        let log = log.clone();
-        async move {
-            let heard = match request {
-                // As everything that reads a body, it does not wait for ever.
-                Ok(request) => (tokio::time::timeout(LIMIT, hear(request)).await)
-                    .unwrap_or_else(|_| Err("body: too slow".to_owned())),
-                Err(error) => Err(format!("head: {error}")),
-            };
-            let status = if heard.is_ok() {
-                StatusCode::OK
-            } else {
-                StatusCode::BAD_REQUEST
-            };
-            log.push(heard);
-            answer(status, Said::of("ok"))
-        }
-    })
+    server::serve(
+        stream,
+        HEAD_SIZE,
+        |_| {},
+        |request| {
+            let log = log.clone();
+            async move {
+                let heard = match request {
+                    // As everything that reads a body, it does not wait for ever.
+                    Ok(request) => (tokio::time::timeout(LIMIT, hear(request)).await)
+                        .unwrap_or_else(|_| Err("body: too slow".to_owned())),
+                    Err(error) => Err(format!("head: {error}")),
+                };
+                let status = if heard.is_ok() {
+                    StatusCode::OK
+                } else {
+                    StatusCode::BAD_REQUEST
+                };
+                log.push(heard);
+                answer(status, Said::of("ok"))
+            }
+        },
+    )
     .await;
 }
 
@@ -136,6 +141,7 @@ pub(super) fn listed(fields: &HeaderMap) -> Vec<(String, Vec<u8>)> {
 /// An answer as the client read it.
 #[derive(Debug)]
 pub(super) struct Got {
+    pub(super) interim: Vec<Response<()>>,
     pub(super) response: Response<()>,
     pub(super) body: Vec<u8>,
     pub(super) trailers: HeaderMap,
@@ -159,7 +165,9 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let authority = HeaderValue::from_static("origin.test");
-    let response = connection.send(parts, &authority, body, LIMIT).await?;
+    let interim = Mutex::new(Vec::new());
+    let note = |response| interim.lock().unwrap().push(response);
+    let response = connection.send(parts, &authority, body, LIMIT, note).await?;
     let (mut body, mut trailers, mut cut) = (Vec::new(), HeaderMap::new(), None);
     while let Some(frame) = std::future::poll_fn(|cx| connection.poll_frame(cx, LIMIT)).await {
         match frame {
@@ -172,6 +180,7 @@ where
         }
     }
     Ok(Got {
+        interim: interim.into_inner().unwrap(),
         response,
         body,
         trailers,

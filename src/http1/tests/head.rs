@@ -334,7 +334,8 @@ fn a_reason_is_passed_on_where_it_is_printable() {
         "HTTP/1.1200 X",
         "http/1.1 200 X",
         "ICY 200 OK",
-        "HTTP/1.2 200 X",
+        "HTTP/1.12 200 X",
+        "HTTP/0.9 200 X",
     ] {
         assert!(
             head::response(&Bytes::from(format!("{line}\r\n\r\n"))).is_err(),

@@ -6,6 +6,7 @@ mod exchange;
 mod framing;
 mod head;
 mod hostile;
+mod interim;
 mod mutation;
 mod outflow;
 mod script;

@@ -68,6 +68,7 @@ async fn an_app_that_closes_its_half_gets_its_answer_and_one_that_left_is_notice
         let serving = tokio::spawn(server::serve(
             ours,
             1000,
+            |_| {},
             move |_: Result<Request<Option<Inbound>>, Error>| async move {
                 tokio::time::sleep(Duration::from_secs(wait)).await;
                 answer(StatusCode::OK, Said::of("ok"))
@@ -96,6 +97,7 @@ async fn an_app_that_reads_nothing_of_its_answer_is_left() {
         let serving = tokio::spawn(server::serve(
             ours,
             1000,
+            |_| {},
             move |_: Result<Request<Option<Inbound>>, Error>| {
                 std::future::ready(answer(StatusCode::OK, Said::of(LONG)))
             },
@@ -119,6 +121,7 @@ async fn an_app_that_leaves_in_the_middle_of_its_answer_is_noticed() {
         let serving = tokio::spawn(server::serve(
             ours,
             1000,
+            |_| {},
             |_: Result<Request<Option<Inbound>>, Error>| {
                 let mut body = Said::pieces(&["first"]);
                 body.end = SaidEnd::Never;
@@ -150,6 +153,7 @@ async fn an_app_that_leaves_is_noticed_by_whoever_does_not_read_its_body() {
     let serving = tokio::spawn(server::serve(
         ours,
         1000,
+        |_| {},
         |request: Result<Request<Option<Inbound>>, Error>| {
             tokio::spawn(hear(request.unwrap()));
             std::future::pending::<Answer<DuplexStream, Said>>()
@@ -177,6 +181,7 @@ async fn a_connection_that_waits_holds_no_large_buffer() {
     tokio::spawn(server::serve(
         ours,
         1000,
+        |_| {},
         move |request: Result<Request<Option<Inbound>>, Error>| {
             let give = give.clone();
             async move {
@@ -204,7 +209,7 @@ async fn a_connection_that_waits_holds_no_large_buffer() {
     let mut connection = Connection::new(Script::new([Bytes::from(text)], End::Never));
     let authority = HeaderValue::from_static("a");
     connection
-        .send(&get(), &authority, Said::default(), LIMIT)
+        .send(&get(), &authority, Said::default(), LIMIT, |_| {})
         .await
         .unwrap();
     let frame = poll_fn(|cx| connection.poll_frame(cx, LIMIT)).await;

@@ -3,26 +3,29 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, Version};
-use http_body::{Body, Frame};
+use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use self::connection::{Connection, Expectation, GRACE, Stage, lock};
 use super::deadline::Deadline;
 use super::decoder::Decoder;
 use super::framing::{Framing, is_bodiless};
 use super::inbound::{Inbound, Source};
 use super::outflow::{Encoding, Outflow};
-use super::wire::{Outgoing, Wire};
-use super::{Error, head};
-use crate::memory::{Held, MEMORY, SMALL};
-use crate::stream::{Hangup, Reset};
+use super::wire::Outgoing;
+use super::{Error, Interim, head};
+use crate::memory::MEMORY;
+use crate::stream::Reset;
+
+mod connection;
 
 /// What a request is answered with.
 pub(crate) enum Answer<T, B> {
@@ -54,10 +57,13 @@ pub(crate) trait Carried: Body<Data = Bytes> + Unpin {
 /// first bytes of the answer, which are the same for every answer, are sent ahead, one at a time. Who has left answers
 /// them with a reset; who has not gets the answer, whenever it comes.
 ///
+/// `begins` is told once where the interim answers go.
+///
 /// Returns what is left to do with a stream that was taken over, so that nothing of all this is held meanwhile.
 pub(crate) async fn serve<T, B, F>(
     stream: T,
     header_size: usize,
+    begins: impl FnOnce(Weak<dyn Interim>),
     mut answer: impl FnMut(Result<Request<Option<Inbound>>, Error>) -> F,
 ) -> Option<Rest>
 where
@@ -66,6 +72,8 @@ where
     F: Future<Output = Answer<T, B>>,
 {
     let connection = Arc::new(Mutex::new(Connection::new(stream)));
+    // Weak: whoever has it has no part in the connection, which must not outlive its requests.
+    begins(Arc::downgrade(&connection) as Weak<dyn Interim>);
     let mut deadline = Deadline::default();
     loop {
         let head = poll_fn(|cx| lock(&connection).poll_head(cx, header_size, &mut deadline)).await;
@@ -89,6 +97,10 @@ where
                     return Poll::Ready(Some(answer));
                 }
                 let mut connection = lock(&connection);
+                // An interim answer may have come.
+                if let Poll::Ready(Err(_)) = connection.poll_interim(cx) {
+                    return Poll::Ready(None);
+                }
                 let gone = connection.poll_gone(cx, &mut deadline);
                 is_veiled = connection.is_veiled();
                 gone.map(|()| None)
@@ -134,250 +146,7 @@ struct Ask {
     wants_trailers: bool,
 }
 
-/// What the app still sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Open,
-    /// It has closed its side before it had the answer: it may wait for that, or be gone.
-    Closed,
-    /// It has closed its side in the middle of the answer, as those do that leave.
-    Leaving,
-}
-
-/// How far the answer to the request at hand is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    /// Its first bytes have just been written.
-    Begun,
-    Answering,
-}
-
-#[derive(Debug)]
-struct Connection<T> {
-    wire: Wire<T>,
-    decoder: Decoder,
-    /// The app waits for a `100 Continue` before it sends the body.
-    owes_continue: bool,
-    /// What is left to write of one: nothing may come between its bytes.
-    interim: Outgoing,
-    /// How many bytes of [`STATUS_LINE`] have been sent ahead of the answer.
-    begun: usize,
-    side: Side,
-    stage: Stage,
-    /// For the head as far as it has come, then for what the app does not read.
-    held: Held,
-    /// Whoever reads the body, and whoever waits for it to be read: over HTTP/2 they are two tasks.
-    reader: Option<Waker>,
-    watcher: Option<Waker>,
-}
-
 type Shared<T> = Arc<Mutex<Connection<T>>>;
-
-impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
-    fn new(stream: T) -> Self {
-        Self {
-            wire: Wire::new(stream),
-            decoder: Decoder::Done,
-            owes_continue: false,
-            interim: Outgoing::default(),
-            begun: 0,
-            side: Side::Open,
-            stage: Stage::Waiting,
-            held: Held::default(),
-            reader: None,
-            watcher: None,
-        }
-    }
-
-    /// The head of the next request; `None` where there is none.
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        header_size: usize,
-        deadline: &mut Deadline,
-    ) -> Poll<Result<Option<Bytes>, Error>> {
-        let was_begun = !self.wire.ahead.is_empty();
-        match self.wire.poll_head(cx, header_size, head::probe_request) {
-            Poll::Ready(Ok(Some(head))) => {
-                self.stage = Stage::Waiting;
-                // It stays as long as the request does, with all of the buffer that it came in.
-                if head.len() > SMALL {
-                    self.held.grow(head.len() + self.wire.ahead.capacity())?;
-                } else {
-                    self.held.release();
-                }
-                Poll::Ready(Ok(Some(head)))
-            }
-            Poll::Ready(end) => {
-                self.stage = Stage::Waiting;
-                Poll::Ready(end)
-            }
-            Poll::Pending => {
-                self.wire.rest();
-                let is_begun = !self.wire.ahead.is_empty();
-                if is_begun {
-                    self.held.grow(self.wire.ahead.capacity())?;
-                }
-                if is_begun != was_begun || !deadline.is_set() {
-                    deadline.set(Instant::now() + if is_begun { HEAD_TIMEOUT } else { IDLE_TIMEOUT });
-                }
-                ready!(deadline.poll(cx));
-                Poll::Ready(if is_begun { Err(Error::Slow) } else { Ok(None) })
-            }
-        }
-    }
-
-    /// Whether bytes lie unread, so that the end of the stream does not show by reading.
-    fn is_veiled(&self) -> bool {
-        !self.decoder.is_done() || !self.wire.ahead.is_empty()
-    }
-
-    fn is_reset(&self) -> bool {
-        self.wire.stream.hangup() == Some(Hangup::Reset)
-    }
-
-    /// Ready once the app has left, or can be taken to have.
-    fn poll_gone(&mut self, cx: &mut Context<'_>, deadline: &mut Deadline) -> Poll<()> {
-        if !self.decoder.is_done() {
-            note(&mut self.watcher, cx);
-            // Who waits for more of the body sees its end.
-            if self.reader.is_some() {
-                return Poll::Pending;
-            }
-        } else if self.wire.ahead.is_empty() && self.side == Side::Open {
-            match ready!(self.wire.poll_fill(cx)) {
-                Ok(0) => self.closes(deadline),
-                Ok(_) => {}
-                Err(_) => return Poll::Ready(()),
-            }
-        }
-        loop {
-            match self.wire.stream.hangup() {
-                Some(Hangup::Reset) => return Poll::Ready(()),
-                Some(Hangup::Closed) if self.side == Side::Open => self.closes(deadline),
-                Some(Hangup::Closed) | None => {}
-            }
-            if !deadline.is_set() {
-                deadline.set(Instant::now() + LOOK);
-            }
-            ready!(deadline.poll(cx));
-            if self.side == Side::Leaving || self.probe(cx).is_err() {
-                return Poll::Ready(());
-            }
-            let pause = self.begun.checked_sub(1).and_then(|last| PROBES.get(last));
-            deadline.set(Instant::now() + *pause.unwrap_or(&LOOK));
-        }
-    }
-
-    /// The app sends no more.
-    fn closes(&mut self, deadline: &mut Deadline) {
-        // Nor the body that it asked leave for.
-        self.owes_continue = false;
-        self.side = match self.stage {
-            Stage::Waiting | Stage::Begun => Side::Closed,
-            Stage::Answering => Side::Leaving,
-        };
-        let wait = match self.stage {
-            Stage::Waiting => Duration::ZERO,
-            Stage::Begun | Stage::Answering => GRACE,
-        };
-        deadline.set(Instant::now() + wait);
-    }
-
-    /// Sends one more byte ahead of the answer to an app that may have left.
-    fn probe(&mut self, cx: &mut Context<'_>) -> Result<(), io::Error> {
-        let is_due = self.side == Side::Closed && self.stage == Stage::Waiting && self.interim.is_empty();
-        if is_due && self.begun < PROBES.len() {
-            self.interim.data = Bytes::from_static(&STATUS_LINE[self.begun..=self.begun]);
-            self.begun += 1;
-        }
-        match self.poll_interim(cx) {
-            Poll::Ready(sent) => sent,
-            Poll::Pending => Ok(()),
-        }
-    }
-
-    /// Drops what has come of a body that nobody reads. Whether that was all of it; never waits for more.
-    fn skip(&mut self, cx: &mut Context<'_>) -> bool {
-        self.reader = None;
-        let mut skipped = 0;
-        // Whoever waits for a `100 Continue` that never came may send the body or not: there is no telling.
-        while !self.owes_continue && skipped < MOST_SKIPPED {
-            match self.decoder.poll_frame(&mut self.wire, cx) {
-                Poll::Ready(Some(Ok(frame))) => skipped += frame.data_ref().map_or(0, Bytes::len),
-                Poll::Ready(None | Some(Err(_))) | Poll::Pending => break,
-            }
-        }
-        self.decoder.is_done()
-    }
-
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if std::mem::take(&mut self.owes_continue) && self.wire.ahead.is_empty() {
-            self.interim.data = CONTINUE;
-        }
-        // Where there is no room for all of it, whoever writes next begins with the rest.
-        if let Poll::Ready(Err(error)) = self.poll_interim(cx) {
-            return Poll::Ready(Some(Err(error.into())));
-        }
-        let frame = self.decoder.poll_frame(&mut self.wire, cx);
-        if frame.is_pending() {
-            note(&mut self.reader, cx);
-            return frame;
-        }
-        self.reader = None;
-        if self.decoder.is_done()
-            && let Some(watcher) = self.watcher.take()
-        {
-            watcher.wake();
-        }
-        frame
-    }
-
-    /// Whoever still reads a body is told that it ended early: nothing of it is left to them from here on.
-    fn give_up(&mut self) {
-        if !self.decoder.is_done() {
-            self.decoder = Decoder::Broken;
-        }
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
-    }
-
-    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.interim.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        self.wire.poll_write(&mut self.interim, cx)
-    }
-
-    /// Writes and flushes all of `out`.
-    fn poll_write(&mut self, out: &mut Outgoing, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_interim(cx))?;
-        self.wire.poll_write(out, cx)
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Reset + Unpin + Send> Source for Mutex<Connection<T>> {
-    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        lock(self).poll_body(cx)
-    }
-
-    fn is_done(&self) -> bool {
-        lock(self).decoder.is_done()
-    }
-}
-
-fn note(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-        *slot = Some(cx.waker().clone());
-    }
-}
-
-/// The lock is there for the type system: all that use a connection run on one thread, one at a time.
-fn lock<T>(connection: &Mutex<Connection<T>>) -> MutexGuard<'_, Connection<T>> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Reads a head, and gets ready for the body that it announces. The head is not kept: it may hold a large buffer.
 fn begin<T>(connection: &Shared<T>, head: Bytes, ask: &mut Ask) -> Result<Request<Option<Inbound>>, Error>
@@ -401,7 +170,7 @@ where
     {
         let mut connection = lock(connection);
         connection.decoder = decoder;
-        connection.owes_continue = facts.expects && !ask.is_old;
+        connection.expectation = Expectation::of(facts.expects && !ask.is_old);
     }
     let source = Arc::clone(connection) as Arc<dyn Source>;
     Ok(request.map(|()| Some(Inbound::new(source, left))))
@@ -425,12 +194,13 @@ where
         Encoding::of(&body.size_hint(), !ask.is_old)
     };
     // A body that nobody reads any more stands between us and the next request.
-    let is_unread =
+    let mut is_unread =
         Arc::strong_count(connection) == 1 && !poll_fn(|cx| Poll::Ready(lock(connection).skip(cx))).await;
     let begun = {
         let mut connection = lock(connection);
-        // An answer is no place for a `100 Continue`, should the body be asked for now.
-        connection.owes_continue = false;
+        // Whoever waits for leave to send the body, and is answered, may send it or not: there is no telling. And an
+        // answer is no place for a `100 Continue`, should the body be asked for now.
+        is_unread |= !std::mem::take(&mut connection.expectation).is_none();
         connection.held.release();
         connection.stage = Stage::Begun;
         std::mem::take(&mut connection.begun)
@@ -552,32 +322,5 @@ fn says_close(fields: &HeaderMap) -> bool {
     option.is_some_and(|option| option.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
-const CONTINUE: Bytes = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
-/// After an app has closed its side in the middle of its answer: how long nothing of it may come before the app is taken
-/// to have left.
-const GRACE: Duration = Duration::from_secs(5);
-/// From the first byte of a head to its last.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two requests: longer than the clients that keep connections longest do.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const LINGER: Duration = Duration::from_secs(1);
-/// Between two looks at whether an app has left behind bytes that nobody has read.
-const LOOK: Duration = Duration::from_millis(100);
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
-/// Of a body that nobody reads, in bytes, for the sake of the next request.
-const MOST_SKIPPED: usize = 256 * 1024;
-/// After each byte that is sent ahead: a reset comes back within the time that the way takes, and an app that closed its
-/// side may leave later.
-const PROBES: [Duration; STATUS_LINE.len()] = [
-    Duration::from_millis(10),
-    Duration::from_millis(100),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-];
-/// What every answer begins with.
-const STATUS_LINE: &[u8] = b"HTTP/1.1 ";

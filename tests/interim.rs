@@ -1,0 +1,543 @@
+//! Answers before the final one: `Expect: 100-continue` (RFC 9110 section 10.1.1), and 102, 103 and the like (15.2).
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::partner::{Partner, destination};
+use crate::support::programs::{curl, node, python};
+use crate::support::{Nginx, Origin, Pki, Proxy, TOKEN, Wire, ok, run};
+
+const WAITS: &str = "Expect: 100-continue\r\nContent-Length: 5\r\n";
+
+/// A POST that waits for leave to send its five bytes, on a connection of its own.
+fn waiting(proxy: &Proxy, url: &str, fields: &str) -> Wire {
+    let mut wire = proxy.wire();
+    wire.send(format!("POST {url} HTTP/1.1\r\nHost: x\r\n{fields}{WAITS}\r\n"));
+    wire
+}
+
+/// The status line, and the fields until the empty line.
+fn head(wire: &mut Wire) -> (String, Vec<String>) {
+    let line = wire.read_line().trim_end().to_owned();
+    let fields = std::iter::from_fn(|| Some(wire.read_line().trim_end().to_owned()));
+    (line, fields.take_while(|field| !field.is_empty()).collect())
+}
+
+const GO_ON: &str = "HTTP/1.1 100 Continue";
+
+/// What comes from the origin before its 100 comes before it at the app, which therefore is the origin's.
+#[test]
+fn leave_to_send_the_body_is_the_origins_to_give() {
+    let origin = Origin::http(|wire| {
+        let request = wire.request_head().unwrap();
+        assert_eq!(request.headers.all("expect"), ["100-continue"]);
+        wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\nX: y\r\n\r\n");
+        let body = wire.read_exact(5).unwrap();
+        wire.send(ok("", &String::from_utf8(body).unwrap()));
+    });
+    let proxy = origin.proxy("");
+    let mut app = waiting(&proxy, &origin.url("/"), "");
+    let (hints, fields) = head(&mut app);
+    assert_eq!(hints, "HTTP/1.1 103 Early Hints");
+    assert!(fields.contains(&"link: </a>".to_owned()), "{fields:?}");
+    assert_eq!(head(&mut app), (GO_ON.to_owned(), Vec::new()));
+    let answer = app.ask("hello");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+    assert!(answer.interim.is_empty(), "{answer:?}");
+    // The connection goes on.
+    let again = format!("POST {} HTTP/1.1\r\nHost: x\r\n{WAITS}\r\n", origin.url("/"));
+    let begin = head(app.send(again));
+    assert_eq!(begin.0, "HTTP/1.1 103 Early Hints");
+}
+
+/// Whatever the answer is, the app sends nothing, and neither connection is used for anything else: the app may or may
+/// not send its body now, and the origin may or may not wait for it.
+#[test]
+fn a_final_answer_comes_instead_of_the_body() {
+    for status in [
+        "401 Unauthorized",
+        "413 Content Too Large",
+        "417 Expectation Failed",
+        "200 OK",
+        "303 See Other",
+    ] {
+        let origin = Origin::http(move |wire| {
+            while wire.request_head().is_ok() {
+                wire.send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno"));
+            }
+        });
+        let proxy = origin.proxy("");
+        let mut app = waiting(&proxy, &origin.url("/"), "");
+        let started = Instant::now();
+        let answer = app.response();
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (status[..3].parse().unwrap(), "no")
+        );
+        assert_eq!(answer.interim, [0_u16; 0], "{status}");
+        assert_eq!(answer.header("connection"), Some("close"), "{status}");
+        assert!(
+            started.elapsed() < Duration::from_millis(900),
+            "{:?}",
+            started.elapsed()
+        );
+        // What it sends all the same is no request.
+        app.send("GET / ");
+        assert!(app.closes(), "{status}");
+        assert!(origin.raw().ends_with("\r\n\r\n"), "{status}: {}", origin.raw());
+        assert_eq!(proxy.get(&origin.url("/")).status, answer.status);
+        assert_eq!(origin.seen().len(), 2, "{status}: the first connection is over");
+    }
+}
+
+/// Many origins do not know of it: the app gets leave after a second, and not before.
+#[test]
+fn silence_is_leave_to_send() {
+    let origin = Origin::http(ok_to_all);
+    let proxy = alone(&origin);
+    let started = Instant::now();
+    let mut app = waiting(&proxy, &origin.url("/"), "");
+    assert_eq!(head(&mut app).0, GO_ON);
+    assert!(
+        started.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(app.ask("hello").text(), "hello");
+    // A connection that has been used is no other.
+    let mut again = waiting(&proxy, &origin.url("/"), "");
+    assert_eq!(head(&mut again).0, GO_ON);
+    assert_eq!(again.ask("hello").text(), "hello");
+    assert_eq!(origin.seen().len(), 1);
+}
+
+/// A proxy of one worker, which has all connections to the origin.
+fn alone(origin: &Origin) -> Proxy {
+    let authority = origin.authority();
+    Proxy::start(&format!(
+        "workers: 1\ndestinations: {{ p: {{ hosts: [\"{authority}\"] }} }}"
+    ))
+}
+
+fn ok_to_all(wire: &mut Wire) {
+    while let Ok(request) = wire.request() {
+        wire.send(ok("", &String::from_utf8_lossy(&request.body)));
+    }
+}
+
+/// A 100 that comes late, for an app that has not waited, or that nobody has asked for, is nobody's.
+#[test]
+fn a_100_that_nobody_waits_for_is_dropped() {
+    let origin = Origin::http(|wire| {
+        while let Ok(request) = wire.request() {
+            wire.send("HTTP/1.1 100 Continue\r\n\r\n");
+            wire.send(ok("", &String::from_utf8_lossy(&request.body)));
+        }
+    });
+    let proxy = origin.proxy("");
+    let late = |wire: &mut Wire| wire.ask("hello");
+    let mut app = waiting(&proxy, &origin.url("/"), "");
+    let answer = late(&mut app);
+    assert_eq!((answer.text().as_str(), answer.interim.len()), ("hello", 0));
+    let answer = proxy.get(&origin.url("/"));
+    assert_eq!((answer.status, answer.interim.len()), (200, 0));
+    let mut app = waiting(&proxy, &origin.url("/"), "");
+    assert_eq!(head(&mut app).0, GO_ON, "silence");
+    assert_eq!(late(&mut app).interim.len(), 0);
+}
+
+/// An origin that has answered in HTTP/1.0 will never say it, and has never heard of chunks.
+#[test]
+fn an_origin_of_http_1_0_is_not_waited_for_and_gets_no_chunks() {
+    let origin = Origin::http(|wire| {
+        let Ok(request) = wire.request() else { return };
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        wire.send(ok("", &body).replacen("1.1", "1.0", 1));
+    });
+    let proxy = origin.proxy("");
+    let url = origin.url("/");
+    let chunked = |proxy: &Proxy, body: &str| {
+        proxy.raw(format!(
+            "POST {url} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\nX: y\r\n\r\n",
+            body.len()
+        ))
+    };
+    // It is not known yet.
+    assert_eq!(chunked(&proxy, "one").text(), "one");
+    assert!(
+        origin.raw().contains("transfer-encoding: chunked"),
+        "{}",
+        origin.raw()
+    );
+
+    let begin = origin.raw().len();
+    let started = Instant::now();
+    let mut app = waiting(&proxy, &url, "");
+    assert_eq!(head(&mut app).0, GO_ON);
+    assert!(
+        started.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(app.ask("hello").text(), "hello");
+    assert_eq!(chunked(&proxy, "two").text(), "two");
+    let raw = origin.raw().split_off(begin);
+    assert!(!raw.contains("chunked") && !raw.contains("expect"), "{raw}");
+    assert!(raw.contains("content-length: 3\r\n\r\ntwo"), "{raw}");
+
+    // More than is read ahead.
+    let large = "x".repeat((1 << 20) + 1);
+    let detail = chunked(&proxy, &large).assert_ours(411, "http_request_error");
+    assert!(detail.contains("Content-Length"), "{detail}");
+    assert_eq!(chunked(&proxy, &large[1..]).text().len(), 1 << 20);
+}
+
+/// Other hosts of the destination, and the same host once it has answered in HTTP/1.1, get chunks.
+#[test]
+fn what_an_origin_speaks_is_learned_anew_with_each_answer() {
+    let version = Arc::new(Mutex::new("1.0"));
+    let said = Arc::clone(&version);
+    let old = Origin::http(move |wire| {
+        while wire.request().is_ok() {
+            wire.send(ok("Connection: close\r\n", "").replacen("1.1", *said.lock().unwrap(), 1));
+        }
+    });
+    let new = Origin::plain();
+    let hosts = format!("\"{}\", \"{}\"", old.authority(), new.authority());
+    let proxy = Proxy::start(&format!("destinations: {{ p: {{ hosts: [{hosts}] }} }}"));
+    let post = |origin: &Origin| {
+        let before = origin.raw().len();
+        let answer = proxy.raw(format!(
+            "POST {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+            origin.url("/")
+        ));
+        assert_eq!(answer.status, 200);
+        origin.raw().split_off(before).contains("chunked")
+    };
+    assert!(post(&old) && !post(&old) && post(&new));
+    *version.lock().unwrap() = "1.1";
+    assert!(!post(&old) && post(&old) && post(&new));
+}
+
+/// The body has to be there before the request is: the app gets leave at once, and the origin is not asked for it.
+#[test]
+fn a_body_that_is_read_first_is_asked_for_at_once() {
+    let (arrived, waits) = mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    let origin = Origin::http(move |wire| {
+        while let Ok(request) = wire.request() {
+            let _ = waits.lock().unwrap().recv();
+            wire.send(ok("", &String::from_utf8_lossy(&request.body)));
+        }
+    });
+    let hmac = "auth: { hmac: { key: env:TOKEN, message: \"{body_sha256_base64}\", \
+                set: { X-Sign: \"{signature}\" } } }, upgrade: false, insecure_attach_over_http: true";
+    for (name, settings) in [("retry", "retry: {}"), ("hmac", hmac)] {
+        let yaml = format!(
+            "destinations: {{ p: {{ hosts: [\"{}\"], {settings} }} }}",
+            origin.authority()
+        );
+        let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+        let before = origin.raw().len();
+        let started = Instant::now();
+        let mut app = proxy.wire();
+        app.send(format!(
+            "PUT {} HTTP/1.1\r\nHost: x\r\n{WAITS}\r\n",
+            origin.url("/")
+        ));
+        assert_eq!(head(&mut app).0, GO_ON, "{name}");
+        assert!(
+            started.elapsed() < Duration::from_millis(900),
+            "{name}: {:?}",
+            started.elapsed()
+        );
+        assert_eq!(origin.raw().len(), before, "{name}: it comes first");
+        arrived.send(()).unwrap();
+        assert_eq!(app.ask("hello").text(), "hello", "{name}");
+        let raw = origin.raw().split_off(before);
+        assert!(!raw.contains("expect:"), "{name}: {raw}");
+    }
+}
+
+/// Nobody uploads anything to hear that it is not let through.
+#[test]
+fn a_refusal_of_our_own_comes_before_any_leave() {
+    let origin = Origin::plain();
+    let proxy = origin.proxy("paths: [/open/**], rate_limit: 1/h, on_limit: reject");
+    let refused = |path: &str, fields: &str| {
+        let mut app = waiting(&proxy, &origin.url(path), fields);
+        let answer = app.response();
+        assert_eq!(answer.interim, [0_u16; 0], "{path}");
+        assert_eq!(answer.header("connection"), Some("close"), "{path}");
+        answer
+    };
+    refused("/closed", "").assert_ours(403, "http_request_denied");
+    assert_eq!(proxy.get(&origin.url("/open/a")).status, 200);
+    refused("/open/b", "").assert_ours(429, "http_request_denied");
+    refused("/open/c", "Expect: tea\r\n").assert_ours(417, "http_request_error");
+}
+
+/// HTTP/1.0 does not know it, and nothing is waited for where nothing follows.
+#[test]
+fn an_expectation_that_means_nothing_is_not_passed_on() {
+    let origin = Origin::http(ok_to_all);
+    let proxy = origin.proxy("");
+    let url = origin.url("/");
+    let answer = proxy.raw(format!("POST {url} HTTP/1.0\r\n{WAITS}\r\nhello"));
+    assert_eq!((answer.text().as_str(), answer.interim.len()), ("hello", 0));
+    let answer = proxy.ask("GET", &url, "Expect: 100-continue\r\n");
+    assert_eq!((answer.status, answer.interim.len()), (200, 0));
+    assert!(!origin.raw().contains("expect"), "{}", origin.raw());
+}
+
+/// B7: what a final answer would lose an interim one loses as well.
+#[test]
+fn interim_answers_are_passed_on_without_what_is_not_the_apps() {
+    let said = format!(
+        "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nConnection: X-Hop\r\n\
+         X-Hop: a\r\nKeep-Alive: b\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\nOutrider-Rehearsal: c\r\n\
+         Proxy-Status: outrider; error=d\r\nX-Echo: {TOKEN}\r\n\r\nHTTP/1.1 104 Upload Resumption Supported\r\n\
+         Upload-Offset: 3\r\n\r\nHTTP/1.1 199 Own Word\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"
+    );
+    let origin = Origin::saying(said);
+    let yaml = format!(
+        "destinations: {{ p: {{ hosts: [\"{}\"], auth: {{ bearer: env:TOKEN }}, upgrade: false, \
+         insecure_attach_over_http: true }} }}",
+        origin.authority()
+    );
+    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+    let mut app = proxy.wire();
+    for _ in 0..2 {
+        app.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/")));
+        assert_eq!(head(&mut app).0, "HTTP/1.1 102 Processing");
+        let (line, mut fields) = head(&mut app);
+        assert_eq!(line, "HTTP/1.1 103 Early Hints");
+        fields.retain(|field| !field.starts_with("via: 1.1 outrider"));
+        let stars = format!("x-echo: {}", "*".repeat(TOKEN.len()));
+        assert_eq!(fields, ["link: </a>; rel=preload".to_owned(), stars]);
+        let (line, fields) = head(&mut app);
+        assert_eq!(line, "HTTP/1.1 104 Upload Resumption Supported");
+        assert!(fields.contains(&"upload-offset: 3".to_owned()), "{fields:?}");
+        assert_eq!(head(&mut app).0, "HTTP/1.1 199 Own Word");
+        assert_eq!(app.response().status, 204);
+    }
+    let old = proxy.raw(format!("GET {} HTTP/1.0\r\n\r\n", origin.url("/")));
+    assert_eq!((old.status, old.interim.len()), (204, 0));
+}
+
+/// With a cache it is the one who asks that hears them.
+#[test]
+fn interim_answers_come_past_a_cache() {
+    let origin = Origin::saying(
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+         HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let proxy = origin.proxy("cache: {}");
+    assert_eq!(proxy.get(&origin.url("/")).interim, [103]);
+    assert_eq!(proxy.get(&origin.url("/")).interim, [0_u16; 0], "it is stored");
+}
+
+/// A tunnel is one hop like any other.
+#[test]
+fn interim_answers_come_through_an_intercepted_tunnel() {
+    let partner = Partner::offering(&["http/1.1"], |wire| {
+        while wire.request_head().is_ok() {
+            wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
+            let body = wire.read_exact(5).unwrap();
+            wire.send(ok("", &String::from_utf8(body).unwrap()));
+        }
+    });
+    let proxy = partner.proxy("");
+    let authority = partner.authority();
+    let mut app = proxy.intercepted(&authority);
+    app.send(format!("POST / HTTP/1.1\r\nHost: {authority}\r\n{WAITS}\r\n"));
+    assert_eq!(head(&mut app).0, "HTTP/1.1 103 Early Hints");
+    assert_eq!(head(&mut app).0, GO_ON);
+    assert_eq!(app.ask("hello").text(), "hello");
+}
+
+/// However it is spent, there is an end to it.
+#[test]
+fn interim_answers_are_bounded() {
+    let link = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(8000));
+    for (name, many) in [
+        ("number", "HTTP/1.1 102 Processing\r\n\r\n".repeat(101)),
+        ("size", link.repeat(9)),
+    ] {
+        let origin = Origin::saying(format!("{many}HTTP/1.1 204 No Content\r\n\r\n"));
+        let detail = origin.proxy("").get(&origin.url("/"));
+        assert_eq!(detail.status, 502, "{name}");
+    }
+    let origin = Origin::saying(format!(
+        "{}HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 102 Processing\r\n\r\n".repeat(100)
+    ));
+    let answer = origin.proxy("").get(&origin.url("/"));
+    assert_eq!((answer.status, answer.interim.len()), (204, 100));
+}
+
+/// RFC 9112 section 2.3: a minor version that we do not know is read as the highest that we do; another major one is not.
+/// Requests are not read so: no client needs it, and what is odd there is refused.
+#[test]
+fn a_higher_minor_version_is_read_as_1_1() {
+    for (version, status) in [
+        ("1.2", 200),
+        ("1.9", 200),
+        ("2.0", 502),
+        ("0.9", 502),
+        ("1.10", 502),
+        ("3", 502),
+    ] {
+        let chunks = "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        let origin = Origin::saying(format!("HTTP/{version} 200 OK\r\n{chunks}"));
+        let proxy = alone(&origin);
+        let answer = proxy.get(&origin.url("/"));
+        assert_eq!(answer.status, status, "{version}");
+        if status == 200 {
+            assert_eq!(answer.text(), "ok", "{version}");
+            assert_eq!(proxy.get(&origin.url("/")).status, 200);
+            assert_eq!(
+                origin.seen().len(),
+                1,
+                "{version}: the connection is kept, as in 1.1"
+            );
+        }
+    }
+}
+
+/// Node as the origin, and Node as the app: all that its `http` can say and hear of it.
+#[test]
+fn node_hears_what_node_says() {
+    let port = crate::support::closed_port();
+    let proxy = Proxy::to(&format!("partner.test:{port}"), "");
+    let script = format!(
+        r#"
+const http = require("node:http");
+const assert = require("node:assert");
+const server = http.createServer((request, response) => {{
+  response.writeProcessing();
+  response.writeEarlyHints({{ link: "</style.css>; rel=preload" }}, () => response.end("done"));
+}});
+server.on("checkContinue", (request, response) => {{
+  if (request.url === "/no") return response.writeHead(401, {{ "content-length": 0 }}).end();
+  response.writeContinue();
+  let length = 0;
+  request.on("data", (data) => (length += data.length)).on("end", () => response.end("" + length));
+}});
+const ask = (path, method, body) => new Promise((resolve, reject) => {{
+  const heard = [];
+  const headers = body ? {{ expect: "100-continue", "content-length": body.length }} : {{}};
+  headers.host = "partner.test:{port}";
+  const request = http.request({{
+    host: "{ip}", port: {proxy_port}, method, headers, path: "http://partner.test:{port}" + path,
+  }});
+  request.on("information", (info) => heard.push(info.statusCode + " " + (info.headers.link ?? "")));
+  request.on("continue", () => {{ heard.push("go on"); request.end(body); }});
+  request.on("error", reject);
+  request.on("response", (response) => {{
+    let text = "";
+    response.on("data", (data) => (text += data)).on("end", () => {{
+      heard.push(response.statusCode + " " + text);
+      request.destroy();
+      resolve(heard);
+    }});
+  }});
+  body ? request.flushHeaders() : request.end();
+}});
+server.listen({port}, "127.0.0.1", async () => {{
+  assert.deepEqual(await ask("/", "GET"), ["102 ", "103 </style.css>; rel=preload", "200 done"]);
+  assert.deepEqual(await ask("/yes", "POST", Buffer.alloc(300000)), ["go on", "100 ", "200 300000"]);
+  assert.deepEqual(await ask("/no", "POST", Buffer.alloc(300000)), ["401 "]);
+  console.log("all heard");
+  process.exit(0);
+}});
+"#,
+        ip = proxy.address().ip(),
+        proxy_port = proxy.address().port(),
+    );
+    let done = run(&mut node(&script));
+    assert_eq!(done.succeeded().stdout, "all heard\n", "{done:?}");
+}
+
+/// curl uploads nothing where nginx refuses at once, and all of it where nginx says 100.
+#[test]
+fn curl_uploads_to_nginx_only_what_is_wanted() {
+    let pki = Pki::new();
+    let nginx = Nginx::with(
+        &pki,
+        "location = /no { client_max_body_size 100m; return 401; }
+         location /put/ { root .; dav_methods PUT; create_full_put_path on; client_max_body_size 100m; }
+         location = /large { client_max_body_size 1k; proxy_pass http://127.0.0.1:1; }",
+    );
+    let yaml = destination(&pki, &pki.client("app"), &nginx.authority(), "");
+    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("body");
+    std::fs::write(&file, vec![b'x'; 4 << 20]).unwrap();
+    let put = |path: &str| {
+        run(
+            curl(["--expect100-timeout", "10", "--header", "Expect: 100-continue"])
+                .arg("--upload-file")
+                .arg(&file)
+                .args([
+                    "--output",
+                    "/dev/null",
+                    "--write-out",
+                    "%{http_code} %{size_upload}",
+                ])
+                .args(["--proxy", &format!("http://{}", proxy.address())])
+                .arg(format!("http://{}{path}", nginx.authority())),
+        )
+    };
+    assert_eq!(put("/no").succeeded().stdout, "401 0");
+    assert_eq!(put("/large").succeeded().stdout, "413 0");
+    assert_eq!(put("/put/a").succeeded().stdout, format!("201 {}", 4 << 20));
+}
+
+/// Python's server says 100 by itself, or refuses by a handler of its own.
+#[test]
+fn python_gives_leave_or_does_not() {
+    let port = crate::support::closed_port();
+    let proxy = Proxy::to(&format!("partner.test:{port}"), "");
+    let script = format!(
+        r#"
+import http.server, socket, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def handle_expect_100(self):
+        if self.path == "/no":
+            self.send_error(413)
+            return False
+        return super().handle_expect_100()
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", {port}), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+def ask(path):
+    wire = socket.create_connection(("{ip}", {proxy_port}), timeout=15)
+    wire.sendall(b"POST http://partner.test:{port}" + path + b" HTTP/1.1\r\nHost: partner.test:{port}\r\n"
+                 b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+    first = wire.recv(9999)
+    if first.startswith(b"HTTP/1.1 100 "):
+        wire.sendall(b"hello")
+        first = wire.recv(9999)
+        while not first.endswith(b"hello"):
+            first += wire.recv(9999)
+    return first
+assert ask(b"/").endswith(b"hello")
+assert ask(b"/no").startswith(b"HTTP/1.1 413 ")
+print("both")
+"#,
+        ip = proxy.address().ip(),
+        proxy_port = proxy.address().port(),
+    );
+    let done = run(&mut python(&script));
+    assert_eq!(done.succeeded().stdout, "both\n", "{done:?}");
+}
