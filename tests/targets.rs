@@ -518,3 +518,43 @@ fn paths_and_methods_can_be_fenced() {
     }
     assert!(!origin.raw().contains("admin"), "{}", origin.raw());
 }
+
+/// An encoded slash is a part of a name to GitLab and npm, and a slash to others: it passes where both are allowed.
+#[test]
+fn a_path_passes_where_each_reading_of_it_is_allowed() {
+    let origin = Origin::plain();
+    let proxy = Proxy::start(&format!(
+        "destinations: {{ forge: {{ hosts: [\"{}\"], \
+         paths: [/api/v4/**, /p/*/issues, \"/@scope%2F*\"], rate_limit: [{{ limit: 2/h, match: {{ path: /api/v4/*/a/** }} }}] }} }}",
+        origin.authority()
+    ));
+    for (path, status) in [
+        ("/api/v4/projects/group%2Fproject", 200),
+        ("/api/v4/projects/group%2fproject/issues?x=%2F..", 200),
+        ("/api/v4/search%20it/x;v=1", 200),
+        ("/api/v4/x/%2e%2e/y", 200),
+        ("/@scope%2Fname", 200),
+        ("/@scope/name", 403),
+        ("/p/name/issues", 200),
+        ("/p/group%2Fname/issues", 403),
+        ("/api/v4/x%2F..%2F..%2F..%2Fadmin", 403),
+        ("/api/v4/x%2Fy/../../../../admin", 403),
+        ("/api/v4/x%0d%0a", 403),
+        // A limit counts under each reading.
+        ("/api/v4/projects/a%2Fb", 200),
+        ("/api/v4/projects%2Fa/b", 200),
+        ("/api/v4/projects/a", 429),
+    ] {
+        let answer = proxy.ask("GET", &origin.url(path), "");
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    }
+    let refused = proxy.ask("GET", &origin.url("/p/group%2Fname/issues"), "").text();
+    let reading = "allows this path as it is written, but some servers read it as /p/group/name/issues, which it does not allow";
+    assert!(refused.contains(reading), "{refused}");
+    assert!(
+        origin.raw().contains("/projects/group%2Fproject "),
+        "{}",
+        origin.raw()
+    );
+    assert!(!origin.raw().contains("admin"), "{}", origin.raw());
+}

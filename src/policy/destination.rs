@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
-use super::path::PathGlob;
-use super::reading::{self, Readings};
+use super::path::{self, PathGlob};
+use super::reading::Readings;
 use super::{Denial, method};
 use crate::config::{
     self, AppliesTo, Auth, AuthRule, Cache, CircuitBreaker, HeaderText, Headers, HttpVersion, Mode, OnLimit,
@@ -168,7 +168,7 @@ impl Destination {
 
     /// Whether the method and the path (no query) are allowed.
     ///
-    /// Where `paths` is set, a path that servers read differently (dot segments, encoded slashes) is not.
+    /// Where `paths` is set, a path that servers read differently (dot segments, encoded slashes) is where each reading is.
     pub(crate) fn permits(&self, method: &Method, path: &str) -> Result<(), Denial> {
         let covers = |own: &Method| method::covers(own, method);
         if !self.methods.is_empty() && !self.methods.iter().any(covers) {
@@ -187,12 +187,13 @@ impl Destination {
                 method: method.clone(),
             });
         }
-        if !self.paths.is_empty() && !self.paths.iter().any(|glob| glob.allows(path)) {
-            return Err(Denial::Path {
-                destination: Arc::clone(&self.name),
-            });
+        if self.paths.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        path::allow(&self.paths, path).map_err(|refused| Denial::Path {
+            destination: Arc::clone(&self.name),
+            refused,
+        })
     }
 
     /// Refuses what some servers take for the method or the path of a request, where these make a difference.
@@ -226,20 +227,26 @@ impl Destination {
         if self.auth_paths.iter().all(Option::is_none) {
             return Ok(written);
         }
-        let ambiguous = |reading: &str, other: String| Denial::Ambiguous {
+        let ambiguous = |reading: String, other: String| Denial::Ambiguous {
             destination: Arc::clone(&self.name),
             written: self.shown(written),
-            reading: reading::shown(reading).into_owned(),
+            reading,
             other,
         };
         let readings = Readings::of(path);
         let Some(all) = readings.all() else {
-            return Err(ambiguous("one of very many paths", "any rule".to_owned()));
+            return Err(ambiguous(
+                "one of very many paths".to_owned(),
+                "any rule".to_owned(),
+            ));
         };
         for reading in all {
-            let other = rule(&|glob| glob.means(reading));
-            if other != written && !self.credentials(other).eq(self.credentials(written)) {
-                return Err(ambiguous(reading, self.shown(other)));
+            // A server may heed the case or not.
+            let exact = reading.exact.map(|_| rule(&|glob| glob.means_exactly(reading)));
+            for other in exact.into_iter().chain([rule(&|glob| glob.means(reading))]) {
+                if other != written && !self.credentials(other).eq(self.credentials(written)) {
+                    return Err(ambiguous(reading.shown(), self.shown(other)));
+                }
             }
         }
         Ok(written)

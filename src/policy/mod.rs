@@ -99,11 +99,11 @@ pub(crate) enum Denial {
          where it should be reached, add it to egress.allow_networks"
     )]
     Network { address: IpAddr, class: &'static str },
-    #[error(
-        "destination {destination} does not allow this path; where it should, add it to the destination's paths \
-         (dot segments, encoded slashes and backslashes are never allowed there)"
-    )]
-    Path { destination: Arc<str> },
+    #[error("destination {destination} {refused}")]
+    Path {
+        destination: Arc<str>,
+        refused: path::Refused,
+    },
     #[error(
         "destination {destination} attaches a credential, which would leave in clear; \
          ask for https://, or set the destination's upgrade: true"

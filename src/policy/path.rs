@@ -2,17 +2,12 @@
 //!
 //! `*` stands for any characters within one segment, `**` for any number of segments. Both sides are compared
 //! percent-decoded, because `/%61dmin` and `/admin` are one resource. Servers disagree about dot segments, encoded
-//! slashes, backslashes and double encoding, so a path with one of these is allowed by no glob, nor is one of which a
-//! reading falls under another ([`PathGlob::allows`]); it is counted by every glob that one of its [`Readings`] falls
-//! under ([`PathGlob::reaches`]).
+//! slashes, backslashes, double encoding and more: a path is allowed where each of its [`Readings`] falls under a glob
+//! ([`allow`]), and counted by every glob that one of them falls under ([`PathGlob::reaches`]).
 //!
 //! What a matching path means (allowed, counted) is decided by whoever holds the glob.
 
-use std::borrow::Cow;
-
-use percent_encoding::percent_decode_str;
-
-use super::reading::{Readings, file_name, fold, is_common};
+use super::reading::{self, Habits, Reading, Readings};
 
 #[cfg(test)]
 mod tests;
@@ -20,18 +15,20 @@ mod tests;
 /// A compiled path glob: `/api/**`, `/v1/*/items`, `/files/*.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PathGlob {
-    segments: Box<[Segment]>,
-    /// As [`Readings`] are written.
-    folded: Box<[Segment]>,
-    /// All servers read the glob itself alike. One that names what some of them leave out means that.
-    is_clear: bool,
+    /// Decoded once.
+    written: Box<[Segment]>,
+    /// The habits on which it depends what the glob means.
+    relevant: Habits,
+    /// One for each choice of these.
+    forms: Box<[Form]>,
 }
 
 /// Why a text is no path glob; `Display` says what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GlobError {
     #[error(
-        "a path glob holds no dot segments, empty segments, backslashes, encoded slashes or broken % escapes"
+        "a path glob holds no dot segments, empty segments, backslashes, control characters, double encoding or broken \
+         % escapes"
     )]
     Ambiguous,
     #[error("** stands for whole segments, as in /api/** or /a/**/b; within a segment write *")]
@@ -42,12 +39,59 @@ pub(crate) enum GlobError {
     Relative,
 }
 
+/// Why a path is not allowed. `Display` is what can be said of the destination that has the globs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("does not allow this path; where it should, add it to the destination's paths")]
+    Other,
+    #[error(
+        "allows this path as it is written, but some servers read it as {0}, which it does not allow; where that should \
+         pass as well, add it to the destination's paths"
+    )]
+    Reading(String),
+    #[error(
+        "allows no path that servers read in ways that cannot be listed; ask for it without control characters, broken % \
+         escapes, bytes that are no UTF-8, names of dots alone and repeated encoding"
+    )]
+    Unclear,
+}
+
+/// What a glob means to servers with the same habits: decoded, without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Form {
+    habits: Habits,
+    exact: Box<[Segment]>,
+    /// As [`reading::fold`] makes it.
+    folded: Box<[Segment]>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Segment {
     /// `**`
     Any,
-    /// The decoded literals around each `*`: one more than there are stars.
-    One(Box<[Box<[u8]>]>),
+    /// The literals around each `*`: one more than there are stars.
+    One(Box<[Box<str>]>),
+}
+
+/// Whether one of `globs` vouches for `path` (no query), however a server reads it.
+pub(crate) fn allow(globs: &[PathGlob], path: &str) -> Result<(), Refused> {
+    if !globs.iter().any(|glob| glob.matches(path)) {
+        return Err(Refused::Other);
+    }
+    if reading::is_common(path) {
+        return Ok(());
+    }
+    let readings = Readings::of(path);
+    let Some(mut all) = readings.all().filter(|_| readings.is_sound()) else {
+        return Err(Refused::Unclear);
+    };
+    let is_allowed = |reading: &Reading<'_>| {
+        globs.iter().any(|glob| glob.means_exactly(*reading)) && globs.iter().any(|glob| glob.means(*reading))
+    };
+    match all.find(|reading| !is_allowed(reading)) {
+        None => Ok(()),
+        Some(other) => Err(Refused::Reading(other.shown())),
+    }
 }
 
 impl PathGlob {
@@ -56,41 +100,30 @@ impl PathGlob {
         if text.contains(['?', '#']) {
             return Err(GlobError::NotPath);
         }
-        // A path can end in a slash, so the last segment may be empty.
-        let empty_inside = relative
-            .strip_suffix('/')
-            .unwrap_or(relative)
-            .split('/')
-            .any(str::is_empty);
-        if is_ambiguous(text) || (empty_inside && !relative.is_empty()) {
+        let is_double = |segment: &str| segment.contains("**") && segment != "**";
+        if relative.split('/').any(is_double) {
+            return Err(GlobError::DoubleStar);
+        }
+        let wild = text.replace('*', reading::WILDCARD.encode_utf8(&mut [0; 4]));
+        let (decoded, is_text) = reading::decoded(&wild);
+        if !is_text || !reading::is_well_formed(text) {
             return Err(GlobError::Ambiguous);
         }
-        let segments = relative
-            .split('/')
-            .map(Segment::parse)
-            .collect::<Result<Box<[_]>, _>>()?;
-        let whole = match &*segments {
-            [first @ .., Segment::One(last)]
-                if !first.is_empty() && last.iter().all(|part| part.is_empty()) && last.len() == 1 =>
-            {
-                first
+        let read = |habits: Habits| habits.read(&decoded).ok_or(GlobError::Ambiguous);
+        let mut relevant = Habits::default();
+        for (habits, own) in Habits::choices().flat_map(|habits| Habits::each().map(move |own| (habits, own)))
+        {
+            if read(habits)? != read(habits.with(own))? {
+                relevant = relevant.with(own);
             }
-            all => all,
-        };
-        let folded = whole.iter().map(Segment::folded).collect();
-        let is_clear = Readings::of(text).all().is_some_and(|all| all.count() == 1);
+        }
+        let forms = Habits::choices().filter(|habits| habits.and(relevant) == *habits);
+        let forms = forms.map(|habits| Ok(Form::of(&read(habits)?, habits)));
         Ok(Self {
-            segments,
-            folded,
-            is_clear,
+            written: segments(&decoded),
+            relevant,
+            forms: forms.collect::<Result<_, _>>()?,
         })
-    }
-
-    /// Whether this glob vouches for `path` (no query), however a server reads it.
-    pub(crate) fn allows(&self, path: &str) -> bool {
-        let means_all =
-            || (Readings::of(path).all()).is_some_and(|mut all| all.all(|reading| self.means(reading)));
-        !is_ambiguous(path) && self.matches(path) && (!self.is_clear || is_common(path) || means_all())
     }
 
     /// Whether some server could read `path` (no query) as something that this glob means.
@@ -101,19 +134,57 @@ impl PathGlob {
 
     /// Whether this glob matches a path as it is written.
     pub(super) fn matches(&self, path: &str) -> bool {
-        matches(&self.segments, path, fits)
+        if path.contains('%') {
+            matches(&self.written, &reading::decoded(path).0)
+        } else {
+            matches(&self.written, path)
+        }
     }
 
-    /// Whether this glob matches one of the [`Readings`] of a path.
-    pub(super) fn means(&self, reading: &str) -> bool {
-        matches(&self.folded, reading, |segment, parts| {
-            fits_text(segment.as_bytes(), parts)
-        })
+    /// Whether this glob matches one of the [`Readings`] of a path, in any case.
+    pub(super) fn means(&self, reading: Reading<'_>) -> bool {
+        (self.form(reading)).is_some_and(|form| matches(&form.folded, reading.folded))
+    }
+
+    /// Whether it does so in the very case.
+    pub(super) fn means_exactly(&self, reading: Reading<'_>) -> bool {
+        let exact = |exact| (self.form(reading)).is_some_and(|form| matches(&form.exact, exact));
+        reading.exact.is_none_or(exact)
+    }
+
+    fn form(&self, reading: Reading<'_>) -> Option<&Form> {
+        let habits = reading.habits.and(self.relevant);
+        self.forms.iter().find(|form| form.habits == habits)
+    }
+}
+
+impl Form {
+    fn of(glob: &str, habits: Habits) -> Self {
+        let glob = reading::without_end(glob);
+        Self {
+            habits,
+            exact: segments(glob),
+            folded: segments(&reading::fold(glob)),
+        }
+    }
+}
+
+fn segments(glob: &str) -> Box<[Segment]> {
+    let segments = glob.strip_prefix('/').unwrap_or(glob).split('/');
+    segments.map(Segment::of).collect()
+}
+
+impl Segment {
+    fn of(text: &str) -> Self {
+        if text.chars().eq([reading::WILDCARD; 2]) {
+            return Self::Any;
+        }
+        Self::One(text.split(reading::WILDCARD).map(Into::into).collect())
     }
 }
 
 /// Wildcard matching with one point of return, the latest `**`: at most segments times segments steps.
-fn matches(segments: &[Segment], path: &str, fits: impl Fn(&str, &[Box<[u8]>]) -> bool) -> bool {
+fn matches(segments: &[Segment], path: &str) -> bool {
     let Some(path) = path.strip_prefix('/') else {
         return false;
     };
@@ -148,56 +219,8 @@ fn matches(segments: &[Segment], path: &str, fits: impl Fn(&str, &[Box<[u8]>]) -
     }
 }
 
-impl Segment {
-    fn parse(text: &str) -> Result<Self, GlobError> {
-        match text {
-            "**" => Ok(Self::Any),
-            _ if text.contains("**") => Err(GlobError::DoubleStar),
-            _ => Ok(Self::One(
-                text.split('*').map(|part| decode(part).into()).collect(),
-            )),
-        }
-    }
-
-    /// As it is compared with readings of a path.
-    fn folded(&self) -> Self {
-        let Self::One(parts) = self else {
-            return self.clone();
-        };
-        let last = parts.len() - 1;
-        let fold = |(at, part): (usize, &[u8])| {
-            let text = fold(&String::from_utf8_lossy(part));
-            let text = if at == last { file_name(&text) } else { &text };
-            text.as_bytes().into()
-        };
-        Self::One(parts.iter().map(|part| &**part).enumerate().map(fold).collect())
-    }
-}
-
-/// Whether servers differ in which resource `path` names: dot segments, encoded or turned slashes, control
-/// characters, double encoding, broken escapes.
-pub(crate) fn is_ambiguous(path: &str) -> bool {
-    path.split('/').any(|segment| {
-        let decoded = decode(segment);
-        is_dots(without_parameters(&decoded))
-            || decoded
-                .iter()
-                .any(|byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control())
-            || (segment.contains('%')
-                && (has_broken_escape(segment) || has_escape(&decoded) || str::from_utf8(&decoded).is_err()))
-    })
-}
-
-/// Whether one segment fits the literals around the stars, with its `;parameters` and, because some servers route
-/// without them, also without.
-fn fits(segment: &str, parts: &[Box<[u8]>]) -> bool {
-    let decoded = decode(segment);
-    let bare = without_parameters(&decoded);
-    let wants_parameters = parts.iter().any(|part| part.contains(&b';'));
-    fits_text(&decoded, parts) && (wants_parameters || bare.len() == decoded.len() || fits_text(bare, parts))
-}
-
-fn fits_text(text: &[u8], parts: &[Box<[u8]>]) -> bool {
+/// Whether one segment fits the literals around the stars.
+fn fits(text: &str, parts: &[Box<str>]) -> bool {
     let [first, middle @ .., last] = parts else {
         return parts.first().is_some_and(|only| **only == *text);
     };
@@ -208,46 +231,11 @@ fn fits_text(text: &[u8], parts: &[Box<[u8]>]) -> bool {
         return false;
     };
     for part in middle {
-        let Some(at) = find(rest, part) else { return false };
+        let Some(at) = rest.find(&**part) else {
+            return false;
+        };
         rest = &rest[at + part.len()..];
     }
     // A lone * is a segment, so it is not nothing: `//` is no way to skip one.
     !text.is_empty()
-}
-
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    if part.is_empty() {
-        Some(0)
-    } else {
-        text.windows(part.len()).position(|window| window == part)
-    }
-}
-
-/// Percent-decoded once; borrowed where nothing is encoded.
-fn decode(text: &str) -> Cow<'_, [u8]> {
-    percent_decode_str(text).into()
-}
-
-/// The segment before its first `;`.
-fn without_parameters(segment: &[u8]) -> &[u8] {
-    segment.split(|byte| *byte == b';').next().unwrap_or(segment)
-}
-
-/// Windows leaves dots and blanks out at the end of a name, so that `...` may be nothing, or more than one folder up.
-fn is_dots(name: &[u8]) -> bool {
-    name.contains(&b'.') && name.iter().all(|byte| matches!(byte, b'.' | b' '))
-}
-
-/// Whether a `%` stands there without two hexadecimal digits.
-fn has_broken_escape(text: &str) -> bool {
-    text.split('%').skip(1).any(|after| !begins_hex(after.as_bytes()))
-}
-
-/// Whether an escape stands there: after one decoding, what was encoded twice.
-fn has_escape(text: &[u8]) -> bool {
-    text.split(|byte| *byte == b'%').skip(1).any(begins_hex)
-}
-
-fn begins_hex(text: &[u8]) -> bool {
-    matches!(text, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
 }

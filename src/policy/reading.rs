@@ -1,69 +1,187 @@
-//! How servers may read a path: in another case, decoded again, with dot segments resolved, without what they leave out.
+//! How servers may read a path: decoded again, with dot segments resolved, without what they leave out.
 //!
-//! Each of these is an independent habit, so that all that follow from one path are collected: a server may have any of
-//! them. A reading is written in the one form in which [`PathGlob::reaches`](super::path::PathGlob) compares: decoded,
-//! in lower case, without a slash at its end. What a server does beyond that (links, short names of files, rewrites of its
-//! own) nobody here can know.
+//! Each of these is an independent habit, and a chain of servers has them in any order and several times. So all texts
+//! that follow from one path by any of them are collected. What a glob means depends on some habits, too: to a server
+//! that leaves `;v=1` out, `/a;v=1` is `/a` in the glob as well. So a reading says which of these [`Habits`] it took.
+//!
+//! What a server does beyond that (links, short names of files, rewrites of its own) nobody here can know, nor what it
+//! makes of bytes that are no text: such a path is not [sound](Readings::is_sound).
 
 use std::borrow::Cow;
 
 /// All ways in which servers may read one path.
 #[derive(Debug)]
 pub(crate) enum Readings<'a> {
-    /// As it is written, up to a slash at its end.
-    Plain(&'a str),
-    Several(Vec<String>),
+    /// As it is written, up to case and a slash at its end.
+    One(Cow<'a, str>),
+    Several(Vec<Text>),
     /// More than anybody means to write.
     TooMany,
 }
+
+/// One way to read a path: decoded, without a slash at its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading<'r> {
+    /// `None`: no other than the path as it is written.
+    pub(super) exact: Option<&'r str>,
+    /// As servers compare that ignore case.
+    pub(super) folded: &'r str,
+    pub(super) habits: Habits,
+}
+
+/// What follows from a path by some habits.
+#[derive(Debug)]
+pub(crate) struct Text {
+    exact: String,
+    folded: String,
+    habits: Habits,
+    /// Every byte of it was a character that can be seen.
+    is_text: bool,
+    is_decoded: bool,
+}
+
+/// Habits of a server that can change what a glob means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Habits(u8);
 
 impl<'a> Readings<'a> {
     /// Of a path without its query.
     pub(crate) fn of(path: &'a str) -> Self {
         if is_common(path) {
             let path = without_end(path);
-            return if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                Self::Several(vec![path.to_ascii_lowercase()])
-            } else {
-                Self::Plain(path)
-            };
+            return Self::One(match path.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                true => path.to_ascii_lowercase().into(),
+                false => path.into(),
+            });
         }
-        let mut all = vec![decoded(path)];
-        for _ in 1..MOST_DECODINGS {
-            let next = decoded(&all[all.len() - 1]);
-            if all.contains(&next) {
-                break;
-            }
-            all.push(next);
-        }
-        for habit in HABITS {
-            for at in 0..all.len() {
-                let other = habit(&all[at]);
-                if !all.contains(&other) {
-                    all.push(other);
+        let mut all = vec![Text {
+            exact: path.to_owned(),
+            folded: String::new(),
+            habits: Habits::default(),
+            is_text: is_well_formed(path),
+            is_decoded: !path.contains('%'),
+        }];
+        let mut at = 0;
+        while let Some(text) = all.get(at) {
+            for next in text.next() {
+                if !all.iter().any(|known| known.is_like(&next)) {
+                    all.push(next);
                 }
             }
             if all.len() > MOST_READINGS {
                 return Self::TooMany;
             }
+            at += 1;
         }
-        let mut folded: Vec<_> = all
-            .iter()
-            .map(|path| without_end(&fold(path)).to_owned())
-            .collect();
-        folded.sort_unstable();
-        folded.dedup();
-        Self::Several(folded)
+        all.retain(|text| text.is_decoded);
+        for text in &mut all {
+            text.exact.truncate(without_end(&text.exact).len());
+            text.folded = fold(&text.exact);
+        }
+        Self::Several(all)
     }
 
     /// `None`: there are too many.
-    pub(crate) fn all(&self) -> Option<impl Iterator<Item = &str>> {
-        let (plain, several) = match self {
-            Self::Plain(path) => (Some(*path), [].iter()),
+    pub(crate) fn all(&self) -> Option<impl Iterator<Item = Reading<'_>>> {
+        let (one, several) = match self {
+            Self::One(path) => (Some(path), [].iter()),
             Self::Several(all) => (None, all.iter()),
             Self::TooMany => return None,
         };
-        Some(plain.into_iter().chain(several.map(String::as_str)))
+        let one = one.map(|path| Reading {
+            exact: None,
+            folded: path,
+            habits: Habits::default(),
+        });
+        Some(one.into_iter().chain(several.map(|text| Reading {
+            exact: Some(&text.exact),
+            folded: &text.folded,
+            habits: text.habits,
+        })))
+    }
+
+    /// Whether these are all: no control characters, no bytes that are no UTF-8, no names of dots alone but `.` and `..`.
+    /// Each server does something else with these.
+    pub(super) fn is_sound(&self) -> bool {
+        match self {
+            Self::One(_) => true,
+            Self::Several(all) => all.iter().all(|text| text.is_text && !has_dots(&text.exact)),
+            Self::TooMany => false,
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// As a sentence can show it.
+    pub(super) fn shown(&self) -> String {
+        shown(self.exact.unwrap_or(self.folded))
+    }
+}
+
+impl Text {
+    /// What one habit more makes of it.
+    fn next(&self) -> Vec<Self> {
+        let again = (self.exact.contains('%')).then(|| decoded(&self.exact));
+        let is_changed = |decoded: &str| !self.is_decoded || decoded != self.exact;
+        let again = again.filter(|(decoded, _)| is_changed(decoded));
+        let again = again.map(|(exact, is_text)| Self {
+            exact,
+            folded: String::new(),
+            habits: self.habits,
+            is_text: self.is_text && is_text,
+            is_decoded: true,
+        });
+        let others = HABITS.iter().filter_map(|(habit, own)| {
+            Some(Self {
+                exact: habit(&self.exact)?,
+                folded: String::new(),
+                habits: self.habits.with(*own),
+                ..*self
+            })
+        });
+        again.into_iter().chain(others).collect()
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self.exact == other.exact && self.habits == other.habits && self.is_decoded == other.is_decoded
+    }
+}
+
+impl Habits {
+    /// Each choice of them.
+    pub(super) fn choices() -> impl Iterator<Item = Self> {
+        (0..1 << OF_GLOBS).map(Self)
+    }
+
+    pub(super) fn each() -> impl Iterator<Item = Self> {
+        (0..OF_GLOBS).map(|at| Self(1 << at))
+    }
+
+    pub(super) fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.and(other) == other
+    }
+
+    /// What a server with these reads in a glob that is decoded; `None`: what it means depends on other habits as well.
+    pub(super) fn read(self, glob: &str) -> Option<String> {
+        let mut text = glob.to_owned();
+        for (habit, own) in HABITS {
+            if let Some(other) = habit(&text) {
+                match own {
+                    Self(0) => return None,
+                    own if self.has(own) => text = other,
+                    _ => {}
+                }
+            }
+        }
+        (decoded(&text).0 == text && !has_dots(&text)).then_some(text)
     }
 }
 
@@ -75,22 +193,203 @@ pub(super) fn is_common(path: &str) -> bool {
     path.bytes().all(is_common) && !path.ends_with('.') && !odd.iter().any(|odd| path.contains(odd))
 }
 
-fn without_end(path: &str) -> &str {
+pub(super) fn without_end(path: &str) -> &str {
     match path.strip_suffix('/') {
         Some("") | None => path,
         Some(path) => path,
     }
 }
 
-/// A text as servers compare it that ignore case, and characters that cannot be seen.
+/// A text as servers compare it that ignore case.
 pub(super) fn fold(text: &str) -> String {
-    let is_seen = |c: &char| !c.is_control() && !IGNORED.iter().any(|ignored| ignored.contains(c));
-    let upper = text.chars().filter(is_seen).flat_map(char::to_uppercase);
+    let upper = text.chars().flat_map(char::to_uppercase);
     upper.flat_map(char::to_lowercase).collect()
 }
 
+/// Whether no control character and no `%` without two hexadecimal digits stands there.
+pub(super) fn is_well_formed(path: &str) -> bool {
+    let is_escape = |after: &str| matches!(after.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    !path.contains(|c: char| c.is_ascii_control()) && path.split('%').skip(1).all(is_escape)
+}
+
+/// Decoded once, and whether that is text. A slash that was encoded becomes [`ENCODED_SLASH`].
+pub(super) fn decoded(text: &str) -> (String, bool) {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    let mut is_text = true;
+    while let [first, after @ ..] = rest {
+        let code = (*first == b'%').then(|| hexadecimal(after.get(..2)?)).flatten();
+        rest = code.map_or(after, |_| &after[2..]);
+        match code.map_or(*first, |code| code as u8) {
+            b'/' if code.is_some() => bytes.push(ENCODED_SLASH as u8),
+            byte => {
+                is_text &= code.is_none() || !byte.is_ascii_control();
+                bytes.push(byte);
+            }
+        }
+    }
+    is_text &= str::from_utf8(&bytes).is_ok();
+    (lenient(&bytes), is_text)
+}
+
+/// `%u002f`, as IIS reads it.
+fn wide_escapes(path: &str) -> Option<String> {
+    let mut parts = path.split("%u").flat_map(|part| part.split("%U"));
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.as_bytes().get(..4).and_then(hexadecimal);
+        match code.map(|code| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)) {
+            Some('/') => text.push(ENCODED_SLASH),
+            Some(character) => text.push(character),
+            None => text.push_str("%u"),
+        }
+        text.push_str(if code.is_some() { &part[4..] } else { part });
+    }
+    (text != path).then_some(text)
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u32> {
+    let digits = str::from_utf8(digits).ok()?;
+    let is_sound = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u32::from_str_radix(digits, 16).ok().filter(|_| is_sound)
+}
+
+/// UTF-8, else Latin-1.
+fn lenient(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    loop {
+        let valid = match str::from_utf8(rest) {
+            Ok(all) => all,
+            Err(error) => str::from_utf8(&rest[..error.valid_up_to()]).unwrap_or_default(),
+        };
+        text.push_str(valid);
+        let [byte, more @ ..] = &rest[valid.len()..] else {
+            return text;
+        };
+        text.push(char::from(*byte));
+        rest = more;
+    }
+}
+
+/// UTF-8 in which ASCII takes more bytes than it needs.
+fn overlong(path: &str) -> Option<String> {
+    let all: Vec<char> = path.chars().collect();
+    let mut rest = &all[..];
+    let mut text = String::with_capacity(path.len());
+    while let [first, after @ ..] = rest {
+        let (high, low, more) = match rest {
+            [high @ '\u{c0}'..='\u{c1}', low @ '\u{80}'..='\u{bf}', more @ ..]
+            | [
+                '\u{e0}',
+                high @ '\u{80}'..='\u{81}',
+                low @ '\u{80}'..='\u{bf}',
+                more @ ..,
+            ]
+            | [
+                '\u{f0}',
+                '\u{80}',
+                high @ '\u{80}'..='\u{81}',
+                low @ '\u{80}'..='\u{bf}',
+                more @ ..,
+            ] => (*high as u8, *low as u8, more),
+            _ => {
+                text.push(*first);
+                rest = after;
+                continue;
+            }
+        };
+        match (high & 1) << 6 | (low & 0x3f) {
+            b'/' => text.push(ENCODED_SLASH),
+            code => text.push(code.into()),
+        }
+        rest = more;
+    }
+    (text != path).then_some(text)
+}
+
+/// Characters that look like those of ASCII are taken for them (best fit).
+fn narrow(path: &str) -> Option<String> {
+    let narrow = |c: char| match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        '\u{2024}' => '.',
+        '\u{2044}' | '\u{2215}' => '/',
+        '\u{2216}' => '\\',
+        _ => c,
+    };
+    let is_wide = |c| narrow(c) != c;
+    path.contains(is_wide).then(|| path.chars().map(narrow).collect())
+}
+
+/// What was encoded ends the path all the same.
+fn before_query(path: &str) -> Option<String> {
+    path.find(['?', '#']).map(|end| path[..end].to_owned())
+}
+
+fn before_nul(path: &str) -> Option<String> {
+    path.find('\0').map(|end| path[..end].to_owned())
+}
+
+/// What was encoded parts segments all the same.
+fn slashes(path: &str) -> Option<String> {
+    path.contains(ENCODED_SLASH)
+        .then(|| path.replace(ENCODED_SLASH, "/"))
+}
+
+fn backslashes(path: &str) -> Option<String> {
+    path.contains('\\').then(|| path.replace('\\', "/"))
+}
+
+fn without_parameters(path: &str) -> Option<String> {
+    each(path, |segment| segment.split(';').next().unwrap_or(segment))
+}
+
+fn file_names(path: &str) -> Option<String> {
+    each(path, file_name)
+}
+
+/// Characters that cannot be seen are left out.
+fn unseen(path: &str) -> Option<String> {
+    let is_unseen = |c: char| {
+        (c.is_control() && !matches!(c, ENCODED_SLASH | WILDCARD))
+            || IGNORED.iter().any(|ignored| ignored.contains(&c))
+    };
+    path.contains(is_unseen).then(|| path.replace(is_unseen, ""))
+}
+
+fn merged(path: &str) -> Option<String> {
+    path.contains("//").then(|| {
+        let mut last = None;
+        path.chars()
+            .filter(|c| last.replace(*c) != Some('/') || *c != '/')
+            .collect()
+    })
+}
+
+fn resolved(path: &str) -> Option<String> {
+    let relative = path.strip_prefix('/').unwrap_or(path);
+    if !relative.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return None;
+    }
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in relative.split('/') {
+        match segment {
+            "." => {}
+            ".." => drop(segments.pop()),
+            name => segments.push(name),
+        }
+    }
+    Some(format!("/{}", segments.join("/")))
+}
+
+fn each<'a>(path: &'a str, change: impl Fn(&'a str) -> &'a str) -> Option<String> {
+    let is_changed = path.split('/').any(|segment| change(segment) != segment);
+    let segments = || path.split('/').map(change).collect::<Vec<_>>();
+    is_changed.then(|| segments().join("/"))
+}
+
 /// A segment as Windows names a file: without dots and blanks at its end, and without the stream that is meant.
-pub(super) fn file_name(segment: &str) -> &str {
+fn file_name(segment: &str) -> &str {
     let stream = [":$", "::"].iter().filter_map(|mark| segment.find(mark)).min();
     let name = &segment[..stream.unwrap_or(segment.len())];
     match name.trim_end_matches(['.', ' ']) {
@@ -100,141 +399,46 @@ pub(super) fn file_name(segment: &str) -> &str {
     }
 }
 
-/// Decoded once, `%u002f` as by IIS included. What is no UTF-8 is read as lenient decoders do.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    let number = |digits: &[u8]| u32::from_str_radix(str::from_utf8(digits).ok()?, 16).ok();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let (digits, taken) = match after {
-            [b'u' | b'U', digits @ ..] if digits.len() >= 4 => (&digits[..4], 5),
-            digits if digits.len() >= 2 => (&digits[..2], 2),
-            _ => (&after[..0], 0),
-        };
-        let is_hexadecimal = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
-        match number(digits).filter(|_| is_hexadecimal) {
-            Some(code) if taken == 2 => bytes.push(code as u8),
-            Some(code) => {
-                let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
-                bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-            }
-            None => {
-                bytes.push(b'%');
-                continue;
-            }
-        }
-        rest = &after[taken..];
-    }
-    lenient(&bytes)
-}
-
-/// UTF-8, in which ASCII may take more bytes than it needs; else Latin-1.
-fn lenient(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let valid = match str::from_utf8(rest) {
-            Ok(all) => all,
-            Err(error) => str::from_utf8(&rest[..error.valid_up_to()]).unwrap_or_default(),
-        };
-        text.push_str(valid);
-        rest = match &rest[valid.len()..] {
-            [high @ 0xc0..=0xc1, low @ 0x80..=0xbf, more @ ..]
-            | [0xe0, high @ 0x80..=0x81, low @ 0x80..=0xbf, more @ ..] => {
-                text.push(char::from((high & 1) << 6 | (low & 0x3f)));
-                more
-            }
-            [byte, more @ ..] => {
-                text.push(char::from(*byte));
-                more
-            }
-            [] => &[],
-        };
-    }
-    text
-}
-
-/// Characters that look like those of ASCII are taken for them (best fit).
-fn narrow(path: &str) -> String {
-    let narrow = |c: char| match c {
-        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
-        '\u{2024}' => '.',
-        '\u{2044}' | '\u{2215}' => '/',
-        '\u{2216}' => '\\',
-        _ => c,
-    };
-    path.chars().map(narrow).collect()
-}
-
-/// What was encoded ends the path all the same.
-fn before_query(path: &str) -> String {
-    path.split(['?', '#']).next().unwrap_or(path).to_owned()
-}
-
-fn before_nul(path: &str) -> String {
-    path.split('\0').next().unwrap_or(path).to_owned()
-}
-
-fn slashes(path: &str) -> String {
-    path.replace('\\', "/")
-}
-
-fn without_parameters(path: &str) -> String {
-    each(path, |segment| segment.split(';').next().unwrap_or(segment))
-}
-
-fn file_names(path: &str) -> String {
-    each(path, file_name)
-}
-
-fn merged(path: &str) -> String {
-    let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    format!("/{}", segments.join("/"))
-}
-
-fn resolved(path: &str) -> String {
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
-        match segment {
-            "." => {}
-            ".." => drop(segments.pop()),
-            name => segments.push(name),
-        }
-    }
-    format!("/{}", segments.join("/"))
-}
-
-fn each<'a>(path: &'a str, change: impl Fn(&'a str) -> &'a str) -> String {
-    let segments: Vec<_> = path.split('/').map(change).collect();
-    segments.join("/")
+/// Whether a name of dots and blanks alone stands there, other than `.` and `..`: to Windows it may be nothing, or more
+/// than one folder up.
+fn has_dots(path: &str) -> bool {
+    path.split('/').any(|name| {
+        name.contains('.')
+            && !matches!(name, "." | "..")
+            && name.bytes().all(|byte| matches!(byte, b'.' | b' '))
+    })
 }
 
 /// A path as a sentence can show it: short, and in visible ASCII.
-pub(super) fn shown(path: &str) -> Cow<'_, str> {
+fn shown(path: &str) -> String {
     let is_shown = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
-    if path.len() <= LONGEST_SHOWN && path.chars().all(is_shown) {
-        return path.into();
-    }
-    let start = path.chars().take(LONGEST_SHOWN);
-    start.map(|c| if is_shown(c) { c } else { '?' }).collect()
+    let shown = path.chars().take(LONGEST_SHOWN);
+    let shown = shown.map(|c| if is_shown(c) || c == ENCODED_SLASH { c } else { '?' });
+    shown.collect::<String>().replace(ENCODED_SLASH, "%2F")
 }
 
-/// In the order in which a server would have them.
-const HABITS: [fn(&str) -> String; 8] = [
-    narrow,
-    before_query,
-    before_nul,
-    slashes,
-    without_parameters,
-    file_names,
-    merged,
-    resolved,
+/// A slash that was encoded: for some servers a part of a name. No path holds it otherwise that is text.
+pub(super) const ENCODED_SLASH: char = '\u{1}';
+/// Any characters, in a glob.
+pub(super) const WILDCARD: char = '\u{2}';
+
+/// All but decoding again, and what says of each that a server has it; nothing where it changes no glob.
+const HABITS: [(fn(&str) -> Option<String>, Habits); 12] = [
+    (wide_escapes, Habits(0)),
+    (overlong, Habits(0)),
+    (slashes, Habits(1)),
+    (narrow, Habits(1 << 1)),
+    (before_query, Habits(1 << 2)),
+    (before_nul, Habits(0)),
+    (backslashes, Habits(0)),
+    (without_parameters, Habits(1 << 3)),
+    (file_names, Habits(1 << 4)),
+    (unseen, Habits(1 << 5)),
+    (merged, Habits(0)),
+    (resolved, Habits(0)),
 ];
+/// How many of them change what a glob means.
+const OF_GLOBS: u8 = 6;
 
 /// File systems leave these out of names.
 const IGNORED: [std::ops::RangeInclusive<char>; 5] = [
@@ -246,6 +450,4 @@ const IGNORED: [std::ops::RangeInclusive<char>; 5] = [
 ];
 
 const LONGEST_SHOWN: usize = 80;
-/// How often a chain of servers may decode one path.
-const MOST_DECODINGS: usize = 4;
 const MOST_READINGS: usize = 64;

@@ -378,7 +378,7 @@ fn contradictions_are_problems_with_their_place() {
             &["destinations.d.paths[1]: a path glob holds no dot segments"],
         ),
         (
-            "destinations:\n  d:\n    hosts: [a.example]\n    rate_limit:\n      - { limit: 1/s, match: { path: /a%2fb } }",
+            "destinations:\n  d:\n    hosts: [a.example]\n    rate_limit:\n      - { limit: 1/s, match: { path: /a%5cb } }",
             &[
                 "test.yml:5:",
                 "destinations.d.rate_limit[0].match.path: a path glob holds no",
