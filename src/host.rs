@@ -43,12 +43,21 @@ pub(crate) struct Target {
     pub(crate) port: u16,
 }
 
-/// A host pattern of the configuration: `host`, `host:port`, `*.suffix`, an address or a CIDR block.
+/// A host pattern of the configuration: `host`, `host:port`, `host:*`, `*.suffix`, an address or a CIDR block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct HostPattern {
     pub(crate) what: Pattern,
+    pub(crate) port: PortPattern,
+}
+
+/// Which ports of a host a pattern means, from the widest to the most specific.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum PortPattern {
+    /// `*`
+    Any,
     /// Without a port: 80 and 443.
-    pub(crate) port: Option<u16>,
+    Usual,
+    One(u16),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -250,14 +259,14 @@ impl fmt::Display for Target {
 
 impl HostPattern {
     /// Parses `host`, `host:port`, `*.suffix`, `*.suffix:port`, an address (IPv6 with or without brackets, with
-    /// brackets where a port follows) or a CIDR block (`10.0.0.0/8`, `fd00::/8:8443`).
+    /// brackets where a port follows) or a CIDR block (`10.0.0.0/8`, `fd00::/8:8443`); a port may be `*`.
     ///
     /// Names are brought to the same form as those of requests.
     pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
         if let Ok(address) = text.parse::<Ipv6Addr>() {
             return Ok(Self {
                 what: Pattern::Host(IpAddr::V6(address).into()),
-                port: None,
+                port: PortPattern::Usual,
             });
         }
         if text.contains("//") {
@@ -265,8 +274,8 @@ impl HostPattern {
         }
         if let Some((address, rest)) = text.split_once('/') {
             let (length, port) = match rest.split_once(':') {
-                Some((length, port)) => (length, Some(parse_port(port)?)),
-                None => (rest, None),
+                Some((length, port)) => (length, PortPattern::parse(port)?),
+                None => (rest, PortPattern::Usual),
             };
             return Ok(Self {
                 what: Pattern::Network(parse_network(address, length)?),
@@ -274,7 +283,7 @@ impl HostPattern {
             });
         }
         let (host, port) = split_port(text).map_err(|_| ParseError::Pattern)?;
-        let port = port.map(parse_port).transpose()?;
+        let port = port.map_or(Ok(PortPattern::Usual), PortPattern::parse)?;
         let what = match host.strip_prefix("*.") {
             Some(suffix) => match Host::parse(suffix) {
                 Ok(Host::Name(name)) => Pattern::Suffix(name),
@@ -296,8 +305,26 @@ impl fmt::Display for HostPattern {
             Pattern::Network(network) => write!(f, "{network}")?,
         }
         match self.port {
-            Some(port) => write!(f, ":{port}"),
-            None => Ok(()),
+            PortPattern::Any => f.write_str(":*"),
+            PortPattern::One(port) => write!(f, ":{port}"),
+            PortPattern::Usual => Ok(()),
+        }
+    }
+}
+
+impl PortPattern {
+    fn parse(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "*" => Ok(Self::Any),
+            port => parse_port(port).map(Self::One),
+        }
+    }
+
+    pub(crate) fn matches(self, port: u16) -> bool {
+        match self {
+            Self::Any => true,
+            Self::One(own) => own == port,
+            Self::Usual => matches!(port, 80 | 443),
         }
     }
 }

@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::leaves::LEAVES_MAX;
 use super::{Authority, Offer};
-use crate::host::{Host, HostPattern, Pattern};
+use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
 
@@ -33,7 +33,10 @@ fn pattern(text: &str) -> HostPattern {
         (None, Err(_), Ok(std::net::IpAddr::V6(ip))) => Pattern::Host(Host::V6(ip)),
         (None, Err(_), Err(_)) => Pattern::Host(name(text)),
     };
-    HostPattern { what, port: None }
+    HostPattern {
+        what,
+        port: PortPattern::Usual,
+    }
 }
 
 fn authority(hosts: &[&str]) -> Authority {

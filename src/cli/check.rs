@@ -13,7 +13,7 @@ use crate::config::{
     ClientCertificate, Config, DEFAULT_FILE, Destination, Egress, HeaderText, Mode, Network, NetworkClass,
     OnLimit, Problems, SESSION_TOKEN, SecretRef, Source, Text,
 };
-use crate::host::Pattern;
+use crate::host::{Pattern, PortPattern};
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Sources, pem, pkcs12};
@@ -386,15 +386,23 @@ fn warn_of_reach(destination: &Destination, warnings: &mut Problems) {
         return;
     }
     for (i, host) in destination.hosts.iter().enumerate() {
-        if matches!(host.what, Pattern::Suffix(_) | Pattern::Network(_)) {
-            let path = format!("destinations.{}.hosts[{i}]", destination.name);
-            let what = format!("every host under {host} gets the credential");
-            warnings.add(
-                path,
-                what,
+        let is_of_many = matches!(host.what, Pattern::Suffix(_) | Pattern::Network(_));
+        let (what, right) = match host.port {
+            _ if is_of_many => (
+                format!("every host under {host} gets the credential"),
                 "name the hosts one by one if they are not all yours to trust",
-            );
-        }
+            ),
+            PortPattern::Any => (
+                format!("whatever listens on any port of {host} gets the credential"),
+                "name the ports one by one if they are not all yours to trust",
+            ),
+            PortPattern::One(_) | PortPattern::Usual => continue,
+        };
+        warnings.add(
+            format!("destinations.{}.hosts[{i}]", destination.name),
+            what,
+            right,
+        );
     }
 }
 

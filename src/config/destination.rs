@@ -113,8 +113,7 @@ fn hosts(reader: &Reader<'_>) -> Vec<HostPattern> {
         match HostPattern::parse(text) {
             Ok(pattern) => Some(pattern),
             Err(error) => {
-                let right =
-                    "write host, host:port, \"*.suffix\", an address or a CIDR block; no scheme, no path";
+                let right = "write host, host:port, \"host:*\", \"*.suffix\", an address or a CIDR block; no scheme, no path";
                 field.problem(format_args!("`{}`: {error}", shown(text)), right);
                 None
             }

@@ -391,6 +391,12 @@ fn patterns_are_normalised_like_requests() {
         ("10.0.0.0/8:8443", "10.0.0.0/8:8443"),
         ("fd00::/8", "fd00::/8"),
         ("fd00::/8:8443", "fd00::/8:8443"),
+        ("Example.com:*", "example.com:*"),
+        ("*.example.com:*", "*.example.com:*"),
+        ("10.0.0.1:*", "10.0.0.1:*"),
+        ("[::1]:*", "[::1]:*"),
+        ("10.0.0.0/8:*", "10.0.0.0/8:*"),
+        ("fd00::/8:*", "fd00::/8:*"),
         ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
     ] {
         let pattern = HostPattern::parse(text).unwrap();
@@ -435,6 +441,11 @@ fn what_is_no_pattern_is_refused() {
         ("example.com:0", ParseError::Port),
         ("example.com:https", ParseError::Port),
         ("10.0.0.0/8:0", ParseError::Port),
+        ("example.com:**", ParseError::Port),
+        ("example.com:8*", ParseError::Port),
+        ("*:443", ParseError::Pattern),
+        ("*:*", ParseError::Pattern),
+        ("fd00::1:*", ParseError::Port),
     ] {
         assert_eq!(HostPattern::parse(text), Err(error), "{text:?}");
     }

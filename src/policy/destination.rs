@@ -389,30 +389,10 @@ impl Destination {
     }
 }
 
-/// The keys for which something must see the requests within a CONNECT, so that `mode: auto` intercepts it.
+/// The keys of a destination for which something must see the requests within a CONNECT, so that `mode: auto` intercepts it.
 pub(crate) fn must_see(config: &config::Destination) -> impl Iterator<Item = &'static str> {
-    [
-        ("auth", attaches(&config.auth)),
-        ("cache", config.cache.is_some()),
-        ("circuit_breaker", config.circuit_breaker.is_some()),
-        ("concurrency", config.concurrency.is_some()),
-        ("headers", config.headers != Headers::default()),
-        ("limits_apply_to", config.limits_apply_to != AppliesTo::Auto),
-        ("methods", !config.methods.is_empty()),
-        ("paths", !config.paths.is_empty()),
-        ("rate_limit", !config.rate_limits.is_empty()),
-        ("rehearse", config.rehearse.is_some()),
-        ("respect_upstream", config.respect_upstream == Some(true)),
-        ("retry", config.retry.is_some()),
-        ("scrub", config.scrub),
-        // `tls: {}` only asks for the upgrade of http://.
-        (
-            "tls",
-            config.tls.as_ref().is_some_and(|tls| *tls != Tls::default()),
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(key, written)| written.then_some(key))
+    let written = MUST_SEE.iter().filter(|(_, is_written)| is_written(config));
+    written.map(|(key, _)| *key)
 }
 
 /// The keys that do nothing for a tunnel whose bytes pass untouched: of all that [`must_see`] only limits, which then
@@ -469,6 +449,29 @@ fn rules(config: &config::Destination) -> impl Iterator<Item = (Option<&Method>,
 pub(crate) fn attaches(auth: &[AuthRule]) -> bool {
     auth.iter().any(|rule| !rule.credentials.is_empty())
 }
+
+/// Each with what says that it is written. The README has them as well.
+pub(crate) const MUST_SEE: [(&str, fn(&config::Destination) -> bool); 14] = [
+    ("auth", |config| attaches(&config.auth)),
+    ("cache", |config| config.cache.is_some()),
+    ("circuit_breaker", |config| config.circuit_breaker.is_some()),
+    ("concurrency", |config| config.concurrency.is_some()),
+    ("headers", |config| config.headers != Headers::default()),
+    ("limits_apply_to", |config| {
+        config.limits_apply_to != AppliesTo::Auto
+    }),
+    ("methods", |config| !config.methods.is_empty()),
+    ("paths", |config| !config.paths.is_empty()),
+    ("rate_limit", |config| !config.rate_limits.is_empty()),
+    ("rehearse", |config| config.rehearse.is_some()),
+    ("respect_upstream", |config| config.respect_upstream == Some(true)),
+    ("retry", |config| config.retry.is_some()),
+    ("scrub", |config| config.scrub),
+    // `tls: {}` only asks for the upgrade of http://.
+    ("tls", |config| {
+        config.tls.as_ref().is_some_and(|tls| *tls != Tls::default())
+    }),
+];
 
 /// The name of `destinations[0]`, and so the label of unlisted hosts in metrics and logs.
 const UNLISTED: &str = "unlisted";

@@ -12,13 +12,15 @@ use std::sync::Arc;
 
 use http::Method;
 
+#[cfg(test)]
+pub(crate) use destination::MUST_SEE;
 pub(crate) use destination::{Destination, attaches, idle_in_tunnels, must_see};
 pub(crate) use egress::{Approved, Egress};
 pub(crate) use method::covers;
 pub(crate) use path::PathGlob;
 
 use crate::config::{Auth, ClientAuth, Config, EgressDefault, Problems};
-use crate::host::{Host, HostPattern, Pattern, Target};
+use crate::host::{Host, HostPattern, Pattern, PortPattern, Target};
 use router::Router;
 
 mod destination;
@@ -265,9 +267,11 @@ fn denied(pattern: &HostPattern, egress: &Egress) -> Option<(&'static str, Strin
 
 /// How `hosts` names `target`: a port is written only where a pattern without one would not match.
 fn pattern_for(target: &Target) -> HostPattern {
-    let port = (!matches!(target.port, 80 | 443)).then_some(target.port);
     HostPattern {
         what: Pattern::Host(target.host.clone()),
-        port,
+        port: match target.port {
+            80 | 443 => PortPattern::Usual,
+            port => PortPattern::One(port),
+        },
     }
 }

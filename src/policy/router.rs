@@ -1,7 +1,7 @@
 //! Which destination a target belongs to: the most specific pattern wins.
 //!
 //! An exact host beats a suffix, a longer suffix a shorter one, a narrower network a wider one; with the same host
-//! part, a pattern with a port beats one without. A look-up costs one hash for the host and one for each label
+//! part, a pattern with a port beats one without, and that one beats any port. A look-up costs one hash for the host and one for each label
 //! above it; networks are tried only for targets that are written as an address.
 //!
 //! What then happens to the request is decided by [`super::Policy::route`].
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{self, Problems};
-use crate::host::{Host, HostPattern, Pattern, Target};
+use crate::host::{Host, HostPattern, Pattern, PortPattern, Target};
 
 /// Looked up for every request; the hash is seeded anew in each process.
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -21,7 +21,7 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 pub(crate) struct Router {
     claims: Vec<Claim>,
     hosts: Map<Host, Ports>,
-    /// Narrowest first, with a port before without.
+    /// Narrowest first, then the most specific of the ports.
     networks: Vec<usize>,
     suffixes: Map<Arc<str>, Ports>,
 }
@@ -33,13 +33,9 @@ pub(super) struct Claim {
     pub(super) destination: usize,
 }
 
-/// The claims on one host or suffix, by port.
+/// The claims on one host or suffix, the most specific first.
 #[derive(Debug, Default)]
-struct Ports {
-    /// Without a port.
-    usual: Option<usize>,
-    listed: Vec<(u16, usize)>,
-}
+struct Ports(Vec<(PortPattern, usize)>);
 
 impl Router {
     /// Destination `i` of the configuration has index `i + 1` in the policy.
@@ -63,19 +59,15 @@ impl Router {
             }
         }
         let claims = &router.claims;
-        router
-            .networks
-            .sort_by_key(|claim| match &claims[*claim].pattern {
-                HostPattern {
-                    what: Pattern::Network(network),
-                    port,
-                } => Reverse((network.prefix_len(), port.is_some())),
+        router.networks.sort_by_key(|claim| {
+            let HostPattern { what, port } = &claims[*claim].pattern;
+            let length = match what {
+                Pattern::Network(network) => network.prefix_len(),
                 // Only networks are in this list.
-                HostPattern {
-                    what: Pattern::Host(_) | Pattern::Suffix(_),
-                    port,
-                } => Reverse((0, port.is_some())),
-            });
+                Pattern::Host(_) | Pattern::Suffix(_) => 0,
+            };
+            Reverse((length, *port))
+        });
         router
     }
 
@@ -134,7 +126,7 @@ impl Router {
                 HostPattern {
                     what: Pattern::Network(network),
                     port: listed,
-                } => network.contains(&address) && listed.map_or(is_usual(port), |listed| listed == port),
+                } => network.contains(&address) && listed.matches(port),
                 HostPattern {
                     what: Pattern::Host(_) | Pattern::Suffix(_),
                     ..
@@ -144,24 +136,13 @@ impl Router {
 }
 
 impl Ports {
-    fn add(&mut self, port: Option<u16>, claim: usize) {
-        match port {
-            None => self.usual = Some(claim),
-            Some(port) => self.listed.push((port, claim)),
-        }
+    fn add(&mut self, port: PortPattern, claim: usize) {
+        self.0.push((port, claim));
+        self.0.sort_by_key(|(port, _)| Reverse(*port));
     }
 
     fn at(&self, port: u16) -> Option<usize> {
-        let listed = self
-            .listed
-            .iter()
-            .find(|(listed, _)| *listed == port)
-            .map(|(_, claim)| *claim);
-        listed.or_else(|| self.usual.filter(|_| is_usual(port)))
+        let mut ports = self.0.iter();
+        ports.find(|(own, _)| own.matches(port)).map(|(_, claim)| *claim)
     }
-}
-
-/// What a pattern without a port stands for.
-fn is_usual(port: u16) -> bool {
-    matches!(port, 80 | 443)
 }

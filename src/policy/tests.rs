@@ -85,6 +85,48 @@ fn the_most_specific_pattern_wins() {
     }
 }
 
+/// `*` is every port that nothing more specific names, of the same host part.
+#[test]
+fn any_port_is_the_least_specific_one() {
+    let policy = policy(
+        r#"
+        destinations:
+          any: { hosts: ["a.example:*", "*.b.example:*", "8.8.8.0/24:*", "[2606::1]:*"] }
+          usual: { hosts: [a.example, "*.b.example", 8.8.8.0/24, "[2606::1]"] }
+          one: { hosts: ["a.example:8443", "*.b.example:8443", "8.8.8.0/24:8443", "[2606::1]:8443"] }
+          wide: { hosts: ["*.example:9000", "8.0.0.0/8:9000"] }
+        "#,
+    );
+    for host in ["a.example", "x.b.example", "8.8.8.8", "[2606::1]"] {
+        for (port, expected) in [
+            (80, "usual"),
+            (443, "usual"),
+            (8443, "one"),
+            (1, "any"),
+            (22, "any"),
+            (9000, "any"),
+            (65535, "any"),
+        ] {
+            let target = format!("{host}:{port}");
+            assert_eq!(&*policy.find(&connect(&target)).0.name, expected, "{target}");
+        }
+    }
+    assert_eq!(&*policy.find(&connect("b.example:8443")).0.name, "unlisted");
+    assert_eq!(&*policy.find(&connect("8.9.8.8:9000")).0.name, "wide");
+    let twice =
+        compile("destinations:\n  d: { hosts: [\"a.example:*\"] }\n  e: { hosts: [\"A.example:*\"] }");
+    let twice = twice.unwrap_err();
+    assert!(
+        twice.contains("destinations.e.hosts[0]: a.example:* is named by destination d as well"),
+        "{twice}"
+    );
+    let denied = compile("destinations: { d: { hosts: [\"10.0.0.1:*\"] } }").unwrap_err();
+    assert!(
+        denied.contains("10.0.0.1:* lies in a denied network (private)"),
+        "{denied}"
+    );
+}
+
 /// D5, D6, D8: no spelling and no neighbouring name gets another destination's credential.
 #[test]
 fn only_the_named_hosts_match() {

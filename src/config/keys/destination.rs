@@ -7,7 +7,7 @@ pub(in crate::config) static DESTINATION: Table = &[
     needed(
         "hosts",
         Kind::Filled(&Kind::Text),
-        "host, host:port, *.suffix, address or CIDR; the most specific wins. Without a port: 80 and 443.",
+        "host, host:port, host:* (any port), *.suffix, address or CIDR; the most specific wins. Without a port: 80 and 443.",
     ),
     works(
         "paths",
@@ -53,7 +53,7 @@ pub(in crate::config) static DESTINATION: Table = &[
         "upgrade",
         Kind::Boolean,
         "",
-        "http:// from the app leaves as https://; default: true where tls or auth stands.",
+        "http:// from the app leaves as https://, and cookies of that host alone lose Secure on their way back; default: true where tls or auth stands.",
     ),
     works(
         "http",

@@ -69,7 +69,9 @@ a.yml:11:5: destinations.Partner.probe: does not work yet in this version; remov
 
 fn host_error() -> String {
     let error = HostPattern::parse("a b").unwrap_err();
-    format!("{error}; write host, host:port, \"*.suffix\", an address or a CIDR block; no scheme, no path")
+    format!(
+        "{error}; write host, host:port, \"host:*\", \"*.suffix\", an address or a CIDR block; no scheme, no path"
+    )
 }
 
 #[test]
