@@ -161,6 +161,43 @@ fn what_forbids_staleness_is_kept_to() {
     assert_eq!(proxy.get(&origin.url("/")).status, 503, "not asked for");
 }
 
+/// What must be confirmed and cannot be is a 504; what went wrong is told all the same.
+#[test]
+fn what_cannot_be_confirmed_is_a_gateway_timeout() {
+    for line in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=0"] {
+        let lines: &'static str =
+            format!("Cache-Control: max-age=0, {line}\r\nETag: \"a\"\r\nConnection: close\r\n").leak();
+        let (origin, _) = failing(lines, "");
+        let proxy = origin.proxy("cache: {}");
+        assert_eq!(proxy.get(&origin.url("/")).status, 200, "{line}");
+        let (url, other) = (origin.url("/"), origin.url("/other"));
+        origin.close();
+        for _ in 0..2 {
+            let answer = proxy.get(&url);
+            let told = answer.assert_ours(504, "connection_refused");
+            assert!(
+                told.contains("has to be confirmed") && told.contains("refused the connection"),
+                "{told}"
+            );
+            answer.assert_cache_status("outrider; fwd=stale");
+        }
+        // Where nothing is stored, and where the app asks past it, it is what it is.
+        proxy.get(&other).assert_ours(502, "connection_refused");
+        let asked = proxy.ask("GET", &url, "Cache-Control: no-cache\r\n");
+        asked.assert_ours(502, "connection_refused");
+    }
+    // An answer of the destination's own is more than we could say.
+    let (origin, up) = failing(
+        "Cache-Control: max-age=0, must-revalidate\r\n",
+        "HTTP/1.1 502 No\r\nContent-Length: 2\r\n\r\nno",
+    );
+    let proxy = origin.proxy("cache: {}");
+    proxy.get(&origin.url("/"));
+    up.store(false, Ordering::SeqCst);
+    let answer = proxy.get(&origin.url("/"));
+    assert_eq!((answer.status, answer.text()), (502, "no".to_owned()));
+}
+
 /// The stale answer comes at once; behind it exactly one request refreshes.
 #[test]
 fn a_stale_answer_is_refreshed_behind_the_app() {

@@ -87,6 +87,11 @@ impl Entry {
         fields.insert(header::AGE, HeaderValue::from(self.terms.age(now).as_secs()));
     }
 
+    /// Whether it must not be used once it is stale, so that a failure is all that can be said (RFC 9111 section 5.2.2.2).
+    pub(crate) fn must_be_confirmed(&self) -> bool {
+        self.terms.must_be_confirmed()
+    }
+
     /// Whether a conditional request finds its condition met, so that 304 answers it (RFC 9110 section 13.2.2).
     pub(crate) fn has_not_changed_for(&self, request: &HeaderMap) -> bool {
         if !self.head.status.is_success() {

@@ -162,6 +162,11 @@ impl Terms {
         Stands::Stale
     }
 
+    /// Whether it is used stale under no circumstances, so that it has to be confirmed.
+    pub(super) fn must_be_confirmed(&self) -> bool {
+        self.never_stale
+    }
+
     /// Whether it may stand in at `now` for an answer that failed; how long it is fresh, which is less than nothing.
     pub(super) fn stands_in(&self, demands: &Demands, now: Instant) -> Option<i64> {
         let age = self.age(now);
@@ -227,14 +232,13 @@ fn lifetime(status: StatusCode, fields: &HeaderMap, said: &Said, date: SystemTim
     )
 }
 
-/// RFC 9111 section 4.2.3. An age that cannot be read, or stands there twice, is beyond every lifetime.
+/// RFC 9111 sections 4.2.3 and 5.1: of several ages the first counts. One that cannot be read is beyond every lifetime.
 fn age(fields: &HeaderMap, date: SystemTime, times: &Times) -> Duration {
-    let mut lines = fields.get_all(header::AGE).iter();
-    let stated = match (lines.next(), lines.next()) {
-        (None, _) => Duration::ZERO,
-        (Some(line), None) => seconds_of(line.as_bytes()).unwrap_or(UNREADABLE),
-        (Some(_), Some(_)) => UNREADABLE,
-    };
+    let stated = fields.get(header::AGE).map_or(Duration::ZERO, |line| {
+        let first = line.as_bytes().split(|byte| *byte == b',').next();
+        let seconds = first.and_then(|first| seconds_of(first.trim_ascii()));
+        seconds.unwrap_or(UNREADABLE)
+    });
     let apparent = times.clock.duration_since(date).unwrap_or_default();
     let delay = times.answered.saturating_duration_since(times.asked);
     // Dates are in whole seconds: a part of one tells nothing.

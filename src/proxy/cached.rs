@@ -331,6 +331,12 @@ impl Errand<'_> {
                 } else {
                     Outcome::Alone
                 });
+                let must_be_confirmed = (quest.stale.as_ref())
+                    .is_some_and(|entry| quest.why == Why::Stale && entry.must_be_confirmed());
+                let error = match error {
+                    Error::Upstream(error) if has_failed && must_be_confirmed => Error::Unconfirmed(error),
+                    error => error,
+                };
                 return (Err(error), CacheStatus::Miss);
             }
         };

@@ -76,6 +76,12 @@ pub(crate) enum Error {
     #[error("the destination switched protocols (101) {0}: the connection is closed")]
     Unasked(&'static str),
 
+    /// RFC 9111 section 5.2.2.2: 504, whatever kept the destination from saying so.
+    #[error(
+        "what is stored has to be confirmed by the destination before it is used again (Cache-Control), and that failed: {0}"
+    )]
+    Unconfirmed(upstream::Error),
+
     /// There is a signer, but it cannot sign this request.
     #[error(transparent)]
     Unsigned(auth::sign::Error),
@@ -129,7 +135,7 @@ impl Error {
             Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
-            Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
+            Self::NotStored | Self::Unconfirmed(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthenticated => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::Upstream(upstream::Error::LengthUnknown) => StatusCode::LENGTH_REQUIRED,
@@ -167,7 +173,7 @@ impl Error {
             Self::Unasked(_) => "http_upgrade_failed",
             Self::Unauthenticated => "http_request_denied",
             Self::Unreadable(_) => "http_response_content_coding",
-            Self::Upstream(error) => error.proxy_status(),
+            Self::Unconfirmed(error) | Self::Upstream(error) => error.proxy_status(),
         }
     }
 
@@ -176,7 +182,9 @@ impl Error {
         match self {
             Self::NoToken(_) => Some("token"),
             Self::Unsigned(_) => Some("signature"),
-            Self::Upstream(upstream::Error::Tls(error)) => Some(error.reason()),
+            Self::Unconfirmed(upstream::Error::Tls(error)) | Self::Upstream(upstream::Error::Tls(error)) => {
+                Some(error.reason())
+            }
             _ => None,
         }
     }
@@ -184,10 +192,10 @@ impl Error {
     /// Further parameters of Proxy-Status (RFC 9209 section 2.3): `rcode` of a name server, `alert-id` of a TLS peer.
     pub(crate) fn proxy_status_parameter(&self) -> Option<String> {
         match self {
-            Self::Upstream(upstream::Error::Dns(error)) => {
+            Self::Unconfirmed(upstream::Error::Dns(error)) | Self::Upstream(upstream::Error::Dns(error)) => {
                 error.rcode().map(|rcode| format!("rcode=\"{rcode}\""))
             }
-            Self::Upstream(upstream::Error::Tls(error)) => {
+            Self::Unconfirmed(upstream::Error::Tls(error)) | Self::Upstream(upstream::Error::Tls(error)) => {
                 error.alert_id().map(|id| format!("alert-id={id}"))
             }
             _ => None,
@@ -214,6 +222,7 @@ impl Error {
             | Self::Overloaded(_)
             | Self::Unasked(_)
             | Self::Unauthenticated
+            | Self::Unconfirmed(_)
             | Self::Unreadable(_)
             | Self::Unsigned(_)
             | Self::Upstream(_)

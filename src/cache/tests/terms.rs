@@ -131,13 +131,33 @@ async fn freshness_lasts_as_long_as_was_said() {
             0,
         ),
         (
-            vec!["cache-control: max-age=60".to_owned(), "age: 0, 0".to_owned()],
+            vec!["cache-control: max-age=60".to_owned(), "age: 0, 7200".to_owned()],
+            60,
+        ),
+        (
+            vec!["cache-control: max-age=60".to_owned(), "age: 20 ,x".to_owned()],
+            40,
+        ),
+        (
+            vec!["cache-control: max-age=60".to_owned(), "age: 7200, 0".to_owned()],
+            0,
+        ),
+        (
+            vec!["cache-control: max-age=60".to_owned(), "age: , 0".to_owned()],
             0,
         ),
         (
             vec![
                 "cache-control: max-age=60".to_owned(),
-                "age: 0".to_owned(),
+                "age: 20".to_owned(),
+                "age: 7200".to_owned(),
+            ],
+            40,
+        ),
+        (
+            vec![
+                "cache-control: max-age=60".to_owned(),
+                "age: 7200".to_owned(),
                 "age: 0".to_owned(),
             ],
             0,
