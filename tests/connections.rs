@@ -313,22 +313,53 @@ fn each_failure_of_an_origin_has_its_name() {
         destinations:
           all:
             hosts: ["partner.test:{}", "partner.test:{}", "partner.test:{refused}", "partner.test:{}"]
-            timeouts: {{ connect: 1s, response: 1s }}
+            timeouts: {{ connect: 1s, tls: 1s, response: 1s }}
         "#,
         silent.port(),
         closing.port(),
         full.port()
     ));
-    for (name, port, status, error) in [
-        ("silent", silent.port(), 504, "http_response_timeout"),
-        ("closing", closing.port(), 502, "http_response_incomplete"),
-        ("refused", refused, 502, "connection_refused"),
-        ("unanswered", full.port(), 504, "connection_timeout"),
+    let timed_out = "connection_timeout";
+    for (name, scheme, port, status, error, key) in [
+        (
+            "silent",
+            "http",
+            silent.port(),
+            504,
+            "http_response_timeout",
+            "within 1s (timeouts.response)",
+        ),
+        (
+            "no TLS",
+            "https",
+            silent.port(),
+            504,
+            timed_out,
+            "within 1s (timeouts.tls)",
+        ),
+        (
+            "closing",
+            "http",
+            closing.port(),
+            502,
+            "http_response_incomplete",
+            "",
+        ),
+        ("refused", "http", refused, 502, "connection_refused", ""),
+        (
+            "unanswered",
+            "http",
+            full.port(),
+            504,
+            timed_out,
+            "within 1s (timeouts.connect)",
+        ),
     ] {
         let started = Instant::now();
-        let answer = proxy.get(&format!("http://partner.test:{port}/"));
+        let answer = proxy.get(&format!("{scheme}://partner.test:{port}/"));
         let closing = name == "closing" && answer.error() == Some("connection_terminated");
-        answer.assert_ours(status, if closing { "connection_terminated" } else { error });
+        let told = answer.assert_ours(status, if closing { "connection_terminated" } else { error });
+        assert!(told.contains(key), "{name}: {told}");
         assert!(
             started.elapsed() < Duration::from_secs(6),
             "{name}: {:?}",

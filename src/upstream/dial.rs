@@ -41,7 +41,7 @@ pub(crate) enum Error {
     Refused { address: SocketAddr, source: io::Error },
     /// No answer of any kind.
     #[error(
-        "no address answered within {}; check the firewalls on the way or raise timeouts.connect",
+        "no address answered within {} (timeouts.connect); check the firewalls on the way, or raise it",
         humantime::format_duration(*.limit)
     )]
     Timeout { limit: Duration },

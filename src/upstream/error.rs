@@ -41,10 +41,16 @@ pub(crate) enum Error {
     #[error("the request body ended early or was not valid")]
     RequestBody(#[source] Cause),
 
-    #[error("the request body stood still for {}s (timeouts.idle)", .0.as_secs_f32())]
+    #[error(
+        "the request body stood still for {} (timeouts.idle); where the app takes longer, raise it",
+        humantime::format_duration(*.0)
+    )]
     RequestStalled(Duration),
 
-    #[error("the destination sent no response head within {}s", .0.as_secs_f32())]
+    #[error(
+        "the destination sent no response head within {} (timeouts.response); where its answers take longer, raise it",
+        humantime::format_duration(*.0)
+    )]
     ResponseTimeout(Duration),
 
     #[error("the TLS settings of this destination cannot be used: {0}")]

@@ -30,7 +30,7 @@ pub(crate) enum Error {
     #[error("{name} does not exist (NXDOMAIN); check its spelling, or give it an address in dns.hosts")]
     NotFound { name: Arc<str> },
     #[error(
-        "no name server answered for {name} within {}; asked: {servers}; see dns.servers and the network to them",
+        "no name server answered for {name} within {} (dns.timeout); asked: {servers}; see dns.servers and the network to them",
         humantime::format_duration(*.limit)
     )]
     Timeout {

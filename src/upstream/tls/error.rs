@@ -57,7 +57,10 @@ pub(crate) enum Error {
     #[error("{host} {}", breach(source))]
     Protocol { host: String, source: rustls::Error },
 
-    #[error("{host} did not finish the TLS handshake within {}", humantime::format_duration(*limit))]
+    #[error(
+        "{host} did not finish the TLS handshake within {} (timeouts.tls); see that it speaks TLS on this port, or raise it",
+        humantime::format_duration(*limit)
+    )]
     Timeout { host: String, limit: Duration },
 
     #[error("{host} speaks no version of TLS that is accepted here: {}", spoken(*versions))]

@@ -250,7 +250,8 @@ async fn silence_ends_at_the_limit() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "partner.test did not finish the TLS handshake within 5s"
+        "partner.test did not finish the TLS handshake within 5s (timeouts.tls); see that it speaks TLS on this port, or \
+         raise it"
     );
     assert_eq!(
         (error.reason(), error.proxy_status()),
