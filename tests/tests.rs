@@ -58,5 +58,6 @@ mod tooling;
 mod tries;
 mod trust;
 mod unprocessed;
+mod upgrade;
 mod upstream_tls;
 mod x509;

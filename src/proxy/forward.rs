@@ -11,7 +11,7 @@ use super::fetch::fetch;
 use super::headers::{self, Seen};
 use super::source::Source;
 use super::tunnel::Room;
-use super::{Error, Proxy, Way, scrub};
+use super::{Error, Proxy, Way, cookies, scrub};
 use crate::host::Target;
 use crate::memory::{self, Held};
 use crate::stream::Rewound;
@@ -39,7 +39,8 @@ pub(super) async fn run(
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;
     destination.heeds(request.uri().query(), request.headers())?;
-    let target = destination.leaves(target)?;
+    let asked = target;
+    let target = destination.leaves(asked)?;
     if seen.via && headers::has_looped(request.headers(), &proxy.via) {
         return Err(Error::Looped);
     }
@@ -114,6 +115,9 @@ pub(super) async fn run(
             room,
             idle: destination.timeouts.idle,
         }));
+    }
+    if target.scheme != asked.scheme {
+        cookies::open(response.headers_mut());
     }
     response.headers_mut().append(header::VIA, proxy.via.clone());
     if let Some(rehearsal) = &route.rehearsal {

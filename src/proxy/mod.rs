@@ -40,6 +40,7 @@ mod cached;
 mod caller;
 mod clients;
 mod connection;
+mod cookies;
 mod error;
 mod fetch;
 mod forward;
