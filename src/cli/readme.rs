@@ -1,9 +1,11 @@
 //! README.md holds: its configurations are sound, and what it says does not work does not.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::config::{Config, schema};
-use crate::policy::Policy;
+use crate::policy::{MUST_SEE, Policy};
 
 const README: &str = include_str!("../../README.md");
 
@@ -53,7 +55,7 @@ fn every_key_that_does_not_work_yet_is_named_and_no_other() {
         .collect();
     let schema = schema();
     let mut later = Vec::new();
-    collect(&schema, &mut later);
+    collect(&schema, &|text| text.starts_with("Does not work yet"), &mut later);
 
     named.sort_unstable();
     later.sort_unstable();
@@ -63,8 +65,48 @@ fn every_key_that_does_not_work_yet_is_named_and_no_other() {
     assert_eq!(named, later);
 }
 
-/// The keys of which the schema says that they do not work yet.
-fn collect<'s>(schema: &'s Value, later: &mut Vec<&'s str>) {
+#[test]
+fn what_causes_interception_is_named_and_nothing_else() {
+    let (_, rest) = README
+        .split_once("\"Must see requests\" is ")
+        .expect("the sentence");
+    let (sentence, _) = rest.split_once(". ").expect("its end");
+    let named: Vec<&str> = sentence.split('`').skip(1).step_by(2).collect();
+    let mut keys: Vec<_> = MUST_SEE.iter().map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    assert_eq!(named, keys);
+}
+
+/// Each key has its place in a document, as code.
+#[test]
+fn every_key_is_in_the_documents() {
+    let documents = [
+        README,
+        include_str!("../../docs/limits.md"),
+        include_str!("../../sidecar/README.md"),
+    ];
+    let code: Vec<&str> = documents
+        .iter()
+        .flat_map(|text| text.split('`').skip(1).step_by(2))
+        .collect();
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let words: HashSet<&str> = code
+        .iter()
+        .flat_map(|code| code.split(|c| !is_of_word(c)))
+        .collect();
+    let schema = schema();
+    let mut keys = Vec::new();
+    collect(&schema, &|_| true, &mut keys);
+    assert!(keys.len() > 100, "{keys:?}");
+    keys.retain(|key| !words.contains(key));
+    assert!(
+        keys.is_empty(),
+        "give each a line in README.md or docs/: {keys:?}"
+    );
+}
+
+/// The keys of the schema whose description is `wanted`.
+fn collect<'s>(schema: &'s Value, wanted: &impl Fn(&str) -> bool, keys: &mut Vec<&'s str>) {
     let children: Vec<&Value> = match schema {
         Value::Object(fields) => fields.values().collect(),
         Value::Array(items) => items.iter().collect(),
@@ -77,9 +119,11 @@ fn collect<'s>(schema: &'s Value, later: &mut Vec<&'s str>) {
         .flatten()
     {
         let description = key.get("description").and_then(Value::as_str);
-        if description.is_some_and(|text| text.starts_with("Does not work yet")) {
-            later.push(name);
+        if description.is_some_and(wanted) {
+            keys.push(name);
         }
     }
-    children.into_iter().for_each(|child| collect(child, later));
+    children
+        .into_iter()
+        .for_each(|child| collect(child, wanted, keys));
 }
