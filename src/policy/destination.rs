@@ -450,8 +450,11 @@ pub(crate) fn attaches(auth: &[AuthRule]) -> bool {
     auth.iter().any(|rule| !rule.credentials.is_empty())
 }
 
-/// Each with what says that it is written. The README has them as well.
-pub(crate) const MUST_SEE: [(&str, fn(&config::Destination) -> bool); 14] = [
+/// Whether a key is written.
+type IsWritten = fn(&config::Destination) -> bool;
+
+/// The keys of [`must_see`]. The README has them as well.
+pub(crate) const MUST_SEE: [(&str, IsWritten); 14] = [
     ("auth", |config| attaches(&config.auth)),
     ("cache", |config| config.cache.is_some()),
     ("circuit_breaker", |config| config.circuit_breaker.is_some()),

@@ -422,8 +422,11 @@ pub(super) const ENCODED_SLASH: char = '\u{1}';
 /// Any characters, in a glob.
 pub(super) const WILDCARD: char = '\u{2}';
 
+/// What it makes of a path; `None`: nothing else.
+type Habit = fn(&str) -> Option<String>;
+
 /// All but decoding again, and what says of each that a server has it; nothing where it changes no glob.
-const HABITS: [(fn(&str) -> Option<String>, Habits); 12] = [
+const HABITS: [(Habit, Habits); 12] = [
     (wide_escapes, Habits(0)),
     (overlong, Habits(0)),
     (slashes, Habits(1)),
