@@ -21,6 +21,7 @@ use x509_parser::der_parser::oid;
 use zeroize::Zeroizing;
 
 use crate::config::{Algorithm, SecretRef};
+use crate::secret::kind::KeyKind;
 use crate::secret::{self, Sources, pem};
 
 #[cfg(test)]
@@ -53,17 +54,28 @@ pub(crate) enum Error {
         found: &'static str,
     },
 
-    #[error("{reference}: {source}")]
-    Pem {
+    #[error(
+        "{reference}: this is {found}, with which nothing can be signed here; {algorithm} needs {wanted}: `{}` makes one",
+        make(*algorithm)
+    )]
+    Unusable {
         reference: SecretRef,
-        source: pem::Error,
+        algorithm: Algorithm,
+        wanted: &'static str,
+        found: KeyKind,
     },
+
+    // Not a source: the whole chain of an error is told, and would say it twice.
+    #[error("{reference}: {why}")]
+    Pem { reference: SecretRef, why: pem::Error },
 
     #[error(transparent)]
     Secret(#[from] secret::Error),
 
-    #[error("{reference}: an RSA key has to have 2048 bits or more, up to 8192; make a new one")]
-    WrongSize { reference: SecretRef },
+    #[error(
+        "{reference}: this is {found}, and an RSA key has to have 2048 bits or more, up to 8192; `{RSA_MADE}` makes one"
+    )]
+    WrongSize { reference: SecretRef, found: KeyKind },
 }
 
 /// The crypto library zeroises its own copies.
@@ -81,13 +93,14 @@ impl SigningKey {
         algorithm: Algorithm,
         sources: &Sources,
     ) -> Result<Self, Error> {
-        let secret = sources.read(reference)?;
-        if let Some(key) = Self::of_bytes(secret.expose(), algorithm) {
+        if let Some(key) = Self::of_bytes(sources.read(reference)?.expose(), algorithm) {
             return Ok(key);
         }
-        let der = pem::private_key(&secret).map_err(|source| Error::Pem {
+        // Again, since a key in DER may end with what is trimmed of a shared secret.
+        let secret = sources.read_binary(reference)?;
+        let der = pem::private_key(&secret).map_err(|why| Error::Pem {
             reference: reference.clone(),
-            source,
+            why,
         })?;
         let der = Zeroizing::new(der);
         drop(secret);
@@ -100,7 +113,16 @@ impl SigningKey {
                 wanted: wanted(algorithm),
                 found,
             },
-            Misfit::Size => Error::WrongSize { reference },
+            Misfit::Size => Error::WrongSize {
+                reference,
+                found: KeyKind::of_private(&der),
+            },
+            Misfit::Unusable(found) => Error::Unusable {
+                reference,
+                algorithm,
+                wanted: wanted(algorithm),
+                found,
+            },
         })?;
         Ok(Self { algorithm, pair })
     }
@@ -162,6 +184,8 @@ enum Misfit {
     /// It is this instead.
     Kind(&'static str),
     Size,
+    /// No algorithm of ours signs with it.
+    Unusable(KeyKind),
 }
 
 impl Pair {
@@ -263,7 +287,10 @@ fn misfit(der: &PrivateKeyDer<'_>) -> Misfit {
     };
     match rsa {
         Ok(_) => Misfit::Kind(RSA),
-        Err(_) => Misfit::Damaged,
+        Err(_) => match KeyKind::of_private(der) {
+            kind if kind == KeyKind::Unknown || kind.signs_handshakes() => Misfit::Damaged,
+            kind => Misfit::Unusable(kind),
+        },
     }
 }
 
@@ -279,6 +306,24 @@ fn wanted(algorithm: Algorithm) -> &'static str {
     }
 }
 
+/// The command that makes a key for it.
+fn make(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::EcdsaP256Sha256 => {
+            "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out NEW.pem"
+        }
+        Algorithm::EcdsaP384Sha384 => {
+            "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out NEW.pem"
+        }
+        Algorithm::Ed25519 => "openssl genpkey -algorithm ED25519 -out NEW.pem",
+        Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 => {
+            "openssl rand -hex -out NEW.txt 32"
+        }
+        Algorithm::RsaPkcs1Sha256 | Algorithm::RsaPssSha256 | Algorithm::RsaPssSha512 => RSA_MADE,
+    }
+}
+
+const RSA_MADE: &str = "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out NEW.pem";
 const ED25519: &str = "an Ed25519 key";
 const P256: &str = "an elliptic-curve key on P-256";
 const P384: &str = "an elliptic-curve key on P-384";

@@ -250,11 +250,9 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
 fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, warnings: &mut Problems) {
     let secret = match reference.holds {
         Holds::Lists => sources.read_list(reference.to),
-        Holds::Pkcs12(_) => sources.read_binary(reference.to),
         Holds::ClientSecret | Holds::Password => sources.read_password(reference.to),
-        Holds::Attached | Holds::Certificates | Holds::Key(_) | Holds::Secret | Holds::SessionToken => {
-            sources.read(reference.to)
-        }
+        Holds::Certificates | Holds::Key(_) | Holds::Pkcs12(_) => sources.read_binary(reference.to),
+        Holds::Attached | Holds::Secret | Holds::SessionToken => sources.read(reference.to),
     };
     let secret = match secret {
         Ok(secret) => secret,

@@ -20,6 +20,37 @@ pub(super) fn parse<T>(
     }
 }
 
+/// The first value of `bytes`, whatever follows it; `None` where it is not whole.
+pub(super) fn first(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = after_value(bytes, DEEPEST)?;
+    Some(&bytes[..bytes.len() - rest.len()])
+}
+
+/// The parts of the sequence, or other constructed value, that `bytes` are; `None` where they are none.
+pub(super) fn parts(bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    if first(bytes)?.len() != bytes.len() {
+        return None;
+    }
+    let (true, rest) = after_tag(bytes)? else {
+        return None;
+    };
+    let (length, mut rest) = length(rest)?;
+    let mut parts = Vec::new();
+    let ends = |rest: &[u8]| rest.is_empty() || length.is_none() && rest.starts_with(END);
+    while !ends(rest) {
+        let part = first(rest)?;
+        parts.push(part);
+        rest = &rest[part.len()..];
+    }
+    Some(parts)
+}
+
+/// What a value holds, its tag and length left out; of a length that is told.
+pub(super) fn content(value: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = length(after_tag(value)?.1)?;
+    rest.get(..length?)
+}
+
 /// What follows the first value of `bytes`; `None` where that value is not whole, to its innermost part.
 fn after_value(bytes: &[u8], depth: usize) -> Option<&[u8]> {
     let depth = depth.checked_sub(1)?;

@@ -16,23 +16,35 @@ use zeroize::Zeroizing;
 pub(crate) use sources::{Sources, Warning};
 
 use crate::config::SecretRef;
+use file::FileName;
 
 pub(crate) mod anchors;
+pub(crate) mod file;
 pub(crate) mod guard;
+pub(crate) mod kind;
 pub(crate) mod pem;
 pub(crate) mod pkcs12;
 pub(crate) mod roots;
 
 mod ber;
+mod contents;
+mod form;
+mod hash;
+mod openssh;
 mod pbe;
 mod pkcs8;
 mod services;
 mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
+mod traditional;
 
 /// Secret bytes: redacted in `Debug`, without `Display`, zeroised on drop.
-pub(crate) struct Secret(Zeroizing<Vec<u8>>);
+pub(crate) struct Secret {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Where it was read, if that was a file of its own: for commands in messages.
+    file: FileName,
+}
 
 /// Why a secret cannot be had. Names the place and the remedy, never the secret.
 #[derive(Debug, thiserror::Error)]
@@ -123,16 +135,35 @@ impl Secret {
         while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
             bytes.pop();
         }
-        Self(bytes)
+        Self::whole(bytes)
+    }
+
+    /// Takes the bytes as they are.
+    fn whole(bytes: Zeroizing<Vec<u8>>) -> Self {
+        let file = FileName::default();
+        Self { bytes, file }
+    }
+
+    /// The same, of what `reference` names.
+    fn of(self, reference: &SecretRef) -> Self {
+        let file = FileName::of(reference);
+        Self { file, ..self }
     }
 
     fn copy(&self) -> Self {
-        Self(self.0.clone())
+        Self {
+            bytes: self.bytes.clone(),
+            file: self.file.clone(),
+        }
+    }
+
+    fn file(&self) -> FileName {
+        self.file.clone()
     }
 
     /// The bytes. Whoever calls this is responsible for where they go.
     pub(crate) fn expose(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 

@@ -1,7 +1,8 @@
 //! Opens what a password protects: PBES2 of PKCS#5 (RFC 8018), and the older schemes of PKCS#12 (RFC 7292).
 //!
 //! Only ever reads, so what is weak today is understood, too: agencies send .p12 files that OpenSSL 1.1, Java 8 or
-//! Windows wrote, with RC2 of 40 bits and 3DES. AES, the hashes and PBKDF2 are aws-lc-rs's; it has neither RC2 nor 3DES.
+//! Windows wrote, with RC2 of 40 bits and 3DES. AES, most hashes and PBKDF2 are aws-lc-rs's; the rest are crates of
+//! RustCrypto.
 //!
 //! What is locked so is read in [`super::pkcs8`] and [`super::pkcs12`].
 
@@ -9,14 +10,16 @@ use std::cell::Cell;
 use std::num::NonZeroU32;
 
 use aws_lc_rs::cipher::{self, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
+use aws_lc_rs::digest;
 use aws_lc_rs::iv::FixedLength;
-use aws_lc_rs::{digest, hmac, pbkdf2};
 use cbc::Decryptor;
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeDecrypt, KeyIvInit};
 use yasna::models::ObjectIdentifier;
 use yasna::{ASN1Result, BERReader, BERReaderSeq};
 use zeroize::Zeroizing;
+
+use super::hash::{Hash, SHA1};
 
 /// Why something stays locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,21 +68,16 @@ pub(super) enum Mac {
     Unsupported(String),
 }
 
-/// PBKDF2.
+/// PBKDF2, or scrypt (RFC 7914).
 pub(super) struct Derivation {
-    hash: &'static Hash,
-    iterations: u32,
+    function: Function,
     length: Option<usize>,
     salt: Vec<u8>,
 }
 
-/// One hash function in all the roles that it has here.
-pub(super) struct Hash {
-    digest: &'static digest::Algorithm,
-    hmac: hmac::Algorithm,
-    pbkdf2: pbkdf2::Algorithm,
-    /// Of the bare function, and of HMAC with it.
-    oids: [&'static [u64]; 2],
+enum Function {
+    Pbkdf2 { hash: &'static Hash, iterations: u32 },
+    Scrypt(scrypt::Params),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +85,9 @@ pub(super) enum Cipher {
     Aes128,
     Aes192,
     Aes256,
+    Camellia128,
+    Camellia192,
+    Camellia256,
     /// With keys of 5 or 16 bytes, all of their bits in effect.
     Rc2 {
         length: usize,
@@ -254,7 +255,10 @@ impl Mac {
                 _ => return Err(Error::Damaged),
             },
         };
-        hmac::verify(&hmac::Key::new(hash.hmac, &key), content, expected).map_err(|_| Error::Wrong)
+        match hash.is_mac(&key, content, expected) {
+            true => Ok(()),
+            false => Err(Error::Wrong),
+        }
     }
 }
 
@@ -263,52 +267,78 @@ impl Derivation {
     fn read(reader: BERReader<'_, '_>) -> ASN1Result<Result<Self, String>> {
         reader.read_sequence(|parts| {
             let oid = parts.next().read_oid()?;
-            if oid.components().as_slice() != PBKDF2 {
-                return skip(parts).map(|()| Err(name(&oid)));
+            match oid.components().as_slice() {
+                PBKDF2 => parts.next().read_sequence(|parts| {
+                    let salt = parts.next().read_bytes()?;
+                    let iterations = parts.next().read_u32()?;
+                    let length = parts.read_optional(|reader| reader.read_u32())?;
+                    let hash = parts.read_optional(Hash::read)?.unwrap_or(Ok(&SHA1));
+                    let function = hash.map(|hash| Function::Pbkdf2 { hash, iterations });
+                    Ok(function.map(|function| Self::new(function, length, salt)))
+                }),
+                SCRYPT => parts.next().read_sequence(|parts| {
+                    let salt = parts.next().read_bytes()?;
+                    let (cost, block) = (parts.next().read_u64()?, parts.next().read_u32()?);
+                    let parallel = parts.next().read_u32()?;
+                    let length = parts.read_optional(|reader| reader.read_u32())?;
+                    let function = Function::scrypt(cost, block, parallel);
+                    Ok(function.map(|function| Self::new(function, length, salt)))
+                }),
+                _ => skip(parts).map(|()| Err(name(&oid))),
             }
-            parts.next().read_sequence(|parts| {
-                let salt = parts.next().read_bytes()?;
-                let iterations = parts.next().read_u32()?;
-                let length = parts.read_optional(|reader| reader.read_u32())?;
-                let hash = parts.read_optional(Hash::read)?.unwrap_or(Ok(&SHA1));
-                Ok(hash.map(|hash| Self {
-                    hash,
-                    iterations,
-                    length: length.map(|length| usize::try_from(length).unwrap_or(usize::MAX)),
-                    salt,
-                }))
-            })
         })
     }
 
+    fn new(function: Function, length: Option<u32>, salt: Vec<u8>) -> Self {
+        Self {
+            function,
+            length: length.map(|length| usize::try_from(length).unwrap_or(usize::MAX)),
+            salt,
+        }
+    }
+
     fn derive(&self, password: &Password, length: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let iterations = password.spend(self.iterations)?;
         let mut key = Zeroizing::new(vec![0; length]);
-        pbkdf2::derive(
-            self.hash.pbkdf2,
-            iterations,
-            &self.salt,
-            &password.bytes,
-            &mut key,
-        );
+        match &self.function {
+            Function::Pbkdf2 { hash, iterations } => {
+                let iterations = password.spend(*iterations)?;
+                hash.pbkdf2(&password.bytes, &self.salt, iterations, &mut key);
+            }
+            Function::Scrypt(params) => {
+                // One step takes as long as an iteration of PBKDF2.
+                let steps = params
+                    .n()
+                    .saturating_mul(params.r().into())
+                    .saturating_mul(params.p().into());
+                let spent = password.spend(u32::try_from(steps).unwrap_or(u32::MAX));
+                spent.map_err(|_| Error::Unsupported(too_much(params.n(), params.r(), params.p())))?;
+                scrypt::scrypt(&password.bytes, &self.salt, params, &mut key).map_err(|_| Error::Damaged)?;
+            }
+        }
         Ok(key)
     }
 }
 
-impl Hash {
-    fn of(oid: &ObjectIdentifier) -> Option<&'static Self> {
-        let wanted = oid.components().as_slice();
-        [&SHA1, &SHA256, &SHA384, &SHA512]
-            .into_iter()
-            .find(|hash| hash.oids.contains(&wanted))
-    }
+fn too_much(cost: u64, block: u32, parallel: u32) -> String {
+    format!("scrypt (N={cost}, r={block}, p={parallel}) of more work or memory than is spent here")
+}
 
-    fn read(reader: BERReader<'_, '_>) -> ASN1Result<Result<&'static Self, String>> {
-        reader.read_sequence(|parts| {
-            let oid = parts.next().read_oid()?;
-            skip(parts)?;
-            Ok(Self::of(&oid).ok_or_else(|| name(&oid)))
-        })
+impl Function {
+    /// The error says what is too much.
+    fn scrypt(cost: u64, block: u32, parallel: u32) -> Result<Self, String> {
+        // Both the table and what is worked on in parallel lie in memory.
+        let blocks = cost
+            .checked_add(parallel.into())
+            .and_then(|blocks| blocks.checked_mul(block.into()));
+        let fits = blocks.is_some_and(|blocks| blocks <= MOST_MEMORY / 128);
+        if !fits || !cost.is_power_of_two() {
+            return Err(too_much(cost, block, parallel));
+        }
+        // Only now: with numbers that are larger this overflows.
+        let params = scrypt::Params::new(cost.trailing_zeros().to_le_bytes()[0], block, parallel);
+        params
+            .map(Self::Scrypt)
+            .map_err(|_| too_much(cost, block, parallel))
     }
 }
 
@@ -321,6 +351,9 @@ impl Cipher {
                 [2, 16, 840, 1, 101, 3, 4, 1, 2] => Self::Aes128,
                 [2, 16, 840, 1, 101, 3, 4, 1, 22] => Self::Aes192,
                 [2, 16, 840, 1, 101, 3, 4, 1, 42] => Self::Aes256,
+                [1, 2, 392, 200011, 61, 1, 1, 1, 2] => Self::Camellia128,
+                [1, 2, 392, 200011, 61, 1, 1, 1, 3] => Self::Camellia192,
+                [1, 2, 392, 200011, 61, 1, 1, 1, 4] => Self::Camellia256,
                 [1, 2, 840, 113549, 3, 7] => Self::TripleDes,
                 _ => return skip(parts).map(|()| Err(name(&oid))),
             };
@@ -338,16 +371,21 @@ impl Cipher {
         }
     }
 
-    fn key_length(self) -> usize {
+    pub(super) fn key_length(self) -> usize {
         match self {
-            Self::Aes128 | Self::TripleDesOfTwo => 16,
-            Self::Aes192 | Self::TripleDes => 24,
-            Self::Aes256 => 32,
+            Self::Aes128 | Self::Camellia128 | Self::TripleDesOfTwo => 16,
+            Self::Aes192 | Self::Camellia192 | Self::TripleDes => 24,
+            Self::Aes256 | Self::Camellia256 => 32,
             Self::Rc2 { length } => length,
         }
     }
 
-    fn decrypt(self, key: &[u8], vector: &[u8], locked: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    pub(super) fn decrypt(
+        self,
+        key: &[u8],
+        vector: &[u8],
+        locked: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let mut bytes = Zeroizing::new(locked.to_vec());
         let aes = |algorithm, bytes: &mut [u8]| {
             let vector = FixedLength::try_from(vector).map_err(|_| Error::Damaged)?;
@@ -360,6 +398,18 @@ impl Cipher {
             Self::Aes128 => aes(&cipher::AES_128, &mut bytes),
             Self::Aes192 => aes(&cipher::AES_192, &mut bytes),
             Self::Aes256 => aes(&cipher::AES_256, &mut bytes),
+            Self::Camellia128 => old(
+                Decryptor::<camellia::Camellia128>::new_from_slices(key, vector),
+                &mut bytes,
+            ),
+            Self::Camellia192 => old(
+                Decryptor::<camellia::Camellia192>::new_from_slices(key, vector),
+                &mut bytes,
+            ),
+            Self::Camellia256 => old(
+                Decryptor::<camellia::Camellia256>::new_from_slices(key, vector),
+                &mut bytes,
+            ),
             Self::Rc2 { .. } => old(Decryptor::<rc2::Rc2>::new_from_slices(key, vector), &mut bytes),
             Self::TripleDes => old(
                 Decryptor::<des::TdesEde3>::new_from_slices(key, vector),
@@ -427,52 +477,41 @@ fn pkcs12_key(
 }
 
 /// Reads over whatever is left of an algorithm's parameters.
-fn skip(parts: &mut BERReaderSeq<'_, '_>) -> ASN1Result<()> {
+pub(super) fn skip(parts: &mut BERReaderSeq<'_, '_>) -> ASN1Result<()> {
     parts.read_optional(|reader| reader.read_der()).map(drop)
 }
 
 /// What people know an algorithm by.
-fn name(oid: &ObjectIdentifier) -> String {
+pub(super) fn name(oid: &ObjectIdentifier) -> String {
     let name = match oid.components().as_slice() {
-        [1, 3, 6, 1, 4, 1, 11591, 4, 11] => "scrypt",
+        [1, 2, 840, 113549, 1, 5, 1] => "PBE-MD2-DES",
         [1, 2, 840, 113549, 1, 5, 3] => "PBE-MD5-DES",
+        [1, 2, 840, 113549, 1, 5, 6] => "PBE-MD5-RC2-64",
         [1, 2, 840, 113549, 1, 5, 10] => "PBE-SHA1-DES",
+        [1, 2, 840, 113549, 1, 5, 11] => "PBE-SHA1-RC2-64",
         [1, 2, 840, 113549, 1, 12, 1, 1] => "PBE-SHA1-RC4-128",
         [1, 2, 840, 113549, 1, 12, 1, 2] => "PBE-SHA1-RC4-40",
-        [1, 2, 840, 113549, 2, 8] => "HMAC with SHA-224",
+        [1, 2, 840, 113549, 2, 5] => "MD5",
+        [1, 2, 840, 113549, 2, 6] => "HMAC with MD5",
+        [1, 2, 840, 113549, 2, 12] => "HMAC with SHA-512/224",
+        [1, 2, 840, 113549, 3, 2] => "RC2",
+        [1, 3, 14, 3, 2, 7] => "DES",
+        [2, 16, 840, 1, 101, 3, 4, 2, 5] => "SHA-512/224",
         _ => return format!("the algorithm {oid}"),
     };
     name.to_owned()
 }
 
-static SHA1: Hash = Hash {
-    digest: &digest::SHA1_FOR_LEGACY_USE_ONLY,
-    hmac: hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-    pbkdf2: pbkdf2::PBKDF2_HMAC_SHA1,
-    oids: [&[1, 3, 14, 3, 2, 26], &[1, 2, 840, 113549, 2, 7]],
-};
-static SHA256: Hash = Hash {
-    digest: &digest::SHA256,
-    hmac: hmac::HMAC_SHA256,
-    pbkdf2: pbkdf2::PBKDF2_HMAC_SHA256,
-    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 1], &[1, 2, 840, 113549, 2, 9]],
-};
-static SHA384: Hash = Hash {
-    digest: &digest::SHA384,
-    hmac: hmac::HMAC_SHA384,
-    pbkdf2: pbkdf2::PBKDF2_HMAC_SHA384,
-    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 2], &[1, 2, 840, 113549, 2, 10]],
-};
-static SHA512: Hash = Hash {
-    digest: &digest::SHA512,
-    hmac: hmac::HMAC_SHA512,
-    pbkdf2: pbkdf2::PBKDF2_HMAC_SHA512,
-    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 3], &[1, 2, 840, 113549, 2, 11]],
-};
+/// A name that a file gives, as far as a message may show it.
+pub(super) fn plain(name: &str) -> String {
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+    name.chars().filter(is_plain).take(40).collect()
+}
 
 const PBES2: &[u64] = &[1, 2, 840, 113549, 1, 5, 13];
 const PBKDF2: &[u64] = &[1, 2, 840, 113549, 1, 5, 12];
 const PBMAC1: &[u64] = &[1, 2, 840, 113549, 1, 5, 14];
+const SCRYPT: &[u64] = &[1, 3, 6, 1, 4, 1, 11591, 4, 11];
 
 /// What a derived value is for (RFC 7292, appendix B.3).
 const PURPOSE_KEY: u8 = 1;
@@ -484,3 +523,6 @@ const MOST_ITERATIONS: u32 = 5_000_000;
 
 /// In one file: its proof, its certificates and its key are each derived for by themselves, some of them twice.
 const MOST_IN_ALL: u32 = 20_000_000;
+
+/// For scrypt, in bytes: four times what OpenSSL takes.
+const MOST_MEMORY: u64 = 64 * 1024 * 1024;

@@ -1,127 +1,144 @@
-//! Certificates and private keys out of PEM as people really have it.
+//! Certificates, private keys and lists of revoked certificates, in the forms in which people really have them.
 //!
-//! Tolerated: any line ends, indentation, text around and between the blocks, line ends that an environment variable or
-//! a JSON document turned into the two characters `\n` or into blanks, and both halves of a pair in one file. An
-//! encrypted key is opened with its passphrase; one in OpenSSL's oldest form is refused with the command that mends it.
-//! The parser itself is rustls's.
+//! Read are PEM and DER. Tolerated in PEM: any line ends, indentation, text around and between the blocks, line ends that an
+//! environment variable or a JSON document turned into the two characters `\n` or into blanks, and keys beside their
+//! certificates. All of it may be in base64 once more, or in UTF-16. An encrypted key is opened with its passphrase.
+//! What cannot be used is named, with the command that makes something of it that can.
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use zeroize::Zeroizing;
+use std::fmt;
 
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::contents::{self, Item, Java, Kind};
+use super::file::{FileName, Opening};
 use super::guard::{self, Interrupted};
+use super::openssh::OpenSsh;
 use super::pbe::{self, Password};
-use super::{Names, OPENING, Secret, pkcs8};
+use super::{Names, OPENING, Secret, ber, pkcs8, traditional};
 
-/// Why a PEM text does not hold what is wanted of it. Says nothing of what it does hold but the labels of its blocks.
+/// Why a text does not hold what is wanted of it. Says nothing of what it does hold but the labels of its blocks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Error {
     #[error(
-        "this is DER or PKCS#12, not PEM; a client certificate in PKCS#12 (.p12, .pfx) is named under `pkcs12`; \
-         `openssl x509 -inform DER -in FILE -out FILE.pem` a .der or .cer, `openssl pkey -inform DER …` a key"
+        "the private key is encrypted; `openssl pkey{legacy} -in {file} -out NEW.pem` decrypts it, so name NEW.pem"
     )]
-    Binary,
+    Encrypted { file: FileName, legacy: Legacy },
 
     #[error(
-        "the private key is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN` and name that file"
+        "this is a Java keystore ({kind}) with a key; `keytool -importkeystore -srckeystore {file} -srcstoretype {kind} \
+         -destkeystore NEW.p12 -deststoretype PKCS12` makes PKCS#12 of it: name NEW.p12 under `pkcs12`"
     )]
-    Encrypted,
+    Keystore { kind: Java, file: FileName },
 
     #[error(
         "the private key is encrypted and there is no passphrase; name it under `passphrase`, or decrypt the key with \
-         `openssl pkey -in KEY -out PLAIN`"
+         `openssl pkey{legacy} -in {file} -out NEW.pem`"
     )]
-    MissingPassphrase,
+    MissingPassphrase { file: FileName, legacy: Legacy },
 
-    #[error("the PEM text is damaged: a block is cut short or holds what is not base64; copy it again")]
+    #[error("the text is damaged: a block is cut short or holds what is not base64; copy it again")]
     Malformed,
 
     #[error(
-        "there is no certificate in it (blocks found: {found}); it must hold -----BEGIN CERTIFICATE-----"
+        "there is no certificate in it (blocks found: {found}); it must hold -----BEGIN CERTIFICATE-----, or be a certificate in DER"
     )]
     NoCertificate { found: Names },
 
     #[error(
-        "there is no list of revoked certificates in it (blocks found: {found}); it must hold -----BEGIN X509 CRL-----, \
-         or be one list in DER"
+        "there is no list of revoked certificates in it (blocks found: {found}); it must hold -----BEGIN X509 CRL-----, or be a \
+         list in DER"
     )]
     NoList { found: Names },
 
     #[error(
-        "there is no private key in it (blocks found: {found}); it must hold a block PRIVATE KEY, \
-         RSA PRIVATE KEY or EC PRIVATE KEY"
+        "there is no private key in it (blocks found: {found}); it must hold a block PRIVATE KEY, RSA PRIVATE KEY or \
+         EC PRIVATE KEY, or be such a key in DER"
     )]
     NoKey { found: Names },
 
     #[error(
-        "the private key is encrypted in OpenSSL's oldest form (Proc-Type: 4,ENCRYPTED), which protects little; convert it \
-         with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`"
+        "this is a private key of OpenSSH, which is not read but for Ed25519; `ssh-keygen -p -m PKCS8 -f {file}` writes \
+         PKCS#8 in its place"
     )]
-    OldEncryption,
+    OpenSsh { file: FileName },
 
     #[error(
-        "the private key takes longer than {} seconds to decrypt; convert it with \
-         `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`",
+        "this is an Ed25519 key of OpenSSH under a passphrase, which is read only without; \
+         `ssh-keygen -p -f {file}` takes it off where the new one is left empty"
+    )]
+    OpenSshLocked { file: FileName },
+
+    #[error(
+        "the private key takes longer than {} seconds to decrypt; `openssl pkey{legacy} -in {file} -aes256 -out NEW.pem` \
+         encrypts it with less work, so name NEW.pem",
         OPENING.as_secs()
     )]
-    Slow,
+    Slow { file: FileName, legacy: Legacy },
 
     #[error("there are {count} private keys in it; leave the one of the certificate")]
     SeveralKeys { count: usize },
 
     #[error(
-        "the private key is encrypted with {what}, which is not understood; convert it with \
-         `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`"
+        "this is PKCS#12; name it under `pkcs12`, or take out what belongs here: `{opening} -nokeys -out NEW.pem` writes \
+         its certificates, and with `-nocerts` for `-nokeys` its key"
     )]
-    Unsupported { what: String },
+    Store { opening: Opening },
+
+    #[error(
+        "this is a Java keystore ({kind}) without a key; `keytool -list -rfc -storetype {kind} -keystore {file} > NEW.pem` \
+         writes its certificates as PEM: name NEW.pem"
+    )]
+    Truststore { kind: Java, file: FileName },
+
+    #[error(
+        "the private key is encrypted with {what}, which is not understood; \
+         `openssl pkey -provider legacy -provider default -in {file} -aes256 -out NEW.pem` encrypts it with AES, so name \
+         NEW.pem"
+    )]
+    Unsupported { what: String, file: FileName },
 
     #[error("the passphrase does not open the private key; mend `passphrase`")]
     WrongPassphrase,
 }
 
+/// What a command needs to read the encryption of before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Legacy(bool);
+
 /// Every certificate, in the order of the text; at least one.
 pub(crate) fn certificates(secret: &Secret) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let text = normalise(secret.expose());
-    let certificates = CertificateDer::pem_slice_iter(&text);
-    let certificates: Vec<_> = certificates
-        .collect::<Result<_, _>>()
-        .map_err(|_| Error::Malformed)?;
-    match certificates.is_empty() {
-        true if is_binary(secret) => Err(Error::Binary),
-        true => Err(Error::NoCertificate { found: labels(&text) }),
-        false => Ok(certificates),
+    let items = contents::read(secret.expose());
+    let found = all(&items, Kind::Certificate)?;
+    match found.is_empty() {
+        true => Err(refused(&items, secret).unwrap_or_else(|| Error::NoCertificate {
+            found: contents::labels(&items),
+        })),
+        false => Ok(found.into_iter().map(|der| der.to_vec().into()).collect()),
     }
 }
 
-/// Every list of revoked certificates, in the order of the text; at least one. DER holds one.
+/// Every list of revoked certificates, in the order of the text; at least one.
 pub(crate) fn revocation_lists(secret: &Secret) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
-    if is_binary(secret) {
-        return Ok(vec![secret.expose().to_vec().into()]);
-    }
-    let text = normalise(secret.expose());
-    let lists = CertificateRevocationListDer::pem_slice_iter(&text);
-    let lists: Vec<_> = lists.collect::<Result<_, _>>().map_err(|_| Error::Malformed)?;
-    match lists.is_empty() {
-        true => Err(Error::NoList { found: labels(&text) }),
-        false => Ok(lists),
+    let items = contents::read(secret.expose());
+    let found = all(&items, Kind::List)?;
+    match found.is_empty() {
+        true => Err(Error::NoList {
+            found: contents::labels(&items),
+        }),
+        false => Ok(found.into_iter().map(|der| der.to_vec().into()).collect()),
     }
 }
 
 /// The one private key, in PKCS#1, PKCS#8 or SEC1.
 pub(crate) fn private_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Error> {
-    let text = normalise(secret.expose());
-    // The second form is OpenSSL's older one: a plain label over headers that say ENCRYPTED.
-    if contains(&text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || contains(&text, OLD_ENCRYPTION) {
-        return Err(Error::Encrypted);
-    }
-    let keys = PrivateKeyDer::pem_slice_iter(&text);
-    let mut keys: Vec<_> = keys.collect::<Result<_, _>>().map_err(|_| Error::Malformed)?;
-    match (keys.pop(), keys.len()) {
-        (Some(key), 0) => Ok(key),
-        (Some(_), others) => Err(Error::SeveralKeys { count: others + 1 }),
-        (None, _) if is_binary(secret) => Err(Error::Binary),
-        (None, _) => Err(Error::NoKey { found: labels(&text) }),
-    }
+    let items = contents::read(secret.expose());
+    let item = only_key(&items, secret)?;
+    plain_key(item, secret).unwrap_or_else(|| {
+        Err(Error::Encrypted {
+            file: secret.file(),
+            legacy: Legacy::of(item),
+        })
+    })
 }
 
 /// The same, of a key that may be encrypted. A key that is not needs no passphrase, and ignores one.
@@ -129,118 +146,138 @@ pub(crate) fn unlocked_key(
     secret: &Secret,
     passphrase: Option<&Secret>,
 ) -> Result<PrivateKeyDer<'static>, Error> {
-    let text = normalise(secret.expose());
-    if contains(&text, OLD_ENCRYPTION) {
-        return Err(Error::OldEncryption);
+    let mut items = contents::read(secret.expose());
+    let item = only_key(&items, secret)?;
+    if let Some(key) = plain_key(item, secret) {
+        return key;
     }
-    let mut locked = blocks(&text, "ENCRYPTED PRIVATE KEY");
-    let Some(body) = locked.next() else {
-        return private_key(secret);
+    let (file, legacy) = (secret.file(), Legacy::of(item));
+    let Some(passphrase) = passphrase else {
+        return Err(Error::MissingPassphrase { file, legacy });
     };
-    let others = locked.count() + PrivateKeyDer::pem_slice_iter(&text).flatten().count();
-    if others > 0 {
-        return Err(Error::SeveralKeys { count: others + 1 });
-    }
-    let passphrase = passphrase.ok_or(Error::MissingPassphrase)?;
-    let body: Vec<u8> = body
-        .iter()
-        .copied()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .collect();
-    let der = data_encoding::BASE64
-        .decode(&body)
-        .map_err(|_| Error::Malformed)?;
+    let place = items.iter().position(|other| std::ptr::eq(other, item));
+    let item = items.swap_remove(place.unwrap_or_default());
     let passphrase = passphrase.copy();
-    let what = guard::name(&der);
-    let work = move || pkcs8::unlock(&der, &Password::new(passphrase.expose()));
+    let what = guard::name(item.der.as_ref().map(|der| der.as_slice()));
+    let work = move || match item.kind {
+        Kind::OldLockedKey => traditional::unlock(&item, passphrase.expose()),
+        _ => {
+            let der = item.der.as_ref().ok_or(pbe::Error::Damaged)?;
+            pkcs8::unlock(der, &Password::new(passphrase.expose()))
+        }
+    };
     match guard::within(OPENING, what, work) {
         Err(Interrupted::Panicked) => Err(Error::Malformed),
-        Err(Interrupted::TooLong) => Err(Error::Slow),
-        Ok(key) => key.map(PrivateKeyDer::Pkcs8).map_err(|error| match error {
+        Err(Interrupted::TooLong) => Err(Error::Slow { file, legacy }),
+        Ok(key) => key.map_err(|error| match error {
             pbe::Error::Damaged => Error::Malformed,
-            pbe::Error::Unsupported(what) => Error::Unsupported { what },
+            pbe::Error::Unsupported(what) => Error::Unsupported { what, file },
             pbe::Error::Wrong => Error::WrongPassphrase,
         }),
     }
 }
 
-/// What stands between the markers of each block of this label. One that is cut short ends with the text.
-fn blocks<'t>(text: &'t [u8], label: &str) -> impl Iterator<Item = &'t [u8]> {
-    let begin = format!("-----BEGIN {label}-----").into_bytes();
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let start = memchr::memmem::find(rest, &begin)? + begin.len();
-        let body = &rest[start..];
-        let end = memchr::memmem::find(body, MARKER).unwrap_or(body.len());
-        rest = &body[end..];
-        Some(&body[..end])
+/// What is not read here, and what can be made of it.
+pub(super) fn refused(items: &[Item], secret: &Secret) -> Option<Error> {
+    let file = secret.file();
+    items.iter().find_map(|item| match item.kind {
+        Kind::Java(kind) => match item.der.as_deref().map(|der| der.get(8..16)) {
+            // The version, how many entries, and of what kind the first one is: 1 has a key.
+            Some(Some([0, 0, 0, 0, ..] | [_, _, _, _, 0, 0, 0, 2])) => Some(Error::Truststore {
+                kind,
+                file: file.clone(),
+            }),
+            _ => Some(Error::Keystore {
+                kind,
+                file: file.clone(),
+            }),
+        },
+        Kind::Store => Some(Error::Store {
+            opening: Opening::of(secret),
+        }),
+        _ => None,
     })
 }
 
-/// Whether this begins as DER does: a sequence with a long length. PEM is text, and `0` is not followed by such a byte.
-fn is_binary(secret: &Secret) -> bool {
-    matches!(secret.expose(), [0x30, 0x80..=0x84, ..])
-}
-
-/// PEM with each marker on a line of its own and real line ends.
-///
-/// A backslash stands neither in base64 nor in a marker, so `\n` and `\r` can only be escapes.
-fn normalise(text: &[u8]) -> Zeroizing<Vec<u8>> {
-    // Each marker may gain two line ends; room beforehand, since growing leaves copies of the key behind.
-    let markers = text
-        .windows(MARKER.len())
-        .filter(|window| *window == MARKER)
-        .count();
-    let mut lines = Zeroizing::new(Vec::with_capacity(text.len() + 2 * markers + 2));
-    let mut rest = text;
-    let mut in_marker = false;
-    while let Some((&byte, tail)) = rest.split_first() {
-        if rest.starts_with(MARKER) {
-            let opens = !in_marker && (rest.starts_with(b"-----BEGIN ") || rest.starts_with(b"-----END "));
-            if opens && lines.last().is_some_and(|last| *last != b'\n') {
-                lines.push(b'\n');
-            }
-            lines.extend_from_slice(MARKER);
-            rest = &rest[MARKER.len()..];
-            if in_marker {
-                lines.push(b'\n');
-            }
-            in_marker = opens;
-        } else if rest.starts_with(b"\\n") || rest.starts_with(b"\\r") {
-            lines.push(b'\n');
-            rest = &rest[2..];
-            in_marker = false;
-        } else {
-            // Only a marker begins at the margin for the parser; what is indented is moved there.
-            let margin = lines.last().is_none_or(|last| *last == b'\n');
-            if !(margin && matches!(byte, b' ' | b'\t')) {
-                lines.push(byte);
-            }
-            in_marker &= !matches!(byte, b'\n' | b'\r');
-            rest = tail;
+/// All certificates or lists, those of bundles among them.
+fn all(items: &[Item], what: Kind) -> Result<Vec<&[u8]>, Error> {
+    let mut all = Vec::new();
+    for item in items {
+        if item.kind == what {
+            all.push(item.der.as_deref().ok_or(Error::Malformed)?.as_slice());
+        } else if item.kind == Kind::Bundle {
+            all.extend(item.bundled(what).ok_or(Error::Malformed)?);
         }
     }
-    lines
+    Ok(all)
 }
 
-/// The labels of all blocks, such as `TRUSTED CERTIFICATE`.
-fn labels(text: &[u8]) -> Names {
-    let labels = text
-        .split(|byte| matches!(byte, b'\n' | b'\r'))
-        .filter_map(|line| {
-            let label = line.strip_prefix(b"-----BEGIN ")?.strip_suffix(MARKER)?;
-            // Whatever stands there is no secret unless somebody put it between markers; keep to what labels are made of.
-            let plain = label
-                .iter()
-                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b' ');
-            (plain && label.len() <= 40).then(|| String::from_utf8_lossy(label).into_owned())
-        });
-    Names(labels.collect())
+/// The one item that is a private key, of whatever form.
+fn only_key<'i>(items: &'i [Item], secret: &Secret) -> Result<&'i Item, Error> {
+    let is_key = |kind| {
+        matches!(
+            kind,
+            Kind::Key(_) | Kind::LockedKey | Kind::OldLockedKey | Kind::OpenSsh
+        )
+    };
+    let mut keys = items.iter().filter(|item| is_key(item.kind));
+    match (keys.next(), keys.count()) {
+        (Some(key), 0) => Ok(key),
+        (Some(_), others) => Err(Error::SeveralKeys { count: others + 1 }),
+        (None, _) => Err(refused(items, secret).unwrap_or_else(|| Error::NoKey {
+            found: contents::labels(items),
+        })),
+    }
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
+/// The key of an item for which no passphrase is needed, or why it is none; `None` where one is needed.
+fn plain_key(item: &Item, secret: &Secret) -> Option<Result<PrivateKeyDer<'static>, Error>> {
+    let Some(der) = &item.der else {
+        return Some(Err(Error::Malformed));
+    };
+    match item.kind {
+        Kind::Key(form) => Some(Ok(form.of(der))),
+        Kind::OpenSsh => Some(match OpenSsh::read(der) {
+            OpenSsh::Damaged => Err(Error::Malformed),
+            OpenSsh::Ed25519(key) => Ok(PrivatePkcs8KeyDer::from(key.to_vec()).into()),
+            OpenSsh::LockedEd25519 => Err(Error::OpenSshLocked { file: secret.file() }),
+            OpenSsh::Other => Err(Error::OpenSsh { file: secret.file() }),
+        }),
+        _ => None,
+    }
 }
 
-const MARKER: &[u8] = b"-----";
-const OLD_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";
+impl Legacy {
+    /// Whether OpenSSL 3 needs its legacy provider for it: for all but PBES2, to be sure.
+    fn of(item: &Item) -> Self {
+        let scheme = || {
+            let parts = ber::parts(item.der.as_ref()?)?;
+            let parts = ber::parts(parts.first()?)?;
+            ber::content(parts.first()?)
+        };
+        let is_old = |oid: &[u8]| oid != PBES2;
+        Self(item.kind == Kind::LockedKey && scheme().is_none_or(is_old))
+    }
+}
+
+impl fmt::Display for Legacy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0 {
+            " -provider legacy -provider default"
+        } else {
+            ""
+        })
+    }
+}
+
+impl fmt::Display for Java {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Jceks => "JCEKS",
+            Self::Jks => "JKS",
+        })
+    }
+}
+
+/// 1.2.840.113549.1.5.13, as it is written.
+const PBES2: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 5, 13];

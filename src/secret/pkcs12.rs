@@ -1,17 +1,17 @@
 //! PKCS#12 (RFC 7292): a key and its certificates in one file, as .p12 and .pfx come by mail.
 //!
-//! Binary, or base64 of it where only text can stand. Read are the password-protected forms that OpenSSL, Java and
+//! Binary, or base64 of it where only text can stand, also between the markers of PEM. Read are the password-protected forms that OpenSSL, Java and
 //! Windows write, of today and of before; what is protected by a public key is not.
-
-use std::borrow::Cow;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use yasna::{ASN1Result, BERReader, BERReaderSeq, Tag};
 use zeroize::Zeroizing;
 
+use super::contents::{self, Kind};
+use super::file::Opening;
 use super::guard::{self, Interrupted};
 use super::pbe::{self, Algorithm, Mac, Password};
-use super::{OPENING, Secret, ber, pkcs8};
+use super::{OPENING, Secret, ber, pem, pkcs8};
 
 /// What is in a PKCS#12 file.
 pub(crate) struct Bundle {
@@ -40,21 +40,24 @@ pub(crate) enum Error {
     )]
     NotPkcs12,
 
+    #[error(transparent)]
+    Other(pem::Error),
+
     #[error(
-        "the PKCS#12 file takes longer than {} seconds to open; write it again with fewer iterations, by \
-         `openssl pkcs12 -in FILE -nodes` and `openssl pkcs12 -export`",
+        "the PKCS#12 file takes longer than {} seconds to open; `{opening} -out NEW.pem` writes its key and certificates \
+         to NEW.pem: name that under `cert` and `key`, and the new pass phrase under `passphrase`",
         OPENING.as_secs()
     )]
-    Slow,
+    Slow { opening: Opening },
 
     #[error("there are {count} private keys in the PKCS#12 file; export only the one of the certificate")]
     SeveralKeys { count: usize },
 
     #[error(
-        "the PKCS#12 file is protected by {what}, which is not understood; \
-         write it again by `openssl pkcs12 -in FILE -nodes` and `openssl pkcs12 -export`"
+        "the PKCS#12 file is protected by {what}, which is not understood; `{opening} -out NEW.pem` writes its key and \
+         certificates to NEW.pem: name that under `cert` and `key`, and the new pass phrase under `passphrase`"
     )]
-    Unsupported { what: String },
+    Unsupported { what: String, opening: Opening },
 
     #[error("the password of the PKCS#12 file is another one; mend `password`")]
     WrongPassword,
@@ -62,24 +65,39 @@ pub(crate) enum Error {
 
 /// Opens `file`. Without a password it must have none, or an empty one.
 pub(crate) fn open(file: &Secret, password: Option<&Secret>) -> Result<Bundle, Error> {
+    let opening = Opening::of(file);
     let (file, password) = (file.copy(), password.map(Secret::copy));
     let what = guard::name(file.expose());
     let work = move || opened(&file, password.as_ref());
     guard::within(OPENING, what, work).unwrap_or_else(|why| match why {
         Interrupted::Panicked => Err(Error::Damaged),
-        Interrupted::TooLong => Err(Error::Slow),
+        Interrupted::TooLong => Err(Error::Slow { opening }),
     })
 }
 
 /// Does it here, whatever comes of it.
 pub(super) fn opened(file: &Secret, password: Option<&Secret>) -> Result<Bundle, Error> {
-    let der = binary(file.expose()).ok_or(Error::NotPkcs12)?;
-    let pfx = ber::parse(&der, Pfx::read).map_err(|_| Error::Damaged)?;
+    let items = contents::read(file.expose());
+    let der = match items.iter().find(|item| item.kind == Kind::Store) {
+        Some(store) => store.der.as_ref().ok_or(Error::Damaged)?,
+        None if items.iter().any(|item| item.is_damaged_der()) => return Err(Error::Damaged),
+        None => return Err(pem::refused(&items, file).map_or(Error::NotPkcs12, Error::Other)),
+    };
+    let pfx = ber::parse(der, Pfx::read).map_err(|_| Error::Damaged)?;
+    let open = |password: &Password| {
+        (pfx.open(password)).map_err(|error| match error {
+            Error::Unsupported { what, .. } => Error::Unsupported {
+                what,
+                opening: Opening::of(file),
+            },
+            other => other,
+        })
+    };
     if let Some(password) = password {
-        return pfx.open(&Password::new(password.expose()));
+        return open(&Password::new(password.expose()));
     }
     for none in [Password::new(b""), Password::none()] {
-        match pfx.open(&none) {
+        match open(&none) {
             Err(Error::WrongPassword) => {}
             result => return result,
         }
@@ -266,39 +284,18 @@ fn rest(parts: &mut BERReaderSeq<'_, '_>) -> ASN1Result<()> {
     Ok(())
 }
 
-/// The file itself, or what base64 with any line ends (real ones, or the two characters `\n`) stands for.
-fn binary(written: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if written.first() == Some(&SEQUENCE) {
-        return Some(Cow::Borrowed(written));
-    }
-    let text = written.trim_ascii();
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = match rest {
-            [b'\\', b'n' | b'r', tail @ ..] => tail,
-            _ => {
-                plain.extend((!byte.is_ascii_whitespace()).then_some(byte));
-                tail
-            }
-        };
-    }
-    let der = data_encoding::BASE64.decode(&plain).ok()?;
-    (der.first() == Some(&SEQUENCE)).then_some(Cow::Owned(der))
-}
-
 impl From<pbe::Error> for Error {
     fn from(error: pbe::Error) -> Self {
         match error {
             pbe::Error::Damaged => Self::Damaged,
-            pbe::Error::Unsupported(what) => Self::Unsupported { what },
+            pbe::Error::Unsupported(what) => Self::Unsupported {
+                what,
+                opening: Opening::default(),
+            },
             pbe::Error::Wrong => Self::WrongPassword,
         }
     }
 }
-
-/// How every structure of DER begins; base64 and PEM do not.
-const SEQUENCE: u8 = 0x30;
 
 const DATA: &[u64] = &[1, 2, 840, 113549, 1, 7, 1];
 const ENCRYPTED_DATA: &[u64] = &[1, 2, 840, 113549, 1, 7, 6];

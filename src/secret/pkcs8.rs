@@ -1,13 +1,13 @@
 //! Encrypted private keys (RFC 5958, section 3), as `openssl pkcs8 -topk8` writes them.
 
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use super::ber;
 use super::pbe::{Algorithm, Error, Password};
 
 /// Decrypts an `EncryptedPrivateKeyInfo`.
-pub(super) fn unlock(locked: &[u8], passphrase: &Password) -> Result<PrivatePkcs8KeyDer<'static>, Error> {
+pub(super) fn unlock(locked: &[u8], passphrase: &Password) -> Result<PrivateKeyDer<'static>, Error> {
     let parts = ber::parse(locked, |reader| {
         reader.read_sequence(|parts| Ok((Algorithm::read(parts.next())?, parts.next().read_bytes()?)))
     });
@@ -15,7 +15,7 @@ pub(super) fn unlock(locked: &[u8], passphrase: &Password) -> Result<PrivatePkcs
     let key = algorithm.unlock(&locked, passphrase)?;
     // One wrong passphrase of 256 leaves padding that looks right.
     match is_private_key_info(&key) {
-        true => Ok(PrivatePkcs8KeyDer::from(key.to_vec())),
+        true => Ok(PrivatePkcs8KeyDer::from(key.to_vec()).into()),
         false => Err(Error::Wrong),
     }
 }

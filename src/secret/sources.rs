@@ -71,7 +71,7 @@ impl Sources {
 
     /// Reads one secret; trailing newlines are trimmed; an empty one is an error.
     pub(crate) fn read(&self, reference: &SecretRef) -> Result<Secret, Error> {
-        let secret = Secret::new(self.bytes(reference, LARGEST)?);
+        let secret = Secret::new(self.bytes(reference, LARGEST)?).of(reference);
         match secret.expose().is_empty() {
             true => Err(Error::Empty {
                 reference: reference.clone(),
@@ -111,7 +111,7 @@ impl Sources {
             true => Err(Error::Empty {
                 reference: reference.clone(),
             }),
-            false => Ok(Secret(bytes)),
+            false => Ok(Secret::whole(bytes).of(reference)),
         }
     }
 

@@ -9,6 +9,7 @@ use super::roots::SystemRoots;
 use super::*;
 
 pub(crate) mod damaged;
+mod forms;
 mod locked;
 
 const CANARY: &str = "canary-7f3a";
@@ -347,7 +348,7 @@ fn pem_that_does_not_do_says_what_would() {
         "KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n",
     );
     for (form, text, wanted) in [
-        ("encrypted", encrypted, "openssl pkey -in"),
+        ("encrypted", encrypted, "`openssl pkey -provider legacy"),
         ("encrypted, older form", older, "openssl pkey -in"),
         ("certificate only", certificate, "blocks found: CERTIFICATE"),
         ("no PEM", CANARY.to_owned(), "blocks found: none"),
@@ -370,17 +371,6 @@ fn pem_that_does_not_do_says_what_would() {
     }
     let error = pem::certificates(&secret(&key)).unwrap_err();
     assert!(error.to_string().contains("blocks found: PRIVATE KEY"), "{error}");
-}
-
-/// What agencies send by mail: the message says how it becomes PEM.
-#[test]
-fn der_is_told_from_pem() {
-    let pair = rcgen::generate_simple_self_signed(["partner.test".to_owned()]).unwrap();
-    let secret = |der: &[u8]| Secret::new(Zeroizing::new(der.to_vec()));
-    let certificates = pem::certificates(&secret(pair.cert.der()));
-    let key = pem::private_key(&secret(&pair.signing_key.serialize_der()));
-    assert_eq!(certificates.unwrap_err(), pem::Error::Binary);
-    assert_eq!(key.unwrap_err(), pem::Error::Binary);
 }
 
 #[test]

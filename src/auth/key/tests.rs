@@ -226,7 +226,7 @@ fn a_key_that_does_not_fit_is_told_what_it_is() {
         (
             generate(&["-algorithm", "X25519"]),
             Algorithm::Ed25519,
-            "of a kind that is not known",
+            "this is an X25519 key, with which nothing can be signed",
         ),
         (small.clone(), Algorithm::RsaPkcs1Sha256, "2048 bits or more"),
         (

@@ -306,8 +306,18 @@ pub(in crate::config) static TLS: Table = &[
         "",
         "What we show to a destination that demands a certificate: cert and key, or pkcs12; or the platform's.",
     ),
-    works("ca", Kind::Secret, "", "PEM roots instead of the system's."),
-    works("ca_extra", Kind::Secret, "", "PEM roots beside the system's."),
+    works(
+        "ca",
+        Kind::Secret,
+        "",
+        "Roots instead of the system's: PEM, DER or PKCS#7.",
+    ),
+    works(
+        "ca_extra",
+        Kind::Secret,
+        "",
+        "Roots beside the system's: PEM, DER or PKCS#7.",
+    ),
     works(
         "server_name",
         Kind::Text,
@@ -330,14 +340,24 @@ pub(in crate::config) static TLS: Table = &[
         "crl",
         Kind::Any(&[Kind::Secret, Kind::Filled(&Kind::Secret), Kind::Literal("null")]),
         "null",
-        "Lists of revoked certificates (CRLs), PEM or DER; one reference or several.",
+        "Lists of revoked certificates (CRLs), PEM, DER or PKCS#7; one reference or several.",
     ),
 ];
 
 pub(in crate::config) static CLIENT_CERTIFICATE: Table = &[
-    works("cert", Kind::Secret, "", "The PEM chain."),
-    works("key", Kind::Secret, "", "Its PEM key in PKCS#1, PKCS#8 or SEC1."),
+    works("cert", Kind::Secret, "", "The chain: PEM, DER or PKCS#7."),
+    works(
+        "key",
+        Kind::Secret,
+        "",
+        "Its key: PEM or DER of PKCS#8, PKCS#1 or SEC1.",
+    ),
     works("passphrase", Kind::Secret, "", "Of an encrypted key."),
-    works("pkcs12", Kind::Secret, "", "Both in one file, or base64 of it."),
+    works(
+        "pkcs12",
+        Kind::Secret,
+        "",
+        "Both in one file (.p12, .pfx), or base64 of it, with PEM's markers or without.",
+    ),
     works("password", Kind::Secret, "", "Of a PKCS#12 file."),
 ];

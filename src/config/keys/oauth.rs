@@ -110,7 +110,7 @@ pub(in crate::config) static JWT: Table = &[
     needed(
         "key",
         Kind::Secret,
-        "A private key as PEM: PKCS#8, PKCS#1 or SEC1.",
+        "A private key in PEM or DER: PKCS#8, PKCS#1 or SEC1.",
     ),
     works(
         "algorithm",

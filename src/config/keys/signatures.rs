@@ -21,7 +21,7 @@ pub(in crate::config) static HTTP_SIGNATURE: Table = &[
     needed(
         "key",
         Kind::Secret,
-        "A private key in PEM, or the secret of an HMAC.",
+        "A private key in PEM or DER, or the secret of an HMAC.",
     ),
     works(
         "key_encoding",

@@ -68,7 +68,7 @@ fn in_time(work: impl FnOnce() + Send + 'static) {
 }
 
 fn bytes(bytes: Vec<u8>) -> Secret {
-    Secret(Zeroizing::new(bytes))
+    Secret::whole(Zeroizing::new(bytes))
 }
 
 #[test]
@@ -104,11 +104,61 @@ fn a_broken_encrypted_key_is_refused_and_never_panics_or_hangs() {
     let whole = openssl.read("key.der");
     let open = |der: &[u8]| pkcs8::unlock(der, &pbe::Password::new(password().expose()));
     open(whole.expose()).unwrap();
+    let scrypt =
+        "pkcs8 -topk8 -in key.pem -outform DER -out scrypt.der -passout env:PASSWORD -scrypt -scrypt_N 2";
+    openssl.run(&scrypt.split(' ').collect::<Vec<_>>());
+    let scrypt = openssl.read("scrypt.der");
+    open(scrypt.expose()).unwrap();
     in_time(move || {
-        for broken in broken(whole.expose()) {
+        for broken in broken(whole.expose()).chain(broken(scrypt.expose())) {
             drop(open(&broken));
         }
     });
+}
+
+/// A table of scrypt is as large as the file says, up to a bound.
+#[test]
+fn scrypt_has_a_bound_of_memory_and_work() {
+    let key = |cost: &[u8], block: &[u8], parallel: &[u8]| {
+        let value = |tag: u8, parts: &[&[u8]]| {
+            let content = parts.concat();
+            [&[tag, u8::try_from(content.len()).unwrap()][..], &content].concat()
+        };
+        let numbers = [
+            value(4, &[b"salt"]),
+            value(2, &[cost]),
+            value(2, &[block]),
+            value(2, &[parallel]),
+        ];
+        let scrypt = value(6, &[&[0x2b, 6, 1, 4, 1, 0xda, 0x47, 4, 11]]);
+        let derivation = value(0x30, &[&scrypt, &value(0x30, &[&numbers.concat()])]);
+        let aes = value(6, &[&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 1, 0x2a]]);
+        let cipher = value(0x30, &[&aes, &value(4, &[&[0; 16]])]);
+        let pbes2 = value(6, &[&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 5, 13]]);
+        let algorithm = value(0x30, &[&pbes2, &value(0x30, &[&derivation, &cipher])]);
+        value(0x30, &[&algorithm, &value(4, &[&[0; 16]])])
+    };
+    let unlock = |key: &[u8]| pkcs8::unlock(key, &pbe::Password::new(b"a")).err().unwrap();
+    assert_eq!(unlock(&key(&[2], &[8], &[1])), pbe::Error::Wrong);
+    for (cost, block, parallel) in [
+        (&[1, 0, 0, 0][..], &[8][..], &[1][..]),
+        (&[0x40, 0, 0, 0], &[1], &[1]),
+        (&[1, 0, 0, 0, 0, 0, 0, 0], &[8], &[1]),
+        (&[2], &[0x7f, 0xff, 0xff, 0xff], &[1]),
+        (&[2], &[8], &[0x7f, 0xff, 0xff, 0xff]),
+        // Little memory, and much work.
+        (&[0x40, 0], &[8], &[100]),
+        // No power of two, and nothing at all.
+        (&[3], &[8], &[1]),
+        (&[0], &[8], &[1]),
+        (&[2], &[0], &[1]),
+    ] {
+        let told = unlock(&key(cost, block, parallel));
+        assert!(
+            matches!(told, pbe::Error::Unsupported(ref what) if what.starts_with("scrypt")),
+            "{cost:x?} {block:x?} {parallel:x?}: {told:?}"
+        );
+    }
 }
 
 /// As a stranger may make it: in what is read over, before any proof is looked at.
@@ -155,7 +205,33 @@ fn broken_pem_is_refused_and_never_panics_or_hangs() {
     fs::write(openssl.path().join("ca.cnf"), settings).unwrap();
     let list = "ca -gencrl -config ca.cnf -cert cert.pem -keyfile key.pem -out list.pem";
     openssl.run(&list.split(' ').collect::<Vec<_>>());
-    for name in ["cert.pem", "key.pem", "list.pem"] {
+    for arguments in [
+        "crl2pkcs7 -nocrl -certfile cert.pem -outform DER -out bundle.p7b",
+        "crl2pkcs7 -in list.pem -certfile cert.pem -out bundle.pem",
+        "x509 -in cert.pem -trustout -addtrust clientAuth -out trusted.pem",
+        "x509 -in cert.pem -outform DER -out cert.der",
+        "pkey -in key.pem -outform DER -out key.der",
+        "ec -in key.pem -aes256 -passout env:PASSWORD -out old.pem",
+    ] {
+        openssl.run(&arguments.split(' ').collect::<Vec<_>>());
+    }
+    let generated = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+        .arg(openssl.path().join("ssh"))
+        .status();
+    assert!(generated.unwrap().success());
+    for name in [
+        "cert.pem",
+        "key.pem",
+        "list.pem",
+        "bundle.p7b",
+        "bundle.pem",
+        "trusted.pem",
+        "cert.der",
+        "key.der",
+        "old.pem",
+        "ssh",
+    ] {
         let whole = openssl.read(name);
         in_time(move || {
             for broken in broken(whole.expose()) {

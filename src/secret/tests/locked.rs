@@ -70,7 +70,7 @@ impl OpenSsl {
     }
 
     pub(super) fn read(&self, name: &str) -> Secret {
-        Secret(Zeroizing::new(fs::read(self.path().join(name)).unwrap()))
+        Secret::whole(Zeroizing::new(fs::read(self.path().join(name)).unwrap()))
     }
 
     /// The pair as it is in the clear.
@@ -109,6 +109,20 @@ fn encrypted_keys_of_every_kind_open_in_every_form() {
                 "100000",
             ],
             &["-v2", "des3", "-v2prf", "hmacWithSHA256"],
+            &["-v2", "aes-128-cbc", "-v2prf", "hmacWithSHA224"],
+            &["-v2", "camellia-128-cbc", "-v2prf", "hmacWithSHA512-256"],
+            &["-v2", "camellia-192-cbc"],
+            &["-v2", "camellia-256-cbc"],
+            &["-scrypt"],
+            &[
+                "-scrypt",
+                "-scrypt_N",
+                "1024",
+                "-scrypt_r",
+                "16",
+                "-scrypt_p",
+                "3",
+            ],
             &["-v1", "PBE-SHA1-3DES"],
             &["-v1", "PBE-SHA1-2DES"],
             &["-v1", "PBE-SHA1-RC2-40"],
@@ -173,7 +187,11 @@ fn an_encrypted_key_that_stays_locked_says_why() {
     let openssl = OpenSsl::with_pair(KINDS[1]);
     for (name, form) in [
         ("locked.pem", &["-v2", "aes-256-cbc"][..]),
-        ("scrypt.pem", &["-scrypt"]),
+        (
+            "scrypt.pem",
+            &["-scrypt", "-scrypt_N", "16384", "-scrypt_p", "100"],
+        ),
+        ("md5.pem", &["-v1", "PBE-MD5-DES"]),
     ] {
         let command = [
             "pkcs8",
@@ -185,18 +203,8 @@ fn an_encrypted_key_that_stays_locked_says_why() {
             "-passout",
             "env:PASSWORD",
         ];
-        openssl.run(&[&command, form].concat());
+        openssl.run(&[&command, form, &OLD].concat());
     }
-    openssl.run(&[
-        "ec",
-        "-in",
-        "key.pem",
-        "-out",
-        "old.pem",
-        "-aes256",
-        "-passout",
-        "env:PASSWORD",
-    ]);
     let text = |name| String::from_utf8(openssl.read(name).expose().to_vec()).unwrap();
     let locked = text("locked.pem");
     let plain = text("key.pem");
@@ -212,13 +220,20 @@ fn an_encrypted_key_that_stays_locked_says_why() {
             "scrypt",
             text("scrypt.pem"),
             true,
-            "encrypted with scrypt, which is not understood",
+            "encrypted with scrypt (N=16384, r=8, p=100) of more work or memory than is spent here",
         ),
         (
-            "oldest form",
-            text("old.pem"),
+            "MD5",
+            text("md5.pem"),
             true,
-            "openssl pkcs8 -topk8 -v2 aes-256-cbc",
+            "encrypted with PBE-MD5-DES, which is not understood; \
+             `openssl pkey -provider legacy -provider default -in FILE -aes256 -out NEW.pem`",
+        ),
+        (
+            "MD5, no passphrase",
+            text("md5.pem"),
+            false,
+            "`openssl pkey -provider legacy -provider default -in FILE -out NEW.pem`",
         ),
         ("cut short", cut.to_owned(), true, "damaged"),
         ("a letter lost", shortened, true, "damaged"),
@@ -274,11 +289,14 @@ fn pkcs12_of_every_kind_opens_in_every_form() {
             ],
             &["-certpbe", "NONE", "-keypbe", "NONE", "-macalg", "sha384"],
             &["-nomac", "-name", "a friendly name"],
+            &["-macalg", "sha224", "-certpbe", "camellia-128-cbc"],
+            &["-macalg", "SHA512-256", "-keypbe", "camellia-256-cbc"],
         ] {
             let file = openssl.export(&[&password_of, form].concat());
             let base64 = data_encoding::BASE64_MIME.encode(file.expose());
             let escaped = base64.trim().replace("\r\n", "\\n");
-            for written in [&file, &secret(&base64), &secret(&escaped)] {
+            let armoured = format!("a line before\n-----BEGIN PKCS12-----\n{base64}-----END PKCS12-----\n");
+            for written in [&file, &secret(&base64), &secret(&escaped), &secret(&armoured)] {
                 let pkcs12::Bundle {
                     certificates,
                     key: own,
@@ -338,7 +356,7 @@ fn pkcs12_that_does_not_do_says_what_would() {
     ]);
     let no_certificate = openssl.read("k.p12");
     let rc4 = openssl.export(&[&with_password[..], &["-legacy", "-certpbe", "PBE-SHA1-RC4-128"]].concat());
-    let cut = Secret(Zeroizing::new(
+    let cut = Secret::whole(Zeroizing::new(
         whole.expose()[..whole.expose().len() - 9].to_vec(),
     ));
     let pem = openssl.read("cert.pem");
@@ -374,7 +392,7 @@ fn pkcs12_that_does_not_do_says_what_would() {
             "RC4",
             &rc4,
             right(),
-            "protected by PBE-SHA1-RC4-128, which is not understood",
+            "protected by PBE-SHA1-RC4-128, which is not understood; `openssl pkcs12 -legacy -in FILE -out NEW.pem`",
         ),
         ("cut short", &cut, right(), "damaged or cut short"),
         ("PEM", &pem, right(), "neither PKCS#12 nor base64 of it"),
@@ -477,7 +495,7 @@ fn the_newest_proof_is_checked_too() {
             });
         });
     });
-    let file = Secret(Zeroizing::new(file));
+    let file = Secret::whole(Zeroizing::new(file));
     assert_eq!(pkcs12::open(&file, Some(&password())).unwrap().key, key);
     let wrong = pkcs12::open(&file, Some(&secret("another"))).err();
     assert_eq!(wrong, Some(pkcs12::Error::WrongPassword));

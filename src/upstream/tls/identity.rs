@@ -8,6 +8,7 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::oid;
 use x509_parser::extensions::KeyUsage;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
@@ -15,7 +16,9 @@ use zeroize::Zeroize;
 
 use super::{SettingsError, Warning, certificate, certificates, read};
 use crate::config::{ClientCertificate, SecretRef};
-use crate::secret::{Sources, pem, pkcs12};
+use crate::secret::file::FileName;
+use crate::secret::kind::KeyKind;
+use crate::secret::{Secret, Sources, pem, pkcs12};
 
 /// A client certificate with its key.
 pub(super) struct Identity {
@@ -48,7 +51,8 @@ struct Parts {
 
 impl Identity {
     /// Reads it from wherever it is. The certificate is the one whose public key is the key's, wherever it stands in
-    /// the file; its issuers follow in order, and certificates that do not belong to the chain are left out.
+    /// the file, of several the best one as of now; its issuers follow in order, and certificates that do not belong to
+    /// the chain are left out.
     pub(super) fn load(from: &ClientCertificate, sources: &Sources) -> Result<Self, SettingsError> {
         let (mut parts, is_of_platform) = match from {
             ClientCertificate::InstanceIdentity => {
@@ -70,12 +74,12 @@ impl Identity {
                 (Parts::of_pkcs12(file, password.as_ref(), sources)?, false)
             }
         };
-        let key = any_supported_type(&parts.key);
+        let (key, found) = (any_supported_type(&parts.key), KeyKind::of_private(&parts.key));
         parts.key.zeroize();
-        let key = key.map_err(|source| SettingsError::WeakKey {
+        let key = key.map_err(|_| SettingsError::WeakKey {
             key: parts.key_name,
             reference: parts.key_reference.clone(),
-            source,
+            found,
         })?;
 
         let bad = |position| SettingsError::BadCertificate {
@@ -89,19 +93,24 @@ impl Identity {
             .enumerate()
             .map(|(i, der)| certificate::parse(der).ok_or_else(|| bad(i + 1)));
         let parsed: Vec<_> = parsed.collect::<Result<_, _>>()?;
-        let public = public_key(&*key);
-        let leaf = parsed.iter().position(|certificate| {
-            public
-                .as_deref()
-                .is_none_or(|public| certificate.public_key().subject_public_key.data == public)
-        });
+        let now = SystemTime::now();
+        let leaf = leaf(public_key(&*key).as_deref(), &parsed, now);
         let leaf = leaf.ok_or_else(|| SettingsError::KeyMismatch {
             certificate: parts.reference.clone(),
             key: parts.key_reference.clone(),
         })?;
+        // Our key is RSA then, and its certificate is for RSA-PSS alone.
+        let found = KeyKind::of_public(parsed[leaf].public_key().raw);
+        if matches!(found, KeyKind::Other(_)) && !found.signs_handshakes() {
+            return Err(SettingsError::WeakCertificate {
+                key: parts.name,
+                reference: parts.reference.clone(),
+                found,
+            });
+        }
 
         let mut chain = vec![leaf];
-        while let Some(next) = issuer_of(*chain.last().unwrap_or(&leaf), &parsed)
+        while let Some(next) = issuer_of(*chain.last().unwrap_or(&leaf), &parsed, now)
             && !chain.contains(&next)
         {
             chain.push(next);
@@ -133,7 +142,7 @@ impl Parts {
         let certificates = certificates(CERTIFICATE, cert, sources)?;
         let text = read(KEY, key, sources)?;
         let passphrase = passphrase
-            .map(|reference| read(PASSPHRASE, reference, sources))
+            .map(|reference| read_text(PASSPHRASE, reference, sources))
             .transpose()?;
         let der = pem::unlocked_key(&text, passphrase.as_ref()).map_err(|source| SettingsError::Pem {
             key: KEY,
@@ -158,7 +167,7 @@ impl Parts {
         let of_key = |key| move |source| SettingsError::Secret { key, source };
         let bytes = sources.read_binary(file).map_err(of_key(PKCS12))?;
         let password = password
-            .map(|reference| read(PASSWORD, reference, sources))
+            .map(|reference| read_text(PASSWORD, reference, sources))
             .transpose()?;
         let bundle = pkcs12::open(&bytes, password.as_ref()).map_err(|source| SettingsError::Pkcs12 {
             reference: file.clone(),
@@ -202,6 +211,11 @@ fn warnings<'c>(chain: impl Iterator<Item = &'c X509Certificate<'c>>) -> Vec<War
             let name = certificate::title(one);
             found.extend((!issues).then_some(Warning::NotIssuer { name }));
         }
+        // Nobody looks at how a root is signed, which is by itself.
+        if let Some(hash) = weak_hash(one).filter(|_| one.subject().as_raw() != one.issuer().as_raw()) {
+            let name = certificate::title(one);
+            found.push(Warning::WeakSignature { name, hash });
+        }
         found
     };
     chain.enumerate().flat_map(warning).collect()
@@ -214,11 +228,94 @@ fn public_key(key: &dyn SigningKey) -> Option<Vec<u8>> {
     Some(spki.subject_public_key.data.into_owned())
 }
 
-/// The certificate, by its position, that issued the one at `position`.
-fn issuer_of(position: usize, parsed: &[X509Certificate<'_>]) -> Option<usize> {
-    let issuer = parsed[position].issuer().as_raw();
-    (0..parsed.len()).find(|i| *i != position && parsed[*i].subject().as_raw() == issuer)
+/// The certificate, by its position, of the key whose public half is `public`. Of several, as they are there after a
+/// renewal: one that can be used, that is valid now, and ends last.
+fn leaf(public: Option<&[u8]>, parsed: &[X509Certificate<'_>], now: SystemTime) -> Option<usize> {
+    let is_of_key = |one: &X509Certificate<'_>| {
+        public.is_none_or(|public| one.public_key().subject_public_key.data == public)
+    };
+    first_of_best((0..parsed.len()).filter(|i| is_of_key(&parsed[*i])), |i| {
+        let can_sign = KeyKind::of_public(parsed[i].public_key().raw).signs_handshakes();
+        (can_sign, worth(&parsed[i], now))
+    })
 }
+
+/// The certificate, by its position, that issued the one at `position`. Of several of the name, as they are there where an
+/// authority was renewed or is signed by two others: one whose key fits, that is valid now, and ends last.
+fn issuer_of(position: usize, parsed: &[X509Certificate<'_>], now: SystemTime) -> Option<usize> {
+    let one = &parsed[position];
+    let is_root = |one: &X509Certificate<'_>| one.subject().as_raw() == one.issuer().as_raw();
+    // Behind a root comes at most what another authority says of it, and not the same root from before its renewal.
+    let has_name = |i: &usize| {
+        let other = &parsed[*i];
+        let repeats = is_root(one) && is_root(other);
+        *i != position && other.subject().as_raw() == one.issuer().as_raw() && !repeats
+    };
+    let candidates: Vec<_> = (0..parsed.len()).filter(has_name).collect();
+    match candidates[..] {
+        [only] => Some(only),
+        _ => first_of_best(candidates.into_iter(), |i| {
+            let fits = one.verify_signature(Some(parsed[i].public_key())).is_ok();
+            (fits, worth(&parsed[i], now))
+        }),
+    }
+}
+
+/// Whether it is valid now, and until when.
+fn worth(certificate: &X509Certificate<'_>, now: SystemTime) -> (bool, SystemTime) {
+    let (from, until) = certificate::validity(certificate);
+    (from <= now && now <= until, until)
+}
+
+/// The first one of those that are worth most.
+fn first_of_best<T: Ord>(
+    places: impl DoubleEndedIterator<Item = usize>,
+    worth: impl Fn(usize) -> T,
+) -> Option<usize> {
+    // Of equal ones `max_by_key` gives the last.
+    places.rev().max_by_key(|i| worth(*i))
+}
+
+/// The hash with which a certificate is signed, where servers refuse it. OpenSSL does so since version 3 by default.
+fn weak_hash(certificate: &X509Certificate<'_>) -> Option<&'static str> {
+    let algorithm = certificate.signature_algorithm.oid();
+    let weak = [
+        (oid!(1.2.840.113549.1.1.2), "MD2"),
+        (oid!(1.2.840.113549.1.1.4), "MD5"),
+        (oid!(1.2.840.113549.1.1.5), "SHA-1"),
+        (oid!(1.2.840.10040.4.3), "SHA-1"),
+        (oid!(1.2.840.10045.4.1), "SHA-1"),
+    ];
+    weak.into_iter()
+        .find(|(oid, _)| oid == algorithm)
+        .map(|(_, hash)| hash)
+}
+
+/// Reads a password, without the line ends behind it.
+fn read_text(key: &'static str, reference: &SecretRef, sources: &Sources) -> Result<Secret, SettingsError> {
+    sources
+        .read(reference)
+        .map_err(|source| SettingsError::Secret { key, source })
+}
+
+/// What is to be done with a key of this kind.
+pub(super) fn remedy(found: &KeyKind, reference: &SecretRef) -> String {
+    match found {
+        KeyKind::Unknown => {
+            let file = FileName::of(reference);
+            format!("; `openssl pkey -in {file} -noout` says whether it is whole")
+        }
+        found if found.signs_handshakes() => ", and damaged; copy it again".to_owned(),
+        _ => format!(
+            ", with which no handshake can be signed here; use RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or \
+             Ed25519: {NEW_KEY}"
+        ),
+    }
+}
+
+/// The remedy where a key cannot be used at all.
+pub(super) const NEW_KEY: &str = "`openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -keyout KEY.pem -out REQUEST.pem` makes \
+                       one, and the request for its certificate";
 
 const CERTIFICATE: &str = "tls.client_certificate.cert";
 const KEY: &str = "tls.client_certificate.key";

@@ -29,10 +29,11 @@ use crate::config::{ClientCertificate, SecretRef, Tls, TlsVersion};
 use crate::host::{Host, Target};
 use crate::policy::Destination;
 use crate::secret::anchors::Anchors;
+use crate::secret::kind::KeyKind;
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Secret, Sources, pem, pkcs12};
 use crate::units::rfc3339;
-use identity::Identity;
+use identity::{Identity, NEW_KEY, remedy};
 use presenter::Presenter;
 use revocation::Revocation;
 use verify::{Generation, Verifier};
@@ -130,7 +131,7 @@ pub(crate) enum SettingsError {
     )]
     Panicked,
 
-    #[error("{key}: {reference} is not the PEM that belongs here")]
+    #[error("{key}: {reference} cannot be used")]
     Pem {
         key: &'static str,
         reference: SecretRef,
@@ -149,13 +150,21 @@ pub(crate) enum SettingsError {
         source: secret::Error,
     },
 
-    #[error(
-        "{key}: the key of {reference} cannot sign; use RSA of 2048 bits or more, ECDSA (P-256, P-384, P-521) or Ed25519"
-    )]
+    #[error("{key}: {reference} is {found}{}", remedy(found, reference))]
     WeakKey {
         key: &'static str,
         reference: SecretRef,
-        source: rustls::Error,
+        found: KeyKind,
+    },
+
+    #[error(
+        "{key}: the certificate of {reference} is for {found}, with which no handshake can be signed here; have one issued \
+         for another key: {NEW_KEY}"
+    )]
+    WeakCertificate {
+        key: &'static str,
+        reference: SecretRef,
+        found: KeyKind,
     },
 }
 
@@ -198,6 +207,12 @@ pub(crate) enum Warning {
 
     #[error(transparent)]
     Secret(#[from] secret::Warning),
+
+    #[error(
+        "tls.client_certificate: {name} is signed with {hash}, which servers refuse today; have it issued again, signed \
+         with SHA-256"
+    )]
+    WeakSignature { name: String, hash: &'static str },
 }
 
 impl Settings {
@@ -534,7 +549,7 @@ fn certificates(
 
 fn read(key: &'static str, reference: &SecretRef, sources: &Sources) -> Result<Secret, SettingsError> {
     sources
-        .read(reference)
+        .read_binary(reference)
         .map_err(|source| SettingsError::Secret { key, source })
 }
 

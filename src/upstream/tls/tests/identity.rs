@@ -128,7 +128,7 @@ fn what_cannot_be_an_identity_is_refused_with_the_remedy() {
             "encrypted, older form",
             app.pem(),
             older,
-            &["env:KEY", "openssl pkcs8 -topk8"],
+            &["env:KEY", "no passphrase", "openssl pkey -in"],
         ),
         ("small", app.pem(), small, &["env:KEY", "2048"]),
         (
@@ -405,6 +405,149 @@ fn a_key_that_is_not_for_clients_is_warned_of() {
             verified.status.success(),
             wanted.is_none(),
             "{wanted:?} {verified:?}"
+        );
+    }
+}
+
+/// Two certificates of one key, as they are there after a renewal: the one counts that is valid and ends last.
+#[test]
+fn of_two_certificates_the_valid_one_counts_that_ends_last() {
+    let authority = Pair::authority("Agency CA", None);
+    let algorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
+    let first = Pair::new("app", Some(&authority), algorithm, |_| {});
+    let year = |offset: i32| {
+        let seconds = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        rcgen::date_time_ymd(1970 + i32::try_from(seconds / 31_556_952).unwrap() + offset, 1, 1)
+    };
+    let of = |from: i32, until: i32| {
+        let key = KeyPair::from_pem(&first.key_pem()).unwrap();
+        Pair::of_key("app", Some(&authority), key, |params| {
+            (params.not_before, params.not_after) = (year(from), year(until));
+            params.serial_number = Some(rcgen::SerialNumber::from(
+                ((from + 20) * 100 + until + 20)
+                    .unsigned_abs()
+                    .to_be_bytes()
+                    .to_vec(),
+            ));
+        })
+    };
+    let (expired, old, new, future) = (of(-9, -1), of(-3, 2), of(-1, 3), of(2, 9));
+    for (case, written, wanted) in [
+        ("the new one last", [&old, &new], &new),
+        ("the new one first", [&new, &old], &new),
+        ("an expired one", [&expired, &old], &old),
+        ("one that is not valid yet", [&future, &old], &old),
+        ("both at once", [&future, &expired], &future),
+    ] {
+        let text = written.map(Pair::pem).concat();
+        let variables = [
+            ("CA", &*authority.pem()),
+            ("CERT", &*text),
+            ("KEY", &*first.key_pem()),
+        ];
+        let settings = settings(&with_certificate(), &variables).unwrap();
+        assert_eq!(settings.life().unwrap().serial, x509_serial(wanted), "{case}");
+    }
+    // A new one by the same name that is not the issuer, and one of the same key that has expired.
+    let other = Pair::authority("Agency CA", None);
+    let key = KeyPair::from_pem(&authority.key_pem()).unwrap();
+    let before = Pair::of_key("Agency CA", None, key, |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        (params.not_before, params.not_after) = (year(-9), year(-1));
+    });
+    let text = [&other, &before, &authority, &new].map(Pair::pem).concat();
+    let variables = [
+        ("CA", &*authority.pem()),
+        ("CERT", &*text),
+        ("KEY", &*first.key_pem()),
+    ];
+    let settings = settings(&with_certificate(), &variables).unwrap();
+    let chain = &settings.identity.as_ref().unwrap().certified.cert;
+    assert_eq!(
+        *chain,
+        [&new, &authority].map(|pair| pair.certificate.der().clone())
+    );
+}
+
+/// The public key is the same, and the handshake fails all the same.
+#[test]
+fn a_certificate_for_rsa_pss_alone_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pss = openssl(&["genpkey", "-algorithm", "RSA-PSS"], "");
+    let path = path_text(folder.path().join("pss.pem"));
+    std::fs::write(&path, &pss).unwrap();
+    let certificate = openssl(&["req", "-x509", "-key", &path, "-subj", "/CN=app"], "");
+    let plain = openssl(&["rsa", "-traditional"], &pss);
+    let told_of_certificate = told(&load_error(&certificate, &plain));
+    assert!(
+        told_of_certificate
+            .contains("the certificate of env:CERT is for an RSA key that is for RSA-PSS alone"),
+        "{told_of_certificate}"
+    );
+    let told_of_key = told(&load_error(&certificate, &pss));
+    assert!(
+        told_of_key.contains("env:KEY is an RSA key that is for RSA-PSS alone"),
+        "{told_of_key}"
+    );
+}
+
+/// OpenSSL 3 refuses what is warned of; how a root is signed is nobody's matter.
+#[test]
+fn a_chain_that_is_signed_with_an_old_hash_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| path_text(folder.path().join(name));
+    let (key, root, app) = (path("key.pem"), path("root.pem"), path("app.pem"));
+    openssl(&["genpkey", "-algorithm", "RSA", "-out", &key], "");
+    for (hash, wanted) in [("-md5", Some("MD5")), ("-sha1", Some("SHA-1")), ("-sha256", None)] {
+        openssl(
+            &[
+                "req",
+                "-x509",
+                "-key",
+                &key,
+                hash,
+                "-subj",
+                "/CN=Agency CA",
+                "-out",
+                &root,
+            ],
+            "",
+        );
+        let request = openssl(&["req", "-new", "-key", &key, "-subj", "/CN=app"], "");
+        let issue = [
+            "x509", "-req", hash, "-CA", &root, "-CAkey", &key, "-days", "30", "-out", &app,
+        ];
+        openssl(&issue, &request);
+        let read = |path: &str| std::fs::read_to_string(path).unwrap();
+        let (chain, key) = (format!("{}{}", read(&app), read(&root)), read(&key));
+        let variables = [("CA", &*read(&root)), ("CERT", &*chain), ("KEY", &*key)];
+        let settings = settings(&with_certificate(), &variables).unwrap();
+        let wanted = wanted.map(|hash| Warning::WeakSignature {
+            name: "app".to_owned(),
+            hash,
+        });
+        assert_eq!(
+            settings.warnings(SystemTime::now()),
+            Vec::from_iter(wanted.clone())
+        );
+        let mut verify = Command::new("openssl");
+        verify.args([
+            "verify",
+            "-auth_level",
+            "2",
+            "-no-CApath",
+            "-no-CAstore",
+            "-CAfile",
+            &root,
+            &app,
+        ]);
+        assert_eq!(
+            verify.output().unwrap().status.success(),
+            wanted.is_none(),
+            "{hash}"
         );
     }
 }
