@@ -26,6 +26,7 @@ mod fleet;
 mod handshakes;
 mod http2;
 mod interim;
+mod keys;
 mod layout;
 mod learning;
 mod leaving;
