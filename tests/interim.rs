@@ -4,9 +4,8 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::partner::{Partner, destination};
-use crate::support::programs::{curl, node, python};
-use crate::support::{Nginx, Origin, Pki, Proxy, TOKEN, Wire, ok, run};
+use crate::support::partner::Partner;
+use crate::support::{Origin, Proxy, TOKEN, Wire, ok};
 
 const WAITS: &str = "Expect: 100-continue\r\nContent-Length: 5\r\n";
 
@@ -37,7 +36,7 @@ fn leave_to_send_the_body_is_the_origins_to_give() {
         wire.send(ok("", &String::from_utf8(body).unwrap()));
     });
     let proxy = origin.proxy("");
-    let mut app = waiting(&proxy, &origin.url("/"), "");
+    let mut app = waiting(&proxy, &origin.url("/"), "Expect: 100-Continue\r\n");
     let (hints, fields) = head(&mut app);
     assert_eq!(hints, "HTTP/1.1 103 Early Hints");
     assert!(fields.contains(&"link: </a>".to_owned()), "{fields:?}");
@@ -260,6 +259,18 @@ fn a_body_that_is_read_first_is_asked_for_at_once() {
     }
 }
 
+/// Else a limit would be over before anybody had to move.
+#[test]
+fn where_time_is_short_nobody_waits() {
+    let origin = Origin::http(ok_to_all);
+    for timeouts in ["response: 900ms", "idle: 900ms"] {
+        let proxy = origin.proxy(&format!("timeouts: {{ {timeouts} }}"));
+        let mut app = waiting(&proxy, &origin.url("/"), "");
+        assert_eq!(head(&mut app).0, GO_ON, "{timeouts}");
+        assert_eq!(app.ask("hello").text(), "hello", "{timeouts}");
+    }
+}
+
 /// Nobody uploads anything to hear that it is not let through.
 #[test]
 fn a_refusal_of_our_own_comes_before_any_leave() {
@@ -276,6 +287,11 @@ fn a_refusal_of_our_own_comes_before_any_leave() {
     assert_eq!(proxy.get(&origin.url("/open/a")).status, 200);
     refused("/open/b", "").assert_ours(429, "http_request_denied");
     refused("/open/c", "Expect: tea\r\n").assert_ours(417, "http_request_error");
+    let url = origin.url("/open/d");
+    let second = format!(
+        "POST {url} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nExpect: tea\r\nContent-Length: 1\r\n\r\n"
+    );
+    proxy.raw(second).assert_ours(417, "http_request_error");
 }
 
 /// HTTP/1.0 does not know it, and nothing is waited for where nothing follows.
@@ -404,140 +420,4 @@ fn a_higher_minor_version_is_read_as_1_1() {
             );
         }
     }
-}
-
-/// Node as the origin, and Node as the app: all that its `http` can say and hear of it.
-#[test]
-fn node_hears_what_node_says() {
-    let port = crate::support::closed_port();
-    let proxy = Proxy::to(&format!("partner.test:{port}"), "");
-    let script = format!(
-        r#"
-const http = require("node:http");
-const assert = require("node:assert");
-const server = http.createServer((request, response) => {{
-  response.writeProcessing();
-  response.writeEarlyHints({{ link: "</style.css>; rel=preload" }}, () => response.end("done"));
-}});
-server.on("checkContinue", (request, response) => {{
-  if (request.url === "/no") return response.writeHead(401, {{ "content-length": 0 }}).end();
-  response.writeContinue();
-  let length = 0;
-  request.on("data", (data) => (length += data.length)).on("end", () => response.end("" + length));
-}});
-const ask = (path, method, body) => new Promise((resolve, reject) => {{
-  const heard = [];
-  const headers = body ? {{ expect: "100-continue", "content-length": body.length }} : {{}};
-  headers.host = "partner.test:{port}";
-  const request = http.request({{
-    host: "{ip}", port: {proxy_port}, method, headers, path: "http://partner.test:{port}" + path,
-  }});
-  request.on("information", (info) => heard.push(info.statusCode + " " + (info.headers.link ?? "")));
-  request.on("continue", () => {{ heard.push("go on"); request.end(body); }});
-  request.on("error", reject);
-  request.on("response", (response) => {{
-    let text = "";
-    response.on("data", (data) => (text += data)).on("end", () => {{
-      heard.push(response.statusCode + " " + text);
-      request.destroy();
-      resolve(heard);
-    }});
-  }});
-  body ? request.flushHeaders() : request.end();
-}});
-server.listen({port}, "127.0.0.1", async () => {{
-  assert.deepEqual(await ask("/", "GET"), ["102 ", "103 </style.css>; rel=preload", "200 done"]);
-  assert.deepEqual(await ask("/yes", "POST", Buffer.alloc(300000)), ["go on", "100 ", "200 300000"]);
-  assert.deepEqual(await ask("/no", "POST", Buffer.alloc(300000)), ["401 "]);
-  console.log("all heard");
-  process.exit(0);
-}});
-"#,
-        ip = proxy.address().ip(),
-        proxy_port = proxy.address().port(),
-    );
-    let done = run(&mut node(&script));
-    assert_eq!(done.succeeded().stdout, "all heard\n", "{done:?}");
-}
-
-/// curl uploads nothing where nginx refuses at once, and all of it where nginx says 100.
-#[test]
-fn curl_uploads_to_nginx_only_what_is_wanted() {
-    let pki = Pki::new();
-    let nginx = Nginx::with(
-        &pki,
-        "location = /no { client_max_body_size 100m; return 401; }
-         location /put/ { root .; dav_methods PUT; create_full_put_path on; client_max_body_size 100m; }
-         location = /large { client_max_body_size 1k; proxy_pass http://127.0.0.1:1; }",
-    );
-    let yaml = destination(&pki, &pki.client("app"), &nginx.authority(), "");
-    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("body");
-    std::fs::write(&file, vec![b'x'; 4 << 20]).unwrap();
-    let put = |path: &str| {
-        run(
-            curl(["--expect100-timeout", "10", "--header", "Expect: 100-continue"])
-                .arg("--upload-file")
-                .arg(&file)
-                .args([
-                    "--output",
-                    "/dev/null",
-                    "--write-out",
-                    "%{http_code} %{size_upload}",
-                ])
-                .args(["--proxy", &format!("http://{}", proxy.address())])
-                .arg(format!("http://{}{path}", nginx.authority())),
-        )
-    };
-    assert_eq!(put("/no").succeeded().stdout, "401 0");
-    assert_eq!(put("/large").succeeded().stdout, "413 0");
-    assert_eq!(put("/put/a").succeeded().stdout, format!("201 {}", 4 << 20));
-}
-
-/// Python's server says 100 by itself, or refuses by a handler of its own.
-#[test]
-fn python_gives_leave_or_does_not() {
-    let port = crate::support::closed_port();
-    let proxy = Proxy::to(&format!("partner.test:{port}"), "");
-    let script = format!(
-        r#"
-import http.server, socket, threading
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def handle_expect_100(self):
-        if self.path == "/no":
-            self.send_error(413)
-            return False
-        return super().handle_expect_100()
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_):
-        pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", {port}), Handler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-def ask(path):
-    wire = socket.create_connection(("{ip}", {proxy_port}), timeout=15)
-    wire.sendall(b"POST http://partner.test:{port}" + path + b" HTTP/1.1\r\nHost: partner.test:{port}\r\n"
-                 b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
-    first = wire.recv(9999)
-    if first.startswith(b"HTTP/1.1 100 "):
-        wire.sendall(b"hello")
-        first = wire.recv(9999)
-        while not first.endswith(b"hello"):
-            first += wire.recv(9999)
-    return first
-assert ask(b"/").endswith(b"hello")
-assert ask(b"/no").startswith(b"HTTP/1.1 413 ")
-print("both")
-"#,
-        ip = proxy.address().ip(),
-        proxy_port = proxy.address().port(),
-    );
-    let done = run(&mut python(&script));
-    assert_eq!(done.succeeded().stdout, "both\n", "{done:?}");
 }

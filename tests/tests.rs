@@ -26,6 +26,8 @@ mod fleet;
 mod handshakes;
 mod http2;
 mod interim;
+mod interim_h2;
+mod interim_programs;
 mod keys;
 mod layout;
 mod learning;

@@ -8,6 +8,7 @@
 //! [`server`] serves the app, [`client`] asks an upstream. What a message means is decided above.
 
 use std::io;
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -59,6 +60,10 @@ pub(crate) enum Error {
 /// The reason phrase of a response, where it is not the one that its status implies.
 #[derive(Clone, Debug)]
 pub(crate) struct Reason(pub(crate) HeaderValue);
+
+/// How long an app that waits for leave to send its body is kept waiting for an upstream that says nothing. curl and many
+/// other clients wait so long themselves, and upstreams that do not know `Expect` say nothing ever.
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// A message with more fields than this is refused, as many servers do.
 const MOST_FIELDS: usize = 100;

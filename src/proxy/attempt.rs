@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use super::{Error, Proxy, Route, Way, caller, headers, scrub};
 use crate::auth::{Credential, Needles, Payload};
 use crate::host::Target;
-use crate::http1::Interim;
+use crate::http1::{self, Interim};
 use crate::limit::{self, Asked, Caller, Limiter, Permit};
 use crate::telemetry::Exchange;
 use crate::upstream::body::{Border, MOST_KEPT};
 use crate::upstream::breaker::{Outcome, Passage};
-use crate::upstream::{self, Endpoint, Failed, Mirror, Outbound, ResponseBody, Witness};
+use crate::upstream::{self, Failed, Mirror, Outbound, ResponseBody, Witness};
 
 /// Where a request goes, and by what means.
 #[derive(Clone, Copy)]
@@ -151,7 +151,7 @@ pub(super) async fn attempt<'r>(
             Err(error) => return Err(error),
         }
     };
-    settle_expectation(head, body, &credential.endpoint, course.target);
+    settle_expectation(head, body, credential, course);
     let is_carried = carries(head, route);
     // Trailers must not say otherwise than the head does.
     body.confine(Border {
@@ -400,10 +400,19 @@ async fn gather(
     Ok(())
 }
 
-/// Leaves `Expect: 100-continue` only where the body is still with the app, and the upstream may be asked for leave to
-/// send it (RFC 9110 section 10.1.1).
-fn settle_expectation(head: &mut request::Parts, body: &Outbound, endpoint: &Endpoint, target: &Target) {
-    let is_settled = || !body.is_untouched() || endpoint.is_old(target);
+/// Leaves `Expect: 100-continue` only where the body is still with the app, the upstream may be asked for leave to send it
+/// (RFC 9110 section 10.1.1), and there is time to wait for that.
+fn settle_expectation(
+    head: &mut request::Parts,
+    body: &Outbound,
+    credential: &Credential,
+    course: &Course<'_>,
+) {
+    let is_settled = || {
+        let timeouts = &course.way.route.destination.timeouts;
+        let is_short = timeouts.response.min(timeouts.idle) < 2 * http1::SILENCE;
+        is_short || !body.is_untouched() || credential.endpoint.is_old(course.target)
+    };
     if !matches!(body, Outbound::Empty) && head.headers.contains_key(header::EXPECT) && is_settled() {
         head.headers.remove(header::EXPECT);
         body.ask();

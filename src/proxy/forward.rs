@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use super::attempt::Course;
 use super::body::{Passing, Upgraded};
@@ -50,9 +50,14 @@ pub(super) async fn run(
         request.headers_mut().remove(header::UPGRADE);
     }
     let is_old = request.version() == Version::HTTP_10;
-    // Nobody waits for leave to send nothing, and HTTP/1.0 does not know it (RFC 9110 section 10.1.1).
-    if seen.expect && (is_old || request.body().is_none()) {
-        request.headers_mut().remove(header::EXPECT);
+    if seen.expect {
+        // Nobody waits for leave to send nothing, and HTTP/1.0 does not know it (RFC 9110 section 10.1.1). Once, and as every
+        // server knows it.
+        if is_old || request.body().is_none() {
+            request.headers_mut().remove(header::EXPECT);
+        } else {
+            request.headers_mut().insert(header::EXPECT, CONTINUE);
+        }
     }
     let stripped = headers::strip_request(request.headers_mut(), &seen);
     let is_websocket = stripped.is_websocket && mirror == Mirror::H1;
@@ -137,3 +142,5 @@ pub(super) async fn run(
         _held: held,
     }))
 }
+
+const CONTINUE: HeaderValue = HeaderValue::from_static("100-continue");

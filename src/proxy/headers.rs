@@ -65,10 +65,8 @@ pub(super) fn check<B>(request: &Request<B>, seen: &Seen, mirror: Mirror) -> Res
     if mirror == Mirror::H1 {
         check_host(request, seen)?;
     }
-    if seen.expect
-        && let Some(expectation) = request.headers().get(header::EXPECT)
-        && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
-    {
+    let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if seen.expect && !request.headers().get_all(header::EXPECT).iter().all(is_known) {
         return Err(Error::Expectation);
     }
     Ok(())
@@ -256,6 +254,14 @@ mod tests {
             Err(Error::Expectation)
         ));
         assert!(checked(&request(&[("host", "a"), ("expect", "100-Continue")])).is_ok());
+        assert!(matches!(
+            checked(&request(&[
+                ("host", "a"),
+                ("expect", "100-continue"),
+                ("expect", "tea")
+            ])),
+            Err(Error::Expectation)
+        ));
     }
 
     #[test]

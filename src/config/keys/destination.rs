@@ -176,7 +176,12 @@ pub(in crate::config) static DESTINATION: Table = &[
 pub(in crate::config) static DESTINATION_TIMEOUTS: Table = &[
     works("connect", Kind::Duration, "", "To a connection."),
     works("tls", Kind::Duration, "", "To a finished handshake."),
-    works("response", Kind::Duration, "", "To the head of the response."),
+    works(
+        "response",
+        Kind::Duration,
+        "",
+        "To the head of the response; each interim one (1xx) extends it.",
+    ),
     works("idle", Kind::Duration, "", "Without a byte in either direction."),
 ];
 

@@ -277,7 +277,12 @@ pub(in crate::config) static DNS: Table = &[
 pub(in crate::config) static TIMEOUTS: Table = &[
     works("connect", Kind::Duration, "5s", "To a connection."),
     works("tls", Kind::Duration, "5s", "To a finished handshake."),
-    works("response", Kind::Duration, "60s", "To the head of the response."),
+    works(
+        "response",
+        Kind::Duration,
+        "60s",
+        "To the head of the response; each interim one (1xx) extends it.",
+    ),
     works(
         "idle",
         Kind::Duration,

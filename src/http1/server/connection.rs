@@ -16,7 +16,7 @@ use crate::http1::decoder::Decoder;
 use crate::http1::inbound::Source;
 use crate::http1::outflow::Encoding;
 use crate::http1::wire::{Outgoing, Wire};
-use crate::http1::{Error, Interim, head};
+use crate::http1::{Error, Interim, SILENCE, head};
 use crate::memory::{Held, SMALL};
 use crate::stream::{Hangup, Reset};
 
@@ -247,7 +247,10 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
         if self.interim.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        self.wire.poll_write(&mut self.interim, cx)
+        let written = ready!(self.wire.poll_write(&mut self.interim, cx));
+        // Its buffer is not kept.
+        self.interim = Outgoing::default();
+        Poll::Ready(written)
     }
 
     /// Writes and flushes all of `out`.
@@ -377,6 +380,3 @@ const PROBES: [Duration; STATUS_LINE.len()] = [
 ];
 /// What every answer begins with.
 const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
-/// How long an app that waits for leave to send its body is kept waiting for an upstream that says nothing. curl and many
-/// other clients wait so long themselves, and upstreams that do not know `Expect` say nothing ever.
-const SILENCE: Duration = Duration::from_secs(1);
