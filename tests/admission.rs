@@ -1,11 +1,11 @@
 //! Who may come in: by which name the operator's pages are asked for, by which password the proxy of `exec`.
 
 use std::fs;
-use std::process::Stdio;
 
 use crate::support::programs::{clean, curl, outrider, tool};
+use crate::support::prometheus::Prometheus;
 use crate::support::proxy::{configuration, destination};
-use crate::support::{Origin, Proxy, Wire, closed_port, run};
+use crate::support::{Origin, Proxy, Wire, eventually, run};
 
 /// An answer of the admin listener to these bytes.
 #[track_caller]
@@ -109,42 +109,12 @@ fn the_admin_pages_are_told_by_the_routes_of_the_app() {
 #[test]
 fn prometheus_scrapes() {
     let proxy = Proxy::start("destinations: {}");
-    let folder = tempfile::tempdir().unwrap();
     let port = proxy.admin().port();
-    let file = folder.path().join("prometheus.yml");
-    fs::write(
-        &file,
-        format!(
-            "scrape_configs: [{{ job_name: outrider, scrape_interval: 1s, scrape_timeout: 1s, \
-             static_configs: [{{ targets: [\"127.0.0.1:{port}\", \"localhost:{port}\"] }}] }}]\n"
-        ),
-    )
-    .unwrap();
-    let listen = format!("127.0.0.1:{}", closed_port());
-    let mut prometheus = clean("prometheus")
-        .arg(format!("--config.file={}", file.display()))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            folder.path().join("data").display()
-        ))
-        .arg(format!("--web.listen-address={listen}"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("prometheus; tests/run --tools installs it");
-    let mut told = String::new();
-    let is_up = (0..400).any(|_| {
-        std::thread::park_timeout(std::time::Duration::from_millis(50));
-        told = run(&mut curl([
-            format!("http://{listen}/api/v1/query?query=up").as_str()
-        ]))
-        .stdout;
-        told.matches(",\"1\"]").count() == 2
+    let targets = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
+    let prometheus = Prometheus::start(&[("outrider", &targets)], None);
+    eventually("both are up", || {
+        prometheus.query("up == 1").is_ok_and(|up| up.len() == 2)
     });
-    prometheus.kill().unwrap();
-    prometheus.wait().unwrap();
-    assert!(is_up, "{told}");
 }
 
 /// Without the password of its variables nobody uses the proxy of `exec`, neither by a request nor by a tunnel; with it,

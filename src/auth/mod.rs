@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::config::{self, Auth, SecretRef, TokenUrl};
+use crate::config::{self, Auth, HeaderText, SecretRef, TokenUrl};
 use crate::fields::Names;
 use crate::host::Target;
 use crate::limit::Limiter;
@@ -68,6 +68,8 @@ pub(crate) struct Credential {
     /// What is looked for beside what the attachment holds.
     changing: Changing,
     pub(crate) endpoint: Arc<Endpoint>,
+    /// Whether the upstream can tell a request with it from one of a stranger.
+    pub(crate) identifies: bool,
     kind: Kind,
     /// What the upstream says of this one alone, where it is one of a pool.
     pub(crate) limiter: Option<Arc<Limiter>>,
@@ -142,6 +144,8 @@ impl Credentials {
                 .or_else(|| kept.next())
                 .unwrap_or_else(|| Arc::new(shared.sibling()))
         };
+        let has_identity = destination.tls.client_certificate.is_some()
+            || (destination.headers.set.iter()).any(|(_, text)| matches!(text, HeaderText::Reference(_)));
         let mut credential = |written: Option<&config::Credential>, is_one_of_several: bool| {
             let auth = written.map(|written| &written.auth);
             let place = written.map_or("auth", |written| written.place.as_str());
@@ -162,6 +166,7 @@ impl Credentials {
                 attachment,
                 changing: Changing::default(),
                 endpoint: endpoint(),
+                identifies: written.is_some() || has_identity,
                 kind,
                 limiter: is_one_of_several.then(|| limits(place)),
                 place: place.into(),

@@ -289,6 +289,12 @@ impl Leave {
             let is_refused = status == StatusCode::UNAUTHORIZED && carries(head, route);
             // Also where this request cannot be sent again: the next one gets another token.
             is_token_replaced = is_refused && credential.refuse(head);
+            if credential.identifies
+                && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+                && carries(head, route)
+            {
+                route.counters.credential_refused(status);
+            }
             if let Ok(credentials) = &route.credentials {
                 if !is_token_replaced {
                     credentials.hear(credential, status, &route.destination.name);

@@ -91,7 +91,10 @@ pub(crate) async fn take_over(mut inbox: mpsc::UnboundedReceiver<HandOver>, prox
 fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
     let pair = match Pair::take() {
         Some(pair) if floor.connections() < proxy.live.load().limits.connections => pair,
-        Some(_) | None => return turn_away(&io),
+        Some(_) | None => {
+            proxy.telemetry.connection_turned_away();
+            return turn_away(&io);
+        }
     };
     io.set_nodelay();
     let io = match io {

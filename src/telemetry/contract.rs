@@ -160,6 +160,7 @@ fn everything() -> Arc<Telemetry> {
     let counters = telemetry.counters("weather");
     counters.credential_expiry(CredentialKind::ClientCertificate, 1_900_000_000);
     counters.credential_refresh(CredentialKind::Token, Refresh::Done);
+    counters.credential_refused(http::StatusCode::UNAUTHORIZED);
     counters.tls_handshake(Side::Client, moment);
     counters.tls_handshake(Side::Upstream, moment);
     counters.handshake_failed(HandshakeFailure::Distrust);
@@ -338,6 +339,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_config_reloads_total", "result"),
     ("outrider_credential_expiry_timestamp_seconds", "destination kind"),
     ("outrider_credential_refresh_total", "destination kind result"),
+    ("outrider_credential_refused_total", "destination code"),
     ("outrider_denied_total", "destination reason"),
     ("outrider_dns_lookup_seconds", "result"),
     ("outrider_errors_total", "destination error"),

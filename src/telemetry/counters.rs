@@ -133,6 +133,12 @@ impl Counters {
         self.families.credential_refresh.with_label_values(labels).inc();
     }
 
+    /// The upstream answered 401 or 403 to a request that carried an attached credential.
+    pub(crate) fn credential_refused(&self, status: StatusCode) {
+        let labels = &[&*self.destination, Code::of(status).as_str()];
+        self.families.credential_refused.with_label_values(labels).inc();
+    }
+
     /// The label.
     pub(crate) fn destination(&self) -> &str {
         &self.destination

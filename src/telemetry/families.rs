@@ -21,6 +21,7 @@ pub(super) struct Families {
     pub(super) config_reloads: IntCounterVec,
     pub(super) credential_expiry: IntGaugeVec,
     pub(super) credential_refresh: IntCounterVec,
+    pub(super) credential_refused: IntCounterVec,
     pub(super) denied: IntCounterVec,
     pub(super) dns_lookup: HistogramVec,
     pub(super) errors: IntCounterVec,
@@ -82,6 +83,12 @@ impl Families {
                 "outrider_credential_refresh_total",
                 CREDENTIAL_REFRESH,
                 &["destination", "kind", "result"],
+            )?,
+            credential_refused: counters(
+                r,
+                "outrider_credential_refused_total",
+                CREDENTIAL_REFUSED,
+                &["destination", "code"],
             )?,
             denied: counters(r, "outrider_denied_total", DENIED, &["destination", "reason"])?,
             dns_lookup: histograms(
@@ -269,6 +276,8 @@ const CONFIG_RELOADS: &str = "Reloads of the configuration; after a failed one t
 const CREDENTIAL_EXPIRY: &str = "When a credential ends to be valid.";
 const CREDENTIAL_REFRESH: &str =
     "Attempts to get the next credential of a kind that is renewed while running.";
+const CREDENTIAL_REFUSED: &str =
+    "Answers 401 and 403 of the upstream to requests that carried an attached credential.";
 const DENIED: &str = "Requests that policy refused, by reason.";
 const DNS_LOOKUP: &str = "Time that a name look-up took, answers from the cache left out.";
 const ERRORS: &str = "Exchanges that failed or were refused here, and handshakes with the app that failed, by RFC 9209 error type.";
@@ -294,7 +303,8 @@ const TUNNEL_DURATION: &str = "Time that a tunnel was open.";
 const TUNNELS: &str = "Tunnels that were open and have ended, by how they ended.";
 const TUNNELS_OPEN: &str = "Tunnels open now.";
 const UPSTREAM_CONNECTIONS: &str = "Connections to upstreams open now, idle ones included.";
-const UPSTREAM_CONNECTS: &str = "Attempts to connect to an upstream: ok, or the RFC 9209 error type.";
+const UPSTREAM_CONNECTS: &str =
+    "Attempts to connect to an upstream, TLS included: ok, or the RFC 9209 error type.";
 const UPSTREAM_RESPONSE: &str = "Time from the request being sent to the head of the upstream's answer.";
 const UPSTREAM_REUSES: &str = "Requests sent on a connection that was already open.";
 const UPSTREAM_THROTTLED: &str = "Answers of the upstream that say that a limit of its own is reached.";

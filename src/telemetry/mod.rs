@@ -132,6 +132,11 @@ impl Telemetry {
             .inc();
     }
 
+    /// A connection of the app was turned away, because there are as many as may be.
+    pub(crate) fn connection_turned_away(&self) {
+        self.none.error("connection_limit_reached");
+    }
+
     /// Whether new work is refused for want of memory.
     pub(crate) fn memory_short(&self, is_short: bool) {
         self.families.memory_short.set(is_short.into());

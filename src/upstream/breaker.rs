@@ -115,12 +115,11 @@ impl Breaker {
         let others: Vec<_> = (self.others().iter())
             .map(|(_, circuit)| Arc::clone(circuit))
             .collect();
-        if !others.is_empty() {
-            let first = self.first.get();
-            first
-                .into_iter()
-                .chain(&others)
-                .for_each(|circuit| circuit.forget(now));
+        for circuit in self.first.get().into_iter().chain(&others) {
+            circuit.expire(now);
+            if !others.is_empty() {
+                circuit.forget(now);
+            }
         }
         self.common.show();
     }

@@ -20,9 +20,13 @@ use crate::telemetry::Side;
 /// A connection to an upstream, in the clear or not.
 pub(crate) type Stream = Socket<Box<TlsStream<TcpStream>>>;
 
-/// Opens a bare connection to `target`, for a tunnel or as the ground of TLS.
+/// Opens a bare connection to `target`, for a tunnel.
 pub(crate) async fn open(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
-    let result = open_uncounted(target, endpoint, ways).await;
+    counted(bare(target, endpoint, ways).await, endpoint)
+}
+
+/// Counts an attempt to connect, by whether the bytes of a tunnel or a request can go out now.
+fn counted<T>(result: Result<T, Error>, endpoint: &Endpoint) -> Result<T, Error> {
     endpoint.counters.upstream_connect(match &result {
         Ok(_) => "ok",
         Err(error) => error.proxy_status(),
@@ -30,7 +34,7 @@ pub(crate) async fn open(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -
     result
 }
 
-async fn open_uncounted(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
+async fn bare(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
     let limit = endpoint.destination.timeouts.connect;
     let approved = match &target.host {
         Host::Name(name) => {
@@ -50,6 +54,16 @@ pub(super) async fn connect(
     endpoint: &Arc<Endpoint>,
     ways: Ways<'_>,
 ) -> Result<Lease, Error> {
+    counted(ready(target, mirror, endpoint, ways).await, endpoint)
+}
+
+/// Makes a connection ready for requests, TLS and the preface of HTTP/2 included.
+async fn ready(
+    target: &Target,
+    mirror: Mirror,
+    endpoint: &Arc<Endpoint>,
+    ways: Ways<'_>,
+) -> Result<Lease, Error> {
     let alpn = endpoint.alpn(mirror);
     let mut link = Link {
         shelf: (endpoint.id, alpn),
@@ -61,7 +75,7 @@ pub(super) async fn connect(
     };
     match target.scheme {
         Scheme::Http => {
-            let stream = open(target, endpoint, ways).await?;
+            let stream = bare(target, endpoint, ways).await?;
             match alpn {
                 tls::Alpn::H1 => Ok(h1(Stream::Tcp(stream), link)),
                 // Nothing negotiates HTTP/2 in clear: the configuration says so, or the app, which speaks it itself, knows.
@@ -71,7 +85,7 @@ pub(super) async fn connect(
         Scheme::Https => {
             // Before dialling: without settings there is nothing to say to the upstream.
             let settings = endpoint.tls()?;
-            let stream = open(target, endpoint, ways).await?;
+            let stream = bare(target, endpoint, ways).await?;
             let started = Instant::now();
             let tls::Secured { stream, until } = settings
                 .connect(stream, target, alpn, endpoint.destination.timeouts.tls)

@@ -27,6 +27,7 @@ pub(crate) mod origin;
 pub(crate) mod partner;
 pub(crate) mod pki;
 pub(crate) mod programs;
+pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod verifier;

@@ -60,6 +60,8 @@ pub(super) enum Position {
     },
     HalfOpen {
         is_tried: bool,
+        /// From when on a request might have tried.
+        since: Instant,
     },
     Open {
         until: Instant,
@@ -91,7 +93,7 @@ impl Circuit {
     pub(super) fn is_open(&self, now: Instant) -> bool {
         match &self.state().position {
             Position::Closed { .. } => false,
-            Position::HalfOpen { is_tried } => *is_tried,
+            Position::HalfOpen { is_tried, .. } => *is_tried,
             Position::Open { until } => now < *until,
         }
     }
@@ -101,12 +103,19 @@ impl Circuit {
         let mut state = self.state();
         match &mut state.position {
             Position::Closed { .. } => {}
-            Position::HalfOpen { is_tried } if *is_tried => return Err(self.refusal(Duration::ZERO)),
-            Position::HalfOpen { is_tried } => *is_tried = true,
+            Position::HalfOpen { is_tried: true, .. } => return Err(self.refusal(Duration::ZERO)),
+            Position::HalfOpen { is_tried, .. } => {
+                *is_tried = true;
+                self.tell_trial();
+            }
             Position::Open { until } if now < *until => return Err(self.refusal(*until - now)),
-            Position::Open { .. } => {
-                self.turn(&mut state, Position::HalfOpen { is_tried: true });
-                tracing::info!(destination = %self.common.destination, host = %self, "circuit half open: one request tries");
+            Position::Open { until } => {
+                let half_open = Position::HalfOpen {
+                    is_tried: true,
+                    since: *until,
+                };
+                self.turn(&mut state, half_open);
+                self.tell_trial();
             }
         }
         Ok(state.turn)
@@ -161,16 +170,30 @@ impl Circuit {
                 tracing::info!(destination = %self.common.destination, host = %self, "circuit closed: the host works again");
             }
             (Position::HalfOpen { .. }, Outcome::Fails) => self.open(&mut state, 1, now),
-            (Position::HalfOpen { is_tried }, Outcome::Unknown) => *is_tried = false,
+            (Position::HalfOpen { is_tried, .. }, Outcome::Unknown) => *is_tried = false,
             (Position::Closed { .. }, Outcome::Unknown) | (Position::Open { .. }, _) => {}
         }
     }
 
-    /// Closes it where nobody has asked since it might have tried, for so long that failures do not count any more.
+    /// Opens it by half where a request that came `now` might try: without one it would be shown as open for ever.
+    pub(super) fn expire(&self, now: Instant) {
+        let mut state = self.state();
+        if let Position::Open { until: since } = state.position
+            && since <= now
+        {
+            let is_tried = false;
+            self.turn(&mut state, Position::HalfOpen { is_tried, since });
+        }
+    }
+
+    /// Closes it where nobody has asked since a request might have tried, for so long that failures do not count any more.
     pub(super) fn forget(&self, now: Instant) {
         let mut state = self.state();
-        if let Position::Open { until } = state.position
-            && now.saturating_duration_since(until) >= self.common.settings.within
+        if let Position::HalfOpen {
+            is_tried: false,
+            since,
+        } = state.position
+            && now.saturating_duration_since(since) >= self.common.settings.within
         {
             self.close(&mut state, now);
             tracing::info!(destination = %self.common.destination, host = %self, "circuit closed: nobody asks the host any more");
@@ -198,6 +221,10 @@ impl Circuit {
         self.common.moved(&state.position, Some(&position));
         state.position = position;
         state.turn += 1;
+    }
+
+    fn tell_trial(&self) {
+        tracing::info!(destination = %self.common.destination, host = %self, "circuit half open: one request tries");
     }
 
     fn refusal(&self, left: Duration) -> Open {
