@@ -3,7 +3,11 @@
 //!
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR` replace the distribution's bundle, as with OpenSSL, and the certificates of
 //! `CF_SYSTEM_CERT_PATH` come on top. The bundle that we write ourselves is never read: a profile script exports
-//! `SSL_CERT_FILE` to us as well as to the app, and to trust it would be to trust our own authority upstream.
+//! `SSL_CERT_FILE` to us as well as to the app, and to trust it would be to trust our own authority upstream. Nor is the
+//! authority of any outrider taken from another file: the bundle of an earlier start may stand in a variable.
+//!
+//! What single clients of the app are told to trust ([`CLIENT_VARIABLES`]) goes into the app's bundle, since the bundle
+//! takes the place of these files. No upstream is verified with it: a file for pip must not decide who gets a credential.
 
 use std::collections::HashSet;
 use std::fs;
@@ -25,6 +29,8 @@ pub(crate) struct SystemRoots {
     /// What the anchors were made from, until the bundle has been: both are wanted at the start, and reading is slow.
     kept: Mutex<Option<Read>>,
     places: Vec<PathBuf>,
+    /// What clients of the app trust beside it.
+    clients: Vec<PathBuf>,
     anchors: OnceLock<Arc<Anchors>>,
 }
 
@@ -71,9 +77,14 @@ impl SystemRoots {
             places.extend(BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()));
         }
         places.extend(paths("CF_SYSTEM_CERT_PATH").into_iter().filter(foreign));
+        let clients = CLIENT_VARIABLES.iter().filter_map(|name| sources.variable(name));
+        let mut clients: Vec<_> = clients.map(PathBuf::from).filter(foreign).collect();
+        clients.sort();
+        clients.dedup();
         Self {
             kept: Mutex::new(None),
             places,
+            clients,
             anchors: OnceLock::new(),
         }
     }
@@ -81,7 +92,7 @@ impl SystemRoots {
     /// What upstreams are verified with; read at the first call and kept. Empty where the system has none.
     pub(crate) fn anchors(&self) -> &Arc<Anchors> {
         self.anchors.get_or_init(|| {
-            let read = self.load();
+            let read = self.load(&self.places);
             let mut anchors = Anchors::new();
             for certificate in read.certificates() {
                 // Distributions ship a few that webpki cannot parse; the others count.
@@ -93,32 +104,26 @@ impl SystemRoots {
         })
     }
 
-    /// Reads the certificates themselves, which are not kept: 300 kB that only the bundle needs.
+    /// Reads the certificates themselves, which are not kept: 300 kB that only the bundle needs. Those of the app's clients
+    /// are among them.
     pub(crate) fn read(&self) -> Read {
         let kept = self.kept().take();
-        kept.unwrap_or_else(|| self.load())
+        let mut read = kept.unwrap_or_else(|| self.load(&self.places));
+        // A file that is both the system's and a client's is read twice, and its certificates kept once.
+        read.places(&self.clients);
+        read
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Read>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load(&self) -> Read {
+    fn load(&self, places: &[PathBuf]) -> Read {
         let mut read = Read {
             der: Vec::with_capacity(ROOM),
             ..Read::default()
         };
-        // A folder holds links to the same files by other names, and often all of them once more in one file.
-        let mut seen = HashSet::new();
-        for place in &self.places {
-            let result = match place.is_dir() {
-                true => read.folder(place, &mut seen),
-                false => read.file(place, &mut seen),
-            };
-            if let Err(source) = result {
-                read.problem(place, source);
-            }
-        }
+        read.places(places);
         read
     }
 }
@@ -127,6 +132,20 @@ impl Read {
     /// In DER, sorted, each once.
     pub(crate) fn certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.spans.iter().map(|span| &self.der[span.clone()])
+    }
+
+    fn places(&mut self, places: &[PathBuf]) {
+        // A folder holds links to the same files by other names, and often all of them once more in one file.
+        let mut seen = HashSet::new();
+        for place in places {
+            let result = match place.is_dir() {
+                true => self.folder(place, &mut seen),
+                false => self.file(place, &mut seen),
+            };
+            if let Err(source) = result {
+                self.problem(place, source);
+            }
+        }
     }
 
     fn folder(&mut self, folder: &Path, seen: &mut Seen) -> io::Result<()> {
@@ -186,6 +205,12 @@ impl Read {
     fn take(&mut self, letters: &[u8]) -> io::Result<()> {
         let new = (BASE64_MIME_PERMISSIVE.decode(letters))
             .map_err(|_| damaged("a certificate is not in base64"))?;
+        if memchr::memmem::find(&new, AUTHORITY_NAME.as_bytes()).is_some() {
+            return Ok(());
+        }
+        if self.der.len() + new.len() > MOST {
+            return Err(damaged("there are more certificates than a client would read"));
+        }
         let Self { der, spans, .. } = self;
         if let Err(place) = spans.binary_search_by(|span| der[span.clone()].cmp(&new)) {
             spans.insert(place, der.len()..der.len() + new.len());
@@ -209,11 +234,32 @@ fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
+/// With what the name of each local authority begins.
+pub(crate) const AUTHORITY_NAME: &str = "outrider local authority ";
+
+/// The variables that name what one client trusts, a file or a folder of PEM, and that [`SystemRoots`] does not heed
+/// otherwise. `outrider env` points each at the bundle.
+pub(crate) const CLIENT_VARIABLES: &[&str] = &[
+    "REQUESTS_CA_BUNDLE",               // Python requests
+    "CURL_CA_BUNDLE",                   // curl
+    "NODE_EXTRA_CA_CERTS",              // Node
+    "AWS_CA_BUNDLE",                    // AWS SDKs and command line
+    "GIT_SSL_CAINFO",                   // git, whose libcurl may stand on GnuTLS
+    "PIP_CERT",                         // pip
+    "NEW_RELIC_CA_BUNDLE_PATH",         // New Relic's agent for Python
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", // gRPC's C core: Python, Ruby, PHP
+    "HTTPLIB2_CA_CERTS",                // httplib2, under Google's older Python clients
+    "DENO_CERT",                        // Deno
+];
+
 /// Twice what distributions ship, and more than an allocator takes from its heap: it goes back to the system.
 const ROOM: usize = 512 * 1024;
 
 /// A hundred times what distributions ship.
 const LARGEST: u64 = 32 * 1024 * 1024;
+
+/// All certificates together, in bytes of DER.
+const MOST: usize = 16 * 1024 * 1024;
 
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const END: &[u8] = b"-----END CERTIFICATE-----";

@@ -462,3 +462,76 @@ fn damaged_roots_are_told_and_cost_no_others() {
         assert_eq!(read.problems[0].place, path);
     }
 }
+
+/// What a client of the app trusts is in the bundle, and no upstream is verified with it. The authority of an earlier start
+/// is in neither, wherever its bundle lies.
+#[test]
+fn what_clients_trust_is_for_the_app_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (system, corporate, other) = (pair().0, pair().0, pair().0);
+    let earlier = {
+        let mut params = rcgen::CertificateParams::default();
+        let name = format!("{}0badcafe", roots::AUTHORITY_NAME);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().pem()
+    };
+    fs::write(path("system.pem"), &system).unwrap();
+    fs::write(path("corporate.pem"), format!("{corporate}{system}")).unwrap();
+    fs::write(path("earlier.pem"), format!("{earlier}{system}")).unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    fs::write(path("folder/other.pem"), &other).unwrap();
+    fs::write(path("own.pem"), &earlier).unwrap();
+    for (variables, count, problems) in [
+        (&[("REQUESTS_CA_BUNDLE", "corporate.pem")][..], 2, 0),
+        (
+            &[
+                ("REQUESTS_CA_BUNDLE", "corporate.pem"),
+                ("CURL_CA_BUNDLE", "corporate.pem"),
+            ],
+            2,
+            0,
+        ),
+        (
+            &[
+                ("NODE_EXTRA_CA_CERTS", "corporate.pem"),
+                ("REQUESTS_CA_BUNDLE", "folder"),
+            ],
+            3,
+            0,
+        ),
+        (&[("PIP_CERT", "own.pem"), ("AWS_CA_BUNDLE", "earlier.pem")], 1, 0),
+        (
+            &[("SSL_CERT_FILE", "earlier.pem"), ("GIT_SSL_CAINFO", "gone.pem")],
+            1,
+            1,
+        ),
+        (
+            &[
+                ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "folder/other.pem"),
+                ("DENO_CERT", "corporate.pem"),
+            ],
+            3,
+            0,
+        ),
+    ] {
+        let system = [("SSL_CERT_FILE", path("system.pem"))];
+        let variables = variables.iter().map(|(name, file)| (*name, path(file)));
+        let sources = Sources::of_variables(system.into_iter().chain(variables.clone()));
+        let roots = SystemRoots::new(&sources, &path("own.pem"));
+        let told: Vec<_> = variables.collect();
+        let read = roots.read();
+        assert_eq!(
+            (read.certificates().count(), read.problems.len()),
+            (count, problems),
+            "{told:?}"
+        );
+        assert_eq!(roots.anchors().roots().len(), 1, "{told:?}");
+        assert_eq!(
+            roots.read().certificates().count(),
+            count,
+            "read after the anchors: {told:?}"
+        );
+    }
+}

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ca::TRUSTSTORE_PASSWORD;
 use crate::config::Ca;
+use crate::secret::roots::CLIENT_VARIABLES;
 
 /// The variables that send an app through the proxy at `listen` (`host:port`) and let it trust the authority.
 ///
@@ -44,7 +45,11 @@ pub(in crate::cli) fn variables(
         ("NODE_USE_ENV_PROXY", "1".to_owned()),
     ];
     if let Some(bundle) = bundle {
-        variables.extend(BUNDLE_VARIABLES.iter().map(|name| (*name, bundle.clone())));
+        // OpenSSL, Go, Ruby, PHP streams, .NET, Python's ssl, httpx.
+        variables.push(("SSL_CERT_FILE", bundle.clone()));
+        // All but `NODE_EXTRA_CA_CERTS` and `DENO_CERT` replace what the client would trust, so the bundle holds the
+        // system's roots, and what these variables name already.
+        variables.extend(CLIENT_VARIABLES.iter().map(|name| (*name, bundle.clone())));
     }
     variables.push(("JAVA_TOOL_OPTIONS", appended(existing("JAVA_TOOL_OPTIONS"), java)));
     variables
@@ -56,22 +61,6 @@ pub(in crate::cli) const USER: &str = "outrider";
 /// Hosts that no proxy should see. Clients know neither CIDR nor wildcards alike, so there are none; some take
 /// `apps.internal` for the name alone and others for all below it, so both spellings stand.
 const NO_PROXY: &[&str] = &["localhost", "127.0.0.1", "::1", "apps.internal", ".apps.internal"];
-
-/// All but `NODE_EXTRA_CA_CERTS` and `DENO_CERT` replace what the client would trust, hence the system's roots in the
-/// bundle.
-const BUNDLE_VARIABLES: &[&str] = &[
-    "SSL_CERT_FILE",                    // OpenSSL, Go, Ruby, PHP streams, .NET, Python's ssl, httpx
-    "REQUESTS_CA_BUNDLE",               // Python requests
-    "CURL_CA_BUNDLE",                   // curl
-    "NODE_EXTRA_CA_CERTS",              // Node
-    "AWS_CA_BUNDLE",                    // AWS SDKs and command line
-    "GIT_SSL_CAINFO",                   // git, whose libcurl may stand on GnuTLS
-    "PIP_CERT",                         // pip
-    "NEW_RELIC_CA_BUNDLE_PATH",         // New Relic's agent for Python
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", // gRPC's C core: Python, Ruby, PHP
-    "HTTPLIB2_CA_CERTS",                // httplib2, under Google's older Python clients
-    "DENO_CERT",                        // Deno
-];
 
 /// Ours, then those of `existing` that are not among them.
 fn merged(existing: Option<String>) -> String {
@@ -164,6 +153,7 @@ mod tests {
             bundle: Path::new(folder).join("ca-bundle.pem"),
             truststore: Path::new(folder).join("truststore.p12"),
             lifetime: Duration::from_secs(3600),
+            constraints: Default::default(),
         }
     }
 
@@ -187,7 +177,7 @@ mod tests {
         for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] {
             assert_eq!(variables[name], "http://127.0.0.1:3128");
         }
-        for name in BUNDLE_VARIABLES {
+        for name in CLIENT_VARIABLES.iter().chain(&["SSL_CERT_FILE"]) {
             assert_eq!(variables[name], "/tmp/outrider/ca-bundle.pem");
         }
         assert_eq!(variables["NODE_USE_ENV_PROXY"], "1");
@@ -274,7 +264,7 @@ mod tests {
             .into_iter()
             .collect();
         assert_eq!(variables["https_proxy"], "http://127.0.0.1:1");
-        assert!(BUNDLE_VARIABLES.iter().all(|name| !variables.contains_key(name)));
+        assert!(CLIENT_VARIABLES.iter().all(|name| !variables.contains_key(name)));
         assert!(!variables["JAVA_TOOL_OPTIONS"].contains("trustStore"));
     }
 
