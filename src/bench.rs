@@ -218,8 +218,8 @@ impl Leaves {
     /// Makes the authority and the leaf.
     pub fn prepare() -> Self {
         let pattern = HostPattern::parse("api.test").expect("a host");
-        let authority =
-            Authority::new(&[pattern], Duration::from_secs(86_400)).expect("a key and a certificate");
+        let authority = Authority::new(&[pattern], Default::default(), Duration::from_secs(86_400))
+            .expect("a key and a certificate");
         let leaves = Self {
             authority,
             host: Host::parse("api.test").expect("a host"),

@@ -281,3 +281,60 @@ fn a_client_of_http_2_alone_is_told_inside_that_its_upstream_is_dead() {
     wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
     assert_eq!(wire.read_exact(4).unwrap()[3], 4);
 }
+
+/// gRPC's own client, on BoringSSL.
+const GRPC: &str = r#"
+import grpc, sys
+trusted = open(sys.argv[2], 'rb').read()
+channel = grpc.secure_channel(sys.argv[1], grpc.ssl_channel_credentials(trusted))
+try:
+    grpc.channel_ready_future(channel).result(timeout=float(sys.argv[3]))
+    print('ready')
+except grpc.FutureTimeoutError:
+    print('refused')
+"#;
+
+/// It takes no address under constraints that are about addresses, and says so in a way that nobody would guess. A name is
+/// no trouble, and an address is none where the configuration leaves addresses out.
+#[test]
+fn boringssl_refuses_an_intercepted_address_unless_addresses_are_left_out() {
+    // Its death is told inside the tunnel, which is all that is wanted here.
+    let port = crate::support::closed_port();
+    let (address, name) = (format!("127.0.0.1:{port}"), format!("partner.test:{port}"));
+    for (constraints, host, patience, wanted) in [
+        ("names_and_addresses", &address, "3", "refused\n"),
+        ("names_and_addresses", &name, "20", "ready\n"),
+        ("names", &address, "20", "ready\n"),
+        ("none", &address, "20", "ready\n"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = folder.path().join("ca-bundle.pem");
+        let proxy = Proxy::start_with(
+            &format!(
+                "ca: {{ bundle: \"{}\", constraints: {constraints} }}\n\
+                 destinations: {{ partner: {{ hosts: [\"{address}\", \"{name}\"], auth: {{ bearer: env:TOKEN }} }} }}",
+                bundle.display()
+            ),
+            &[("TOKEN", TOKEN)],
+        );
+        let mut client = python(GRPC);
+        client.env("grpc_proxy", format!("http://{}", proxy.address()));
+        client.env("no_grpc_proxy", "").env("no_proxy", "");
+        let done = run(client.arg(host).arg(&bundle).arg(patience));
+        assert_eq!(
+            done.succeeded().stdout,
+            wanted,
+            "{constraints} {host}: {}",
+            proxy.log()
+        );
+        let hint = proxy
+            .log()
+            .contains("clients on BoringSSL (gRPC, Envoy, Electron, Bun) refuse our");
+        assert_eq!(
+            hint,
+            wanted == "refused\n",
+            "{constraints} {host}: {}",
+            proxy.log()
+        );
+    }
+}

@@ -109,8 +109,11 @@ impl Parts {
         };
         let hosts = policy.intercepted();
         let authority = match old {
-            None => Arc::new(Authority::new(&hosts, config.ca.lifetime)?),
-            Some(old) => match old.authority.for_hosts(&hosts, config.ca.lifetime)? {
+            None => Arc::new(Authority::new(&hosts, config.ca.constraints, config.ca.lifetime)?),
+            Some(old) => match old
+                .authority
+                .for_hosts(&hosts, config.ca.constraints, config.ca.lifetime)?
+            {
                 Some(new) => Arc::new(new),
                 None => Arc::clone(&old.authority),
             },

@@ -66,7 +66,7 @@ pub(super) fn authority(
     params.distinguished_name = subject(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params.name_constraints = Some(constraints.extension());
+    params.name_constraints = constraints.extension();
     params.self_signed(issuer.key()).map(CertificateDer::from)
 }
 

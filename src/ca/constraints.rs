@@ -5,6 +5,10 @@
 //! (Python, Node, curl), Go and rustls check it, so that a stolen key vouches for nothing else there. Java does not look
 //! at the constraints of a root that it was told to trust, as the standard allows; it accepts what they permit.
 //!
+//! BoringSSL knows no constraints for addresses and refuses a leaf for one wherever the authority has any; Mbed TLS takes
+//! no certificate with a critical extension that it does not know, this one among them. For their sake the
+//! configuration may leave out a part, or all.
+//!
 //! A dNSName subtree contains every name below it, so `host` also permits `x.host`, and `*.suffix` also permits
 //! `suffix`: the standard knows nothing narrower.
 
@@ -15,18 +19,23 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rcgen::{CidrSubnet, GeneralSubtree, NameConstraints};
 
+use crate::config::Constraints as About;
 use crate::host::{Host, HostPattern, Pattern};
 
 /// The permitted subtrees, in one canonical order, so that two configurations compare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Constraints {
+    about: About,
     names: BTreeSet<Arc<str>>,
     networks: BTreeSet<IpNet>,
 }
 
 impl Constraints {
-    pub(super) fn of(hosts: &[HostPattern]) -> Self {
-        let mut constraints = Self::default();
+    pub(super) fn of(hosts: &[HostPattern], about: About) -> Self {
+        let mut constraints = Self {
+            about,
+            ..Self::default()
+        };
         for pattern in hosts {
             match &pattern.what {
                 Pattern::Host(Host::Name(name)) | Pattern::Suffix(name) => {
@@ -48,15 +57,27 @@ impl Constraints {
 
     /// Whether this permits something that `earlier` did not list.
     pub(super) fn widen(&self, earlier: &Self) -> bool {
-        !(self.names.is_subset(&earlier.names) && self.networks.is_subset(&earlier.networks))
+        !(self.names.is_subset(&earlier.names)
+            && self.networks.is_subset(&earlier.networks)
+            && self.about == earlier.about)
     }
 
-    /// The extension. Neither kind of name is ever left unconstrained.
-    pub(super) fn extension(&self) -> NameConstraints {
+    /// Whether addresses that are intercepted are among them.
+    pub(super) fn confine_addresses(&self) -> bool {
+        self.about == About::NamesAndAddresses && !self.networks.is_empty()
+    }
+
+    /// The extension; `None`: the configuration wants none. Neither kind of name is left unconstrained but as the
+    /// configuration says, and addresses are not where none is intercepted.
+    pub(super) fn extension(&self) -> Option<NameConstraints> {
         let mut permitted: Vec<_> = (self.names.iter())
             .map(|name| GeneralSubtree::DnsName(name.to_string()))
-            .chain(self.networks.iter().map(subtree))
             .collect();
+        match self.about {
+            About::NamesAndAddresses => permitted.extend(self.networks.iter().map(subtree)),
+            About::Names => {}
+            About::None => return None,
+        }
         let mut excluded = Vec::new();
 
         if self.names.is_empty() {
@@ -66,10 +87,10 @@ impl Constraints {
             excluded.push(subtree(&Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into()));
             excluded.push(subtree(&Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into()));
         }
-        NameConstraints {
+        Some(NameConstraints {
             permitted_subtrees: permitted,
             excluded_subtrees: excluded,
-        }
+        })
     }
 }
 

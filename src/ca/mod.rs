@@ -19,8 +19,9 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
+use crate::config::Constraints as About;
 use crate::host::{Host, HostPattern};
-use crate::secret::roots::SystemRoots;
+use crate::secret::roots::{AUTHORITY_NAME, SystemRoots};
 
 use certificate::Validity;
 use constraints::Constraints;
@@ -117,18 +118,28 @@ struct Identity {
 }
 
 impl Authority {
-    /// A new key and certificate, name-constrained to `hosts`; leaves live at most `lifetime`.
-    pub(crate) fn new(hosts: &[HostPattern], lifetime: Duration) -> Result<Self, Error> {
+    /// A new key and certificate, name-constrained to `hosts` as far as `about` says; leaves live at most `lifetime`.
+    pub(crate) fn new(hosts: &[HostPattern], about: About, lifetime: Duration) -> Result<Self, Error> {
         let identity = Arc::new(Identity::generate()?);
-        Self::certify(identity, Constraints::of(hosts), lifetime, SystemTime::now())
+        Self::certify(
+            identity,
+            Constraints::of(hosts, about),
+            lifetime,
+            SystemTime::now(),
+        )
     }
 
     /// The same key under a certificate for other hosts; `None` where nothing changes.
     ///
     /// An app that holds the certificate of `self` goes on trusting the leaves for the hosts that it names; only for
     /// hosts that were added ([`Self::widens`]) does it need the new bundle, and a restart to read it.
-    pub(crate) fn for_hosts(&self, hosts: &[HostPattern], lifetime: Duration) -> Result<Option<Self>, Error> {
-        let constraints = Constraints::of(hosts);
+    pub(crate) fn for_hosts(
+        &self,
+        hosts: &[HostPattern],
+        about: About,
+        lifetime: Duration,
+    ) -> Result<Option<Self>, Error> {
+        let constraints = Constraints::of(hosts, about);
         if constraints == self.constraints && lifetime == self.lifetime {
             return Ok(None);
         }
@@ -144,6 +155,11 @@ impl Authority {
     /// Whether this authority vouches for hosts that `earlier` did not list, so that apps need the new bundle.
     pub(crate) fn widens(&self, earlier: &Self) -> bool {
         self.constraints.widen(&earlier.constraints)
+    }
+
+    /// Whether its constraints are about addresses that are intercepted, which BoringSSL does not take.
+    pub(crate) fn confines_addresses(&self) -> bool {
+        self.constraints.confine_addresses()
     }
 
     /// The TLS settings that serve `host` to the app: minted once, kept, bounded in number.
@@ -228,7 +244,7 @@ impl fmt::Debug for Authority {
 impl Identity {
     fn generate() -> Result<Self, Error> {
         // A name of its own, so that the bundles of two processes can be told apart.
-        let name = format!("outrider local authority {:08x}", rand::random::<u32>());
+        let name = format!("{AUTHORITY_NAME}{:08x}", rand::random::<u32>());
         let issuer = certificate::issuer(&name, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
 
         let provider = Arc::new(aws_lc_rs::default_provider());

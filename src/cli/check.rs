@@ -10,10 +10,10 @@ use std::time::SystemTime;
 use super::{ConfigArg, print};
 use crate::auth::{Credentials, Needles};
 use crate::config::{
-    ClientCertificate, Config, DEFAULT_FILE, Destination, Egress, HeaderText, Mode, Network, NetworkClass,
-    OnLimit, Problems, SESSION_TOKEN, SecretRef, Source, Text,
+    ClientCertificate, Config, Constraints, DEFAULT_FILE, Destination, Egress, HeaderText, Mode, Network,
+    NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef, Source, Text,
 };
-use crate::host::{Pattern, PortPattern};
+use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Sources, pem, pkcs12};
@@ -103,6 +103,7 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
     }
     match Policy::compile(config) {
         Ok(policy) => {
+            warn_of_addresses(config, &policy, &mut warnings);
             let roots = SystemRoots::new(sources, &config.ca.bundle);
             for destination in policy
                 .destinations
@@ -314,6 +315,33 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
     if !matches!(reference.holds, Holds::Certificates | Holds::Lists) {
         for warning in sources.warnings(reference.to) {
             add(warnings, &reference.path, &warning);
+        }
+    }
+}
+
+/// Clients on BoringSSL know no name constraints for addresses, and refuse what they do not know.
+fn warn_of_addresses(config: &Config, policy: &Policy, warnings: &mut Problems) {
+    if config.ca.constraints != Constraints::NamesAndAddresses {
+        return;
+    }
+    for written in &config.destinations {
+        let mut compiled = policy.destinations.iter();
+        let is_intercepted = compiled.any(|one| one.intercept && *one.name == *written.name);
+        let is_address = |host: &&HostPattern| {
+            matches!(
+                host.what,
+                Pattern::Network(_) | Pattern::Host(Host::V4(_) | Host::V6(_))
+            )
+        };
+        if let Some(host) = written.hosts.iter().find(is_address).filter(|_| is_intercepted) {
+            warnings.add(
+                format!("destinations.{}.hosts", written.name),
+                format!(
+                    "https to {host} is intercepted, and clients on BoringSSL (gRPC, Envoy, Electron, Bun) refuse our \
+                     certificate for an address"
+                ),
+                "give them a name; or set `ca.constraints: names`, whose price the README tells",
+            );
         }
     }
 }

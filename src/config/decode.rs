@@ -18,8 +18,8 @@ use super::limits::rate_limit_store;
 use super::node::shown;
 use super::reader::{Field, Reader, one_of};
 use super::{
-    Access, Ca, Config, Dns, Egress, EgressDefault, Limits, Listen, Locations, Log, LogFormat, Network,
-    NetworkClass, Timeouts,
+    Access, Ca, Config, Constraints, Dns, Egress, EgressDefault, Limits, Listen, Locations, Log, LogFormat,
+    Network, NetworkClass, Timeouts,
 };
 use crate::host::Host;
 
@@ -222,7 +222,15 @@ fn ca(reader: &Reader<'_>) -> Ca {
         }
         Some(lifetime)
     });
+    let constraints = [
+        ("names_and_addresses", Constraints::NamesAndAddresses),
+        ("names", Constraints::Names),
+        ("none", Constraints::None),
+    ];
     Ca {
+        constraints: (reader.take("constraints"))
+            .and_then(|field| field.choice(&constraints))
+            .unwrap_or_default(),
         bundle: path("bundle", "$TMPDIR/outrider/ca-bundle.pem"),
         truststore: path("truststore", "$TMPDIR/outrider/truststore.p12"),
         lifetime: lifetime.unwrap_or(Duration::from_secs(7 * 86_400)),

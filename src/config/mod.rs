@@ -113,6 +113,16 @@ pub(crate) struct Ca {
     pub(crate) bundle: PathBuf,
     pub(crate) truststore: PathBuf,
     pub(crate) lifetime: Duration,
+    pub(crate) constraints: Constraints,
+}
+
+/// What the name constraints of the local authority are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Constraints {
+    #[default]
+    NamesAndAddresses,
+    Names,
+    None,
 }
 
 #[derive(Clone, Debug)]

@@ -175,7 +175,11 @@ fn openssl_accepts_the_leaf_in_its_strictest_mode_and_refuses_one_outside() {
         let files = Files::of(&trusted);
         // A twin with the same key but open constraints hands the leaf out; what is under test is the trust.
         let twin = trusted
-            .for_hosts(&[super::pattern(&format!("*.{host}"))], super::WEEK)
+            .for_hosts(
+                &[super::pattern(&format!("*.{host}"))],
+                super::About::default(),
+                super::WEEK,
+            )
             .unwrap();
         let config = trusted.serve(&name(host), Offer::H1).unwrap();
         let leaf = leaf_of(config, twin.as_ref().unwrap_or(&trusted), &name(host));

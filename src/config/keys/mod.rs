@@ -213,6 +213,14 @@ pub(in crate::config) static CA: Table = &[
         "7d",
         "How long a certificate of ours lives; the key is new at every start.",
     ),
+    works(
+        "constraints",
+        Kind::Choice(&["names_and_addresses", "names", "none"]),
+        "names_and_addresses",
+        "What the local authority's certificate is confined to (name constraints). BoringSSL refuses an intercepted address \
+         under `names_and_addresses`; with `names` a stolen key of the authority is good for any address. Mbed TLS takes \
+         `none` only; with it such a key is good for every host.",
+    ),
 ];
 
 pub(in crate::config) static EGRESS: Table = &[

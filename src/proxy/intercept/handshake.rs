@@ -58,9 +58,9 @@ pub(super) async fn accept(
     let accepted = shake(first.clone(), app, target, route, proxy).await;
     drop(busy);
     match accepted {
-        Ok(mut accepted) => (accepted.is_used(&first, target, route).await).then_some(accepted),
+        Ok(mut accepted) => (accepted.is_used(&first, target, route, proxy).await).then_some(accepted),
         Err(error) => {
-            tell(&error, &first, target, route);
+            tell(&error, &first, target, route, proxy);
             None
         }
     }
@@ -117,7 +117,7 @@ impl Accepted {
     /// Waits for the first bytes inside, for as long as the handshake might have taken. Clients that stand on GnuTLS (git,
     /// wget) look at our certificate only when the handshake is done, and go without a word: that is told as well.
     /// Returns whether there is still somebody to serve.
-    async fn is_used(&mut self, first: &[u8], target: &Target, route: &Route) -> bool {
+    async fn is_used(&mut self, first: &[u8], target: &Target, route: &Route, proxy: &Proxy) -> bool {
         match timeout(route.destination.timeouts.tls, self.stream.fill_buf()).await {
             // One that waits before it asks is served all the same.
             Err(_) => true,
@@ -126,11 +126,11 @@ impl Accepted {
                 let error = Error::Gone {
                     has_certificate: true,
                 };
-                tell(&error, first, target, route);
+                tell(&error, first, target, route, proxy);
                 false
             }
             Ok(Err(error)) => {
-                tell(&Error::of(error, true), first, target, route);
+                tell(&Error::of(error, true), first, target, route, proxy);
                 false
             }
         }
@@ -214,12 +214,15 @@ pub(super) fn tell_foreign(first: &[u8], target: &Target, route: &Route) {
 }
 
 /// Counts a failure, and writes its line where one is due.
-fn tell(error: &Error, first: &[u8], target: &Target, route: &Route) {
+fn tell(error: &Error, first: &[u8], target: &Target, route: &Route, proxy: &Proxy) {
     let kind = error.kind();
     let Some(untold) = route.counters.handshake_failed(kind) else {
         return;
     };
     let offered = Offered::read(first);
+    let is_refused_address = kind.is_distrust()
+        && !matches!(target.host, Host::Name(_))
+        && proxy.live.load().authority.confines_addresses();
     tracing::warn!(
         destination = %route.destination.name,
         host = %target,
@@ -229,6 +232,7 @@ fn tell(error: &Error, first: &[u8], target: &Target, route: &Route) {
         groups = offered.groups,
         alpn = offered.alpn,
         server_name = offered.server_name,
+        also = is_refused_address.then_some(ADDRESS),
         untold,
         "{}",
         sentence(kind),
@@ -268,3 +272,5 @@ const TRUST: &str = "the app does not trust outrider's certificate; start it und
     prints them all";
 const SILENT: &str = "the app closed the connection when it had seen outrider's certificate, as clients do that do not \
     trust it; start it under `outrider exec`, or point its trust variable at the CA bundle: `outrider env` prints them all";
+const ADDRESS: &str = "this host is an address, for which clients on BoringSSL (gRPC, Envoy, Electron, Bun) refuse our \
+    certificate even where they trust it: give them a name, or set `ca.constraints: names`";
