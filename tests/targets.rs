@@ -4,7 +4,8 @@ use std::net::{IpAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use crate::support::dns::{Answer, Dns};
-use crate::support::{Origin, Proxy, Wire, closed_port};
+use crate::support::programs::outrider;
+use crate::support::{Origin, Proxy, Wire, closed_port, run};
 
 /// Every host may be reached on this port, but no special network.
 fn open_but_no_special_network(port: u16) -> Proxy {
@@ -557,4 +558,26 @@ fn a_path_passes_where_each_reading_of_it_is_allowed() {
         origin.raw()
     );
     assert!(!origin.raw().contains("admin"), "{}", origin.raw());
+}
+
+/// `host:*` is every port that nothing more specific names; `explain` says by which pattern.
+#[test]
+fn a_host_pattern_can_say_any_port() {
+    let (origin, own) = (Origin::plain(), Origin::plain());
+    let proxy = Proxy::start(&format!(
+        "destinations:\n  any: {{ hosts: [\"partner.test:*\"], methods: [GET] }}\n  own: {{ hosts: [\"partner.test:{}\"] }}\n",
+        own.port()
+    ));
+    for (origin, method, status) in [
+        (&origin, "GET", 200),
+        (&origin, "DELETE", 403),
+        (&own, "DELETE", 200),
+    ] {
+        let answer = proxy.ask(method, &origin.url("/"), "");
+        assert_eq!(answer.status, status, "{method} {}", answer.text());
+    }
+    let file = proxy.config_file();
+    let explained = run(outrider(["explain", "--config"]).arg(&file).arg(origin.url("/")));
+    let told = &explained.succeeded().stdout;
+    assert!(told.contains("any, by its host partner.test:*"), "{told}");
 }

@@ -419,7 +419,7 @@ fn warn_of_reach(destination: &Destination, warnings: &mut Problems) {
                 "name the hosts one by one if they are not all yours to trust",
             ),
             PortPattern::Any => (
-                format!("whatever listens on any port of {host} gets the credential"),
+                format!("whatever listens at {host} gets the credential"),
                 "name the ports one by one if they are not all yours to trust",
             ),
             PortPattern::One(_) | PortPattern::Usual => continue,

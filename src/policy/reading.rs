@@ -68,7 +68,7 @@ impl<'a> Readings<'a> {
                     all.push(next);
                 }
             }
-            if all.len() > MOST_READINGS {
+            if all.len() > MOST_READINGS || all.len() * path.len() > MOST_BYTES {
                 return Self::TooMany;
             }
             at += 1;
@@ -454,3 +454,5 @@ const IGNORED: [std::ops::RangeInclusive<char>; 5] = [
 
 const LONGEST_SHOWN: usize = 80;
 const MOST_READINGS: usize = 64;
+/// Of all readings together: what a path may cost.
+const MOST_BYTES: usize = 512 * 1024;

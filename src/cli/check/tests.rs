@@ -269,7 +269,7 @@ fn what_is_more_open_than_it_may_be_meant_is_a_warning() {
 egress: { deny_networks: [private] }
 destinations:
   d:
-    hosts: [a.test, '*.b.test']
+    hosts: [a.test, '*.b.test', 'b.test:*']
     auth: { bearer: env:TOKEN }
     upgrade: false
     insecure_attach_over_http: true
@@ -281,11 +281,12 @@ destinations:
     let (problems, warnings) = examined(text, folder.path(), &[("TOKEN", "long-enough")]);
     assert_eq!(problems, "");
     let lines: Vec<_> = warnings.lines().collect();
-    assert_eq!(lines.len(), 5, "{warnings}");
+    assert_eq!(lines.len(), 6, "{warnings}");
     for (line, start) in lines.iter().zip([
         "a.yml:1:26: egress.deny_networks: these networks are denied although the list does not name them: \
          link-local, loopback, multicast, metadata, reserved; ",
         "a.yml:4:21: destinations.d.hosts[1]: every host under *.b.test gets the credential; ",
+        "a.yml:4:33: destinations.d.hosts[2]: whatever listens at b.test:* gets the credential; ",
         "a.yml:7:32: destinations.d.insecure_attach_over_http: the credential may leave in clear; ",
         "a.yml:9:57: destinations.d.tls.client_certificate.key: DIR/a.key can be read by every user",
         "a.yml:11:68: destinations.e.insecure_attach_over_http: the credential may leave in clear; ",
