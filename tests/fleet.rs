@@ -255,7 +255,7 @@ fn a_store_whose_certificate_ends_is_verified_anew() {
     let (end, password) = (params.not_after, format!("{CANARY}-redis"));
     let redis = Redis::guarded(&pki, &pki.issue("redis", params), &password);
     let origin = Origin::plain();
-    let url = format!("rediss://:{password}@partner.test:{}", redis.tls_port());
+    let url = format!("valkeys://:{password}@partner.test:{}", redis.tls_port());
     let ca = pki.ca().display().to_string();
     let env = [("QUOTAS", url.as_str()), ("CF_SYSTEM_CERT_PATH", &ca)];
     let proxy = instance(&origin, "env:QUOTAS", "rate_limit: 4/h, on_limit: reject", &env);
@@ -278,7 +278,7 @@ fn no_name_in_the_store_comes_from_a_secret() {
     ] {
         let redis = Redis::open();
         let origin = Origin::plain();
-        let url = format!("redis://127.0.0.1:{}/0", redis.port());
+        let url = format!("valkey://127.0.0.1:{}/0", redis.port());
         let limits = format!(
             "rate_limit: 4/h, on_limit: reject, auth: {{ {credential} }}, insecure_attach_over_http: true, upgrade: false"
         );
@@ -411,7 +411,7 @@ fn check_says_what_is_wrong_with_the_store() {
         ("vcap:redis/uri", "no services are bound"),
         (
             "env:HTTP",
-            "env:HTTP: the address begins with neither redis:// nor rediss://; write redis://",
+            "env:HTTP: the address begins with none of redis://, rediss://, valkey:// and valkeys://; write redis://",
         ),
         ("env:PORT", "env:PORT: the port is not a number"),
         ("env:BASE", "the database is not a number"),

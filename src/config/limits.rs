@@ -13,6 +13,7 @@ use super::reader::{Field, Reader, one_of};
 use super::{
     AppliesTo, Cache, CircuitBreaker, Class, OnLimit, Priority, RateLimit, Rehearse, Retry, SecretRef, Text,
 };
+use crate::host::Scheme;
 use crate::units;
 
 pub(super) fn concurrency(reader: &Reader<'_>) -> Option<u32> {
@@ -277,20 +278,29 @@ pub(super) fn rate_limit_store(field: Option<Field<'_>>) -> Option<Text> {
             .map(Text::Reference);
     }
     // Not repeated: it may hold a password wherever it went wrong.
-    let address = text
-        .strip_prefix("redis://")
-        .or_else(|| text.strip_prefix("rediss://"));
-    match address {
-        None | Some("") => {
-            field.problem("neither a reference nor a URL of Redis", right);
+    match store_url(text) {
+        None | Some((_, "")) => {
+            field.problem("neither a reference nor a URL of Redis or Valkey", right);
             None
         }
-        Some(address) if address.contains('@') || address.contains("password=") => {
+        Some((_, address)) if address.contains('@') || address.contains("password=") => {
             field.problem("a URL with a password where a reference belongs", right);
             None
         }
         Some(_) => Some(Text::Plain(text.to_owned())),
     }
+}
+
+/// Whether the URL of a store asks for TLS, as `https` does, and what follows its scheme; `None` where it is none. Clients
+/// and platforms write all of these: valkeys (valkey-py, Aiven), redis+ssl and redis+tls (Lettuce), valkey+tls (Bun).
+pub(crate) fn store_url(text: &str) -> Option<(Scheme, &str)> {
+    let (scheme, rest) = text.split_once("://")?;
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "redis" | "valkey" => Scheme::Http,
+        "rediss" | "valkeys" | "redis+ssl" | "redis+tls" | "valkey+ssl" | "valkey+tls" => Scheme::Https,
+        _ => return None,
+    };
+    Some((scheme, rest))
 }
 
 /// The mapping after a key that is off where it is not written, or is `null`, `off` or `false`.

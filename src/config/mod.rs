@@ -28,6 +28,7 @@ pub(crate) use auth::oauth::{ClientAuth, Grant, OAuth2, TokenUrl};
 pub(crate) use auth::signatures::{AwsSigV4, Encoding, Hmac, HttpSignature, KeyEncoding, SESSION_TOKEN};
 pub(crate) use auth::template::{BodyHash, Piece, Template};
 pub(crate) use environment::Environment;
+pub(crate) use limits::store_url;
 pub(crate) use locate::{DEFAULT_FILE, Source, load_located};
 pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use schema::schema;

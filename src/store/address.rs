@@ -5,7 +5,7 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-use crate::config::{SecretRef, Text};
+use crate::config::{SecretRef, Text, store_url};
 use crate::host::{Host, Scheme, Target};
 use crate::secret::{self, Secret, Sources};
 
@@ -26,7 +26,9 @@ pub(crate) enum Error {
     #[error("the address cannot be read")]
     Secret(#[from] secret::Error),
 
-    #[error("{place}: {what}; write redis://[USER]:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS")]
+    #[error(
+        "{place}: {what}; write redis://[USER]:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS; valkey:// and valkeys:// mean the same"
+    )]
     Url { place: Place, what: &'static str },
 }
 
@@ -51,13 +53,15 @@ impl Address {
 
     fn parse(url: Secret) -> Result<Self, &'static str> {
         let text = std::str::from_utf8(url.expose()).map_err(|_| "the address is not a text")?;
-        let (scheme, rest) = match text.split_once("://") {
-            Some(("redis", rest)) => (Scheme::Http, rest),
-            Some(("rediss", rest)) => (Scheme::Https, rest),
-            Some(_) | None => return Err("the address begins with neither redis:// nor rediss://"),
+        let (scheme, rest) = store_url(text)
+            .ok_or("the address begins with none of redis://, rediss://, valkey:// and valkeys://")?;
+        // As many clients write it, in the place of a path.
+        let (rest, parameter) = match rest.split_once("?db=") {
+            Some((rest, database)) => (rest, Some(database)),
+            None => (rest, None),
         };
         if rest.contains(['?', '#']) {
-            return Err("the address has parameters, of which none are known");
+            return Err("the address has parameters, of which none but db is known");
         }
         // A password that was not encoded may hold any letter but `@`.
         let (credentials, place) = match rest.rsplit_once('@') {
@@ -65,7 +69,7 @@ impl Address {
             None => (None, rest),
         };
         let (authority, database) = place.split_once('/').unwrap_or((place, ""));
-        let database = match database {
+        let database = match parameter.filter(|_| database.is_empty()).unwrap_or(database) {
             "" => 0,
             number => number.parse().map_err(|_| "the database is not a number")?,
         };
@@ -126,3 +130,55 @@ impl fmt::Display for Place {
 
 /// Redis's own.
 const PORT: u16 = 6379;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<Address, &'static str> {
+        Address::parse(Secret::new(Zeroizing::new(url.as_bytes().to_vec())))
+    }
+
+    /// As Redis and Valkey clients, Lettuce, Bun, Aiven, Heroku and brokers of Cloud Foundry write them.
+    #[test]
+    fn an_address_is_read_in_every_form_that_clients_write() {
+        for (url, is_tls, place, database, user, password) in [
+            ("redis://h", false, "h:6379", 0, None, None),
+            ("valkey://h:6380/3", false, "h:6380", 3, None, None),
+            (
+                "VALKEYS://default:p%40w@h:1/",
+                true,
+                "h:1",
+                0,
+                Some("default"),
+                Some("p@w"),
+            ),
+            ("rediss://:p+/=:w@h:1", true, "h:1", 0, None, Some("p+/=:w")),
+            ("redis+ssl://h", true, "h:6379", 0, None, None),
+            ("redis+tls://h", true, "h:6379", 0, None, None),
+            ("valkey+tls://u:p@h?db=2", true, "h:6379", 2, Some("u"), Some("p")),
+            ("redis://[::1]:7/4?db=5", false, "[::1]:7", 4, None, None),
+        ] {
+            let address = parse(url).unwrap();
+            assert_eq!(address.is_tls(), is_tls, "{url}");
+            assert_eq!(address.to_string(), place, "{url}");
+            assert_eq!(address.database, database, "{url}");
+            assert_eq!(address.user.as_deref(), user, "{url}");
+            let its = address.password.as_ref().map(Secret::expose);
+            assert_eq!(its, password.map(str::as_bytes), "{url}");
+        }
+        for (url, wrong) in [
+            ("http://h", "begins with none of"),
+            ("valkey-sentinel://h", "begins with none of"),
+            ("unix:///run/valkey.sock", "begins with none of"),
+            ("valkey://h?ssl=true", "none but db"),
+            ("valkey://h?db=x", "the database is not a number"),
+            ("valkey://h?db=1&ssl=false", "the database is not a number"),
+            ("valkeys://h/1#x", "none but db"),
+            ("valkey://", "the host is not one"),
+        ] {
+            let error = parse(url).map(|address| address.to_string()).unwrap_err();
+            assert!(error.contains(wrong), "{url}: {error}");
+        }
+    }
+}

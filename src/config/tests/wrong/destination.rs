@@ -402,9 +402,20 @@ fn a_store_with_a_password_in_the_file_is_refused_and_not_repeated() {
             "redis://h?password=hunter2",
             "a URL with a password where a reference belongs",
         ),
-        ("http://hunter2", "neither a reference nor a URL of Redis"),
-        ("hunter2", "neither a reference nor a URL of Redis"),
-        ("'redis://'", "neither a reference nor a URL of Redis"),
+        (
+            "valkeys://default:hunter2@h",
+            "a URL with a password where a reference belongs",
+        ),
+        (
+            "http://hunter2",
+            "neither a reference nor a URL of Redis or Valkey",
+        ),
+        ("hunter2", "neither a reference nor a URL of Redis or Valkey"),
+        ("'redis://'", "neither a reference nor a URL of Redis or Valkey"),
+        (
+            "'valkey+unix://h'",
+            "neither a reference nor a URL of Redis or Valkey",
+        ),
     ];
     for (text, what) in cases {
         let (text, expected) = (
