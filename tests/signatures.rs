@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use crate::support::h2_origin::H2Partner;
+use crate::support::origin::ok;
 use crate::support::programs::{curl, outrider, python, run};
 use crate::support::verifier::Verifier;
 use crate::support::{Origin, Pki, Proxy, Request};
@@ -346,6 +347,57 @@ fn http_2_is_signed_as_well() {
         assert_eq!(requests.len(), number + 1);
         assert_eq!(Verifier::new(told).judge(&requests[number]), "ok");
     }
+}
+
+/// Some services want the length of every body (s3s-fs answers 411 without it), and a signature may cover it.
+#[test]
+fn a_small_body_in_chunks_is_signed_and_leaves_with_its_length() {
+    let covered = ["@method", "content-digest", "content-length"];
+    let length = "{ hmac: { key: env:HMAC_KEY, message: '{header.content-length}{body_sha256}', set: { X-S: '{signature}' } } }";
+    let message = format!(
+        "{{ http_signature: {{ key_id: app, key: env:HMAC_KEY, algorithm: hmac-sha256, components: {covered:?} }} }}"
+    );
+    let told = json!({ "kind": "message", "algorithm": "hmac-sha256", "key": HMAC.1, "covered": covered });
+    for (auth, verifier) in [
+        (aws("s3", ""), Some(json!({ "kind": "aws", "service": "s3" }))),
+        (
+            aws("execute-api", ""),
+            Some(json!({ "kind": "aws", "service": "execute-api" })),
+        ),
+        (message.clone(), Some(told.clone())),
+        (length.to_owned(), None),
+    ] {
+        let service = match verifier {
+            Some(told) => Service::new(told, &auth, &[KEY, HMAC]),
+            None => Service::with(&auth, &[HMAC], "", ok),
+        };
+        let authority = service.origin.authority();
+        let head = format!(
+            "PUT http://{authority}/a HTTP/1.1\r\nHost: {authority}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+        for (chunks, length) in [("3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", 5), ("0\r\n\r\n", 0)] {
+            let before = service.origin.raw().len();
+            let answer = service.proxy.raw(format!("{head}{chunks}"));
+            assert_eq!(answer.text(), "ok", "{auth}");
+            let sent = service.origin.raw()[before..].to_lowercase();
+            assert!(
+                sent.contains(&format!("content-length: {length}\r\n")),
+                "{auth}: {sent}"
+            );
+            assert!(!sent.contains("transfer-encoding"), "{auth}: {sent}");
+        }
+    }
+    // And over HTTP/2, where a length is not needed and may be signed as well.
+    let partner = H2Partner::new();
+    let proxy = Proxy::start_with(&partner.yaml_with(&format!("{message}, http: 2")), &[HMAC]);
+    let authority = partner.authority();
+    let answer = proxy.intercepted(&authority).ask(format!(
+        "PUT /a HTTP/1.1\r\nHost: {authority}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    ));
+    assert_eq!(answer.status, 200);
+    let requests = partner.requests();
+    assert_eq!(requests[0].headers.get("content-length"), Some("5"));
+    assert_eq!(Verifier::new(told).judge(&requests[0]), "ok");
 }
 
 /// A repeat is signed for itself: another nonce, and as valid as the first.

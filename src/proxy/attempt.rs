@@ -158,6 +158,12 @@ pub(super) async fn attempt<'r>(
         decided: is_carried.then(|| Arc::clone(credential.names())),
         listed: head.extensions.get().cloned(),
     });
+    // Before it is signed: a body that came in chunks leaves with its length.
+    if let Some(length) = body.stated_length()
+        && let Ok(header::Entry::Vacant(place)) = head.headers.try_entry(header::CONTENT_LENGTH)
+    {
+        place.insert(length.into());
+    }
     if is_carried {
         let payload = body.data().map_or(Payload::Streamed, Payload::Whole);
         credential.apply(head, course.target, payload)?;

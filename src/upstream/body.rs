@@ -174,7 +174,7 @@ impl Outbound {
         Self::kept(data, Held::default(), None, true)
     }
 
-    /// One that has been read to its end into memory that is `held`. `is_sized`: the app has stated its length.
+    /// One that has been read to its end into memory that is `held`. `is_sized`: its length is stated.
     pub(super) fn kept(data: Bytes, held: Held, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
         Self::Whole(Whole::new(data, held, trailers, is_sized))
     }
@@ -223,7 +223,17 @@ impl Outbound {
         if length.is_some_and(|length| length != data.len() as u64) {
             return Err(Error::of_cut(None));
         }
-        Ok(Self::kept(data, held, trailers, length.is_some()))
+        // Some servers take no other framing, and a signature may cover the length.
+        let is_sized = length.is_some() || trailers.is_none();
+        Ok(Self::kept(data, held, trailers, is_sized))
+    }
+
+    /// The length of a body that is at hand whole and is sent with it.
+    pub(crate) fn stated_length(&self) -> Option<usize> {
+        match self {
+            Self::Whole(whole) => whole.stated_length(),
+            Self::Empty | Self::Stream { .. } | Self::Begun(..) | Self::Lent(_) => None,
+        }
     }
 
     /// Whether it can be sent more than once: there is none, or it has been read to its end.

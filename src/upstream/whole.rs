@@ -33,7 +33,7 @@ enum Sent {
 }
 
 impl Whole {
-    /// One that was read into memory that is `held`. `is_sized`: the app has stated its length; then so do we.
+    /// One that was read into memory that is `held`. `is_sized`: its length is stated.
     pub(super) fn new(data: Bytes, held: Held, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
         let kept = Kept {
             data,
@@ -50,6 +50,11 @@ impl Whole {
     /// All of it, however much of it has been sent.
     pub(super) fn data(&self) -> &[u8] {
         &self.kept.data
+    }
+
+    /// Its length, where that is stated.
+    pub(super) fn stated_length(&self) -> Option<usize> {
+        self.kept.is_sized.then_some(self.kept.data.len())
     }
 
     /// States its length. Trailers have no place behind a body of a stated length.

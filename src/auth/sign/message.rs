@@ -97,7 +97,8 @@ impl Message {
         )
     }
 
-    /// What is covered, and how it is signed (RFC 9421, section 2.3).
+    /// What is covered, and how it is signed (RFC 9421, section 2.3), in the order in which that section has them: any is
+    /// valid, and some verifiers (the crate httpsig) put them into this one before they verify.
     fn parameters(&self, nonce: Option<&str>, now: SystemTime) -> String {
         let settings = &self.settings;
         let components: Vec<_> = settings.components.iter().map(Component::to_string).collect();
@@ -109,15 +110,15 @@ impl Message {
         if let Some(expires) = settings.expires {
             text.push_str(&format!(";expires={}", created + expires.as_secs()));
         }
-        text.push_str(&format!(";keyid=\"{}\"", self.key_id));
+        if let Some(nonce) = nonce {
+            text.push_str(&format!(";nonce=\"{nonce}\""));
+        }
         if settings.names_algorithm
             && let Some(name) = name(self.key.algorithm())
         {
             text.push_str(&format!(";alg=\"{name}\""));
         }
-        if let Some(nonce) = nonce {
-            text.push_str(&format!(";nonce=\"{nonce}\""));
-        }
+        text.push_str(&format!(";keyid=\"{}\"", self.key_id));
         if let Some(tag) = &settings.tag {
             text.push_str(&format!(";tag=\"{tag}\""));
         }
@@ -233,7 +234,14 @@ fn name(algorithm: Algorithm) -> Option<&'static str> {
         Algorithm::HmacSha256 => Some("hmac-sha256"),
         Algorithm::RsaPkcs1Sha256 => Some("rsa-v1_5-sha256"),
         Algorithm::RsaPssSha512 => Some("rsa-pss-sha512"),
-        Algorithm::HmacSha1 | Algorithm::HmacSha384 | Algorithm::HmacSha512 | Algorithm::RsaPssSha256 => None,
+        Algorithm::EcdsaP521Sha512
+        | Algorithm::HmacSha1
+        | Algorithm::HmacSha384
+        | Algorithm::HmacSha512
+        | Algorithm::RsaPkcs1Sha384
+        | Algorithm::RsaPkcs1Sha512
+        | Algorithm::RsaPssSha256
+        | Algorithm::RsaPssSha384 => None,
     }
 }
 

@@ -75,12 +75,12 @@ fn subject<'a>(head: &'a mut Parts, payload: Payload<'a>) -> Subject<'a> {
 }
 
 /// The base of the published request, which has a Date and a digest of its own, and our signature of it.
-fn base(message: &Message, nonce: Option<&str>) -> (String, Vec<u8>) {
+/// `parameters`: in the published order, where it is not ours.
+fn base(message: &Message, parameters: Option<&str>) -> (String, Vec<u8>) {
     let mut head = request();
     let subject = subject(&mut head, Payload::Whole(BODY));
-    let base = message
-        .base(&subject, &message.parameters(nonce, subject.now))
-        .unwrap();
+    let ours = message.parameters(None, subject.now);
+    let base = message.base(&subject, parameters.unwrap_or(&ours)).unwrap();
     let signature = message.key.sign(base.as_bytes()).unwrap();
     (base, signature)
 }
@@ -153,10 +153,10 @@ fn the_published_pss_examples_verify() {
         "content-digest",
         "content-length",
     ];
-    for (components, nonce, tag, published) in [
+    for (components, parameters, tag, published) in [
         (
             &[][..],
-            Some("b3k2pp5k7z-50gnwp.yemd"),
+            Some("();created=1618884473;keyid=\"test-key-rsa-pss\";nonce=\"b3k2pp5k7z-50gnwp.yemd\""),
             None,
             "d2pmTvmbncD3xQm8E9ZV2828BjQWGgiwAaw5bAkgibUopemLJcWDy/lkbbHAve4cRAtx31Iq786U7it++wgGxbtRxf8Udx7zFZsckzXaJMkA7ChG52eSkFxykJeNqsrWH5S+oxNFlD4dzVuwe8DhTSja8xxbR/Z2cOGdCbzR72rgFWhzx2VjBqJzsPLMIQKhO4DGezXehhWwE56YCE+O6c0mKZsfxVrogUvA4HELjVKWmAvtl6UnCh8jYzuVG5WSb/QEVPnP5TmcAnLH1g+s++v6d4s8m0gCw1fV5/SITLq9mhho8K3+7EPYTU8IU1bLhdxO5Nyt8C8ssinQ98Xw9Q==",
         ),
@@ -175,7 +175,7 @@ fn the_published_pss_examples_verify() {
     ] {
         let mut settings = settings(Algorithm::RsaPssSha512, "test-key-rsa-pss", components);
         settings.tag = tag.map(str::to_owned);
-        let (base, signature) = base(&build(&settings, RSA_PSS).unwrap(), nonce);
+        let (base, signature) = base(&build(&settings, RSA_PSS).unwrap(), parameters);
         let published = BASE64.decode(published.as_bytes()).unwrap();
         for signature in [published, signature] {
             assert!(
@@ -227,6 +227,7 @@ fn a_request_gets_digest_date_and_signature_anew_each_time() {
     settings.expires = Some(Duration::from_secs(60));
     settings.names_algorithm = true;
     settings.nonce = true;
+    settings.tag = Some("t".to_owned());
     settings.label = "app".to_owned();
     let message = build(&settings, SHARED).unwrap();
     assert_eq!(message.hashes(), Some(64));
@@ -259,8 +260,12 @@ fn a_request_gets_digest_date_and_signature_anew_each_time() {
         assert!(
             input.starts_with(
                 "app=(\"@target-uri\" \"date\" \"content-digest\");created=1618884473;expires=1618884533\
-                 ;keyid=\"k 1\";alg=\"hmac-sha256\";nonce=\""
+                 ;nonce=\""
             ),
+            "{input}"
+        );
+        assert!(
+            input.ends_with("\";alg=\"hmac-sha256\";keyid=\"k 1\";tag=\"t\""),
             "{input}"
         );
         assert!(field("signature").starts_with("app=:"));
