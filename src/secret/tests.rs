@@ -535,3 +535,39 @@ fn what_clients_trust_is_for_the_app_alone() {
         );
     }
 }
+
+/// An empty file may be one that is being written.
+#[test]
+fn a_password_may_be_empty_where_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    fs::write(&file, "\n").unwrap();
+    let services = r#"{"user-provided":[{"name":"partner","credentials":{"password":"","key":"x"}}]}"#;
+    let sources = Sources::of_variables([
+        ("EMPTY", ""),
+        ("LINE", "\n"),
+        ("FULL", "p"),
+        ("VCAP_SERVICES", services),
+    ]);
+    let vcap = |key: &str| SecretRef::Vcap {
+        service: "partner".to_owned(),
+        keys: vec![key.to_owned()],
+    };
+    for (reference, password) in [
+        (SecretRef::Env("EMPTY".into()), Some("")),
+        (SecretRef::Env("LINE".into()), Some("")),
+        (SecretRef::Env("FULL".into()), Some("p")),
+        (SecretRef::Env("UNSET".into()), None),
+        (SecretRef::Env(String::new()), None),
+        (vcap("password"), Some("")),
+        (vcap("key"), Some("x")),
+        (vcap("absent"), None),
+        (SecretRef::File(file), None),
+    ] {
+        let read = sources.read_password(&reference);
+        let read = read
+            .as_ref()
+            .map(|secret| str::from_utf8(secret.expose()).unwrap());
+        assert_eq!(read.ok(), password, "{reference}");
+    }
+}

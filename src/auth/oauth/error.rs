@@ -135,11 +135,12 @@ impl NoToken {
 
 impl Reason {
     /// Whether the server does not know the client, as far as it says. Servers that read the secret in another form than
-    /// it was written in answer so, some without a word that is known.
+    /// it was written in answer so, some without a word that is known, some (oidc-provider) that it cannot be decoded.
     pub(super) fn is_of_client(&self) -> bool {
         match self {
             Self::Refused { status, code, .. } => match code {
                 Some(Code::InvalidClient) => true,
+                Some(Code::InvalidRequest) => *status == StatusCode::BAD_REQUEST,
                 Some(_) => *status == StatusCode::UNAUTHORIZED,
                 None => matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED),
             },
