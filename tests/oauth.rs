@@ -36,9 +36,9 @@ fn every_grant_and_every_client_gets_a_token() {
         (BASIC.to_owned(), "app basic", "read"),
         ("client_id: post, client_secret: env:SECRET, client_auth: post".to_owned(), "post", ""),
         (signed("RS256"), "signed-RS256", "write"),
-        (signed("PS256"), "signed-PS256", "write"),
+        (signed("PS512"), "signed-PS512", "write"),
         (signed("ES256"), "signed-ES256", "write"),
-        (signed("ES384"), "signed-ES384", "write"),
+        (signed("ES512"), "signed-ES512", "write"),
         (signed("EdDSA"), "signed-EdDSA", "write"),
         (
             "grant: refresh_token, refresh_token: env:REFRESH, client_id: refresh, client_secret: env:SECRET".to_owned(),
@@ -112,7 +112,9 @@ fn a_certificate_is_the_client_and_binds_the_token() {
 #[test]
 fn a_token_that_is_signed_here_verifies() {
     let servers = Authorization::new();
-    for algorithm in ["RS256", "PS256", "ES256", "ES384", "EdDSA"] {
+    for algorithm in [
+        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+    ] {
         let jwt = format!(
             "jwt: {{ key: env:{algorithm}, algorithm: {algorithm}, key_id: k1, lifetime: 10m, \
              claims: {{ iss: app, aud: [api.test, other.test], level: 3, admin: true }} }}"

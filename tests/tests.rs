@@ -51,6 +51,7 @@ mod secrets;
 mod several;
 mod shared_host;
 mod signatures;
+mod signed_tokens;
 mod stale;
 mod status;
 mod streaming;

@@ -8,16 +8,20 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 use http::HeaderValue;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Map, Value as Json, json};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 use super::hidden;
 use super::key::{self, SigningKey};
 use crate::config::{self, Algorithm, Claim, SecretRef, Text};
-use crate::secret::{self, Secret, Sources};
+use crate::secret::{self, Secret, Sources, pem};
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +29,8 @@ mod tests;
 /// Everything of a token but its time.
 pub(crate) struct Maker {
     claims: Map<String, Json>,
+    /// `None`: where it is for one use.
+    has_id: Option<bool>,
     /// In base64url.
     header: String,
     key: SigningKey,
@@ -40,11 +46,17 @@ pub(crate) struct Jwt {
 /// Why there is no token. Never shows a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error("{reference}: {why}")]
+    Certificate { reference: SecretRef, why: pem::Error },
+
     #[error(transparent)]
     Key(#[from] key::Error),
 
     #[error("{reference}: not UTF-8 text, which all that stands in a JSON Web Token has to be")]
     NotText { reference: SecretRef },
+
+    #[error("{reference}: no certificate of the key {key} in it; name the one that was issued for this key")]
+    OtherCertificate { reference: SecretRef, key: SecretRef },
 
     #[error("no random number can be had for the id of a token")]
     Random,
@@ -70,13 +82,10 @@ impl Maker {
             claims.insert((*name).to_owned(), json!(value));
         }
         for (name, claim) in &settings.claims {
-            let value = match claim {
-                Claim::Plain(value) => value.clone(),
-                Claim::Reference(reference) => json!(*text(&sources.read(reference)?, reference)?),
-            };
-            claims.insert(name.clone(), value);
+            claims.insert(name.clone(), value(claim, sources)?);
         }
-        let mut header = json!({ "alg": name(settings.algorithm), "typ": "JWT" });
+        let key = SigningKey::load(&settings.key, settings.algorithm, sources)?;
+        let mut header = json!({ "alg": name(settings.algorithm), "typ": settings.typ });
         match &settings.key_id {
             None => {}
             Some(Text::Plain(id)) => header["kid"] = json!(id),
@@ -84,21 +93,47 @@ impl Maker {
                 header["kid"] = json!(*text(&sources.read(reference)?, reference)?);
             }
         }
+        if let Some(reference) = &settings.certificate {
+            let chain = certificates(reference, &settings.key, &key, sources)?;
+            header["x5t"] =
+                json!(BASE64URL_NOPAD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &chain[0]).as_ref()));
+            header["x5t#S256"] = json!(BASE64URL_NOPAD.encode(digest(&SHA256, &chain[0]).as_ref()));
+            if settings.has_chain {
+                header["x5c"] = chain.iter().map(|one| BASE64.encode(one)).collect();
+            }
+        }
         Ok(Self {
             claims,
+            has_id: settings.has_id,
             header: BASE64URL_NOPAD.encode(header.to_string().as_bytes()),
-            key: SigningKey::load(&settings.key, settings.algorithm, sources)?,
+            key,
             lifetime: settings.lifetime,
         })
     }
 
     /// A token that is valid from `now` on.
     pub(crate) fn make(&self, now: SystemTime) -> Result<Zeroizing<String>, Error> {
-        self.sign(self.claims_at(now))
+        match self.is_for_once() {
+            true => self.make_with_id(now),
+            false => self.sign(self.claims_at(now)),
+        }
     }
 
-    /// The same with an id of its own (`jti`), by which a server knows that it is not used twice.
+    /// The same for one use, with an id unless the configuration says otherwise.
     pub(crate) fn make_once(&self, now: SystemTime) -> Result<Zeroizing<String>, Error> {
+        match self.has_id {
+            Some(false) => self.make(now),
+            Some(true) | None => self.make_with_id(now),
+        }
+    }
+
+    /// Whether a token is good for one request only.
+    fn is_for_once(&self) -> bool {
+        self.has_id == Some(true)
+    }
+
+    /// An id of its own (`jti`), by which a server knows that it is not used twice.
+    fn make_with_id(&self, now: SystemTime) -> Result<Zeroizing<String>, Error> {
         let mut claims = self.claims_at(now);
         let mut id = [0; 16];
         SystemRandom::new().fill(&mut id).map_err(|_| Error::Random)?;
@@ -131,6 +166,9 @@ impl Jwt {
 
     /// The value of `Authorization`, sensitive.
     pub(super) fn value(&self, now: SystemTime) -> Result<HeaderValue, Error> {
+        if self.maker.is_for_once() {
+            return bearer(&self.maker.make(now)?);
+        }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = &*kept {
             // A clock that was set back makes it a token of the future.
@@ -140,10 +178,7 @@ impl Jwt {
             }
         }
         // Under the lock: many requests at once make one signature.
-        let token = self.maker.make(now)?;
-        let text = Zeroizing::new(format!("Bearer {}", *token).into_bytes());
-        // Base64 and dots are always a field value.
-        let value = hidden(text).ok_or(key::Error::Failed)?;
+        let value = bearer(&self.maker.make(now)?)?;
         *kept = Some(Kept {
             made: now,
             value: value.clone(),
@@ -169,6 +204,59 @@ impl fmt::Debug for Jwt {
     }
 }
 
+/// What a claim says, its references read.
+fn value(claim: &Claim, sources: &Sources) -> Result<Json, Error> {
+    Ok(match claim {
+        Claim::List(items) => {
+            let items = items.iter().map(|item| value(item, sources));
+            Json::Array(items.collect::<Result<_, _>>()?)
+        }
+        Claim::Map(entries) => {
+            let entries = (entries.iter()).map(|(name, claim)| Ok((name.clone(), value(claim, sources)?)));
+            Json::Object(entries.collect::<Result<_, Error>>()?)
+        }
+        Claim::Plain(value) => value.clone(),
+        Claim::Reference(reference) => json!(*text(&sources.read(reference)?, reference)?),
+    })
+}
+
+/// The certificate of a key, and then the others that stand beside it. Of several for the same key, as a renewal leaves
+/// them, the one that ends last.
+fn certificates(
+    reference: &SecretRef,
+    key_reference: &SecretRef,
+    key: &SigningKey,
+    sources: &Sources,
+) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates = pem::certificates(&sources.read(reference)?).map_err(|why| Error::Certificate {
+        reference: reference.clone(),
+        why,
+    })?;
+    let end_of = |one: &CertificateDer<'_>| {
+        let (_, parsed) = X509Certificate::from_der(one).ok()?;
+        let is_of_key = Some(&*parsed.public_key().subject_public_key.data) == key.public();
+        is_of_key.then(|| parsed.validity().not_after.timestamp())
+    };
+    let (mut own, others): (Vec<_>, Vec<_>) = (certificates.into_iter())
+        .map(|one| (end_of(&one), one))
+        .partition(|(end, _)| end.is_some());
+    own.sort_by_key(|(end, _)| *end);
+    let (_, own) = own.pop().ok_or_else(|| Error::OtherCertificate {
+        reference: reference.clone(),
+        key: key_reference.clone(),
+    })?;
+    Ok([own]
+        .into_iter()
+        .chain(others.into_iter().map(|(_, one)| one))
+        .collect())
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, Error> {
+    let text = Zeroizing::new(format!("Bearer {token}").into_bytes());
+    // Base64 and dots are always a field value.
+    Ok(hidden(text).ok_or(key::Error::Failed)?)
+}
+
 /// RFC 7515, section 3.1; `header` is in base64url already.
 fn compact(header: &str, payload: &[u8], key: &SigningKey) -> Result<Zeroizing<String>, Error> {
     // Room for everything at once: a text that grows leaves copies behind.
@@ -188,6 +276,7 @@ fn name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::EcdsaP256Sha256 => "ES256",
         Algorithm::EcdsaP384Sha384 => "ES384",
+        Algorithm::EcdsaP521Sha512 => "ES512",
         Algorithm::Ed25519 => "EdDSA",
         // No name is registered for it, and the configuration offers none.
         Algorithm::HmacSha1 => "HS1",
@@ -195,7 +284,10 @@ fn name(algorithm: Algorithm) -> &'static str {
         Algorithm::HmacSha384 => "HS384",
         Algorithm::HmacSha512 => "HS512",
         Algorithm::RsaPkcs1Sha256 => "RS256",
+        Algorithm::RsaPkcs1Sha384 => "RS384",
+        Algorithm::RsaPkcs1Sha512 => "RS512",
         Algorithm::RsaPssSha256 => "PS256",
+        Algorithm::RsaPssSha384 => "PS384",
         Algorithm::RsaPssSha512 => "PS512",
     }
 }

@@ -12,8 +12,9 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P256K1_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
-    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, RSA_PKCS1_SHA256,
-    RSA_PSS_SHA256, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair,
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+    RsaEncoding, RsaKeyPair,
 };
 use rustls::pki_types::PrivateKeyDer;
 use x509_parser::der_parser::asn1_rs::{Any, FromDer, Integer, OctetString, Oid, Sequence};
@@ -136,9 +137,13 @@ impl SigningKey {
             Algorithm::HmacSha512 => hmac::HMAC_SHA512,
             Algorithm::EcdsaP256Sha256
             | Algorithm::EcdsaP384Sha384
+            | Algorithm::EcdsaP521Sha512
             | Algorithm::Ed25519
             | Algorithm::RsaPkcs1Sha256
+            | Algorithm::RsaPkcs1Sha384
+            | Algorithm::RsaPkcs1Sha512
             | Algorithm::RsaPssSha256
+            | Algorithm::RsaPssSha384
             | Algorithm::RsaPssSha512 => return None,
         };
         let pair = Pair::Hmac(Box::new(hmac::Key::new(hash, key)));
@@ -147,6 +152,16 @@ impl SigningKey {
 
     pub(crate) fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// The public half, as a certificate holds it; `None` where the key is a shared secret.
+    pub(crate) fn public(&self) -> Option<&[u8]> {
+        match &self.pair {
+            Pair::Ecdsa(pair) => Some(pair.public_key().as_ref()),
+            Pair::Ed25519(pair) => Some(pair.public_key().as_ref()),
+            Pair::Hmac(_) => None,
+            Pair::Rsa(pair, _) => Some(pair.public_key().as_ref()),
+        }
     }
 
     /// The signature of `message`, or its authentication code.
@@ -197,10 +212,18 @@ impl Pair {
         match algorithm {
             Algorithm::EcdsaP256Sha256 => ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::EcdsaP384Sha384 => ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING),
+            Algorithm::EcdsaP521Sha512 => ecdsa(&ECDSA_P521_SHA512_FIXED_SIGNING),
             Algorithm::Ed25519 => ed25519(der).map(Self::Ed25519).ok_or_else(|| misfit(der)),
-            Algorithm::RsaPkcs1Sha256 if pss(der).is_some() => Err(misfit(der)),
+            Algorithm::RsaPkcs1Sha256 | Algorithm::RsaPkcs1Sha384 | Algorithm::RsaPkcs1Sha512
+                if pss(der).is_some() =>
+            {
+                Err(misfit(der))
+            }
             Algorithm::RsaPkcs1Sha256 => Ok(Self::Rsa(rsa(der)?, &RSA_PKCS1_SHA256)),
+            Algorithm::RsaPkcs1Sha384 => Ok(Self::Rsa(rsa(der)?, &RSA_PKCS1_SHA384)),
+            Algorithm::RsaPkcs1Sha512 => Ok(Self::Rsa(rsa(der)?, &RSA_PKCS1_SHA512)),
             Algorithm::RsaPssSha256 => Ok(Self::Rsa(rsa(der)?, &RSA_PSS_SHA256)),
+            Algorithm::RsaPssSha384 => Ok(Self::Rsa(rsa(der)?, &RSA_PSS_SHA384)),
             Algorithm::RsaPssSha512 => Ok(Self::Rsa(rsa(der)?, &RSA_PSS_SHA512)),
             // Not private keys: `of_bytes` has taken them.
             Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 => {
@@ -266,7 +289,7 @@ fn misfit(der: &PrivateKeyDer<'_>) -> Misfit {
     let curves: [(&'static EcdsaSigningAlgorithm, _); 4] = [
         (&ECDSA_P256_SHA256_FIXED_SIGNING, P256),
         (&ECDSA_P384_SHA384_FIXED_SIGNING, P384),
-        (&ECDSA_P521_SHA512_FIXED_SIGNING, "an elliptic-curve key on P-521"),
+        (&ECDSA_P521_SHA512_FIXED_SIGNING, P521),
         (
             &ECDSA_P256K1_SHA256_FIXED_SIGNING,
             "an elliptic-curve key on secp256k1",
@@ -298,11 +321,17 @@ fn wanted(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::EcdsaP256Sha256 => P256,
         Algorithm::EcdsaP384Sha384 => P384,
+        Algorithm::EcdsaP521Sha512 => P521,
         Algorithm::Ed25519 => ED25519,
         Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 => {
             "a shared secret"
         }
-        Algorithm::RsaPkcs1Sha256 | Algorithm::RsaPssSha256 | Algorithm::RsaPssSha512 => RSA,
+        Algorithm::RsaPkcs1Sha256
+        | Algorithm::RsaPkcs1Sha384
+        | Algorithm::RsaPkcs1Sha512
+        | Algorithm::RsaPssSha256
+        | Algorithm::RsaPssSha384
+        | Algorithm::RsaPssSha512 => RSA,
     }
 }
 
@@ -315,11 +344,19 @@ fn make(algorithm: Algorithm) -> &'static str {
         Algorithm::EcdsaP384Sha384 => {
             "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out NEW.pem"
         }
+        Algorithm::EcdsaP521Sha512 => {
+            "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521 -out NEW.pem"
+        }
         Algorithm::Ed25519 => "openssl genpkey -algorithm ED25519 -out NEW.pem",
         Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 => {
             "openssl rand -hex -out NEW.txt 32"
         }
-        Algorithm::RsaPkcs1Sha256 | Algorithm::RsaPssSha256 | Algorithm::RsaPssSha512 => RSA_MADE,
+        Algorithm::RsaPkcs1Sha256
+        | Algorithm::RsaPkcs1Sha384
+        | Algorithm::RsaPkcs1Sha512
+        | Algorithm::RsaPssSha256
+        | Algorithm::RsaPssSha384
+        | Algorithm::RsaPssSha512 => RSA_MADE,
     }
 }
 
@@ -327,6 +364,7 @@ const RSA_MADE: &str = "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:
 const ED25519: &str = "an Ed25519 key";
 const P256: &str = "an elliptic-curve key on P-256";
 const P384: &str = "an elliptic-curve key on P-384";
+const P521: &str = "an elliptic-curve key on P-521";
 const RSA: &str = "an RSA key";
 
 /// RFC 8017, appendix C.

@@ -191,6 +191,7 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
                 // These leave as they are, or in base64.
                 "basic.password" => Holds::Password,
                 "oauth2.client_secret" => Holds::ClientSecret,
+                key if key.ends_with(".certificate") => Holds::Certificates,
                 "bearer" | "header.value" | "query.value" => Holds::Attached,
                 _ => Holds::Secret,
             };

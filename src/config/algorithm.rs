@@ -7,6 +7,7 @@ use std::fmt;
 pub(crate) enum Algorithm {
     EcdsaP256Sha256,
     EcdsaP384Sha384,
+    EcdsaP521Sha512,
     Ed25519,
     /// Only where an old service knows nothing better.
     HmacSha1,
@@ -14,7 +15,10 @@ pub(crate) enum Algorithm {
     HmacSha384,
     HmacSha512,
     RsaPkcs1Sha256,
+    RsaPkcs1Sha384,
+    RsaPkcs1Sha512,
     RsaPssSha256,
+    RsaPssSha384,
     RsaPssSha512,
 }
 
@@ -24,13 +28,17 @@ impl fmt::Display for Algorithm {
         f.write_str(match self {
             Self::EcdsaP256Sha256 => "ecdsa-p256-sha256 (ES256)",
             Self::EcdsaP384Sha384 => "ecdsa-p384-sha384 (ES384)",
+            Self::EcdsaP521Sha512 => "ECDSA on P-521 with SHA-512 (ES512)",
             Self::Ed25519 => "ed25519 (EdDSA)",
             Self::HmacSha1 => "HMAC with SHA-1",
             Self::HmacSha256 => "hmac-sha256 (HS256)",
             Self::HmacSha384 => "HMAC with SHA-384 (HS384)",
             Self::HmacSha512 => "HMAC with SHA-512 (HS512)",
             Self::RsaPkcs1Sha256 => "rsa-v1_5-sha256 (RS256)",
+            Self::RsaPkcs1Sha384 => "RSA with SHA-384 (RS384)",
+            Self::RsaPkcs1Sha512 => "RSA with SHA-512 (RS512)",
             Self::RsaPssSha256 => "RSA-PSS with SHA-256 (PS256)",
+            Self::RsaPssSha384 => "RSA-PSS with SHA-384 (PS384)",
             Self::RsaPssSha512 => "rsa-pss-sha512 (PS512)",
         })
     }

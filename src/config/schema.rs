@@ -68,6 +68,7 @@ fn written(kind: &Kind) -> Value {
         }
         Kind::Duration => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
         Kind::Filled(kind) => json!({ "type": "array", "items": written(kind), "minItems": 1 }),
+        Kind::Json => json!({ "type": ["string", "number", "boolean", "array", "object"] }),
         Kind::List(kind) => json!({ "type": "array", "items": written(kind) }),
         Kind::Literal(text) => json!({ "const": value(text) }),
         Kind::Named("", kind) => json!({ "type": "object", "additionalProperties": written(kind) }),

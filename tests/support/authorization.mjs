@@ -70,7 +70,7 @@ const provider = new Provider(issuer, {
   ],
   scopes: ['openid', 'offline_access', 'read', 'write'],
   clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'tls_client_auth', 'none'],
-  enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'PS256', 'ES256', 'ES384', 'EdDSA', 'Ed25519'] },
+  enabledJWA: { clientAuthSigningAlgValues: [...keys.map(([alg]) => alg), 'Ed25519'] },
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },

@@ -215,9 +215,17 @@ fn public(key: &str) -> String {
     read.stdout
 }
 
-const ALGORITHMS: [(&str, &[&str]); 5] = [
+const ALGORITHMS: [(&str, &[&str]); 10] = [
     ("RS256", &["-algorithm", "RSA"]),
+    ("RS384", &["-algorithm", "RSA"]),
+    ("RS512", &["-algorithm", "RSA"]),
     ("PS256", &["-algorithm", "RSA"]),
+    ("PS384", &["-algorithm", "RSA"]),
+    ("PS512", &["-algorithm", "RSA"]),
+    (
+        "ES512",
+        &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-521"],
+    ),
     (
         "ES256",
         &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],

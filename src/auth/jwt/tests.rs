@@ -1,8 +1,10 @@
 use std::process::Command;
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, UnparsedPublicKey,
+    VerificationAlgorithm,
 };
 
 use super::*;
@@ -22,9 +24,7 @@ fn generate(arguments: &[&str]) -> (String, Vec<u8>) {
     let path = folder.path().join("key.pem");
     openssl(&[&["genpkey"], arguments, &["-out"]].concat(), &path);
     let spki = openssl(&["pkey", "-pubout", "-outform", "DER", "-in"], &path);
-    let (_, spki) =
-        <x509_parser::x509::SubjectPublicKeyInfo<'_> as x509_parser::prelude::FromDer<_>>::from_der(&spki)
-            .unwrap();
+    let (_, spki) = <x509_parser::x509::SubjectPublicKeyInfo<'_> as FromDer<_>>::from_der(&spki).unwrap();
     let public = spki.subject_public_key.data.to_vec();
     (std::fs::read_to_string(path).unwrap(), public)
 }
@@ -36,13 +36,17 @@ fn ed25519() -> String {
 fn settings(algorithm: Algorithm, claims: &[(&str, Claim)]) -> config::Jwt {
     config::Jwt {
         algorithm,
+        certificate: None,
         claims: claims
             .iter()
             .map(|(name, claim)| ((*name).to_owned(), claim.clone()))
             .collect(),
+        has_chain: false,
+        has_id: None,
         key: SecretRef::Env("KEY".to_owned()),
         key_id: Some(Text::Plain("k1".to_owned())),
         lifetime: Duration::from_secs(300),
+        typ: "JWT".to_owned(),
     }
 }
 
@@ -73,7 +77,7 @@ fn the_published_example_comes_out_the_same() {
         .unwrap();
     let prefix = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
     let der = [&prefix[..], &private].concat();
-    let key = pem::encode(&pem::Pem::new("PRIVATE KEY", der));
+    let key = ::pem::encode(&::pem::Pem::new("PRIVATE KEY", der));
     let sources = Sources::of_variables([("KEY", key)]);
     let key = SigningKey::load(&SecretRef::Env("KEY".to_owned()), Algorithm::Ed25519, &sources).unwrap();
     let header = BASE64URL_NOPAD.encode(br#"{"alg":"EdDSA"}"#);
@@ -101,14 +105,44 @@ fn every_algorithm_verifies_and_is_named() {
         (String, Vec<u8>),
         &'c dyn VerificationAlgorithm,
     );
-    let cases: [Case<'_>; 5] = [
+    let cases: [Case<'_>; 10] = [
         (
             Algorithm::RsaPkcs1Sha256,
             "RS256",
             rsa.clone(),
             &RSA_PKCS1_2048_8192_SHA256,
         ),
-        (Algorithm::RsaPssSha256, "PS256", rsa, &RSA_PSS_2048_8192_SHA256),
+        (
+            Algorithm::RsaPkcs1Sha384,
+            "RS384",
+            rsa.clone(),
+            &RSA_PKCS1_2048_8192_SHA384,
+        ),
+        (
+            Algorithm::RsaPkcs1Sha512,
+            "RS512",
+            rsa.clone(),
+            &RSA_PKCS1_2048_8192_SHA512,
+        ),
+        (
+            Algorithm::RsaPssSha256,
+            "PS256",
+            rsa.clone(),
+            &RSA_PSS_2048_8192_SHA256,
+        ),
+        (
+            Algorithm::RsaPssSha384,
+            "PS384",
+            rsa.clone(),
+            &RSA_PSS_2048_8192_SHA384,
+        ),
+        (Algorithm::RsaPssSha512, "PS512", rsa, &RSA_PSS_2048_8192_SHA512),
+        (
+            Algorithm::EcdsaP521Sha512,
+            "ES512",
+            curve("P-521"),
+            &ECDSA_P521_SHA512_FIXED,
+        ),
         (
             Algorithm::EcdsaP256Sha256,
             "ES256",
@@ -206,4 +240,103 @@ fn what_is_no_text_and_what_does_not_fit_is_told() {
         error.contains("(RS256) needs an RSA key, and this is an Ed25519 key"),
         "{error}"
     );
+}
+
+#[test]
+fn an_id_is_given_where_it_is_wanted() {
+    let sources = Sources::of_variables([("KEY", ed25519())]);
+    for (written, alone, in_assertion) in [
+        (None, false, true),
+        (Some(true), true, true),
+        (Some(false), false, false),
+    ] {
+        let settings = config::Jwt {
+            has_id: written,
+            ..settings(Algorithm::Ed25519, &[])
+        };
+        let maker = Maker::build(&settings, &[], &sources).unwrap();
+        let has_id = |token: &str| read(token).1["jti"].is_string();
+        assert_eq!(has_id(&maker.make(at(1_000)).unwrap()), alone, "{written:?}");
+        assert_eq!(
+            has_id(&maker.make_once(at(1_000)).unwrap()),
+            in_assertion,
+            "{written:?}"
+        );
+        // With an id it is good for one request.
+        let jwt = Jwt::build(&settings, &sources).unwrap();
+        let is_kept = jwt.value(at(1_000)).unwrap() == jwt.value(at(1_000)).unwrap();
+        assert_eq!(is_kept, !alone, "{written:?}");
+    }
+}
+
+#[test]
+fn claims_may_lie_within_each_other() {
+    let sources = Sources::of_variables([("KEY", ed25519()), ("ROLE", "admin".to_owned())]);
+    let role = || Claim::Reference(SecretRef::Env("ROLE".to_owned()));
+    let plain = |value: Json| Claim::Plain(value);
+    let claims = [(
+        "realm",
+        Claim::Map(vec![
+            (
+                "roles".to_owned(),
+                Claim::List(vec![role(), plain(json!("user")), plain(json!(1.5))]),
+            ),
+            ("of".to_owned(), Claim::Map(vec![("app".to_owned(), role())])),
+        ]),
+    )];
+    let maker = Maker::build(&settings(Algorithm::Ed25519, &claims), &[], &sources).unwrap();
+    let (_, told, _) = read(&maker.make(at(1_000)).unwrap());
+    let expected = json!({ "roles": ["admin", "user", 1.5], "of": { "app": "admin" } });
+    assert_eq!(told["realm"], expected);
+
+    let missing = [(
+        "a",
+        Claim::List(vec![Claim::Reference(SecretRef::Env("NONE".to_owned()))]),
+    )];
+    let error = Maker::build(&settings(Algorithm::Ed25519, &missing), &[], &sources).unwrap_err();
+    assert!(error.to_string().starts_with("env:NONE: "), "{error}");
+}
+
+/// RFC 7515, sections 4.1.6 to 4.1.8: the certificate of the key first, wherever it stands.
+#[test]
+fn the_header_names_the_certificate_of_the_key() {
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let certificate = |name: &str, year, pair: &rcgen::KeyPair| {
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.self_signed(pair).unwrap()
+    };
+    let other = certificate("other.test", 2050, &rcgen::KeyPair::generate().unwrap());
+    let old = certificate("app.test", 2030, &pair);
+    let new = certificate("app.test", 2040, &pair);
+    let sources = Sources::of_variables([
+        ("KEY", pair.serialize_pem()),
+        ("CERTIFICATE", [other.pem(), old.pem(), new.pem()].concat()),
+        ("OTHER", other.pem()),
+    ]);
+    let with = |certificate: &str, has_chain| config::Jwt {
+        certificate: Some(SecretRef::Env(certificate.to_owned())),
+        has_chain,
+        typ: "at+jwt".to_owned(),
+        ..settings(Algorithm::EcdsaP256Sha256, &[])
+    };
+    let header = |has_chain| {
+        let maker = Maker::build(&with("CERTIFICATE", has_chain), &[], &sources).unwrap();
+        read(&maker.make(at(1_000)).unwrap()).0
+    };
+    let hash = |algorithm| BASE64URL_NOPAD.encode(digest(algorithm, new.der()).as_ref());
+    let mut expected = json!({
+        "alg": "ES256", "kid": "k1", "typ": "at+jwt",
+        "x5t": hash(&SHA1_FOR_LEGACY_USE_ONLY), "x5t#S256": hash(&SHA256),
+    });
+    assert_eq!(header(false), expected);
+    expected["x5c"] = json!([BASE64.encode(new.der()), BASE64.encode(other.der())]);
+    assert_eq!(header(true), expected);
+
+    let error = Maker::build(&with("OTHER", false), &[], &sources).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "env:OTHER: no certificate of the key env:KEY in it; name the one that was issued for this key"
+    );
+    assert!(Maker::build(&with("KEY", false), &[], &sources).is_err());
 }

@@ -429,7 +429,7 @@ pub(super) fn text(field: &Field<'_>) -> Option<Text> {
     }
 }
 
-fn plain(field: &Field<'_>) -> Option<String> {
+pub(super) fn plain(field: &Field<'_>) -> Option<String> {
     let text = field.text("write a text")?;
     if text.is_empty() || text.contains(char::is_control) {
         field.problem(
@@ -491,13 +491,15 @@ const OWN: &[(&str, &str)] = &[
     ("subject_token_type", "subject_token_type beside params"),
 ];
 
-const ASSERTION_KEYS: [&str; 3] = [
-    "oauth2.assertion.key",
-    "oauth2.assertion.key_id",
-    "oauth2.assertion.claims",
-];
-const CLIENT_ASSERTION_KEYS: [&str; 3] = [
-    "oauth2.client_assertion.key",
-    "oauth2.client_assertion.key_id",
-    "oauth2.client_assertion.claims",
-];
+const ASSERTION_KEYS: jwt::Names = jwt::Names {
+    certificate: "oauth2.assertion.certificate",
+    claims: "oauth2.assertion.claims",
+    key: "oauth2.assertion.key",
+    key_id: "oauth2.assertion.key_id",
+};
+const CLIENT_ASSERTION_KEYS: jwt::Names = jwt::Names {
+    certificate: "oauth2.client_assertion.certificate",
+    claims: "oauth2.client_assertion.claims",
+    key: "oauth2.client_assertion.key",
+    key_id: "oauth2.client_assertion.key_id",
+};

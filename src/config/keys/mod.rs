@@ -53,6 +53,8 @@ pub(in crate::config) enum Kind {
     Duration,
     /// A list of at least one.
     Filled(&'static Self),
+    /// Whatever JSON can say: texts, numbers, booleans, lists and mappings of these.
+    Json,
     List(&'static Self),
     /// Exactly this value.
     Literal(&'static str),
@@ -150,7 +152,7 @@ pub(in crate::config) static ROOT: Table = &[
         "rate_limit_store",
         Kind::Any(&[Kind::Secret, Kind::Text, Kind::Literal("null")]),
         "",
-        "One quota for all instances, in Redis: a reference, as in vcap:redis/uri, or redis://HOST:PORT.",
+        "One quota for all instances, in Redis or Valkey: a reference, as in vcap:redis/uri, or redis://HOST:PORT.",
     ),
     works(
         "destinations",

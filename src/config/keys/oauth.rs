@@ -114,7 +114,9 @@ pub(in crate::config) static JWT: Table = &[
     ),
     works(
         "algorithm",
-        Kind::Choice(&["RS256", "PS256", "ES256", "ES384", "EdDSA"]),
+        Kind::Choice(&[
+            "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+        ]),
         "RS256",
         "As RFC 7518 and 8037 call it.",
     ),
@@ -125,10 +127,29 @@ pub(in crate::config) static JWT: Table = &[
         "The kid of the token's header: a plain value or a reference.",
     ),
     works(
+        "certificate",
+        Kind::Secret,
+        "",
+        "The certificate of the key, as PEM; what issued it may follow. Its hashes (x5t, x5t#S256) go into the token's header.",
+    ),
+    works(
+        "x5c",
+        Kind::Boolean,
+        "false",
+        "Put the certificate itself, and what issued it, into the header as well.",
+    ),
+    works("typ", Kind::Text, "JWT", "The typ of the header, as in at+jwt."),
+    works(
         "claims",
-        Kind::Named("", &Kind::Any(&[Kind::Value, Kind::List(&Kind::Value)])),
+        Kind::Named("", &Kind::Json),
         "{}",
-        "What the token says: plain values, lists of them, or references. iat and exp are added, in an assertion jti as well.",
+        "What the token says: plain values, references, lists and mappings of these. iat and exp are added.",
+    ),
+    works(
+        "jti",
+        Kind::Boolean,
+        "",
+        "Give each token an id, by which a service knows that it is used once; default: true in an assertion. With jwt each request then has a token that is signed for it alone.",
     ),
     works(
         "lifetime",

@@ -432,6 +432,7 @@ fn places() -> Vec<Place> {
             | Kind::Boolean
             | Kind::Choice(_)
             | Kind::Duration
+            | Kind::Json
             | Kind::Literal(_)
             | Kind::Number(..) => {}
             Kind::Rate | Kind::Secret | Kind::Size | Kind::Text | Kind::Value => {}

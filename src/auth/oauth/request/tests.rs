@@ -52,13 +52,17 @@ fn sources() -> Sources {
 fn assertion(claims: &[(&str, Json)]) -> Jwt {
     Jwt {
         algorithm: Algorithm::Ed25519,
+        certificate: None,
         claims: claims
             .iter()
             .map(|(name, value)| ((*name).to_owned(), Claim::Plain(value.clone())))
             .collect(),
+        has_chain: false,
+        has_id: None,
         key: env("KEY"),
         key_id: None,
         lifetime: Duration::from_secs(60),
+        typ: "JWT".to_owned(),
     }
 }
 

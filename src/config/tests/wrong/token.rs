@@ -46,7 +46,8 @@ fn what_is_written_is_read() {
 
     let google = oauth2(&format!(
         "{URL}, grant: jwt_bearer, assertion: {{ key: file:k.pem, claims: {{ iss: app, n: 3, text: '3', ok: true, \
-         aud: [a, 7], who: env:WHO }} }}"
+         aud: [a, 7], who: env:WHO, rate: 1.5, large: 18446744073709551615, version: 1.2.3, minus: -x, \
+             realm: {{ roles: [env:ROLE, {{ of: app }}] }} }} }}"
     ));
     assert_eq!((google.client_auth, google.client_id), (ClientAuth::None, None));
     let Grant::JwtBearer(assertion) = google.grant else {
@@ -56,6 +57,8 @@ fn what_is_written_is_read() {
         .map(|(name, claim)| match claim {
             Claim::Plain(value) => format!("{name}={value}"),
             Claim::Reference(reference) => format!("{name}={reference}"),
+            Claim::List(items) => format!("{name}={items:?}"),
+            Claim::Map(entries) => format!("{name}={entries:?}"),
         })
         .collect();
     let expected = [
@@ -63,10 +66,22 @@ fn what_is_written_is_read() {
         "n=3",
         "text=\"3\"",
         "ok=true",
-        "aud=[\"a\",7]",
+        "aud=[Plain(String(\"a\")), Plain(Number(7))]",
         "who=env:WHO",
+        "rate=1.5",
+        "large=18446744073709551615",
+        "version=\"1.2.3\"",
+        "minus=\"-x\"",
+        "realm=[(\"roles\", List([Reference(Env(\"ROLE\")), Map([(\"of\", Plain(String(\"app\")))])]))]",
     ];
     assert_eq!(claims, expected);
+    let named: Vec<_> = (assertion.references().iter())
+        .map(|(key, reference)| format!("{key} {reference}"))
+        .collect();
+    assert_eq!(
+        named,
+        ["jwt.key file:k.pem", "jwt.claims env:WHO", "jwt.claims env:ROLE"]
+    );
 
     let exchange = oauth2(&format!(
         "{URL}, grant: token_exchange, subject_token: file:t, client_auth: tls, client_id: a"
@@ -197,11 +212,31 @@ fn a_signed_token_has_a_key_and_claims_of_its_own() {
         ),
         (
             "auth: { jwt: { key: env:K, algorithm: HS256 } }",
-            "auth.jwt.algorithm: `HS256` is not one of the choices; write RS256, PS256, ES256, ES384 or EdDSA",
+            "auth.jwt.algorithm: `HS256` is not one of the choices; write RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA",
         ),
         (
             "auth: { jwt: { key: env:K, claims: { exp: 5 } } }",
-            "auth.jwt.claims.exp: `exp` differs from token to token; remove it; outrider sets what is needed, and lifetime says how long a token is valid",
+            "auth.jwt.claims.exp: `exp` differs from token to token; remove it; outrider sets what is needed: lifetime says how long a token is valid, and jti: true gives it an id",
+        ),
+        (
+            "auth: { jwt: { key: env:K, x5c: true } }",
+            "auth.jwt: x5c without a certificate; write certificate: REFERENCE",
+        ),
+        (
+            "auth: { jwt: { key: env:K, certificate: app.pem } }",
+            "auth.jwt.certificate: a plain value where a reference belongs; write env:NAME, file:PATH or vcap:SERVICE/KEY",
+        ),
+        (
+            "auth: { jwt: { key: env:K, typ: '' } }",
+            "auth.jwt.typ: empty, or with a control character in it; write a text on one line",
+        ),
+        (
+            "auth: { jwt: { key: env:K, jti: once } }",
+            "auth.jwt.jti: has to be true or false; write true or false, without quotes",
+        ),
+        (
+            "auth: { jwt: { key: env:K, claims: { a: { b: [null] } } } }",
+            "auth.jwt.claims.a.b[0]: has to be a text, but is nothing; write a text, a number, true or false, a reference, or a list or mapping of these",
         ),
         (
             "auth: { jwt: { key: env:K, lifetime: 2d } }",
