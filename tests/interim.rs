@@ -259,6 +259,42 @@ fn a_body_that_is_read_first_is_asked_for_at_once() {
     }
 }
 
+/// An upload that waits for leave is sent again where the connection from the pool turns out to be dead: nothing of it is
+/// gone. Where that might do something twice it is not.
+#[test]
+fn a_body_that_waits_survives_a_dead_connection() {
+    for (method, is_repeated) in [("PUT", true), ("POST", false)] {
+        let origin = Origin::numbered(None, |wire, number| {
+            while let Ok(request) = wire.request_head() {
+                let Some(length) = request.headers.get("content-length") else {
+                    wire.send(ok("", "warm"));
+                    continue;
+                };
+                if number == 0 {
+                    return;
+                }
+                wire.send("HTTP/1.1 100 Continue\r\n\r\n");
+                let body = wire.read_exact(length.parse().unwrap()).unwrap();
+                wire.send(ok("", &String::from_utf8(body).unwrap()));
+            }
+        });
+        let proxy = alone(&origin);
+        assert_eq!(proxy.get(&origin.url("/")).text(), "warm");
+        let mut app = proxy.wire();
+        app.send(format!(
+            "{method} {} HTTP/1.1\r\nHost: x\r\n{WAITS}\r\n",
+            origin.url("/")
+        ));
+        if is_repeated {
+            assert_eq!(head(&mut app).0, GO_ON, "{method}");
+            assert_eq!(app.ask("hello").text(), "hello", "{method}");
+        } else {
+            app.response().assert_ours(502, "http_response_incomplete");
+        }
+        assert_eq!(origin.seen().len(), 1 + usize::from(is_repeated), "{method}");
+    }
+}
+
 /// Else a limit would be over before anybody had to move.
 #[test]
 fn where_time_is_short_nobody_waits() {

@@ -108,6 +108,13 @@ where
         fill.as_mut().poll(cx).is_pending()
     }
 
+    /// The body of a request that was lost, where nothing of it has been taken: the app waits for leave to send it, or is
+    /// slow.
+    pub(crate) fn take_back(&mut self) -> Option<B> {
+        let untouched = self.upload.take_if(|upload| upload.pieces() == 0);
+        untouched.map(|upload| upload.body)
+    }
+
     /// Sends a request in origin-form to the host that `authority` names, and returns the head of the final answer;
     /// `interim` gets those before it.
     ///

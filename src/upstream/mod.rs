@@ -175,7 +175,7 @@ pub(crate) fn is_repeatable(head: &request::Parts) -> bool {
 
 /// Sends one request to `target` and returns once the response head is in.
 ///
-/// The hop-by-hop fields of `head` are gone. Two things are sent again, where the body can be had twice: a repeatable
+/// The hop-by-hop fields of `head` are gone. Two things are sent again, where the body can be had again: a repeatable
 /// request that a pooled connection lost before a byte of an answer came, once and on a new connection; and every request
 /// that was certainly not processed, because it was not written or the upstream says so (RFC 9113 section 8.7), a few
 /// times. Afterwards `body` is what it was where it is whole or nothing was processed.

@@ -330,8 +330,10 @@ impl Held {
             http1::client::Failure::Body(cut) => Error::of_cut(cut).into(),
             http1::client::Failure::Lost(error) => {
                 let error = Error::of_http1(error, host, endpoint);
+                let mut is_back =
+                    || is_whole || self.connection.take_back().map(|back| *body = back).is_some();
                 // What TLS refuses it will refuse again.
-                let may_be_repeated = is_whole && is_repeatable(head) && !matches!(error, Error::Tls(_));
+                let may_be_repeated = is_repeatable(head) && !matches!(error, Error::Tls(_)) && is_back();
                 Failure {
                     again: may_be_repeated.then_some(Again::Stale),
                     error,

@@ -59,7 +59,7 @@ pub(in crate::config) static DESTINATION: Table = &[
         "http",
         Kind::Choice(&["auto", "1", "2"]),
         "auto",
-        "The version spoken to the destination; auto: by ALPN, mirrored to the app.",
+        "The version spoken to the destination; auto: by ALPN, mirrored to the app, in clear as the app.",
     ),
     later("parent", &["inherit"], "Another proxy behind this one."),
     later("probe", &["null"], "The one request that doctor may send."),
