@@ -245,6 +245,21 @@ fn a_client_that_does_not_trust_us_is_told_once_and_counted_each_time() {
     assert!(proxy.log().contains("UnknownCA"), "{}", proxy.log());
 }
 
+/// wget stands on GnuTLS and looks at the certificate when the handshake is done.
+#[test]
+fn wget_that_goes_without_a_word_is_told() {
+    let partner = Partner::new();
+    let proxy = intercepting(&partner);
+    let mut wget = clean("wget");
+    wget.env("https_proxy", format!("http://{}", proxy.address()));
+    let asked = run(wget.args(["-q", "-O-", "-t1", &format!("https://{}/", partner.authority())]));
+    assert_eq!(asked.code(), 5, "{}", asked.stderr);
+    let labels = [("destination", "partner")];
+    eventually("it is counted", || {
+        proxy.metric("outrider_client_distrust_total", &labels) == 1.0
+    });
+}
+
 /// HTTP/1.0 in name: the app is served, and as it asked.
 #[test]
 fn a_client_that_offers_http_1_0_alone_is_served() {

@@ -430,3 +430,37 @@ fn a_certificate_of_any_year_is_told_of() {
         assert!(warnings.contains(wanted), "{warnings}");
     }
 }
+
+/// BoringSSL takes no certificate for an address from us, unless the configuration leaves addresses out.
+#[test]
+fn intercepted_addresses_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |hosts: &str, more: &str, ca: &str| {
+        let text = format!("{ca}destinations: {{ d: {{ hosts: [{hosts}], {more} }} }}");
+        let (problems, warnings) = examined(&text, folder.path(), &[("TOKEN", "long-enough")]);
+        assert_eq!(problems, "");
+        warnings
+    };
+    let auth = "auth: { bearer: env:TOKEN }";
+    for host in [
+        "52.222.122.97",
+        "\"52.222.122.97:8443\"",
+        "\"[2600::1]\"",
+        "52.222.0.0/16",
+    ] {
+        let both = format!("partner.test, {host}");
+        let warning = told(&both, auth, "");
+        assert!(
+            warning.contains("destinations.d.hosts: https to ") && warning.contains("BoringSSL"),
+            "{host}: {warning}"
+        );
+        assert!(warning.contains("ca.constraints: names"), "{host}: {warning}");
+        // Its TLS is the app's own.
+        assert!(!told(&both, "mode: tunnel", "").contains("BoringSSL"), "{host}");
+        for constraints in ["names", "none"] {
+            let ca = format!("ca: {{ constraints: {constraints} }}\n");
+            assert!(!told(&both, auth, &ca).contains("BoringSSL"), "{host}");
+        }
+    }
+    assert_eq!(told("partner.test", auth, ""), "");
+}

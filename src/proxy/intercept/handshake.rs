@@ -274,3 +274,20 @@ const SILENT: &str = "the app closed the connection when it had seen outrider's 
     trust it; start it under `outrider exec`, or point its trust variable at the CA bundle: `outrider env` prints them all";
 const ADDRESS: &str = "this host is an address, for which clients on BoringSSL (gRPC, Envoy, Electron, Bun) refuse our \
     certificate even where they trust it: give them a name, or set `ca.constraints: names`";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An alert that is not about a certificate says nothing of trust.
+    #[test]
+    fn only_alerts_about_a_certificate_mean_distrust() {
+        for number in 0..=u8::MAX {
+            let error = Error::Tls(rustls::Error::AlertReceived(number.into()));
+            // RFC 8446, section 6.2: bad, unsupported, revoked, expired, unknown certificate, unknown authority.
+            let is_distrust = matches!(number, 42..=46 | 48);
+            assert_eq!(error.kind().is_distrust(), is_distrust, "{number}");
+            assert_eq!(error.kind().error_type(), "tls_alert_received", "{number}");
+        }
+    }
+}
