@@ -161,7 +161,7 @@ impl Read {
         Ok(())
     }
 
-    /// Takes every block `CERTIFICATE` of a file that was not seen before; others, and what stands around them, are
+    /// Takes every block `CERTIFICATE` or `X509 CERTIFICATE` of a file that was not seen before; others, and what stands around them, are
     /// nothing to us.
     fn file(&mut self, path: &Path, seen: &mut Seen) -> io::Result<()> {
         let data = fs::metadata(path)?;
@@ -177,11 +177,11 @@ impl Read {
         let mut result = Ok(());
         while reader.read_until(b'\n', &mut line)? > 0 {
             match line.trim_ascii() {
-                BEGIN => {
+                BEGIN | BEGIN_X509 => {
                     letters.clear();
                     is_inside = true;
                 }
-                END if is_inside => {
+                END | END_X509 if is_inside => {
                     is_inside = false;
                     if let Err(error) = self.take(&letters) {
                         result = Err(error);
@@ -263,6 +263,9 @@ const MOST: usize = 16 * 1024 * 1024;
 
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const END: &[u8] = b"-----END CERTIFICATE-----";
+/// The same by its older name, which OpenSSL takes, too.
+const BEGIN_X509: &[u8] = b"-----BEGIN X509 CERTIFICATE-----";
+const END_X509: &[u8] = b"-----END X509 CERTIFICATE-----";
 
 /// Where distributions keep all roots in one file, the likeliest first (Cloud Foundry's stacks are Ubuntu), then
 /// folders. One file is read in a tenth of the time that the same roots take in a folder of links.
