@@ -415,7 +415,7 @@ fn interim_answers_are_bounded() {
     let link = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(8000));
     for (name, many) in [
         ("number", "HTTP/1.1 102 Processing\r\n\r\n".repeat(101)),
-        ("size", link.repeat(9)),
+        ("size", link.repeat(40)),
     ] {
         let origin = Origin::saying(format!("{many}HTTP/1.1 204 No Content\r\n\r\n"));
         let detail = origin.proxy("").get(&origin.url("/"));

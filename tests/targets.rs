@@ -361,31 +361,6 @@ fn the_proxy_does_not_dial_itself() {
     }
 }
 
-/// D9: a request that has been here before goes no further.
-#[test]
-fn a_loop_is_detected_by_via() {
-    let origin = Origin::plain();
-    let proxy = Proxy::start(&format!(
-        "destinations: {{ plain: {{ hosts: [\"{}\"] }} }}",
-        origin.authority()
-    ));
-    assert_eq!(
-        proxy
-            .ask("GET", &origin.url("/"), "Via: 1.1 elsewhere\r\n")
-            .status,
-        200
-    );
-    let raw = origin.raw();
-    let lines = raw.lines().filter(|line| line.to_lowercase().starts_with("via:"));
-    let via: String = lines.map(|line| format!("{line}\r\n")).collect();
-    assert!(via.contains("1.1 elsewhere") && via.contains("outrider"), "{via}");
-
-    let again = proxy.ask("GET", &origin.url("/again"), &via);
-
-    again.assert_ours(508, "proxy_loop_detected");
-    assert!(!origin.raw().contains("/again"));
-}
-
 /// D10: other schemes are neither fetched nor read from the disk.
 #[test]
 fn other_schemes_are_refused() {

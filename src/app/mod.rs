@@ -13,7 +13,6 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval};
 
@@ -22,7 +21,7 @@ use crate::ca;
 use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
 use crate::policy::Policy;
-use crate::proxy::{Clients, Live, Proxy, Route};
+use crate::proxy::{Clients, Live, Marks, Proxy, Route};
 use crate::store::Store;
 use crate::telemetry::{CredentialKind, Refresh, Reload, Telemetry, log};
 use crate::units::rfc3339;
@@ -197,7 +196,7 @@ impl App {
             resolver,
             telemetry: Arc::clone(&telemetry),
             tunnels: AtomicUsize::new(0),
-            via: via(),
+            marks: Marks::new(),
         });
         let addresses = bound.addresses(&config.ca);
         let (listeners, admin) = bound.open()?;
@@ -582,13 +581,6 @@ fn files(source: &Source, build: &build::Parts, config: &Config, live: &Live) ->
         configuration: own.into_iter().chain(build.store_files(config)).collect(),
         secrets: secrets.collect(),
     }
-}
-
-/// Different in each process, so that a request that comes back is known, and a chain of proxies is not mistaken for one.
-fn via() -> HeaderValue {
-    let text = format!("1.1 outrider-{:016x}", rand::random::<u64>());
-    // Letters, digits, a blank and a dash are always a field value.
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("1.1 outrider"))
 }
 
 /// How soon after a look half of a pair is looked at again.

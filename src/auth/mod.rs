@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::config::{self, Auth, HeaderText, SecretRef, TokenUrl};
 use crate::fields::Names;
 use crate::host::Target;
+use crate::http1::RawTarget;
 use crate::limit::Limiter;
 use crate::policy::Destination;
 use crate::secret::{self, Sources};
@@ -381,6 +382,8 @@ impl Credential {
             Kind::Nothing => return Ok(()),
             // Last: it covers what else is attached.
             Kind::Signed(signer) => {
+                // What is signed is what is sent.
+                head.extensions.remove::<RawTarget>();
                 let authority = authority_of(target);
                 let mut subject = Subject {
                     head,

@@ -217,7 +217,7 @@ fn digest_of(wanted: Sort, fields: &HeaderMap, attached: impl Fn(&HeaderName) ->
 /// whatever the app puts into it, and often the user.
 fn sort(name: &str) -> Sort {
     match name {
-        "cache-control" | "connection" | "content-length" | "host" | "if-modified-since"
+        "cache-control" | "cdn-loop" | "connection" | "content-length" | "host" | "if-modified-since"
         | "if-none-match" | "pragma" | "te" | "via" => Sort::Handling,
         "accept" | "accept-encoding" | "accept-language" | "user-agent" => Sort::Harmless,
         // The W3C's, B3, and those of vendors and platforms: numbers of requests and of their traces.

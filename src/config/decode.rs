@@ -22,6 +22,7 @@ use super::{
     Network, NetworkClass, Timeouts,
 };
 use crate::host::Host;
+use crate::http1::HeadRules;
 
 /// The whole file. `None` where it is no mapping; whether it is sound, the filed problems say.
 pub(super) fn config(root: Field<'_>) -> Option<Config> {
@@ -30,6 +31,10 @@ pub(super) fn config(root: Field<'_>) -> Option<Config> {
     reader.section("telemetry", keys::TELEMETRY);
     let listen = listen(reader.take("listen"));
     let timeouts = timeouts(&reader.section("timeouts", keys::TIMEOUTS), DEFAULT_TIMEOUTS);
+    let mut limits = limits(&reader.section("limits", keys::LIMITS));
+    let destinations = destinations(reader.take("destinations"), timeouts);
+    // Whose request it is shows only once its head has been read.
+    limits.request_fields.keeps_spelling = destinations.iter().any(|own| own.preserve_header_case);
     Some(Config {
         admin: admin(reader.take("admin"), &listen),
         listen,
@@ -44,8 +49,8 @@ pub(super) fn config(root: Field<'_>) -> Option<Config> {
         dns: dns(&reader.section("dns", keys::DNS)),
         instances: instances(reader.take("instances")),
         rate_limit_store: rate_limit_store(reader.take("rate_limit_store")),
-        limits: limits(&reader.section("limits", keys::LIMITS)),
-        destinations: destinations(reader.take("destinations"), timeouts),
+        limits,
+        destinations,
         timeouts,
         locations: Locations::default(),
     })
@@ -397,18 +402,32 @@ fn limits(reader: &Reader<'_>) -> Limits {
         let number = |field: Field<'_>| field.number(1, keys::MOST_CONNECTIONS, "a number");
         reader.take(name).and_then(number).unwrap_or(default)
     };
-    let header_size = reader
-        .take("header_size")
-        .and_then(|field| field.size("8KiB", "1MiB"));
+    let fields = |size, most_size, default_size, count, default_count| {
+        let size = reader.take(size).and_then(|field| field.size("8KiB", most_size));
+        let count = reader
+            .take(count)
+            .and_then(|field| field.number(10, keys::MOST_FIELDS, "a number"));
+        HeadRules {
+            count: count.unwrap_or(default_count),
+            // Decided by the destinations.
+            keeps_spelling: false,
+            // So small that every usize holds it.
+            size: size.and_then(|size| size.try_into().ok()).unwrap_or(default_size),
+        }
+    };
     let memory = reader
         .take("memory")
         .filter(|field| field.scalar() != Some("auto"));
     Limits {
         connections: number("connections", 10_000),
-        // At most 1 MiB, which every usize holds.
-        header_size: header_size
-            .and_then(|size| size.try_into().ok())
-            .unwrap_or(64 << 10),
+        request_fields: fields("header_size", "1MiB", 64 << 10, "header_count", 200),
+        response_fields: fields(
+            "response_header_size",
+            "4MiB",
+            256 << 10,
+            "response_header_count",
+            1_000,
+        ),
         memory: memory.and_then(|field| field.size("16MiB", "1024GiB")),
         tunnels: number("tunnels", 5_000),
     }

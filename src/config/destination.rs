@@ -63,6 +63,7 @@ fn destination(name: &str, reader: &Reader<'_>, fallback: Timeouts) -> Destinati
             "remove cache, or keep one credential",
         );
     }
+    let boolean = |name| reader.take(name).and_then(Field::boolean).unwrap_or(false);
     Destination {
         name: name.to_owned(),
         auth,
@@ -75,10 +76,7 @@ fn destination(name: &str, reader: &Reader<'_>, fallback: Timeouts) -> Destinati
             .take("http")
             .and_then(|field| field.choice(&http))
             .unwrap_or(HttpVersion::Auto),
-        insecure_attach_over_http: reader
-            .take("insecure_attach_over_http")
-            .and_then(Field::boolean)
-            .unwrap_or(false),
+        insecure_attach_over_http: boolean("insecure_attach_over_http"),
         limits_apply_to: limits::apply_to(reader),
         methods: filled(
             reader.take("methods"),
@@ -91,16 +89,18 @@ fn destination(name: &str, reader: &Reader<'_>, fallback: Timeouts) -> Destinati
             .unwrap_or(Mode::Auto),
         on_limit: limits::on_limit(reader),
         paths: filled(reader.take("paths"), "remove the key to allow every path", path),
+        preserve_header_case: boolean("preserve_header_case"),
         priorities: limits::priorities(reader),
         queue: limits::queue(reader),
         rate_limits: limits::rate_limits(reader.take("rate_limit")),
         rehearse: limits::rehearse(reader),
         respect_upstream: reader.take("respect_upstream").and_then(Field::boolean),
         retry: limits::retry(reader),
-        scrub: reader.take("scrub").and_then(Field::boolean).unwrap_or(false),
+        scrub: boolean("scrub"),
         timeouts: timeouts(&reader.section("timeouts", keys::DESTINATION_TIMEOUTS), fallback),
         tls: reader.take("tls").and_then(tls),
         upgrade: reader.take("upgrade").and_then(Field::boolean),
+        via: boolean("via"),
     }
 }
 

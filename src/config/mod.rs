@@ -34,6 +34,7 @@ pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use schema::schema;
 
 use crate::host::{Host, HostPattern};
+use crate::http1::HeadRules;
 use crate::units::Rate;
 
 use node::Node;
@@ -209,7 +210,10 @@ pub(crate) struct Dns {
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) connections: usize,
-    pub(crate) header_size: usize,
+    /// Of a request: `header_size` and `header_count`.
+    pub(crate) request_fields: HeadRules,
+    /// Of a response: `response_header_size` and `response_header_count`.
+    pub(crate) response_fields: HeadRules,
     /// `None`: `auto`, the sidecar's MEMORY_LIMIT, else none.
     pub(crate) memory: Option<u64>,
     pub(crate) tunnels: usize,
@@ -244,6 +248,8 @@ pub(crate) struct Destination {
     pub(crate) paths: Vec<String>,
     pub(crate) priorities: Vec<Priority>,
     /// How many requests may wait.
+    /// The names of fields leave HTTP/1.1 as their sender spelled them.
+    pub(crate) preserve_header_case: bool,
     pub(crate) queue: usize,
     pub(crate) rate_limits: Vec<RateLimit>,
     pub(crate) rehearse: Option<Rehearse>,
@@ -254,6 +260,8 @@ pub(crate) struct Destination {
     pub(crate) timeouts: Timeouts,
     /// `None`: not written.
     pub(crate) tls: Option<Tls>,
+    /// Via is added to requests and responses.
+    pub(crate) via: bool,
     /// `None`: not written; the default is true where tls or auth stands.
     pub(crate) upgrade: Option<bool>,
 }

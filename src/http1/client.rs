@@ -17,12 +17,17 @@ use super::decoder::Decoder;
 use super::framing::Framing;
 use super::outflow::{Broken, Encoding, Outflow};
 use super::wire::Wire;
-use super::{Error, head};
+use super::{Error, Fault, HeadRules, Spelling, head};
+use crate::memory::{Exhausted, Held, SMALL};
 
 /// A connection to an upstream; `B` is the body of a request.
 #[derive(Debug)]
 pub(crate) struct Connection<T, B> {
     wire: Wire<T>,
+    /// Of the answers.
+    limits: HeadRules,
+    /// For a large head as far as it has come.
+    held: Held,
     /// Of the answer.
     decoder: Decoder,
     deadline: Deadline,
@@ -53,9 +58,12 @@ pub(crate) enum Cut {
 }
 
 impl<T, B> Connection<T, B> {
-    pub(crate) fn new(stream: T) -> Self {
+    /// `limits` are those of the answers.
+    pub(crate) fn new(stream: T, limits: HeadRules) -> Self {
         Self {
             wire: Wire::new(stream),
+            limits,
+            held: Held::default(),
             decoder: Decoder::Done,
             deadline: Deadline::default(),
             is_waiting: false,
@@ -135,18 +143,26 @@ where
             Encoding::of(&body.size_hint(), true)
         };
         let mut head = BytesMut::new();
-        head::write_request(&mut head, parts, authority, &encoding);
+        head::write_request(&mut head, parts, authority, &encoding, self.limits.keeps_spelling);
         self.upload = Some(Outflow::new(head, body, encoding, true));
         self.deadline.set(Instant::now() + limit);
         let (mut count, mut bytes) = (0_u32, 0_u32);
         loop {
             let head = poll_fn(|cx| self.poll_head(cx, limit, count > 0)).await?;
-            let (response, facts) = head::response(&head).map_err(Failure::Answer)?;
+            let (mut response, facts) = head::response(&head, self.limits.count).map_err(Failure::Answer)?;
+            if self.limits.keeps_spelling {
+                response.extensions_mut().insert(Spelling::Sent(head.clone()));
+            }
+            if head.len() > SMALL {
+                self.held.grow(head.len()).map_err(no_memory)?;
+                // As long as the head lasts.
+                response.extensions_mut().insert(std::mem::take(&mut self.held));
+            }
             let (version, status) = (response.version(), response.status());
             if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                 (count, bytes) = (count + 1, bytes.saturating_add(head.len() as u32));
-                if count > MOST_INTERIM || bytes as usize > LONGEST_HEAD {
-                    return Err(Failure::Answer(TOO_MUCH_INTERIM));
+                if count > MOST_INTERIM || bytes as usize > self.limits.size {
+                    return Err(Failure::Answer(Error::Malformed(Fault::TooMuchInterim)));
                 }
                 // It is being worked on.
                 self.deadline.set(Instant::now() + limit);
@@ -161,7 +177,7 @@ where
             }
             let framing = Framing::of_response(&parts.method, status, version, &facts)
                 .map_err(|fault| Failure::Answer(Error::Malformed(fault)))?;
-            self.decoder = Decoder::new(framing);
+            self.decoder = Decoder::new(framing, self.limits);
             self.keeps_alive &= facts.keeps_alive(version)
                 && !facts.has_both_framings()
                 && framing != Framing::UntilClose
@@ -180,9 +196,12 @@ where
         if self.poll_upload(cx).map_err(Failure::Body)? {
             self.deadline.set(Instant::now() + limit);
         }
-        let head = match self.wire.poll_head(cx, LONGEST_HEAD, head::probe_response) {
+        let head = match self.wire.poll_head(cx, self.limits.size, head::probe_response) {
             Poll::Ready(head) => head,
             Poll::Pending => {
+                if self.wire.ahead.len() > SMALL {
+                    self.held.grow(self.wire.ahead.capacity()).map_err(no_memory)?;
+                }
                 ready!(self.deadline.poll(cx));
                 return Poll::Ready(Err(Failure::TimedOut));
             }
@@ -260,9 +279,9 @@ where
     }
 }
 
-/// In bytes. The heads of all interim answers to a request are together no longer.
-const LONGEST_HEAD: usize = 64 * 1024;
+fn no_memory<E>(exhausted: Exhausted) -> Failure<E> {
+    Failure::Answer(exhausted.into())
+}
+
 /// Each may extend the wait for the final answer by as much as that has at first.
 const MOST_INTERIM: u32 = 100;
-const TOO_MUCH_INTERIM: Error =
-    Error::Malformed("more than 100 interim answers (1xx), or more than 64 KB of them, before the final one");

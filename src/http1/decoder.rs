@@ -9,7 +9,7 @@ use tokio::io::AsyncRead;
 
 use super::framing::Framing;
 use super::wire::{Wire, end_of_head};
-use super::{Error, head};
+use super::{Error, Excess, Fault, HeadRules, head};
 
 /// What is left of a body.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(super) struct Chunk {
     at: At,
     /// Bytes of chunk extensions so far: they are dropped, so there must be an end to them.
     extensions: usize,
+    /// Of the trailers.
+    limits: HeadRules,
 }
 
 #[derive(Debug)]
@@ -41,13 +43,15 @@ enum At {
 }
 
 impl Decoder {
-    pub(super) fn new(framing: Framing) -> Self {
+    /// `limits` are those of the trailers.
+    pub(super) fn new(framing: Framing, limits: HeadRules) -> Self {
         match framing {
             Framing::None => Self::Done,
             Framing::Length(length) => Self::Length(length),
             Framing::Chunked => Self::Chunked(Chunk {
                 at: At::Size,
                 extensions: 0,
+                limits,
             }),
             Framing::UntilClose => Self::UntilClose,
         }
@@ -173,7 +177,7 @@ impl Chunk {
                         self.at = At::Size;
                     }
                     [] | [b'\r'] => return Ok(Step::More),
-                    _ => return Err(Error::Malformed("a chunk is longer than its size says")),
+                    _ => return Err(Error::Malformed(Fault::ChunkData)),
                 },
                 At::Trailers => {
                     if ahead.starts_with(b"\r\n") {
@@ -181,13 +185,14 @@ impl Chunk {
                         return Ok(Step::End);
                     }
                     let end = end_of_head(ahead);
-                    if end.unwrap_or(ahead.len()) > LONGEST_TRAILERS {
-                        return Err(Error::Malformed("the trailers are too long"));
+                    if end.unwrap_or(ahead.len()) > self.limits.size {
+                        return Err(Error::TooLarge(Excess::TrailerSize));
                     }
                     let Some(end) = end else {
                         return Ok(Step::More);
                     };
-                    let trailers: HeaderMap = head::trailers(&ahead.split_to(end).freeze())?;
+                    let section = ahead.split_to(end).freeze();
+                    let trailers: HeaderMap = head::trailers(&section, self.limits.count)?;
                     return Ok(Step::Frame(Frame::trailers(trailers)));
                 }
             }
@@ -197,18 +202,16 @@ impl Chunk {
 
 /// The size in a line such as `1f;extension\r\n`.
 fn chunk_size(line: &[u8]) -> Result<u64, Error> {
-    const BAD: Error = Error::Malformed("a chunk size that is no hexadecimal number");
     // httparse would take an empty line for a zero, and a bare line feed for a part of an extension.
     let is_line = line.first().is_some_and(u8::is_ascii_hexdigit) && line.ends_with(b"\r\n");
     match httparse::parse_chunk_size(line) {
         Ok(httparse::Status::Complete((end, size))) if is_line && end == line.len() => Ok(size),
-        _ => Err(BAD),
+        _ => Err(Error::Malformed(Fault::ChunkSize)),
     }
 }
 
-const TOO_LONG: Error = Error::Malformed("a chunk extension is too long");
+const TOO_LONG: Error = Error::Malformed(Fault::ChunkExtension);
 const LONGEST_LINE: usize = 4 * 1024;
-const LONGEST_TRAILERS: usize = 16 * 1024;
 /// Of one body, in bytes.
 const MOST_EXTENSIONS: usize = 16 * 1024;
 /// Sixteen digits and a line end.

@@ -3,14 +3,16 @@
 use http::header::{self, HeaderName};
 use http::{Method, StatusCode, Version};
 
+use super::{Fault, MOST_LENGTH};
+
 /// What of its fields decides how a message is read and what becomes of its connection.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     lengths: u8,
-    /// Of the first Content-Length; `None` where that is no number of bytes.
+    /// Of the first Content-Length; `None` where that is not a number of bytes.
     length: Option<u64>,
-    /// Not all lengths are the same, or one is no number of bytes.
-    is_length_doubtful: bool,
+    /// Of a Content-Length, the first one that was found.
+    length_fault: Option<Fault>,
     codings: u8,
     is_chunked: bool,
     says_close: bool,
@@ -23,11 +25,12 @@ impl Facts {
     /// Takes one more field into account.
     pub(super) fn add(&mut self, name: &HeaderName, value: &[u8]) {
         if *name == header::CONTENT_LENGTH {
-            let length = number(value);
-            if self.lengths == 0 {
-                self.length = length;
+            match number(value) {
+                Ok(length) if self.lengths == 0 => self.length = Some(length),
+                Ok(length) if self.length == Some(length) => {}
+                Ok(_) => self.length_fault = self.length_fault.or(Some(Fault::LengthsDiffer)),
+                Err(fault) => self.length_fault = self.length_fault.or(Some(fault)),
             }
-            self.is_length_doubtful |= length.is_none() || length != self.length;
             self.lengths = self.lengths.saturating_add(1);
         } else if *name == header::TRANSFER_ENCODING {
             self.is_chunked = value.eq_ignore_ascii_case(b"chunked");
@@ -55,9 +58,9 @@ impl Facts {
         self.lengths > 0 && self.codings > 0
     }
 
-    fn framing_by_length(&self) -> Result<Option<Framing>, &'static str> {
-        if self.is_length_doubtful {
-            return Err("a Content-Length that is no number of bytes, or two that differ");
+    fn framing_by_length(&self) -> Result<Option<Framing>, Fault> {
+        if let Some(fault) = self.length_fault {
+            return Err(fault);
         }
         Ok(self.length.map(|length| match length {
             0 => Framing::None,
@@ -78,15 +81,16 @@ pub(super) enum Framing {
 }
 
 impl Framing {
-    pub(super) fn of_request(version: Version, facts: &Facts) -> Result<Self, &'static str> {
+    pub(super) fn of_request(version: Version, facts: &Facts) -> Result<Self, Fault> {
         if facts.codings == 0 {
+            let by_length = facts.framing_by_length()?;
             if facts.lengths > 1 {
-                return Err("more than one Content-Length");
+                return Err(Fault::LengthRepeated);
             }
-            return Ok(facts.framing_by_length()?.unwrap_or(Self::None));
+            return Ok(by_length.unwrap_or(Self::None));
         }
         if version == Version::HTTP_11 && facts.has_both_framings() {
-            return Err("both Content-Length and Transfer-Encoding");
+            return Err(Fault::LengthAndCoding);
         }
         Self::by_coding(version, facts)
     }
@@ -97,7 +101,7 @@ impl Framing {
         status: StatusCode,
         version: Version,
         facts: &Facts,
-    ) -> Result<Self, &'static str> {
+    ) -> Result<Self, Fault> {
         let by_length = facts.framing_by_length()?;
         if is_bodiless(method == Method::HEAD, status) {
             return Ok(Self::None);
@@ -108,15 +112,15 @@ impl Framing {
         Self::by_coding(version, facts)
     }
 
-    fn by_coding(version: Version, facts: &Facts) -> Result<Self, &'static str> {
+    fn by_coding(version: Version, facts: &Facts) -> Result<Self, Fault> {
         if version != Version::HTTP_11 {
-            return Err("a Transfer-Encoding in HTTP/1.0");
+            return Err(Fault::TransferCodingInOldVersion);
         }
         // Any other coding would have to be passed on with the field that names it, and that field goes one hop only.
-        if facts.is_chunked && facts.codings == 1 {
-            Ok(Self::Chunked)
-        } else {
-            Err("a Transfer-Encoding other than chunked")
+        match (facts.codings, facts.is_chunked) {
+            (1, true) => Ok(Self::Chunked),
+            (1, false) => Err(Fault::TransferCoding),
+            _ => Err(Fault::TransferCodingRepeated),
         }
     }
 }
@@ -129,8 +133,12 @@ pub(super) fn is_bodiless(is_to_head: bool, status: StatusCode) -> bool {
 }
 
 /// Digits and nothing else: `u64::from_str` would take a sign.
-fn number(digits: &[u8]) -> Option<u64> {
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let digits = std::str::from_utf8(digits).ok().filter(|_| is_number)?;
-    digits.parse().ok()
+fn number(digits: &[u8]) -> Result<u64, Fault> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::LengthNotNumber);
+    }
+    let length = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    length
+        .filter(|length| *length <= MOST_LENGTH)
+        .ok_or(Fault::LengthTooLarge)
 }

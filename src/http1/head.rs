@@ -1,4 +1,5 @@
-//! Heads: bytes to `http`'s types and back. Field names are written in lower case, as in HTTP/2.
+//! Heads: bytes to `http`'s types and back. Field names are written in lower case, as in HTTP/2, or as
+//! [`spelling`](super::spelling) says.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -10,38 +11,44 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::framing::Facts;
 use super::outflow::Encoding;
-use super::{Error, MOST_FIELDS, Reason};
+use super::{Error, Excess, Fault, RawTarget, Reason, Spelling, spelling, target};
 use crate::stream::TLS_HANDSHAKE;
 
-/// Reads the head of a request, its empty line included.
-pub(super) fn request(head: &Bytes) -> Result<(Request<()>, Facts), Error> {
+/// Reads the head of a request, its empty line included. It may have `most` fields.
+pub(super) fn request(head: &Bytes, most: usize) -> Result<(Request<()>, Facts), Error> {
     let (line, fields) = first_line(head);
     let mut words = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
-        return Err(no_request(head));
+        return Err(no_words(line));
     };
     let version = match version {
         b"HTTP/1.1" => Version::HTTP_11,
         b"HTTP/1.0" => Version::HTTP_10,
         version if version.starts_with(b"HTTP/") => return Err(Error::Version),
-        _ => return Err(BAD_START),
+        _ => return Err(Error::Malformed(Fault::RequestLine)),
     };
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method).map_err(|_| no_request(head))?;
-    // `http` takes a DEL for a part of a target.
-    if memchr::memchr(0x7f, target).is_some() {
-        return Err(BAD_TARGET);
+    *request.uri_mut() = match Uri::from_maybe_shared(head.slice_ref(target)) {
+        Ok(uri) => uri,
+        Err(_) => {
+            let (uri, raw) = RawTarget::read(target).map_err(Error::Malformed)?;
+            request.extensions_mut().insert(raw);
+            uri
+        }
+    };
+    if *request.method() == Method::OPTIONS {
+        target::mean_the_server(request.uri_mut(), target);
     }
-    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(target)).map_err(|_| BAD_TARGET)?;
     *request.version_mut() = version;
-    let facts = read_fields(head, fields, request.headers_mut())?;
+    let facts = read_fields(head, fields, request.headers_mut(), most)?;
     Ok((request, facts))
 }
 
-/// Reads the head of a response, its empty line included.
-pub(super) fn response(head: &Bytes) -> Result<(Response<()>, Facts), Error> {
+/// Reads the head of a response, its empty line included. It may have `most` fields.
+pub(super) fn response(head: &Bytes, most: usize) -> Result<(Response<()>, Facts), Error> {
     let (line, fields) = first_line(head);
     let (version, status) = match line.split_at_checked(VERSION.len() + 2) {
         Some((b"HTTP/1.1 ", status)) => (Version::HTTP_11, status),
@@ -51,38 +58,60 @@ pub(super) fn response(head: &Bytes) -> Result<(Response<()>, Facts), Error> {
             (Version::HTTP_11, status)
         }
         Some((version, _)) if version.starts_with(b"HTTP/") => return Err(Error::Version),
-        _ => return Err(BAD_START),
+        _ => return Err(Error::Malformed(Fault::NoStatusLine)),
     };
     let (code, reason) = match status.split_at_checked(3) {
         Some((code, [])) => (code, &[][..]),
         Some((code, [b' ', reason @ ..])) => (code, reason),
-        _ => return Err(BAD_STATUS),
+        _ => return Err(Error::Malformed(Fault::Status)),
     };
     let mut response = Response::new(());
-    *response.status_mut() = StatusCode::from_bytes(code).map_err(|_| BAD_STATUS)?;
+    *response.status_mut() = StatusCode::from_bytes(code).map_err(|_| Error::Malformed(Fault::Status))?;
     *response.version_mut() = version;
     if response.status().canonical_reason().map(str::as_bytes) != Some(reason) {
         // What may stand in a field's value may stand here, too.
-        let reason = HeaderValue::from_bytes(reason).map_err(|_| BAD_STATUS)?;
+        let reason = HeaderValue::from_bytes(reason).map_err(|_| Error::Malformed(Fault::Reason))?;
         response.extensions_mut().insert(Reason(reason));
     }
-    let facts = read_fields(head, fields, response.headers_mut())?;
+    let facts = read_fields(head, fields, response.headers_mut(), most)?;
     Ok((response, facts))
 }
 
-/// Reads a trailer section, its empty line included.
-pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, Error> {
+/// Reads a trailer section, its empty line included. It may have `most` fields.
+pub(super) fn trailers(section: &Bytes, most: usize) -> Result<HeaderMap, Error> {
     let mut trailers = HeaderMap::new();
-    read_fields(section, section, &mut trailers)?;
-    Ok(trailers)
+    match read_fields(section, section, &mut trailers, most) {
+        Err(Error::TooLarge(_)) => Err(Error::TooLarge(Excess::TrailerCount)),
+        read => read.map(|_| trailers),
+    }
 }
 
-/// What is wrong with a start line that is none.
+/// What is wrong with a message that does not begin as a request does.
 fn no_request(start: &[u8]) -> Error {
-    if start.first() == Some(&TLS_HANDSHAKE) {
-        TLS
+    Error::Malformed(if start.first() == Some(&TLS_HANDSHAKE) {
+        Fault::Tls
     } else {
-        BAD_START
+        Fault::RequestLine
+    })
+}
+
+/// What is wrong with a request line that is not three words.
+fn no_words(line: &[u8]) -> Error {
+    let (first, last) = (
+        line.split(|byte| *byte == b' ').next(),
+        line.rsplit(|byte| *byte == b' ').next(),
+    );
+    let is_method = first.is_some_and(|method| Method::from_bytes(method).is_ok());
+    // `GET  / HTTP/1.1` is another matter: there the target would be empty.
+    let is_target = line.get(first.map_or(0, <[u8]>::len) + 1) != Some(&b' ');
+    if is_method
+        && is_target
+        && last.is_some_and(|version| version.starts_with(VERSION))
+        && line.len() > VERSION.len()
+    {
+        Error::Malformed(Fault::Target(Some(b' ')))
+    } else {
+        no_request(line)
     }
 }
 
@@ -101,40 +130,58 @@ pub(super) fn probe_response(start: &[u8]) -> Result<(), Error> {
     if start[..length] == VERSION[..length] {
         Ok(())
     } else {
-        Err(BAD_START)
+        Err(Error::Malformed(Fault::NoStatusLine))
     }
 }
 
-/// Writes the head of a request in origin-form, to the host that `authority` names.
+/// Writes the head of a request in origin-form, to the host that `authority` names. `is_spelled`: the names of its fields as
+/// the app has written them, or as is usual; else in lower case.
 pub(super) fn write_request(
     out: &mut BytesMut,
     request: &http::request::Parts,
     authority: &HeaderValue,
     encoding: &Encoding,
+    is_spelled: bool,
 ) {
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    let sent = request.extensions.get().filter(|_| is_spelled);
+    let spelling: Option<&Spelling> = sent.or(is_spelled.then_some(&Spelling::Usual));
+    let raw = request
+        .extensions
+        .get::<RawTarget>()
+        .and_then(|raw| raw.of(&request.uri));
+    let target = raw.unwrap_or_else(|| {
+        let target = request.uri.path_and_query();
+        target.map_or("/", |target| target.as_str()).as_bytes()
+    });
     out.reserve(request.headers.len() * TYPICAL_LINE + target.len() + 128 + encoding.room());
     out.put_slice(request.method.as_str().as_bytes());
     out.put_slice(b" ");
     // `http://host?query` has an empty path, which origin-form cannot have.
-    if target.starts_with('?') {
+    if target.first() == Some(&b'?') {
         out.put_slice(b"/");
     }
-    out.put_slice(target.as_bytes());
+    out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
-    write_field(out, &header::HOST, authority);
-    let mut has_length = false;
+    write_spelled(out, &header::HOST, authority, spelling);
+    let (mut has_length, mut has_te) = (false, false);
     for (name, value) in &request.headers {
         if *name == header::CONTENT_LENGTH {
             has_length = true;
+        } else if *name == header::TE {
+            has_te = true;
+            write_spelled(out, name, value, spelling);
         } else if *name != header::HOST && *name != header::TRANSFER_ENCODING {
-            write_field(out, name, value);
+            write_spelled(out, name, value, spelling);
         }
+    }
+    if has_te {
+        // RFC 9110 section 10.1.4: it goes one hop, and has to say so.
+        write_line(out, "connection", b"TE", spelling);
     }
     // RFC 9110 section 8.6: some servers refuse a POST that does not say how long it is.
     let may_have_body = matches!(request.method, Method::PATCH | Method::POST | Method::PUT);
     if may_have_body || has_length || !matches!(encoding, Encoding::None) {
-        write_framing(out, encoding);
+        write_framing(out, encoding, spelling);
     }
     out.put_slice(b"\r\n");
 }
@@ -148,6 +195,7 @@ pub(super) fn write_response(
     connection: Option<&'static [u8]>,
 ) {
     let (status, fields) = (response.status, &response.headers);
+    let spelling = response.extensions.get::<Spelling>();
     out.reserve(fields.len() * TYPICAL_LINE + 160 + encoding.room());
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(status.as_str().as_bytes());
@@ -175,18 +223,16 @@ pub(super) fn write_response(
         } else if *name == header::DATE {
             has_date = true;
         }
-        write_field(out, name, value);
+        write_spelled(out, name, value, spelling);
     }
     if !has_length && !matches!(encoding, Encoding::None) {
-        write_framing(out, encoding);
+        write_framing(out, encoding, spelling);
     }
     if !has_date && !status.is_informational() {
-        write_date(out);
+        write_date(out, spelling);
     }
     if let Some(connection) = connection {
-        out.put_slice(b"connection: ");
-        out.put_slice(connection);
-        out.put_slice(b"\r\n");
+        write_line(out, "connection", connection, spelling);
     }
     out.put_slice(b"\r\n");
 }
@@ -198,19 +244,42 @@ pub(super) fn write_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderV
     out.put_slice(b"\r\n");
 }
 
-fn write_framing(out: &mut BytesMut, encoding: &Encoding) {
+fn write_spelled(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue, spelling: Option<&Spelling>) {
+    match spelling {
+        None => write_field(out, name, value),
+        Some(spelling) => spelling.write(out, name, value),
+    }
+}
+
+/// Writes a field of our own.
+fn write_line(out: &mut BytesMut, name: &str, value: &[u8], spelling: Option<&Spelling>) {
+    write_name(out, name, spelling);
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+fn write_name(out: &mut BytesMut, name: &str, spelling: Option<&Spelling>) {
+    match spelling {
+        None => out.put_slice(name.as_bytes()),
+        Some(_) => spelling::write_usual(out, name),
+    }
+    out.put_slice(b": ");
+}
+
+fn write_framing(out: &mut BytesMut, encoding: &Encoding, spelling: Option<&Spelling>) {
     let length = match encoding {
-        Encoding::Chunked => return out.put_slice(b"transfer-encoding: chunked\r\n"),
+        Encoding::Chunked => return write_line(out, "transfer-encoding", b"chunked", spelling),
         Encoding::UntilClose => return,
         Encoding::Length(length) => *length,
         Encoding::None => 0,
     };
+    write_name(out, "content-length", spelling);
     // Writing to a buffer that grows cannot fail.
-    let _ = write!(out, "content-length: {length}\r\n");
+    let _ = write!(out, "{length}\r\n");
 }
 
 /// RFC 9110 section 6.6.1: who passes a response on that has no Date adds one.
-fn write_date(out: &mut BytesMut) {
+fn write_date(out: &mut BytesMut, spelling: Option<&Spelling>) {
     thread_local! {
         static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
@@ -220,9 +289,7 @@ fn write_date(out: &mut BytesMut) {
             *second = now.as_secs();
             *text = crate::units::http_date(UNIX_EPOCH + Duration::from_secs(*second));
         }
-        out.put_slice(b"date: ");
-        out.put_slice(text.as_bytes());
-        out.put_slice(b"\r\n");
+        write_line(out, "date", text.as_bytes(), spelling);
     });
 }
 
@@ -235,12 +302,13 @@ fn first_line(head: &[u8]) -> (&[u8], &[u8]) {
     (line.strip_suffix(b"\r").unwrap_or(line), rest)
 }
 
-/// Reads `lines`, a part of `head`, up to the empty one. The values are views into `head`.
+/// Reads `lines`, a part of `head`, up to the empty one; at most `most` fields. The values are views into `head`.
 ///
 /// What a name or a value may be made of is for `http`'s types to say: they refuse whatever could be taken for another
 /// line, a folded one included.
-fn read_fields(head: &Bytes, lines: &[u8], fields: &mut HeaderMap) -> Result<Facts, Error> {
-    fields.reserve((lines.len() / TYPICAL_FIELD).min(MOST_FIELDS) + MORE_FIELDS);
+fn read_fields(head: &Bytes, lines: &[u8], fields: &mut HeaderMap, most: usize) -> Result<Facts, Error> {
+    // Not for as many as may come: a head that has more lets the map grow.
+    fields.reserve((lines.len() / TYPICAL_FIELD).min(TYPICAL_COUNT) + MORE_FIELDS);
     let mut facts = Facts::default();
     let (mut count, mut rest) = (0, lines);
     loop {
@@ -249,19 +317,21 @@ fn read_fields(head: &Bytes, lines: &[u8], fields: &mut HeaderMap) -> Result<Fac
             return if after.is_empty() {
                 Ok(facts)
             } else {
-                Err(BAD_FIELD)
+                Err(Error::Malformed(Fault::BareCr))
             };
         }
         count += 1;
-        if count > MOST_FIELDS {
-            return Err(Error::TooLarge);
+        if count > most {
+            return Err(Error::TooLarge(Excess::HeadCount));
         }
+        // Found out only for a line that is refused.
+        let fault = || Error::Malformed(Fault::of_line(line));
         // Names are short: a search that looks at many bytes at a time would cost more.
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(BAD_FIELD)?;
+        let colon = line.iter().position(|byte| *byte == b':').ok_or_else(fault)?;
         let (name, value) = (&line[..colon], trim_blanks(&line[colon + 1..]));
-        let name = HeaderName::from_bytes(name).map_err(|_| BAD_NAME)?;
+        let name = HeaderName::from_bytes(name).map_err(|_| fault())?;
         facts.add(&name, value);
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(value)).map_err(|_| BAD_FIELD)?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(value)).map_err(|_| fault())?;
         fields.append(name, value);
         rest = after;
     }
@@ -275,19 +345,12 @@ fn trim_blanks(mut value: &[u8]) -> &[u8] {
     value
 }
 
-const BAD_FIELD: Error = Error::Malformed("a field with a character that none may have");
-const BAD_NAME: Error = Error::Malformed("a field name with a character that none may have");
-const BAD_START: Error = Error::Malformed("a start line that is none");
-const BAD_STATUS: Error = Error::Malformed("a status that is none");
-const BAD_TARGET: Error = Error::Malformed("a request target that is none");
 /// Room for what is attached on the way.
 const MORE_FIELDS: usize = 4;
+/// Room is made for no more fields at once.
+const TYPICAL_COUNT: usize = 100;
 /// In bytes; a guess that spares most heads a second allocation.
 const TYPICAL_FIELD: usize = 32;
 /// The same for what is written.
 const TYPICAL_LINE: usize = 48;
-/// For whoever reads it in the log: a client that expects TLS sees no more than a failed handshake.
-const TLS: Error = Error::Malformed(
-    "it begins with TLS, and the proxy is spoken to in the clear; HTTPS_PROXY has to begin with http://",
-);
 const VERSION: &[u8] = b"HTTP/1.";

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Error;
+use super::{Error, Excess};
 use crate::stream;
 
 /// A stream, and the bytes that have been read from it but belong to what comes next.
@@ -94,7 +94,7 @@ impl<T: AsyncRead + Unpin> Wire<T> {
             if let Some(end) = end_of_head(&self.ahead[from..]) {
                 self.scanned = 0;
                 if from + end > most {
-                    return Poll::Ready(Err(Error::TooLarge));
+                    return Poll::Ready(Err(Error::TooLarge(Excess::HeadSize)));
                 }
                 let head = self.ahead.split_to(from + end).freeze();
                 // A view of a buffer keeps all of it: a small head does not hold the body that came with it.
@@ -106,7 +106,7 @@ impl<T: AsyncRead + Unpin> Wire<T> {
                 })));
             }
             if self.ahead.len() >= most {
-                return Poll::Ready(Err(Error::TooLarge));
+                return Poll::Ready(Err(Error::TooLarge(Excess::HeadSize)));
             }
             // A carriage return alone may become an empty line.
             if self.ahead[..] != *b"\r" {

@@ -19,6 +19,7 @@ use crate::config::{
 };
 use crate::fields;
 use crate::host::{Scheme, Target};
+use crate::http1::HeadRules;
 
 /// A destination of the configuration, compiled. Nothing here is optional in the sense of "default".
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub(crate) struct Destination {
     pub(crate) rehearse: Option<Rehearse>,
     /// What the upstream says about its limits is kept to.
     pub(crate) respect_upstream: bool,
+    /// How much of fields an answer may have.
+    pub(crate) response_fields: HeadRules,
     pub(crate) retry: Option<Retry>,
     /// Secrets are struck out of the bodies of answers too.
     pub(crate) scrub: bool,
@@ -54,6 +57,8 @@ pub(crate) struct Destination {
     pub(crate) tls: Tls,
     /// `http://` from the app leaves as TLS.
     pub(crate) upgrade: bool,
+    /// Via is added.
+    pub(crate) via: bool,
     /// A CONNECT is ended here, because something must see the requests.
     pub(crate) intercept: bool,
     /// Empty: all.
@@ -68,7 +73,7 @@ pub(crate) struct Destination {
 
 impl Destination {
     /// The destination of all hosts that no other one names: nothing is attached, nothing is limited.
-    pub(super) fn unlisted(timeouts: Timeouts) -> Self {
+    pub(super) fn unlisted(timeouts: Timeouts, response_fields: HeadRules) -> Self {
         Self {
             name: UNLISTED.into(),
             index: 0,
@@ -89,11 +94,13 @@ impl Destination {
             rehearse: None,
             // Many hosts are one here: what one of them says must not hold the others.
             respect_upstream: false,
+            response_fields,
             retry: None,
             scrub: false,
             timeouts,
             tls: Tls::default(),
             upgrade: false,
+            via: false,
             intercept: false,
             methods: Vec::new(),
             paths: Vec::new(),
@@ -112,7 +119,7 @@ impl Destination {
                 server_name: None,
                 ..self.tls.clone()
             },
-            ..Self::unlisted(self.timeouts)
+            ..Self::unlisted(self.timeouts, self.response_fields)
         }
     }
 
@@ -121,6 +128,7 @@ impl Destination {
         config: &config::Destination,
         index: usize,
         instances: Option<NonZeroU32>,
+        response_fields: HeadRules,
         problems: &mut Problems,
     ) -> Self {
         let (paths, auth_paths) = compile_globs(config, problems);
@@ -143,10 +151,15 @@ impl Destination {
             rate_limits: config.rate_limits.clone(),
             rehearse: config.rehearse,
             respect_upstream: config.respect_upstream.unwrap_or(true),
+            response_fields: HeadRules {
+                keeps_spelling: config.preserve_header_case,
+                ..response_fields
+            },
             retry: config.retry.clone(),
             scrub: config.scrub,
             timeouts: config.timeouts,
             tls: config.tls.clone().unwrap_or_default(),
+            via: config.via,
             upgrade: config
                 .upgrade
                 .unwrap_or_else(|| config.tls.is_some() || attaches(&config.auth)),
@@ -307,6 +320,7 @@ impl Destination {
     pub(crate) fn has_same_upstream(&self, other: &Self) -> bool {
         self.name == other.name
             && self.http == other.http
+            && self.response_fields == other.response_fields
             && self.timeouts == other.timeouts
             && self.tls == other.tls
     }

@@ -146,12 +146,16 @@ impl Policy {
     pub(crate) fn compile(config: &Config) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let egress = Egress::compile(&config.egress, &mut problems);
-        let mut destinations = vec![Arc::new(Destination::unlisted(config.timeouts))];
+        let mut destinations = vec![Arc::new(Destination::unlisted(
+            config.timeouts,
+            config.limits.response_fields,
+        ))];
         for (i, destination) in config.destinations.iter().enumerate() {
             destinations.push(Arc::new(Destination::compile(
                 destination,
                 i + 1,
                 config.instances,
+                config.limits.response_fields,
                 &mut problems,
             )));
             for (j, pattern) in destination.hosts.iter().enumerate() {

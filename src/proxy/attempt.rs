@@ -111,7 +111,9 @@ impl Witness for Observer<'_> {
         };
         scrub::head(&mut response, &self.needles, &self.course.way.route);
         headers::strip_response(&mut response);
-        (response.headers_mut()).append(header::VIA, self.course.proxy.via.clone());
+        if self.course.way.route.destination.via {
+            self.course.proxy.marks.mark_response(response.headers_mut());
+        }
         app.interim(response);
     }
 }

@@ -122,8 +122,11 @@ impl HttpBody for Body {
                             fields::strike_trailers(trailers, passing.listed.as_deref(), None);
                         }
                     }
-                    Some(Err(Cut::Idle(_))) => exchange.cut("connection_read_timeout"),
-                    Some(Err(Cut::H1(_) | Cut::H2(_))) => exchange.cut("http_response_incomplete"),
+                    Some(Err(cut @ Cut::Idle(_))) => exchange.cut(cut.proxy_status()),
+                    Some(Err(cut @ (Cut::H1(_) | Cut::H2(_)))) => {
+                        exchange.cut(cut.proxy_status());
+                        exchange.explain(&format!("the answer was cut short: {cut}"));
+                    }
                     None => {}
                 }
                 Poll::Ready(frame)

@@ -24,9 +24,9 @@ where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     F: Future<Output = Answer<T>>,
 {
-    let header_size = proxy.live.load().limits.header_size;
+    let limits = proxy.live.load().limits.request_fields;
     let begins = move |interim| bond.hear_interim(interim);
-    server::serve(io, header_size, begins, async |request| match request {
+    server::serve(io, limits, begins, async |request| match request {
         Ok(request) => answer(request.map(|body| body.map(Incoming::H1))).await,
         Err(error) => server::Answer::Response(unreadable(error, &proxy)),
     })
@@ -36,11 +36,13 @@ where
 /// The answer to what could not be read as a request; it counts as one to no destination.
 fn unreadable(error: http1::Error, proxy: &Proxy) -> Response<Body> {
     let error = match error {
-        http1::Error::Incomplete | http1::Error::Io(_) => Error::Malformed("it ends in the middle"),
-        http1::Error::Malformed(fault) => Error::Malformed(fault),
+        http1::Error::Incomplete | http1::Error::Io(_) => {
+            Error::Malformed("the connection closed before the request was complete")
+        }
+        http1::Error::Malformed(fault) => Error::NotHttp(fault),
         http1::Error::NoMemory(exhausted) => exhausted.into(),
         http1::Error::Slow => Error::HeadTooSlow,
-        http1::Error::TooLarge => Error::HeadTooLarge,
+        http1::Error::TooLarge(excess) => Error::HeadTooLarge(excess),
         http1::Error::Version => Error::Version,
     };
     // Its method may be anything; no other than an unknown one is counted as one.

@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use crate::auth::{self, NoToken};
 use crate::host;
+use crate::http1::{Excess, Fault};
 use crate::limit;
 use crate::memory::Exhausted;
 use crate::policy::Denial;
@@ -28,8 +29,15 @@ pub(crate) enum Error {
     #[error("only `Expect: 100-continue` can be met")]
     Expectation,
 
-    #[error("the head of the request is larger than limits.header_size allows, or has more than 100 fields")]
-    HeadTooLarge,
+    #[error("{}", match .0 {
+        Excess::HeadCount | Excess::TrailerCount => {
+            "the request has more header fields than limits.header_count allows; send fewer, or raise it"
+        }
+        Excess::HeadSize | Excess::TrailerSize => {
+            "the head of the request is larger than limits.header_size allows; send less (often it is cookies), or raise it"
+        }
+    })]
+    HeadTooLarge(Excess),
 
     #[error("the head of the request did not come to its end in time")]
     HeadTooSlow,
@@ -55,6 +63,9 @@ pub(crate) enum Error {
 
     #[error("the tunnel was opened to {asked}, but the {what} in it names another host")]
     Misdirected { asked: String, what: &'static str },
+
+    #[error("the request is not valid HTTP: {0}")]
+    NotHttp(Fault),
 
     #[error(
         "nothing is stored for this request, and it asks for nothing else (Cache-Control: only-if-cached)"
@@ -87,7 +98,7 @@ pub(crate) enum Error {
     Unsigned(auth::sign::Error),
 
     /// A text that has to be looked through.
-    #[error("the answer {0}: secrets in it could not be struck out, as scrub: true wants it")]
+    #[error("the response {0}, so secrets could not be redacted from it (`scrub: true`)")]
     Unreadable(&'static str),
 
     #[error(transparent)]
@@ -126,12 +137,12 @@ impl From<auth::Error> for Error {
 impl Error {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::BadTarget(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::BadTarget(_) | Self::Malformed(_) | Self::NotHttp(_) => StatusCode::BAD_REQUEST,
             Self::Credential | Self::LeftAlone(_) | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(Denial::Loop { .. }) | Self::Looped => StatusCode::LOOP_DETECTED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
@@ -156,9 +167,10 @@ impl Error {
         match self {
             Self::BadTarget(_)
             | Self::Expectation
-            | Self::HeadTooLarge
+            | Self::HeadTooLarge(_)
             | Self::HeadTooSlow
             | Self::Malformed(_)
+            | Self::NotHttp(_)
             | Self::Unsigned(_)
             | Self::Version => "http_request_error",
             Self::Credential => "proxy_configuration_error",
@@ -212,12 +224,13 @@ impl Error {
             Self::BadTarget(_)
             | Self::Credential
             | Self::Expectation
-            | Self::HeadTooLarge
+            | Self::HeadTooLarge(_)
             | Self::HeadTooSlow
             | Self::LeftAlone(_)
             | Self::Limited(_)
             | Self::Malformed(_)
             | Self::NoToken(_)
+            | Self::NotHttp(_)
             | Self::NotStored
             | Self::Overloaded(_)
             | Self::Unasked(_)

@@ -13,6 +13,7 @@ use super::source::Source;
 use super::tunnel::Room;
 use super::{Error, Proxy, Way, cookies, scrub};
 use crate::host::Target;
+use crate::http1::RawTarget;
 use crate::memory::{self, Held};
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
@@ -34,14 +35,14 @@ pub(super) async fn run(
     let busy = proxy.drain.busy();
     let Way { live, route } = way;
     let seen = Seen::of(request.headers());
-    headers::check(&request, &seen, mirror)?;
+    headers::check(&request, &seen, mirror, live.limits.request_fields)?;
     let held = Held::take(memory::REQUEST)?;
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;
     destination.heeds(request.uri().query(), request.headers())?;
     let asked = target;
     let target = destination.leaves(asked)?;
-    if seen.via && headers::has_looped(request.headers(), &proxy.via) {
+    if seen.passed && proxy.marks.has_looped(request.headers()) {
         return Err(Error::Looped);
     }
 
@@ -62,13 +63,17 @@ pub(super) async fn run(
     let stripped = headers::strip_request(request.headers_mut(), &seen);
     let is_websocket = stripped.is_websocket && mirror == Mirror::H1;
     if is_websocket && request.body().is_some() {
-        return Err(Error::Malformed("a WebSocket handshake with a body"));
+        return Err(Error::Malformed("a WebSocket handshake cannot have a body"));
     }
     // A WebSocket is a tunnel as well, and no connection that HTTP is spoken on.
     let room = is_websocket
         .then(|| Room::take(proxy, live.limits.tunnels, 0))
         .transpose()?;
     let (mut head, incoming) = request.into_parts();
+    if route.cache.is_some() {
+        // What is stored under one name has been asked for in one spelling.
+        head.extensions.remove::<RawTarget>();
+    }
     if let Some(listed) = stripped.listed {
         head.extensions.insert(listed);
     }
@@ -78,7 +83,7 @@ pub(super) async fn run(
     if destination.scrub {
         scrub::ask_plainly(&mut head.headers);
     }
-    head.headers.append(header::VIA, proxy.via.clone());
+    proxy.marks.mark_request(&mut head.headers, destination.via);
     let course = Course {
         interim: bond.interim().filter(|_| !is_old),
         target: &target,
@@ -124,7 +129,9 @@ pub(super) async fn run(
     if target.scheme != asked.scheme {
         cookies::open(response.headers_mut());
     }
-    response.headers_mut().append(header::VIA, proxy.via.clone());
+    if destination.via {
+        proxy.marks.mark_response(response.headers_mut());
+    }
     if let Some(rehearsal) = &route.rehearsal {
         rehearsal.mark(&mut response);
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 
 use super::Error;
 use crate::fields::{self, Listed};
+use crate::http1::{self, Fault, HeadRules};
 use crate::upstream::Mirror;
 
 /// Which of the fields that matter at the border a message has, found in one pass over it.
@@ -24,7 +25,55 @@ pub(super) struct Seen {
     pub(super) te: bool,
     pub(super) transfer_encoding: u8,
     pub(super) upgrade: bool,
-    pub(super) via: bool,
+    /// A field in which proxies name themselves.
+    pub(super) passed: bool,
+}
+
+/// How a request is known again that has been through this process before.
+///
+/// RFC 9110 section 7.6.3 wants a proxy to send Via. We send it only where `via: true` says so: nginx as shipped, and others,
+/// send answers to requests with Via uncompressed, which costs more than anybody gains by knowing of a sidecar. Loops are
+/// found by CDN-Loop (RFC 8586), which was made for that alone. It must not be removed on the way, as Via must not.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    /// Different in each process, so that a chain of proxies is not mistaken for a loop: `outrider-5f0c…`.
+    name: HeaderValue,
+    /// The same behind the version: `1.1 outrider-5f0c…`.
+    via: HeaderValue,
+}
+
+impl Marks {
+    pub(crate) fn new() -> Self {
+        let number = rand::random::<u64>();
+        // Letters, digits, a blank and a dash are always a field value.
+        let value = |text: String| {
+            HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("outrider"))
+        };
+        Self {
+            name: value(format!("outrider-{number:016x}")),
+            via: value(format!("1.1 outrider-{number:016x}")),
+        }
+    }
+
+    /// Whether a request has been through us before.
+    pub(super) fn has_looped(&self, fields: &HeaderMap) -> bool {
+        let lines = (fields.get_all(CDN_LOOP).iter()).chain(fields.get_all(header::VIA));
+        lines.into_iter().any(|line| {
+            let mut words = line.as_bytes().windows(self.name.len());
+            words.any(|word| word == self.name.as_bytes())
+        })
+    }
+
+    pub(super) fn mark_request(&self, fields: &mut HeaderMap, via: bool) {
+        fields.append(CDN_LOOP, self.name.clone());
+        if via {
+            fields.append(header::VIA, self.via.clone());
+        }
+    }
+
+    pub(super) fn mark_response(&self, fields: &mut HeaderMap) {
+        fields.append(header::VIA, self.via.clone());
+    }
 }
 
 impl Seen {
@@ -43,7 +92,7 @@ impl Seen {
                     seen.transfer_encoding = seen.transfer_encoding.saturating_add(1);
                 }
                 "upgrade" => seen.upgrade = true,
-                "via" => seen.via = true,
+                "cdn-loop" | "via" => seen.passed = true,
                 name => seen.one_hop |= fields::goes_one_hop(name),
             }
         }
@@ -54,13 +103,24 @@ impl Seen {
 /// Refuses what no two servers would understand alike. That its end is clear has been seen by who read it.
 ///
 /// HTTP/2 names the host elsewhere, so there only what is meant is judged.
-pub(super) fn check<B>(request: &Request<B>, seen: &Seen, mirror: Mirror) -> Result<(), Error> {
+pub(super) fn check<B>(
+    request: &Request<B>,
+    seen: &Seen,
+    mirror: Mirror,
+    limits: HeadRules,
+) -> Result<(), Error> {
     if request.method() == Method::TRACE {
         return Err(Error::Trace);
     }
+    if mirror == Mirror::H2 {
+        limits.check(request.headers()).map_err(Error::HeadTooLarge)?;
+        if http1::is_length_too_large(request.headers()) {
+            return Err(Error::NotHttp(Fault::LengthTooLarge));
+        }
+    }
     // In HTTP/2 they are alike, or the stream is over; but an HTTP/1.1 upstream would see both.
     if seen.content_length > 1 {
-        return Err(Error::Malformed("more than one Content-Length"));
+        return Err(Error::NotHttp(Fault::LengthRepeated));
     }
     if mirror == Mirror::H1 {
         check_host(request, seen)?;
@@ -74,10 +134,10 @@ pub(super) fn check<B>(request: &Request<B>, seen: &Seen, mirror: Mirror) -> Res
 
 fn check_host<B>(request: &Request<B>, seen: &Seen) -> Result<(), Error> {
     if seen.host > 1 {
-        return Err(Error::Malformed("more than one Host field"));
+        return Err(Error::Malformed("it has more than one Host field"));
     }
     if seen.host == 0 && request.version() == Version::HTTP_11 {
-        return Err(Error::Malformed("no Host field"));
+        return Err(Error::Malformed("it has no Host field"));
     }
     Ok(())
 }
@@ -106,10 +166,10 @@ pub(super) fn ends_here<B>(request: &mut Request<B>) -> bool {
 /// Refuses a CONNECT that is anything but `CONNECT host:port` without a body.
 pub(super) fn check_connect<B>(request: &Request<Option<B>>) -> Result<(), Error> {
     if request.body().is_some() {
-        return Err(Error::Malformed("a CONNECT with a body"));
+        return Err(Error::Malformed("a CONNECT request cannot have a body"));
     }
     if request.headers().get_all(header::HOST).iter().count() > 1 {
-        return Err(Error::Malformed("more than one Host field"));
+        return Err(Error::Malformed("it has more than one Host field"));
     }
     Ok(())
 }
@@ -172,15 +232,6 @@ pub(super) fn strip_response<B>(response: &mut Response<B>) {
     }
 }
 
-/// Whether a request has been through us before.
-pub(super) fn has_looped(fields: &HeaderMap, via: &HeaderValue) -> bool {
-    (fields.get_all(header::VIA).iter()).any(|line| {
-        line.as_bytes()
-            .windows(via.len())
-            .any(|word| word == via.as_bytes())
-    })
-}
-
 fn strip(fields: &mut HeaderMap, seen: &Seen) -> Option<Arc<Listed>> {
     let listed = seen.connection.then(|| Listed::of(fields)).flatten();
     if let Some(listed) = &listed {
@@ -216,10 +267,11 @@ fn asks_for_websocket(fields: &HeaderMap) -> bool {
     is_listed && protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
 
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
 
     fn request(fields: &[(&str, &str)]) -> Request<()> {
         let mut builder = Request::post("http://api.test/");
@@ -230,7 +282,16 @@ mod tests {
     }
 
     fn checked<B>(request: &Request<B>) -> Result<(), Error> {
-        check(request, &Seen::of(request.headers()), Mirror::H1)
+        check(
+            request,
+            &Seen::of(request.headers()),
+            Mirror::H1,
+            HeadRules {
+                count: 100,
+                keeps_spelling: false,
+                size: 65_536,
+            },
+        )
     }
 
     #[test]
@@ -395,14 +456,22 @@ mod tests {
 
     #[test]
     fn a_request_that_comes_back_is_known() {
-        let via = HeaderValue::from_static("1.1 outrider-0123");
-        let mut fields = HeaderMap::new();
-        fields.append(header::VIA, HeaderValue::from_static("1.0 a, 1.1 outrider-9999"));
-        assert!(!has_looped(&fields, &via));
-        fields.append(
-            header::VIA,
-            HeaderValue::from_static("1.1 b, 1.1 outrider-0123, 1.1 c"),
-        );
-        assert!(has_looped(&fields, &via));
+        let (marks, others) = (Marks::new(), Marks::new());
+        for via in [false, true] {
+            let mut fields = HeaderMap::new();
+            fields.append(header::VIA, HeaderValue::from_static("1.0 a"));
+            fields.append(CDN_LOOP, HeaderValue::from_static("fastly, b; c=d"));
+            assert!(!marks.has_looped(&fields));
+            others.mark_request(&mut fields, via);
+            assert!(!marks.has_looped(&fields), "another one is no loop");
+            marks.mark_request(&mut fields, via);
+            assert!(marks.has_looped(&fields));
+            assert_eq!(
+                fields.get_all(header::VIA).iter().count(),
+                if via { 3 } else { 1 }
+            );
+            fields.remove(if via { CDN_LOOP } else { header::VIA });
+            assert!(marks.has_looped(&fields));
+        }
     }
 }

@@ -188,7 +188,7 @@ impl Inside {
     /// Nothing leaves the tunnel: no CONNECT inside, and no other host.
     fn check<B>(&self, request: &Request<B>) -> Result<(), Error> {
         if request.method() == Method::CONNECT {
-            return Err(Error::Malformed("a CONNECT inside a tunnel"));
+            return Err(Error::Malformed("a CONNECT request was sent inside a tunnel"));
         }
         let misdirected = |what| Error::Misdirected {
             asked: self.target.to_string(),
@@ -200,6 +200,11 @@ impl Inside {
         // `GET host HTTP/1.1`: it has no path that a rule could judge, and would leave with one.
         if request.uri().scheme().is_none() && request.uri().path().is_empty() {
             return Err(Error::Malformed("the request target is neither a path nor a URL"));
+        }
+        if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+            return Err(Error::Malformed(
+                "the request target * is for OPTIONS only (RFC 9112 section 3.2.4)",
+            ));
         }
         if let Some(authority) = request.uri().authority()
             && !self.target.is_named_by(authority.as_str())

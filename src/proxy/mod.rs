@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use body::Body;
 pub(crate) use clients::Clients;
 pub(crate) use connection::serve_h1;
 pub(crate) use error::Error;
+pub(crate) use headers::Marks;
 pub(crate) use live::{Live, Route};
 pub(crate) use rehearse::Rehearsal;
 pub(crate) use retry::Retrying;
@@ -66,8 +67,7 @@ pub(crate) struct Proxy {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) tunnels: AtomicUsize,
-    /// Our name in Via fields, different in each process: `1.1 outrider-5f0c…`.
-    pub(crate) via: HeaderValue,
+    pub(crate) marks: Marks,
 }
 
 /// Where a request goes, by the policy that it keeps to its end.

@@ -64,7 +64,12 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
         fields.insert(header::ALLOW, METHODS);
     }
     // Bytes that were sent ahead of a refused tunnel, or behind a broken frame, must never be read as a request.
-    if is_connect || matches!(error, Error::Malformed(_) | Error::BadTarget(_)) {
+    if is_connect
+        || matches!(
+            error,
+            Error::Malformed(_) | Error::NotHttp(_) | Error::BadTarget(_)
+        )
+    {
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -21,7 +21,9 @@ use super::Error;
 use super::connect::Stream;
 use super::loan::Loan;
 use super::patience::Patience;
-use super::pool::{self, OpenStream};
+use super::pool;
+use super::streamed::Streamed;
+use super::unreadable;
 use super::whole::Whole;
 use crate::fields::{self, Listed, Names};
 use crate::http1::{self, Inbound};
@@ -99,23 +101,27 @@ pub(crate) struct Ahead {
     rest: ResponseBody,
 }
 
-/// The body of an answer that came over HTTP/2.
-#[derive(Debug)]
-pub(crate) struct Streamed {
-    incoming: hyper::body::Incoming,
-    patience: Patience,
-    _open: OpenStream,
-}
-
 /// Why a body was cut.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cut {
     #[error("no byte came for {}s", .0.as_secs_f32())]
     Idle(Duration),
-    #[error("the body ended early or was not valid")]
+    #[error(transparent)]
     H1(#[from] http1::Error),
     #[error("the body ended early or was not valid")]
     H2(#[from] hyper::Error),
+}
+
+impl Cut {
+    /// The error type of RFC 9209 for an answer that was cut.
+    pub(crate) fn proxy_status(&self) -> &'static str {
+        match self {
+            Self::Idle(_) => "connection_read_timeout",
+            Self::H1(http1::Error::TooLarge(excess)) => unreadable::of_excess(*excess),
+            Self::H1(http1::Error::Malformed(fault)) => unreadable::of_fault(*fault),
+            Self::H1(_) | Self::H2(_) => "http_response_incomplete",
+        }
+    }
 }
 
 pub(super) type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
@@ -392,12 +398,8 @@ impl ResponseBody {
         body
     }
 
-    pub(super) fn h2(incoming: hyper::body::Incoming, open: OpenStream, idle: Duration) -> Self {
-        Self::H2(Box::new(Streamed {
-            incoming,
-            patience: Patience::new(idle),
-            _open: open,
-        }))
+    pub(super) fn h2(streamed: Streamed) -> Self {
+        Self::H2(Box::new(streamed))
     }
 
     /// Reads the body until it ends, or more than `most` bytes are there, or `limit` is over. One that has ended by then
@@ -512,16 +514,7 @@ impl Body for ResponseBody {
                     })
                 })
             }
-            Self::H2(streamed) => {
-                let incoming = &mut streamed.incoming;
-                ready!(streamed.patience.poll(cx, |cx| {
-                    Pin::new(&mut *incoming)
-                        .poll_frame(cx)
-                        .map(|frame| frame.map(|frame| frame.map_err(Cut::H2)))
-                }))
-                // What ends behind the last byte that was promised cuts nothing.
-                .filter(|frame| frame.is_ok() || incoming.size_hint().exact() != Some(0))
-            }
+            Self::H2(streamed) => ready!(streamed.poll_frame(cx)),
         };
         match &frame {
             Some(Ok(_)) => self.end_if_done(),
@@ -539,7 +532,7 @@ impl Body for ResponseBody {
                 ahead.data.is_empty() && ahead.trailers.is_none() && ahead.rest.is_end_stream()
             }
             Self::H1(_) => false,
-            Self::H2(streamed) => streamed.incoming.is_end_stream(),
+            Self::H2(streamed) => streamed.is_end_stream(),
         }
     }
 
@@ -552,7 +545,7 @@ impl Body for ResponseBody {
                 .connection
                 .left()
                 .map_or_else(SizeHint::default, SizeHint::with_exact),
-            Self::H2(streamed) => streamed.incoming.size_hint(),
+            Self::H2(streamed) => streamed.size_hint(),
         }
     }
 }

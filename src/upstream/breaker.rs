@@ -181,11 +181,12 @@ impl Outcome {
     /// Of a request that got no answer.
     pub(crate) fn of_error(error: &Error) -> Self {
         match error {
-            Error::Dns(_)
+            Error::CutShort { .. }
+            | Error::Dns(_)
             | Error::Incomplete(_)
-            | Error::Protocol(_)
             | Error::ResponseTimeout(_)
             | Error::Tls(_)
+            | Error::Unreadable(_)
             | Error::Unprocessed { .. } => Self::Fails,
             // No socket or no memory could be had on this side.
             Error::Dial(dial::Error::Empty | dial::Error::Local { .. }) | Error::NoMemory(_) => Self::Unknown,

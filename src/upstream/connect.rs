@@ -122,7 +122,7 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(HEADER_LIST)
+        .max_header_list_size(link.endpoint.destination.response_fields.list_size())
         .handshake(TokioIo::new(ReadToEnd::new(stream, Arc::clone(&link.is_closed))))
         .await
         .map_err(|error| Error::of_hyper(error, &link.target.host, &link.endpoint))?;
@@ -151,4 +151,3 @@ pub(crate) fn authority_of(target: &Target) -> HeaderValue {
 
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-const HEADER_LIST: u32 = 64 * 1024;

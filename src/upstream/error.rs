@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::body::Cut;
+use super::unreadable::{Unreadable, Wrong};
 use super::{Endpoint, dial, resolve, tls};
 use crate::host::Host;
 use crate::http1;
@@ -13,6 +14,15 @@ use crate::policy::Denial;
 /// Why there is no response from the upstream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error(
+        "{host} closed the connection in the middle of its answer; try again, and tell who runs that host"
+    )]
+    CutShort {
+        host: Host,
+        #[source]
+        source: Cause,
+    },
+
     #[error(transparent)]
     Denied(#[from] Denial),
 
@@ -35,10 +45,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     NoMemory(#[from] Exhausted),
 
-    #[error("the destination's answer is not valid HTTP")]
-    Protocol(#[source] Cause),
-
-    #[error("the request body ended early or was not valid")]
+    #[error("the request body cannot be read: {0}")]
     RequestBody(#[source] Cause),
 
     #[error(
@@ -73,6 +80,9 @@ pub(crate) enum Error {
         source: Cause,
     },
 
+    #[error(transparent)]
+    Unreadable(Box<Unreadable>),
+
     #[error("the destination does not speak the HTTP version that its configuration demands")]
     Version,
 }
@@ -84,13 +94,16 @@ impl Error {
             Self::Denied(_) => "destination_ip_prohibited",
             Self::Dial(error) => error.proxy_status(),
             Self::Dns(error) => error.proxy_status(),
-            Self::Incomplete(_) | Self::Unprocessed { .. } => "http_response_incomplete",
+            Self::CutShort { .. } | Self::Incomplete(_) | Self::Unprocessed { .. } => {
+                "http_response_incomplete"
+            }
             Self::NoMemory(_) => "connection_limit_reached",
-            Self::Protocol(_) | Self::Version => "http_protocol_error",
+            Self::Version => "http_protocol_error",
             Self::LengthUnknown | Self::RequestBody(_) | Self::RequestStalled(_) => "http_request_error",
             Self::ResponseTimeout(_) => "http_response_timeout",
             Self::Settings(_) => "proxy_configuration_error",
             Self::Tls(error) => error.proxy_status(),
+            Self::Unreadable(unreadable) => unreadable.proxy_status(),
         }
     }
 
@@ -102,20 +115,27 @@ impl Error {
         )
     }
 
-    /// Sorts a failure of an established HTTP/1.1 connection.
-    pub(super) fn of_http1(error: http1::Error, host: &Host, endpoint: &Endpoint) -> Self {
+    /// Sorts a failure of an established HTTP/1.1 connection. `is_begun`: some of an answer had come.
+    pub(super) fn of_http1(error: http1::Error, is_begun: bool, host: &Host, endpoint: &Endpoint) -> Self {
         if let Some(tls) = explain(&error, host, endpoint) {
             return Self::Tls(tls);
         }
-        match error {
-            http1::Error::NoMemory(exhausted) => Self::NoMemory(exhausted),
+        let wrong = match error {
+            http1::Error::NoMemory(exhausted) => return Self::NoMemory(exhausted),
+            http1::Error::Incomplete | http1::Error::Io(_) | http1::Error::Slow if is_begun => {
+                return Self::CutShort {
+                    host: host.clone(),
+                    source: error.into(),
+                };
+            }
             http1::Error::Incomplete | http1::Error::Io(_) | http1::Error::Slow => {
-                Self::Incomplete(error.into())
+                return Self::Incomplete(error.into());
             }
-            http1::Error::Malformed(_) | http1::Error::TooLarge | http1::Error::Version => {
-                Self::Protocol(error.into())
-            }
-        }
+            http1::Error::Malformed(fault) => Wrong::Fault(fault),
+            http1::Error::TooLarge(excess) => Wrong::TooLarge(excess),
+            http1::Error::Version => Wrong::Version,
+        };
+        Self::Unreadable(Unreadable::new(wrong, host, endpoint))
     }
 
     /// Sorts a failure of an established HTTP/2 connection.
@@ -124,12 +144,13 @@ impl Error {
             return Self::Tls(tls);
         }
         if error.is_user() {
-            match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref()) {
+            match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<Cut>()) {
                 Some(Cut::Idle(limit)) => Self::RequestStalled(*limit),
-                Some(Cut::H1(_) | Cut::H2(_)) | None => Self::RequestBody(error.into()),
+                Some(cut @ (Cut::H1(_) | Cut::H2(_))) => Self::RequestBody(cut.to_string().into()),
+                None => Self::RequestBody(error.into()),
             }
-        } else if error.is_parse() {
-            Self::Protocol(error.into())
+        } else if let Some(fault) = h2_fault(&error) {
+            Self::Unreadable(Unreadable::new(Wrong::H2(fault), host, endpoint))
         } else {
             Self::Incomplete(error.into())
         }
@@ -143,6 +164,23 @@ impl Error {
             None => Self::RequestBody("its length is not the one that its head states".into()),
         }
     }
+}
+
+/// What the upstream did wrong, where it is we who ended the stream or the connection for it.
+fn h2_fault(error: &hyper::Error) -> Option<String> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    let is_fault = cause.is_library()
+        && matches!(
+            cause.reason(),
+            Some(
+                h2::Reason::PROTOCOL_ERROR
+                    | h2::Reason::COMPRESSION_ERROR
+                    | h2::Reason::ENHANCE_YOUR_CALM
+                    | h2::Reason::FRAME_SIZE_ERROR
+                    | h2::Reason::FLOW_CONTROL_ERROR
+            )
+        );
+    is_fault.then(|| cause.to_string())
 }
 
 fn explain(

@@ -37,7 +37,9 @@ mod patience;
 pub(crate) mod pool;
 mod read_to_end;
 pub(crate) mod resolve;
+mod streamed;
 pub(crate) mod tls;
+pub(crate) mod unreadable;
 mod whole;
 
 /// What is alive of one destination on the upstream side.

@@ -22,9 +22,12 @@ use tokio::time::Instant;
 use super::body::{Outbound, ResponseBody};
 use super::bond::{self, Bond};
 use super::connect::Stream;
+use super::streamed::Streamed;
+use super::unreadable::{self, Unreadable};
 use super::{Endpoint, Error, Mirror, Witness, is_repeatable, tls};
 use crate::host::{Scheme, Target};
 use crate::http1;
+use crate::http1::Spelling;
 use crate::http1::client::Connection;
 use crate::telemetry::Counted;
 
@@ -248,7 +251,7 @@ impl Link {
 impl Held {
     pub(super) fn new(stream: Stream, link: Link, open: Counted) -> Self {
         Self {
-            connection: Connection::new(stream),
+            connection: Connection::new(stream, link.endpoint.destination.response_fields),
             link,
             bond: None,
             _open: open,
@@ -326,10 +329,10 @@ impl Held {
         };
         let (host, endpoint) = (&self.link.target.host, &self.link.endpoint);
         Err(match failure {
-            http1::client::Failure::Answer(error) => Error::of_http1(error, host, endpoint).into(),
+            http1::client::Failure::Answer(error) => Error::of_http1(error, true, host, endpoint).into(),
             http1::client::Failure::Body(cut) => Error::of_cut(cut).into(),
             http1::client::Failure::Lost(error) => {
-                let error = Error::of_http1(error, host, endpoint);
+                let error = Error::of_http1(error, false, host, endpoint);
                 let mut is_back =
                     || is_whole || self.connection.take_back().map(|back| *body = back).is_some();
                 // What TLS refuses it will refuse again.
@@ -425,11 +428,20 @@ async fn send_h2(
         }
     };
     match result {
-        Ok(response) => {
+        Ok(mut response) => {
             if let Some(loan) = loan {
                 loan.forget();
             }
-            Ok(response.map(|incoming| ResponseBody::h2(incoming, open, timeouts.idle)))
+            let limits = link.endpoint.destination.response_fields;
+            if let Some(wrong) = unreadable::of_h2(response.headers(), limits) {
+                let unreadable = Unreadable::new(wrong, &link.target.host, &link.endpoint);
+                return Err(Error::Unreadable(unreadable).into());
+            }
+            if limits.keeps_spelling {
+                response.extensions_mut().insert(Spelling::Usual);
+            }
+            Ok(response
+                .map(|incoming| ResponseBody::h2(Streamed::new(incoming, open, timeouts.idle, limits))))
         }
         Err(mut failure) => {
             let is_unwritten = failure.take_message().is_some();

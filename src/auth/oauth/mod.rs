@@ -282,7 +282,10 @@ impl Source {
             match upstream::send(&head, &mut body, target, Mirror::H1, endpoint, ways, &()).await {
                 Ok(response) => return self.read(response).await,
                 Err(failed) => {
-                    let is_lost = matches!(failed.error, upstream::Error::Incomplete(_));
+                    let is_lost = matches!(
+                        failed.error,
+                        upstream::Error::CutShort { .. } | upstream::Error::Incomplete(_)
+                    );
                     if !(is_first && is_lost && self.plan.is_repeatable()) {
                         return Err(Reason::Unreachable(Box::new(failed.error)).into());
                     }

@@ -213,11 +213,12 @@ pub(crate) const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-sec
 pub(super) const FIELDS: [HeaderName; 4] = [AUTHORIZATION, CONTENT_SHA256, DATE, SECURITY_TOKEN];
 
 /// Beside those that begin with `proxy-`, `sec-` or `x-forwarded-`.
-const UNSIGNED_FIELDS: [&str; 28] = [
+const UNSIGNED_FIELDS: [&str; 29] = [
     "accept-encoding",
     "authorization",
     "baggage",
     "cache-control",
+    "cdn-loop",
     "connection",
     "content-length",
     "cookie",

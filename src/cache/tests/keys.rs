@@ -118,6 +118,7 @@ fn every_field_that_is_not_known_is_part_of_the_key() {
         "x-correlation-id: 1",
         "x-vcap-request-id: 1",
         "via: 1.1 x",
+        "cdn-loop: x",
         // Replaced by what is attached.
         "authorization: Bearer app",
     ] {

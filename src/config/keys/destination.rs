@@ -159,6 +159,18 @@ pub(in crate::config) static DESTINATION: Table = &[
         "true: strike attached secrets out of the text of answers too; out of their fields they are struck always.",
     ),
     works(
+        "preserve_header_case",
+        Kind::Boolean,
+        "false",
+        "true: over HTTP/1.1 field names leave as the sender spelled them (SOAPAction, ETag), both ways; else in lower case.",
+    ),
+    works(
+        "via",
+        Kind::Boolean,
+        "false",
+        "true: add Via to requests and responses. Some servers send answers to such requests uncompressed (nginx as shipped).",
+    ),
+    works(
         "insecure_attach_over_http",
         Kind::Boolean,
         "false",

@@ -318,7 +318,25 @@ pub(in crate::config) static LIMITS: Table = &[
         "header_size",
         Kind::Size,
         "64KiB",
-        "The head of a request or response, from 8KiB to 1MiB.",
+        "The head of a request, and its trailers; from 8KiB to 1MiB.",
+    ),
+    works(
+        "header_count",
+        Kind::Number(10, MOST_FIELDS),
+        "200",
+        "Fields in the head of a request, and in its trailers.",
+    ),
+    works(
+        "response_header_size",
+        Kind::Size,
+        "256KiB",
+        "The head of a response, and its trailers; from 8KiB to 4MiB.",
+    ),
+    works(
+        "response_header_count",
+        Kind::Number(10, MOST_FIELDS),
+        "1000",
+        "Fields in the head of a response, and in its trailers.",
     ),
     works(
         "memory",
@@ -342,6 +360,8 @@ pub(in crate::config) const NETWORK_CLASSES: &[&str] = &[
 
 pub(in crate::config) const MOST_CONCURRENT: u64 = u32::MAX as u64;
 pub(in crate::config) const MOST_CONNECTIONS: u64 = 1_000_000;
+/// In a head: a map of fields holds no more than some 24,000 names.
+pub(in crate::config) const MOST_FIELDS: u64 = 10_000;
 pub(in crate::config) const MOST_INSTANCES: u64 = 1_000_000;
 pub(in crate::config) const MOST_WAITING: u64 = 1_000_000;
 pub(in crate::config) const MOST_WORKERS: u64 = 1_024;

@@ -57,10 +57,12 @@ fn a_whole_file_is_read() {
     let limits = (
         config.limits.connections,
         config.limits.tunnels,
-        config.limits.header_size,
         config.limits.memory,
     );
-    assert_eq!(limits, (100, 50, 32 << 10, Some(64 << 20)));
+    assert_eq!(limits, (100, 50, Some(64 << 20)));
+    let fields = [config.limits.request_fields, config.limits.response_fields];
+    let fields = fields.map(|limits| (limits.size, limits.count));
+    assert_eq!(fields, [(32 << 10, 150), (128 << 10, 500)]);
     let names: Vec<_> = config
         .destinations
         .iter()
@@ -533,7 +535,7 @@ dns:
   stale: 0s
   hosts: { A.test: 192.0.2.1, b.test: [192.0.2.2, "2001:db8::1"] }
 timeouts: { idle: 20s }
-limits: { connections: 100, tunnels: 50, header_size: 32KiB, memory: 64MiB }
+limits: { connections: 100, tunnels: 50, header_size: 32KiB, header_count: 150, response_header_size: 128KiB, response_header_count: 500, memory: 64MiB }
 rate_limit_store: vcap:redis/uri
 destinations:
   weather:

@@ -21,7 +21,7 @@ use super::framing::{Framing, is_bodiless};
 use super::inbound::{Inbound, Source};
 use super::outflow::{Encoding, Outflow};
 use super::wire::Outgoing;
-use super::{Error, Interim, head};
+use super::{Error, HeadRules, Interim, Spelling, head};
 use crate::memory::MEMORY;
 use crate::stream::Reset;
 
@@ -62,7 +62,7 @@ pub(crate) trait Carried: Body<Data = Bytes> + Unpin {
 /// Returns what is left to do with a stream that was taken over, so that nothing of all this is held meanwhile.
 pub(crate) async fn serve<T, B, F>(
     stream: T,
-    header_size: usize,
+    limits: HeadRules,
     begins: impl FnOnce(Weak<dyn Interim>),
     mut answer: impl FnMut(Result<Request<Option<Inbound>>, Error>) -> F,
 ) -> Option<Rest>
@@ -76,11 +76,11 @@ where
     begins(Arc::downgrade(&connection) as Weak<dyn Interim>);
     let mut deadline = Deadline::default();
     loop {
-        let head = poll_fn(|cx| lock(&connection).poll_head(cx, header_size, &mut deadline)).await;
+        let head = poll_fn(|cx| lock(&connection).poll_head(cx, limits.size, &mut deadline)).await;
         deadline.clear();
         let mut ask = Ask::default();
         let request = match head {
-            Ok(Some(head)) => begin(&connection, head, &mut ask),
+            Ok(Some(head)) => begin(&connection, head, limits, &mut ask),
             // Nobody is there to be told.
             Ok(None) | Err(Error::Incomplete | Error::Io(_)) => return None,
             Err(error) => Err(error),
@@ -149,11 +149,19 @@ struct Ask {
 type Shared<T> = Arc<Mutex<Connection<T>>>;
 
 /// Reads a head, and gets ready for the body that it announces. The head is not kept: it may hold a large buffer.
-fn begin<T>(connection: &Shared<T>, head: Bytes, ask: &mut Ask) -> Result<Request<Option<Inbound>>, Error>
+fn begin<T>(
+    connection: &Shared<T>,
+    head: Bytes,
+    limits: HeadRules,
+    ask: &mut Ask,
+) -> Result<Request<Option<Inbound>>, Error>
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
-    let (request, facts) = head::request(&head)?;
+    let (mut request, facts) = head::request(&head, limits.count)?;
+    if limits.keeps_spelling {
+        request.extensions_mut().insert(Spelling::Sent(head));
+    }
     let version = request.version();
     let framing = Framing::of_request(version, &facts).map_err(Error::Malformed)?;
     *ask = Ask {
@@ -165,7 +173,7 @@ where
     if framing == Framing::None {
         return Ok(request.map(|()| None));
     }
-    let decoder = Decoder::new(framing);
+    let decoder = Decoder::new(framing, limits);
     let left = decoder.left();
     {
         let mut connection = lock(connection);

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
 use tokio::time::Instant;
 
-use super::exchange::{LIMIT, ask, asked, get, kind};
+use super::exchange::{LIMIT, LIMITS, ask, asked, get, kind};
 use super::script::{End, Said, SaidEnd, Script, cuts};
 use crate::http1::client::{Connection, Cut, Failure};
 
@@ -113,9 +113,9 @@ async fn a_connection_is_used_again_where_nothing_speaks_against_it() {
         ),
         (&head, "HTTP/1.1 200 OK\r\n\r\n", true),
     ] {
-        let mut connection = Connection::new(Script::new([Bytes::from(answer)], End::Never));
+        let mut connection = Connection::new(Script::new([Bytes::from(answer)], End::Never), LIMITS);
         if answer == "HTTP/1.1 200 OK\r\n\r\n" && method == Method::GET {
-            connection = Connection::new(Script::whole(answer));
+            connection = Connection::new(Script::whole(answer), LIMITS);
         }
         let got = ask(&mut connection, &parts(method.clone()), Said::default())
             .await
@@ -205,7 +205,7 @@ async fn there_is_an_end_to_what_comes_before_an_answer() {
 /// The upstream's end is the test's.
 fn connect() -> (Connection<DuplexStream, Said>, DuplexStream) {
     let (ours, upstream) = duplex(64);
-    (Connection::new(ours), upstream)
+    (Connection::new(ours, LIMITS), upstream)
 }
 
 async fn expect(upstream: &mut DuplexStream, text: &str) {
@@ -315,7 +315,7 @@ async fn a_request_that_breaks_off_is_not_answered_and_does_not_look_whole() {
         let written = stream.written.clone();
         let mut body = Said::pieces(&["hello"]);
         (body.length, body.end) = (length, end);
-        let mut connection = Connection::new(stream);
+        let mut connection = Connection::new(stream, LIMITS);
         let failure = ask(&mut connection, &parts(Method::POST), body)
             .await
             .unwrap_err();
@@ -421,7 +421,7 @@ async fn a_connection_that_waits_is_fresh_until_something_comes() {
 #[tokio::test(start_paused = true)]
 async fn a_switch_hands_over_what_came_with_it() {
     for pieces in cuts(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n\x81\x02hi") {
-        let mut connection = Connection::new(Script::new(pieces.clone(), End::Eof));
+        let mut connection = Connection::new(Script::new(pieces.clone(), End::Eof), LIMITS);
         let authority = HeaderValue::from_static("a");
         let response = connection
             .send(&get(), &authority, Said::default(), LIMIT, |_| {})

@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::exchange::listed;
+use super::exchange::{LIMITS, listed};
 use super::script::{End, Script, cuts};
 use crate::http1::Error;
 use crate::http1::decoder::Decoder;
@@ -22,7 +22,7 @@ struct Body {
 
 /// The body that `stream` begins with, or the data before the fault.
 async fn read(stream: Script, framing: Framing) -> Result<Body, (Vec<u8>, Error)> {
-    let (mut wire, mut decoder) = (Wire::new(stream), Decoder::new(framing));
+    let (mut wire, mut decoder) = (Wire::new(stream), Decoder::new(framing, LIMITS));
     let (mut data, mut trailers) = (Vec::new(), Vec::new());
     while let Some(frame) = poll_fn(|cx| decoder.poll_frame(&mut wire, cx)).await {
         match frame {
@@ -220,7 +220,7 @@ async fn a_chunk_that_two_readers_could_read_differently_is_refused() {
 async fn a_fault_stays_one_whatever_comes_behind_it() {
     for fault in ["zz\r\n", "5;\n\r\n", "0\r\nx\r\n\r\n", "1\r\nab\r\n"] {
         let stream = Script::whole(format!("{fault}0\r\n\r\nGET / HTTP/1.1\r\n\r\n"));
-        let (mut wire, mut decoder) = (Wire::new(stream), Decoder::new(Framing::Chunked));
+        let (mut wire, mut decoder) = (Wire::new(stream), Decoder::new(Framing::Chunked, LIMITS));
         let mut faults = 0;
         for _ in 0..10 {
             match poll_fn(|cx| decoder.poll_frame(&mut wire, cx)).await {

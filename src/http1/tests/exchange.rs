@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream};
 use super::script::{Said, Script};
 use crate::http1::client::{Connection, Cut, Failure};
 use crate::http1::server::{self, Answer};
-use crate::http1::{Error, Inbound};
+use crate::http1::{Error, HeadRules, Inbound};
 use crate::stream::Reset;
 
 /// A request as a service saw it.
@@ -54,7 +54,7 @@ where
 {
     server::serve(
         stream,
-        HEAD_SIZE,
+        LIMITS,
         |_| {},
         |request| {
             let log = log.clone();
@@ -191,7 +191,7 @@ where
 
 /// The answer to a GET that `stream` gives.
 pub(super) async fn asked(stream: Script) -> Result<Got, Failure<&'static str>> {
-    ask(&mut Connection::new(stream), &get(), Said::default()).await
+    ask(&mut Connection::new(stream, LIMITS), &get(), Said::default()).await
 }
 
 /// In one word, for tables.
@@ -199,7 +199,7 @@ pub(super) fn kind<E>(failure: &Failure<E>) -> &'static str {
     match failure {
         Failure::Answer(Error::Incomplete) => "answer cut",
         Failure::Answer(Error::Io(_)) => "answer broken",
-        Failure::Answer(Error::TooLarge) => "answer too large",
+        Failure::Answer(Error::TooLarge(_)) => "answer too large",
         Failure::Answer(_) => "no answer",
         Failure::Body(Some(_)) => "body",
         Failure::Body(None) => "length",
@@ -208,5 +208,9 @@ pub(super) fn kind<E>(failure: &Failure<E>) -> &'static str {
     }
 }
 
-pub(super) const HEAD_SIZE: usize = 16 * 1024;
+pub(super) const LIMITS: HeadRules = HeadRules {
+    count: 100,
+    keeps_spelling: false,
+    size: 16 * 1024,
+};
 pub(super) const LIMIT: Duration = Duration::from_secs(60);

@@ -5,11 +5,11 @@ use std::future::poll_fn;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
-use super::exchange::listed;
+use super::exchange::{LIMITS, listed};
 use super::script::{End, Script, cuts};
 use crate::http1::outflow::Encoding;
 use crate::http1::wire::Wire;
-use crate::http1::{Error, head};
+use crate::http1::{Error, Excess, Fault, head};
 
 /// The first head that `stream` holds, as a request, and what is left behind it.
 async fn read(stream: Script, most: usize) -> Result<Option<(Request<()>, Bytes)>, String> {
@@ -18,7 +18,7 @@ async fn read(stream: Script, most: usize) -> Result<Option<(Request<()>, Bytes)
     let Some(bytes) = head.map_err(|error| error.to_string())? else {
         return Ok(None);
     };
-    let (request, _) = head::request(&bytes).map_err(|error| error.to_string())?;
+    let (request, _) = head::request(&bytes, LIMITS.count).map_err(|error| error.to_string())?;
     Ok(Some((request, wire.into_parts().1)))
 }
 
@@ -80,19 +80,18 @@ async fn a_head_is_the_same_wherever_it_is_cut() {
 async fn what_is_no_head_is_refused_alike_wherever_it_is_cut() {
     let version = Error::Version.to_string();
     let incomplete = Error::Incomplete.to_string();
+    let [line, blank, tls] =
+        [Fault::RequestLine, Fault::Target(Some(b' ')), Fault::Tls].map(|fault| fault.to_string());
     for (text, expected) in [
         ("GET / HTTP/2.0\r\nhost: a\r\n\r\n", version.as_str()),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &version),
         ("GET / HTTP/1.2\r\n\r\n", &version),
-        ("GET /\r\n\r\n", "a start line that is none"),
-        ("GET / index HTTP/1.1\r\n\r\n", "a start line that is none"),
-        ("GET / HTTX/1.1\r\n\r\n", "a start line that is none"),
-        ("GET  / HTTP/1.1\r\n\r\n", "a start line that is none"),
-        (" GET / HTTP/1.1\r\n\r\n", "a start line that is none"),
-        (
-            "\x16\x03\x01\x02\r\n\r\n",
-            "it begins with TLS, and the proxy is spoken to in the clear; HTTPS_PROXY has to begin with http://",
-        ),
+        ("GET /\r\n\r\n", &line),
+        ("GET / index HTTP/1.1\r\n\r\n", &blank),
+        ("GET / HTTX/1.1\r\n\r\n", &line),
+        ("GET  / HTTP/1.1\r\n\r\n", &line),
+        (" GET / HTTP/1.1\r\n\r\n", &line),
+        ("\x16\x03\x01\x02\r\n\r\n", &tls),
         ("GET / HTTP/1.1\r\nhost: a\r\n", &incomplete),
         ("GET", &incomplete),
     ] {
@@ -114,7 +113,11 @@ async fn a_head_may_be_as_large_as_allowed_and_no_larger() {
         let within = read(Script::new(pieces.clone(), End::Eof), text.len()).await;
         assert!(within.is_ok_and(|head| head.is_some()), "{pieces:?}");
         let beyond = read(Script::new(pieces.clone(), End::Eof), text.len() - 1).await;
-        assert_eq!(told(beyond), Err(Error::TooLarge.to_string()), "{pieces:?}");
+        assert_eq!(
+            told(beyond),
+            Err(Error::TooLarge(Excess::HeadSize).to_string()),
+            "{pieces:?}"
+        );
     }
     let one_field = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(2_000_000));
     let large = read(Script::whole(one_field), 4_000_000).await;
@@ -124,7 +127,10 @@ async fn a_head_may_be_as_large_as_allowed_and_no_larger() {
     );
     // Without an end, it is not waited for longer than that.
     let endless = Script::new([Bytes::from(vec![b'a'; 2000])], End::Never);
-    assert_eq!(told(read(endless, 1000).await), Err(Error::TooLarge.to_string()));
+    assert_eq!(
+        told(read(endless, 1000).await),
+        Err(Error::TooLarge(Excess::HeadSize).to_string())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,6 +154,7 @@ fn written_request(request: Request<()>, encoding: Encoding) -> String {
         &request.into_parts().0,
         &HeaderValue::from_static("b:1"),
         &encoding,
+        false,
     );
     String::from_utf8(out.to_vec()).unwrap()
 }
@@ -301,7 +308,7 @@ fn a_response_says_when_it_was_made_and_what_becomes_of_the_connection() {
         &Encoding::Length(0),
         Some(b"close"),
     );
-    let (read, _) = head::response(&out.freeze()).unwrap();
+    let (read, _) = head::response(&out.freeze(), LIMITS.count).unwrap();
     assert_eq!(read.version(), Version::HTTP_11);
     assert!(read.headers().get_all("connection").iter().eq(["close"]));
     assert!(httpdate::parse_http_date(read.headers()["date"].to_str().unwrap()).is_ok());
@@ -317,7 +324,7 @@ fn a_reason_is_passed_on_where_it_is_printable() {
         ("HTTP/1.1 200 gr\u{fc}n", "HTTP/1.1 200 gr\u{fc}n\r\n"),
         ("HTTP/1.0 599 Odd", "HTTP/1.1 599 Odd\r\n"),
     ] {
-        let (response, _) = head::response(&Bytes::from(format!("{line}\r\n\r\n"))).unwrap();
+        let (response, _) = head::response(&Bytes::from(format!("{line}\r\n\r\n")), LIMITS.count).unwrap();
         let mut out = BytesMut::new();
         head::write_response(&mut out, &response.into_parts().0, &Encoding::None, None);
         assert!(out.starts_with(expected.as_bytes()), "{line}: {out:?}");
@@ -338,7 +345,7 @@ fn a_reason_is_passed_on_where_it_is_printable() {
         "HTTP/0.9 200 X",
     ] {
         assert!(
-            head::response(&Bytes::from(format!("{line}\r\n\r\n"))).is_err(),
+            head::response(&Bytes::from(format!("{line}\r\n\r\n")), LIMITS.count).is_err(),
             "{line:?}"
         );
     }

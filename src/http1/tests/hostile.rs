@@ -180,11 +180,11 @@ async fn extensions_are_not_read_for_ever() {
     let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     let many = format!("1;{}\r\nx\r\n", "e".repeat(2000)).repeat(1000);
     let (log, _) = served(Script::whole(format!("{head}{many}"))).await;
-    assert_eq!(log.lines(), ["body: a chunk extension is too long"]);
+    assert_eq!(log.lines(), ["body: the chunk extensions are too long"]);
     let long =
         std::iter::once(Bytes::from(format!("{head}1;"))).chain(vec![Bytes::from(vec![b'e'; 1000]); 1000]);
     let (log, _) = served(Script::new(long, End::Never)).await;
-    assert_eq!(log.lines(), ["body: a chunk extension is too long"]);
+    assert_eq!(log.lines(), ["body: the chunk extensions are too long"]);
 }
 
 /// RUSTSEC-2020-0008: the body of a request that should have none is a body all the same.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::exchange::{LIMIT, answer, asked, get, hear, read_all};
+use super::exchange::{LIMIT, LIMITS, answer, asked, get, hear, read_all};
 use super::script::{End, Said, SaidEnd, Script, cuts};
 use crate::http1::client::{Connection, Failure};
 use crate::http1::server;
@@ -24,7 +24,7 @@ fn app() -> (DuplexStream, mpsc::UnboundedReceiver<Asked>, Weak<dyn Interim>) {
     let interim = Arc::new(Mutex::new(None));
     let noted = Arc::clone(&interim);
     let begins = move |weak| *noted.lock().unwrap() = Some(weak);
-    let serving = server::serve(ours, 1000, begins, move |request: Result<_, Error>| {
+    let serving = server::serve(ours, LIMITS, begins, move |request: Result<_, Error>| {
         let (say, said) = oneshot::channel();
         give.send((request.unwrap(), say)).unwrap();
         async move { answer(said.await.unwrap(), Said::of("ok")) }
@@ -198,7 +198,7 @@ async fn an_interim_answer_extends_the_wait() {
         upstream
     });
     let start = Instant::now();
-    let mut connection = Connection::new(ours);
+    let mut connection = Connection::new(ours, LIMITS);
     let authority = HeaderValue::from_static("a");
     let sent = connection
         .send(&get(), &authority, Said::default(), LIMIT, |_| {})
@@ -228,7 +228,7 @@ async fn a_body_that_waited_is_given_up_with_the_answer() {
             (parts.headers).insert("expect", HeaderValue::from_static("100-continue"));
         }
         let answer = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
-        let mut connection = Connection::new(Script::new([Bytes::from(answer)], End::Never));
+        let mut connection = Connection::new(Script::new([Bytes::from(answer)], End::Never), LIMITS);
         let body = Said {
             length: Some(5),
             end: SaidEnd::Never,

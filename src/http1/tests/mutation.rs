@@ -11,7 +11,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::timeout;
 
-use super::exchange::{Heard, LIMIT, ask, served};
+use super::exchange::{Heard, LIMIT, LIMITS, ask, served};
 use super::script::{End, Said, Script};
 use crate::http1::client::Connection;
 
@@ -133,7 +133,7 @@ async fn rewritten(heard: &Heard, is_chunked: bool) -> Vec<u8> {
     let stream = Script::new([Bytes::from_static(b"HTTP/1.1 204 X\r\n\r\n")], End::Eof);
     let written = stream.written.clone();
     let parts = request.body(()).unwrap().into_parts().0;
-    let _ = ask(&mut Connection::new(stream), &parts, body).await;
+    let _ = ask(&mut Connection::new(stream, LIMITS), &parts, body).await;
     written.bytes()
 }
 
@@ -141,7 +141,11 @@ fn plain(fields: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
     let ours = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
     fields
         .iter()
-        .filter(|(name, _)| !ours.iter().any(|own| own == name.as_str()))
+        .filter(|(name, value)| {
+            // Written beside TE.
+            let is_te = name.as_str() == "connection" && value == b"TE";
+            !is_te && !ours.iter().any(|own| own == name.as_str())
+        })
         .cloned()
         .collect()
 }
@@ -235,7 +239,7 @@ async fn whatever_an_upstream_answers_comes_to_an_end() {
             body = Said::pieces(&["hello", "world"]);
             body.is_slow = random.random();
         }
-        let mut connection = Connection::new(stream);
+        let mut connection = Connection::new(stream, LIMITS);
         let asking = timeout(10 * LIMIT, ask(&mut connection, &parts, body)).await;
         match asking.unwrap_or_else(|_| panic!("round {round} hangs: {text:?}")) {
             Ok(got) => {

@@ -11,7 +11,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-use super::exchange::{Log, answer, hear, read_all, serve, served};
+use super::exchange::{LIMITS, Log, answer, hear, read_all, serve, served};
 use super::script::{End, Said, SaidEnd, Script, cuts};
 use crate::http1::server::{self, Answer, Rest};
 use crate::http1::{Error, Inbound};
@@ -74,22 +74,22 @@ async fn requests_one_behind_the_other_are_served_alike_wherever_they_are_cut() 
 async fn behind_a_broken_request_nothing_is_read_as_one() {
     let next = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     for (broken, fault) in [
-        ("GET /\r\n\r\n", "head: a start line that is none"),
         (
-            "GET / HTTP/1.1\r\nx y\r\n\r\n",
-            "head: a field with a character that none may have",
+            "GET /\r\n\r\n",
+            "head: the request line is malformed; it is METHOD TARGET HTTP/1.1, with one blank between",
         ),
+        ("GET / HTTP/1.1\r\nx y\r\n\r\n", "head: a field line has no colon"),
         (
             "POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\nx",
-            "head: more than one Content-Length",
+            "head: it has more than one Content-Length",
         ),
         (
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n0\r\n\r\n",
-            "body: a chunk size that is no hexadecimal number",
+            "body: a chunk size is not a hexadecimal number, or its line does not end in CR LF",
         ),
         (
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx\r\n\r\n\r\n",
-            "body: a field with a character that none may have",
+            "body: a field line has no colon",
         ),
     ] {
         let (log, written) = served(Script::whole(format!("{broken}{next}"))).await;
@@ -133,7 +133,7 @@ fn unread(status: StatusCode, body: &'static str) -> DuplexStream {
     let (app, ours) = duplex(1 << 20);
     tokio::spawn(server::serve(
         ours,
-        1000,
+        LIMITS,
         |_| {},
         move |_: Result<Request<Option<Inbound>>, Error>| std::future::ready(answer(status, Said::of(body))),
     ));
@@ -246,7 +246,7 @@ async fn an_answer_is_no_place_for_a_100_continue() {
     let (give, mut take) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(server::serve(
         ours,
-        1000,
+        LIMITS,
         |_| {},
         move |request: Result<Request<Option<Inbound>>, Error>| {
             give.send(request.unwrap().into_body().unwrap()).unwrap();
@@ -295,7 +295,7 @@ async fn a_switch_hands_over_what_was_sent_ahead() {
         let (give, take) = std::sync::mpsc::channel();
         server::serve(
             script,
-            1000,
+            LIMITS,
             |_| {},
             async |_| {
                 let give = give.clone();
@@ -399,7 +399,7 @@ async fn an_answer_is_shaped_for_who_asked() {
         let mut answers = 0;
         server::serve(
             stream,
-            1000,
+            LIMITS,
             |_| {},
             |_| {
                 answers += 1;
@@ -430,7 +430,7 @@ async fn a_body_tells_its_length_and_its_end() {
     );
     server::serve(
         stream,
-        1000,
+        LIMITS,
         |_| {},
         async |request| {
             let mut body = request.unwrap().into_body().unwrap();
@@ -454,7 +454,7 @@ async fn a_body_that_outlives_its_answer_breaks_off_and_has_no_holes() {
     let (give, mut take) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(server::serve(
         ours,
-        1000,
+        LIMITS,
         |_| {},
         move |request: Result<Request<Option<Inbound>>, Error>| {
             give.send(request.unwrap()).unwrap();

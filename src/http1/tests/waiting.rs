@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::exchange::{LIMIT, Log, answer, get, hear, read_all, serve};
+use super::exchange::{LIMIT, LIMITS, Log, answer, get, hear, read_all, serve};
 use super::script::{End, Said, SaidEnd, Script};
 use crate::http1::client::Connection;
 use crate::http1::server::{self, Answer};
@@ -67,7 +67,7 @@ async fn an_app_that_closes_its_half_gets_its_answer_and_one_that_left_is_notice
         let start = Instant::now();
         let serving = tokio::spawn(server::serve(
             ours,
-            1000,
+            LIMITS,
             |_| {},
             move |_: Result<Request<Option<Inbound>>, Error>| async move {
                 tokio::time::sleep(Duration::from_secs(wait)).await;
@@ -96,7 +96,7 @@ async fn an_app_that_reads_nothing_of_its_answer_is_left() {
         let start = Instant::now();
         let serving = tokio::spawn(server::serve(
             ours,
-            1000,
+            LIMITS,
             |_| {},
             move |_: Result<Request<Option<Inbound>>, Error>| {
                 std::future::ready(answer(StatusCode::OK, Said::of(LONG)))
@@ -120,7 +120,7 @@ async fn an_app_that_leaves_in_the_middle_of_its_answer_is_noticed() {
         let start = Instant::now();
         let serving = tokio::spawn(server::serve(
             ours,
-            1000,
+            LIMITS,
             |_| {},
             |_: Result<Request<Option<Inbound>>, Error>| {
                 let mut body = Said::pieces(&["first"]);
@@ -152,7 +152,7 @@ async fn an_app_that_leaves_is_noticed_by_whoever_does_not_read_its_body() {
     let start = Instant::now();
     let serving = tokio::spawn(server::serve(
         ours,
-        1000,
+        LIMITS,
         |_| {},
         |request: Result<Request<Option<Inbound>>, Error>| {
             tokio::spawn(hear(request.unwrap()));
@@ -180,7 +180,7 @@ async fn a_connection_that_waits_holds_no_large_buffer() {
     let (give, mut take) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(server::serve(
         ours,
-        1000,
+        LIMITS,
         |_| {},
         move |request: Result<Request<Option<Inbound>>, Error>| {
             let give = give.clone();
@@ -206,7 +206,7 @@ async fn a_connection_that_waits_holds_no_large_buffer() {
         "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n{}",
         "x".repeat(60_000)
     );
-    let mut connection = Connection::new(Script::new([Bytes::from(text)], End::Never));
+    let mut connection = Connection::new(Script::new([Bytes::from(text)], End::Never), LIMITS);
     let authority = HeaderValue::from_static("a");
     connection
         .send(&get(), &authority, Said::default(), LIMIT, |_| {})

@@ -26,7 +26,7 @@ pub(super) async fn serve<S>(stream: S, inside: Arc<Inside>, idle: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let header_size = inside.proxy.live.load().limits.header_size;
+    let limits = inside.proxy.live.load().limits.request_fields;
     let streams = Arc::new(Streams::default());
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let (inside, open) = (Arc::clone(&inside), Open::new(&streams));
@@ -47,7 +47,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MOST_STREAMS)
-        .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
+        .max_header_list_size(limits.list_size())
         .max_send_buf_size(STREAM_WINDOW as usize)
         .keep_alive_interval(KEEP_ALIVE)
         .serve_connection(TokioIo::new(stream), service);

@@ -405,7 +405,6 @@ fn only_what_the_destination_did_counts() {
             NOTHING,
         ),
         (Error::Incomplete("cut".into()), FAIL),
-        (Error::Protocol("garbage".into()), FAIL),
         (Error::ResponseTimeout(Duration::ZERO), FAIL),
         (Error::Tls(tls::Error::NotTls { host: "p".into() }), FAIL),
         (Error::RequestBody("left".into()), NOTHING),

@@ -255,6 +255,18 @@ fn amounts_out_of_reason_are_refused() {
             "a.yml:1:24: limits.header_size: `2MiB` is out of range; write a size from 8KiB to 1MiB",
         ),
         (
+            "limits: { response_header_size: 8MiB }",
+            "a.yml:1:33: limits.response_header_size: `8MiB` is out of range; write a size from 8KiB to 4MiB",
+        ),
+        (
+            "limits: { header_count: 5 }",
+            "a.yml:1:25: limits.header_count: has to be a number from 10 to 10000; write it in digits, without quotes",
+        ),
+        (
+            "limits: { response_header_count: 20000 }",
+            "a.yml:1:34: limits.response_header_count: has to be a number from 10 to 10000; write it in digits, without quotes",
+        ),
+        (
             "limits: { memory: 12 }",
             "a.yml:1:19: limits.memory: `12` is not a size; write a number and a unit, as in 512B, 64KiB or 1MiB",
         ),
