@@ -32,6 +32,7 @@ mod interim;
 mod interim_h2;
 mod interim_programs;
 mod keys;
+mod late_certificates;
 mod layout;
 mod learning;
 mod leaving;

@@ -1,5 +1,10 @@
 //! Group H: TLS to origins. Who refuses us is understood. (Whom we refuse is in `x509`.)
 
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::CertificateDer;
 
@@ -284,4 +289,121 @@ fn our_authority_is_constrained_to_what_is_intercepted() {
         "{permitted}"
     );
     assert!(!String::from_utf8_lossy(&bundle).contains("PRIVATE KEY"));
+}
+
+/// What a box on the way does with a ClientHello of more than one segment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Box {
+    Closes,
+    Resets,
+    Swallows,
+}
+
+/// A box before a server on `port` that wants the whole ClientHello in its first segment, on a port of its own.
+fn behind(kind: Box, port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for near in listener.incoming() {
+            let mut near = near.unwrap();
+            thread::spawn(move || {
+                let mut header = [0; 5];
+                if near.read_exact(&mut header).is_err() {
+                    return;
+                }
+                let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+                if header.len() + length > 1400 {
+                    match kind {
+                        Box::Closes => {
+                            // What was not read would make it a reset.
+                            let _ = near.read_exact(&mut vec![0; length]);
+                        }
+                        Box::Resets => socket2::SockRef::from(&near)
+                            .set_linger(Some(Duration::ZERO))
+                            .unwrap(),
+                        Box::Swallows => {
+                            let _ = io::copy(&mut near, &mut io::sink());
+                        }
+                    }
+                    return;
+                }
+                let mut far = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                far.write_all(&header).unwrap();
+                let (mut back, mut forth) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = io::copy(&mut back, &mut forth);
+                    let _ = forth.shutdown(std::net::Shutdown::Both);
+                });
+                let _ = io::copy(&mut near, &mut far);
+                let _ = far.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    own
+}
+
+/// The post-quantum key exchange makes a ClientHello longer than a segment, which some boxes do not take: the answer thinks
+/// of it, and `tls.groups` helps.
+#[test]
+fn a_box_that_takes_no_long_client_hello_is_thought_of_and_got_through() {
+    let pki = Pki::new();
+    let origin = Origin::https(pki.accepting(&pki.server("partner.test")), ok);
+    let with = |port: u16, tls: &str| {
+        Proxy::start(&format!(
+            "log: {{ level: debug }}\ntimeouts: {{ tls: 1s }}\n\
+             destinations: {{ p: {{ hosts: [\"partner.test:{port}\"], tls: {{ ca: \"file:{}\", {tls} }} }} }}",
+            pki.ca().display()
+        ))
+    };
+    for (kind, status, error, told) in [
+        (Box::Closes, 502, "connection_terminated", "closed the connection"),
+        (Box::Resets, 502, "connection_terminated", "closed the connection"),
+        (
+            Box::Swallows,
+            504,
+            "connection_timeout",
+            "did not finish the TLS handshake within 1s",
+        ),
+    ] {
+        let port = behind(kind, origin.port());
+        let url = format!("http://partner.test:{port}/");
+        for tls in ["", "groups: [X25519MLKEM768, x25519]"] {
+            let detail = with(port, tls).get(&url).assert_ours(status, error);
+            assert!(detail.contains(told), "{kind:?}: {detail}");
+            let remedy = "ClientHello of more than one segment: if other clients reach it, set \
+                          `tls: { groups: [x25519, secp256r1, secp384r1] }`";
+            assert!(detail.contains(remedy), "{kind:?}: {detail}");
+        }
+        for (groups, chosen) in [
+            ("x25519, secp256r1, secp384r1", "X25519"),
+            ("secp384r1", "secp384r1"),
+        ] {
+            let proxy = with(port, &format!("groups: [{groups}]"));
+            assert_eq!(proxy.get(&url).status, 200, "{kind:?}");
+            let exchange = format!("\"key_exchange\":\"{chosen}\"");
+            eventually("the log tells the group", || proxy.log().contains(&exchange));
+        }
+    }
+    // Without such a box the first choice stays what it was.
+    let proxy = with(origin.port(), "");
+    assert_eq!(proxy.get(&origin.url("/")).status, 200);
+    eventually("the log tells the group", || {
+        proxy.log().contains("X25519MLKEM768")
+    });
+}
+
+/// One that closes whatever it is sent is not said to dislike a long ClientHello where ours is short.
+#[test]
+fn a_server_that_closes_on_a_short_client_hello_is_told_as_it_is() {
+    let pki = Pki::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    let proxy = Proxy::start(&format!(
+        "destinations: {{ p: {{ hosts: [\"partner.test:{port}\"], tls: {{ ca: \"file:{}\", groups: [secp256r1] }} }} }}",
+        pki.ca().display()
+    ));
+    let answer = proxy.get(&format!("http://partner.test:{port}/"));
+    let detail = answer.assert_ours(502, "connection_terminated");
+    assert!(!detail.contains("segment"), "{detail}");
 }

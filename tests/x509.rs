@@ -3,6 +3,8 @@
 //!
 //! What is accepted is what browsers accept. Where they differ among themselves, the case says so.
 
+use std::path::Path;
+
 use rcgen::{
     BasicConstraints, CustomExtension, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair,
     NameConstraints, date_time_ymd,
@@ -15,6 +17,7 @@ use crate::support::programs::clean;
 use crate::support::world::{Alter, Authority, World};
 use crate::support::{Identity, Origin, Proxy, TOKEN, eventually};
 
+mod federal;
 mod usages;
 
 /// One certificate chain as a server shows it, and what is to come of it.
@@ -369,7 +372,7 @@ fn cases(world: &World) -> Vec<Case> {
 }
 
 /// Whether OpenSSL's client would accept what the case shows.
-fn is_good_for_openssl(case: &Case, trusted: &std::path::Path) -> bool {
+fn is_good_for_openssl(case: &Case, trusted: &Path) -> bool {
     let name = match case.host.parse::<std::net::IpAddr>() {
         Ok(_) => "-verify_ip",
         Err(_) => "-verify_hostname",
@@ -379,6 +382,10 @@ fn is_good_for_openssl(case: &Case, trusted: &std::path::Path) -> bool {
         "verify",
         "-purpose",
         "sslserver",
+        "-policy_check",
+        "-policy",
+        // Any. It takes none where nothing is said.
+        "2.5.29.32.0",
         "-auth_level",
         "2",
         name,
@@ -423,7 +430,11 @@ impl Server {
 #[test]
 fn every_certificate_is_judged_as_a_browser_would() {
     let world = World::new();
-    let cases = cases(&world);
+    judge(&world, &cases(&world), |_, _, _| {});
+}
+
+/// Holds outrider and OpenSSL to `cases`. `also` gets the place of each, its port, and the file of what is trusted;
+fn judge(world: &World, cases: &[Case], also: impl Fn(usize, u16, &Path)) {
     let servers: Vec<_> = cases.iter().map(Server::of).collect();
     let mut yaml = "dns: { hosts: { partner.test: 127.0.0.1".to_owned();
     for host in ["a.partner.test", "b.a.partner.test", "ab.partner.test"] {
@@ -474,5 +485,8 @@ fn every_certificate_is_judged_as_a_browser_would() {
         if let Server::Ours(origin) = server {
             assert_eq!(origin.raw(), "", "{name}: request bytes left");
         }
+    }
+    for (i, server) in servers.iter().enumerate() {
+        also(i, server.port(), &world.path(&format!("ca{i}.pem")));
     }
 }

@@ -12,8 +12,8 @@ use super::limits;
 use super::node::shown;
 use super::reader::{Field, Reader};
 use super::{
-    ClientCertificate, Destination, HeaderText, Headers, HttpVersion, Mode, Pin, SecretRef, Timeouts, Tls,
-    TlsVersion,
+    ClientCertificate, Destination, Group, HeaderText, Headers, HttpVersion, Mode, Pin, SecretRef, Timeouts,
+    Tls, TlsVersion,
 };
 use crate::host::{Host, HostPattern};
 
@@ -292,6 +292,7 @@ fn tls(field: Field<'_>) -> Option<Tls> {
         ca_extra: reader.take("ca_extra").and_then(Field::secret),
         client_certificate: reader.take("client_certificate").and_then(client_certificate),
         crl: reader.take("crl").map(crl).unwrap_or_default(),
+        groups: reader.take("groups").map(groups).unwrap_or_default(),
         min_version: reader
             .take("min_version")
             .and_then(|field| field.choice(&versions))
@@ -312,6 +313,31 @@ fn crl(field: Field<'_>) -> Vec<SecretRef> {
         return references.filter_map(Field::secret).collect();
     }
     field.secret().into_iter().collect()
+}
+
+/// Groups of the key exchange, each once.
+fn groups(field: Field<'_>) -> Vec<Group> {
+    let known = [
+        Group::X25519MlKem768,
+        Group::X25519,
+        Group::Secp256r1,
+        Group::Secp384r1,
+    ];
+    let names = known.map(|group| group.to_string());
+    let choices: Vec<_> = names.iter().map(String::as_str).zip(known).collect();
+    let mut found = Vec::new();
+    for field in field
+        .filled_list("remove the key to offer what is usual")
+        .unwrap_or_default()
+    {
+        match field.clone().choice(&choices) {
+            Some(group) if found.contains(&group) => {
+                field.problem(format_args!("`{group}` stands here twice"), "remove it");
+            }
+            group => found.extend(group),
+        }
+    }
+    found
 }
 
 /// A list of hashes; `null` is none.

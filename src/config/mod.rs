@@ -439,6 +439,8 @@ pub(crate) struct Tls {
     pub(crate) client_certificate: Option<ClientCertificate>,
     /// Lists of revoked certificates.
     pub(crate) crl: Vec<SecretRef>,
+    /// For the key exchange, the first choice first; empty: what is usual.
+    pub(crate) groups: Vec<Group>,
     pub(crate) min_version: TlsVersion,
     pub(crate) pins: Vec<Pin>,
     pub(crate) server_name: Option<Host>,
@@ -447,6 +449,27 @@ pub(crate) struct Tls {
 /// The SHA-256 of a public key with its algorithm (the SubjectPublicKeyInfo of RFC 5280, in DER).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pin(pub(crate) [u8; 32]);
+
+/// A group of the key exchange: `supported_groups` of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Group {
+    Secp256r1,
+    Secp384r1,
+    X25519,
+    X25519MlKem768,
+}
+
+/// As the TLS registry of IANA has it.
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secp256r1 => "secp256r1",
+            Self::Secp384r1 => "secp384r1",
+            Self::X25519 => "x25519",
+            Self::X25519MlKem768 => "X25519MLKEM768",
+        })
+    }
+}
 
 /// Where the certificate that we show comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -240,6 +240,7 @@ fn connect_is_intercepted_where_something_must_see_the_requests() {
         ("tls: { ca_extra: file:c }", "intercept"),
         ("tls: { server_name: b.example }", "intercept"),
         ("tls: { min_version: \"1.3\" }", "intercept"),
+        ("tls: { groups: [x25519] }", "intercept"),
         ("headers: { set: { X-A: b } }", "intercept"),
         ("headers: { remove: [X-A] }", "intercept"),
         ("paths: [/a]", "intercept"),

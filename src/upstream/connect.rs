@@ -8,7 +8,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 
 use super::pool::{self, Held, Lease, Link};
 use super::read_to_end::ReadToEnd;
@@ -18,7 +17,7 @@ use crate::stream::Socket;
 use crate::telemetry::Side;
 
 /// A connection to an upstream, in the clear or not.
-pub(crate) type Stream = Socket<Box<TlsStream<TcpStream>>>;
+pub(crate) type Stream = Socket<Box<tls::Session<TcpStream>>>;
 
 /// Opens a bare connection to `target`, for a tunnel.
 pub(crate) async fn open(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
@@ -92,7 +91,7 @@ async fn ready(
                 .await?;
             link.until = pool::until(Some(until));
             endpoint.counters.tls_handshake(Side::Upstream, started.elapsed());
-            let connection = stream.get_ref().1;
+            let connection = stream.connection();
             tls::tell(connection, target, &endpoint.destination.name, &endpoint.counters);
             let chosen = connection.alpn_protocol();
             if alpn == tls::Alpn::Either && chosen != Some(b"h2") {

@@ -14,6 +14,7 @@ pub(crate) use programs::{Run, run};
 pub(crate) use proxy::Proxy;
 pub(crate) use wire::Wire;
 
+pub(crate) mod apache;
 pub(crate) mod authorization;
 pub(crate) mod dns;
 pub(crate) mod h2;

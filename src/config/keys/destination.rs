@@ -348,6 +348,12 @@ pub(in crate::config) static TLS: Table = &[
         "The oldest TLS version that is spoken.",
     ),
     works(
+        "groups",
+        Kind::Filled(&Kind::Choice(GROUPS)),
+        "[X25519MLKEM768, x25519, secp256r1, secp384r1]",
+        "Of the key exchange, the first choice first. Without X25519MLKEM768 the ClientHello fits into one segment.",
+    ),
+    works(
         "pins",
         Kind::Any(&[Kind::List(&Kind::Text), Kind::Literal("null")]),
         "[]",
@@ -360,6 +366,9 @@ pub(in crate::config) static TLS: Table = &[
         "Lists of revoked certificates (CRLs), PEM, DER or PKCS#7; one reference or several.",
     ),
 ];
+
+/// As the TLS registry of IANA has them.
+const GROUPS: &[&str] = &["X25519MLKEM768", "x25519", "secp256r1", "secp384r1"];
 
 pub(in crate::config) static CLIENT_CERTIFICATE: Table = &[
     works("cert", Kind::Secret, "", "The chain: PEM, DER or PKCS#7."),

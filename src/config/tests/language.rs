@@ -129,6 +129,15 @@ fn a_whole_destination_is_read() {
         (tls.min_version, tls.server_name),
         (TlsVersion::V1_3, Some(Host::parse("partner.test").unwrap()))
     );
+    assert_eq!(
+        tls.groups,
+        [
+            Group::X25519,
+            Group::Secp256r1,
+            Group::Secp384r1,
+            Group::X25519MlKem768
+        ]
+    );
     assert_eq!(partner.on_limit, OnLimit::Reject);
 
     let weather = config.destinations.pop().unwrap();
@@ -553,6 +562,7 @@ destinations:
       ca_extra: file:${CERTS}/more.pem
       server_name: partner.test
       min_version: "1.3"
+      groups: [x25519, secp256r1, secp384r1, X25519MLKEM768]
   search:
     hosts: ["*.search.test"]
     paths: [/api/**]

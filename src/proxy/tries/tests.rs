@@ -157,6 +157,7 @@ fn what_will_fail_again_is_not_tried_again() {
         (
             upstream::Error::Tls(tls::Error::Timeout {
                 host: host(),
+                hint: String::new(),
                 limit: Duration::ZERO,
             }),
             true,

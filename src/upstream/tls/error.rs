@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustls::{AlertDescription, InvalidMessage, PeerIncompatible};
 
 use super::fault::Fault;
+use super::late::Late;
 use super::presenter::Asked;
 use crate::config::TlsVersion;
 
@@ -30,6 +31,13 @@ pub(crate) enum Error {
         alert: AlertDescription,
         advice: String,
     },
+
+    #[error(
+        "{host} asks for a client certificate only once it has read the request ({how}), which HTTP/2 forbids and outrider \
+         does not do; its operator must ask for it in the handshake, for the whole host or port (Apache: SSLVerifyClient \
+         outside of <Location> and <Directory>), and so best under a host name of its own"
+    )]
+    ClientCertificateLate { host: String, how: Late },
 
     #[error(
         "{host} demands a client certificate{of} and this destination has none; set tls.client_certificate"
@@ -58,10 +66,15 @@ pub(crate) enum Error {
     Protocol { host: String, source: rustls::Error },
 
     #[error(
-        "{host} did not finish the TLS handshake within {} (timeouts.tls); see that it speaks TLS on this port, or raise it",
+        "{host} did not finish the TLS handshake within {} (timeouts.tls); see that it speaks TLS on this port, or raise \
+         it{hint}",
         humantime::format_duration(*limit)
     )]
-    Timeout { host: String, limit: Duration },
+    Timeout {
+        host: String,
+        hint: String,
+        limit: Duration,
+    },
 
     #[error("{host} speaks no version of TLS that is accepted here: {}", spoken(*versions))]
     Version {
@@ -76,6 +89,8 @@ pub(crate) enum Error {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Before {
     pub(super) asked: Asked,
+    /// Our ClientHello is longer than a segment of TCP.
+    pub(super) is_long: bool,
     pub(super) versions: TlsVersion,
 }
 
@@ -89,7 +104,8 @@ impl Error {
             | Self::Version { alert: Some(_), .. } => "tls_alert_received",
             Self::Certificate { .. } => "tls_certificate_error",
             Self::Closed { .. } => "connection_terminated",
-            Self::NoHttp2 { .. }
+            Self::ClientCertificateLate { .. }
+            | Self::NoHttp2 { .. }
             | Self::NotTls { .. }
             | Self::Protocol { .. }
             | Self::Version { alert: None, .. } => "tls_protocol_error",
@@ -102,6 +118,7 @@ impl Error {
         match self {
             Self::Alert { .. } => "tls_alert",
             Self::Certificate { fault, .. } => fault.reason(),
+            Self::ClientCertificateLate { .. } => "client_certificate_late",
             Self::ClientCertificateRefused { .. } => "client_certificate_refused",
             Self::ClientCertificateRequired { .. } => "client_certificate_required",
             Self::Closed { .. } => "tls_closed",
@@ -134,6 +151,7 @@ impl Error {
                 alert: Some(alert), ..
             } => Some(u8::from(*alert)),
             Self::Certificate { .. }
+            | Self::ClientCertificateLate { .. }
             | Self::Closed { .. }
             | Self::NoHttp2 { .. }
             | Self::NotTls { .. }
@@ -221,11 +239,11 @@ impl Error {
     }
 }
 
-/// TLS's own error among the causes of another.
-pub(super) fn find<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Error> {
+/// An error of one kind, TLS's own for one, among the causes of another.
+pub(super) fn find<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        if let Some(found) = error.downcast_ref::<E>() {
             return Some(found);
         }
         // `source()` of an I/O error skips the error that it wraps and goes on with that one's source.
@@ -247,8 +265,8 @@ pub(super) fn is_not_tls(error: &rustls::Error) -> bool {
 }
 
 /// What to make of a server that closes without an alert.
-pub(super) fn closing_hint(asked: &Asked) -> String {
-    match asked {
+pub(super) fn closing_hint(before: &Before) -> String {
+    match &before.asked {
         Asked::AndAnswered { accepts, ours } => {
             let advice = refusal(AlertDescription::CloseNotify, accepts, ours.as_deref());
             format!(" after it asked for our client certificate; it may not accept it{advice}")
@@ -257,8 +275,23 @@ pub(super) fn closing_hint(asked: &Asked) -> String {
             " after it asked for a client certificate{}, and this destination has none; set tls.client_certificate",
             of(accepts)
         ),
-        Asked::Never => String::new(),
+        Asked::Never => length_hint(before),
     }
+}
+
+/// What may have been wrong with a ClientHello that got no answer.
+pub(super) fn length_hint(before: &Before) -> String {
+    if !before.is_long || before.asked != Asked::Never {
+        return String::new();
+    }
+    let short = match cfg!(feature = "fips") {
+        true => "secp256r1, secp384r1",
+        false => "x25519, secp256r1, secp384r1",
+    };
+    format!(
+        "; it, or a box on the way, may not take a ClientHello of more than one segment: if other clients reach it, set \
+         `tls: {{ groups: [{short}] }}`"
+    )
 }
 
 /// " of NAMES", where there are any.
@@ -292,7 +325,7 @@ fn breach(error: &rustls::Error) -> String {
             | Incompatible::NoSignatureSchemesInCommon,
         ) => "accepts no signature that the key of our client certificate can make",
         rustls::Error::PeerIncompatible(Incompatible::NoKxGroupsInCommon) => {
-            "accepts no key exchange of ours (X25519MLKEM768, X25519, P-256, P-384)"
+            "accepts no key exchange of ours (tls.groups; X25519MLKEM768, X25519, P-256 and P-384 where it does not stand)"
         }
         rustls::Error::PeerIncompatible(Incompatible::NoCipherSuitesInCommon) => {
             "accepts no cipher suite of ours; its operator must allow ECDHE with AES-GCM"

@@ -79,6 +79,15 @@ pub(crate) enum Fault {
     )]
     Pins { keys: String },
 
+    #[error(
+        "a chain without a certificate policy that holds all the way down, which {demanded_by} demands (policyConstraints, \
+         requireExplicitPolicy): {why}; its operator must mend it, or get a certificate under another policy"
+    )]
+    Policy { demanded_by: String, why: String },
+
+    #[error("a certificate{whose} with {what} (RFC 5280, 4.2); its issuer must make it anew")]
+    PolicyExtension { whose: String, what: &'static str },
+
     #[error("a certificate{whose} that is not meant for servers (its extended key usage lacks serverAuth)")]
     Purpose { whose: String },
 
@@ -136,6 +145,7 @@ impl Fault {
             }
             Self::NotYetValid { .. } => "certificate_not_yet_valid",
             Self::Pins { .. } => "certificate_pin",
+            Self::Policy { .. } | Self::PolicyExtension { .. } => "certificate_policy",
             Self::Revoked { .. } => "certificate_revoked",
             Self::RevocationUnknown { .. } => "certificate_revocation_unknown",
             Self::SelfSigned { .. } => "certificate_self_signed",

@@ -10,22 +10,21 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 pub(crate) use error::Error;
 pub(crate) use handshake::tell;
 pub(crate) use identity::Life;
+pub(crate) use late::Session;
 
-use crate::config::{ClientCertificate, SecretRef, Tls, TlsVersion};
+use crate::config::{ClientCertificate, Group, SecretRef, Tls, TlsVersion};
 use crate::host::{Host, Target};
 use crate::policy::Destination;
 use crate::secret::anchors::Anchors;
@@ -33,17 +32,23 @@ use crate::secret::kind::KeyKind;
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Secret, Sources, pem, pkcs12};
 use crate::units::rfc3339;
+use crypto::provider;
 use identity::{Identity, NEW_KEY, remedy};
+use late::Late;
 use presenter::Presenter;
 use revocation::Revocation;
 use verify::{Generation, Verifier};
 
 mod certificate;
+mod chain;
+mod crypto;
 mod error;
 mod explain;
 mod fault;
 mod handshake;
 mod identity;
+mod late;
+mod policies;
 mod presenter;
 mod revocation;
 mod usage;
@@ -59,6 +64,8 @@ pub(crate) struct Settings {
     base: ClientConfig,
     configs: Mutex<HashMap<(Target, Alpn), Config>>,
     identity: Option<Identity>,
+    /// Its ClientHello is longer than a segment of TCP.
+    is_long: bool,
     /// By host: who asked for which certificate.
     presenters: Mutex<HashMap<Host, Arc<Presenter>>>,
     server_name: Option<ServerName<'static>>,
@@ -70,7 +77,7 @@ pub(crate) struct Settings {
 /// A connection after its handshake.
 #[derive(Debug)]
 pub(crate) struct Secured<S> {
-    pub(crate) stream: TlsStream<S>,
+    pub(crate) stream: Session<S>,
     /// When the first certificate or list ends on which the trust in the server rests.
     pub(crate) until: SystemTime,
 }
@@ -120,6 +127,11 @@ pub(crate) enum SettingsError {
          name the two halves of one pair"
     )]
     KeyMismatch { certificate: SecretRef, key: SecretRef },
+
+    #[error(
+        "tls.groups: the cryptography of this build has no {group} (FIPS 140-3 does not approve x25519 alone); remove it"
+    )]
+    NoGroup { group: Group },
 
     #[error(
         "tls: this build is for FIPS 140-3, and its module is not in that mode; build it again as the README says"
@@ -249,12 +261,16 @@ impl Settings {
             warnings.extend(identity.warnings.iter().cloned());
         }
 
+        let provider = match tls.groups.is_empty() {
+            true => provider().clone(),
+            false => Arc::new(crypto::exchanging(&tls.groups)?),
+        };
         let (anchors, named) = trusted(tls, sources, roots)?;
         warnings.extend(anchors.is_empty().then_some(Warning::NoRoots));
         let verifier = Arc::new(Verifier {
             named,
             pins: tls.pins.clone(),
-            provider: provider().clone(),
+            provider: provider.clone(),
             revocation: revoked(tls, sources)?,
             anchors,
         });
@@ -262,7 +278,7 @@ impl Settings {
             TlsVersion::V1_2 => &[&rustls::version::TLS12, &rustls::version::TLS13],
             TlsVersion::V1_3 => &[&rustls::version::TLS13],
         };
-        let mut base = ClientConfig::builder_with_provider(provider().clone())
+        let mut base = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)
             .map_err(SettingsError::Crypto)?
             // rustls calls every verifier of one's own dangerous. Ours asks webpki and explains its answer.
@@ -279,6 +295,7 @@ impl Settings {
             base,
             configs: Mutex::default(),
             identity,
+            is_long: crypto::has_long_hello(&provider),
             presenters: Mutex::default(),
             server_name,
             verifier,
@@ -332,7 +349,7 @@ impl Settings {
             .handshake(stream, host, self.config(target, alpn, SystemTime::now()), limit)
             .await?;
         match alpn {
-            Alpn::H2 if secured.stream.get_ref().1.alpn_protocol() != Some(b"h2") => Err(Error::NoHttp2 {
+            Alpn::H2 if secured.stream.connection().alpn_protocol() != Some(b"h2") => Err(Error::NoHttp2 {
                 host: host.to_string(),
             }),
             Alpn::H1 | Alpn::H2 | Alpn::Either => Ok(secured),
@@ -368,11 +385,12 @@ impl Settings {
         match tokio::time::timeout(limit, handshake).await {
             Err(_) => Err(Error::Timeout {
                 host: host.to_string(),
+                hint: error::length_hint(&self.before(host)),
                 limit,
             }),
             Ok(Err(error)) => Err(self.failed_handshake(error, host)),
             Ok(Ok(stream)) => Ok(Secured {
-                stream,
+                stream: Session::new(stream),
                 until: generation.until().unwrap_or(SystemTime::UNIX_EPOCH),
             }),
         }
@@ -382,6 +400,10 @@ impl Settings {
     /// stands; `None` where TLS is not to blame. In TLS 1.3 a refused client certificate shows only here, on the first
     /// read. The request may have been processed: it must not be sent again unless it is idempotent.
     pub(crate) fn explain(&self, error: &(dyn std::error::Error + 'static), host: &Host) -> Option<Error> {
+        if let Some(how) = Late::of(error) {
+            let host = host.to_string();
+            return Some(Error::ClientCertificateLate { host, how });
+        }
         let cause = error::find(error)?;
         Some(Error::of_rustls(cause, &host.to_string(), &self.before(host)))
     }
@@ -395,7 +417,7 @@ impl Settings {
             Some(cause) => Error::of_rustls(cause, &host.to_string(), &before),
             None => Error::Closed {
                 host: host.to_string(),
-                hint: error::closing_hint(&before.asked),
+                hint: error::closing_hint(&before),
                 source: error,
             },
         }
@@ -408,6 +430,7 @@ impl Settings {
         drop(presenters);
         error::Before {
             asked: presenter.map(|presenter| presenter.asked()).unwrap_or_default(),
+            is_long: self.is_long,
             versions: self.versions,
         }
     }
@@ -565,12 +588,6 @@ fn name_of(host: &Host) -> ServerName<'static> {
 
 fn nobody() -> ServerName<'static> {
     ServerName::IpAddress(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED).into())
-}
-
-/// The cryptography of the whole process: X25519MLKEM768 first, then X25519 and the NIST curves.
-fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider()))
 }
 
 /// Hosts, ports and protocols of one destination that can resume sessions at once.

@@ -82,7 +82,7 @@ impl Revocation {
     /// Of a list that does not count yet, the place of its issuer and why: webpki does not look at that.
     pub(super) fn until(
         &self,
-        issuers: &[Vec<u8>],
+        issuers: &[&[u8]],
         now: SystemTime,
     ) -> Result<Option<SystemTime>, (usize, String)> {
         let place = |list: &List| issuers.iter().position(|issuer| *issuer == list.issuer);

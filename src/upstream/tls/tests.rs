@@ -15,6 +15,9 @@ use crate::host::Scheme;
 
 mod errors;
 mod identity;
+mod late;
+mod named;
+mod policies;
 mod trust;
 
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
@@ -164,7 +167,7 @@ fn server(
 
 /// One connection: the handshake and one byte from the server.
 struct Met {
-    client: Result<TlsStream<DuplexStream>, Error>,
+    client: Result<Session<DuplexStream>, Error>,
     /// The certificates that the server was shown.
     shown: Option<Vec<CertificateDer<'static>>>,
 }
@@ -271,7 +274,7 @@ async fn both_versions_carry_our_certificate() {
         let server = Arc::new(server(&[&partner], Some(&authority), versions));
         let met = meet(&settings, &server, &target(host("partner.test")), Alpn::Either).await;
         assert_eq!(
-            met.client.unwrap().get_ref().1.protocol_version(),
+            met.client.unwrap().connection().protocol_version(),
             Some(versions[0].version)
         );
         assert_eq!(met.shown.unwrap(), [app.certificate.der().clone()]);
@@ -313,7 +316,7 @@ async fn sessions_resume_within_one_identity_and_origin_only() {
             (&one, 443, Alpn::H1, HandshakeKind::Resumed),
         ] {
             let met = meet(settings, &server, &at(port), alpn).await;
-            let kind = met.client.unwrap().get_ref().1.handshake_kind().unwrap();
+            let kind = met.client.unwrap().connection().handshake_kind().unwrap();
             let context = format!("{:?} {port} {alpn:?}", versions[0]);
             // TLS 1.3 with a hybrid first share may need a second hello; that is a full handshake, too.
             assert_eq!(
@@ -352,7 +355,7 @@ async fn alpn_is_what_was_asked_for() {
         )
         .await;
         let chosen = met.client.map_err(|error| error.reason()).map(|stream| {
-            let chosen = stream.get_ref().1.alpn_protocol();
+            let chosen = stream.connection().alpn_protocol();
             chosen.map(|name| String::from_utf8(name.to_vec()).unwrap())
         });
         assert_eq!(

@@ -3,54 +3,38 @@
 //! webpki verifies signatures, dates, names, `cA`, path length and extended key usage. It does not look at the key usage
 //! of who issued a certificate, nor at that of a server's, nor at what a root's own certificate says.
 
-use std::time::SystemTime;
-
-use webpki::VerifiedPath;
+use rustls::pki_types::TrustAnchor;
 use x509_parser::certificate::X509Certificate;
 
 use super::certificate;
 use super::fault::Fault;
 use crate::secret::anchors::{Anchors, Issues, Restriction};
 
-/// A path whose keys are used for what they are for.
-pub(super) struct Sound {
-    /// In DER: who issued its certificates.
-    pub(super) issuers: Vec<Vec<u8>>,
-    /// The end of the certificate that ends first.
-    pub(super) until: SystemTime,
-}
-
-/// Judges a path that webpki has verified. `has_lists`: its certificates were looked for on lists of their issuers.
-pub(super) fn judge(path: &VerifiedPath<'_>, anchors: &Anchors, has_lists: bool) -> Result<Sound, Fault> {
-    let (leaf, above) = (path.end_entity().der(), path.intermediate_certificates());
-    let above: Vec<_> = above.map(|one| one.der()).collect();
-    let server = read(&leaf)?;
-    is_of_server(&server)?;
-    let mut chain = vec![server];
-    for der in &above {
-        let one = read(der)?;
+/// Judges a path that webpki has verified: the server's certificate first, and its root among the anchors. `has_lists`:
+/// its certificates were looked for on lists of their issuers.
+pub(super) fn judge(
+    path: &[X509Certificate<'_>],
+    root: &TrustAnchor<'_>,
+    anchors: &Anchors,
+    has_lists: bool,
+) -> Result<(), Fault> {
+    let Some((server, above)) = path.split_first() else {
+        return Err(unreadable());
+    };
+    is_of_server(server)?;
+    for one in above {
         let usage = one.key_usage().map_err(|_| unreadable())?;
         if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
-            let name = certificate::title(&one);
+            let name = certificate::title(one);
             return Err(Fault::NotIssuer { name });
         }
-        chain.push(one);
     }
-    let restriction = anchors.restriction(path.anchor());
+    let restriction = anchors.restriction(root);
     // A certificate that is trusted itself stands for itself, and nothing is issued.
-    if let Some(restriction) = restriction.filter(|restriction| restriction.certificate != leaf) {
-        is_within(
-            restriction,
-            certificate::name_of_anchor(path.anchor()),
-            &chain,
-            has_lists,
-        )?;
+    match restriction.filter(|restriction| *restriction.certificate != *server.as_raw()) {
+        Some(restriction) => is_within(restriction, certificate::name_of_anchor(root), path, has_lists),
+        None => Ok(()),
     }
-    let ends = chain.iter().map(|one| certificate::validity(one).1);
-    Ok(Sound {
-        until: ends.min().unwrap_or(SystemTime::UNIX_EPOCH),
-        issuers: chain.iter().map(|one| one.issuer().as_raw().to_vec()).collect(),
-    })
 }
 
 /// Whether a server may show this certificate: all key exchanges that are spoken here are signed.
@@ -102,10 +86,6 @@ pub(super) fn no_list_signer(issuer: &str) -> String {
     format!("{issuer} may sign no lists (its key usage lacks cRLSign); get a list of one that may")
 }
 
-fn read<'d>(der: &'d [u8]) -> Result<X509Certificate<'d>, Fault> {
-    certificate::parse(der).ok_or_else(unreadable)
-}
-
-fn unreadable() -> Fault {
+pub(super) fn unreadable() -> Fault {
     Fault::Unusable("it cannot be read".to_owned())
 }

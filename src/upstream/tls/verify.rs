@@ -1,8 +1,9 @@
 //! Whether a server is who it should be: webpki's answer, explained.
 //!
-//! Nothing is accepted here that webpki refuses, but for one case: a certificate that the user named in `tls.ca` or
-//! `tls.ca_extra` itself, byte for byte, stands for itself although it is a CA's or its own issuer is unknown. Its name
-//! and its dates must still be right. Self-signed partners are common, and OpenSSL's clients accept them so.
+//! Nothing is accepted here that webpki refuses, but for two cases. A certificate that the user named in `tls.ca` or
+//! `tls.ca_extra` itself, byte for byte, stands for itself whatever is wrong with the paths above it. Its name and its dates
+//! must still be right. Self-signed partners are common, and OpenSSL's clients accept them so. And policies may be critical:
+//! webpki does not look at them, [`policies`] does ([`chain`](super::chain)).
 //!
 //! The keys of a path must be for what they do ([`usage`]). Pins and revocation only ever refuse more. A pin must be the
 //! key of a certificate of the chain that was verified, its root included: what a server merely sends along proves
@@ -21,10 +22,12 @@ use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureSchem
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::certificate;
+use super::chain::Chain;
 use super::explain::Presented;
 use super::fault::Fault;
+use super::policies;
 use super::revocation::Revocation;
-use super::usage::{self, Sound};
+use super::usage;
 use crate::config::Pin;
 use crate::secret::anchors::Anchors;
 
@@ -80,11 +83,12 @@ impl Verifier {
     ) -> Result<SystemTime, Fault> {
         let presented = || Presented::new(leaf, intermediates);
         let explain = |error| presented().fault(error, &self.revocation, system_time(now));
-        let certificate = EndEntityCert::try_from(leaf).map_err(explain)?;
+        let chain = Chain::new(leaf, intermediates);
+        let certificate = EndEntityCert::try_from(chain.leaf()).map_err(explain)?;
         // What is said of a path that webpki has verified: where it is refused, webpki looks for another one.
         let said = RefCell::new(None);
         let judge = |path: &VerifiedPath<'_>| {
-            let judged = self.judge_path(path, now);
+            let judged = self.judge_path(path, &chain, now);
             let is_refused = judged.is_err();
             said.replace(Some(judged));
             match is_refused {
@@ -93,21 +97,27 @@ impl Verifier {
             }
         };
         let verified = self.revocation.with(|revocation| {
-            let verified = certificate.verify_for_usage(
+            chain.with(
                 self.provider.signature_verification_algorithms.all,
-                self.anchors.roots(),
-                intermediates,
-                now,
-                KeyUsage::server_auth(),
-                revocation,
-                Some(&judge),
-            );
-            verified.map(drop)
+                |algorithms| {
+                    let verified = certificate.verify_for_usage(
+                        algorithms,
+                        self.anchors.roots(),
+                        chain.intermediates(),
+                        now,
+                        KeyUsage::server_auth(),
+                        revocation,
+                        Some(&judge),
+                    );
+                    verified.map(drop)
+                },
+            )
         });
         let until = match (verified, said.take()) {
             (Ok(()), Some(judged)) => judged?,
             (Err(error), said)
-                if self.named.contains(leaf) && may_stand_for_itself(&error, said.as_ref()) =>
+                if self.named.contains(leaf)
+                    && may_stand_for_itself(&error, said.as_ref(), self.revocation.is_asked()) =>
             {
                 let until = presented().stands_for_itself(now)?;
                 let key = hash(&certificate.subject_public_key_info());
@@ -128,15 +138,29 @@ impl Verifier {
         Ok(until)
     }
 
-    /// What webpki leaves to us: what the keys are for, and which are pinned.
-    fn judge_path(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<SystemTime, Fault> {
-        let Sound { issuers, until } = usage::judge(path, &self.anchors, self.revocation.is_asked())?;
+    /// What webpki leaves to us: what the keys are for, which policies are valid, and which keys are pinned.
+    fn judge_path(
+        &self,
+        path: &VerifiedPath<'_>,
+        chain: &Chain<'_>,
+        now: UnixTime,
+    ) -> Result<SystemTime, Fault> {
+        let above = path.intermediate_certificates().map(|one| one.der());
+        let ders: Vec<_> = std::iter::once(path.end_entity().der()).chain(above).collect();
+        let parse = |der| certificate::parse(chain.original(der)).ok_or_else(usage::unreadable);
+        let parsed = ders.iter().map(|der| parse(der));
+        let parsed: Vec<_> = parsed.collect::<Result<_, _>>()?;
+        usage::judge(&parsed, path.anchor(), &self.anchors, self.revocation.is_asked())?;
+        policies::judge(&parsed)?;
         if !self.pins.is_empty() {
             let keys = keys(path);
             if !keys.iter().any(|(_, key)| self.pins.contains(key)) {
                 return Err(Fault::Pins { keys: listed(&keys) });
             }
         }
+        let ends = parsed.iter().map(|one| certificate::validity(one).1);
+        let until = ends.min().unwrap_or(SystemTime::UNIX_EPOCH);
+        let issuers: Vec<_> = parsed.iter().map(|one| one.issuer().as_raw()).collect();
         let of_lists = self.revocation.until(&issuers, system_time(now));
         let of_lists = of_lists.map_err(|(place, why)| {
             let name = keys(path).swap_remove(place).0;
@@ -179,7 +203,11 @@ impl ServerCertVerifier for Generation {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.verifier.provider.signature_verification_algorithms;
-        Verifier::weighed(verify_tls12_signature(message, leaf, signed, algorithms), leaf)
+        let chain = Chain::new(leaf, &[]);
+        Verifier::weighed(
+            verify_tls12_signature(message, chain.leaf(), signed, algorithms),
+            leaf,
+        )
     }
 
     fn verify_tls13_signature(
@@ -189,7 +217,11 @@ impl ServerCertVerifier for Generation {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.verifier.provider.signature_verification_algorithms;
-        Verifier::weighed(verify_tls13_signature(message, leaf, signed, algorithms), leaf)
+        let chain = Chain::new(leaf, &[]);
+        Verifier::weighed(
+            verify_tls13_signature(message, chain.leaf(), signed, algorithms),
+            leaf,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -199,15 +231,19 @@ impl ServerCertVerifier for Generation {
     }
 }
 
-/// Whether what is wrong with the paths of a certificate is nothing to one that is trusted itself: lists are asked about
-/// it all the same.
-fn may_stand_for_itself(error: &webpki::Error, said: Option<&Result<SystemTime, Fault>>) -> bool {
+/// Whether what is wrong with the paths of a certificate is nothing to one that is trusted itself. Where there are lists,
+/// they are asked about it all the same as soon as its issuer is known, and no other error may hide what they say.
+fn may_stand_for_itself(
+    error: &webpki::Error,
+    said: Option<&Result<SystemTime, Fault>>,
+    has_lists: bool,
+) -> bool {
     match (error, said) {
         (webpki::Error::CertDistrusted, Some(Err(fault))) => {
             !matches!(fault, Fault::RevocationUnknown { .. })
         }
         (webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity, _) => true,
-        _ => false,
+        _ => !has_lists,
     }
 }
 

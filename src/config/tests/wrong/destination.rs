@@ -298,6 +298,18 @@ fn rules_and_limits_of_a_destination_are_checked() {
             "tls.min_version: `1.1` is not one of the choices; write 1.2 or 1.3",
         ),
         (
+            "tls: { groups: [p256] }",
+            "tls.groups[0]: `p256` is not one of the choices; write X25519MLKEM768, x25519, secp256r1 or secp384r1",
+        ),
+        (
+            "tls: { groups: [x25519, x25519] }",
+            "tls.groups[1]: `x25519` stands here twice; remove it",
+        ),
+        (
+            "tls: { groups: [] }",
+            "tls.groups: an empty list; remove the key to offer what is usual",
+        ),
+        (
             "tls: { pins: [sha256/AAAA] }",
             "tls.pins[0]: `sha256/AAAA` is not the SHA-256 of a public key; write sha256/ and the 44 characters of base64 that the README's command prints",
         ),

@@ -295,7 +295,7 @@ async fn sessions_resume_until_what_they_rest_on_ends() {
             let config = |now| settings.config(&target, Alpn::H1, now).config;
             for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
                 let met = meet(&settings, &server, &target, Alpn::H1).await.client.unwrap();
-                assert_eq!(met.get_ref().1.handshake_kind(), Some(kind));
+                assert_eq!(met.connection().handshake_kind(), Some(kind));
             }
             let now = SystemTime::now();
             let of_days = |days: i64| Duration::from_secs(u64::try_from(days).unwrap() * 24 * 3600);
@@ -305,7 +305,7 @@ async fn sessions_resume_until_what_they_rest_on_ends() {
             assert!(!Arc::ptr_eq(&sessions, &config(after)));
             // They are gone for good.
             let met = meet(&settings, &server, &target, Alpn::H1).await.client.unwrap();
-            assert_eq!(met.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+            assert_eq!(met.connection().handshake_kind(), Some(HandshakeKind::Full));
         }
     }
 }

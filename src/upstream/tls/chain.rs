@@ -1,0 +1,156 @@
+//! The certificates that a server shows, as webpki takes them.
+//!
+//! webpki refuses a certificate with a critical extension that it does not know before it looks at anything else of it,
+//! and the extensions about policies are among these. Where one is critical, webpki gets a copy in which it is not: one
+//! byte says FALSE and nothing moves. Signatures are checked over the original, which is what was signed, and
+//! [`policies`] judges the extensions.
+
+use std::iter;
+
+use memchr::memmem;
+use rustls::pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm,
+};
+
+use super::{certificate, policies};
+
+/// A server's certificate and what it sends along.
+#[derive(Debug)]
+pub(super) struct Chain<'c> {
+    /// The server's own first; empty where webpki takes all as they are.
+    copies: Vec<CertificateDer<'c>>,
+    intermediates: &'c [CertificateDer<'c>],
+    leaf: &'c CertificateDer<'c>,
+}
+
+impl<'c> Chain<'c> {
+    pub(super) fn new(leaf: &'c CertificateDer<'_>, intermediates: &'c [CertificateDer<'_>]) -> Self {
+        let shown = || iter::once(leaf).chain(intermediates);
+        let copies = match shown().any(|der| may_be_critical(der)) {
+            true => shown().map(|der| lenient(der)).collect(),
+            false => Vec::new(),
+        };
+        Self {
+            copies,
+            intermediates,
+            leaf,
+        }
+    }
+
+    /// The server's own certificate, for webpki.
+    pub(super) fn leaf(&self) -> &CertificateDer<'c> {
+        self.copies.first().unwrap_or(self.leaf)
+    }
+
+    /// The others, for webpki.
+    pub(super) fn intermediates(&self) -> &[CertificateDer<'c>] {
+        self.copies.get(1..).unwrap_or(self.intermediates)
+    }
+
+    /// What the server has shown in place of `part` of a copy. By where that lies: two originals may have equal copies.
+    pub(super) fn original<'p>(&'p self, part: &'p [u8]) -> &'p [u8] {
+        let shown = iter::once(self.leaf).chain(self.intermediates);
+        let found = self.copies.iter().zip(shown).find_map(|(copy, original)| {
+            let start = place(part, copy)?;
+            original.get(start..start.checked_add(part.len())?)
+        });
+        found.unwrap_or(part)
+    }
+
+    /// What `judge` says where it is given `algorithms`, made to check signatures over the originals.
+    pub(super) fn with<T>(
+        &self,
+        algorithms: &[&'static dyn SignatureVerificationAlgorithm],
+        judge: impl FnOnce(&[&dyn SignatureVerificationAlgorithm]) -> T,
+    ) -> T {
+        if self.copies.is_empty() {
+            return judge(algorithms);
+        }
+        let over = algorithms.iter().map(|inner| OverOriginal {
+            chain: self,
+            inner: *inner,
+        });
+        let over: Vec<_> = over.collect();
+        let over: Vec<_> = over
+            .iter()
+            .map(|one| one as &dyn SignatureVerificationAlgorithm)
+            .collect();
+        judge(&over)
+    }
+}
+
+/// Checks a signature of a copy over the original.
+#[derive(Debug)]
+struct OverOriginal<'a> {
+    chain: &'a Chain<'a>,
+    inner: &'a dyn SignatureVerificationAlgorithm,
+}
+
+impl SignatureVerificationAlgorithm for OverOriginal<'_> {
+    fn verify_signature(
+        &self,
+        public_key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        (self.inner).verify_signature(public_key, self.chain.original(message), signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.inner.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.inner.signature_alg_id()
+    }
+
+    fn fips(&self) -> bool {
+        self.inner.fips()
+    }
+}
+
+/// Whether a certificate has what a critical extension about policies looks like: so that others are not read for it.
+fn may_be_critical(der: &[u8]) -> bool {
+    memmem::find_iter(der, CRITICAL_FROM).any(|at| {
+        let rest = &der[at + CRITICAL_FROM.len()..];
+        rest.first()
+            .is_some_and(|last| policies::EXTENSIONS.contains(last))
+            && rest[1..].starts_with(TRUE)
+    })
+}
+
+/// A certificate whose extensions about policies are not critical.
+fn lenient<'c>(der: &'c CertificateDer<'_>) -> CertificateDer<'c> {
+    let Some(certificate) = certificate::parse(der) else {
+        return CertificateDer::from(&**der);
+    };
+    let critical = certificate.extensions().iter().filter(|one| one.critical);
+    let truths = critical.filter_map(|one| {
+        let oid = one.oid.as_bytes();
+        let [0x55, 0x1d, last] = oid else { return None };
+        let after = place(oid, der)? + oid.len();
+        let is_plain = policies::EXTENSIONS.contains(last) && der.get(after..)?.starts_with(TRUE);
+        is_plain.then_some(after + TRUE.len() - 1)
+    });
+    let truths: Vec<_> = truths.collect();
+    if truths.is_empty() {
+        return CertificateDer::from(&**der);
+    }
+    let mut copy = der.to_vec();
+    for truth in truths {
+        copy[truth] = 0;
+    }
+    copy.into()
+}
+
+/// Where `part` of `whole` begins in it; `None` where it is no part of it.
+fn place(part: &[u8], whole: &[u8]) -> Option<usize> {
+    let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+    (start.checked_add(part.len())? <= whole.len()).then_some(start)
+}
+
+/// The identifier of an extension, id-ce, up to its last byte.
+const CRITICAL_FROM: &[u8] = &[0x06, 0x03, 0x55, 0x1d];
+
+/// In DER.
+const TRUE: &[u8] = &[0x01, 0x01, 0xff];

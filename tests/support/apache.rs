@@ -1,0 +1,102 @@
+//! A real Apache that wants a client certificate for one path only.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{Pki, closed_port, eventually};
+
+/// A running Apache on a free port; it ends with the test.
+pub(crate) struct Apache {
+    child: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Apache {
+    /// Serves `partner.test` over one `version` of TLS: `/` to everyone, and `/late/` to who shows a certificate of `pki`.
+    #[track_caller]
+    pub(crate) fn asking_late(pki: &Pki, version: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        // It serves as another user.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, text) in [("docs", "everyone"), ("docs/late", "known")] {
+            fs::create_dir(path.join(name)).unwrap();
+            fs::write(path.join(name).join("index.html"), text).unwrap();
+        }
+        let server = pki.server("partner.test");
+        let port = closed_port();
+        let conf = CONF
+            .replace("@FOLDER@", &path.display().to_string())
+            .replace("@PORT@", &port.to_string())
+            .replace("@CERT@", &server.cert_path.display().to_string())
+            .replace("@KEY@", &server.key_path.display().to_string())
+            .replace("@CA@", &pki.ca().display().to_string())
+            .replace("@VERSION@", version);
+        fs::write(path.join("apache.conf"), conf).unwrap();
+        let mut command = Command::new("apache2");
+        command.arg("-X").arg("-f").arg(path.join("apache.conf"));
+        command.env(
+            "PATH",
+            format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()),
+        );
+        let mut child = (command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn())
+        .unwrap_or_else(|error| panic!("apache2: {error}; tests/run --tools installs it"));
+        eventually("Apache listens", || {
+            assert!(child.try_wait().unwrap().is_none(), "Apache ended at once");
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self {
+            child,
+            port,
+            _folder: folder,
+        }
+    }
+
+    /// `partner.test:PORT`.
+    pub(crate) fn authority(&self) -> String {
+        format!("partner.test:{}", self.port)
+    }
+}
+
+impl Drop for Apache {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All files in its own folder.
+const CONF: &str = "
+ServerRoot @FOLDER@
+Listen 127.0.0.1:@PORT@
+PidFile @FOLDER@/pid
+ErrorLog @FOLDER@/error.log
+Mutex pthread
+User www-data
+Group www-data
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
+LoadModule ssl_module /usr/lib/apache2/modules/mod_ssl.so
+StartServers 1
+ServerName partner.test
+DocumentRoot @FOLDER@/docs
+SSLEngine on
+SSLSessionCache none
+SSLCertificateFile @CERT@
+SSLCertificateKeyFile @KEY@
+SSLCACertificateFile @CA@
+SSLProtocol -all +@VERSION@
+<Location /late/>
+  SSLVerifyClient require
+</Location>
+";
