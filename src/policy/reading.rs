@@ -234,16 +234,20 @@ pub(super) fn decoded(text: &str) -> (String, bool) {
 
 /// `%u002f`, as IIS reads it.
 fn wide_escapes(path: &str) -> Option<String> {
-    let mut parts = path.split("%u").flat_map(|part| part.split("%U"));
-    let mut text = parts.next().unwrap_or_default().to_owned();
+    let mut parts = path.split('%');
+    let mut text = parts.next()?.to_owned();
     for part in parts {
-        let code = part.as_bytes().get(..4).and_then(hexadecimal);
-        match code.map(|code| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)) {
-            Some('/') => text.push(ENCODED_SLASH),
-            Some(character) => text.push(character),
-            None => text.push_str("%u"),
+        let digits = part.strip_prefix(['u', 'U']).and_then(|digits| digits.get(..4));
+        match digits.and_then(|digits| hexadecimal(digits.as_bytes())) {
+            Some(0x2f) => text.push(ENCODED_SLASH),
+            Some(code) => text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)),
+            None => {
+                text.push('%');
+                text.push_str(part);
+                continue;
+            }
         }
-        text.push_str(if code.is_some() { &part[4..] } else { part });
+        text.push_str(&part[5..]);
     }
     (text != path).then_some(text)
 }
@@ -274,6 +278,9 @@ fn lenient(bytes: &[u8]) -> String {
 
 /// UTF-8 in which ASCII takes more bytes than it needs.
 fn overlong(path: &str) -> Option<String> {
+    if path.is_ascii() {
+        return None;
+    }
     let all: Vec<char> = path.chars().collect();
     let mut rest = &all[..];
     let mut text = String::with_capacity(path.len());

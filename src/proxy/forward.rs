@@ -40,8 +40,9 @@ pub(super) async fn run(
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;
     destination.heeds(request.uri().query(), request.headers())?;
-    let asked = target;
-    let target = destination.leaves(asked)?;
+    // Not the target itself: what is held across a wait makes the future larger.
+    let asked = target.scheme;
+    let target = destination.leaves(target)?;
     if seen.passed && proxy.marks.has_looped(request.headers()) {
         return Err(Error::Looped);
     }
@@ -126,7 +127,7 @@ pub(super) async fn run(
             idle: destination.timeouts.idle,
         }));
     }
-    if target.scheme != asked.scheme {
+    if target.scheme != asked {
         cookies::open(response.headers_mut());
     }
     if destination.via {

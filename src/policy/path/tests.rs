@@ -163,6 +163,7 @@ fn a_path_is_allowed_where_its_readings_agree() {
         ("/a;v=1/** /a/**", "/a;v=1/x%2Fy/./z"),
         ("/search/*", "/search/100%25"),
         ("/search/*", "/search/50%2525"),
+        ("/search/50%25Up", "/search/50%25Up"),
         ("/x/**", "/x/a/../b"),
         ("/x/**", "/x/a/%2e%2e/b"),
         ("/x/**", "/x/a%2f..%2fb"),
