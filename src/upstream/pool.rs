@@ -342,7 +342,9 @@ impl Held {
                     error,
                 }
             }
-            http1::client::Failure::TimedOut => Error::ResponseTimeout(limit).into(),
+            http1::client::Failure::TimedOut => {
+                Error::ResponseTimeout(endpoint.destination.timeouts.response).into()
+            }
         })
     }
 }
