@@ -1,5 +1,6 @@
 //! JSON Web Tokens that are signed here, read by libraries of others: PyJWT, Authlib and jose.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,24 +17,26 @@ from authlib.jose import JsonWebToken
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509 import load_pem_x509_certificate
 
-given = json.loads(sys.argv[1])
-certificate = load_pem_x509_certificate(open(given["certificate"], "rb").read())
-public = certificate.public_key()
-pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-claims = jwt.decode(given["token"], public, algorithms=[given["alg"]], audience="api.test")
-again = JsonWebToken([given["alg"]]).decode(given["token"], pem)
-again.validate()
-assert dict(again) == claims, (again, claims)
-header = jwt.get_unverified_header(given["token"])
-told = lambda name: base64.urlsafe_b64decode(header[name] + "==") if name in header else None
-der = certificate.public_bytes(serialization.Encoding.DER)
-print(json.dumps({
-    "claims": claims,
-    "typ": header["typ"],
-    "x5t": told("x5t") == certificate.fingerprint(hashes.SHA1()),
-    "x5t#S256": told("x5t#S256") == certificate.fingerprint(hashes.SHA256()),
-    "x5c": [base64.b64decode(one) == der for one in header.get("x5c", [])],
-}))
+def read(given):
+    certificate = load_pem_x509_certificate(open(given["certificate"], "rb").read())
+    public = certificate.public_key()
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    claims = jwt.decode(given["token"], public, algorithms=[given["alg"]], audience="api.test")
+    again = JsonWebToken([given["alg"]]).decode(given["token"], pem)
+    again.validate()
+    assert dict(again) == claims, (again, claims)
+    header = jwt.get_unverified_header(given["token"])
+    told = lambda name: base64.urlsafe_b64decode(header[name] + "==") if name in header else None
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    return {
+        "claims": claims,
+        "typ": header["typ"],
+        "x5t": told("x5t") == certificate.fingerprint(hashes.SHA1()),
+        "x5t#S256": told("x5t#S256") == certificate.fingerprint(hashes.SHA256()),
+        "x5c": [base64.b64decode(one) == der for one in header.get("x5c", [])],
+    }
+
+print(json.dumps([read(given) for given in json.loads(sys.argv[1])]))
 "#;
 
 /// A service that trusts the certificate in the token, once its hash is the one that it knows.
@@ -41,17 +44,29 @@ const NODE: &str = r#"
 const { createHash, X509Certificate } = require('node:crypto');
 const { readFileSync } = require('node:fs');
 const { decodeProtectedHeader, importX509, jwtVerify } = require('jose');
-const given = JSON.parse(process.argv[1]);
-(async () => {
+const read = async (given) => {
   const { alg, x5c, typ } = decodeProtectedHeader(given.token);
   const shown = new X509Certificate(Buffer.from(x5c[0], 'base64'));
   const known = new X509Certificate(readFileSync(given.certificate));
   if (shown.fingerprint256 !== known.fingerprint256) throw new Error('another certificate');
   const key = await importX509(shown.toString(), alg);
   const { payload } = await jwtVerify(given.token, key, { typ, audience: 'api.test', requiredClaims: ['jti'] });
-  console.log(JSON.stringify(payload));
-})();
+  return payload;
+};
+Promise.all(JSON.parse(process.argv[1]).map(read)).then((all) => console.log(JSON.stringify(all)));
 "#;
+
+/// And the key for it, as openssl makes it.
+const ALGORITHMS: [(&str, &[&str]); 8] = [
+    ("RS384", &["rsa:2048"]),
+    ("RS512", &["rsa:2048"]),
+    ("PS256", &["rsa:2048"]),
+    ("PS384", &["rsa:2048"]),
+    ("PS512", &["rsa:2048"]),
+    ("ES256", &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]),
+    ("ES512", &["ec", "-pkeyopt", "ec_paramgen_curve:P-521"]),
+    ("EdDSA", &["ed25519"]),
+];
 
 /// A key and a certificate of it, in `folder`.
 fn generate(folder: &Path, name: &str, how: &[&str]) {
@@ -102,16 +117,8 @@ fn told_by(command: &mut Command, given: &Value) -> Value {
 fn every_algorithm_with_a_certificate_is_read_by_others() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    for (algorithm, how) in [
-        ("RS384", &["rsa:2048"][..]),
-        ("RS512", &["rsa:2048"]),
-        ("PS256", &["rsa:2048"]),
-        ("PS384", &["rsa:2048"]),
-        ("PS512", &["rsa:2048"]),
-        ("ES256", &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]),
-        ("ES512", &["ec", "-pkeyopt", "ec_paramgen_curve:P-521"]),
-        ("EdDSA", &["ed25519"]),
-    ] {
+    let mut given = Vec::new();
+    for (algorithm, how) in ALGORITHMS {
         generate(folder, algorithm, how);
         let origin = Origin::plain();
         let claims = "iss: app, aud: api.test, https://hasura.io/jwt/claims: { roles: [env:ROLE, user], level: 2, \
@@ -126,32 +133,35 @@ fn every_algorithm_with_a_certificate_is_read_by_others() {
             assert_eq!(proxy.get(&origin.url("/")).status, 200);
         }
         let tokens = tokens(&origin);
-        let expected = json!({
-            "roles": ["admin", "user"], "level": 2, "ratio": 0.5, "deep": { "on": true, "list": [[1, "two"], {}] },
-        });
-        let mut ids = Vec::new();
-        for token in &tokens {
-            let certificate = folder.join(format!("{algorithm}.crt"));
-            let given = json!({ "token": token, "alg": algorithm, "certificate": certificate });
-            let told = told_by(&mut python(PYTHON), &given);
-            assert_eq!(told["claims"]["https://hasura.io/jwt/claims"], expected, "{told}");
-            for (name, value) in [
-                ("typ", json!("at+jwt")),
-                ("x5t", json!(true)),
-                ("x5t#S256", json!(true)),
-                ("x5c", json!([true])),
-            ] {
-                assert_eq!(told[name], value, "{algorithm} {name}: {told}");
-            }
-            let by_jose = told_by(&mut node(NODE), &given);
-            assert_eq!(by_jose, told["claims"], "{algorithm}");
-            ids.push(told["claims"]["jti"].as_str().unwrap().to_owned());
+        assert_eq!(tokens.len(), 2);
+        let certificate = folder.join(format!("{algorithm}.crt"));
+        for token in tokens {
+            given.push(json!({ "token": token, "alg": algorithm, "certificate": certificate }));
         }
-        // Each request its own.
-        assert_eq!(ids.len(), 2);
-        assert_ne!(ids[0], ids[1], "{algorithm}");
         assert!(!proxy.log().contains("eyJ"), "{}", proxy.log());
     }
+    let given = json!(given);
+    let told = told_by(&mut python(PYTHON), &given);
+    let by_jose = told_by(&mut node(NODE), &given);
+    let expected = json!({
+        "roles": ["admin", "user"], "level": 2, "ratio": 0.5, "deep": { "on": true, "list": [[1, "two"], {}] },
+    });
+    let mut ids = HashSet::new();
+    for (told, by_jose) in told.as_array().unwrap().iter().zip(by_jose.as_array().unwrap()) {
+        assert_eq!(told["claims"]["https://hasura.io/jwt/claims"], expected, "{told}");
+        for (name, value) in [
+            ("typ", json!("at+jwt")),
+            ("x5t", json!(true)),
+            ("x5t#S256", json!(true)),
+            ("x5c", json!([true])),
+        ] {
+            assert_eq!(told[name], value, "{name}: {told}");
+        }
+        assert_eq!(*by_jose, told["claims"]);
+        ids.insert(told["claims"]["jti"].as_str().unwrap().to_owned());
+    }
+    // Each request has one of its own.
+    assert_eq!(ids.len(), 2 * ALGORITHMS.len());
 }
 
 #[test]

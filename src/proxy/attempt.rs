@@ -160,12 +160,8 @@ pub(super) async fn attempt<'r>(
         decided: is_carried.then(|| Arc::clone(credential.names())),
         listed: head.extensions.get().cloned(),
     });
-    // Before it is signed: a body that came in chunks leaves with its length.
-    if let Some(length) = body.stated_length()
-        && let Ok(header::Entry::Vacant(place)) = head.headers.try_entry(header::CONTENT_LENGTH)
-    {
-        place.insert(length.into());
-    }
+    // Before it is signed.
+    state_length(head, body);
     if is_carried {
         let payload = body.data().map_or(Payload::Streamed, Payload::Whole);
         credential.apply(head, course.target, payload)?;
@@ -412,6 +408,15 @@ async fn gather(
         return Err(upstream::Error::LengthUnknown.into());
     }
     Ok(())
+}
+
+/// States the length of a body that came in chunks and is at hand whole.
+fn state_length(head: &mut request::Parts, body: &Outbound) {
+    if let Some(length) = body.stated_length()
+        && let Ok(header::Entry::Vacant(place)) = head.headers.try_entry(header::CONTENT_LENGTH)
+    {
+        place.insert(length.into());
+    }
 }
 
 /// Leaves `Expect: 100-continue` only where the body is still with the app, the upstream may be asked for leave to send it
