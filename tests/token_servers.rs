@@ -274,7 +274,7 @@ fn a_password_may_be_empty() {
     };
     let empty = check(&[("EMPTY", "")]);
     empty.succeeded();
-    let told = "env:EMPTY is set to nothing, so that the password is empty";
+    let told = "env:EMPTY is set to nothing, so that the secret is empty";
     assert!((empty.stdout + &empty.stderr).contains(told));
     let unset = check(&[]);
     assert_ne!(unset.code(), 0);

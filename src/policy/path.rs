@@ -28,7 +28,7 @@ pub(crate) struct PathGlob {
 pub(crate) enum GlobError {
     #[error(
         "a path glob holds no dot segments, empty segments, backslashes, control characters, double encoding or broken \
-         % escapes"
+         % escapes; write the path that is meant, as in /api/v4/**"
     )]
     Ambiguous,
     #[error("** stands for whole segments, as in /api/** or /a/**/b; within a segment write *")]

@@ -66,7 +66,7 @@ pub(in crate::config) static OAUTH2: Table = &[
         "actor_token",
         Kind::Secret,
         "",
-        "With grant: token_exchange: a token of whoever acts for the subject.",
+        "With grant: token_exchange: the token of the party that acts for the subject.",
     ),
     works(
         "actor_token_type",
@@ -130,13 +130,13 @@ pub(in crate::config) static JWT: Table = &[
         "certificate",
         Kind::Secret,
         "",
-        "The certificate of the key, as PEM; what issued it may follow. Its hashes (x5t, x5t#S256) go into the token's header.",
+        "The certificate of the key: PEM, DER or PKCS#7; those of its issuers may follow. Its hashes (x5t, x5t#S256) go into the token's header.",
     ),
     works(
         "x5c",
         Kind::Boolean,
         "false",
-        "Put the certificate itself, and what issued it, into the header as well.",
+        "true: the certificate itself, and those of its issuers, go into the header as well.",
     ),
     works("typ", Kind::Text, "JWT", "The typ of the header, as in at+jwt."),
     works(
@@ -149,7 +149,7 @@ pub(in crate::config) static JWT: Table = &[
         "jti",
         Kind::Boolean,
         "",
-        "Give each token an id, by which a service knows that it is used once; default: true in an assertion. With jwt each request then has a token that is signed for it alone.",
+        "true: each token has an id, for services that take each token once; default: true in an assertion. With jwt each request then has a token that is signed for it alone.",
     ),
     works(
         "lifetime",
