@@ -109,7 +109,7 @@ impl fmt::Display for Fault {
             }
             Self::NulInValue => "a field value contains a NUL",
             Self::Reason => "the reason phrase in the status line contains a control character",
-            Self::RequestLine => "the request line is malformed; it is METHOD TARGET HTTP/1.1, with one blank between",
+            Self::RequestLine => "the request line is malformed; it has to be METHOD TARGET HTTP/1.1, with one blank between each",
             Self::SpaceBeforeColon => "a field name is followed by a blank before its colon",
             Self::Status => "the status code in the status line is not a number from 100 to 999",
             Self::Target(None) => "the request target is malformed",

@@ -76,7 +76,7 @@ async fn behind_a_broken_request_nothing_is_read_as_one() {
     for (broken, fault) in [
         (
             "GET /\r\n\r\n",
-            "head: the request line is malformed; it is METHOD TARGET HTTP/1.1, with one blank between",
+            "head: the request line is malformed; it has to be METHOD TARGET HTTP/1.1, with one blank between each",
         ),
         ("GET / HTTP/1.1\r\nx y\r\n\r\n", "head: a field line has no colon"),
         (
