@@ -351,7 +351,7 @@ pub(in crate::config) static TLS: Table = &[
         "groups",
         Kind::Filled(&Kind::Choice(GROUPS)),
         "[X25519MLKEM768, x25519, secp256r1, secp384r1]",
-        "Of the key exchange, the first choice first. Without X25519MLKEM768 the ClientHello fits into one segment.",
+        "Groups of the key exchange that are offered, the first choice first. Without X25519MLKEM768 the ClientHello fits into one TCP segment.",
     ),
     works(
         "pins",
