@@ -296,10 +296,7 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
         }
         Holds::ClientSecret | Holds::Password if secret.expose().is_empty() => warnings.add(
             reference.path.as_str(),
-            format!(
-                "{} is set to nothing, so that the secret is empty",
-                reference.to
-            ),
+            format!("{} is set to nothing, so that the secret is empty", reference.to),
             "right where the server wants it so; else set it",
         ),
         Holds::Attached | Holds::Password if !Needles::finds(secret.expose()) => warnings.add(
