@@ -26,7 +26,9 @@ pub(crate) enum Error {
 
     #[error(
         "this is a Java keystore ({kind}) with a key; `keytool -importkeystore -srckeystore {file} -srcstoretype {kind} \
-         -destkeystore NEW.p12 -deststoretype PKCS12` makes PKCS#12 of it: name NEW.p12 under `pkcs12`"
+         -destkeystore NEW.p12 -deststoretype PKCS12` makes PKCS#12 of it: name NEW.p12 under `pkcs12`, or take out what \
+         belongs here: `openssl pkcs12 -in NEW.p12 -nokeys -out NEW.pem` writes its certificates, and with `-nocerts` for \
+         `-nokeys` its key"
     )]
     Keystore { kind: Java, file: FileName },
 
