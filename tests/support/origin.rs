@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
@@ -31,6 +31,8 @@ pub(crate) struct Seen {
 
 /// A listening origin; it ends with the test.
 pub(crate) struct Origin {
+    /// Has the listener.
+    acceptor: Mutex<Option<JoinHandle<()>>>,
     address: SocketAddr,
     log: Arc<Log>,
     stopped: Arc<AtomicBool>,
@@ -96,7 +98,7 @@ impl Origin {
         let config = config.map(Arc::new);
         let script = Arc::new(script);
         let (shared, stop) = (Arc::clone(&log), Arc::clone(&stopped));
-        thread::spawn(move || {
+        let acceptor = thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 if stop.load(Ordering::Relaxed) {
                     return;
@@ -111,6 +113,7 @@ impl Origin {
             }
         });
         Self {
+            acceptor: Mutex::new(Some(acceptor)),
             address,
             log,
             stopped,
@@ -137,11 +140,15 @@ impl Origin {
         Proxy::to(&self.authority(), settings)
     }
 
-    /// Stops listening. What is connected stays so.
+    /// Stops listening, and returns when a new connection is refused. What is connected stays so.
     pub(crate) fn close(&self) {
+        let Some(acceptor) = self.acceptor.lock().unwrap().take() else {
+            return;
+        };
         self.stopped.store(true, Ordering::Relaxed);
-        // Wakes the acceptor, which then sees the flag.
+        // Wakes the acceptor, which then sees the flag; the listener ends with it.
         let _ = TcpStream::connect(self.address);
+        let _ = acceptor.join();
     }
 
     /// Every connection so far.
