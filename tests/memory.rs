@@ -12,7 +12,7 @@ use crate::support::h2::{self, END_HEADERS, END_STREAM, HEADERS, frame};
 use crate::support::h2_origin::H2Partner;
 use crate::support::partner::Partner;
 use crate::support::pki::trusting;
-use crate::support::{Origin, PATIENCE, Proxy, TOKEN, Wire, eventually};
+use crate::support::{Origin, PATIENCE, Proxy, TOKEN, Wire, eventually, ok};
 
 /// What the limit may be passed by: what is read before it is known whether it can be kept, what the allocator has not
 /// given back yet, and in a debug build the size of each task. Without a limit the loads here take 70 MB and more.
@@ -182,6 +182,40 @@ fn half_heads_take_part_in_the_limit() {
     let mut wire = proxy.wire();
     let text = (wire.send(&head).response()).assert_ours(503, "connection_limit_reached");
     assert!(text.contains("limits.memory"), "{text}");
+    drop(clients);
+    assert_recovers(&proxy, limit, &origin.url("/"));
+}
+
+/// They may be as large as a head, and never end.
+#[test]
+fn half_trailers_take_part_in_the_limit() {
+    take_descriptors();
+    let limit = limit(24);
+    let origin = Origin::http(|wire| {
+        while let Ok(request) = wire.request() {
+            if request.line.contains("/half") {
+                let mut answer =
+                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Filler: ".to_vec();
+                answer.resize(250 * 1024, b'x');
+                wire.send(answer);
+            } else {
+                wire.send(ok("", "ok"));
+            }
+        }
+    });
+    let proxy = start(
+        limit,
+        &format!("destinations: {{ p: {{ hosts: [\"{}\"] }} }}", origin.authority()),
+    );
+    let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/half"));
+    let clients: Vec<TcpStream> = (0..600)
+        .map(|_| {
+            let mut socket = TcpStream::connect(proxy.address()).unwrap();
+            let _ = socket.write_all(request.as_bytes());
+            socket
+        })
+        .collect();
+    assert_short(&proxy);
     drop(clients);
     assert_recovers(&proxy, limit, &origin.url("/"));
 }

@@ -10,6 +10,7 @@ use tokio::io::AsyncRead;
 use super::framing::Framing;
 use super::wire::{Wire, end_of_head};
 use super::{Error, Excess, Fault, HeadRules, head};
+use crate::memory::{Held, SMALL};
 
 /// What is left of a body.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Chunk {
     at: At,
     /// Bytes of chunk extensions so far: they are dropped, so there must be an end to them.
     extensions: usize,
+    /// For large trailers as far as they have come.
+    held: Held,
     /// Of the trailers.
     limits: HeadRules,
 }
@@ -51,6 +54,7 @@ impl Decoder {
             Framing::Chunked => Self::Chunked(Chunk {
                 at: At::Size,
                 extensions: 0,
+                held: Held::default(),
                 limits,
             }),
             Framing::UntilClose => Self::UntilClose,
@@ -189,6 +193,9 @@ impl Chunk {
                         return Err(Error::TooLarge(Excess::TrailerSize));
                     }
                     let Some(end) = end else {
+                        if ahead.len() > SMALL {
+                            self.held.grow(ahead.capacity())?;
+                        }
                         return Ok(Step::More);
                     };
                     let section = ahead.split_to(end).freeze();
