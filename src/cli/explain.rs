@@ -18,6 +18,7 @@ use crate::config::{
     Auth, Class, Config, Destination as Written, HeaderText, HttpVersion, Mode, OnLimit, RateLimit, Text, Tls,
 };
 use crate::host::{Host, Scheme, Target};
+use crate::http1::RawTarget;
 use crate::policy::{self, Asked, Denial, Destination, PathGlob, Policy, Verdict};
 
 use self::now::Now;
@@ -419,9 +420,10 @@ fn parse(url: &str) -> Result<(Target, Uri), String> {
             Ok(IpAddr::V4(_)) | Err(_) => format!("{scheme}://{url}"),
         }
     };
-    let uri: Uri = absolute.parse().map_err(|error: http::uri::InvalidUri| {
-        format!("{error}; write it as in https://api.example.com/path")
-    })?;
+    // As a request is read.
+    let uri = (absolute.parse())
+        .or_else(|_| RawTarget::read(absolute.as_bytes()).map(|(uri, _)| uri))
+        .map_err(|fault| format!("{fault}; write it as in https://api.example.com/path"))?;
     let target = Target::of_absolute(&uri).map_err(|error| error.to_string())?;
     Ok((target, uri))
 }

@@ -21,7 +21,7 @@ pub(crate) struct RawTarget {
 
 impl RawTarget {
     /// Reads a target that `http` has refused.
-    pub(super) fn read(target: &[u8]) -> Result<(Uri, Self), Fault> {
+    pub(crate) fn read(target: &[u8]) -> Result<(Uri, Self), Fault> {
         let start = match target.first() {
             Some(b'/') => 0,
             _ => start_of_path(target).ok_or_else(|| fault(target))?,

@@ -192,6 +192,25 @@ fn the_verdict_and_its_reasons_are_told() {
             &["refused with 400: only http and https"],
         ),
         (Method::GET, "https://", false, &["refused with 400: "]),
+        // Judged in the percent-encoded form, as in a request.
+        (
+            Method::GET,
+            "https://api.weather.gov/points/<a>?query=up{job=\"<x>\"}",
+            true,
+            &["GET https://api.weather.gov:443/points/%3Ca%3E\n"],
+        ),
+        (
+            Method::GET,
+            "https://api.weather.gov/points/../<a>",
+            false,
+            &["refused (path): "],
+        ),
+        (
+            Method::GET,
+            "https://api.weather.gov/points/a b",
+            false,
+            &["refused with 400: the request target contains a blank", "%20"],
+        ),
     ] {
         let explanation = explain(url, method);
         let text = explanation.text();
