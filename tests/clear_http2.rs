@@ -86,6 +86,24 @@ fn an_origin_of_http_1_serves_clear_http_2_where_the_configuration_says_so() {
     );
 }
 
+/// What it answers is no frame: the developer hears what to do.
+#[test]
+fn an_origin_that_speaks_http_1_alone_is_told_of_with_the_key() {
+    let origin = Origin::http(|wire| {
+        let _ = wire.read_exact(24);
+        wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        let _ = wire.rest();
+    });
+    let authority = origin.authority();
+    let proxy = proxy(&authority, IN_CLEAR);
+    let mut wire = clear(&proxy, &authority);
+    wire.send(get(&authority, "/one"));
+    assert_eq!(h2::outcome(&mut wire, 1), Some(502));
+    eventually("the remedy in the log", || {
+        proxy.log().contains("set http: 1 in its destination")
+    });
+}
+
 /// As over http://: a secret leaves in clear only where the configuration says so.
 #[test]
 fn clear_http_2_does_not_carry_a_secret_in_clear() {

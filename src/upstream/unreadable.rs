@@ -79,7 +79,7 @@ impl fmt::Display for Unreadable {
                 return write!(
                     f,
                     "{host} sent an answer that is not valid HTTP/2, or far larger than limits.response_header_size allows: \
-                     {what}; {TELL}"
+                     {what}; {TELL}, or set http: 1 in its destination, where it speaks HTTP/1.1"
                 );
             }
             Wrong::Version => {
