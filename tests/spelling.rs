@@ -100,3 +100,32 @@ fn names_keep_their_spelling_inside_a_tunnel() {
     assert!(names.contains(&"X-API-version".to_owned()), "{names:?}");
     assert!(names.contains(&"Authorization".to_owned()), "{names:?}");
 }
+
+/// A stored answer has lost how its names were written: they are spelled as is usual.
+#[test]
+fn names_of_a_stored_answer_are_spelled_as_is_usual() {
+    let origin = Origin::saying(
+        "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nETAG: \"a\"\r\nx-old: b\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let proxy = origin.proxy("preserve_header_case: true, cache: {}");
+    let ask = || {
+        let mut wire = proxy.wire();
+        wire.send(format!(
+            "GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            origin.url("/")
+        ));
+        names(&wire.rest().0)
+    };
+    assert!(ask().contains(&"ETAG".to_owned()));
+    let stored = [
+        "Age",
+        "Cache-Control",
+        "Cache-Status",
+        "Connection",
+        "Content-Length",
+        "Date",
+        "ETag",
+        "X-Old",
+    ];
+    assert_eq!(ask(), stored);
+}

@@ -13,7 +13,7 @@ use super::source::Source;
 use super::tunnel::Room;
 use super::{Error, Proxy, Way, cookies, scrub};
 use crate::host::Target;
-use crate::http1::RawTarget;
+use crate::http1::{RawTarget, Spelling};
 use crate::memory::{self, Held};
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
@@ -135,6 +135,10 @@ pub(super) async fn run(
     }
     if let Some(rehearsal) = &route.rehearsal {
         rehearsal.mark(&mut response);
+    }
+    if destination.response_fields.keeps_spelling && response.extensions().get::<Spelling>().is_none() {
+        // It was stored, or made here.
+        response.extensions_mut().insert(Spelling::Usual);
     }
     let listed = response.extensions_mut().remove();
     // The upstream's version is one hop's: in its name we would promise to close.
