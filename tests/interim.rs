@@ -363,9 +363,8 @@ fn interim_answers_are_passed_on_without_what_is_not_the_apps() {
     for _ in 0..2 {
         app.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/")));
         assert_eq!(head(&mut app).0, "HTTP/1.1 102 Processing");
-        let (line, mut fields) = head(&mut app);
+        let (line, fields) = head(&mut app);
         assert_eq!(line, "HTTP/1.1 103 Early Hints");
-        fields.retain(|field| !field.starts_with("via: 1.1 outrider"));
         let stars = format!("x-echo: {}", "*".repeat(TOKEN.len()));
         assert_eq!(fields, ["link: </a>; rel=preload".to_owned(), stars]);
         let (line, fields) = head(&mut app);
@@ -376,6 +375,23 @@ fn interim_answers_are_passed_on_without_what_is_not_the_apps() {
     }
     let old = proxy.raw(format!("GET {} HTTP/1.0\r\n\r\n", origin.url("/")));
     assert_eq!((old.status, old.interim.len()), (204, 0));
+}
+
+/// An interim answer says Via where a final one does.
+#[test]
+fn interim_answers_say_via_where_that_is_wanted() {
+    let origin = Origin::saying("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
+    for (settings, has_via) in [("http: 1", false), ("via: true", true)] {
+        let proxy = origin.proxy(settings);
+        let mut app = proxy.wire();
+        app.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/")));
+        for expected in ["HTTP/1.1 102 Processing", "HTTP/1.1 204 No Content"] {
+            let (line, fields) = head(&mut app);
+            assert_eq!(line, expected);
+            let says_via = fields.iter().any(|field| field.starts_with("via: 1.1 outrider-"));
+            assert_eq!(says_via, has_via, "{settings}: {fields:?}");
+        }
+    }
 }
 
 /// With a cache it is the one who asks that hears them.
