@@ -207,7 +207,6 @@ impl Parts {
         // Connections that wait were made under the rules of then: other rules, other connections.
         let has_same_egress = old.is_some_and(|old| *old.policy.egress == *egress);
         let before = old.map(|old| route_of(old, destination));
-        // First: what changes while it is read is read again.
         let fingerprint = self.fingerprint(destination);
         let kept = before.flatten().filter(|route| {
             has_same_egress
@@ -222,8 +221,11 @@ impl Parts {
             });
         }
         let counters = telemetry.counters(&destination.name);
-        let tls = caught(|| tls::Settings::build(destination, &self.sources, &self.roots));
-        let tls = tls.unwrap_or(Err(tls::SettingsError::Panicked)).map_err(Arc::new);
+        let build = || {
+            let tls = caught(|| tls::Settings::build(destination, &self.sources, &self.roots));
+            tls.unwrap_or(Err(tls::SettingsError::Panicked)).map_err(Arc::new)
+        };
+        let (fingerprint, tls) = settled(fingerprint, || self.fingerprint(destination), build);
         match tls {
             Err(source) if must_work(before, |route| route.endpoint.tls().is_ok()) => Err(Error::Tls {
                 destination: Arc::clone(&destination.name),
@@ -326,6 +328,22 @@ impl Parts {
         }
         hasher.finish()
     }
+}
+
+/// Makes something of files, and again where they have changed meanwhile: half of a pair may have been read before its
+/// renewal. Returns the fingerprint of what it was made from, or of what was there before it.
+fn settled<T>(before: u64, now: impl Fn() -> u64, make: impl Fn() -> T) -> (u64, T) {
+    let mut before = before;
+    for _ in 0..MOST_READINGS {
+        let made = make();
+        let after = now();
+        if after == before {
+            return (before, made);
+        }
+        before = after;
+    }
+    // What changes all the while is looked at once more with the next look at the files.
+    (before, make())
 }
 
 /// The running cache of a destination, where a request would still be answered as what it keeps was.
@@ -442,4 +460,30 @@ fn references(destination: &Destination) -> Vec<&SecretRef> {
     let tls = &destination.tls;
     all.extend(tls.ca.iter().chain(&tls.ca_extra).chain(&tls.crl));
     all
+}
+
+/// Files that change more often than they can be read are not whole at any time.
+const MOST_READINGS: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A certificate that is renewed between the two looks at it would count as renewed once more afterwards.
+    #[test]
+    fn what_changes_while_it_is_read_is_read_again() {
+        for (changes, readings) in [(0, 1), (1, 2), (2, 3), (100, 4)] {
+            let (there, made) = (Cell::new(0), Cell::new(0));
+            let make = || {
+                made.set(made.get() + 1);
+                there.set((there.get() + 1).min(changes));
+                there.get()
+            };
+            let (fingerprint, read) = settled(0, || there.get(), make);
+            assert_eq!(made.get(), readings, "{changes} changes");
+            assert_eq!(fingerprint == read, changes < 100, "{changes} changes");
+        }
+    }
 }
