@@ -22,6 +22,7 @@ use super::hidden;
 use super::key::{self, SigningKey};
 use crate::config::{self, Algorithm, Claim, SecretRef, Text};
 use crate::secret::{self, Secret, Sources, pem};
+use crate::upstream::tls;
 
 #[cfg(test)]
 mod tests;
@@ -220,35 +221,29 @@ fn value(claim: &Claim, sources: &Sources) -> Result<Json, Error> {
     })
 }
 
-/// The certificate of a key, and then the others that stand beside it. Of several for the same key, as a renewal leaves
-/// them, the one that ends last.
+/// The certificate of a key, and then its issuers, each behind the one that it issued (RFC 7515, section 4.1.6). Of several
+/// for the same key, as a renewal leaves them, one that is valid now, and ends last.
 fn certificates(
     reference: &SecretRef,
     key_reference: &SecretRef,
     key: &SigningKey,
     sources: &Sources,
 ) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let certificates = pem::certificates(&sources.read(reference)?).map_err(|why| Error::Certificate {
+    // What is trimmed of a text may be the end of DER.
+    let all = pem::certificates(&sources.read_binary(reference)?).map_err(|why| Error::Certificate {
         reference: reference.clone(),
         why,
     })?;
-    let end_of = |one: &CertificateDer<'_>| {
-        let (_, parsed) = X509Certificate::from_der(one).ok()?;
-        let is_of_key = Some(&*parsed.public_key().subject_public_key.data) == key.public();
-        is_of_key.then(|| parsed.validity().not_after.timestamp())
-    };
-    let (mut own, others): (Vec<_>, Vec<_>) = (certificates.into_iter())
-        .map(|one| (end_of(&one), one))
-        .partition(|(end, _)| end.is_some());
-    own.sort_by_key(|(end, _)| *end);
-    let (_, own) = own.pop().ok_or_else(|| Error::OtherCertificate {
+    let (all, parsed): (Vec<_>, Vec<_>) = (all.iter())
+        .filter_map(|one| Some((one, X509Certificate::from_der(one).ok()?.1)))
+        .unzip();
+    let public = key.public();
+    let chain = public.and_then(|public| tls::chain_of(Some(public), &parsed, SystemTime::now()));
+    let chain = chain.ok_or_else(|| Error::OtherCertificate {
         reference: reference.clone(),
         key: key_reference.clone(),
     })?;
-    Ok([own]
-        .into_iter()
-        .chain(others.into_iter().map(|(_, one)| one))
-        .collect())
+    Ok(chain.into_iter().map(|i| all[i].clone()).collect())
 }
 
 fn bearer(token: &str) -> Result<HeaderValue, Error> {

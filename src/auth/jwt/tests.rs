@@ -330,7 +330,8 @@ fn the_header_names_the_certificate_of_the_key() {
         "x5t": hash(&SHA1_FOR_LEGACY_USE_ONLY), "x5t#S256": hash(&SHA256),
     });
     assert_eq!(header(false), expected);
-    expected["x5c"] = json!([BASE64.encode(new.der()), BASE64.encode(other.der())]);
+    // Each certifies the one before it, so that one of somebody else is left out.
+    expected["x5c"] = json!([BASE64.encode(new.der())]);
     assert_eq!(header(true), expected);
 
     let error = Maker::build(&with("OTHER", false), &[], &sources).unwrap_err();
@@ -339,4 +340,58 @@ fn the_header_names_the_certificate_of_the_key() {
         "env:OTHER: no certificate of the key env:KEY in it; name the one that was issued for this key"
     );
     assert!(Maker::build(&with("KEY", false), &[], &sources).is_err());
+}
+
+/// RFC 7515, section 4.1.6: each certificate is followed by the one that certifies it, wherever they stand in the file.
+#[test]
+fn the_chain_of_a_header_is_in_order() {
+    let (pair, root_pair, middle_pair) = (
+        rcgen::KeyPair::generate().unwrap(),
+        rcgen::KeyPair::generate().unwrap(),
+        rcgen::KeyPair::generate().unwrap(),
+    );
+    let params = |name: &str, [from, until]: [i32; 2]| {
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        params
+    };
+    let now = [2000, 2090];
+    let root_params = params("root", now);
+    let authority = rcgen::Issuer::from_params(&root_params, &root_pair);
+    let root = root_params.self_signed(&root_pair).unwrap();
+    let middle = params("middle", now).signed_by(&middle_pair, &authority).unwrap();
+    let middle_params = params("middle", now);
+    let issuer = rcgen::Issuer::from_params(&middle_params, &middle_pair);
+    let leaf = |years| params("app", years).signed_by(&pair, &issuer).unwrap();
+    let (own, next) = (leaf([2000, 2080]), leaf([2080, 2090]));
+    let all = [root.pem(), next.pem(), middle.pem(), own.pem()].concat();
+    let sources = Sources::of_variables([("KEY", pair.serialize_pem()), ("CERTIFICATE", all)]);
+    let settings = config::Jwt {
+        certificate: Some(SecretRef::Env("CERTIFICATE".to_owned())),
+        has_chain: true,
+        ..settings(Algorithm::EcdsaP256Sha256, &[])
+    };
+    let maker = Maker::build(&settings, &[], &sources).unwrap();
+    let told = read(&maker.make(at(1_000)).unwrap()).0;
+    let chain = [own.der(), middle.der(), root.der()].map(|one| BASE64.encode(one));
+    assert_eq!(told["x5c"], json!(chain));
+}
+
+/// A line end is trimmed of a text, and must not be of DER.
+#[test]
+fn a_certificate_in_der_may_end_like_a_line() {
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let certificate = (0..10_000)
+        .map(|_| rcgen::CertificateParams::default().self_signed(&pair).unwrap())
+        .find(|certificate| certificate.der().last() == Some(&b'\n'));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), certificate.unwrap().der()).unwrap();
+    let sources = Sources::of_variables([("KEY", pair.serialize_pem())]);
+    let settings = config::Jwt {
+        certificate: Some(SecretRef::File(file.path().to_owned())),
+        ..settings(Algorithm::EcdsaP256Sha256, &[])
+    };
+    Maker::build(&settings, &[], &sources).unwrap();
 }

@@ -94,11 +94,12 @@ impl Identity {
             .map(|(i, der)| certificate::parse(der).ok_or_else(|| bad(i + 1)));
         let parsed: Vec<_> = parsed.collect::<Result<_, _>>()?;
         let now = SystemTime::now();
-        let leaf = leaf(public_key(&*key).as_deref(), &parsed, now);
-        let leaf = leaf.ok_or_else(|| SettingsError::KeyMismatch {
+        let chain = chain_of(public_key(&*key).as_deref(), &parsed, now);
+        let chain = chain.ok_or_else(|| SettingsError::KeyMismatch {
             certificate: parts.reference.clone(),
             key: parts.key_reference.clone(),
         })?;
+        let leaf = chain[0];
         // Our key is RSA then, and its certificate is for RSA-PSS alone.
         let found = KeyKind::of_public(parsed[leaf].public_key().raw);
         if matches!(found, KeyKind::Other(_)) && !found.signs_handshakes() {
@@ -109,12 +110,6 @@ impl Identity {
             });
         }
 
-        let mut chain = vec![leaf];
-        while let Some(next) = issuer_of(*chain.last().unwrap_or(&leaf), &parsed, now)
-            && !chain.contains(&next)
-        {
-            chain.push(next);
-        }
         let warnings = warnings(chain.iter().map(|i| &parsed[*i]));
         let (not_before, not_after) = certificate::validity(&parsed[leaf]);
         let serial = parsed[leaf].tbs_certificate.raw_serial_as_string();
@@ -226,6 +221,24 @@ fn public_key(key: &dyn SigningKey) -> Option<Vec<u8>> {
     let spki = key.public_key()?;
     let (_, spki) = SubjectPublicKeyInfo::from_der(&spki).ok()?;
     Some(spki.subject_public_key.data.into_owned())
+}
+
+/// The certificate of the key whose public half is `public`, and its issuers, each behind the one that it issued: by their
+/// positions, at least one. `None`: no certificate is of the key.
+pub(crate) fn chain_of(
+    public: Option<&[u8]>,
+    parsed: &[X509Certificate<'_>],
+    now: SystemTime,
+) -> Option<Vec<usize>> {
+    let mut last = leaf(public, parsed, now)?;
+    let mut chain = vec![last];
+    while let Some(next) = issuer_of(last, parsed, now)
+        && !chain.contains(&next)
+    {
+        chain.push(next);
+        last = next;
+    }
+    Some(chain)
 }
 
 /// The certificate, by its position, of the key whose public half is `public`. Of several, as they are there after a

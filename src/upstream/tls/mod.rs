@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 pub(crate) use error::Error;
 pub(crate) use handshake::tell;
-pub(crate) use identity::Life;
+pub(crate) use identity::{Life, chain_of};
 pub(crate) use late::Session;
 
 use crate::config::{ClientCertificate, Group, SecretRef, Tls, TlsVersion};
