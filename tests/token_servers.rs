@@ -157,6 +157,33 @@ fn a_wrong_secret_is_tried_in_no_more_than_two_forms() {
     }
 }
 
+/// Some servers lock out a client that fails often.
+#[test]
+fn a_client_that_is_not_known_is_asked_for_in_one_form_at_a_time() {
+    let origin = Origin::plain();
+    let body = r#"{"error":"invalid_client"}"#;
+    let server = Origin::saying(saying("401 Unauthorized", "application/json", body));
+    let proxy = proxy(&origin, server.port(), CLIENT, "s3cr3t+/");
+    let failures = || proxy.log().matches("no new token").count();
+    let asked = |failed: usize| {
+        eventually("a token request has failed", || {
+            proxy.get(&origin.url("/"));
+            failures() >= failed
+        });
+        let seen = server.raw();
+        let asked = seen
+            .lines()
+            .filter_map(|line| line.strip_prefix("authorization: Basic "));
+        asked.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let both = asked(1);
+    assert_eq!(both.len(), 2);
+    assert_ne!(both[0], both[1]);
+    // In turn from now on, so that one that is mended at the server is found.
+    let all = asked(3);
+    assert_eq!(all[2..], [both[0].clone(), both[1].clone()]);
+}
+
 fn saying(status: &str, kind: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}").into()

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use zeroize::Zeroizing;
 
 use super::error::{Code, Reason};
-use crate::auth::hidden;
+use crate::auth::{Needles, hidden};
 use crate::limit;
 
 /// A token as it was given.
@@ -100,6 +100,13 @@ impl Told {
         let mut told = Self::default();
         for pair in str::from_utf8(body).ok()?.split('&') {
             let (name, value) = pair.split_once('=')?;
+            // A page with a form or a link in it is none.
+            if !name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-.%+*".contains(&byte))
+            {
+                return None;
+            }
             let member = match name {
                 "access_token" => &mut told.access_token,
                 "error" => &mut told.error,
@@ -227,6 +234,7 @@ fn plain(text: &str, secrets: &[&[u8]]) -> Option<String> {
             text = text.replace(secret, "…");
         }
     }
+    let text = struck(&text, secrets);
     let mut words = String::new();
     for word in text.split(|c: char| !matches!(c, '!'..='~' | '…')) {
         // What is longer than any word of a language may be a token, or a part of one; a code is several words.
@@ -247,6 +255,26 @@ fn plain(text: &str, secrets: &[&[u8]]) -> Option<String> {
         words.push_str(word);
     }
     (!words.is_empty()).then_some(words)
+}
+
+/// The same without secrets in other spellings than ours: a server may encode them in its own way, or decode too much.
+fn struck(text: &str, secrets: &[&[u8]]) -> String {
+    let mut needles = Needles::default();
+    for secret in secrets {
+        needles.add(secret);
+        // As a form reads it that it was not encoded for.
+        let blank = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
+        needles.add(&Zeroizing::new(secret.iter().map(blank).collect::<Vec<_>>()));
+    }
+    let mut places = Vec::new();
+    needles.look(text.as_bytes(), true, |place| places.push(place));
+    let shown =
+        text.char_indices()
+            .filter_map(|(at, c)| match places.iter().any(|place| place.contains(&at)) {
+                true => places.iter().any(|place| place.start == at).then_some('…'),
+                false => Some(c),
+            });
+    shown.collect()
 }
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";

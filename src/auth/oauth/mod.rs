@@ -83,15 +83,23 @@ struct Source {
 
 /// What a reload keeps.
 struct Shared {
+    client: Mutex<Client>,
     /// Of the settings and every secret in them.
     fingerprint: u64,
     /// Told whenever a flight is over.
     landed: watch::Sender<()>,
-    /// The one in which the server knew the client last.
-    form: Mutex<Form>,
     /// The refresh token that the server gave last.
     rotated: Mutex<Option<Zeroizing<String>>>,
     state: Mutex<State>,
+}
+
+/// How the client is written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Client {
+    /// The one in which the server knew the client last, or which is tried next.
+    form: Form,
+    /// The server knew it in neither.
+    is_refused: bool,
 }
 
 /// A token request under way. Dropped before it has landed, it is given up, and another worker may start the next.
@@ -233,31 +241,39 @@ impl Tokens {
 }
 
 impl Source {
-    /// Asks; and once more where the server does not know the client, and may know it as it is written otherwise.
+    /// Asks; and once more where the server does not know the client, and may know it as it is written otherwise. Once it
+    /// has refused both, it is asked in one form at a time, in turn: some lock out a client that fails often.
     async fn fetch(&self, shared: &Shared) -> Result<Grant, Denial> {
-        let form = *shared.form.lock().unwrap_or_else(PoisonError::into_inner);
-        let denial = match self.ask(shared, form).await {
+        let client = *shared.client();
+        let denial = match self.ask(shared, client.form).await {
             Err(denial) if self.plan.has_other_form() && denial.reason.is_of_client() => denial,
-            other => return other,
+            other => {
+                shared.client().is_refused &= other.is_err();
+                return other;
+            }
         };
-        let other = match form {
-            Form::Encoded => Form::Plain,
-            Form::Plain => Form::Encoded,
-        };
-        let answer = self.ask(shared, other).await;
+        let form = client.form.other();
+        if client.is_refused {
+            shared.client().form = form;
+            return Err(denial);
+        }
+        let answer = self.ask(shared, form).await;
         match &answer {
             Ok(_) => {
-                *shared.form.lock().unwrap_or_else(PoisonError::into_inner) = other;
+                shared.client().form = form;
                 tracing::info!(
                     destination = self.counters.destination(),
                     token_endpoint = %self.target,
-                    form = ?other,
+                    ?form,
                     "the server reads client_secret_basic in this form",
                 );
                 answer
             }
             // It is the client itself.
-            Err(again) if again.reason.is_of_client() => Err(denial),
+            Err(again) if again.reason.is_of_client() => {
+                shared.client().is_refused = true;
+                Err(denial)
+            }
             Err(_) => answer,
         }
     }
@@ -313,12 +329,16 @@ impl Source {
 impl Shared {
     fn new(fingerprint: u64) -> Self {
         Self {
+            client: Mutex::default(),
             fingerprint,
-            form: Mutex::default(),
             landed: watch::Sender::new(()),
             rotated: Mutex::new(None),
             state: Mutex::new(State::default()),
         }
+    }
+
+    fn client(&self) -> MutexGuard<'_, Client> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -39,6 +39,15 @@ pub(super) enum Form {
     Plain,
 }
 
+impl Form {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Encoded => Self::Plain,
+            Self::Plain => Self::Encoded,
+        }
+    }
+}
+
 /// The value of `Authorization`, sensitive.
 struct Basic {
     encoded: HeaderValue,

@@ -88,6 +88,7 @@ fn a_token_is_read_as_servers_write_it() {
         ("expires_in=3600", None),
         ("access_token", None),
         ("<html>access_token=a</html>", None),
+        (r#"<a href="/?x=1&access_token=a&y=2">"#, None),
         (r#"{"access_token":"a b"}"#, None),
         (r#"{"access_token":"a\r\nX: y"}"#, None),
         (r#"{"access_token":"ä"}"#, None),
@@ -280,7 +281,7 @@ fn an_error_is_told_in_words_that_are_known() {
 
 #[test]
 fn a_description_repeats_no_secret() {
-    let secrets: [&[u8]; 3] = [b"hunter2", b"two words", b""];
+    let secrets: [&[u8]; 4] = [b"hunter2", b"two words", b"", b"pa+s/w=rd"];
     for (description, told) in [
         ("bad secret hunter2", "bad secret …"),
         ("xhunter2x and two words too", "x…x and … too"),
@@ -289,6 +290,10 @@ fn a_description_repeats_no_secret() {
             "assertion … is wrong",
         ),
         ("line\r\nforged=\u{1b}[31m", "line forged= [31m"),
+        // As others encode it, and as it is where it was decoded once more.
+        ("no pa%2bs%2fw%3drd", "no …"),
+        ("no pa s/w=rd here", "no … here"),
+        ("no pa&#43;s/w&#61;rd", "no …"),
         ("", ""),
         ("\n", ""),
     ] {
