@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use data_encoding::BASE64_MIME_PERMISSIVE;
 use rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use super::Sources;
 use super::anchors::Anchors;
@@ -39,6 +41,9 @@ pub(crate) struct SystemRoots {
 pub(crate) struct Read {
     /// All of them, one after the other: in pieces of their own they would leave holes in the heap for good.
     der: Vec<u8>,
+    /// Whether each is parsed: OpenSSL takes nothing of a file in which one is damaged, so that a damaged one of a single
+    /// client's file would take the bundle from all clients. Those of the system are as it ships them.
+    is_strict: bool,
     /// Where each stands. Sorted by their bytes, each once.
     spans: Vec<Range<usize>>,
     pub(crate) problems: Vec<Problem>,
@@ -110,6 +115,7 @@ impl SystemRoots {
         let kept = self.kept().take();
         let mut read = kept.unwrap_or_else(|| self.load(&self.places));
         // A file that is both the system's and a client's is read twice, and its certificates kept once.
+        read.is_strict = true;
         read.places(&self.clients);
         read
     }
@@ -140,7 +146,11 @@ impl Read {
         for place in places {
             let result = match place.is_dir() {
                 true => self.folder(place, &mut seen),
-                false => self.file(place, &mut seen),
+                // In a folder there may be anything; a file was named for its certificates.
+                false => self.file(place, &mut seen).and_then(|found| match found {
+                    Some(0) => Err(damaged("there is no certificate in PEM in it")),
+                    Some(_) | None => Ok(()),
+                }),
             };
             if let Err(source) = result {
                 self.problem(place, source);
@@ -155,18 +165,18 @@ impl Read {
                 // A link whose certificate was taken away.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.problem(&path, error),
-                Ok(()) => {}
+                Ok(_) => {}
             }
         }
         Ok(())
     }
 
-    /// Takes every block `CERTIFICATE` or `X509 CERTIFICATE` of a file that was not seen before; others, and what stands around them, are
-    /// nothing to us.
-    fn file(&mut self, path: &Path, seen: &mut Seen) -> io::Result<()> {
+    /// Takes every block `CERTIFICATE` or `X509 CERTIFICATE` of a file that was not seen before; others, and what stands around
+    /// them, are nothing to us. Returns how many there are; `None` where it was not read.
+    fn file(&mut self, path: &Path, seen: &mut Seen) -> io::Result<Option<usize>> {
         let data = fs::metadata(path)?;
         if !data.is_file() || !seen.insert((data.dev(), data.ino())) {
-            return Ok(());
+            return Ok(None);
         }
         if data.len() > LARGEST {
             return Err(damaged("it is larger than any bundle of certificates"));
@@ -174,6 +184,7 @@ impl Read {
         let mut reader = BufReader::new(fs::File::open(path)?.take(LARGEST));
         let (mut line, mut letters) = (Vec::new(), Vec::new());
         let mut is_inside = false;
+        let mut found = 0;
         let mut result = Ok(());
         while reader.read_until(b'\n', &mut line)? > 0 {
             match line.trim_ascii() {
@@ -183,6 +194,7 @@ impl Read {
                 }
                 END | END_X509 if is_inside => {
                     is_inside = false;
+                    found += 1;
                     if let Err(error) = self.take(&letters) {
                         result = Err(error);
                     }
@@ -197,7 +209,7 @@ impl Read {
         }
         match is_inside {
             true => Err(damaged("a certificate is cut short")),
-            false => result,
+            false => result.map(|()| Some(found)),
         }
     }
 
@@ -211,8 +223,12 @@ impl Read {
         if self.der.len() + new.len() > MOST {
             return Err(damaged("there are more certificates than a client would read"));
         }
+        let is_whole = |der| X509Certificate::from_der(der).is_ok_and(|(rest, _)| rest.is_empty());
         let Self { der, spans, .. } = self;
         if let Err(place) = spans.binary_search_by(|span| der[span.clone()].cmp(&new)) {
+            if self.is_strict && !is_whole(&new) {
+                return Err(damaged("a certificate is damaged"));
+            }
             spans.insert(place, der.len()..der.len() + new.len());
             der.extend(new);
         }

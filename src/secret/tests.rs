@@ -486,6 +486,11 @@ fn what_clients_trust_is_for_the_app_alone() {
     fs::create_dir(path("folder")).unwrap();
     fs::write(path("folder/other.pem"), &other).unwrap();
     fs::write(path("own.pem"), &earlier).unwrap();
+    // OpenSSL, and so most clients, would take nothing of a bundle with it.
+    let damaged = "-----BEGIN CERTIFICATE-----\nMAMCAQU=\n-----END CERTIFICATE-----\n";
+    fs::write(path("damaged.pem"), format!("{damaged}{corporate}")).unwrap();
+    fs::write(path("corporate.txt"), corporate.replace('\n', " ")).unwrap();
+    fs::write(path("folder/notes.txt"), "of nobody").unwrap();
     for (variables, count, problems) in [
         (&[("REQUESTS_CA_BUNDLE", "corporate.pem")][..], 2, 0),
         (
@@ -505,6 +510,8 @@ fn what_clients_trust_is_for_the_app_alone() {
             0,
         ),
         (&[("PIP_CERT", "own.pem"), ("AWS_CA_BUNDLE", "earlier.pem")], 1, 0),
+        (&[("REQUESTS_CA_BUNDLE", "damaged.pem")], 2, 1),
+        (&[("REQUESTS_CA_BUNDLE", "corporate.txt")], 1, 1),
         (
             &[("SSL_CERT_FILE", "earlier.pem"), ("GIT_SSL_CAINFO", "gone.pem")],
             1,
