@@ -4,8 +4,7 @@
 # Version: httpsig 0.0.24.
 # Behaviour: RFC 9421 section 2.5 makes the signature base of the parameters as they stand in Signature-Input, in any
 #   order. The crate reads them into a struct and writes them again: created, expires, nonce, alg, keyid, tag. A signature
-#   with keyid before nonce, as in the RFC's own example B.2.1, is then one of another text, and is refused. A signature
-#   over the other order is taken, though it is not what the field says.
+#   with keyid before nonce, as in the RFC's own example B.2.1, is then one of another text, and is refused.
 # Guess that was wrong: whatever order the standard allows, a verifier of the standard takes.
 # Output seen:
 #   created, nonce, keyid: verified

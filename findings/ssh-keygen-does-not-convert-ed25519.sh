@@ -22,7 +22,7 @@ for kind in rsa ecdsa ed25519; do
   ssh-keygen -p -m PKCS8 -P '' -N '' -f "$tmp/$kind" >"$tmp/said" || status=$?
   grep -q 'has been saved' "$tmp/said"
   label=$(head -n 1 "$tmp/$kind" | tr -d -)
-  read=read
+  read='read'
   openssl pkey -in "$tmp/$kind" -noout 2>/dev/null || read='not read'
   echo "$kind: exit $status, $label, $read by openssl" | tee -a "$tmp/seen"
 done
