@@ -1,5 +1,5 @@
 //! Heads: bytes to `http`'s types and back. Field names are written in lower case, as in HTTP/2, or as
-//! [`spelling`](super::spelling) says.
+//! [`spelling`] says.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
