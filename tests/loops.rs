@@ -1,11 +1,11 @@
 //! D9: a request that has been here before goes no further, and what shows it costs no answer its compression.
 
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use crate::support::programs::curl;
-use crate::support::{Origin, Proxy, Wire, closed_port, eventually, run};
+use crate::support::programs::{Server, curl};
+use crate::support::{Origin, Proxy, Wire, closed_port, run};
 
 fn fields(origin: &Origin, name: &str) -> Vec<String> {
     let raw = origin.seen().pop().unwrap().bytes;
@@ -84,16 +84,6 @@ fn a_loop_ends_after_one_turn() {
     }
 }
 
-/// A running nginx; it ends with the test.
-struct Nginx(Child);
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// nginx with `gzip on` and nothing else of gzip set compresses no answer to a request with Via (`gzip_proxied off`).
 #[test]
 fn nginx_as_shipped_compresses_through_us() {
@@ -113,18 +103,8 @@ fn nginx_as_shipped_compresses_through_us() {
     std::fs::write(&file, conf).unwrap();
     let mut command = Command::new("nginx");
     command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-    command.args(["-e", "stderr"]).env(
-        "PATH",
-        format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()),
-    );
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _nginx = Nginx(command.spawn().expect("tests/run --tools installs nginx"));
-    eventually("nginx listens", || {
-        TcpStream::connect(("127.0.0.1", port)).is_ok()
-    });
+    command.args(["-e", "stderr"]);
+    let _nginx = Server::start(&mut command, port);
     let url = format!("http://partner.test:{port}/index.html");
     for (settings, is_compressed) in [("http: 1", true), ("via: true", false)] {
         let proxy = Proxy::to(&format!("partner.test:{port}"), settings);

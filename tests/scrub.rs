@@ -1,14 +1,14 @@
 //! Answers that echo what was attached: the app never gets to see it.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use crate::support::h2::{self, DATA, END_HEADERS, END_STREAM, HEADERS};
 use crate::support::partner;
-use crate::support::programs::python;
+use crate::support::programs::{Server, python};
 use crate::support::proxy::destination;
 use crate::support::{CANARY, Nginx, Origin, Pki, Proxy, Response, TOKEN, Wire, eventually, ok};
 
@@ -447,34 +447,31 @@ fn httpbin_shows_no_secret() {
 
 /// The service, which ends with the test.
 struct Httpbin {
-    child: Child,
+    _server: Server,
     port: u16,
 }
 
 impl Httpbin {
     #[track_caller]
     fn start() -> Self {
-        let mut child = (python(HTTPBIN).stdin(Stdio::null()))
+        let child = (python(HTTPBIN).stdin(Stdio::null()))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let mut server = Server(child);
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
+        BufReader::new(server.0.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
         let port = line
             .trim()
             .parse()
             .unwrap_or_else(|_| panic!("httpbin ended at once; tests/run --tools installs it"));
-        Self { child, port }
-    }
-}
-
-impl Drop for Httpbin {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self {
+            _server: server,
+            port,
+        }
     }
 }
 

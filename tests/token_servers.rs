@@ -2,12 +2,12 @@
 //! others give them.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::programs::{clean, outrider, run, tool};
+use crate::support::programs::{Server, clean, outrider, run, tool};
 use crate::support::{Origin, Proxy, Wire, eventually};
 
 /// What RFC 6749, appendix A, lets stand in one.
@@ -18,7 +18,7 @@ const ID: &str = "odd/app +1%";
 
 /// A server of `tests/token_servers`, which ends with the test.
 struct TokenServer {
-    child: Child,
+    _server: Server,
     port: u16,
     /// What it has written since it was ready: a line for each token request.
     lines: Arc<Mutex<Vec<String>>>,
@@ -34,7 +34,7 @@ impl TokenServer {
             true => tool("venv/bin/python"),
             false => tool("node_modules/node/bin/node"),
         };
-        let mut child = (clean(program).arg(format!("tests/token_servers/{script}")))
+        let child = (clean(program).arg(format!("tests/token_servers/{script}")))
             .arg(given.to_string())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())
@@ -42,7 +42,8 @@ impl TokenServer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut written = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut server = Server(child);
+        let mut written = BufReader::new(server.0.stdout.take().unwrap()).lines();
         let ready = written.find_map(|line| line.unwrap().strip_prefix("ready ").map(str::to_owned));
         let ready = ready.unwrap_or_else(|| panic!("{script} ended at once"));
         let lines = Arc::default();
@@ -53,7 +54,7 @@ impl TokenServer {
             }
         });
         Self {
-            child,
+            _server: server,
             port: ready.parse().unwrap(),
             lines,
         }
@@ -66,13 +67,6 @@ impl TokenServer {
             .iter()
             .filter(|line| *line == "asked")
             .count()
-    }
-}
-
-impl Drop for TokenServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,18 +1,19 @@
 //! A real Apache that wants a client certificate for one path only.
 
 use std::fs;
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Pki, closed_port, eventually};
+use super::programs::Server;
+use super::{Pki, closed_port};
 
 /// A running Apache on a free port; it ends with the test.
 pub(crate) struct Apache {
-    child: Child,
     port: u16,
+    /// Before its folder, so that it ends first.
+    _server: Server,
     _folder: TempDir,
 }
 
@@ -40,22 +41,8 @@ impl Apache {
         fs::write(path.join("apache.conf"), conf).unwrap();
         let mut command = Command::new("apache2");
         command.arg("-X").arg("-f").arg(path.join("apache.conf"));
-        command.env(
-            "PATH",
-            format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()),
-        );
-        let mut child = (command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn())
-        .unwrap_or_else(|error| panic!("apache2: {error}; tests/run --tools installs it"));
-        eventually("Apache listens", || {
-            assert!(child.try_wait().unwrap().is_none(), "Apache ended at once");
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
         Self {
-            child,
+            _server: Server::start(&mut command, port),
             port,
             _folder: folder,
         }
@@ -64,13 +51,6 @@ impl Apache {
     /// `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port)
-    }
-}
-
-impl Drop for Apache {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

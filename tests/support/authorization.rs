@@ -1,16 +1,16 @@
 //! A real authorization server, known as `login.test`, and a resource server that takes its tokens, as `api.test`.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use super::pki::server_params;
-use super::programs::{clean, run, tool};
+use super::programs::{Server, clean, run, tool};
 use super::{CANARY, Identity, Pki, Proxy, Wire};
 
 /// Both servers, in one process; it ends with the test.
 pub(crate) struct Authorization {
-    child: Child,
+    _server: Server,
     control: u16,
     pub(crate) api: u16,
     pub(crate) client: Identity,
@@ -57,7 +57,7 @@ impl Authorization {
             "ca": pki.ca(), "cert": login.cert_path, "key": login.key_path, "keys": public,
             "packages": packages.ancestors().nth(2), "secret": SECRET, "subject": SUBJECT, "type": TYPE,
         });
-        let mut child = (clean(tool("node_modules/node/bin/node"))
+        let child = (clean(tool("node_modules/node/bin/node"))
             .args(["--no-warnings", "tests/support/authorization.mjs"])
             .arg(given.to_string())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -66,14 +66,15 @@ impl Authorization {
             .stderr(Stdio::null()))
         .spawn()
         .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut server = Server(child);
+        let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
         let ready = lines.find_map(|line| line.unwrap().strip_prefix("ready ").map(str::to_owned));
         let ready: serde_json::Value = serde_json::from_str(&ready.expect("it ended at once")).unwrap();
         // What it says later must not fill the pipe.
         thread::spawn(move || lines.for_each(drop));
         let port = |name: &str| u16::try_from(ready[name].as_u64().unwrap()).unwrap();
         Self {
-            child,
+            _server: server,
             control: port("control"),
             api: port("api"),
             client,
@@ -189,13 +190,6 @@ impl Authorization {
         ));
         assert_eq!(answer.status, 200, "{answer:?}");
         serde_json::from_str(&answer.text()).unwrap()
-    }
-}
-
-impl Drop for Authorization {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

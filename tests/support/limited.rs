@@ -1,18 +1,17 @@
 //! Real servers that limit their callers, and a real client that has no patience.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::programs::{clean, curl, run, wait};
-use super::{Proxy, Wire, closed_port, eventually};
+use super::programs::{Server, clean, curl, run};
+use super::{Proxy, Wire, closed_port};
 
 /// A server that limits its callers; it ends with the test.
 pub(crate) struct Limited {
-    child: Child,
+    _server: Server,
     port: u16,
     folder: TempDir,
 }
@@ -37,20 +36,25 @@ impl Limited {
     pub(crate) fn python(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/limited.py");
-        let mut child = (clean("python3").arg(script).args(arguments))
+        let child = (clean("python3").arg(script).args(arguments))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("python3: {error}; tests/run --tools installs it"));
+        let mut server = Server(child);
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
+        BufReader::new(server.0.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
         let port = line
             .trim()
             .parse()
             .unwrap_or_else(|_| panic!("limited.py ended at once"));
-        Self { child, port, folder }
+        Self {
+            _server: server,
+            port,
+            folder,
+        }
     }
 
     /// nginx with `limit_req`: `rate` a second and `burst` beyond, refused with `status`.
@@ -75,19 +79,11 @@ impl Limited {
             .arg("-c")
             .arg(&file)
             .args(["-e", "stderr"]);
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{path}:/usr/sbin"));
-        let mut child = (command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null()))
-        .spawn()
-        .unwrap_or_else(|error| panic!("nginx: {error}; tests/run --tools installs it"));
-        eventually("nginx listens", || {
-            assert!(child.try_wait().unwrap().is_none(), "nginx ended at once");
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        Self { child, port, folder }
+        Self {
+            _server: Server::start(&mut command, port),
+            port,
+            folder,
+        }
     }
 
     /// `partner.test:PORT`.
@@ -156,14 +152,6 @@ impl Limited {
             .collect();
         assert_eq!(statuses.len(), count);
         Burst { statuses, took }
-    }
-}
-
-impl Drop for Limited {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.kill();
-        let _ = wait(&mut self.child, Duration::from_secs(5));
     }
 }
 

@@ -1,17 +1,18 @@
 //! A real nginx that wants a client certificate, and on one path a bearer token too.
 
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Pki, TOKEN, closed_port, eventually};
+use super::programs::Server;
+use super::{Pki, TOKEN, closed_port};
 
 /// A running nginx on a free port; it ends with the test.
 pub(crate) struct Nginx {
-    child: Child,
     port: u16,
+    /// Before its folder, so that it ends first.
+    _server: Server,
     _folder: TempDir,
 }
 
@@ -67,22 +68,8 @@ impl Nginx {
             .arg("-c")
             .arg(&file)
             .args(["-e", "stderr"]);
-        command.env(
-            "PATH",
-            format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()),
-        );
-        let mut child = (command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn())
-        .unwrap_or_else(|error| panic!("nginx: {error}; tests/run --tools installs it"));
-        eventually("nginx listens", || {
-            assert!(child.try_wait().unwrap().is_none(), "nginx ended at once");
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
         Self {
-            child,
+            _server: Server::start(&mut command, port),
             port,
             _folder: folder,
         }
@@ -95,13 +82,6 @@ impl Nginx {
     /// `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

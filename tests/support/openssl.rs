@@ -1,18 +1,18 @@
 //! OpenSSL's own server, which nobody here wrote.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 
-use super::programs::clean;
+use super::programs::{Server, clean};
 use super::{Identity, PATIENCE};
 
 /// A running `openssl s_server` on a port of its own; it ends with the test. It answers a GET with a page about the
 /// connection, the client's certificate included.
 pub(crate) struct SServer {
-    child: Child,
     port: u16,
+    _server: Server,
 }
 
 impl SServer {
@@ -24,13 +24,14 @@ impl SServer {
         command.arg("-cert").arg(&identity.cert_path);
         command.arg("-key").arg(&identity.key_path);
         command.args(arguments);
-        let mut child = (command
+        let child = (command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn())
         .unwrap_or_else(|error| panic!("openssl: {error}; tests/run --tools installs it"));
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut server = Server(child);
+        let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
             // Read to its end, or the server would stand still at a full pipe.
@@ -44,10 +45,12 @@ impl SServer {
             }
         });
         let Ok(port) = told.recv_timeout(PATIENCE) else {
-            let _ = child.kill();
             panic!("openssl s_server {arguments:?} does not listen");
         };
-        Self { child, port }
+        Self {
+            port,
+            _server: server,
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -57,12 +60,5 @@ impl SServer {
     /// `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port)
-    }
-}
-
-impl Drop for SServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+use super::{PATIENCE, eventually};
 
 /// What a program left behind.
 #[derive(Debug)]
@@ -30,6 +31,40 @@ impl Run {
     pub(crate) fn succeeded(&self) -> &Self {
         assert!(self.status.success(), "{self:#?}");
         self
+    }
+}
+
+/// A server program; it is stopped when this is dropped.
+pub(crate) struct Server(pub(crate) Child);
+
+impl Server {
+    /// Starts a server in the foreground, and waits until it listens on `port`.
+    #[track_caller]
+    pub(crate) fn start(command: &mut Command, port: u16) -> Self {
+        // Some servers lie where only root looks.
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+        let child = (command.env("PATH", path))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut server =
+            Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}; tests/run --tools installs it")));
+        eventually("the server listens", || {
+            assert!(
+                server.0.try_wait().unwrap().is_none(),
+                "{command:?} ended at once"
+            );
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,16 +1,16 @@
 //! The real Prometheus, on a configuration of the test's.
 
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::programs::{clean, curl};
+use super::programs::{Server, clean, curl};
 use super::{closed_port, run};
 
 /// A running Prometheus; it ends with the test.
 pub(crate) struct Prometheus {
-    child: Child,
+    _server: Server,
     _folder: TempDir,
     pub(crate) listen: String,
 }
@@ -52,7 +52,7 @@ impl Prometheus {
             .spawn()
             .expect("prometheus; tests/run --tools installs it");
         Self {
-            child,
+            _server: Server(child),
             _folder: folder,
             listen,
         }
@@ -75,12 +75,5 @@ impl Prometheus {
             Some(result) => Ok(result.clone()),
             None => Err(answer.to_string()),
         }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -2,16 +2,17 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Identity, PATIENCE, Pki, closed_port, eventually};
+use super::programs::Server;
+use super::{Identity, PATIENCE, Pki, closed_port};
 
 /// A running server that keeps nothing on disk; it ends with the test.
 pub(crate) struct Redis {
     arguments: Vec<String>,
-    child: Option<Child>,
+    server: Option<Server>,
     folder: TempDir,
     port: u16,
     password: Option<String>,
@@ -46,7 +47,7 @@ impl Redis {
     fn start(arguments: Vec<String>, password: Option<String>, tls_port: Option<u16>) -> Self {
         let mut redis = Self {
             arguments,
-            child: None,
+            server: None,
             folder: tempfile::tempdir().unwrap(),
             port: closed_port(),
             password,
@@ -58,17 +59,15 @@ impl Redis {
 
     /// Ends it at once, as a power cut would.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.server = None;
     }
 
     /// Starts it again, empty.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.kill();
-        let mut child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        command
             .args([
                 "--save",
                 "",
@@ -81,18 +80,8 @@ impl Redis {
             .arg(self.port.to_string())
             .arg("--dir")
             .arg(self.folder.path())
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("redis-server: {error}; tests/run --tools installs it"));
-        let port = self.port;
-        eventually("redis-server listens", || {
-            assert!(child.try_wait().unwrap().is_none(), "redis-server ended at once");
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        self.child = Some(child);
+            .args(&self.arguments);
+        self.server = Some(Server::start(&mut command, self.port));
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -146,11 +135,5 @@ impl Redis {
         let mut text = vec![0; length];
         reader.read_exact(&mut text).unwrap();
         String::from_utf8(text).unwrap()
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

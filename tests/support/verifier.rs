@@ -1,18 +1,18 @@
 //! Whoever verifies a signature: programs that know nothing of ours.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex};
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use super::programs::{clean, tool};
+use super::programs::{Server, clean, tool};
 use super::{Request, Wire};
 
 /// `verifier.py`, which ends with the test.
 pub(crate) struct Verifier {
-    child: Child,
+    _server: Server,
     /// What every request is told with.
     settings: Value,
     pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
@@ -32,7 +32,7 @@ impl Verifier {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let pipes = Mutex::new((child.stdin.take().unwrap(), stdout));
         Arc::new(Self {
-            child,
+            _server: Server(child),
             settings,
             pipes,
         })
@@ -68,12 +68,5 @@ impl Verifier {
                 "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{verdict}"
             ));
         }
-    }
-}
-
-impl Drop for Verifier {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
