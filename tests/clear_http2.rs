@@ -1,7 +1,7 @@
 //! HTTP/2 in clear that was agreed on beforehand (h2c, RFC 9113 section 3.3), inside a tunnel: what gRPC speaks over an
 //! insecure channel.
 
-use crate::support::h2::{self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame};
+use crate::support::h2::{self, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
 use crate::support::h2_origin::H2Partner;
 use crate::support::programs::{curl, python};
 use crate::support::{Origin, Proxy, TOKEN, Wire, closed_port, eventually, run};
@@ -23,13 +23,12 @@ fn clear(proxy: &Proxy, authority: &str) -> Wire {
 }
 
 fn get(authority: &str, path: &str) -> Vec<u8> {
-    let fields: [(&[u8], &[u8]); 4] = [
-        (b":method", b"GET"),
-        (b":scheme", b"http"),
-        (b":authority", authority.as_bytes()),
-        (b":path", path.as_bytes()),
-    ];
-    frame(HEADERS, END_HEADERS | END_STREAM, 1, &h2::block(&fields))
+    frame(
+        HEADERS,
+        END_HEADERS | END_STREAM,
+        1,
+        &h2::get_by("http", authority, path),
+    )
 }
 
 /// An origin that speaks HTTP/2 in clear and says 200 to everything.
@@ -142,20 +141,7 @@ fn rapid_resets_in_clear_are_bounded() {
     let authority = origin.authority();
     let proxy = proxy(&authority, IN_CLEAR);
     let mut attacker = clear(&proxy, &authority);
-    let head = get(&authority, "/reset");
-    let mut flood = Vec::new();
-    for stream in (1..10_001_u32).step_by(2) {
-        let mut head = head.clone();
-        head[5..9].copy_from_slice(&stream.to_be_bytes());
-        flood.extend(head);
-        flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
-    }
-    attacker.send(&flood);
-    let end = h2::read_until(&mut attacker, |frame| frame.kind == GOAWAY);
-    assert!(
-        end.as_ref().is_none_or(|frame| frame.error() == Some(11)),
-        "{end:?}"
-    );
+    h2::assert_resets_are_bounded(&mut attacker, &h2::get_by("http", &authority, "/reset"));
     eventually("nothing is in flight", || {
         proxy.metric("outrider_requests_in_flight", &[]) == 0.0
     });

@@ -117,12 +117,34 @@ pub(crate) fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
 
 /// A GET's header block.
 pub(crate) fn get(authority: &str, path: &str) -> Vec<u8> {
+    get_by("https", authority, path)
+}
+
+/// The same by another scheme.
+pub(crate) fn get_by(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
     block(&[
         (b":method", b"GET"),
-        (b":scheme", b"https"),
+        (b":scheme", scheme.as_bytes()),
         (b":authority", authority.as_bytes()),
         (b":path", path.as_bytes()),
     ])
+}
+
+/// Asks with `head` and resets, 5000 times, and demands that the connection ends as one that costs too much (RFC 9113
+/// section 7: ENHANCE_YOUR_CALM), or is closed.
+#[track_caller]
+pub(crate) fn assert_resets_are_bounded(wire: &mut Wire, head: &[u8]) {
+    let mut flood = Vec::new();
+    for stream in (1..10_001).step_by(2) {
+        flood.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, head));
+        flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    }
+    wire.send(&flood);
+    let end = read_until(wire, |frame| frame.kind == GOAWAY);
+    assert!(
+        end.as_ref().is_none_or(|frame| frame.error() == Some(11)),
+        "{end:?}"
+    );
 }
 
 /// An HPACK integer with a prefix of seven bits.
