@@ -170,9 +170,8 @@ where
                 continue;
             }
             // The app may have been told by this answer not to send it (RFC 9110 section 10.1.1).
-            if (self.upload.as_ref()).is_some_and(|upload| upload.pieces() == 0)
-                && parts.headers.contains_key(header::EXPECT)
-            {
+            let is_untouched = |upload: &Outflow<B>| upload.pieces() == 0 && !upload.body.is_end_stream();
+            if self.upload.as_ref().is_some_and(is_untouched) && parts.headers.contains_key(header::EXPECT) {
                 (self.upload, self.keeps_alive) = (None, false);
             }
             let framing = Framing::of_response(&parts.method, status, version, &facts)

@@ -143,8 +143,7 @@ pub(super) fn write_request(
     encoding: &Encoding,
     is_spelled: bool,
 ) {
-    let sent = request.extensions.get().filter(|_| is_spelled);
-    let spelling: Option<&Spelling> = sent.or(is_spelled.then_some(&Spelling::Usual));
+    let spelling = is_spelled.then(|| request.extensions.get().unwrap_or(&Spelling::Usual));
     let raw = request
         .extensions
         .get::<RawTarget>()
