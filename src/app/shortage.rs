@@ -1,22 +1,28 @@
 //! Whether memory is short: what is resident is measured, stored answers make way, and each change is told once.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::memory::MEMORY;
 use crate::proxy::Live;
 use crate::telemetry::Telemetry;
 
 use super::host_limits;
 
-/// Whether new work was refused for want of memory when it was last looked.
+/// Whether new work is refused for want of memory.
 #[derive(Debug, Default)]
 pub(super) struct Shortage {
     is_told: bool,
+    /// When there was enough room again.
+    enough_since: Option<Instant>,
 }
 
 impl Shortage {
     /// Measures, and tells of a change.
     pub(super) fn look(&mut self, telemetry: &Telemetry) {
         let (Some(ceiling), Some(resident)) = (MEMORY.ceiling(), host_limits::resident()) else {
-            if std::mem::take(&mut self.is_told) {
+            if std::mem::take(self).is_told {
                 telemetry.memory_short(false);
                 tracing::info!("limits.memory refuses nothing any longer");
             }
@@ -24,8 +30,7 @@ impl Shortage {
         };
         MEMORY.measured(resident);
         let is_short = MEMORY.take_refused() || MEMORY.is_full();
-        // It has to be clearly over, or a state that comes and goes would fill the log.
-        let is_over = !is_short && MEMORY.room() > ceiling / ENOUGH;
+        let is_over = self.is_over(!is_short && MEMORY.room() > ceiling / ENOUGH);
         let megabytes = |bytes: usize| bytes / (1024 * 1024);
         if is_short && !self.is_told {
             tracing::warn!(
@@ -44,6 +49,16 @@ impl Shortage {
         }
         self.is_told = is_short;
         telemetry.memory_short(is_short);
+    }
+
+    /// Returns whether there has been enough room for long enough. What is refused gives back its memory, so each refusal
+    /// makes room for a moment: without the wait one peak would be told many times.
+    fn is_over(&mut self, is_enough: bool) -> bool {
+        if !is_enough {
+            self.enough_since = None;
+            return false;
+        }
+        self.enough_since.get_or_insert_with(Instant::now).elapsed() >= CALM
     }
 }
 
@@ -72,3 +87,23 @@ pub(super) fn shrink_caches(live: &Live) {
 
 /// This part of the ceiling has to be free again.
 const ENOUGH: usize = 16;
+/// For so long.
+const CALM: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peak_is_over_when_nothing_was_refused_for_three_seconds() {
+        let mut shortage = Shortage::default();
+        let mut after = async |millis, is_enough| {
+            tokio::time::advance(Duration::from_millis(millis)).await;
+            shortage.is_over(is_enough)
+        };
+        assert!(!after(0, true).await && !after(2900, true).await);
+        assert!(!after(200, false).await, "a refusal starts the wait again");
+        assert!(!after(200, true).await && !after(2900, true).await);
+        assert!(after(200, true).await && after(200, true).await);
+    }
+}
