@@ -28,7 +28,7 @@
 //! | 3 | `config` |
 //! | 2 | `fields`, `http1`, `window` |
 //! | 1 | `host`, `units`, `stream`, `drain` |
-//! | 0 | `descriptors`, `memory` |
+//! | 0 | `descriptors`, `memory`, `sync` |
 //!
 //! # The life of a request
 //!
@@ -59,6 +59,7 @@ mod secret;
 mod server;
 mod store;
 mod stream;
+mod sync;
 mod telemetry;
 mod units;
 mod upstream;

@@ -9,11 +9,12 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::aside::aside;
 use crate::secret::guard;
+use crate::sync::lock;
 
 /// Watches files beside the main thread.
 #[derive(Debug)]
@@ -91,11 +92,6 @@ impl Lookout {
         // Without a thread nothing is found out; the next tick tries again.
         done.unwrap_or_default()
     }
-}
-
-fn lock(watch: &Mutex<Watch>) -> MutexGuard<'_, Watch> {
-    // A panic while the lock is held leaves marks that are still whole.
-    watch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Watch {

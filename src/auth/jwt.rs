@@ -5,7 +5,7 @@
 //! requests. It signs anew when half of a token's life is over: an RSA signature costs more than the rest of a request.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
@@ -22,6 +22,7 @@ use super::hidden;
 use super::key::{self, SigningKey};
 use crate::config::{self, Algorithm, Claim, SecretRef, Text};
 use crate::secret::{self, Secret, Sources, pem};
+use crate::sync::lock;
 use crate::upstream::tls;
 
 #[cfg(test)]
@@ -170,7 +171,7 @@ impl Jwt {
         if self.maker.is_for_once() {
             return bearer(&self.maker.make(now)?);
         }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         if let Some(kept) = &*kept {
             // A clock that was set back makes it a token of the future.
             let age = now.duration_since(kept.made);

@@ -10,7 +10,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{Credential, Error, Readiness};
+use crate::sync::lock;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -168,8 +169,7 @@ impl Member {
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {
-        // Nothing panics under the lock; if it did, the two numbers would still be right enough.
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.rest)
     }
 }
 

@@ -9,7 +9,7 @@
 //! app gets, is in `proxy`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName};
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::host::Target;
+use crate::sync::lock;
 
 use self::directives::Demands;
 use self::entry::Head;
@@ -402,11 +403,6 @@ impl Why {
             Self::VaryMiss => "vary-miss",
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics under a lock here; if it did, what is stored would still be whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Requests with these are forwarded as they are: parts, and conditions that only the upstream can judge.

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::hash::BuildHasher;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::FixedState;
@@ -27,6 +27,7 @@ use super::shared::{Ask, Grant};
 use super::told::Told;
 use super::{Refusal, Settings};
 use crate::config::{AppliesTo, OnLimit};
+use crate::sync::lock;
 use crate::telemetry::{Counters, LimitHandles};
 use crate::units;
 
@@ -464,7 +465,7 @@ impl Limiter {
             self.counters.upstream_throttled(status);
         }
         self.tell_pause(paused, now);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         told.tell(&self.destination, status, hints, news, now);
     }
 
@@ -477,8 +478,7 @@ impl Limiter {
     }
 
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
-        // Nothing panics under the lock; if it did, refusing everything from then on would be worse.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.book)
     }
 
     fn nanos(&self, time: Instant) -> u64 {

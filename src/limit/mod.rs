@@ -11,10 +11,11 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::config::{AppliesTo, OnLimit, Priority, RateLimit};
 use crate::policy::Destination;
+use crate::sync::lock;
 use crate::telemetry::Telemetry;
 
 pub(crate) use self::asked::{Asked, Caller};
@@ -165,7 +166,6 @@ impl Limits {
     }
 
     fn limiters(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Limiter>>> {
-        // Nothing panics under the lock; if it did, the map would still be whole.
-        self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.limiters)
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Nobody should take it for the destination: it is told in the log, in the metrics, and in each answer.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -16,6 +16,7 @@ use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::config::Rehearse;
+use crate::sync::lock;
 use crate::telemetry::Counters;
 use crate::units;
 use crate::upstream::ResponseBody;
@@ -116,8 +117,7 @@ impl Rehearsal {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics under the lock; if it did, the state would still be whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

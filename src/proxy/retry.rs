@@ -3,12 +3,13 @@
 //! Repeats have to stay a small share of the requests, so that a destination that is down is not asked twice as much for
 //! it. When a request is sent again is decided in [`tries`](super::tries).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::config::Retry;
+use crate::sync::lock;
 use crate::window::Window;
 
 /// How one destination's requests are repeated, and how many of them were lately; shared by all workers.
@@ -55,8 +56,7 @@ impl Retrying {
     }
 
     fn lately(&self) -> MutexGuard<'_, Window> {
-        // Nothing panics under the lock; if it did, the counts would still be whole.
-        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lately)
     }
 }
 

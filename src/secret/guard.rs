@@ -6,9 +6,11 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
+
+use crate::sync::lock;
 
 /// Why guarded work gave no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub(crate) fn within<T: Send + 'static>(
     result.recv_timeout(limit).map_err(|why| match why {
         RecvTimeoutError::Disconnected => Interrupted::Panicked,
         RecvTimeoutError::Timeout => {
-            let mut stuck = STUCK.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut stuck = lock(&STUCK);
             stuck.push((what, is_done));
             Interrupted::TooLong
         }
@@ -66,7 +68,7 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Interrupted> {
 
 /// Whether the same work was given up and still runs.
 fn has_stuck(what: Name) -> bool {
-    let mut stuck = STUCK.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stuck = lock(&STUCK);
     stuck.retain(|(_, is_done)| !is_done.load(Ordering::Acquire));
     stuck.iter().any(|(other, _)| *other == what)
 }

@@ -15,7 +15,7 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use data_encoding::BASE64_MIME_PERMISSIVE;
 use rustls::pki_types::CertificateDer;
@@ -24,6 +24,7 @@ use x509_parser::prelude::FromDer;
 
 use super::Sources;
 use super::anchors::Anchors;
+use crate::sync::lock;
 
 /// The system's trusted roots: found at once, read when somebody needs them. A reload makes new ones.
 #[derive(Debug)]
@@ -121,7 +122,7 @@ impl SystemRoots {
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Read>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
 
     fn load(&self, places: &[PathBuf]) -> Read {

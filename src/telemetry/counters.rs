@@ -6,7 +6,7 @@
 
 use std::array;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -17,6 +17,7 @@ use super::ends::Ends;
 use super::families::{Families, observe};
 use super::handshakes::{HandshakeFailure, Handshakes};
 use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Part, Refresh, Side, TunnelEnd, Verb};
+use crate::sync::lock;
 use crate::units::{rfc3339, unix_seconds};
 
 /// The metric handles of one destination, looked up once when the policy is compiled.
@@ -107,8 +108,7 @@ impl Counters {
     /// An upstream showed a certificate that is valid until `until`. The gauge holds the soonest end of all hosts, and
     /// the log a warning in the last week, once a day.
     pub(crate) fn upstream_certificate(&self, host: &str, until: SystemTime, now: SystemTime) {
-        // Whatever a panicking holder did, the map is whole.
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = lock(&self.ends);
         let told = ends.shown(host, until, now);
         drop(ends);
         self.credential_expiry(CredentialKind::UpstreamCertificate, unix_seconds(told.soonest));
@@ -124,7 +124,7 @@ impl Counters {
 
     /// The destination is reached in another way from now on.
     pub(crate) fn forget_upstream_certificates(&self) {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).forget();
+        lock(&self.ends).forget();
     }
 
     /// Another credential was asked for, or read.

@@ -1,11 +1,12 @@
 //! Handshakes of the app that fail: their kinds, and what is counted of them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::sampled::Sampled;
+use crate::sync::lock;
 use crate::units::nanos;
 
 /// How a handshake with the app failed.
@@ -73,8 +74,7 @@ impl Handshakes {
     /// How many failures of the kind have not been told, if it is time for a line.
     pub(super) fn due(&self, failure: HandshakeFailure) -> Option<u64> {
         let now = nanos(self.born.elapsed());
-        // Whatever a panicking holder did, the numbers are whole.
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         told[failure as usize].due(nanos(INTERVAL), now)
     }
 }

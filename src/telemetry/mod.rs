@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::env;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder, Registry, TextEncoder};
@@ -23,6 +23,7 @@ pub(crate) use labels::{CacheStatus, Circuit, CredentialKind, Part, Refresh, Rel
 pub(crate) use sampled::Sampled;
 
 use crate::config::Access;
+use crate::sync::lock;
 
 pub(crate) mod log;
 
@@ -101,8 +102,7 @@ impl Telemetry {
 
     /// The handles of one destination; the same `Arc` for the same name.
     pub(crate) fn counters(&self, destination: &str) -> Arc<Counters> {
-        // The map is whole whatever a panicking holder did: it only ever gains entries.
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = lock(&self.counters);
         if let Some(known) = counters.get(destination) {
             return Arc::clone(known);
         }

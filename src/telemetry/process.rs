@@ -3,12 +3,13 @@
 //!
 //! Read when the page is rendered, not in between. Where there is no `/proc`, the metrics are absent.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use procfs::process::{LimitValue, Process as Proc};
 use prometheus::{Counter, IntGauge, Registry};
 
 use super::families::register;
+use crate::sync::lock;
 
 /// The `process_*` metrics.
 pub(super) struct Process {
@@ -50,7 +51,7 @@ impl Process {
         let Ok(me) = Proc::myself() else { return };
         if let Ok(stat) = me.stat() {
             let used = (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64;
-            let cpu = self.cpu.lock().unwrap_or_else(PoisonError::into_inner);
+            let cpu = lock(&self.cpu);
             cpu.inc_by((used - cpu.get()).max(0.0));
             self.resident
                 .set(whole(stat.rss.saturating_mul(procfs::page_size())));

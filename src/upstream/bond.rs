@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use http::header::{self, HeaderMap, HeaderName};
@@ -17,6 +17,7 @@ use super::pool::{Held, Lease};
 use super::{Endpoint, Error, Failed, Mirror, Ways, Witness, connect, tls};
 use crate::host::Target;
 use crate::http1::Interim;
+use crate::sync::lock;
 
 /// The upstream connections of one connection of the app, and where on that interim answers go.
 #[derive(Debug, Default)]
@@ -70,8 +71,7 @@ impl Bond {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Held>> {
-        // Nothing panics under the lock; if it did, the list would still be whole.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }
 

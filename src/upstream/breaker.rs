@@ -5,7 +5,7 @@
 //! works, and the limits deal with it. An answer of 500 is none either: it is most often about the one request.
 
 use std::collections::hash_map::RandomState;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use hashlink::LruCache;
@@ -16,6 +16,7 @@ use self::circuit::{Circuit, Common};
 use super::{Error, dial};
 use crate::config::CircuitBreaker;
 use crate::host::{Host, Target};
+use crate::sync::lock;
 use crate::telemetry::Counters;
 
 mod circuit;
@@ -142,8 +143,7 @@ impl Breaker {
     }
 
     fn others(&self) -> MutexGuard<'_, Circuits> {
-        // Nothing panics under the lock; if it did, the map would still be whole.
-        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.others)
     }
 }
 

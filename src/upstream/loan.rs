@@ -6,7 +6,7 @@
 //! was, with the app.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, ready};
 
 use bytes::BytesMut;
@@ -16,6 +16,7 @@ use http_body::{Body, SizeHint};
 use super::body::{Cut, MOST_KEPT, Outbound, Polled, Progress};
 use crate::http1;
 use crate::memory::{self, Held};
+use crate::sync::lock;
 
 /// A body that is lent. The connection has it, and whoever sends the request.
 #[derive(Debug)]
@@ -94,8 +95,7 @@ impl Loan {
     }
 
     fn lent(&self) -> MutexGuard<'_, Lent> {
-        // Nothing panics under the lock; if it did, the body would still be one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use http::Version;
 
 use crate::host::Target;
+use crate::sync::lock;
 
 /// The targets whose last answer was in HTTP/1.0.
 #[derive(Debug, Default)]
@@ -40,8 +41,7 @@ impl Old {
     }
 
     fn targets(&self) -> MutexGuard<'_, HashSet<Target>> {
-        // Nothing panics under the lock; if it did, the set would still be whole.
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.targets)
     }
 }
 

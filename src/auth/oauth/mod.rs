@@ -13,7 +13,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
@@ -28,6 +28,7 @@ use crate::config::{ClientAuth, OAuth2};
 use crate::host::Target;
 use crate::policy::Egress;
 use crate::secret::Sources;
+use crate::sync::lock;
 use crate::telemetry::log::Chain;
 use crate::telemetry::{Counters, CredentialKind, Refresh};
 use crate::upstream::resolve::Resolver;
@@ -282,11 +283,7 @@ impl Source {
     async fn ask(&self, shared: &Shared, form: Form) -> Result<Grant, Denial> {
         let mut is_first = true;
         loop {
-            let rotated = shared
-                .rotated
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
+            let rotated = lock(&shared.rotated).clone();
             let (head, body) =
                 (self.plan.request(rotated.as_ref(), form, SystemTime::now())).map_err(Reason::from)?;
             let ways = Ways {
@@ -338,12 +335,11 @@ impl Shared {
     }
 
     fn client(&self) -> MutexGuard<'_, Client> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.client)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics under the lock; if it did, the state would still be whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -359,7 +355,7 @@ impl Flight {
         let destination = source.counters.destination();
         let lifetime = token.over.saturating_duration_since(Instant::now());
         if let Some(refresh_token) = grant.refresh_token {
-            let mut rotated = self.shared.rotated.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rotated = lock(&self.shared.rotated);
             if !source.plan.is_repeatable() && rotated.replace(refresh_token).is_none() {
                 tracing::warn!(
                     destination,

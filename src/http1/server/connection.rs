@@ -1,7 +1,7 @@
 //! A connection of the app: what comes on it, and what is written on it around the answers.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::http1::wire::{Outgoing, Wire};
 use crate::http1::{Error, Interim, SILENCE, head};
 use crate::memory::{Held, SMALL};
 use crate::stream::{Hangup, Reset};
+use crate::sync::lock;
 
 /// What the app still sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub(super) enum Expectation {
     Due,
 }
 
+/// It is behind a lock for the type system only: all its users run on one thread, one at a time.
 #[derive(Debug)]
 pub(super) struct Connection<T> {
     pub(super) wire: Wire<T>,
@@ -344,11 +346,6 @@ fn note(slot: &mut Option<Waker>, cx: &Context<'_>) {
     if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         *slot = Some(cx.waker().clone());
     }
-}
-
-/// The lock is there for the type system: all that use a connection run on one thread, one at a time.
-pub(super) fn lock<T>(connection: &Mutex<Connection<T>>) -> MutexGuard<'_, Connection<T>> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

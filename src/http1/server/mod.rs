@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use self::connection::{Connection, Expectation, GRACE, Stage, lock};
+use self::connection::{Connection, Expectation, GRACE, Stage};
 use super::deadline::Deadline;
 use super::decoder::Decoder;
 use super::framing::{Framing, is_bodiless};
@@ -24,6 +24,7 @@ use super::wire::Outgoing;
 use super::{Error, HeadRules, Interim, Spelling, head};
 use crate::memory::MEMORY;
 use crate::stream::Reset;
+use crate::sync::{into_inner, lock};
 
 mod connection;
 
@@ -293,7 +294,7 @@ async fn switch<T: AsyncRead + AsyncWrite + Reset + Unpin>(
     written.ok()?;
     // Whoever had a body of this connection is gone: the request has been answered.
     let connection = Arc::try_unwrap(connection).ok()?;
-    let connection = connection.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let connection = into_inner(connection);
     let (stream, ahead) = connection.wire.into_parts();
     Some(next(stream, ahead))
 }

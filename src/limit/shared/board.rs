@@ -1,12 +1,13 @@
 //! Where limiters say that they want something of the store, and whoever asks the store finds them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::Notify;
 
 use super::lease::Home;
 use super::{Ask, Grant};
 use crate::limit::Limiter;
+use crate::sync::lock;
 
 /// The limiters that share their rates with other instances.
 #[derive(Debug, Default)]
@@ -40,22 +41,22 @@ impl Board {
 
     /// Those who have said so since the last time.
     pub(crate) fn take(&self) -> Vec<Arc<Limiter>> {
-        std::mem::take(&mut *locked(&self.posted))
+        std::mem::take(&mut *lock(&self.posted))
     }
 
     /// All of them.
     pub(crate) fn members(&self) -> Vec<Arc<Limiter>> {
-        let mut members = locked(&self.members);
+        let mut members = lock(&self.members);
         members.retain(|member| member.strong_count() > 0);
         members.iter().filter_map(Weak::upgrade).collect()
     }
 
     pub(in crate::limit) fn join(&self, limiter: &Arc<Limiter>) {
-        locked(&self.members).push(Arc::downgrade(limiter));
+        lock(&self.members).push(Arc::downgrade(limiter));
     }
 
     pub(in crate::limit) fn post(&self, limiter: &Arc<Limiter>) {
-        locked(&self.posted).push(Arc::clone(limiter));
+        lock(&self.posted).push(Arc::clone(limiter));
         self.bell.notify_one();
     }
 }
@@ -75,8 +76,3 @@ impl PartialEq for Sharing {
 }
 
 impl Eq for Sharing {}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics under these locks; if it did, the lists would still be whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{Inside, answer};
 use crate::proxy::body::Holding;
 use crate::proxy::{Answer, Body};
+use crate::sync::lock;
 use crate::upstream::{Incoming, Mirror};
 
 /// Serves the streams of one connection until either side has had enough, or none was open for `idle`.
@@ -135,14 +136,8 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.streams.open.fetch_sub(1, Ordering::Relaxed);
-        // Nothing panics under the lock; if it did, the count would still be one.
         let resets = &self.streams.resets;
-        if !self.is_answered
-            && resets
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .add(Instant::now())
-        {
+        if !self.is_answered && lock(resets).add(Instant::now()) {
             self.streams.is_flooded.store(true, Ordering::Relaxed);
         }
     }

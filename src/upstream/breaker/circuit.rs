@@ -7,7 +7,7 @@
 //! outcome would only pile up what may have to be refused after all.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{Open, Outcome};
 use crate::config::CircuitBreaker;
 use crate::host::{Host, Target};
+use crate::sync::lock;
 use crate::telemetry::{self, Counters};
 use crate::units;
 use crate::window::Window;
@@ -236,15 +237,13 @@ impl Circuit {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics under the lock; if it did, the state would still be whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
 impl Drop for Circuit {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.common.moved(&state.position, None);
+        self.common.moved(&self.state().position, None);
     }
 }
 
@@ -298,8 +297,7 @@ impl Common {
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
-        // Nothing panics under the lock; if it did, the counts would still be whole.
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tally)
     }
 }
 

@@ -12,7 +12,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -21,6 +21,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::config::Dns;
+use crate::sync::lock;
 use crate::telemetry::Telemetry;
 
 use self::cache::Cache;
@@ -233,8 +234,7 @@ impl Worker {
     }
 
     fn flights(&self) -> MutexGuard<'_, Flights> {
-        // Nothing panics under the lock; if it did, the map would still be whole.
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.flights)
     }
 }
 

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use rustls::ClientConfig;
@@ -31,6 +31,7 @@ use crate::secret::anchors::Anchors;
 use crate::secret::kind::KeyKind;
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Secret, Sources, pem, pkcs12};
+use crate::sync::lock;
 use crate::units::rfc3339;
 use crypto::provider;
 use identity::{Identity, NEW_KEY, remedy};
@@ -425,7 +426,7 @@ impl Settings {
 
     /// What came before an error on a connection to `host`.
     fn before(&self, host: &Host) -> error::Before {
-        let presenters = self.presenters.lock().unwrap_or_else(PoisonError::into_inner);
+        let presenters = lock(&self.presenters);
         let presenter = presenters.get(host).cloned();
         drop(presenters);
         error::Before {
@@ -437,8 +438,7 @@ impl Settings {
 
     /// Who shows our certificate to `host`.
     fn presenter(&self, host: &Host) -> Arc<Presenter> {
-        // As with the configurations below.
-        let mut presenters = self.presenters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut presenters = lock(&self.presenters);
         if let Some(presenter) = presenters.get(host) {
             return presenter.clone();
         }
@@ -456,8 +456,7 @@ impl Settings {
     fn config(&self, target: &Target, alpn: Alpn, now: SystemTime) -> Config {
         let is_current = |config: &&Config| config.generation.until().is_none_or(|until| now < until);
         let key = (target.clone(), alpn);
-        // A panic while the lock is held leaves a map that is still whole.
-        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut configs = lock(&self.configs);
         if let Some(config) = configs.get(&key).filter(is_current) {
             return config.clone();
         }

@@ -1,7 +1,7 @@
 //! Shows our certificate to a server that asks, and remembers what it asked for.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
@@ -10,6 +10,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
 use super::certificate;
+use crate::sync::lock;
 
 /// Of one host: its servers ask for the same.
 pub(super) struct Presenter {
@@ -52,8 +53,7 @@ impl Presenter {
     /// What a server of this host has ever asked. One that asks does so each time, but only a full handshake shows it:
     /// a resumed one does not ask again.
     pub(super) fn asked(&self) -> Asked {
-        // Whatever a panicking holder did, it is a whole demand or none.
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let asked = lock(&self.asked).clone();
         let Some(request) = asked else {
             return Asked::Never;
         };
@@ -114,7 +114,7 @@ impl ResolvesClientCert for Presenter {
     fn resolve(&self, authorities: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         // No choice by the server's hints: many send none or wrong ones, and there is only one certificate.
         let asked = Some(Request::of(authorities));
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        *lock(&self.asked) = asked;
         self.certified.clone()
     }
 

@@ -10,7 +10,7 @@
 //! nothing.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
@@ -30,6 +30,7 @@ use super::revocation::Revocation;
 use super::usage;
 use crate::config::Pin;
 use crate::secret::anchors::Anchors;
+use crate::sync::lock;
 
 /// Verifies servers against one set of roots.
 #[derive(Debug)]
@@ -62,12 +63,11 @@ impl Generation {
 
     /// When the first certificate or list ends on which one of the judgements rests; `None` before the first judgement.
     pub(super) fn until(&self) -> Option<SystemTime> {
-        // A panic while the lock is held leaves the time whole.
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.until)
     }
 
     fn rests_on(&self, end: SystemTime) {
-        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut until = lock(&self.until);
         *until = Some(until.map_or(end, |until| until.min(end)));
     }
 }
