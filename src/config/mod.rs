@@ -31,6 +31,8 @@ pub(crate) use environment::Environment;
 pub(crate) use limits::store_url;
 pub(crate) use locate::{DEFAULT_FILE, Source, load_located};
 pub(crate) use problems::{Locations, Problem, Problems};
+#[cfg(test)]
+pub(crate) use reference::keys_that_end_tls;
 pub(crate) use schema::schema;
 
 use crate::host::{Host, HostPattern};
@@ -51,8 +53,10 @@ mod locate;
 mod node;
 mod problems;
 mod reader;
+#[cfg(test)]
 mod reference;
 mod schema;
+mod secret_ref;
 #[cfg(test)]
 mod tests;
 

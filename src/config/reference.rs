@@ -1,125 +1,202 @@
-//! References to secrets: where one lives, never what it is.
+//! The reference page, `docs/reference.md`, made from the declarations of the keys.
+//!
+//! One section a mapping, one line a key: name, type, default, meaning. A test keeps the page current and writes it
+//! when it is told to.
 
-use std::fmt;
+use std::fmt::Write as _;
 
-use super::environment::{ExpandError, is_variable_name};
-use super::{Environment, SecretRef};
+use super::keys::{self, Key, Kind, Status, Table};
+use super::node::join;
 
-/// A text that begins like a reference and is none. Never shows the text: it may be a secret behind a prefix.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ReferenceError {
-    #[error("no name of an environment variable after `env:`")]
-    Env,
-    #[error("{0}")]
-    File(#[from] ExpandError),
-    #[error("no service and key after `vcap:`")]
-    Vcap,
+/// A mapping of the language and where it is written.
+struct Section {
+    path: String,
+    table: Table,
 }
 
-impl SecretRef {
-    /// Reads `env:NAME`, `file:PATH` or `vcap:SERVICE/KEY[/KEY…]`; `None` where the text begins like none of them.
-    pub(super) fn parse(text: &str, environment: Environment<'_>) -> Option<Result<Self, ReferenceError>> {
-        let (kind, rest) = text.split_once(':')?;
-        match kind {
-            "env" if is_variable_name(rest) => Some(Ok(Self::Env(rest.to_owned()))),
-            "env" => Some(Err(ReferenceError::Env)),
-            "file" => Some(
-                environment
-                    .expand(rest)
-                    .map(Self::File)
-                    .map_err(ReferenceError::File),
-            ),
-            "vcap" => Some(vcap(rest).ok_or(ReferenceError::Vcap)),
-            _ => None,
+/// Returns the page, in Markdown.
+fn page() -> String {
+    let mut sections = Vec::new();
+    collect(keys::ROOT, "", &mut sections);
+    // A mapping whose every key also belongs to another one is described there.
+    let described: Vec<_> = (sections.iter().enumerate())
+        .map(|(i, own)| {
+            let covers = |(j, other): &(usize, &Section)| {
+                covers(other.table, own.table) && (*j < i || !covers(own.table, other.table))
+            };
+            let other = sections.iter().enumerate().find(covers);
+            other.map_or(i, |(j, _)| j)
+        })
+        .collect();
+    let mut page = HEAD.to_owned();
+    for (i, section) in sections.iter().enumerate() {
+        if described[i] == i {
+            section.write(&mut page, &sections);
         }
+    }
+    page
+}
+
+/// Returns the keys of a destination for which TLS is ended under `mode: auto`.
+pub(crate) fn keys_that_end_tls() -> Vec<&'static str> {
+    let keys = keys::DESTINATION.iter().filter(|key| key.ends_tls);
+    keys.map(|key| key.name).collect()
+}
+
+impl Section {
+    fn write(&self, page: &mut String, all: &[Self]) {
+        // Writing to a string cannot fail.
+        let _ = write!(page, "\n## {}\n\n", self.heading());
+        page.push_str("| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
+        for key in self.table {
+            let default = match (key.default, key.required) {
+                ("" | "{}", false) => String::new(),
+                ("", true) => "required".to_owned(),
+                (default, _) => format!("`{default}`"),
+            };
+            let kind = match key.status {
+                Status::Works => kind(&key.kind, all),
+                Status::Later(_) => String::new(),
+            };
+            let line = format!("| `{}` | {kind} | {default} | {} |\n", key.name, meaning(key));
+            page.push_str(&line);
+        }
+    }
+
+    fn heading(&self) -> String {
+        if self.path.is_empty() {
+            "The whole file".to_owned()
+        } else {
+            format!("`{}`", self.path)
+        }
+    }
+
+    /// Returns the anchor that Markdown renderers derive from the heading.
+    fn anchor(&self) -> String {
+        let heading = self.heading().to_lowercase().replace(' ', "-");
+        let is_kept = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        heading.chars().filter(is_kept).collect()
     }
 }
 
-/// `env:NAME`, `file:PATH`, `vcap:SERVICE/KEY[/KEY…]`.
-impl fmt::Display for SecretRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Env(name) => write!(f, "env:{name}"),
-            Self::File(path) => write!(f, "file:{}", path.display()),
-            Self::Vcap { service, keys } => write!(f, "vcap:{service}/{}", keys.join("/")),
-        }
+fn meaning(key: &Key) -> String {
+    let mut meaning = match key.status {
+        Status::Works => key.doc.to_owned(),
+        Status::Later(_) => format!("Does not work yet. {}", key.doc),
+    };
+    if key.ends_tls {
+        meaning.push_str(" **Ends TLS.**");
+    }
+    meaning.replace('|', "\\|")
+}
+
+/// Finds every mapping of the language, in the order of the file.
+fn collect(table: Table, path: &str, found: &mut Vec<Section>) {
+    if found.iter().any(|section| std::ptr::eq(section.table, table)) {
+        return;
+    }
+    found.push(Section {
+        path: path.to_owned(),
+        table,
+    });
+    for key in table {
+        collect_kind(&key.kind, &join(path, key.name), found);
     }
 }
 
-impl ReferenceError {
-    pub(super) fn right(&self) -> &'static str {
-        match self {
-            Self::Env => "write env:NAME, with letters, digits and _",
-            Self::File(error) => error.right(),
-            Self::Vcap => "write vcap:SERVICE/KEY, with no part empty",
-        }
+fn collect_kind(kind: &Kind, path: &str, found: &mut Vec<Section>) {
+    match kind {
+        Kind::Any(kinds) => kinds.iter().for_each(|kind| collect_kind(kind, path, found)),
+        Kind::Filled(kind) | Kind::List(kind) => collect_kind(kind, &format!("{path}[]"), found),
+        Kind::Named(_, kind) => collect_kind(kind, &join(path, "NAME"), found),
+        Kind::OneOf(table) | Kind::Table(table) => collect(table, path, found),
+        Kind::Address
+        | Kind::Boolean
+        | Kind::Choice(_)
+        | Kind::Duration
+        | Kind::Json
+        | Kind::Literal(_)
+        | Kind::Number(..)
+        | Kind::Rate
+        | Kind::Secret
+        | Kind::Size
+        | Kind::Text
+        | Kind::Value => {}
     }
 }
 
-fn vcap(text: &str) -> Option<SecretRef> {
-    let mut parts = text.split('/').map(str::to_owned);
-    let service = parts.next()?;
-    let keys: Vec<_> = parts.collect();
-    let sound = |part: &String| !part.is_empty() && !part.contains(char::is_control);
-    let whole = sound(&service) && !keys.is_empty() && keys.iter().all(sound);
-    whole.then_some(SecretRef::Vcap { service, keys })
+/// Whether every key of `part` is also one of `whole`, with the same meaning.
+fn covers(whole: Table, part: Table) -> bool {
+    let is_same = |one: &Key, other: &Key| one.name == other.name && one.doc == other.doc;
+    part.iter().all(|key| whole.iter().any(|own| is_same(own, key)))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::*;
-
-    fn parse(text: &str) -> Option<Result<SecretRef, ReferenceError>> {
-        SecretRef::parse(
-            text,
-            Environment::new(&|name| (name == "DIR").then(|| "certs".into())),
-        )
-    }
-
-    #[test]
-    fn references_are_read_and_shown_as_written() {
-        let vcap = |service: &str, keys: &[&str]| SecretRef::Vcap {
-            service: service.to_owned(),
-            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
-        };
-        for (text, reference) in [
-            ("env:TOKEN", SecretRef::Env("TOKEN".to_owned())),
-            ("file:a/b.pem", SecretRef::File(PathBuf::from("a/b.pem"))),
-            ("vcap:weather/token", vcap("weather", &["token"])),
-            ("vcap:my service/a/b", vcap("my service", &["a", "b"])),
-        ] {
-            assert_eq!(parse(text), Some(Ok(reference.clone())), "{text}");
-            assert_eq!(reference.to_string(), text);
+/// Returns the type of a value, for a cell of a table.
+fn kind(kind: &Kind, all: &[Section]) -> String {
+    let inner = |inner: &Kind| self::kind(inner, all);
+    match kind {
+        Kind::Address => "ADDRESS:PORT".to_owned(),
+        Kind::Any(kinds) => kinds.iter().map(inner).collect::<Vec<_>>().join(" or "),
+        Kind::Boolean => "true or false".to_owned(),
+        Kind::Choice(words) => {
+            let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+            words.join(", ")
         }
-        assert_eq!(
-            parse("file:$DIR/a"),
-            Some(Ok(SecretRef::File(PathBuf::from("certs/a"))))
-        );
+        Kind::Duration => "duration".to_owned(),
+        Kind::Filled(kind) | Kind::List(kind) => format!("list of {}", inner(kind)),
+        Kind::Json => "value, list or mapping".to_owned(),
+        Kind::Literal(text) => format!("`{text}`"),
+        Kind::Named(_, kind) => format!("NAME: {}", inner(kind)),
+        Kind::Number(least, most) if *most >= u64::from(u32::MAX) => format!("number from {least}"),
+        Kind::Number(least, most) => format!("number {least} to {most}"),
+        Kind::OneOf(table) => link("one of these", table, all),
+        Kind::Rate => "rate".to_owned(),
+        Kind::Secret => "reference".to_owned(),
+        Kind::Size => "size".to_owned(),
+        Kind::Table(table) => link("mapping", table, all),
+        Kind::Text => "text".to_owned(),
+        Kind::Value => "value".to_owned(),
     }
+}
 
-    #[test]
-    fn what_only_looks_like_a_reference_is_an_error_without_the_text() {
-        for (text, error) in [
-            ("env:", ReferenceError::Env),
-            ("env:sk-live-0123", ReferenceError::Env),
-            ("env: TOKEN", ReferenceError::Env),
-            ("file:", ReferenceError::File(ExpandError::Empty)),
-            (
-                "file:$NONE/a",
-                ReferenceError::File(ExpandError::Unset("NONE".to_owned())),
-            ),
-            ("vcap:", ReferenceError::Vcap),
-            ("vcap:service", ReferenceError::Vcap),
-            ("vcap:service/", ReferenceError::Vcap),
-            ("vcap:/key", ReferenceError::Vcap),
-            ("vcap:service//key", ReferenceError::Vcap),
-        ] {
-            assert_eq!(parse(text), Some(Err(error)), "{text}");
-        }
-        for text in ["", "token", "ENV:TOKEN", "https://a.test", "Bearer abc"] {
-            assert_eq!(parse(text), None, "{text}");
-        }
+fn link(text: &str, table: Table, all: &[Section]) -> String {
+    let mut covering = all.iter().filter(|section| covers(section.table, table));
+    let first = covering.clone().find(|section| !covers(table, section.table));
+    let section = first.or_else(|| covering.next());
+    section.map_or_else(
+        || text.to_owned(),
+        |section| format!("[{text}](#{})", section.anchor()),
+    )
+}
+
+const HEAD: &str = "\
+<!-- Made from the declarations in src/config. Do not edit: change them, then run
+     OUTRIDER_WRITE_DOCS=1 cargo test --lib config::reference -->
+
+# Every key of `outrider.yml`
+
+| type | is written as |
+| --- | --- |
+| duration | a number and a unit: `500ms`, `10s`, `5m`, `1h`, `7d` |
+| size | a number and a unit: `64KiB`, `1MiB` |
+| rate | requests per unit, and how many may pass at once after a quiet time: `5/s`, `30/m`, `5/s burst 10` |
+| reference | where a secret is: `env:NAME`, `file:PATH` or `vcap:SERVICE/KEY` |
+| value | a text, which may look like a number or a boolean |
+
+**Ends TLS**: the proxy must see the requests for this key to work. Where it is written, `mode: auto` intercepts the
+destination's `CONNECT`, and the app sees a certificate of the local authority.
+";
+
+#[test]
+fn the_page_in_docs_is_current() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md");
+    let page = page();
+    if std::env::var_os("OUTRIDER_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
     }
+    let written = std::fs::read_to_string(path).unwrap();
+    assert!(
+        written == page,
+        "run OUTRIDER_WRITE_DOCS=1 cargo test --lib config::reference"
+    );
 }

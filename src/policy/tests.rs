@@ -568,3 +568,11 @@ fn a_certificate_that_is_to_be_shown_to_a_token_endpoint_is_there() {
     let login = format!("login: {{ hosts: [login.test], {certificate} }}");
     assert_eq!(compile(&format!("{}, {login}", api(""))), Ok(()));
 }
+
+/// What is marked in the declarations is what policy goes by.
+#[test]
+fn the_keys_that_end_tls_are_those_of_the_declarations() {
+    let mut marked = crate::config::keys_that_end_tls();
+    marked.sort_unstable();
+    assert_eq!(marked, super::MUST_SEE.map(|(key, _)| key));
+}

@@ -14,13 +14,15 @@ pub(in crate::config) static DESTINATION: Table = &[
         Kind::Filled(&Kind::Text),
         "",
         "Only these paths, as in /api/**; default: all.",
-    ),
+    )
+    .ends_tls(),
     works(
         "methods",
         Kind::Filled(&Kind::Text),
         "",
         "Only these methods; default: all.",
-    ),
+    )
+    .ends_tls(),
     works(
         "auth",
         Kind::Any(&[
@@ -30,19 +32,22 @@ pub(in crate::config) static DESTINATION: Table = &[
         ]),
         "",
         "The credential that is attached; or a list by path and method, of which the first match counts.",
-    ),
+    )
+    .ends_tls(),
     works(
         "headers",
         Kind::Table(HEADERS),
         "{}",
         "Headers that are set and removed.",
-    ),
+    )
+    .ends_tls(),
     works(
         "tls",
         Kind::Table(TLS),
         "",
         "How TLS is spoken to the destination.",
-    ),
+    )
+    .ends_tls(),
     works(
         "mode",
         Kind::Choice(&["auto", "tunnel", "intercept"]),
@@ -71,7 +76,8 @@ pub(in crate::config) static DESTINATION: Table = &[
         ]),
         "",
         "5/s, 30/m, 1000/h or 10000/d; one or several. `5/s burst 10` lets ten pass at once after a quiet time; without burst, as many as the number.",
-    ),
+    )
+    .ends_tls(),
     works(
         "priority",
         Kind::List(&Kind::Table(PRIORITY)),
@@ -83,7 +89,8 @@ pub(in crate::config) static DESTINATION: Table = &[
         Kind::Number(1, MOST_CONCURRENT),
         "",
         "Requests at once.",
-    ),
+    )
+    .ends_tls(),
     works(
         "on_limit",
         Kind::Any(&[Kind::Choice(&["reject"]), Kind::Text]),
@@ -101,13 +108,15 @@ pub(in crate::config) static DESTINATION: Table = &[
         Kind::Boolean,
         "",
         "Learn from 429, 503, Retry-After, RateLimit and X-RateLimit-*; default: true where requests are seen.",
-    ),
+    )
+    .ends_tls(),
     works(
         "limits_apply_to",
         Kind::Choice(&["auto", "destination", "host", "credential", "route"]),
         "auto",
         "Whom a learned limit concerns: all of the destination, a host, a credential at a host, or a route of these; auto: what the answers show.",
-    ),
+    )
+    .ends_tls(),
     works(
         "retry",
         Kind::Any(&[
@@ -118,7 +127,8 @@ pub(in crate::config) static DESTINATION: Table = &[
         ]),
         "",
         "What is sent again, of what is safe to send again; default: only what a stale connection lost.",
-    ),
+    )
+    .ends_tls(),
     works(
         "circuit_breaker",
         Kind::Any(&[
@@ -129,7 +139,8 @@ pub(in crate::config) static DESTINATION: Table = &[
         ]),
         "",
         "Leave a failing host alone for a while; default: off.",
-    ),
+    )
+    .ends_tls(),
     works(
         "cache",
         Kind::Any(&[
@@ -140,7 +151,8 @@ pub(in crate::config) static DESTINATION: Table = &[
         ]),
         "",
         "Keep what need not be asked again (RFC 9111); default: off.",
-    ),
+    )
+    .ends_tls(),
     works(
         "rehearse",
         Kind::Any(&[
@@ -151,13 +163,15 @@ pub(in crate::config) static DESTINATION: Table = &[
         ]),
         "",
         "Simulate the destination's limits and faults, to see the app under them; default: off.",
-    ),
+    )
+    .ends_tls(),
     works(
         "scrub",
         Kind::Boolean,
         "false",
         "true: strike attached secrets out of the text of answers too; out of their fields they are struck always.",
-    ),
+    )
+    .ends_tls(),
     works(
         "preserve_header_case",
         Kind::Boolean,

@@ -37,6 +37,15 @@ pub(in crate::config) struct Key {
     /// Has to be written where its mapping is.
     pub(in crate::config) required: bool,
     pub(in crate::config) status: Status,
+    /// The proxy must see the requests for it to work, so `mode: auto` ends TLS where it is written.
+    pub(in crate::config) ends_tls: bool,
+}
+
+impl Key {
+    const fn ends_tls(mut self) -> Self {
+        self.ends_tls = true;
+        self
+    }
 }
 
 /// What may stand after a key. Finer rules are the decoder's.
@@ -374,6 +383,7 @@ const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Key {
         default: "",
         required: true,
         status: Status::Works,
+        ends_tls: false,
     }
 }
 
@@ -385,6 +395,7 @@ const fn works(name: &'static str, kind: Kind, default: &'static str, doc: &'sta
         default,
         required: false,
         status: Status::Works,
+        ends_tls: false,
     }
 }
 
@@ -396,5 +407,6 @@ const fn later(name: &'static str, off: &'static [&'static str], doc: &'static s
         default: "",
         required: false,
         status: Status::Later(off),
+        ends_tls: false,
     }
 }
