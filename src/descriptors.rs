@@ -9,7 +9,7 @@ static PAIRS: Account = Account::new();
 
 /// Two descriptors, until the value is dropped.
 #[derive(Debug)]
-pub(crate) struct Pair(&'static Account);
+pub(crate) struct DescriptorPair(&'static Account);
 
 #[derive(Debug)]
 struct Account {
@@ -30,14 +30,14 @@ fn pairs(all: Option<u64>) -> usize {
     usize::try_from(left / 2).unwrap_or(usize::MAX).max(1)
 }
 
-impl Pair {
+impl DescriptorPair {
     /// `None` where all are taken.
     pub(crate) fn take() -> Option<Self> {
         PAIRS.take()
     }
 }
 
-impl Drop for Pair {
+impl Drop for DescriptorPair {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
@@ -51,9 +51,9 @@ impl Account {
         }
     }
 
-    fn take(&'static self) -> Option<Pair> {
+    fn take(&'static self) -> Option<DescriptorPair> {
         // The place is given back by the value where there was none.
-        let (before, pair) = (self.taken.fetch_add(1, Ordering::Relaxed), Pair(self));
+        let (before, pair) = (self.taken.fetch_add(1, Ordering::Relaxed), DescriptorPair(self));
         (before < self.most.load(Ordering::Relaxed)).then_some(pair)
     }
 }

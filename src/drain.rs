@@ -16,7 +16,7 @@ struct State {
 
 /// An exchange that is going on; leaving waits for it.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<State>);
+pub(crate) struct ExchangeGuard(Arc<State>);
 
 impl Drain {
     /// From now on we are leaving.
@@ -29,9 +29,9 @@ impl Drain {
     }
 
     /// Holds the end back until the value is dropped.
-    pub(crate) fn busy(&self) -> Busy {
+    pub(crate) fn busy(&self) -> ExchangeGuard {
         self.0.exchanges.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(&self.0))
+        ExchangeGuard(Arc::clone(&self.0))
     }
 
     /// Bytes went through a tunnel: it is not idle.
@@ -48,13 +48,13 @@ impl Drain {
     }
 }
 
-impl Busy {
+impl ExchangeGuard {
     pub(crate) fn drain(&self) -> Drain {
         Drain(Arc::clone(&self.0))
     }
 }
 
-impl Drop for Busy {
+impl Drop for ExchangeGuard {
     fn drop(&mut self) {
         self.0.exchanges.fetch_sub(1, Ordering::Release);
     }

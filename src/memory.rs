@@ -26,7 +26,7 @@ pub(crate) struct Memory {
 
 /// Memory that is reserved until the value is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Held(usize);
+pub(crate) struct Reservation(usize);
 
 /// There is no memory for it: `limits.memory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,7 +136,7 @@ impl Memory {
     }
 }
 
-impl Held {
+impl Reservation {
     /// Reserves so many bytes.
     pub(crate) fn take(bytes: usize) -> Result<Self, Exhausted> {
         MEMORY.take(bytes)?;
@@ -182,13 +182,13 @@ impl Held {
     }
 }
 
-impl Clone for Held {
+impl Clone for Reservation {
     fn clone(&self) -> Self {
         Self::of(self.0)
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.release();
     }

@@ -14,7 +14,7 @@ use crate::upstream::pool;
 
 /// A socket that accepts, not yet registered with any worker.
 #[derive(Debug)]
-pub(crate) enum Listener {
+pub(crate) enum BoundListener {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }
@@ -28,7 +28,7 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts `count` threads that accept from `listeners`.
-    pub(crate) fn start(count: usize, listeners: &[Listener], proxy: &Arc<Proxy>) -> io::Result<Self> {
+    pub(crate) fn start(count: usize, listeners: &[BoundListener], proxy: &Arc<Proxy>) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let (desks, inboxes): (Vec<_>, Vec<_>) = (0..count.max(1))
             .map(|_| {
@@ -50,7 +50,7 @@ impl Workers {
         for (desk, inbox) in inboxes.into_iter().enumerate() {
             let doors = listeners
                 .iter()
-                .map(Listener::try_clone)
+                .map(BoundListener::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -96,7 +96,7 @@ impl Drop for Workers {
     }
 }
 
-impl Listener {
+impl BoundListener {
     fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),

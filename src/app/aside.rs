@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::build::Parts;
+use super::build::Builder;
 use super::shortage::{self, Shortage};
 use super::{Error, TICK};
 use crate::memory::MEMORY;
@@ -31,7 +31,7 @@ pub(super) async fn aside<T: Send + 'static>(
 }
 
 /// Keeps an eye on memory and on who has long been silent, also while a change is being read.
-pub(super) async fn look_after(proxy: Arc<Proxy>, build: Arc<Parts>) -> Infallible {
+pub(super) async fn look_after(proxy: Arc<Proxy>, build: Arc<Builder>) -> Infallible {
     let mut shortage = Shortage::default();
     let mut pulse = tokio::time::interval(PULSE);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

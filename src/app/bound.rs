@@ -11,16 +11,16 @@ use crate::ca;
 use crate::config::{Ca, Config, Listen};
 use crate::memory::MEMORY;
 use crate::stream::bound_buffers;
-use crate::worker::Listener;
+use crate::worker::BoundListener;
 
 /// Sockets that have their addresses but do not accept yet.
-pub(super) struct Bound {
+pub(super) struct BoundSockets {
     admin: Option<socket2::Socket>,
     tcp: Vec<(socket2::Socket, SocketAddr)>,
     unix: Vec<(std::os::unix::net::UnixListener, PathBuf)>,
 }
 
-impl Bound {
+impl BoundSockets {
     pub(super) fn bind(config: &Config) -> Result<Self, Error> {
         let mut bound = Self {
             admin: None,
@@ -57,16 +57,16 @@ impl Bound {
         }
     }
 
-    pub(super) fn open(self) -> io::Result<(Vec<Listener>, Option<std::net::TcpListener>)> {
+    pub(super) fn open(self) -> io::Result<(Vec<BoundListener>, Option<std::net::TcpListener>)> {
         let mut listeners = Vec::new();
         for (socket, _) in self.tcp {
             socket.listen(BACKLOG)?;
-            listeners.push(Listener::Tcp(socket.into()));
+            listeners.push(BoundListener::Tcp(socket.into()));
         }
         listeners.extend(
             self.unix
                 .into_iter()
-                .map(|(listener, _)| Listener::Unix(listener)),
+                .map(|(listener, _)| BoundListener::Unix(listener)),
         );
         let admin = self
             .admin

@@ -34,7 +34,7 @@ use super::doors::Doors;
 
 /// What a build needs and what outlives it.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct Builder {
     hasher: RandomState,
     pub(super) limits: Arc<Limits>,
     own: Vec<SocketAddr>,
@@ -60,7 +60,7 @@ impl End {
     }
 }
 
-impl Parts {
+impl Builder {
     /// `own`: our own listeners.
     pub(super) fn new(ca: &Ca, own: Vec<SocketAddr>, resolver: Arc<Resolver>) -> Self {
         let sources = Sources::of_process();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::build::{End, Parts};
+use super::build::{Builder, End};
 use crate::auth::Door;
 use crate::config::TokenUrl;
 use crate::policy::{Destination, Policy};
@@ -13,7 +13,7 @@ use crate::upstream::{Endpoint, tls};
 pub(super) struct Doors<'b> {
     /// One for each destination of the policy, in their order.
     pub(super) ends: &'b [End],
-    pub(super) parts: &'b Parts,
+    pub(super) parts: &'b Builder,
     pub(super) policy: &'b Policy,
 }
 

@@ -15,18 +15,18 @@ use crate::upstream::tls::Life;
 /// What has been said of each destination's certificate.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
-    said: HashMap<Arc<str>, Said>,
+    said: HashMap<Arc<str>, ReportedExpiry>,
 }
 
 #[derive(Debug)]
-struct Said {
+struct ReportedExpiry {
     life: Life,
-    stage: Stage,
+    stage: ExpiryStage,
 }
 
 /// How near the end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(super) enum ExpiryStage {
     Young,
     /// So many of the times before the end have come.
     Near(usize),
@@ -39,7 +39,7 @@ impl Expiries {
         &mut self,
         lives: impl Iterator<Item = (&'l Arc<str>, &'l Life)>,
         now: SystemTime,
-    ) -> Vec<(&'l Arc<str>, &'l Life, Stage)> {
+    ) -> Vec<(&'l Arc<str>, &'l Life, ExpiryStage)> {
         let mut old = std::mem::take(&mut self.said);
         let mut news = Vec::new();
         for (destination, life) in lives {
@@ -47,7 +47,7 @@ impl Expiries {
             let old = old.remove(destination).filter(|said| said.life == *life);
             let is_news = match &old {
                 Some(said) => stage > said.stage,
-                None => matches!(stage, Stage::Near(_)),
+                None => matches!(stage, ExpiryStage::Near(_)),
             };
             if is_news {
                 news.push((destination, life, stage));
@@ -55,19 +55,20 @@ impl Expiries {
             // A clock that goes back makes nothing unsaid.
             let stage = old.as_ref().map_or(stage, |said| said.stage.max(stage));
             let life = old.map_or_else(|| life.clone(), |said| said.life);
-            self.said.insert(Arc::clone(destination), Said { life, stage });
+            self.said
+                .insert(Arc::clone(destination), ReportedExpiry { life, stage });
         }
         news
     }
 }
 
-fn stage(life: &Life, now: SystemTime) -> Stage {
+fn stage(life: &Life, now: SystemTime) -> ExpiryStage {
     let Ok(left) = life.not_after.duration_since(now) else {
-        return Stage::Over;
+        return ExpiryStage::Over;
     };
     match notices(life).iter().filter(|notice| left <= **notice).count() {
-        0 => Stage::Young,
-        come => Stage::Near(come),
+        0 => ExpiryStage::Young,
+        come => ExpiryStage::Near(come),
     }
 }
 
@@ -109,7 +110,7 @@ mod tests {
     }
 
     /// How long before the end something is said, found out by living through it.
-    fn said(life: &Life) -> Vec<(Duration, Stage)> {
+    fn said(life: &Life) -> Vec<(Duration, ExpiryStage)> {
         let name: Arc<str> = "partner".into();
         let mut expiries = Expiries::default();
         let whole = life.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn words_are_said_once_and_in_time() {
-        let (near, over) = (Stage::Near, Stage::Over);
+        let (near, over) = (ExpiryStage::Near, ExpiryStage::Over);
         let minute = Duration::from_secs(60);
         for (whole, is_of_platform, times) in [
             (365 * DAY, false, &[30 * DAY, 7 * DAY, DAY][..]),

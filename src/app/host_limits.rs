@@ -40,9 +40,9 @@ pub(crate) fn is_ignored(signal: SignalKind) -> bool {
 
 /// SIGHUP, unless it is ignored, as under `nohup`: then it stays so, for a command of ours as well.
 #[derive(Debug)]
-pub(super) struct Hangup(Option<Signal>);
+pub(super) struct HangupSignal(Option<Signal>);
 
-impl Hangup {
+impl HangupSignal {
     pub(super) fn listen() -> std::io::Result<Self> {
         let kind = SignalKind::hangup();
         Ok(Self((!is_ignored(kind)).then(|| signal(kind)).transpose()?))

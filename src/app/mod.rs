@@ -31,7 +31,7 @@ use crate::upstream::tls::{Life, SettingsError};
 use crate::worker::Workers;
 
 use aside::{aside, look_after};
-use bound::Bound;
+use bound::BoundSockets;
 pub(crate) use host_limits::is_ignored;
 
 mod aside;
@@ -49,11 +49,11 @@ mod watch;
 #[derive(Debug)]
 pub(crate) struct App {
     addresses: Addresses,
-    build: Arc<build::Parts>,
+    build: Arc<build::Builder>,
     config: Arc<Config>,
     expiries: expiry::Expiries,
     /// From before the doors are told: whoever knows of them may ask for a reload.
-    hangup: host_limits::Hangup,
+    hangup: host_limits::HangupSignal,
     /// The last reload failed for want of a secret that can be used; when one changes, it is tried again.
     is_reload_due: bool,
     notices: notice::Notices,
@@ -62,7 +62,7 @@ pub(crate) struct App {
     /// Counts the quotas of all instances.
     store: Option<Arc<Store>>,
     waiting: rotation::Waiting,
-    watch: watch::Lookout,
+    watch: watch::FileWatcher,
     _workers: Workers,
     /// Dropped last: what the workers cut short at the end is still told.
     log: log::Guard,
@@ -172,13 +172,13 @@ impl App {
         // Before anything is bound: a wrong configuration leaves nothing behind.
         let policy = Policy::compile(&config)?;
         shortage::limit(config.limits.memory);
-        let bound = Bound::bind(&config)?;
+        let bound = BoundSockets::bind(&config)?;
 
         let telemetry = Telemetry::new();
         telemetry.set_access(config.log.access);
         let resolver = Arc::new(Resolver::new(&config.dns, &telemetry)?);
         settle(&mut config.ca);
-        let build = build::Parts::new(&config.ca, bound.own(), Arc::clone(&resolver));
+        let build = build::Builder::new(&config.ca, bound.own(), Arc::clone(&resolver));
         let (build, config) = (Arc::new(build), Arc::new(config));
         let started = {
             let (build, config) = (Arc::clone(&build), Arc::clone(&config));
@@ -220,7 +220,7 @@ impl App {
             build,
             config,
             expiries: expiry::Expiries::default(),
-            hangup: host_limits::Hangup::listen()?,
+            hangup: host_limits::HangupSignal::listen()?,
             is_reload_due: false,
             log,
             notices,
@@ -414,8 +414,8 @@ impl App {
             let left = life.not_after.duration_since(now).unwrap_or_default();
             let left = Duration::from_secs(left.as_secs() / 60 * 60);
             let message = match stage {
-                expiry::Stage::Over => "the client certificate has expired",
-                expiry::Stage::Young | expiry::Stage::Near(_) => {
+                expiry::ExpiryStage::Over => "the client certificate has expired",
+                expiry::ExpiryStage::Young | expiry::ExpiryStage::Near(_) => {
                     "the client certificate expires soon and is not renewed"
                 }
             };
@@ -541,9 +541,9 @@ fn start_live(
     policy: Policy,
     config: &Config,
     source: &Source,
-    build: &build::Parts,
+    build: &build::Builder,
     telemetry: &Arc<Telemetry>,
-) -> Result<(Option<Arc<Store>>, Live, watch::Lookout), Error> {
+) -> Result<(Option<Arc<Store>>, Live, watch::FileWatcher), Error> {
     // As with a destination: what cannot be read does not keep the others from working.
     let store = build.store(config, None, telemetry).unwrap_or_else(|error| {
         tracing::error!(
@@ -554,12 +554,12 @@ fn start_live(
     });
     let live = build.live(policy, config, store.as_deref(), None, telemetry)?;
     write_bundle(&live.authority, build, &config.ca);
-    let watch = watch::Lookout::new(files(source, build, config, &live));
+    let watch = watch::FileWatcher::new(files(source, build, config, &live));
     Ok((store, live, watch))
 }
 
 /// The proxy runs without its bundle, for what is not intercepted; but a person has to know.
-fn write_bundle(authority: &ca::Authority, build: &build::Parts, ca: &Ca) {
+fn write_bundle(authority: &ca::Authority, build: &build::Builder, ca: &Ca) {
     if let Err(error) = authority.write(&build.roots, &ca.bundle, &ca.truststore) {
         tracing::error!(
             error = %log::Chain(&error),
@@ -574,7 +574,7 @@ fn life_of(endpoint: &Endpoint) -> Option<&Life> {
 }
 
 /// The files whose change matters. The store's is the configuration's: all limits are made with it.
-fn files(source: &Source, build: &build::Parts, config: &Config, live: &Live) -> watch::Files {
+fn files(source: &Source, build: &build::Builder, config: &Config, live: &Live) -> watch::Files {
     let secrets = (live.policy.destinations.iter()).flat_map(|destination| build.files(destination));
     let own = source.file().map(Path::to_owned);
     watch::Files {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Error;
-use super::build::{End, Parts};
+use super::build::{Builder, End};
 use super::doors::Doors;
 use crate::config::{Auth, Config};
 use crate::policy::Destination;
@@ -43,7 +43,7 @@ struct Wait {
     start: Instant,
 }
 
-impl Parts {
+impl Builder {
     /// Reads every secret, and makes those routes of `old` anew whose secrets are not what they were.
     pub(super) fn rotate(
         &self,

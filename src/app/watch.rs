@@ -18,13 +18,13 @@ use crate::sync::lock;
 
 /// Watches files beside the main thread.
 #[derive(Debug)]
-pub(super) struct Lookout(Arc<Mutex<Watch>>);
+pub(super) struct FileWatcher(Arc<Mutex<WatchedFiles>>);
 
 /// The files that matter, as they were when last looked at.
 #[derive(Debug, Default)]
-struct Watch {
-    configuration: Vec<Watched>,
-    secrets: Vec<Watched>,
+struct WatchedFiles {
+    configuration: Vec<WatchedFile>,
+    secrets: Vec<WatchedFile>,
 }
 
 /// What has changed since the last look.
@@ -42,31 +42,31 @@ pub(super) struct Files {
 }
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedFile {
     path: PathBuf,
-    seen: Seen,
+    seen: FileState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
+enum FileState {
     Absent,
-    As(Mark),
+    As(FileVersion),
     /// Not looked at yet. What has been read of it may have been older than what is there now.
     Never,
 }
 
 /// Tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
+struct FileVersion {
     inode: u64,
     modified: (i64, i64),
     size: u64,
 }
 
-impl Lookout {
+impl FileWatcher {
     /// Must be called beside the main thread.
     pub(super) fn new(files: Files) -> Self {
-        Self(Arc::new(Mutex::new(Watch::new(files))))
+        Self(Arc::new(Mutex::new(WatchedFiles::new(files))))
     }
 
     /// Watches other files from now on.
@@ -76,7 +76,7 @@ impl Lookout {
 
     /// What has changed since this was last asked. A file that is still being written is told again when it is done.
     pub(super) async fn look(&self) -> Change {
-        self.beside(Watch::look).await
+        self.beside(WatchedFiles::look).await
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
@@ -85,7 +85,7 @@ impl Lookout {
 
     async fn beside<T: Default + Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Watch) -> T + Send + 'static,
+        work: impl FnOnce(&mut WatchedFiles) -> T + Send + 'static,
     ) -> T {
         let watch = Arc::clone(&self.0);
         let done = aside(move || Ok(work(&mut lock(&watch)))).await;
@@ -94,7 +94,7 @@ impl Lookout {
     }
 }
 
-impl Watch {
+impl WatchedFiles {
     fn new(files: Files) -> Self {
         let mut watch = Self::default();
         watch.follow(files);
@@ -106,10 +106,10 @@ impl Watch {
     fn follow(&mut self, files: Files) {
         follow(&mut self.configuration, files.configuration, |path| {
             let path = path.to_owned();
-            let mark = guard::within(PATIENCE, guard::name(&path), move || Seen::of(&path));
-            mark.unwrap_or(Seen::Never)
+            let mark = guard::within(PATIENCE, guard::name(&path), move || FileState::of(&path));
+            mark.unwrap_or(FileState::Never)
         });
-        follow(&mut self.secrets, files.secrets, |_| Seen::Never);
+        follow(&mut self.secrets, files.secrets, |_| FileState::Never);
     }
 
     fn paths(&self) -> impl Iterator<Item = &Path> {
@@ -118,14 +118,14 @@ impl Watch {
     }
 
     fn look(&mut self) -> Change {
-        self.look_by(Seen::of, PATIENCE)
+        self.look_by(FileState::of, PATIENCE)
     }
 
-    fn look_by(&mut self, of: fn(&Path) -> Seen, patience: Duration) -> Change {
+    fn look_by(&mut self, of: fn(&Path) -> FileState, patience: Duration) -> Change {
         let paths: Vec<_> = self.paths().map(Path::to_owned).collect();
         let each = paths.clone();
         let all = move || each.iter().map(|path| Some(of(path))).collect();
-        let now: Vec<Option<Seen>> =
+        let now: Vec<Option<FileState>> =
             guard::within(patience, guard::name("files"), all).unwrap_or_else(|_| {
                 // One of them hangs: each by itself, and only those again that answered.
                 let one = |path: PathBuf| guard::within(patience, guard::name(&path), move || of(&path)).ok();
@@ -139,20 +139,20 @@ impl Watch {
     }
 }
 
-fn follow(watched: &mut Vec<Watched>, paths: Vec<PathBuf>, first: fn(&Path) -> Seen) {
+fn follow(watched: &mut Vec<WatchedFile>, paths: Vec<PathBuf>, first: fn(&Path) -> FileState) {
     let known = std::mem::take(watched);
     *watched = (paths.into_iter())
         .map(|path| {
             let seen = known.iter().find(|old| old.path == path).map(|old| old.seen);
             let seen = seen.unwrap_or_else(|| first(&path));
-            Watched { path, seen }
+            WatchedFile { path, seen }
         })
         .collect();
 }
 
-fn has_changed(watched: &mut [Watched], now: &[Option<Seen>]) -> bool {
+fn has_changed(watched: &mut [WatchedFile], now: &[Option<FileState>]) -> bool {
     let mut has_changed = false;
-    for (Watched { seen, .. }, now) in watched.iter_mut().zip(now) {
+    for (WatchedFile { seen, .. }, now) in watched.iter_mut().zip(now) {
         if let Some(now) = now {
             has_changed |= now != seen;
             *seen = *now;
@@ -161,12 +161,12 @@ fn has_changed(watched: &mut [Watched], now: &[Option<Seen>]) -> bool {
     has_changed
 }
 
-impl Seen {
+impl FileState {
     fn of(path: &Path) -> Self {
         let Ok(data) = std::fs::metadata(path) else {
             return Self::Absent;
         };
-        Self::As(Mark {
+        Self::As(FileVersion {
             inode: data.ino(),
             modified: (data.mtime(), data.mtime_nsec()),
             size: data.size(),
@@ -189,7 +189,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, later) = (folder.path().join("a"), folder.path().join("b"));
         std::fs::write(&file, "1").unwrap();
-        let mut watch = Watch::new(Files {
+        let mut watch = WatchedFiles::new(Files {
             configuration: vec![file.clone(), later.clone()],
             secrets: Vec::new(),
         });
@@ -215,22 +215,22 @@ mod tests {
     #[test]
     fn a_file_system_that_hangs_hides_only_its_own_files() {
         static GATE: OnceLock<Mutex<Receiver<()>>> = OnceLock::new();
-        fn of(path: &Path) -> Seen {
+        fn of(path: &Path) -> FileState {
             if path.ends_with("hangs") {
                 let _ = GATE.get().unwrap().lock().unwrap().recv();
             }
-            Seen::of(path)
+            FileState::of(path)
         }
         let (open, gate) = channel();
         GATE.set(Mutex::new(gate)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (file, hung) = (folder.path().join("key"), folder.path().join("hangs"));
-        let mut watch = Watch {
+        let mut watch = WatchedFiles {
             configuration: Vec::new(),
             secrets: [&hung, &file]
-                .map(|path| Watched {
+                .map(|path| WatchedFile {
                     path: path.clone(),
-                    seen: Seen::Absent,
+                    seen: FileState::Absent,
                 })
                 .into(),
         };
@@ -239,12 +239,12 @@ mod tests {
         for text in ["1", "22", "333"] {
             std::fs::write(&file, text).unwrap();
             assert!(watch.look_by(of, short).secrets, "{text}");
-            assert_eq!(watch.secrets[0].seen, Seen::Absent);
+            assert_eq!(watch.secrets[0].seen, FileState::Absent);
             assert!(!watch.look_by(of, short).secrets, "{text}");
         }
         drop(open);
         assert!((0..10_000).any(|_| watch.look_by(of, short).secrets));
-        assert_ne!(watch.secrets[0].seen, Seen::Absent);
+        assert_ne!(watch.secrets[0].seen, FileState::Absent);
     }
 
     /// It was read before it is looked at, and may have changed in between.
@@ -261,7 +261,7 @@ mod tests {
             configuration: false,
             secrets: true,
         };
-        let mut watch = Watch::new(files());
+        let mut watch = WatchedFiles::new(files());
         assert_eq!(watch.look(), secrets);
         watch.follow(files());
         assert_eq!(watch.look(), Change::default());

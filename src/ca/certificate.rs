@@ -16,7 +16,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
-use super::constraints::Constraints;
+use super::constraints::PermittedHosts;
 use crate::host::Host;
 
 /// From when to when a certificate holds.
@@ -59,7 +59,7 @@ pub(super) fn issuer(name: &str, key: KeyPair) -> Issuer<'static, KeyPair> {
 pub(super) fn authority(
     name: &str,
     issuer: &Issuer<'_, KeyPair>,
-    constraints: &Constraints,
+    constraints: &PermittedHosts,
     validity: Validity,
 ) -> Result<CertificateDer<'static>, rcgen::Error> {
     let mut params = params(validity);

@@ -19,19 +19,19 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rcgen::{CidrSubnet, GeneralSubtree, NameConstraints};
 
-use crate::config::Constraints as About;
+use crate::config::Constraints;
 use crate::host::{Host, HostPattern, Pattern};
 
 /// The permitted subtrees, in one canonical order, so that two configurations compare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Constraints {
-    about: About,
+pub(super) struct PermittedHosts {
+    about: Constraints,
     names: BTreeSet<Arc<str>>,
     networks: BTreeSet<IpNet>,
 }
 
-impl Constraints {
-    pub(super) fn of(hosts: &[HostPattern], about: About) -> Self {
+impl PermittedHosts {
+    pub(super) fn of(hosts: &[HostPattern], about: Constraints) -> Self {
         let mut constraints = Self {
             about,
             ..Self::default()
@@ -64,7 +64,7 @@ impl Constraints {
 
     /// Whether addresses that are intercepted are among them.
     pub(super) fn confine_addresses(&self) -> bool {
-        self.about == About::NamesAndAddresses && !self.networks.is_empty()
+        self.about == Constraints::NamesAndAddresses && !self.networks.is_empty()
     }
 
     /// The extension; `None`: the configuration wants none. Neither kind of name is left unconstrained but as the
@@ -74,9 +74,9 @@ impl Constraints {
             .map(|name| GeneralSubtree::DnsName(name.to_string()))
             .collect();
         match self.about {
-            About::NamesAndAddresses => permitted.extend(self.networks.iter().map(subtree)),
-            About::Names => {}
-            About::None => return None,
+            Constraints::NamesAndAddresses => permitted.extend(self.networks.iter().map(subtree)),
+            Constraints::Names => {}
+            Constraints::None => return None,
         }
         let mut excluded = Vec::new();
 

@@ -16,7 +16,7 @@ use crate::host::Host;
 
 /// Everything that is served, by host.
 #[derive(Debug, Default)]
-pub(super) struct Leaves(DashMap<Host, Leaf>);
+pub(super) struct LeafCache(DashMap<Host, Leaf>);
 
 /// One certificate and the settings that present it.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Leaf {
     }
 }
 
-impl Leaves {
+impl LeafCache {
     /// What is served for `host`, if it is there and has not reached half of its life.
     pub(super) fn fresh(&self, host: &Host, offer: Offer, now: SystemTime) -> Option<Arc<ServerConfig>> {
         let leaf = self.0.get(host)?;

@@ -19,13 +19,13 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-use crate::config::Constraints as About;
+use crate::config::Constraints;
 use crate::host::{Host, HostPattern};
 use crate::secret::roots::{AUTHORITY_NAME, SystemRoots};
 
 use certificate::Validity;
-use constraints::Constraints;
-use leaves::{Leaf, Leaves};
+use constraints::PermittedHosts;
+use leaves::{Leaf, LeafCache};
 
 mod bundle;
 mod certificate;
@@ -42,9 +42,9 @@ pub(crate) use truststore::TRUSTSTORE_PASSWORD;
 /// A certificate authority whose key lives in this process only.
 pub(crate) struct Authority {
     certificate: CertificateDer<'static>,
-    constraints: Constraints,
-    identity: Arc<Identity>,
-    leaves: Leaves,
+    constraints: PermittedHosts,
+    identity: Arc<AuthorityKeys>,
+    leaves: LeafCache,
     lifetime: Duration,
     validity: Validity,
 }
@@ -108,7 +108,7 @@ pub(crate) enum Offer {
 }
 
 /// What stays the same when the hosts change: name and keys.
-struct Identity {
+struct AuthorityKeys {
     issuer: Issuer<'static, KeyPair>,
     /// One key for all leaves, so that a new name costs one signature and no key.
     leaf_key: KeyPair,
@@ -119,11 +119,11 @@ struct Identity {
 
 impl Authority {
     /// A new key and certificate, name-constrained to `hosts` as far as `about` says; leaves live at most `lifetime`.
-    pub(crate) fn new(hosts: &[HostPattern], about: About, lifetime: Duration) -> Result<Self, Error> {
-        let identity = Arc::new(Identity::generate()?);
+    pub(crate) fn new(hosts: &[HostPattern], about: Constraints, lifetime: Duration) -> Result<Self, Error> {
+        let identity = Arc::new(AuthorityKeys::generate()?);
         Self::certify(
             identity,
-            Constraints::of(hosts, about),
+            PermittedHosts::of(hosts, about),
             lifetime,
             SystemTime::now(),
         )
@@ -136,10 +136,10 @@ impl Authority {
     pub(crate) fn for_hosts(
         &self,
         hosts: &[HostPattern],
-        about: About,
+        about: Constraints,
         lifetime: Duration,
     ) -> Result<Option<Self>, Error> {
-        let constraints = Constraints::of(hosts, about);
+        let constraints = PermittedHosts::of(hosts, about);
         if constraints == self.constraints && lifetime == self.lifetime {
             return Ok(None);
         }
@@ -182,8 +182,8 @@ impl Authority {
     }
 
     fn certify(
-        identity: Arc<Identity>,
-        constraints: Constraints,
+        identity: Arc<AuthorityKeys>,
+        constraints: PermittedHosts,
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<Self, Error> {
@@ -193,7 +193,7 @@ impl Authority {
             certificate,
             constraints,
             identity,
-            leaves: Leaves::default(),
+            leaves: LeafCache::default(),
             lifetime,
             validity,
         })
@@ -241,7 +241,7 @@ impl fmt::Debug for Authority {
     }
 }
 
-impl Identity {
+impl AuthorityKeys {
     fn generate() -> Result<Self, Error> {
         // A name of its own, so that the bundles of two processes can be told apart.
         let name = format!("{AUTHORITY_NAME}{:08x}", rand::random::<u32>());

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::leaves::LEAVES_MAX;
-use super::{About, Authority, Offer};
+use super::{Authority, Constraints, Offer};
 use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
@@ -41,7 +41,7 @@ fn pattern(text: &str) -> HostPattern {
 
 fn authority(hosts: &[&str]) -> Authority {
     let hosts: Vec<_> = hosts.iter().map(|host| pattern(host)).collect();
-    Authority::new(&hosts, About::default(), WEEK).unwrap()
+    Authority::new(&hosts, Constraints::default(), WEEK).unwrap()
 }
 
 /// The system's, whatever the variables of whoever runs the tests.
@@ -199,7 +199,7 @@ fn a_leaf_lives_as_long_as_the_configuration_says_and_never_longer_than_thirty_d
         (Duration::from_secs(3600), Duration::from_secs(3600)),
         (day * 365, day * 30),
     ] {
-        let authority = Authority::new(&[pattern("a.test")], About::default(), lifetime).unwrap();
+        let authority = Authority::new(&[pattern("a.test")], Constraints::default(), lifetime).unwrap();
         let der = leaf_of(
             authority.serve(&name("a.test"), Offer::H1).unwrap(),
             &authority,
@@ -313,13 +313,21 @@ fn other_hosts_mean_another_certificate_of_the_same_key() {
     let first = authority(&["a.test", "b.test"]);
     assert!(
         first
-            .for_hosts(&[pattern("b.test"), pattern("a.test")], About::default(), WEEK)
+            .for_hosts(
+                &[pattern("b.test"), pattern("a.test")],
+                Constraints::default(),
+                WEEK
+            )
             .unwrap()
             .is_none()
     );
 
     let second = first
-        .for_hosts(&[pattern("b.test"), pattern("c.test")], About::default(), WEEK)
+        .for_hosts(
+            &[pattern("b.test"), pattern("c.test")],
+            Constraints::default(),
+            WEEK,
+        )
         .unwrap()
         .unwrap();
     assert!(second.widens(&first));
@@ -332,7 +340,7 @@ fn other_hosts_mean_another_certificate_of_the_same_key() {
     assert!(connect(&client(&second), server("c.test"), &name("c.test")).is_ok());
 
     let fewer = second
-        .for_hosts(&[pattern("c.test")], About::default(), WEEK)
+        .for_hosts(&[pattern("c.test")], Constraints::default(), WEEK)
         .unwrap()
         .unwrap();
     assert!(!fewer.widens(&second));
@@ -409,22 +417,25 @@ fn constraints_leave_out_what_the_configuration_says() {
     };
     let both = ["a.test", "10.0.0.1", "10.1.0.0/16"];
     for (hosts, about, wanted) in [
-        (&both[..], About::NamesAndAddresses, Some((1, 2, 0))),
-        (&both, About::Names, Some((1, 0, 0))),
-        (&both, About::None, None),
-        (&both[1..], About::Names, Some((1, 0, 0))),
+        (&both[..], Constraints::NamesAndAddresses, Some((1, 2, 0))),
+        (&both, Constraints::Names, Some((1, 0, 0))),
+        (&both, Constraints::None, None),
+        (&both[1..], Constraints::Names, Some((1, 0, 0))),
         // Nothing is given up where no address is intercepted.
-        (&both[..1], About::Names, Some((1, 0, 2))),
+        (&both[..1], Constraints::Names, Some((1, 0, 2))),
     ] {
         assert_eq!(made(hosts, about), wanted, "{hosts:?} {about:?}");
     }
     let hosts = [pattern("10.0.0.1")];
-    let confined = Authority::new(&hosts, About::NamesAndAddresses, WEEK).unwrap();
-    let freed = confined.for_hosts(&hosts, About::Names, WEEK).unwrap().unwrap();
+    let confined = Authority::new(&hosts, Constraints::NamesAndAddresses, WEEK).unwrap();
+    let freed = confined
+        .for_hosts(&hosts, Constraints::Names, WEEK)
+        .unwrap()
+        .unwrap();
     assert!(freed.widens(&confined), "apps need the new bundle");
     assert!(
         confined
-            .for_hosts(&hosts, About::NamesAndAddresses, WEEK)
+            .for_hosts(&hosts, Constraints::NamesAndAddresses, WEEK)
             .unwrap()
             .is_none()
     );

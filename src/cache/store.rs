@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::key::{self, Key, Private};
-use crate::memory::Held;
+use crate::memory::Reservation;
 
 /// All that is stored.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Store {
     /// Bytes of what is being copied.
     copied: usize,
     /// For both.
-    reserved: Held,
+    reserved: Reservation,
     size: usize,
 }
 
@@ -71,7 +71,7 @@ impl Store {
             passes: vec![None; PASSES].into(),
             held: 0,
             copied: 0,
-            reserved: Held::default(),
+            reserved: Reservation::default(),
             size,
         }
     }

@@ -18,7 +18,7 @@ use super::framing::Framing;
 use super::outflow::{Broken, Encoding, Outflow};
 use super::wire::Wire;
 use super::{Error, Fault, HeadRules, Spelling, head};
-use crate::memory::{Exhausted, Held, SMALL};
+use crate::memory::{Exhausted, Reservation, SMALL};
 
 /// A connection to an upstream; `B` is the body of a request.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Connection<T, B> {
     /// Of the answers.
     limits: HeadRules,
     /// For a large head as far as it has come.
-    held: Held,
+    held: Reservation,
     /// Of the answer.
     decoder: Decoder,
     deadline: Deadline,
@@ -63,7 +63,7 @@ impl<T, B> Connection<T, B> {
         Self {
             wire: Wire::new(stream),
             limits,
-            held: Held::default(),
+            held: Reservation::default(),
             decoder: Decoder::Done,
             deadline: Deadline::default(),
             is_waiting: false,

@@ -10,7 +10,7 @@ use tokio::io::AsyncRead;
 use super::framing::Framing;
 use super::wire::{Wire, end_of_head};
 use super::{Error, Excess, Fault, HeadRules, head};
-use crate::memory::{Held, SMALL};
+use crate::memory::{Reservation, SMALL};
 
 /// What is left of a body.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Chunk {
     /// Bytes of chunk extensions so far: they are dropped, so there must be an end to them.
     extensions: usize,
     /// For large trailers as far as they have come.
-    held: Held,
+    held: Reservation,
     /// Of the trailers.
     limits: HeadRules,
 }
@@ -54,7 +54,7 @@ impl Decoder {
             Framing::Chunked => Self::Chunked(Chunk {
                 at: At::Size,
                 extensions: 0,
-                held: Held::default(),
+                held: Reservation::default(),
                 limits,
             }),
             Framing::UntilClose => Self::UntilClose,

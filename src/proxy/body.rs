@@ -12,11 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::source::Source;
 use super::splice;
 use super::tunnel::Room;
-use crate::drain::Busy;
+use crate::drain::ExchangeGuard;
 use crate::fields::{self, Listed};
 use crate::http1::server::Carried;
 use crate::limit::Permit;
-use crate::memory::Held;
+use crate::memory::Reservation;
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
 use crate::upstream::body::{Cut, Progress};
@@ -44,8 +44,8 @@ pub(crate) struct Passing {
     pub(super) permit: Option<Permit>,
     /// What the trailers must not carry, beside what none may.
     pub(super) listed: Option<Arc<Listed>>,
-    pub(super) busy: Busy,
-    pub(super) _held: Held,
+    pub(super) busy: ExchangeGuard,
+    pub(super) _held: Reservation,
 }
 
 /// An upstream connection that is about to be joined with the app's.

@@ -14,7 +14,7 @@ use super::tunnel::Room;
 use super::{Error, Proxy, Way, cookies, scrub};
 use crate::host::Target;
 use crate::http1::{RawTarget, Spelling};
-use crate::memory::{self, Held};
+use crate::memory::{self, Reservation};
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
 use crate::upstream::{Bond, Incoming, Mirror, ResponseBody};
@@ -36,7 +36,7 @@ pub(super) async fn run(
     let Way { live, route } = way;
     let seen = Seen::of(request.headers());
     headers::check(&request, &seen, mirror, live.limits.request_fields)?;
-    let held = Held::take(memory::REQUEST)?;
+    let held = Reservation::take(memory::REQUEST)?;
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;
     destination.heeds(request.uri().query(), request.headers())?;

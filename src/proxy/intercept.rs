@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::tunnel::Room;
 use super::{Answer, Error, Live, Proxy, Route, forward, headers, reply};
-use crate::drain::Busy;
+use crate::drain::ExchangeGuard;
 use crate::host::{Scheme, Target};
 use crate::http1::server::Rest;
 use crate::memory;
@@ -59,7 +59,7 @@ pub(super) fn open(
 
 impl Intercept {
     /// Says 200, and serves what follows.
-    pub(super) fn start(self, exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: Busy) -> Answer<Io> {
+    pub(super) fn start(self, exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: ExchangeGuard) -> Answer<Io> {
         // Each inner request is an exchange of its own; the CONNECT that carries them is none.
         exchange.withdraw();
         let Self { room, route, target } = self;
@@ -75,7 +75,14 @@ impl Intercept {
 
 /// Serves TLS, or HTTP in clear, of either version: some clients tunnel their http:// requests, too, and gRPC over an
 /// insecure channel is HTTP/2 that was agreed on beforehand. `busy` lasts until the tunnel stands.
-async fn serve(early: Bytes, mut app: Io, target: Target, route: &Route, proxy: Arc<Proxy>, busy: Busy) {
+async fn serve(
+    early: Bytes,
+    mut app: Io,
+    target: Target,
+    route: &Route,
+    proxy: Arc<Proxy>,
+    busy: ExchangeGuard,
+) {
     let limit = route.destination.timeouts.tls;
     let Ok(Ok(first)) = tokio::time::timeout(limit, first_bytes(early, &mut app)).await else {
         tracing::debug!(destination = %route.destination.name, "nothing came through an intercepted tunnel in time");

@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::descriptors::Pair;
+use crate::descriptors::DescriptorPair;
 use crate::drain::Drain;
-use crate::memory::{Held, MEMORY};
+use crate::memory::{MEMORY, Reservation};
 use crate::stream;
 use crate::telemetry::TunnelEnd;
 
@@ -103,7 +103,7 @@ enum State {
 /// Bytes, and what the kernel holds before and behind them.
 struct Left {
     bytes: Bytes,
-    _held: Held,
+    _held: Reservation,
 }
 
 /// A pipe, and how many bytes are in it. One with bytes inside is never used again.
@@ -112,8 +112,8 @@ struct Bulk {
     into: OwnedFd,
     inside: usize,
     /// As for bytes that are left.
-    held: Held,
-    _pair: Pair,
+    held: Reservation,
+    _pair: DescriptorPair,
 }
 
 impl Joined {
@@ -260,7 +260,7 @@ impl Way {
 
 impl Left {
     fn state(bytes: Bytes) -> State {
-        let _held = Held::of(bytes.len() + MEMORY.stuck());
+        let _held = Reservation::of(bytes.len() + MEMORY.stuck());
         State::Left(Box::new(Self { bytes, _held }))
     }
 }
@@ -325,7 +325,7 @@ impl Bulk {
     /// An empty pipe; `None` where the system gives none, and the bytes go the slower way.
     fn take() -> Option<Self> {
         PIPES.with_borrow_mut(Vec::pop).or_else(|| {
-            let pair = Pair::take()?;
+            let pair = DescriptorPair::take()?;
             let (out_of, into) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
             // A refusal (the user's limit on pipe memory) leaves the default size: slower, but right.
             let size = MEMORY.kernel_buffer().map_or(PIPE, |most| most.min(PIPE));
@@ -334,7 +334,7 @@ impl Bulk {
                 out_of,
                 into,
                 inside: 0,
-                held: Held::default(),
+                held: Reservation::default(),
                 _pair: pair,
             })
         })
@@ -392,7 +392,7 @@ async fn copy_one_way(
         if chunk.is_empty() {
             break;
         }
-        let held = Held::of(chunk.len() + MEMORY.stuck());
+        let held = Reservation::of(chunk.len() + MEMORY.stuck());
         sink.write_all(&chunk).await?;
         sink.flush().await?;
         drop(held);

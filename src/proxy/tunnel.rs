@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 
 use super::splice::{self, Joined, Moved};
 use super::{Answer, Error, Live, Proxy, Route};
-use crate::drain::Busy;
+use crate::drain::ExchangeGuard;
 use crate::host::Target;
 use crate::http1::server::Rest;
 use crate::limit::{Asked, Caller, Permit};
-use crate::memory::{self, Held};
+use crate::memory::{self, Reservation};
 use crate::stream::{Io, Rewound};
 use crate::telemetry::Exchange;
 use crate::upstream::connect;
@@ -30,7 +30,7 @@ pub(super) struct Tunnel {
 #[derive(Debug)]
 pub(super) struct Room {
     proxy: Arc<Proxy>,
-    _held: Held,
+    _held: Reservation,
 }
 
 /// Connects before the app is told anything, so that a failure is a real status.
@@ -71,7 +71,12 @@ pub(super) async fn open(
 
 impl Tunnel {
     /// Says 200; then the bytes go through, in a future that holds as little as it can.
-    pub(super) fn start(self, mut exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: Busy) -> Answer<Io> {
+    pub(super) fn start(
+        self,
+        mut exchange: Box<Exchange>,
+        proxy: Arc<Proxy>,
+        busy: ExchangeGuard,
+    ) -> Answer<Io> {
         exchange.tunnel();
         let join = move |app, early| -> Rest {
             drop(busy);
@@ -113,7 +118,7 @@ fn end(mut exchange: Box<Exchange>, moved: Moved) {
 impl Room {
     /// `bytes`: of memory.
     pub(super) fn take(proxy: &Arc<Proxy>, most: usize, bytes: usize) -> Result<Self, Error> {
-        let held = Held::take(bytes)?;
+        let held = Reservation::take(bytes)?;
         if proxy.tunnels.fetch_add(1, Ordering::Relaxed) >= most {
             proxy.tunnels.fetch_sub(1, Ordering::Relaxed);
             return Err(Error::Overloaded("limits.tunnels"));

@@ -9,11 +9,11 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 use zeroize::Zeroizing;
 
-use super::{Names, ber, form};
+use super::{NameList, ber, form};
 
 /// One block of PEM, or one value of DER.
-pub(super) struct Item {
-    pub(super) kind: Kind,
+pub(super) struct ContentItem {
+    pub(super) kind: ContentKind,
     /// What the label says, or would say.
     label: String,
     /// The headers of a block that has any.
@@ -23,7 +23,7 @@ pub(super) struct Item {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ContentKind {
     /// PKCS#7, or CMS, which is its successor.
     Bundle,
     Certificate,
@@ -55,7 +55,7 @@ pub(crate) enum Java {
 }
 
 /// Everything in `bytes`, in their order.
-pub(super) fn read(bytes: &[u8]) -> Vec<Item> {
+pub(super) fn read(bytes: &[u8]) -> Vec<ContentItem> {
     let inner = form::unwrapped(bytes);
     let bytes = inner.as_ref().map_or(bytes, |inner| inner.as_slice());
     if !form::is_binary(bytes) {
@@ -63,7 +63,7 @@ pub(super) fn read(bytes: &[u8]) -> Vec<Item> {
     }
     for (magic, java) in [(form::JKS, Java::Jks), (form::JCEKS, Java::Jceks)] {
         if bytes.starts_with(magic) {
-            return vec![Item::of_der(Kind::Java(java), bytes)];
+            return vec![ContentItem::of_der(ContentKind::Java(java), bytes)];
         }
     }
     // Several certificates may have been joined into one file.
@@ -71,7 +71,10 @@ pub(super) fn read(bytes: &[u8]) -> Vec<Item> {
     let mut rest = bytes;
     while !rest.trim_ascii_start().is_empty() && items.len() < MOST_VALUES {
         let value = ber::first(rest).unwrap_or(rest);
-        items.push(Item::of_der(Kind::of_der(value).unwrap_or(Kind::Other), value));
+        items.push(ContentItem::of_der(
+            ContentKind::of_der(value).unwrap_or(ContentKind::Other),
+            value,
+        ));
         rest = &rest[value.len()..];
         if rest.first() != Some(&SEQUENCE) {
             rest = rest.trim_ascii_start();
@@ -81,24 +84,24 @@ pub(super) fn read(bytes: &[u8]) -> Vec<Item> {
 }
 
 /// The labels of what was found, as an error lists them.
-pub(super) fn labels(items: &[Item]) -> Names {
-    Names(items.iter().map(|item| item.label.clone()).collect())
+pub(super) fn labels(items: &[ContentItem]) -> NameList {
+    NameList(items.iter().map(|item| item.label.clone()).collect())
 }
 
-impl Item {
-    fn of_der(kind: Kind, der: &[u8]) -> Self {
+impl ContentItem {
+    fn of_der(kind: ContentKind, der: &[u8]) -> Self {
         let label = match kind {
-            Kind::Bundle => "PKCS7",
-            Kind::Certificate => "CERTIFICATE",
-            Kind::Java(Java::Jceks) => "JCEKS",
-            Kind::Java(Java::Jks) => "JKS",
-            Kind::Key(KeyForm::Pkcs1) => "RSA PRIVATE KEY",
-            Kind::Key(KeyForm::Pkcs8) => "PRIVATE KEY",
-            Kind::Key(KeyForm::Sec1) => "EC PRIVATE KEY",
-            Kind::List => "X509 CRL",
-            Kind::LockedKey => "ENCRYPTED PRIVATE KEY",
-            Kind::Store => "PKCS12",
-            Kind::OldLockedKey | Kind::OpenSsh | Kind::Other => UNKNOWN,
+            ContentKind::Bundle => "PKCS7",
+            ContentKind::Certificate => "CERTIFICATE",
+            ContentKind::Java(Java::Jceks) => "JCEKS",
+            ContentKind::Java(Java::Jks) => "JKS",
+            ContentKind::Key(KeyForm::Pkcs1) => "RSA PRIVATE KEY",
+            ContentKind::Key(KeyForm::Pkcs8) => "PRIVATE KEY",
+            ContentKind::Key(KeyForm::Sec1) => "EC PRIVATE KEY",
+            ContentKind::List => "X509 CRL",
+            ContentKind::LockedKey => "ENCRYPTED PRIVATE KEY",
+            ContentKind::Store => "PKCS12",
+            ContentKind::OldLockedKey | ContentKind::OpenSsh | ContentKind::Other => UNKNOWN,
         };
         Self {
             kind,
@@ -110,35 +113,35 @@ impl Item {
 
     /// Whether it begins as DER does and is nothing that is known, or not whole.
     pub(super) fn is_damaged_der(&self) -> bool {
-        self.kind == Kind::Other && self.label == UNKNOWN
+        self.kind == ContentKind::Other && self.label == UNKNOWN
     }
 
     fn of_block(label: &[u8], body: &[u8], is_whole: bool) -> Self {
         let (headers, body) = headers(body);
         let der = form::body(&body).filter(|_| is_whole);
-        let found = der.as_ref().and_then(|der| Kind::of_der(der));
+        let found = der.as_ref().and_then(|der| ContentKind::of_der(der));
         let is_encrypted =
             |(name, value): &(String, String)| name == "Proc-Type" && value.ends_with("ENCRYPTED");
         let key = |usual| match found {
-            Some(kind @ (Kind::Key(_) | Kind::LockedKey)) => kind,
-            _ => Kind::Key(usual),
+            Some(kind @ (ContentKind::Key(_) | ContentKind::LockedKey)) => kind,
+            _ => ContentKind::Key(usual),
         };
         let kind = match label {
             // Not looked into: what is encrypted looks like anything.
-            _ if headers.iter().any(is_encrypted) => Kind::OldLockedKey,
+            _ if headers.iter().any(is_encrypted) => ContentKind::OldLockedKey,
             b"CERTIFICATE" | b"X509 CERTIFICATE" | b"TRUSTED CERTIFICATE" => match found {
-                Some(Kind::Bundle) => Kind::Bundle,
-                _ => Kind::Certificate,
+                Some(ContentKind::Bundle) => ContentKind::Bundle,
+                _ => ContentKind::Certificate,
             },
-            b"PKCS7" | b"CMS" | b"PKCS #7 SIGNED DATA" => Kind::Bundle,
-            b"PKCS12" => Kind::Store,
-            b"X509 CRL" => Kind::List,
-            b"ENCRYPTED PRIVATE KEY" => Kind::LockedKey,
+            b"PKCS7" | b"CMS" | b"PKCS #7 SIGNED DATA" => ContentKind::Bundle,
+            b"PKCS12" => ContentKind::Store,
+            b"X509 CRL" => ContentKind::List,
+            b"ENCRYPTED PRIVATE KEY" => ContentKind::LockedKey,
             b"PRIVATE KEY" | b"ANY PRIVATE KEY" => key(KeyForm::Pkcs8),
             b"RSA PRIVATE KEY" | b"RSA-PSS PRIVATE KEY" => key(KeyForm::Pkcs1),
             b"EC PRIVATE KEY" => key(KeyForm::Sec1),
-            b"OPENSSH PRIVATE KEY" => Kind::OpenSsh,
-            _ => Kind::Other,
+            b"OPENSSH PRIVATE KEY" => ContentKind::OpenSsh,
+            _ => ContentKind::Other,
         };
         // Behind a certificate that is trusted OpenSSL writes what for.
         let der = match (label, &der) {
@@ -156,9 +159,10 @@ impl Item {
     }
 
     /// The certificates, or the lists of revoked ones, of a bundle (RFC 5652, section 5.1).
-    pub(super) fn bundled(&self, what: Kind) -> Option<Vec<&[u8]>> {
+    pub(super) fn bundled(&self, what: ContentKind) -> Option<Vec<&[u8]>> {
         let parts = ber::parts(self.der.as_ref()?)?;
-        let ([SIGNED_DATA, content], tag) = (&parts[..], if what == Kind::List { 0xa1 } else { 0xa0 }) else {
+        let ([SIGNED_DATA, content], tag) = (&parts[..], if what == ContentKind::List { 0xa1 } else { 0xa0 })
+        else {
             return None;
         };
         let content = ber::parts(content)?;
@@ -187,7 +191,7 @@ impl KeyForm {
     }
 }
 
-impl Kind {
+impl ContentKind {
     /// What a whole value of DER is, by the types of its parts.
     pub(super) fn of_der(der: &[u8]) -> Option<Self> {
         let parts = ber::parts(der)?;
@@ -212,7 +216,7 @@ impl Kind {
 }
 
 /// The blocks of PEM. Each marker may stand anywhere in a line.
-fn blocks(text: &[u8]) -> Vec<Item> {
+fn blocks(text: &[u8]) -> Vec<ContentItem> {
     let mut items = Vec::new();
     let mut rest = text;
     while let Some(begin) = memchr::memmem::find(rest, BEGIN) {
@@ -236,7 +240,7 @@ fn blocks(text: &[u8]) -> Vec<Item> {
                 .strip_prefix(MARKER)
                 .map(drop)
         };
-        items.push(Item::of_block(label, body, ends(rest).is_some()));
+        items.push(ContentItem::of_block(label, body, ends(rest).is_some()));
     }
     items
 }

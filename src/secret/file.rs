@@ -42,25 +42,25 @@ impl fmt::Display for FileName {
 
 /// The beginning of a command that opens a PKCS#12 file. OpenSSL reads none in base64, with or without markers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Opening {
+pub(crate) struct OpenCommand {
     file: FileName,
-    written: Written,
+    written: StoreEncoding,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Written {
+enum StoreEncoding {
     #[default]
     Binary,
     BetweenMarkers,
     InBase64,
 }
 
-impl Opening {
+impl OpenCommand {
     pub(super) fn of(store: &Secret) -> Self {
         let written = match store.expose() {
-            bytes if form::is_binary(bytes) => Written::Binary,
-            bytes if memchr::memmem::find(bytes, b"-----BEGIN ").is_some() => Written::BetweenMarkers,
-            _ => Written::InBase64,
+            bytes if form::is_binary(bytes) => StoreEncoding::Binary,
+            bytes if memchr::memmem::find(bytes, b"-----BEGIN ").is_some() => StoreEncoding::BetweenMarkers,
+            _ => StoreEncoding::InBase64,
         };
         Self {
             file: store.file(),
@@ -69,15 +69,15 @@ impl Opening {
     }
 }
 
-impl fmt::Display for Opening {
+impl fmt::Display for OpenCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, written } = self;
         let file = match written {
-            Written::Binary => return write!(f, "openssl pkcs12 -legacy -in {file}"),
-            Written::BetweenMarkers => {
+            StoreEncoding::Binary => return write!(f, "openssl pkcs12 -legacy -in {file}"),
+            StoreEncoding::BetweenMarkers => {
                 write!(f, "sed -n '/^-----BEGIN/,/^-----END/{{//!p}}' {file} | base64 -d")
             }
-            Written::InBase64 => write!(f, "base64 -d {file}"),
+            StoreEncoding::InBase64 => write!(f, "base64 -d {file}"),
         };
         file?;
         f.write_str(" > NEW.p12 && openssl pkcs12 -legacy -in NEW.p12")

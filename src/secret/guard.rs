@@ -22,13 +22,13 @@ pub(crate) enum Interrupted {
 
 /// Which work it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Name(u64);
+pub(crate) struct WorkId(u64);
 
 /// Does `work` on a thread of its own and waits for `limit`. `what` names the work: where the same has been given up
 /// and still runs, it is not begun again, so that what hangs costs one thread, however often it is tried.
 pub(crate) fn within<T: Send + 'static>(
     limit: Duration,
-    what: Name,
+    what: WorkId,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Interrupted> {
     if has_stuck(what) {
@@ -56,8 +56,8 @@ pub(crate) fn within<T: Send + 'static>(
 }
 
 /// Names work by what it is about, of which it tells nothing.
-pub(crate) fn name(about: impl Hash) -> Name {
-    Name(SEED.get_or_init(RandomState::new).hash_one(about))
+pub(crate) fn name(about: impl Hash) -> WorkId {
+    WorkId(SEED.get_or_init(RandomState::new).hash_one(about))
 }
 
 /// Does `work` here; a panic in it is an answer.
@@ -67,7 +67,7 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Interrupted> {
 }
 
 /// Whether the same work was given up and still runs.
-fn has_stuck(what: Name) -> bool {
+fn has_stuck(what: WorkId) -> bool {
     let mut stuck = lock(&STUCK);
     stuck.retain(|(_, is_done)| !is_done.load(Ordering::Acquire));
     stuck.iter().any(|(other, _)| *other == what)
@@ -83,7 +83,7 @@ impl Drop for Done {
 }
 
 /// What was given up, and whether it has ended since. Of the process: so are its threads.
-static STUCK: Mutex<Vec<(Name, Arc<AtomicBool>)>> = Mutex::new(Vec::new());
+static STUCK: Mutex<Vec<(WorkId, Arc<AtomicBool>)>> = Mutex::new(Vec::new());
 
 static SEED: OnceLock<RandomState> = OnceLock::new();
 

@@ -16,17 +16,17 @@ use super::pbe;
 /// One hash function in all the roles that it has here.
 pub(super) struct Hash {
     pub(super) digest: &'static digest::Algorithm,
-    mac: Code,
-    derive: Derive,
+    mac: VerifyMac,
+    derive: DeriveKey,
     /// Of the bare function, and of HMAC with it.
     oids: [&'static [u64]; 2],
 }
 
 /// Whether the third is the HMAC of the second under the first.
-type Code = fn(&[u8], &[u8], &[u8]) -> bool;
+type VerifyMac = fn(&[u8], &[u8], &[u8]) -> bool;
 
 /// PBKDF2: from a password and a salt, by so many iterations, as much as there is room.
-type Derive = fn(&[u8], &[u8], NonZeroU32, &mut [u8]);
+type DeriveKey = fn(&[u8], &[u8], NonZeroU32, &mut [u8]);
 
 impl Hash {
     pub(super) fn of(oid: &ObjectIdentifier) -> Option<&'static Self> {

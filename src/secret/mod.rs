@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-pub(crate) use sources::{Sources, Warning};
+pub(crate) use sources::{SecretWarning, Sources};
 
 use crate::config::SecretRef;
 use file::FileName;
@@ -55,7 +55,7 @@ pub(crate) enum Error {
     Ambiguous {
         reference: SecretRef,
         service: String,
-        services: Names,
+        services: NameList,
     },
 
     #[error("{reference}: nothing but line ends there; give it a value")]
@@ -99,13 +99,13 @@ pub(crate) enum Error {
     TooLarge { reference: SecretRef, limit: u64 },
 
     #[error("{reference}: no bound service has this instance name, binding name or tag; there are: {known}")]
-    UnknownService { reference: SecretRef, known: Names },
+    UnknownService { reference: SecretRef, known: NameList },
 
     #[error("{reference}: the service has no key `{key}`; there are: {known}")]
     UnknownKey {
         reference: SecretRef,
         key: String,
-        known: Names,
+        known: NameList,
     },
 
     #[error("{reference}: {path} cannot be read; it has to be there, and readable for this user")]
@@ -127,7 +127,7 @@ pub(crate) enum Error {
 
 /// Names of services or keys, as an error lists them: never values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Names(pub(crate) Vec<String>);
+pub(crate) struct NameList(pub(crate) Vec<String>);
 
 impl Secret {
     /// Takes the bytes as they are, less trailing line ends.
@@ -174,7 +174,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Sorted, separated by commas; at most 20, and how many more.
-impl fmt::Display for Names {
+impl fmt::Display for NameList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("none");

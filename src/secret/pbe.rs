@@ -42,7 +42,7 @@ pub(super) struct Password {
 }
 
 /// How something is locked, as an `AlgorithmIdentifier` says.
-pub(super) enum Algorithm {
+pub(super) enum EncryptionScheme {
     Pkcs12 {
         cipher: Cipher,
         salt: Vec<u8>,
@@ -138,7 +138,7 @@ impl Password {
     }
 }
 
-impl Algorithm {
+impl EncryptionScheme {
     pub(super) fn read(reader: BERReader<'_, '_>) -> ASN1Result<Self> {
         reader.read_sequence(|parts| {
             let oid = parts.next().read_oid()?;

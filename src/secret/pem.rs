@@ -9,12 +9,12 @@ use std::fmt;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::contents::{self, Item, Java, Kind};
-use super::file::{FileName, Opening};
+use super::contents::{self, ContentItem, ContentKind, Java};
+use super::file::{FileName, OpenCommand};
 use super::guard::{self, Interrupted};
 use super::openssh::OpenSsh;
 use super::pbe::{self, Password};
-use super::{Names, OPENING, Secret, ber, pkcs8, traditional};
+use super::{NameList, OPENING, Secret, ber, pkcs8, traditional};
 
 /// Why a text does not hold what is wanted of it. Says nothing of what it does hold but the labels of its blocks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -44,19 +44,19 @@ pub(crate) enum Error {
     #[error(
         "there is no certificate in it (blocks found: {found}); it must hold -----BEGIN CERTIFICATE-----, or be a certificate in DER"
     )]
-    NoCertificate { found: Names },
+    NoCertificate { found: NameList },
 
     #[error(
         "there is no list of revoked certificates in it (blocks found: {found}); it must hold -----BEGIN X509 CRL-----, or be a \
          list in DER"
     )]
-    NoList { found: Names },
+    NoList { found: NameList },
 
     #[error(
         "there is no private key in it (blocks found: {found}); it must hold a block PRIVATE KEY, RSA PRIVATE KEY or \
          EC PRIVATE KEY, or be such a key in DER"
     )]
-    NoKey { found: Names },
+    NoKey { found: NameList },
 
     #[error(
         "this is a private key of OpenSSH, which is not read but for Ed25519; `ssh-keygen -p -m PKCS8 -f {file}` writes \
@@ -84,7 +84,7 @@ pub(crate) enum Error {
         "this is PKCS#12; name it under `pkcs12`, or take out what belongs here: `{opening} -nokeys -out NEW.pem` writes \
          its certificates, and with `-nocerts` for `-nokeys` its key"
     )]
-    Store { opening: Opening },
+    Store { opening: OpenCommand },
 
     #[error(
         "this is a Java keystore ({kind}) without a key; `keytool -list -rfc -storetype {kind} -keystore {file} > NEW.pem` \
@@ -110,7 +110,7 @@ pub(crate) struct Legacy(bool);
 /// Every certificate, in the order of the text; at least one.
 pub(crate) fn certificates(secret: &Secret) -> Result<Vec<CertificateDer<'static>>, Error> {
     let items = contents::read(secret.expose());
-    let found = all(&items, Kind::Certificate)?;
+    let found = all(&items, ContentKind::Certificate)?;
     match found.is_empty() {
         true => Err(refused(&items, secret).unwrap_or_else(|| Error::NoCertificate {
             found: contents::labels(&items),
@@ -122,7 +122,7 @@ pub(crate) fn certificates(secret: &Secret) -> Result<Vec<CertificateDer<'static
 /// Every list of revoked certificates, in the order of the text; at least one.
 pub(crate) fn revocation_lists(secret: &Secret) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
     let items = contents::read(secret.expose());
-    let found = all(&items, Kind::List)?;
+    let found = all(&items, ContentKind::List)?;
     match found.is_empty() {
         true => Err(Error::NoList {
             found: contents::labels(&items),
@@ -162,7 +162,7 @@ pub(crate) fn unlocked_key(
     let passphrase = passphrase.copy();
     let what = guard::name(item.der.as_ref().map(|der| der.as_slice()));
     let work = move || match item.kind {
-        Kind::OldLockedKey => traditional::unlock(&item, passphrase.expose()),
+        ContentKind::OldLockedKey => traditional::unlock(&item, passphrase.expose()),
         _ => {
             let der = item.der.as_ref().ok_or(pbe::Error::Damaged)?;
             pkcs8::unlock(der, &Password::new(passphrase.expose()))
@@ -180,10 +180,10 @@ pub(crate) fn unlocked_key(
 }
 
 /// What is not read here, and what can be made of it.
-pub(super) fn refused(items: &[Item], secret: &Secret) -> Option<Error> {
+pub(super) fn refused(items: &[ContentItem], secret: &Secret) -> Option<Error> {
     let file = secret.file();
     items.iter().find_map(|item| match item.kind {
-        Kind::Java(kind) => match item.der.as_deref().map(|der| der.get(8..16)) {
+        ContentKind::Java(kind) => match item.der.as_deref().map(|der| der.get(8..16)) {
             // The version, how many entries, and of what kind the first one is: 1 has a key.
             Some(Some([0, 0, 0, 0, ..] | [_, _, _, _, 0, 0, 0, 2])) => Some(Error::Truststore {
                 kind,
@@ -194,20 +194,20 @@ pub(super) fn refused(items: &[Item], secret: &Secret) -> Option<Error> {
                 file: file.clone(),
             }),
         },
-        Kind::Store => Some(Error::Store {
-            opening: Opening::of(secret),
+        ContentKind::Store => Some(Error::Store {
+            opening: OpenCommand::of(secret),
         }),
         _ => None,
     })
 }
 
 /// All certificates or lists, those of bundles among them.
-fn all(items: &[Item], what: Kind) -> Result<Vec<&[u8]>, Error> {
+fn all(items: &[ContentItem], what: ContentKind) -> Result<Vec<&[u8]>, Error> {
     let mut all = Vec::new();
     for item in items {
         if item.kind == what {
             all.push(item.der.as_deref().ok_or(Error::Malformed)?.as_slice());
-        } else if item.kind == Kind::Bundle {
+        } else if item.kind == ContentKind::Bundle {
             all.extend(item.bundled(what).ok_or(Error::Malformed)?);
         }
     }
@@ -215,11 +215,11 @@ fn all(items: &[Item], what: Kind) -> Result<Vec<&[u8]>, Error> {
 }
 
 /// The one item that is a private key, of whatever form.
-fn only_key<'i>(items: &'i [Item], secret: &Secret) -> Result<&'i Item, Error> {
+fn only_key<'i>(items: &'i [ContentItem], secret: &Secret) -> Result<&'i ContentItem, Error> {
     let is_key = |kind| {
         matches!(
             kind,
-            Kind::Key(_) | Kind::LockedKey | Kind::OldLockedKey | Kind::OpenSsh
+            ContentKind::Key(_) | ContentKind::LockedKey | ContentKind::OldLockedKey | ContentKind::OpenSsh
         )
     };
     let mut keys = items.iter().filter(|item| is_key(item.kind));
@@ -233,13 +233,13 @@ fn only_key<'i>(items: &'i [Item], secret: &Secret) -> Result<&'i Item, Error> {
 }
 
 /// The key of an item for which no passphrase is needed, or why it is none; `None` where one is needed.
-fn plain_key(item: &Item, secret: &Secret) -> Option<Result<PrivateKeyDer<'static>, Error>> {
+fn plain_key(item: &ContentItem, secret: &Secret) -> Option<Result<PrivateKeyDer<'static>, Error>> {
     let Some(der) = &item.der else {
         return Some(Err(Error::Malformed));
     };
     match item.kind {
-        Kind::Key(form) => Some(Ok(form.of(der))),
-        Kind::OpenSsh => Some(match OpenSsh::read(der) {
+        ContentKind::Key(form) => Some(Ok(form.of(der))),
+        ContentKind::OpenSsh => Some(match OpenSsh::read(der) {
             OpenSsh::Damaged => Err(Error::Malformed),
             OpenSsh::Ed25519(key) => Ok(PrivatePkcs8KeyDer::from(key.to_vec()).into()),
             OpenSsh::LockedEd25519 => Err(Error::OpenSshLocked { file: secret.file() }),
@@ -251,14 +251,14 @@ fn plain_key(item: &Item, secret: &Secret) -> Option<Result<PrivateKeyDer<'stati
 
 impl Legacy {
     /// Whether OpenSSL 3 needs its legacy provider for it: for all but PBES2, to be sure.
-    fn of(item: &Item) -> Self {
+    fn of(item: &ContentItem) -> Self {
         let scheme = || {
             let parts = ber::parts(item.der.as_ref()?)?;
             let parts = ber::parts(parts.first()?)?;
             ber::content(parts.first()?)
         };
         let is_old = |oid: &[u8]| oid != PBES2;
-        Self(item.kind == Kind::LockedKey && scheme().is_none_or(is_old))
+        Self(item.kind == ContentKind::LockedKey && scheme().is_none_or(is_old))
     }
 }
 

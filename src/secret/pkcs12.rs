@@ -7,10 +7,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use yasna::{ASN1Result, BERReader, BERReaderSeq, Tag};
 use zeroize::Zeroizing;
 
-use super::contents::{self, Kind};
-use super::file::Opening;
+use super::contents::{self, ContentKind};
+use super::file::OpenCommand;
 use super::guard::{self, Interrupted};
-use super::pbe::{self, Algorithm, Mac, Password};
+use super::pbe::{self, EncryptionScheme, Mac, Password};
 use super::{OPENING, Secret, ber, pem, pkcs8};
 
 /// What is in a PKCS#12 file.
@@ -48,7 +48,7 @@ pub(crate) enum Error {
          to NEW.pem: name that under `cert` and `key`, and the new pass phrase under `passphrase`",
         OPENING.as_secs()
     )]
-    Slow { opening: Opening },
+    Slow { opening: OpenCommand },
 
     #[error("there are {count} private keys in the PKCS#12 file; export only the one of the certificate")]
     SeveralKeys { count: usize },
@@ -57,7 +57,7 @@ pub(crate) enum Error {
         "the PKCS#12 file is protected by {what}, which is not understood; `{opening} -out NEW.pem` writes its key and \
          certificates to NEW.pem: name that under `cert` and `key`, and the new pass phrase under `passphrase`"
     )]
-    Unsupported { what: String, opening: Opening },
+    Unsupported { what: String, opening: OpenCommand },
 
     #[error("the password of the PKCS#12 file is another one; mend `password`")]
     WrongPassword,
@@ -65,7 +65,7 @@ pub(crate) enum Error {
 
 /// Opens `file`. Without a password it must have none, or an empty one.
 pub(crate) fn open(file: &Secret, password: Option<&Secret>) -> Result<Bundle, Error> {
-    let opening = Opening::of(file);
+    let opening = OpenCommand::of(file);
     let (file, password) = (file.copy(), password.map(Secret::copy));
     let what = guard::name(file.expose());
     let work = move || opened(&file, password.as_ref());
@@ -78,7 +78,7 @@ pub(crate) fn open(file: &Secret, password: Option<&Secret>) -> Result<Bundle, E
 /// Does it here, whatever comes of it.
 pub(super) fn opened(file: &Secret, password: Option<&Secret>) -> Result<Bundle, Error> {
     let items = contents::read(file.expose());
-    let der = match items.iter().find(|item| item.kind == Kind::Store) {
+    let der = match items.iter().find(|item| item.kind == ContentKind::Store) {
         Some(store) => store.der.as_ref().ok_or(Error::Damaged)?,
         None if items.iter().any(|item| item.is_damaged_der()) => return Err(Error::Damaged),
         None => return Err(pem::refused(&items, file).map_or(Error::NotPkcs12, Error::Other)),
@@ -88,7 +88,7 @@ pub(super) fn opened(file: &Secret, password: Option<&Secret>) -> Result<Bundle,
         (pfx.open(password)).map_err(|error| match error {
             Error::Unsupported { what, .. } => Error::Unsupported {
                 what,
-                opening: Opening::of(file),
+                opening: OpenCommand::of(file),
             },
             other => other,
         })
@@ -122,7 +122,7 @@ struct Proof {
 
 /// One `ContentInfo` of the list.
 enum Safe {
-    Locked(Algorithm, Vec<u8>),
+    Locked(EncryptionScheme, Vec<u8>),
     Other,
     Plain(Zeroizing<Vec<u8>>),
 }
@@ -131,7 +131,7 @@ enum Safe {
 enum Bag {
     Certificate(Vec<u8>),
     Key(Zeroizing<Vec<u8>>),
-    LockedKey(Algorithm, Vec<u8>),
+    LockedKey(EncryptionScheme, Vec<u8>),
     Other,
 }
 
@@ -220,7 +220,7 @@ impl Safe {
                         parts.next().read_u8()?;
                         let locked = parts.next().read_sequence(|parts| {
                             parts.next().read_oid()?;
-                            let algorithm = Algorithm::read(parts.next())?;
+                            let algorithm = EncryptionScheme::read(parts.next())?;
                             let content = |reader: BERReader<'_, '_>| reader.read_bytes();
                             let locked = parts.next().read_tagged_implicit(Tag::context(0), content)?;
                             Ok(Self::Locked(algorithm, locked))
@@ -243,7 +243,7 @@ impl Bag {
                 KEY_BAG => Self::Key(Zeroizing::new(explicit(parts, |reader| reader.read_der())?)),
                 LOCKED_KEY_BAG => explicit(parts, |reader| {
                     reader.read_sequence(|parts| {
-                        let algorithm = Algorithm::read(parts.next())?;
+                        let algorithm = EncryptionScheme::read(parts.next())?;
                         Ok(Self::LockedKey(algorithm, parts.next().read_bytes()?))
                     })
                 })?,
@@ -290,7 +290,7 @@ impl From<pbe::Error> for Error {
             pbe::Error::Damaged => Self::Damaged,
             pbe::Error::Unsupported(what) => Self::Unsupported {
                 what,
-                opening: Opening::default(),
+                opening: OpenCommand::default(),
             },
             pbe::Error::Wrong => Self::WrongPassword,
         }

@@ -4,12 +4,12 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use super::ber;
-use super::pbe::{Algorithm, Error, Password};
+use super::pbe::{EncryptionScheme, Error, Password};
 
 /// Decrypts an `EncryptedPrivateKeyInfo`.
 pub(super) fn unlock(locked: &[u8], passphrase: &Password) -> Result<PrivateKeyDer<'static>, Error> {
     let parts = ber::parse(locked, |reader| {
-        reader.read_sequence(|parts| Ok((Algorithm::read(parts.next())?, parts.next().read_bytes()?)))
+        reader.read_sequence(|parts| Ok((EncryptionScheme::read(parts.next())?, parts.next().read_bytes()?)))
     });
     let (algorithm, locked) = parts.map_err(|_| Error::Damaged)?;
     let key = algorithm.unlock(&locked, passphrase)?;

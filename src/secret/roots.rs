@@ -30,7 +30,7 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub(crate) struct SystemRoots {
     /// What the anchors were made from, until the bundle has been: both are wanted at the start, and reading is slow.
-    kept: Mutex<Option<Read>>,
+    kept: Mutex<Option<RootCertificates>>,
     places: Vec<PathBuf>,
     /// What clients of the app trust beside it.
     clients: Vec<PathBuf>,
@@ -39,7 +39,7 @@ pub(crate) struct SystemRoots {
 
 /// Certificates as read, and what could not be.
 #[derive(Debug, Default)]
-pub(crate) struct Read {
+pub(crate) struct RootCertificates {
     /// All of them, one after the other: in pieces of their own they would leave holes in the heap for good.
     der: Vec<u8>,
     /// Whether each is parsed: OpenSSL takes nothing of a file in which one is damaged, so that a damaged one of a single
@@ -47,13 +47,13 @@ pub(crate) struct Read {
     is_strict: bool,
     /// Where each stands. Sorted by their bytes, each once.
     spans: Vec<Range<usize>>,
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<UnreadableRoots>,
 }
 
 /// A place of trusted certificates that cannot be read, or not wholly.
 #[derive(Debug, thiserror::Error)]
 #[error("trusted certificates at {place} cannot be read")]
-pub(crate) struct Problem {
+pub(crate) struct UnreadableRoots {
     pub(crate) place: PathBuf,
     pub(crate) source: io::Error,
 }
@@ -112,7 +112,7 @@ impl SystemRoots {
 
     /// Reads the certificates themselves, which are not kept: 300 kB that only the bundle needs. Those of the app's clients
     /// are among them.
-    pub(crate) fn read(&self) -> Read {
+    pub(crate) fn read(&self) -> RootCertificates {
         let kept = self.kept().take();
         let mut read = kept.unwrap_or_else(|| self.load(&self.places));
         // A file that is both the system's and a client's is read twice, and its certificates kept once.
@@ -121,21 +121,21 @@ impl SystemRoots {
         read
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<Read>> {
+    fn kept(&self) -> MutexGuard<'_, Option<RootCertificates>> {
         lock(&self.kept)
     }
 
-    fn load(&self, places: &[PathBuf]) -> Read {
-        let mut read = Read {
+    fn load(&self, places: &[PathBuf]) -> RootCertificates {
+        let mut read = RootCertificates {
             der: Vec::with_capacity(ROOM),
-            ..Read::default()
+            ..RootCertificates::default()
         };
         read.places(places);
         read
     }
 }
 
-impl Read {
+impl RootCertificates {
     /// In DER, sorted, each once.
     pub(crate) fn certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.spans.iter().map(|span| &self.der[span.clone()])
@@ -159,7 +159,7 @@ impl Read {
         }
     }
 
-    fn folder(&mut self, folder: &Path, seen: &mut Seen) -> io::Result<()> {
+    fn folder(&mut self, folder: &Path, seen: &mut SeenFiles) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             match self.file(&path, seen) {
@@ -174,7 +174,7 @@ impl Read {
 
     /// Takes every block `CERTIFICATE` or `X509 CERTIFICATE` of a file that was not seen before; others, and what stands around
     /// them, are nothing to us. Returns how many there are; `None` where it was not read.
-    fn file(&mut self, path: &Path, seen: &mut Seen) -> io::Result<Option<usize>> {
+    fn file(&mut self, path: &Path, seen: &mut SeenFiles) -> io::Result<Option<usize>> {
         let data = fs::metadata(path)?;
         if !data.is_file() || !seen.insert((data.dev(), data.ino())) {
             return Ok(None);
@@ -237,7 +237,7 @@ impl Read {
     }
 
     fn problem(&mut self, place: &Path, source: io::Error) {
-        self.problems.push(Problem {
+        self.problems.push(UnreadableRoots {
             place: place.to_owned(),
             source,
         });
@@ -245,7 +245,7 @@ impl Read {
 }
 
 /// Files that were read, by device and number.
-type Seen = HashSet<(u64, u64)>;
+type SeenFiles = HashSet<(u64, u64)>;
 
 fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)

@@ -11,7 +11,7 @@ use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::sources::{LARGEST, Sources, read_file};
-use super::{Error, Names};
+use super::{Error, NameList};
 use crate::config::SecretRef;
 
 /// Reads `keys` of the bound service that answers to `service`. A number or a boolean is rendered as in JSON.
@@ -21,16 +21,18 @@ pub(super) fn read(
     keys: &[String],
     reference: &SecretRef,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
-    match Place::of(sources) {
+    match BoundServices::of(sources) {
         None => Err(Error::Unbound {
             reference: reference.clone(),
         }),
-        Some(Place::Folder(root)) => read_folder(&root, service, keys, reference),
-        Some(Place::File(path)) => {
+        Some(BoundServices::Folder(root)) => read_folder(&root, service, keys, reference),
+        Some(BoundServices::File(path)) => {
             let text = read_file(&path, LARGEST, reference)?;
             read_document(&text, &path.display().to_string(), service, keys, reference)
         }
-        Some(Place::Variable(text)) => read_document(&text, "VCAP_SERVICES", service, keys, reference),
+        Some(BoundServices::Variable(text)) => {
+            read_document(&text, "VCAP_SERVICES", service, keys, reference)
+        }
     }
 }
 
@@ -41,10 +43,10 @@ pub(super) fn files(
     keys: &[String],
     reference: &SecretRef,
 ) -> Vec<PathBuf> {
-    match Place::of(sources) {
-        None | Some(Place::Variable(_)) => Vec::new(),
-        Some(Place::File(path)) => vec![path],
-        Some(Place::Folder(root)) => {
+    match BoundServices::of(sources) {
+        None | Some(BoundServices::Variable(_)) => Vec::new(),
+        Some(BoundServices::File(path)) => vec![path],
+        Some(BoundServices::Folder(root)) => {
             let bindings = bindings(&root, reference).unwrap_or_default();
             let found = choose(&bindings, service).unwrap_or_default();
             let key = keys.first().filter(|key| is_file_name(key));
@@ -57,13 +59,13 @@ pub(super) fn files(
 }
 
 /// Where the platform put the bound services.
-enum Place {
+enum BoundServices {
     File(PathBuf),
     Folder(PathBuf),
     Variable(Zeroizing<Vec<u8>>),
 }
 
-impl Place {
+impl BoundServices {
     fn of(sources: &Sources) -> Option<Self> {
         use std::os::unix::ffi::OsStringExt;
 
@@ -101,7 +103,7 @@ fn choose_one<'b>(
     reference: &SecretRef,
 ) -> Result<&'b Binding, Error> {
     let names = |bindings: &mut dyn Iterator<Item = &Binding>| {
-        Names(
+        NameList(
             bindings
                 .filter_map(|binding| binding.names.first().cloned())
                 .collect(),
@@ -178,7 +180,7 @@ fn read_folder(
         return Err(Error::UnknownKey {
             reference: reference.clone(),
             key: key.clone(),
-            known: Names(known),
+            known: NameList(known),
         });
     }
     let text = read_file(&path, LARGEST, reference)?;
@@ -205,7 +207,7 @@ fn walk(from: &Value, keys: &[String], reference: &SecretRef) -> Result<Zeroizin
         value = next.ok_or_else(|| Error::UnknownKey {
             reference: reference.clone(),
             key: key.clone(),
-            known: Names(
+            known: NameList(
                 value
                     .as_object()
                     .map_or_else(Vec::new, |map| map.keys().cloned().collect()),

@@ -21,25 +21,25 @@ use crate::config::{ClientCertificate, SecretRef};
 /// Reads secrets: from the environment, from files and from bound services.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    environment: Environment,
+    environment: Variables,
 }
 
 /// The two halves of an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pair {
+pub(crate) struct InstanceIdentity {
     pub(crate) cert: SecretRef,
     pub(crate) key: SecretRef,
 }
 
 /// Something about a secret's place that a person should look at; it works all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Warning {
+pub(crate) enum SecretWarning {
     #[error("{path} can be read by every user of this machine (mode {mode:03o}); `chmod 600 {path}`")]
     WorldReadable { path: PathBuf, mode: u32 },
 }
 
 /// Where variables are looked up.
-enum Environment {
+enum Variables {
     /// Tests need not touch the process's own.
     #[cfg(test)]
     Given(BTreeMap<String, OsString>),
@@ -50,7 +50,7 @@ impl Sources {
     /// Of the running process.
     pub(crate) fn of_process() -> Self {
         Self {
-            environment: Environment::Process,
+            environment: Variables::Process,
         }
     }
 
@@ -65,7 +65,7 @@ impl Sources {
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()));
         Self {
-            environment: Environment::Given(variables.collect()),
+            environment: Variables::Given(variables.collect()),
         }
     }
 
@@ -129,12 +129,12 @@ impl Sources {
     }
 
     /// Where the platform keeps the certificate of this app instance and its key, which it renews all the while.
-    pub(crate) fn instance_identity(&self) -> Result<Pair, Error> {
+    pub(crate) fn instance_identity(&self) -> Result<InstanceIdentity, Error> {
         let path = |variable| match self.variable(variable) {
             Some(path) => Ok(SecretRef::File(path.into())),
             None => Err(Error::NoInstanceIdentity { variable }),
         };
-        Ok(Pair {
+        Ok(InstanceIdentity {
             cert: path("CF_INSTANCE_CERT")?,
             key: path("CF_INSTANCE_KEY")?,
         })
@@ -168,13 +168,13 @@ impl Sources {
     }
 
     /// What a person should know about the files of a secret. Not for certificates, which are public.
-    pub(crate) fn warnings(&self, reference: &SecretRef) -> Vec<Warning> {
+    pub(crate) fn warnings(&self, reference: &SecretRef) -> Vec<SecretWarning> {
         // Files of the platform (`vcap:`) are as the platform made them; nobody can chmod them.
         let SecretRef::File(path) = reference else {
             return Vec::new();
         };
         match fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o777) {
-            Ok(mode) if mode & 0o004 != 0 => vec![Warning::WorldReadable {
+            Ok(mode) if mode & 0o004 != 0 => vec![SecretWarning::WorldReadable {
                 path: path.clone(),
                 mode,
             }],
@@ -193,7 +193,7 @@ impl Sources {
     }
 }
 
-impl Environment {
+impl Variables {
     fn get(&self, name: &str) -> Option<OsString> {
         // `std::env` panics on names that no variable can have.
         if name.is_empty() || name.contains(['=', '\0']) {
@@ -207,7 +207,7 @@ impl Environment {
     }
 }
 
-impl std::fmt::Debug for Environment {
+impl std::fmt::Debug for Variables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             #[cfg(test)]

@@ -275,7 +275,7 @@ fn a_secret_readable_by_everyone_is_warned_of() {
     assert_eq!(warnings(0o640), []);
     assert_eq!(
         warnings(0o644),
-        [Warning::WorldReadable {
+        [SecretWarning::WorldReadable {
             path: path.clone(),
             mode: 0o644
         }]
@@ -294,9 +294,9 @@ fn debug_shows_no_secret() {
 
 #[test]
 fn long_lists_of_names_are_cut() {
-    let names = Names((0..30).map(|i| format!("service-{i:02}")).collect());
+    let names = NameList((0..30).map(|i| format!("service-{i:02}")).collect());
     assert!(names.to_string().ends_with("service-19 and 10 more"));
-    assert_eq!(Names::default().to_string(), "none");
+    assert_eq!(NameList::default().to_string(), "none");
 }
 
 /// A self-signed certificate and its key, in PKCS#8 PEM.

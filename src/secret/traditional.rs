@@ -7,11 +7,11 @@ use md5::{Digest, Md5};
 use rustls::pki_types::PrivateKeyDer;
 use zeroize::Zeroizing;
 
-use super::contents::{Item, Kind};
+use super::contents::{ContentItem, ContentKind};
 use super::pbe::{Cipher, Error};
 
 /// Decrypts the key, in PKCS#1 or SEC1.
-pub(super) fn unlock(item: &Item, passphrase: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
+pub(super) fn unlock(item: &ContentItem, passphrase: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
     let locked = item.der.as_ref().ok_or(Error::Damaged)?;
     let written = item.headers.iter().find(|(name, _)| name == "DEK-Info");
     let (name, vector) = written
@@ -33,8 +33,8 @@ pub(super) fn unlock(item: &Item, passphrase: &[u8]) -> Result<PrivateKeyDer<'st
     let key = derived(passphrase, salt, cipher.key_length());
     let key = cipher.decrypt(&key, &vector, locked)?;
     // One wrong passphrase of 256 leaves padding that looks right.
-    match Kind::of_der(&key) {
-        Some(Kind::Key(form)) => Ok(form.of(&key)),
+    match ContentKind::of_der(&key) {
+        Some(ContentKind::Key(form)) => Ok(form.of(&key)),
         _ => Err(Error::Wrong),
     }
 }

@@ -13,8 +13,8 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
-use crate::descriptors::Pair;
-use crate::memory::{self, Held, MEMORY};
+use crate::descriptors::DescriptorPair;
+use crate::memory::{self, MEMORY, Reservation};
 use crate::proxy::{self, Proxy};
 use crate::stream::{Io, bound_buffers};
 
@@ -42,7 +42,7 @@ pub(crate) struct Desk {
 /// by a count that is out of date.
 #[derive(Debug)]
 pub(crate) struct HandOver {
-    pair: Pair,
+    pair: DescriptorPair,
     seat: Seat,
     stream: std::net::TcpStream,
 }
@@ -52,7 +52,7 @@ pub(crate) struct HandOver {
 struct Seat {
     floor: Arc<Floor>,
     desk: usize,
-    _held: Held,
+    _held: Reservation,
 }
 
 /// Accepts until the task is dropped. No error ends it: the process must not go down because of what arrives.
@@ -89,7 +89,7 @@ pub(crate) async fn take_over(mut inbox: mpsc::UnboundedReceiver<HandOver>, prox
 }
 
 fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
-    let pair = match Pair::take() {
+    let pair = match DescriptorPair::take() {
         Some(pair) if floor.connections() < proxy.live.load().limits.connections => pair,
         Some(_) | None => {
             proxy.telemetry.connection_turned_away();
@@ -115,7 +115,7 @@ fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
 }
 
 /// `pair`: the descriptors of the connection, whatever becomes of it.
-fn serve(io: Io, seat: Seat, pair: Pair, proxy: Arc<Proxy>) {
+fn serve(io: Io, seat: Seat, pair: DescriptorPair, proxy: Arc<Proxy>) {
     tokio::spawn(async move {
         let (of_requests, bond) = (Arc::clone(&proxy), Arc::default());
         let same = Arc::clone(&bond);
@@ -155,9 +155,9 @@ impl Floor {
     fn hand_over(
         self: &Arc<Self>,
         stream: tokio::net::TcpStream,
-        pair: Pair,
+        pair: DescriptorPair,
         desk: usize,
-    ) -> Option<(tokio::net::TcpStream, Pair)> {
+    ) -> Option<(tokio::net::TcpStream, DescriptorPair)> {
         let own = self.desks[desk].connections.load(Ordering::Relaxed);
         let counts = self
             .desks
@@ -184,7 +184,7 @@ impl Seat {
         Self {
             floor: Arc::clone(floor),
             desk,
-            _held: Held::of(memory::CONNECTION),
+            _held: Reservation::of(memory::CONNECTION),
         }
     }
 }
@@ -235,7 +235,7 @@ mod tests {
         let mut kept = Vec::new();
         for _ in 0..60 {
             let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
-            let pair = Pair::take().unwrap();
+            let pair = DescriptorPair::take().unwrap();
             if let Some(stream) = floor.hand_over(stream.await.unwrap(), pair, 0) {
                 kept.push((Seat::take(0, &floor), stream));
             }

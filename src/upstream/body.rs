@@ -27,7 +27,7 @@ use super::unreadable;
 use super::whole::Whole;
 use crate::fields::{self, Listed, Names};
 use crate::http1::{self, Inbound};
-use crate::memory::Held;
+use crate::memory::Reservation;
 
 /// A request body as the app sends it, in the protocol that the app speaks.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ pub(crate) enum ResponseBody {
 #[derive(Debug)]
 pub(crate) struct Ahead {
     data: BytesMut,
-    held: Held,
+    held: Reservation,
     trailers: Option<HeaderMap>,
     rest: ResponseBody,
 }
@@ -177,11 +177,11 @@ impl Outbound {
 
     /// One that is made here.
     pub(crate) fn whole(data: Bytes) -> Self {
-        Self::kept(data, Held::default(), None, true)
+        Self::kept(data, Reservation::default(), None, true)
     }
 
     /// One that has been read to its end into memory that is `held`. `is_sized`: its length is stated.
-    pub(super) fn kept(data: Bytes, held: Held, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
+    pub(super) fn kept(data: Bytes, held: Reservation, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
         Self::Whole(Whole::new(data, held, trailers, is_sized))
     }
 
@@ -197,7 +197,7 @@ impl Outbound {
             return Ok(self);
         }
         incoming.ask();
-        let mut held = Held::default();
+        let mut held = Reservation::default();
         if let Some(length) = length {
             // It is no larger than `most`.
             held.grow(length as usize)?;
@@ -407,7 +407,7 @@ impl ResponseBody {
     pub(crate) async fn read_ahead(self, most: usize, limit: Duration) -> Result<Self, Cut> {
         let mut ahead = Box::new(Ahead {
             data: BytesMut::new(),
-            held: Held::default(),
+            held: Reservation::default(),
             trailers: None,
             rest: self,
         });

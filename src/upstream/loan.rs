@@ -15,7 +15,7 @@ use http_body::{Body, SizeHint};
 
 use super::body::{Cut, MOST_KEPT, Outbound, Polled, Progress};
 use crate::http1;
-use crate::memory::{self, Held};
+use crate::memory::{self, Reservation};
 use crate::sync::lock;
 
 /// A body that is lent. The connection has it, and whoever sends the request.
@@ -31,7 +31,7 @@ struct Lent {
     is_sized: bool,
     /// What the connection has taken so far. `None`: more than can be kept, or it is not needed any more.
     taken: Option<BytesMut>,
-    held: Held,
+    held: Reservation,
     trailers: Option<HeaderMap>,
 }
 
@@ -41,7 +41,7 @@ impl Loan {
             is_ended: false,
             is_sized: body.size_hint().exact().is_some(),
             taken: Some(BytesMut::new()),
-            held: Held::default(),
+            held: Reservation::default(),
             trailers: None,
             body: Some(body),
         })))

@@ -7,7 +7,7 @@ use http::header::HeaderMap;
 use http_body::{Frame, SizeHint};
 
 use super::body::Border;
-use crate::memory::Held;
+use crate::memory::Reservation;
 
 /// A whole body on one of its ways out.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Whole {
 #[derive(Clone, Debug)]
 struct Kept {
     data: Bytes,
-    _held: Held,
+    _held: Reservation,
     trailers: Option<HeaderMap>,
     /// Its length is stated, by the app or by us.
     is_sized: bool,
@@ -34,7 +34,7 @@ enum Sent {
 
 impl Whole {
     /// One that was read into memory that is `held`. `is_sized`: its length is stated.
-    pub(super) fn new(data: Bytes, held: Held, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
+    pub(super) fn new(data: Bytes, held: Reservation, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
         let kept = Kept {
             data,
             _held: held,

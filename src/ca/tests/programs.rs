@@ -177,7 +177,7 @@ fn openssl_accepts_the_leaf_in_its_strictest_mode_and_refuses_one_outside() {
         let twin = trusted
             .for_hosts(
                 &[super::pattern(&format!("*.{host}"))],
-                super::About::default(),
+                super::Constraints::default(),
                 super::WEEK,
             )
             .unwrap();

@@ -17,7 +17,7 @@ use crate::http1::inbound::Source;
 use crate::http1::outflow::Encoding;
 use crate::http1::wire::{Outgoing, Wire};
 use crate::http1::{Error, Interim, SILENCE, head};
-use crate::memory::{Held, SMALL};
+use crate::memory::{Reservation, SMALL};
 use crate::stream::{Hangup, Reset};
 use crate::sync::lock;
 
@@ -64,7 +64,7 @@ pub(super) struct Connection<T> {
     side: Side,
     pub(super) stage: Stage,
     /// For the head as far as it has come, then for what the app does not read.
-    pub(super) held: Held,
+    pub(super) held: Reservation,
     /// Whoever reads the body, and whoever waits for it to be read: over HTTP/2 they are two tasks.
     reader: Option<Waker>,
     watcher: Option<Waker>,
@@ -80,7 +80,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
             begun: 0,
             side: Side::Open,
             stage: Stage::Waiting,
-            held: Held::default(),
+            held: Reservation::default(),
             reader: None,
             watcher: None,
         }

@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::hello::Offered;
 use crate::ca::{self, Offer};
-use crate::drain::Busy;
+use crate::drain::ExchangeGuard;
 use crate::host::{Host, Target};
 use crate::proxy::{Proxy, Route};
 use crate::stream::{Io, Reset, Rewound};
@@ -53,7 +53,7 @@ pub(super) async fn accept(
     target: &Target,
     route: &Route,
     proxy: &Proxy,
-    busy: Busy,
+    busy: ExchangeGuard,
 ) -> Option<Accepted> {
     let accepted = shake(first.clone(), app, target, route, proxy).await;
     drop(busy);

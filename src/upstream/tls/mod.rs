@@ -219,7 +219,7 @@ pub(crate) enum Warning {
     NotYetValid { from: SystemTime },
 
     #[error(transparent)]
-    Secret(#[from] secret::Warning),
+    Secret(#[from] secret::SecretWarning),
 
     #[error(
         "tls.client_certificate: {name} is signed with {hash}, which servers refuse today; have it issued again, signed \
