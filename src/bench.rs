@@ -35,15 +35,15 @@ use crate::upstream::breaker::{Breaker, Outcome};
 
 /// A policy of many destinations: `api-0.test`, `*.zone-0.test` and `/v1/**` for the first, and so on.
 #[derive(Debug)]
-pub struct Routing(Policy);
+pub struct RoutingBench(Policy);
 
 /// A limiter that is far from its rate and its slots.
 #[derive(Debug)]
-pub struct Admission(Arc<Limiter>);
+pub struct LimiterBench(Arc<Limiter>);
 
 /// The circuit and the budget of repeats of a destination that works.
 #[derive(Debug)]
-pub struct Guard {
+pub struct CircuitBench {
     breaker: Breaker,
     retrying: Retrying,
     target: Target,
@@ -51,27 +51,27 @@ pub struct Guard {
 
 /// The fields of a successful answer.
 #[derive(Debug)]
-pub struct Answer(pub HeaderMap);
+pub struct HintsBench(pub HeaderMap);
 
 /// A destination that attaches a bearer token.
 #[derive(Debug)]
-pub struct Rewriting(Attachment);
+pub struct CredentialBench(Attachment);
 
 /// A local authority that has served `api.test` before.
 #[derive(Debug)]
-pub struct Leaves {
+pub struct LeafBench {
     authority: Authority,
     host: Host,
 }
 
 /// The whole proxy in this process, on threads of its own. Dropping it ends it.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningProxy {
     address: SocketAddr,
     _end: oneshot::Sender<()>,
 }
 
-impl Routing {
+impl RoutingBench {
     /// Compiles the policy.
     pub fn prepare(destinations: usize) -> Self {
         let mut text = String::from("egress: { default: deny }\ndestinations:\n");
@@ -86,7 +86,7 @@ impl Routing {
     }
 
     /// Whether a GET of `uri` is carried: target, verdict, method and path, and how it leaves.
-    pub fn lets_pass(&self, uri: &Uri) -> bool {
+    pub fn is_carried(&self, uri: &Uri) -> bool {
         let Ok(target) = Target::of_absolute(uri) else {
             return false;
         };
@@ -99,7 +99,7 @@ impl Routing {
     }
 }
 
-impl Admission {
+impl LimiterBench {
     /// Makes the limiter.
     pub fn prepare() -> Self {
         let policy = policy(
@@ -141,7 +141,7 @@ impl Admission {
     }
 
     /// Asks for a permit, hears what an answer says and gives the permit back; whether there was one.
-    pub fn learns(&self, answer: &Answer) -> bool {
+    pub fn learns(&self, answer: &HintsBench) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let admitted =
             pin!(self.0.admit(limit::bench::asked(&Method::GET, "/v1/x"), || None)).poll(&mut context);
@@ -157,7 +157,7 @@ impl Admission {
     }
 }
 
-impl Guard {
+impl CircuitBench {
     /// Makes both.
     pub fn prepare() -> Self {
         let policy = policy("destinations: { d: { hosts: [api.test], circuit_breaker: {}, retry: {} } }");
@@ -190,14 +190,14 @@ impl Guard {
     }
 }
 
-impl Answer {
+impl HintsBench {
     /// Whether it says anything of the upstream's limits.
-    pub fn speaks_of_limits(&self) -> bool {
+    pub fn has_hints(&self) -> bool {
         limit::bench::speaks(&self.0, SystemTime::UNIX_EPOCH)
     }
 }
 
-impl Rewriting {
+impl CredentialBench {
     /// Makes the credential ready.
     pub fn prepare() -> Self {
         let policy = policy(
@@ -214,7 +214,7 @@ impl Rewriting {
     }
 }
 
-impl Leaves {
+impl LeafBench {
     /// Makes the authority and the leaf.
     pub fn prepare() -> Self {
         let pattern = HostPattern::parse("api.test").expect("a host");
@@ -234,7 +234,7 @@ impl Leaves {
     }
 }
 
-impl Running {
+impl RunningProxy {
     /// Starts it on a configuration file, as `outrider run` does.
     pub fn start(config: &Path) -> Self {
         let (config, source) = config::load_located(Some(config)).expect("well-formed");

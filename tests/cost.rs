@@ -12,7 +12,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use outrider::bench::Running;
+use outrider::bench::RunningProxy;
 use rustix::process::{Pid, Signal, kill_process};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -71,7 +71,7 @@ fn allocated(keys: &str) -> (f64, f64) {
     let origin = stage::origin();
     std::fs::write(folder.path().join("secret"), "canary-2f6b-of-some-length").unwrap();
     let keys = keys.replace("$DIR", &folder.path().display().to_string());
-    let proxy = Running::start(&stage::configure(origin, folder.path(), &keys));
+    let proxy = RunningProxy::start(&stage::configure(origin, folder.path(), &keys));
     // Were the answer to be stored, the first one would be another.
     drop(Client::warm(proxy.address(), origin));
     let mut client = Client::warm(proxy.address(), origin);

@@ -3,7 +3,7 @@
 //! One small HTTP/1 server beside the proxy, with bounds of its own: so many connections, one request each, a short
 //! time for everything. Whoever scrapes slowly, or never reads, holds one page for some seconds and nothing else.
 //! The door only tells; nothing can be changed through it, and nothing of a request to it is ever echoed. No web
-//! page can read it: it answers only to its [`Own`] names, and never says that another origin may read.
+//! page can read it: it answers only to its [`AllowedHosts`] names, and never says that another origin may read.
 //!
 //! What the figures mean is in `telemetry`, what is believed of limits in `limit`; who says that we are leaving is in
 //! `drain`.
@@ -30,10 +30,10 @@ use crate::limit::Limits;
 use crate::memory::MEMORY;
 use crate::telemetry::{self, Telemetry};
 
-use own::Fault;
-pub(crate) use own::Own;
+pub(crate) use allowed_hosts::AllowedHosts;
+use allowed_hosts::HostRejection;
 
-mod own;
+mod allowed_hosts;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -68,7 +68,7 @@ impl Readiness {
 
 /// Serves the operator's pages until the future is dropped, connections with it. Whether we are ready is asked at each
 /// /readyz. No failure to accept ends it.
-pub(crate) async fn serve(listener: TcpListener, own: Own, pages: Pages) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, hosts: AllowedHosts, pages: Pages) -> io::Result<()> {
     let mut connections = JoinSet::new();
     let mut failing = false;
     loop {
@@ -77,8 +77,8 @@ pub(crate) async fn serve(listener: TcpListener, own: Own, pages: Pages) -> io::
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
                     failing = false;
-                    let own = own.with(stream.local_addr().ok());
-                    connections.spawn(connection(stream, own, pages.clone()));
+                    let hosts = hosts.with(stream.local_addr().ok());
+                    connections.spawn(connection(stream, hosts, pages.clone()));
                 }
                 Err(error) => {
                     // One line for a row of failures: out of descriptors, there would be ten in a second.
@@ -101,15 +101,15 @@ pub(crate) async fn serve(listener: TcpListener, own: Own, pages: Pages) -> io::
 }
 
 /// One connection: one request, and a limit on all of it.
-async fn connection<S>(stream: S, own: Own, pages: Pages)
+async fn connection<S>(stream: S, hosts: AllowedHosts, pages: Pages)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|request| {
-        let answer = match own.check(&request) {
+        let answer = match hosts.check(&request) {
             Ok(()) => answer(&request, &pages),
-            Err(Fault::Malformed) => page(StatusCode::BAD_REQUEST, TEXT, MALFORMED),
-            Err(Fault::Foreign) => page(StatusCode::MISDIRECTED_REQUEST, TEXT, FOREIGN),
+            Err(HostRejection::Malformed) => page(StatusCode::BAD_REQUEST, TEXT, MALFORMED),
+            Err(HostRejection::Foreign) => page(StatusCode::MISDIRECTED_REQUEST, TEXT, FOREIGN),
         };
         async { Ok::<_, Infallible>(answer) }
     });

@@ -151,7 +151,12 @@ async fn a_scraper_that_never_reads_is_cut_off() {
     far.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .unwrap();
-    connection(near, Own::new(None, None), pages(telemetry, Drain::default())).await;
+    connection(
+        near,
+        AllowedHosts::new(None, None),
+        pages(telemetry, Drain::default()),
+    )
+    .await;
 
     let mut got = Vec::new();
     far.read_to_end(&mut got).await.unwrap();
@@ -185,7 +190,7 @@ async fn start() -> (SocketAddr, Drain) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let drain = Drain::default();
-    let own = Own::new(Some(address), None);
+    let own = AllowedHosts::new(Some(address), None);
     tokio::spawn(serve(listener, own, pages(Telemetry::new(), drain.clone())));
     (address, drain)
 }

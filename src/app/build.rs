@@ -23,7 +23,7 @@ use crate::secret::guard::caught;
 use crate::secret::roots::SystemRoots;
 use crate::store::{self, Address, Store};
 use crate::telemetry::log::Chain;
-use crate::telemetry::{Circuit, Counters, CredentialKind, Telemetry};
+use crate::telemetry::{CircuitState, Counters, CredentialKind, Telemetry};
 use crate::units::unix_seconds;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::resolve::Resolver;
@@ -365,7 +365,7 @@ fn breaker(
     let Some(settings) = destination.circuit_breaker else {
         if running.is_some() {
             // It may have been open when it was taken out.
-            counters.circuit(Circuit::Closed);
+            counters.circuit(CircuitState::Closed);
         }
         return None;
     };
@@ -415,7 +415,7 @@ fn tell(
             let kind = CredentialKind::ClientCertificate;
             match settings.life() {
                 Some(life) => counters.credential_expiry(kind, unix_seconds(life.not_after)),
-                None => counters.credential_gone(kind),
+                None => counters.credential_removed(kind),
             }
         }
         Err(error) => tracing::error!(

@@ -16,14 +16,14 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval};
 
-use crate::admin::{self, Own, Pages};
+use crate::admin::{self, AllowedHosts, Pages};
 use crate::ca;
 use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
 use crate::policy::Policy;
 use crate::proxy::{Clients, Live, Marks, Proxy, Route};
 use crate::store::Store;
-use crate::telemetry::{CredentialKind, Refresh, Reload, Telemetry, log};
+use crate::telemetry::{CredentialKind, RefreshResult, ReloadResult, Telemetry, log};
 use crate::units::rfc3339;
 use crate::upstream::Endpoint;
 use crate::upstream::resolve::{self, Resolver};
@@ -65,7 +65,7 @@ pub(crate) struct App {
     watch: watch::FileWatcher,
     _workers: Workers,
     /// Dropped last: what the workers cut short at the end is still told.
-    log: log::Guard,
+    log: log::LogGuard,
 }
 
 /// Where the doors are, with the ports that the system chose.
@@ -203,7 +203,7 @@ impl App {
         if let Some(listener) = admin {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let application = std::env::var("VCAP_APPLICATION").ok();
-            let own = Own::new(listener.local_addr().ok(), application.as_deref());
+            let own = AllowedHosts::new(listener.local_addr().ok(), application.as_deref());
             let pages = Pages {
                 drain: proxy.drain.clone(),
                 limits: Arc::clone(&build.limits),
@@ -323,7 +323,7 @@ impl App {
             Ok(()) => self.reloaded(),
             Err(error) => {
                 self.is_reload_due = error.is_of_secrets();
-                self.proxy.telemetry.config_reload(Reload::Failed);
+                self.proxy.telemetry.config_reload(ReloadResult::Failed);
                 tracing::error!(source = %self.source, error = %log::Chain(&error), "configuration not reloaded, the old one stays");
             }
         }
@@ -333,7 +333,7 @@ impl App {
 
     fn reloaded(&mut self) {
         self.is_reload_due = false;
-        self.proxy.telemetry.config_reload(Reload::Done);
+        self.proxy.telemetry.config_reload(ReloadResult::Done);
         self.proxy.telemetry.config_loaded();
         tracing::info!(source = %self.source, "configuration reloaded");
     }
@@ -378,7 +378,7 @@ impl App {
             // Where something else of the destination has changed, there is nothing to say of its certificate.
             let life = life_of(&route.endpoint).filter(|life| life_of(before) != Some(life));
             if life.is_some() {
-                (route.counters).credential_refresh(CredentialKind::ClientCertificate, Refresh::Done);
+                (route.counters).credential_refresh(CredentialKind::ClientCertificate, RefreshResult::Done);
             }
             tracing::info!(
                 destination = %route.destination.name,
@@ -388,10 +388,10 @@ impl App {
             );
         }
         for (destination, error) in self.waiting.lasting(rotation.refused, Instant::now()) {
-            telemetry.config_reload(Reload::Failed);
+            telemetry.config_reload(ReloadResult::Failed);
             if error.is_of_client_certificate() {
                 let kind = CredentialKind::ClientCertificate;
-                (telemetry.counters(&destination)).credential_refresh(kind, Refresh::Failed);
+                (telemetry.counters(&destination)).credential_refresh(kind, RefreshResult::Failed);
             }
             tracing::warn!(
                 %destination,
@@ -465,7 +465,7 @@ impl App {
         for route in &old.routes {
             let is_there = |new: &Arc<Route>| new.destination.name == route.destination.name;
             if !live.routes.iter().any(is_there) {
-                (route.counters).credential_gone(CredentialKind::ClientCertificate);
+                (route.counters).credential_removed(CredentialKind::ClientCertificate);
             }
         }
         self.proxy.live.store(Arc::new(live));

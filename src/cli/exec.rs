@@ -22,7 +22,7 @@ use crate::app::{self, App};
 use crate::config::{Ca, Config};
 use crate::proxy::Clients;
 
-use child::Supervised;
+use child::ChildProcess;
 
 mod child;
 
@@ -104,7 +104,7 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let password = password.as_deref().map(String::as_str);
         let ca = trusted(&addresses.ca);
         let variables = variables(&listen, password, ca.as_ref(), args.no_proxy.as_deref(), existing);
-        let child = Supervised::start(&args.command, variables)?;
+        let child = ChildProcess::start(&args.command, variables)?;
         // Whoever uses the proxy after the command has ended is its orphan: no reason to stay.
         Ok(app.run(child.end()).await??)
     })

@@ -11,15 +11,15 @@ use http::StatusCode;
 
 use super::hints::Hints;
 use super::learned::News;
-use crate::telemetry::Sampled;
+use crate::telemetry::LogSampler;
 
 /// What has been told of one destination, and when.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    nonsense: Sampled,
+    nonsense: LogSampler,
     /// The rate that was told last.
     per_second: Option<f64>,
-    refusals: Sampled,
+    refusals: LogSampler,
 }
 
 impl Told {

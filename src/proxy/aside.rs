@@ -6,13 +6,13 @@ use http::Response;
 
 use super::Error;
 use super::attempt::Tried;
-use crate::telemetry::{Exchange, Told};
+use crate::telemetry::{Exchange, TakenBackAnswer};
 use crate::upstream::ResponseBody;
 use crate::upstream::body::MOST_KEPT;
 
 /// What the app gets where no further try reaches the upstream.
 pub(super) enum Aside<'r> {
-    Answer(Box<Tried<'r>>, Told),
+    Answer(Box<Tried<'r>>, TakenBackAnswer),
     /// There was no answer, or it broke off while it was read.
     Error(Option<Error>),
 }
@@ -43,7 +43,7 @@ impl<'r> Aside<'r> {
     pub(super) fn stand(self, refusal: Error, exchange: &mut Exchange) -> Result<Tried<'r>, Error> {
         match self {
             Self::Answer(tried, told) => {
-                exchange.let_stand(told);
+                exchange.restore_answer(told);
                 Ok(*tried)
             }
             Self::Error(error) => Err(error.unwrap_or(refusal)),

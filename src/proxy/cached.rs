@@ -143,7 +143,7 @@ impl Errand<'_> {
             Method::GET | Method::HEAD => ("bypass", "outrider; fwd=bypass"),
             _ => ("method", "outrider; fwd=method"),
         };
-        exchange.passes_cache(status);
+        exchange.set_cache_status(status);
         // Afterwards it may hold a credential.
         let uri = head.uri.clone();
         let result = fetch(head, incoming, self.course, exchange).await;
@@ -241,7 +241,7 @@ impl Errand<'_> {
                 Found::Absent { why, stale, turn } => (why, stale, turn),
             };
             if ask.only_if_stored() {
-                exchange.passes_cache("outrider; detail=only-if-cached");
+                exchange.set_cache_status("outrider; detail=only-if-cached");
                 return (Err(Error::NotStored), CacheStatus::Miss);
             }
             reason = why;
@@ -252,7 +252,7 @@ impl Errand<'_> {
                     exchange.asked_upstream();
                     let patience = deadline.saturating_duration_since(Instant::now());
                     let outcome = follow.wait(patience).await;
-                    exchange.resumes();
+                    exchange.upstream_failed();
                     let now = Instant::now();
                     if outcome == Outcome::Failed
                         && let Some(entry) = &stale
@@ -290,7 +290,7 @@ impl Errand<'_> {
         head: &mut request::Parts,
         exchange: &mut Exchange,
     ) -> (Result<Carried, Error>, CacheStatus) {
-        exchange.passes_cache(cache_status::of_refused(quest.why));
+        exchange.set_cache_status(cache_status::of_refused(quest.why));
         let request = head.headers.clone();
         let asks_whether = !quest.ask.is_head()
             && (quest.stale.as_ref()).is_some_and(|entry| entry.validate(&mut head.headers));
@@ -461,7 +461,7 @@ impl Errand<'_> {
                     proxy: &proxy,
                 },
             };
-            let mut exchange = Exchange::aside(&proxy.telemetry, &head.method, &head.uri);
+            let mut exchange = Exchange::unrecorded(&proxy.telemetry, &head.method, &head.uri);
             let refreshed = async {
                 match errand.forward(quest, &mut head, &mut exchange).await {
                     (Ok(carried), _) => carried.response.into_body().store().await,

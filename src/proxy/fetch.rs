@@ -116,7 +116,7 @@ async fn again<'r>(
         let since = Instant::now();
         let kept = match aside.take() {
             Some(aside) if aside.is_answer() && tried.is_unsent() => {
-                exchange.resumes();
+                exchange.upstream_failed();
                 aside
             }
             _ => Aside::of(tried, exchange).await,

@@ -61,7 +61,7 @@ impl Intercept {
     /// Says 200, and serves what follows.
     pub(super) fn start(self, exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: ExchangeGuard) -> Answer<Io> {
         // Each inner request is an exchange of its own; the CONNECT that carries them is none.
-        exchange.withdraw();
+        exchange.discard();
         let Self { room, route, target } = self;
         let serve = move |app, early| {
             Box::pin(async move {
@@ -152,7 +152,7 @@ where
 {
     let mut exchange = Exchange::begin(&inside.proxy.telemetry, request.method(), request.uri());
     if let Some(authority) = &inside.authority {
-        exchange.within(authority);
+        exchange.set_authority(authority);
     }
     if headers::ends_here(&mut request) {
         return Answer::Response(reply::options(&mut exchange));

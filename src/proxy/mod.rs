@@ -164,11 +164,11 @@ async fn open(
         Verdict::Tunnel(destination) => (live.route(destination), false),
         Verdict::Forward(destination) | Verdict::Intercept(destination) => (live.route(destination), true),
         Verdict::Deny(destination, denial) => {
-            exchange.bound_for(&live.route(destination).counters);
+            exchange.set_destination(&live.route(destination).counters);
             return Err(denial.into());
         }
     };
-    exchange.bound_for(&route.counters);
+    exchange.set_destination(&route.counters);
     if is_intercepted {
         intercept::open(target, route, proxy, &live).map(Opened::Intercept)
     } else {
@@ -196,7 +196,7 @@ impl Proxy {
             Verdict::Deny(destination, denial) => (destination, Some(denial)),
         };
         let route = Arc::clone(live.route(destination));
-        exchange.bound_for(&route.counters);
+        exchange.set_destination(&route.counters);
         match denial {
             None => Ok(Way { live, route }),
             Some(denial) => Err(denial.into()),

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::{Error, Route};
 use crate::auth::Needles;
 use crate::http1::Reason;
-use crate::telemetry::Part;
+use crate::telemetry::MessagePart;
 use crate::upstream::ResponseBody;
 use crate::upstream::body::Cut;
 use crate::upstream::connect::Stream;
@@ -73,7 +73,7 @@ pub(super) fn head<B>(response: &mut Response<B>, needles: &Needles, route: &Rou
         has_struck |= strike(reason, needles);
     }
     if has_struck {
-        tell(Part::Head, route);
+        tell(MessagePart::Head, route);
     }
 }
 
@@ -168,7 +168,7 @@ impl HttpBody for Clean {
                 Some(Err(frame)) => {
                     let mut trailers = frame.into_trailers().unwrap_or_default();
                     if fields(&mut trailers, &watch.needles) {
-                        tell(Part::Trailers, &watch.route);
+                        tell(MessagePart::Trailers, &watch.route);
                     }
                     let rest = pass(filter, Bytes::new(), true, watch);
                     match filter {
@@ -256,7 +256,7 @@ fn pass(filter: &mut Option<Box<Filter>>, data: Bytes, is_last: bool, watch: &Wa
     let had_struck = filter.has_struck;
     let data = filter.push(data, is_last, &watch.needles);
     if filter.has_struck && !had_struck {
-        tell(Part::Body, &watch.route);
+        tell(MessagePart::Body, &watch.route);
     }
     data
 }
@@ -292,10 +292,10 @@ fn cover(secret: &mut [u8]) {
 }
 
 /// An operator should know whose pages show what was sent there: they may show it to others.
-fn tell(part: Part, route: &Route) {
+fn tell(part: MessagePart, route: &Route) {
     let destination = &*route.destination.name;
     let part_name = part.as_str();
-    if route.counters.struck(part) {
+    if route.counters.redacted(part) {
         tracing::warn!(
             destination,
             part = part_name,

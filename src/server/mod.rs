@@ -92,7 +92,7 @@ fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
     let pair = match DescriptorPair::take() {
         Some(pair) if floor.connections() < proxy.live.load().limits.connections => pair,
         Some(_) | None => {
-            proxy.telemetry.connection_turned_away();
+            proxy.telemetry.connection_limit_reached();
             return turn_away(&io);
         }
     };

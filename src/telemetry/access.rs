@@ -9,12 +9,12 @@ use http::uri::Authority;
 use http::{StatusCode, Uri};
 
 use super::AnsweredBy;
-use super::labels::Verb;
+use super::labels::MethodLabel;
 
 /// What the line says.
-pub(super) struct Line<'a> {
+pub(super) struct AccessLine<'a> {
     pub(super) destination: &'a str,
-    pub(super) verb: Verb,
+    pub(super) verb: MethodLabel,
     pub(super) uri: Option<&'a Uri>,
     pub(super) authority: Option<&'a Authority>,
     pub(super) status: StatusCode,
@@ -31,7 +31,7 @@ pub(super) struct Line<'a> {
     pub(super) waited: Duration,
 }
 
-impl Line<'_> {
+impl AccessLine<'_> {
     pub(super) fn write(&self) {
         let authority = self.uri.and_then(Uri::authority).or(self.authority);
         // `Authority::host` leaves user information out.

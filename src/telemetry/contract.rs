@@ -49,7 +49,7 @@ fn label_values_are_escaped() {
     let name = "x\"} 1\nforged_total 1\n\\";
     telemetry.counters(name);
     let application = serde_json::json!({ "application_name": name }).to_string();
-    instance::tell(&telemetry.families, Some(&application), None);
+    instance::set_info(&telemetry.families, Some(&application), None);
     let page = String::from_utf8(telemetry.render()).unwrap();
     assert!(
         !page.lines().any(|line| line.starts_with("forged_total")),
@@ -151,18 +151,18 @@ fn dashboards_are_laid_out_soundly() {
 fn everything() -> Arc<Telemetry> {
     let telemetry = Telemetry::new();
     let application = r#"{"application_name":"billing","space_name":"prod","organization_name":"agency"}"#;
-    instance::tell(&telemetry.families, Some(application), Some("0"));
+    instance::set_info(&telemetry.families, Some(application), Some("0"));
     telemetry.config_loaded();
-    telemetry.config_reload(Reload::Failed);
+    telemetry.config_reload(ReloadResult::Failed);
     let moment = Duration::from_millis(1);
     telemetry.dns_lookup("ok", moment);
 
     let counters = telemetry.counters("weather");
     counters.credential_expiry(CredentialKind::ClientCertificate, 1_900_000_000);
-    counters.credential_refresh(CredentialKind::Token, Refresh::Done);
+    counters.credential_refresh(CredentialKind::Token, RefreshResult::Done);
     counters.credential_refused(http::StatusCode::UNAUTHORIZED);
-    counters.tls_handshake(Side::Client, moment);
-    counters.tls_handshake(Side::Upstream, moment);
+    counters.tls_handshake(TlsSide::Client, moment);
+    counters.tls_handshake(TlsSide::Upstream, moment);
     counters.handshake_failed(HandshakeFailure::Distrust);
     counters.upstream_connect("ok");
     counters.upstream_reuse();
@@ -170,18 +170,18 @@ fn everything() -> Arc<Telemetry> {
     let limit = counters.limit("5/s burst 10");
     limit.refused();
     counters.cached(CacheStatus::Hit);
-    counters.circuit(Circuit::Closed);
+    counters.circuit(CircuitState::Closed);
     counters.paused_until(0);
     counters.rehearsed("429");
     counters.retry("429");
-    counters.struck(Part::Head);
+    counters.redacted(MessagePart::Head);
     counters.upstream_throttled(http::StatusCode::TOO_MANY_REQUESTS);
     drop(counters.limit_waiting());
     counters.limit_waited(moment);
 
     for uri in ["http://api.weather.gov/", "http://10.0.0.1/"] {
         let mut exchange = Exchange::begin(&telemetry, &http::Method::GET, &uri.parse().unwrap());
-        exchange.bound_for(&counters);
+        exchange.set_destination(&counters);
         exchange.asked_upstream();
         exchange.upstream_answered(http::StatusCode::OK);
         exchange.answered();
@@ -195,7 +195,7 @@ fn everything() -> Arc<Telemetry> {
         &http::Method::CONNECT,
         &"a.example:443".parse().unwrap(),
     );
-    tunnel.bound_for(&counters);
+    tunnel.set_destination(&counters);
     tunnel.tunnel();
     drop(tunnel);
     telemetry

@@ -13,10 +13,13 @@ use http::StatusCode;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
 use super::AnsweredBy;
-use super::ends::Ends;
+use super::certificate_expiry::CertificateExpiries;
 use super::families::{Families, observe};
-use super::handshakes::{HandshakeFailure, Handshakes};
-use super::labels::{CacheStatus, Circuit, Code, CredentialKind, Part, Refresh, Side, TunnelEnd, Verb};
+use super::handshakes::{HandshakeFailure, HandshakeLog};
+use super::labels::{
+    CacheStatus, CircuitState, CodeLabel, CredentialKind, MessagePart, MethodLabel, RefreshResult, TlsSide,
+    TunnelEnd,
+};
 use crate::sync::lock;
 use crate::units::{rfc3339, unix_seconds};
 
@@ -30,11 +33,11 @@ pub(crate) struct Counters {
     pub(super) request_duration: Histogram,
     pub(super) sent: IntCounter,
     pub(super) upstream_response: Histogram,
-    /// By [`AnsweredBy`] and [`Verb`], then by [`Code`]. The inner table comes with the first such request.
-    requests: [[OnceLock<Box<ByCode>>; Verb::COUNT]; AnsweredBy::COUNT],
+    /// By [`AnsweredBy`] and [`MethodLabel`], then by [`CodeLabel`]. The inner table comes with the first such request.
+    requests: [[OnceLock<Box<ByCode>>; MethodLabel::COUNT]; AnsweredBy::COUNT],
     cache: [OnceLock<IntCounter>; CacheStatus::COUNT],
-    ends: Mutex<Ends>,
-    handshakes: OnceLock<Box<Handshakes>>,
+    certificate_expiries: Mutex<CertificateExpiries>,
+    handshakes: OnceLock<Box<HandshakeLog>>,
     has_echoed: OnceLock<()>,
     limits: OnceLock<LimitCounters>,
     tls_client: OnceLock<Histogram>,
@@ -52,9 +55,9 @@ pub(crate) struct LimitHandles {
 
 /// A gauge that counts something alive: one more from here until the drop.
 #[derive(Debug)]
-pub(crate) struct Counted(IntGauge);
+pub(crate) struct GaugeGuard(IntGauge);
 
-type ByCode = [OnceLock<IntCounter>; Code::COUNT];
+type ByCode = [OnceLock<IntCounter>; CodeLabel::COUNT];
 
 struct LimitCounters {
     wait: Histogram,
@@ -84,7 +87,7 @@ impl Counters {
             upstream_response: families.upstream_response.with_label_values(label),
             requests: array::from_fn(|_| array::from_fn(|_| OnceLock::new())),
             cache: array::from_fn(|_| OnceLock::new()),
-            ends: Mutex::default(),
+            certificate_expiries: Mutex::default(),
             handshakes: OnceLock::new(),
             has_echoed: OnceLock::new(),
             limits: OnceLock::new(),
@@ -108,11 +111,11 @@ impl Counters {
     /// An upstream showed a certificate that is valid until `until`. The gauge holds the soonest end of all hosts, and
     /// the log a warning in the last week, once a day.
     pub(crate) fn upstream_certificate(&self, host: &str, until: SystemTime, now: SystemTime) {
-        let mut ends = lock(&self.ends);
-        let told = ends.shown(host, until, now);
-        drop(ends);
-        self.credential_expiry(CredentialKind::UpstreamCertificate, unix_seconds(told.soonest));
-        if told.is_warning {
+        let mut expiries = lock(&self.certificate_expiries);
+        let notice = expiries.shown(host, until, now);
+        drop(expiries);
+        self.credential_expiry(CredentialKind::UpstreamCertificate, unix_seconds(notice.soonest));
+        if notice.is_warning {
             tracing::warn!(
                 destination = &*self.destination,
                 host,
@@ -124,18 +127,18 @@ impl Counters {
 
     /// The destination is reached in another way from now on.
     pub(crate) fn forget_upstream_certificates(&self) {
-        lock(&self.ends).forget();
+        lock(&self.certificate_expiries).forget();
     }
 
     /// Another credential was asked for, or read.
-    pub(crate) fn credential_refresh(&self, kind: CredentialKind, result: Refresh) {
+    pub(crate) fn credential_refresh(&self, kind: CredentialKind, result: RefreshResult) {
         let labels = &[&*self.destination, kind.as_str(), result.as_str()];
         self.families.credential_refresh.with_label_values(labels).inc();
     }
 
     /// The upstream answered 401 or 403 to a request that carried an attached credential.
     pub(crate) fn credential_refused(&self, status: StatusCode) {
-        let labels = &[&*self.destination, Code::of(status).as_str()];
+        let labels = &[&*self.destination, CodeLabel::of(status).as_str()];
         self.families.credential_refused.with_label_values(labels).inc();
     }
 
@@ -145,7 +148,7 @@ impl Counters {
     }
 
     /// This destination has no such credential any more.
-    pub(crate) fn credential_gone(&self, kind: CredentialKind) {
+    pub(crate) fn credential_removed(&self, kind: CredentialKind) {
         let labels = &[&*self.destination, kind.as_str()];
         // An error means that it had none before either.
         let _ = self.families.credential_expiry.remove_label_values(labels);
@@ -169,8 +172,8 @@ impl Counters {
     }
 
     /// A request is queued until the value is dropped.
-    pub(crate) fn limit_waiting(&self) -> Counted {
-        Counted::new(&self.limits().waiting)
+    pub(crate) fn limit_waiting(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.limits().waiting)
     }
 
     /// What the cache did for a request.
@@ -182,7 +185,7 @@ impl Counters {
     }
 
     /// How the circuit to the upstream stands.
-    pub(crate) fn circuit(&self, state: Circuit) {
+    pub(crate) fn circuit(&self, state: CircuitState) {
         let labels = &[&*self.destination];
         self.families
             .circuit_state
@@ -206,7 +209,7 @@ impl Counters {
     }
 
     /// Secrets were struck out of a part of an answer. Whether it is the first time for this destination.
-    pub(crate) fn struck(&self, part: Part) -> bool {
+    pub(crate) fn redacted(&self, part: MessagePart) -> bool {
         let labels = &[&*self.destination, part.as_str()];
         self.families.struck.with_label_values(labels).inc();
         self.has_echoed.set(()).is_ok()
@@ -220,15 +223,15 @@ impl Counters {
 
     /// The upstream answered that a limit of its own is reached.
     pub(crate) fn upstream_throttled(&self, status: StatusCode) {
-        let labels = &[&*self.destination, Code::of(status).as_str()];
+        let labels = &[&*self.destination, CodeLabel::of(status).as_str()];
         self.families.upstream_throttled.with_label_values(labels).inc();
     }
 
     /// A TLS handshake succeeded.
-    pub(crate) fn tls_handshake(&self, side: Side, duration: Duration) {
+    pub(crate) fn tls_handshake(&self, side: TlsSide, duration: Duration) {
         let slot = match side {
-            Side::Client => &self.tls_client,
-            Side::Upstream => &self.tls_upstream,
+            TlsSide::Client => &self.tls_client,
+            TlsSide::Upstream => &self.tls_upstream,
         };
         let labels = &[&*self.destination, side.as_str()];
         observe(
@@ -245,13 +248,13 @@ impl Counters {
             let labels = &[&*self.destination];
             self.families.client_distrust.with_label_values(labels).inc();
         }
-        let handshakes = self.handshakes.get_or_init(|| Box::new(Handshakes::new()));
+        let handshakes = self.handshakes.get_or_init(|| Box::new(HandshakeLog::new()));
         handshakes.due(failure)
     }
 
     /// A tunnel is open until the value is dropped. For an [`Exchange`](super::Exchange) its `tunnel` does this.
-    pub(crate) fn tunnel_opened(&self) -> Counted {
-        Counted::new(&self.tunnels().open)
+    pub(crate) fn tunnel_opened(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.tunnels().open)
     }
 
     /// A tunnel that was open for `duration` has ended.
@@ -269,8 +272,8 @@ impl Counters {
     }
 
     /// A connection to the upstream is open until the value is dropped.
-    pub(crate) fn upstream_connection(&self) -> Counted {
-        Counted::new(&self.upstream().connections)
+    pub(crate) fn upstream_connection(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.upstream().connections)
     }
 
     /// A request goes out on a connection that was already open.
@@ -290,8 +293,8 @@ impl Counters {
     }
 
     /// One more exchange. Neither allocates nor hashes once the same kind has been seen.
-    pub(super) fn request(&self, answered_by: AnsweredBy, verb: Verb, status: StatusCode) {
-        let code = Code::of(status);
+    pub(super) fn request(&self, answered_by: AnsweredBy, verb: MethodLabel, status: StatusCode) {
+        let code = CodeLabel::of(status);
         let by_code = self.requests[answered_by as usize][verb as usize]
             .get_or_init(|| Box::new(array::from_fn(|_| OnceLock::new())));
         let labels = [
@@ -362,14 +365,14 @@ impl LimitHandles {
     }
 }
 
-impl Counted {
+impl GaugeGuard {
     pub(super) fn new(gauge: &IntGauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

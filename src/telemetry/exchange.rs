@@ -13,10 +13,10 @@ use http::{Method, StatusCode, Uri};
 use prometheus::IntCounter;
 use tokio::time::Instant;
 
-use super::access::Line;
-use super::counters::{Counted, Counters};
+use super::access::AccessLine;
+use super::counters::{Counters, GaugeGuard};
 use super::families::observe;
-use super::labels::{TunnelEnd, Verb};
+use super::labels::{MethodLabel, TunnelEnd};
 use super::{AnsweredBy, Telemetry};
 use crate::config::Access;
 
@@ -26,7 +26,7 @@ pub(crate) struct Exchange {
     telemetry: Arc<Telemetry>,
     /// `None` until the destination is known.
     counters: Option<Arc<Counters>>,
-    verb: Verb,
+    verb: MethodLabel,
     /// For the access line; `None` where there will be none.
     uri: Option<Uri>,
     /// Where `uri` has none of its own.
@@ -37,7 +37,7 @@ pub(crate) struct Exchange {
     asked: Option<Instant>,
     upstream_response: Option<Duration>,
     waited: Duration,
-    answer: Option<Answer>,
+    answer: Option<RecordedAnswer>,
     head_sent: bool,
     error: Option<&'static str>,
     reason: Option<&'static str>,
@@ -45,18 +45,18 @@ pub(crate) struct Exchange {
     detail: Option<Box<str>>,
     /// What a cache will have done for it, should it be refused.
     cache_status: Option<&'static str>,
-    sent: Bytes,
-    received: Bytes,
-    going_on: GoingOn,
+    sent: ByteCount,
+    received: ByteCount,
+    phase: Phase,
 }
 
 /// What had been told of an answer that the app may not get.
 #[derive(Debug)]
-pub(crate) struct Told(Option<Answer>, Option<Duration>);
+pub(crate) struct TakenBackAnswer(Option<RecordedAnswer>, Option<Duration>);
 
 /// The head of the answer.
 #[derive(Clone, Copy, Debug)]
-struct Answer {
+struct RecordedAnswer {
     status: StatusCode,
     by: AnsweredBy,
 }
@@ -70,36 +70,36 @@ struct Stopwatch {
 
 /// Bytes moved, and how many of them the metric knows already.
 #[derive(Debug, Default)]
-struct Bytes {
+struct ByteCount {
     total: u64,
-    told: u64,
+    counted: u64,
 }
 
 /// Which gauge this exchange is one of.
 #[derive(Debug)]
-enum GoingOn {
+enum Phase {
     /// None: no destination yet, or not to be counted at all.
-    Nowhere,
+    NoDestination,
     Request {
-        _in_flight: Counted,
+        _in_flight: GaugeGuard,
     },
     Tunnel {
-        _open: Counted,
+        _open: GaugeGuard,
         since: Instant,
         end: TunnelEnd,
     },
     /// Not an exchange of its own: nothing is written.
-    Withdrawn,
+    Discarded,
 }
 
 impl Exchange {
-    /// Starts the clock. Counted under `none` until a destination is known. Boxed, as it goes through many hands.
+    /// Starts the clock. GaugeGuard under `none` until a destination is known. Boxed, as it goes through many hands.
     pub(crate) fn begin(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Box<Self> {
         let now = Instant::now();
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
             counters: None,
-            verb: Verb::of(method),
+            verb: MethodLabel::of(method),
             uri: (telemetry.access() != Access::None).then(|| uri.clone()),
             authority: None,
             begun: now,
@@ -116,30 +116,30 @@ impl Exchange {
             reason: None,
             detail: None,
             cache_status: None,
-            sent: Bytes::default(),
-            received: Bytes::default(),
-            going_on: GoingOn::Nowhere,
+            sent: ByteCount::default(),
+            received: ByteCount::default(),
+            phase: Phase::NoDestination,
         })
     }
 
     /// The same for work that no app waits for: nothing is written.
-    pub(crate) fn aside(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Box<Self> {
+    pub(crate) fn unrecorded(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Box<Self> {
         let mut exchange = Self::begin(telemetry, method, uri);
-        exchange.going_on = GoingOn::Withdrawn;
+        exchange.phase = Phase::Discarded;
         exchange
     }
 
     /// The host for the access line, where the request's own URI has none: inside an intercepted CONNECT.
-    pub(crate) fn within(&mut self, authority: &Authority) {
+    pub(crate) fn set_authority(&mut self, authority: &Authority) {
         if self.uri.is_some() {
             self.authority = Some(authority.clone());
         }
     }
 
     /// The destination is known: in flight there from now on.
-    pub(crate) fn bound_for(&mut self, counters: &Arc<Counters>) {
-        self.going_on = GoingOn::Request {
-            _in_flight: Counted::new(&counters.in_flight),
+    pub(crate) fn set_destination(&mut self, counters: &Arc<Counters>) {
+        self.phase = Phase::Request {
+            _in_flight: GaugeGuard::new(&counters.in_flight),
         };
         self.counters = Some(Arc::clone(counters));
     }
@@ -168,7 +168,7 @@ impl Exchange {
     }
 
     /// Outrider's own work resumes, and nothing has been answered.
-    pub(crate) fn resumes(&mut self) {
+    pub(crate) fn upstream_failed(&mut self) {
         self.stopwatch.resume(Instant::now());
     }
 
@@ -177,28 +177,28 @@ impl Exchange {
         let now = Instant::now();
         self.stopwatch.resume(now);
         self.upstream_response = self.asked.map(|asked| now - asked);
-        self.answer = Some(Answer {
+        self.answer = Some(RecordedAnswer {
             status,
             by: AnsweredBy::Upstream,
         });
     }
 
     /// The answer so far is not given to the app: the upstream is to be asked once more.
-    pub(crate) fn take_back(&mut self) -> Told {
+    pub(crate) fn take_back(&mut self) -> TakenBackAnswer {
         self.stopwatch.resume(Instant::now());
-        Told(self.answer.take(), self.upstream_response.take())
+        TakenBackAnswer(self.answer.take(), self.upstream_response.take())
     }
 
     /// The answer that was taken back is given to the app after all.
-    pub(crate) fn let_stand(&mut self, told: Told) {
+    pub(crate) fn restore_answer(&mut self, told: TakenBackAnswer) {
         self.stopwatch.resume(Instant::now());
-        Told(self.answer, self.upstream_response) = told;
+        TakenBackAnswer(self.answer, self.upstream_response) = told;
     }
 
     /// An answer of ours, with the RFC 9209 error type and, for a refusal by policy, its reason.
     pub(crate) fn refused(&mut self, status: StatusCode, error: &'static str, reason: Option<&'static str>) {
         self.stopwatch.resume(Instant::now());
-        self.answer = Some(Answer {
+        self.answer = Some(RecordedAnswer {
             status,
             by: AnsweredBy::Outrider,
         });
@@ -212,7 +212,7 @@ impl Exchange {
     }
 
     /// It goes past a cache, or through one, for the reason that this Cache-Status says.
-    pub(crate) fn passes_cache(&mut self, status: &'static str) {
+    pub(crate) fn set_cache_status(&mut self, status: &'static str) {
         self.cache_status = Some(status);
     }
 
@@ -223,7 +223,7 @@ impl Exchange {
     /// An answer that had been kept.
     pub(crate) fn answered_from_cache(&mut self, status: StatusCode) {
         self.stopwatch.resume(Instant::now());
-        self.answer = Some(Answer {
+        self.answer = Some(RecordedAnswer {
             status,
             by: AnsweredBy::Cache,
         });
@@ -232,7 +232,7 @@ impl Exchange {
     /// An answer of ours that is no refusal.
     pub(crate) fn answered_here(&mut self, status: StatusCode) {
         self.stopwatch.resume(Instant::now());
-        self.answer = Some(Answer {
+        self.answer = Some(RecordedAnswer {
             status,
             by: AnsweredBy::Outrider,
         });
@@ -250,14 +250,14 @@ impl Exchange {
         let now = Instant::now();
         self.stopwatch.pause(now);
         self.head_sent = true;
-        self.answer.get_or_insert(Answer {
+        self.answer.get_or_insert(RecordedAnswer {
             status: StatusCode::OK,
             by: AnsweredBy::Outrider,
         });
         // A copy: the URI is a view into the buffer that the head was read into, which would live as long as the tunnel.
         self.uri = self.uri.take().and_then(|uri| uri.to_string().parse().ok());
         let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
-        self.going_on = GoingOn::Tunnel {
+        self.phase = Phase::Tunnel {
             _open: counters.tunnel_opened(),
             since: now,
             end: TunnelEnd::Closed,
@@ -266,27 +266,27 @@ impl Exchange {
 
     /// How the tunnel ended; [`TunnelEnd::Closed`] where nobody says.
     pub(crate) fn tunnel_ended(&mut self, how: TunnelEnd) {
-        if let GoingOn::Tunnel { end, .. } = &mut self.going_on {
+        if let Phase::Tunnel { end, .. } = &mut self.phase {
             *end = how;
         }
     }
 
     /// This is no exchange of its own: a CONNECT whose inner requests are counted one by one. Nothing is written.
-    pub(crate) fn withdraw(mut self: Box<Self>) {
-        self.going_on = GoingOn::Withdrawn;
+    pub(crate) fn discard(mut self: Box<Self>) {
+        self.phase = Phase::Discarded;
     }
 
     /// Body bytes from the app.
     pub(crate) fn sent(&mut self, bytes: u64) {
         if self.sent.add(bytes) {
-            self.tell_bytes();
+            self.count_bytes();
         }
     }
 
     /// Body bytes to the app.
     pub(crate) fn received(&mut self, bytes: u64) {
         if self.received.add(bytes) {
-            self.tell_bytes();
+            self.count_bytes();
         }
     }
 
@@ -296,21 +296,21 @@ impl Exchange {
         self.tunnel_ended(TunnelEnd::Failed);
     }
 
-    fn tell_bytes(&mut self) {
+    fn count_bytes(&mut self) {
         let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
-        self.sent.tell(&counters.sent);
-        self.received.tell(&counters.received);
+        self.sent.count(&counters.sent);
+        self.received.count(&counters.received);
     }
 
     /// The answer that stands where nobody told one: the task panicked, or the app left, which is no error of ours.
-    fn unanswered(&mut self) -> Answer {
+    fn unanswered(&mut self) -> RecordedAnswer {
         let status = if thread::panicking() {
             self.error = Some("proxy_internal_error");
             StatusCode::INTERNAL_SERVER_ERROR
         } else {
             client_closed_request()
         };
-        Answer {
+        RecordedAnswer {
             status,
             by: AnsweredBy::Outrider,
         }
@@ -319,7 +319,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if matches!(self.going_on, GoingOn::Withdrawn) {
+        if matches!(self.phase, Phase::Discarded) {
             return;
         }
         let now = Instant::now();
@@ -335,13 +335,13 @@ impl Drop for Exchange {
         let overhead = self
             .head_sent
             .then(|| self.stopwatch.own.saturating_sub(self.waited));
-        self.tell_bytes();
+        self.count_bytes();
 
         let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
         counters.request(answer.by, self.verb, answer.status);
-        match &self.going_on {
-            GoingOn::Tunnel { since, end, .. } => counters.tunnel_closed(*end, now - *since),
-            GoingOn::Nowhere | GoingOn::Request { .. } | GoingOn::Withdrawn => {
+        match &self.phase {
+            Phase::Tunnel { since, end, .. } => counters.tunnel_closed(*end, now - *since),
+            Phase::NoDestination | Phase::Request { .. } | Phase::Discarded => {
                 observe(&counters.request_duration, now - self.begun);
                 if let Some(overhead) = overhead {
                     observe(&counters.overhead, overhead);
@@ -364,7 +364,7 @@ impl Drop for Exchange {
             Access::Errors if !noteworthy => return,
             Access::All | Access::Errors => {}
         }
-        Line {
+        AccessLine {
             destination: &counters.destination,
             verb: self.verb,
             uri: self.uri.as_ref(),
@@ -396,18 +396,18 @@ impl Stopwatch {
     }
 }
 
-impl Bytes {
+impl ByteCount {
     /// Whether so much has come together that the metric should know.
     fn add(&mut self, bytes: u64) -> bool {
         self.total = self.total.saturating_add(bytes);
-        self.total - self.told >= TELL_EVERY
+        self.total - self.counted >= COUNT_EVERY
     }
 
     /// Adds what the metric does not know yet. Most requests send no body: nothing is an atomic saved.
-    fn tell(&mut self, counter: &IntCounter) {
-        if self.told != self.total {
-            counter.inc_by(self.total - self.told);
-            self.told = self.total;
+    fn count(&mut self, counter: &IntCounter) {
+        if self.counted != self.total {
+            counter.inc_by(self.total - self.counted);
+            self.counted = self.total;
         }
     }
 }
@@ -419,4 +419,4 @@ fn client_closed_request() -> StatusCode {
 }
 
 /// Long transfers show on the metrics page in steps of this many bytes, not all at their end.
-const TELL_EVERY: u64 = 1 << 20;
+const COUNT_EVERY: u64 = 1 << 20;

@@ -1,11 +1,11 @@
-//! Handshakes of the app that fail: their kinds, and what is counted of them.
+//! HandshakeLog of the app that fail: their kinds, and what is counted of them.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::sampled::Sampled;
+use super::sampler::LogSampler;
 use crate::sync::lock;
 use crate::units::nanos;
 
@@ -38,9 +38,9 @@ pub(crate) enum HandshakeFailure {
 
 /// What has been told of the failures of one destination, and when.
 #[derive(Debug)]
-pub(super) struct Handshakes {
+pub(super) struct HandshakeLog {
     born: Instant,
-    told: Mutex<[Sampled; HandshakeFailure::COUNT]>,
+    told: Mutex<[LogSampler; HandshakeFailure::COUNT]>,
 }
 
 impl HandshakeFailure {
@@ -63,7 +63,7 @@ impl HandshakeFailure {
     }
 }
 
-impl Handshakes {
+impl HandshakeLog {
     pub(super) fn new() -> Self {
         Self {
             born: Instant::now(),

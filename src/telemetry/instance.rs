@@ -8,7 +8,7 @@ use super::CRYPTO;
 use super::families::Families;
 
 /// Sets both metrics, from the build and from `VCAP_APPLICATION` and `CF_INSTANCE_INDEX`.
-pub(super) fn tell(families: &Families, application: Option<&str>, index: Option<&str>) {
+pub(super) fn set_info(families: &Families, application: Option<&str>, index: Option<&str>) {
     let build = [
         env!("CARGO_PKG_VERSION"),
         option_env!("OUTRIDER_REVISION").unwrap_or("unknown"),

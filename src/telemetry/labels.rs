@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 
 /// The method as label and log show it: the nine that RFC 9110 and RFC 5789 name, and `other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(super) enum MethodLabel {
     Connect,
     Delete,
     Get,
@@ -22,11 +22,11 @@ pub(super) enum Verb {
 
 /// The status code as label: the registered ones as they are, others as their class (`2xx`), beyond 599 `other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Code(u8);
+pub(super) struct CodeLabel(u8);
 
 /// Whose handshake: the `side` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum TlsSide {
     /// The app's.
     Client,
     Upstream,
@@ -44,14 +44,14 @@ pub(crate) enum CredentialKind {
 
 /// What became of an attempt to get another credential: the `result` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refresh {
+pub(crate) enum RefreshResult {
     Done,
     Failed,
 }
 
 /// What became of a reload: the `result` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reload {
+pub(crate) enum ReloadResult {
     /// The new configuration is in force.
     Done,
     /// The old configuration stays.
@@ -84,7 +84,7 @@ pub(crate) enum CacheStatus {
 
 /// Where in an answer a secret was struck out: the `part` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum MessagePart {
     Body,
     Head,
     Trailers,
@@ -92,13 +92,13 @@ pub(crate) enum Part {
 
 /// How a circuit stands, as the gauge says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Circuit {
+pub(crate) enum CircuitState {
     Closed = 0,
     HalfOpen = 1,
     Open = 2,
 }
 
-impl Verb {
+impl MethodLabel {
     /// How many there are.
     pub(super) const COUNT: usize = 10;
 
@@ -133,7 +133,7 @@ impl Verb {
     }
 }
 
-impl Code {
+impl CodeLabel {
     /// How many there are.
     pub(super) const COUNT: usize = CODES.len();
 
@@ -151,7 +151,7 @@ impl Code {
     }
 }
 
-impl Side {
+impl TlsSide {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -171,7 +171,7 @@ impl CredentialKind {
     }
 }
 
-impl Refresh {
+impl RefreshResult {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -195,7 +195,7 @@ impl CacheStatus {
     }
 }
 
-impl Part {
+impl MessagePart {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Body => "body",
@@ -205,7 +205,7 @@ impl Part {
     }
 }
 
-impl Reload {
+impl ReloadResult {
     pub(super) const ALL: [Self; 2] = [Self::Done, Self::Failed];
 
     pub(super) fn as_str(self) -> &'static str {
@@ -282,7 +282,7 @@ mod tests {
             (999, "other"),
         ] {
             assert_eq!(
-                Code::of(StatusCode::from_u16(status).unwrap()).as_str(),
+                CodeLabel::of(StatusCode::from_u16(status).unwrap()).as_str(),
                 label,
                 "{status}"
             );
@@ -299,7 +299,7 @@ mod tests {
             ("CONNECT", "CONNECT"),
         ] {
             assert_eq!(
-                Verb::of(&Method::from_bytes(method.as_bytes()).unwrap()).as_str(),
+                MethodLabel::of(&Method::from_bytes(method.as_bytes()).unwrap()).as_str(),
                 label
             );
         }

@@ -23,7 +23,7 @@ use crate::config::{Log, LogFormat};
 /// Keeps the log alive: lines still queued are written when it is dropped.
 #[must_use = "the log ends with its guard"]
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct LogGuard {
     /// `None` where the process has another log already.
     level: Option<reload::Handle<Targets, Registry>>,
     _worker: WorkerGuard,
@@ -33,26 +33,26 @@ pub(crate) struct Guard {
 /// configured level.
 ///
 /// Where a log was started before, that one stays and this call changes nothing.
-pub(crate) fn init(log: &Log) -> Guard {
+pub(crate) fn init(log: &Log) -> LogGuard {
     let (writer, worker) = queue(io::stderr());
     let dropped = writer.error_counter();
     let (filter, level) = reload::Layer::new(filter(level(log)));
-    let subscriber = subscriber(filter, text(log.format), Gate(writer));
+    let subscriber = subscriber(filter, text(log.format), EscapingWriter(writer));
     if tracing::subscriber::set_global_default(subscriber).is_err() {
-        return Guard {
+        return LogGuard {
             level: None,
             _worker: worker,
         };
     }
     // Set once: only the first log of a process comes here.
     let _ = DROPPED.set(dropped);
-    Guard {
+    LogGuard {
         level: Some(level),
         _worker: worker,
     }
 }
 
-impl Guard {
+impl LogGuard {
     /// Takes over the level of a reloaded configuration. The format stays as it was at start.
     pub(crate) fn reload(&self, log: &Log) {
         if let Some(handle) = &self.level {
@@ -102,7 +102,11 @@ fn filter(level: Level) -> Targets {
 }
 
 /// Everything between an event and the line that is written.
-fn subscriber<F, W>(filter: F, text: bool, writer: Gate<W>) -> impl tracing::Subscriber + Send + Sync
+fn subscriber<F, W>(
+    filter: F,
+    text: bool,
+    writer: EscapingWriter<W>,
+) -> impl tracing::Subscriber + Send + Sync
 where
     F: tracing_subscriber::Layer<Registry> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
@@ -124,18 +128,18 @@ where
 
 /// The last gate: one event is one line, free of control characters.
 #[derive(Clone, Debug)]
-struct Gate<W>(W);
+struct EscapingWriter<W>(W);
 
-impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Gate<W> {
-    type Writer = Gate<W::Writer>;
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for EscapingWriter<W> {
+    type Writer = EscapingWriter<W::Writer>;
 
     fn make_writer(&'w self) -> Self::Writer {
-        Gate(self.0.make_writer())
+        EscapingWriter(self.0.make_writer())
     }
 }
 
 /// The formatter hands over a whole line, line end included, in one call.
-impl<W: Write> Write for Gate<W> {
+impl<W: Write> Write for EscapingWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.write_all(&clean(line))?;
         Ok(line.len())
@@ -201,7 +205,7 @@ pub(super) fn captured<W>(level: Level, text: bool, writer: W) -> impl tracing::
 where
     W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
 {
-    subscriber(filter(level), text, Gate(writer))
+    subscriber(filter(level), text, EscapingWriter(writer))
 }
 
 #[cfg(test)]
@@ -271,11 +275,11 @@ mod tests {
         let captured = crate::telemetry::tests::Captured::default();
         let (layer, handle) = reload::Layer::new(filter(Level::INFO));
         let (_, worker) = queue(io::sink());
-        let guard = Guard {
+        let guard = LogGuard {
             level: Some(handle),
             _worker: worker,
         };
-        tracing::subscriber::with_default(subscriber(layer, true, Gate(captured.clone())), || {
+        tracing::subscriber::with_default(subscriber(layer, true, EscapingWriter(captured.clone())), || {
             for level in [Level::INFO, Level::DEBUG, Level::ERROR] {
                 guard.reload(&Log {
                     format: LogFormat::Json,

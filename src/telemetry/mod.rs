@@ -16,11 +16,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder, Registry, TextEncoder};
 
-pub(crate) use counters::{Counted, Counters, LimitHandles};
-pub(crate) use exchange::{Exchange, Told};
+pub(crate) use counters::{Counters, GaugeGuard, LimitHandles};
+pub(crate) use exchange::{Exchange, TakenBackAnswer};
 pub(crate) use handshakes::HandshakeFailure;
-pub(crate) use labels::{CacheStatus, Circuit, CredentialKind, Part, Refresh, Reload, Side, TunnelEnd};
-pub(crate) use sampled::Sampled;
+pub(crate) use labels::{
+    CacheStatus, CircuitState, CredentialKind, MessagePart, RefreshResult, ReloadResult, TlsSide, TunnelEnd,
+};
+pub(crate) use sampler::LogSampler;
 
 use crate::config::Access;
 use crate::sync::lock;
@@ -28,15 +30,15 @@ use crate::sync::lock;
 pub(crate) mod log;
 
 mod access;
+mod certificate_expiry;
 mod counters;
-mod ends;
 mod exchange;
 mod families;
 mod handshakes;
 mod instance;
 mod labels;
 mod process;
-mod sampled;
+mod sampler;
 
 #[cfg(test)]
 mod contract;
@@ -85,8 +87,8 @@ impl Telemetry {
             env::var("VCAP_APPLICATION").ok(),
             env::var("CF_INSTANCE_INDEX").ok(),
         );
-        instance::tell(&families, application.as_deref(), index.as_deref());
-        for result in Reload::ALL {
+        instance::set_info(&families, application.as_deref(), index.as_deref());
+        for result in ReloadResult::ALL {
             families.config_reloads.with_label_values(&[result.as_str()]);
         }
         let none = Arc::new(Counters::new(&families, NONE));
@@ -125,7 +127,7 @@ impl Telemetry {
     }
 
     /// A reload came to an end. Where it is done, [`config_loaded`](Self::config_loaded) is to be called too.
-    pub(crate) fn config_reload(&self, result: Reload) {
+    pub(crate) fn config_reload(&self, result: ReloadResult) {
         self.families
             .config_reloads
             .with_label_values(&[result.as_str()])
@@ -133,7 +135,7 @@ impl Telemetry {
     }
 
     /// A connection of the app was turned away, because there are as many as may be.
-    pub(crate) fn connection_turned_away(&self) {
+    pub(crate) fn connection_limit_reached(&self) {
         self.none.error("connection_limit_reached");
     }
 

@@ -90,7 +90,7 @@ fn every_end_is_counted_once_and_leaves_nothing_in_flight() {
             &["upstream 201 weather GET 1"],
             &[],
         ),
-        (Exchange::withdraw, &[], &[]),
+        (Exchange::discard, &[], &[]),
         (
             |exchange| {
                 let panic = thread::spawn(move || {
@@ -218,7 +218,7 @@ fn methods_and_codes_from_the_wire_make_no_series_of_their_own() {
         .filter_map(|line| Some(line.split_once(' ')?.0.to_owned()))
         .collect();
     assert_eq!(methods, HashSet::from(["GET".to_owned(), "other".to_owned()]));
-    assert_eq!(requests(&telemetry).len(), 2 * labels::Code::COUNT);
+    assert_eq!(requests(&telemetry).len(), 2 * labels::CodeLabel::COUNT);
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn an_inner_request_is_logged_with_the_host_of_its_connect() {
     let written = lines_of(Level::INFO, false, || {
         let telemetry = Telemetry::new();
         let mut exchange = Exchange::begin(&telemetry, &Method::GET, &Uri::from_static("/inner"));
-        exchange.within(&Authority::from_static("partner.agency.gov:443"));
+        exchange.set_authority(&Authority::from_static("partner.agency.gov:443"));
         exchange.refused(StatusCode::BAD_GATEWAY, "connection_refused", None);
     });
     let line: serde_json::Value = serde_json::from_str(&written).unwrap();
@@ -353,8 +353,8 @@ fn no_secret_and_no_second_line_comes_out_of_a_target() {
                 let telemetry = Telemetry::new();
                 telemetry.set_access(Access::All);
                 let mut exchange = Exchange::begin(&telemetry, &Method::GET, &uri);
-                exchange.bound_for(&telemetry.counters("weather"));
-                exchange.within(&Authority::from_static("CANARY@inner.example:443"));
+                exchange.set_destination(&telemetry.counters("weather"));
+                exchange.set_authority(&Authority::from_static("CANARY@inner.example:443"));
                 exchange.refused(StatusCode::FORBIDDEN, "http_request_denied", None);
                 assert!(!format!("{telemetry:?}").contains("CANARY"));
             });
@@ -369,7 +369,7 @@ fn no_secret_and_no_second_line_comes_out_of_a_target() {
 fn bound(telemetry: &Arc<Telemetry>, method: &str) -> Box<Exchange> {
     let uri = Uri::from_static("https://api.weather.gov:8443/points/1?key=secret");
     let mut exchange = Exchange::begin(telemetry, &method.parse().unwrap(), &uri);
-    exchange.bound_for(&telemetry.counters("weather"));
+    exchange.set_destination(&telemetry.counters("weather"));
     exchange
 }
 

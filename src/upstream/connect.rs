@@ -14,7 +14,7 @@ use super::read_to_end::ReadToEnd;
 use super::{Endpoint, Error, Mirror, Ways, dial, tls};
 use crate::host::{Host, Scheme, Target};
 use crate::stream::Socket;
-use crate::telemetry::Side;
+use crate::telemetry::TlsSide;
 
 /// A connection to an upstream, in the clear or not.
 pub(crate) type Stream = Socket<Box<tls::Session<TcpStream>>>;
@@ -90,7 +90,9 @@ async fn ready(
                 .connect(stream, target, alpn, endpoint.destination.timeouts.tls)
                 .await?;
             link.until = pool::until(Some(until));
-            endpoint.counters.tls_handshake(Side::Upstream, started.elapsed());
+            endpoint
+                .counters
+                .tls_handshake(TlsSide::Upstream, started.elapsed());
             let connection = stream.connection();
             tls::tell(connection, target, &endpoint.destination.name, &endpoint.counters);
             let chosen = connection.alpn_protocol();

@@ -29,7 +29,7 @@ use crate::host::{Scheme, Target};
 use crate::http1;
 use crate::http1::Spelling;
 use crate::http1::client::Connection;
-use crate::telemetry::Counted;
+use crate::telemetry::GaugeGuard;
 
 /// The endpoint's id and what was offered by ALPN.
 type ShelfName = (u64, tls::Alpn);
@@ -88,7 +88,7 @@ pub(crate) struct Held {
     pub(super) link: Link,
     /// It belongs to one connection of the app, and never comes into the pool.
     bond: Option<Weak<Bond>>,
-    _open: Counted,
+    _open: GaugeGuard,
 }
 
 /// A connection that is in use for one request.
@@ -249,7 +249,7 @@ impl Link {
 }
 
 impl Held {
-    pub(super) fn new(stream: Stream, link: Link, open: Counted) -> Self {
+    pub(super) fn new(stream: Stream, link: Link, open: GaugeGuard) -> Self {
         Self {
             connection: Connection::new(stream, link.endpoint.destination.response_fields),
             link,

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
-use outrider::bench::{Admission, Answer, Guard, Leaves, Rewriting, Routing};
+use outrider::bench::{CircuitBench, CredentialBench, HintsBench, LeafBench, LimiterBench, RoutingBench};
 
 mod stage;
 
@@ -18,7 +18,7 @@ mod stage;
 fn route(c: &mut Criterion) {
     let mut group = c.benchmark_group("route");
     for count in [1, 100, 10_000] {
-        let routing = Routing::prepare(count);
+        let routing = RoutingBench::prepare(count);
         let last = count - 1;
         for (kind, uri, passes) in [
             ("exact", format!("http://api-{last}.test/v1/x"), true),
@@ -27,9 +27,9 @@ fn route(c: &mut Criterion) {
             ("unlisted", "http://api.elsewhere.test/v1/x".to_owned(), false),
         ] {
             let uri: Uri = uri.parse().unwrap();
-            assert_eq!(routing.lets_pass(&uri), passes, "{uri}");
+            assert_eq!(routing.is_carried(&uri), passes, "{uri}");
             group.bench_function(BenchmarkId::new(kind, count), |bencher| {
-                bencher.iter(|| routing.lets_pass(black_box(&uri)));
+                bencher.iter(|| routing.is_carried(black_box(&uri)));
             });
         }
     }
@@ -38,12 +38,12 @@ fn route(c: &mut Criterion) {
 
 /// A permit from a limiter that nobody else asks, and back.
 fn admit(c: &mut Criterion) {
-    let admission = Admission::prepare();
+    let admission = LimiterBench::prepare();
     assert!(admission.admits());
     c.bench_function("admit", |bencher| bencher.iter(|| admission.admits()));
 
     // A lease of a hundred permits, used up.
-    let shared = Admission::shared();
+    let shared = LimiterBench::shared();
     c.bench_function("admit_shared_100", |bencher| {
         bencher.iter_batched(
             || shared.lend(100),
@@ -55,7 +55,7 @@ fn admit(c: &mut Criterion) {
 
 /// What a circuit and a budget of repeats add to a request that works.
 fn guard(c: &mut Criterion) {
-    let guard = Guard::prepare();
+    let guard = CircuitBench::prepare();
     assert!(guard.passes());
     c.bench_function("guard", |bencher| bencher.iter(|| guard.passes()));
 }
@@ -93,13 +93,11 @@ fn hints(c: &mut Criterion) {
         ("draft", &draft[..], true),
     ] {
         let field = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
-        let answer = Answer(silent.iter().chain(more).map(field).collect::<HeaderMap>());
-        assert_eq!(answer.speaks_of_limits(), speaks, "{kind}");
-        group.bench_function(kind, |bencher| {
-            bencher.iter(|| black_box(&answer).speaks_of_limits())
-        });
+        let answer = HintsBench(silent.iter().chain(more).map(field).collect::<HeaderMap>());
+        assert_eq!(answer.has_hints(), speaks, "{kind}");
+        group.bench_function(kind, |bencher| bencher.iter(|| black_box(&answer).has_hints()));
         // With leave to ask and what is made of the answer.
-        let unlimited = Admission::unlimited();
+        let unlimited = LimiterBench::unlimited();
         assert!(unlimited.learns(&answer), "{kind}");
         group.bench_function(BenchmarkId::new("learn", kind), |bencher| {
             bencher.iter(|| unlimited.learns(black_box(&answer)))
@@ -110,7 +108,7 @@ fn hints(c: &mut Criterion) {
 
 /// The fields of a browser-like request, made ready to leave.
 fn rewrite(c: &mut Criterion) {
-    let rewriting = Rewriting::prepare();
+    let rewriting = CredentialBench::prepare();
     let (head, ()) = Request::get("http://api.test/v1/x")
         .header("host", "api.test")
         .header("user-agent", "curl/8.5.0")
@@ -137,7 +135,7 @@ fn rewrite(c: &mut Criterion) {
 
 /// The certificate of a host that was asked for before.
 fn leaf(c: &mut Criterion) {
-    let leaves = Leaves::prepare();
+    let leaves = LeafBench::prepare();
     c.bench_function("leaf", |bencher| bencher.iter(|| leaves.serves()));
 }
 

@@ -30,7 +30,7 @@ use crate::policy::Egress;
 use crate::secret::Sources;
 use crate::sync::lock;
 use crate::telemetry::log::Chain;
-use crate::telemetry::{Counters, CredentialKind, Refresh};
+use crate::telemetry::{Counters, CredentialKind, RefreshResult};
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{self, Endpoint, Mirror, Outbound, ResponseBody, Ways};
 use answer::{Denial, Grant};
@@ -374,7 +374,7 @@ impl Flight {
             .credential_expiry(CredentialKind::Token, i64::try_from(over).unwrap_or(i64::MAX));
         source
             .counters
-            .credential_refresh(CredentialKind::Token, Refresh::Done);
+            .credential_refresh(CredentialKind::Token, RefreshResult::Done);
         let (lifetime, token_endpoint) = (lifetime.as_secs(), &source.target);
         if has_recovered {
             tracing::info!(destination, %token_endpoint, lifetime, "there is a token again");
@@ -393,7 +393,7 @@ impl Flight {
         self.shared.landed.send_replace(());
         source
             .counters
-            .credential_refresh(CredentialKind::Token, Refresh::Failed);
+            .credential_refresh(CredentialKind::Token, RefreshResult::Failed);
         tracing::warn!(
             destination = source.counters.destination(),
             error = %Chain(&*failure),

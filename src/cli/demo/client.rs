@@ -29,7 +29,7 @@ pub(super) struct Client {
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) text: String,
@@ -88,7 +88,7 @@ impl Client {
     }
 
     /// GET, as a client library does it: `http://` in absolute form to a proxy, `https://` through CONNECT.
-    pub(super) async fn get(&self, url: &str) -> Result<Answer, Error> {
+    pub(super) async fn get(&self, url: &str) -> Result<Reply, Error> {
         let url: Uri = url.parse().map_err(|_| Error::Url)?;
         let (Some(scheme), Some(authority)) = (url.scheme(), url.authority()) else {
             return Err(Error::Url);
@@ -113,7 +113,7 @@ impl Client {
             .unwrap_or(Err(Error::Slow))
     }
 
-    async fn get_over_tls(&self, url: &Uri, authority: &Authority) -> Result<Answer, Error> {
+    async fn get_over_tls(&self, url: &Uri, authority: &Authority) -> Result<Reply, Error> {
         let stream = self.dial(authority, 443).await?;
         let name = ServerName::try_from(authority.host().to_owned()).map_err(|_| Error::Url)?;
         let target = origin_form(url);
@@ -150,7 +150,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl Reply {
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -179,7 +179,7 @@ async fn ask(
     method: Method,
     target: Uri,
     authority: &Authority,
-) -> Result<(Answer, Option<hyper::upgrade::Upgraded>), Error> {
+) -> Result<(Reply, Option<hyper::upgrade::Upgraded>), Error> {
     let is_connect = method == Method::CONNECT;
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = method;
@@ -211,7 +211,7 @@ async fn ask(
         Some(_) => Bytes::new(),
         None => body.collect().await.map_err(Error::of_http)?.to_bytes(),
     };
-    let answer = Answer {
+    let answer = Reply {
         status: head.status,
         headers: head.headers,
         text: String::from_utf8_lossy(&text).into_owned(),

@@ -4,8 +4,8 @@
 //! and the token are made for this one run, and the configuration is a file that the ordinary parser reads: what is
 //! shown is the program, not a play. Every step is verified; one that fails says what was expected, and fails the run.
 //!
-//! The services are in [`services`], what they and the proxy need on disk in [`stage`], the app in [`client`], what is
-//! told in [`story`]. This file is the order of the steps.
+//! The services are in [`services`], what they and the proxy need on disk in [`files`], the app in [`client`], what is
+//! told in [`transcript`]. This file is the order of the steps.
 
 use std::error::Error as _;
 use std::io;
@@ -20,19 +20,19 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::client::Client;
-use self::figures::Figures;
-use self::services::{Ports, Service};
-use self::stage::Stage;
-use self::story::{Expected, Story};
+use self::files::DemoFiles;
+use self::metrics_page::MetricsPage;
+use self::services::{Service, ServicePorts};
+use self::transcript::{Expected, Transcript};
 use super::run::runtime;
 use crate::app::{self, Addresses, App, Termination};
 use crate::config::{Listen, Source};
 
 mod client;
-mod figures;
+mod files;
+mod metrics_page;
 mod services;
-mod stage;
-mod story;
+mod transcript;
 
 /// Show the main job on this machine, with nothing prepared
 ///
@@ -55,7 +55,7 @@ enum Error {
     Certificates(#[from] rcgen::Error),
 
     #[error("the configuration of the demo opens no TCP listener or no admin address")]
-    Doors,
+    Endpoints,
 
     #[error("the proxy of the demo does not start")]
     Proxy(#[from] app::Error),
@@ -83,40 +83,40 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Sets everything up, tells the story, and takes everything down.
+/// Sets everything up, tells the transcript, and takes everything down.
 fn play(args: &Args) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         // First of all, so that Ctrl-C finds us and the folder is removed.
         let mut termination = Termination::new()?;
-        let stage = Stage::set()?;
+        let files = DemoFiles::set()?;
         let mut services = JoinSet::new();
-        let ports = services::start(&stage, &mut services).await?;
-        let mut story = Story::new();
+        let ports = services::start(&files, &mut services).await?;
+        let mut transcript = Transcript::new();
 
-        story.line("outrider demo: three services and an app that knows no secret, all on this machine");
-        without_outrider(&mut story, &stage, ports).await?;
+        transcript.line("outrider demo: three services and an app that knows no secret, all on this machine");
+        without_outrider(&mut transcript, &files, ports).await?;
 
-        let path = stage.write_configuration(ports)?;
-        story.heading("2. What outrider is told: the whole outrider.yml");
-        story.quote(&Stage::configuration(ports));
+        let path = files.write_configuration(ports)?;
+        transcript.heading("2. What outrider is told: the whole outrider.yml");
+        transcript.quote(&DemoFiles::configuration(ports));
         let source = Source::File(path);
         let config = source.load().map_err(app::Error::from)?;
         let mut app = App::start(config, source, crate::proxy::Clients::default()).await?;
-        let doors = Doors::of(app.addresses(), &stage).ok_or(Error::Doors)?;
-        let told = app.run(async {
+        let endpoints = Endpoints::of(app.addresses(), &files).ok_or(Error::Endpoints)?;
+        let outcome = app.run(async {
             tokio::select! {
-                told = through_outrider(&mut story, &doors, ports) => Some(told),
+                outcome = through_outrider(&mut transcript, &endpoints, ports) => Some(outcome),
                 () = termination.wait() => None,
             }
         });
-        match told.await? {
+        match outcome.await? {
             None => return Ok(ExitCode::from(INTERRUPTED)),
-            Some(told) => told?,
+            Some(outcome) => outcome?,
         }
         let hint = " With --stay everything stays up, to try more.";
-        let code = story.end(if args.stay { "" } else { hint });
+        let code = transcript.end(if args.stay { "" } else { hint });
         if args.stay {
-            stay(&story, &stage, &doors, ports);
+            stay(&transcript, &files, &endpoints, ports);
             app.run(termination.wait()).await?;
         }
         Ok(code)
@@ -124,9 +124,14 @@ fn play(args: &Args) -> Result<ExitCode, Error> {
 }
 
 /// The app alone: it can reach the services, and they turn it away.
-async fn without_outrider(story: &mut Story, stage: &Stage, ports: Ports) -> Result<(), Error> {
-    story.heading("1. The app alone: partner.demo demands a client certificate, api.demo a bearer token");
-    let app = Client::direct(stage.authority())?;
+async fn without_outrider(
+    transcript: &mut Transcript,
+    files: &DemoFiles,
+    ports: ServicePorts,
+) -> Result<(), Error> {
+    transcript
+        .heading("1. The app alone: partner.demo demands a client certificate, api.demo a bearer token");
+    let app = Client::direct(files.authority())?;
     for (service, expected) in [
         (
             Service::Partner,
@@ -138,19 +143,23 @@ async fn without_outrider(story: &mut Story, stage: &Stage, ports: Ports) -> Res
         ),
     ] {
         let url = format!("https://{}/", ports.authority(service));
-        story.call(&url, &app.get(&url).await, expected);
+        transcript.call(&url, &app.get(&url).await, expected);
     }
     Ok(())
 }
 
 /// The same app with a proxy, and nothing else changed.
-async fn through_outrider(story: &mut Story, doors: &Doors, ports: Ports) -> Result<(), Error> {
-    story.heading(&format!(
+async fn through_outrider(
+    transcript: &mut Transcript,
+    endpoints: &Endpoints,
+    ports: ServicePorts,
+) -> Result<(), Error> {
+    transcript.heading(&format!(
         "3. The same app behind the proxy http://{}; it trusts the CA bundle and knows no secret",
-        doors.proxy
+        endpoints.proxy
     ));
-    let app = Client::through(doors.proxy, &doors.bundle)?;
-    let knows_certificate = Expected::Answer(StatusCode::OK, stage::CLIENT);
+    let app = Client::through(endpoints.proxy, &endpoints.bundle)?;
+    let knows_certificate = Expected::Answer(StatusCode::OK, files::CLIENT);
     let knows_token = Expected::Answer(StatusCode::OK, "token is right");
     for (service, scheme, expected) in [
         (Service::Partner, "http", knows_certificate),
@@ -159,33 +168,33 @@ async fn through_outrider(story: &mut Story, doors: &Doors, ports: Ports) -> Res
         (Service::Api, "https", knows_token),
     ] {
         let url = format!("{scheme}://{}/", ports.authority(service));
-        story.call(&url, &app.get(&url).await, expected);
+        transcript.call(&url, &app.get(&url).await, expected);
     }
-    story
+    transcript
         .note("http:// left outrider as TLS. https:// came as CONNECT, which outrider ends and begins anew.");
 
-    story.heading("4. What the policy does not allow");
+    transcript.heading("4. What the policy does not allow");
     for (url, expected) in [
         ("https://unlisted.demo/", "named by no destination"),
         ("http://trap.demo/", "169.254.169.254"),
     ] {
-        story.call(
+        transcript.call(
             url,
             &app.get(url).await,
             Expected::Answer(StatusCode::FORBIDDEN, expected),
         );
     }
 
-    let refused = burst(story, &app, ports).await;
-    figures(story, doors, refused).await
+    let refused = burst(transcript, &app, ports).await;
+    metrics_page(transcript, endpoints, refused).await
 }
 
 /// Asks the limited service more often than it may be asked. Returns how many calls were turned away.
-async fn burst(story: &mut Story, app: &Client, ports: Ports) -> u32 {
-    story.heading(&format!(
+async fn burst(transcript: &mut Transcript, app: &Client, ports: ServicePorts) -> u32 {
+    transcript.heading(&format!(
         "5. {BURST} calls at once to a service with rate_limit {}, on_limit {}",
-        stage::RATE_LIMIT,
-        stage::ON_LIMIT
+        files::RATE_LIMIT,
+        files::ON_LIMIT
     ));
     let url = format!("http://{}/", ports.authority(Service::Reports));
     let began = Instant::now();
@@ -201,7 +210,7 @@ async fn burst(story: &mut Story, app: &Client, ports: Ports) -> u32 {
             outcome => {
                 let expected = Expected::Answer(StatusCode::OK, "a report");
                 if !expected.is_met_by(&outcome) {
-                    story.call(&url, &outcome, expected);
+                    transcript.call(&url, &outcome, expected);
                 }
                 answered.push(after);
             }
@@ -209,23 +218,23 @@ async fn burst(story: &mut Story, app: &Client, ports: Ports) -> u32 {
     }
     answered.sort();
     let times: Vec<_> = answered.iter().map(|after| seconds(*after)).collect();
-    story.result(
+    transcript.result(
         &format!("{} answered", answered.len()),
         &format!("after {} s", times.join(", ")),
         "one every 0.20 s",
         // No call can be early: the first was let through after the clock began.
         (0u32..)
             .zip(&answered)
-            .all(|(n, after)| *after >= stage::PERIOD * n),
+            .all(|(n, after)| *after >= files::PERIOD * n),
     );
     let last = refused.iter().max_by_key(|(_, after)| *after);
-    let told = last.map(|(answer, after)| {
+    let outcome = last.map(|(answer, after)| {
         let retry_after = answer.field("retry-after").unwrap_or("not there");
         format!("429 after {} s, Retry-After: {retry_after}", seconds(*after))
     });
-    story.result(
+    transcript.result(
         &format!("{} turned away at once", refused.len()),
-        told.as_deref().unwrap_or_default(),
+        outcome.as_deref().unwrap_or_default(),
         "a 429 for those whose turn would come too late",
         !refused.is_empty()
             && refused
@@ -236,9 +245,9 @@ async fn burst(story: &mut Story, app: &Client, ports: Ports) -> u32 {
 }
 
 /// What the operator sees of all this, as Prometheus would scrape it.
-async fn figures(story: &mut Story, doors: &Doors, refused: u32) -> Result<(), Error> {
-    let url = format!("http://{}/metrics", doors.admin);
-    story.heading(&format!("6. What {url} says of it"));
+async fn metrics_page(transcript: &mut Transcript, endpoints: &Endpoints, refused: u32) -> Result<(), Error> {
+    let url = format!("http://{}/metrics", endpoints.admin);
+    transcript.heading(&format!("6. What {url} says of it"));
     let scrape = Client::bare()?;
     let expected: [(_, &[_]); 3] = [
         (
@@ -249,24 +258,31 @@ async fn figures(story: &mut Story, doors: &Doors, refused: u32) -> Result<(), E
         ("outrider_limit_refused_total", &[("reports", refused)]),
     ];
     let deadline = Instant::now() + SETTLED;
-    let figures = loop {
+    let metrics_page = loop {
         let page = scrape.get(&url).await;
-        let figures = Figures::read(page.as_ref().map_or("", |answer| &answer.text));
-        let is_settled = expected.iter().all(|(name, values)| figures.hold(name, values));
+        let metrics_page = MetricsPage::read(page.as_ref().map_or("", |answer| &answer.text));
+        let is_settled = expected
+            .iter()
+            .all(|(name, values)| metrics_page.hold(name, values));
         // An exchange is counted when its last byte has left, which may be a moment after the app has it.
         if is_settled || Instant::now() > deadline {
-            break figures;
+            break metrics_page;
         }
         tokio::time::sleep(SETTLED / 50).await;
     };
     for (name, values) in expected {
         let got = values
             .iter()
-            .map(|(destination, _)| (*destination, figures.of(name, destination)));
+            .map(|(destination, _)| (*destination, metrics_page.of(name, destination)));
         let right = values
             .iter()
             .map(|(destination, value)| (*destination, f64::from(*value)));
-        story.result(name, &listed(got), &listed(right), figures.hold(name, values));
+        transcript.result(
+            name,
+            &listed(got),
+            &listed(right),
+            metrics_page.hold(name, values),
+        );
     }
     Ok(())
 }
@@ -284,18 +300,18 @@ fn seconds(time: Duration) -> String {
 }
 
 /// What a person may try while everything is up.
-fn stay(story: &Story, stage: &Stage, doors: &Doors, ports: Ports) {
-    let Doors { admin, bundle, proxy } = doors;
+fn stay(transcript: &Transcript, files: &DemoFiles, endpoints: &Endpoints, ports: ServicePorts) {
+    let Endpoints { admin, bundle, proxy } = endpoints;
     let (partner, api, reports) = (
         ports.authority(Service::Partner),
         ports.authority(Service::Api),
         ports.authority(Service::Reports),
     );
     let bundle = bundle.display();
-    let authority = stage.authority_path();
+    let authority = files.authority_path();
     let authority = authority.display();
-    story.heading("Everything stays up until Ctrl-C. To try:");
-    story.quote(&format!(
+    transcript.heading("Everything stays up until Ctrl-C. To try:");
+    transcript.quote(&format!(
         "curl --proxy http://{proxy} http://{partner}/\n\
          curl --proxy http://{proxy} --cacert '{bundle}' https://{partner}/\n\
          curl --proxy http://{proxy} --cacert '{bundle}' https://{api}/\n\
@@ -307,21 +323,21 @@ fn stay(story: &Story, stage: &Stage, doors: &Doors, ports: Ports) {
 }
 
 /// Where the running proxy is.
-struct Doors {
+struct Endpoints {
     admin: SocketAddr,
     bundle: PathBuf,
     proxy: SocketAddr,
 }
 
-impl Doors {
-    fn of(addresses: &Addresses, stage: &Stage) -> Option<Self> {
+impl Endpoints {
+    fn of(addresses: &Addresses, files: &DemoFiles) -> Option<Self> {
         let proxy = addresses.listen.iter().find_map(|listen| match listen {
             Listen::Tcp(address) => Some(*address),
             Listen::Unix(_) => None,
         })?;
         Some(Self {
             admin: addresses.admin?,
-            bundle: stage.bundle(),
+            bundle: files.bundle(),
             proxy,
         })
     }

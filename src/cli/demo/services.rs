@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Error;
-use super::stage::Stage;
+use super::files::DemoFiles;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Service {
@@ -32,33 +32,33 @@ pub(super) enum Service {
 
 /// Where the services are, on 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ports {
+pub(super) struct ServicePorts {
     api: u16,
     partner: u16,
     reports: u16,
 }
 
 /// Starts all three; they run until `tasks` is dropped.
-pub(super) async fn start(stage: &Stage, tasks: &mut JoinSet<()>) -> Result<Ports, Error> {
-    let bearer: Arc<str> = format!("Bearer {}", stage.token()).into();
+pub(super) async fn start(files: &DemoFiles, tasks: &mut JoinSet<()>) -> Result<ServicePorts, Error> {
+    let bearer: Arc<str> = format!("Bearer {}", files.token()).into();
     let mut port = async |service| {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let tls = match service {
-            Service::Api | Service::Partner => Some(TlsAcceptor::from(Arc::new(stage.tls(service)?))),
+            Service::Api | Service::Partner => Some(TlsAcceptor::from(Arc::new(files.tls(service)?))),
             Service::Reports => None,
         };
         tasks.spawn(serve(listener, service, tls, Arc::clone(&bearer)));
         Ok::<_, Error>(port)
     };
-    Ok(Ports {
+    Ok(ServicePorts {
         api: port(Service::Api).await?,
         partner: port(Service::Partner).await?,
         reports: port(Service::Reports).await?,
     })
 }
 
-impl Ports {
+impl ServicePorts {
     /// `partner.demo:41234`.
     pub(super) fn authority(self, service: Service) -> String {
         let port = match service {

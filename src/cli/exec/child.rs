@@ -20,7 +20,7 @@ mod tests;
 
 /// A child that runs, and the signals that are meant for it.
 #[derive(Debug)]
-pub(in crate::cli) struct Supervised {
+pub(in crate::cli) struct ChildProcess {
     child: Child,
     signals: Signals,
 }
@@ -62,7 +62,7 @@ impl Error {
     }
 }
 
-impl Supervised {
+impl ChildProcess {
     /// Starts `command` with `variables` beside our own environment. Signals are caught before, so that none is lost.
     ///
     /// Must be called inside a tokio runtime.

@@ -18,7 +18,7 @@ use crate::drain::ExchangeGuard;
 use crate::host::{Host, Target};
 use crate::proxy::{Proxy, Route};
 use crate::stream::{Io, Reset, Rewound};
-use crate::telemetry::{HandshakeFailure, Side};
+use crate::telemetry::{HandshakeFailure, TlsSide};
 use crate::upstream::{self, Mirror};
 
 /// What the app and we speak now.
@@ -109,7 +109,7 @@ async fn shake(
         .map_err(|error| Error::of(error, true))?;
     route
         .counters
-        .tls_handshake(Side::Client, read_hello + started.elapsed());
+        .tls_handshake(TlsSide::Client, read_hello + started.elapsed());
     Ok(Accepted { foreign_name, stream })
 }
 

@@ -290,9 +290,9 @@ impl Common {
     /// Under the lock: what is shown last is what is true.
     fn tell_gauge(&self, tally: &Tally) {
         self.counters.circuit(match tally {
-            Tally { open: 1.., .. } => telemetry::Circuit::Open,
-            Tally { half_open: 1.., .. } => telemetry::Circuit::HalfOpen,
-            Tally { .. } => telemetry::Circuit::Closed,
+            Tally { open: 1.., .. } => telemetry::CircuitState::Open,
+            Tally { half_open: 1.., .. } => telemetry::CircuitState::HalfOpen,
+            Tally { .. } => telemetry::CircuitState::Closed,
         });
     }
 

@@ -5,13 +5,13 @@
 
 /// At most one line in an interval.
 #[derive(Debug, Default)]
-pub(crate) struct Sampled {
+pub(crate) struct LogSampler {
     /// `None`: never.
     last: Option<u64>,
     untold: u64,
 }
 
-impl Sampled {
+impl LogSampler {
     /// How many have not been told, if it is time for a line. Both times in nanoseconds.
     pub(crate) fn due(&mut self, interval: u64, now: u64) -> Option<u64> {
         if self.last.is_some_and(|last| now.saturating_sub(last) < interval) {
@@ -30,7 +30,7 @@ mod tests {
     #[test]
     fn many_lines_become_one_a_second_that_says_how_many_are_missing() {
         const SECOND: u64 = 1_000_000_000;
-        let mut sampled = Sampled::default();
+        let mut sampled = LogSampler::default();
         let lines: Vec<_> = (0..25)
             .filter_map(|tenth| sampled.due(SECOND, tenth * SECOND / 10))
             .collect();

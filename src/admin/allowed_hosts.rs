@@ -17,7 +17,7 @@ use crate::host::Host;
 /// The names and addresses that a request may ask the door by: loopback, its own addresses, the routes of the app. The port
 /// may be any: it may have been forwarded.
 #[derive(Clone, Debug)]
-pub(crate) struct Own {
+pub(crate) struct AllowedHosts {
     listening: Option<IpAddr>,
     /// Where the connection has come to: it differs where the door listens on all addresses.
     reached: Option<IpAddr>,
@@ -26,14 +26,14 @@ pub(crate) struct Own {
 
 /// Why a request is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum HostRejection {
     /// It asks for somebody else.
     Foreign,
     /// It has more than one Host, or lacks one.
     Malformed,
 }
 
-impl Own {
+impl AllowedHosts {
     /// Of a door that listens on an address, beside an app whose routes `VCAP_APPLICATION` tells (Cloud Foundry).
     pub(crate) fn new(listening: Option<SocketAddr>, application: Option<&str>) -> Self {
         Self {
@@ -52,18 +52,18 @@ impl Own {
     }
 
     /// Whether a request asks for this door. One of HTTP/1.0 need not say whom it asks: no browser is so old.
-    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Fault> {
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), HostRejection> {
         let mut hosts = request.headers().get_all(HOST).iter();
         let is_named = match (hosts.next(), hosts.next()) {
             (Some(host), None) => host.to_str().is_ok_and(|host| self.is_named_by(host)),
             (None, _) if request.version() == Version::HTTP_10 => true,
-            (None, _) | (_, Some(_)) => return Err(Fault::Malformed),
+            (None, _) | (_, Some(_)) => return Err(HostRejection::Malformed),
         };
         let authority = request.uri().authority();
         if is_named && authority.is_none_or(|authority| self.is_named_by(authority.as_str())) {
             Ok(())
         } else {
-            Err(Fault::Foreign)
+            Err(HostRejection::Foreign)
         }
     }
 
@@ -131,12 +131,12 @@ mod tests {
     const APPLICATION: &str = r#"{"application_name": "app", "application_uris":
         ["app.apps.internal", "shop.example.gov/api", "tcp.example.gov:1024", "10.1.2.3", 7]}"#;
 
-    fn own(listening: &str, reached: &str) -> Own {
+    fn own(listening: &str, reached: &str) -> AllowedHosts {
         let address = |text: &str| Some(text.parse().unwrap());
-        Own::new(address(listening), Some(APPLICATION)).with(address(reached))
+        AllowedHosts::new(address(listening), Some(APPLICATION)).with(address(reached))
     }
 
-    fn checked(own: &Own, version: Version, uri: &str, hosts: &[&str]) -> Result<(), Fault> {
+    fn checked(own: &AllowedHosts, version: Version, uri: &str, hosts: &[&str]) -> Result<(), HostRejection> {
         let mut request = Request::get(uri).version(version);
         for host in hosts {
             request = request.header(HOST, *host);
@@ -195,7 +195,7 @@ mod tests {
             (&everywhere, "10.255.7.8:9901", false),
             (&everywhere, "evil.example:9901", false),
         ] {
-            let expected = is_own.then_some(()).ok_or(Fault::Foreign);
+            let expected = is_own.then_some(()).ok_or(HostRejection::Foreign);
             for version in [Version::HTTP_10, Version::HTTP_11] {
                 assert_eq!(
                     checked(own, version, "/metrics", &[host]),
@@ -212,21 +212,21 @@ mod tests {
                 );
             }
         }
-        let hostless = Own::new(None, None);
+        let hostless = AllowedHosts::new(None, None);
         assert_eq!(checked(&hostless, Version::HTTP_10, "/", &[]), Ok(()));
         assert_eq!(
             checked(&hostless, Version::HTTP_11, "/", &[]),
-            Err(Fault::Malformed)
+            Err(HostRejection::Malformed)
         );
         for hosts in [["localhost", "localhost"], ["localhost", "evil.example"]] {
             assert_eq!(
                 checked(&hostless, Version::HTTP_11, "/", &hosts),
-                Err(Fault::Malformed)
+                Err(HostRejection::Malformed)
             );
         }
         assert_eq!(
             checked(&hostless, Version::HTTP_10, "http://evil.example/", &[]),
-            Err(Fault::Foreign)
+            Err(HostRejection::Foreign)
         );
     }
 
@@ -234,7 +234,7 @@ mod tests {
     fn what_is_no_application_has_no_routes() {
         for application in ["", "[]", "null", r#"{"application_uris": "localhost"}"#] {
             assert!(
-                Own::new(None, Some(application)).routes.is_empty(),
+                AllowedHosts::new(None, Some(application)).routes.is_empty(),
                 "{application}"
             );
         }

@@ -9,20 +9,20 @@ use std::process::ExitCode;
 use http::StatusCode;
 use rustls::AlertDescription;
 
-use super::client::{Answer, Error};
+use super::client::{Error, Reply};
 
 /// Lines on standard output; what fails is counted.
 #[derive(Debug)]
-pub(super) struct Story {
+pub(super) struct Transcript {
     failed: usize,
     is_coloured: bool,
-    listener: Listener,
+    output: Output,
     steps: usize,
 }
 
 /// Who is told.
 #[derive(Debug)]
-enum Listener {
+enum Output {
     /// Tests: a failed step of theirs would pass for a failed test.
     #[cfg(test)]
     Nobody,
@@ -38,24 +38,24 @@ pub(super) enum Expected {
     Answer(StatusCode, &'static str),
 }
 
-impl Story {
+impl Transcript {
     /// Coloured on a terminal, unless `$NO_COLOR` says otherwise.
     pub(super) fn new() -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             failed: 0,
             is_coloured: !no_color && std::io::stdout().is_terminal(),
-            listener: Listener::Stdout,
+            output: Output::Stdout,
             steps: 0,
         }
     }
 
     pub(super) fn line(&self, text: &str) {
-        match self.listener {
+        match self.output {
             #[cfg(test)]
-            Listener::Nobody => {}
+            Output::Nobody => {}
             // A reader that has seen enough changes nothing: the exit code tells the rest.
-            Listener::Stdout => drop(writeln!(std::io::stdout(), "{text}")),
+            Output::Stdout => drop(writeln!(std::io::stdout(), "{text}")),
         }
     }
 
@@ -91,8 +91,8 @@ impl Story {
     }
 
     /// A call, and what it came to.
-    pub(super) fn call(&mut self, url: &str, outcome: &Result<Answer, Error>, expected: Expected) {
-        let problem = outcome.as_ref().ok().and_then(Answer::problem);
+    pub(super) fn call(&mut self, url: &str, outcome: &Result<Reply, Error>, expected: Expected) {
+        let problem = outcome.as_ref().ok().and_then(Reply::problem);
         let got = match (outcome, &problem) {
             (Ok(answer), Some((error, _))) => format!("{} {error}", answer.status.as_u16()),
             (Ok(answer), None) => format!(
@@ -133,7 +133,7 @@ impl Story {
 }
 
 impl Expected {
-    pub(super) fn is_met_by(self, outcome: &Result<Answer, Error>) -> bool {
+    pub(super) fn is_met_by(self, outcome: &Result<Reply, Error>) -> bool {
         match (self, outcome) {
             (Self::Alert(expected), Err(Error::Alert(alert))) => *alert == expected,
             (Self::Answer(status, words), Ok(answer)) => {
@@ -183,8 +183,8 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, text: &str) -> Result<Answer, Error> {
-        Ok(Answer {
+    fn answer(status: u16, text: &str) -> Result<Reply, Error> {
+        Ok(Reply {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             text: text.to_owned(),
@@ -216,16 +216,16 @@ mod tests {
 
     #[test]
     fn one_failed_step_fails_the_run() {
-        let mut story = Story {
-            listener: Listener::Nobody,
-            ..Story::new()
+        let mut transcript = Transcript {
+            output: Output::Nobody,
+            ..Transcript::new()
         };
         let right = Expected::Answer(StatusCode::OK, "");
-        story.call("http://a.demo/", &answer(200, ""), right);
-        assert_eq!(story.end(""), ExitCode::SUCCESS);
-        story.call("http://a.demo/", &answer(403, ""), right);
-        story.call("http://a.demo/", &answer(200, ""), right);
-        assert_eq!(story.end(""), ExitCode::FAILURE);
+        transcript.call("http://a.demo/", &answer(200, ""), right);
+        assert_eq!(transcript.end(""), ExitCode::SUCCESS);
+        transcript.call("http://a.demo/", &answer(403, ""), right);
+        transcript.call("http://a.demo/", &answer(200, ""), right);
+        assert_eq!(transcript.end(""), ExitCode::FAILURE);
     }
 
     #[test]

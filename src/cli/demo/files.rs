@@ -18,16 +18,16 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
 use super::Error;
-use super::services::{Ports, Service};
+use super::services::{Service, ServicePorts};
 
 /// A folder of our own, removed on drop, and the authority that signs for the services and the app.
-pub(super) struct Stage {
+pub(super) struct DemoFiles {
     authority: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
     token: String,
 }
 
-impl Stage {
+impl DemoFiles {
     /// Makes the folder and everything in it but the configuration. It becomes the working directory, so that the
     /// configuration names its files as a user's would.
     pub(super) fn set() -> Result<Self, Error> {
@@ -38,17 +38,17 @@ impl Stage {
             .distinguished_name
             .push(DnType::CommonName, "outrider demo authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let stage = Self {
+        let files = Self {
             authority: CertifiedIssuer::self_signed(params, KeyPair::generate()?)?,
             folder,
             token: HEXLOWER.encode(&rand::random::<[u8; 16]>()),
         };
-        let (certificate, key) = stage.issue(CLIENT, ExtendedKeyUsagePurpose::ClientAuth)?;
-        stage.write("ca.pem", &stage.authority.pem())?;
-        stage.write("app.crt", &certificate.pem())?;
-        stage.write("app.key", &key.serialize_pem())?;
-        stage.write("token", &format!("{}\n", stage.token))?;
-        Ok(stage)
+        let (certificate, key) = files.issue(CLIENT, ExtendedKeyUsagePurpose::ClientAuth)?;
+        files.write("ca.pem", &files.authority.pem())?;
+        files.write("app.crt", &certificate.pem())?;
+        files.write("app.key", &key.serialize_pem())?;
+        files.write("token", &format!("{}\n", files.token))?;
+        Ok(files)
     }
 
     /// Who signed the certificates of the services.
@@ -84,12 +84,12 @@ impl Stage {
     }
 
     /// The text of the configuration: what a user would write, but for the settings that keep it on this machine.
-    pub(super) fn configuration(ports: Ports) -> String {
+    pub(super) fn configuration(ports: ServicePorts) -> String {
         format!(
             "\
 listen: 127.0.0.1:0                       # any free port
 admin: 127.0.0.1:0
-log: {{ level: error, access: none }}       # this story tells instead
+log: {{ level: error, access: none }}       # this transcript tells instead
 ca: {{ bundle: {BUNDLE}, truststore: truststore.p12 }}
 egress: {{ allow_networks: [loopback] }}    # the services are on this machine, under names of its own
 dns: {{ hosts: {{ partner.demo: 127.0.0.1, api.demo: 127.0.0.1, reports.demo: 127.0.0.1, trap.demo: 169.254.169.254 }} }}
@@ -115,7 +115,7 @@ destinations:
     }
 
     /// Writes it, and says where.
-    pub(super) fn write_configuration(&self, ports: Ports) -> io::Result<PathBuf> {
+    pub(super) fn write_configuration(&self, ports: ServicePorts) -> io::Result<PathBuf> {
         self.write("outrider.yml", &Self::configuration(ports))?;
         Ok(self.path("outrider.yml"))
     }

@@ -2,7 +2,7 @@
 
 /// The samples of one page.
 #[derive(Debug, Default)]
-pub(super) struct Figures(Vec<Sample>);
+pub(super) struct MetricsPage(Vec<Sample>);
 
 #[derive(Debug)]
 struct Sample {
@@ -12,7 +12,7 @@ struct Sample {
     value: f64,
 }
 
-impl Figures {
+impl MetricsPage {
     /// Reads the text format. Lines that are no samples are passed over.
     pub(super) fn read(page: &str) -> Self {
         Self(page.lines().filter_map(Sample::read).collect())
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_samples_of_a_destination_are_added_up() {
-        let figures = Figures::read(
+        let metrics_page = MetricsPage::read(
             "# HELP a_total Requests.\n\
              a_total{code=\"200\",destination=\"api\"} 2\n\
              a_total{code=\"429\",destination=\"api\"} 1\n\
@@ -62,10 +62,10 @@ mod tests {
              a_total_created{destination=\"api\"} 8\n\
              alone 16\n",
         );
-        assert_eq!(figures.of("a_total", "api"), 3.0);
-        assert_eq!(figures.of("a_total", "partner"), 0.0);
-        assert_eq!(figures.of("b_total", "api"), 0.0);
-        assert!(figures.hold("a_total", &[("api", 3), ("partner", 0)]));
-        assert!(!figures.hold("a_total", &[("api", 3), ("api-two", 3)]));
+        assert_eq!(metrics_page.of("a_total", "api"), 3.0);
+        assert_eq!(metrics_page.of("a_total", "partner"), 0.0);
+        assert_eq!(metrics_page.of("b_total", "api"), 0.0);
+        assert!(metrics_page.hold("a_total", &[("api", 3), ("partner", 0)]));
+        assert!(!metrics_page.hold("a_total", &[("api", 3), ("api-two", 3)]));
     }
 }

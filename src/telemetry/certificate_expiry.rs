@@ -5,26 +5,26 @@ use std::time::{Duration, SystemTime};
 
 /// What each host of one destination showed in its last full handshake.
 #[derive(Debug, Default)]
-pub(super) struct Ends {
+pub(super) struct CertificateExpiries {
     by_host: HashMap<Box<str>, SystemTime>,
     warned: Option<SystemTime>,
 }
 
 /// What is to be told after a handshake.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct ExpiryNotice {
     /// The soonest end of all hosts.
     pub(super) soonest: SystemTime,
     /// Whether a person should be warned of the certificate that was shown.
     pub(super) is_warning: bool,
 }
 
-impl Ends {
+impl CertificateExpiries {
     /// `host` showed a certificate that is valid until `until`.
     ///
     /// One that ended more than a day ago no longer counts: a host that still had it could not be asked, so it is one
     /// that nobody asks any more.
-    pub(super) fn shown(&mut self, host: &str, until: SystemTime, now: SystemTime) -> Told {
+    pub(super) fn shown(&mut self, host: &str, until: SystemTime, now: SystemTime) -> ExpiryNotice {
         self.by_host.retain(|_, end| *end + DAY > now);
         if self.by_host.len() >= MOST {
             // Names come from the app. A flood of them costs the memory of some ends, not ours.
@@ -36,7 +36,7 @@ impl Ends {
         if is_warning {
             self.warned = Some(now);
         }
-        Told {
+        ExpiryNotice {
             soonest: self.by_host.values().copied().min().unwrap_or(until),
             is_warning,
         }
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_soonest_end_counts_until_it_is_a_day_past() {
-        let mut ends = Ends::default();
+        let mut ends = CertificateExpiries::default();
         for (host, until, now, soonest) in [
             ("a", 100, 1, 100),
             ("b", 50, 2, 50),
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_person_is_warned_once_a_day_within_the_last_week() {
-        let mut ends = Ends::default();
+        let mut ends = CertificateExpiries::default();
         let hour = Duration::from_secs(60 * 60);
         for (host, until, now, warned) in [
             ("a", day(30), day(22), false),
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_hosts_takes_no_memory() {
-        let mut ends = Ends::default();
+        let mut ends = CertificateExpiries::default();
         for n in 0..3 * MOST {
             ends.shown(&n.to_string(), day(9), day(1));
         }
