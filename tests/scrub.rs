@@ -485,7 +485,7 @@ print(server.port, flush=True)
 server.serve_forever()
 ";
 
-/// What goes through untouched is not looked through: README says so.
+/// What goes through untouched is not looked through: docs/credentials.md says so.
 #[test]
 fn an_upgraded_connection_is_not_looked_through() {
     let origin = Origin::http(|wire: &mut Wire| {

@@ -23,6 +23,7 @@ mod connection_bound;
 mod connections;
 mod credentials;
 mod dashboards;
+mod documents;
 mod endings;
 mod fleet;
 mod handshakes;

@@ -38,7 +38,7 @@ fn ask(api: &Origin, login: &Origin, token_host: &str, tls: &str, more: &str) ->
     Proxy::start_with(&yaml, &[("SECRET", CANARY)]).get(&api.url("/"))
 }
 
-/// What the README's command prints.
+/// What the command in docs/destinations.md prints.
 fn pin(of: &Identity) -> String {
     let command = format!(
         "openssl x509 -in {} -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary | base64",

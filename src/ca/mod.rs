@@ -69,7 +69,7 @@ pub(crate) enum Error {
 
     /// A build for FIPS that is none.
     #[error(
-        "this build is for FIPS 140-3, and its module is not in that mode; build it again as the README says"
+        "this build is for FIPS 140-3, and its module is not in that mode; build it again as docs/fips.md says"
     )]
     NotApproved,
 

@@ -338,7 +338,7 @@ fn warn_of_addresses(config: &Config, policy: &Policy, warnings: &mut Problems) 
                     "https to {host} is intercepted, and clients on BoringSSL (gRPC, Envoy, Electron, Bun) refuse our \
                      certificate for an address"
                 ),
-                "give them a name; or set `ca.constraints: names`, whose price the README tells",
+                "give them a name; or set `ca.constraints: names`, whose price is in docs/destinations.md",
             );
         }
     }

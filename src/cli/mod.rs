@@ -11,12 +11,12 @@ use crate::config::{self, Config, Problems, Source};
 mod check;
 mod completions;
 mod demo;
+#[cfg(test)]
+mod documents;
 mod env;
 mod exec;
 mod explain;
 mod init;
-#[cfg(test)]
-mod readme;
 mod run;
 mod schema;
 

@@ -346,7 +346,8 @@ fn pins(field: Field<'_>) -> Vec<Pin> {
         return Vec::new();
     }
     let pin = |field: &Field<'_>| {
-        let right = "write sha256/ and the 44 characters of base64 that the README's command prints";
+        let right =
+            "write sha256/ and the 44 characters of base64 that the command in docs/destinations.md prints";
         let text = field.text(right)?;
         // curl writes two slashes.
         let hash = text.strip_prefix("sha256/").map(|rest| match rest.len() {

@@ -467,7 +467,7 @@ pub(crate) fn attaches(auth: &[AuthRule]) -> bool {
 /// Whether a key is written.
 type IsWritten = fn(&config::Destination) -> bool;
 
-/// The keys of [`must_see`]. The README has them as well.
+/// The keys of [`must_see`]. docs/destinations.md has them as well.
 pub(crate) const MUST_SEE: [(&str, IsWritten); 14] = [
     ("auth", |config| attaches(&config.auth)),
     ("cache", |config| config.cache.is_some()),

@@ -135,7 +135,7 @@ pub(crate) enum SettingsError {
     NoGroup { group: Group },
 
     #[error(
-        "tls: this build is for FIPS 140-3, and its module is not in that mode; build it again as the README says"
+        "tls: this build is for FIPS 140-3, and its module is not in that mode; build it again as docs/fips.md says"
     )]
     NotApproved,
 

@@ -311,11 +311,11 @@ fn rules_and_limits_of_a_destination_are_checked() {
         ),
         (
             "tls: { pins: [sha256/AAAA] }",
-            "tls.pins[0]: `sha256/AAAA` is not the SHA-256 of a public key; write sha256/ and the 44 characters of base64 that the README's command prints",
+            "tls.pins[0]: `sha256/AAAA` is not the SHA-256 of a public key; write sha256/ and the 44 characters of base64 that the command in docs/destinations.md prints",
         ),
         (
             "tls: { pins: [sha1/2jmj7l5rSw0yVb/vlWAYkK/YBwk=] }",
-            "tls.pins[0]: `sha1/2jmj7l5rSw0yVb/vlWAYkK/YBwk=` is not the SHA-256 of a public key; write sha256/ and the 44 characters of base64 that the README's command prints",
+            "tls.pins[0]: `sha1/2jmj7l5rSw0yVb/vlWAYkK/YBwk=` is not the SHA-256 of a public key; write sha256/ and the 44 characters of base64 that the command in docs/destinations.md prints",
         ),
         (
             "tls: { crl: [] }",

@@ -1,7 +1,7 @@
 //! Whole fleets in simulated time: the limiters as they are, a store that is the script's twin, a network of a
 //! millisecond each way.
 //!
-//! The small fleets are tests. The large one takes minutes and prints the table of the README:
+//! The small fleets are tests. The large one takes minutes and prints the table of docs/fleets.md:
 //! `cargo test --release --lib simulation -- --ignored --nocapture`
 
 use std::cell::{Cell, RefCell};
@@ -372,7 +372,7 @@ fn small_fleets_keep_their_quota_cheaply_and_fairly() {
 }
 
 #[test]
-#[ignore = "takes minutes: the large fleets of the README"]
+#[ignore = "takes minutes: the large fleets of docs/fleets.md"]
 fn large_fleets_for_the_table() {
     for (instances, destinations, rate, burst) in [(1000, 100, 1000, 1000), (100, 10, 1000, 100)] {
         println!("{instances} instances, {destinations} destinations, each {rate}/s burst {burst}");
