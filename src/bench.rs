@@ -26,7 +26,7 @@ use crate::config::{self, Config, Listen};
 use crate::host::{Host, HostPattern, Scheme, Target};
 use crate::limit::shared::board::Sharing;
 use crate::limit::shared::lease::Home;
-use crate::limit::{self, Limiter, Limits};
+use crate::limit::{self, Limiter, Limiters};
 use crate::policy::{Asked, Policy, Verdict};
 use crate::proxy::{self, Retrying};
 use crate::secret::Sources;
@@ -105,13 +105,13 @@ impl LimiterBench {
         let policy = policy(
             "destinations: { d: { hosts: [api.test], concurrency: 1000, rate_limit: 1000000/s burst 1000000 } }",
         );
-        Self(Limits::default().of(&policy.destinations[1], None, &Telemetry::new()))
+        Self(Limiters::default().of(&policy.destinations[1], None, &Telemetry::new()))
     }
 
     /// Where nothing is limited and the upstream may say what it likes.
     pub fn unlimited() -> Self {
         let policy = policy("destinations: { d: { hosts: [api.test] } }");
-        Self(Limits::default().of(&policy.destinations[1], None, &Telemetry::new()))
+        Self(Limiters::default().of(&policy.destinations[1], None, &Telemetry::new()))
     }
 
     /// The same, for rates that a store lends.
@@ -124,7 +124,7 @@ impl LimiterBench {
             home: Home::default(),
             names: Arc::new([]),
         };
-        Self(Limits::default().of(&policy.destinations[1], Some(sharing), &Telemetry::new()))
+        Self(Limiters::default().of(&policy.destinations[1], Some(sharing), &Telemetry::new()))
     }
 
     /// Lends so many permits, as the store does.
@@ -135,23 +135,29 @@ impl LimiterBench {
     /// Asks for a permit and gives it back; whether there was one.
     pub fn admits(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        let admitted =
-            pin!(self.0.admit(limit::bench::asked(&Method::GET, "/v1/x"), || None)).poll(&mut context);
+        let admitted = pin!(
+            self.0
+                .admit(limit::bench::request(&Method::GET, "/v1/x"), || None)
+        )
+        .poll(&mut context);
         matches!(admitted, Poll::Ready(Ok(_)))
     }
 
     /// Asks for a permit, hears what an answer says and gives the permit back; whether there was one.
     pub fn learns(&self, answer: &HintsBench) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        let admitted =
-            pin!(self.0.admit(limit::bench::asked(&Method::GET, "/v1/x"), || None)).poll(&mut context);
+        let admitted = pin!(
+            self.0
+                .admit(limit::bench::request(&Method::GET, "/v1/x"), || None)
+        )
+        .poll(&mut context);
         let Poll::Ready(Ok(permit)) = admitted else {
             return false;
         };
         permit.learn(
             StatusCode::OK,
             &answer.0,
-            limit::bench::asked(&Method::GET, "/v1/x"),
+            limit::bench::request(&Method::GET, "/v1/x"),
         );
         true
     }
@@ -193,7 +199,7 @@ impl CircuitBench {
 impl HintsBench {
     /// Whether it says anything of the upstream's limits.
     pub fn has_hints(&self) -> bool {
-        limit::bench::speaks(&self.0, SystemTime::UNIX_EPOCH)
+        limit::bench::mentions_limits(&self.0, SystemTime::UNIX_EPOCH)
     }
 }
 

@@ -7,6 +7,7 @@
 //! What is attached is decided in `auth`, how a head is rewritten in `proxy`.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -238,6 +239,27 @@ const OVERRIDES: [&str; 5] = [
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// Reads a field that holds an HTTP date (RFC 9110 section 5.6.7). Of several lines, the first counts.
+pub(crate) fn date(fields: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(fields.get(name)?.to_str().ok()?).ok()
+}
+
+/// Writes a String of a structured field (RFC 9651 section 3.3.3): printable ASCII, with quotes and backslashes
+/// escaped. Any other character becomes a question mark.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
 
 #[cfg(test)]
 mod tests {

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time;
 
 use crate::drain::Drain;
-use crate::limit::Limits;
+use crate::limit::Limiters;
 use crate::memory::MEMORY;
 use crate::telemetry::{self, Telemetry};
 
@@ -42,7 +42,7 @@ mod tests;
 #[derive(Clone, Debug)]
 pub(crate) struct Pages {
     pub(crate) drain: Drain,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) limits: Arc<Limiters>,
     pub(crate) started: SystemTime,
     pub(crate) telemetry: Arc<Telemetry>,
 }

@@ -11,7 +11,7 @@ use crate::units::rfc3339;
 /// One JSON object. A destination with a pool of credentials has beliefs of each of these, by its place.
 pub(super) fn page(pages: &Pages) -> String {
     let mut destinations = BTreeMap::<String, Vec<Value>>::new();
-    for (name, belief) in pages.limits.beliefs() {
+    for (name, belief) in pages.limits.learned_limits() {
         let (destination, credential) = match name.split_once('/') {
             None => (&*name, None),
             Some((destination, place)) => (destination, Some(place)),

@@ -12,9 +12,9 @@ use std::time::SystemTime;
 
 use crate::auth::{self, Credentials};
 use crate::ca::Authority;
-use crate::cache::Cache;
+use crate::cache::ResponseCache;
 use crate::config::{Ca, Config, HeaderText, SecretRef, Text};
-use crate::limit::Limits;
+use crate::limit::Limiters;
 use crate::limit::shared::board::Sharing;
 use crate::policy::{Destination, Egress, Policy};
 use crate::proxy::{Live, Rehearsal, Retrying, Route};
@@ -36,7 +36,7 @@ use super::doors::Doors;
 #[derive(Debug)]
 pub(crate) struct Builder {
     hasher: RandomState,
-    pub(super) limits: Arc<Limits>,
+    pub(super) limits: Arc<Limiters>,
     own: Vec<SocketAddr>,
     pub(super) roots: SystemRoots,
     pub(super) resolver: Arc<Resolver>,
@@ -347,12 +347,12 @@ fn settled<T>(before: u64, now: impl Fn() -> u64, make: impl Fn() -> T) -> (u64,
 }
 
 /// The running cache of a destination, where a request would still be answered as what it keeps was.
-fn cache(destination: &Destination, old: Option<&Live>) -> Option<Arc<Cache>> {
+fn cache(destination: &Destination, old: Option<&Live>) -> Option<Arc<ResponseCache>> {
     let config = destination.cache.as_ref()?;
     let old = old.and_then(|old| route_of(old, destination));
     let kept = old.filter(|route| route.destination.has_same_answers(destination));
     let kept = kept.and_then(|route| route.cache.clone());
-    Some(kept.unwrap_or_else(|| Arc::new(Cache::new(config))))
+    Some(kept.unwrap_or_else(|| Arc::new(ResponseCache::new(config))))
 }
 
 /// The running circuit where its settings are as before, else a new one.

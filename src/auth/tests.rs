@@ -2,7 +2,7 @@ use http::{Method, Request};
 
 use super::*;
 use crate::config::Config;
-use crate::limit::Limits;
+use crate::limit::Limiters;
 use crate::policy::Policy;
 use crate::secret::roots::SystemRoots;
 use crate::telemetry::Telemetry;
@@ -37,7 +37,7 @@ fn credentials(secret: &str) -> (Arc<Destination>, Credentials) {
     let tls = tls::Settings::build(&destination, &sources, &roots).map_err(Arc::new);
     let telemetry = Telemetry::new();
     let endpoint = Endpoint::new(Arc::clone(&destination), telemetry.counters("d"), tls);
-    let limits = Limits::default();
+    let limits = Limiters::default();
     let credentials = Credentials::build(
         &destination,
         &sources,

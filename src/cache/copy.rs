@@ -1,60 +1,63 @@
-//! An answer that is being copied while it goes to the app.
+//! Copies a response while it goes to the app.
 //!
-//! Only what came whole and clean is stored: a [`Copying`] that is dropped before [`Copying::finish`] leaves nothing
-//! behind. One that grows past what an entry may take, or for which other copies leave no room, is given up; the answer
-//! itself goes on.
+//! Only a complete and intact response is stored: a [`ResponseCopy`] that is dropped before
+//! [`ResponseCopy::finish`] stores nothing. A copy that grows past the size of an entry, or for which other
+//! copies leave no room, is given up; the response itself goes on.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::Cache;
-use super::entry::{Entry, Head};
-use super::flight::{Lead, Outcome};
-use super::key::{Choice, Key};
-use super::terms::Terms;
+use super::ResponseCache;
+use super::entry::{CacheEntry, StoredHead};
+use super::fetch::{FetchOutcome, Leader};
+use super::freshness::Freshness;
+use super::key::{CacheKey, SelectingFields};
 
-/// What an answer will be stored as.
+/// The first room for a body of unknown length, in bytes.
+const FIRST: usize = 16 * 1024;
+
+/// What a response will be stored as.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    pub(super) choice: Choice,
-    pub(super) head: Head,
-    pub(super) key: Key,
-    /// When it was asked for.
+    pub(super) choice: SelectingFields,
+    pub(super) head: StoredHead,
+    pub(super) key: CacheKey,
+    /// The store's epoch when the response was requested.
     pub(super) epoch: u64,
-    /// The bytes of the body, where they are known before.
+    /// The length of the body, where it is known in advance.
     pub(super) length: Option<usize>,
-    pub(super) terms: Terms,
+    pub(super) freshness: Freshness,
 }
 
-/// A draft, and the body as far as it has come.
+/// A draft, and the part of the body that has come.
 #[derive(Debug)]
-pub(crate) struct Copying {
+pub(crate) struct ResponseCopy {
     body: Vec<u8>,
-    cache: Arc<Cache>,
+    cache: Arc<ResponseCache>,
     /// `None` once it has been stored or given up.
     draft: Option<Box<Draft>>,
-    lead: Option<Lead>,
+    leader: Option<Leader>,
     reserved: usize,
 }
 
-impl Copying {
-    pub(crate) fn new(draft: Draft, lead: Option<Lead>, cache: &Arc<Cache>) -> Self {
-        if let Some(lead) = &lead {
-            lead.copies();
+impl ResponseCopy {
+    pub(crate) fn new(draft: Draft, leader: Option<Leader>, cache: &Arc<ResponseCache>) -> Self {
+        if let Some(leader) = &leader {
+            leader.copying();
         }
         Self {
             body: Vec::new(),
             cache: Arc::clone(cache),
             draft: Some(Box::new(draft)),
-            lead,
+            leader,
             reserved: 0,
         }
     }
 
-    /// Whether there is still something to come of it.
-    pub(crate) fn goes_on(&self) -> bool {
+    /// Whether it may still be stored.
+    pub(crate) fn is_active(&self) -> bool {
         self.draft.is_some()
     }
 
@@ -69,21 +72,21 @@ impl Copying {
         self.body.extend_from_slice(data);
     }
 
-    /// It must not be stored after all.
+    /// Gives the copy up: the response must not be stored after all.
     pub(crate) fn give_up(&mut self) {
         if let Some(draft) = self.draft.take() {
             self.cache.cannot_store(&draft.key);
-            self.end(Outcome::Alone);
+            self.end(FetchOutcome::Alone);
         }
     }
 
-    /// The body was whole, and cleanly so.
+    /// Stores the copy: the body came complete and intact.
     pub(crate) fn finish(&mut self) {
         let Some(draft) = self.draft.take() else { return };
         let draft = *draft;
         if draft.length.is_some_and(|length| length != self.body.len()) {
             self.cache.cannot_store(&draft.key);
-            return self.end(Outcome::Alone);
+            return self.end(FetchOutcome::Alone);
         }
         let body = Bytes::from(std::mem::take(&mut self.body).into_boxed_slice());
         let Draft {
@@ -91,30 +94,32 @@ impl Copying {
             head,
             key,
             epoch,
-            terms,
+            freshness,
             length: _,
         } = draft;
-        let entry = Arc::new(Entry::new(key.identity, choice, terms, head, body));
+        let entry = Arc::new(CacheEntry::new(key.identity, choice, freshness, head, body));
         let is_stored = self
             .cache
             .store(&key.uri, entry, epoch, std::mem::take(&mut self.reserved));
         self.end(if is_stored {
-            Outcome::Stored
+            FetchOutcome::Stored
         } else {
-            Outcome::Alone
+            FetchOutcome::Alone
         });
     }
 
-    /// Makes room for so many bytes, and for more to come, as long as there is memory for them.
+    /// Makes room for `needed` bytes, and for some more, as long as there is memory.
     fn grow(&mut self, needed: usize, most: usize) -> bool {
         let capacity = self.body.capacity();
         if needed <= capacity {
             return true;
         }
-        let likely = (self.draft.as_ref())
+        let likely = self
+            .draft
+            .as_ref()
             .and_then(|draft| draft.length)
             .unwrap_or(capacity * 2);
-        // What is said to come need not come: no more than twice of what has.
+        // An announced length may be wrong: reserve at most twice of what has come.
         let wanted = likely.min((needed * 2).max(FIRST)).max(needed).min(most);
         if !self.cache.reserve(wanted - self.reserved) {
             return false;
@@ -124,30 +129,27 @@ impl Copying {
         true
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: FetchOutcome) {
         self.body = Vec::new();
         self.cache.give_back(std::mem::take(&mut self.reserved));
-        if let Some(lead) = self.lead.take() {
-            lead.ends(outcome);
+        if let Some(leader) = self.leader.take() {
+            leader.finish(outcome);
         }
     }
 }
 
-impl Drop for Copying {
+impl Drop for ResponseCopy {
     fn drop(&mut self) {
         self.cache.give_back(std::mem::take(&mut self.reserved));
     }
 }
 
-/// What the head of an answer says, for the decision whether it is copied.
+/// The head of a response, from which is decided whether it is stored.
 #[derive(Debug)]
-pub(crate) struct Answered<'a> {
+pub(crate) struct ResponseHead<'a> {
     pub(crate) status: http::StatusCode,
-    /// Without those of one hop.
+    /// Without the fields of one hop.
     pub(crate) fields: &'a HeaderMap,
-    /// Of the body, where it is known.
+    /// The length of the body, where it is known.
     pub(crate) length: Option<u64>,
 }
-
-/// The room for a body of which nothing is known, in bytes.
-const FIRST: usize = 16 * 1024;

@@ -1,19 +1,24 @@
-//! Cache-Control, read as RFC 9111 section 5.2 writes it.
+//! Cache-Control, read as RFC 9111 section 5.2 defines it.
 //!
-//! Names are told apart without case, a directive inside a quoted string is none, and what cannot be read counts
-//! against reuse: an unreadable `max-age` is 0. Where a directive stands twice the stricter one holds.
+//! Names are compared without case, a directive inside a quoted string is ignored, and a malformed value counts
+//! against reuse: an unreadable `max-age` is 0. Of two values of one directive, the stricter one holds.
 //!
-//! What the directives mean for a stored answer is in [`terms`](super::terms).
+//! What the directives mean for a stored response is in [`freshness`](super::freshness).
 
 use std::time::Duration;
 
 use http::header::{self, HeaderMap};
 
-/// What an upstream says about keeping and reusing its answer.
+/// 68 years: what RFC 9111 uses for a number that does not fit.
+pub(super) const FOR_EVER: Duration = Duration::from_secs(1 << 31);
+
+const LONGEST_NAME: usize = 32;
+
+/// What an upstream says about storing and reusing its response.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct ResponseDirectives {
     pub(super) max_age: Option<Duration>,
-    /// In force for every cache but the app's own libraries. An answer with it must not be used stale.
+    /// Applies to every cache except those of the app's own libraries. A response with it must not be used stale.
     pub(super) s_maxage: Option<Duration>,
     pub(super) must_revalidate: bool,
     pub(super) must_understand: bool,
@@ -28,9 +33,9 @@ pub(super) struct Said {
     pub(super) stale_while_revalidate: Option<Duration>,
 }
 
-/// What an app asks of a stored answer.
+/// What an app's request says about stored responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Demands {
+pub(super) struct RequestDirectives {
     pub(super) max_age: Option<Duration>,
     pub(super) max_stale: Option<Duration>,
     pub(super) min_fresh: Option<Duration>,
@@ -39,73 +44,79 @@ pub(super) struct Demands {
     pub(super) only_if_cached: bool,
 }
 
-impl Said {
+impl ResponseDirectives {
     pub(super) fn of(fields: &HeaderMap) -> Self {
-        let mut said = Self::default();
+        let mut directives = Self::default();
         each_directive(fields, |name, value| match name {
-            "max-age" => strictest(&mut said.max_age, value.seconds().unwrap_or_default()),
-            "s-maxage" => strictest(&mut said.s_maxage, value.seconds().unwrap_or_default()),
-            "must-revalidate" => said.must_revalidate = true,
-            "must-understand" => said.must_understand = true,
-            "no-cache" => said.no_cache = true,
-            "no-store" => said.no_store = true,
-            "private" => said.private = true,
-            "proxy-revalidate" => said.proxy_revalidate = true,
-            "public" => said.public = true,
-            "stale-if-error" => strictest(&mut said.stale_if_error, value.seconds().unwrap_or_default()),
+            "max-age" => strictest(&mut directives.max_age, value.seconds().unwrap_or_default()),
+            "s-maxage" => strictest(&mut directives.s_maxage, value.seconds().unwrap_or_default()),
+            "must-revalidate" => directives.must_revalidate = true,
+            "must-understand" => directives.must_understand = true,
+            "no-cache" => directives.no_cache = true,
+            "no-store" => directives.no_store = true,
+            "private" => directives.private = true,
+            "proxy-revalidate" => directives.proxy_revalidate = true,
+            "public" => directives.public = true,
+            "stale-if-error" => strictest(
+                &mut directives.stale_if_error,
+                value.seconds().unwrap_or_default(),
+            ),
             "stale-while-revalidate" => {
                 strictest(
-                    &mut said.stale_while_revalidate,
+                    &mut directives.stale_while_revalidate,
                     value.seconds().unwrap_or_default(),
                 );
             }
             _ => {}
         });
-        said
+        directives
     }
 }
 
-impl Demands {
+impl RequestDirectives {
     pub(super) fn of(fields: &HeaderMap) -> Self {
-        let mut demands = Self::default();
+        let mut directives = Self::default();
         if fields.contains_key(header::CACHE_CONTROL) {
             each_directive(fields, |name, value| match name {
-                "max-age" => strictest(&mut demands.max_age, value.seconds().unwrap_or_default()),
-                // Without a value: however stale.
-                "max-stale" if value == Value::None => strictest(&mut demands.max_stale, FOR_EVER),
+                "max-age" => strictest(&mut directives.max_age, value.seconds().unwrap_or_default()),
+                // Without a value, any staleness is accepted.
+                "max-stale" if value == DirectiveValue::None => {
+                    strictest(&mut directives.max_stale, FOR_EVER)
+                }
                 "max-stale" => {
-                    strictest(&mut demands.max_stale, value.seconds().unwrap_or_default());
+                    strictest(&mut directives.max_stale, value.seconds().unwrap_or_default());
                 }
                 "min-fresh" => {
                     let wanted = value.seconds().unwrap_or(FOR_EVER);
-                    demands.min_fresh = Some(demands.min_fresh.map_or(wanted, |other| other.max(wanted)));
+                    directives.min_fresh =
+                        Some(directives.min_fresh.map_or(wanted, |other| other.max(wanted)));
                 }
-                "no-cache" => demands.no_cache = true,
-                "no-store" => demands.no_store = true,
-                "only-if-cached" => demands.only_if_cached = true,
+                "no-cache" => directives.no_cache = true,
+                "no-store" => directives.no_store = true,
+                "only-if-cached" => directives.only_if_cached = true,
                 _ => {}
             });
         } else if let Some(pragma) = fields.get(header::PRAGMA) {
-            demands.no_cache = pragma.as_bytes().eq_ignore_ascii_case(b"no-cache");
+            directives.no_cache = pragma.as_bytes().eq_ignore_ascii_case(b"no-cache");
         }
-        demands
+        directives
     }
 }
 
-/// Whether an answer is for one user.
+/// Whether a response is for one user.
 pub(super) fn is_private(fields: &HeaderMap) -> bool {
-    Said::of(fields).private
+    ResponseDirectives::of(fields).private
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value<'v> {
+enum DirectiveValue<'v> {
     None,
     Text(&'v [u8]),
-    /// There was one, but not in the grammar.
+    /// A value that does not match the grammar.
     Broken,
 }
 
-impl Value<'_> {
+impl DirectiveValue<'_> {
     fn seconds(self) -> Option<Duration> {
         match self {
             Self::Text(digits) => seconds_of(digits),
@@ -114,7 +125,7 @@ impl Value<'_> {
     }
 }
 
-/// A number of seconds; one beyond what anyone can live to see stands for that (RFC 9111 section 1.2.2).
+/// Reads a number of seconds. A number that does not fit counts as [`FOR_EVER`] (RFC 9111 section 1.2.2).
 pub(super) fn seconds_of(digits: &[u8]) -> Option<Duration> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -129,36 +140,39 @@ fn strictest(slot: &mut Option<Duration>, value: Duration) {
     *slot = Some(slot.map_or(value, |other| other.min(value)));
 }
 
-/// Names come in lower case.
-fn each_directive(fields: &HeaderMap, mut tell: impl FnMut(&str, Value<'_>)) {
+/// Calls `take` for each directive, with its name in lower case.
+fn each_directive(fields: &HeaderMap, mut take: impl FnMut(&str, DirectiveValue<'_>)) {
     for line in fields.get_all(header::CACHE_CONTROL) {
         let mut rest = line.as_bytes();
         while let Some((name, value, after)) = next_directive(rest) {
             rest = after;
             let mut lower = [0; LONGEST_NAME];
-            // None that we know is longer.
+            // All known names are shorter.
             if let Some(lower) = lower.get_mut(..name.len()) {
                 lower.copy_from_slice(name);
                 lower.make_ascii_lowercase();
                 if let Ok(name) = std::str::from_utf8(lower) {
-                    tell(name, value);
+                    take(name, value);
                 }
             }
         }
     }
 }
 
-/// The first directive of `text`, and what comes after it.
-fn next_directive(text: &[u8]) -> Option<(&[u8], Value<'_>, &[u8])> {
+/// Returns the first directive of `text`, and the rest.
+fn next_directive(text: &[u8]) -> Option<(&[u8], DirectiveValue<'_>, &[u8])> {
     let text = &text[text
         .iter()
         .position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?..];
-    let end = (text.iter().position(|byte| matches!(byte, b',' | b'='))).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .position(|byte| matches!(byte, b',' | b'='))
+        .unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     let is_broken = name.trim_ascii_end().len() != name.len();
     let name = name.trim_ascii_end();
     let Some(rest) = rest.strip_prefix(b"=") else {
-        return Some((name, Value::None, rest));
+        return Some((name, DirectiveValue::None, rest));
     };
     let (value, rest) = match rest.strip_prefix(b"\"") {
         Some(quoted) => {
@@ -166,32 +180,31 @@ fn next_directive(text: &[u8]) -> Option<(&[u8], Value<'_>, &[u8])> {
             (value, after_comma(rest))
         }
         None => {
-            let end = (rest.iter().position(|byte| *byte == b',')).unwrap_or(rest.len());
+            let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
             let (value, rest) = rest.split_at(end);
-            (Value::Text(value.trim_ascii_end()), rest)
+            (DirectiveValue::Text(value.trim_ascii_end()), rest)
         }
     };
-    Some((name, if is_broken { Value::Broken } else { value }, rest))
+    Some((name, if is_broken { DirectiveValue::Broken } else { value }, rest))
 }
 
-/// What stands before the closing quote. One that never closes takes all of the line.
-fn until_quote(text: &[u8]) -> (Value<'_>, &[u8]) {
+/// Returns the text before the closing quote, and the rest. Without a closing quote the value is broken and the
+/// rest empty.
+fn until_quote(text: &[u8]) -> (DirectiveValue<'_>, &[u8]) {
     let mut is_escaped = false;
     for (at, byte) in text.iter().enumerate() {
         match byte {
             _ if is_escaped => is_escaped = false,
             b'\\' => is_escaped = true,
-            b'"' => return (Value::Text(&text[..at]), &text[at + 1..]),
+            b'"' => return (DirectiveValue::Text(&text[..at]), &text[at + 1..]),
             _ => {}
         }
     }
-    (Value::Broken, &[])
+    (DirectiveValue::Broken, &[])
 }
 
 fn after_comma(text: &[u8]) -> &[u8] {
-    (text.iter().position(|byte| *byte == b',')).map_or(&[], |at| &text[at..])
+    text.iter()
+        .position(|byte| *byte == b',')
+        .map_or(&[], |at| &text[at..])
 }
-
-/// 68 years, as RFC 9111 has it for what does not fit.
-pub(super) const FOR_EVER: Duration = Duration::from_secs(1 << 31);
-const LONGEST_NAME: usize = 32;

@@ -1,9 +1,10 @@
-//! One stored answer.
+//! One stored response.
 //!
-//! It is immutable, and shared by all that send it: a hit copies its fields and not its body. What comes from the wire
-//! is copied together when it is stored, so that an entry holds on to no larger buffer and its size is known.
+//! It is immutable and shared by all requests that it answers: a hit copies the fields, but not the body. When a
+//! response is stored, its bytes are copied into one buffer. So an entry keeps no larger buffer alive, and its
+//! size is known.
 //!
-//! How long it is good is in [`terms`](super::terms), for which requests in [`key`](super::key).
+//! How long it is fresh is in [`freshness`](super::freshness), which requests it answers in [`key`](super::key).
 
 use std::time::SystemTime;
 
@@ -12,55 +13,68 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 
-use super::key::{Choice, Identity};
-use super::terms::Terms;
+use super::freshness::Freshness;
+use super::key::{RequestIdentity, SelectingFields};
+use crate::fields::date;
 use crate::units::http_date;
 
-/// A stored answer; cheap to clone.
+/// What one field takes in the map beside its text, in bytes: name, value, hash, index and the name's buffer.
+const FIELD: usize = 160;
+
+/// What the entry itself takes and what the allocator adds, in bytes.
+const OVERHEAD: usize = 512;
+
+/// A stored response.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(super) identity: Identity,
-    pub(super) choice: Choice,
-    pub(super) terms: Terms,
-    head: Head,
+pub(crate) struct CacheEntry {
+    pub(super) identity: RequestIdentity,
+    pub(super) choice: SelectingFields,
+    pub(super) freshness: Freshness,
+    head: StoredHead,
     body: Bytes,
 }
 
-/// Status and fields, in buffers of their own.
+/// Status and fields, copied into one buffer.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
+pub(super) struct StoredHead {
     status: StatusCode,
     fields: HeaderMap,
     /// In bytes, as it lies in memory.
     size: usize,
 }
 
-impl Entry {
-    pub(super) fn new(identity: Identity, choice: Choice, terms: Terms, head: Head, body: Bytes) -> Self {
+impl CacheEntry {
+    pub(super) fn new(
+        identity: RequestIdentity,
+        choice: SelectingFields,
+        freshness: Freshness,
+        head: StoredHead,
+        body: Bytes,
+    ) -> Self {
         Self {
             identity,
             choice,
-            terms,
+            freshness,
             head,
             body,
         }
     }
 
-    /// Everything that it takes, in bytes.
+    /// Returns the bytes that the entry takes, all included.
     pub(super) fn size(&self) -> usize {
         OVERHEAD + self.head.size + self.choice.size() + self.body.len()
     }
 
-    /// The answer to a request that has this one coming to it, as old as it is `now`.
+    /// Builds a response from this entry, with `Age` as of `now`.
     pub(crate) fn answer(&self, now: Instant) -> Response<Bytes> {
         let mut response = Response::new(self.body.clone());
         *response.status_mut() = self.head.status;
         *response.headers_mut() = self.head.fields.clone();
-        self.tell_age(response.headers_mut(), now);
+        self.set_age(response.headers_mut(), now);
         response
     }
 
-    /// The same without its body, to HEAD.
+    /// Builds the response to HEAD: the same without the body.
     pub(crate) fn answer_to_head(&self, now: Instant) -> Response<Bytes> {
         let mut response = self.answer(now);
         response.body_mut().clear();
@@ -72,7 +86,7 @@ impl Entry {
         response
     }
 
-    /// 304, to a request that has the answer already.
+    /// Builds a 304, for a client that already has the response.
     pub(crate) fn not_modified(&self, now: Instant) -> Response<Bytes> {
         let mut response = self.answer(now);
         response.body_mut().clear();
@@ -83,16 +97,17 @@ impl Entry {
         response
     }
 
-    fn tell_age(&self, fields: &mut HeaderMap, now: Instant) {
-        fields.insert(header::AGE, HeaderValue::from(self.terms.age(now).as_secs()));
+    fn set_age(&self, fields: &mut HeaderMap, now: Instant) {
+        fields.insert(header::AGE, HeaderValue::from(self.freshness.age(now).as_secs()));
     }
 
-    /// Whether it must not be used once it is stale, so that a failure is all that can be said (RFC 9111 section 5.2.2.2).
-    pub(crate) fn must_be_confirmed(&self) -> bool {
-        self.terms.must_be_confirmed()
+    /// Whether the entry must not be used once it is stale, so that after a failed revalidation only an error is
+    /// left (RFC 9111 section 5.2.2.2).
+    pub(crate) fn must_revalidate_stale(&self) -> bool {
+        self.freshness.must_revalidate_stale()
     }
 
-    /// Whether a conditional request finds its condition met, so that 304 answers it (RFC 9110 section 13.2.2).
+    /// Whether a conditional request is answered with 304 (RFC 9110 section 13.2.2).
     pub(crate) fn has_not_changed_for(&self, request: &HeaderMap) -> bool {
         if !self.head.status.is_success() {
             return false;
@@ -106,18 +121,18 @@ impl Entry {
             let mut tags = request.get_all(header::IF_NONE_MATCH).iter().flat_map(tags);
             return tags.any(|tag| tag == b"*" || Some(opaque(tag)) == own);
         }
-        let Some(since) = date(request, header::IF_MODIFIED_SINCE) else {
+        let Some(since) = date(request, &header::IF_MODIFIED_SINCE) else {
             return false;
         };
-        let modified = date(&self.head.fields, header::LAST_MODIFIED);
-        // RFC 9111 section 4.3.2: without a time of its change, that of its making.
+        let modified = date(&self.head.fields, &header::LAST_MODIFIED);
+        // RFC 9111 section 4.3.2: without Last-Modified, Date is used.
         modified
-            .or_else(|| date(&self.head.fields, header::DATE))
+            .or_else(|| date(&self.head.fields, &header::DATE))
             .is_some_and(|modified| modified <= since)
     }
 
-    /// Makes a request ask whether this is still right, in place of whatever condition the app has put. False: there is
-    /// nothing to ask by.
+    /// Makes a request conditional on this entry, replacing any condition of the app. Returns false where the
+    /// entry has no validator.
     pub(crate) fn validate(&self, request: &mut HeaderMap) -> bool {
         let (tag, modified) = (
             self.head.fields.get(header::ETAG),
@@ -138,15 +153,15 @@ impl Entry {
         true
     }
 
-    /// Whether a 304 with these fields speaks of this answer (RFC 9111 section 4.3.4).
-    pub(super) fn is_meant_by(&self, confirmation: &HeaderMap) -> bool {
+    /// Whether a 304 with these fields is about this entry (RFC 9111 section 4.3.4).
+    pub(super) fn is_confirmed_by(&self, confirmation: &HeaderMap) -> bool {
         match (self.head.fields.get(header::ETAG), confirmation.get(header::ETAG)) {
             (Some(own), Some(other)) => opaque(own.as_bytes()) == opaque(other.as_bytes()),
             (None, _) | (_, None) => true,
         }
     }
 
-    /// Whether the answer to a HEAD speaks of another body than this one (RFC 9111 section 4.3.5).
+    /// Whether the response to a HEAD is about a different body (RFC 9111 section 4.3.5).
     pub(super) fn differs_from(&self, status: StatusCode, fields: &HeaderMap) -> bool {
         status != self.head.status
             || [header::ETAG, header::LAST_MODIFIED, header::CONTENT_LENGTH].iter().any(|name| {
@@ -154,7 +169,7 @@ impl Entry {
             })
     }
 
-    pub(super) fn head(&self) -> &Head {
+    pub(super) fn head(&self) -> &StoredHead {
         &self.head
     }
 
@@ -163,14 +178,14 @@ impl Entry {
     }
 }
 
-impl Head {
-    /// `received`: what Date says where the upstream said nothing.
+impl StoredHead {
+    /// `received`: the value of Date where the upstream sent none.
     pub(super) fn new(status: StatusCode, fields: &HeaderMap, received: SystemTime) -> Self {
         let mut kept: Vec<(HeaderName, &[u8])> = Vec::with_capacity(fields.len() + 2);
-        // Put right in each answer; its place is there already.
+        // Replaced in each response; the room for it is already there.
         kept.push((header::AGE, b"0"));
         for (name, value) in fields {
-            if *name != header::AGE && !is_of_its_moment(name) {
+            if *name != header::AGE && !is_momentary(name) {
                 kept.push((name.clone(), value.as_bytes()));
             }
         }
@@ -182,17 +197,18 @@ impl Head {
         Self::of(status, &kept)
     }
 
-    /// With the fields of a 304 in place of its own (RFC 9111 section 3.2).
+    /// Returns the head with the fields of a 304 in place of the old ones (RFC 9111 section 3.2).
     pub(super) fn confirmed(&self, confirmation: &HeaderMap) -> Self {
         let is_updated = |name: &HeaderName| {
             confirmation.contains_key(name)
                 && !OF_THE_BYTES.contains(name)
                 && *name != header::AGE
-                && !is_of_its_moment(name)
+                && !is_momentary(name)
         };
-        let own = (self.fields.iter()).filter(|(name, _)| !is_updated(name));
-        let new = (confirmation.iter()).filter(|(name, _)| is_updated(name));
-        let kept: Vec<_> = (own.chain(new))
+        let own = self.fields.iter().filter(|(name, _)| !is_updated(name));
+        let new = confirmation.iter().filter(|(name, _)| is_updated(name));
+        let kept: Vec<_> = own
+            .chain(new)
             .map(|(name, value)| (name.clone(), value.as_bytes()))
             .collect();
         Self::of(self.status, &kept)
@@ -205,7 +221,7 @@ impl Head {
         let mut size = bytes;
         for (name, value) in kept {
             buffer.put_slice(value);
-            // They were values before.
+            // They have been valid values before.
             if let Ok(value) = HeaderValue::from_maybe_shared(buffer.split().freeze()) {
                 size += name.as_str().len() + FIELD;
                 fields.append(name.clone(), value);
@@ -227,20 +243,20 @@ impl Head {
     }
 }
 
-/// Fields that tell how much of a quota is left: true of the moment they were sent, not of any later one.
-pub(crate) fn is_of_its_moment(name: &HeaderName) -> bool {
+/// Whether a field reports what is left of a quota: it is true when it is sent, not later.
+pub(crate) fn is_momentary(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.starts_with("ratelimit") || name.starts_with("x-ratelimit") || name.starts_with("x-rate-limit")
 }
 
-/// The entity tags of a line, weak marks included.
+/// Returns the entity tags of a line, with their weak marks.
 fn tags(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     let mut rest = line.as_bytes();
     std::iter::from_fn(move || {
         rest = &rest[rest
             .iter()
             .position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?..];
-        // A comma inside of the quotes is part of the tag.
+        // A comma inside the quotes is part of the tag.
         let mut is_quoted = false;
         let end = rest.iter().position(|byte| {
             is_quoted ^= *byte == b'"';
@@ -252,16 +268,12 @@ fn tags(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What the weak comparison looks at (RFC 9110 section 8.8.3.2).
+/// Returns the part of a tag that the weak comparison uses (RFC 9110 section 8.8.3.2).
 fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
-fn date(fields: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
-    httpdate::parse_http_date(fields.get(name)?.to_str().ok()?).ok()
-}
-
-/// What a 304 may be wrong about, since the bytes stay as they were.
+/// Fields of a 304 that are ignored, because the stored bytes do not change.
 const OF_THE_BYTES: [HeaderName; 5] = [
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
@@ -270,7 +282,7 @@ const OF_THE_BYTES: [HeaderName; 5] = [
     HeaderName::from_static("content-md5"),
 ];
 
-/// What a 304 need not repeat (RFC 9110 section 15.4.5).
+/// Fields that a 304 leaves out (RFC 9110 section 15.4.5).
 const OF_THE_BODY: [HeaderName; 5] = [
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
@@ -278,8 +290,3 @@ const OF_THE_BODY: [HeaderName; 5] = [
     header::CONTENT_TYPE,
     HeaderName::from_static("content-md5"),
 ];
-
-/// A field in the map, beside its text: name, value, hash, index, and what its name is kept in.
-const FIELD: usize = 160;
-/// The entry itself and what the allocator adds.
-const OVERHEAD: usize = 512;

@@ -1,11 +1,13 @@
-//! What tells answers apart: where the request goes, as whom, and what the answer was chosen by.
+//! What distinguishes stored responses: target, identity of the client, and the request fields that selected the
+//! response.
 //!
-//! A [`Key`] is the target and the path as they leave, the identity of the attached credential, and a digest of every
-//! field of the app's own but those that are known to be harmless: one app asks for many users, and only the app and
-//! the service know which field says for whom. A [`Choice`] is the harmless fields that Vary names, with their values,
-//! and a few that an upstream ought to have named there. A `private` answer was chosen by all of them.
+//! A [`CacheKey`] is the target, the path as it is sent, the attached credential, and a digest of every request
+//! field of the app except some that are known to be harmless. One app sends requests for many users, and only
+//! the app and the service know which field names the user. [`SelectingFields`] are the harmless fields that Vary
+//! names, with their values, and a few that an upstream should have named there. A `private` response is selected
+//! by all of them.
 //!
-//! Fields that outrider attaches, or strikes, are in neither: they are the same for all requests of one identity.
+//! Fields that outrider attaches or removes are in neither: they are the same for all requests of one identity.
 
 use std::fmt::Write;
 
@@ -14,58 +16,59 @@ use http::header::{self, HeaderMap, HeaderName};
 
 use crate::host::{Host, Scheme, Target};
 
-/// Answers under equal keys may be mistaken for one another only where their [`Choice`] is equal as well.
+type Digest = [u8; digest::SHA256_OUTPUT_LEN];
+const LONGEST_ADDRESS: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]".len();
+
+/// Responses under equal keys may be exchanged for one another only if their [`SelectingFields`] match too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct CacheKey {
     /// `https://host:port/path?query`, before a credential is put into the query.
     pub(super) uri: String,
-    pub(super) identity: Identity,
+    pub(super) identity: RequestIdentity,
 }
 
 /// The credential that a request is sent with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Sender {
-    /// Of the destination's secrets.
+    /// The fingerprint of the destination's secrets.
     pub(crate) fingerprint: u64,
-    /// Which of its credentials; `None` for none.
+    /// The index of the credential; `None` without one.
     pub(crate) rule: Option<usize>,
 }
 
-/// As whom a request is sent.
+/// The client that a request is sent for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Identity {
+pub(super) struct RequestIdentity {
     sender: Sender,
-    /// Of what the app itself has put on the request; `None` for nothing.
+    /// A digest of the fields that the app itself sent; `None` without any.
     own: Option<Digest>,
 }
 
-/// The request fields that an answer was chosen by, with their values then.
+/// The request fields that selected a response, with their values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Choice {
+pub(super) struct SelectingFields {
     pub(super) names: Box<[HeaderName]>,
     values: Box<[u8]>,
-    private: Option<Private>,
+    private: Option<PrivateDigest>,
 }
 
-/// Of the harmless fields of the request that a `private` answer belongs to; `None` for none.
+/// A digest of the harmless fields of the request that a `private` response belongs to; `None` without any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Private(Option<Digest>);
+pub(super) struct PrivateDigest(Option<Digest>);
 
-/// What a request field says to a cache.
+/// What a request field means to a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sort {
-    /// It may say for whom or what the answer is: part of every key.
-    Telling,
-    /// How the answer should look, or which request this is: part of the key of `private` answers.
+enum FieldRole {
+    /// It may name the user or the resource: part of every key.
+    Identifying,
+    /// It says how the response should look, or which request this is: part of the key of `private` responses.
     Harmless,
-    /// Where the message goes, how it is framed, and what caches on its way should do: part of no key.
-    Handling,
+    /// It says where the message goes, how it is framed, or what caches should do: part of no key.
+    Transport,
 }
 
-type Digest = [u8; digest::SHA256_OUTPUT_LEN];
-
-impl Key {
-    /// `attached`: whether outrider puts a field on the request itself.
+impl CacheKey {
+    /// `attached`: whether outrider itself puts a field on the request.
     pub(super) fn new(
         target: &Target,
         path: &str,
@@ -73,9 +76,9 @@ impl Key {
         attached: impl Fn(&HeaderName) -> bool,
         sender: Sender,
     ) -> Self {
-        let identity = Identity {
+        let identity = RequestIdentity {
             sender,
-            own: digest_of(Sort::Telling, fields, attached),
+            own: digest_of(FieldRole::Identifying, fields, attached),
         };
         Self {
             uri: uri(target, path),
@@ -84,15 +87,15 @@ impl Key {
     }
 }
 
-impl Choice {
-    /// `None`: by something that is not in the request (`Vary: *`).
+impl SelectingFields {
+    /// Returns `None` where something outside the request selected the response (`Vary: *`).
     pub(super) fn of(
         answer: &HeaderMap,
         request: &HeaderMap,
         attached: impl Fn(&HeaderName) -> bool,
         is_private: bool,
     ) -> Option<Self> {
-        // Most interfaces choose a representation by Accept, and many forget to say so.
+        // Most APIs select a representation by Accept, and many forget to say so.
         let mut names = vec![header::ACCEPT];
         for (tells, chooses) in [
             (header::CONTENT_ENCODING, header::ACCEPT_ENCODING),
@@ -111,10 +114,14 @@ impl Choice {
                 if name.is_empty() {
                     continue;
                 }
-                // `*`, and what is no field name and so can never match.
+                // `*`, or a malformed name, which can never match.
                 let name = HeaderName::from_bytes(name).ok().filter(|name| name != "*")?;
-                // What tells keys apart is equal already, and no secret of the app's is kept here. Few names are left.
-                if names.contains(&name) || attached(&name) || sort(name.as_str()) == Sort::Telling {
+                // These fields are in the key already, and none of the app's secrets is kept here. Few names are
+                // left.
+                if names.contains(&name)
+                    || attached(&name)
+                    || field_role(name.as_str()) == FieldRole::Identifying
+                {
                     continue;
                 }
                 names.push(name);
@@ -122,17 +129,17 @@ impl Choice {
         }
         let names = names.into_boxed_slice();
         Some(Self {
-            private: is_private.then(|| Private::of(request, attached)),
+            private: is_private.then(|| PrivateDigest::of(request, attached)),
             values: values(&names, request),
             names,
         })
     }
 
-    /// Whether the request would have been answered alike.
+    /// Whether the request would have got the same response.
     pub(super) fn fits(&self, request: &HeaderMap, attached: impl Fn(&HeaderName) -> bool) -> bool {
         if self
             .private
-            .is_some_and(|private| private != Private::of(request, attached))
+            .is_some_and(|private| private != PrivateDigest::of(request, attached))
         {
             return false;
         }
@@ -147,19 +154,19 @@ impl Choice {
         self.private.is_some()
     }
 
-    /// In bytes.
+    /// Returns the size in bytes.
     pub(super) fn size(&self) -> usize {
         self.values.len() + self.names.len() * size_of::<HeaderName>()
     }
 }
 
-impl Private {
+impl PrivateDigest {
     pub(super) fn of(request: &HeaderMap, attached: impl Fn(&HeaderName) -> bool) -> Self {
-        Self(digest_of(Sort::Harmless, request, attached))
+        Self(digest_of(FieldRole::Harmless, request, attached))
     }
 }
 
-/// Where requests to `target` go.
+/// Returns the URI of requests to `target`.
 pub(super) fn uri(target: &Target, path: &str) -> String {
     let scheme = match target.scheme {
         Scheme::Http => "http",
@@ -169,39 +176,43 @@ pub(super) fn uri(target: &Target, path: &str) -> String {
         Host::Name(name) => name.len(),
         Host::V4(_) | Host::V6(_) => LONGEST_ADDRESS,
     };
-    // In one piece: every request makes one.
+    // Allocated once: every request makes one.
     let mut uri = String::with_capacity(scheme.len() + host + path.len() + "://:65535".len());
     // Writing to a string cannot fail.
     let _ = write!(uri, "{scheme}://{}:{}{path}", target.host, target.port);
     uri
 }
 
-/// The values of `names` in a form that is equal where only blanks, or lines, are divided differently.
+/// Returns the values of `names` in a form that does not depend on spaces and on how they are divided into lines.
 pub(super) fn values(names: &[HeaderName], fields: &HeaderMap) -> Box<[u8]> {
     let mut all = Vec::with_capacity(64);
     each_piece(names, fields, |piece| all.extend_from_slice(piece));
     all.into_boxed_slice()
 }
 
-/// Tells the pieces of what [`values`] returns.
-fn each_piece(names: &[HeaderName], fields: &HeaderMap, mut tell: impl FnMut(&[u8])) {
+/// Calls `take` with each piece of what [`values`] returns.
+fn each_piece(names: &[HeaderName], fields: &HeaderMap, mut take: impl FnMut(&[u8])) {
     for name in names {
         for line in fields.get_all(name) {
             for part in line.as_bytes().split(|byte| *byte == b',') {
-                tell(part.trim_ascii());
-                tell(b",");
+                take(part.trim_ascii());
+                take(b",");
             }
         }
-        // In no field value.
-        tell(b"\n");
+        // No field value contains it.
+        take(b"\n");
     }
 }
 
-/// A digest of the app's own fields of one sort; `None` where there is no such field.
-fn digest_of(wanted: Sort, fields: &HeaderMap, attached: impl Fn(&HeaderName) -> bool) -> Option<Digest> {
+/// Returns a digest of the app's fields with this role; `None` without any.
+fn digest_of(
+    wanted: FieldRole,
+    fields: &HeaderMap,
+    attached: impl Fn(&HeaderName) -> bool,
+) -> Option<Digest> {
     let mut context: Option<digest::Context> = None;
     for (name, value) in fields {
-        if sort(name.as_str()) != wanted || attached(name) {
+        if field_role(name.as_str()) != wanted || attached(name) {
             continue;
         }
         let context = context.get_or_insert_with(|| digest::Context::new(&digest::SHA256));
@@ -213,14 +224,14 @@ fn digest_of(wanted: Sort, fields: &HeaderMap, attached: impl Fn(&HeaderName) ->
     context?.finish().as_ref().try_into().ok()
 }
 
-/// Names come in lower case. A field that is not known here tells requests apart. `baggage` does, too: it carries
-/// whatever the app puts into it, and often the user.
-fn sort(name: &str) -> Sort {
+/// Returns the role of a field; `name` is in lower case. An unknown field is part of every key. So is `baggage`,
+/// which often names the user.
+fn field_role(name: &str) -> FieldRole {
     match name {
         "cache-control" | "cdn-loop" | "connection" | "content-length" | "host" | "if-modified-since"
-        | "if-none-match" | "pragma" | "te" | "via" => Sort::Handling,
-        "accept" | "accept-encoding" | "accept-language" | "user-agent" => Sort::Harmless,
-        // The W3C's, B3, and those of vendors and platforms: numbers of requests and of their traces.
+        | "if-none-match" | "pragma" | "te" | "via" => FieldRole::Transport,
+        "accept" | "accept-encoding" | "accept-language" | "user-agent" => FieldRole::Harmless,
+        // Request and trace identifiers: those of the W3C, B3, and of vendors and platforms.
         "traceparent"
         | "tracestate"
         | "b3"
@@ -243,9 +254,7 @@ fn sort(name: &str) -> Sort {
         | "x-datadog-trace-id"
         | "x-ms-client-request-id"
         | "x-request-id"
-        | "x-vcap-request-id" => Sort::Harmless,
-        _ => Sort::Telling,
+        | "x-vcap-request-id" => FieldRole::Harmless,
+        _ => FieldRole::Identifying,
     }
 }
-
-const LONGEST_ADDRESS: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]".len();

@@ -1,12 +1,13 @@
-//! What need not be asked again: the answers of one destination, by RFC 9111, each for the user it came for.
+//! The response cache of one destination, by RFC 9111. Each response is stored for the user that it came for.
 //!
-//! A request becomes an [`Ask`], and [`Cache::find`] says what there is for it: an answer that is good, one that is good
-//! while somebody refreshes it, or none, and then whether to ask the upstream or to wait for who does already. What the
-//! upstream answers is offered to [`Cache::draft`]; a [`Copying`] stores it when its body has come whole.
+//! A request becomes a [`CacheQuery`]. [`ResponseCache::find`] looks it up: there is a fresh response, or a stale
+//! one that may be used while it is refreshed, or the upstream has to be asked. In the last case it also says
+//! whether this request goes to the upstream or waits for another one that does. A response of the upstream is
+//! offered to [`ResponseCache::draft`], and a [`ResponseCopy`] stores it when its body has come.
 //!
-//! The rules are in [`directives`] and [`terms`], what tells requests apart in [`key`], what is stored in [`entry`] and
-//! [`store`], who waits for whom in [`flight`]: no lock, no I/O. This file adds the lock. Who sends what, and what the
-//! app gets, is in `proxy`.
+//! The rules are in [`directives`] and [`freshness`], what distinguishes requests in [`key`], the stored
+//! responses in [`entry`] and [`store`], the requests that wait for the same response in [`fetch`]. These have no
+//! lock and no I/O; this file adds the lock. Sending requests and answering the app is done in `proxy`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,100 +21,117 @@ use crate::config;
 use crate::host::Target;
 use crate::sync::lock;
 
-use self::directives::Demands;
-use self::entry::Head;
-use self::flight::Flight;
-use self::key::{Choice, Key};
-use self::store::{Look, Store};
-use self::terms::{Allowances, Stands, Terms};
+use self::directives::RequestDirectives;
+use self::entry::StoredHead;
+use self::fetch::SharedFetch;
+use self::freshness::{Allowances, Freshness, Reuse};
+use self::key::{CacheKey, SelectingFields};
+use self::store::{EntryLookup, EntryStore};
 
-pub(crate) use self::copy::{Answered, Copying, Draft};
-pub(crate) use self::entry::{Entry, is_of_its_moment};
-pub(crate) use self::flight::{Follow, Lead, Outcome};
+pub(crate) use self::copy::{Draft, ResponseCopy, ResponseHead};
+pub(crate) use self::entry::{CacheEntry, is_momentary};
+pub(crate) use self::fetch::{FetchOutcome, Follower, Leader};
+pub(crate) use self::freshness::Times;
 pub(crate) use self::key::Sender;
-pub(crate) use self::terms::Times;
 
 mod copy;
 mod directives;
 mod entry;
-mod flight;
+mod fetch;
+mod freshness;
 mod key;
 mod store;
-mod terms;
 #[cfg(test)]
 mod tests;
 
+/// Requests with these fields are forwarded as they are: ranges, and conditions that only the upstream can judge.
+const UNFIT: [HeaderName; 4] = [
+    header::IF_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::RANGE,
+];
+
+/// One response takes at most this part of a cache.
+const SHARES: usize = 8;
+
+const MOST_FLIGHTS: usize = 10_000;
+
+/// How long the cache remembers that a response could not be stored.
+const PASS: Duration = Duration::from_secs(60);
+
 /// The cache of one destination.
 #[derive(Debug)]
-pub(crate) struct Cache {
+pub(crate) struct ResponseCache {
     allowances: Allowances,
-    /// The most that one answer may take, in bytes.
+    /// The most that one response may take, in bytes.
     share: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    flights: HashMap<u64, Flight, foldhash::fast::RandomState>,
-    store: Store,
+    fetches: HashMap<u64, SharedFetch, foldhash::fast::RandomState>,
+    store: EntryStore,
 }
 
-/// A request, as the cache sees it.
+/// A request as the cache sees it.
 #[derive(Debug)]
-pub(crate) struct Ask {
+pub(crate) struct CacheQuery {
     arrived: Instant,
-    demands: Demands,
-    /// When it was looked for.
+    directives: RequestDirectives,
+    /// The store's epoch at the last look-up.
     epoch: u64,
     is_head: bool,
-    /// It carries a credential of the app's own.
+    /// It carries a credential of the app.
     is_shared: bool,
-    key: Key,
+    key: CacheKey,
 }
 
-/// What there is for a request.
+/// The result of a look-up.
 #[derive(Debug)]
-pub(crate) enum Found {
-    /// Good as it is.
-    Fresh(Kept),
-    /// Good while it is refreshed, by whoever holds the lead; `None`: somebody does already.
-    Refresh(Kept, Option<Lead>),
+pub(crate) enum CacheLookup {
+    /// A response that can be used.
+    Fresh(CacheHit),
+    /// A stale response that can be used while the holder of [`Leader`] refreshes it; `None` if that is under
+    /// way.
+    Refresh(CacheHit, Option<Leader>),
     /// The upstream has to be asked.
-    Absent {
-        why: Why,
-        /// Something that the upstream may confirm, or that may stand in where it fails.
-        stale: Option<Arc<Entry>>,
-        turn: Turn,
+    Miss {
+        why: ForwardReason,
+        /// A stale response, which the upstream may confirm, or which may replace an error.
+        stale: Option<Arc<CacheEntry>>,
+        turn: FetchRole,
     },
 }
 
-/// A stored answer that may be used.
+/// A stored response that may be used.
 #[derive(Debug)]
-pub(crate) struct Kept {
-    pub(crate) entry: Arc<Entry>,
-    /// How long it is fresh, in seconds; below zero where it is stale.
+pub(crate) struct CacheHit {
+    pub(crate) entry: Arc<CacheEntry>,
+    /// How many seconds it is still fresh; negative where it is stale.
     pub(crate) ttl: i64,
 }
 
-/// Why a request is forwarded: the words of RFC 9211.
+/// The reason why a request is forwarded, in the words of RFC 9211.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum ForwardReason {
     Request,
     Stale,
     UriMiss,
     VaryMiss,
 }
 
-/// Who asks the upstream.
+/// Which request goes to the upstream.
 #[derive(Debug)]
-pub(crate) enum Turn {
+pub(crate) enum FetchRole {
     Alone,
-    Follow(Follow),
-    Lead(Lead),
+    Follow(Follower),
+    Lead(Leader),
 }
 
-impl Cache {
-    /// With nothing in it.
+impl ResponseCache {
+    /// Makes an empty cache.
     pub(crate) fn new(config: &config::Cache) -> Self {
         let size = usize::try_from(config.size).unwrap_or(usize::MAX);
         Self {
@@ -124,32 +142,32 @@ impl Cache {
             },
             share: size / SHARES,
             state: Mutex::new(State {
-                flights: HashMap::default(),
-                store: Store::new(size),
+                fetches: HashMap::default(),
+                store: EntryStore::new(size),
             }),
         }
     }
 
-    /// Bytes of what is stored.
+    /// Returns the bytes of what is stored.
     pub(crate) fn held(&self) -> usize {
         self.state().store.held()
     }
 
-    /// Lets so many bytes go: memory is short.
+    /// Evicts so many bytes, because memory is short.
     pub(crate) fn shrink(&self, bytes: usize) {
         self.state().store.shrink(bytes);
     }
 
-    /// `None`: it is not answered from here, and its answer is not stored. `path`: with the query, as it leaves, before a
-    /// credential is put in. `attached`: the fields that outrider sets or strikes.
-    pub(crate) fn ask(
+    /// Returns `None` for a request that the cache neither answers nor stores. `path`: with the query, as it is
+    /// sent, before a credential is put in. `attached`: whether outrider sets or removes a field.
+    pub(crate) fn query(
         method: &Method,
         target: &Target,
         path: &str,
         fields: &HeaderMap,
         attached: impl Fn(&HeaderName) -> bool,
         sender: Sender,
-    ) -> Option<Ask> {
+    ) -> Option<CacheQuery> {
         let is_head = match *method {
             Method::GET => false,
             Method::HEAD => true,
@@ -158,101 +176,105 @@ impl Cache {
         if UNFIT.iter().any(|name| fields.contains_key(name)) {
             return None;
         }
-        let demands = Demands::of(fields);
-        if demands.no_store {
+        let directives = RequestDirectives::of(fields);
+        if directives.no_store {
             return None;
         }
         let is_shared = [header::AUTHORIZATION, header::COOKIE]
             .iter()
             .any(|name| fields.contains_key(name) && !attached(name));
-        Some(Ask {
+        Some(CacheQuery {
             arrived: Instant::now(),
-            demands,
+            directives,
             epoch: 0,
             is_head,
             is_shared,
-            key: Key::new(target, path, fields, attached, sender),
+            key: CacheKey::new(target, path, fields, attached, sender),
         })
     }
 
-    /// What there is for a request `now`, with `fields` and `attached` as it was asked with. `has_waited`: it followed
-    /// another one, and does not again.
+    /// Looks a request up `now`; `fields` and `attached` are those of [`query`](Self::query). `has_waited`: it
+    /// has followed another request and does not do so again.
     pub(crate) fn find(
         self: &Arc<Self>,
-        ask: &mut Ask,
+        query: &mut CacheQuery,
         fields: &HeaderMap,
         attached: impl Fn(&HeaderName) -> bool,
         has_waited: bool,
         now: Instant,
-    ) -> Found {
+    ) -> CacheLookup {
         let mut state = self.state();
-        ask.epoch = state.store.epoch();
-        let (why, stale) = match state.store.look(&ask.key, fields, &attached) {
-            Look::Nothing => (Why::UriMiss, None),
-            Look::Other => (Why::VaryMiss, None),
-            Look::Found(entry) => {
-                let since = has_waited.then_some(ask.arrived);
-                let why = match entry.terms.stands(&ask.demands, since, now) {
-                    Stands::Fresh { ttl } => return Found::Fresh(Kept { entry, ttl }),
-                    Stands::Refresh { ttl } => {
-                        let likeness = state.store.likeness(&ask.key, fields, &attached);
-                        let lead = self.lead(&mut state, likeness);
-                        return Found::Refresh(Kept { entry, ttl }, lead);
+        query.epoch = state.store.epoch();
+        let (why, stale) = match state.store.look(&query.key, fields, &attached) {
+            EntryLookup::Missing => (ForwardReason::UriMiss, None),
+            EntryLookup::OtherVariant => (ForwardReason::VaryMiss, None),
+            EntryLookup::CacheLookup(entry) => {
+                let since = has_waited.then_some(query.arrived);
+                let why = match entry.freshness.reuse(&query.directives, since, now) {
+                    Reuse::Fresh { ttl } => return CacheLookup::Fresh(CacheHit { entry, ttl }),
+                    Reuse::Refresh { ttl } => {
+                        let fetch_key = state.store.fetch_key(&query.key, fields, &attached);
+                        let leader = self.leader(&mut state, fetch_key);
+                        return CacheLookup::Refresh(CacheHit { entry, ttl }, leader);
                     }
-                    Stands::Stale => Why::Stale,
-                    Stands::Unwanted => Why::Request,
+                    Reuse::Stale => ForwardReason::Stale,
+                    Reuse::Unwanted => ForwardReason::Request,
                 };
                 (why, Some(entry))
             }
         };
-        // Whoever wants the newest gets no other one's answer, and HEAD is no use to anybody else.
+        // A request for the newest response does not take that of another, and the response to HEAD helps nobody
+        // else.
         let is_alone = has_waited
-            || ask.is_head
-            || why == Why::Request
-            || ask.demands.no_cache
-            || state.store.passes(&ask.key.uri, now);
+            || query.is_head
+            || why == ForwardReason::Request
+            || query.directives.no_cache
+            || state.store.is_uncacheable(&query.key.uri, now);
         let turn = if is_alone {
-            Turn::Alone
+            FetchRole::Alone
         } else {
-            let likeness = state.store.likeness(&ask.key, fields, &attached);
-            match state.flights.get_mut(&likeness) {
-                Some(flight) => flight.follow().map_or(Turn::Alone, Turn::Follow),
-                None => self.lead(&mut state, likeness).map_or(Turn::Alone, Turn::Lead),
+            let fetch_key = state.store.fetch_key(&query.key, fields, &attached);
+            match state.fetches.get_mut(&fetch_key) {
+                Some(fetch) => fetch.follower().map_or(FetchRole::Alone, FetchRole::Follow),
+                None => self
+                    .leader(&mut state, fetch_key)
+                    .map_or(FetchRole::Alone, FetchRole::Lead),
             }
         };
-        Found::Absent { why, stale, turn }
+        CacheLookup::Miss { why, stale, turn }
     }
 
-    /// `None` where somebody leads already.
-    fn lead(self: &Arc<Self>, state: &mut State, likeness: u64) -> Option<Lead> {
-        if state.flights.contains_key(&likeness) || state.flights.len() >= MOST_FLIGHTS {
+    /// Returns `None` if there is a leader already.
+    fn leader(self: &Arc<Self>, state: &mut State, fetch_key: u64) -> Option<Leader> {
+        if state.fetches.contains_key(&fetch_key) || state.fetches.len() >= MOST_FLIGHTS {
             return None;
         }
-        let (lead, flight) = Lead::new(self, likeness);
-        state.flights.insert(likeness, flight);
-        Some(lead)
+        let (leader, fetch) = Leader::new(self, fetch_key);
+        state.fetches.insert(fetch_key, fetch);
+        Some(leader)
     }
 
-    /// What an answer would be stored as; `None` where it must not be. `request` is what the app sent.
+    /// Returns what a response would be stored as; `None` if it must not be stored. `request` has the fields that
+    /// the app sent.
     pub(crate) fn draft(
         &self,
-        ask: &Ask,
+        query: &CacheQuery,
         request: &HeaderMap,
         attached: impl Fn(&HeaderName) -> bool,
-        answered: &Answered<'_>,
+        answered: &ResponseHead<'_>,
         times: &Times,
     ) -> Option<Draft> {
-        let Answered {
+        let ResponseHead {
             status,
             fields,
             length,
         } = *answered;
-        if ask.is_head {
+        if query.is_head {
             return None;
         }
-        let terms = Terms::of(status, fields, ask.is_shared, times, &self.allowances)?;
-        let choice = Choice::of(fields, request, attached, directives::is_private(fields))?;
-        let head = Head::new(status, fields, times.clock);
+        let freshness = Freshness::of(status, fields, query.is_shared, times, &self.allowances)?;
+        let choice = SelectingFields::of(fields, request, attached, directives::is_private(fields))?;
+        let head = StoredHead::new(status, fields, times.clock);
         let length = length.map(usize::try_from).transpose().ok()?;
         let room = self.share.checked_sub(head.size())?;
         if length.is_some_and(|length| length > room) {
@@ -261,30 +283,30 @@ impl Cache {
         Some(Draft {
             choice,
             head,
-            key: ask.key.clone(),
-            epoch: ask.epoch,
+            key: query.key.clone(),
+            epoch: query.epoch,
             length,
-            terms,
+            freshness,
         })
     }
 
-    /// An entry brought up to date by the fields of a 304, and whether it is stored so: one of which the 304 does not
-    /// speak, or that must not be stored any longer, is let go.
+    /// Updates an entry with the fields of a 304. Returns the result, and whether it is stored. An entry that the
+    /// 304 is not about, or that must no longer be stored, is removed.
     pub(crate) fn confirm(
         &self,
-        ask: &Ask,
-        entry: &Arc<Entry>,
+        query: &CacheQuery,
+        entry: &Arc<CacheEntry>,
         confirmation: &HeaderMap,
         times: &Times,
-    ) -> (Kept, bool) {
-        if !entry.is_meant_by(confirmation) {
-            self.drop_entry(ask, entry);
+    ) -> (CacheHit, bool) {
+        if !entry.is_confirmed_by(confirmation) {
+            self.drop_entry(query, entry);
             let entry = Arc::clone(entry);
-            return (Kept { entry, ttl: 0 }, false);
+            return (CacheHit { entry, ttl: 0 }, false);
         }
         let head = entry.head().confirmed(confirmation);
-        let terms = {
-            // How old it is says the 304 alone.
+        let freshness = {
+            // Only the 304 says how old the entry is now.
             let mut fields = head.fields().clone();
             for name in [header::AGE, header::DATE] {
                 match confirmation.get(&name) {
@@ -292,69 +314,75 @@ impl Cache {
                     None => fields.remove(name),
                 };
             }
-            Terms::of(head.status(), &fields, ask.is_shared, times, &self.allowances)
+            Freshness::of(head.status(), &fields, query.is_shared, times, &self.allowances)
         };
-        // By what it was chosen must not have changed.
+        // What selected the response must not have changed.
         let varies_alike = head.fields().get_all(header::VARY) == entry.head().fields().get_all(header::VARY)
             && directives::is_private(head.fields()) == entry.choice.is_private();
-        let is_stored = terms.is_some() && varies_alike;
-        let fresh = Arc::new(Entry::new(
+        let is_stored = freshness.is_some() && varies_alike;
+        let fresh = Arc::new(CacheEntry::new(
             entry.identity.clone(),
             entry.choice.clone(),
-            terms.unwrap_or_else(|| entry.terms.clone()),
+            freshness.unwrap_or_else(|| entry.freshness.clone()),
             head,
             entry.body().clone(),
         ));
         if is_stored {
-            self.store(&ask.key.uri, Arc::clone(&fresh), ask.epoch, 0);
+            self.store(&query.key.uri, Arc::clone(&fresh), query.epoch, 0);
         } else {
-            self.drop_entry(ask, entry);
+            self.drop_entry(query, entry);
         }
-        let ttl = fresh.terms.ttl(times.answered);
-        (Kept { entry: fresh, ttl }, is_stored)
+        let ttl = fresh.freshness.ttl(times.answered);
+        (CacheHit { entry: fresh, ttl }, is_stored)
     }
 
-    /// Whether an entry may stand in for the answer of an upstream that failed.
-    pub(crate) fn stands_in(ask: &Ask, entry: &Arc<Entry>, now: Instant) -> Option<Kept> {
-        let ttl = entry.terms.stands_in(&ask.demands, now)?;
+    /// Whether a stale entry may replace the response of an upstream that failed.
+    pub(crate) fn may_replace_error(
+        query: &CacheQuery,
+        entry: &Arc<CacheEntry>,
+        now: Instant,
+    ) -> Option<CacheHit> {
+        let ttl = entry.freshness.may_replace_error(&query.directives, now)?;
         let entry = Arc::clone(entry);
-        Some(Kept { entry, ttl })
+        Some(CacheHit { entry, ttl })
     }
 
-    /// The upstream has answered something else instead of an entry.
-    pub(crate) fn drop_entry(&self, ask: &Ask, entry: &Arc<Entry>) {
-        self.state().store.remove(&ask.key.uri, entry);
+    /// Removes an entry, because the upstream has answered something else.
+    pub(crate) fn drop_entry(&self, query: &CacheQuery, entry: &Arc<CacheEntry>) {
+        self.state().store.remove(&query.key.uri, entry);
     }
 
-    /// The answer to a HEAD may show that what is stored has changed.
-    pub(crate) fn hears_of_head(
+    /// Removes an entry if the response to a HEAD shows that it has changed.
+    pub(crate) fn check_head(
         &self,
-        ask: &Ask,
-        entry: &Arc<Entry>,
+        query: &CacheQuery,
+        entry: &Arc<CacheEntry>,
         status: StatusCode,
         fields: &HeaderMap,
     ) {
         if entry.differs_from(status, fields) {
-            self.drop_entry(ask, entry);
+            self.drop_entry(query, entry);
         }
     }
 
-    /// A change was made there: what is stored of it, for whomever, is let go (RFC 9111 section 4.4).
+    /// Invalidates everything stored for this URI, whichever request it was stored for (RFC 9111 section 4.4).
     pub(crate) fn invalidate(&self, target: &Target, path: &str) {
         self.state().store.invalidate(&key::uri(target, path));
     }
 
-    /// The answer to a request like this one cannot be stored.
-    pub(crate) fn passes(&self, ask: &Ask) {
-        self.cannot_store(&ask.key);
+    /// Notes that the response to such a request cannot be stored.
+    pub(crate) fn mark_uncacheable(&self, query: &CacheQuery) {
+        self.cannot_store(&query.key);
     }
 
-    fn cannot_store(&self, key: &Key) {
-        self.state().store.pass(&key.uri, Instant::now() + PASS);
+    fn cannot_store(&self, key: &CacheKey) {
+        self.state()
+            .store
+            .mark_uncacheable(&key.uri, Instant::now() + PASS);
     }
 
-    /// Whether there was nothing against it since it was asked for. `reserved` bytes are given back.
-    fn store(&self, uri: &str, entry: Arc<Entry>, epoch: u64, reserved: usize) -> bool {
+    /// Stores an entry, unless its URI was invalidated since it was requested. Gives back the `reserved` bytes.
+    fn store(&self, uri: &str, entry: Arc<CacheEntry>, epoch: u64, reserved: usize) -> bool {
         let mut state = self.state();
         state.store.give_back(reserved);
         let is_right = state.store.is_right(uri, epoch) && entry.size() <= self.share;
@@ -374,8 +402,8 @@ impl Cache {
         }
     }
 
-    fn landed(&self, likeness: u64) {
-        self.state().flights.remove(&likeness);
+    fn fetch_ended(&self, fetch_key: u64) {
+        self.state().fetches.remove(&fetch_key);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -383,10 +411,10 @@ impl Cache {
     }
 }
 
-impl Ask {
-    /// Where there is nothing stored the app wants to hear just that.
+impl CacheQuery {
+    /// Whether the app wants an error rather than a request to the upstream (`only-if-cached`).
     pub(crate) fn only_if_stored(&self) -> bool {
-        self.demands.only_if_cached
+        self.directives.only_if_cached
     }
 
     pub(crate) fn is_head(&self) -> bool {
@@ -394,7 +422,7 @@ impl Ask {
     }
 }
 
-impl Why {
+impl ForwardReason {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Request => "request",
@@ -404,16 +432,3 @@ impl Why {
         }
     }
 }
-
-/// Requests with these are forwarded as they are: parts, and conditions that only the upstream can judge.
-const UNFIT: [HeaderName; 4] = [
-    header::IF_MATCH,
-    header::IF_RANGE,
-    header::IF_UNMODIFIED_SINCE,
-    header::RANGE,
-];
-/// One answer takes at most this part of a cache.
-const SHARES: usize = 8;
-const MOST_FLIGHTS: usize = 10_000;
-/// How long it is remembered that an answer could not be stored.
-const PASS: Duration = Duration::from_secs(60);

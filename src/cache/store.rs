@@ -1,8 +1,9 @@
-//! The stored answers of one destination, and the bound on what they take.
+//! The stored responses of one destination, and the bound on their memory.
 //!
-//! A place holds the variants of one URI; the place that was not asked for longest goes first. What is being copied
-//! counts as well, so the bound holds at every moment: a copy grows only as far as stored answers can make way. All of it
-//! is reserved in the memory of the process, of which requests get the last part.
+//! Responses are kept by URI, with several variants each; the URI that was not requested for longest is evicted
+//! first. Bytes that are being copied count as well, so the bound holds at every moment: a copy grows only as far
+//! as stored responses can be evicted. All of it is reserved from the memory of the process, whose last part is
+//! left to requests.
 //!
 //! No lock and no clock; both are in [`super`].
 
@@ -15,60 +16,74 @@ use hashlink::LruCache;
 use http::header::{self, HeaderMap, HeaderName};
 use tokio::time::Instant;
 
-use super::entry::Entry;
-use super::key::{self, Key, Private};
+use super::entry::CacheEntry;
+use super::key::{self, CacheKey, PrivateDigest};
 use crate::memory::Reservation;
 
-/// All that is stored.
+/// Used for a URI without a response so far.
+const USUAL: &[HeaderName] = &[header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE];
+
+/// As many as are remembered while a response is on its way.
+const MOST_INVALIDATED: usize = 4096;
+
+const UNCACHEABLE: usize = 256;
+
+/// The most variants of one URI. An upstream that varies by more is not worth the memory.
+const MOST_VARIANTS: usize = 32;
+
+/// What a URI takes beside its text, in bytes: its fields, its links in the list and its part of the table.
+const PLACE: usize = 256;
+
+/// Everything that is stored.
 #[derive(Debug)]
-pub(super) struct Store {
-    places: LruCache<String, Place, RandomState>,
-    /// The hashes of the URIs that were invalidated last, the newest at the end, so that what was asked for before is
-    /// not stored afterwards.
+pub(super) struct EntryStore {
+    places: LruCache<String, UriEntries, RandomState>,
+    /// The hashes of the URIs that were invalidated last, the newest at the end. A response that was requested
+    /// before is not stored afterwards.
     invalidated: VecDeque<u64>,
-    /// How many have been.
+    /// The number of invalidations so far.
     epoch: u64,
     hasher: RandomState,
-    /// URIs by their hashes, and until when nobody waits for another one's answer from there, since the last one could
-    /// not be stored. One that falls on another's place takes it: all that is lost is a wait.
-    passes: Box<[Option<(u64, Instant)>]>,
+    /// URIs whose last response could not be stored, by hash, and until when no request waits for such a
+    /// response. Two URIs may share a slot; then the newer one takes it, which at most costs a wait.
+    uncacheable: Box<[Option<(u64, Instant)>]>,
     /// Bytes of what is stored.
     held: usize,
     /// Bytes of what is being copied.
     copied: usize,
-    /// For both.
+    /// The reservation for both.
     reserved: Reservation,
     size: usize,
 }
 
-/// What is known of one URI.
+/// What is known about one URI.
 #[derive(Debug, Default)]
-struct Place {
+struct UriEntries {
     /// The newest first.
-    variants: Vec<Arc<Entry>>,
-    /// By what its answers were chosen last; empty as long as that is not known.
+    variants: Vec<Arc<CacheEntry>>,
+    /// The fields that selected the last response; empty while that is not known.
     chosen_by: Box<[HeaderName]>,
-    /// Whether the last one was for one user.
+    /// Whether the last response was for one user.
     is_private: bool,
 }
 
-/// What there is for a request.
+/// What is stored for a request.
 #[derive(Debug)]
-pub(super) enum Look {
-    Found(Arc<Entry>),
-    /// Only what other requests would be answered with.
-    Other,
-    Nothing,
+pub(super) enum EntryLookup {
+    CacheLookup(Arc<CacheEntry>),
+    /// Only responses to other requests.
+    OtherVariant,
+    Missing,
 }
 
-impl Store {
+impl EntryStore {
     pub(super) fn new(size: usize) -> Self {
         Self {
             places: LruCache::with_hasher(usize::MAX, RandomState::default()),
             invalidated: VecDeque::new(),
             epoch: 0,
             hasher: RandomState::default(),
-            passes: vec![None; PASSES].into(),
+            uncacheable: vec![None; UNCACHEABLE].into(),
             held: 0,
             copied: 0,
             reserved: Reservation::default(),
@@ -78,60 +93,66 @@ impl Store {
 
     pub(super) fn look(
         &mut self,
-        key: &Key,
+        key: &CacheKey,
         request: &HeaderMap,
         attached: impl Fn(&HeaderName) -> bool,
-    ) -> Look {
+    ) -> EntryLookup {
         let Some(place) = self.places.get(&key.uri) else {
-            return Look::Nothing;
+            return EntryLookup::Missing;
         };
-        let found = (place.variants.iter())
+        let found = place
+            .variants
+            .iter()
             .find(|entry| entry.identity == key.identity && entry.choice.fits(request, &attached));
         match found {
-            Some(entry) => Look::Found(Arc::clone(entry)),
-            None if place.variants.iter().any(|entry| entry.identity == key.identity) => Look::Other,
-            None => Look::Nothing,
+            Some(entry) => EntryLookup::CacheLookup(Arc::clone(entry)),
+            None if place.variants.iter().any(|entry| entry.identity == key.identity) => {
+                EntryLookup::OtherVariant
+            }
+            None => EntryLookup::Missing,
         }
     }
 
-    /// A number that requests share which may well get the same answer. Where they do not, nothing comes of it but a
-    /// wait: what each may have is decided by [`Store::look`].
-    pub(super) fn likeness(
+    /// Returns a number that requests share which are likely to get the same response. If they do not, that costs
+    /// them a wait: [`EntryStore::look`] decides what each of them may use.
+    pub(super) fn fetch_key(
         &self,
-        key: &Key,
+        key: &CacheKey,
         request: &HeaderMap,
         attached: impl Fn(&HeaderName) -> bool,
     ) -> u64 {
         let place = self.places.peek(&key.uri);
         let chosen_by = place.map_or(&[] as &[_], |place| &place.chosen_by);
         let is_private = place.is_some_and(|place| place.is_private);
-        let private = is_private.then(|| Private::of(request, attached));
+        let private = is_private.then(|| PrivateDigest::of(request, attached));
         let chosen_by = if chosen_by.is_empty() { USUAL } else { chosen_by };
-        (self.hasher).hash_one((&key.uri, &key.identity, key::values(chosen_by, request), private))
+        self.hasher
+            .hash_one((&key.uri, &key.identity, key::values(chosen_by, request), private))
     }
 
-    /// Whether nobody should wait for another one's answer from there.
-    pub(super) fn passes(&self, uri: &str, now: Instant) -> bool {
+    /// Whether no request should wait for another one's response from this URI.
+    pub(super) fn is_uncacheable(&self, uri: &str, now: Instant) -> bool {
         let hash = self.hasher.hash_one(uri);
-        self.passes[place_of(hash, PASSES)].is_some_and(|(other, until)| other == hash && now < until)
+        self.uncacheable[place_of(hash, UNCACHEABLE)]
+            .is_some_and(|(other, until)| other == hash && now < until)
     }
 
-    /// An answer from there could not be stored.
-    pub(super) fn pass(&mut self, uri: &str, until: Instant) {
+    /// Notes that a response from this URI could not be stored.
+    pub(super) fn mark_uncacheable(&mut self, uri: &str, until: Instant) {
         let hash = self.hasher.hash_one(uri);
-        self.passes[place_of(hash, PASSES)] = Some((hash, until));
+        self.uncacheable[place_of(hash, UNCACHEABLE)] = Some((hash, until));
     }
 
-    /// What to remember of the moment at which something is asked for.
+    /// Returns the number to remember when something is requested.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Whether nothing was changed there since then.
+    /// Whether the URI has not been invalidated since `epoch`.
     pub(super) fn is_right(&self, uri: &str, epoch: u64) -> bool {
         let hash = self.hasher.hash_one(uri);
         let since = usize::try_from(self.epoch - epoch).unwrap_or(usize::MAX);
-        // Beyond what is remembered: it may have been.
+        // Older invalidations are not remembered, so it may have been.
         since <= self.invalidated.len()
             && self
                 .invalidated
@@ -141,8 +162,8 @@ impl Store {
                 .all(|other| *other != hash)
     }
 
-    /// Puts an answer in the place of the one that the same requests had until now.
-    pub(super) fn put(&mut self, uri: &str, entry: Arc<Entry>) {
+    /// Stores an entry, in place of the one that the same requests got before.
+    pub(super) fn put(&mut self, uri: &str, entry: Arc<CacheEntry>) {
         let place = self.place(uri);
         place.chosen_by = entry.choice.names.clone();
         place.is_private = entry.choice.is_private();
@@ -163,9 +184,9 @@ impl Store {
         self.make_room();
     }
 
-    /// Lets go of one answer, if it is still there. Its place stays: by what its answers are chosen tells which requests
-    /// wait for the one that comes instead.
-    pub(super) fn remove(&mut self, uri: &str, entry: &Arc<Entry>) {
+    /// Removes an entry if it is still stored. What is known about its URI stays: the selecting fields decide
+    /// which requests wait for the next response.
+    pub(super) fn remove(&mut self, uri: &str, entry: &Arc<CacheEntry>) {
         let Some(place) = self.places.peek_mut(uri) else {
             return;
         };
@@ -177,7 +198,7 @@ impl Store {
         }
     }
 
-    /// Nothing that was asked for until now is right any longer.
+    /// Removes everything stored for a URI. Responses that have been requested by now are not stored.
     pub(super) fn invalidate(&mut self, uri: &str) {
         if self.invalidated.len() == MOST_INVALIDATED {
             self.invalidated.pop_front();
@@ -187,9 +208,9 @@ impl Store {
         self.forget(uri);
     }
 
-    /// Whether so many bytes more can be copied; they count until they are given back.
+    /// Reserves bytes for a copy; they count until they are given back. Returns false if there is no room.
     pub(super) fn reserve(&mut self, bytes: usize) -> bool {
-        // The rest is for what was worth copying before.
+        // The other half is for responses that are stored already.
         if self.copied + bytes > self.size / 2 {
             return false;
         }
@@ -206,12 +227,12 @@ impl Store {
         self.make_room();
     }
 
-    /// Bytes of what is stored.
+    /// Returns the bytes of what is stored.
     pub(super) fn held(&self) -> usize {
         self.held
     }
 
-    /// Lets so many bytes go, of what was not asked for longest.
+    /// Evicts so many bytes, the least recently requested first.
     pub(super) fn shrink(&mut self, bytes: usize) {
         let rest = self.held.saturating_sub(bytes);
         while self.held > rest && self.drop_oldest() {}
@@ -224,20 +245,20 @@ impl Store {
         self.held + self.copied
     }
 
-    /// What is stored, counted anew.
+    /// The bytes of what is stored, added up again.
     #[cfg(test)]
     pub(super) fn counted(&self) -> usize {
         let sizes = self.places.iter().map(|(uri, place)| place.size(uri));
         sizes.sum()
     }
 
-    fn place(&mut self, uri: &str) -> &mut Place {
+    fn place(&mut self, uri: &str) -> &mut UriEntries {
         if self.places.get(uri).is_none() {
-            let place = Place::default();
+            let place = UriEntries::default();
             self.held += place.size(uri);
             self.places.insert(uri.to_owned(), place);
         }
-        // It has been put there just now, where it was not before.
+        // Inserted just now, if it was not there before.
         self.places.get_mut(uri).expect("a place for this URI")
     }
 
@@ -248,7 +269,8 @@ impl Store {
         }
     }
 
-    /// Lets go of what was not asked for longest until the rest fits; false where even that is not enough.
+    /// Evicts the least recently requested until the rest fits. Returns false if even an empty store is too
+    /// large.
     fn make_room(&mut self) -> bool {
         loop {
             let taken = self.held + self.copied;
@@ -262,7 +284,7 @@ impl Store {
     }
 
     fn drop_oldest(&mut self) -> bool {
-        // The last one left may be too large by its variants alone: the oldest of them go.
+        // The last URI may be too large by its variants alone: the oldest of them is evicted.
         if self.places.len() == 1
             && let Some((_, place)) = self.places.iter_mut().next()
             && place.variants.len() > 1
@@ -278,25 +300,15 @@ impl Store {
     }
 }
 
-impl Place {
-    /// With its variants, in bytes; `uri` is its own.
+impl UriEntries {
+    /// Returns the bytes of the URI with its variants.
     fn size(&self, uri: &str) -> usize {
         PLACE + uri.len() + self.variants.iter().map(|entry| entry.size()).sum::<usize>()
     }
 }
 
-/// Where of so many places something with this hash stands.
+/// Maps a hash to one of so many slots.
 fn place_of(hash: u64, places: usize) -> usize {
     // The remainder fits, as `places` does.
     (hash % places as u64) as usize
 }
-
-/// For a place that has no answer yet.
-const USUAL: &[HeaderName] = &[header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE];
-/// While an answer is on its way.
-const MOST_INVALIDATED: usize = 4096;
-const PASSES: usize = 256;
-/// Of one URI. An upstream that varies by more is not worth the memory.
-const MOST_VARIANTS: usize = 32;
-/// What a place takes beside its URI, in bytes: its own fields, its links in the list and its part of the table.
-const PLACE: usize = 256;

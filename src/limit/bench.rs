@@ -1,4 +1,4 @@
-//! What the benches need of this area: nothing in the program uses it.
+//! What the benches need from this area. Nothing in the program uses it.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::hints::Hints;
 use super::shared::Grant;
-use super::{Asked, Caller, Limiter};
+use super::{Caller, Limiter, RequestAttributes};
 use crate::host::{Host, Scheme, Target};
 
 /// Whether a successful answer with these fields says anything about limits.
-pub(crate) fn speaks(headers: &HeaderMap, now: SystemTime) -> bool {
+pub(crate) fn mentions_limits(headers: &HeaderMap, now: SystemTime) -> bool {
     Hints::of(StatusCode::OK, headers, now).is_some()
 }
 
-/// Plays a store that lends so many permits of each rate at once.
+/// Acts as a store that leases so many permits of each rate at once.
 pub(crate) fn lend(limiter: &Arc<Limiter>, permits: u32) {
     if let Some(call) = limiter.call() {
         let grant = Grant::of_bench(permits);
@@ -24,14 +24,14 @@ pub(crate) fn lend(limiter: &Arc<Limiter>, permits: u32) {
     }
 }
 
-/// A request of nobody in particular to a host that is always the same one.
-pub(crate) fn asked<'a>(method: &'a Method, path: &'a str) -> Asked<'a> {
+/// Returns the attributes of a plain request to a fixed host.
+pub(crate) fn request<'a>(method: &'a Method, path: &'a str) -> RequestAttributes<'a> {
     static TARGET: Target = Target {
         scheme: Scheme::Http,
         host: Host::V4(Ipv4Addr::LOCALHOST),
         port: 80,
     };
-    Asked {
+    RequestAttributes {
         caller: &|| Caller(0),
         method,
         path,

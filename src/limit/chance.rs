@@ -1,9 +1,9 @@
-//! What a limiter takes from outside: the time of day, and chance. A simulation sets both, so that it shows the same
-//! each time.
+//! What a limiter takes from outside: the time of day and random numbers. A simulation sets both, so that it
+//! always gives the same result.
 
 use std::time::SystemTime;
 
-/// The time of day.
+/// Returns the time of day.
 pub(super) fn time_of_day() -> SystemTime {
     #[cfg(test)]
     if let Some(time) = simulated::time_of_day() {
@@ -12,7 +12,7 @@ pub(super) fn time_of_day() -> SystemTime {
     SystemTime::now()
 }
 
-/// Between 0 and 1.
+/// Returns a random number between 0 and 1.
 pub(super) fn jitter() -> f64 {
     #[cfg(test)]
     if let Some(jitter) = simulated::jitter() {
@@ -34,7 +34,8 @@ pub(super) mod simulated {
         static WORLD: RefCell<Option<(SystemTime, Instant, StdRng)>> = const { RefCell::new(None) };
     }
 
-    /// From now on it is this time of day on this thread, and chance is always the same. In a runtime with paused time.
+    /// Sets the time of day on this thread and makes the random numbers repeatable. Needs a runtime with paused
+    /// time.
     pub(in crate::limit) fn begin(time: SystemTime) {
         WORLD.set(Some((time, Instant::now(), StdRng::seed_from_u64(3))));
     }

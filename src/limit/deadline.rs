@@ -1,19 +1,19 @@
-//! How long the client itself is ready to wait, where it says so.
+//! How long the client itself waits for an answer, where it says so.
 //!
-//! Read are the fields whose meaning and unit are written down, or settled by the programs that send them:
-//! `Prefer: wait=` (RFC 7240), `grpc-timeout` (gRPC), `connect-timeout-ms` (Connect), `x-envoy-upstream-rq-timeout-ms`
-//! and `x-envoy-expected-rq-timeout-ms` (Envoy), `x-server-timeout` (Google's client libraries, in seconds) and
+//! Only fields are read whose meaning and unit are specified, or settled by the programs that send them: `Prefer:
+//! wait=` (RFC 7240), `grpc-timeout` (gRPC), `connect-timeout-ms` (Connect), `x-envoy-upstream-rq-timeout-ms` and
+//! `x-envoy-expected-rq-timeout-ms` (Envoy), `x-server-timeout` (Google's client libraries, in seconds) and
 //! `x-stainless-timeout` (the OpenAI and Anthropic libraries among others, in seconds). `Request-Timeout` and
-//! `X-Request-Timeout` are not: some send seconds, some milliseconds, some a unit, and a guess would refuse requests
-//! that had time. Where several stand, the shortest counts; what makes no sense is as if it were not there.
+//! `X-Request-Timeout` are not read: some clients send seconds, some milliseconds, some a unit, and a guess would
+//! refuse requests that had time. The shortest of several fields counts; a malformed field is ignored.
 //!
-//! Pure, and only asked where a request would have to wait.
+//! Pure, and called only if a request would have to wait.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 
-/// How long the client of a request with these fields waits for its answer. `None` where it does not say.
+/// Returns how long the client of a request with these fields waits for its answer; `None` where it does not say.
 pub(crate) fn deadline(fields: &HeaderMap) -> Option<Duration> {
     let values = FIELDS.iter().flat_map(|(name, read)| {
         let values = fields.get_all(*name).into_iter();
@@ -22,7 +22,7 @@ pub(crate) fn deadline(fields: &HeaderMap) -> Option<Duration> {
     values.min()
 }
 
-/// `wait=10` among other preferences, `respond-async, wait=10; x="y"`.
+/// Reads `wait=10` among other preferences, as in `respond-async, wait=10; x="y"`.
 fn prefer(value: &str) -> Option<Duration> {
     let mut preferences = value.split(',').filter_map(|preference| {
         let (name, rest) = preference.split_once('=')?;
@@ -34,7 +34,7 @@ fn prefer(value: &str) -> Option<Duration> {
     whole(bare.unwrap_or(number)).map(Duration::from_secs)
 }
 
-/// Up to eight digits and a unit: `100m`.
+/// Reads up to eight digits and a unit: `100m`.
 fn grpc(value: &str) -> Option<Duration> {
     let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if number.len() > 8 {
@@ -52,14 +52,14 @@ fn grpc(value: &str) -> Option<Duration> {
     }
 }
 
-/// Zero turns the limit off in Envoy.
+/// Reads milliseconds. Zero turns the limit off in Envoy.
 fn milliseconds(value: &str) -> Option<Duration> {
     whole(value)
         .filter(|number| *number > 0)
         .map(Duration::from_millis)
 }
 
-/// With a fraction or without. A client that waits no time at all would not ask.
+/// Reads seconds, with or without a fraction. A client that waited no time would not ask, so zero is ignored.
 fn seconds(value: &str) -> Option<Duration> {
     let is_plain = value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let seconds: f64 = value.parse().ok().filter(|_| is_plain)?;
@@ -73,9 +73,9 @@ fn whole(text: &str) -> Option<u64> {
     text.parse().ok().filter(|_| is_plain)
 }
 
-type Read = fn(&str) -> Option<Duration>;
+type ParseDuration = fn(&str) -> Option<Duration>;
 
-const FIELDS: &[(&str, Read)] = &[
+const FIELDS: &[(&str, ParseDuration)] = &[
     ("prefer", prefer),
     ("grpc-timeout", grpc),
     ("connect-timeout-ms", milliseconds),

@@ -1,20 +1,25 @@
 //! One rate: when may the next request go?
 //!
-//! The generic cell rate algorithm. A bucket is one number, its level: the moment at which it will be empty again.
-//! Each request pushes it one period further; as long as it is no more than the tolerance ahead of now, the next may
-//! go. So a burst passes after a quiet time and then the rate holds, without a counter or a window's edge.
+//! This is the generic cell rate algorithm. A bucket is one number, its level: the moment at which it will be
+//! empty again. Each request raises the level by one period, and the next may go while the level is at most the
+//! tolerance ahead of now. So a burst passes after a quiet time, and then the rate holds, without a counter or
+//! the edge of a window.
 //!
-//! Times are nanoseconds since the limiter was made. Everything saturates: 584 years fit. There is no clock, no lock
-//! and no I/O in here.
+//! Times are nanoseconds since the limiter was made. Everything saturates: 584 years fit. No clock, no lock, no
+//! I/O.
 
 use crate::units::{self, Rate};
 
-/// A rate, compiled.
+/// A moment that never comes: what a rate of zero waits for.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// A rate in the form that the algorithm uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gcra {
-    /// Between two requests at the full rate, rounded up, so that the rate is never exceeded.
+    /// The time between two requests at the full rate, rounded up, so that the rate is never exceeded.
     period: u64,
-    /// How far the level may be ahead of now when a request goes: the burst's worth of periods, less one.
+    /// How far the level may be ahead of now when a request goes: as many periods as the burst has requests, less
+    /// one.
     tolerance: u64,
     burst: u32,
 }
@@ -40,10 +45,10 @@ impl Gcra {
         }
     }
 
-    /// An equal share of this rate for each of so many `parts`, which together never exceed it in the long run. The
-    /// period grows instead of the count shrinking, so that shares below one request are right, too. The burst is
-    /// divided as far as whole requests go; each part keeps one at least, so where there are more parts than requests
-    /// in the burst, more than it may go at one moment.
+    /// Returns an equal share of this rate for each of `parts`, which together never exceed it in the long run.
+    /// The period grows instead of the count shrinking, so that shares below one request are right, too. The
+    /// burst is divided into whole requests, and each part keeps at least one. So if there are more parts than
+    /// requests in the burst, more than the burst may go at one moment.
     pub(super) fn share(self, parts: u32) -> Self {
         let parts = parts.max(1);
         let burst = (self.burst / parts).max(1);
@@ -59,7 +64,7 @@ impl Gcra {
         }
     }
 
-    /// One request a `period`, up to `tolerance` early.
+    /// Returns a rate of one request a `period`, up to `tolerance` early.
     pub(super) fn spaced(period: u64, tolerance: u64) -> Self {
         Self {
             period: period.clamp(1, NEVER - 1),
@@ -68,7 +73,7 @@ impl Gcra {
         }
     }
 
-    /// One of `parts` that take turns, with a burst of its own.
+    /// Returns the rate of one of `parts` that take turns, with the given burst.
     pub(super) fn paced(self, parts: u32, burst: u32) -> Self {
         let period = self.period.saturating_mul(u64::from(parts.max(1)));
         let burst = burst.max(1);
@@ -79,17 +84,17 @@ impl Gcra {
         }
     }
 
-    /// Between two requests at the full rate; [`NEVER`] for a rate of zero.
+    /// Returns the time between two requests at the full rate; [`NEVER`] for a rate of zero.
     pub(super) fn period(self) -> u64 {
         self.period
     }
 
-    /// How far the level may be ahead of now when a request goes.
+    /// Returns how far the level may be ahead of now when a request goes.
     pub(super) fn tolerance(self) -> u64 {
         self.tolerance
     }
 
-    /// The level of a bucket that nobody has used yet.
+    /// Returns the level of an unused bucket.
     pub(super) fn full(self) -> u64 {
         match self.period {
             NEVER => NEVER,
@@ -97,22 +102,22 @@ impl Gcra {
         }
     }
 
-    /// From when on the next request may go; [`NEVER`] where the rate is zero.
+    /// Returns when the next request may go; [`NEVER`] for a rate of zero.
     pub(super) fn earliest(self, level: u64) -> u64 {
         level.saturating_sub(self.tolerance)
     }
 
-    /// The level after a request that goes `now`, which must not be before the earliest moment.
+    /// Returns the level after a request that goes `now`, which must not be before the earliest moment.
     pub(super) fn taken(self, level: u64, now: u64) -> u64 {
         level.max(now).saturating_add(self.period)
     }
 
-    /// The level without the last request; only right while no other has gone since.
+    /// Returns the level without the last request. Only right if no other has gone since.
     pub(super) fn returned(self, level: u64) -> u64 {
         level.saturating_sub(self.period)
     }
 
-    /// How many requests may go `now`, of [`burst`](Self::burst) at most.
+    /// Returns how many requests may go `now`, [`burst`](Self::burst) at most.
     pub(super) fn remaining(self, level: u64, now: u64) -> u32 {
         let ahead = level.saturating_sub(now);
         match self.tolerance.checked_sub(ahead) {
@@ -124,14 +129,11 @@ impl Gcra {
         }
     }
 
-    /// How many requests may go at once after a quiet time.
+    /// Returns how many requests may go at once after a quiet time.
     pub(super) fn burst(self) -> u32 {
         self.burst
     }
 }
-
-/// No moment at all: what a rate of zero waits for.
-pub(super) const NEVER: u64 = u64::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -149,7 +151,7 @@ mod tests {
         })
     }
 
-    /// The moments at which a caller goes who always goes as early as allowed, from `now` on.
+    /// The moments at which requests go that always go as early as allowed, from `now` on.
     fn greedy(gcra: Gcra, mut now: u64, n: usize) -> Vec<u64> {
         let mut level = gcra.full();
         let mut times = Vec::new();
@@ -218,7 +220,7 @@ mod tests {
         }
     }
 
-    /// With its burst spent, the parts together go at the rate of the whole.
+    /// Once their bursts are used up, the parts together keep to the rate of the whole.
     #[test]
     fn shares_add_up_to_the_whole() {
         for (count, per, burst, parts) in [
@@ -253,7 +255,7 @@ mod tests {
         assert!(gcra.earliest(gcra.returned(level)) <= 5 * SECOND);
     }
 
-    /// Rounding the period down would let an eighth through in some week.
+    /// Rounded down, seven periods would be shorter than a second.
     #[test]
     fn periods_that_do_not_divide_are_rounded_up() {
         let times = greedy(gcra(7, 1, 1), 0, 8);

@@ -1,15 +1,15 @@
-//! What an answer says about the limits of the upstream that gave it.
+//! What an answer says about the limits of the upstream that sent it.
 //!
-//! [`Hints::of`] reads the status and the fields, [`asked_pause`] the same for repeats and token endpoints. A field that
-//! makes no sense is ignored or cut, and told in [`Hints::nonsense`], so that no upstream can stop us for a year or make us
-//! faster than we would be without it. What it says is a hint: what to make of it is not decided here, and nothing is
-//! remembered.
+//! [`Hints::of`] reads the status and the fields; [`asked_pause`] reads them for repeats and for token endpoints. A
+//! malformed field is ignored or shortened and reported in [`Hints::bad_field`], so that no upstream can stop us for a
+//! year, or make us faster than we would be without the field. What follows from the hints is decided in
+//! [`learned`](super::learned); nothing is remembered here.
 //!
 //! # Refusals
 //!
-//! A limit refused where the status is 429, or 403 or 503 and the answer asks for a pause or tells a quota with nothing
-//! left, or any error that has a mark of Envoy or AWS; and so in gRPC ([`grpc`]): RESOURCE_EXHAUSTED, or UNAVAILABLE that
-//! says more.
+//! An answer is a refusal because of a limit if its status is 429; if it is 403 or 503 and the answer asks for a pause or
+//! reports a quota with nothing left; or if it is any error with a mark of Envoy or AWS. In gRPC ([`grpc`]) it is
+//! RESOURCE_EXHAUSTED, or UNAVAILABLE with a field as above.
 //!
 //! | field on a refusal | read as | who sends it |
 //! | --- | --- | --- |
@@ -21,8 +21,8 @@
 //! | `X-Retry-In` | a duration with units (`105.7ms`) | Traefik |
 //! | `grpc-status-details-bin` with RetryInfo, `grpc-retry-pushback-ms` | the delay | Google's services; gRPC's proposal A6 |
 //!
-//! Any of them goes before a reset. Of several the one in units smaller than a second is believed, else the longest, but
-//! no zero before another: it is cut.
+//! Any of these fields goes before a reset. Of several, the one in units smaller than a second counts, else the longest. A
+//! zero never goes before another value: it was rounded down.
 //!
 //! # Quotas
 //!
@@ -32,31 +32,30 @@
 //! | `RateLimit-Limit`, `-Remaining`, `-Reset` | the quota without a name; also `100;w=21600` and `10, 10;w=1, 50;w=60` | the draft up to -06, GitLab, Docker Hub, Kong |
 //! | `X-RateLimit-Limit`, `-Remaining`, `-Reset` | the same | GitHub, api.data.gov, Reddit (fractions), Envoy and Roblox (lists) |
 //! | `X-Rate-Limit-Limit`, `-Remaining`, `-Reset` | the same | Okta, X (formerly Twitter) |
-//! | the same with a name after or before the word that tells the part: `X-RateLimit-Limit-Minute`, `X-RateLimit-UserLimit`, `x-ratelimit-requests-limit` | the quota of that name, where what remains and the limit or the reset bear it alike; `minute` and its like tell the window | Kong; hapi-rate-limit, Imgur; @nestjs/throttler, OpenAI, Mistral, RapidAPI |
-//! | `X-RateLimit-Reset-After`, `-Reset-In`, `-Reset-Ms` | seconds, milliseconds; the first two are believed before the reset | Discord; ListenBrainz |
-//! | `X-RateLimit-Resource`, `-Bucket`, `RateLimit-Name` | the name of the quota that has none | GitHub, Discord, GitLab |
+//! | the same with a name after or before the word for the part: `X-RateLimit-Limit-Minute`, `X-RateLimit-UserLimit`, `x-ratelimit-requests-limit` | the quota of that name, if it appears in what remains and in the limit or the reset; a name like `minute` is also the window | Kong; hapi-rate-limit, Imgur; @nestjs/throttler, OpenAI, Mistral, RapidAPI |
+//! | `X-RateLimit-Reset-After`, `-Reset-In`, `-Reset-Ms` | seconds, milliseconds; the first two go before the reset | Discord; ListenBrainz |
+//! | `X-RateLimit-Resource`, `-Bucket`, `RateLimit-Name` | the name of the quota without a name | GitHub, Discord, GitLab |
 //! | `anthropic-ratelimit-requests-limit`, `-remaining`, `-reset` | the quota `requests` | Anthropic |
 //! | `X-HubSpot-RateLimit-Daily`, `-Secondly`, `-Max` with `-Interval-Milliseconds` | the quotas `day`, `second`, `interval` | HubSpot |
 //! | `X-Shopify-Shop-Api-Call-Limit` | used and limit, `32/40` | Shopify |
 //!
 //! A reset is a number of seconds or of epoch seconds (GitHub, Okta), milliseconds (Rocket.Chat, orpc, hapi-rate-limit),
-//! micro- or nanoseconds (PUBG), a date as in HTTP, in ISO 8601 (Rachio, Jira, Anthropic) or in JavaScript's words
-//! (lemlist), or a duration (`1s`, `6m0s`: OpenAI). Which number it is shows in its size. A moment is compared with the
-//! answer's own `Date`, so that it does not matter how wrong our clock is.
+//! micro- or nanoseconds (PUBG), a date as in HTTP, in ISO 8601 (Rachio, Jira, Anthropic) or in JavaScript's form
+//! (lemlist), or a duration (`1s`, `6m0s`: OpenAI). The size of a number shows which of these it is. A moment is compared
+//! with the answer's own `Date`, so that it does not matter how wrong our clock is.
 //!
-//! A quota with a name that has the figures of the one without is the same counter, told twice (Kong). A name that only
-//! repeats the numbers (`5-in-6sec`) is none. A reset of zero tells nothing where something is left: at Envoy it is the
-//! time to the next token. Less than nothing (`-1`) is nothing.
+//! A quota with a name and the figures of the one without a name is the same counter, reported twice (Kong). A name that
+//! only repeats the numbers (`5-in-6sec`) is ignored. A reset of zero says nothing while something is left: in Envoy it is
+//! the time to the next token. Less than nothing (`-1`) is read as nothing.
 //!
-//! Not read: limits on anything but requests (`-tokens`, `qu` other than requests); quotas on an answer that comes out
-//! of a cache (a positive `Age`; the draft's section on caching); `Retry-After` on 2xx and 3xx, which is about the
-//! one resource.
+//! Not read: limits on anything but requests (`-tokens`, `qu` other than requests); quotas on an answer from a cache (a
+//! positive `Age`; the draft's section on caching); `Retry-After` on 2xx and 3xx, which is about that one resource.
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
-use self::reading::Reading;
+use self::reading::HintReader;
 
 mod fields;
 mod grpc;
@@ -67,58 +66,81 @@ mod structured;
 mod tests;
 mod value;
 
-/// What an answer says about the limits of the upstream that gave it.
+/// The reason why a field is ignored or shortened.
+type FieldError = &'static str;
+
+const MANY: FieldError = "more than 16 quotas";
+const LONG_NAME: FieldError = "a name of more than 64 bytes";
+
+/// The longest pause. A service that gets one request an hour is not harmed, and an app whose upstream sent a
+/// wrong time does not wait for days.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+
+/// The longest time to a reset. Quotas of a day are common; after a day a quota of a month is tried again.
+pub(super) const LONGEST_RESET: Duration = Duration::from_secs(86_400);
+
+/// The longest window of a quota: a year.
+pub(super) const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 86_400);
+
+/// How many quotas of an answer are read.
+pub(super) const MOST_QUOTAS: usize = 16;
+
+const LONGEST_NAME: usize = 64;
+
+/// What an answer says about the limits of the upstream that sent it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Hints {
     /// The upstream refused because of a limit.
     pub(super) is_refusal: bool,
-    /// For how long it asks to be left alone: from a field of the kind of `Retry-After`, else from the reset of an
-    /// exhausted quota. `None`: it refused and does not say. Only on a refusal.
-    pub(super) pause: Option<Pause>,
-    /// [`MOST_QUOTAS`] at most, each with a name of its own.
-    pub(super) quotas: Vec<Quota>,
-    /// The first field that made no sense and was ignored or cut: for a log line. An upstream may say it in each answer.
-    pub(super) nonsense: Option<Nonsense>,
+    /// How long the upstream asks to be left alone: from a field like `Retry-After`, else from the reset of an
+    /// exhausted quota. `None` where it does not say, and where it did not refuse.
+    pub(super) pause: Option<PauseHint>,
+    /// At most [`MOST_QUOTAS`], each with a different name.
+    pub(super) quotas: Vec<QuotaHint>,
+    /// The first field that was malformed and so ignored or shortened, for a log line. An upstream may send it in
+    /// every answer.
+    pub(super) bad_field: Option<BadField>,
 }
 
-/// For how long the upstream asks to be left alone.
+/// How long the upstream asks to be left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pause {
-    /// From now, [`LONGEST_PAUSE`] at most. Zero: soon, within a second (`Retry-After: 0`, or a reset that is now or just
-    /// past).
+pub(super) struct PauseHint {
+    /// From now, at most [`LONGEST_PAUSE`]. Zero means soon, within a second (`Retry-After: 0`, or a reset that
+    /// is now or just past).
     pub(super) length: Duration,
-    /// Which quota it is about; empty: the answer does not say.
+    /// The quota that it is about; empty where the answer does not say.
     pub(super) name: Box<str>,
-    /// The field that told it, as a person knows it (`X-RateLimit-Reset`): for explanations.
+    /// The field that it was read from, as people write it (`X-RateLimit-Reset`).
     pub(super) field: Box<str>,
 }
 
-/// What is left of one of the upstream's quotas.
+/// What an answer says about one quota.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Quota {
-    /// As the upstream names it: `core`, `default`; empty where it does not.
+pub(super) struct QuotaHint {
+    /// The upstream's name for it: `core`, `default`; empty where it has none.
     pub(super) name: Box<str>,
     /// Never zero.
     pub(super) limit: Option<u64>,
     /// Not more than the limit.
     pub(super) remaining: Option<u64>,
-    /// From now until it is whole again, [`LONGEST_RESET`] at most. Zero only where nothing remains: it is now or just
-    /// past.
+    /// From now until the whole quota is back, at most [`LONGEST_RESET`]. Zero only if nothing remains: it is now
+    /// or just past.
     pub(super) reset: Option<Duration>,
-    /// In what time the limit may be used up. Never zero, [`LONGEST_WINDOW`] at most.
+    /// The time in which the limit may be used up. Never zero, at most [`LONGEST_WINDOW`].
     pub(super) window: Option<Duration>,
 }
 
-/// A field that made no sense.
+/// A malformed field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Nonsense {
-    /// Its name, without that of a quota.
+pub(super) struct BadField {
+    /// Its name, without the quota's.
     pub(super) field: &'static str,
     pub(super) why: &'static str,
 }
 
 impl Hints {
-    /// `None` where the answer says nothing of limits: the warm path, one look over the names.
+    /// Reads an answer; `None` where it says nothing about limits. On the warm path this is one look over the
+    /// names.
     pub(super) fn of(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Option<Box<Self>> {
         if status != StatusCode::TOO_MANY_REQUESTS
             && !headers.keys().any(|name| fields::may_speak(name.as_str()))
@@ -126,16 +148,16 @@ impl Hints {
         {
             return None;
         }
-        let (hints, _) = Reading::of(status, headers, now).hints(headers);
-        let silent = !hints.is_refusal && hints.quotas.is_empty() && hints.nonsense.is_none();
+        let (hints, _) = HintReader::of(status, headers, now).hints(headers);
+        let silent = !hints.is_refusal && hints.quotas.is_empty() && hints.bad_field.is_none();
         (!silent).then(|| Box::new(hints))
     }
 }
 
-/// For how long an answer asks to be left alone: one that refuses because of a limit, and any other error that has a
-/// field of the kind of `Retry-After`. Zero: soon.
+/// Returns how long an answer asks to be left alone: a refusal because of a limit, or any other error with a
+/// field like `Retry-After`. Zero means soon.
 pub(crate) fn asked_pause(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let (hints, asked) = Reading::of(status, headers, now).hints(headers);
+    let (hints, asked) = HintReader::of(status, headers, now).hints(headers);
     hints.pause.map(|pause| pause.length).or(asked)
 }
 
@@ -148,19 +170,3 @@ pub(crate) fn is_refusal(status: StatusCode, headers: &HeaderMap) -> bool {
 fn sane(window: Duration) -> bool {
     !window.is_zero() && window <= LONGEST_WINDOW
 }
-
-/// Why a field is ignored or cut.
-type Why = &'static str;
-
-const MANY: Why = "more than 16 quotas";
-const LONG_NAME: Why = "a name of more than 64 bytes";
-
-/// The longest pause. A service that is asked once an hour is not harmed, and an app whose upstream erred is not for long.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
-/// The longest time until a quota is whole: quotas of a day are usual, those of a month are asked again after a day.
-pub(super) const LONGEST_RESET: Duration = Duration::from_secs(86_400);
-/// The longest window of a quota, a year.
-pub(super) const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 86_400);
-/// How many quotas of an answer are read.
-pub(super) const MOST_QUOTAS: usize = 16;
-const LONGEST_NAME: usize = 64;

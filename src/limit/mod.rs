@@ -1,13 +1,15 @@
-//! How much each destination may be asked at once and over time.
+//! How many requests a destination gets, at once and over time.
 //!
 //! [`Limiter::admit`] turns a request into a [`Permit`] or a [`Refusal`]. A request takes from every limit that
-//! concerns it or from none. Where it may wait it queues, by class and in order of arrival; where the wait is known to
-//! be too long it is refused at once. The permit holds the concurrency slot until it is dropped, so it rides on the
-//! response body, or on the tunnel.
+//! applies to it, or from none. If it may wait, it joins a queue, by class and in order of arrival; if the wait
+//! is known to be too long, it is refused at once. The permit holds the concurrency slot until it is dropped, so
+//! it stays with the response body, or with the tunnel.
 //!
-//! The arithmetic of a rate is in [`gcra`], what a rate has left in [`meter`], who waits in [`queue`], who may go in
-//! [`book`]: no clock, no lock, no I/O. [`limiter`] adds the lock, the timers and the metrics. Which limits a
-//! destination has is decided in `policy`, not here.
+//! There are two kinds of limits. Configured ones are rates (arithmetic in [`gcra`], level in [`bucket`], shared
+//! by several instances in [`shared`]) and the concurrency. Learned ones come from the upstream's answers:
+//! [`hints`] parses these, [`learned`] keeps to them. [`state`] puts all of them together with the [`queue`]. All
+//! of this has no clock, no lock and no I/O. [`limiter`] adds the lock, the timers and the metrics. Which limits
+//! a destination has is decided in `policy`, not here.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -18,64 +20,65 @@ use crate::policy::Destination;
 use crate::sync::lock;
 use crate::telemetry::Telemetry;
 
-pub(crate) use self::asked::{Asked, Caller};
+pub(crate) use self::attributes::{Caller, RequestAttributes};
 pub(crate) use self::deadline::deadline;
 pub(crate) use self::hints::{asked_pause, is_refusal};
 pub(crate) use self::limiter::{Limiter, Permit};
 pub(crate) use self::refusal::Refusal;
 use self::shared::board::Sharing;
-use self::status::Belief;
+use self::status::LimitStatus;
 
-mod asked;
+mod attributes;
 pub(crate) mod bench;
-mod book;
+mod bucket;
 mod chance;
 mod deadline;
 mod gcra;
 mod hints;
 mod learned;
 mod limiter;
-mod meter;
+mod log;
 mod queue;
 mod refusal;
+mod request;
 mod rule;
 pub(crate) mod shared;
+mod state;
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;
-mod told;
 mod usage;
 
-/// The limiters of all destinations. State survives a reload where the settings are equal.
+/// The limiters of all destinations. Their state survives a reload if the settings are equal.
 #[derive(Debug, Default)]
-pub(crate) struct Limits {
+pub(crate) struct Limiters {
     /// By the name of the destination; those of a pool's credentials by `NAME/PLACE`.
     limiters: Mutex<HashMap<Arc<str>, Arc<Limiter>>>,
 }
 
-/// What the configuration says; equal settings keep the state across reloads.
+/// What the configuration says. A limiter with equal settings is kept across reloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Settings {
-    /// Whom and what a limit concerns that is learned.
+    /// Which requests a learned limit counts.
     applies_to: AppliesTo,
     concurrency: Option<u32>,
-    /// How many instances share each rate; each has its own concurrency.
+    /// How many instances share each rate. The concurrency is not shared.
     instances: u32,
-    /// Which of several credentials these are the limits of; `None`: of the destination.
+    /// The credential of a pool that these are the limits of; `None` for the limits of the destination.
     member: Option<Box<str>>,
     on_limit: OnLimit,
     priorities: Vec<Priority>,
     queue: usize,
     rate_limits: Vec<RateLimit>,
     respect_upstream: bool,
-    /// Where a store counts for all instances.
+    /// The store that counts for all instances.
     sharing: Option<Sharing>,
 }
 
-impl Limits {
-    /// The limiter of a destination: the running one where its limits are as before, else a new one.
+impl Limiters {
+    /// Returns the limiter of a destination: the running one if its settings have not changed, else a new one.
     ///
-    /// `sharing`: where a store counts for all instances.
+    /// `sharing`: the store that counts for all instances.
     pub(crate) fn of(
         &self,
         destination: &Destination,
@@ -91,15 +94,15 @@ impl Limits {
             priorities: destination.priorities.clone(),
             queue: destination.queue,
             rate_limits: destination.rate_limits.clone(),
-            // With a pool, what the upstream says is said of one of its credentials.
+            // With a pool, what the upstream says concerns one of its credentials.
             respect_upstream: destination.respect_upstream && !destination.has_pool(),
             sharing,
         };
         self.with(&destination.name, settings, telemetry)
     }
 
-    /// What the upstream says of one of several credentials, by its place in the destination: the running limiter where
-    /// the settings are as before, else a new one.
+    /// Returns the limiter of one credential of a pool, by its place in the destination: the running one if its
+    /// settings have not changed, else a new one. It holds what the upstream says about that credential.
     pub(crate) fn of_member(
         &self,
         destination: &Destination,
@@ -121,30 +124,32 @@ impl Limits {
         self.with(&destination.name, settings, telemetry)
     }
 
-    /// Sets the gauges of what is left. For the metrics page to call before it is written: buckets fill while nobody
-    /// asks, so the value is right only at the moment of asking.
+    /// Sets the gauges of what is left. Called before the metrics page is written: buckets refill while nobody
+    /// asks, so a value is right only at the moment of asking.
     pub(crate) fn observe(&self) {
         for limiter in self.limiters().values() {
             limiter.observe();
         }
     }
 
-    /// What is believed of the limits of each destination's upstream, in the order of their names.
-    pub(crate) fn beliefs(&self) -> Vec<(Arc<str>, Belief)> {
-        let mut limiters: Vec<_> = (self.limiters().iter())
+    /// Returns what has been learned about the upstream of each destination, ordered by name.
+    pub(crate) fn learned_limits(&self) -> Vec<(Arc<str>, LimitStatus)> {
+        let mut limiters: Vec<_> = self
+            .limiters()
+            .iter()
             .map(|(key, limiter)| (Arc::clone(key), Arc::clone(limiter)))
             .collect();
         limiters.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        let beliefs = |(key, limiter): (Arc<str>, Arc<Limiter>)| {
-            let beliefs = limiter.beliefs().into_iter();
-            beliefs.map(move |belief| (Arc::clone(&key), belief))
+        let learned_limits = |(key, limiter): (Arc<str>, Arc<Limiter>)| {
+            let learned_limits = limiter.learned_limits().into_iter();
+            learned_limits.map(move |limit| (Arc::clone(&key), limit))
         };
-        limiters.into_iter().flat_map(beliefs).collect()
+        limiters.into_iter().flat_map(learned_limits).collect()
     }
 
     /// Forgets the limiters of destinations that are gone.
     pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        // In no name of a destination there is a slash.
+        // Destination names contain no slash.
         let name = |key: &str| key.split('/').next().map(&is_there);
         self.limiters().retain(|key, _| name(key) == Some(true));
     }

@@ -1,13 +1,14 @@
-//! Why a request is not sent now, and how an answer says so.
+//! Why a request is not sent now, and how the answer to the app says so.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::book::{Culprit, Obstacle};
 use super::gcra::NEVER;
+use super::state::{BlockingLimit, Obstacle};
+use crate::fields::quoted;
 use crate::units;
 
-/// Why a request is not sent now: which limit, and when it would pass.
+/// The reason why a request is not sent now: which limit, and when it would let the request go.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the limit {limit} of destination {destination} is reached; try again in {}",
@@ -18,26 +19,26 @@ pub(crate) struct Refusal {
     pub(crate) destination: Arc<str>,
     /// As written in the configuration, or `concurrency`, or `learned`.
     pub(crate) limit: Arc<str>,
-    /// When it would pass if nothing else came. A second where nobody can know (`concurrency`); a whole unit of the
-    /// rate where the rate is zero.
+    /// When the limit would let the request go if nothing else came. One second where nobody can know
+    /// (`concurrency`); one unit of the rate where the rate is zero.
     pub(crate) retry_after: Duration,
-    /// How many requests the limit lets through, where that is known.
+    /// How many requests the limit allows, where that is known.
     quota: Option<u64>,
-    /// Per how long; zero: at once.
+    /// In what time it allows them; zero: at once.
     window: Duration,
 }
 
-/// The parts of a limit that a refusal tells.
+/// What a refusal says about a limit.
 #[derive(Debug)]
-pub(super) struct Face {
+pub(super) struct LimitInfo {
     pub(super) label: Arc<str>,
     pub(super) quota: Option<u64>,
-    /// Zero: the quota counts what is under way at once.
+    /// Zero: the quota counts requests in flight.
     pub(super) window: Duration,
 }
 
-impl Face {
-    /// The label of everything that the upstream has told.
+impl LimitInfo {
+    /// The label of all limits learned from the upstream.
     pub(super) const LEARNED: &'static str = "learned";
 
     pub(super) fn learned(quota: Option<u64>, window: Duration) -> Self {
@@ -50,30 +51,30 @@ impl Face {
 }
 
 impl Refusal {
-    pub(super) fn new(destination: &Arc<str>, face: &Face, obstacle: Obstacle, now: u64) -> Self {
-        let retry_after = match (obstacle.culprit, obstacle.until) {
-            (Culprit::Concurrency, _) => Duration::from_secs(1),
-            (Culprit::Rate(_), NEVER) => face.window,
-            (Culprit::Learned(_) | Culprit::Rate(_), until) => {
+    pub(super) fn new(destination: &Arc<str>, info: &LimitInfo, obstacle: Obstacle, now: u64) -> Self {
+        let retry_after = match (obstacle.limit, obstacle.until) {
+            (BlockingLimit::Concurrency, _) => Duration::from_secs(1),
+            (BlockingLimit::Rate(_), NEVER) => info.window,
+            (BlockingLimit::Learned(_) | BlockingLimit::Rate(_), until) => {
                 Duration::from_nanos(until.saturating_sub(now))
             }
         };
         Self {
             destination: Arc::clone(destination),
-            limit: Arc::clone(&face.label),
+            limit: Arc::clone(&info.label),
             retry_after,
-            quota: face.quota,
-            window: face.window,
+            quota: info.quota,
+            window: info.window,
         }
     }
 
-    /// The value of `Retry-After`: whole seconds, rounded up, at least one.
+    /// Returns the value of `Retry-After`: whole seconds, rounded up, at least one.
     pub(crate) fn seconds(&self) -> u64 {
         units::retry_after(self.retry_after)
     }
 
-    /// The fields `ratelimit-policy` and `ratelimit` (draft-ietf-httpapi-ratelimit-headers). The policy's name is the
-    /// limit as written. A policy has to state its quota, so that there is none where it is not known.
+    /// Returns the fields `ratelimit-policy` and `ratelimit` (draft-ietf-httpapi-ratelimit-headers). The policy's
+    /// name is the limit as written. A policy has to state its quota, so it is left out where that is not known.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
         let name = quoted(&self.limit);
         let policy = self.quota.map(|quota| match self.window.as_secs() {
@@ -86,38 +87,17 @@ impl Refusal {
     }
 }
 
-/// A string as a structured field carries it (RFC 9651, section 3.3.3): printable ASCII, quotes and backslashes
-/// escaped. What cannot be carried becomes a question mark.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            ' '..='~' => quoted.push(c),
-            _ => quoted.push('?'),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refusal(label: &str, quota: u64, window: u64, culprit: Culprit, until: u64) -> Refusal {
-        let face = Face {
+    fn refusal(label: &str, quota: u64, window: u64, limit: BlockingLimit, until: u64) -> Refusal {
+        let info = LimitInfo {
             label: label.into(),
             quota: Some(quota),
             window: Duration::from_secs(window),
         };
-        Refusal::new(
-            &"search".into(),
-            &face,
-            Obstacle { culprit, until },
-            5_000_000_000,
-        )
+        Refusal::new(&"search".into(), &info, Obstacle { limit, until }, 5_000_000_000)
     }
 
     #[test]
@@ -132,7 +112,7 @@ mod tests {
         ];
         for (until, seconds) in cases {
             assert_eq!(
-                refusal("30/m", 30, 60, Culprit::Rate(0), until).seconds(),
+                refusal("30/m", 30, 60, BlockingLimit::Rate(0), until).seconds(),
                 seconds,
                 "{until}"
             );
@@ -141,12 +121,15 @@ mod tests {
 
     #[test]
     fn a_rate_of_zero_is_asked_again_after_its_unit() {
-        assert_eq!(refusal("0/h", 0, 3600, Culprit::Rate(0), NEVER).seconds(), 3600);
+        assert_eq!(
+            refusal("0/h", 0, 3600, BlockingLimit::Rate(0), NEVER).seconds(),
+            3600
+        );
     }
 
     #[test]
     fn the_fields_name_limit_quota_window_and_wait() {
-        let refusal = refusal("5/s burst 10", 5, 1, Culprit::Rate(0), 7_500_000_000);
+        let refusal = refusal("5/s burst 10", 5, 1, BlockingLimit::Rate(0), 7_500_000_000);
         let expected = [
             ("ratelimit-policy", "\"5/s burst 10\";q=5;w=1".to_owned()),
             ("ratelimit", "\"5/s burst 10\";r=0;t=3".to_owned()),
@@ -160,7 +143,7 @@ mod tests {
 
     #[test]
     fn concurrency_counts_what_is_under_way() {
-        let refusal = refusal("concurrency", 8, 0, Culprit::Concurrency, 0);
+        let refusal = refusal("concurrency", 8, 0, BlockingLimit::Concurrency, 0);
         let expected = [
             (
                 "ratelimit-policy",
@@ -171,10 +154,10 @@ mod tests {
         assert_eq!(refusal.fields().collect::<Vec<_>>(), expected);
     }
 
-    /// A path of the configuration may hold anything; the field must stay one field.
+    /// A path in the configuration may contain anything; the field must stay one field.
     #[test]
     fn a_label_cannot_break_out_of_its_field() {
-        let refusal = refusal("1/s /a\"b\\c\r\nX: é", 1, 1, Culprit::Rate(0), 0);
+        let refusal = refusal("1/s /a\"b\\c\r\nX: é", 1, 1, BlockingLimit::Rate(0), 0);
         let (_, policy) = refusal.fields().next().unwrap();
         assert_eq!(policy, "\"1/s /a\\\"b\\\\c??X: ?\";q=1;w=1");
         assert!(http::HeaderValue::from_str(&policy).is_ok());

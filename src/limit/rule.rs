@@ -1,32 +1,33 @@
-//! What the configuration says of one limit: which requests it concerns, and how it is shown.
+//! What the configuration says about one limit: which requests it applies to, and its name in answers and
+//! metrics.
 
 use std::time::Duration;
 
 use http::Method;
 
-use super::refusal::Face;
+use super::refusal::LimitInfo;
 use crate::config::{Class, Priority, RateLimit};
 use crate::policy::{self, PathGlob};
 use crate::telemetry::{Counters, LimitHandles};
 
-/// Which requests a rate concerns, and how it is shown.
+/// Which requests a rate applies to, and how it is reported.
 #[derive(Debug)]
 pub(super) struct RateRule {
     matched: Match,
-    pub(super) shown: Shown,
+    pub(super) reported: ReportedLimit,
 }
 
-/// Which requests are of a class.
+/// Which requests belong to a class.
 #[derive(Debug)]
 pub(super) struct ClassRule {
     class: Class,
     matched: Match,
 }
 
-/// How a limit appears in answers and metrics.
+/// A limit as answers and metrics report it.
 #[derive(Debug)]
-pub(super) struct Shown {
-    pub(super) face: Face,
+pub(super) struct ReportedLimit {
+    pub(super) info: LimitInfo,
     pub(super) handles: LimitHandles,
 }
 
@@ -46,22 +47,22 @@ impl RateRule {
             label.push(' ');
             label.push_str(part);
         }
-        let face = Face {
+        let info = LimitInfo {
             label: label.into(),
             quota: Some(limit.rate.count.into()),
             window: limit.rate.per,
         };
         Self {
             matched: Match::new(limit.method.as_ref(), limit.path.as_deref()),
-            shown: Shown::new(face, counters),
+            reported: ReportedLimit::new(info, counters),
         }
     }
 
-    pub(super) fn concerns(&self, method: &Method, path: &str) -> bool {
+    pub(super) fn applies_to(&self, method: &Method, path: &str) -> bool {
         self.matched.holds(method, path)
     }
 
-    pub(super) fn concerns_all(&self) -> bool {
+    pub(super) fn applies_to_all(&self) -> bool {
         self.matched.method.is_none() && self.matched.path.is_none()
     }
 }
@@ -79,21 +80,21 @@ impl ClassRule {
     }
 }
 
-impl Shown {
-    pub(super) fn new(face: Face, counters: &Counters) -> Self {
+impl ReportedLimit {
+    pub(super) fn new(info: LimitInfo, counters: &Counters) -> Self {
         Self {
-            handles: counters.limit(&face.label),
-            face,
+            handles: counters.limit(&info.label),
+            info,
         }
     }
 
     pub(super) fn concurrency(most: u32, counters: &Counters) -> Self {
-        let face = Face {
+        let info = LimitInfo {
             label: "concurrency".into(),
             quota: Some(most.into()),
             window: Duration::ZERO,
         };
-        Self::new(face, counters)
+        Self::new(info, counters)
     }
 }
 
@@ -101,7 +102,7 @@ impl Match {
     fn new(method: Option<&Method>, path: Option<&str>) -> Self {
         Self {
             method: method.cloned(),
-            // The policy has compiled it before; one that does not compile would concern every path.
+            // The policy has checked it. A path that does not parse would apply to every path.
             path: path.and_then(|path| PathGlob::parse(path).ok()),
         }
     }

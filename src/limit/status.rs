@@ -1,7 +1,7 @@
-//! What is believed of an upstream's limits now, for people: the page /status, and `outrider explain`.
+//! What has been learned about an upstream's limits, for people: the page `/status`, and `outrider explain`.
 //!
-//! Of the requests that taught it only what a person needs is kept: method and path, without the query. A segment of a
-//! path that may be a secret or the number of a thing is not shown.
+//! Of the request whose answer taught it, only what a person needs is kept: method and path, without the query. A
+//! path segment that may be a secret or an identifier is not shown.
 
 use std::fmt::{self, Write as _};
 use std::time::SystemTime;
@@ -10,20 +10,24 @@ use serde_json::{Value, json};
 
 use crate::units::rfc3339;
 
-/// What is believed of a limit, and who told it.
+const LONG: usize = 32;
+const LONGEST: usize = 128;
+const RATHER_LONG: usize = 16;
+
+/// A learned limit, and the answer that it was learned from.
 #[derive(Clone, Debug)]
-pub(crate) struct Belief {
-    /// `https://host:port`; empty where it is about all hosts of the destination.
+pub(crate) struct LimitStatus {
+    /// `https://host:port`; empty where it applies to all hosts of the destination.
     pub(crate) host: String,
     /// For people: `all requests`, `requests that only read to /search`.
     pub(crate) concerns: String,
-    /// The quota's own name; empty: it has none.
+    /// The upstream's name for the quota; empty where it has none.
     pub(crate) name: String,
     pub(crate) paused_until: Option<SystemTime>,
     pub(crate) quota: Option<QuotaLeft>,
-    /// Requests a second that are let through, where the upstream refuses without a word about time.
+    /// The guessed rate in requests a second, where the upstream refuses without naming a time.
     pub(crate) guessed_rate: Option<f64>,
-    pub(crate) told_by: ToldBy,
+    pub(crate) learned_from: LearnedFrom,
 }
 
 /// What is left of a quota.
@@ -34,20 +38,20 @@ pub(crate) struct QuotaLeft {
     pub(crate) whole_at: Option<SystemTime>,
 }
 
-/// The answer that a belief was learned from.
+/// The answer that a limit was learned from.
 #[derive(Clone, Debug)]
-pub(crate) struct ToldBy {
+pub(crate) struct LearnedFrom {
     pub(crate) method: String,
-    /// Without query, as [`shown_path`] has it.
+    /// Without the query, as [`shown_path`] returns it.
     pub(crate) path: String,
     pub(crate) status: u16,
-    /// As in `Retry-After: 60`; empty where the answer said nothing of time or quota.
+    /// As in `Retry-After: 60`; empty where the answer named no time and no quota.
     pub(crate) field: String,
     pub(crate) at: SystemTime,
 }
 
-impl Belief {
-    /// One object, and in its `text` all of it as a sentence.
+impl LimitStatus {
+    /// Returns a JSON object, with a sentence for people in `text`.
     pub(crate) fn json(&self) -> Value {
         let time = |time: SystemTime| Value::from(rfc3339(time));
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -63,18 +67,18 @@ impl Belief {
             "whole_at": quota.and_then(|quota| quota.whole_at).map(time),
             "requests_per_second": self.guessed_rate,
             "told_by": {
-                "method": self.told_by.method,
-                "path": self.told_by.path,
-                "status": self.told_by.status,
-                "field": some(&self.told_by.field),
-                "at": rfc3339(self.told_by.at),
+                "method": self.learned_from.method,
+                "path": self.learned_from.path,
+                "status": self.learned_from.status,
+                "field": some(&self.learned_from.field),
+                "at": rfc3339(self.learned_from.at),
             },
         })
     }
 }
 
-/// One sentence, which does not name the host.
-impl fmt::Display for Belief {
+/// Writes one sentence, which does not name the host.
+impl fmt::Display for LimitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.concerns)?;
         if !self.name.is_empty() {
@@ -103,11 +107,11 @@ impl fmt::Display for Belief {
         if let Some(rate) = self.guessed_rate {
             write!(f, " {rate:.2} requests a second pass, as a guess,")?;
         }
-        write!(f, " told by {}", self.told_by)
+        write!(f, " told by {}", self.learned_from)
     }
 }
 
-impl fmt::Display for ToldBy {
+impl fmt::Display for LearnedFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             method,
@@ -124,9 +128,9 @@ impl fmt::Display for ToldBy {
     }
 }
 
-/// A path as a page may show it, that others than the app's own people can read: some services have a token in it
-/// (`/bot110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw/getMe`). `*` stands for a segment that is long, or rather long with
-/// a digit.
+/// Returns a path as a page may show it that people outside the app's team can read. Some services have a token
+/// in the path (`/bot110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw/getMe`). `*` replaces a segment of more than 32
+/// bytes, or of more than 16 with a digit.
 pub(crate) fn shown_path(path: &str) -> String {
     let mut shown = String::new();
     for (index, segment) in path.split('/').enumerate() {
@@ -147,10 +151,6 @@ pub(crate) fn shown_path(path: &str) -> String {
     shown
 }
 
-const LONG: usize = 32;
-const LONGEST: usize = 128;
-const RATHER_LONG: usize = 16;
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -162,15 +162,15 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(1_795_953_600 + seconds)
     }
 
-    fn belief() -> Belief {
-        Belief {
+    fn limit() -> LimitStatus {
+        LimitStatus {
             host: "https://api.test:443".to_owned(),
             concerns: "requests that only read to /search".to_owned(),
             name: String::new(),
             paused_until: None,
             quota: None,
             guessed_rate: None,
-            told_by: ToldBy {
+            learned_from: LearnedFrom {
                 method: "GET".to_owned(),
                 path: "/search".to_owned(),
                 status: 429,
@@ -189,49 +189,49 @@ mod tests {
                 whole_at,
             })
         };
-        let silent = ToldBy {
+        let silent = LearnedFrom {
             field: String::new(),
-            ..belief().told_by
+            ..limit().learned_from
         };
-        for (belief, text) in [
+        for (limit, text) in [
             (
-                Belief {
+                LimitStatus {
                     paused_until: Some(at(60)),
-                    ..belief()
+                    ..limit()
                 },
                 "requests that only read to /search: paused until 2026-11-29T12:01:00Z, \
                  told by GET /search at 2026-11-29T12:00:00Z: 429 with Retry-After: 60",
             ),
             (
-                Belief {
+                LimitStatus {
                     name: "core".to_owned(),
                     quota: quota(Some(60), Some(at(3))),
-                    ..belief()
+                    ..limit()
                 },
                 "requests that only read to /search (quota core): 12 of 60 left, all again at 2026-11-29T12:00:03Z, \
                  told by GET /search at 2026-11-29T12:00:00Z: 429 with Retry-After: 60",
             ),
             (
-                Belief {
+                LimitStatus {
                     quota: quota(None, None),
                     guessed_rate: Some(2.0 / 3.0),
-                    told_by: silent,
-                    ..belief()
+                    learned_from: silent,
+                    ..limit()
                 },
                 "requests that only read to /search: 12 left, 0.67 requests a second pass, as a guess, \
                  told by GET /search at 2026-11-29T12:00:00Z: 429 without a word about time",
             ),
         ] {
-            assert_eq!(belief.to_string(), text);
-            assert_eq!(belief.json()["text"], text);
+            assert_eq!(limit.to_string(), text);
+            assert_eq!(limit.json()["text"], text);
         }
     }
 
     #[test]
     fn a_belief_is_an_object() {
-        let json = Belief {
+        let json = LimitStatus {
             paused_until: Some(at(60)),
-            ..belief()
+            ..limit()
         }
         .json();
         assert_eq!(json["host"], "https://api.test:443");

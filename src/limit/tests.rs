@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use http::Method;
 use tokio::time::Instant;
 
-use super::meter::Meter;
+use super::bucket::RateBucket;
 use super::*;
 use crate::units::Rate;
 
@@ -57,7 +57,7 @@ fn settings(on_limit: OnLimit) -> Settings {
 }
 
 fn with(settings: Settings) -> Arc<Limiter> {
-    Limits::default().with(&"search".into(), settings, &Telemetry::new())
+    Limiters::default().with(&"search".into(), settings, &Telemetry::new())
 }
 
 fn wait(seconds: u64) -> OnLimit {
@@ -65,12 +65,12 @@ fn wait(seconds: u64) -> OnLimit {
 }
 
 async fn get(limiter: &Arc<Limiter>) -> Result<Permit, Refusal> {
-    limiter.admit(bench::asked(&Method::GET, "/"), || None).await
+    limiter.admit(bench::request(&Method::GET, "/"), || None).await
 }
 
 type Pending<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
 
-/// Starts the future and shows that it has to wait.
+/// Polls the future once and asserts that it has to wait.
 async fn queued<'f, T: std::fmt::Debug>(future: impl Future<Output = T> + 'f) -> Pending<'f, T> {
     let mut future: Pending<'f, T> = Box::pin(future);
     let early = timeout(Duration::ZERO, &mut future).await;
@@ -87,7 +87,7 @@ async fn a_burst_passes_then_the_rate_holds() {
         get(&limiter).await.unwrap();
         times.push(start.elapsed().as_millis());
     }
-    // A timer is a millisecond late at most.
+    // A timer is up to a millisecond late.
     for (time, expected) in times.iter().zip([0, 0, 0, 500, 1000, 1500]) {
         assert!((expected..expected + 5).contains(time), "{times:?}");
     }
@@ -114,7 +114,7 @@ async fn a_later_request_does_not_overtake_a_waiting_one() {
     let limiter = limiter(wait(60), None, vec![rate(1, 1, 1)]);
     get(&limiter).await.unwrap();
     let first = queued(get(&limiter)).await;
-    // The bucket lets one through now, and it is the first one's.
+    // The bucket lets one request through now: the first one.
     tokio::time::advance(SECOND).await;
     let second = queued(get(&limiter)).await;
     assert_eq!(first.await.unwrap().waited().as_secs(), 1);
@@ -150,7 +150,7 @@ async fn reject_never_waits_and_tells_the_true_time() {
     get(&limiter).await.unwrap();
 }
 
-/// An app that goes away does not burn quota: those behind move up.
+/// An app that goes away does not use up quota: the requests behind it move up.
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_gives_up_makes_room() {
     let limiter = limiter(wait(3), None, vec![rate(1, 1, 1)]);
@@ -169,16 +169,16 @@ async fn a_waiter_that_gives_up_makes_room() {
     assert_eq!(start.elapsed().as_secs(), 2);
 }
 
-/// The future is dropped after it was admitted and before it could tell.
+/// The future is dropped after the request was admitted and before the future is polled again.
 #[tokio::test(start_paused = true)]
 async fn what_an_admitted_waiter_took_comes_back_when_it_is_dropped() {
     let limiter = limiter(wait(30), Some(1), vec![rate(1, 60, 2)]);
     let permit = get(&limiter).await.unwrap();
     let waiting = queued(get(&limiter)).await;
     drop(permit);
-    assert_eq!(limiter.book().slots_taken(), 1, "the waiter was admitted");
+    assert_eq!(limiter.state().slots_taken(), 1, "the waiter was admitted");
     drop(waiting);
-    assert_eq!(limiter.book().slots_taken(), 0);
+    assert_eq!(limiter.state().slots_taken(), 0);
     get(&limiter).await.unwrap();
 }
 
@@ -190,9 +190,9 @@ async fn a_request_takes_from_all_limits_or_from_none() {
         let refusal = get(&limiter).await.unwrap_err();
         assert_eq!(&*refusal.limit, "1/m");
     }
-    let book = limiter.book();
-    assert_eq!(book.rate_left(&limiter.rules, 0, 0), 0.9);
-    assert_eq!(book.slots_taken(), 1);
+    let state = limiter.state();
+    assert_eq!(state.rate_left(&limiter.rules, 0, 0), 0.9);
+    assert_eq!(state.slots_taken(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,7 +208,7 @@ async fn slots_are_freed_in_order_of_arrival() {
     drop(second);
     fourth.await.unwrap();
     drop(third);
-    assert_eq!(limiter.book().slots_taken(), 0);
+    assert_eq!(limiter.state().slots_taken(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,7 +267,7 @@ async fn the_queue_is_bounded() {
     let _place = queued(get(&limiter)).await;
 }
 
-/// Without a store each of several instances takes its part, under the label that was written.
+/// Without a store, each of several instances takes its share. The label stays as it was written.
 #[tokio::test(start_paused = true)]
 async fn instances_divide_a_rate() {
     let limiter = with(Settings {
@@ -282,10 +282,10 @@ async fn instances_divide_a_rate() {
         times.push(start.elapsed().as_secs());
     }
     assert_eq!(times, [0, 0, 2, 4]);
-    assert_eq!(&*limiter.rates[0].shown.face.label, "2/s burst 8");
+    assert_eq!(&*limiter.rates[0].reported.info.label, "2/s burst 8");
 }
 
-/// What a store lends goes to those who wait, at once.
+/// What a store leases goes to waiting requests at once.
 #[tokio::test(start_paused = true)]
 async fn what_comes_from_outside_lets_the_first_go() {
     let limiter = limiter(wait(600), None, vec![rate(1, 60, 1), rate(100, 1, 100)]);
@@ -293,7 +293,7 @@ async fn what_comes_from_outside_lets_the_first_go() {
     let first = queued(get(&limiter)).await;
     let second = queued(get(&limiter)).await;
     let start = Instant::now();
-    limiter.granted(0, |meter| *meter = Meter::local(limiter.rules.rates[0]));
+    limiter.granted(0, |bucket| *bucket = RateBucket::local(limiter.rules.rates[0]));
     first.await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
     let _second = queued(second).await;
@@ -310,11 +310,11 @@ async fn a_rate_with_a_match_concerns_only_what_matches() {
     let reindex = matching(rate(1, 60, 1), Some(Method::POST), Some("/api/reindex"));
     let limiter = limiter(OnLimit::Reject, None, vec![reindex]);
     limiter
-        .admit(bench::asked(&Method::POST, "/api/reindex"), || None)
+        .admit(bench::request(&Method::POST, "/api/reindex"), || None)
         .await
         .unwrap();
     let refusal = limiter
-        .admit(bench::asked(&Method::POST, "/api/%72eindex"), || None)
+        .admit(bench::request(&Method::POST, "/api/%72eindex"), || None)
         .await
         .unwrap_err();
     assert_eq!(&*refusal.limit, "1/m POST /api/reindex");
@@ -323,7 +323,10 @@ async fn a_rate_with_a_match_concerns_only_what_matches() {
         (Method::POST, "/api"),
         (Method::CONNECT, ""),
     ] {
-        limiter.admit(bench::asked(&method, path), || None).await.unwrap();
+        limiter
+            .admit(bench::request(&method, path), || None)
+            .await
+            .unwrap();
     }
 }
 
@@ -333,10 +336,10 @@ async fn requests_that_share_no_limit_do_not_hold_each_other_up() {
     let read = matching(rate(1, 1, 1), Some(Method::GET), None);
     let limiter = limiter(wait(9), None, vec![post, read]);
     limiter
-        .admit(bench::asked(&Method::POST, "/"), || None)
+        .admit(bench::request(&Method::POST, "/"), || None)
         .await
         .unwrap();
-    let waiting = queued(limiter.admit(bench::asked(&Method::POST, "/"), || None)).await;
+    let waiting = queued(limiter.admit(bench::request(&Method::POST, "/"), || None)).await;
     get(&limiter).await.unwrap();
     waiting.await.unwrap();
 }
@@ -346,19 +349,19 @@ async fn requests_that_share_no_limit_do_not_hold_each_other_up() {
 async fn tunnels_are_counted_like_requests() {
     let limiter = limiter(OnLimit::Reject, Some(1), vec![rate(10, 1, 10)]);
     let tunnel = limiter
-        .admit(bench::asked(&Method::CONNECT, ""), || None)
+        .admit(bench::request(&Method::CONNECT, ""), || None)
         .await
         .unwrap();
     tokio::time::advance(Duration::from_secs(86_400)).await;
     assert!(
         limiter
-            .admit(bench::asked(&Method::CONNECT, ""), || None)
+            .admit(bench::request(&Method::CONNECT, ""), || None)
             .await
             .is_err()
     );
     drop(tunnel);
     limiter
-        .admit(bench::asked(&Method::CONNECT, ""), || None)
+        .admit(bench::request(&Method::CONNECT, ""), || None)
         .await
         .unwrap();
 }
@@ -374,7 +377,7 @@ async fn without_limits_everything_passes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_keeps_the_state_of_equal_settings_only() {
-    let limits = Limits::default();
+    let limits = Limiters::default();
     let telemetry = Telemetry::new();
     let settings = |concurrency| Settings {
         concurrency,
@@ -398,10 +401,10 @@ async fn a_reload_keeps_the_state_of_equal_settings_only() {
     ));
 }
 
-/// With a store it would go on telling the others that it is there.
+/// In a store, it would go on announcing that it is there.
 #[tokio::test(start_paused = true)]
 async fn the_limiter_of_a_destination_that_is_gone_is_forgotten() {
-    let limits = Limits::default();
+    let limits = Limiters::default();
     let telemetry = Telemetry::new();
     let limiter = |name: &str| Arc::downgrade(&limits.with(&name.into(), settings(wait(1)), &telemetry));
     let (stays, goes) = (limiter("a"), limiter("b"));
@@ -412,7 +415,7 @@ async fn the_limiter_of_a_destination_that_is_gone_is_forgotten() {
 #[tokio::test(start_paused = true)]
 async fn waits_and_refusals_are_counted() {
     let telemetry = Telemetry::new();
-    let limits = Limits::default();
+    let limits = Limiters::default();
     let settings = Settings {
         concurrency: Some(2),
         rate_limits: vec![rate(2, 1, 2)],
@@ -478,5 +481,5 @@ fn waiters_of_several_workers_share_one_limiter() {
         started.elapsed() >= Duration::from_millis(199),
         "200 requests at a thousand a second"
     );
-    assert_eq!(limiter.book().slots_taken(), 0);
+    assert_eq!(limiter.state().slots_taken(), 0);
 }

@@ -1,73 +1,74 @@
-//! What is used up of one destination's limits.
+//! How much of one destination's limits is in use.
 //!
-//! A request takes of all limits that concern it or of none. Nobody's turn is known here: that is the
-//! [`Book`](super::book::Book)'s matter.
+//! A request takes from all limits that apply to it, or from none. The order of requests is decided in
+//! [`LimiterState`](super::state::LimiterState).
 
-use super::book::{Concerns, Rules};
-use super::learned::{Learned, Stamp, Standing};
-use super::meter::Meter;
-use super::queue::{Ticket, Turn};
+use super::bucket::RateBucket;
+use super::learned::{Learned, LearnedVerdict, SentRequest};
+use super::request::{LimitSet, PendingRequest, Rules, Ticket};
 
 #[derive(Debug)]
 pub(super) struct Usage {
-    /// `None`: what the upstream says does not matter.
+    /// `None` where answers of the upstream are ignored (`respect_upstream: false`).
     pub(super) learned: Option<Learned>,
     /// One for each rate.
-    pub(super) meters: Box<[Meter]>,
+    pub(super) buckets: Box<[RateBucket]>,
     pub(super) slots_taken: u32,
 }
 
 impl Usage {
-    /// How it stands for one as far as the upstream has told.
-    pub(super) fn standing(&mut self, turn: Turn, now: u64) -> Standing {
-        match (&mut self.learned, &turn.asker.about) {
-            (Some(learned), Some(about)) => learned.standing(about, turn.arrived, turn.patience, now),
-            (None, _) | (_, None) => Standing::Free,
+    /// Decides whether the learned limits let a request go.
+    pub(super) fn verdict(&mut self, pending: PendingRequest, now: u64) -> LearnedVerdict {
+        match (&mut self.learned, &pending.request.key) {
+            (Some(learned), Some(key)) => learned.verdict(key, pending.arrived, pending.max_wait, now),
+            (None, _) | (_, None) => LearnedVerdict::Free,
         }
     }
 
-    /// Takes all that is needed if nothing stands in the way.
-    pub(super) fn go(&mut self, rules: &Rules, turn: Turn, now: u64) -> Option<Stamp> {
-        match self.standing(turn, now) {
-            Standing::Free => self.take(rules, turn, now),
-            Standing::Held(..) => None,
+    /// Takes from all limits of a request, if every one of them lets it go.
+    pub(super) fn go(&mut self, rules: &Rules, pending: PendingRequest, now: u64) -> Option<SentRequest> {
+        match self.verdict(pending, now) {
+            LearnedVerdict::Free => self.take(rules, pending, now),
+            LearnedVerdict::Held(..) => None,
         }
     }
 
-    /// The same for one for which it stands free.
-    pub(super) fn take(&mut self, rules: &Rules, turn: Turn, now: u64) -> Option<Stamp> {
-        let concerns = turn.asker.concerns;
-        let slots_full = concerns.slots() && rules.slots.is_some_and(|slots| self.slots_taken >= slots);
-        if slots_full || self.obstacle(rules, concerns, now) > now {
+    /// Takes from all limits of a request that the learned ones allow, if the configured ones do too.
+    pub(super) fn take(&mut self, rules: &Rules, pending: PendingRequest, now: u64) -> Option<SentRequest> {
+        let limits = pending.request.limits;
+        let slots_full = limits.has_slots() && rules.slots.is_some_and(|slots| self.slots_taken >= slots);
+        if slots_full || self.obstacle(rules, limits, now) > now {
             return None;
         }
-        for (index, rate) in rules.rates(concerns) {
-            self.meters[index].take(rate, turn.ticket, now);
+        for (index, rate) in rules.rates(limits) {
+            self.buckets[index].take(rate, pending.ticket, now);
         }
-        self.slots_taken += u32::from(concerns.slots());
-        Some(match (&mut self.learned, &turn.asker.about) {
-            (Some(learned), Some(about)) => learned.take(about, now),
-            (Some(learned), None) if !turn.asker.is_tunnel => learned.pass(),
-            (None, _) | (_, None) => Stamp::default(),
+        self.slots_taken += u32::from(limits.has_slots());
+        Some(match (&mut self.learned, &pending.request.key) {
+            (Some(learned), Some(key)) => learned.take(key, now),
+            (Some(learned), None) if !pending.request.is_tunnel => learned.take_unknown(),
+            (None, _) | (_, None) => SentRequest::default(),
         })
     }
 
-    /// Until when the rates keep a request back that nobody precedes.
-    pub(super) fn obstacle(&self, rules: &Rules, concerns: Concerns, now: u64) -> u64 {
-        let earliest = (rules.rates(concerns)).map(|(index, rate)| self.meters[index].earliest(rate, now));
+    /// Returns until when the rates hold a request that is next in line.
+    pub(super) fn obstacle(&self, rules: &Rules, limits: LimitSet, now: u64) -> u64 {
+        let earliest = rules
+            .rates(limits)
+            .map(|(index, rate)| self.buckets[index].earliest(rate, now));
         earliest.max().unwrap_or_default()
     }
 
-    /// What a request took that has not gone.
-    pub(super) fn put_back(&mut self, rules: &Rules, ticket: Ticket, concerns: Concerns, stamp: Stamp) {
-        for (index, rate) in rules.rates(concerns) {
-            self.meters[index].give_back(rate, ticket);
+    /// Returns what a request took that is not sent.
+    pub(super) fn put_back(&mut self, rules: &Rules, ticket: Ticket, limits: LimitSet, sent: SentRequest) {
+        for (index, rate) in rules.rates(limits) {
+            self.buckets[index].give_back(rate, ticket);
         }
-        if concerns.slots() {
+        if limits.has_slots() {
             self.slots_taken = self.slots_taken.saturating_sub(1);
         }
         if let Some(learned) = &mut self.learned {
-            learned.give_back(stamp);
+            learned.give_back(sent);
         }
     }
 }

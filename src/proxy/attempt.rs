@@ -14,7 +14,7 @@ use super::{Error, Proxy, Route, Way, caller, headers, scrub};
 use crate::auth::{Credential, Needles, Payload};
 use crate::host::Target;
 use crate::http1::{self, Interim};
-use crate::limit::{self, Asked, Caller, Limiter, Permit};
+use crate::limit::{self, Caller, Limiter, Permit, RequestAttributes};
 use crate::telemetry::Exchange;
 use crate::upstream::body::{Border, MOST_KEPT};
 use crate::upstream::breaker::{Outcome, Passage};
@@ -362,8 +362,8 @@ fn asked<'a>(
     head: &'a request::Parts,
     course: &Course<'a>,
     caller: &'a (dyn Fn() -> Caller + Sync),
-) -> Asked<'a> {
-    Asked {
+) -> RequestAttributes<'a> {
+    RequestAttributes {
         caller,
         method: &head.method,
         path: head.uri.path(),

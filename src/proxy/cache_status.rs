@@ -6,19 +6,19 @@ use std::io::Write;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::cache::Why;
+use crate::cache::ForwardReason;
 
 /// What Cache-Status says.
 pub(super) enum Note {
     /// Another one's answer was waited for.
     Collapsed {
-        why: Why,
+        why: ForwardReason,
     },
     Confirmed {
         ttl: i64,
     },
     Forwarded {
-        why: Why,
+        why: ForwardReason,
         is_stored: bool,
     },
     Hit {
@@ -72,12 +72,12 @@ impl fmt::Display for Note {
 }
 
 /// For a request that is forwarded, should it be refused.
-pub(super) fn of_refused(why: Why) -> &'static str {
+pub(super) fn of_refused(why: ForwardReason) -> &'static str {
     match why {
-        Why::Request => "outrider; fwd=request",
-        Why::Stale => "outrider; fwd=stale",
-        Why::UriMiss => "outrider; fwd=uri-miss",
-        Why::VaryMiss => "outrider; fwd=vary-miss",
+        ForwardReason::Request => "outrider; fwd=request",
+        ForwardReason::Stale => "outrider; fwd=stale",
+        ForwardReason::UriMiss => "outrider; fwd=uri-miss",
+        ForwardReason::VaryMiss => "outrider; fwd=vary-miss",
     }
 }
 

@@ -23,7 +23,8 @@ use super::scrub::Clean;
 use super::source::Source;
 use crate::auth::Credential;
 use crate::cache::{
-    self, Answered, Ask, Cache, Copying, Entry, Found, Kept, Lead, Outcome, Sender, Times, Turn, Why,
+    self, CacheEntry, CacheHit, CacheLookup, CacheQuery, FetchOutcome, FetchRole, ForwardReason, Leader,
+    ResponseCache, ResponseCopy, ResponseHead, Sender, Times,
 };
 use crate::host::Target;
 use crate::limit::Permit;
@@ -51,7 +52,7 @@ impl From<Fetched<'_>> for Carried {
 /// A request to a destination with a cache: everything about it that stays as it is, whoever carries it.
 #[derive(Clone, Copy)]
 pub(super) struct Errand<'a> {
-    pub(super) cache: &'a Arc<Cache>,
+    pub(super) cache: &'a Arc<ResponseCache>,
     pub(super) course: Course<'a>,
 }
 
@@ -62,14 +63,14 @@ pub(super) enum Begun {
 }
 
 /// What there is to do where nothing is good as it is; `None`: the cache has no part in it.
-type Open = Option<(Ask, Found)>;
+type Open = Option<(CacheQuery, CacheLookup)>;
 
 /// A request for which the upstream is asked.
 struct Quest {
-    ask: Ask,
-    why: Why,
-    stale: Option<Arc<Entry>>,
-    lead: Option<Lead>,
+    ask: CacheQuery,
+    why: ForwardReason,
+    stale: Option<Arc<CacheEntry>>,
+    lead: Option<Leader>,
 }
 
 impl Errand<'_> {
@@ -95,12 +96,12 @@ impl Errand<'_> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let (fields, target) = (&head.headers, self.course.target);
         let attached = |name: &HeaderName| credential.names().decide(name);
-        let Some(mut ask) = Cache::ask(&head.method, target, path, fields, attached, sender) else {
+        let Some(mut ask) = ResponseCache::query(&head.method, target, path, fields, attached, sender) else {
             return Ok(Begun::Open(None));
         };
         let now = Instant::now();
         Ok(match self.cache.find(&mut ask, fields, attached, false, now) {
-            Found::Fresh(kept) => {
+            CacheLookup::Fresh(kept) => {
                 route.counters.cached(CacheStatus::Hit);
                 let note = Note::Hit { ttl: kept.ttl };
                 Begun::Answered(serve(&kept, &ask, fields, exchange, &note))
@@ -203,8 +204,8 @@ impl Errand<'_> {
     /// A request for which nothing is good as it is, and what the metric calls what became of it.
     async fn answer(
         &self,
-        mut ask: Ask,
-        mut found: Found,
+        mut ask: CacheQuery,
+        mut found: CacheLookup,
         head: &mut request::Parts,
         exchange: &mut Exchange,
     ) -> (Result<Carried, Error>, CacheStatus) {
@@ -214,23 +215,23 @@ impl Errand<'_> {
         };
         let attached = |name: &HeaderName| credential.names().decide(name);
         let deadline = Instant::now() + self.course.way.route.destination.timeouts.response;
-        let mut reason = Why::Stale;
+        let mut reason = ForwardReason::Stale;
         loop {
             let (why, stale, turn) = match found {
-                Found::Fresh(kept) => {
+                CacheLookup::Fresh(kept) => {
                     let note = Note::Collapsed { why: reason };
                     return (
                         Ok(serve(&kept, &ask, &head.headers, exchange, &note)),
                         CacheStatus::Hit,
                     );
                 }
-                Found::Refresh(kept, lead) => {
+                CacheLookup::Refresh(kept, lead) => {
                     let note = Note::Hit { ttl: kept.ttl };
                     let carried = serve(&kept, &ask, &head.headers, exchange, &note);
                     if lead.is_some() {
                         let quest = Quest {
                             ask,
-                            why: Why::Stale,
+                            why: ForwardReason::Stale,
                             stale: Some(kept.entry),
                             lead,
                         };
@@ -238,7 +239,7 @@ impl Errand<'_> {
                     }
                     return (Ok(carried), CacheStatus::Stale);
                 }
-                Found::Absent { why, stale, turn } => (why, stale, turn),
+                CacheLookup::Miss { why, stale, turn } => (why, stale, turn),
             };
             if ask.only_if_stored() {
                 exchange.set_cache_status("outrider; detail=only-if-cached");
@@ -246,17 +247,17 @@ impl Errand<'_> {
             }
             reason = why;
             let lead = match turn {
-                Turn::Alone => None,
-                Turn::Lead(lead) => Some(lead),
-                Turn::Follow(follow) => {
+                FetchRole::Alone => None,
+                FetchRole::Lead(lead) => Some(lead),
+                FetchRole::Follow(follow) => {
                     exchange.asked_upstream();
                     let patience = deadline.saturating_duration_since(Instant::now());
                     let outcome = follow.wait(patience).await;
                     exchange.upstream_failed();
                     let now = Instant::now();
-                    if outcome == Outcome::Failed
+                    if outcome == FetchOutcome::Failed
                         && let Some(entry) = &stale
-                        && let Some(kept) = Cache::stands_in(&ask, entry, now)
+                        && let Some(kept) = ResponseCache::may_replace_error(&ask, entry, now)
                     {
                         let note = Note::StoodIn {
                             status: None,
@@ -266,7 +267,7 @@ impl Errand<'_> {
                         return (Ok(carried), CacheStatus::Stale);
                     }
                     // Where the lead is gone whoever comes first leads; but nobody waits for ever for those that leave.
-                    let has_waited = outcome != Outcome::Gone || now >= deadline;
+                    let has_waited = outcome != FetchOutcome::Gone || now >= deadline;
                     found = self
                         .cache
                         .find(&mut ask, &head.headers, attached, has_waited, now);
@@ -309,9 +310,9 @@ impl Errand<'_> {
         };
         if has_failed
             && let Some(entry) = &quest.stale
-            && let Some(kept) = Cache::stands_in(&quest.ask, entry, times.answered)
+            && let Some(kept) = ResponseCache::may_replace_error(&quest.ask, entry, times.answered)
         {
-            quest.ends(Outcome::Failed);
+            quest.ends(FetchOutcome::Failed);
             let destination = &*self.course.way.route.destination.name;
             let error = result.as_ref().err().map(tracing::field::display);
             let code = status.map(|status| status.as_u16());
@@ -327,14 +328,16 @@ impl Errand<'_> {
             Ok(fetched) => fetched,
             Err(error) => {
                 quest.ends(if has_failed {
-                    Outcome::Failed
+                    FetchOutcome::Failed
                 } else {
-                    Outcome::Alone
+                    FetchOutcome::Alone
                 });
-                let must_be_confirmed = (quest.stale.as_ref())
-                    .is_some_and(|entry| quest.why == Why::Stale && entry.must_be_confirmed());
+                let must_revalidate_stale = (quest.stale.as_ref())
+                    .is_some_and(|entry| quest.why == ForwardReason::Stale && entry.must_revalidate_stale());
                 let error = match error {
-                    Error::Upstream(error) if has_failed && must_be_confirmed => Error::Unconfirmed(error),
+                    Error::Upstream(error) if has_failed && must_revalidate_stale => {
+                        Error::Unconfirmed(error)
+                    }
                     error => error,
                 };
                 return (Err(error), CacheStatus::Miss);
@@ -364,13 +367,13 @@ impl Errand<'_> {
         };
         let (kept, is_stored) = self.cache.confirm(&quest.ask, &entry, fields, times);
         quest.ends(if is_stored {
-            Outcome::Stored
+            FetchOutcome::Stored
         } else {
-            Outcome::Alone
+            FetchOutcome::Alone
         });
         let note = Note::Confirmed { ttl: kept.ttl };
         let mut carried = serve(&kept, &quest.ask, request, exchange, &note);
-        for (name, value) in fields.iter().filter(|(name, _)| cache::is_of_its_moment(name)) {
+        for (name, value) in fields.iter().filter(|(name, _)| cache::is_momentary(name)) {
             carried.response.headers_mut().append(name.clone(), value.clone());
         }
         // It has cost a request.
@@ -384,7 +387,7 @@ impl Errand<'_> {
         let (status, fields) = (response.status(), response.headers());
         if quest.ask.is_head() {
             if !is_failure(status) {
-                self.cache.hears_of_head(&quest.ask, entry, status, fields);
+                self.cache.check_head(&quest.ask, entry, status, fields);
             }
         } else if status.is_success() || status.is_redirection() || matches!(status.as_u16(), 404 | 410) {
             self.cache.drop_entry(&quest.ask, entry);
@@ -401,7 +404,7 @@ impl Errand<'_> {
             upload,
         } = fetched;
         let (mut parts, body) = response.into_parts();
-        let answered = Answered {
+        let answered = ResponseHead {
             status: parts.status,
             fields: &parts.headers,
             length: body.size_hint().exact(),
@@ -413,14 +416,14 @@ impl Errand<'_> {
         };
         let is_stored = draft.is_some();
         let body = match draft {
-            Some(draft) => Source::copied(body, Copying::new(draft, quest.lead.take(), self.cache)),
+            Some(draft) => Source::copied(body, ResponseCopy::new(draft, quest.lead.take(), self.cache)),
             None => {
                 // An error passes, and 304 says nothing of what else there is.
                 let is_lasting = parts.status.is_success() || parts.status.is_redirection();
                 if is_lasting && parts.status != StatusCode::NOT_MODIFIED && !quest.ask.is_head() {
-                    self.cache.passes(&quest.ask);
+                    self.cache.mark_uncacheable(&quest.ask);
                 }
-                quest.ends(Outcome::Alone);
+                quest.ends(FetchOutcome::Alone);
                 Source::Plain(body)
             }
         };
@@ -478,15 +481,21 @@ impl Errand<'_> {
 }
 
 impl Quest {
-    fn ends(&mut self, outcome: Outcome) {
+    fn ends(&mut self, outcome: FetchOutcome) {
         if let Some(lead) = self.lead.take() {
-            lead.ends(outcome);
+            lead.finish(outcome);
         }
     }
 }
 
 /// What is stored, as an answer to this request.
-fn serve(kept: &Kept, ask: &Ask, request: &HeaderMap, exchange: &mut Exchange, note: &Note) -> Carried {
+fn serve(
+    kept: &CacheHit,
+    ask: &CacheQuery,
+    request: &HeaderMap,
+    exchange: &mut Exchange,
+    note: &Note,
+) -> Carried {
     let (entry, now) = (&kept.entry, Instant::now());
     let mut response = if entry.has_not_changed_for(request) {
         entry.not_modified(now)

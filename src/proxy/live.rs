@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Error, Rehearsal, Retrying};
 use crate::auth::{self, Credentials};
 use crate::ca::Authority;
-use crate::cache::Cache;
+use crate::cache::ResponseCache;
 use crate::limit::Limiter;
 use crate::policy::{Destination, Policy};
 use crate::telemetry::Counters;
@@ -27,7 +27,7 @@ pub(crate) struct Live {
 pub(crate) struct Route {
     pub(crate) breaker: Option<Arc<Breaker>>,
     /// `None`: nothing is stored.
-    pub(crate) cache: Option<Arc<Cache>>,
+    pub(crate) cache: Option<Arc<ResponseCache>>,
     pub(crate) counters: Arc<Counters>,
     /// A secret that cannot be read refuses the requests of its destination; it does not stop the others.
     pub(crate) credentials: Result<Credentials, auth::Error>,

@@ -6,6 +6,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{Body, Error};
+use crate::fields::quoted;
 use crate::telemetry::Exchange;
 
 /// Turns a failure into the answer that the app gets, and tells the exchange.
@@ -89,15 +90,8 @@ fn proxy_status(error: &Error, detail: &str) -> String {
         text.push_str("; ");
         text.push_str(&parameter);
     }
-    text.push_str("; details=\"");
-    // A String of RFC 8941: printable ASCII, with two characters escaped.
-    for c in detail.chars().filter(|c| matches!(c, ' '..='~')) {
-        if matches!(c, '"' | '\\') {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text.push('"');
+    text.push_str("; details=");
+    text.push_str(&quoted(detail));
     text
 }
 

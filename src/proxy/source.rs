@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::scrub::Clean;
-use crate::cache::Copying;
+use crate::cache::ResponseCopy;
 use crate::upstream::body::Cut;
 use crate::upstream::connect::Stream;
 
@@ -22,11 +22,11 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Copied {
     body: Clean,
-    copy: Copying,
+    copy: ResponseCopy,
 }
 
 impl Source {
-    pub(super) fn copied(body: Clean, mut copy: Copying) -> Self {
+    pub(super) fn copied(body: Clean, mut copy: ResponseCopy) -> Self {
         if body.is_end_stream() {
             end(&body, &mut copy);
             return Self::Plain(body);
@@ -52,7 +52,7 @@ impl Source {
     /// Reads a body for nobody, for as long as it is copied.
     pub(super) async fn store(self) {
         if let Self::Copied(mut copied) = self {
-            while copied.copy.goes_on() {
+            while copied.copy.is_active() {
                 let next = std::future::poll_fn(|cx| copied.poll_frame(cx)).await;
                 if next.is_none() {
                     return;
@@ -85,7 +85,7 @@ impl Copied {
 }
 
 /// A body has come to its end.
-fn end(body: &Clean, copy: &mut Copying) {
+fn end(body: &Clean, copy: &mut ResponseCopy) {
     if body.is_clean() {
         copy.finish();
     } else {

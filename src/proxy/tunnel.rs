@@ -12,7 +12,7 @@ use super::{Answer, Error, Live, Proxy, Route};
 use crate::drain::ExchangeGuard;
 use crate::host::Target;
 use crate::http1::server::Rest;
-use crate::limit::{Asked, Caller, Permit};
+use crate::limit::{Caller, Permit, RequestAttributes};
 use crate::memory::{self, Reservation};
 use crate::stream::{Io, Rewound};
 use crate::telemetry::Exchange;
@@ -46,7 +46,7 @@ pub(super) async fn open(
         None
     } else {
         let permit = {
-            let asked = Asked {
+            let asked = RequestAttributes {
                 caller: &|| Caller::default(),
                 method: &Method::CONNECT,
                 path: "",

@@ -3,7 +3,7 @@ use tokio::time::advance;
 use super::*;
 use crate::auth::Credentials;
 use crate::config::Config;
-use crate::limit::Limits;
+use crate::limit::Limiters;
 use crate::policy::Policy;
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
@@ -21,7 +21,7 @@ fn credentials() -> Credentials {
     let tls = tls::Settings::build(destination, &sources, &roots).map_err(Arc::new);
     let telemetry = Telemetry::new();
     let endpoint = Endpoint::new(Arc::clone(destination), telemetry.counters("d"), tls);
-    let limits = Limits::default();
+    let limits = Limiters::default();
     let limiter = |place: &str| limits.of_member(destination, place, &telemetry);
     Credentials::build(
         destination,
@@ -111,13 +111,13 @@ async fn each_has_what_was_told_of_it() {
     for (one, left) in all.iter().zip(["10", "40", "20"]) {
         let limiter = one.limiter.as_ref().unwrap();
         let permit = limiter
-            .admit(crate::limit::bench::asked(&http::Method::GET, "/"), || None)
+            .admit(crate::limit::bench::request(&http::Method::GET, "/"), || None)
             .await
             .unwrap();
         permit.learn(
             StatusCode::OK,
             &told(left),
-            crate::limit::bench::asked(&http::Method::GET, "/"),
+            crate::limit::bench::request(&http::Method::GET, "/"),
         );
     }
     assert_eq!(next(&credentials, 3), ["auth.pool[1]"; 3]);

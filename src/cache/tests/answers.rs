@@ -6,23 +6,23 @@ use http::{StatusCode, header};
 use tokio::time::{Instant, advance};
 
 use super::{STRICT, fields, just_now, sender};
-use crate::cache::Entry;
-use crate::cache::entry::Head;
-use crate::cache::key::{Choice, Key};
-use crate::cache::terms::Terms;
+use crate::cache::CacheEntry;
+use crate::cache::entry::StoredHead;
+use crate::cache::freshness::Freshness;
+use crate::cache::key::{CacheKey, SelectingFields};
 use crate::host::Target;
 
 /// A 200 with these fields, and the body `body`.
-fn entry(lines: &[&str]) -> Arc<Entry> {
+fn entry(lines: &[&str]) -> Arc<CacheEntry> {
     let (fields, times) = (fields(lines), just_now());
     let target = Target::of_absolute(&"http://api.test/".parse().unwrap()).unwrap();
     let none = fields_of_no_request();
-    let terms = Terms::of(StatusCode::OK, &fields, false, &times, &STRICT).expect("it can be stored");
-    Arc::new(Entry::new(
-        Key::new(&target, "/", &none, |_| false, sender(0)).identity,
-        Choice::of(&fields, &none, |_| false, false).unwrap(),
-        terms,
-        Head::new(StatusCode::OK, &fields, times.clock),
+    let freshness = Freshness::of(StatusCode::OK, &fields, false, &times, &STRICT).expect("it can be stored");
+    Arc::new(CacheEntry::new(
+        CacheKey::new(&target, "/", &none, |_| false, sender(0)).identity,
+        SelectingFields::of(&fields, &none, |_| false, false).unwrap(),
+        freshness,
+        StoredHead::new(StatusCode::OK, &fields, times.clock),
         Bytes::from_static(b"body"),
     ))
 }
@@ -49,7 +49,7 @@ async fn an_answer_says_how_old_it_is() {
     assert_eq!(answer.headers().get_all("x-a").iter().count(), 2);
     assert!(answer.headers().contains_key(header::DATE));
     assert_eq!(answer.body(), "body");
-    // What was left of a quota then says nothing now.
+    // What was left of a quota then means nothing now.
     assert!(!answer.headers().keys().any(|name| name.as_str().contains("rate")));
 
     let head = entry.answer_to_head(Instant::now());
@@ -150,7 +150,7 @@ async fn a_304_brings_the_fields_up_to_date_but_not_what_describes_the_bytes() {
         "age: 3",
         "x-ratelimit-remaining: 7",
     ]);
-    assert!(stored.is_meant_by(&confirmation));
+    assert!(stored.is_confirmed_by(&confirmation));
     let head = stored.head().confirmed(&confirmation);
     let mut updated = head.fields().clone();
     updated.remove(header::DATE);
@@ -166,8 +166,8 @@ async fn a_304_brings_the_fields_up_to_date_but_not_what_describes_the_bytes() {
             "x-new: 1"
         ])
     );
-    assert!(!stored.is_meant_by(&fields(&["etag: \"b\""])));
-    assert!(stored.is_meant_by(&fields(&["x: 1"])));
+    assert!(!stored.is_confirmed_by(&fields(&["etag: \"b\""])));
+    assert!(stored.is_confirmed_by(&fields(&["x: 1"])));
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,7 +189,7 @@ async fn an_answer_to_head_shows_whether_it_has_changed() {
     }
 }
 
-/// A value that is cut out of a large buffer must not keep that alive.
+/// A value from a large buffer must not keep that buffer alive.
 #[tokio::test(start_paused = true)]
 async fn an_entry_holds_on_to_no_other_buffer() {
     let large = Bytes::from(vec![b'x'; 1 << 20]);
@@ -198,7 +198,7 @@ async fn an_entry_holds_on_to_no_other_buffer() {
         "x-cut",
         http::HeaderValue::from_maybe_shared(large.slice(..5)).unwrap(),
     );
-    let head = Head::new(StatusCode::OK, &lines, just_now().clock);
+    let head = StoredHead::new(StatusCode::OK, &lines, just_now().clock);
     drop(lines);
     assert!(large.is_unique());
     assert_eq!(head.fields()["x-cut"], "xxxxx");

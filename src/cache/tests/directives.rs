@@ -1,14 +1,14 @@
 use std::time::Duration;
 
 use super::fields;
-use crate::cache::directives::{Demands, FOR_EVER, Said};
+use crate::cache::directives::{FOR_EVER, RequestDirectives, ResponseDirectives};
 
-fn said(lines: &[&str]) -> Said {
+fn directives(lines: &[&str]) -> ResponseDirectives {
     let lines: Vec<_> = lines
         .iter()
         .map(|line| format!("cache-control: {line}"))
         .collect();
-    Said::of(&fields(&lines.iter().map(String::as_str).collect::<Vec<_>>()))
+    ResponseDirectives::of(&fields(&lines.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn max_age_is_read_as_the_grammar_has_it() {
         ("ext=\"a \\\" max-age=5\", max-age=60", Some(60)),
         ("x=y=z, max-age=60", Some(60)),
         ("max-age=60, max-age=5", Some(5)),
-        // Unreadable is used up.
+        // An unreadable value counts as zero.
         ("max-age", Some(0)),
         ("max-age=", Some(0)),
         ("max-age=-1", Some(0)),
@@ -34,17 +34,21 @@ fn max_age_is_read_as_the_grammar_has_it() {
         ("max-age= 60", Some(0)),
         ("max-age=\"60", Some(0)),
         ("max-age=99999999999999999999999", Some(FOR_EVER.as_secs())),
-        // None at all.
+        // No directive.
         ("", None),
         ("max-age2=60", None),
         ("ext=\"max-age=60\"", None),
         ("ext=\"never closed, max-age=60", None),
         ("a-directive-with-a-name-longer-than-any-that-we-know=60", None),
     ] {
-        assert_eq!(said(&[line]).max_age, seconds.map(Duration::from_secs), "{line}");
+        assert_eq!(
+            directives(&[line]).max_age,
+            seconds.map(Duration::from_secs),
+            "{line}"
+        );
     }
     assert_eq!(
-        said(&["max-age=60", "max-age=5"]).max_age,
+        directives(&["max-age=60", "max-age=5"]).max_age,
         Some(Duration::from_secs(5))
     );
 }
@@ -57,70 +61,76 @@ fn flags_stand_with_and_without_values() {
         "NO-CACHE, x=\"y",
         "a=\"b\"c, no-cache",
     ] {
-        assert!(said(&[line]).no_cache, "{line}");
+        assert!(directives(&[line]).no_cache, "{line}");
     }
-    let all = said(&[
+    let all = directives(&[
         "No-Store,PRIVATE=\"x\"",
         "public, must-revalidate,proxy-revalidate,must-understand",
     ]);
     assert!(all.no_store && all.private && all.public && all.must_revalidate);
     assert!(all.proxy_revalidate && all.must_understand && !all.no_cache);
-    assert_eq!(said(&["x=\"no-store\", y-no-store, no-storex"]), Said::default());
+    assert_eq!(
+        directives(&["x=\"no-store\", y-no-store, no-storex"]),
+        ResponseDirectives::default()
+    );
 }
 
 #[test]
 fn an_app_says_what_it_demands() {
     let seconds = Duration::from_secs;
-    for (lines, demands) in [
-        (&[][..], Demands::default()),
+    for (lines, directives) in [
+        (&[][..], RequestDirectives::default()),
         (
             &["cache-control: max-age=5, min-fresh=3, max-stale=9"],
-            Demands {
+            RequestDirectives {
                 max_age: Some(seconds(5)),
                 min_fresh: Some(seconds(3)),
                 max_stale: Some(seconds(9)),
-                ..Demands::default()
+                ..RequestDirectives::default()
             },
         ),
         (
             &["cache-control: max-stale"],
-            Demands {
+            RequestDirectives {
                 max_stale: Some(FOR_EVER),
-                ..Demands::default()
+                ..RequestDirectives::default()
             },
         ),
         (
             &["cache-control: max-stale=x, min-fresh=x"],
-            Demands {
+            RequestDirectives {
                 max_stale: Some(seconds(0)),
                 min_fresh: Some(FOR_EVER),
-                ..Demands::default()
+                ..RequestDirectives::default()
             },
         ),
         (
             &["cache-control: no-cache, no-store, only-if-cached"],
-            Demands {
+            RequestDirectives {
                 no_cache: true,
                 no_store: true,
                 only_if_cached: true,
-                ..Demands::default()
+                ..RequestDirectives::default()
             },
         ),
         (
             &["pragma: No-Cache"],
-            Demands {
+            RequestDirectives {
                 no_cache: true,
-                ..Demands::default()
+                ..RequestDirectives::default()
             },
         ),
-        // Pragma counts only where nothing newer is said.
-        (&["pragma: no-cache", "cache-control: x"], Demands::default()),
+        // Pragma counts only without Cache-Control.
+        (
+            &["pragma: no-cache", "cache-control: x"],
+            RequestDirectives::default(),
+        ),
     ] {
-        assert_eq!(Demands::of(&fields(lines)), demands, "{lines:?}");
+        assert_eq!(RequestDirectives::of(&fields(lines)), directives, "{lines:?}");
     }
 }
 
-/// Bytes from the wire, whatever they are, are read to an end.
+/// Any bytes from the wire are read to the end.
 #[test]
 fn no_line_stops_the_reader() {
     use rand::{Rng, SeedableRng};
@@ -136,6 +146,6 @@ fn no_line_stops_the_reader() {
         };
         let mut map = http::HeaderMap::new();
         map.insert("cache-control", value);
-        let _ = (Said::of(&map), Demands::of(&map));
+        let _ = (ResponseDirectives::of(&map), RequestDirectives::of(&map));
     }
 }

@@ -2,17 +2,17 @@ use http::header::{self, HeaderMap, HeaderName};
 
 use super::{fields, sender};
 use crate::cache::Sender;
-use crate::cache::key::{Choice, Key};
+use crate::cache::key::{CacheKey, SelectingFields};
 use crate::host::Target;
 
-fn key(url: &str, lines: &[&str], fingerprint: u64) -> Key {
+fn key(url: &str, lines: &[&str], fingerprint: u64) -> CacheKey {
     let uri: http::Uri = url.parse().unwrap();
     let target = Target::of_absolute(&uri).unwrap();
     let path = uri.path_and_query().unwrap().as_str();
-    Key::new(&target, path, &fields(lines), attached, sender(fingerprint))
+    CacheKey::new(&target, path, &fields(lines), attached, sender(fingerprint))
 }
 
-/// As for a destination with a bearer token.
+/// As in a destination with a bearer token.
 fn attached(name: &HeaderName) -> bool {
     *name == header::AUTHORIZATION
 }
@@ -44,14 +44,15 @@ fn each_credential_of_a_destination_makes_another_key() {
     let target = Target::of_absolute(&URL.parse().unwrap()).unwrap();
     let as_rule = |rule| {
         let sender = Sender { fingerprint: 1, rule };
-        Key::new(&target, "/", &fields(&[]), attached, sender)
+        CacheKey::new(&target, "/", &fields(&[]), attached, sender)
     };
     assert_eq!(as_rule(Some(1)), as_rule(Some(1)));
     assert_ne!(as_rule(Some(1)), as_rule(Some(2)));
     assert_ne!(as_rule(Some(1)), as_rule(None));
 }
 
-/// Nobody can list the fields by which services tell users apart, so every field does that is not known to be harmless.
+/// Nobody can list the fields by which services recognize users, so every field counts that is not known to be
+/// harmless.
 #[test]
 fn every_field_that_is_not_known_is_part_of_the_key() {
     for name in [
@@ -119,28 +120,28 @@ fn every_field_that_is_not_known_is_part_of_the_key() {
         "x-vcap-request-id: 1",
         "via: 1.1 x",
         "cdn-loop: x",
-        // Replaced by what is attached.
+        // Replaced by the attached credential.
         "authorization: Bearer app",
     ] {
         assert_eq!(key(URL, &[], 1), key(URL, &[line], 1), "{line}");
     }
-    // Where one value ends and the next begins makes a difference.
+    // It matters where one value ends and the next begins.
     assert_ne!(
         key(URL, &["x-key: ab", "x-token: c"], 1),
         key(URL, &["x-key: a", "x-token: bc"], 1)
     );
 }
 
-/// What a service means for one user is that user's under all that came with the request.
+/// A service that answers `private` may have used any field of the request.
 #[test]
 fn a_private_answer_was_chosen_by_every_field() {
     let stored = ["accept: a/b", "user-agent: x", "x-request-id: 1"];
     let asked = |lines: &[&str]| {
-        let choice = Choice::of(&fields(&[]), &fields(&stored), attached, true).unwrap();
+        let choice = SelectingFields::of(&fields(&[]), &fields(&stored), attached, true).unwrap();
         choice.fits(&fields(lines), attached)
     };
     assert!(asked(&stored));
-    // What caches are told, and what is replaced, says nothing of a user.
+    // Fields for caches, and fields that are replaced, do not name a user.
     assert!(asked(&[
         "accept: a/b",
         "user-agent: x",
@@ -169,7 +170,7 @@ fn a_private_answer_was_chosen_by_every_field() {
     ] {
         assert!(!asked(lines), "{lines:?}");
     }
-    let of_nothing = Choice::of(&fields(&[]), &fields(&[]), attached, true).unwrap();
+    let of_nothing = SelectingFields::of(&fields(&[]), &fields(&[]), attached, true).unwrap();
     assert!(of_nothing.fits(&fields(&[]), attached));
     assert!(!of_nothing.fits(&fields(&["user-agent: x"]), attached));
 }
@@ -177,7 +178,7 @@ fn a_private_answer_was_chosen_by_every_field() {
 #[test]
 fn a_choice_fits_what_would_be_answered_alike() {
     let fits = |vary: &[&str], stored: &[&str], asked: &[&str]| {
-        Choice::of(&fields(vary), &fields(stored), attached, false)
+        SelectingFields::of(&fields(vary), &fields(stored), attached, false)
             .map(|choice| choice.fits(&fields(asked), attached))
     };
     let (json, xml) = (&["accept: application/json"][..], &["accept: text/xml"][..]);
@@ -200,7 +201,7 @@ fn a_choice_fits_what_would_be_answered_alike() {
             &["user-agent: 2"],
             Some(false),
         ),
-        // Blanks and lines may be divided otherwise.
+        // Spaces and lines may be divided differently.
         (&["vary: b3"], &["b3: 1, 2"], &["b3: 1", "b3: 2"], Some(true)),
         (&["vary: b3"], &["b3: 1,2"], &["b3: 1 ,  2 "], Some(true)),
         (&["vary: b3"], &["b3: 12"], &["b3: 1", "b3: 2"], Some(false)),
@@ -211,14 +212,14 @@ fn a_choice_fits_what_would_be_answered_alike() {
             &["authorization: b"],
             Some(true),
         ),
-        // What is in the key is not looked at twice, nor kept.
+        // Fields that are in the key are not compared again, nor kept.
         (
             &["vary: Cookie, X-User-Id"],
             &["cookie: a"],
             &["cookie: b"],
             Some(true),
         ),
-        // What upstreams forget to say.
+        // What upstreams forget to name in Vary.
         (&[], json, xml, Some(false)),
         (
             &["content-encoding: gzip"],
@@ -233,7 +234,7 @@ fn a_choice_fits_what_would_be_answered_alike() {
             &["accept-language: en"],
             Some(false),
         ),
-        // Chosen by what is not in the request.
+        // Selected by something outside the request.
         (&["vary: *"], &[], &[], None),
         (&["vary: b3, *"], &[], &[], None),
         (&["vary: b3", "vary: *"], &[], &[], None),
@@ -245,9 +246,9 @@ fn a_choice_fits_what_would_be_answered_alike() {
             "{vary:?} {stored:?} {asked:?}"
         );
     }
-    // However long the list is, few of its names are left.
+    // However long the list is, few of its names are kept.
     let many: Vec<_> = (0..100).map(|i| format!("vary: name-{i}")).collect();
     let many: HeaderMap = fields(&many.iter().map(String::as_str).collect::<Vec<_>>());
-    let choice = Choice::of(&many, &HeaderMap::new(), attached, false).unwrap();
+    let choice = SelectingFields::of(&many, &HeaderMap::new(), attached, false).unwrap();
     assert_eq!(*choice.names, [header::ACCEPT]);
 }

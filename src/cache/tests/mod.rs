@@ -6,14 +6,14 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::Sender;
-use super::terms::{Allowances, Times};
+use super::freshness::{Allowances, Times};
 
 mod answers;
 mod directives;
-mod flights;
+mod fetches;
+mod freshness;
 mod keys;
 mod store;
-mod terms;
 
 /// `name: value` lines as fields.
 fn fields(lines: &[&str]) -> HeaderMap {
@@ -28,7 +28,7 @@ fn fields(lines: &[&str]) -> HeaderMap {
     fields
 }
 
-/// One with the only credential of a destination.
+/// A sender with the only credential of a destination.
 fn sender(fingerprint: u64) -> Sender {
     Sender {
         fingerprint,
@@ -36,7 +36,7 @@ fn sender(fingerprint: u64) -> Sender {
     }
 }
 
-/// Asked and answered in this moment.
+/// Requested and answered at this moment.
 fn just_now() -> Times {
     Times {
         asked: Instant::now(),

@@ -8,50 +8,59 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
 use super::{STRICT, fields, just_now, sender};
-use crate::cache::Entry;
-use crate::cache::entry::Head;
-use crate::cache::key::{Choice, Key};
-use crate::cache::store::{Look, Store};
-use crate::cache::terms::Terms;
+use crate::cache::CacheEntry;
+use crate::cache::entry::StoredHead;
+use crate::cache::freshness::Freshness;
+use crate::cache::key::{CacheKey, SelectingFields};
+use crate::cache::store::{EntryLookup, EntryStore};
 use crate::host::Target;
 
 const SIZE: usize = 64 * 1024;
 
-fn key(path: &str, fingerprint: u64) -> Key {
+fn key(path: &str, fingerprint: u64) -> CacheKey {
     let target = Target::of_absolute(&"http://api.test/".parse().unwrap()).unwrap();
-    Key::new(&target, path, &HeaderMap::new(), |_| false, sender(fingerprint))
+    CacheKey::new(&target, path, &HeaderMap::new(), |_| false, sender(fingerprint))
 }
 
-/// An answer to a request with these fields, which varies by `User-Agent`.
-fn entry(key: &Key, request: &[&str], length: usize) -> Arc<Entry> {
+/// A response to a request with these fields, which varies by `User-Agent`.
+fn entry(key: &CacheKey, request: &[&str], length: usize) -> Arc<CacheEntry> {
     let (answer, times) = (
         fields(&["cache-control: max-age=60", "vary: user-agent"]),
         just_now(),
     );
-    let terms = Terms::of(StatusCode::OK, &answer, false, &times, &STRICT).unwrap();
-    let choice = Choice::of(&answer, &fields(request), |_| false, false).unwrap();
-    let head = Head::new(StatusCode::OK, &answer, times.clock);
+    let freshness = Freshness::of(StatusCode::OK, &answer, false, &times, &STRICT).unwrap();
+    let choice = SelectingFields::of(&answer, &fields(request), |_| false, false).unwrap();
+    let head = StoredHead::new(StatusCode::OK, &answer, times.clock);
     let body = Bytes::from(vec![b'x'; length]);
-    Arc::new(Entry::new(key.identity.clone(), choice, terms, head, body))
+    Arc::new(CacheEntry::new(
+        key.identity.clone(),
+        choice,
+        freshness,
+        head,
+        body,
+    ))
 }
 
-fn has(store: &mut Store, key: &Key, request: &[&str]) -> bool {
-    matches!(store.look(key, &fields(request), |_| false), Look::Found(_))
+fn has(store: &mut EntryStore, key: &CacheKey, request: &[&str]) -> bool {
+    matches!(
+        store.look(key, &fields(request), |_| false),
+        EntryLookup::CacheLookup(_)
+    )
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_identity_and_each_choice_has_its_own_answer() {
-    let mut store = Store::new(SIZE);
+    let mut store = EntryStore::new(SIZE);
     let (one, other) = (key("/a", 1), key("/a", 2));
     store.put(&one.uri, entry(&one, &["user-agent: 1"], 10));
     assert!(has(&mut store, &one, &["user-agent: 1"]));
     assert!(matches!(
         store.look(&one, &fields(&["user-agent: 2"]), |_| false),
-        Look::Other
+        EntryLookup::OtherVariant
     ));
     assert!(matches!(
         store.look(&other, &fields(&["user-agent: 1"]), |_| false),
-        Look::Nothing
+        EntryLookup::Missing
     ));
     store.put(&one.uri, entry(&one, &["user-agent: 2"], 10));
     store.put(&other.uri, entry(&other, &["user-agent: 1"], 10));
@@ -65,19 +74,19 @@ async fn each_identity_and_each_choice_has_its_own_answer() {
     store.invalidate(&one.uri);
     assert!(matches!(
         store.look(&other, &fields(&["user-agent: 1"]), |_| false),
-        Look::Nothing
+        EntryLookup::Missing
     ));
     assert_eq!(store.taken(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_newer_answer_takes_the_place_of_the_older() {
-    let mut store = Store::new(SIZE);
+    let mut store = EntryStore::new(SIZE);
     let key = key("/a", 1);
     for length in [10, 2000, 20] {
         let fresh = entry(&key, &[], length);
         store.put(&key.uri, Arc::clone(&fresh));
-        let Look::Found(found) = store.look(&key, &HeaderMap::new(), |_| false) else {
+        let EntryLookup::CacheLookup(found) = store.look(&key, &HeaderMap::new(), |_| false) else {
             panic!("nothing there");
         };
         assert!(Arc::ptr_eq(&found, &fresh));
@@ -87,7 +96,7 @@ async fn the_newer_answer_takes_the_place_of_the_older() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_not_asked_for_longest_goes_first() {
-    let mut store = Store::new(SIZE);
+    let mut store = EntryStore::new(SIZE);
     let keys: Vec<_> = (0..9).map(|i| key(&format!("/{i}"), 1)).collect();
     for key in &keys[..8] {
         store.put(&key.uri, entry(key, &[], 6500));
@@ -101,7 +110,7 @@ async fn what_was_not_asked_for_longest_goes_first() {
 
 #[tokio::test(start_paused = true)]
 async fn copies_take_room_from_what_is_stored_but_not_all_of_it() {
-    let mut store = Store::new(SIZE);
+    let mut store = EntryStore::new(SIZE);
     for i in 0..8 {
         let key = key(&format!("/{i}"), 1);
         store.put(&key.uri, entry(&key, &[], 7000));
@@ -115,7 +124,7 @@ async fn copies_take_room_from_what_is_stored_but_not_all_of_it() {
 
 #[test]
 fn what_was_asked_for_before_a_change_is_not_right_afterwards() {
-    let mut store = Store::new(SIZE);
+    let mut store = EntryStore::new(SIZE);
     let before = store.epoch();
     store.invalidate("a");
     let after = store.epoch();
@@ -128,19 +137,19 @@ fn what_was_asked_for_before_a_change_is_not_right_afterwards() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_remembered_for_a_while_what_could_not_be_stored() {
-    let mut store = Store::new(SIZE);
+    let mut store = EntryStore::new(SIZE);
     let now = Instant::now();
-    store.pass("a", now + Duration::from_secs(5));
-    assert!(store.passes("a", now) && !store.passes("b", now));
-    assert!(!store.passes("a", now + Duration::from_secs(5)));
+    store.mark_uncacheable("a", now + Duration::from_secs(5));
+    assert!(store.is_uncacheable("a", now) && !store.is_uncacheable("b", now));
+    assert!(!store.is_uncacheable("a", now + Duration::from_secs(5)));
 }
 
-/// Whatever is done in whatever order: the bound holds, and the books are right.
+/// Random operations in any order: the bound holds, and the sums are right.
 #[tokio::test(start_paused = true)]
 async fn no_order_of_events_passes_the_bound() {
     for seed in 0..20 {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut store = Store::new(SIZE);
+        let mut store = EntryStore::new(SIZE);
         let mut copied = Vec::new();
         for step in 0..1500 {
             let key = key(
@@ -162,7 +171,8 @@ async fn no_order_of_events_passes_the_bound() {
                 7 => store.give_back(copied.pop().unwrap_or_default()),
                 8 => store.invalidate(&key.uri),
                 9 => {
-                    if let Look::Found(entry) = store.look(&key, &fields(&[&request]), |_| false) {
+                    if let EntryLookup::CacheLookup(entry) = store.look(&key, &fields(&[&request]), |_| false)
+                    {
                         store.remove(&key.uri, &entry);
                         store.remove(&key.uri, &entry);
                     }

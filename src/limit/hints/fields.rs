@@ -1,25 +1,39 @@
-//! The names of the fields that speak of limits, and what each tells.
+//! The names of the fields about limits, and what each one says.
 //!
-//! Names that no rule gives stand in [`FIELDS`]. The others are read by their words: behind `RateLimit-`, `X-RateLimit-`
-//! and `X-Rate-Limit-` there is `Limit`, `Remaining` or `Reset`, and what stands before or after it is the name of the
-//! quota: `X-RateLimit-Limit-short`, `X-RateLimit-User-Limit`, `X-RateLimit-UserLimit`. So is what follows `Retry-After-`.
+//! [`FIELDS`] lists the names that follow no rule. The others are read word by word. After `RateLimit-`,
+//! `X-RateLimit-` or `X-Rate-Limit-` comes `Limit`, `Remaining` or `Reset`, and the rest of the name is the name
+//! of the quota: `X-RateLimit-Limit-short`, `X-RateLimit-User-Limit`, `X-RateLimit-UserLimit`. After
+//! `Retry-After-` comes the name of the quota, too.
 
 use std::time::Duration;
 
-/// A field that speaks of limits.
+const FAMILIES: &[(&str, Family)] = &[
+    ("ratelimit", Family::Draft),
+    ("x-ratelimit", Family::X),
+    ("x-rate-limit", Family::Dashed),
+];
+const RETRIES: &[&str] = &[
+    "retry-after",
+    "x-rate-limit-retry-after",
+    "x-ratelimit-retry-after",
+    "x-retry-after",
+];
+
+/// A field about limits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Field<'n> {
-    pub(super) quota: Key<'n>,
-    pub(super) part: Part,
-    /// Its name, but for the quota's.
+pub(super) struct LimitField<'n> {
+    pub(super) quota: QuotaKey<'n>,
+    pub(super) part: FieldPart,
+    /// Its name, without the quota's.
     pub(super) stem: &'static str,
 }
 
 /// What the fields of one quota have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key<'n> {
+pub(super) struct QuotaKey<'n> {
     pub(super) family: Family,
-    /// What stands before the word that tells the part, and what after it; both empty where the quota has no name.
+    /// The parts of the field's name before and after the word that says what it is; both empty where the quota
+    /// has no name.
     name: (&'n str, &'n str),
 }
 
@@ -32,13 +46,13 @@ pub(super) enum Family {
     X,
     /// `x-rate-limit-*`
     Dashed,
-    /// The rest.
+    /// Any other name.
     Other,
 }
 
-/// What a field tells.
+/// What a field says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum FieldPart {
     GrpcDetails,
     GrpcPushback,
     Limit,
@@ -46,7 +60,7 @@ pub(super) enum Part {
     Policy,
     Remaining,
     Reset,
-    /// Seconds from now, whatever their number.
+    /// Seconds from now, however large the number.
     ResetAfter,
     ResetMillis,
     RetryAfter,
@@ -58,14 +72,14 @@ pub(super) enum Part {
     WindowMillis,
 }
 
-impl<'n> Field<'n> {
+impl<'n> LimitField<'n> {
     pub(super) fn named(name: &'n str) -> Option<Self> {
         if !may_speak(name) {
             return None;
         }
         let of_family = (FAMILIES.iter())
             .find_map(|(stem, family)| Some((*family, name.strip_prefix(stem)?.strip_prefix('-')?)));
-        // What most of them are.
+        // Most fields have such a name.
         if let Some((family, words)) = of_family
             && let Some(("", part)) = part_of(words)
         {
@@ -82,20 +96,20 @@ impl<'n> Field<'n> {
         }
     }
 
-    /// Its name has only the form of one that tells of a quota; it may be about anything.
+    /// Whether the name only looks like one about a quota. It may be about anything.
     pub(super) fn is_guess(self) -> bool {
         self.quota.family != Family::Other && self.quota.is_named()
     }
 
-    /// Of `Retry-After-short`, `Retry-After-Seconds`.
+    /// A field like `Retry-After-short` or `Retry-After-Seconds`.
     fn retry(stem: &'static str, quota: &'n str) -> Self {
         let (part, quota) = match quota {
-            "ms" => (Part::RetryAfterMillis, ""),
-            "seconds" => (Part::RetryAfter, ""),
-            quota => (Part::RetryAfter, quota),
+            "ms" => (FieldPart::RetryAfterMillis, ""),
+            "seconds" => (FieldPart::RetryAfter, ""),
+            quota => (FieldPart::RetryAfter, quota),
         };
         Self {
-            quota: Key {
+            quota: QuotaKey {
                 family: Family::Other,
                 name: ("", quota),
             },
@@ -104,15 +118,15 @@ impl<'n> Field<'n> {
         }
     }
 
-    fn of_quota(family: Family, name: (&'n str, &'n str), part: Part) -> Self {
+    fn of_quota(family: Family, name: (&'n str, &'n str), part: FieldPart) -> Self {
         Self {
-            quota: Key { family, name },
+            quota: QuotaKey { family, name },
             part,
             stem: stem_of(family, part),
         }
     }
 
-    /// Of the words that follow the family's.
+    /// Reads the words after the family's.
     fn worded(family: Family, words: &'n str) -> Option<Self> {
         let mut start = 0;
         for word in words.split('-') {
@@ -124,11 +138,11 @@ impl<'n> Field<'n> {
             let before = words[..start + joined.len()].trim_end_matches('-');
             let after = words[end..].trim_start_matches('-');
             let (part, after) = match (part, after) {
-                (Part::Reset, "after" | "in") => (Part::ResetAfter, ""),
-                (Part::Reset, "ms") => (Part::ResetMillis, ""),
-                (Part::Reset, "seconds") => (Part::Reset, ""),
+                (FieldPart::Reset, "after" | "in") => (FieldPart::ResetAfter, ""),
+                (FieldPart::Reset, "ms") => (FieldPart::ResetMillis, ""),
+                (FieldPart::Reset, "seconds") => (FieldPart::Reset, ""),
                 // It repeats the reset in another form.
-                (Part::Reset, "at" | "time" | "date") => return None,
+                (FieldPart::Reset, "at" | "time" | "date") => return None,
                 other => other,
             };
             let is_other = [before, after].into_iter().any(counts_other);
@@ -138,12 +152,12 @@ impl<'n> Field<'n> {
     }
 }
 
-impl Key<'_> {
+impl QuotaKey<'_> {
     pub(super) fn is_named(self) -> bool {
         self.name != ("", "")
     }
 
-    /// The name of the quota; empty where it has none.
+    /// Returns the name of the quota; empty where it has none.
     pub(super) fn name(self) -> Box<str> {
         match self.name {
             (before, "") => before.into(),
@@ -152,7 +166,7 @@ impl Key<'_> {
         }
     }
 
-    /// The window of the quota, where the name tells it.
+    /// Returns the window of the quota, where its name says it.
     pub(super) fn window(self) -> Option<Duration> {
         let name = if self.name.1.is_empty() {
             self.name.0
@@ -172,8 +186,8 @@ impl Key<'_> {
     }
 }
 
-impl Part {
-    /// It is about a refusal, and holds on an answer out of a cache, too.
+impl FieldPart {
+    /// Whether the field is about a refusal, so that it counts on an answer from a cache, too.
     pub(super) fn is_retry(self) -> bool {
         matches!(
             self,
@@ -186,7 +200,8 @@ impl Part {
     }
 }
 
-/// Whether a name may be one of those: on the way of every answer, so first a look at four letters at once.
+/// Whether a name may be one of these. Called for every field of every answer, so it compares four letters at
+/// once first.
 pub(super) fn may_speak(name: &str) -> bool {
     if name.len() < "ratelimit".len() {
         return false;
@@ -203,13 +218,13 @@ pub(super) fn may_speak(name: &str) -> bool {
         b"x-ms" => name == "x-ms-retry-after-ms",
         b"x-sh" => name == "x-shopify-shop-api-call-limit",
         b"anth" => name.starts_with("anthropic-ratelimit-"),
-        // Only where an answer of gRPC is over with its head.
+        // Only on a gRPC response that ends with its head.
         b"grpc" => name.starts_with("grpc-status") || name.starts_with("grpc-retry-"),
         _ => false,
     }
 }
 
-/// A field's name as people write it: `X-RateLimit-Reset`, `Retry-After-short`, `retry-after-ms`.
+/// Returns a field's name as people write it: `X-RateLimit-Reset`, `Retry-After-short`, `retry-after-ms`.
 pub(super) fn written(name: &str) -> Box<str> {
     let is_lower = ["grpc-", "anthropic-", "x-ms-"]
         .iter()
@@ -232,49 +247,36 @@ pub(super) fn written(name: &str) -> Box<str> {
     words.collect::<Vec<_>>().join("-").into()
 }
 
-/// What a word tells, and the name that is joined to it: `limit`, `userlimit`.
-fn part_of(word: &str) -> Option<(&str, Part)> {
+/// Returns what a word says, and the name that is joined to it: `limit`, `userlimit`.
+fn part_of(word: &str) -> Option<(&str, FieldPart)> {
     let parts = [
-        ("limit", Part::Limit),
-        ("remaining", Part::Remaining),
-        ("reset", Part::Reset),
+        ("limit", FieldPart::Limit),
+        ("remaining", FieldPart::Remaining),
+        ("reset", FieldPart::Reset),
     ];
     let joined = |(end, part)| word.strip_suffix(end).map(|joined| (joined, part));
     parts.into_iter().find_map(joined)
 }
 
-/// A quota of that name does not count requests.
+/// Whether a quota of that name counts something other than requests.
 fn counts_other(name: &str) -> bool {
     let is_unit = |word: &str| OTHER_UNITS.iter().any(|unit| word.starts_with(unit));
     !name.is_empty() && (name.contains("token") || name.split('-').any(is_unit))
 }
 
-fn stem_of(family: Family, part: Part) -> &'static str {
+fn stem_of(family: Family, part: FieldPart) -> &'static str {
     match (family, part) {
-        (Family::Draft, Part::Limit) => "ratelimit-limit",
-        (Family::Draft, Part::Remaining) => "ratelimit-remaining",
+        (Family::Draft, FieldPart::Limit) => "ratelimit-limit",
+        (Family::Draft, FieldPart::Remaining) => "ratelimit-remaining",
         (Family::Draft, _) => "ratelimit-reset",
-        (Family::X, Part::Limit) => "x-ratelimit-limit",
-        (Family::X, Part::Remaining) => "x-ratelimit-remaining",
+        (Family::X, FieldPart::Limit) => "x-ratelimit-limit",
+        (Family::X, FieldPart::Remaining) => "x-ratelimit-remaining",
         (Family::X, _) => "x-ratelimit-reset",
-        (Family::Dashed | Family::Other, Part::Limit) => "x-rate-limit-limit",
-        (Family::Dashed | Family::Other, Part::Remaining) => "x-rate-limit-remaining",
+        (Family::Dashed | Family::Other, FieldPart::Limit) => "x-rate-limit-limit",
+        (Family::Dashed | Family::Other, FieldPart::Remaining) => "x-rate-limit-remaining",
         (Family::Dashed | Family::Other, _) => "x-rate-limit-reset",
     }
 }
-
-const FAMILIES: &[(&str, Family)] = &[
-    ("ratelimit", Family::Draft),
-    ("x-ratelimit", Family::X),
-    ("x-rate-limit", Family::Dashed),
-];
-
-const RETRIES: &[&str] = &[
-    "retry-after",
-    "x-rate-limit-retry-after",
-    "x-ratelimit-retry-after",
-    "x-retry-after",
-];
 
 const OTHER_UNITS: &[&str] = &[
     "audio",
@@ -308,51 +310,51 @@ const OTHER_UNITS: &[&str] = &[
     "weight",
 ];
 
-const fn field(stem: &'static str, quota: &'static str, part: Part) -> Field<'static> {
+const fn field(stem: &'static str, quota: &'static str, part: FieldPart) -> LimitField<'static> {
     let family = Family::Other;
     let name = (quota, "");
-    let quota = Key { family, name };
-    Field { quota, part, stem }
+    let quota = QuotaKey { family, name };
+    LimitField { quota, part, stem }
 }
 
-/// In the order of their names.
-pub(super) static FIELDS: &[Field] = &[
-    field("anthropic-ratelimit-requests-limit", "requests", Part::Limit),
+/// Sorted by name.
+pub(super) static FIELDS: &[LimitField] = &[
+    field("anthropic-ratelimit-requests-limit", "requests", FieldPart::Limit),
     field(
         "anthropic-ratelimit-requests-remaining",
         "requests",
-        Part::Remaining,
+        FieldPart::Remaining,
     ),
-    field("anthropic-ratelimit-requests-reset", "requests", Part::Reset),
-    field("grpc-retry-pushback-ms", "", Part::GrpcPushback),
-    field("grpc-status-details-bin", "", Part::GrpcDetails),
-    field("ratelimit", "", Part::State),
-    field("ratelimit-name", "", Part::Name),
-    field("ratelimit-policy", "", Part::Policy),
-    field("retry-after", "", Part::RetryAfter),
-    field("retry-after-ms", "", Part::RetryAfterMillis),
-    field("x-hubspot-ratelimit-daily", "day", Part::Limit),
-    field("x-hubspot-ratelimit-daily-remaining", "day", Part::Remaining),
+    field("anthropic-ratelimit-requests-reset", "requests", FieldPart::Reset),
+    field("grpc-retry-pushback-ms", "", FieldPart::GrpcPushback),
+    field("grpc-status-details-bin", "", FieldPart::GrpcDetails),
+    field("ratelimit", "", FieldPart::State),
+    field("ratelimit-name", "", FieldPart::Name),
+    field("ratelimit-policy", "", FieldPart::Policy),
+    field("retry-after", "", FieldPart::RetryAfter),
+    field("retry-after-ms", "", FieldPart::RetryAfterMillis),
+    field("x-hubspot-ratelimit-daily", "day", FieldPart::Limit),
+    field("x-hubspot-ratelimit-daily-remaining", "day", FieldPart::Remaining),
     field(
         "x-hubspot-ratelimit-interval-milliseconds",
         "interval",
-        Part::WindowMillis,
+        FieldPart::WindowMillis,
     ),
-    field("x-hubspot-ratelimit-max", "interval", Part::Limit),
-    field("x-hubspot-ratelimit-remaining", "interval", Part::Remaining),
-    field("x-hubspot-ratelimit-secondly", "second", Part::Limit),
+    field("x-hubspot-ratelimit-max", "interval", FieldPart::Limit),
+    field("x-hubspot-ratelimit-remaining", "interval", FieldPart::Remaining),
+    field("x-hubspot-ratelimit-secondly", "second", FieldPart::Limit),
     field(
         "x-hubspot-ratelimit-secondly-remaining",
         "second",
-        Part::Remaining,
+        FieldPart::Remaining,
     ),
-    field("x-ms-retry-after-ms", "", Part::RetryAfterMillis),
-    field("x-rate-limit-retry-after", "", Part::RetryAfter),
-    field("x-ratelimit-after", "", Part::RetryAfter),
-    field("x-ratelimit-bucket", "", Part::Name),
-    field("x-ratelimit-resource", "", Part::Name),
-    field("x-ratelimit-retry-after", "", Part::RetryAfter),
-    field("x-retry-after", "", Part::RetryAfter),
-    field("x-retry-in", "", Part::RetryIn),
-    field("x-shopify-shop-api-call-limit", "shop", Part::Used),
+    field("x-ms-retry-after-ms", "", FieldPart::RetryAfterMillis),
+    field("x-rate-limit-retry-after", "", FieldPart::RetryAfter),
+    field("x-ratelimit-after", "", FieldPart::RetryAfter),
+    field("x-ratelimit-bucket", "", FieldPart::Name),
+    field("x-ratelimit-resource", "", FieldPart::Name),
+    field("x-ratelimit-retry-after", "", FieldPart::RetryAfter),
+    field("x-retry-after", "", FieldPart::RetryAfter),
+    field("x-retry-in", "", FieldPart::RetryIn),
+    field("x-shopify-shop-api-call-limit", "shop", FieldPart::Used),
 ];

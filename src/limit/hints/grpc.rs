@@ -1,28 +1,29 @@
-//! What gRPC says about limits: an answer that is over with its head ("Trailers-Only" of gRPC's protocol over HTTP/2) has
-//! the status 200 and tells in `grpc-status` what became of the call.
+//! What gRPC says about limits.
 //!
-//! How long to wait stands in `grpc-status-details-bin`: a message `google.rpc.Status` in Base64, which may have a
-//! `google.rpc.RetryInfo` among its details. Three fields of it are looked for here, by their numbers.
+//! A response that ends with its head ("Trailers-Only" in gRPC's protocol over HTTP/2) has the status 200 and
+//! reports the result of the call in `grpc-status`. The time to wait is in `grpc-status-details-bin`: a message
+//! `google.rpc.Status` in Base64, which may contain a `google.rpc.RetryInfo`. The three fields needed are found
+//! by their numbers.
 
 use std::time::Duration;
 
 use data_encoding::BASE64_NOPAD;
 use http::{HeaderMap, StatusCode};
 
-use super::Why;
+use super::FieldError;
 
-/// What became of a call, as far as it matters here.
+/// The result of a call, as far as limits are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Code {
-    /// RESOURCE_EXHAUSTED: what a limit says, and what the libraries of gRPC say of a message that is too large, which is
-    /// left out.
+pub(super) enum GrpcCode {
+    /// RESOURCE_EXHAUSTED: sent by limits. The gRPC libraries also send it for a message that is too large; that
+    /// case is left out.
     Exhausted,
-    /// UNAVAILABLE: what a limit says at Envoy, and what many failures say.
+    /// UNAVAILABLE: sent by Envoy's limits, and for many failures.
     Unavailable,
 }
 
-impl Code {
-    /// `None`: it is no call, it went well, it is not over yet, or it failed otherwise.
+impl GrpcCode {
+    /// `None` where it is not gRPC, or the call succeeded, has not ended, or failed for another reason.
     pub(super) fn of(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
         if status != StatusCode::OK {
             return None;
@@ -36,8 +37,8 @@ impl Code {
     }
 }
 
-/// In the words of grpc-go and C ("received message larger than max"), Java ("gRPC message exceeds maximum size") and .NET
-/// ("Received message exceeds the maximum configured message size").
+/// The texts of grpc-go and C ("received message larger than max"), Java ("gRPC message exceeds maximum size")
+/// and .NET ("Received message exceeds the maximum configured message size").
 fn is_too_large(headers: &HeaderMap) -> bool {
     let message = headers
         .get("grpc-message")
@@ -52,70 +53,72 @@ fn is_too_large(headers: &HeaderMap) -> bool {
     })
 }
 
-/// How long RetryInfo asks to wait; `None` where there is no RetryInfo.
-pub(super) fn retry_delay(details: &str) -> Result<Option<Duration>, Why> {
+/// Returns how long RetryInfo asks to wait; `None` where there is no RetryInfo.
+pub(super) fn retry_delay(details: &str) -> Result<Option<Duration>, FieldError> {
     let status = BASE64_NOPAD
         .decode(details.trim_end_matches('=').as_bytes())
         .map_err(|_| "not Base64")?;
-    let infos = Fields(&status).filter_map(|(number, value)| match (number, value) {
-        (3, Value::Bytes(any)) => retry_info(any),
+    let infos = ProtoFields(&status).filter_map(|(number, value)| match (number, value) {
+        (3, ProtoValue::Bytes(any)) => retry_info(any),
         _ => None,
     });
     Ok(infos.max())
 }
 
-/// Of a `google.protobuf.Any`.
+/// Reads RetryInfo from a `google.protobuf.Any`.
 fn retry_info(any: &[u8]) -> Option<Duration> {
     let part = |wanted| {
-        Fields(any).find_map(|(number, value)| match value {
-            Value::Bytes(bytes) if number == wanted => Some(bytes),
+        ProtoFields(any).find_map(|(number, value)| match value {
+            ProtoValue::Bytes(bytes) if number == wanted => Some(bytes),
             _ => None,
         })
     };
     if !part(1)?.ends_with(b"/google.rpc.RetryInfo") {
         return None;
     }
-    let (_, delay) = Fields(part(2)?).find(|(number, _)| *number == 1)?;
-    let Value::Bytes(delay) = delay else { return None };
+    let (_, delay) = ProtoFields(part(2)?).find(|(number, _)| *number == 1)?;
+    let ProtoValue::Bytes(delay) = delay else {
+        return None;
+    };
     let (mut seconds, mut nanos) = (0, 0);
-    for (number, value) in Fields(delay) {
+    for (number, value) in ProtoFields(delay) {
         match (number, value) {
-            (1, Value::Number(number)) => seconds = number,
-            (2, Value::Number(number)) => nanos = number,
+            (1, ProtoValue::Number(number)) => seconds = number,
+            (2, ProtoValue::Number(number)) => nanos = number,
             _ => {}
         }
     }
-    // Negative numbers are the largest ones here.
+    // Negative numbers arrive as the largest ones.
     i64::try_from(seconds).ok()?;
     let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(seconds, nanos))
 }
 
-/// The fields of a message of Protocol Buffers, up to one that is malformed.
-struct Fields<'b>(&'b [u8]);
+/// The fields of a Protocol Buffers message, up to the first malformed one.
+struct ProtoFields<'b>(&'b [u8]);
 
-enum Value<'b> {
+enum ProtoValue<'b> {
     Bytes(&'b [u8]),
     Number(u64),
 }
 
-impl<'b> Iterator for Fields<'b> {
-    type Item = (u64, Value<'b>);
+impl<'b> Iterator for ProtoFields<'b> {
+    type Item = (u64, ProtoValue<'b>);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let tag = self.varint()?;
             let value = match tag & 7 {
-                0 => Value::Number(self.varint()?),
-                1 => Value::Bytes(self.bytes(8)?),
+                0 => ProtoValue::Number(self.varint()?),
+                1 => ProtoValue::Bytes(self.bytes(8)?),
                 2 => {
                     let length = usize::try_from(self.varint()?).ok()?;
-                    Value::Bytes(self.bytes(length)?)
+                    ProtoValue::Bytes(self.bytes(length)?)
                 }
-                5 => Value::Bytes(self.bytes(4)?),
+                5 => ProtoValue::Bytes(self.bytes(4)?),
                 _ => return None,
             };
-            // Only a text, bytes or a message has a length that it tells.
+            // Fixed-width fields are skipped: none of them is needed.
             if tag & 7 == 0 || tag & 7 == 2 {
                 return Some((tag >> 3, value));
             }
@@ -123,7 +126,7 @@ impl<'b> Iterator for Fields<'b> {
     }
 }
 
-impl<'b> Fields<'b> {
+impl<'b> ProtoFields<'b> {
     fn varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for place in 0..10 {

@@ -1,39 +1,49 @@
-//! One look through the fields of an answer, and what they say together.
+//! Reads the fields of an answer, and works out what they say together.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AGE, DATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::fields::{self, Family, Field, Key, Part};
+use super::fields::{self, Family, FieldPart, LimitField, QuotaKey};
 use super::structured::Policies;
 use super::value::{When, count, fraction, listed_window, number};
-use super::{Hints, Nonsense, Pause, Quota, Why, grpc, refusal, sane};
+use super::{BadField, FieldError, Hints, PauseHint, QuotaHint, grpc, refusal, sane};
 use super::{LONG_NAME, LONGEST_NAME, LONGEST_PAUSE, LONGEST_RESET, MANY, MOST_QUOTAS};
+
+const TOO_LONG: FieldError = "too long a time, cut";
+
+/// What servers accept in their fields (grpc-go: 16 KiB for all, nginx: 8 KiB for one).
+const LONGEST_DETAILS: usize = 8_192;
+
+const LONGEST_VALUE: usize = 1_024;
+
+/// A time in the past by less than this counts as now: clocks differ, and an answer takes time.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// What has been read so far.
 #[derive(Debug)]
-pub(super) struct Reading<'n> {
-    /// The most telling of the fields that ask for a pause.
-    asked: Option<Asked<'n>>,
+pub(super) struct HintReader<'n> {
+    /// The most precise of the fields that ask for a pause.
+    asked: Option<AskedPause<'n>>,
     /// When the answer was made, by its own clock: the time since the epoch.
     clock: Duration,
-    /// There is a field that asks for a pause, though it may make no sense.
+    /// There is a field that asks for a pause, even if it is malformed.
     has_asked: bool,
-    kind: refusal::Kind,
-    /// Quotas that are told in several fields, by what their fields have in common.
-    told: Vec<(Key<'n>, Told<'n>)>,
-    /// About the quota without a name of its own.
+    kind: refusal::RefusalKind,
+    /// Quotas that are spread over several fields, by what the names of these fields have in common.
+    told: Vec<(QuotaKey<'n>, PartialQuota<'n>)>,
+    /// The name of the quota whose fields carry none.
     name: Option<Box<str>>,
     reset_after: Option<(Duration, &'n str)>,
     policies: Policies,
-    nonsense: Option<Nonsense>,
+    bad_field: Option<BadField>,
 }
 
-/// A pause that a field asks for. The greatest is believed.
+/// A pause that a field asks for. The greatest of several is used.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Asked<'n> {
-    /// A zero is cut, or is what a server always says.
+struct AskedPause<'n> {
+    /// Not zero: a zero was rounded down, or is what a server always sends.
     is_some: bool,
     /// In units smaller than a second.
     is_exact: bool,
@@ -44,65 +54,66 @@ struct Asked<'n> {
     field: &'n str,
 }
 
-/// A quota as far as it has been told.
+/// A quota, as far as its fields have been read.
 #[derive(Debug, Default)]
-struct Told<'n> {
-    quota: Quota,
-    /// Where less than nothing remains: the field.
+struct PartialQuota<'n> {
+    quota: QuotaHint,
+    /// The field that reports less than nothing.
     overdrawn: Option<&'static str>,
-    /// The field that told the reset.
+    /// The field that the reset was read from.
     reset_field: &'n str,
 }
 
-impl<'n> Reading<'n> {
+impl<'n> HintReader<'n> {
     pub(super) fn of(status: StatusCode, headers: &'n HeaderMap, now: SystemTime) -> Self {
         let mut reading = Self {
             asked: None,
             clock: clock(headers, now),
             has_asked: false,
-            kind: refusal::Kind::of(status, headers),
+            kind: refusal::RefusalKind::of(status, headers),
             told: Vec::new(),
             name: None,
             reset_after: None,
             policies: Policies::default(),
-            nonsense: None,
+            bad_field: None,
         };
         let cached = cached(headers);
         for (name, value) in headers {
-            let Some(field) = Field::named(name.as_str()) else {
+            let Some(field) = LimitField::named(name.as_str()) else {
                 continue;
             };
-            let matters = match field.part.is_retry() {
-                true => reading.kind != refusal::Kind::None,
-                false => !cached,
+            let matters = if field.part.is_retry() {
+                reading.kind != refusal::RefusalKind::None
+            } else {
+                !cached
             };
             if !matters {
                 continue;
             }
             let read = text(value, field.part).and_then(|text| reading.take(field, name.as_str(), text));
-            // Names of people's own may be about anything.
+            // A name that only looks like ours may be about anything.
             if let Err(why) = read
                 && !field.is_guess()
             {
-                reading.nonsense(field.stem, why);
+                reading.bad_field(field.stem, why);
             }
         }
         reading
     }
 
-    fn take(&mut self, field: Field<'n>, name: &'n str, text: &str) -> Result<(), Why> {
+    fn take(&mut self, field: LimitField<'n>, name: &'n str, text: &str) -> Result<(), FieldError> {
         match field.part {
-            Part::GrpcDetails => match grpc::retry_delay(text)? {
+            FieldPart::GrpcDetails => match grpc::retry_delay(text)? {
                 Some(delay) => self.ask(field, name, When::After(delay)),
                 None => Ok(()),
             },
-            // A negative one asks not to try again (gRPC's proposal A6).
-            Part::GrpcPushback if text.starts_with('-') => Ok(()),
-            Part::GrpcPushback | Part::RetryAfterMillis => {
+            // A negative number asks not to try again (gRPC's proposal A6).
+            FieldPart::GrpcPushback if text.starts_with('-') => Ok(()),
+            FieldPart::GrpcPushback | FieldPart::RetryAfterMillis => {
                 self.has_asked = true;
                 self.ask(field, name, When::After(number(text)? / 1_000))
             }
-            Part::Limit => {
+            FieldPart::Limit => {
                 let limit = count(text)?;
                 let quota = &mut self.told(field.quota)?.quota;
                 quota.window = quota
@@ -111,13 +122,13 @@ impl<'n> Reading<'n> {
                     .filter(|window| sane(*window));
                 strictest(&mut quota.limit, limit, u64::min)
             }
-            Part::Name if text.len() > LONGEST_NAME => Err(LONG_NAME),
-            Part::Name => {
+            FieldPart::Name if text.len() > LONGEST_NAME => Err(LONG_NAME),
+            FieldPart::Name => {
                 self.name.get_or_insert_with(|| text.into());
                 Ok(())
             }
-            Part::Policy => self.policies.add_policies(text),
-            Part::Remaining => {
+            FieldPart::Policy => self.policies.add_policies(text),
+            FieldPart::Remaining => {
                 let told = self.told(field.quota)?;
                 if text.strip_prefix('-').is_some_and(|below| count(below).is_ok()) {
                     told.overdrawn = Some(field.stem);
@@ -130,9 +141,9 @@ impl<'n> Reading<'n> {
                     .unwrap_or(Ok(0))?;
                 strictest(&mut told.quota.remaining, least, u64::min)
             }
-            Part::Reset | Part::ResetMillis => {
+            FieldPart::Reset | FieldPart::ResetMillis => {
                 let when = match field.part {
-                    Part::Reset => When::read(text)?,
+                    FieldPart::Reset => When::read(text)?,
                     _ => When::of_number(number(text)? / 1_000),
                 };
                 let ahead = self.ahead(field, when, LONGEST_RESET)?;
@@ -140,25 +151,25 @@ impl<'n> Reading<'n> {
                 told.reset_field = name;
                 strictest(&mut told.quota.reset, ahead, Duration::max)
             }
-            Part::ResetAfter => {
+            FieldPart::ResetAfter => {
                 let ahead = self.ahead(field, When::After(number(text)?), LONGEST_RESET)?;
                 let mut own = self.reset_after.map(|(own, _)| own);
                 let read = strictest(&mut own, ahead, Duration::max);
                 self.reset_after = own.map(|own| (own, name));
                 read
             }
-            Part::RetryAfter | Part::RetryIn => {
+            FieldPart::RetryAfter | FieldPart::RetryIn => {
                 self.has_asked = true;
                 self.ask(field, name, When::read(text)?)
             }
-            Part::State => self.policies.add_states(text),
-            Part::Used => {
+            FieldPart::State => self.policies.add_states(text),
+            FieldPart::Used => {
                 let (used, limit) = fraction(text)?;
                 let quota = &mut self.told(field.quota)?.quota;
                 strictest(&mut quota.remaining, limit.saturating_sub(used), u64::min)?;
                 strictest(&mut quota.limit, limit, u64::min)
             }
-            Part::WindowMillis => {
+            FieldPart::WindowMillis => {
                 let window = number(text)? / 1_000;
                 self.told(field.quota)?.quota.window = Some(window).filter(|window| sane(*window));
                 Ok(())
@@ -166,17 +177,17 @@ impl<'n> Reading<'n> {
         }
     }
 
-    /// A field asks for a pause.
-    fn ask(&mut self, field: Field<'n>, name: &'n str, when: When) -> Result<(), Why> {
+    /// Takes a pause that a field asks for.
+    fn ask(&mut self, field: LimitField<'n>, name: &'n str, when: When) -> Result<(), FieldError> {
         self.has_asked = true;
         let length = self.ahead(field, when, LONGEST_PAUSE)?;
         let quota = field.quota.name();
         if quota.len() > LONGEST_NAME {
             return Err(LONG_NAME);
         }
-        let asked = Asked {
+        let asked = AskedPause {
             is_some: !length.is_zero(),
-            is_exact: field.part != Part::RetryAfter,
+            is_exact: field.part != FieldPart::RetryAfter,
             length,
             is_named: !quota.is_empty(),
             is_standard: field.stem == "retry-after",
@@ -189,25 +200,30 @@ impl<'n> Reading<'n> {
         Ok(())
     }
 
-    /// How far ahead of the answer's clock a time is, cut to `longest`.
-    fn ahead(&mut self, field: Field<'_>, when: When, longest: Duration) -> Result<Duration, Why> {
+    /// Returns how far a time is ahead of the answer's clock, at most `longest`.
+    fn ahead(
+        &mut self,
+        field: LimitField<'_>,
+        when: When,
+        longest: Duration,
+    ) -> Result<Duration, FieldError> {
         let ahead = match when {
             When::After(delay) => delay,
             When::At(moment) if self.clock.saturating_sub(moment) > SKEW => return Err("in the past"),
             When::At(moment) => moment.saturating_sub(self.clock),
         };
         if ahead > longest {
-            self.nonsense(field.stem, TOO_LONG);
+            self.bad_field(field.stem, TOO_LONG);
         }
         Ok(ahead.min(longest))
     }
 
-    fn told(&mut self, key: Key<'n>) -> Result<&mut Told<'n>, Why> {
+    fn told(&mut self, key: QuotaKey<'n>) -> Result<&mut PartialQuota<'n>, FieldError> {
         let place = match self.told.iter().position(|(own, _)| *own == key) {
             Some(place) => place,
             None if self.told.len() == MOST_QUOTAS => return Err(MANY),
             None => {
-                let mut told = Told::default();
+                let mut told = PartialQuota::default();
                 told.quota.window = key.window();
                 self.told.push((key, told));
                 self.told.len() - 1
@@ -216,69 +232,74 @@ impl<'n> Reading<'n> {
         Ok(&mut self.told[place].1)
     }
 
-    fn nonsense(&mut self, field: &'static str, why: Why) {
-        self.nonsense.get_or_insert(Nonsense { field, why });
+    fn bad_field(&mut self, field: &'static str, why: FieldError) {
+        self.bad_field.get_or_insert(BadField { field, why });
     }
 
-    /// The hints, and the pause that is asked for, refusal or not.
+    /// Returns the hints, and the pause that was asked for, whether the answer is a refusal or not.
     pub(super) fn hints(mut self, headers: &HeaderMap) -> (Hints, Option<Duration>) {
         let quotas = self.quotas(headers);
         let is_refusal = match self.kind {
-            refusal::Kind::Limit => true,
-            refusal::Kind::Perhaps => {
+            refusal::RefusalKind::Limit => true,
+            refusal::RefusalKind::Perhaps => {
                 let says_so = self.has_asked || quotas.iter().any(|(quota, _)| quota.is_exhausted());
                 says_so || refusal::has_mark(headers)
             }
-            refusal::Kind::Error => refusal::has_mark(headers),
-            refusal::Kind::None => false,
+            refusal::RefusalKind::Error => refusal::has_mark(headers),
+            refusal::RefusalKind::None => false,
         };
         let pause = is_refusal.then(|| self.pause(&quotas, headers)).flatten();
         let hints = Hints {
             is_refusal,
             pause,
             quotas: quotas.into_iter().map(|(quota, _)| quota).collect(),
-            nonsense: self.nonsense,
+            bad_field: self.bad_field,
         };
         (hints, self.asked.map(|asked| asked.length))
     }
 
-    /// For how long a refusal asks to be left alone.
-    fn pause(&self, quotas: &[(Quota, &str)], headers: &HeaderMap) -> Option<Pause> {
+    /// Returns how long a refusal asks to be left alone.
+    fn pause(&self, quotas: &[(QuotaHint, &str)], headers: &HeaderMap) -> Option<PauseHint> {
         let (length, name, field) = match &self.asked {
             Some(asked) if asked.is_named => (asked.length, &*asked.name, asked.field),
             Some(asked) => (asked.length, of_whom(quotas), asked.field),
             None => exhausted(quotas, self.kind).or_else(|| refusal::of_github(self.kind, headers))?,
         };
-        Some(Pause {
+        Some(PauseHint {
             length: length.min(LONGEST_PAUSE),
             name: name.into(),
             field: fields::written(field),
         })
     }
 
-    /// All quotas, each name once, those with a name of their own last; with the field that told the reset.
-    fn quotas(&mut self, headers: &HeaderMap) -> Vec<(Quota, &'n str)> {
-        let may_refuse = matches!(self.kind, refusal::Kind::Limit | refusal::Kind::Perhaps);
+    /// Returns all quotas, each name once, those with a name last; each with the field that its reset was read
+    /// from.
+    fn quotas(&mut self, headers: &HeaderMap) -> Vec<(QuotaHint, &'n str)> {
+        let may_refuse = matches!(
+            self.kind,
+            refusal::RefusalKind::Limit | refusal::RefusalKind::Perhaps
+        );
         let mut told = std::mem::take(&mut self.told);
-        for (_, Told { quota, overdrawn, .. }) in &mut told {
+        for (_, PartialQuota { quota, overdrawn, .. }) in &mut told {
             let Some(field) = *overdrawn else { continue };
-            // Without a limit it may as well mean that there is none.
-            match self.kind == refusal::Kind::Limit || quota.limit.is_some_and(|limit| limit > 0) {
-                true => quota.remaining = Some(0),
-                false => self.nonsense(field, "negative"),
+            // Without a limit it may mean that there is no limit.
+            if self.kind == refusal::RefusalKind::Limit || quota.limit.is_some_and(|limit| limit > 0) {
+                quota.remaining = Some(0)
+            } else {
+                self.bad_field(field, "negative")
             }
         }
-        let mut quotas: Vec<(Quota, &str)> = self.unnamed(&mut told, headers).into_iter().collect();
+        let mut quotas: Vec<(QuotaHint, &str)> = self.unnamed(&mut told, headers).into_iter().collect();
         let named = told.into_iter().filter_map(|(key, told)| {
             let name = key.is_named().then(|| key.name())?;
-            let quota = Quota { name, ..told.quota };
-            // One part alone may be about anything.
+            let quota = QuotaHint { name, ..told.quota };
+            // One field alone may be about anything.
             let is_whole = quota.remaining.is_some() && (quota.limit.is_some() || quota.reset.is_some());
             (is_whole && quota.name.len() <= LONGEST_NAME).then_some((quota, told.reset_field))
         });
         let (structured, why) = std::mem::take(&mut self.policies).quotas();
         if let Some(why) = why {
-            self.nonsense("ratelimit", why);
+            self.bad_field("ratelimit", why);
         }
         let structured = structured.into_iter().map(|quota| (quota, "ratelimit"));
         for (mut quota, field) in named.chain(structured) {
@@ -286,9 +307,9 @@ impl<'n> Reading<'n> {
                 && *reset > LONGEST_RESET
             {
                 *reset = LONGEST_RESET;
-                self.nonsense("ratelimit", TOO_LONG);
+                self.bad_field("ratelimit", TOO_LONG);
             }
-            if let Some((own, own_field)) = (quotas.iter_mut()).find(|(own, _)| {
+            if let Some((own, own_field)) = quotas.iter_mut().find(|(own, _)| {
                 own.name == quota.name || (own.name.is_empty() && own.has_figures_of(&quota))
             }) {
                 if own.has_figures_of(&quota) {
@@ -302,7 +323,7 @@ impl<'n> Reading<'n> {
                 continue;
             }
             if quotas.len() == MOST_QUOTAS {
-                self.nonsense("ratelimit", MANY);
+                self.bad_field("ratelimit", MANY);
                 break;
             }
             quotas.push((quota, field));
@@ -314,11 +335,18 @@ impl<'n> Reading<'n> {
         quotas
     }
 
-    /// The quota without a name of its own. Three families of fields may tell it: the one that knows what remains is
-    /// taken whole, because what two of them say may be about two windows.
-    fn unnamed(&mut self, told: &mut [(Key<'_>, Told<'n>)], headers: &HeaderMap) -> Option<(Quota, &'n str)> {
+    /// Returns the quota without a name. Three families of fields may report it. The first one that says what
+    /// remains is used alone, because two families may describe two windows.
+    fn unnamed(
+        &mut self,
+        told: &mut [(QuotaKey<'_>, PartialQuota<'n>)],
+        headers: &HeaderMap,
+    ) -> Option<(QuotaHint, &'n str)> {
         let places = || {
-            let of = |family| (told.iter()).position(|(key, _)| key.family == family && !key.is_named());
+            let of = |family| {
+                told.iter()
+                    .position(|(key, _)| key.family == family && !key.is_named())
+            };
             [Family::Draft, Family::X, Family::Dashed]
                 .into_iter()
                 .filter_map(of)
@@ -327,13 +355,13 @@ impl<'n> Reading<'n> {
             .find(|place| told[*place].1.quota.remaining.is_some())
             .or_else(|| places().next());
         let Some(place) = place else {
-            // That alone says nothing of a quota on an answer that is none of a refusal.
+            // On an answer that is no refusal, a reset alone says nothing about a quota.
             let (reset, field) = self.reset_after?;
             let reset = Some(reset);
             return Some((
-                Quota {
+                QuotaHint {
                     reset,
-                    ..Quota::default()
+                    ..QuotaHint::default()
                 },
                 field,
             ));
@@ -357,13 +385,14 @@ impl<'n> Reading<'n> {
     }
 }
 
-impl Quota {
-    /// A limit of one, whose end is not told, has nothing left on every answer: that alone tells no refusal.
+impl QuotaHint {
+    /// Whether nothing is left. A limit of one without a reset has nothing left after every request, so it proves
+    /// nothing.
     fn is_exhausted(&self) -> bool {
         self.remaining == Some(0) && (self.reset.is_some() || self.limit != Some(1))
     }
 
-    /// The same counter, told in two ways.
+    /// Whether both report the same counter.
     fn has_figures_of(&self, other: &Self) -> bool {
         let is_near = |own: Duration, other: Duration| own.abs_diff(other) <= Duration::from_secs(2);
         let agree = |own: Option<Duration>, other: Option<Duration>| {
@@ -376,10 +405,10 @@ impl Quota {
             && agree(self.window, other.window)
     }
 
-    /// Strikes what tells nothing.
+    /// Removes figures without a meaning.
     fn tidy(&mut self, may_refuse: bool) {
-        // Where nothing was refused this means that there is no limit; where something was, Okta says so of its limit on
-        // requests at once.
+        // On a success this means that there is no limit. On a refusal, Okta sends it for its limit on concurrent
+        // requests.
         if self.limit == Some(0) {
             self.limit = None;
             self.remaining = self.remaining.filter(|_| may_refuse);
@@ -387,20 +416,20 @@ impl Quota {
         if let (Some(limit), Some(remaining)) = (self.limit, &mut self.remaining) {
             *remaining = limit.min(*remaining);
         }
-        // The next token is here already (Envoy), or the moment is cut: either way it is not whole now.
+        // The next token has come already (Envoy), or the time was rounded down: either way the whole quota is
+        // not back now.
         if self.reset == Some(Duration::ZERO) && self.remaining.is_some_and(|remaining| remaining > 0) {
             self.reset = None;
         }
     }
 }
 
-/// When the answer was made, by its own clock; ours where it does not say. `Date` is cut to whole seconds: where our
-/// clock points into that second or a little behind it, as it does where both are right, it tells the rest of it.
+/// Returns when the answer was made, by its own clock, or by ours where it does not say. `Date` is rounded down
+/// to whole seconds. If our clock is within that second or the next, both clocks are right, and ours supplies the
+/// fraction.
 fn clock(headers: &HeaderMap, now: SystemTime) -> Duration {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let date = headers
-        .get(DATE)
-        .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+    let date = crate::fields::date(headers, &DATE);
     let Some(date) = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()) else {
         return now;
     };
@@ -410,7 +439,7 @@ fn clock(headers: &HeaderMap, now: SystemTime) -> Duration {
     }
 }
 
-/// The answer comes out of a cache. `Age: 0` is what some networks write on every fresh one.
+/// Whether the answer comes from a cache. Some networks write `Age: 0` on every fresh answer.
 fn cached(headers: &HeaderMap) -> bool {
     let age = headers
         .get(AGE)
@@ -418,24 +447,28 @@ fn cached(headers: &HeaderMap) -> bool {
     age.is_some_and(|age| !age.is_zero())
 }
 
-fn text(value: &HeaderValue, part: Part) -> Result<&str, Why> {
+fn text(value: &HeaderValue, part: FieldPart) -> Result<&str, FieldError> {
     let (longest, why) = match part {
-        Part::GrpcDetails => (LONGEST_DETAILS, "longer than 8192 bytes"),
+        FieldPart::GrpcDetails => (LONGEST_DETAILS, "longer than 8192 bytes"),
         _ => (LONGEST_VALUE, "longer than 1024 bytes"),
     };
     if value.len() > longest {
         return Err(why);
     }
-    // Go writes microseconds with a letter that is not in ASCII.
-    match str::from_utf8(value.as_bytes()).map(str::trim) {
+    // Go writes microseconds with a letter that is not ASCII.
+    match str::from_utf8value.as_bytes().map(str::trim) {
         Ok("") => Err("empty"),
         Ok(text) => Ok(text),
         Err(_) => Err("not text"),
     }
 }
 
-/// Keeps the stricter of what two lines say.
-fn strictest<T: Copy + PartialEq>(own: &mut Option<T>, said: T, stricter: fn(T, T) -> T) -> Result<(), Why> {
+/// Keeps the stricter of two values of a field.
+fn strictest<T: Copy + PartialEq>(
+    own: &mut Option<T>,
+    said: T,
+    stricter: fn(T, T) -> T,
+) -> Result<(), FieldError> {
     let before = own.replace(own.map_or(said, |own| stricter(own, said)));
     match before {
         Some(before) if before != said => Err("said twice, differently"),
@@ -443,15 +476,15 @@ fn strictest<T: Copy + PartialEq>(own: &mut Option<T>, said: T, stricter: fn(T, 
     }
 }
 
-/// The reset of the exhausted quota that is whole last, with its name and its field. Where the status tells a limit, a
-/// quota that does not tell what remains counts as exhausted.
+/// Returns the latest reset among the exhausted quotas, with the name and the field. If the status says that a
+/// limit refused, a quota that does not report what remains counts as exhausted.
 fn exhausted<'q>(
-    quotas: &'q [(Quota, &'q str)],
-    kind: refusal::Kind,
+    quotas: &'q [(QuotaHint, &'q str)],
+    kind: refusal::RefusalKind,
 ) -> Option<(Duration, &'q str, &'q str)> {
-    let empty = |quota: &Quota| match quota.remaining {
+    let empty = |quota: &QuotaHint| match quota.remaining {
         Some(remaining) => remaining == 0,
-        None => kind == refusal::Kind::Limit,
+        None => kind == refusal::RefusalKind::Limit,
     };
     let resets = quotas.iter().filter(|(quota, _)| empty(quota));
     resets
@@ -459,9 +492,9 @@ fn exhausted<'q>(
         .max_by_key(|(reset, ..)| *reset)
 }
 
-/// Which quota a pause is about that does not say: the exhausted one, and of several with names the one that is whole
-/// last.
-fn of_whom<'q>(quotas: &'q [(Quota, &str)]) -> &'q str {
+/// Returns the quota that a pause without a name is about: the exhausted one, and of several the one with the
+/// latest reset.
+fn of_whom<'q>(quotas: &'q [(QuotaHint, &str)]) -> &'q str {
     let exhausted = || (quotas.iter().map(|(quota, _)| quota)).filter(|quota| quota.remaining == Some(0));
     if exhausted().any(|quota| quota.name.is_empty()) {
         return "";
@@ -470,15 +503,8 @@ fn of_whom<'q>(quotas: &'q [(Quota, &str)]) -> &'q str {
     last.map_or("", |quota| &quota.name)
 }
 
-/// api-umbrella, which is api.data.gov, tells the counter of an hour and no reset, because the hour is a rolling one.
+/// Returns the window of api-umbrella (api.data.gov), which reports a quota of a rolling hour and no reset.
 fn umbrella(headers: &HeaderMap) -> Option<Duration> {
     let umbrella = headers.contains_key("x-api-umbrella-request-id");
     umbrella.then_some(Duration::from_secs(3_600))
 }
-
-const TOO_LONG: Why = "too long a time, cut";
-/// What servers let pass in their fields (grpc-go: 16 KiB of all, nginx: 8 KiB of one).
-const LONGEST_DETAILS: usize = 8_192;
-const LONGEST_VALUE: usize = 1_024;
-/// A moment that has passed by less is now: clocks differ, and an answer takes its time.
-const SKEW: Duration = Duration::from_secs(60);

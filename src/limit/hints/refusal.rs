@@ -1,46 +1,47 @@
-//! Which answers are refusals because of a limit: what the status tells, and marks beside it.
+//! Which answers are refusals because of a limit, by status and by other marks.
 
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use super::grpc::Code;
+use super::grpc::GrpcCode;
 
-/// What the status says before other fields are looked at.
+/// What the status alone says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RefusalKind {
     /// A refusal because of a limit: 429, RESOURCE_EXHAUSTED of gRPC.
     Limit,
-    /// One if anything else says so: 403, 503, UNAVAILABLE of gRPC.
+    /// A refusal if anything else says so: 403, 503, UNAVAILABLE of gRPC.
     Perhaps,
-    /// An error. What asks for a pause holds for it; it is a refusal because of a limit only where a mark says so.
+    /// An error. A field that asks for a pause is read; it is a refusal because of a limit only with a mark.
     Error,
-    /// No error.
+    /// Not an error.
     None,
 }
 
-impl Kind {
+impl RefusalKind {
     pub(super) fn of(status: StatusCode, headers: &HeaderMap) -> Self {
         match status {
             StatusCode::TOO_MANY_REQUESTS => Self::Limit,
             StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE => Self::Perhaps,
             status if is_error(status) => Self::Error,
-            status => match Code::of(status, headers) {
-                Some(Code::Exhausted) => Self::Limit,
-                Some(Code::Unavailable) => Self::Perhaps,
+            status => match GrpcCode::of(status, headers) {
+                Some(GrpcCode::Exhausted) => Self::Limit,
+                Some(GrpcCode::Unavailable) => Self::Perhaps,
                 None => Self::None,
             },
         }
     }
 }
 
-/// Whether an error has a mark.
+/// Whether the answer is an error with a mark.
 pub(super) fn is_marked(status: StatusCode, headers: &HeaderMap) -> bool {
     is_error(status) && has_mark(headers)
 }
 
-/// Whether an answer that went wrong says in so many words that a limit refused it: Envoy, which may be told to answer
-/// anything, and AWS, which answers 400 (Smithy's `aws.protocols`; the codes are those that botocore takes for it).
+/// Whether a field says that a limit refused the request. Envoy sends such a field, whatever status it is
+/// configured to use. So does AWS, which answers 400 (Smithy's `aws.protocols`; the codes are those that botocore
+/// takes for it).
 pub(super) fn has_mark(headers: &HeaderMap) -> bool {
     let says = |name: &str, is_meant: fn(&str) -> bool| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
@@ -55,10 +56,13 @@ pub(super) fn has_mark(headers: &HeaderMap) -> bool {
         })
 }
 
-/// GitHub asks to wait for at least a minute where a 429 says nothing else ("Rate limits for the REST API"). A 403 of
-/// its secondary limits without a field cannot be told from one that is about permissions.
-pub(super) fn of_github(kind: Kind, headers: &HeaderMap) -> Option<(Duration, &'static str, &'static str)> {
-    let is_github = kind == Kind::Limit && headers.contains_key("x-github-request-id");
+/// Returns the pause of a 429 from GitHub that names no time: GitHub asks to wait for at least a minute ("Rate
+/// limits for the REST API"). A 403 of its secondary limits without a field looks like one about permissions.
+pub(super) fn of_github(
+    kind: RefusalKind,
+    headers: &HeaderMap,
+) -> Option<(Duration, &'static str, &'static str)> {
+    let is_github = kind == RefusalKind::Limit && headers.contains_key("x-github-request-id");
     is_github.then_some((Duration::from_secs(60), "", "X-GitHub-Request-Id"))
 }
 

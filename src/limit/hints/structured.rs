@@ -1,6 +1,6 @@
 //! The fields `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers.
 //!
-//! The draft changed its form several times and servers send all of them:
+//! The draft changed its form several times, and servers send all forms:
 //!
 //! | draft | policy | state |
 //! | --- | --- | --- |
@@ -8,68 +8,71 @@
 //! | -08 | `day;l=100;w=86400` | `day;r=50;t=30` |
 //! | -07 | `100;w=86400` | `limit=100, remaining=50, reset=30` |
 //!
-//! A line that is malformed is ignored whole, as the draft asks for. A partition key is not kept: it stands for
-//! whoever asked, and that is us.
+//! A malformed line is ignored as a whole, as the draft asks. A partition key is not kept: it identifies the client, and
+//! that is us.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use sfparse::{Parser, Value};
 
-use super::{LONG_NAME, LONGEST_NAME, MOST_QUOTAS, Quota, Why, sane};
+use super::{FieldError, LONG_NAME, LONGEST_NAME, MOST_QUOTAS, QuotaHint, sane};
+
+const MALFORMED: FieldError = "malformed";
 
 /// The lines read so far.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
-    policies: Vec<Item>,
-    states: Vec<Item>,
+    policies: Vec<PolicyItem>,
+    states: Vec<PolicyItem>,
 }
 
-/// A policy or a state; one of a kind has some of the numbers.
+/// One policy or one state. Each has only some of the numbers.
 #[derive(Debug, Default)]
-struct Item {
-    /// `None` where a number stands in its place, and that is the limit.
+struct PolicyItem {
+    /// `None` where the item is a number: then that is the limit.
     name: Option<Box<str>>,
     limit: Option<u64>,
     remaining: Option<u64>,
     reset: Option<Duration>,
-    /// It counts bytes, or what is under way at once.
+    /// It counts bytes, or requests in flight.
     other_units: bool,
     window: Option<Duration>,
 }
 
 impl Policies {
-    pub(super) fn add_policies(&mut self, line: &str) -> Result<(), Why> {
-        let policies = Item::list(line)?;
+    pub(super) fn add_policies(&mut self, line: &str) -> Result<(), FieldError> {
+        let policies = PolicyItem::list(line)?;
         if policies.iter().any(|policy| policy.limit.is_none()) {
             return Err(MALFORMED);
         }
         keep(&mut self.policies, policies)
     }
 
-    pub(super) fn add_states(&mut self, line: &str) -> Result<(), Why> {
-        let states = match Item::dictionary(line) {
+    pub(super) fn add_states(&mut self, line: &str) -> Result<(), FieldError> {
+        let states = match PolicyItem::dictionary(line) {
             Ok(state) if state.remaining.is_some() => vec![state],
-            _ => Item::list(line)?,
+            _ => PolicyItem::list(line)?,
         };
         let whole =
-            |state: &Item| state.name.is_some() && (state.remaining.is_some() || state.reset.is_some());
+            |state: &PolicyItem| state.name.is_some() && (state.remaining.is_some() || state.reset.is_some());
         if !states.iter().all(whole) {
             return Err(MALFORMED);
         }
         keep(&mut self.states, states)
     }
 
-    /// The window of a limit, where a policy without a name tells it.
+    /// Returns the window that a policy without a name states for a limit.
     pub(super) fn window_of(&self, limit: u64) -> Option<Duration> {
-        let counts =
-            |policy: &&Item| policy.name.is_none() && policy.limit == Some(limit) && !policy.other_units;
+        let counts = |policy: &&PolicyItem| {
+            policy.name.is_none() && policy.limit == Some(limit) && !policy.other_units
+        };
         self.policies.iter().find(counts)?.window
     }
 
-    /// The quotas that are told in full or in part, each name once, and what was wrong with them.
-    pub(super) fn quotas(mut self) -> (Vec<Quota>, Option<Why>) {
-        let mut quotas: Vec<Quota> = Vec::new();
+    /// Returns the quotas, each name once, and what was wrong with them.
+    pub(super) fn quotas(mut self) -> (Vec<QuotaHint>, Option<FieldError>) {
+        let mut quotas: Vec<QuotaHint> = Vec::new();
         let mut why = None;
         for state in std::mem::take(&mut self.states) {
             let policy = self.policies.iter().find(|policy| policy.name == state.name);
@@ -78,14 +81,15 @@ impl Policies {
             }
             let name = state.name.unwrap_or_default();
             if let Some(quota) = quotas.iter_mut().find(|quota| quota.name == name) {
-                // One name may come with several partition keys, or of several limiters: the one that ends first counts.
+                // One name may come with several partition keys, or from several limiters: the smallest rest
+                // counts.
                 if state.remaining < quota.remaining && state.remaining.is_some() {
                     (quota.remaining, quota.reset) = (state.remaining, state.reset);
                 }
                 why = Some("a name twice");
                 continue;
             }
-            quotas.push(Quota {
+            quotas.push(QuotaHint {
                 name,
                 limit: state.limit.or_else(|| policy?.limit),
                 remaining: state.remaining,
@@ -97,11 +101,11 @@ impl Policies {
             let Some(name) = policy.name else { continue };
             if !quotas.iter().any(|quota| quota.name == name) {
                 let (limit, window) = (policy.limit, policy.window);
-                quotas.push(Quota {
+                quotas.push(QuotaHint {
                     name,
                     limit,
                     window,
-                    ..Quota::default()
+                    ..QuotaHint::default()
                 });
             }
         }
@@ -114,8 +118,8 @@ impl Policies {
     }
 }
 
-impl Item {
-    fn list(line: &str) -> Result<Vec<Self>, Why> {
+impl PolicyItem {
+    fn list(line: &str) -> Result<Vec<Self>, FieldError> {
         let mut parser = Parser::new(line.as_bytes());
         let mut items = Vec::new();
         while let Some(value) = parser.parse_list().map_err(|_| MALFORMED)? {
@@ -135,7 +139,7 @@ impl Item {
         Ok(items)
     }
 
-    fn parameter(&mut self, key: &str, value: Value, line: &str) -> Result<(), Why> {
+    fn parameter(&mut self, key: &str, value: Value, line: &str) -> Result<(), FieldError> {
         match (key, value) {
             ("q" | "l", Value::Integer(number)) => self.limit = Some(natural(number)?),
             ("r", Value::Integer(number)) => self.remaining = Some(natural(number)?),
@@ -150,8 +154,8 @@ impl Item {
         Ok(())
     }
 
-    /// The whole line is one state, of the quota without a name.
-    fn dictionary(line: &str) -> Result<Self, Why> {
+    /// Reads a whole line as one state, of the quota without a name.
+    fn dictionary(line: &str) -> Result<Self, FieldError> {
         let mut parser = Parser::new(line.as_bytes());
         let mut item = Self {
             name: Some(Box::default()),
@@ -170,8 +174,8 @@ impl Item {
     }
 }
 
-/// `5-in-6sec`, `100-in-1hr`: what express-rate-limit calls a quota that nobody has named. It says no more than the
-/// numbers do, and the limiters of two routes may have the same.
+/// Whether a name only repeats the numbers: `5-in-6sec`, `100-in-1hr`. That is how express-rate-limit names a
+/// quota without a name, and the limiters of two routes may have the same.
 fn is_of_numbers(name: &str) -> bool {
     let is_digit = |c: char| c.is_ascii_digit();
     let span = name.trim_start_matches(is_digit);
@@ -182,8 +186,8 @@ fn is_of_numbers(name: &str) -> bool {
     span.starts_with(is_digit) && matches!(unit, "sec" | "min" | "hr" | "hrs" | "day" | "days")
 }
 
-/// A name or a unit. Escapes stay as they are: a name is only compared.
-fn text(line: &str, value: Value) -> Result<&str, Why> {
+/// Returns a name or a unit. Escapes stay as they are: a name is only compared.
+fn text(line: &str, value: Value) -> Result<&str, FieldError> {
     let range: Range<usize> = match value {
         Value::String { range, .. } | Value::Token(range) => range,
         _ => return Err(MALFORMED),
@@ -191,16 +195,14 @@ fn text(line: &str, value: Value) -> Result<&str, Why> {
     line.get(range).ok_or(MALFORMED)
 }
 
-fn natural(number: i64) -> Result<u64, Why> {
+fn natural(number: i64) -> Result<u64, FieldError> {
     u64::try_from(number).map_err(|_| "negative")
 }
 
-/// Keeps what there is room for.
-fn keep(own: &mut Vec<Item>, said: Vec<Item>) -> Result<(), Why> {
+/// Adds as many items as there is room for.
+fn keep(own: &mut Vec<PolicyItem>, said: Vec<PolicyItem>) -> Result<(), FieldError> {
     let room = MOST_QUOTAS.saturating_sub(own.len());
     let many = said.len() > room;
     own.extend(said.into_iter().take(room));
     if many { Err("more than 16 quotas") } else { Ok(()) }
 }
-
-const MALFORMED: Why = "malformed";

@@ -4,7 +4,7 @@ use std::time::UNIX_EPOCH;
 
 use http::HeaderValue;
 
-use super::fields::Field;
+use super::fields::LimitField;
 use super::*;
 
 mod limiters;
@@ -15,7 +15,7 @@ mod vendors;
 /// When the answers of the tests are made: Wed, 15 Jul 2026 10:36:17 GMT.
 const MADE: u64 = 1_784_111_777;
 
-/// What an answer says, in words. Fields are lines; `Date` is added where they have none.
+/// Returns in words what an answer says. Fields are lines; `Date` is added if it is missing.
 fn says(status: u16, fields: &str) -> String {
     let fields = if fields.to_ascii_lowercase().contains("date:") {
         fields.to_owned()
@@ -83,8 +83,8 @@ fn words(hints: &Hints) -> String {
         }
         parts.push(part);
     }
-    if let Some(nonsense) = hints.nonsense {
-        parts.push(format!("ignored {}: {}", nonsense.field, nonsense.why));
+    if let Some(bad_field) = hints.bad_field {
+        parts.push(format!("ignored {}: {}", bad_field.field, bad_field.why));
     }
     parts.join("; ")
 }
@@ -269,7 +269,7 @@ fn what_is_said_twice_is_read_strictly() {
             "X-RateLimit-Remaining: 30, none",
             "ignored x-ratelimit-remaining: not a number",
         ),
-        // Two families may speak of two windows: the first that knows what remains is taken whole.
+        // Two families may describe two windows: the first that reports what remains is used alone.
         (
             200,
             "X-RateLimit-Limit: 5000\nX-RateLimit-Remaining: 4000\nX-RateLimit-Reset: 3000\n\
@@ -422,8 +422,8 @@ fn a_long_list_is_not_kept_whole() {
     assert_eq!(said.quotas.len(), MOST_QUOTAS);
     let why = "more than 16 quotas";
     assert_eq!(
-        said.nonsense,
-        Some(Nonsense {
+        said.bad_field,
+        Some(BadField {
             field: "ratelimit",
             why
         })
@@ -455,7 +455,10 @@ fn the_list_of_names_is_in_order_and_every_name_passes_the_first_look() {
     assert!(fields::FIELDS.is_sorted_by_key(|field| field.stem));
     for field in fields::FIELDS {
         assert!(fields::may_speak(field.stem), "{}", field.stem);
-        assert_eq!(Field::named(field.stem).map(|own| own.stem), Some(field.stem));
+        assert_eq!(
+            LimitField::named(field.stem).map(|own| own.stem),
+            Some(field.stem)
+        );
     }
     for name in [
         "server",
@@ -480,6 +483,6 @@ fn the_list_of_names_is_in_order_and_every_name_passes_the_first_look() {
         "x-ratelimit-reset-at",
         "x-ratelimit-used",
     ] {
-        assert!(Field::named(name).is_none(), "{name}");
+        assert!(LimitField::named(name).is_none(), "{name}");
     }
 }

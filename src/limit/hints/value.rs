@@ -1,24 +1,24 @@
-//! Numbers, moments and durations as upstreams write them.
+//! Numbers, times and durations as upstreams write them.
 //!
-//! A [`Duration`] is the number here: it has a fraction and no sign, it cannot be infinite, and everything fits.
+//! A number is kept as a [`Duration`]: that has a fraction and no sign, cannot be infinite, and holds everything.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Why;
+use super::FieldError;
 
-/// A time in a field: so long from now, or a moment.
+/// A time in a field: a delay or a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum When {
     After(Duration),
-    /// Since the epoch.
+    /// A moment, since the epoch.
     At(Duration),
 }
 
 impl When {
     /// Reads seconds, a moment in one of the units that upstreams use, a date, or a duration with units.
     ///
-    /// Of several in one line, which a proxy may have joined, the longest.
-    pub(super) fn read(text: &str) -> Result<Self, Why> {
+    /// A proxy may have joined several lines into one: then the longest counts.
+    pub(super) fn read(text: &str) -> Result<Self, FieldError> {
         let one = |text: &str| match number(text) {
             Ok(number) => Ok(Self::of_number(number)),
             Err(why) => units(text).map(Self::After).ok_or(why),
@@ -26,14 +26,14 @@ impl When {
         let several = || {
             let mut times = text.split(',').map(|text| one(text.trim()));
             times
-                .try_fold(None, |most, time| Ok::<_, Why>(most.max(Some(time?))))
+                .try_fold(None, |most, time| Ok::<_, FieldError>(most.max(Some(time?))))
                 .ok()
                 .flatten()
         };
         one(text).or_else(|why| several().or_else(|| date(text).map(Self::At)).ok_or(why))
     }
 
-    /// Its size tells what a number is: a delay is less than a billion seconds, and a moment since 2001 is more.
+    /// Decides by its size what a number is: a delay is less than a billion seconds, a moment since 2001 is more.
     pub(super) fn of_number(number: Duration) -> Self {
         match number.as_secs() {
             0..1_000_000_000 => Self::After(number),
@@ -45,8 +45,8 @@ impl When {
     }
 }
 
-/// Digits, perhaps with a fraction. No sign, no exponent, no words. Saturates.
-pub(super) fn number(text: &str) -> Result<Duration, Why> {
+/// Reads digits, with or without a fraction; no sign, no exponent, no words. Saturates.
+pub(super) fn number(text: &str) -> Result<Duration, FieldError> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(fraction) {
@@ -63,13 +63,13 @@ pub(super) fn number(text: &str) -> Result<Duration, Why> {
     Ok(Duration::new(seconds, nanos))
 }
 
-/// A number of requests: `100`, `99.0`, the first of `100, 100;w=60` and of `100;w=21600`.
-pub(super) fn count(text: &str) -> Result<u64, Why> {
+/// Reads a number of requests: `100`, `99.0`, the first of `100, 100;w=60` and of `100;w=21600`.
+pub(super) fn count(text: &str) -> Result<u64, FieldError> {
     let first = text.split([',', ';']).next().unwrap_or(text);
     Ok(number(first.trim())?.as_secs())
 }
 
-/// The window that a limit tells beside itself: of `10, 10;w=1, 50;w=60` the first whose quota is the limit, 10.
+/// Returns the window that a limit states: in `10, 10;w=1, 50;w=60` the first one whose quota is the limit, 10.
 pub(super) fn listed_window(text: &str) -> Option<Duration> {
     let limit = count(text).ok()?;
     text.split(',')
@@ -81,13 +81,13 @@ pub(super) fn listed_window(text: &str) -> Option<Duration> {
         })
 }
 
-/// `32/40`.
-pub(super) fn fraction(text: &str) -> Result<(u64, u64), Why> {
+/// Reads `32/40`.
+pub(super) fn fraction(text: &str) -> Result<(u64, u64), FieldError> {
     let (used, limit) = text.split_once('/').ok_or("not a fraction")?;
     Ok((count(used.trim())?, count(limit.trim())?))
 }
 
-/// `6m0s`, `1.5s`, `12ms`: numbers with units, one after the other. `None` for anything else.
+/// Reads numbers with units, one after the other: `6m0s`, `1.5s`, `12ms`. `None` for anything else.
 fn units(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -112,8 +112,8 @@ fn units(text: &str) -> Option<Duration> {
     Some(total)
 }
 
-/// A date in one of the three forms of HTTP, as JavaScript writes it, or in ISO 8601, with or without seconds (Jira). What
-/// was before the epoch counts as the epoch: it is past either way.
+/// Reads a date in one of the three forms of HTTP, as JavaScript writes it, or in ISO 8601 with or without
+/// seconds (Jira). A date before the epoch counts as the epoch: it is past either way.
 fn date(text: &str) -> Option<Duration> {
     if let Some(moment) = javascript(text) {
         return Some(moment);
@@ -133,7 +133,8 @@ fn date(text: &str) -> Option<Duration> {
     })
 }
 
-/// `Sun Nov 29 2026 12:00:00 GMT+0100 (Central European Standard Time)`: what a `Date` becomes as a text.
+/// Reads `Sun Nov 29 2026 12:00:00 GMT+0100 (Central European Standard Time)`, which is a JavaScript `Date` as
+/// text.
 fn javascript(text: &str) -> Option<Duration> {
     let mut words = text.split_ascii_whitespace();
     let mut word = || words.next();
@@ -146,7 +147,7 @@ fn iso(text: &str) -> Option<Duration> {
     humantime::parse_rfc3339_weak(text).ok().map(since_epoch)
 }
 
-/// A moment whose clock is ahead of UTC: `+01:00`, `-0500`.
+/// Converts a moment with an offset from UTC (`+01:00`, `-0500`).
 fn shifted(moment: Duration, offset: &str) -> Option<Duration> {
     let (sign, offset) = offset.split_at_checked(1)?;
     let (hours, minutes) = offset.split_at_checked(2)?;

@@ -1,86 +1,114 @@
 //! The rate of an upstream that refuses and does not say when to come back.
 //!
-//! | it happens | we do |
+//! | event | what we do |
 //! | --- | --- |
-//! | one refusal after requests that passed | the next request goes at once, and alone: it finds out |
-//! | that one is refused as well: the upstream is *closed* | wait a fifth of the time that it has been closed, then send one more (as long again where requests may wait) |
-//! | that one passes: the upstream is *open* | all may go |
-//! | closed and open for a second time | what passed from one opening to the next, by the time: that is the *rate* |
+//! | a refusal after requests that passed | send the next request at once and alone, as a probe |
+//! | the probe is refused as well: the upstream is *closed* | wait a fifth of the time that it has been closed, then send one more; where requests may wait, as long again |
+//! | a probe passes: the upstream is *open* | send all that come |
+//! | it has been closed and opened a second time | the requests that passed between both openings, divided by the time, are the *rate* |
 //!
-//! A rate lets through on average what the upstream let through, and what was not used is kept, so that it never holds
-//! back what the upstream would take. It is the best of the last three measurements, and grows while it holds
-//! somebody: fast until a second closing shows that the first measurement was right, then slowly. It is forgotten when
-//! it has held nobody for five minutes.
+//! The rate is an average, and unused requests are saved up, so that it never holds back what the upstream would take. It
+//! is the best of the last three measurements. It grows while it holds requests: fast until a second measurement, then
+//! slowly. After five minutes without a held request it is forgotten.
 //!
-//! Errors are not limits. A refusal that is followed at once by a request that passes changes nothing, and where
-//! requests are refused as often at a lower rate as at a higher one, there is no rate: the guess is dropped.
+//! Errors are not limits. A refusal after which the next request passes changes nothing. And where as many requests are
+//! refused at a lower rate as at a higher one, there is no limit, and the guess is dropped.
 
 use std::collections::VecDeque;
 
-use super::ramp::SECOND;
+use super::slow_start::SECOND;
 use crate::limit::gcra::Gcra;
 
+/// A rate is forgotten after so long without a refusal, or without a request that had to wait.
+const MEMORY: u64 = 300 * SECOND;
+
+const SHORTEST_PAUSE: u64 = SECOND / 20;
+const SHORTEST_WAIT: u64 = SECOND / 2;
+const LONGEST_PAUSE: u64 = 60 * SECOND;
+
+/// A measurement over a shorter time is mostly chance.
+const SHORTEST_CYCLE: u64 = 2 * SECOND;
+
+const LONGEST_SPAN: u64 = 60 * SECOND;
+
+/// So many passed requests are enough for a measurement.
+const MANY: u32 = 15;
+
+/// Timers are up to a millisecond late; without some slack a faster rate would never be reached.
+const SLACK: u64 = 10_000_000;
+
+const MOST_DOUBTS: u32 = 5;
+const FASTEST: f64 = 100_000.0;
+const SLOWEST: f64 = 0.01;
+
+/// While there is only one measurement.
+const FIRST_STEP: f64 = 1.0;
+
+const SMALLEST_STEP: f64 = 0.02;
+const LARGEST_STEP: f64 = 0.2;
+
 #[derive(Debug, Default)]
-pub(super) struct Guess {
-    /// When the upstream opened last, and what passed and was refused since. Zero: not known.
+pub(super) struct RateGuess {
+    /// When the upstream last opened, and what passed and was refused since. Zero: not known.
     opened: u64,
     passed: u32,
-    /// Refusals that were followed by a request that passed.
+    /// Refusals after which the next request passed.
     errors: u32,
-    /// Refusals in a row.
+    /// Refusals one after the other.
     in_a_row: u32,
-    /// After the last refusal nobody went for a time.
+    /// Nothing was sent for a while after the last refusal.
     is_closed: bool,
-    /// Requests with a lower number went before the last refusal: that they were refused as well says nothing new.
-    news: u64,
-    /// When the first of the refusals in a row came, and the last.
+    /// Requests with a lower number were sent before the last refusal. That they are refused as well says nothing
+    /// new.
+    counts_from: u64,
+    /// When the first and the last of the refusals in a row came.
     first: u64,
     last: u64,
-    /// The part of the requests that was refused among others that passed, before there was a rate.
+    /// The share of requests that were refused among others that passed, before there was a rate.
     share: Option<f64>,
-    /// Until then refusals are taken for errors.
-    deaf: u64,
-    rate: Option<Rate>,
+    /// Until then refusals count as errors.
+    errors_until: u64,
+    rate: Option<GuessedRate>,
 }
 
 #[derive(Debug)]
-struct Rate {
+struct GuessedRate {
     per_second: f64,
-    /// When all that was saved would be used up.
+    /// When everything saved up would be used.
     level: u64,
-    /// The last measurements.
+    /// The last three measurements, the newest first.
     measured: VecDeque<f64>,
-    /// In which time it grows by `step`.
+    /// The time in which it grows by `step`.
     span: u64,
     step: f64,
     grown: u64,
-    /// When it last held somebody.
+    /// When it last held a request.
     held: u64,
 }
 
-/// How a request was refused.
+/// A refusal without a long pause.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refusal {
-    /// For how long the upstream asks to be left alone; zero: not for long.
+pub(super) struct ObservedRefusal {
+    /// How long the upstream asks to be left alone, in nanoseconds. Zero: less than a second.
     pub(super) asked: Option<u64>,
-    /// The upstream says that a quota is used up: it is no error.
+    /// The upstream says that a quota is used up, so this is not an error.
     pub(super) is_sure: bool,
-    /// Between 0 and 1.
+    /// A random number between 0 and 1.
     pub(super) jitter: f64,
     /// Requests may wait.
-    pub(super) waits: bool,
+    pub(super) may_wait: bool,
 }
 
-/// What follows from a refusal.
+/// What to do after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Cut {
-    /// Nobody goes until then; afterwards one goes first.
+pub(super) struct Backoff {
+    /// Nothing is sent until then; afterwards one request goes first.
     pub(super) until: u64,
     pub(super) per_second: Option<f64>,
 }
 
-impl Guess {
-    /// Nothing to keep to, nothing to measure.
+impl RateGuess {
+    /// Whether there is no rate to keep to and no measurement running.
     pub(super) fn is_idle(&self, now: u64) -> bool {
         let is_quiet = self.last == 0 || now.saturating_sub(self.last) > MEMORY;
         self.rate.is_none() && is_quiet
@@ -90,7 +118,8 @@ impl Guess {
         self.rate.as_ref().map(|rate| rate.per_second)
     }
 
-    /// From when on the next request may go. Whoever asks would go if it were now.
+    /// Returns when the next request may go. The caller would send it if that were now, so a later moment counts
+    /// as holding it.
     pub(super) fn earliest(&mut self, now: u64) -> u64 {
         let Some(rate) = &mut self.rate else { return 0 };
         let earliest = rate.level.saturating_sub(SLACK);
@@ -100,34 +129,34 @@ impl Guess {
         earliest
     }
 
-    /// The rate as a bucket, and its level: what a wait is forecast from.
-    pub(super) fn outlook(&self) -> Option<(Gcra, u64)> {
+    /// Returns the rate as a bucket, with its level, for forecasts.
+    pub(super) fn forecast(&self) -> Option<(Gcra, u64)> {
         let rate = self.rate.as_ref()?;
         Some((Gcra::spaced(rate.period(), SLACK), rate.level))
     }
 
-    pub(super) fn took(&mut self) {
+    pub(super) fn take(&mut self) {
         if let Some(rate) = &mut self.rate {
             rate.level = rate.level.saturating_add(rate.period());
         }
     }
 
-    /// The last request that was taken did not go after all.
+    /// Takes back the last counted request, which was not sent.
     pub(super) fn give_back(&mut self, number: u64) {
-        if number >= self.news
+        if number >= self.counts_from
             && let Some(rate) = &mut self.rate
         {
             rate.level = rate.level.saturating_sub(rate.period());
         }
     }
 
-    /// An answer came that was no refusal. Whether the rate was forgotten.
+    /// Learns from an answer that was no refusal. Returns whether the rate was forgotten.
     pub(super) fn passed(&mut self, number: u64, now: u64) -> bool {
         if self.last == 0 {
             return false;
         }
         self.passed = self.passed.saturating_add(1);
-        if number >= self.news {
+        if number >= self.counts_from {
             match (self.in_a_row, self.is_closed) {
                 (0, _) => {}
                 (_, true) => self.opens(now),
@@ -149,27 +178,34 @@ impl Guess {
         false
     }
 
-    /// Request `number` was refused; `next` is the next request's number. `None` where nothing follows.
-    pub(super) fn refused(&mut self, number: u64, next: u64, now: u64, refusal: &Refusal) -> Option<Cut> {
-        let Refusal {
+    /// Learns that request `number` was refused; `next` is the number of the next request. Returns `None` where
+    /// nothing follows from it.
+    pub(super) fn refused(
+        &mut self,
+        number: u64,
+        next: u64,
+        now: u64,
+        refusal: &ObservedRefusal,
+    ) -> Option<Backoff> {
+        let ObservedRefusal {
             asked,
             is_sure,
             jitter,
-            waits,
+            may_wait,
         } = *refusal;
-        if number < self.news {
+        if number < self.counts_from {
             return None;
         }
         if self.is_idle(now) {
             *self = Self::default();
         }
-        self.news = next;
+        self.counts_from = next;
         self.last = now.max(1);
         self.in_a_row = self.in_a_row.saturating_add(1);
         if self.in_a_row == 1 {
             self.first = now;
         }
-        let closes = match (is_sure, now < self.deaf) {
+        let closes = match (is_sure, now < self.errors_until) {
             (true, _) => 1,
             (false, false) => 2,
             (false, true) => 4,
@@ -178,34 +214,35 @@ impl Guess {
             if let Some(rate) = &mut self.rate {
                 rate.slow_down();
             }
-            // Often enough it was an error: those behind need not wait for the one that finds out.
-            let is_certain = self.errors >= MOST_DOUBTS || now < self.deaf;
-            return (!is_certain).then_some(Cut {
+            // Most refusals so far were errors: the others need not wait for the request that finds out.
+            let is_certain = self.errors >= MOST_DOUBTS || now < self.errors_until;
+            return (!is_certain).then_some(Backoff {
                 until: now,
                 per_second: self.per_second(),
             });
         }
         self.is_closed = true;
         let closed = now.saturating_sub(self.first);
-        // Where requests can wait, each that is sent too early is refused for nothing.
-        let pause = match waits {
-            true => closed.max(SHORTEST_WAIT),
-            false => (closed / 5).max(SHORTEST_PAUSE),
+        // Where requests can wait, each one sent too early is refused for nothing.
+        let pause = if may_wait {
+            closed.max(SHORTEST_WAIT)
+        } else {
+            (closed / 5).max(SHORTEST_PAUSE)
         };
-        // Those that were refused together do not come back together.
+        // Clients that were refused together should not come back together.
         let pause = (pause as f64 * (0.9 + jitter / 5.0)) as u64;
         let pause = match asked {
             Some(asked @ 1..) => asked,
             Some(0) => pause.min(SECOND),
             None => pause.min(LONGEST_PAUSE),
         };
-        Some(Cut {
+        Some(Backoff {
             until: now.saturating_add(pause),
             per_second: self.per_second(),
         })
     }
 
-    /// It was closed, and a request passed.
+    /// A request passed after the upstream was closed: takes a measurement.
     fn opens(&mut self, now: u64) {
         let lasted = now.saturating_sub(self.opened);
         if self.opened == 0 {
@@ -216,9 +253,9 @@ impl Guess {
             let before = *self.share.get_or_insert(share);
             if self.rate.is_some() && share > 0.05 && share > 0.6 * before {
                 *self = Self {
-                    deaf: now.saturating_add(MEMORY),
+                    errors_until: now.saturating_add(MEMORY),
                     last: self.last,
-                    news: self.news,
+                    counts_from: self.counts_from,
                     ..Self::default()
                 };
                 return;
@@ -226,12 +263,12 @@ impl Guess {
             let measured = f64::from(self.passed) * SECOND as f64 / lasted as f64;
             match &mut self.rate {
                 Some(rate) => rate.measure(measured, lasted),
-                None => self.rate = Some(Rate::new(measured, lasted, now)),
+                None => self.rate = Some(GuessedRate::new(measured, lasted, now)),
             }
             self.measure_from(now);
         }
         if let Some(rate) = &mut self.rate {
-            // What was saved is gone, and one has gone just now.
+            // Nothing is saved up any more, and one request has just gone.
             rate.level = now.saturating_add(rate.period());
         }
     }
@@ -243,7 +280,7 @@ impl Guess {
     }
 }
 
-impl Rate {
+impl GuessedRate {
     fn new(measured: f64, lasted: u64, now: u64) -> Self {
         Self {
             per_second: measured.max(SLOWEST),
@@ -256,7 +293,7 @@ impl Rate {
         }
     }
 
-    /// Nanoseconds between two requests.
+    /// Returns the nanoseconds between two requests.
     fn period(&self) -> u64 {
         (SECOND as f64 / self.per_second) as u64
     }
@@ -273,7 +310,7 @@ impl Rate {
         self.measured.iter().copied().fold(SLOWEST, f64::max)
     }
 
-    /// Grows while it holds somebody back.
+    /// Raises the rate while it holds requests back.
     fn grow(&mut self, now: u64) {
         let passed = now.saturating_sub(self.grown);
         self.grown = now;
@@ -287,36 +324,9 @@ impl Rate {
         self.step = (self.step * (1.0 + part)).min(LARGEST_STEP.max(self.step));
     }
 
-    /// One was refused, and perhaps by error.
+    /// Lowers the rate a little after a refusal that may have been an error.
     fn slow_down(&mut self) {
         self.per_second = (self.per_second * 0.97).max(self.best());
         self.step = SMALLEST_STEP;
     }
 }
-
-/// So long without a refusal, or without anybody who had to wait: forgotten.
-const MEMORY: u64 = 300 * SECOND;
-
-const SHORTEST_PAUSE: u64 = SECOND / 20;
-const SHORTEST_WAIT: u64 = SECOND / 2;
-const LONGEST_PAUSE: u64 = 60 * SECOND;
-
-/// What is measured over a shorter time has too much chance in it.
-const SHORTEST_CYCLE: u64 = 2 * SECOND;
-const LONGEST_SPAN: u64 = 60 * SECOND;
-
-/// So many that passed are enough to measure.
-const MANY: u32 = 15;
-
-/// Timers are a millisecond late; a faster rate than that would never be reached.
-const SLACK: u64 = 10_000_000;
-
-const MOST_DOUBTS: u32 = 5;
-
-const FASTEST: f64 = 100_000.0;
-const SLOWEST: f64 = 0.01;
-
-/// While one measurement is all that is known.
-const FIRST_STEP: f64 = 1.0;
-const SMALLEST_STEP: f64 = 0.02;
-const LARGEST_STEP: f64 = 0.2;

@@ -1,148 +1,177 @@
-//! What is believed of the limits of one destination's upstream, and how we keep to them.
+//! Limits that the upstream has reported, and how we keep to them.
 //!
-//! | the upstream says | we believe | and do |
+//! There are three sources:
+//!
+//! | the upstream sends | we learn | we hold requests |
 //! | --- | --- | --- |
-//! | a refusal with `Retry-After` | a *pause* | send nothing until then, an hour at most |
-//! | how much is left of a quota | a *quota* | send no more than that, counting requests under way, until it resets |
-//! | a refusal and nothing else | a *guessed rate* | find out when it opens, and keep to what passed from one opening to the next |
+//! | a refusal with a time: 429 and `Retry-After: 30` | a *pause* | all of them until that time, an hour at most |
+//! | what is left: `X-RateLimit-Remaining: 7` | a *quota* | when that many have been sent, until the quota resets |
+//! | a refusal without a time: 429 alone, or with 2 s at most, which may be rounded up | a *guessed rate* | for a moment, then to the rate at which requests got through |
+//!
+//! # How a quota holds requests
+//!
+//! 1. A response reports `X-RateLimit-Remaining: 7` and `X-RateLimit-Reset: 30`. [`hints`](super::hints) parses it.
+//! 2. [`CallerLimits`] keeps what is known for one host, port and credential. It finds the limit of that name that
+//!    counts the route of this request, or adds one, and hands it the figures.
+//! 3. [`quota`] computes how many requests may still be sent: the 7, less the requests in flight, because the
+//!    upstream may not have counted those yet. Each request that is sent takes one.
+//! 4. With nothing left, [`Learned::verdict`] answers [`LearnedVerdict::Held`], and the request waits in the queue of
+//!    [`state`](super::state), or is refused if it may not wait so long.
+//! 5. When the 30 seconds are over, one request goes first, the *probe*. If it passes, the others follow.
+//!
+//! # The states of one limit
 //!
 //! ```text
-//!             a refusal with a time          the time is over
-//!   open ────────────────────────▶ stopped ────────────────▶ one goes first ──▶ open
-//!    │  ▲                                ▲   it is refused      │
-//!    │  │ it passes                      └─────────────────────┘
-//!    │  └──────────────────────┐ it is refused
-//!    └▶ one goes at once ──────┴──────────▶ stopped
-//!       (a refusal without a time)          (a fifth of the time since the first refusal)
+//!          nothing is left, or a refusal
+//!          asks for a pause                        its time is over
+//!   OPEN ───────────────────────────▶ EXHAUSTED ────────────────────▶ PROBING
+//!    ▲                                    ▲                           │     │
+//!    │                                    └── the probe is refused ───┘     │
+//!    └─────────────────────────────────────── the probe passes ─────────────┘
 //! ```
 //!
-//! A belief is about a [`Subject`]: a host and port, and the caller as the upstream sees it. There it is about the
-//! [`Route`] whose answer told it, and *widens* when an answer to a second route shows figures that can be the same
-//! counter, or a stop that ends at the same moment: then it is about all paths that begin as both do. It *narrows* when
-//! an answer to a route shows other figures, or shows none where the others do. It is *forgotten* when it holds nobody
-//! and tells nothing.
+//! | state | requests | it ends |
+//! | --- | --- | --- |
+//! | open | go; with a guessed rate, no faster than that | when nothing is left, or with a refusal |
+//! | exhausted | wait | at the reset or at the end of the pause; a quota that names no time is tried again and again |
+//! | probing | one goes; without new figures two more for each answer (*slow start*) | with figures, or when enough answers have come |
 //!
-//! A tunnel, of whose bytes nothing is seen, waits for the end of a pause of its host and is counted nowhere.
+//! After the first refusal without a time the limit is probing at once. If the probe is refused as well, it is
+//! exhausted for a fifth of the time since the first refusal, or for as long again where requests may wait. What passes
+//! between two such times gives the guessed rate: see [`guess`].
 //!
-//! Pure: time is passed in, as nanoseconds since the limiter was made. What the answers say is read in
-//! [`hints`](super::hints), who goes first is decided in [`book`](super::book).
+//! # Which requests a limit counts
+//!
+//! A new limit counts the [`RoutePattern`] whose response reported it. It *widens* when a response to a second route
+//! reports figures that can be those of the same counter, or a pause that ends at the same moment; then it counts all
+//! paths that begin as both do. It *narrows* when a response to a covered route reports other figures or none. It is
+//! *forgotten* when it holds nobody and has not been reported for five minutes, or for its window.
+//!
+//! While nothing is known about a caller, a slow start holds its requests too, for a second at most.
+//!
+//! A tunnel waits for the pauses of its host and is never counted, because we cannot see what is in it.
+//!
+//! Pure: time is passed in, as nanoseconds since the limiter was made. Who goes first is decided in
+//! [`state`](super::state).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-pub(super) use self::heard::Heard;
-use self::heard::Source;
-pub(super) use self::route::Route;
-use self::set::Set;
-use self::subject::{Outlook as Beliefs, Subject};
+use self::caller::{CallerForecast, CallerLimits};
+use self::response::Evidence;
+pub(super) use self::response::ObservedResponse;
+pub(super) use self::route::RoutePattern;
+use self::set::LearnedSet;
 
+mod caller;
 mod guess;
-mod heard;
 mod quota;
-mod ramp;
+mod response;
 mod route;
 mod set;
-mod subject;
+mod slow_start;
 
-/// What is counted outside of the lock: how many requests went, and how many of them have been answered or lost.
+const MOST_CALLERS: usize = 64;
+
+/// Counts, outside the lock, how many requests have been sent and how many of them have ended.
 ///
-/// A request counts itself and then looks whether anybody watches; whoever learns something first says that it watches
-/// and then reads the counts. So one of them sees the other.
+/// A request counts itself first and then reads `watched`. Whoever learns something sets `watched` first and then
+/// reads the counts. So at least one of the two sees the other.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     ended: AtomicU64,
     watched: AtomicBool,
-    went: AtomicU64,
+    started: AtomicU64,
 }
 
 #[derive(Debug)]
 pub(super) struct Learned {
-    /// By [`About::subject`]. At most [`MOST_SUBJECTS`].
-    subjects: HashMap<u64, Subject>,
+    /// By [`LearnedKey::caller`]. At most [`MOST_CALLERS`].
+    callers: HashMap<u64, CallerLimits>,
     traffic: Arc<Traffic>,
-    /// Requests may wait, so that it is worth to go carefully.
-    waits: bool,
-    /// What is about one route may turn out to be about several.
+    /// Requests may wait, so that a slow start makes sense.
+    may_wait: bool,
+    /// A limit learned on one route may turn out to count several.
     widens: bool,
 }
 
-/// What a request is about.
+/// What the upstream may count a request by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct About {
-    /// Of host, port and caller.
-    pub(super) subject: u64,
-    /// Of host and port.
+pub(super) struct LearnedKey {
+    /// A hash of host, port and credential.
+    pub(super) caller: u64,
+    /// A hash of host and port.
     pub(super) host: u64,
-    /// `None`: a tunnel.
-    pub(super) route: Option<Route>,
+    /// `None` for a tunnel.
+    pub(super) route: Option<RoutePattern>,
 }
 
-/// What is remembered of a request that goes, until its answer comes.
+/// What is remembered of a request from when it is sent until its answer comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stamp {
-    /// It is counted as under way; a tunnel is not.
+pub(super) struct SentRequest {
+    /// False for a tunnel, which is not counted as in flight.
     is_counted: bool,
     number: u64,
-    /// Where it was counted; zero: nobody looked.
-    subject: u64,
-    /// The beliefs that it was taken from.
-    taken: Set,
+    /// Where it was counted; zero where nothing had been learned yet.
+    caller: u64,
+    /// The limits that it was counted under.
+    taken: LearnedSet,
 }
 
-/// How it stands for one request as far as the upstream has told.
+/// Whether the learned limits let a request go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum LearnedVerdict {
     Free,
-    /// These hold it.
-    Held(Holders, Hold),
+    /// These limits hold it back.
+    Held(HeldBy, Hold),
 }
 
-/// For how long a request is held.
+/// How long a request is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// Until the answer to one that went first comes, or then at the latest.
-    Probed(u64),
+    /// Until the answer to a probe comes, or this moment at the latest.
+    ForProbe(u64),
     Until(u64),
 }
 
-/// Which beliefs hold a request.
+/// The limits that hold a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Holders {
-    subject: u64,
-    set: Set,
+pub(super) struct HeldBy {
+    caller: u64,
+    set: LearnedSet,
 }
 
-/// What is worth a line in the log.
+/// Something learned that deserves a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum News {
-    /// The upstream says for how long nobody goes.
-    Stopped(Duration),
-    /// The upstream does not say. For so long nobody goes; then requests go at this rate, if there is one.
+pub(super) enum LearnedEvent {
+    /// The upstream named a time: nothing is sent for so long.
+    Paused(Duration),
+    /// The upstream named no time: nothing is sent for so long, then requests go at this rate if one is known.
     Guessed(Duration, Option<f64>),
-    /// The rate has long been higher than what comes.
+    /// A guessed rate has held nobody for five minutes.
     Forgotten,
 }
 
-/// What a wait is forecast from.
+/// A forecast of when requests may go, for one caller.
 #[derive(Debug)]
-pub(super) struct Outlook {
-    beliefs: Option<Beliefs>,
+pub(super) struct LearnedForecast {
+    beliefs: Option<CallerForecast>,
     now: u64,
-    subject: u64,
+    caller: u64,
 }
 
-/// A quota as a refusal tells it, as far as it is known.
+/// The figures of a quota that a refusal shows, as far as they are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct ReportedQuota {
     pub(super) limit: Option<u64>,
     pub(super) window: Duration,
 }
 
-/// A belief for people. Moments are nanoseconds since the limiter was made.
+/// A learned limit for people. Moments are nanoseconds since the limiter was made.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct LearnedSnapshot {
     pub(super) concerns: String,
     pub(super) host: Box<str>,
     pub(super) left: Option<u64>,
@@ -151,21 +180,21 @@ pub(super) struct Known {
     pub(super) paused_until: Option<u64>,
     pub(super) per_second: Option<f64>,
     pub(super) resets: Option<u64>,
-    pub(super) source: Source,
+    pub(super) evidence: Evidence,
 }
 
 impl Traffic {
-    /// A request goes; its number.
-    pub(super) fn go(&self) -> u64 {
-        self.went.fetch_add(1, Ordering::SeqCst)
+    /// Counts a request as sent and returns its number.
+    pub(super) fn start(&self) -> u64 {
+        self.started.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// A request was answered, or ended without an answer.
+    /// Counts a request as ended, with an answer or without.
     pub(super) fn end(&self) {
         self.ended.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether requests have to ask [`Learned`].
+    /// Whether requests have to ask [`Learned`] before they go.
     pub(super) fn is_watched(&self) -> bool {
         self.watched.load(Ordering::SeqCst)
     }
@@ -174,34 +203,34 @@ impl Traffic {
         self.watched.store(on, Ordering::SeqCst);
     }
 
-    /// The next request's number, and how many are under way.
+    /// Returns the number of the next request, and how many are in flight.
     fn counts(&self) -> (u64, u64) {
         let ended = self.ended.load(Ordering::SeqCst);
-        let next = self.went.load(Ordering::SeqCst);
+        let next = self.started.load(Ordering::SeqCst);
         (next, next.saturating_sub(ended))
     }
 
-    /// How many are under way.
+    /// How many requests are in flight.
     #[cfg(test)]
-    pub(super) fn out(&self) -> u64 {
+    pub(super) fn in_flight(&self) -> u64 {
         self.counts().1
     }
 }
 
-impl About {
-    /// Of a tunnel to a host, by its hash.
+impl LearnedKey {
+    /// The key of a tunnel to a host, by the host's hash.
     pub(super) fn tunnel(host: u64) -> Self {
         Self {
-            subject: host,
+            caller: host,
             host,
             route: None,
         }
     }
 }
 
-impl Stamp {
-    /// Of a request that went while nothing was known.
-    pub(super) fn unasked(number: u64) -> Self {
+impl SentRequest {
+    /// A request that was sent while nothing was known.
+    pub(super) fn untracked(number: u64) -> Self {
         Self {
             is_counted: true,
             number,
@@ -209,10 +238,10 @@ impl Stamp {
         }
     }
 
-    /// As another subject sees it.
-    fn elsewhere(self) -> Self {
+    /// The same request for the limits of another caller, which did not count it.
+    fn seen_by_other(self) -> Self {
         Self {
-            taken: Set::default(),
+            taken: LearnedSet::default(),
             ..self
         }
     }
@@ -222,210 +251,220 @@ impl Stamp {
     }
 }
 
-impl Standing {
-    /// When to look again where it is held.
+impl LearnedVerdict {
+    /// When to check again if the request is held.
     pub(super) fn due(self) -> Option<u64> {
         match self {
             Self::Free => None,
-            Self::Held(_, Hold::Probed(until) | Hold::Until(until)) => Some(until),
+            Self::Held(_, Hold::ForProbe(until) | Hold::Until(until)) => Some(until),
         }
     }
 }
 
-impl Holders {
+impl HeldBy {
     pub(super) fn shares(self, other: Self) -> bool {
-        self.subject == other.subject && self.set.shares(other.set)
+        self.caller == other.caller && self.set.shares(other.set)
     }
 }
 
 impl Learned {
-    /// `waits`: requests may wait. `widens`: what is about one route may turn out to be about several.
-    pub(super) fn new(traffic: Arc<Traffic>, waits: bool, widens: bool) -> Self {
-        // From the beginning, so that the first request goes carefully.
-        traffic.watch(waits);
+    /// `may_wait`: requests may wait. `widens`: a limit learned on one route may turn out to count several.
+    pub(super) fn new(traffic: Arc<Traffic>, may_wait: bool, widens: bool) -> Self {
+        // From the first request on, so that it begins a slow start.
+        traffic.watch(may_wait);
         Self {
-            subjects: HashMap::new(),
+            callers: HashMap::new(),
             traffic,
-            waits,
+            may_wait,
             widens,
         }
     }
 
-    /// Nothing is known that could hold a request back.
+    /// Whether nothing learned could hold a request back.
     pub(super) fn is_idle(&self, now: u64) -> bool {
-        let is_begun = !self.waits || !self.subjects.is_empty();
-        is_begun && self.subjects.values().all(|subject| subject.is_idle(now))
+        let is_begun = !self.may_wait || !self.callers.is_empty();
+        is_begun && self.callers.values().all(|caller| caller.is_idle(now))
     }
 
-    /// How it stands for a request that has waited since `arrived` and waits for `patience`.
-    pub(super) fn standing(&mut self, about: &About, arrived: u64, patience: u64, now: u64) -> Standing {
-        let Some(route) = &about.route else {
-            let holders = Holders {
-                subject: about.subject,
-                set: Set::one(0),
+    /// Decides whether a request may go that came at `arrived` and may wait for `max_wait`.
+    pub(super) fn verdict(
+        &mut self,
+        key: &LearnedKey,
+        arrived: u64,
+        max_wait: u64,
+        now: u64,
+    ) -> LearnedVerdict {
+        let Some(route) = &key.route else {
+            let held_by = HeldBy {
+                caller: key.caller,
+                set: LearnedSet::of(0),
             };
             return self
-                .stopped_until(about.host, now)
-                .map_or(Standing::Free, |until| {
-                    Standing::Held(holders, Hold::Until(until))
+                .pause_end(key.host, now)
+                .map_or(LearnedVerdict::Free, |until| {
+                    LearnedVerdict::Held(held_by, Hold::Until(until))
                 });
         };
         let counts = self.traffic.counts();
-        if self.waits {
-            self.subject(about, now);
+        if self.may_wait {
+            self.caller(key, now);
         }
-        let Some(subject) = self.subjects.get_mut(&about.subject) else {
-            return Standing::Free;
+        let Some(caller) = self.callers.get_mut(&key.caller) else {
+            return LearnedVerdict::Free;
         };
-        let (set, hold) = subject.held(route, (arrived, patience), counts, now);
-        let holders = Holders {
-            subject: about.subject,
+        let (set, hold) = caller.held(route, (arrived, max_wait), counts, now);
+        let held_by = HeldBy {
+            caller: key.caller,
             set,
         };
-        match set.is_empty() {
-            true => Standing::Free,
-            false => Standing::Held(holders, hold),
+        if set.is_empty() {
+            LearnedVerdict::Free
+        } else {
+            LearnedVerdict::Held(held_by, hold)
         }
     }
 
-    /// A request goes for which it stands free.
-    pub(super) fn take(&mut self, about: &About, now: u64) -> Stamp {
-        let Some(route) = &about.route else {
-            return Stamp::default();
+    /// Counts a request as sent, after [`verdict`](Self::verdict) has let it go.
+    pub(super) fn take(&mut self, key: &LearnedKey, now: u64) -> SentRequest {
+        let Some(route) = &key.route else {
+            return SentRequest::default();
         };
-        let number = self.traffic.go();
-        let subject = self.subjects.get_mut(&about.subject);
-        Stamp {
+        let number = self.traffic.start();
+        let caller = self.callers.get_mut(&key.caller);
+        SentRequest {
             is_counted: true,
             number,
-            subject: about.subject,
-            taken: subject
-                .map(|subject| subject.take(route, now))
-                .unwrap_or_default(),
+            caller: key.caller,
+            taken: caller.map(|caller| caller.take(route, now)).unwrap_or_default(),
         }
     }
 
-    /// A request goes while nothing is known.
-    pub(super) fn pass(&self) -> Stamp {
-        Stamp::unasked(self.traffic.go())
+    /// Counts a request as sent to which nothing learned applies.
+    pub(super) fn take_unknown(&self) -> SentRequest {
+        SentRequest::untracked(self.traffic.start())
     }
 
-    /// A request that was taken did not go after all.
-    pub(super) fn give_back(&mut self, stamp: Stamp) {
-        if !stamp.is_counted {
+    /// Takes back a request that was counted and then not sent.
+    pub(super) fn give_back(&mut self, sent: SentRequest) {
+        if !sent.is_counted {
             return;
         }
         self.traffic.end();
-        self.end(stamp);
-        let is_last = self.traffic.counts().0 == stamp.number + 1;
-        if let Some(subject) = self.subjects.get_mut(&stamp.subject) {
-            subject.give_back(stamp, is_last);
+        self.end(sent);
+        let is_last = self.traffic.counts().0 == sent.number + 1;
+        if let Some(caller) = self.callers.get_mut(&sent.caller) {
+            caller.give_back(sent, is_last);
         }
     }
 
-    /// A request that [`Traffic`] has counted as ended is not under way any more.
-    pub(super) fn end(&mut self, stamp: Stamp) {
-        // A subject that was not known when the request went may have counted it as one of those under way.
-        for (key, subject) in &mut self.subjects {
-            let is_own = *key == stamp.subject;
-            subject.end(if is_own { stamp } else { stamp.elsewhere() });
+    /// Takes a request out of those in flight, after [`Traffic`] has counted it as ended.
+    pub(super) fn end(&mut self, sent: SentRequest) {
+        // Limits of another caller may have counted it: all requests in flight count for a limit that is new.
+        for (key, caller) in &mut self.callers {
+            let is_own = *key == sent.caller;
+            caller.end(if is_own { sent } else { sent.seen_by_other() });
         }
     }
 
-    /// An answer came to a request that [`Traffic`] has counted as ended.
-    pub(super) fn hear(&mut self, stamp: Stamp, about: &About, heard: &Heard<'_>, now: u64) -> Option<News> {
-        self.end(stamp);
-        let route = about.route.as_ref()?;
+    /// Learns from an answer, after [`Traffic`] has counted its request as ended.
+    pub(super) fn learn(
+        &mut self,
+        sent: SentRequest,
+        key: &LearnedKey,
+        response: &ObservedResponse<'_>,
+        now: u64,
+    ) -> Option<LearnedEvent> {
+        self.end(sent);
+        let route = key.route.as_ref()?;
         let counts = self.traffic.counts();
-        if heard.hints.is_some() {
-            self.subject(about, now);
+        if response.hints.is_some() {
+            self.caller(key, now);
         }
-        let subject = self.subjects.get_mut(&about.subject)?;
-        if subject.host.is_empty() {
-            subject.host = heard.host.to_string().into();
+        let caller = self.callers.get_mut(&key.caller)?;
+        if caller.host.is_empty() {
+            caller.host = response.host.to_string().into();
         }
-        subject.hear(stamp, route, heard, counts, now)
+        caller.learn(sent, route, response, counts, now)
     }
 
-    /// Until when somebody is kept away, as the upstream says.
+    /// Returns until when requests are held, as far as the upstream has said.
     pub(super) fn paused_until(&self, now: u64) -> Option<u64> {
-        let until = self.subjects.values().filter_map(Subject::paused_until).max();
+        let until = self.callers.values().filter_map(CallerLimits::paused_until).max();
         until.filter(|until| *until > now)
     }
 
-    /// What is left of the quota of which least is left: 1 full, 0 exhausted.
+    /// Returns what is left of the most used quota: 1 full, 0 exhausted.
     pub(super) fn ratio(&self, now: u64) -> Option<f64> {
-        let ratios = self.subjects.values().filter_map(|subject| subject.ratio(now));
+        let ratios = self.callers.values().filter_map(|caller| caller.ratio(now));
         ratios.reduce(f64::min)
     }
 
-    /// All that is believed now.
-    pub(super) fn known(&self, now: u64) -> Vec<Known> {
-        self.subjects
+    /// Returns everything learned, for the status page.
+    pub(super) fn snapshot(&self, now: u64) -> Vec<LearnedSnapshot> {
+        self.callers
             .values()
-            .flat_map(|subject| subject.known(now))
+            .flat_map(|caller| caller.snapshot(now))
             .collect()
     }
 
-    /// For a request that is about this.
-    pub(super) fn outlook(&self, about: &About, now: u64) -> Outlook {
-        Outlook {
-            beliefs: self.subjects.get(&about.subject).map(Subject::outlook),
+    /// Begins a forecast for requests with this key.
+    pub(super) fn forecast(&self, key: &LearnedKey, now: u64) -> LearnedForecast {
+        LearnedForecast {
+            beliefs: self.callers.get(&key.caller).map(CallerLimits::forecast),
             now,
-            subject: about.subject,
+            caller: key.caller,
         }
     }
 
-    /// When one could go that comes after those in the outlook, and by which quota.
-    pub(super) fn when(&self, outlook: &Outlook, about: &About) -> (u64, Told) {
-        let Some(route) = &about.route else {
-            let stopped = self.stopped_until(about.host, outlook.now);
-            return (stopped.unwrap_or(outlook.now), Told::default());
+    /// Returns when a request may go after those already in the forecast, and the quota that decides.
+    pub(super) fn when(&self, forecast: &LearnedForecast, key: &LearnedKey) -> (u64, ReportedQuota) {
+        let Some(route) = &key.route else {
+            let stopped = self.pause_end(key.host, forecast.now);
+            return (stopped.unwrap_or(forecast.now), ReportedQuota::default());
         };
-        match (self.subjects.get(&about.subject), &outlook.beliefs) {
-            (Some(subject), Some(beliefs)) if about.subject == outlook.subject => {
-                subject.when(beliefs, route, outlook.now)
+        match (self.callers.get(&key.caller), &forecast.beliefs) {
+            (Some(caller), Some(beliefs)) if key.caller == forecast.caller => {
+                caller.when(beliefs, route, forecast.now)
             }
-            _ => (outlook.now, Told::default()),
+            _ => (forecast.now, ReportedQuota::default()),
         }
     }
 
-    /// One goes at this moment.
-    pub(super) fn play(&self, outlook: &mut Outlook, about: &About, at: u64) {
-        if about.subject == outlook.subject
-            && let Some(route) = &about.route
-            && let Some(beliefs) = &mut outlook.beliefs
-            && let Some(subject) = self.subjects.get(&about.subject)
+    /// Adds a request that is sent at this moment.
+    pub(super) fn add_sent(&self, forecast: &mut LearnedForecast, key: &LearnedKey, at: u64) {
+        if key.caller == forecast.caller
+            && let Some(route) = &key.route
+            && let Some(beliefs) = &mut forecast.beliefs
+            && let Some(caller) = self.callers.get(&key.caller)
         {
-            subject.play(beliefs, route, at);
+            caller.add_sent(beliefs, route, at);
         }
     }
 
-    /// Until when a tunnel to a host has to wait.
-    fn stopped_until(&self, host: u64, now: u64) -> Option<u64> {
-        let of_host = self.subjects.values().filter(|subject| subject.host_hash == host);
-        of_host.filter_map(|subject| subject.stopped_until(now)).max()
+    /// Returns until when a tunnel to a host has to wait.
+    fn pause_end(&self, host: u64, now: u64) -> Option<u64> {
+        let of_host = self.callers.values().filter(|caller| caller.host_hash == host);
+        of_host.filter_map(|caller| caller.pause_end(now)).max()
     }
 
-    /// Makes sure that there is one. Past the most the one goes that was used longest ago, first one of whom nothing has
-    /// been told. A new one begins as carefully as the other callers of its host go by now.
-    fn subject(&mut self, about: &About, now: u64) -> &mut Subject {
-        let is_new = !self.subjects.contains_key(&about.subject);
+    /// Finds or adds the limits of a caller. When there are [`MOST_CALLERS`], a new one replaces the one used
+    /// longest ago, preferably one without learned limits. Its slow start begins where the other callers of its
+    /// host are by now.
+    fn caller(&mut self, key: &LearnedKey, now: u64) -> &mut CallerLimits {
+        let is_new = !self.callers.contains_key(&key.caller);
         let same = self
-            .subjects
+            .callers
             .values()
-            .filter(|subject| is_new && subject.host_hash == about.host);
-        let most = same.map(Subject::most).max().unwrap_or(1);
-        if self.subjects.len() >= MOST_SUBJECTS && is_new {
-            let key = |(key, subject): (&u64, &Subject)| (!subject.is_blank(now), subject.used, *key);
-            if let Some((_, _, oldest)) = self.subjects.iter().map(key).min() {
-                self.subjects.remove(&oldest);
+            .filter(|caller| is_new && caller.host_hash == key.host);
+        let allowed = same.map(CallerLimits::slow_start_allows).max().unwrap_or(1);
+        if self.callers.len() >= MOST_CALLERS && is_new {
+            let key = |(key, caller): (&u64, &CallerLimits)| (!caller.is_blank(now), caller.last_used, *key);
+            if let Some((_, _, oldest)) = self.callers.iter().map(key).min() {
+                self.callers.remove(&oldest);
             }
         }
-        let (waits, widens, next) = (self.waits, self.widens, self.traffic.counts().0);
-        let new = || Subject::new(about.host, waits, most, widens, next, now);
-        self.subjects.entry(about.subject).or_insert_with(new)
+        let (may_wait, widens, next) = (self.may_wait, self.widens, self.traffic.counts().0);
+        let new = || CallerLimits::new(key.host, may_wait, allowed, widens, next, now);
+        self.callers.entry(key.caller).or_insert_with(new)
     }
 }
-
-const MOST_SUBJECTS: usize = 64;

@@ -1,37 +1,40 @@
-//! Which requests an upstream may count alike: the kind of their method, and their path.
+//! Which requests an upstream may count together, by the kind of method and the path.
 //!
-//! A path is compared by its segments. A segment that looks like an identifier (it begins with a digit, or has two of
-//! them) stands for any other: `/items/1` and `/items/2` are one route, `/v1/items` and `/v2/items` are two.
+//! Paths are compared by segments. A segment that looks like an identifier (it begins with a digit or contains
+//! two) matches any other identifier: `/items/1` and `/items/2` are one route, `/v1/items` and `/v2/items` are
+//! two.
 
 use std::hash::BuildHasher;
 
 use http::Method;
 
-/// What a request looks like to an upstream that counts its routes apart. The default one is every request.
+const MOST_PREFIXES: usize = 4;
+
+/// A request as an upstream sees it that counts each route apart. The default value matches every request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::limit) struct Route {
+pub(in crate::limit) struct RoutePattern {
     is_safe: bool,
-    /// How many of `prefixes` the path has.
+    /// How many of `prefixes` are used.
     depth: u8,
-    /// The hash of the first segment, of the first two, and so on.
+    /// The hashes of the first segment, the first two, and so on.
     prefixes: [u32; MOST_PREFIXES],
     /// The hash of the whole path.
     whole: u32,
 }
 
-/// The routes that a belief concerns: one, or all below a common prefix.
+/// The routes that a limit counts: one route, or all below a common prefix.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope {
-    /// The route on which it was seen first.
-    home: Route,
-    /// How many segments all of its paths share; `None`: it is about the one path.
+    /// The route on which the limit was first seen.
+    home: RoutePattern,
+    /// How many segments all of its paths have in common; `None` for a single path.
     shared: Option<u8>,
-    /// Methods that only read and methods that write count alike.
+    /// It counts reading and writing methods alike.
     any_method: bool,
 }
 
-impl Route {
-    /// `path` is without query.
+impl RoutePattern {
+    /// `path` is without the query.
     pub(in crate::limit) fn of(method: &Method, path: &str) -> Self {
         let state = foldhash::fast::FixedState::default();
         let mut route = Self {
@@ -49,12 +52,12 @@ impl Route {
         route
     }
 
-    /// What tells it from other routes.
+    /// Returns a number that differs from that of other routes.
     pub(super) fn key(&self) -> u64 {
         u64::from(self.whole) << 1 | u64::from(self.is_safe)
     }
 
-    /// How many segments both begin with.
+    /// Returns how many segments both begin with.
     fn shared(&self, other: &Self) -> u8 {
         let same = self.prefixes.iter().zip(&other.prefixes);
         let same = same
@@ -65,7 +68,7 @@ impl Route {
 }
 
 impl Scope {
-    pub(super) fn only(home: Route) -> Self {
+    pub(super) fn only(home: RoutePattern) -> Self {
         Self {
             home,
             shared: None,
@@ -73,7 +76,7 @@ impl Scope {
         }
     }
 
-    pub(super) fn covers(&self, route: &Route) -> bool {
+    pub(super) fn covers(&self, route: &RoutePattern) -> bool {
         let is_kind = self.any_method || self.home.is_safe == route.is_safe;
         is_kind
             && match self.shared {
@@ -82,13 +85,13 @@ impl Scope {
             }
     }
 
-    /// How many segments a path has to share: the more, the better it is known what the scope is about.
+    /// Returns how many segments a path must have in common with it. More segments mean a narrower scope.
     pub(super) fn depth(&self) -> u8 {
         self.shared.unwrap_or(u8::MAX)
     }
 
-    /// It has been seen on another route as well.
-    pub(super) fn widen(&mut self, route: &Route) {
+    /// Widens the scope to a second route that the limit counts.
+    pub(super) fn widen(&mut self, route: &RoutePattern) {
         self.any_method |= self.home.is_safe != route.is_safe;
         if self.home.whole != route.whole {
             let shared = self.home.shared(route);
@@ -96,7 +99,7 @@ impl Scope {
         }
     }
 
-    /// All that another one is about, too.
+    /// Widens the scope by all that `other` covers.
     pub(super) fn join(&mut self, other: &Self) {
         self.widen(&other.home);
         self.any_method |= other.any_method;
@@ -105,9 +108,10 @@ impl Scope {
         }
     }
 
-    /// For people: `GET-like requests to /search`. `path` is that of the first request.
+    /// Describes the scope for people: `requests that only read to /search`. `path` is the one that the limit was
+    /// learned on.
     pub(super) fn words(&self, path: &str) -> String {
-        if self.home == Route::default() {
+        if self.home == RoutePattern::default() {
             return "all requests".to_owned();
         }
         let methods = match (self.any_method, self.home.is_safe) {
@@ -139,14 +143,12 @@ fn is_identifier(segment: &str) -> bool {
     digits == 2 || segment.as_bytes().first().is_some_and(u8::is_ascii_digit)
 }
 
-const MOST_PREFIXES: usize = 4;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn get(path: &str) -> Route {
-        Route::of(&Method::GET, path)
+    fn get(path: &str) -> RoutePattern {
+        RoutePattern::of(&Method::GET, path)
     }
 
     #[test]
@@ -167,8 +169,14 @@ mod tests {
         ] {
             assert_eq!(get(one).key() == get(two).key(), same, "{one} {two}");
         }
-        assert_ne!(get("/items").key(), Route::of(&Method::POST, "/items").key());
-        assert_eq!(get("/items").key(), Route::of(&Method::HEAD, "/items").key());
+        assert_ne!(
+            get("/items").key(),
+            RoutePattern::of(&Method::POST, "/items").key()
+        );
+        assert_eq!(
+            get("/items").key(),
+            RoutePattern::of(&Method::HEAD, "/items").key()
+        );
     }
 
     #[test]
@@ -183,12 +191,12 @@ mod tests {
         scope.widen(&get("/api/v1/items/7"));
         assert!(scope.covers(&get("/api/v1/users")));
         assert!(!scope.covers(&get("/api/v2/users")) && !scope.covers(&get("/api")));
-        assert!(!scope.covers(&Route::of(&Method::POST, "/api/v1/users")));
+        assert!(!scope.covers(&RoutePattern::of(&Method::POST, "/api/v1/users")));
         assert_eq!(
             scope.words("/api/v1/search"),
             "requests that only read below /api/v1"
         );
-        scope.widen(&Route::of(&Method::POST, "/login"));
+        scope.widen(&RoutePattern::of(&Method::POST, "/login"));
         assert!(scope.covers(&get("/anything")) && scope.covers(&get("/")));
         assert_eq!(scope.words("/api/v1/search"), "all requests");
     }

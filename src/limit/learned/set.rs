@@ -1,30 +1,30 @@
-//! Sets of beliefs.
+//! Sets of learned limits.
 
-use super::subject::MOST_BELIEFS;
+use super::caller::MOST_LIMITS;
 
-/// A set of beliefs: bit i is the belief at place i.
+/// A set of learned limits: bit i is the limit at index i of one [`CallerLimits`](super::caller::CallerLimits).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Set(u32);
+pub(super) struct LearnedSet(u32);
 
-impl Set {
+impl LearnedSet {
     pub(super) const ALL: Self = Self(u32::MAX);
 
-    /// Of those that go carefully because nothing is known yet.
-    pub(super) const BEGINNING: Self = Self(1 << MOST_BELIEFS);
+    /// The slow start of a caller about which nothing is known: a bit after those of the limits.
+    pub(super) const SLOW_START: Self = Self(1 << MOST_LIMITS);
 
-    pub(super) fn one(place: usize) -> Self {
-        Self(1 << place)
+    pub(super) fn of(index: usize) -> Self {
+        Self(1 << index)
     }
 
-    pub(super) fn has(self, place: usize) -> bool {
-        self.0 & (1 << place) != 0
+    pub(super) fn contains(self, index: usize) -> bool {
+        self.0 & (1 << index) != 0
     }
 
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    pub(super) fn join(self, other: Self) -> Self {
+    pub(super) fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 

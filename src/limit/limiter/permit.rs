@@ -1,4 +1,4 @@
-//! Leave to send one request, and what becomes of it.
+//! The permission to send one request, and what is learned from its answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,58 +8,56 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::Limiter;
-use crate::limit::asked::Asked;
-use crate::limit::book::Concerns;
+use crate::limit::attributes::RequestAttributes;
 use crate::limit::chance;
 use crate::limit::hints::Hints;
-use crate::limit::learned::Stamp;
-use crate::limit::queue::Ticket;
+use crate::limit::learned::SentRequest;
+use crate::limit::request::{LimitSet, Ticket};
 
-/// Leave to send one request. Frees its concurrency slot on drop; one that is [held](Self::held) back until then gives
-/// back what rates and quotas counted as well.
+/// The permission to send one request. Dropping it frees the concurrency slot. Dropping it while it is
+/// [held](Self::held) also returns what rates and quotas counted.
 #[derive(Debug)]
 pub(crate) struct Permit {
     /// The answer has come.
     pub(super) is_answered: AtomicBool,
     /// The request has not been sent yet.
     pub(super) is_held: AtomicBool,
-    pub(super) concerns: Concerns,
-    /// `None` where nothing has to be given back and nothing can be learned.
+    pub(super) limits: LimitSet,
+    /// `None` where nothing was taken and nothing can be learned.
     pub(super) limiter: Option<Arc<Limiter>>,
-    pub(super) stamp: Stamp,
+    pub(super) sent: SentRequest,
     /// `None` where nothing was taken.
     pub(super) ticket: Option<Ticket>,
     pub(super) waited: Duration,
 }
 
 impl Permit {
-    /// How long the request had to wait for it.
+    /// How long the request waited for it.
     pub(crate) fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// The request is not sent yet, and does not count should it never be.
+    /// Marks the request as not sent yet: if it never is, it does not count.
     pub(crate) fn held(self) -> Self {
         self.is_held.store(true, Ordering::Relaxed);
         self
     }
 
-    /// From now on the request counts: it is being sent, or was tried in vain.
+    /// Marks the request as sent, or tried without success: from now on it counts.
     pub(crate) fn used(&self) {
         self.is_held.store(false, Ordering::Relaxed);
     }
 
-    /// The head of the upstream's answer is in: what it says of limits is kept to from now on. Only the first head of a
-    /// permit counts.
-    pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap, asked: Asked<'_>) {
+    /// Learns from the head of the upstream's answer. Only the first head of a permit counts.
+    pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap, attributes: RequestAttributes<'_>) {
         let Some(limiter) = &self.limiter else { return };
-        if !self.stamp.is_counted() || self.is_answered.swap(true, Ordering::Relaxed) {
+        if !self.sent.is_counted() || self.is_answered.swap(true, Ordering::Relaxed) {
             return;
         }
         limiter.traffic.end();
         let hints = Hints::of(status, fields, chance::time_of_day());
         if hints.is_some() || limiter.traffic.is_watched() {
-            limiter.hear(self.stamp, status, hints.as_deref(), &asked);
+            limiter.learn(self.sent, status, hints.as_deref(), &attributes);
         }
     }
 }
@@ -71,15 +69,19 @@ impl Drop for Permit {
             && *self.is_held.get_mut()
         {
             let now = limiter.nanos(Instant::now());
-            (limiter.book()).put_back(&limiter.rules, ticket, self.concerns, self.stamp, now);
+            limiter
+                .state()
+                .put_back(&limiter.rules, ticket, self.limits, self.sent, now);
             return;
         }
-        if self.stamp.is_counted() && !*self.is_answered.get_mut() {
+        if self.sent.is_counted() && !*self.is_answered.get_mut() {
             limiter.traffic.end();
-            limiter.lose(self.stamp);
+            limiter.lost(self.sent);
         }
-        if self.concerns.slots() {
-            (limiter.book()).release(&limiter.rules, || limiter.nanos(Instant::now()));
+        if self.limits.has_slots() {
+            limiter
+                .state()
+                .release(&limiter.rules, || limiter.nanos(Instant::now()));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Random lives of a destination whose upstream says what it likes: nobody waits longer than it may, no quota that was
-//! told is exceeded, and when everybody has gone nothing is left behind.
+//! Random runs against an upstream that may say anything. No request waits longer than it may, no reported quota
+//! is exceeded, and at the end nothing is left behind.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,12 +13,12 @@ use tokio::time::sleep;
 use super::*;
 use crate::config::{Class, Priority};
 
-/// With which a handler panics here.
+/// The value with which a handler panics here.
 struct Tested;
 
 /// What one run has seen.
 struct Life {
-    /// What the upstream lets through in each window, and what it has let through in this one.
+    /// How many requests the upstream allows in each window, and how many it has answered in this one.
     limit: u64,
     used: Cell<u64>,
     window: Duration,
@@ -33,7 +33,7 @@ impl Life {
         self.random.borrow_mut().random_range(0..most)
     }
 
-    /// Truth or nonsense, with a status to it.
+    /// Answers truthfully or with nonsense, with a status to match.
     fn answer(&self, is_honest: bool) -> (StatusCode, HeaderMap) {
         if self.started.get().elapsed() >= self.window {
             self.started.set(Instant::now());
@@ -87,11 +87,12 @@ impl Life {
 
 async fn live(seed: u64, is_honest: bool) {
     let mut random = StdRng::seed_from_u64(seed);
-    let patience = Duration::from_millis(random.random_range(0..20_000));
+    let max_wait = Duration::from_millis(random.random_range(0..20_000));
     let concurrency = random.random_bool(0.5).then(|| random.random_range(1..6));
-    let rates = match random.random_bool(0.5) {
-        true => vec![rate(random.random_range(1..20), 1, random.random_range(1..10))],
-        false => Vec::new(),
+    let rates = if random.random_bool(0.5) {
+        vec![rate(random.random_range(1..20), 1, random.random_range(1..10))]
+    } else {
+        Vec::new()
     };
     let priority = |class, path: &str| Priority {
         class,
@@ -105,9 +106,10 @@ async fn live(seed: u64, is_honest: bool) {
         queue: random.random_range(1..60),
         rate_limits: rates.clone(),
         respect_upstream: true,
-        ..settings(match waits {
-            true => OnLimit::Wait(patience),
-            false => OnLimit::Reject,
+        ..settings(if waits {
+            OnLimit::Wait(max_wait)
+        } else {
+            OnLimit::Reject
         })
     });
     let life = Rc::new(Life {
@@ -132,11 +134,11 @@ async fn live(seed: u64, is_honest: bool) {
                 _ => Method::GET,
             };
             let deadline = (life.below(3) == 0).then(|| Duration::from_millis(life.below(5000)));
-            let most = if waits { patience } else { SECOND };
+            let most = if waits { max_wait } else { SECOND };
             let allowed = deadline.map_or(most, |deadline| deadline.min(most));
             let leaves = Duration::from_millis(life.below(30_000));
             let arrived = Instant::now();
-            let asked = timeout(leaves, limiter.admit(bench::asked(&method, path), || deadline)).await;
+            let asked = timeout(leaves, limiter.admit(bench::request(&method, path), || deadline)).await;
             let waited = arrived.elapsed();
             let bound = allowed + Duration::from_millis(2);
             assert!(waited <= bound, "seed {seed}: waited {waited:?} of {allowed:?}");
@@ -153,9 +155,9 @@ async fn live(seed: u64, is_honest: bool) {
             }
             let (status, fields) = life.answer(is_honest);
             sleep(Duration::from_millis(life.below(300))).await;
-            permit.learn(status, &fields, bench::asked(&method, path));
+            permit.learn(status, &fields, bench::request(&method, path));
             if fate == 10 {
-                // As a panic does, without a word.
+                // Panics without a message.
                 std::panic::resume_unwind(Box::new(Tested));
             }
             sleep(Duration::from_millis(life.below(400))).await;
@@ -171,8 +173,8 @@ async fn live(seed: u64, is_honest: bool) {
             }
         }
     }
-    assert!(!limiter.book().has_waiters(), "seed {seed}");
-    assert_eq!(limiter.book().slots_taken(), 0, "seed {seed}");
+    assert!(!limiter.state().has_waiters(), "seed {seed}");
+    assert_eq!(limiter.state().slots_taken(), 0, "seed {seed}");
     assert_eq!(limiter.under_way(), 0, "seed {seed}");
     let went = life.went.borrow().clone();
     for RateLimit { rate, .. } in &rates {
@@ -189,15 +191,15 @@ async fn live(seed: u64, is_honest: bool) {
         }
     }
     if is_honest {
-        // Only what nobody could know: what was under way before the first answer, and that a route shares the counter of
-        // another one.
+        // Only what cannot be known: requests in flight before the first answer, and that a route shares the
+        // counter of another one.
         let refused = life.refused.get();
         assert!(refused <= 20, "seed {seed}: {refused} refused of {}", went.len());
     }
-    // Whatever was learned, the destination is not shut for ever: the longest stop is an hour.
+    // Whatever was learned, the destination is not shut for ever: the longest pause is an hour.
     tokio::time::advance(Duration::from_secs(7300)).await;
     let method = Method::GET;
-    let after = limiter.admit(bench::asked(&method, "/a/x"), || None).await;
+    let after = limiter.admit(bench::request(&method, "/a/x"), || None).await;
     assert!(after.is_ok(), "seed {seed}: {after:?}");
 }
 

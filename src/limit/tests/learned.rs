@@ -1,5 +1,4 @@
-//! What is made of an upstream's answers: against upstreams that limit their callers, in time that only they and we
-//! take.
+//! What is learned from answers: clients against upstreams with limits, in simulated time.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,7 +34,7 @@ struct Window {
     refused: Cell<u64>,
     accepted: Cell<u64>,
     random: RefCell<StdRng>,
-    /// What it says of itself.
+    /// Returns the fields that it sends.
     says: fn(&Self, left: u64) -> HeaderMap,
 }
 
@@ -57,7 +56,7 @@ impl Window {
         self.length.saturating_sub(self.start.get().elapsed())
     }
 
-    /// Takes its time, there and back.
+    /// Answers a request, with a delay in each direction.
     async fn ask(&self) -> (StatusCode, HeaderMap) {
         let late =
             |random: &RefCell<StdRng>| Duration::from_micros(random.borrow_mut().random_range(500..20_000));
@@ -80,7 +79,7 @@ impl Window {
     }
 }
 
-/// `clients` at a time send `requests` altogether. How many were refused by us.
+/// Sends `requests` altogether, `clients` at a time. Returns how many were refused by us.
 async fn fire(limiter: &Arc<Limiter>, upstream: &Rc<Window>, clients: usize, requests: usize) -> usize {
     let left = Rc::new(Cell::new(requests));
     let refused = Rc::new(Cell::new(0));
@@ -92,12 +91,12 @@ async fn fire(limiter: &Arc<Limiter>, upstream: &Rc<Window>, clients: usize, req
             while left.get() > 0 {
                 left.set(left.get() - 1);
                 match limiter
-                    .admit(bench::asked(&Method::GET, "/items/1"), || None)
+                    .admit(bench::request(&Method::GET, "/items/1"), || None)
                     .await
                 {
                     Ok(permit) => {
                         let (status, fields) = upstream.ask().await;
-                        permit.learn(status, &fields, bench::asked(&Method::GET, "/items/1"));
+                        permit.learn(status, &fields, bench::request(&Method::GET, "/items/1"));
                     }
                     Err(_) => refused.set(refused.get() + 1),
                 }
@@ -135,20 +134,20 @@ fn nothing(_: &Window, _: u64) -> HeaderMap {
     HeaderMap::new()
 }
 
-/// Sends one and tells what the upstream answered.
+/// Sends one request and learns from the given answer.
 async fn answered(
     limiter: &Arc<Limiter>,
     path: &str,
     status: u16,
     said: &[(&str, &str)],
 ) -> Result<(), Refusal> {
-    let permit = limiter.admit(bench::asked(&Method::GET, path), || None).await?;
+    let permit = limiter.admit(bench::request(&Method::GET, path), || None).await?;
     let said: Vec<_> = said
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()))
         .collect();
     let status = StatusCode::from_u16(status).unwrap();
-    permit.learn(status, &fields(&said), bench::asked(&Method::GET, path));
+    permit.learn(status, &fields(&said), bench::request(&Method::GET, path));
     Ok(())
 }
 
@@ -159,12 +158,12 @@ async fn ten_times_the_quota_goes_without_a_refusal() {
     let start = Instant::now();
     let refused = fire(&limiter, &upstream, 1000, 1000).await;
     assert_eq!((refused, upstream.refused.get()), (0, 0));
-    // Nine windows have to be waited for; what is under way when they end takes its time.
+    // Nine windows have to be waited for, and the requests in flight at their ends take some time.
     let took = start.elapsed().as_secs_f64();
     assert!((90.0..99.0).contains(&took), "{took}");
 }
 
-/// Where nobody says when a quota is whole again one asks now and then, and is refused now and then.
+/// Where no reset is known, a request tries now and then, and is refused now and then.
 #[tokio::test(start_paused = true)]
 async fn a_quota_without_a_reset_costs_few_refusals() {
     let upstream = Rc::new(Window::new(100, 10, without_reset));
@@ -177,7 +176,7 @@ async fn a_quota_without_a_reset_costs_few_refusals() {
     );
 }
 
-/// One request finds out that it is refused; the others wait until it may go again.
+/// One request is refused; the others wait until the time is over.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_with_a_time_stops_everybody() {
     let upstream = Rc::new(Window::new(100, 10, retry_after));
@@ -185,11 +184,11 @@ async fn a_refusal_with_a_time_stops_everybody() {
     fire(&limiter, &upstream, 50, 500).await;
     let (accepted, refused) = (upstream.accepted.get(), upstream.refused.get());
     assert!(accepted >= 350, "{accepted} accepted, {refused} refused");
-    // At each end of the quota what was under way is lost.
+    // Requests in flight when the quota ends are refused.
     assert!(refused <= 150, "{accepted} accepted, {refused} refused");
 }
 
-/// A token bucket that says nothing but 429: the rate comes near to it, and few are refused on the way.
+/// A token bucket that sends only 429: the guessed rate comes close to its rate, with few refusals on the way.
 #[tokio::test(start_paused = true)]
 async fn a_rate_is_learned_from_refusals_alone() {
     let upstream = Rc::new(Window::new(20, 1, nothing));
@@ -214,23 +213,27 @@ async fn while_the_upstream_says_stop_it_is_left_alone() {
     assert_eq!((&*refusal.limit, refusal.seconds()), ("learned", 20));
     let fields: Vec<_> = refusal.fields().collect();
     assert_eq!(fields, [("ratelimit", "\"learned\";r=0;t=20".to_owned())]);
-    // A tunnel is no way around it, but what moves in it is not counted.
+    // A tunnel does not get around the pause, but its content is not counted.
     assert!(
         limiter
-            .admit(bench::asked(&Method::CONNECT, ""), || None)
+            .admit(bench::request(&Method::CONNECT, ""), || None)
             .await
             .is_err()
     );
     tokio::time::advance(20 * SECOND).await;
     limiter
-        .admit(bench::asked(&Method::CONNECT, ""), || None)
+        .admit(bench::request(&Method::CONNECT, ""), || None)
         .await
         .unwrap();
 
-    // One goes first and finds out.
+    // One request goes first, as a probe.
     let probe = get(&limiter).await.unwrap();
     let next = queued(get(&limiter)).await;
-    probe.learn(StatusCode::OK, &HeaderMap::new(), bench::asked(&Method::GET, "/"));
+    probe.learn(
+        StatusCode::OK,
+        &HeaderMap::new(),
+        bench::request(&Method::GET, "/"),
+    );
     next.await.unwrap();
     for _ in 0..100 {
         get(&limiter).await.unwrap();
@@ -253,7 +256,7 @@ async fn a_pause_is_waited_for_and_the_refusal_tells_its_end() {
     assert_eq!((refusal.seconds(), start.elapsed().as_secs()), (11, 8));
 }
 
-/// A probe that is lost, or never answered, does not shut everybody out.
+/// A probe that is lost, or never answered, does not hold the others for ever.
 #[tokio::test(start_paused = true)]
 async fn a_lost_probe_makes_way_for_the_next() {
     let limiter = learning(wait(60));
@@ -269,7 +272,7 @@ async fn a_lost_probe_makes_way_for_the_next() {
     drop((unanswered, after));
 }
 
-/// What is under way may not be in the figure yet.
+/// A reported figure may not include the requests in flight.
 #[tokio::test(start_paused = true)]
 async fn what_is_under_way_is_taken_off() {
     let limiter = learning(OnLimit::Reject);
@@ -281,8 +284,8 @@ async fn what_is_under_way_is_taken_off() {
         ("ratelimit-policy", "\"\";q=10;w=60"),
     ];
     let said = said.map(|(name, value)| (name, value.to_owned()));
-    under_way[0].learn(StatusCode::OK, &fields(&said), bench::asked(&Method::GET, "/"));
-    // Five are left, and two may be among them.
+    under_way[0].learn(StatusCode::OK, &fields(&said), bench::request(&Method::GET, "/"));
+    // Five are left, and two of those may be in flight.
     let more: Vec<_> = [get(&limiter).await, get(&limiter).await, get(&limiter).await]
         .map(Result::unwrap)
         .into();
@@ -293,7 +296,7 @@ async fn what_is_under_way_is_taken_off() {
     drop((under_way, more));
 }
 
-/// GitHub counts searches apart; what is exhausted holds only those.
+/// GitHub counts searches apart; their quota holds only searches.
 #[tokio::test(start_paused = true)]
 async fn a_quota_with_a_name_holds_only_its_own_requests() {
     let limiter = learning(OnLimit::Reject);
@@ -309,7 +312,7 @@ async fn a_quota_with_a_name_holds_only_its_own_requests() {
         .await
         .unwrap();
     for _ in 0..2 {
-        // The first was sent before anybody looked.
+        // The first one was sent before anything was learned.
         answered(&limiter, "/repos/a", 200, &said("core", "20"))
             .await
             .unwrap();
@@ -321,7 +324,7 @@ async fn a_quota_with_a_name_holds_only_its_own_requests() {
         .await
         .unwrap();
     let refused = limiter
-        .admit(bench::asked(&Method::GET, "/search/code"), || None)
+        .admit(bench::request(&Method::GET, "/search/code"), || None)
         .await;
     assert_eq!(&*refused.unwrap_err().limit, "learned");
     answered(&limiter, "/repos/a", 200, &said("core", "19"))
@@ -336,7 +339,7 @@ async fn a_quota_with_a_name_holds_only_its_own_requests() {
         .unwrap();
 }
 
-/// A request that waits for a quota stands in nobody's way.
+/// A request that waits for a quota holds up no other.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_quota_does_not_hold_the_others() {
     let limiter = with(Settings {
@@ -359,7 +362,7 @@ async fn who_waits_for_a_quota_does_not_hold_the_others() {
     answered(&limiter, "/search/a", 200, &said("search", "0"))
         .await
         .unwrap();
-    let search = queued(limiter.admit(bench::asked(&Method::GET, "/search/a"), || None)).await;
+    let search = queued(limiter.admit(bench::request(&Method::GET, "/search/a"), || None)).await;
     let start = Instant::now();
     answered(&limiter, "/repos/a", 200, &said("core", "19"))
         .await
@@ -368,7 +371,7 @@ async fn who_waits_for_a_quota_does_not_hold_the_others() {
     assert_eq!(search.await.unwrap().waited().as_secs(), 60);
 }
 
-/// Nobody knows yet what the upstream takes; who cannot wait goes all the same, and nobody is refused for it.
+/// Nothing is known about the upstream yet. A request that cannot wait goes all the same, and none is refused.
 #[tokio::test(start_paused = true)]
 async fn at_the_beginning_nobody_is_kept_for_longer_than_a_second() {
     let limiter = learning(wait(1));
@@ -387,13 +390,13 @@ async fn at_the_beginning_nobody_is_kept_for_longer_than_a_second() {
     let hurried = learning(wait(10));
     let _first = get(&hurried).await.unwrap();
     let now = hurried
-        .admit(bench::asked(&Method::GET, "/"), || Some(Duration::ZERO))
+        .admit(bench::request(&Method::GET, "/"), || Some(Duration::ZERO))
         .await
         .unwrap();
     assert_eq!(now.waited(), Duration::ZERO);
 }
 
-/// What the future comes to without having to wait.
+/// Returns the result of a future that does not have to wait.
 pub(super) fn at_once<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
@@ -402,7 +405,8 @@ pub(super) fn at_once<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// The lock is not taken while nothing is known, nor when all is forgotten: here it would be waited for without end.
+/// The lock is not taken while nothing is known, nor after everything was forgotten: this test holds it, so
+/// taking it would block for ever.
 #[test]
 fn what_is_not_limited_goes_without_a_lock() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -413,10 +417,14 @@ fn what_is_not_limited_goes_without_a_lock() {
     let _inside = runtime.enter();
     let limiter = learning(OnLimit::Reject);
     let without_lock = || {
-        let _held = limiter.book();
+        let _held = limiter.state();
         let permits: Vec<_> = (0..100).map(|_| at_once(get(&limiter)).unwrap()).collect();
         permits.iter().for_each(|permit| {
-            permit.learn(StatusCode::OK, &HeaderMap::new(), bench::asked(&Method::GET, "/"))
+            permit.learn(
+                StatusCode::OK,
+                &HeaderMap::new(),
+                bench::request(&Method::GET, "/"),
+            )
         });
     };
     without_lock();
@@ -446,7 +454,7 @@ async fn a_panic_leaks_nothing() {
         });
         assert!(handler.await.unwrap_err().is_panic());
     }
-    assert_eq!(limiter.book().slots_taken(), 0);
+    assert_eq!(limiter.state().slots_taken(), 0);
     let _ninth = get(&limiter).await.unwrap();
     assert!(
         timeout(30 * SECOND, get(&limiter)).await.is_err(),
@@ -454,10 +462,10 @@ async fn a_panic_leaks_nothing() {
     );
 }
 
-/// The state of equal settings is kept, what was learned with it.
+/// Equal settings keep the state, with what was learned.
 #[tokio::test(start_paused = true)]
 async fn a_reload_forgets_nothing_of_what_was_learned() {
-    let limits = Limits::default();
+    let limits = Limiters::default();
     let telemetry = Telemetry::new();
     let settings = || Settings {
         respect_upstream: true,

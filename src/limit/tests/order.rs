@@ -1,4 +1,4 @@
-//! Who goes first, and who is refused rather than kept waiting.
+//! Which requests go first, and which are refused instead of queued.
 
 use super::*;
 use crate::config::{Class, Priority};
@@ -21,7 +21,7 @@ fn prioritised(on_limit: OnLimit, queue: usize, rate: RateLimit) -> Arc<Limiter>
 }
 
 async fn ask(limiter: &Arc<Limiter>, path: &str) -> Result<Permit, Refusal> {
-    limiter.admit(bench::asked(&Method::GET, path), || None).await
+    limiter.admit(bench::request(&Method::GET, path), || None).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,7 +48,7 @@ async fn high_goes_before_normal_and_normal_before_low() {
     assert_eq!(*order.lock().unwrap(), expected);
 }
 
-/// One page view a second, at one a second: without a bound the batch job would never go.
+/// One page view a second, at one request a second: without a bound the batch job would never go.
 #[tokio::test(start_paused = true)]
 async fn half_of_its_patience_is_the_longest_that_one_is_overtaken() {
     let limiter = prioritised(wait(20), 1000, rate(1, 1, 1));
@@ -67,7 +67,7 @@ async fn half_of_its_patience_is_the_longest_that_one_is_overtaken() {
     assert!((10..=11).contains(&waited), "{waited}");
 }
 
-/// A forecast that overlooked whoever moves up would keep a request waiting in vain.
+/// A forecast without the waiters that will be promoted would keep a request waiting for nothing.
 #[tokio::test(start_paused = true)]
 async fn a_forecast_counts_those_who_will_have_moved_up() {
     let limiter = prioritised(wait(8), 1000, rate(1, 1, 1));
@@ -77,7 +77,8 @@ async fn a_forecast_counts_those_who_will_have_moved_up() {
         batch.push(queued(ask(&limiter, "/batch/1")).await);
     }
     tokio::time::advance(Duration::from_millis(500)).await;
-    // They move up at 4 s. Three page views go before; the fourth would have all of the batch before it: 11 s.
+    // They are promoted at 4 s. Three page views go before that; the fourth would go after the whole batch: at 11
+    // s.
     let mut pages = Vec::new();
     for _ in 0..3 {
         pages.push(queued(ask(&limiter, "/page/1")).await);
@@ -103,7 +104,7 @@ async fn in_a_full_queue_the_last_of_a_lower_class_makes_room() {
     assert_eq!(first.await.unwrap().waited().as_secs(), 2);
 }
 
-/// The one that had to make room goes away before it hears of it.
+/// The displaced request is dropped before it learns of it.
 #[tokio::test(start_paused = true)]
 async fn who_made_room_and_left_takes_nothing_with_it() {
     let limiter = prioritised(wait(60), 1, rate(1, 1, 1));
@@ -121,7 +122,7 @@ async fn a_client_that_will_not_wait_so_long_is_refused_at_once() {
     let limiter = prioritised(wait(60), 1000, rate(1, 10, 1));
     let start = Instant::now();
     let within = |seconds| {
-        limiter.admit(bench::asked(&Method::GET, "/"), move || {
+        limiter.admit(bench::request(&Method::GET, "/"), move || {
             Some(Duration::from_secs(seconds))
         })
     };
@@ -138,11 +139,12 @@ async fn a_client_that_will_not_wait_so_long_is_refused_at_once() {
     assert!(within(1000).await.is_err());
 }
 
-/// The warm path does not pay for the look.
+/// The warm path does not read the client's deadline.
 #[tokio::test(start_paused = true)]
 async fn the_client_is_not_asked_where_nobody_waits() {
     let limiter = prioritised(wait(60), 1000, rate(1, 10, 1));
-    (limiter.admit(bench::asked(&Method::GET, "/"), || unreachable!()))
+    limiter
+        .admit(bench::request(&Method::GET, "/"), || unreachable!())
         .await
         .unwrap();
 }

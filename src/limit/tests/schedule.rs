@@ -1,4 +1,4 @@
-//! Random schedules against the plain meaning of the limits.
+//! Random schedules, checked against the plain definition of the limits.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::config::Class;
-use crate::limit::book::{Arrival, Asker, Book, Concerns, Look, Patience, Rules};
 use crate::limit::gcra::Gcra;
-use crate::limit::queue::Ticket;
+use crate::limit::request::{LimitSet, LimitedRequest, MaxWait, Rules, Ticket};
+use crate::limit::state::{Arrival, LimiterState, QueueState};
 use crate::units::Rate;
 
-/// What a rate means, in the plainest words: of any requests in a row, no more than the burst and what the time
-/// between the first and the last has earned.
+/// The definition of a rate: of any requests in a row, no more than the burst and what the time between the first
+/// and the last allows.
 fn exceeds(times: &[u64], count: u32, per: u64, burst: u32) -> bool {
     let earned = |from: u64, to: u64| u128::from(to - from) * u128::from(count) / u128::from(per);
     (0..times.len()).any(|i| {
@@ -20,7 +20,7 @@ fn exceeds(times: &[u64], count: u32, per: u64, burst: u32) -> bool {
     })
 }
 
-/// Plays random schedules of arrivals, departures and ends against the plain meaning of the limits.
+/// Plays random schedules of arrivals, departures and ends, and checks them against the definition of the limits.
 #[test]
 fn random_schedules_never_exceed_a_limit_and_never_leave_a_free_one_unused() {
     for seed in 0..10_000 {
@@ -33,29 +33,29 @@ struct Schedule {
     random: StdRng,
     rates: Vec<(u32, u64, u32)>,
     rules: Rules,
-    book: Book,
+    state: LimiterState,
     now: u64,
     waiting: Vec<Waiting>,
-    running: Vec<Concerns>,
-    /// For each rate when requests went.
+    running: Vec<LimitSet>,
+    /// When requests went, for each rate.
     went: Vec<Vec<u64>>,
-    /// Someone gave up after having been admitted, so a rate may be used less than it allows.
+    /// A request gave up after it was admitted, so a rate may be used less than it allows.
     returned: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    asker: Asker,
+    request: LimitedRequest,
     ticket: Ticket,
     arrived: u64,
-    patience: u64,
+    max_wait: u64,
 }
 
 impl Waiting {
-    /// What the order is by: after half of its patience the class counts no more.
+    /// The order of the queue: after half of the waiting time the class no longer counts.
     fn key(&self, now: u64) -> (Class, u64) {
-        let moved_up = now >= self.arrived.saturating_add(self.patience / 2);
-        let rank = if moved_up { Class::High } else { self.asker.class };
+        let moved_up = now >= self.arrived.saturating_add(self.max_wait / 2);
+        let rank = if moved_up { Class::High } else { self.request.class };
         (rank, self.ticket.number)
     }
 }
@@ -80,20 +80,20 @@ impl Schedule {
             })
         };
         let slots = random.random_bool(0.5).then(|| random.random_range(1..=3));
-        let mut everybody = Concerns::default();
+        let mut for_all = LimitSet::default();
         if slots.is_some() {
-            everybody.add_slots();
+            for_all.add_slots();
         }
         if random.random_bool(0.5) {
-            everybody.add_rate(0);
+            for_all.add_rate(0);
         }
         let rules = Rules {
-            everybody,
+            for_all,
             queue: random.random_range(1..=12),
             rates: rates.iter().map(gcra).collect(),
             slots,
         };
-        let book = Book::new(&rules, None);
+        let state = LimiterState::new(&rules, None);
         let went = vec![Vec::new(); rates.len()];
         let (waiting, running) = (Vec::new(), Vec::new());
         Self {
@@ -101,7 +101,7 @@ impl Schedule {
             random,
             rates,
             rules,
-            book,
+            state,
             now: 0,
             waiting,
             running,
@@ -126,59 +126,59 @@ impl Schedule {
         self.drain();
     }
 
-    fn asker(&mut self) -> Asker {
-        let mut concerns = self.rules.everybody;
+    fn request(&mut self) -> LimitedRequest {
+        let mut limits = self.rules.for_all;
         for index in 0..self.rates.len() {
             if self.random.random_bool(0.7) {
-                concerns.add_rate(index);
+                limits.add_rate(index);
             }
         }
         let class = [Class::High, Class::Normal, Class::Low][self.random.random_range(0..3)];
-        Asker {
+        LimitedRequest {
             class,
-            concerns,
-            about: None,
+            limits,
+            key: None,
             is_tunnel: false,
         }
     }
 
     fn arrive(&mut self) {
-        let asker = self.asker();
-        // By what has come due meanwhile others go first.
+        let request = self.request();
+        // Requests that may go by now go first.
         self.collect(None);
-        let patience = self.random.random_range(0..200);
-        match self.book.arrive(
+        let max_wait = self.random.random_range(0..200);
+        match self.state.arrive(
             &self.rules,
-            asker,
+            request,
             self.now,
-            || Patience {
-                answer: patience,
-                turn: patience,
+            || MaxWait {
+                for_probe: max_wait,
+                for_turn: max_wait,
             },
             || None,
         ) {
             Arrival::Admitted(..) => {
-                let earlier = (self.waiting.iter()).any(|other| {
-                    let goes_before = other.key(self.now).0 <= asker.class;
-                    goes_before && other.asker.concerns.shares(asker.concerns)
+                let earlier = self.waiting.iter().any(|other| {
+                    let goes_before = other.key(self.now).0 <= request.class;
+                    goes_before && other.request.limits.overlaps(request.limits)
                 });
                 assert!(!earlier, "seed {}: overtaken on arrival", self.seed);
-                self.admit(asker.concerns);
+                self.admit(request.limits);
             }
             Arrival::Queued(ticket, ..) => {
                 self.waiting.push(Waiting {
-                    asker,
+                    request,
                     ticket,
                     arrived: self.now,
-                    patience,
+                    max_wait,
                 });
-                self.collect(Some(asker.class));
+                self.collect(Some(request.class));
             }
             Arrival::Refused(obstacle) => {
                 let last = self.waiting.iter().map(|other| other.key(self.now).0).max();
-                let is_full = self.waiting.len() >= self.rules.queue && last <= Some(asker.class);
+                let is_full = self.waiting.len() >= self.rules.queue && last <= Some(request.class);
                 assert!(
-                    patience == 0 || is_full || obstacle.until > self.now + patience,
+                    max_wait == 0 || is_full || obstacle.until > self.now + max_wait,
                     "seed {}: refused though it would wait no longer than allowed",
                     self.seed
                 );
@@ -186,18 +186,18 @@ impl Schedule {
         }
     }
 
-    /// Someone gives up: in the queue, or after having been admitted and before it could tell, perhaps so late that
-    /// others have gone since.
+    /// A request gives up: in the queue, or after it was admitted and before it learned of it, perhaps so late
+    /// that others have gone since.
     fn leave(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
         let place = self.random.random_range(0..self.waiting.len());
-        let Waiting { ticket, asker, .. } = self.waiting.remove(place);
+        let Waiting { ticket, request, .. } = self.waiting.remove(place);
         if self.random.random_bool(0.5) {
             self.end();
             self.collect(None);
-            if !self.book.is_queued(ticket) {
+            if !self.state.is_queued(ticket) {
                 self.returned = true;
                 self.collect(None);
                 self.now += self.random.random_range(0..=40);
@@ -205,41 +205,41 @@ impl Schedule {
                 self.collect(None);
             }
         }
-        (self.book).leave(&self.rules, ticket, asker.concerns, self.now);
+        self.state.leave(&self.rules, ticket, request.limits, self.now);
     }
 
-    /// Whoever has waited for its whole patience goes away.
+    /// Removes the requests that have waited as long as they may.
     fn give_up(&mut self) {
         let now = self.now;
-        let is_over = |waiting: &Waiting| now >= waiting.arrived + waiting.patience;
+        let is_over = |waiting: &Waiting| now >= waiting.arrived + waiting.max_wait;
         while let Some(place) = self.waiting.iter().position(is_over) {
-            let Waiting { ticket, asker, .. } = self.waiting.remove(place);
-            self.book.leave(&self.rules, ticket, asker.concerns, now);
+            let Waiting { ticket, request, .. } = self.waiting.remove(place);
+            self.state.leave(&self.rules, ticket, request.limits, now);
             self.collect(None);
         }
     }
 
     fn end(&mut self) {
         if !self.running.is_empty() {
-            let concerns = self
+            let limits = self
                 .running
                 .remove(self.random.random_range(0..self.running.len()));
-            if concerns.slots() {
+            if limits.has_slots() {
                 let now = self.now;
-                self.book.release(&self.rules, || now);
+                self.state.release(&self.rules, || now);
             }
         }
     }
 
-    /// Those in the queue look; whoever is admitted goes. `class` is of the one that came just before and may have
-    /// taken another's place.
+    /// Checks all queued requests; the admitted ones go. `class` is that of the request that came just before,
+    /// which may have displaced another.
     fn collect(&mut self, class: Option<Class>) {
         let mut gone = Vec::new();
         let mut place = 0;
         while let Some(&waiting) = self.waiting.get(place) {
-            match self.book.look(&self.rules, waiting.ticket, self.now) {
-                Look::Admitted(_) => gone.push(self.waiting.remove(place)),
-                Look::Displaced => {
+            match self.state.check(&self.rules, waiting.ticket, self.now) {
+                QueueState::Admitted(_) => gone.push(self.waiting.remove(place)),
+                QueueState::Displaced => {
                     assert!(
                         class.is_some_and(|class| class < waiting.key(self.now).0),
                         "seed {}: displaced by one that is no better",
@@ -247,22 +247,22 @@ impl Schedule {
                     );
                     self.waiting.remove(place);
                 }
-                Look::Due(_) | Look::Held(_) | Look::Waiting => place += 1,
+                QueueState::Due(_) | QueueState::Held(_) | QueueState::Waiting => place += 1,
             }
         }
         for gone in gone {
-            let overtaken = (self.waiting.iter()).any(|other| {
-                other.key(self.now) < gone.key(self.now) && other.asker.concerns.shares(gone.asker.concerns)
+            let overtaken = self.waiting.iter().any(|other| {
+                other.key(self.now) < gone.key(self.now) && other.request.limits.overlaps(gone.request.limits)
             });
             assert!(!overtaken, "seed {}: overtaken", self.seed);
-            self.admit(gone.asker.concerns);
+            self.admit(gone.request.limits);
         }
     }
 
-    fn admit(&mut self, concerns: Concerns) {
-        self.running.push(concerns);
+    fn admit(&mut self, limits: LimitSet) {
+        self.running.push(limits);
         for (index, times) in self.went.iter_mut().enumerate() {
-            if concerns.rate(index) {
+            if limits.has_rate(index) {
                 times.push(self.now);
             }
         }
@@ -276,8 +276,8 @@ impl Schedule {
                 "seed {seed}: {count} per {per} burst {burst}: {times:?}"
             );
         }
-        let held = self.running.iter().filter(|concerns| concerns.slots()).count();
-        assert_eq!(self.book.slots_taken() as usize, held, "seed {seed}");
+        let held = self.running.iter().filter(|limits| limits.has_slots()).count();
+        assert_eq!(self.state.slots_taken() as usize, held, "seed {seed}");
         assert!(
             self.rules.slots.is_none_or(|slots| held <= slots as usize),
             "seed {seed}: too many at once"
@@ -286,8 +286,8 @@ impl Schedule {
             self.waiting.len() <= self.rules.queue,
             "seed {seed}: too many wait"
         );
-        // Work goes on: the first in the queue waits for something. Periods are whole nanoseconds here, rounded up,
-        // so the comparison is with the rounded rate.
+        // The first in the queue must be waiting for something. Periods are whole nanoseconds, rounded up, so the
+        // comparison uses the rounded rate.
         let first = self.waiting.iter().min_by_key(|waiting| waiting.key(self.now));
         if let Some(first) = first {
             let full = self.rules.slots.is_some_and(|slots| held >= slots as usize);
@@ -295,7 +295,7 @@ impl Schedule {
                 |(index, (times, &(count, per, burst)))| {
                     let mut times = times.clone();
                     times.push(self.now);
-                    let concerned = first.asker.concerns.rate(index);
+                    let concerned = first.request.limits.has_rate(index);
                     concerned && exceeds(&times, 1, per.div_ceil(u64::from(count)), burst)
                 },
             );
@@ -306,7 +306,7 @@ impl Schedule {
         }
     }
 
-    /// Nobody comes any more: everybody in the queue goes in the end, and all slots are free.
+    /// No more requests come: all those in the queue go in the end, and all slots become free.
     fn drain(mut self) {
         for _ in 0..250 {
             self.now += 1;
@@ -318,6 +318,6 @@ impl Schedule {
             self.end();
         }
         assert!(self.waiting.is_empty(), "seed {}: {:?}", self.seed, self.waiting);
-        assert_eq!(self.book.slots_taken(), 0, "seed {}", self.seed);
+        assert_eq!(self.state.slots_taken(), 0, "seed {}", self.seed);
     }
 }

@@ -1,6 +1,6 @@
 //! Services of every kind in simulated time: what a client gets beside outrider, against what it gets alone.
 //!
-//! Each cell is a service, what it tells, its limit, the demand and what `on_limit` says. The same schedule goes to a
+//! Each cell is a service, what it reports, its limit, the demand and what `on_limit` says. The same schedule goes to a
 //! fresh service without outrider. `cargo test --lib limit::tests::simulation -- --nocapture` prints the cells that
 //! fall below the floor; `OUTRIDER_WRITE_TABLES=1` writes the table in `docs/limits.md`.
 
@@ -20,7 +20,8 @@ mod service;
 mod table;
 mod telling;
 
-/// When the simulation begins, in milliseconds since the epoch: not at the beginning of a second, nor of a window.
+/// When the simulation begins, in milliseconds since the epoch: neither at the beginning of a second nor of a
+/// window.
 const BEGIN: u64 = 1_790_000_002_250;
 
 #[derive(Clone, Copy, Debug)]
@@ -33,17 +34,17 @@ struct Cell {
     many_routes: bool,
 }
 
-/// What came of a cell.
+/// The result of a cell.
 #[derive(Clone, Debug)]
 struct Outcome {
     cell: Cell,
     alone: Tally,
     beside: Tally,
-    /// How many passed of a client that keeps to each `Retry-After`.
+    /// How many requests of a client passed that keeps to each `Retry-After`.
     obedient: u64,
-    /// How many passed of one that keeps to the resets, too.
+    /// How many requests of a client passed that keeps to the resets, too.
     strict: u64,
-    /// How many a client could get that knows the limit.
+    /// How many requests a client could get through that knows the limit.
     ideal: u64,
 }
 
@@ -58,7 +59,7 @@ impl Cell {
         cells
     }
 
-    /// All limits and demands with which a service is played.
+    /// Returns the cells of all limits and demands for a service.
     fn of(model: Model, telling: Telling) -> Vec<Self> {
         let mut cells = Vec::new();
         let mut add = |limits: &[Limit], demands: &[(Demand, bool)]| {
@@ -73,7 +74,8 @@ impl Cell {
                 }));
             }
         };
-        // Moments differ little from one another, and hosts from users: a few demands show it.
+        // Ways to write a time differ little from one another, and so do hosts from users: a few demands are
+        // enough.
         let is_like_others = telling.row() == Telling::RoundedUp.row() || model == Model::PerHost;
         let steady: &[_] = if is_like_others { &FEW } else { &STEADY };
         match model {
@@ -104,9 +106,10 @@ impl Cell {
         let schedule = client::schedule(model, limit, self.demand, self.many_routes);
         let service = || Service::new(model, limit);
         let alone = |obeys| client::alone(&schedule, service(), self.telling, obeys);
-        let on_limit = match self.waits {
-            true => wait(PATIENCE / 1000),
-            false => OnLimit::Reject,
+        let on_limit = if self.waits {
+            wait(PATIENCE / 1000)
+        } else {
+            OnLimit::Reject
         };
         let reckless = alone(Obeys::Nothing);
         Outcome {
@@ -119,7 +122,8 @@ impl Cell {
         }
     }
 
-    /// What a client could get that knows the limit. One that cannot wait does best when it tries.
+    /// Returns how many requests a client could get through that knows the limit. One that cannot wait does best
+    /// when it simply tries.
     fn ideal(&self, schedule: &[Sending]) -> u64 {
         if !self.waits {
             return 0;
@@ -140,18 +144,18 @@ impl Cell {
 }
 
 impl Outcome {
-    /// What passed as a part of what passes alone.
+    /// Returns the part of what passes alone that passes beside outrider.
     fn share(&self) -> f64 {
         self.beside.passed() as f64 / self.alone.passed().max(1) as f64
     }
 
-    /// What the floor is a part of: what passes alone, or less where less passes of a client that keeps to the times that
-    /// the service tells.
+    /// Returns what the floor is a part of: what passes alone, or less where less passes of a client that keeps
+    /// to the times that the service sends.
     fn owed(&self) -> u64 {
         self.alone.passed().min(self.obedient).min(self.strict).max(1)
     }
 
-    /// What passed as a part of what is owed.
+    /// Returns the part of what is owed that passed.
     fn kept(&self) -> f64 {
         self.beside.passed() as f64 / self.owed() as f64
     }
@@ -165,12 +169,12 @@ impl Outcome {
     }
 }
 
-/// Plays everything once, whichever test asks first.
+/// Plays everything once, for all tests.
 fn outcomes() -> &'static [Outcome] {
     static OUTCOMES: OnceLock<Vec<Outcome>> = OnceLock::new();
     OUTCOMES.get_or_init(|| {
         let (mut cells, next) = (Cell::all(), AtomicUsize::new(0));
-        // For who works on a few: `OUTRIDER_CELLS="token bucket of one"`.
+        // For work on a few cells: `OUTRIDER_CELLS="token bucket of one"`.
         if let Ok(only) = std::env::var("OUTRIDER_CELLS") {
             cells.retain(|cell| table::name(cell).contains(&only));
         }
@@ -194,16 +198,16 @@ fn outcomes() -> &'static [Outcome] {
     })
 }
 
-/// The least share of what the client gets alone.
+/// The least part of what the client gets alone.
 const FLOOR: f64 = 0.75;
 
-/// So many more refusals by the service than alone are by chance.
+/// Refusals by the service that may be more than alone by chance.
 const SLACK: u64 = 2;
 
-/// How long a request waits, in milliseconds, where it may.
+/// How long a request waits where it may, in milliseconds.
 const PATIENCE: u64 = 30_000;
 
-/// What is asked, and whether requests wait.
+/// The demands, and whether requests wait.
 const STEADY: [(Demand, bool); 6] = [
     (Demand::Steady(0.7), false),
     (Demand::Steady(1.5), false),
@@ -226,7 +230,7 @@ const LIMITS: [Limit; 2] = [
 ];
 
 const FAST: Limit = Limit::new("20 in 1 s", 20, 1_000, 8_000);
-/// A queue of hundreds takes its time to simulate.
+/// Simulating a queue of hundreds takes long.
 const FAST_SHORT: Limit = Limit {
     duration: 4_000,
     ..FAST
@@ -234,7 +238,7 @@ const FAST_SHORT: Limit = Limit {
 
 const HOURLY: [Limit; 1] = [Limit::new("100 in 1 h", 100, 3_600_000, 10_800_000)];
 
-/// It becomes another in the middle.
+/// The limit changes in the middle.
 const CHANGED: [Limit; 2] = [
     Limit {
         later: 20,
@@ -267,8 +271,8 @@ const MODELS: [Model; 15] = [
     Model::Random503,
 ];
 
-/// Cells that fall short of the floor, or in which the service refuses a little more than alone: services that say
-/// nothing or zero and refuse for fractions of a second, and limits that double unseen.
+/// Cells below the floor, or in which the service refuses a little more than alone: services that send no time or
+/// zero and refuse for fractions of a second, and limits that double without notice.
 const KNOWN: [&str; 15] = [
     "sliding log nothing 20 in 1 s 1.5 wait many",
     "sliding counter clock 2 s behind, no Date 30 in 60 s 0.7 reject many",
@@ -287,8 +291,8 @@ const KNOWN: [&str; 15] = [
     "concurrency cut times 2 at once 1.5 reject one",
 ];
 
-/// The judge itself: through a limiter that learns nothing the client gets what it gets alone, and a service allows
-/// what its model says, no more and not much less.
+/// Checks the simulation itself: through a limiter that learns nothing, the client gets what it gets alone; and a
+/// service allows what its model says, no more and not much less.
 #[test]
 fn both_clients_meet_the_same_service() {
     for model in MODELS {
@@ -316,7 +320,7 @@ fn both_clients_meet_the_same_service() {
     }
 }
 
-/// A cell that falls short is on the list, and a cell on the list falls short.
+/// A cell below the floor is on the list, and a cell on the list is below the floor.
 #[test]
 fn the_floor_holds_in_every_cell() {
     let short = |outcome: &&Outcome| outcome.is_below_the_floor() || outcome.is_refused_more();

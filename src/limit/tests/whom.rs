@@ -1,4 +1,4 @@
-//! Whom a limit holds that one caller was told on one route.
+//! Which requests a limit holds that one caller learned on one route.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake};
@@ -8,12 +8,12 @@ use http::StatusCode;
 use super::learned::{at_once, fields, learning};
 use super::*;
 
-/// Each caller has a name of its own; what an answer says is read as on a real one.
+/// Sends a request of a caller, and learns from the given answer. Returns false where the request was refused.
 async fn called(limiter: &Arc<Limiter>, caller: u64, path: &str, status: u16, said: &[(&str, &str)]) -> bool {
     let caller = || Caller(caller);
-    let asked = Asked {
+    let asked = RequestAttributes {
         caller: &caller,
-        ..bench::asked(&Method::GET, path)
+        ..bench::request(&Method::GET, path)
     };
     let Ok(permit) = limiter.admit(asked, || Some(Duration::ZERO)).await else {
         return false;
@@ -26,7 +26,7 @@ async fn called(limiter: &Arc<Limiter>, caller: u64, path: &str, status: u16, sa
     true
 }
 
-/// Services that count each route apart say the same time of each.
+/// Services that count each route apart send the same time for each.
 #[tokio::test(start_paused = true)]
 async fn two_routes_that_stop_at_once_do_not_stop_the_others() {
     let limiter = learning(OnLimit::Reject);
@@ -35,12 +35,12 @@ async fn two_routes_that_stop_at_once_do_not_stop_the_others() {
         permit.learn(
             StatusCode::TOO_MANY_REQUESTS,
             &fields(&[("retry-after", "60".to_owned())]),
-            bench::asked(&Method::GET, path),
+            bench::request(&Method::GET, path),
         );
     }
     assert!(!called(&limiter, 0, "/a", 200, &[]).await && !called(&limiter, 0, "/b", 200, &[]).await);
     assert!(called(&limiter, 0, "/c", 200, &[]).await);
-    // One that stops later, and until the same moment, is the same.
+    // A pause that begins later and ends at the same moment is the same one.
     tokio::time::advance(20 * SECOND).await;
     assert!(called(&limiter, 0, "/d", 429, &[("retry-after", "40")]).await);
     assert!(!called(&limiter, 0, "/e", 200, &[]).await);
@@ -48,12 +48,12 @@ async fn two_routes_that_stop_at_once_do_not_stop_the_others() {
 
 async fn queued_now(limiter: &Arc<Limiter>, path: &str) -> Permit {
     limiter
-        .admit(bench::asked(&Method::GET, path), || None)
+        .admit(bench::request(&Method::GET, path), || None)
         .await
         .unwrap()
 }
 
-/// A refusal that tells of a quota of which something is left is not about that quota.
+/// A refusal that reports a quota with something left is not about that quota.
 #[tokio::test(start_paused = true)]
 async fn a_route_that_stops_leaves_a_shared_quota_to_the_others() {
     let limiter = learning(OnLimit::Reject);
@@ -73,12 +73,12 @@ async fn a_route_that_stops_leaves_a_shared_quota_to_the_others() {
     for (path, remaining) in [("/a", "94"), ("/b", "93"), ("/c", "92")] {
         assert!(called(&limiter, 0, path, 200, &left(remaining)).await, "{path}");
     }
-    // The quota is the same one still.
+    // The quota is still the same one.
     assert!(called(&limiter, 0, "/a", 200, &left("0")).await);
     assert!(!called(&limiter, 0, "/b", 200, &[]).await);
 }
 
-/// What one caller was told outlives others of whom nothing is known.
+/// What one caller learned outlives callers about which nothing is known.
 #[tokio::test(start_paused = true)]
 async fn many_callers_do_not_push_out_what_was_told() {
     let limiter = learning(wait(1));
@@ -90,7 +90,7 @@ async fn many_callers_do_not_push_out_what_was_told() {
     assert!(!called(&limiter, 1, "/", 200, &[]).await);
 }
 
-/// A host that has answered many is not unknown because another caller comes.
+/// A host that has answered many requests is not unknown because another caller comes.
 #[tokio::test(start_paused = true)]
 async fn a_new_caller_of_a_known_host_does_not_wait() {
     let limiter = learning(wait(30));
@@ -101,9 +101,9 @@ async fn a_new_caller_of_a_known_host_does_not_wait() {
     }
     assert!(called(&limiter, 20, "/", 429, &[("retry-after", "600")]).await);
     let caller = || Caller(21);
-    let asked = || Asked {
+    let asked = || RequestAttributes {
         caller: &caller,
-        ..bench::asked(&Method::GET, "/")
+        ..bench::request(&Method::GET, "/")
     };
     let permits: Vec<_> = (0..20)
         .map(|_| at_once(limiter.admit(asked(), || None)).unwrap())
@@ -121,7 +121,7 @@ impl Wake for Wakes {
     }
 }
 
-/// An answer wakes whom it concerns, not everybody who waits: each looks through the whole queue.
+/// An answer wakes the requests that it concerns, not all that wait: each of these goes through the whole queue.
 #[tokio::test(start_paused = true)]
 async fn an_answer_does_not_wake_those_that_it_changes_nothing_for() {
     let limiter = learning(wait(100));
@@ -131,10 +131,10 @@ async fn an_answer_does_not_wake_those_that_it_changes_nothing_for() {
     let wakes = Arc::new(Wakes::default());
     let waker = Arc::clone(&wakes).into();
     let mut context = Context::from_waker(&waker);
-    let asked = |path| limiter.admit(bench::asked(&Method::GET, path), || None);
+    let asked = |path| limiter.admit(bench::request(&Method::GET, path), || None);
     let mut waiting: Vec<_> = ["/a", "/b", "/c"].map(|path| Box::pin(asked(path))).into();
     for waiter in &mut waiting {
-        // The second time it has heard that it is at the front, and sleeps.
+        // On the second poll it has learned that it is at the front.
         assert!(waiter.as_mut().poll(&mut context).is_pending());
         assert!(waiter.as_mut().poll(&mut context).is_pending());
     }

@@ -7,7 +7,7 @@ use super::*;
 use crate::auth::Payload;
 use crate::config::Config;
 use crate::host::Target;
-use crate::limit::Limits;
+use crate::limit::Limiters;
 use crate::policy::Policy;
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
@@ -228,7 +228,7 @@ async fn what_outrider_attaches_is_one_caller_for_each_rule() {
         let sources = Sources::of_variables([("SECRET", secret), ("OTHER", "other")]);
         let roots = SystemRoots::new(&sources, Path::new("/nowhere"));
         let tls = tls::Settings::build(&destination, &sources, &roots).map_err(Arc::new);
-        let (telemetry, limits) = (Telemetry::new(), Limits::default());
+        let (telemetry, limits) = (Telemetry::new(), Limiters::default());
         let endpoint = Endpoint::new(Arc::clone(&destination), telemetry.counters("d"), tls);
         Credentials::build(
             &destination,

@@ -47,7 +47,7 @@ fn packages_of_node() {
             "RateLimit-Policy: \"100-in-1.5hrs\"; q=100; w=5400\nRateLimit: \"100-in-1.5hrs\"; r=99; t=5400",
             "quota: 99 of 100 for 1h 30m per 1h 30m",
         ),
-        // With an identifier of one's own, and two limiters on one route.
+        // With a custom identifier, and two limiters on one route.
         (
             200,
             "RateLimit-Policy: \"search\"; q=5; w=6\nRateLimit: \"search\"; r=4; t=6",
@@ -228,7 +228,7 @@ fn proxies_and_others() {
         ),
         // Wikimedia, behind Envoy's global limit.
         (429, "x-envoy-ratelimited: true\nretry-after: 34", "pause 34s"),
-        // Kong's rate-limiting: one counter, told twice. The minute is the calendar's.
+        // Kong's rate-limiting: one counter, reported twice. The minute is the calendar's.
         (
             200,
             "RateLimit-Limit: 5\nRateLimit-Remaining: 4\nRateLimit-Reset: 43\n\
@@ -261,21 +261,21 @@ fn proxies_and_others() {
              x-ratelimit-reset-requests-day: 4020.5",
             "req-minute: 59 of 60 per 1m; requests-day: 999 of 1000 for 1h 7m 500ms per 1day",
         ),
-        // Imgur: two counters, the second without a time.
+        // Imgur: two counters, the second without a reset.
         (
             200,
             "X-RateLimit-UserLimit: 500\nX-RateLimit-UserRemaining: 499\nX-RateLimit-UserReset: 1784112777\n\
              X-RateLimit-ClientLimit: 12500\nX-RateLimit-ClientRemaining: 12499",
             "user: 499 of 500 for 16m 40s; client: 12499 of 12500",
         ),
-        // What people write of their own.
+        // Names that people made up.
         (
             200,
             "X-RateLimit-User-Limit: 50\nX-RateLimit-User-Remaining: 49\nX-RateLimit-User-Reset: 2026-07-15T10:37:17.000Z\n\
              X-RateLimit-User-Tier: free\nX-RateLimit-User-Limit-Hour: 100\nX-RateLimit-User-Remaining-Hour: 98",
             "user: 49 of 50 for 1m; user-hour: 98 of 100 per 1h",
         ),
-        // One part alone, or one that is no number, may be about anything.
+        // One part alone, or one that is not a number, may be about anything.
         (
             200,
             "X-RateLimit-Limit-Type: user\nX-RateLimit-Limit-Burst: 7\nX-RateLimit-Remaining-Percent: 7",
@@ -292,10 +292,10 @@ fn proxies_and_others() {
     assert_eq!(said.matches("1 of 9").count(), 16, "{said}");
 }
 
-/// An answer that is over with its head: gRPC's protocol over HTTP/2, "Trailers-Only".
+/// A response that ends with its head: "Trailers-Only" in gRPC's protocol over HTTP/2.
 #[test]
 fn grpc() {
-    // As grpcio 1.85 writes them, but for the padding of some.
+    // As grpcio 1.85 writes them, some without padding.
     const HALF: &str =
         "CAgSBXF1b3RhGjYKKHR5cGUuZ29vZ2xlYXBpcy5jb20vZ29vZ2xlLnJwYy5SZXRyeUluZm8SCgoICAMQgMq17gE=";
     const ZERO: &str = "CAgSBXF1b3RhGi4KKHR5cGUuZ29vZ2xlYXBpcy5jb20vZ29vZ2xlLnJwYy5SZXRyeUluZm8SAgoA";
@@ -322,7 +322,7 @@ fn grpc() {
             "8\ngrpc-status-details-bin: !".to_owned(),
             "refused; ignored grpc-status-details-bin: not Base64",
         ),
-        // Cut somewhere: what is not whole is not there.
+        // Truncated: an incomplete field is ignored.
         (
             200,
             "8\ngrpc-status-details-bin: CAgSBXF1b3Rh".to_owned(),
@@ -335,7 +335,7 @@ fn grpc() {
             "8\ngrpc-retry-pushback-ms: soon".to_owned(),
             "refused; ignored grpc-retry-pushback-ms: not a number",
         ),
-        // What the libraries say of a message that is too large.
+        // Sent by the libraries for a message that is too large.
         (
             200,
             "8\ngrpc-message: grpc: received message larger than max (5000000 vs. 4194304)".to_owned(),
@@ -346,7 +346,7 @@ fn grpc() {
             "8\ngrpc-message: gRPC message exceeds maximum size 4194304: 5000000".to_owned(),
             "nothing",
         ),
-        // UNAVAILABLE is what many failures say: it is a limit where something says so.
+        // UNAVAILABLE is sent for many failures: it is a limit only if something else says so.
         (
             200,
             format!("14\ngrpc-status-details-bin: {HALF}"),
@@ -368,7 +368,7 @@ fn grpc() {
             "14\nx-ratelimit-limit: 5\nx-ratelimit-remaining: 3".to_owned(),
             "quota: 3 of 5",
         ),
-        // A call that failed otherwise may ask to come back; that is no limit.
+        // A call that failed for another reason may ask for a pause; that is not a limit.
         (200, "13\nretry-after: 2".to_owned(), "nothing"),
     ] {
         let fields = format!("{head} {fields}");

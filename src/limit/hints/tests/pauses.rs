@@ -1,4 +1,4 @@
-//! What a refusal asks for, and any other error.
+//! The pauses that refusals and other errors ask for.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn retry_after_is_read_in_all_its_forms() {
         (429, "X-RateLimit-After: 3", "pause 3s"),
         (429, "Retry-After-short: 3", "pause 3s of short"),
         (429, "Retry-After: 9\nRetry-After-short: 9", "pause 9s of short"),
-        // The more precise one is believed, but no zero before anything else.
+        // The more precise one counts, but a zero never goes before another value.
         (429, "X-Retry-In: 105.7ms\nRetry-After: 0", "pause 105ms 700us"),
         (429, "X-Retry-In: 1m2.5s\nRetry-After: 63", "pause 1m 2s 500ms"),
         (
@@ -61,7 +61,7 @@ fn retry_after_is_read_in_all_its_forms() {
         // getsentry/sentry#7919, urllib3/urllib3#2861, Shopify's 2.0.
         (429, "Retry-After: 0.503", "pause 503ms"),
         (429, "Retry-After: 2.0", "pause 2s"),
-        // Azure/azure-sdk-for-python#33510: the more precise one is believed.
+        // Azure/azure-sdk-for-python#33510: the more precise one counts.
         (429, "Retry-After: 1\nRetry-After-Ms: 130", "pause 130ms"),
         (429, "x-ms-retry-after-ms: 59.96", "pause 59ms 960us"),
         (
@@ -84,7 +84,7 @@ fn retry_after_is_read_in_all_its_forms() {
     assert_eq!(says_at(4_000_000_000, 429, answer), "pause 2m");
     let undated = "Retry-After: Wed, 15 Jul 2026 10:38:17 GMT";
     assert_eq!(says_at(MADE + 30, 429, undated), "pause 1m 30s");
-    // `Date` is cut to seconds; a clock that is right tells the rest, one that is not does not.
+    // `Date` is rounded down to seconds; a clock that is right supplies the rest, another one does not.
     for (millis, expected) in [
         (0, "pause 2m"),
         (300, "pause 1m 59s 700ms"),
@@ -133,7 +133,7 @@ fn the_field_that_told_a_pause_is_named_as_people_write_it() {
     }
 }
 
-/// Any error may ask for a pause: for repeats, and at token endpoints.
+/// Any error may ask for a pause; repeats and token endpoints use it.
 #[test]
 fn a_pause_is_asked_for_on_any_error() {
     for (status, fields, millis) in [

@@ -1,4 +1,4 @@
-//! Arbitrary bytes in the fields: nothing panics, and nothing is told beyond the bounds.
+//! Random bytes in the fields: nothing panics, and no result is out of bounds.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn whatever_an_upstream_writes_nothing_leaves_the_bounds() {
     }
 }
 
-/// Messages that end anywhere and nest whatever: nothing panics, and a delay is one that can be waited for.
+/// Truncated and nested messages: nothing panics, and every delay can be waited for.
 #[test]
 fn whatever_stands_in_the_details_of_grpc_it_is_read() {
     let mut random = StdRng::seed_from_u64(8);
@@ -84,7 +84,7 @@ fn whatever_stands_in_the_details_of_grpc_it_is_read() {
     }
 }
 
-/// A value that is often nearly one that makes sense.
+/// A value that is often nearly valid.
 fn value(random: &mut StdRng) -> Vec<u8> {
     let mut value = match random.random_range(0..5) {
         0 => Vec::new(),

@@ -19,7 +19,7 @@ use crate::config::{AppliesTo, OnLimit, RateLimit};
 use crate::limit::shared::board::{Board, Sharing};
 use crate::limit::shared::lease::Home;
 use crate::limit::shared::twin::Twin;
-use crate::limit::{Limiter, Limits, Settings};
+use crate::limit::{Limiter, Limiters, Settings};
 use crate::telemetry::Telemetry;
 
 /// What is simulated.
@@ -193,7 +193,7 @@ impl World {
 
     /// One instance: its limiters, its clients, and the task that asks the store.
     fn start(self: &Rc<Self>, instance: usize, telemetry: &Telemetry) {
-        let (limits, board) = (Limits::default(), Arc::new(Board::default()));
+        let (limits, board) = (Limiters::default(), Arc::new(Board::default()));
         let demand = self.scene.demand(instance);
         for destination in 0..self.scene.destinations {
             let name = format!("d{destination}");
@@ -250,7 +250,7 @@ impl World {
             let (world, limiter) = (Rc::clone(&self), Arc::clone(&limiter));
             spawn_local(async move {
                 if limiter
-                    .admit(crate::limit::bench::asked(&Method::GET, "/"), || None)
+                    .admit(crate::limit::bench::request(&Method::GET, "/"), || None)
                     .await
                     .is_ok()
                 {

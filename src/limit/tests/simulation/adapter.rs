@@ -1,4 +1,4 @@
-//! The one place where the simulation meets the limiter.
+//! The interface between the simulation and the limiter.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use http::{HeaderMap, Method, StatusCode};
 use crate::config::OnLimit;
 use crate::host::{Host, Scheme, Target};
 use crate::limit::tests::{settings, with};
-use crate::limit::{Asked, Caller, Limiter, Permit, Refusal, Settings};
+use crate::limit::{Caller, Limiter, Permit, Refusal, RequestAttributes, Settings};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
     pub(super) path: &'static str,
     pub(super) host: &'static str,
-    /// Whose `Authorization` it carries.
+    /// The user whose `Authorization` it carries.
     pub(super) user: &'static str,
 }
 
@@ -35,8 +35,12 @@ impl Request {
         Caller(self.user.bytes().fold(0, |sum, byte| sum * 31 + u64::from(byte)))
     }
 
-    fn asked<'a>(&self, target: &'a Target, caller: &'a (dyn Fn() -> Caller + Sync)) -> Asked<'a> {
-        Asked {
+    fn asked<'a>(
+        &self,
+        target: &'a Target,
+        caller: &'a (dyn Fn() -> Caller + Sync),
+    ) -> RequestAttributes<'a> {
+        RequestAttributes {
             caller,
             method: &Method::GET,
             path: self.path,

@@ -18,7 +18,7 @@ use super::telling::Telling;
 use crate::config::OnLimit;
 use crate::limit::chance::simulated;
 
-/// A request and its way, in milliseconds.
+/// A request, and how long it is on its way, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sending {
     at: u64,
@@ -27,21 +27,21 @@ pub(super) struct Sending {
     pub(super) request: Request,
 }
 
-/// What came of a schedule.
+/// The result of a schedule.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// When the service allowed one, in order.
+    /// When the service allowed a request, in order.
     passed: Vec<u64>,
     /// Refused by the service.
     pub(super) refused: u64,
-    /// Never sent: refused by ourselves, or held back by the obedient client.
+    /// Requests never sent: refused by the limiter, or held back by the obedient client.
     pub(super) own: u64,
 }
 
 /// When the client sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Demand {
-    /// A burst of 15, then evenly with some jitter so many times what is allowed.
+    /// A burst of 15, then evenly with some jitter, so many times what is allowed.
     Steady(f64),
     /// A burst of 15 every 20 seconds, nothing between them.
     Bursts,
@@ -59,7 +59,7 @@ impl Demand {
     }
 }
 
-/// Where there are several counters two thirds of the requests meet the first.
+/// With several counters, two thirds of the requests use the first.
 pub(super) fn schedule(model: Model, limit: Limit, demand: Demand, many_routes: bool) -> Vec<Sending> {
     let mut random = StdRng::seed_from_u64(5);
     let mut requests = Vec::new();
@@ -94,7 +94,7 @@ pub(super) fn schedule(model: Model, limit: Limit, demand: Demand, many_routes: 
     requests
 }
 
-/// What a client without outrider keeps to: it sends nothing to a counter for as long as that says.
+/// What a client without outrider obeys: it sends nothing to a counter for the time stated there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Obeys {
     Nothing,
@@ -201,7 +201,7 @@ impl Tally {
         self.passed.len() as u64
     }
 
-    /// The longest time, in milliseconds, in which nothing passed, until `end` at least.
+    /// Returns the longest time without a passed request, in milliseconds, at least until `end`.
     pub(super) fn silence(&self, end: u64) -> u64 {
         let ends = self.passed.iter().copied().chain([end]);
         let starts = std::iter::once(0).chain(self.passed.iter().copied());
@@ -211,9 +211,10 @@ impl Tally {
     }
 
     fn count(&mut self, figures: &Figures, now: u64) {
-        match figures.is_allowed() {
-            true => self.passed.push(now),
-            false => self.refused += 1,
+        if figures.is_allowed() {
+            self.passed.push(now)
+        } else {
+            self.refused += 1
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Services that limit their callers, each counting as real packages count.
 //!
-//! Pure: time is passed in, in milliseconds since the simulation began. What a service tells of its figures is in
+//! Pure: time is passed in, in milliseconds since the simulation began. What a service reports is in
 //! [`telling`](super::telling).
 
 use std::collections::VecDeque;
@@ -18,17 +18,17 @@ pub(super) enum Model {
     /// The window is aligned to the clock, as Kong's is.
     CalendarWindow,
     SlidingLog,
-    /// Two windows, the former weighted by how much of it is still in sight.
+    /// Two windows; the former one is weighted by the part of it that is still within sight.
     SlidingCounter,
     /// The reset is the time until the bucket is full.
     TokenBucket,
-    /// The reset is the time until the next token, as Envoy tells it.
+    /// The reset is the time until the next token, as Envoy reports it.
     TokenBucketNext,
-    /// Burst 1, as tower_governor has it: every allowed answer says that nothing is left, and no reset.
+    /// Burst 1, as in tower_governor: every allowed answer says that nothing is left, and names no reset.
     BucketOfOne,
     /// nginx `limit_req` without a burst.
     StrictSpacing,
-    /// Refuses while so many are under way.
+    /// Refuses while so many requests are in flight.
     Concurrency,
     /// A fixed window for each user.
     PerUser,
@@ -38,7 +38,7 @@ pub(super) enum Model {
     PerHost,
     /// One fixed window for several routes.
     OneCounter,
-    /// Every tenth answer, by chance; there is no limit.
+    /// Refuses every tenth request at random; there is no limit.
     Random429,
     Random503,
 }
@@ -48,7 +48,7 @@ pub(super) enum Model {
 pub(super) struct Limit {
     pub(super) name: &'static str,
     pub(super) count: u64,
-    /// From the middle of the time on.
+    /// The limit from the middle of the time on.
     pub(super) later: u64,
     pub(super) window: u64,
     /// How long the client sends, in milliseconds.
@@ -63,14 +63,14 @@ pub(super) struct Service {
     random: StdRng,
 }
 
-/// What a service does with a request, and the figures that it could tell.
+/// The answer of a service to a request, and the figures that it could report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Figures {
     pub(super) status: u16,
     /// `None`: there is no limit.
     pub(super) limit: Option<u64>,
     pub(super) left: u64,
-    /// Milliseconds until it is whole again, or what the model tells as that.
+    /// Milliseconds until the whole quota is back, or what the model reports as that.
     pub(super) reset: Option<u64>,
     /// Milliseconds until a request would be allowed.
     pub(super) retry: u64,
@@ -94,12 +94,13 @@ enum Counter {
         before: u64,
         used: u64,
     },
-    /// A token is as many units as the window has milliseconds; each millisecond adds as many units as the limit counts.
+    /// A token is as many units as the window has milliseconds. Each millisecond adds as many units as the limit
+    /// allows requests.
     Bucket {
         units: u64,
         at: u64,
     },
-    /// When those under way end.
+    /// When the requests in flight end.
     Slots(Vec<u64>),
 }
 
@@ -296,7 +297,7 @@ impl Counter {
                 *used += u64::from(is_allowed);
                 let remaining = (count * window).saturating_sub(weight(*used)) / window;
                 let retry = match *used < count {
-                    // As soon as enough of the former window is out of sight.
+                    // As soon as enough of the former window has passed out of sight.
                     true => left.saturating_sub((count - 1 - *used) * window / (*before).max(1)),
                     false => left + window - (count - 1) * window / *used,
                 };

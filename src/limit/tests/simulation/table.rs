@@ -7,7 +7,7 @@ use std::path::Path;
 use super::client::Demand;
 use super::{Cell, Outcome, Tally};
 
-/// What a cell is called where failing ones are listed.
+/// Returns the name of a cell in the list of failing ones.
 pub(super) fn name(cell: &Cell) -> String {
     format!(
         "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4}",
@@ -69,7 +69,7 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
     text
 }
 
-/// The table: a row for each model and what it tells, of its cells the worst.
+/// Returns the table: a row for each model and what it reports, with the worst of its cells.
 pub(super) fn rows(outcomes: &[Outcome]) -> String {
     let mut text = String::from(HEAD);
     let row = |outcome: &Outcome| (outcome.cell.model.name(), outcome.cell.telling.row());
@@ -82,7 +82,10 @@ pub(super) fn rows(outcomes: &[Outcome]) -> String {
         let sum = |figure: fn(&Outcome) -> u64| group.iter().map(figure).sum::<u64>();
         let silence = |outcome: &Outcome| {
             let end = outcome.cell.limit.duration;
-            (outcome.beside.silence(end)).saturating_sub(outcome.alone.silence(end))
+            outcome
+                .beside
+                .silence(end)
+                .saturating_sub(outcome.alone.silence(end))
         };
         let first = group
             .iter()

@@ -1,4 +1,4 @@
-//! What a service tells of its figures, and how rightly.
+//! What a service reports of its figures, and how precisely.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,8 +15,9 @@ pub(super) enum Telling {
     /// `Retry-After` on a refusal, rounded up.
     OnRefusal,
     Nothing,
-    /// The reset as a moment, cut to the second, so that it may be past; `Retry-After` cut too, 0 in the last second.
-    Cut,
+    /// The reset as a moment, rounded down to the second, so that it may be past; `Retry-After` rounded down too,
+    /// 0 in the last second.
+    RoundedDown,
     /// The reset as a moment, rounded up.
     RoundedUp,
     /// The reset as a moment of a clock that is two seconds behind; `Date` is of the same clock.
@@ -33,7 +34,7 @@ impl Telling {
             Self::All => "all",
             Self::OnRefusal => "only on refusal",
             Self::Nothing => "nothing",
-            Self::Cut => "cut times",
+            Self::RoundedDown => "cut times",
             Self::RoundedUp => "moment rounded up",
             Self::Behind => "clock 2 s behind",
             Self::BehindUndated => "clock 2 s behind, no Date",
@@ -47,24 +48,24 @@ impl Telling {
             Self::RoundedUp | Self::Behind | Self::BehindUndated | Self::AheadUndated => {
                 "moments, clock up to 2 s off"
             }
-            Self::All | Self::OnRefusal | Self::Nothing | Self::Cut => self.name(),
+            Self::All | Self::OnRefusal | Self::Nothing | Self::RoundedDown => self.name(),
         }
     }
 
-    /// What a service of this kind may tell at all.
+    /// Returns what a service of this kind may report.
     pub(super) fn of(model: Model) -> &'static [Self] {
         match model {
-            Model::TokenBucketNext => &[Self::All, Self::Cut, Self::RoundedUp],
-            Model::BucketOfOne => &[Self::All, Self::OnRefusal, Self::Cut],
+            Model::TokenBucketNext => &[Self::All, Self::RoundedDown, Self::RoundedUp],
+            Model::BucketOfOne => &[Self::All, Self::OnRefusal, Self::RoundedDown],
             Model::StrictSpacing => &[Self::Nothing],
-            Model::Concurrency => &[Self::All, Self::OnRefusal, Self::Nothing, Self::Cut],
-            Model::Random429 => &[Self::Nothing, Self::Cut],
-            Model::Random503 => &[Self::Cut],
+            Model::Concurrency => &[Self::All, Self::OnRefusal, Self::Nothing, Self::RoundedDown],
+            Model::Random429 => &[Self::Nothing, Self::RoundedDown],
+            Model::Random503 => &[Self::RoundedDown],
             _ => &[
                 Self::All,
                 Self::OnRefusal,
                 Self::Nothing,
-                Self::Cut,
+                Self::RoundedDown,
                 Self::RoundedUp,
                 Self::Behind,
                 Self::BehindUndated,
@@ -78,12 +79,12 @@ impl Telling {
         match self {
             _ if figures.is_allowed() => None,
             Self::Nothing => None,
-            Self::Cut => Some(figures.retry / 1000),
+            Self::RoundedDown => Some(figures.retry / 1000),
             _ => Some(figures.retry.div_ceil(1000)),
         }
     }
 
-    /// For how many seconds nothing may go after an allowed answer, as a client understands it.
+    /// Returns for how many seconds nothing may go after an allowed answer, as a client understands it.
     pub(super) fn exhausted(self, figures: &Figures, wall: u64) -> Option<u64> {
         let reset = self.reset(figures, wall).filter(|_| figures.left == 0)?;
         let clock = if self == Self::Behind {
@@ -129,7 +130,7 @@ impl Telling {
         let moment = self.clock(wall) + reset;
         Some(match self {
             Self::All | Self::OnRefusal | Self::Nothing => reset.div_ceil(1000),
-            Self::Cut => moment / 1000,
+            Self::RoundedDown => moment / 1000,
             Self::RoundedUp | Self::Behind | Self::BehindUndated | Self::AheadUndated => {
                 moment.div_ceil(1000)
             }
@@ -141,7 +142,7 @@ impl Telling {
         match self {
             Self::Behind | Self::BehindUndated => wall - 2000,
             Self::AheadUndated => wall + 2000,
-            Self::All | Self::OnRefusal | Self::Nothing | Self::Cut | Self::RoundedUp => wall,
+            Self::All | Self::OnRefusal | Self::Nothing | Self::RoundedDown | Self::RoundedUp => wall,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An answer, as far as it matters here.
+//! A response as the learned limits see it.
 
 use std::fmt::Display;
 
@@ -6,9 +6,9 @@ use http::{Method, StatusCode};
 
 use crate::limit::hints::{self, Hints};
 
-/// The answer that a belief comes from.
+/// The response that a limit was learned from.
 #[derive(Clone, Debug)]
-pub(in crate::limit) struct Source {
+pub(in crate::limit) struct Evidence {
     pub(in crate::limit) at: u64,
     pub(in crate::limit) field: Box<str>,
     pub(in crate::limit) method: Method,
@@ -16,24 +16,25 @@ pub(in crate::limit) struct Source {
     pub(in crate::limit) status: StatusCode,
 }
 
-/// An answer, and what it says.
+/// A response, and what it says about limits.
 #[derive(Clone, Copy)]
-pub(in crate::limit) struct Heard<'a> {
+pub(in crate::limit) struct ObservedResponse<'a> {
     pub(in crate::limit) hints: Option<&'a Hints>,
     /// For people: `https://host:port`.
     pub(in crate::limit) host: &'a dyn Display,
-    /// Between 0 and 1.
+    /// A random number between 0 and 1.
     pub(in crate::limit) jitter: f64,
     pub(in crate::limit) method: &'a Method,
     pub(in crate::limit) path: &'a str,
     pub(in crate::limit) status: StatusCode,
 }
 
-/// As a person knows it: `Retry-After: 60`.
-pub(super) fn words(pause: &hints::Pause) -> String {
+/// Returns the field as people write it: `Retry-After: 60`.
+pub(super) fn field_text(pause: &hints::PauseHint) -> String {
     let is_delay = pause.field.to_ascii_lowercase().contains("retry-after");
-    match is_delay && pause.length.subsec_nanos() == 0 {
-        true => format!("{}: {}", pause.field, pause.length.as_secs()),
-        false => pause.field.to_string(),
+    if is_delay && pause.length.subsec_nanos() == 0 {
+        format!("{}: {}", pause.field, pause.length.as_secs())
+    } else {
+        pause.field.to_string()
     }
 }

@@ -4,8 +4,8 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{STRICT, fields, just_now};
-use crate::cache::directives::Demands;
-use crate::cache::terms::{Allowances, Stands, Terms, Times};
+use crate::cache::directives::RequestDirectives;
+use crate::cache::freshness::{Allowances, Freshness, Reuse, Times};
 
 fn terms_at(
     times: &Times,
@@ -13,17 +13,17 @@ fn terms_at(
     lines: &[&str],
     is_shared: bool,
     allowances: &Allowances,
-) -> Option<Terms> {
+) -> Option<Freshness> {
     let status = StatusCode::from_u16(status).unwrap();
-    Terms::of(status, &fields(lines), is_shared, times, allowances)
+    Freshness::of(status, &fields(lines), is_shared, times, allowances)
 }
 
-fn terms(lines: &[&str], allowances: &Allowances) -> Terms {
+fn freshness(lines: &[&str], allowances: &Allowances) -> Freshness {
     terms_at(&just_now(), 200, lines, false, allowances).expect("it can be stored")
 }
 
-fn demands(line: &str) -> Demands {
-    Demands::of(&fields(&[&format!("cache-control: {line}")]))
+fn directives(line: &str) -> RequestDirectives {
+    RequestDirectives::of(&fields(&[&format!("cache-control: {line}")]))
 }
 
 fn after(seconds: u64) -> Instant {
@@ -47,7 +47,7 @@ async fn only_what_the_rfc_allows_is_stored() {
         (200, &["cache-control: private, max-age=60"], true),
         (200, &["cache-control: no-cache", etag], true),
         (200, &["cache-control: max-age=0", etag], true),
-        // There would be no use in it.
+        // It could never be used.
         (200, &[], false),
         (200, &["cache-control: max-age=0"], false),
         (200, &["cache-control: no-cache, max-age=60"], false),
@@ -62,11 +62,11 @@ async fn only_what_the_rfc_allows_is_stored() {
         (302, &["cache-control: max-age=60"], true),
         (404, &["cache-control: max-age=60"], true),
         (410, &["cache-control: max-age=60"], true),
-        // Without the upstream's word these are for once.
+        // Without directives, these are not reusable.
         (201, &[etag], false),
         (302, &[etag], false),
         (302, &[etag, "cache-control: public"], true),
-        // Errors belong to who made them.
+        // An error belongs to the request that got it.
         (400, &["cache-control: max-age=60"], false),
         (401, &["cache-control: max-age=60"], false),
         (403, &["cache-control: max-age=60"], false),
@@ -78,12 +78,12 @@ async fn only_what_the_rfc_allows_is_stored() {
         (299, &["cache-control: max-age=60"], true),
         (299, &["cache-control: max-age=60, must-understand"], false),
     ] {
-        let terms = terms_at(&just_now(), status, lines, false, &STRICT);
-        assert_eq!(terms.is_some(), is_stored, "{status} {lines:?}");
+        let freshness = terms_at(&just_now(), status, lines, false, &STRICT);
+        assert_eq!(freshness.is_some(), is_stored, "{status} {lines:?}");
     }
 }
 
-/// RFC 9111 section 3.5, for requests with a credential of the app's own.
+/// RFC 9111 section 3.5, for requests with a credential of the app.
 #[tokio::test(start_paused = true)]
 async fn what_belongs_to_somebody_is_stored_only_where_that_is_said() {
     for (line, is_stored) in [
@@ -96,8 +96,8 @@ async fn what_belongs_to_somebody_is_stored_only_where_that_is_said() {
         ("max-age=60, public, no-store", false),
     ] {
         let line = format!("cache-control: {line}");
-        let terms = terms_at(&just_now(), 200, &[&line], true, &LENIENT);
-        assert_eq!(terms.is_some(), is_stored, "{line}");
+        let freshness = terms_at(&just_now(), 200, &[&line], true, &LENIENT);
+        assert_eq!(freshness.is_some(), is_stored, "{line}");
     }
 }
 
@@ -180,23 +180,23 @@ async fn freshness_lasts_as_long_as_was_said() {
         ),
         (vec!["expires: 0".to_owned()], 0),
         (vec![format!("expires: {past}"), format!("expires: {past}")], 0),
-        // A guess: a tenth of the time since, and no more than ten minutes.
+        // A guess: a tenth of the time since, and at most ten minutes.
         (vec![format!("last-modified: {hour}")], 360),
         (vec![format!("last-modified: {year}")], 600),
         (vec!["last-modified: yesterday".to_owned()], 0),
     ] {
         let mut lines: Vec<_> = lines.iter().map(String::as_str).collect();
-        // Whatever else: it is stored.
+        // With a validator it is stored in any case.
         lines.push("etag: \"a\"");
-        let terms = terms(&lines, &STRICT);
-        let stands = |seconds| terms.stands(&Demands::default(), None, after(seconds));
+        let freshness = freshness(&lines, &STRICT);
+        let stands = |seconds| freshness.reuse(&RequestDirectives::default(), None, after(seconds));
         if lifetime > 0 {
             assert!(
-                matches!(stands(lifetime - 1), Stands::Fresh { .. }),
+                matches!(stands(lifetime - 1), Reuse::Fresh { .. }),
                 "{lines:?} before"
             );
         }
-        assert_eq!(stands(lifetime + 1), Stands::Stale, "{lines:?} afterwards");
+        assert_eq!(stands(lifetime + 1), Reuse::Stale, "{lines:?} afterwards");
     }
 }
 
@@ -205,7 +205,7 @@ async fn the_way_of_an_answer_makes_it_old() {
     let asked = Instant::now();
     tokio::time::advance(Duration::from_secs(10)).await;
     let times = Times { asked, ..just_now() };
-    let terms = terms_at(
+    let freshness = terms_at(
         &times,
         200,
         &["cache-control: max-age=15", "age: 2"],
@@ -213,43 +213,46 @@ async fn the_way_of_an_answer_makes_it_old() {
         &STRICT,
     )
     .unwrap();
-    assert_eq!(terms.age(after(0)), Duration::from_secs(12));
+    assert_eq!(freshness.age(after(0)), Duration::from_secs(12));
     assert_eq!(
-        terms.stands(&Demands::default(), None, after(2)),
-        Stands::Fresh { ttl: 1 }
+        freshness.reuse(&RequestDirectives::default(), None, after(2)),
+        Reuse::Fresh { ttl: 1 }
     );
-    assert_eq!(terms.stands(&Demands::default(), None, after(3)), Stands::Stale);
+    assert_eq!(
+        freshness.reuse(&RequestDirectives::default(), None, after(3)),
+        Reuse::Stale
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_app_may_want_more_or_less_than_fresh() {
-    let minute = terms(&["cache-control: max-age=60"], &STRICT);
+    let minute = freshness(&["cache-control: max-age=60"], &STRICT);
     for (line, seconds, stands) in [
-        ("x", 10, Stands::Fresh { ttl: 50 }),
-        ("no-cache", 10, Stands::Unwanted),
-        ("max-age=0", 0, Stands::Unwanted),
-        ("max-age=10", 10, Stands::Fresh { ttl: 50 }),
-        ("max-age=9", 10, Stands::Unwanted),
-        ("min-fresh=50", 10, Stands::Fresh { ttl: 50 }),
-        ("min-fresh=51", 10, Stands::Unwanted),
-        ("min-fresh=1", 70, Stands::Unwanted),
-        ("max-stale", 1000, Stands::Fresh { ttl: -940 }),
-        ("max-stale=10", 70, Stands::Fresh { ttl: -10 }),
-        ("max-stale=10", 71, Stands::Stale),
-        ("max-stale, max-age=65", 66, Stands::Unwanted),
+        ("x", 10, Reuse::Fresh { ttl: 50 }),
+        ("no-cache", 10, Reuse::Unwanted),
+        ("max-age=0", 0, Reuse::Unwanted),
+        ("max-age=10", 10, Reuse::Fresh { ttl: 50 }),
+        ("max-age=9", 10, Reuse::Unwanted),
+        ("min-fresh=50", 10, Reuse::Fresh { ttl: 50 }),
+        ("min-fresh=51", 10, Reuse::Unwanted),
+        ("min-fresh=1", 70, Reuse::Unwanted),
+        ("max-stale", 1000, Reuse::Fresh { ttl: -940 }),
+        ("max-stale=10", 70, Reuse::Fresh { ttl: -10 }),
+        ("max-stale=10", 71, Reuse::Stale),
+        ("max-stale, max-age=65", 66, Reuse::Unwanted),
     ] {
         assert_eq!(
-            minute.stands(&demands(line), None, after(seconds)),
+            minute.reuse(&directives(line), None, after(seconds)),
             stands,
             "{line} at {seconds}"
         );
     }
     for line in ["must-revalidate", "proxy-revalidate", "s-maxage=60", "no-cache"] {
         let line = format!("cache-control: max-age=60, {line}");
-        let terms = terms(&[&line, "etag: \"a\""], &LENIENT);
+        let freshness = freshness(&[&line, "etag: \"a\""], &LENIENT);
         assert_eq!(
-            terms.stands(&demands("max-stale"), None, after(70)),
-            Stands::Stale,
+            freshness.reuse(&directives("max-stale"), None, after(70)),
+            Reuse::Stale,
             "{line}"
         );
     }
@@ -264,26 +267,29 @@ async fn a_floor_tames_who_asks_too_often() {
         "x",
     ] {
         let line = format!("cache-control: {line}");
-        let terms = terms(&[&line], &LENIENT);
+        let freshness = freshness(&[&line], &LENIENT);
         for demand in ["x", "no-cache", "max-age=0", "min-fresh=100"] {
             assert_eq!(
-                terms.stands(&demands(demand), None, after(29)),
-                Stands::Fresh { ttl: 1 },
+                freshness.reuse(&directives(demand), None, after(29)),
+                Reuse::Fresh { ttl: 1 },
                 "{line} {demand}"
             );
-            let later = terms.stands(&demands(demand), None, after(31));
-            assert!(!matches!(later, Stands::Fresh { .. }), "{line} {demand}");
+            let later = freshness.reuse(&directives(demand), None, after(31));
+            assert!(!matches!(later, Reuse::Fresh { .. }), "{line} {demand}");
         }
     }
-    // Not against the upstream's clear word.
-    let asks = terms(&["cache-control: no-cache", "etag: \"a\""], &LENIENT);
-    assert_eq!(asks.stands(&Demands::default(), None, after(0)), Stands::Stale);
+    // Not against an explicit directive of the upstream.
+    let asks = freshness(&["cache-control: no-cache", "etag: \"a\""], &LENIENT);
+    assert_eq!(
+        asks.reuse(&RequestDirectives::default(), None, after(0)),
+        Reuse::Stale
+    );
     assert!(terms_at(&just_now(), 200, &["cache-control: no-store"], false, &LENIENT).is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn staleness_is_served_as_far_as_either_side_allows() {
-    let none = Demands::default();
+    let none = RequestDirectives::default();
     for (line, allowances, most) in [
         ("max-age=10", &LENIENT, 20),
         ("max-age=10, stale-while-revalidate=40", &LENIENT, 40),
@@ -301,16 +307,16 @@ async fn staleness_is_served_as_far_as_either_side_allows() {
             ..allowances.clone()
         };
         let line = format!("cache-control: {line}");
-        let terms = terms(&[&line, "etag: \"a\""], &allowances);
-        let stands = |seconds| terms.stands(&none, None, after(seconds));
+        let freshness = freshness(&[&line, "etag: \"a\""], &allowances);
+        let stands = |seconds| freshness.reuse(&none, None, after(seconds));
         if most > 0 {
             let ttl = -i64::try_from(most).unwrap();
-            assert_eq!(stands(10 + most), Stands::Refresh { ttl }, "{line}");
+            assert_eq!(stands(10 + most), Reuse::Refresh { ttl }, "{line}");
         }
-        assert_eq!(stands(11 + most), Stands::Stale, "{line}");
+        assert_eq!(stands(11 + most), Reuse::Stale, "{line}");
         assert_eq!(
-            terms.stands(&demands("no-cache"), None, after(11)),
-            Stands::Unwanted,
+            freshness.reuse(&directives("no-cache"), None, after(11)),
+            Reuse::Unwanted,
             "{line}"
         );
     }
@@ -325,42 +331,57 @@ async fn staleness_is_served_as_far_as_either_side_allows() {
         ("no-cache, stale-if-error=900", &LENIENT, None),
     ] {
         let line = format!("cache-control: {line}");
-        let terms = terms(&[&line, "etag: \"a\""], allowances);
+        let freshness = freshness(&[&line, "etag: \"a\""], allowances);
         assert_eq!(
-            terms.stands_in(&none, after(11)).is_some(),
+            freshness.may_replace_error(&none, after(11)).is_some(),
             most.is_some(),
             "{line}"
         );
         if let Some(most) = most {
             let ttl = -i64::try_from(most).unwrap();
-            assert_eq!(terms.stands_in(&none, after(10 + most)), Some(ttl), "{line}");
-            assert_eq!(terms.stands_in(&none, after(11 + most)), None, "{line}");
-            assert_eq!(terms.stands_in(&demands("no-cache"), after(11)), None, "{line}");
+            assert_eq!(
+                freshness.may_replace_error(&none, after(10 + most)),
+                Some(ttl),
+                "{line}"
+            );
+            assert_eq!(
+                freshness.may_replace_error(&none, after(11 + most)),
+                None,
+                "{line}"
+            );
+            assert_eq!(
+                freshness.may_replace_error(&directives("no-cache"), after(11)),
+                None,
+                "{line}"
+            );
         }
     }
 }
 
-/// An answer without a lifetime is right for whoever waited for just that answer, and for nobody later.
+/// A response without a lifetime answers the requests that waited for it, and no later one.
 #[tokio::test(start_paused = true)]
 async fn who_waited_may_have_what_came() {
     let arrived = Instant::now();
     tokio::time::advance(Duration::from_secs(1)).await;
-    let bare = terms(&["etag: \"a\""], &STRICT);
+    let bare = freshness(&["etag: \"a\""], &STRICT);
     assert!(matches!(
-        bare.stands(&Demands::default(), Some(arrived), after(0)),
-        Stands::Fresh { .. }
+        bare.reuse(&RequestDirectives::default(), Some(arrived), after(0)),
+        Reuse::Fresh { .. }
     ));
     assert_eq!(
-        bare.stands(&Demands::default(), Some(after(1)), after(1)),
-        Stands::Stale
+        bare.reuse(&RequestDirectives::default(), Some(after(1)), after(1)),
+        Reuse::Stale
     );
-    assert_eq!(bare.stands(&Demands::default(), None, after(0)), Stands::Stale);
+    assert_eq!(
+        bare.reuse(&RequestDirectives::default(), None, after(0)),
+        Reuse::Stale
+    );
     for line in ["no-cache", "max-age=0, must-revalidate"] {
         let line = format!("cache-control: {line}");
-        let terms = terms(&[&line, "etag: \"a\""], &STRICT);
+        let freshness = freshness(&[&line, "etag: \"a\""], &STRICT);
         assert_eq!(
-            terms.stands(&Demands::default(), Some(arrived), after(0)),
-            Stands::Stale,
+            freshness.reuse(&RequestDirectives::default(), Some(arrived), after(0)),
+            Reuse::Stale,
             "{line}"
         );
     }
