@@ -25,8 +25,8 @@ use crate::limit::shared::{ANSWERS, Grant, SCRIPT};
 use crate::policy::Egress;
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
-use crate::telemetry::Telemetry;
 use crate::telemetry::log::Chain;
+use crate::telemetry::{Telemetry, instance_index};
 use crate::upstream::resolve::{self, Resolver};
 use crate::upstream::tls;
 
@@ -161,12 +161,11 @@ impl Store {
             Some(_) => names::names(destination),
             None => Vec::new(),
         };
-        let index = std::env::var("CF_INSTANCE_INDEX");
         Some(Sharing {
             board: Arc::clone(&self.board),
             home: Home {
                 instances: instances.map(NonZeroU32::get),
-                index: index.ok().and_then(|index| index.parse().ok()),
+                index: instance_index().and_then(|index| index.parse().ok()),
             },
             names: names.into(),
         })

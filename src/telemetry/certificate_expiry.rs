@@ -1,33 +1,41 @@
-//! When the certificates of a destination's upstreams end, and the word about it in time.
+//! When the certificates of a destination's upstreams expire, and the warning before they do.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-/// What each host of one destination showed in its last full handshake.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long before its expiry a certificate is warned of.
+const WARNING: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How many hosts of one destination are remembered.
+const MAX_HOSTS: usize = 1000;
+
+/// When the certificate of each host of one destination expires, as of its last full handshake.
 #[derive(Debug, Default)]
 pub(super) struct CertificateExpiries {
     by_host: HashMap<Box<str>, SystemTime>,
     warned: Option<SystemTime>,
 }
 
-/// What is to be told after a handshake.
+/// What to report after a handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ExpiryNotice {
-    /// The soonest end of all hosts.
-    pub(super) soonest: SystemTime,
-    /// Whether a person should be warned of the certificate that was shown.
+    /// The earliest expiry of all hosts.
+    pub(super) earliest: SystemTime,
+    /// Whether to log a warning about the certificate just seen.
     pub(super) is_warning: bool,
 }
 
 impl CertificateExpiries {
-    /// `host` showed a certificate that is valid until `until`.
+    /// Notes that the certificate of `host` is valid until `until`.
     ///
-    /// One that ended more than a day ago no longer counts: a host that still had it could not be asked, so it is one
-    /// that nobody asks any more.
-    pub(super) fn shown(&mut self, host: &str, until: SystemTime, now: SystemTime) -> ExpiryNotice {
-        self.by_host.retain(|_, end| *end + DAY > now);
-        if self.by_host.len() >= MOST {
-            // Names come from the app. A flood of them costs the memory of some ends, not ours.
+    /// A certificate that expired more than a day ago no longer counts: requests to its host fail, so the host
+    /// is no longer in use.
+    pub(super) fn note(&mut self, host: &str, until: SystemTime, now: SystemTime) -> ExpiryNotice {
+        self.by_host.retain(|_, expiry| *expiry + DAY > now);
+        if self.by_host.len() >= MAX_HOSTS {
+            // Names come from the app: a flood of them may lose some expiries, but may not fill our memory.
             self.by_host.clear();
         }
         self.by_host.insert(host.into(), until);
@@ -37,24 +45,16 @@ impl CertificateExpiries {
             self.warned = Some(now);
         }
         ExpiryNotice {
-            soonest: self.by_host.values().copied().min().unwrap_or(until),
+            earliest: self.by_host.values().copied().min().unwrap_or(until),
             is_warning,
         }
     }
 
-    /// The destination is reached in another way from now on: what was seen before may be nobody's.
-    pub(super) fn forget(&mut self) {
+    /// Forgets all hosts.
+    pub(super) fn clear(&mut self) {
         self.by_host.clear();
     }
 }
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long before its end a certificate is warned of.
-const WARNING: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// Hosts of one destination that are remembered.
-const MOST: usize = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -67,9 +67,9 @@ mod tests {
     }
 
     #[test]
-    fn the_soonest_end_counts_until_it_is_a_day_past() {
-        let mut ends = CertificateExpiries::default();
-        for (host, until, now, soonest) in [
+    fn the_earliest_expiry_counts_until_it_is_a_day_past() {
+        let mut expiries = CertificateExpiries::default();
+        for (host, until, now, earliest) in [
             ("a", 100, 1, 100),
             ("b", 50, 2, 50),
             // b has a new one.
@@ -79,16 +79,16 @@ mod tests {
             // c was not seen again.
             ("a", 300, 22, 200),
         ] {
-            let told = ends.shown(host, day(until), day(now));
-            assert_eq!(told.soonest, day(soonest), "{host} at {now}");
+            let notice = expiries.note(host, day(until), day(now));
+            assert_eq!(notice.earliest, day(earliest), "{host} at {now}");
         }
-        ends.forget();
-        assert_eq!(ends.shown("z", day(900), day(23)).soonest, day(900));
+        expiries.clear();
+        assert_eq!(expiries.note("z", day(900), day(23)).earliest, day(900));
     }
 
     #[test]
     fn a_person_is_warned_once_a_day_within_the_last_week() {
-        let mut ends = CertificateExpiries::default();
+        let mut expiries = CertificateExpiries::default();
         let hour = Duration::from_secs(60 * 60);
         for (host, until, now, warned) in [
             ("a", day(30), day(22), false),
@@ -99,24 +99,24 @@ mod tests {
             ("a", day(60), day(26), false),
         ] {
             assert_eq!(
-                ends.shown(host, until, now).is_warning,
+                expiries.note(host, until, now).is_warning,
                 warned,
                 "{host} at {now:?}"
             );
         }
-        ends.forget();
+        expiries.clear();
         assert!(
-            !ends.shown("b", day(25), day(24) + 2 * hour).is_warning,
+            !expiries.note("b", day(25), day(24) + 2 * hour).is_warning,
             "a reload warned again"
         );
     }
 
     #[test]
     fn a_flood_of_hosts_takes_no_memory() {
-        let mut ends = CertificateExpiries::default();
-        for n in 0..3 * MOST {
-            ends.shown(&n.to_string(), day(9), day(1));
+        let mut expiries = CertificateExpiries::default();
+        for n in 0..3 * MAX_HOSTS {
+            expiries.note(&n.to_string(), day(9), day(1));
         }
-        assert!(ends.by_host.len() <= MOST);
+        assert!(expiries.by_host.len() <= MAX_HOSTS);
     }
 }

@@ -1,7 +1,6 @@
-//! The names on the page are a contract: with Prometheus' own checker, with the dashboard and the alert rules that we
-//! ship, and with those that users have built.
+//! The names on the metrics page are a contract: with our dashboards and alert rules, and with those of users.
 //!
-//! What Prometheus says is asked of its `promtool`; where that is not installed, those tests say so and pass.
+//! Prometheus' `promtool` judges the page and the rules; without it those tests print a note and pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +14,10 @@ use super::*;
 
 #[test]
 fn the_page_has_the_families_and_labels_of_the_contract() {
-    let found: BTreeMap<_, _> = (everything().registry.gather().iter())
+    let found: BTreeMap<_, _> = everything()
+        .registry
+        .gather()
+        .iter()
         .map(|family| {
             let names = family.get_metric()[0]
                 .get_label()
@@ -24,7 +26,8 @@ fn the_page_has_the_families_and_labels_of_the_contract() {
             (family.name().to_owned(), names.collect::<BTreeSet<_>>())
         })
         .collect();
-    let expected: BTreeMap<_, _> = (CONTRACT.iter())
+    let expected: BTreeMap<_, _> = CONTRACT
+        .iter()
         .map(|(name, labels)| {
             let labels = labels.split_whitespace().map(str::to_owned);
             ((*name).to_owned(), labels.collect::<BTreeSet<_>>())
@@ -33,13 +36,13 @@ fn the_page_has_the_families_and_labels_of_the_contract() {
     assert_eq!(found, expected);
 }
 
-/// L2: no warning either.
+/// L2: promtool gives no warning either.
 #[test]
 fn prometheus_finds_nothing_wrong_with_the_page() {
-    let Some((fine, said)) = promtool(&["check", "metrics"], &everything().render()) else {
+    let Some((is_sound, output)) = promtool(&["check", "metrics"], &everything().render()) else {
         return;
     };
-    assert!(fine && said.is_empty(), "{said}");
+    assert!(is_sound && output.is_empty(), "{output}");
 }
 
 /// L3: a label value from the configuration or the platform stays a label value.
@@ -60,17 +63,17 @@ fn label_values_are_escaped() {
 
 /// L6.
 #[test]
-fn the_alert_rules_hold_what_their_tests_promise() {
+fn the_alert_rules_pass_their_tests() {
     for (command, file) in [
         ("check", "prometheus-rules.yml"),
         ("test", "prometheus-rules-test.yml"),
     ] {
         let file = grafana().join(file);
         let arguments = [command, "rules", file.to_str().unwrap()];
-        let Some((fine, said)) = promtool(&arguments, b"") else {
+        let Some((is_sound, output)) = promtool(&arguments, b"") else {
             return;
         };
-        assert!(fine, "{said}");
+        assert!(is_sound, "{output}");
     }
 }
 
@@ -111,13 +114,13 @@ fn every_query_of_the_dashboards_is_sound() {
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), rules).unwrap();
-    let Some((fine, said)) = promtool(&["check", "rules", file.path().to_str().unwrap()], b"") else {
+    let Some((is_sound, output)) = promtool(&["check", "rules", file.path().to_str().unwrap()], b"") else {
         return;
     };
-    assert!(fine, "{said}");
+    assert!(is_sound, "{output}");
 }
 
-/// Grafana takes a dashboard with two panels of one number, or one over the other, and shows it broken.
+/// Grafana accepts a dashboard with two panels of one id, or one over the other, and shows it broken.
 #[test]
 fn dashboards_are_laid_out_soundly() {
     for (file, dashboard) in dashboards() {
@@ -147,7 +150,7 @@ fn dashboards_are_laid_out_soundly() {
     }
 }
 
-/// Every family with a sample.
+/// Returns telemetry in which every family has a sample.
 fn everything() -> Arc<Telemetry> {
     let telemetry = Telemetry::new();
     let application = r#"{"application_name":"billing","space_name":"prod","organization_name":"agency"}"#;
@@ -201,7 +204,7 @@ fn everything() -> Arc<Telemetry> {
     telemetry
 }
 
-/// The labels of a metric on the page, those that Prometheus adds included; a histogram has three names.
+/// Returns the labels of a metric on the page and those that Prometheus adds. A histogram has three names.
 fn labels_of(metric: &str) -> Option<BTreeSet<&'static str>> {
     let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| {
         let base = metric.strip_suffix(end)?;
@@ -217,8 +220,8 @@ fn labels_of(metric: &str) -> Option<BTreeSet<&'static str>> {
     Some(labels)
 }
 
-/// Every metric of ours named in a query, with the labels that are asked of it: by its selector, and by the `by (…)`
-/// that stands nearest before it.
+/// Returns each metric of ours in a query, with the labels used: in its selector, and in the nearest `by (…)`
+/// before it.
 fn selectors(query: &str) -> Vec<(String, Vec<String>)> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut found = Vec::new();
@@ -256,7 +259,7 @@ fn selectors(query: &str) -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// Every query of every dashboard, with where it stands.
+/// Returns every query of every dashboard, with its place in the file.
 fn dashboard_queries() -> Vec<(String, String)> {
     fn walk(value: &Value, place: &str, queries: &mut Vec<(String, String)>) {
         match value {
@@ -307,7 +310,7 @@ fn grafana() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana")
 }
 
-/// Whether Prometheus' checker was content, and what it said. `None` where it is not installed.
+/// Runs `promtool`. Returns whether it succeeded, and its output; `None` if it is not installed.
 fn promtool(arguments: &[&str], input: &[u8]) -> Option<(bool, String)> {
     let started = Command::new("promtool")
         .args(arguments)
@@ -321,14 +324,14 @@ fn promtool(arguments: &[&str], input: &[u8]) -> Option<(bool, String)> {
     };
     child.stdin.take().unwrap().write_all(input).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
+    let text = [output.stdout, output.stderr].concat();
     Some((
         output.status.success(),
-        String::from_utf8_lossy(&said).into_owned(),
+        String::from_utf8_lossy(&text).into_owned(),
     ))
 }
 
-/// Every family with its labels, in the order of the alphabet.
+/// Every family with its labels, in alphabetical order.
 const CONTRACT: &[(&str, &str)] = &[
     ("outrider_build_info", "version revision crypto"),
     ("outrider_bytes_total", "destination direction"),

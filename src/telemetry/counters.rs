@@ -1,8 +1,8 @@
-//! The metric handles of one destination.
+//! The metrics of one destination.
 //!
-//! Found once, when the policy is compiled; after that a request pays for atomics, never for a look-up of label
-//! strings. Handles of things that many destinations never do (tunnels, limits, handshakes) are made at first use,
-//! so that the page is not full of zeros. The families themselves are in [`families`](super::families).
+//! Looked up once, when the policy is compiled; after that a request pays for atomics, never for a look-up of
+//! label strings. Metrics of things that many destinations never do (tunnels, limits, handshakes) are made at
+//! first use, so that the page is not full of zeros. Names and labels are in [`families`](super::families).
 
 use std::array;
 use std::fmt;
@@ -12,18 +12,17 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
-use super::AnsweredBy;
 use super::certificate_expiry::CertificateExpiries;
 use super::families::{Families, observe};
 use super::handshakes::{HandshakeFailure, HandshakeLog};
 use super::labels::{
-    CacheStatus, CircuitState, CodeLabel, CredentialKind, MessagePart, MethodLabel, RefreshResult, TlsSide,
-    TunnelEnd,
+    AnsweredBy, CacheStatus, CircuitState, CodeLabel, CredentialKind, MessagePart, MethodLabel,
+    RefreshResult, TlsSide, TunnelEnd,
 };
 use crate::sync::lock;
 use crate::units::{rfc3339, unix_seconds};
 
-/// The metric handles of one destination, looked up once when the policy is compiled.
+/// The metrics of one destination.
 pub(crate) struct Counters {
     pub(super) destination: Box<str>,
     families: Arc<Families>,
@@ -33,27 +32,27 @@ pub(crate) struct Counters {
     pub(super) request_duration: Histogram,
     pub(super) sent: IntCounter,
     pub(super) upstream_response: Histogram,
-    /// By [`AnsweredBy`] and [`MethodLabel`], then by [`CodeLabel`]. The inner table comes with the first such request.
-    requests: [[OnceLock<Box<ByCode>>; MethodLabel::COUNT]; AnsweredBy::COUNT],
-    cache: [OnceLock<IntCounter>; CacheStatus::COUNT],
+    /// By [`AnsweredBy`] and [`MethodLabel`], then by [`CodeLabel`]. The inner table is made for the first such
+    /// request.
+    requests: [[OnceLock<Box<ByCode>>; MethodLabel::LABELS.len()]; AnsweredBy::LABELS.len()],
+    cache: [OnceLock<IntCounter>; CacheStatus::LABELS.len()],
     certificate_expiries: Mutex<CertificateExpiries>,
     handshakes: OnceLock<Box<HandshakeLog>>,
-    has_echoed: OnceLock<()>,
+    has_redacted: OnceLock<()>,
     limits: OnceLock<LimitCounters>,
-    tls_client: OnceLock<Histogram>,
-    tls_upstream: OnceLock<Histogram>,
+    tls_handshake: [OnceLock<Histogram>; TlsSide::LABELS.len()],
     tunnels: OnceLock<TunnelCounters>,
     upstream: OnceLock<UpstreamCounters>,
 }
 
-/// The handles of one limit of one destination.
+/// The metrics of one limit of one destination.
 #[derive(Clone, Debug)]
 pub(crate) struct LimitHandles {
     refused: IntCounter,
     remaining: Gauge,
 }
 
-/// A gauge that counts something alive: one more from here until the drop.
+/// Adds one to a gauge until it is dropped.
 #[derive(Debug)]
 pub(crate) struct GaugeGuard(IntGauge);
 
@@ -76,276 +75,237 @@ struct UpstreamCounters {
 
 impl Counters {
     pub(super) fn new(families: &Arc<Families>, destination: &str) -> Self {
-        let label = &[destination];
         Self {
             destination: destination.into(),
-            in_flight: families.in_flight.with_label_values(label),
-            overhead: families.overhead.with_label_values(label),
-            received: families.bytes.with_label_values(&[destination, "received"]),
-            request_duration: families.request_duration.with_label_values(label),
-            sent: families.bytes.with_label_values(&[destination, "sent"]),
-            upstream_response: families.upstream_response.with_label_values(label),
+            in_flight: families.in_flight(destination),
+            overhead: families.overhead(destination),
+            received: families.bytes(destination, "received"),
+            request_duration: families.request_duration(destination),
+            sent: families.bytes(destination, "sent"),
+            upstream_response: families.upstream_response(destination),
             requests: array::from_fn(|_| array::from_fn(|_| OnceLock::new())),
             cache: array::from_fn(|_| OnceLock::new()),
             certificate_expiries: Mutex::default(),
             handshakes: OnceLock::new(),
-            has_echoed: OnceLock::new(),
+            has_redacted: OnceLock::new(),
             limits: OnceLock::new(),
-            tls_client: OnceLock::new(),
-            tls_upstream: OnceLock::new(),
+            tls_handshake: array::from_fn(|_| OnceLock::new()),
             tunnels: OnceLock::new(),
             upstream: OnceLock::new(),
             families: Arc::clone(families),
         }
     }
 
-    /// A credential of this destination ends to be valid at `unix_seconds`.
-    pub(crate) fn credential_expiry(&self, kind: CredentialKind, unix_seconds: i64) {
-        let labels = &[&*self.destination, kind.as_str()];
-        self.families
-            .credential_expiry
-            .with_label_values(labels)
-            .set(unix_seconds);
+    /// Returns the name of the destination, as the label shows it.
+    pub(crate) fn destination(&self) -> &str {
+        &self.destination
     }
 
-    /// An upstream showed a certificate that is valid until `until`. The gauge holds the soonest end of all hosts, and
-    /// the log a warning in the last week, once a day.
+    /// Sets when a credential of this destination expires.
+    pub(crate) fn credential_expiry(&self, kind: CredentialKind, unix_seconds: i64) {
+        let gauge = self.families.credential_expiry(&self.destination, kind.as_str());
+        gauge.set(unix_seconds);
+    }
+
+    /// Removes the expiry of a credential that this destination no longer has.
+    pub(crate) fn credential_removed(&self, kind: CredentialKind) {
+        let labels = &[&*self.destination, kind.as_str()];
+        // An error means that there was no such metric before either.
+        let _ = self.families.credential_expiry.remove_label_values(labels);
+    }
+
+    /// Counts an attempt to get or read another credential.
+    pub(crate) fn credential_refresh(&self, kind: CredentialKind, result: RefreshResult) {
+        self.families
+            .credential_refresh(&self.destination, kind.as_str(), result.as_str())
+            .inc();
+    }
+
+    /// Counts a 401 or 403 of the upstream to a request that carried an attached credential.
+    pub(crate) fn credential_refused(&self, status: StatusCode) {
+        let code = CodeLabel::of(status).as_str();
+        self.families.credential_refused(&self.destination, code).inc();
+    }
+
+    /// Notes that an upstream's certificate is valid until `until`. The gauge holds the earliest expiry of all
+    /// hosts; in the last week the log has a warning once a day.
     pub(crate) fn upstream_certificate(&self, host: &str, until: SystemTime, now: SystemTime) {
         let mut expiries = lock(&self.certificate_expiries);
-        let notice = expiries.shown(host, until, now);
+        let notice = expiries.note(host, until, now);
         drop(expiries);
-        self.credential_expiry(CredentialKind::UpstreamCertificate, unix_seconds(notice.soonest));
+        self.credential_expiry(CredentialKind::UpstreamCertificate, unix_seconds(notice.earliest));
         if notice.is_warning {
             tracing::warn!(
                 destination = &*self.destination,
                 host,
                 until = %rfc3339(until),
-                "the certificate of this upstream ends within a week: whoever runs it must renew it",
+                "the certificate of this upstream ends within a week: its operator must renew it",
             );
         }
     }
 
-    /// The destination is reached in another way from now on.
+    /// Forgets the certificates seen so far, because a new configuration may reach other hosts.
     pub(crate) fn forget_upstream_certificates(&self) {
-        lock(&self.certificate_expiries).forget();
+        lock(&self.certificate_expiries).clear();
     }
 
-    /// Another credential was asked for, or read.
-    pub(crate) fn credential_refresh(&self, kind: CredentialKind, result: RefreshResult) {
-        let labels = &[&*self.destination, kind.as_str(), result.as_str()];
-        self.families.credential_refresh.with_label_values(labels).inc();
-    }
-
-    /// The upstream answered 401 or 403 to a request that carried an attached credential.
-    pub(crate) fn credential_refused(&self, status: StatusCode) {
-        let labels = &[&*self.destination, CodeLabel::of(status).as_str()];
-        self.families.credential_refused.with_label_values(labels).inc();
-    }
-
-    /// The label.
-    pub(crate) fn destination(&self) -> &str {
-        &self.destination
-    }
-
-    /// This destination has no such credential any more.
-    pub(crate) fn credential_removed(&self, kind: CredentialKind) {
-        let labels = &[&*self.destination, kind.as_str()];
-        // An error means that it had none before either.
-        let _ = self.families.credential_expiry.remove_label_values(labels);
-    }
-
-    /// The handles of one limit, found once, when its limiter is built. `limit` is as written in the configuration,
-    /// or `concurrency`.
+    /// Looks up the metrics of one limit, when its limiter is built. `limit` is as written in the configuration, or
+    /// `concurrency`.
     pub(crate) fn limit(&self, limit: &str) -> LimitHandles {
-        let labels = &[&*self.destination, limit];
         let handles = LimitHandles {
-            refused: self.families.limit_refused.with_label_values(labels),
-            remaining: self.families.limit_remaining.with_label_values(labels),
+            refused: self.families.limit_refused(&self.destination, limit),
+            remaining: self.families.limit_remaining(&self.destination, limit),
         };
         handles.remaining(1.0);
         handles
     }
 
-    /// A request waited so long for a limit and is sent now. Not for those that did not have to wait.
+    /// Records how long a request waited for a limit before it was sent. Not called for requests that did not wait.
     pub(crate) fn limit_waited(&self, wait: Duration) {
         observe(&self.limits().wait, wait);
     }
 
-    /// A request is queued until the value is dropped.
+    /// Counts a request as queued until the guard is dropped.
     pub(crate) fn limit_waiting(&self) -> GaugeGuard {
         GaugeGuard::new(&self.limits().waiting)
     }
 
-    /// What the cache did for a request.
+    /// Counts what the cache did for a request.
     pub(crate) fn cached(&self, status: CacheStatus) {
-        let labels = &[&*self.destination, status.as_str()];
         self.cache[status as usize]
-            .get_or_init(|| self.families.cache.with_label_values(labels))
+            .get_or_init(|| self.families.cache(&self.destination, status.as_str()))
             .inc();
     }
 
-    /// How the circuit to the upstream stands.
+    /// Sets the state of the circuit to the upstream.
     pub(crate) fn circuit(&self, state: CircuitState) {
-        let labels = &[&*self.destination];
-        self.families
-            .circuit_state
-            .with_label_values(labels)
-            .set(state as i64);
+        self.families.circuit_state(&self.destination).set(state as i64);
     }
 
-    /// The upstream is left alone until `unix_seconds`; 0: it is not.
+    /// Sets until when nothing is sent to the upstream, in Unix seconds; 0 if there is no pause.
     pub(crate) fn paused_until(&self, unix_seconds: i64) {
-        let labels = &[&*self.destination];
-        self.families
-            .paused_until
-            .with_label_values(labels)
-            .set(unix_seconds);
+        self.families.paused_until(&self.destination).set(unix_seconds);
     }
 
-    /// An answer was simulated: its status, or the fault, as the configuration names it.
+    /// Counts a simulated answer by its status or fault, as the configuration names it.
     pub(crate) fn rehearsed(&self, answer: &str) {
-        let labels = &[&*self.destination, answer];
-        self.families.rehearsed.with_label_values(labels).inc();
+        self.families.rehearsed(&self.destination, answer).inc();
     }
 
-    /// Secrets were struck out of a part of an answer. Whether it is the first time for this destination.
+    /// Counts a part of an answer that secrets were removed from. Returns whether it is the first for this
+    /// destination.
     pub(crate) fn redacted(&self, part: MessagePart) -> bool {
-        let labels = &[&*self.destination, part.as_str()];
-        self.families.struck.with_label_values(labels).inc();
-        self.has_echoed.set(()).is_ok()
+        self.families
+            .secrets_redacted(&self.destination, part.as_str())
+            .inc();
+        self.has_redacted.set(()).is_ok()
     }
 
-    /// A request is sent again: because of this status, or `connect`, or a `stale` connection.
+    /// Counts a request that is sent again, by the reason: a status, `connect`, or a `stale` connection.
     pub(crate) fn retry(&self, reason: &str) {
-        let labels = &[&*self.destination, reason];
-        self.families.retries.with_label_values(labels).inc();
+        self.families.retries(&self.destination, reason).inc();
     }
 
-    /// The upstream answered that a limit of its own is reached.
+    /// Counts an answer of the upstream that says that one of its limits is reached.
     pub(crate) fn upstream_throttled(&self, status: StatusCode) {
-        let labels = &[&*self.destination, CodeLabel::of(status).as_str()];
-        self.families.upstream_throttled.with_label_values(labels).inc();
+        let code = CodeLabel::of(status).as_str();
+        self.families.upstream_throttled(&self.destination, code).inc();
     }
 
-    /// A TLS handshake succeeded.
+    /// Records how long a successful TLS handshake took.
     pub(crate) fn tls_handshake(&self, side: TlsSide, duration: Duration) {
-        let slot = match side {
-            TlsSide::Client => &self.tls_client,
-            TlsSide::Upstream => &self.tls_upstream,
-        };
-        let labels = &[&*self.destination, side.as_str()];
-        observe(
-            slot.get_or_init(|| self.families.tls_handshake.with_label_values(labels)),
-            duration,
-        );
+        let histogram = self.tls_handshake[side as usize]
+            .get_or_init(|| self.families.tls_handshake(&self.destination, side.as_str()));
+        observe(histogram, duration);
     }
 
-    /// A handshake with the app failed. Returns how many failures of this kind were not told since the last line, if it is
-    /// time for another one.
+    /// Counts a failed handshake with the app. Returns how many failures of this kind were not logged since the
+    /// last line, if another line is due.
     pub(crate) fn handshake_failed(&self, failure: HandshakeFailure) -> Option<u64> {
         self.error(failure.error_type());
         if failure.is_distrust() {
-            let labels = &[&*self.destination];
-            self.families.client_distrust.with_label_values(labels).inc();
+            self.families.client_distrust(&self.destination).inc();
         }
-        let handshakes = self.handshakes.get_or_init(|| Box::new(HandshakeLog::new()));
-        handshakes.due(failure)
+        let log = self.handshakes.get_or_init(|| Box::new(HandshakeLog::new()));
+        log.due(failure)
     }
 
-    /// A tunnel is open until the value is dropped. For an [`Exchange`](super::Exchange) its `tunnel` does this.
+    /// Counts a tunnel as open until the guard is dropped. An [`Exchange`](super::Exchange) does this in its
+    /// `tunnel`.
     pub(crate) fn tunnel_opened(&self) -> GaugeGuard {
         GaugeGuard::new(&self.tunnels().open)
     }
 
-    /// A tunnel that was open for `duration` has ended.
+    /// Counts a tunnel that has ended after `duration`.
     pub(crate) fn tunnel_closed(&self, end: TunnelEnd, duration: Duration) {
-        let labels = &[&*self.destination, end.as_str()];
-        self.families.tunnels.with_label_values(labels).inc();
+        self.families.tunnels(&self.destination, end.as_str()).inc();
         observe(&self.tunnels().duration, duration);
     }
 
-    /// An attempt to connect to the upstream, parent and TLS included, came to `result`: `ok`, or an RFC 9209 error
-    /// type.
+    /// Counts an attempt to connect to the upstream, parent proxy and TLS included. `result` is `ok` or an RFC
+    /// 9209 error type.
     pub(crate) fn upstream_connect(&self, result: &'static str) {
-        let labels = &[&*self.destination, result];
-        self.families.upstream_connects.with_label_values(labels).inc();
+        self.families.upstream_connects(&self.destination, result).inc();
     }
 
-    /// A connection to the upstream is open until the value is dropped.
+    /// Counts a connection to the upstream as open until the guard is dropped.
     pub(crate) fn upstream_connection(&self) -> GaugeGuard {
         GaugeGuard::new(&self.upstream().connections)
     }
 
-    /// A request goes out on a connection that was already open.
+    /// Counts a request that is sent on a connection that was already open.
     pub(crate) fn upstream_reuse(&self) {
         self.upstream().reuses.inc();
     }
 
     pub(super) fn denied(&self, reason: &'static str) {
-        let labels = &[&*self.destination, reason];
-        self.families.denied.with_label_values(labels).inc();
+        self.families.denied(&self.destination, reason).inc();
     }
 
-    /// Something failed that is no exchange: by its RFC 9209 error type.
+    /// Counts a failure by its RFC 9209 error type, outside of an exchange.
     pub(crate) fn error(&self, error: &'static str) {
-        let labels = &[&*self.destination, error];
-        self.families.errors.with_label_values(labels).inc();
+        self.families.errors(&self.destination, error).inc();
     }
 
-    /// One more exchange. Neither allocates nor hashes once the same kind has been seen.
-    pub(super) fn request(&self, answered_by: AnsweredBy, verb: MethodLabel, status: StatusCode) {
+    /// Counts an exchange. Neither allocates nor hashes once the same labels have been seen.
+    pub(super) fn request(&self, answered_by: AnsweredBy, method: MethodLabel, status: StatusCode) {
         let code = CodeLabel::of(status);
-        let by_code = self.requests[answered_by as usize][verb as usize]
+        let by_code = self.requests[answered_by as usize][method as usize]
             .get_or_init(|| Box::new(array::from_fn(|_| OnceLock::new())));
-        let labels = [
-            &*self.destination,
-            verb.as_str(),
-            code.as_str(),
-            answered_by.as_str(),
-        ];
-        by_code[code.index()]
-            .get_or_init(|| self.families.requests.with_label_values(&labels))
-            .inc();
+        let counter = by_code[code.index()].get_or_init(|| {
+            self.families.requests(
+                &self.destination,
+                method.as_str(),
+                code.as_str(),
+                answered_by.as_str(),
+            )
+        });
+        counter.inc();
     }
 
     fn limits(&self) -> &LimitCounters {
         self.limits.get_or_init(|| LimitCounters {
-            wait: self.families.limit_wait.with_label_values(&[&*self.destination]),
-            waiting: self
-                .families
-                .limit_waiting
-                .with_label_values(&[&*self.destination]),
+            wait: self.families.limit_wait(&self.destination),
+            waiting: self.families.limit_waiting(&self.destination),
         })
     }
 
     fn tunnels(&self) -> &TunnelCounters {
         self.tunnels.get_or_init(|| TunnelCounters {
-            duration: self
-                .families
-                .tunnel_duration
-                .with_label_values(&[&*self.destination]),
-            open: self
-                .families
-                .tunnels_open
-                .with_label_values(&[&*self.destination]),
+            duration: self.families.tunnel_duration(&self.destination),
+            open: self.families.tunnels_open(&self.destination),
         })
     }
 
     fn upstream(&self) -> &UpstreamCounters {
         self.upstream.get_or_init(|| UpstreamCounters {
-            connections: self
-                .families
-                .upstream_connections
-                .with_label_values(&[&*self.destination]),
-            reuses: self
-                .families
-                .upstream_reuses
-                .with_label_values(&[&*self.destination]),
+            connections: self.families.upstream_connections(&self.destination),
+            reuses: self.families.upstream_reuses(&self.destination),
         })
     }
 }
 
-/// The name only: the handles would fill pages.
+/// Shows the name only: the metrics would fill pages.
 impl fmt::Debug for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Counters").field(&self.destination).finish()
@@ -353,12 +313,12 @@ impl fmt::Debug for Counters {
 }
 
 impl LimitHandles {
-    /// A request was answered 429 because of this limit.
+    /// Counts a request answered 429 because of this limit.
     pub(crate) fn refused(&self) {
         self.refused.inc();
     }
 
-    /// How much is left: 1 full, 0 exhausted. Values outside are drawn to the nearer end; no number is 0.
+    /// Sets how much is left: 1 full, 0 exhausted. Other values are clamped; NaN counts as 0.
     pub(crate) fn remaining(&self, ratio: f64) {
         self.remaining
             .set(if ratio >= 0.0 { ratio.min(1.0) } else { 0.0 });

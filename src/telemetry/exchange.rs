@@ -1,7 +1,7 @@
-//! The one record of a request: what became of it, how long it took, and whose time that was.
+//! The record of one request: its result, how long it took, and which part of that was our own work.
 //!
-//! Own work is measured, not derived: a stopwatch runs while outrider has the request in hand and stands still while
-//! an upstream has it. What is counted and logged is decided here, on drop, and nowhere else. The line itself is in
+//! Our own work is measured, not derived: a stopwatch runs while outrider works on the request and stops while an
+//! upstream has it. What is counted and logged is decided here, on drop, and nowhere else. The access line is in
 //! [`access`](super::access).
 
 use std::sync::Arc;
@@ -13,27 +13,30 @@ use http::{Method, StatusCode, Uri};
 use prometheus::IntCounter;
 use tokio::time::Instant;
 
+use super::Telemetry;
 use super::access::AccessLine;
 use super::counters::{Counters, GaugeGuard};
 use super::families::observe;
-use super::labels::{MethodLabel, TunnelEnd};
-use super::{AnsweredBy, Telemetry};
+use super::labels::{AnsweredBy, MethodLabel, TunnelEnd};
 use crate::config::Access;
 
-/// One request and what became of it: born at the door, written once, on drop.
+/// How many bytes of a long transfer are counted at once, so that it shows on the metrics page before its end.
+const COUNT_EVERY: u64 = 1 << 20;
+
+/// One request and its result, recorded once, on drop.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     telemetry: Arc<Telemetry>,
     /// `None` until the destination is known.
     counters: Option<Arc<Counters>>,
-    verb: MethodLabel,
-    /// For the access line; `None` where there will be none.
+    method: MethodLabel,
+    /// For the access line; `None` if access lines are off.
     uri: Option<Uri>,
-    /// Where `uri` has none of its own.
+    /// Used if `uri` has no authority.
     authority: Option<Authority>,
     begun: Instant,
     stopwatch: Stopwatch,
-    /// When the upstream was asked, for the time of its answer.
+    /// When the request was sent to the upstream.
     asked: Option<Instant>,
     upstream_response: Option<Duration>,
     waited: Duration,
@@ -41,44 +44,44 @@ pub(crate) struct Exchange {
     head_sent: bool,
     error: Option<&'static str>,
     reason: Option<&'static str>,
-    /// Of a refusal, for the access line.
+    /// The sentence of a refusal, for the access line.
     detail: Option<Box<str>>,
-    /// What a cache will have done for it, should it be refused.
+    /// The Cache-Status to send if the request is refused.
     cache_status: Option<&'static str>,
     sent: ByteCount,
     received: ByteCount,
     phase: Phase,
 }
 
-/// What had been told of an answer that the app may not get.
+/// The record of an answer that the app may not get: the answer, and how long the upstream took.
 #[derive(Debug)]
 pub(crate) struct TakenBackAnswer(Option<RecordedAnswer>, Option<Duration>);
 
-/// The head of the answer.
+/// The answer, as counted.
 #[derive(Clone, Copy, Debug)]
 struct RecordedAnswer {
     status: StatusCode,
     by: AnsweredBy,
 }
 
-/// Adds up own work. `since` is when the running stretch began.
+/// Adds up our own work. `since` is when the stopwatch was last started.
 #[derive(Debug)]
 struct Stopwatch {
     own: Duration,
     since: Option<Instant>,
 }
 
-/// Bytes moved, and how many of them the metric knows already.
+/// The bytes of one direction, and how many of them have been counted in the metric.
 #[derive(Debug, Default)]
 struct ByteCount {
     total: u64,
     counted: u64,
 }
 
-/// Which gauge this exchange is one of.
+/// Which gauge counts this exchange.
 #[derive(Debug)]
 enum Phase {
-    /// None: no destination yet, or not to be counted at all.
+    /// The destination is not known yet.
     NoDestination,
     Request {
         _in_flight: GaugeGuard,
@@ -88,18 +91,18 @@ enum Phase {
         since: Instant,
         end: TunnelEnd,
     },
-    /// Not an exchange of its own: nothing is written.
+    /// Nothing is recorded.
     Discarded,
 }
 
 impl Exchange {
-    /// Starts the clock. GaugeGuard under `none` until a destination is known. Boxed, as it goes through many hands.
+    /// Starts the clock. Counts under `none` until a destination is known. Boxed because it is moved often.
     pub(crate) fn begin(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Box<Self> {
         let now = Instant::now();
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
             counters: None,
-            verb: MethodLabel::of(method),
+            method: MethodLabel::of(method),
             uri: (telemetry.access() != Access::None).then(|| uri.clone()),
             authority: None,
             begun: now,
@@ -122,21 +125,21 @@ impl Exchange {
         })
     }
 
-    /// The same for work that no app waits for: nothing is written.
+    /// Begins an exchange for work that no app waits for; nothing is recorded.
     pub(crate) fn unrecorded(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Box<Self> {
         let mut exchange = Self::begin(telemetry, method, uri);
         exchange.phase = Phase::Discarded;
         exchange
     }
 
-    /// The host for the access line, where the request's own URI has none: inside an intercepted CONNECT.
+    /// Sets the host for the access line of a request inside an intercepted CONNECT, whose URI has no host.
     pub(crate) fn set_authority(&mut self, authority: &Authority) {
         if self.uri.is_some() {
             self.authority = Some(authority.clone());
         }
     }
 
-    /// The destination is known: in flight there from now on.
+    /// Sets the destination. The request counts as in flight there from now on.
     pub(crate) fn set_destination(&mut self, counters: &Arc<Counters>) {
         self.phase = Phase::Request {
             _in_flight: GaugeGuard::new(&counters.in_flight),
@@ -144,35 +147,35 @@ impl Exchange {
         self.counters = Some(Arc::clone(counters));
     }
 
-    /// Time spent waiting before the upstream was asked: for a limit, or to ask it once more.
+    /// Adds time spent waiting before the request was sent: for a limit, or before a retry.
     pub(crate) fn waited(&mut self, wait: Duration) {
         self.waited += wait;
     }
 
-    /// All that has been waited so far.
+    /// Returns the time spent waiting so far.
     pub(crate) fn total_wait(&self) -> Duration {
         self.waited
     }
 
-    /// Outrider's own work pauses: the upstream has the request now (or is being connected to). Called again when the
-    /// request is written on the new connection, the clock of the upstream's answer starts anew.
+    /// Stops the stopwatch: the upstream has the request now, or is being connected to. A second call, when the
+    /// request is written on a new connection, restarts the clock of the upstream's answer.
     pub(crate) fn asked_upstream(&mut self) {
         let now = Instant::now();
         self.stopwatch.pause(now);
         self.asked = Some(now);
     }
 
-    /// When the upstream was asked last.
+    /// Returns when the request was last sent to the upstream.
     pub(crate) fn asked_at(&self) -> Option<Instant> {
         self.asked
     }
 
-    /// Outrider's own work resumes, and nothing has been answered.
+    /// Restarts the stopwatch after the upstream gave no answer.
     pub(crate) fn upstream_failed(&mut self) {
         self.stopwatch.resume(Instant::now());
     }
 
-    /// The upstream's response head is in: outrider's own work resumes.
+    /// Restarts the stopwatch: the head of the upstream's answer has been read.
     pub(crate) fn upstream_answered(&mut self, status: StatusCode) {
         let now = Instant::now();
         self.stopwatch.resume(now);
@@ -183,19 +186,19 @@ impl Exchange {
         });
     }
 
-    /// The answer so far is not given to the app: the upstream is to be asked once more.
+    /// Removes the answer from the record, because the request is sent again.
     pub(crate) fn take_back(&mut self) -> TakenBackAnswer {
         self.stopwatch.resume(Instant::now());
         TakenBackAnswer(self.answer.take(), self.upstream_response.take())
     }
 
-    /// The answer that was taken back is given to the app after all.
-    pub(crate) fn restore_answer(&mut self, told: TakenBackAnswer) {
+    /// Puts an answer back that the app gets after all.
+    pub(crate) fn restore_answer(&mut self, answer: TakenBackAnswer) {
         self.stopwatch.resume(Instant::now());
-        TakenBackAnswer(self.answer, self.upstream_response) = told;
+        TakenBackAnswer(self.answer, self.upstream_response) = answer;
     }
 
-    /// An answer of ours, with the RFC 9209 error type and, for a refusal by policy, its reason.
+    /// Records a refusal of ours, with the RFC 9209 error type and, for a refusal by policy, its reason.
     pub(crate) fn refused(&mut self, status: StatusCode, error: &'static str, reason: Option<&'static str>) {
         self.stopwatch.resume(Instant::now());
         self.answer = Some(RecordedAnswer {
@@ -206,12 +209,12 @@ impl Exchange {
         self.reason = reason;
     }
 
-    /// The sentence that goes with a refusal. Never a secret, nor what the app sent.
+    /// Sets the sentence that goes with a refusal. It must contain no secret and nothing that the app sent.
     pub(crate) fn explain(&mut self, detail: &str) {
         self.detail = Some(detail.into());
     }
 
-    /// It goes past a cache, or through one, for the reason that this Cache-Status says.
+    /// Sets the Cache-Status, which says why the request was not answered from the cache.
     pub(crate) fn set_cache_status(&mut self, status: &'static str) {
         self.cache_status = Some(status);
     }
@@ -220,7 +223,7 @@ impl Exchange {
         self.cache_status
     }
 
-    /// An answer that had been kept.
+    /// Records an answer from the cache.
     pub(crate) fn answered_from_cache(&mut self, status: StatusCode) {
         self.stopwatch.resume(Instant::now());
         self.answer = Some(RecordedAnswer {
@@ -229,7 +232,7 @@ impl Exchange {
         });
     }
 
-    /// An answer of ours that is no refusal.
+    /// Records an answer of ours that is not a refusal.
     pub(crate) fn answered_here(&mut self, status: StatusCode) {
         self.stopwatch.resume(Instant::now());
         self.answer = Some(RecordedAnswer {
@@ -238,14 +241,14 @@ impl Exchange {
         });
     }
 
-    /// The response head goes to the app: outrider's own work is done but for the bytes.
+    /// Stops the stopwatch: the response head goes to the app, and only its bytes remain to be carried.
     pub(crate) fn answered(&mut self) {
         self.stopwatch.pause(Instant::now());
         self.head_sent = true;
     }
 
-    /// Two streams are joined from here on, by a CONNECT or by an upgrade: a tunnel is open until the drop. Where no
-    /// answer was told before, it is a 200 of ours.
+    /// Begins a tunnel, by a CONNECT or by an upgrade; it is open until the drop. Without an earlier answer it
+    /// counts as a 200 of ours.
     pub(crate) fn tunnel(&mut self) {
         let now = Instant::now();
         self.stopwatch.pause(now);
@@ -254,7 +257,8 @@ impl Exchange {
             status: StatusCode::OK,
             by: AnsweredBy::Outrider,
         });
-        // A copy: the URI is a view into the buffer that the head was read into, which would live as long as the tunnel.
+        // A copy: the URI is a view into the buffer that the head was read into, which would live as long as
+        // the tunnel.
         self.uri = self.uri.take().and_then(|uri| uri.to_string().parse().ok());
         let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
         self.phase = Phase::Tunnel {
@@ -264,33 +268,33 @@ impl Exchange {
         };
     }
 
-    /// How the tunnel ended; [`TunnelEnd::Closed`] where nobody says.
+    /// Sets how the tunnel ended; without this it is [`TunnelEnd::Closed`].
     pub(crate) fn tunnel_ended(&mut self, how: TunnelEnd) {
         if let Phase::Tunnel { end, .. } = &mut self.phase {
             *end = how;
         }
     }
 
-    /// This is no exchange of its own: a CONNECT whose inner requests are counted one by one. Nothing is written.
+    /// Drops the exchange without a record, for a CONNECT whose inner requests are recorded one by one.
     pub(crate) fn discard(mut self: Box<Self>) {
         self.phase = Phase::Discarded;
     }
 
-    /// Body bytes from the app.
+    /// Adds body bytes from the app.
     pub(crate) fn sent(&mut self, bytes: u64) {
         if self.sent.add(bytes) {
             self.count_bytes();
         }
     }
 
-    /// Body bytes to the app.
+    /// Adds body bytes to the app.
     pub(crate) fn received(&mut self, bytes: u64) {
         if self.received.add(bytes) {
             self.count_bytes();
         }
     }
 
-    /// The body was cut after the head had gone out: the RFC 9209 error type.
+    /// Records that the body was cut off after the head had been sent, with the RFC 9209 error type.
     pub(crate) fn cut(&mut self, error: &'static str) {
         self.error.get_or_insert(error);
         self.tunnel_ended(TunnelEnd::Failed);
@@ -302,7 +306,7 @@ impl Exchange {
         self.received.count(&counters.received);
     }
 
-    /// The answer that stands where nobody told one: the task panicked, or the app left, which is no error of ours.
+    /// Returns the answer to record if there was none: the task panicked, or the app left, which is not our error.
     fn unanswered(&mut self) -> RecordedAnswer {
         let status = if thread::panicking() {
             self.error = Some("proxy_internal_error");
@@ -327,7 +331,7 @@ impl Drop for Exchange {
             Some(answer) => answer,
             None => self.unanswered(),
         };
-        // An answer of ours is written at once, so its drop stands for its head.
+        // An answer of ours is sent at once, so its head was sent by now.
         if answer.by == AnsweredBy::Outrider && self.answer.is_some() {
             self.stopwatch.pause(now);
             self.head_sent = true;
@@ -338,7 +342,7 @@ impl Drop for Exchange {
         self.count_bytes();
 
         let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
-        counters.request(answer.by, self.verb, answer.status);
+        counters.request(answer.by, self.method, answer.status);
         match &self.phase {
             Phase::Tunnel { since, end, .. } => counters.tunnel_closed(*end, now - *since),
             Phase::NoDestination | Phase::Request { .. } | Phase::Discarded => {
@@ -358,15 +362,15 @@ impl Drop for Exchange {
             counters.denied(reason);
         }
 
-        let noteworthy = answer.status.as_u16() >= 400 || self.error.is_some() || !self.waited.is_zero();
+        let is_noteworthy = answer.status.as_u16() >= 400 || self.error.is_some() || !self.waited.is_zero();
         match self.telemetry.access() {
             Access::None => return,
-            Access::Errors if !noteworthy => return,
+            Access::Errors if !is_noteworthy => return,
             Access::All | Access::Errors => {}
         }
         AccessLine {
             destination: &counters.destination,
-            verb: self.verb,
+            method: self.method,
             uri: self.uri.as_ref(),
             authority: self.authority.as_ref(),
             status: answer.status,
@@ -397,13 +401,13 @@ impl Stopwatch {
 }
 
 impl ByteCount {
-    /// Whether so much has come together that the metric should know.
+    /// Adds bytes. Returns whether enough have come together to count them.
     fn add(&mut self, bytes: u64) -> bool {
         self.total = self.total.saturating_add(bytes);
         self.total - self.counted >= COUNT_EVERY
     }
 
-    /// Adds what the metric does not know yet. Most requests send no body: nothing is an atomic saved.
+    /// Counts the bytes that are not counted yet. Most requests send no body, which saves them an atomic.
     fn count(&mut self, counter: &IntCounter) {
         if self.counted != self.total {
             counter.inc_by(self.total - self.counted);
@@ -412,11 +416,8 @@ impl ByteCount {
     }
 }
 
-/// The app went away before it had an answer. Not registered; nginx coined it, and no upstream of ours can be mistaken
-/// for it, as `answered_by` tells.
+/// The app closed the connection before it had an answer. The code is not registered; it is nginx's.
+/// `answered_by` tells it from a 499 of an upstream.
 fn client_closed_request() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }
-
-/// Long transfers show on the metrics page in steps of this many bytes, not all at their end.
-const COUNT_EVERY: u64 = 1 << 20;

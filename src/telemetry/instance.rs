@@ -1,32 +1,34 @@
-//! Which build this is, and which app instance it runs beside: two metrics that are always 1.
+//! The build and the app instance: two metrics that are always 1.
 //!
-//! On Cloud Foundry `VCAP_APPLICATION` names the app, its space and organization; elsewhere the second is absent.
+//! On Cloud Foundry `VCAP_APPLICATION` names the app, its space and organization, and `CF_INSTANCE_INDEX` the
+//! instance. Elsewhere the second metric is absent.
+
+use std::env;
 
 use serde_json::Value;
 
 use super::CRYPTO;
 use super::families::Families;
 
+/// Returns the index of this app instance, as the platform gives it.
+pub(crate) fn instance_index() -> Option<String> {
+    env::var("CF_INSTANCE_INDEX").ok()
+}
+
 /// Sets both metrics, from the build and from `VCAP_APPLICATION` and `CF_INSTANCE_INDEX`.
 pub(super) fn set_info(families: &Families, application: Option<&str>, index: Option<&str>) {
-    let build = [
-        env!("CARGO_PKG_VERSION"),
-        option_env!("OUTRIDER_REVISION").unwrap_or("unknown"),
-        CRYPTO,
-    ];
-    families.build_info.with_label_values(&build).set(1);
-
+    let revision = option_env!("OUTRIDER_REVISION").unwrap_or("unknown");
+    families
+        .build_info(env!("CARGO_PKG_VERSION"), revision, CRYPTO)
+        .set(1);
     if let Some(instance) = application.and_then(|json| Instance::of(json, index)) {
-        let labels = [
-            &instance.app,
-            &instance.space,
-            &instance.organization,
-            &instance.index,
-        ];
-        families
-            .instance_info
-            .with_label_values(&labels.map(String::as_str))
-            .set(1);
+        let Instance {
+            app,
+            space,
+            organization,
+            index,
+        } = &instance;
+        families.instance_info(app, space, organization, index).set(1);
     }
 }
 
@@ -40,8 +42,8 @@ struct Instance {
 }
 
 impl Instance {
-    /// From `VCAP_APPLICATION` and `CF_INSTANCE_INDEX`. `None` where the first is no JSON object; names that are not
-    /// there are empty.
+    /// Reads `VCAP_APPLICATION` and `CF_INSTANCE_INDEX`. Returns `None` if the first is not a JSON object;
+    /// missing names are empty.
     fn of(application: &str, index: Option<&str>) -> Option<Self> {
         let application: Value = serde_json::from_str(application).ok()?;
         let application = application.as_object()?;

@@ -1,96 +1,134 @@
-//! Closed sets: what may stand in the labels `method`, `code`, `side`, `kind` and `result`.
+//! The closed sets of label values.
 //!
-//! Methods and status codes arrive from the wire, so they are folded here into sets of known size: a hostile app or
+//! Methods and status codes come from the wire, so they are folded here into sets of known size: a hostile app or
 //! upstream cannot create new series.
 
 use http::{Method, StatusCode};
 
-/// The method as label and log show it: the nine that RFC 9110 and RFC 5789 name, and `other`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MethodLabel {
-    Connect,
-    Delete,
-    Get,
-    Head,
-    Options,
-    Other,
-    Patch,
-    Post,
-    Put,
-    Trace,
+/// Declares a closed set of label values, each with its text.
+macro_rules! label {
+    (
+        $(#[$doc:meta])* $vis:vis enum $name:ident {
+            $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $vis enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// The texts, in the order of the variants.
+            pub(super) const LABELS: &'static [&'static str] = &[$($text,)+];
+
+            /// Returns the text of the label.
+            pub(crate) fn as_str(self) -> &'static str {
+                Self::LABELS[self as usize]
+            }
+        }
+    };
 }
 
-/// The status code as label: the registered ones as they are, others as their class (`2xx`), beyond 599 `other`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CodeLabel(u8);
-
-/// Whose handshake: the `side` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TlsSide {
-    /// The app's.
-    Client,
-    Upstream,
+label! {
+    /// Who gave the answer: the `answered_by` label.
+    pub(crate) enum AnsweredBy {
+        Cache = "cache",
+        Outrider = "outrider",
+        Upstream = "upstream",
+    }
 }
 
-/// What can expire: the `kind` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CredentialKind {
-    ClientCertificate,
-    LocalCa,
-    Token,
-    /// Of any upstream of the destination: the one that ends first.
-    UpstreamCertificate,
+label! {
+    /// What a cache did for a request: the `status` label.
+    pub(crate) enum CacheStatus {
+        /// The request may not be answered from a cache.
+        Bypass = "bypass",
+        Hit = "hit",
+        Miss = "miss",
+        /// Answered from the cache after the upstream confirmed the stored answer.
+        Revalidated = "revalidated",
+        /// Answered from the cache although the stored answer is no longer fresh.
+        Stale = "stale",
+    }
 }
 
-/// What became of an attempt to get another credential: the `result` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RefreshResult {
-    Done,
-    Failed,
+label! {
+    /// What can expire: the `kind` label.
+    pub(crate) enum CredentialKind {
+        ClientCertificate = "client_certificate",
+        LocalCa = "local_ca",
+        Token = "token",
+        /// The certificate that expires first, of all upstreams of the destination.
+        UpstreamCertificate = "upstream_certificate",
+    }
 }
 
-/// What became of a reload: the `result` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReloadResult {
-    /// The new configuration is in force.
-    Done,
-    /// The old configuration stays.
-    Failed,
+label! {
+    /// The part of an answer that secrets were removed from: the `part` label.
+    pub(crate) enum MessagePart {
+        Body = "body",
+        Head = "head",
+        Trailers = "trailers",
+    }
 }
 
-/// How an open tunnel ended: the `result` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TunnelEnd {
-    /// Either side closed it in order.
-    Closed,
-    /// A connection broke.
-    Failed,
-    /// Nothing moved for the idle limit.
-    Idle,
+label! {
+    /// The method, for labels and log: the nine methods of RFC 9110 and RFC 5789, and `other`.
+    pub(super) enum MethodLabel {
+        Connect = "CONNECT",
+        Delete = "DELETE",
+        Get = "GET",
+        Head = "HEAD",
+        Options = "OPTIONS",
+        Other = "other",
+        Patch = "PATCH",
+        Post = "POST",
+        Put = "PUT",
+        Trace = "TRACE",
+    }
 }
 
-/// What a cache did for a request: the `status` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CacheStatus {
-    /// It may not be answered from a cache.
-    Bypass,
-    Hit,
-    Miss,
-    /// Answered from the cache after asking whether that still holds.
-    Revalidated,
-    /// Answered from the cache past its time.
-    Stale,
+label! {
+    /// The result of an attempt to get another credential: the `result` label.
+    pub(crate) enum RefreshResult {
+        Done = "done",
+        Failed = "failed",
+    }
 }
 
-/// Where in an answer a secret was struck out: the `part` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MessagePart {
-    Body,
-    Head,
-    Trailers,
+label! {
+    /// The result of a reload: the `result` label.
+    pub(crate) enum ReloadResult {
+        /// The new configuration is in force.
+        Done = "done",
+        /// The old configuration stays.
+        Failed = "failed",
+    }
 }
 
-/// How a circuit stands, as the gauge says it.
+label! {
+    /// The other end of a TLS handshake: the `side` label.
+    pub(crate) enum TlsSide {
+        /// The app.
+        Client = "client",
+        Upstream = "upstream",
+    }
+}
+
+label! {
+    /// How an open tunnel ended: the `result` label.
+    pub(crate) enum TunnelEnd {
+        /// Either side closed it in order.
+        Closed = "closed",
+        /// A connection broke.
+        Failed = "failed",
+        /// Nothing moved for the idle limit.
+        Idle = "idle",
+    }
+}
+
+/// The state of a circuit, as the value of its gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CircuitState {
     Closed = 0,
@@ -98,10 +136,11 @@ pub(crate) enum CircuitState {
     Open = 2,
 }
 
-impl MethodLabel {
-    /// How many there are.
-    pub(super) const COUNT: usize = 10;
+/// The status code as label: a registered one as it is, another one as its class (`2xx`), beyond 599 `other`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CodeLabel(u8);
 
+impl MethodLabel {
     pub(super) fn of(method: &Method) -> Self {
         match *method {
             Method::CONNECT => Self::Connect,
@@ -114,21 +153,6 @@ impl MethodLabel {
             Method::PUT => Self::Put,
             Method::TRACE => Self::Trace,
             _ => Self::Other,
-        }
-    }
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "CONNECT",
-            Self::Delete => "DELETE",
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Options => "OPTIONS",
-            Self::Other => "other",
-            Self::Patch => "PATCH",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Trace => "TRACE",
         }
     }
 }
@@ -151,83 +175,9 @@ impl CodeLabel {
     }
 }
 
-impl TlsSide {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Upstream => "upstream",
-        }
-    }
-}
-
-impl CredentialKind {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientCertificate => "client_certificate",
-            Self::LocalCa => "local_ca",
-            Self::Token => "token",
-            Self::UpstreamCertificate => "upstream_certificate",
-        }
-    }
-}
-
-impl RefreshResult {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-impl CacheStatus {
-    /// How many there are.
-    pub(super) const COUNT: usize = 5;
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Bypass => "bypass",
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Revalidated => "revalidated",
-            Self::Stale => "stale",
-        }
-    }
-}
-
-impl MessagePart {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Body => "body",
-            Self::Head => "head",
-            Self::Trailers => "trailers",
-        }
-    }
-}
-
-impl ReloadResult {
-    pub(super) const ALL: [Self; 2] = [Self::Done, Self::Failed];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-impl TunnelEnd {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Failed => "failed",
-            Self::Idle => "idle",
-        }
-    }
-}
-
-/// What `code` may say. The six classes stand first, in the order of their first digit, `other` at 0; then the IANA
-/// registry, and 499 for an app that went away before it had its answer (as nginx has it).
+/// The values of `code`. `other` and the five classes come first, in the order of their first digit, so that a
+/// class is at that index; then the IANA registry, and 499 for an app that closed the connection before it had
+/// its answer (as nginx writes it).
 const CODES: [&str; 70] = [
     "other", "1xx", "2xx", "3xx", "4xx", "5xx", //
     "100", "101", "102", "103", "104", //
@@ -241,7 +191,7 @@ const CODES: [&str; 70] = [
 
 const OTHER: u8 = 0;
 
-/// From the number of a status code to its place in [`CODES`], made at compile time.
+/// The index into [`CODES`] of each status code, made at compile time.
 static INDEX: [u8; 1000] = {
     let mut index = [OTHER; 1000];
     let mut status = 100;

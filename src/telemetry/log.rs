@@ -1,8 +1,8 @@
-//! Log lines: JSON or text on standard error, never blocking traffic.
+//! The log: lines of JSON or text on standard error, which never block traffic.
 //!
-//! Lines go through a bounded queue to a thread that writes them; where whoever reads is too slow, lines are dropped
-//! and counted. Every line passes one last gate that escapes control characters, whatever a dependency or the wire put
-//! into it. Standard output is left alone: under `exec` it is the child's.
+//! Lines go through a bounded queue to a thread that writes them; if the reader is too slow, lines are dropped and
+//! counted. The last writer escapes control characters, wherever they came from. Standard output is not used: under
+//! `exec` it belongs to the child.
 
 use std::borrow::Cow;
 use std::env;
@@ -20,19 +20,24 @@ use tracing_subscriber::{Registry, reload};
 use super::access;
 use crate::config::{Log, LogFormat};
 
-/// Keeps the log alive: lines still queued are written when it is dropped.
+/// How many lines may wait. At some hundred bytes each, a reader that stops costs about a megabyte.
+const QUEUE: usize = 2048;
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Keeps the log running. Lines still queued are written when it is dropped.
 #[must_use = "the log ends with its guard"]
 #[derive(Debug)]
 pub(crate) struct LogGuard {
-    /// `None` where the process has another log already.
+    /// `None` if the process had another log already.
     level: Option<reload::Handle<Targets, Registry>>,
     _worker: WorkerGuard,
 }
 
-/// Starts the log of this process. `$OUTRIDER_LOG` (`error`, `warn`, `info`, `debug`, `trace`) goes before the
+/// Starts the log of this process. `$OUTRIDER_LOG` (`error`, `warn`, `info`, `debug`, `trace`) overrides the
 /// configured level.
 ///
-/// Where a log was started before, that one stays and this call changes nothing.
+/// If the process has a log already, this call changes nothing.
 pub(crate) fn init(log: &Log) -> LogGuard {
     let (writer, worker) = queue(io::stderr());
     let dropped = writer.error_counter();
@@ -44,7 +49,7 @@ pub(crate) fn init(log: &Log) -> LogGuard {
             _worker: worker,
         };
     }
-    // Set once: only the first log of a process comes here.
+    // Set once: only the first log of a process gets here.
     let _ = DROPPED.set(dropped);
     LogGuard {
         level: Some(level),
@@ -53,21 +58,21 @@ pub(crate) fn init(log: &Log) -> LogGuard {
 }
 
 impl LogGuard {
-    /// Takes over the level of a reloaded configuration. The format stays as it was at start.
+    /// Applies the level of a reloaded configuration. The format stays as it was at start.
     pub(crate) fn reload(&self, log: &Log) {
         if let Some(handle) = &self.level {
-            // Fails only where the subscriber is gone, and with it the log.
+            // Fails only if the subscriber is gone, and with it the log.
             let _ = handle.reload(filter(level(log)));
         }
     }
 }
 
-/// Lines given up so far because the queue was full.
+/// Returns how many lines were dropped because the queue was full.
 pub(super) fn dropped_lines() -> u64 {
     DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
 }
 
-/// The bounded queue and the thread that writes.
+/// Starts the bounded queue and the thread that writes.
 fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUE)
@@ -76,7 +81,7 @@ fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
         .finish(writer)
 }
 
-/// Whether lines are text for a person: as configured, or by who reads them.
+/// Returns whether lines are plain text: as configured, or on a terminal.
 fn text(format: LogFormat) -> bool {
     match format {
         LogFormat::Auto => io::stderr().is_terminal(),
@@ -92,8 +97,9 @@ fn level(log: &Log) -> Level {
     asked.unwrap_or(log.level)
 }
 
-/// Our own lines at `level`, access lines at every level (another setting rules them), those of dependencies only
-/// where they warn: at debug and trace some of them print what passes through, secrets included.
+/// Lets our own lines pass at `level`, access lines always (another setting controls them), and lines of
+/// dependencies only from `warn` up: at debug and trace some of them print what passes through, secrets
+/// included.
 fn filter(level: Level) -> Targets {
     Targets::new()
         .with_default(LevelFilter::from_level(level.min(Level::WARN)))
@@ -101,7 +107,7 @@ fn filter(level: Level) -> Targets {
         .with_target(access::TARGET, Level::INFO)
 }
 
-/// Everything between an event and the line that is written.
+/// Builds the subscriber, which turns an event into a line.
 fn subscriber<F, W>(
     filter: F,
     text: bool,
@@ -111,7 +117,7 @@ where
     F: tracing_subscriber::Layer<Registry> + Send + Sync,
     W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
 {
-    // No colours: their escape sequences could not be told from those that somebody smuggled in.
+    // No colours: their escape sequences look like those that an attacker could smuggle in.
     let as_text = text.then(|| fmt::layer().with_ansi(false).with_writer(writer.clone()));
     let as_json = (!text).then(|| {
         let layer = fmt::layer().json().flatten_event(true);
@@ -126,7 +132,7 @@ where
         .with(as_json)
 }
 
-/// The last gate: one event is one line, free of control characters.
+/// Writes one event as one line, with control characters escaped.
 #[derive(Clone, Debug)]
 struct EscapingWriter<W>(W);
 
@@ -138,7 +144,7 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for EscapingWriter<W> {
     }
 }
 
-/// The formatter hands over a whole line, line end included, in one call.
+/// The formatter passes a whole line, line end included, in one call.
 impl<W: Write> Write for EscapingWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.write_all(&clean(line))?;
@@ -150,7 +156,7 @@ impl<W: Write> Write for EscapingWriter<W> {
     }
 }
 
-/// Escapes control characters (C0, DEL, C1) as JSON does, the line end left out. The usual line is passed on as it is.
+/// Escapes control characters (C0, DEL, C1) as JSON does, except the line end. A line without any is not copied.
 fn clean(line: &[u8]) -> Cow<'_, [u8]> {
     let (text, end) = match line {
         [text @ .., b'\n'] => (text, &b"\n"[..]),
@@ -178,12 +184,6 @@ fn clean(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(cleaned)
 }
 
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
-
-/// Lines waiting at most: at some hundred bytes each, a reader that stands still costs about a megabyte.
-const QUEUE: usize = 2048;
-
-/// The log as it is, but for where it goes.
 /// An error with all its causes, as one line. For people: the first level often says only what was attempted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chain<'e>(pub(crate) &'e (dyn std::error::Error + 'static));
@@ -200,6 +200,7 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
+/// Returns a subscriber like that of the log, with another writer.
 #[cfg(test)]
 pub(super) fn captured<W>(level: Level, text: bool, writer: W) -> impl tracing::Subscriber + Send + Sync
 where
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
     use crate::telemetry::tests::lines_of;
 
-    /// G2: whatever stands in a value, it stays inside its line and its field.
+    /// G2: a value stays inside its line and its field.
     #[test]
     fn no_value_breaks_out_of_its_line() {
         for value in [
@@ -255,7 +256,7 @@ mod tests {
 
     /// G1: some dependencies print what passes through at debug and trace.
     #[test]
-    fn dependencies_speak_only_when_they_warn() {
+    fn dependencies_are_logged_only_from_warn_up() {
         for (level, lines) in [(Level::ERROR, 1), (Level::INFO, 3), (Level::TRACE, 4)] {
             let written = lines_of(level, true, || {
                 tracing::error!(target: "outrider::upstream", "ours");
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_takes_the_new_level_over() {
+    fn a_reload_applies_the_new_level() {
         let captured = crate::telemetry::tests::Captured::default();
         let (layer, handle) = reload::Layer::new(filter(Level::INFO));
         let (_, worker) = queue(io::sink());
@@ -296,14 +297,14 @@ mod tests {
         );
     }
 
-    /// K7: the reader stands still; the writers do not, and what they lose is counted.
+    /// K7: a reader that stops does not stop the writers, and lost lines are counted.
     #[test]
-    fn a_reader_that_stands_still_holds_nobody_up() {
+    fn a_reader_that_stops_delays_nobody() {
         let (blocked, gate) = std::sync::mpsc::sync_channel::<()>(0);
         struct Stuck(std::sync::mpsc::SyncSender<()>);
         impl Write for Stuck {
             fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-                // Returns when the test lets go of the other end.
+                // Returns when the test drops the other end.
                 let _ = self.0.send(());
                 Ok(line.len())
             }

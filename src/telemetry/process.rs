@@ -1,7 +1,7 @@
-//! What the kernel says about this process: memory, CPU, threads, file descriptors, under the names that every
-//! Prometheus dashboard knows.
+//! Memory, CPU, threads and file descriptors of this process, under the names that every Prometheus dashboard
+//! knows.
 //!
-//! Read when the page is rendered, not in between. Where there is no `/proc`, the metrics are absent.
+//! Read from `/proc` when the page is rendered. On a system without it the metrics are absent.
 
 use std::sync::Mutex;
 
@@ -23,7 +23,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Registers the metrics; `None` where `/proc` does not tell.
+    /// Registers the metrics. Returns `None` if `/proc` cannot be read.
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Option<Self>> {
         let (Ok(stat), Ok(boot)) = (Proc::myself().and_then(|me| me.stat()), procfs::boot_time_secs()) else {
             return Ok(None);
@@ -46,7 +46,7 @@ impl Process {
         Ok(Some(process))
     }
 
-    /// Reads the kernel's figures; what cannot be read stays as it was.
+    /// Reads the figures; one that cannot be read keeps its value.
     pub(super) fn sample(&self) {
         let Ok(me) = Proc::myself() else { return };
         if let Ok(stat) = me.stat() {

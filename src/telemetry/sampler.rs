@@ -1,25 +1,24 @@
-//! A line in the log that may be due very often, told now and then.
+//! Limits how often a log line is written.
 //!
-//! The first is told at once; the others are counted, and their number is told with the next, an interval later at the
-//! earliest.
+//! The first line is written at once. Those that follow within the interval are counted, and the next line says
+//! how many there were.
 
-/// At most one line in an interval.
+/// Lets at most one line pass in an interval.
 #[derive(Debug, Default)]
 pub(crate) struct LogSampler {
-    /// `None`: never.
     last: Option<u64>,
-    untold: u64,
+    skipped: u64,
 }
 
 impl LogSampler {
-    /// How many have not been told, if it is time for a line. Both times in nanoseconds.
+    /// Returns how many lines were skipped since the last one, if a line is due. Both times are in nanoseconds.
     pub(crate) fn due(&mut self, interval: u64, now: u64) -> Option<u64> {
         if self.last.is_some_and(|last| now.saturating_sub(last) < interval) {
-            self.untold += 1;
+            self.skipped += 1;
             return None;
         }
         self.last = Some(now);
-        Some(std::mem::take(&mut self.untold))
+        Some(std::mem::take(&mut self.skipped))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tests of the record: counted once, whatever happens; own time apart from others'; lines without secrets.
+//! Tests of the exchange: it is counted once, its own time is separate, and its line has no secrets.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use super::*;
 #[test]
 fn an_exchange_is_counted_once_on_drop() {
     let telemetry = Telemetry::new();
-    let mut exchange = bound(&telemetry, "GET");
+    let mut exchange = begun(&telemetry, "GET");
     assert_eq!(in_flight(&telemetry), 1.0);
     exchange.asked_upstream();
     exchange.upstream_answered(StatusCode::OK);
@@ -36,11 +36,11 @@ fn an_exchange_is_counted_once_on_drop() {
     }
 }
 
-/// One row for each way in which an exchange can end.
+/// One row for each end of an exchange.
 #[test]
 fn every_end_is_counted_once_and_leaves_nothing_in_flight() {
-    type Story = fn(Box<Exchange>);
-    let stories: [(Story, &[&str], &[&str]); 8] = [
+    type Steps = fn(Box<Exchange>);
+    let cases: [(Steps, &[&str], &[&str]); 8] = [
         (drop, &["outrider 499 weather GET 1"], &[]),
         (
             |mut exchange| {
@@ -103,14 +103,14 @@ fn every_end_is_counted_once_and_leaves_nothing_in_flight() {
             &["proxy_internal_error"],
         ),
     ];
-    for (number, (story, counted, errors)) in stories.into_iter().enumerate() {
+    for (number, (steps, counted, errors)) in cases.into_iter().enumerate() {
         let telemetry = Telemetry::new();
-        story(bound(&telemetry, "GET"));
-        assert_eq!(requests(&telemetry), counted, "story {number}");
-        assert_eq!(in_flight(&telemetry), 0.0, "story {number}");
+        steps(begun(&telemetry, "GET"));
+        assert_eq!(requests(&telemetry), counted, "steps {number}");
+        assert_eq!(in_flight(&telemetry), 0.0, "steps {number}");
         let found = labels(&telemetry, "outrider_errors_total", &["error"]);
         let expected: Vec<_> = errors.iter().map(|error| format!("{error} 1")).collect();
-        assert_eq!(found, expected, "story {number}");
+        assert_eq!(found, expected, "steps {number}");
     }
 }
 
@@ -132,7 +132,7 @@ fn a_refusal_by_policy_is_counted_under_its_reason() {
 #[tokio::test(start_paused = true)]
 async fn own_work_is_what_neither_limit_nor_upstream_nor_app_took() {
     let telemetry = Telemetry::new();
-    let mut exchange = bound(&telemetry, "POST");
+    let mut exchange = begun(&telemetry, "POST");
     advance(Duration::from_millis(1003)).await; // 3 of our own, the rest in the queue
     exchange.waited(Duration::from_secs(1));
     exchange.asked_upstream();
@@ -161,7 +161,7 @@ async fn own_work_is_what_neither_limit_nor_upstream_nor_app_took() {
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_stays_out_of_the_requests_times() {
     let telemetry = Telemetry::new();
-    let mut exchange = bound(&telemetry, "CONNECT");
+    let mut exchange = begun(&telemetry, "CONNECT");
     exchange.asked_upstream();
     exchange.tunnel();
     assert_eq!((in_flight(&telemetry), open_tunnels(&telemetry)), (0.0, 1.0));
@@ -188,7 +188,7 @@ fn a_long_transfer_shows_before_it_ends_and_every_byte_counts_once() {
         let series = format!(r#"outrider_bytes_total{{destination="weather",direction="{direction}"}}"#);
         sample(&telemetry, &series).unwrap()
     };
-    let mut exchange = bound(&telemetry, "PUT");
+    let mut exchange = begun(&telemetry, "PUT");
     exchange.sent(1000);
     assert_eq!(bytes("sent"), 0.0);
     for _ in 0..300 {
@@ -203,13 +203,13 @@ fn a_long_transfer_shows_before_it_ends_and_every_byte_counts_once() {
     );
 }
 
-/// L1: whatever an app or an upstream invents, the number of series stays.
+/// L1: invented methods and status codes do not add series.
 #[test]
-fn methods_and_codes_from_the_wire_make_no_series_of_their_own() {
+fn methods_and_codes_from_the_wire_make_no_new_series() {
     let telemetry = Telemetry::new();
     for status in 100..=999 {
         for method in [format!("X{status}"), "get".to_owned(), "GET".to_owned()] {
-            let mut exchange = bound(&telemetry, &method);
+            let mut exchange = begun(&telemetry, &method);
             exchange.upstream_answered(StatusCode::from_u16(status).unwrap());
         }
     }
@@ -232,38 +232,38 @@ fn the_same_name_has_the_same_handles() {
 }
 
 #[test]
-fn what_is_left_of_a_limit_is_a_ratio() {
+fn the_rest_of_a_limit_is_a_ratio() {
     let telemetry = Telemetry::new();
     let limit = telemetry.counters("weather").limit("5/s burst 10");
-    for (told, shown) in [
+    for (set, shown) in [
         (0.5, 0.5),
         (2.0, 1.0),
         (-1.0, 0.0),
         (f64::NAN, 0.0),
         (f64::INFINITY, 1.0),
     ] {
-        limit.remaining(told);
+        limit.remaining(set);
         let series = r#"outrider_limit_remaining_ratio{destination="weather",limit="5/s burst 10"}"#;
-        assert_eq!(sample(&telemetry, series), Some(shown), "{told}");
+        assert_eq!(sample(&telemetry, series), Some(shown), "{set}");
     }
 }
 
 #[test]
 fn the_access_setting_decides_which_exchanges_have_a_line() {
-    type Story = fn(&mut Exchange);
-    let fine: Story = |exchange| exchange.upstream_answered(StatusCode::OK);
-    let not_found: Story = |exchange| exchange.upstream_answered(StatusCode::NOT_FOUND);
-    let refused: Story =
+    type Steps = fn(&mut Exchange);
+    let fine: Steps = |exchange| exchange.upstream_answered(StatusCode::OK);
+    let not_found: Steps = |exchange| exchange.upstream_answered(StatusCode::NOT_FOUND);
+    let refused: Steps =
         |exchange| exchange.refused(StatusCode::FORBIDDEN, "http_request_denied", Some("path"));
-    let cut: Story = |exchange| {
+    let cut: Steps = |exchange| {
         exchange.upstream_answered(StatusCode::OK);
         exchange.cut("http_response_incomplete");
     };
-    let waited: Story = |exchange| {
+    let waited: Steps = |exchange| {
         exchange.waited(Duration::from_millis(1));
         exchange.upstream_answered(StatusCode::OK);
     };
-    for (story, name, errors) in [
+    for (steps, name, errors) in [
         (fine, "fine", 0),
         (not_found, "not found", 1),
         (refused, "refused", 1),
@@ -274,7 +274,7 @@ fn the_access_setting_decides_which_exchanges_have_a_line() {
             let written = lines_of(Level::ERROR, false, || {
                 let telemetry = Telemetry::new();
                 telemetry.set_access(access);
-                story(&mut bound(&telemetry, "GET"));
+                steps(&mut begun(&telemetry, "GET"));
             });
             assert_eq!(
                 written.lines().count(),
@@ -286,10 +286,10 @@ fn the_access_setting_decides_which_exchanges_have_a_line() {
 }
 
 #[test]
-fn an_access_line_says_what_became_of_the_request() {
+fn an_access_line_has_the_result_of_the_request() {
     let written = lines_of(Level::INFO, false, || {
         let telemetry = Telemetry::new();
-        let mut exchange = bound(&telemetry, "GET");
+        let mut exchange = begun(&telemetry, "GET");
         exchange.sent(3);
         exchange.received(5);
         exchange.refused(StatusCode::FORBIDDEN, "http_request_denied", Some("path"));
@@ -327,14 +327,14 @@ fn an_inner_request_is_logged_with_the_host_of_its_connect() {
         exchange.refused(StatusCode::BAD_GATEWAY, "connection_refused", None);
     });
     let line: serde_json::Value = serde_json::from_str(&written).unwrap();
-    let said = (&line["host"], &line["port"], &line["path"]);
+    let found = (&line["host"], &line["port"], &line["path"]);
     assert_eq!(
-        said,
+        found,
         (&"partner.agency.gov".into(), &443.into(), &"/inner".into())
     );
 }
 
-/// G1, G2, A13: whatever form the target has, its secret parts are in no line, and a line is one line.
+/// G1, G2, A13: in every form of the target, its secret parts are not logged, and a line is one line.
 #[test]
 fn no_secret_and_no_second_line_comes_out_of_a_target() {
     let long = format!("http://h.example/{}?CANARY", "%0d%0a\u{e9}".repeat(4_000));
@@ -365,8 +365,8 @@ fn no_secret_and_no_second_line_comes_out_of_a_target() {
     }
 }
 
-/// Bound for `weather`, on its way.
-fn bound(telemetry: &Arc<Telemetry>, method: &str) -> Box<Exchange> {
+/// Begins an exchange whose destination is `weather`.
+fn begun(telemetry: &Arc<Telemetry>, method: &str) -> Box<Exchange> {
     let uri = Uri::from_static("https://api.weather.gov:8443/points/1?key=secret");
     let mut exchange = Exchange::begin(telemetry, &method.parse().unwrap(), &uri);
     exchange.set_destination(&telemetry.counters("weather"));
@@ -381,7 +381,7 @@ fn open_tunnels(telemetry: &Telemetry) -> f64 {
     sample(telemetry, r#"outrider_tunnels_open{destination="weather"}"#).unwrap()
 }
 
-/// `answered_by code destination method value` of every series of requests.
+/// Returns `answered_by code destination method value` for every series of requests.
 fn requests(telemetry: &Telemetry) -> Vec<String> {
     labels(
         telemetry,
@@ -390,14 +390,16 @@ fn requests(telemetry: &Telemetry) -> Vec<String> {
     )
 }
 
-/// The chosen label values and the value of every series of one family.
+/// Returns the chosen label values and the value of every series of one family.
 fn labels(telemetry: &Telemetry, family: &str, names: &[&str]) -> Vec<String> {
     let families = telemetry.registry.gather();
     let Some(family) = families.iter().find(|found| found.name() == family) else {
         return Vec::new();
     };
     let line = |metric: &prometheus::proto::Metric| {
-        let mut words: Vec<_> = (metric.get_label().iter())
+        let mut words: Vec<_> = metric
+            .get_label()
+            .iter()
             .filter(|label| names.contains(&label.name()))
             .map(|label| label.value().to_owned())
             .collect();
@@ -407,7 +409,7 @@ fn labels(telemetry: &Telemetry, family: &str, names: &[&str]) -> Vec<String> {
     family.get_metric().iter().map(line).collect()
 }
 
-/// The value of one series on the page.
+/// Returns the value of one series on the page.
 fn sample(telemetry: &Telemetry, series: &str) -> Option<f64> {
     let page = String::from_utf8(telemetry.render()).unwrap();
     let line = page
@@ -416,14 +418,14 @@ fn sample(telemetry: &Telemetry, series: &str) -> Option<f64> {
     Some(line.parse().unwrap())
 }
 
-/// What the log writes at `level` while `story` runs.
-pub(super) fn lines_of(level: Level, text: bool, story: impl FnOnce()) -> String {
+/// Returns what the log writes at `level` while `steps` run.
+pub(super) fn lines_of(level: Level, text: bool, steps: impl FnOnce()) -> String {
     let captured = Captured::default();
-    tracing::subscriber::with_default(log::captured(level, text, captured.clone()), story);
+    tracing::subscriber::with_default(log::captured(level, text, captured.clone()), steps);
     captured.text()
 }
 
-/// Stands where standard error stands otherwise.
+/// Receives the log instead of standard error.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Captured(Arc<Mutex<Vec<u8>>>);
 

@@ -154,7 +154,7 @@ impl Error {
             Self::Gone {
                 has_certificate: false,
             } => HandshakeFailure::Closed,
-            Self::Late => HandshakeFailure::Late,
+            Self::Late => HandshakeFailure::TimedOut,
             Self::Tls(rustls::Error::AlertReceived(alert)) if is_about_certificate(*alert) => {
                 HandshakeFailure::Distrust
             }
@@ -255,7 +255,7 @@ fn sentence(kind: HandshakeFailure) -> &'static str {
         HandshakeFailure::Group => {
             "no TLS with the app: it offers no key exchange that is spoken here: X25519MLKEM768, X25519, P-256 or P-384"
         }
-        HandshakeFailure::Late => {
+        HandshakeFailure::TimedOut => {
             "no TLS with the app: it did not go on with the handshake within timeouts.tls"
         }
         HandshakeFailure::NotTls => "no TLS with the app: what it sends is not TLS as it should be",
