@@ -1,8 +1,8 @@
-//! The names by which the admin port may be asked.
+//! The hosts under which the admin port may be requested.
 //!
-//! A web page can make a browser ask any address, but it reads only answers of its own origin. So its author lets a name
-//! of his resolve to our address (DNS rebinding), and our pages are of his origin. `Host` then has that name. The door
-//! therefore answers to names only that nobody else can point at it.
+//! A web page can make a browser request any address, but can read only answers of the same origin. With DNS
+//! rebinding an attacker lets his own name resolve to our address, so that our pages belong to his origin;
+//! `Host` then has that name. Therefore the admin port answers only to names that nobody else can point at it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use serde_json::Value;
 
 use crate::host::Host;
 
-/// The names and addresses that a request may ask the door by: loopback, its own addresses, the routes of the app. The port
-/// may be any: it may have been forwarded.
+/// The names and addresses that `Host` may have: loopback, the addresses of the admin port, the routes of the
+/// app. Any port is allowed, because the port may have been forwarded.
 #[derive(Clone, Debug)]
 pub(crate) struct AllowedHosts {
     listening: Option<IpAddr>,
-    /// Where the connection has come to: it differs where the door listens on all addresses.
+    /// The local address of the connection: it differs from `listening` if that is a wildcard address.
     reached: Option<IpAddr>,
     routes: Arc<[Arc<str>]>,
 }
@@ -27,14 +27,14 @@ pub(crate) struct AllowedHosts {
 /// Why a request is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HostRejection {
-    /// It asks for somebody else.
+    /// Its host is not one of ours.
     Foreign,
-    /// It has more than one Host, or lacks one.
+    /// It has no Host, or more than one.
     Malformed,
 }
 
 impl AllowedHosts {
-    /// Of a door that listens on an address, beside an app whose routes `VCAP_APPLICATION` tells (Cloud Foundry).
+    /// Builds the set from the listening address and the routes in `VCAP_APPLICATION` (Cloud Foundry).
     pub(crate) fn new(listening: Option<SocketAddr>, application: Option<&str>) -> Self {
         Self {
             listening: listening.map(|address| address.ip().to_canonical()),
@@ -43,15 +43,15 @@ impl AllowedHosts {
         }
     }
 
-    /// The same, for a connection that has come to this address.
-    pub(super) fn with(&self, reached: Option<SocketAddr>) -> Self {
+    /// Adds the local address of a connection.
+    pub(super) fn for_connection(&self, reached: Option<SocketAddr>) -> Self {
         Self {
             reached: reached.map(|address| address.ip().to_canonical()),
             ..self.clone()
         }
     }
 
-    /// Whether a request asks for this door. One of HTTP/1.0 need not say whom it asks: no browser is so old.
+    /// Checks the host of a request. HTTP/1.0 may omit it: no browser is so old.
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), HostRejection> {
         let mut hosts = request.headers().get_all(HOST).iter();
         let is_named = match (hosts.next(), hosts.next()) {
@@ -71,7 +71,7 @@ impl AllowedHosts {
         let Ok(authority) = authority.parse::<Authority>() else {
             return false;
         };
-        // `host()` leaves out a user, and what stands between the bracket of an address and its port.
+        // `host()` leaves out user information, and text between the bracket of an address and its port.
         let port = authority.as_str().strip_prefix(authority.host());
         let is_port = |rest: &str| match rest.strip_prefix(':') {
             Some(digits) => digits.parse::<u16>().is_ok(),
@@ -95,27 +95,28 @@ impl AllowedHosts {
     }
 }
 
-/// Names that resolve to loopback and nowhere else (RFC 6761 section 6.3).
+/// Returns whether a name resolves only to loopback (RFC 6761 section 6.3).
 fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// A route, or one of its instances: the platform's DNS knows `0.app.apps.internal`, too.
+/// Returns whether a name is a route or one of its instances: the platform's DNS also has `0.app.apps.internal`.
 fn is_route(name: &str, route: &str) -> bool {
     match name.strip_suffix(route) {
         Some("") => true,
-        Some(rest) => {
-            (rest.strip_suffix('.')).is_some_and(|index| index.bytes().all(|byte| byte.is_ascii_digit()))
-        }
+        Some(rest) => rest
+            .strip_suffix('.')
+            .is_some_and(|index| index.bytes().all(|byte| byte.is_ascii_digit())),
         None => false,
     }
 }
 
-/// The hosts of the app's routes. They may have a port or a path.
+/// Reads the hosts of the app's routes, which may be written with a port or a path.
 fn routes(application: &str) -> Vec<Arc<str>> {
     let application: Value = serde_json::from_str(application).unwrap_or_default();
     let written = application["application_uris"].as_array().into_iter().flatten();
-    (written.filter_map(Value::as_str))
+    written
+        .filter_map(Value::as_str)
         .filter_map(|route| route.split(['/', ':']).next())
         .filter_map(|host| match Host::parse(host) {
             Ok(Host::Name(name)) => Some(name),
@@ -131,25 +132,30 @@ mod tests {
     const APPLICATION: &str = r#"{"application_name": "app", "application_uris":
         ["app.apps.internal", "shop.example.gov/api", "tcp.example.gov:1024", "10.1.2.3", 7]}"#;
 
-    fn own(listening: &str, reached: &str) -> AllowedHosts {
+    fn hosts(listening: &str, reached: &str) -> AllowedHosts {
         let address = |text: &str| Some(text.parse().unwrap());
-        AllowedHosts::new(address(listening), Some(APPLICATION)).with(address(reached))
+        AllowedHosts::new(address(listening), Some(APPLICATION)).for_connection(address(reached))
     }
 
-    fn checked(own: &AllowedHosts, version: Version, uri: &str, hosts: &[&str]) -> Result<(), HostRejection> {
+    fn checked(
+        allowed: &AllowedHosts,
+        version: Version,
+        uri: &str,
+        hosts: &[&str],
+    ) -> Result<(), HostRejection> {
         let mut request = Request::get(uri).version(version);
         for host in hosts {
             request = request.header(HOST, *host);
         }
-        own.check(&request.body(()).unwrap())
+        allowed.check(&request.body(()).unwrap())
     }
 
     #[test]
     fn only_names_that_nobody_else_can_point_here_are_answered() {
-        let loopback = own("127.0.0.1:9901", "127.0.0.1:9901");
-        let everywhere = own("0.0.0.0:9901", "10.255.7.9:9901");
-        let both = own("[::]:9901", "[::ffff:10.255.7.9]:9901");
-        for (own, host, is_own) in [
+        let loopback = hosts("127.0.0.1:9901", "127.0.0.1:9901");
+        let everywhere = hosts("0.0.0.0:9901", "10.255.7.9:9901");
+        let both = hosts("[::]:9901", "[::ffff:10.255.7.9]:9901");
+        for (allowed, host, is_allowed) in [
             (&loopback, "127.0.0.1:9901", true),
             (&loopback, "127.0.0.1", true),
             (&loopback, "127.9.9.9:1", true),
@@ -195,18 +201,18 @@ mod tests {
             (&everywhere, "10.255.7.8:9901", false),
             (&everywhere, "evil.example:9901", false),
         ] {
-            let expected = is_own.then_some(()).ok_or(HostRejection::Foreign);
+            let expected = is_allowed.then_some(()).ok_or(HostRejection::Foreign);
             for version in [Version::HTTP_10, Version::HTTP_11] {
                 assert_eq!(
-                    checked(own, version, "/metrics", &[host]),
+                    checked(allowed, version, "/metrics", &[host]),
                     expected,
-                    "{host:?} of {own:?}"
+                    "{host:?} for {allowed:?}"
                 );
             }
             if !host.is_empty() && host.parse::<Authority>().is_ok() {
                 let uri = format!("http://{host}/metrics");
                 assert_eq!(
-                    checked(own, Version::HTTP_11, &uri, &["localhost"]),
+                    checked(allowed, Version::HTTP_11, &uri, &["localhost"]),
                     expected,
                     "{uri}"
                 );
@@ -231,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_application_has_no_routes() {
+    fn a_malformed_application_has_no_routes() {
         for application in ["", "[]", "null", r#"{"application_uris": "localhost"}"#] {
             assert!(
                 AllowedHosts::new(None, Some(application)).routes.is_empty(),

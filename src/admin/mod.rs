@@ -1,12 +1,11 @@
-//! The door for the operator: /metrics, /healthz, /readyz, /status.
+//! The admin port: /metrics, /healthz, /readyz, /status.
 //!
-//! One small HTTP/1 server beside the proxy, with bounds of its own: so many connections, one request each, a short
-//! time for everything. Whoever scrapes slowly, or never reads, holds one page for some seconds and nothing else.
-//! The door only tells; nothing can be changed through it, and nothing of a request to it is ever echoed. No web
-//! page can read it: it answers only to its [`AllowedHosts`] names, and never says that another origin may read.
+//! A small HTTP/1 server beside the proxy, with separate bounds on connections, requests and time: a slow
+//! reader costs one page for some seconds and nothing else. Its pages only report; they change nothing and
+//! never echo a request. No web page can read them, because it answers only to its [`AllowedHosts`] and never
+//! allows another origin to read.
 //!
-//! What the figures mean is in `telemetry`, what is believed of limits in `limit`; who says that we are leaving is in
-//! `drain`.
+//! The meaning of the figures is in `telemetry` and `limit`; `drain` knows whether the process is stopping.
 
 use std::convert::Infallible;
 use std::io;
@@ -38,7 +37,45 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-/// What the pages are written from.
+const INDEX: &str = "\
+outrider
+
+/healthz  ok as long as the process lives
+/metrics  Prometheus text format
+/readyz   ready, or 503 with the reason
+/status   JSON: how this process is, and what it has learned of each destination's limits
+";
+
+const FOREIGN: &str = "\
+Host is a name or an address that this process does not know as its own: ask by localhost, by the address that `admin` \
+listens on, or by a route of the app. Other names are refused, so that no web page can read this.
+";
+
+const MALFORMED: &str = "a request needs one Host field\n";
+
+/// Keeps a web page from loading our pages as an image or a script.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+const JSON: &str = "application/json";
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The most connections at once. Prometheus, a health check and some people need fewer than ten.
+const CONNECTIONS: usize = 32;
+
+/// The most time for a connection.
+const CONNECTION: Duration = Duration::from_secs(20);
+
+/// The most time for the head of a request.
+const HEAD: Duration = Duration::from_secs(5);
+
+/// The most bytes of a request's head; hyper refuses less than 8 KiB.
+const HEAD_SIZE: usize = 16 * 1024;
+
+/// The wait after a failure to accept that would repeat at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The sources of the pages.
 #[derive(Clone, Debug)]
 pub(crate) struct Pages {
     pub(crate) drain: Drain,
@@ -47,7 +84,7 @@ pub(crate) struct Pages {
     pub(crate) telemetry: Arc<Telemetry>,
 }
 
-/// Whether new work is welcome.
+/// Whether new work is accepted.
 enum Readiness {
     Draining,
     Ready,
@@ -66,22 +103,22 @@ impl Readiness {
     }
 }
 
-/// Serves the operator's pages until the future is dropped, connections with it. Whether we are ready is asked at each
-/// /readyz. No failure to accept ends it.
+/// Serves the pages until the future is dropped, which also drops the connections. A failure to accept does not
+/// end it.
 pub(crate) async fn serve(listener: TcpListener, hosts: AllowedHosts, pages: Pages) -> io::Result<()> {
     let mut connections = JoinSet::new();
     let mut failing = false;
     loop {
         tokio::select! {
-            // Past the cap nothing is accepted: the kernel's queue holds who comes, and turns away the rest.
+            // At the limit nothing is accepted: new connections wait in the kernel's queue, which refuses the rest.
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
                     failing = false;
-                    let hosts = hosts.with(stream.local_addr().ok());
+                    let hosts = hosts.for_connection(stream.local_addr().ok());
                     connections.spawn(connection(stream, hosts, pages.clone()));
                 }
                 Err(error) => {
-                    // One line for a row of failures: out of descriptors, there would be ten in a second.
+                    // One line for a series of failures: without descriptors there would be ten a second.
                     if !failing {
                         tracing::warn!(%error, "admin cannot accept connections");
                     }
@@ -100,7 +137,7 @@ pub(crate) async fn serve(listener: TcpListener, hosts: AllowedHosts, pages: Pag
     }
 }
 
-/// One connection: one request, and a limit on all of it.
+/// Serves one connection: one request, within a time limit.
 async fn connection<S>(stream: S, hosts: AllowedHosts, pages: Pages)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -119,11 +156,11 @@ where
         .keep_alive(false)
         .max_buf_size(HEAD_SIZE)
         .serve_connection(TokioIo::new(stream), service);
-    // How it ended is the caller's business: it sees what it got, and there is nothing to undo here.
+    // The client sees how it ended; there is nothing to undo here.
     let _ = time::timeout(CONNECTION, connection).await;
 }
 
-/// The page that `request` asks for. Its body, if it has one, is not read.
+/// Builds the page that `request` asks for. A request body is not read.
 fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let known = matches!(path, "/" | "/healthz" | "/metrics" | "/readyz" | "/status");
@@ -146,7 +183,7 @@ fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
             Readiness::Draining => page(
                 StatusCode::SERVICE_UNAVAILABLE,
                 TEXT,
-                "draining: this process was told to stop and finishes what is going on\n",
+                "draining: this process is stopping and finishes the requests in flight\n",
             ),
             Readiness::ShortOfMemory => page(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -156,11 +193,7 @@ fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
             Readiness::Ready => page(StatusCode::OK, TEXT, "ready\n"),
         },
         "/status" => page(StatusCode::OK, JSON, status::page(pages)),
-        _ => page(
-            StatusCode::NOT_FOUND,
-            TEXT,
-            "no such page; / lists those that there are\n",
-        ),
+        _ => page(StatusCode::NOT_FOUND, TEXT, "no such page; / lists all pages\n"),
     }
 }
 
@@ -175,8 +208,8 @@ fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     page
 }
 
-/// How long to wait before accepting again. `None` where only the one connection failed; anything else (out of
-/// descriptors or memory) would fail again at once and spin.
+/// Returns how long to wait before accepting again. `None` if only this connection failed; other errors (no
+/// descriptors, no memory) would repeat at once.
 fn pause_after(error: &io::Error) -> Option<Duration> {
     match error.kind() {
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {
@@ -185,40 +218,3 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
         _ => Some(PAUSE),
     }
 }
-
-const INDEX: &str = "\
-outrider
-
-/healthz  ok as long as the process lives
-/metrics  Prometheus text format
-/readyz   ready, or 503 with the reason
-/status   JSON: how this process is, and what it has learned of each destination's limits
-";
-
-const FOREIGN: &str = "\
-Host is a name or an address that this process does not know as its own: ask by localhost, by the address that `admin` \
-listens on, or by a route of the app. Other names are refused, so that no web page can read this.
-";
-
-const MALFORMED: &str = "a request needs one Host field\n";
-
-/// Keeps the pages out of the process of a web page that includes them blindly, as a picture or a script.
-const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-
-const JSON: &str = "application/json";
-
-const TEXT: &str = "text/plain; charset=utf-8";
-
-/// At once. A Prometheus, a health check and some people need fewer than ten.
-const CONNECTIONS: usize = 32;
-
-/// For the whole of a connection.
-const CONNECTION: Duration = Duration::from_secs(20);
-
-/// For the head of a request.
-const HEAD: Duration = Duration::from_secs(5);
-
-/// The size of a request's head, in bytes; hyper refuses less than 8 KiB.
-const HEAD_SIZE: usize = 16 * 1024;
-
-const PAUSE: Duration = Duration::from_millis(100);

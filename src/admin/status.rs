@@ -1,4 +1,4 @@
-//! The page /status: how this process is, and what it believes of each destination's limits.
+//! The page /status: the state of this process, and what it assumes about the limits of each destination.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Pages, Readiness};
 use crate::units::rfc3339;
 
-/// One JSON object. A destination with a pool of credentials has beliefs of each of these, by its place.
+/// Builds one JSON object. A destination with a pool of credentials has an entry for each of them, by its index.
 pub(super) fn page(pages: &Pages) -> String {
     let mut destinations = BTreeMap::<String, Vec<Value>>::new();
     for (name, belief) in pages.limits.learned_limits() {

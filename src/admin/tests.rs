@@ -1,6 +1,6 @@
 #![expect(
     clippy::disallowed_methods,
-    reason = "the tests are the operator, who dials as he likes"
+    reason = "the tests act as the operator, who may connect to any address"
 )]
 
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::*;
 
 #[tokio::test]
-async fn every_page_says_what_it_should() {
+async fn every_page_has_its_content() {
     let (address, _drain) = start().await;
     for (method, path, status, contains) in [
         ("GET", "/", "200 OK", "/metrics"),
@@ -62,7 +62,7 @@ async fn every_page_says_what_it_should() {
 }
 
 #[tokio::test]
-async fn head_tells_the_length_and_sends_no_body() {
+async fn head_has_the_length_and_no_body() {
     let (address, _drain) = start().await;
     let answer = ask(address, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -119,9 +119,9 @@ async fn heads_that_are_no_http_or_too_large_are_refused() {
     assert!(after.starts_with("HTTP/1.1 200 "), "{after}");
 }
 
-/// J2: time runs ahead while all stand still, so the limit on the head, not the test's patience, ends these.
+/// J2: the paused clock advances while all tasks wait, so the limit on the head ends these connections at once.
 #[tokio::test(start_paused = true)]
-async fn silent_callers_are_sent_away_and_others_get_their_turn() {
+async fn silent_clients_are_closed_and_others_are_served() {
     let (address, _drain) = start().await;
     let mut silent = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -129,7 +129,7 @@ async fn silent_callers_are_sent_away_and_others_get_their_turn() {
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost:").await.unwrap();
         silent.push(stream);
     }
-    // All places are taken; this one waits until the first is free again.
+    // All connections are in use; this one waits until one of them ends.
     let answer = ask(address, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     for stream in &mut silent {
@@ -139,7 +139,7 @@ async fn silent_callers_are_sent_away_and_others_get_their_turn() {
     }
 }
 
-/// L4: the page is far larger than what the sockets hold, and nobody reads it.
+/// L4: the page is far larger than the socket buffers, and nobody reads it.
 #[tokio::test(start_paused = true)]
 async fn a_scraper_that_never_reads_is_cut_off() {
     let telemetry = Telemetry::new();
@@ -164,7 +164,7 @@ async fn a_scraper_that_never_reads_is_cut_off() {
 }
 
 #[test]
-fn only_what_would_fail_again_makes_the_door_pause() {
+fn only_an_error_that_would_repeat_causes_a_pause() {
     for (error, pause) in [
         (io::Error::from_raw_os_error(24), Some(PAUSE)), // EMFILE
         (io::Error::from_raw_os_error(23), Some(PAUSE)), // ENFILE
@@ -185,17 +185,17 @@ fn pages(telemetry: Arc<Telemetry>, drain: Drain) -> Pages {
     }
 }
 
-/// The door on a port of its own, until the test's runtime ends.
+/// Starts the admin port on a free port, until the test's runtime ends.
 async fn start() -> (SocketAddr, Drain) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let drain = Drain::default();
-    let own = AllowedHosts::new(Some(address), None);
-    tokio::spawn(serve(listener, own, pages(Telemetry::new(), drain.clone())));
+    let hosts = AllowedHosts::new(Some(address), None);
+    tokio::spawn(serve(listener, hosts, pages(Telemetry::new(), drain.clone())));
     (address, drain)
 }
 
-/// Sends `request` as it is and reads until the door closes.
+/// Sends `request` as it is and reads until the connection is closed.
 async fn ask(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
