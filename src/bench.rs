@@ -1,8 +1,8 @@
-//! What `tests/bench` and `tests/cost.rs` measure: the pure parts of a request's way, one at a time and without sockets,
-//! and the whole proxy.
+//! The parts that `tests/bench` and `tests/cost.rs` measure: pieces of a request's path, one at a time and
+//! without sockets, and the whole proxy.
 //!
-//! Each type holds what the proxy has ready beforehand and calls what the proxy calls. Nothing in the program uses this
-//! module, and it is no interface: it changes with the parts.
+//! Each type holds what the proxy prepares in advance and calls what the proxy calls. The program does not use
+//! this module, and it is not a stable interface: it changes with the parts.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ pub struct RoutingBench(Policy);
 #[derive(Debug)]
 pub struct LimiterBench(Arc<Limiter>);
 
-/// The circuit and the budget of repeats of a destination that works.
+/// The circuit breaker and the retry budget of a destination that works.
 #[derive(Debug)]
 pub struct CircuitBench {
     breaker: Breaker,
@@ -64,7 +64,7 @@ pub struct LeafBench {
     host: Host,
 }
 
-/// The whole proxy in this process, on threads of its own. Dropping it ends it.
+/// The whole proxy in this process, on separate threads. Ends on drop.
 #[derive(Debug)]
 pub struct RunningProxy {
     address: SocketAddr,
@@ -85,7 +85,7 @@ impl RoutingBench {
         Self(policy(&text))
     }
 
-    /// Whether a GET of `uri` is carried: target, verdict, method and path, and how it leaves.
+    /// Returns whether a GET of `uri` is carried: target, verdict, method and path, and how it leaves.
     pub fn is_carried(&self, uri: &Uri) -> bool {
         let Ok(target) = Target::of_absolute(uri) else {
             return false;
@@ -108,13 +108,13 @@ impl LimiterBench {
         Self(Limiters::default().of(&policy.destinations[1], None, &Telemetry::new()))
     }
 
-    /// Where nothing is limited and the upstream may say what it likes.
+    /// Makes a limiter without limits, which can still learn.
     pub fn unlimited() -> Self {
         let policy = policy("destinations: { d: { hosts: [api.test] } }");
         Self(Limiters::default().of(&policy.destinations[1], None, &Telemetry::new()))
     }
 
-    /// The same, for rates that a store lends.
+    /// Makes a limiter whose permits are lent by a store.
     pub fn shared() -> Self {
         let policy = policy(
             "destinations: { d: { hosts: [api.test], concurrency: 1000, rate_limit: 1000000/s burst 1000000 } }",
@@ -127,12 +127,12 @@ impl LimiterBench {
         Self(Limiters::default().of(&policy.destinations[1], Some(sharing), &Telemetry::new()))
     }
 
-    /// Lends so many permits, as the store does.
+    /// Lends permits, as the store does.
     pub fn lend(&self, permits: u32) {
         limit::bench::lend(&self.0, permits);
     }
 
-    /// Asks for a permit and gives it back; whether there was one.
+    /// Takes a permit and gives it back. Returns whether there was one.
     pub fn admits(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let admitted = pin!(
@@ -143,7 +143,7 @@ impl LimiterBench {
         matches!(admitted, Poll::Ready(Ok(_)))
     }
 
-    /// Asks for a permit, hears what an answer says and gives the permit back; whether there was one.
+    /// Takes a permit, learns from an answer and gives the permit back. Returns whether there was one.
     pub fn learns(&self, answer: &HintsBench) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let admitted = pin!(
@@ -188,7 +188,7 @@ impl CircuitBench {
         }
     }
 
-    /// What they add to a request that works; whether it passes.
+    /// Does their part of a request that works. Returns whether it passes.
     pub fn passes(&self) -> bool {
         proxy::bench::begin(&self.retrying);
         let passage = self.breaker.pass(&self.target, Instant::now());
@@ -197,7 +197,7 @@ impl CircuitBench {
 }
 
 impl HintsBench {
-    /// Whether it says anything of the upstream's limits.
+    /// Returns whether the answer has hints about the upstream's limits.
     pub fn has_hints(&self) -> bool {
         limit::bench::mentions_limits(&self.0, SystemTime::UNIX_EPOCH)
     }
@@ -213,7 +213,7 @@ impl CredentialBench {
         Self(attachment.expect("no secret to read"))
     }
 
-    /// Strikes what goes one hop only and attaches the credential; whether it found room.
+    /// Removes the hop-by-hop fields and attaches the credential. Returns whether it could.
     pub fn rewrite(&self, head: &mut Parts) -> bool {
         proxy::bench::strip(&mut head.headers);
         self.0.apply(head).is_ok()
@@ -234,37 +234,37 @@ impl LeafBench {
         leaves
     }
 
-    /// Looks up the settings that serve the host; whether there are any.
+    /// Looks up the settings that serve the host. Returns whether there are any.
     pub fn serves(&self) -> bool {
         self.authority.serve(&self.host, Offer::H2).is_ok()
     }
 }
 
 impl RunningProxy {
-    /// Starts it on a configuration file, as `outrider run` does.
+    /// Starts the proxy on a configuration file, as `outrider run` does.
     pub fn start(config: &Path) -> Self {
         let (config, source) = config::load_located(Some(config)).expect("well-formed");
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let (end, ended) = oneshot::channel::<()>();
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let mut app = App::start(config, source, proxy::Clients::default())
                     .await
-                    .expect("free doors");
+                    .expect("free ports");
                 for listen in &app.addresses().listen {
                     if let Listen::Tcp(address) = listen {
-                        tell.send(*address).expect("somebody waits for it");
+                        sender.send(*address).expect("the caller waits for it");
                     }
                 }
                 app.run(ended).await
             })
         });
-        let address = told.recv().expect("a TCP address to listen on");
+        let address = receiver.recv().expect("a TCP address to listen on");
         Self { address, _end: end }
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

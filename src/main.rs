@@ -1,10 +1,11 @@
-//! The `outrider` program: parse the command line, run it, choose the exit code.
+//! The `outrider` program: runs the command line and returns its exit code.
 
 use std::process::ExitCode;
 
 use tikv_jemallocator::Jemalloc;
 
-/// Gives freed memory back to the system, which glibc's allocator keeps: `limits.memory` is judged by what is resident.
+/// Returns freed memory to the system; glibc's allocator keeps it, and `limits.memory` is compared with
+/// resident memory.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

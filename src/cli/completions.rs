@@ -22,7 +22,7 @@ pub(super) struct Args {
 
 /// Prints the script.
 pub(super) fn run(args: &Args) -> ExitCode {
-    // Into memory first: the generator panics where its output is closed early.
+    // To memory first: the generator panics if its output is closed early.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::command(), "outrider", &mut script);
     print(&String::from_utf8_lossy(&script))
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shell_learns_every_subcommand() {
+    fn every_script_names_every_subcommand() {
         for shell in Shell::value_variants() {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut crate::cli::command(), "outrider", &mut script);

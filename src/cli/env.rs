@@ -1,7 +1,7 @@
 //! `outrider env`: the variables that an app needs.
 //!
-//! They come out as a shell, a program or a `.env` file reads them. Which ones there are is in [`mod@variables`], which
-//! `exec` and `demo` share.
+//! This file writes them for a shell, a program or a `.env` file; [`mod@variables`], which `exec` also uses,
+//! lists them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -18,15 +18,15 @@ mod variables;
 /// Print the variables that send an app through the proxy
 ///
 /// They name the first TCP address of `listen`, and the bundle and truststore of `ca`, which `outrider run` writes
-/// when it starts; neither where another user could change them, which is told. What NO_PROXY and JAVA_TOOL_OPTIONS hold
-/// already is kept. Where there is nothing to tell, the shell gets `false`, so that `eval` fails as well.
+/// when it starts. If another user could change these files, they are left out with a warning. Existing values of
+/// NO_PROXY and JAVA_TOOL_OPTIONS are kept. After an error the shell gets `false`, so that `eval` fails as well.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  eval \"$(outrider env)\" && curl https://api.weather.gov/")]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// How they are written
+    /// The format of the output
     #[arg(short, long, value_enum, default_value_t = Format::Sh)]
     format: Format,
 
@@ -37,26 +37,26 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// `export NAME='value'`, to be evaluated by a POSIX shell
+    /// `export NAME='value'`, for `eval` in a POSIX shell
     Sh,
-    /// One object
+    /// One JSON object
     Json,
     /// NAME=value, as the dotenv libraries and Docker Compose read it
     Dotenv,
 }
 
-/// Why there is nothing that an app could be told.
+/// Why no address can be given to an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unreachable {
     #[error(
-        "listen has no TCP address, and no client can be told of a Unix socket by variables; \
+        "listen has no TCP address, and variables cannot name a Unix socket; \
          add one, for example 127.0.0.1:3128"
     )]
     NoAddress,
 
     #[error(
         "listen has port 0, which becomes a real one only when the proxy starts; \
-         write a port, or use `outrider exec -- CMD`, which tells CMD the real one"
+         write a port, or use `outrider exec -- CMD`, which gives CMD the real one"
     )]
     NoPort,
 }
@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     print(&args.format.write(&variables))
 }
 
-/// Where the bundle is that an app may be told of. Says so where that is not the usual place, or nowhere.
+/// Returns the bundle and truststore that an app can trust. Prints a note if they are not at the configured place.
 pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
     match ca::settle(ca) {
         Ok(settled) => {
@@ -104,7 +104,7 @@ pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
     }
 }
 
-/// Where the app reaches the first TCP address: a wildcard address by loopback. The port has to be known.
+/// Returns the first TCP address with a known port. A wildcard address becomes loopback.
 pub(super) fn reached_at(listen: &[Listen]) -> Result<String, Unreachable> {
     let addresses = listen.iter().filter_map(|listen| match listen {
         Listen::Tcp(address) => Some(*address),
@@ -125,7 +125,8 @@ pub(super) fn reached_at(listen: &[Listen]) -> Result<String, Unreachable> {
 }
 
 impl Format {
-    /// Nothing that an app could use. `eval` of no text succeeds, and what follows it would call past the proxy.
+    /// Prints what makes `eval` fail. `eval` of no text would succeed, and the next command would not use the
+    /// proxy.
     fn refuse(self) -> ExitCode {
         if self == Self::Sh {
             print("false\n");
@@ -133,7 +134,7 @@ impl Format {
         ExitCode::FAILURE
     }
 
-    /// Text of whole lines.
+    /// Returns the output, in whole lines.
     fn write(self, variables: &[(&'static str, String)]) -> String {
         let lines = |line: fn(&str, &str) -> String| {
             let lines = variables.iter().map(|(name, value)| line(name, value));
@@ -143,7 +144,8 @@ impl Format {
             Self::Sh => lines(|name, value| format!("export {name}={}\n", shell_quoted(value))),
             Self::Dotenv => lines(|name, value| format!("{name}={}\n", dotenv_quoted(value))),
             Self::Json => {
-                let object: serde_json::Map<_, _> = (variables.iter())
+                let object: serde_json::Map<_, _> = variables
+                    .iter()
                     .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
                     .collect();
                 format!("{:#}\n", serde_json::Value::Object(object))
@@ -152,12 +154,13 @@ impl Format {
     }
 }
 
-/// In single quotes nothing is special to a POSIX shell but the quote itself.
+/// Quotes for a POSIX shell: within single quotes only the quote itself is special.
 fn shell_quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// Single quotes are literal in every dialect; a value that holds one needs double quotes and escapes.
+/// Quotes for a `.env` file. Single quotes are literal in every dialect; a value with one needs double quotes
+/// and escapes.
 fn dotenv_quoted(value: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:,@%+-".contains(c);
     if value.chars().all(is_plain) {
@@ -184,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// Whoever chooses a path or a NO_PROXY must not get a command run by whoever evaluates ours.
+    /// A hostile path or NO_PROXY must not run a command in the shell that evaluates our output.
     const HOSTILE: &[&str] = &[
         "",
         "plain",
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_tcp_address_is_told_and_a_wildcard_is_reached_by_loopback() {
+    fn the_first_tcp_address_is_given_and_a_wildcard_becomes_loopback() {
         let tcp = |text: &str| Listen::Tcp(text.parse().unwrap());
         let unix = || Listen::Unix("/tmp/outrider.sock".into());
         for (listen, expected) in [

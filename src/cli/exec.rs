@@ -1,11 +1,11 @@
-//! `outrider exec`: the proxy around one command.
+//! `outrider exec`: runs one command behind the proxy.
 //!
-//! The command runs as a child in our own process group, so that the terminal treats both as one job. Signals that
-//! reach us alone are passed on, but for SIGHUP, which reloads the configuration; we end when it has ended, with its
-//! status.
+//! The command is a child in our process group, so that the terminal treats both as one job. Signals that only
+//! we receive are passed on, except SIGHUP, which reloads the configuration. We end when the command has ended,
+//! with its status.
 //!
-//! This is no init: orphans of the command are not collected. Where `exec` is the first process of a container, let the
-//! container run an init before it.
+//! This is not an init: orphans of the command are not reaped. If `exec` is the first process of a container,
+//! let the container run an init before it.
 
 use std::ffi::OsString;
 use std::io;
@@ -28,11 +28,11 @@ mod child;
 
 /// Run a command with all of its traffic through the proxy
 ///
-/// Starts the proxy, writes the CA bundle, then starts CMD with the variables that `outrider env` prints. Port 0 in
-/// `listen` is welcome. The proxy asks for a random password, which these variables carry, so that other users of the
-/// host cannot use it. SIGHUP reloads the configuration; other signals are passed on to CMD. When it ends, the proxy ends
-/// with its status, or with 128+N where signal N ended it. Where the configuration leaves ca.bundle at its default, CMD
-/// gets a bundle of its own.
+/// Starts the proxy, writes the CA bundle, then starts CMD with the variables that `outrider env` prints. Port
+/// 0 in `listen` is allowed. The proxy asks for a random password, which these variables carry, so that other
+/// users of the host cannot use it. SIGHUP reloads the configuration; other signals are passed on to CMD. When
+/// CMD ends, the proxy ends with its status, or with 128+N if signal N ended it. If the configuration leaves
+/// ca.bundle at its default, CMD gets a private bundle.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  outrider exec -- curl https://api.weather.gov/")]
 pub(super) struct Args {
@@ -64,7 +64,7 @@ enum Error {
     #[error("no folder for the CA bundle: {0}; set TMPDIR to a folder that can be written")]
     Folder(io::Error),
 
-    #[error("the system gives no random bytes for a password; look into its log")]
+    #[error("the system has no random bytes for a password; look into its log")]
     Random,
 
     #[error(transparent)]
@@ -85,16 +85,19 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// The exit code of the command.
+/// Runs the proxy and the command. Returns the exit code of the command.
 fn serve(args: &Args) -> Result<u8, Error> {
     runtime()?.block_on(async {
         let (mut config, source) = args.config.load().map_err(app::Error::from)?;
-        // It lives as long as the command.
+        // Removed when the command has ended.
         let folder = tempfile::Builder::new().prefix("outrider-").tempdir();
         let folder = folder.map_err(Error::Folder)?;
-        keep_apart(&mut config.ca, folder.path());
+        use_private_bundle(&mut config.ca, folder.path());
         let password = (!args.no_password).then(password).transpose()?;
-        let clients = (password.as_deref()).map_or_else(Clients::default, |word| Clients::basic(USER, word));
+        let clients = match password.as_deref() {
+            Some(password) => Clients::basic(USER, password),
+            None => Clients::default(),
+        };
         let mut app = App::start(config, source, clients).await?;
         let addresses = app.addresses();
         let listen = reached_at(&addresses.listen)?;
@@ -105,21 +108,21 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let ca = trusted(&addresses.ca);
         let variables = variables(&listen, password, ca.as_ref(), args.no_proxy.as_deref(), existing);
         let child = ChildProcess::start(&args.command, variables)?;
-        // Whoever uses the proxy after the command has ended is its orphan: no reason to stay.
+        // Only orphans of the command could use the proxy after it has ended: no reason to drain.
         Ok(app.run(child.end()).await??)
     })
 }
 
-/// 256 bits of the system, in letters that need no escape in a URL.
+/// Returns 256 random bits of the system, in letters that need no escape in a URL.
 fn password() -> Result<Zeroizing<String>, Error> {
     let mut bytes = Zeroizing::new([0; 32]);
     aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| Error::Random)?;
     Ok(Zeroizing::new(BASE64URL_NOPAD.encode(&*bytes)))
 }
 
-/// A bundle of its own for each command, unless the configuration names a place: at the default place it would replace
-/// the bundle of whoever else runs, whose app would then trust the wrong authority.
-fn keep_apart(ca: &mut Ca, folder: &Path) {
+/// Moves the bundle and the truststore to `folder`, unless the configuration names a place. At the default
+/// place they would replace those of another proxy, whose app would then trust the wrong authority.
+fn use_private_bundle(ca: &mut Ca, folder: &Path) {
     let default = Config::embedded().ca;
     if ca.bundle == default.bundle {
         ca.bundle = folder.join("ca-bundle.pem");
@@ -136,12 +139,12 @@ mod tests {
     #[test]
     fn two_commands_do_not_share_the_default_bundle_but_a_named_one_stays() {
         let mut ca = Config::embedded().ca;
-        keep_apart(&mut ca, Path::new("/tmp/outrider-x"));
+        use_private_bundle(&mut ca, Path::new("/tmp/outrider-x"));
         assert_eq!(ca.bundle, Path::new("/tmp/outrider-x/ca-bundle.pem"));
         assert_eq!(ca.truststore, Path::new("/tmp/outrider-x/truststore.p12"));
 
         ca.bundle = "/srv/named.pem".into();
-        keep_apart(&mut ca, Path::new("/tmp/outrider-y"));
+        use_private_bundle(&mut ca, Path::new("/tmp/outrider-y"));
         assert_eq!(ca.bundle, Path::new("/srv/named.pem"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a person types.
+//! The command line: subcommands, their arguments and their output.
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -20,10 +20,11 @@ mod init;
 mod run;
 mod schema;
 
-/// The version, and which cryptography is in it.
-const VERSION: &str = match cfg!(feature = "fips") {
-    true => concat!(env!("CARGO_PKG_VERSION"), " (aws-lc-fips)"),
-    false => concat!(env!("CARGO_PKG_VERSION"), " (aws-lc-rs)"),
+/// The version and the cryptography module.
+const VERSION: &str = if cfg!(feature = "fips") {
+    concat!(env!("CARGO_PKG_VERSION"), " (aws-lc-fips)")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), " (aws-lc-rs)")
 };
 
 /// Attach the right credential to every outbound call of an app, and keep to its limits.
@@ -57,7 +58,7 @@ enum Command {
     Schema(schema::Args),
 }
 
-/// Which configuration a subcommand works with; flattened into its arguments.
+/// The configuration of a subcommand; flattened into its arguments.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ConfigArg {
     /// The configuration file; else $OUTRIDER_CONFIG, else ./outrider.yml, else what is built in
@@ -66,13 +67,13 @@ pub(crate) struct ConfigArg {
 }
 
 impl ConfigArg {
-    /// Finds the configuration and reads it.
+    /// Finds and reads the configuration.
     pub(crate) fn load(&self) -> Result<(Config, Source), Problems> {
         config::load_located(self.config.as_deref())
     }
 }
 
-/// Prints what was asked for. A reader that has seen enough, as `head` has, is no failure.
+/// Prints to standard output. A reader that closes early, such as `head`, is not a failure.
 fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(&format!("cannot write: {error}")),
@@ -80,14 +81,14 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says why it did not work.
+/// Prints an error to standard error and returns the exit code for it.
 fn fail(why: &str) -> ExitCode {
-    // Where nobody listens, the exit code has to do.
+    // If standard error is closed, the exit code must do.
     let _ = writeln!(std::io::stderr(), "outrider: {why}");
     ExitCode::FAILURE
 }
 
-/// The whole command line, for whoever describes it.
+/// Returns the definition of the command line, for completions and tests.
 fn command() -> clap::Command {
     Cli::command()
 }

@@ -1,4 +1,4 @@
-//! `outrider run`: the proxy. Also what `exec` and `demo` need to run one.
+//! `outrider run`: starts the proxy. `exec` and `demo` use its parts.
 
 use std::process::ExitCode;
 
@@ -13,9 +13,9 @@ use crate::telemetry::log::Chain;
 
 /// Run the proxy
 ///
-/// Without --config, the configuration is $OUTRIDER_CONFIG, else ./outrider.yml, else a built-in default that tunnels
-/// everything except private and metadata networks. SIGHUP reloads it, and so does a change of the file; SIGTERM and
-/// SIGINT let what is going on finish, a second one does not.
+/// Without --config, the configuration is $OUTRIDER_CONFIG, else ./outrider.yml, else a built-in default that
+/// tunnels everything except private and metadata networks. SIGHUP reloads it, and so does a change of the
+/// file. SIGTERM and SIGINT let requests in flight finish; a second signal does not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  outrider run --config outrider.yml")]
 pub(super) struct Args {
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 
 fn serve(args: &Args) -> Result<(), Error> {
     runtime()?.block_on(async {
-        // First of all, so that no signal finds the default handler. SIGHUP is listened to by the app itself.
+        // First, so that no signal meets the default handler. The app itself listens for SIGHUP.
         let mut termination = Termination::new()?;
         let _hangup = signal(SignalKind::hangup())?;
         let (config, source) = args.config.load()?;
@@ -47,16 +47,16 @@ fn serve(args: &Args) -> Result<(), Error> {
     })
 }
 
-/// The runtime of the main thread: changes and the admin port, no requests.
+/// Builds the runtime of the main thread, which serves reloads and the admin port, but no requests.
 pub(super) fn runtime() -> Result<Runtime, Error> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)
 }
 
-/// The one line that says where everything is.
+/// Returns the line that says where the proxy, the metrics and the CA bundle are.
 pub(super) fn started(addresses: &Addresses) -> String {
-    let listen: Vec<_> = addresses.listen.iter().map(door).collect();
+    let listen: Vec<_> = addresses.listen.iter().map(address).collect();
     let admin = addresses
         .admin
         .map(|admin| format!(", metrics on http://{admin}/metrics"))
@@ -69,14 +69,15 @@ pub(super) fn started(addresses: &Addresses) -> String {
     )
 }
 
-fn door(listen: &Listen) -> String {
+fn address(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => address.to_string(),
         Listen::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 
-/// Says why nothing started. Problems of the configuration come a line each, as from `outrider check`.
+/// Prints why the proxy did not start. Problems of the configuration are printed as by `outrider check`, one a
+/// line.
 pub(super) fn fail(error: &Error) -> ExitCode {
     match error {
         Error::Config(problems) => eprintln!("{problems}"),

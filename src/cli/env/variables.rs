@@ -1,8 +1,9 @@
-//! Which variables make which client use the proxy and trust its authority.
+//! The variables that make clients use the proxy and trust its authority.
 //!
-//! Clients agree on little: curl reads `http_proxy` in lower case only, Guzzle in upper case only, so both are set.
-//! Java reads none of them and takes `JAVA_TOOL_OPTIONS`; Node takes the proxy only when `NODE_USE_ENV_PROXY` says so.
-//! The proxy's own address is always `http://`: it is the one scheme that all of them accept.
+//! Clients agree on little: curl reads `http_proxy` in lower case only, Guzzle in upper case only, so both are
+//! set. Java reads none of them and takes `JAVA_TOOL_OPTIONS`; Node takes the proxy only when
+//! `NODE_USE_ENV_PROXY` says so. The proxy's address is always `http://`, the only scheme that all clients
+//! accept.
 
 use std::path::{Path, PathBuf};
 
@@ -10,11 +11,20 @@ use crate::ca::TRUSTSTORE_PASSWORD;
 use crate::config::Ca;
 use crate::secret::roots::CLIENT_VARIABLES;
 
-/// The variables that send an app through the proxy at `listen` (`host:port`) and let it trust the authority.
+/// Hosts that clients reach without a proxy. Clients disagree about CIDR and wildcards, so the list has
+/// neither. For some clients `apps.internal` means only the name, for others also its subdomains, so both
+/// spellings are listed.
+const NO_PROXY: &[&str] = &["localhost", "127.0.0.1", "::1", "apps.internal", ".apps.internal"];
+
+/// The user name that goes with the password.
+pub(in crate::cli) const USER: &str = "outrider";
+
+/// Returns the variables that send an app through the proxy at `listen` (`host:port`) and let it trust the
+/// authority.
 ///
-/// JAVA_TOOL_OPTIONS never has `password`: a virtual machine prints them. Without `ca` nothing is said of whom to trust.
-/// `no_proxy` is taken as it is; where it is not given, loopback and `apps.internal` are left out, beside what the
-/// `existing` NO_PROXY names. Options that JAVA_TOOL_OPTIONS already holds are kept, and ours, coming later, win.
+/// `password` is left out of JAVA_TOOL_OPTIONS, because a virtual machine prints them. Without `ca` no trust
+/// variable is set. `no_proxy` replaces the default list, which is loopback, `apps.internal` and the `existing`
+/// NO_PROXY. Existing JAVA_TOOL_OPTIONS are kept; ours come later, so they win.
 pub(in crate::cli) fn variables(
     listen: &str,
     password: Option<&str>,
@@ -47,22 +57,15 @@ pub(in crate::cli) fn variables(
     if let Some(bundle) = bundle {
         // OpenSSL, Go, Ruby, PHP streams, .NET, Python's ssl, httpx.
         variables.push(("SSL_CERT_FILE", bundle.clone()));
-        // All but `NODE_EXTRA_CA_CERTS` and `DENO_CERT` replace what the client would trust, so the bundle holds the
-        // system's roots, and what these variables name already.
+        // All but `NODE_EXTRA_CA_CERTS` and `DENO_CERT` replace the client's roots, so the bundle contains the
+        // system's roots and those that these variables name already.
         variables.extend(CLIENT_VARIABLES.iter().map(|name| (*name, bundle.clone())));
     }
     variables.push(("JAVA_TOOL_OPTIONS", appended(existing("JAVA_TOOL_OPTIONS"), java)));
     variables
 }
 
-/// Whose password it is.
-pub(in crate::cli) const USER: &str = "outrider";
-
-/// Hosts that no proxy should see. Clients know neither CIDR nor wildcards alike, so there are none; some take
-/// `apps.internal` for the name alone and others for all below it, so both spellings stand.
-const NO_PROXY: &[&str] = &["localhost", "127.0.0.1", "::1", "apps.internal", ".apps.internal"];
-
-/// Ours, then those of `existing` that are not among them.
+/// Returns our hosts, then those of `existing` that are not among them.
 fn merged(existing: Option<String>) -> String {
     let existing = existing.unwrap_or_default();
     let mut hosts = NO_PROXY.to_vec();
@@ -96,8 +99,8 @@ fn java_options(listen: &str, no_proxy: &str, truststore: Option<&Path>) -> Stri
     options.join(" ")
 }
 
-/// NO_PROXY as Java writes it: `|` between, `*` for a part. What Java cannot say (CIDR, ports) is left out, which sends
-/// more through the proxy, never less.
+/// Writes NO_PROXY for Java: `|` between hosts, `*` as wildcard. CIDR and ports, which Java does not know, are
+/// left out: that sends more through the proxy, never less.
 fn java_hosts(no_proxy: &str) -> String {
     let mut hosts = Vec::new();
     for host in no_proxy.split([',', ' ']).filter(|host| !host.is_empty()) {
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn java_is_told_of_hosts_in_its_own_words() {
+    fn hosts_are_written_as_java_reads_them() {
         for (no_proxy, expected) in [
             ("", ""),
             ("*", "*"),
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_bundle_nothing_is_said_of_trust() {
+    fn without_a_bundle_no_trust_variable_is_set() {
         let variables: HashMap<_, _> = variables("127.0.0.1:1", None, None, None, |_| None)
             .into_iter()
             .collect();
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_bundle_is_told_by_its_full_path() {
+    fn a_relative_bundle_is_given_by_its_full_path() {
         let variables: HashMap<_, _> = variables("127.0.0.1:1", None, Some(&ca("made")), None, |_| None)
             .into_iter()
             .collect();

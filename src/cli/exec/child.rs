@@ -1,4 +1,4 @@
-//! One child process: started, told the signals that are meant for it, outlived.
+//! One child process: starts it, passes signals on, and waits for its end.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -18,14 +18,28 @@ use crate::app::is_ignored;
 #[cfg(test)]
 mod tests;
 
-/// A child that runs, and the signals that are meant for it.
+/// The signals that are passed on. SIGHUP is not: it reloads our configuration, and a terminal that closes
+/// sends it to the whole job, so the child gets it anyway.
+const PASSED_ON: &[Signal] = &[
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::WINCH,
+];
+
+/// The signals that a terminal sends to the whole job, so that the child gets them anyway.
+const SENT_BY_TERMINALS: &[Signal] = &[Signal::INT, Signal::QUIT, Signal::WINCH];
+
+/// A running child and the signals to pass on to it.
 #[derive(Debug)]
 pub(in crate::cli) struct ChildProcess {
     child: Child,
     signals: Signals,
 }
 
-/// Why there is no child, or no word of its end.
+/// Why the child cannot be started or waited for.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum Error {
     #[error("no command; write it after `--`")]
@@ -41,7 +55,7 @@ pub(in crate::cli) enum Error {
     Wait(io::Error),
 }
 
-/// What to do about a program that cannot be started.
+/// Returns the remedy for a program that cannot be started.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "put it on the PATH, or write its path",
@@ -51,7 +65,7 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl Error {
-    /// As shells answer: 127 where there is no such program, 126 where it cannot be run.
+    /// Returns the exit code that a shell uses: 127 for a missing program, 126 for one that cannot be run.
     pub(in crate::cli) fn code(&self) -> u8 {
         match self {
             Self::Missing => 127,
@@ -63,7 +77,8 @@ impl Error {
 }
 
 impl ChildProcess {
-    /// Starts `command` with `variables` beside our own environment. Signals are caught before, so that none is lost.
+    /// Starts `command` with `variables` added to our environment. Signals are caught first, so that no signal
+    /// is lost.
     ///
     /// Must be called inside a tokio runtime.
     pub(in crate::cli) fn start<N, V>(
@@ -84,7 +99,7 @@ impl ChildProcess {
         Ok(Self { child, signals })
     }
 
-    /// Passes signals on until the child has ended, and answers the exit code for us: its status, or 128+N where
+    /// Passes signals on until the child has ended. Returns the exit code for us: its status, or 128+N if
     /// signal N ended it.
     pub(in crate::cli) async fn end(mut self) -> Result<u8, Error> {
         loop {
@@ -96,26 +111,12 @@ impl ChildProcess {
     }
 }
 
-/// What a service manager or a terminal sends to have something done. SIGHUP is for us: it reloads the configuration. A
-/// terminal that closes sends it to the whole job, hence to the child as well.
-const PASSED_ON: &[Signal] = &[
-    Signal::INT,
-    Signal::QUIT,
-    Signal::TERM,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::WINCH,
-];
-
-/// What a terminal sends to the whole job, hence to the child as well.
-const SENT_BY_TERMINALS: &[Signal] = &[Signal::INT, Signal::QUIT, Signal::WINCH];
-
-/// The signals that reach us.
+/// The streams of caught signals.
 #[derive(Debug)]
 struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
-    /// From now on they do not end us. What is ignored stays so, for the child as well: `nohup` means both of us.
+    /// Catches the signals. Ignored ones stay ignored, for the child as well: `nohup` means both of us.
     fn catch() -> io::Result<Self> {
         PASSED_ON
             .iter()
@@ -125,7 +126,7 @@ impl Signals {
             .map(Self)
     }
 
-    /// The next one. Nothing is lost where the future is dropped.
+    /// Waits for the next signal. Dropping the future loses no signal.
     async fn next(&mut self) -> Signal {
         poll_fn(|context| {
             for (passed, stream) in &mut self.0 {
@@ -143,7 +144,7 @@ fn pass_on(signal: Signal, child: &Child) {
     if SENT_BY_TERMINALS.contains(&signal) && is_job_of_terminal() {
         return;
     }
-    // Without an id it has been waited for, and its id may belong to somebody else.
+    // Without an id it has been waited for, and its id may belong to another process.
     let Some(id) = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) else {
         return;
     };
@@ -152,8 +153,8 @@ fn pass_on(signal: Signal, child: &Child) {
     }
 }
 
-/// Whether we are what a terminal works on at the moment. It then has sent its signals to the child itself, and a second
-/// interrupt makes many programs stop at once, without tidying up.
+/// Returns whether we are the foreground job of a terminal. Then the terminal has signalled the child itself,
+/// and a second interrupt makes many programs stop at once, without tidying up.
 fn is_job_of_terminal() -> bool {
     File::open("/dev/tty")
         .and_then(|terminal| Ok(tcgetpgrp(terminal)?))

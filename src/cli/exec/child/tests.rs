@@ -1,5 +1,5 @@
-//! Signals go to the whole test process, so the parent under test is a process of its own: this test binary again,
-//! told by a variable to supervise a command.
+//! Signals go to the whole test process, so the parent under test is a separate process: this test binary
+//! again, with a variable that makes it supervise a command.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
@@ -7,12 +7,12 @@ use std::process::{self, ChildStdout, Stdio};
 
 use super::*;
 
-/// Not a test of its own: what [`Parent`] starts.
+/// Not a test: the program that [`Parent`] starts.
 #[test]
 #[ignore = "started by the tests below"]
 #[expect(
     clippy::disallowed_methods,
-    reason = "it stands in for main, whose exit code is under test"
+    reason = "it plays the part of main, whose exit code is under test"
 )]
 fn parent() {
     let words = std::env::var("OUTRIDER_TEST_COMMAND").unwrap();
@@ -44,7 +44,7 @@ struct Parent {
 }
 
 impl Parent {
-    /// Supervises `command`. It is a job of its own, so that the terminal of whoever runs the tests has no part in it.
+    /// Supervises `command` as a separate job, so that the terminal that runs the tests does not take part.
     fn start(command: &[&str], through: &[&str]) -> Self {
         let mut words: Vec<OsString> = through.iter().map(OsString::from).collect();
         words.push(std::env::current_exe().unwrap().into());
@@ -63,14 +63,14 @@ impl Parent {
         Self { process, lines }
     }
 
-    /// The same for a shell that runs `script`, from when it says `ready`.
+    /// Supervises a shell that runs `script`, and waits for its `ready`.
     fn start_shell(script: &str, through: &[&str]) -> Self {
         let mut parent = Self::start(&["sh", "-c", script], through);
         parent.expect("ready");
         parent
     }
 
-    /// Reads on to a line that ends so; the test harness writes lines of its own.
+    /// Reads up to a line with this end; the test harness also writes lines.
     fn expect(&mut self, word: &str) {
         let found = self.lines.any(|line| line.unwrap().ends_with(word));
         assert!(found, "no line says {word}");
@@ -120,7 +120,7 @@ fn signals_for_the_command_reach_it_and_none_ends_us() {
         .map(|name| format!("trap 'echo got {name}' {name}; "))
         .concat();
     let script = format!("{traps} trap 'echo got TERM; exit 7' TERM; {WAIT}");
-    // Whoever runs the tests in the background has them ignore INT and QUIT, and so would the command.
+    // Tests that run in the background ignore INT and QUIT, and so would the command.
     let mut parent = Parent::start_shell(&script, &["env", "--default-signal"]);
     for (signal, name) in [
         (Signal::INT, "got INT"),
@@ -140,7 +140,7 @@ fn signals_for_the_command_reach_it_and_none_ends_us() {
 fn what_nohup_ignores_stays_ignored_for_both() {
     let mut parent = Parent::start_shell(&format!("trap 'echo bye; exit 5' TERM; {WAIT}"), &["nohup"]);
     parent.signal(Signal::HUP);
-    // Had it reached the command, the command would be gone: HUP comes first, and the lower number goes first.
+    // If HUP had reached the command, it would have ended first: of pending signals the lowest number is delivered first.
     parent.signal(Signal::TERM);
     parent.expect("bye");
     assert_eq!(parent.code(), Some(5));
