@@ -15,7 +15,7 @@ fn ask(proxy: &Proxy, request: &str) -> crate::support::Response {
 
 /// A web page whose name has come to mean this machine (DNS rebinding) reads nothing, on no path.
 #[test]
-fn the_admin_pages_are_told_only_to_who_asks_by_a_name_of_theirs() {
+fn the_admin_pages_are_served_only_under_their_own_names() {
     let proxy = Proxy::start("destinations: {}");
     let port = proxy.admin().port();
     for path in ["/", "/healthz", "/readyz", "/metrics", "/status", "/nowhere"] {
@@ -88,7 +88,7 @@ fn the_admin_pages_are_told_only_to_who_asks_by_a_name_of_theirs() {
 
 /// Beside an app whose admin address is open to its network, a scraper asks by address or by route.
 #[test]
-fn the_admin_pages_are_told_by_the_routes_of_the_app() {
+fn the_admin_pages_are_served_under_the_routes_of_the_app() {
     let application = r#"{"application_name":"app","application_uris":["app.apps.internal"]}"#;
     let proxy = Proxy::start_with("admin: 0.0.0.0:0", &[("VCAP_APPLICATION", application)]);
     let port = proxy.admin().port();
@@ -117,8 +117,8 @@ fn prometheus_scrapes() {
     });
 }
 
-/// Without the password of its variables nobody uses the proxy of `exec`, neither by a request nor by a tunnel; with it,
-/// curl, wget, Python and Node do. The password is written nowhere, and no destination gets it.
+/// Without the password of its variables nobody uses the proxy of `exec`, neither by a request nor by a tunnel;
+/// with it, curl, wget, Python and Node do. The password is written nowhere, and no destination gets it.
 #[test]
 fn the_proxy_of_exec_asks_for_the_password_of_its_variables() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Handshakes with the app that fail: each is told, with what the app offered, so that a person knows what to do.
+//! Failed handshakes with the app: each is logged with what the app offered, so that a person knows what to do.
 
 use std::process::Stdio;
 
@@ -6,8 +6,8 @@ use crate::support::partner::Partner;
 use crate::support::programs::{clean, curl, python};
 use crate::support::{Proxy, TOKEN, eventually, run};
 
-/// A proxy on which one handshake has failed, and what it should say of it.
-struct Told<'a> {
+/// What the proxy should report about a failed handshake.
+struct ExpectedFailure<'a> {
     /// The error type of RFC 9209.
     error: &'a str,
     /// Parts of the line.
@@ -24,7 +24,7 @@ fn intercepting(partner: &Partner) -> Proxy {
 }
 
 #[track_caller]
-fn assert_told(proxy: &Proxy, what: &str, told: &Told<'_>) {
+fn assert_reported(proxy: &Proxy, what: &str, told: &ExpectedFailure<'_>) {
     let line = || {
         let log = proxy.log();
         let mut lines = log.lines().filter(|line| line.contains("\"untold\":0"));
@@ -56,7 +56,7 @@ fn s_client(proxy: &Proxy, authority: &str, arguments: &[&str]) {
 
 /// What has no version, cipher, group, signature or protocol in common with us is named, with what it offered.
 #[test]
-fn a_client_that_has_nothing_in_common_with_us_is_told_with_what_it_offers() {
+fn a_client_that_has_nothing_in_common_with_us_is_logged_with_its_offer() {
     let partner = Partner::new();
     let cases: [(&[&str], &[&str]); 8] = [
         (
@@ -96,12 +96,12 @@ fn a_client_that_has_nothing_in_common_with_us_is_told_with_what_it_offers() {
     for (arguments, parts) in cases {
         let proxy = intercepting(&partner);
         s_client(&proxy, &partner.authority(), arguments);
-        let told = Told {
+        let told = ExpectedFailure {
             error: "tls_protocol_error",
             parts,
             is_distrust: false,
         };
-        assert_told(&proxy, &format!("{arguments:?}"), &told);
+        assert_reported(&proxy, &format!("{arguments:?}"), &told);
     }
 }
 
@@ -161,7 +161,7 @@ except ConnectionError:
 "#;
 
 #[test]
-fn a_client_that_leaves_the_handshake_where_it_likes_is_told() {
+fn a_client_that_leaves_at_any_point_of_the_handshake_is_logged() {
     let partner = Partner::new();
     let silent = "closed the connection when it had seen outrider's certificate";
     for (what, error, parts, is_distrust) in [
@@ -209,18 +209,18 @@ fn a_client_that_leaves_the_handshake_where_it_likes_is_told() {
         let proxy = intercepting(&partner);
         let address = proxy.address().to_string();
         run(python(BY_HAND).args([&address, &partner.authority(), what])).succeeded();
-        let told = Told {
+        let told = ExpectedFailure {
             error,
             parts,
             is_distrust,
         };
-        assert_told(&proxy, what, &told);
+        assert_reported(&proxy, what, &told);
     }
 }
 
 /// The usual first trouble, over and over: one line, and a count of what it leaves out.
 #[test]
-fn a_client_that_does_not_trust_us_is_told_once_and_counted_each_time() {
+fn a_client_that_does_not_trust_us_is_logged_once_and_counted_each_time() {
     let partner = Partner::new();
     let proxy = intercepting(&partner);
     let (address, url) = (
@@ -247,7 +247,7 @@ fn a_client_that_does_not_trust_us_is_told_once_and_counted_each_time() {
 
 /// wget stands on GnuTLS and looks at the certificate when the handshake is done.
 #[test]
-fn wget_that_goes_without_a_word_is_told() {
+fn wget_that_leaves_without_an_alert_is_logged() {
     let partner = Partner::new();
     let proxy = intercepting(&partner);
     let mut wget = clean("wget");
@@ -285,7 +285,7 @@ fn a_client_that_offers_http_1_0_alone_is_served() {
 
 /// A client of HTTP/2 alone hears in HTTP/2 that its upstream is dead.
 #[test]
-fn a_client_of_http_2_alone_is_told_inside_that_its_upstream_is_dead() {
+fn a_client_of_http_2_alone_learns_inside_that_its_upstream_is_dead() {
     let authority = format!("partner.test:{}", crate::support::closed_port());
     let proxy = Proxy::start_with(
         &format!("destinations: {{ p: {{ hosts: [\"{authority}\"], auth: {{ bearer: env:TOKEN }} }} }}"),
@@ -309,11 +309,11 @@ except grpc.FutureTimeoutError:
     print('refused')
 "#;
 
-/// It takes no address under constraints that are about addresses, and says so in a way that nobody would guess. A name is
-/// no trouble, and an address is none where the configuration leaves addresses out.
+/// BoringSSL refuses an address under constraints that mention addresses, with a misleading error. A name
+/// works, and so does an address if the configuration leaves addresses out of the constraints.
 #[test]
 fn boringssl_refuses_an_intercepted_address_unless_addresses_are_left_out() {
-    // Its death is told inside the tunnel, which is all that is wanted here.
+    // The failure is reported inside the tunnel, which is all that this test needs.
     let port = crate::support::closed_port();
     let (address, name) = (format!("127.0.0.1:{port}"), format!("partner.test:{port}"));
     for (constraints, host, patience, wanted) in [

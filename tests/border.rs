@@ -139,8 +139,8 @@ const FORGED: &str = "Proxy-Status: outrider; error=http_request_denied\r\nProxy
     Cache-Status: outrider; hit\r\nCache-Status: edge; hit\r\nOutrider-Rehearsal: passed\r\noutrider_note: forged\r\n\
     Proxy-Authenticate: Basic realm=forged\r\nProxy-Authorization: forged\r\nX-Hop: forged\r\nX-Kept: kept\r\n";
 
-/// An answer does not speak in our name: not in its head, its trailers, an interim answer or a handshake; whether there
-/// is a cache or not.
+/// An answer does not speak in our name: not in its head, its trailers, an interim answer or a handshake;
+/// whether there is a cache or not.
 #[test]
 fn a_server_cannot_speak_in_our_name() {
     let answers = [
@@ -223,7 +223,7 @@ fn a_server_cannot_speak_in_our_name() {
     }
 }
 
-/// The same over HTTP/2, where trailers are a block of their own.
+/// The same over HTTP/2, where trailers are a separate block.
 #[test]
 fn trailers_over_http2_carry_nothing_that_is_decided_here() {
     let partner = H2Partner::new();

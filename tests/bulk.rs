@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::support::partner::Partner;
 use crate::support::{Origin, Proxy, Wire, eventually};
 
-/// What resident memory may grow by, whatever passes.
+/// How much resident memory may grow, for any amount of traffic.
 const GROWTH: u64 = 24 << 20;
 
 fn megabytes() -> usize {

@@ -1,11 +1,11 @@
-//! The bundle that the app is given in place of its own: whom it trusted before, it goes on trusting.
+//! The bundle that replaces the app's own: the app still trusts the roots that it trusted before.
 
 use crate::support::origin::ok;
 use crate::support::programs::{outrider, tool};
 use crate::support::proxy::configuration;
 use crate::support::{Origin, Pki, run};
 
-/// A private authority of the app's own, named by whatever variable its clients read, holds through a tunnel.
+/// A private authority of the app, named by any variable that its clients read, is trusted through a tunnel.
 #[test]
 fn a_private_authority_of_the_app_is_trusted_under_exec() {
     let (pki, folder) = (Pki::new(), tempfile::tempdir().unwrap());

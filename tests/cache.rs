@@ -189,7 +189,8 @@ fn credentials_never_share() {
     assert_eq!(count.load(Ordering::SeqCst), all.len());
 }
 
-/// RFC 9111 section 3.5: what was asked for with the app's own credential is stored only where the upstream says so.
+/// RFC 9111 section 3.5: what was asked for with the app's own credential is stored only where the upstream
+/// says so.
 #[test]
 fn the_apps_own_credential_makes_the_cache_a_shared_one() {
     let (origin, count) = counting("Cache-Control: private, max-age=60\r\n");
@@ -209,7 +210,7 @@ fn the_apps_own_credential_makes_the_cache_a_shared_one() {
 
 /// What outrider attaches is its own: private answers are for this app. Another secret is another key.
 #[test]
-fn an_attached_credential_has_answers_of_its_own() {
+fn an_attached_credential_has_separate_answers() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let partner = Partner::with(move |wire| {
@@ -231,7 +232,7 @@ fn an_attached_credential_has_answers_of_its_own() {
     let ask = |line: &str| proxy.ask("GET", &partner.url("/"), line);
     ask("").assert_cache_status("outrider; fwd=uri-miss; stored");
     ask("").assert_cache_status("outrider; hit");
-    // What the app says in the field that is attached does not leave, and so tells nothing apart.
+    // The app's value of the attached field is not sent, so the stored answer does not depend on it.
     ask("Authorization: Bearer of-the-app\r\n").assert_cache_status("outrider; hit");
     assert_eq!(count.load(Ordering::SeqCst), 1);
 
@@ -485,10 +486,10 @@ fn memory_is_bounded() {
 }
 
 #[test]
-fn a_change_lets_go_of_what_is_stored() {
+fn a_change_invalidates_what_is_stored() {
     let origin = Origin::http(|wire| {
         while let Ok(request) = wire.request() {
-            // Whether it was done nobody can tell.
+            // Nobody knows whether the change was made.
             if request.line.starts_with("POST /lost") {
                 return;
             }

@@ -1,7 +1,7 @@
 //! O3: the suite of http-tests for HTTP caches, run through the program.
 //!
-//! It holds caches of every kind against RFC 9111. Ours serves one app and all of its users: the tests for browsers'
-//! caches and those for proxies are both run, and what does not fit is named here with its reason.
+//! It holds caches of every kind against RFC 9111. Ours serves one app and all of its users: the tests for
+//! browsers' caches and those for proxies are both run, and what does not fit is named here with its reason.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -15,7 +15,7 @@ fn says_who(wire: &mut Wire, lines: &str, count: &AtomicUsize) {
     }
 }
 
-/// By which services tell users apart; the last one nobody has thought of before.
+/// The fields by which services distinguish users; the last one is invented.
 const NAMES: [&str; 8] = [
     "x-user-id",
     "x-tenant",
@@ -156,7 +156,7 @@ fn a_stale_answer_goes_to_nobody_else() {
 
 /// A change is a change for everybody.
 #[test]
-fn a_change_lets_go_of_the_answers_of_all_users() {
+fn a_change_invalidates_the_answers_of_all_users() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let origin = Origin::http(move |wire| says_who(wire, "Cache-Control: private, max-age=60\r\n", &counted));
@@ -179,11 +179,11 @@ fn a_change_lets_go_of_the_answers_of_all_users() {
 /// What numbers a request says nothing of a user, so that an app that traces still has a cache. An answer that a
 /// service calls private is the exception: what it was chosen by is the service's secret.
 #[test]
-fn the_number_of_a_request_tells_nobody_apart_but_for_private_answers() {
+fn the_number_of_a_request_distinguishes_users_only_for_private_answers() {
     for (line, removed, requests) in [
         ("max-age=60", "", 1),
         ("private, max-age=60", "", 10),
-        // What does not leave does not tell.
+        // A field that is not sent does not distinguish users.
         (
             "private, max-age=60",
             ", headers: { remove: [x-request-id, traceparent] }",

@@ -1,11 +1,12 @@
-//! Whom a limit concerns that the upstream told: one of its users, one host, one route, or what the configuration says.
+//! Which requests a limit of the upstream holds: those of one user, one host, one route, or as the
+//! configuration says.
 
 use crate::support::{Origin, Proxy, TOKEN};
 
 const REFUSED: &str = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// Refuses one user, whatever the field is that names him.
+/// Refuses one user, in any field that names him.
 fn refusing(user: &'static str) -> Origin {
     Origin::http(move |wire| {
         while let Ok(request) = wire.request() {
@@ -24,7 +25,7 @@ fn proxy(origin: &Origin, keys: &str) -> Proxy {
     ))
 }
 
-/// What one user is told holds no other, whatever the credential is.
+/// A refusal of one user does not hold another one, for any kind of credential.
 #[test]
 fn a_limit_of_one_user_holds_no_other() {
     for field in [
@@ -53,7 +54,7 @@ fn a_limit_of_one_user_holds_no_other() {
     }
 }
 
-/// Where outrider attaches the credential, whatever the app sends in its place is no other user.
+/// If outrider attaches the credential, a value that the app sends in the same field does not make another user.
 #[test]
 fn behind_an_attached_credential_all_are_one_user() {
     let origin = Origin::saying(REFUSED);

@@ -151,15 +151,15 @@ fn refusals_and_the_app_itself_open_nothing() {
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
 }
 
-/// Fails until told otherwise; then holds each request until the gate opens.
-struct Held {
+/// An origin that fails at first; later it holds each request until the gate opens.
+struct HeldOrigin {
     origin: Origin,
     is_held: Arc<AtomicBool>,
     held: Arc<AtomicUsize>,
     open: mpsc::Sender<()>,
 }
 
-fn held() -> Held {
+fn held() -> HeldOrigin {
     let (is_held, held) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let (open, gate) = mpsc::channel();
     let gate = Mutex::new(gate);
@@ -175,7 +175,7 @@ fn held() -> Held {
             wire.send(OK);
         }
     });
-    Held {
+    HeldOrigin {
         origin,
         is_held,
         held,
@@ -185,7 +185,7 @@ fn held() -> Held {
 
 #[test]
 fn of_fifty_clients_one_tries() {
-    let Held {
+    let HeldOrigin {
         origin,
         is_held,
         held,
@@ -219,7 +219,7 @@ fn of_fifty_clients_one_tries() {
 
 #[test]
 fn a_prober_that_leaves_frees_its_place() {
-    let Held {
+    let HeldOrigin {
         origin,
         is_held,
         held,
@@ -234,7 +234,7 @@ fn a_prober_that_leaves_frees_its_place() {
     eventually("the prober is there", || held.load(Ordering::SeqCst) == 1);
     assert_left_alone(&proxy.get(&origin.url("/")));
     prober.reset();
-    // Both: whoever is held has to be let go.
+    // Twice: each held request needs one.
     open.send(()).unwrap();
     open.send(()).unwrap();
     eventually("another one tries", || proxy.get(&origin.url("/")).status == 200);

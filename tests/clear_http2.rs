@@ -1,5 +1,5 @@
-//! HTTP/2 in clear that was agreed on beforehand (h2c, RFC 9113 section 3.3), inside a tunnel: what gRPC speaks over an
-//! insecure channel.
+//! HTTP/2 in clear that was agreed on beforehand (h2c, RFC 9113 section 3.3), inside a tunnel: what gRPC speaks
+//! over an insecure channel.
 
 use crate::support::h2::{self, END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
 use crate::support::h2_origin::H2Partner;
@@ -87,7 +87,7 @@ fn an_origin_of_http_1_serves_clear_http_2_where_the_configuration_says_so() {
 
 /// What it answers is no frame: the developer hears what to do.
 #[test]
-fn an_origin_that_speaks_http_1_alone_is_told_of_with_the_key() {
+fn an_origin_that_speaks_http_1_alone_is_reported_with_the_key() {
     let origin = Origin::http(|wire| {
         let _ = wire.read_exact(24);
         wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");

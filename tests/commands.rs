@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::programs::{outrider, wait};
 use crate::support::proxy::configuration;
-use crate::support::{CANARY, Origin, PATIENCE, Run, eventually, run};
+use crate::support::{CANARY, Origin, PATIENCE, ProgramOutput, eventually, run};
 
 /// A folder with `outrider.yml` in it.
 fn folder(yaml: &str) -> (TempDir, PathBuf) {
@@ -20,7 +20,7 @@ fn folder(yaml: &str) -> (TempDir, PathBuf) {
 }
 
 /// Runs outrider in the folder of a configuration.
-fn in_folder(yaml: &str, arguments: &[&str]) -> Run {
+fn in_folder(yaml: &str, arguments: &[&str]) -> ProgramOutput {
     let (folder, _) = folder(yaml);
     run(outrider(arguments)
         .current_dir(folder.path())
@@ -42,7 +42,7 @@ fn check_is_silent_where_all_is_well() {
 }
 
 #[test]
-fn check_tells_every_problem_with_its_place_and_its_remedy() {
+fn check_reports_every_problem_with_its_place_and_its_remedy() {
     let wrong = in_folder(
         "listne: 127.0.0.1:3128\nworkers: many\ndestinations:\n  a:\n    hosts: [\"\"]\n    rate_limit: 5\n  b:\n    auth: { bearer: sesame }\n    probe: GET /\n",
         &["check"],
@@ -391,7 +391,7 @@ fn exec_reloads_on_sighup_and_does_not_pass_it_on() {
         ),
     )
     .unwrap();
-    // Whoever started the tests may ignore HUP, and what is ignored stays so.
+    // The tests may have been started with HUP ignored, and an ignored signal stays ignored.
     let mut command = crate::support::programs::clean("env");
     command
         .args([
@@ -438,7 +438,7 @@ fn exec_reloads_on_sighup_and_does_not_pass_it_on() {
 
 /// The main job with nothing prepared.
 #[test]
-fn the_demo_tells_its_story() {
+fn the_demo_shows_all_its_steps() {
     let folder = tempfile::tempdir().unwrap();
     let demo = run(outrider(["demo"])
         .current_dir(folder.path())

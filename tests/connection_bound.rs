@@ -9,7 +9,8 @@ use crate::support::partner::Partner;
 use crate::support::programs::{curl, run};
 use crate::support::{Origin, Proxy, Wire, eventually};
 
-/// A server as Windows has them: after three legs the connection is the user's, whoever sends on it.
+/// A server like those of Windows: after a handshake of three messages the connection belongs to the user, for
+/// all later requests.
 fn windows(wire: &mut Wire) {
     let (mut is_begun, mut user) = (false, None);
     while let Ok(request) = wire.request() {
@@ -160,7 +161,7 @@ fn the_connection_belongs_to_its_client_and_ends_with_it() {
 
 /// Inside an intercepted tunnel, in HTTP/1.1 and in HTTP/2: the upstream is asked in HTTP/1.1.
 #[test]
-fn a_tunnel_has_connections_of_its_own() {
+fn a_tunnel_has_separate_connections() {
     let partner = Partner::offering(&["http/1.1"], windows);
     let proxy = Proxy::start(&format!(
         "workers: 1\ndestinations: {{ p: {{ hosts: [\"{}\"], tls: {{ ca: \"file:{}\", client_certificate: {} }} }} }}",

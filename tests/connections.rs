@@ -171,7 +171,7 @@ fn a_long_upload_is_not_a_slow_response() {
     assert_eq!(wire.response().status, 200);
 }
 
-/// J2: a download that stops coming is cut, and the app can tell.
+/// J2: a stalled download is cut off, and the app notices.
 #[test]
 fn a_stalled_download_is_ended() {
     let origin = Origin::http(|wire| {

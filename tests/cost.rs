@@ -1,7 +1,7 @@
-//! What a request may cost, counted rather than timed: allocations, bytes and system calls.
+//! The cost of a request, counted rather than timed: allocations, bytes and system calls.
 //!
-//! A binary of its own, as its allocator counts. The bounds are what was measured when they were written and a little
-//! slack; whoever makes the path cheaper lowers them.
+//! A separate binary, because its allocator counts. Each bound is the measured value of its time and a little
+//! slack; lower it when the path gets cheaper.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use std::alloc::System;

@@ -55,7 +55,7 @@ fn a_host_that_differs_from_connect_is_misdirected() {
     assert_eq!(partner.origin.raw(), "", "something was forwarded");
 }
 
-/// F1: the same in HTTP/2, where the name stands in `:authority`.
+/// F1: the same in HTTP/2, where the name is in `:authority`.
 #[test]
 fn an_authority_that_differs_from_connect_is_misdirected() {
     let partner = H2Partner::new();

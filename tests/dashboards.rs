@@ -1,4 +1,4 @@
-//! The dashboard and the alert rules, evaluated by a real Prometheus on what a real outrider tells.
+//! The dashboard and the alert rules, evaluated by a real Prometheus on the metrics of a real outrider.
 
 use std::path::Path;
 
@@ -16,13 +16,13 @@ fn saying(status: &str, fields: &str) -> Origin {
     ))
 }
 
-/// The value of a sample; NaN is none.
+/// Returns the value of a sample, `None` for NaN.
 fn value(sample: &Value) -> Option<f64> {
     let value: f64 = sample["value"][1].as_str()?.parse().ok()?;
     (!value.is_nan()).then_some(value)
 }
 
-/// What stands for a variable where all of its values are chosen, as Grafana does it.
+/// Returns the text that Grafana puts in place of a variable if all of its values are chosen.
 fn all_of(name: &str, dashboard: &Value, prometheus: &Prometheus) -> String {
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let variable = variables
@@ -49,8 +49,8 @@ fn expressions(dashboard: &Value) -> Vec<(String, String)> {
     found
 }
 
-/// Each panel shows something, and nothing of other jobs; each rule can be evaluated; those alerts are pending or firing
-/// that should be.
+/// Each panel shows something, and nothing of other jobs; each rule can be evaluated; those alerts are pending
+/// or firing that should be.
 #[test]
 fn every_panel_and_rule_works_on_a_real_scrape() {
     let partner = Partner::new();
@@ -247,7 +247,8 @@ fn every_panel_and_rule_works_on_a_real_scrape() {
     }
 }
 
-/// A server that fails every handshake is no connection that was made, and the alert about certificates goes by that.
+/// A server that fails every handshake is no connection that was made, and the alert about certificates goes by
+/// that.
 #[test]
 fn a_connect_counts_as_made_when_a_request_can_go_out() {
     let partner = Partner::new();
@@ -263,7 +264,7 @@ fn a_connect_counts_as_made_when_a_request_can_go_out() {
     }
     let connects = |result: &str| proxy.metric("outrider_upstream_connects_total", &[("result", result)]);
     assert_eq!((connects("ok"), connects("tls_certificate_error")), (0.0, 3.0));
-    // Made, and told to go away: its certificate is missing.
+    // The connection is made and then refused: our certificate is missing.
     let yaml = format!(
         "destinations: {{ p: {{ hosts: [\"{}\"], tls: {{ ca: \"file:{}\" }} }} }}",
         partner.authority(),

@@ -41,8 +41,8 @@ fn answer(wire: &mut Wire, stream: u32, body: &[u8], end: End) {
     wire.send(flight);
 }
 
-/// Answers the first request of each connection as soon as its head is in, and ends the connection. With `End::Reset`
-/// its last bytes stay unread.
+/// Answers the first request of each connection as soon as its head is in, and ends the connection. With
+/// `End::Reset` its last bytes stay unread.
 fn ending(body: &'static [u8], end: End) -> Partner {
     Partner::offering(&["h2"], move |wire: &mut Wire| {
         let _ = wire.read_exact(24);

@@ -1,5 +1,5 @@
-//! Handshakes with servers that others wrote: every kind of client key in both versions, and what is told of those that
-//! fail and of those that do not.
+//! Handshakes with foreign servers: every kind of client key in both versions, and the reports of failed and
+//! successful ones.
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 
@@ -37,7 +37,7 @@ fn demanding(pki: &Pki, more: &[&str]) -> SServer {
 
 const EC: [&str; 3] = ["-algorithm", "EC", "-pkeyopt"];
 
-/// H6: OpenSSL asks for our certificate, verifies it and takes it, whatever its key.
+/// H6: OpenSSL asks for our certificate, verifies and accepts it, with every kind of key.
 #[test]
 fn openssl_takes_a_client_certificate_of_every_kind_in_both_versions() {
     let pki = Pki::new();
@@ -60,7 +60,8 @@ fn openssl_takes_a_client_certificate_of_every_kind_in_both_versions() {
             let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
             let answer = proxy.get(&format!("http://{}/", server.authority()));
             if (name, version) == ("p-521", "-tls1_2") {
-                // rustls has no key exchange over P-521, without which OpenSSL does not look at such a key in TLS 1.2.
+                // rustls has no key exchange over P-521, without which OpenSSL does not look at such a key in
+                // TLS 1.2.
                 let detail = answer.assert_ours(502, "tls_alert_received");
                 assert!(
                     detail.contains("a P-521 key: OpenSSL takes that in TLS 1.3 only"),
@@ -69,7 +70,7 @@ fn openssl_takes_a_client_certificate_of_every_kind_in_both_versions() {
                 continue;
             }
             assert_eq!(answer.status, 200, "{name} {version}: {}", answer.text());
-            // The page tells of the connection that it is sent on.
+            // The page describes the connection that it is sent on.
             let page = answer.text();
             assert!(page.contains(&format!("CN={name}\n")), "{name} {version}: {page}");
             assert!(page.contains(protocol), "{name} {version}: {page}");
@@ -77,7 +78,7 @@ fn openssl_takes_a_client_certificate_of_every_kind_in_both_versions() {
     }
 }
 
-/// H7: the failing half, told so that a person knows whose certificate is wanted.
+/// H7: the failure names the certificate that is missing.
 #[test]
 fn openssl_refuses_and_the_answer_says_whose_certificate_it_wants() {
     let (pki, other) = (Pki::named("Partner Authority"), Pki::named("Agency Authority"));
@@ -108,8 +109,8 @@ fn openssl_refuses_and_the_answer_says_whose_certificate_it_wants() {
     }
 }
 
-/// H7: nginx lets in whom its list of revoked certificates does not name. To the others it speaks HTTP: the answer is its
-/// own, and passes as it is.
+/// H7: nginx lets in whom its list of revoked certificates does not name. To the others it speaks HTTP: the
+/// answer is its own, and passes as it is.
 #[test]
 fn nginx_turns_away_a_revoked_client_certificate() {
     let pki = Pki::named("Partner Authority");
@@ -194,9 +195,10 @@ fn a_version_or_cipher_that_only_one_side_has_is_named() {
     }
 }
 
-/// The key exchange that a quantum computer does not undo is chosen wherever the server can, and is seen in the log.
+/// The key exchange that a quantum computer does not undo is chosen wherever the server can, and is seen in the
+/// log.
 #[test]
-fn each_new_connection_tells_how_it_is_encrypted() {
+fn each_new_connection_is_logged_with_its_encryption() {
     let partner = Partner::new();
     let old = SServer::start(&partner.pki.server("partner.test"), &["-tls1_2"]);
     let yaml = format!(
@@ -241,7 +243,7 @@ fn each_new_connection_tells_how_it_is_encrypted() {
 
 /// The end of an upstream's certificate is a metric, the soonest of its hosts, and a warning in its last week.
 #[test]
-fn the_end_of_an_upstreams_certificate_is_told_in_time() {
+fn the_expiry_of_an_upstreams_certificate_is_reported_in_time() {
     let pki = Pki::new();
     let until = |name: &str, days: i64| {
         let mut params = server_params(&[name]);

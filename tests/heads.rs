@@ -188,7 +188,7 @@ fn trailers_have_the_limits_of_a_head() {
     }
 }
 
-/// The operator of the host can mend only what is named.
+/// The operator of the host can fix only what is named.
 #[test]
 fn an_answer_that_cannot_be_read_says_which_rule_it_breaks() {
     let head = |line: &str| format!("HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 2\r\n\r\nok");
@@ -270,7 +270,7 @@ fn an_answer_that_cannot_be_read_says_which_rule_it_breaks() {
     }
 }
 
-/// A request is told alike, and which key allows more.
+/// A refused request is described alike, with the key that allows more.
 #[test]
 fn a_request_that_is_too_large_names_the_limit() {
     let origin = Origin::plain();

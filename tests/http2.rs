@@ -87,7 +87,7 @@ fn rapid_resets_are_bounded() {
     });
 }
 
-/// J2: a connection on which nothing is asked ends, whether it has said its preface or not; it is told where it can be.
+/// J2: a connection without requests ends, before and after its preface; after it, with a GOAWAY.
 #[test]
 fn an_idle_connection_ends() {
     let partner = H2Partner::new();
@@ -343,8 +343,8 @@ fn a_clear_request_leaves_as_http_1() {
     assert!(origin.raw().starts_with("GET / HTTP/1.1\r\n"), "{}", origin.raw());
 }
 
-/// C9, C10: what an origin says it has not processed is sent again on a new connection, whatever the method; what it may
-/// have processed is not.
+/// C9, C10: a request that the origin says it has not processed is sent again on a new connection, for every
+/// method; one that it may have processed is not.
 #[test]
 fn only_what_was_not_processed_is_sent_again() {
     let refused = 7_u32.to_be_bytes().to_vec();

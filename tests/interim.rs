@@ -1,4 +1,5 @@
-//! Answers before the final one: `Expect: 100-continue` (RFC 9110 section 10.1.1), and 102, 103 and the like (15.2).
+//! Answers before the final one: `Expect: 100-continue` (RFC 9110 section 10.1.1), and 102, 103 and the like
+//! (15.2).
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,7 @@ use crate::support::{Origin, Proxy, TOKEN, Wire, ok};
 
 const WAITS: &str = "Expect: 100-continue\r\nContent-Length: 5\r\n";
 
-/// A POST that waits for leave to send its five bytes, on a connection of its own.
+/// Sends a POST that waits for a 100 before its five bytes, on a new connection.
 fn waiting(proxy: &Proxy, url: &str, fields: &str) -> Wire {
     let mut wire = proxy.wire();
     wire.send(format!("POST {url} HTTP/1.1\r\nHost: x\r\n{fields}{WAITS}\r\n"));
@@ -50,8 +51,8 @@ fn leave_to_send_the_body_is_the_origins_to_give() {
     assert_eq!(begin.0, "HTTP/1.1 103 Early Hints");
 }
 
-/// Whatever the answer is, the app sends nothing, and neither connection is used for anything else: the app may or may
-/// not send its body now, and the origin may or may not wait for it.
+/// After any final answer the app sends nothing, and neither connection is used again: the app may or may not
+/// send its body now, and the origin may or may not wait for it.
 #[test]
 fn a_final_answer_comes_instead_of_the_body() {
     for status in [
@@ -259,8 +260,8 @@ fn a_body_that_is_read_first_is_asked_for_at_once() {
     }
 }
 
-/// An upload that waits for leave is sent again where the connection from the pool turns out to be dead: nothing of it is
-/// gone. Where that might do something twice it is not.
+/// An upload that waits for leave is sent again where the connection from the pool turns out to be dead:
+/// nothing of it is gone. Where that might do something twice it is not.
 #[test]
 fn a_body_that_waits_survives_a_dead_connection() {
     for (method, is_repeated) in [("PUT", true), ("POST", false)] {
@@ -445,8 +446,8 @@ fn interim_answers_are_bounded() {
     assert_eq!((answer.status, answer.interim.len()), (204, 100));
 }
 
-/// RFC 9112 section 2.3: a minor version that we do not know is read as the highest that we do; another major one is not.
-/// Requests are not read so: no client needs it, and what is odd there is refused.
+/// RFC 9112 section 2.3: a minor version that we do not know is read as the highest that we do; another major
+/// one is not. Requests are not read so: no client needs it, and what is odd there is refused.
 #[test]
 fn a_higher_minor_version_is_read_as_1_1() {
     for (version, status) in [

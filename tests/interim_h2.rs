@@ -1,5 +1,5 @@
-//! Answers before the final one where HTTP/2 is spoken: its library keeps them to itself, so none is passed on, and nothing
-//! hangs or is hidden for want of them.
+//! Answers before the final one where HTTP/2 is spoken: its library keeps them to itself, so none is passed on,
+//! and nothing hangs or is hidden for want of them.
 
 use std::time::{Duration, Instant};
 

@@ -93,7 +93,7 @@ fn curl_uploads_to_nginx_only_what_is_wanted() {
     assert_eq!(put("/put/a").succeeded().stdout, format!("201 {}", 4 << 20));
 }
 
-/// Python's server says 100 by itself, or refuses by a handler of its own.
+/// Python's server sends 100 by itself, or refuses in a handler.
 #[test]
 fn python_gives_leave_or_does_not() {
     let port = crate::support::closed_port();

@@ -1,4 +1,4 @@
-//! Keys, certificates and stores as the tools of the world write them: each is taken, or refused with the command that
+//! Keys, certificates and stores as common tools write them: each is accepted, or refused with the command that
 //! makes something of it that is taken. Every such command is run here, and what it writes is taken.
 //!
 //! What is written is in `keys/tools.txt`; the table in `docs/keys.md` is what comes out. `OUTRIDER_WRITE_TABLES=1`
@@ -20,10 +20,10 @@ use crate::support::{CANARY, PATIENCE, run};
 const PASSWORD: &str = "canary-2f6b-sesame";
 
 /// One file that a tool writes.
-struct Row {
+struct KeyFile {
     tool: &'static str,
     what: &'static str,
-    /// Where it stands in the configuration.
+    /// Its place in the configuration.
     place: &'static str,
     outcome: Outcome,
     /// In a shell.
@@ -32,11 +32,11 @@ struct Row {
 
 enum Outcome {
     Taken,
-    /// There is a command in the message. This is typed when it asks, and where it is that what it makes stands.
-    Mended(&'static str, &'static str),
+    /// The message contains a command: the input for its prompt, and the place of the file that it makes.
+    Corrected(&'static str, &'static str),
 }
 
-impl Row {
+impl KeyFile {
     fn all() -> Vec<Self> {
         let rows = include_str!("keys/tools.txt").split("\n== ").skip(1);
         rows.map(Self::read).collect()
@@ -50,7 +50,7 @@ impl Row {
         let outcome = match outcome.strip_prefix("mended ") {
             Some(mended) => {
                 let (typed, place) = mended.split_once(": ").unwrap();
-                Outcome::Mended(typed, place)
+                Outcome::Corrected(typed, place)
             }
             None if outcome == "taken" => Outcome::Taken,
             None => panic!("{outcome}"),
@@ -71,11 +71,11 @@ impl Row {
         let path = folder.path();
         fs::write(path.join("tools.sh"), include_str!("keys/tools.sh")).unwrap();
         shell(path, &format!(". ./tools.sh\n{}", self.make), "");
-        let told = told(path, self.place);
+        let told = problem(path, self.place);
         let became = match (&self.outcome, told) {
             (Outcome::Taken, None) => "taken".to_owned(),
-            (Outcome::Mended(typed, place), Some(told)) => {
-                mend(path, &told, typed, place);
+            (Outcome::Corrected(typed, place), Some(told)) => {
+                correct(path, &told, typed, place);
                 told
             }
             (_, told) => panic!("{tool}, {what}: {told:?}"),
@@ -85,9 +85,9 @@ impl Row {
 }
 
 #[test]
-fn what_tools_write_is_taken_or_told_how_to_mend() {
-    let mut by_tool: BTreeMap<&str, Vec<Row>> = BTreeMap::new();
-    for row in Row::all() {
+fn what_tools_write_is_accepted_or_refused_with_a_remedy() {
+    let mut by_tool: BTreeMap<&str, Vec<KeyFile>> = BTreeMap::new();
+    for row in KeyFile::all() {
         by_tool.entry(row.tool).or_default().push(row);
     }
     by_tool.retain(|tool, _| {
@@ -98,7 +98,7 @@ fn what_tools_write_is_taken_or_told_how_to_mend() {
         is_here
     });
     let lines: Vec<String> = thread::scope(|scope| {
-        let lines = |rows: &[Row]| rows.iter().map(Row::line).collect::<Vec<_>>();
+        let lines = |rows: &[KeyFile]| rows.iter().map(KeyFile::line).collect::<Vec<_>>();
         let tools: Vec<_> = (by_tool.values())
             .map(|rows| scope.spawn(move || lines(rows)))
             .collect();
@@ -124,9 +124,9 @@ fn is_here(name: &str) -> bool {
     }
 }
 
-/// Runs the command that stands in the message, and looks at what it made.
+/// Runs the command in the message, and checks the file that it makes.
 #[track_caller]
-fn mend(folder: &Path, message: &str, typed: &str, place: &str) {
+fn correct(folder: &Path, message: &str, typed: &str, place: &str) {
     let is_command = |part: &&str| part.contains(" -") && !part.starts_with('-');
     let command = message.split('`').skip(1).step_by(2).find(is_command);
     let password = format!("{PASSWORD}\n");
@@ -145,7 +145,7 @@ fn mend(folder: &Path, message: &str, typed: &str, place: &str) {
             "openssl x509 -req -in REQUEST.pem -signkey KEY.pem -passin env:PASSWORD -days 30 -out CERT.pem";
         shell(folder, issue, "");
     }
-    let told = told(folder, place);
+    let told = problem(folder, place);
     assert_eq!(told, None, "after {command:?}");
 }
 
@@ -177,8 +177,8 @@ fn shell(folder: &Path, script: &str, typed: &str) {
     );
 }
 
-/// What `outrider check` says of the file that stands there; `None` where nothing is wrong.
-fn told(folder: &Path, place: &str) -> Option<String> {
+/// Returns what `outrider check` reports about the file at this place; `None` if nothing is wrong.
+fn problem(folder: &Path, place: &str) -> Option<String> {
     let mut parts = place.split(' ');
     let kind = parts.next().unwrap();
     let files: Vec<_> = parts.map(|file| format!("\"file:{file}\"")).collect();
@@ -215,8 +215,8 @@ fn told(folder: &Path, place: &str) -> Option<String> {
     first
 }
 
-/// Writes the table where `OUTRIDER_WRITE_TABLES` is set; fails where the document has another. The lines of tools that
-/// are not here stay as they are.
+/// Writes the table where `OUTRIDER_WRITE_TABLES` is set; fails where the document has another. The lines of
+/// tools that are not here stay as they are.
 fn compare_or_write(lines: &[String]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/keys.md");
     let text = fs::read_to_string(&path).unwrap();

@@ -18,10 +18,10 @@ fn by_curl(pki: &Pki, client: &Identity, apache: &Apache) -> String {
     told.succeeded().stdout.clone()
 }
 
-/// In TLS 1.2 Apache asks for another handshake. The refusal comes at once, says who has to do what, and the next request
-/// for another path is answered.
+/// In TLS 1.2 Apache asks for another handshake. The refusal comes at once, says who has to do what, and the
+/// next request for another path is answered.
 #[test]
-fn a_server_that_renegotiates_is_refused_at_once_and_told_as_it_is() {
+fn a_server_that_renegotiates_is_refused_at_once_with_the_reason() {
     let pki = Pki::new();
     let client = pki.client("app");
     let apache = Apache::asking_late(&pki, "TLSv1.2");

@@ -4,12 +4,12 @@
 use std::thread;
 
 use crate::support::eventually;
-use crate::support::limited::{Asked, Burst, Limited, refused, span};
+use crate::support::limited::{Burst, LoggedRequest, RateLimitedServer, refused, span};
 
-/// Nobody was refused, the upstream refused one in a hundred at most, and it took no longer than a tenth more than the
-/// limit makes it take.
+/// Nobody was refused, the upstream refused one in a hundred at most, and it took no longer than a tenth more
+/// than the limit makes it take.
 #[track_caller]
-fn assert_paced(burst: &Burst, asked: &[Asked], ideal: f64, what: &str) {
+fn assert_paced(burst: &Burst, asked: &[LoggedRequest], ideal: f64, what: &str) {
     let took = span(asked);
     println!(
         "{what}: {} of {} answered with 200, the upstream refused {} of {}, {took:.2} s of {ideal:.2} s",
@@ -26,10 +26,10 @@ fn assert_paced(burst: &Burst, asked: &[Asked], ideal: f64, what: &str) {
 /// The same client without outrider is refused most of the time.
 #[test]
 fn without_outrider_most_of_a_burst_is_refused() {
-    let limited = |arguments: &[&str]| (arguments.join(" "), Limited::python(arguments));
+    let limited = |arguments: &[&str]| (arguments.join(" "), RateLimitedServer::python(arguments));
     for (what, limited) in [
-        ("nginx, 429".to_owned(), Limited::nginx(20, 10, 429)),
-        ("nginx, 503".to_owned(), Limited::nginx(20, 10, 503)),
+        ("nginx, 429".to_owned(), RateLimitedServer::nginx(20, 10, 429)),
+        ("nginx, 503".to_owned(), RateLimitedServer::nginx(20, 10, 503)),
         limited(&["github", "limit=20", "window=1"]),
         limited(&["draft", "limit=40", "window=2"]),
         limited(&["datagov", "limit=20", "window=1"]),
@@ -52,21 +52,21 @@ fn a_limit_configured_as_nginx_has_it_is_kept() {
         for status in [429, 503] {
             scope.spawn(move || {
                 let what = format!("nginx limit_req, {status}");
-                let nginx = Limited::nginx(20, 10, status);
+                let nginx = RateLimitedServer::nginx(20, 10, status);
                 let proxy = nginx.proxy("rate_limit: 20/s burst 10, on_limit: wait 30s");
                 let burst = nginx.burst(Some(&proxy), "/items/", 200);
-                assert_paced(&burst, &nginx.asked(), (200.0 - 10.0) / 20.0, &what);
+                assert_paced(&burst, &nginx.requests(), (200.0 - 10.0) / 20.0, &what);
             });
         }
     });
 }
 
-/// Nothing is configured, the upstream tells what it counts. GitHub: a fixed window, with a reset in epoch seconds on
-/// every answer. The draft: a policy with its window, and whole seconds from now. api.data.gov: what is left of a rolling
-/// window, and no word of when there is more. Where the moment is not told exactly the one that goes first may come too
+/// Nothing is configured; the upstream reports its quota. GitHub: a fixed window, with a reset in epoch seconds
+/// on every answer. The draft: a policy with its window, and whole seconds from now. api.data.gov: the rest of
+/// a rolling window, without the time of the reset. If the time is not exact, the first request may come too
 /// early: it is refused, at most once in a window, and sent again.
 #[test]
-fn a_quota_that_is_told_is_kept() {
+fn a_reported_quota_is_kept() {
     let settings = "on_limit: wait 18s, retry: { attempts: 2, on: [429], max_wait: 5s }";
     thread::scope(|scope| {
         for (what, arguments) in [
@@ -75,10 +75,10 @@ fn a_quota_that_is_told_is_kept() {
             ("api.data.gov", ["datagov", "limit=20", "window=1"]),
         ] {
             scope.spawn(move || {
-                let limited = Limited::python(&arguments);
+                let limited = RateLimitedServer::python(&arguments);
                 let proxy = limited.proxy(settings);
                 let burst = limited.burst(Some(&proxy), "/items/", 200);
-                assert_paced(&burst, &limited.asked(), 200.0 / 20.0, what);
+                assert_paced(&burst, &limited.requests(), 200.0 / 20.0, what);
             });
         }
     });
@@ -87,7 +87,7 @@ fn a_quota_that_is_told_is_kept() {
 /// GitHub counts searches apart: they wait for their own quota, and nobody else waits for it.
 #[test]
 fn each_quota_that_has_a_name_holds_its_own_requests() {
-    let limited = Limited::python(&["github", "limit=60", "search=4", "window=1"]);
+    let limited = RateLimitedServer::python(&["github", "limit=60", "search=4", "window=1"]);
     let proxy = limited.proxy("on_limit: wait 18s, retry: { attempts: 2, on: [429], max_wait: 5s }");
     for path in ["/items/0", "/search/0"] {
         assert_eq!(proxy.get(&limited.url(path)).status, 200);
@@ -112,16 +112,16 @@ fn each_quota_that_has_a_name_holds_its_own_requests() {
     assert!(took(&searches) < 11.0, "{:?}", searches.took);
 }
 
-/// GitHub's secondary limit: 403 with Retry-After on a burst, while the quota has plenty left. Nobody can know of it, so
-/// the burst that hits it is refused, but whoever comes then waits.
+/// GitHub's secondary limit: 403 with Retry-After on a burst, while the quota has plenty left. Nobody can know
+/// of it, so the burst that hits it is refused, but later requests wait.
 #[test]
 fn a_stop_of_github_is_obeyed() {
-    let limited = Limited::python(&["github", "limit=5000", "window=3600", "burst=20"]);
+    let limited = RateLimitedServer::python(&["github", "limit=5000", "window=3600", "burst=20"]);
     let proxy = limited.proxy("on_limit: wait 15s");
     let burst = limited.burst(Some(&proxy), "/items/", 60);
     assert!(burst.count(403) > 0, "{burst:?}");
     assert_eq!(proxy.get(&limited.url("/items/61")).status, 200);
-    let asked = limited.asked();
+    let asked = limited.requests();
     let times = asked
         .iter()
         .filter(|asked| asked.status == 403)
@@ -141,12 +141,12 @@ fn a_stop_of_github_is_obeyed() {
 
 /// A service that says only 429: the rate is found by trying, and what is refused meanwhile can be sent again.
 #[test]
-fn a_rate_that_nobody_tells_is_found() {
+fn a_rate_that_is_not_reported_is_found() {
     let refusals = |settings: &str| {
-        let limited = Limited::python(&["plain", "rate=20", "burst=5"]);
+        let limited = RateLimitedServer::python(&["plain", "rate=20", "burst=5"]);
         let proxy = limited.proxy(settings);
         let burst = limited.burst(Some(&proxy), "/items/", 200);
-        let asked = limited.asked();
+        let asked = limited.requests();
         println!(
             "429 alone, {settings}: {} of 200 answered with 200, the upstream refused {} of {}, {:.2} s",
             burst.count(200),
@@ -171,7 +171,7 @@ fn a_rate_that_nobody_tells_is_found() {
     });
 }
 
-/// A year, no number, the past: nothing stops a destination for long, and a line in the log tells it.
+/// A year, no number, the past: no such value stops a destination for long, and the log reports it.
 #[test]
 fn nonsense_does_not_stop_a_destination_for_long() {
     for (field, again) in [
@@ -182,7 +182,7 @@ fn nonsense_does_not_stop_a_destination_for_long() {
         ("Retry-After:Thu, 01 Jan 2015 00:00:00 GMT", 60),
         ("X-RateLimit-Reset:1420070400", 60),
     ] {
-        let limited = Limited::python(&["saying", "429", field]);
+        let limited = RateLimitedServer::python(&["saying", "429", field]);
         let proxy = limited.proxy("on_limit: reject");
         let answer = proxy.get(&limited.url("/a"));
         assert_eq!(
@@ -205,13 +205,13 @@ fn nonsense_does_not_stop_a_destination_for_long() {
     }
 }
 
-/// Each refusal of the upstream is told, a thousand of them in one line, and each change of what is learned from them.
+/// Refusals of the upstream are logged, a thousand of them in one line, and so is each change of a learned limit.
 #[test]
-fn refusals_and_what_is_learned_from_them_are_told() {
-    let limited = Limited::python(&["plain", "rate=10", "burst=1"]);
+fn refusals_and_what_is_learned_from_them_are_logged() {
+    let limited = RateLimitedServer::python(&["plain", "rate=10", "burst=1"]);
     let proxy = limited.proxy("on_limit: wait 10s");
     let burst = limited.burst(Some(&proxy), "/items/", 60);
-    let upstream = refused(&limited.asked());
+    let upstream = refused(&limited.requests());
     assert!(upstream > 0 && burst.count(429) >= upstream, "{burst:?}");
     let throttled = || {
         proxy.metric(
@@ -239,7 +239,7 @@ fn refusals_and_what_is_learned_from_them_are_told() {
         !rates.is_empty() && rates.iter().all(|line| line.contains("\"rate\":")),
         "{log}"
     );
-    // Nobody knows of it but outrider, so whoever it held back is told by outrider.
+    // Only outrider knows of this limit, so outrider itself answers the requests that it held back.
     let local = proxy.metric("outrider_limit_refused_total", &[("limit", "learned")]);
     assert_eq!(burst.count(429), upstream + local as usize);
 }

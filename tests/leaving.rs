@@ -43,12 +43,12 @@ impl Gate {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
+enum Departure {
     Reset,
     Closed,
 }
 
-impl Leaving {
+impl Departure {
     const ALL: [Self; 2] = [Self::Reset, Self::Closed];
 
     fn leave(self, wire: Wire) {
@@ -110,7 +110,7 @@ fn requests(url: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What waits for its turn is over with its app, whatever lies unread, and those behind move up.
+/// A queued request ends when its app leaves, even with unread bytes, and those behind it move up.
 #[test]
 fn a_queued_request_whose_app_leaves_is_never_sent() {
     let gate = Gate::default();
@@ -121,8 +121,8 @@ fn a_queued_request_whose_app_leaves_is_never_sent() {
     origin.wait("the first", |seen| !seen.is_empty() && !seen[0].bytes.is_empty());
     let mut gone = 0.0;
     for (unread, request) in requests(&origin.url("/gone")) {
-        for how in Leaving::ALL {
-            if how == Leaving::Closed && unread == "a large body" {
+        for how in Departure::ALL {
+            if how == Departure::Closed && unread == "a large body" {
                 // Its FIN stays behind what the proxy has no room for.
                 continue;
             }
@@ -168,7 +168,7 @@ fn inside_a_tunnel_and_by_a_unix_socket_it_is_the_same() {
         seen.iter().any(|seen| seen.bytes.starts_with(b"GET /held"))
     });
     for unread in ["", "Content-Length: 3\r\n\r\nx=1"] {
-        for how in Leaving::ALL {
+        for how in Departure::ALL {
             let mut wire = proxy.intercepted(&partner.authority());
             let method = if unread.is_empty() { "GET" } else { "POST" };
             let end = if unread.is_empty() { "\r\n" } else { unread };
@@ -237,7 +237,7 @@ fn a_stream_that_is_reset_while_it_waits_is_never_sent() {
         second.send(h2::frame(h2::RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
         eventually("it waits no more", || waiting(&proxy) == 0.0);
     }
-    for how in Leaving::ALL {
+    for how in Departure::ALL {
         let mut wire = open();
         wire.send(h2::frame(h2::HEADERS, begin, 1, &get("/gone")));
         eventually("it waits", || waiting(&proxy) == 1.0);
@@ -259,7 +259,7 @@ fn the_slot_of_an_app_that_left_is_free_at_once() {
         if matches!(unread, "half a body" | "no body yet" | "a large body") {
             continue;
         }
-        for how in Leaving::ALL {
+        for how in Departure::ALL {
             let mut wire = proxy.wire();
             let held = || origin.raw().matches(" /held").count();
             let before = held();
@@ -279,7 +279,7 @@ fn the_slot_of_an_app_that_left_is_free_at_once() {
     gate.open();
 }
 
-/// An app that has closed only its sending side is told from one that left, however long its answer takes.
+/// An app that closed only its sending side is distinguished from one that left, however long its answer takes.
 #[test]
 fn a_half_closed_app_waits_as_long_as_any() {
     let gate = Gate::default();
@@ -356,8 +356,8 @@ fn an_app_that_leaves_while_its_request_waits_for_a_connection_takes_it_along() 
         "upgrade: true, timeouts: { tls: 10m }",
     );
     for (unread, request) in requests(&format!("http://partner.test:{port}/gone")) {
-        for how in Leaving::ALL {
-            if how == Leaving::Closed && unread == "a large body" {
+        for how in Departure::ALL {
+            if how == Departure::Closed && unread == "a large body" {
                 continue;
             }
             let wire = asking(&proxy, &request);
@@ -385,7 +385,7 @@ fn a_connect_whose_app_leaves_opens_no_tunnel() {
     let mut first = proxy.tunnel(&origin.authority());
     assert_eq!(first.get("x", "/first").status, 200);
     for early in ["", "GET /gone HTTP/1.1\r\n\r\n"] {
-        for how in Leaving::ALL {
+        for how in Departure::ALL {
             let mut wire = proxy.wire();
             wire.send(format!(
                 "CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n{early}",
@@ -411,7 +411,7 @@ fn a_handshake_that_waits_is_over_with_its_app() {
     let mut first = proxy.wire();
     first.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url("/held")));
     origin.wait("the first", |seen| !seen.is_empty() && !seen[0].bytes.is_empty());
-    for how in Leaving::ALL {
+    for how in Departure::ALL {
         let mut wire = proxy.wire();
         wire.send(format!(
             "GET {} HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
@@ -453,7 +453,7 @@ fn what_a_request_took_that_is_not_sent_goes_back() {
     ] {
         for turn in 0..4 {
             let before = origin.raw().len();
-            let how = Leaving::ALL[turn % 2];
+            let how = Departure::ALL[turn % 2];
             let mut wire = proxy.wire();
             wire.send(format!("PUT {url} HTTP/1.1\r\nHost: x\r\n{request}"));
             if turn >= 2 && taken == 2 {
@@ -531,7 +531,7 @@ fn a_request_is_over_with_its_app_wherever_it_waits() {
             ));
             assert_eq!(told.status, 503);
         }
-        for (number, how) in Leaving::ALL.into_iter().enumerate() {
+        for (number, how) in Departure::ALL.into_iter().enumerate() {
             let mut wire = proxy.wire();
             wire.send(format!(
                 "PUT {url} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nx=1"
@@ -558,7 +558,7 @@ fn a_request_is_over_with_its_app_wherever_it_waits() {
 /// Several ask for the same; the one whose request went out leaves, and another one's takes its place.
 #[test]
 fn those_who_wait_for_the_same_answer_do_not_leave_with_the_first() {
-    for how in Leaving::ALL {
+    for how in Departure::ALL {
         let gate = Gate::default();
         let origin = Origin::http(gate.script());
         let proxy = origin.proxy("cache: { size: 1MiB }");

@@ -13,7 +13,7 @@ use crate::support::partner::Partner;
 use crate::support::programs::outrider;
 use crate::support::{Origin, Proxy, TOKEN, eventually, run};
 
-/// An origin that sends half of its answer, and the rest when it is told to.
+/// Starts an origin that sends half of its answer, and the rest on a signal.
 fn gated() -> (mpsc::Sender<()>, Origin) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
@@ -168,7 +168,7 @@ fn reloads(proxy: &Proxy, result: &str) -> f64 {
     proxy.metric("outrider_config_reloads_total", &[("result", result)])
 }
 
-/// Failed reloads, whatever the product calls the label.
+/// Returns the number of failed reloads, under any name of the label.
 fn failed_reloads(proxy: &Proxy) -> f64 {
     proxy.metric("outrider_config_reloads_total", &[]) - reloads(proxy, "done")
 }
@@ -345,7 +345,7 @@ fn a_new_intercepted_host_means_a_new_bundle() {
     assert_eq!(wire.get(&partner.authority(), "/").status, 200);
 }
 
-/// K8: what is denied from now on is denied, whatever stands open.
+/// K8: a new denial also holds for connections that are already open.
 #[test]
 fn a_tunnel_inside_ends_its_rights_with_the_reload() {
     let partner = Partner::new();
@@ -366,7 +366,7 @@ fn a_tunnel_inside_ends_its_rights_with_the_reload() {
     assert!(!partner.origin.raw().contains("/after"));
 }
 
-/// K4, D15: a configuration with a fault does not start, and every problem is told at once.
+/// K4, D15: a configuration with a fault does not start, and every problem is reported at once.
 #[test]
 fn a_faulty_configuration_does_not_start() {
     let folder = tempfile::tempdir().unwrap();
@@ -379,9 +379,9 @@ fn a_faulty_configuration_does_not_start() {
     }
 }
 
-/// A port that is taken is told in a sentence.
+/// A port in use is reported in a sentence.
 #[test]
-fn a_taken_port_is_told() {
+fn a_taken_port_is_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("outrider.yml");
@@ -402,10 +402,10 @@ fn a_taken_port_is_told() {
     assert!(!refused.stderr.contains("panicked"), "{}", refused.stderr);
 }
 
-/// K4: what a start reads and writes does not stay, were it a thousand roots. Files that are mapped, the program's own
-/// first of all, are not counted: they are larger in a debug build.
+/// K4: what a start reads and writes does not stay, were it a thousand roots. Files that are mapped, the
+/// program's own first of all, are not counted: they are larger in a debug build.
 #[test]
-fn an_idle_proxy_holds_little_memory_of_its_own() {
+fn an_idle_proxy_holds_little_memory() {
     let origin = Origin::plain();
     let folder = tempfile::tempdir().unwrap();
     let roots = folder.path().join("roots.pem");

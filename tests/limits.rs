@@ -1,4 +1,4 @@
-//! How much each destination is asked: rates, concurrency, and what the app is told.
+//! Limits of each destination: rates, concurrency, and what the app gets.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -247,8 +247,8 @@ fn a_limit_of_zero_refuses_everything() {
     assert_eq!(origin.seen().len(), 0);
 }
 
-/// Sends requests one after the other without waiting for answers, each on a connection of its own, and sees that each
-/// waits before the next comes.
+/// Sends requests one after the other without waiting for answers, each on a new connection, and checks that
+/// each waits before the next is sent.
 fn line_up(proxy: &Proxy, origin: &Origin, paths: &[&str]) -> Vec<Wire> {
     let mut waiting = Vec::new();
     for path in paths {
@@ -275,7 +275,7 @@ fn a_page_view_overtakes_a_batch_job() {
     for mut wire in waiting {
         assert_eq!(wire.response().status, 200);
     }
-    // The answers of a slow machine may be told in another order than the requests went.
+    // On a slow machine the answers may be logged in another order than the requests were sent.
     let waits = |path: &str| {
         let log = proxy.log();
         let line = log
@@ -367,7 +367,7 @@ fn refusing_once(seconds: u64) -> Origin {
     })
 }
 
-/// Whatever a service calls it, in the very fields of those that send them.
+/// A refusal in the words and fields of each known service.
 #[test]
 fn a_refusal_is_known_in_every_form() {
     for (status, answer) in [
@@ -405,7 +405,8 @@ fn a_refusal_is_known_in_every_form() {
     }
 }
 
-/// The app sees the upstream's own 429 as it came; the later ones are ours and say so, and the upstream hears of none.
+/// The app sees the upstream's own 429 as it came; the later ones are ours and say so, and the upstream hears
+/// of none.
 #[test]
 fn an_upstream_that_says_stop_is_left_alone() {
     let origin = refusing_once(60);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use crate::support::programs::{Server, curl};
+use crate::support::programs::{ServerProcess, curl};
 use crate::support::{Origin, Proxy, Wire, closed_port, run};
 
 fn fields(origin: &Origin, name: &str) -> Vec<String> {
@@ -84,7 +84,8 @@ fn a_loop_ends_after_one_turn() {
     }
 }
 
-/// nginx with `gzip on` and nothing else of gzip set compresses no answer to a request with Via (`gzip_proxied off`).
+/// nginx with `gzip on` and nothing else of gzip set compresses no answer to a request with Via (`gzip_proxied
+/// off`).
 #[test]
 fn nginx_as_shipped_compresses_through_us() {
     let folder = tempfile::tempdir().unwrap();
@@ -104,7 +105,7 @@ fn nginx_as_shipped_compresses_through_us() {
     let mut command = Command::new("nginx");
     command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
     command.args(["-e", "stderr"]);
-    let _nginx = Server::start(&mut command, port);
+    let _nginx = ServerProcess::start(&mut command, port);
     let url = format!("http://partner.test:{port}/index.html");
     for (settings, is_compressed) in [("http: 1", true), ("via: true", false)] {
         let proxy = Proxy::to(&format!("partner.test:{port}"), settings);

@@ -6,16 +6,16 @@ use std::process::Command;
 use crate::support::partner::destination;
 use crate::support::programs::{curl, node, outrider, python};
 use crate::support::proxy::configuration;
-use crate::support::{Nginx, Pki, Proxy, Run, TOKEN, run};
+use crate::support::{Nginx, Pki, ProgramOutput, Proxy, TOKEN, run};
 
 /// nginx, the proxy before it, and nothing else.
-struct Scene {
+struct Setup {
     nginx: Nginx,
     proxy: Proxy,
     pki: Pki,
 }
 
-impl Scene {
+impl Setup {
     fn new(h2: bool) -> Self {
         let pki = Pki::new();
         let nginx = Nginx::demanding(&pki, h2);
@@ -26,7 +26,7 @@ impl Scene {
 
     /// Runs a client in the environment that `outrider env` prints, and one argument more: the URL.
     #[track_caller]
-    fn through(&self, command: &mut Command) -> Run {
+    fn through(&self, command: &mut Command) -> ProgramOutput {
         let proxy = format!("http://{}", self.proxy.address());
         let bundle = self.proxy.bundle();
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
@@ -51,7 +51,7 @@ impl Scene {
 }
 
 #[track_caller]
-fn assert_greeted(run: &Run) {
+fn assert_greeted(run: &ProgramOutput) {
     assert!(
         run.succeeded().stdout.starts_with("hello CN=app with a token"),
         "{run:#?}"
@@ -72,7 +72,7 @@ const UNDICI: &str = "const { fetch, EnvHttpProxyAgent } = require('undici'); \
 #[test]
 fn curl_is_greeted_through_intercept_and_through_upgrade() {
     for h2 in [false, true] {
-        let scene = Scene::new(h2);
+        let scene = Setup::new(h2);
         for url in scene.urls() {
             assert_greeted(&scene.through(&mut curl(["--fail", &url])));
         }
@@ -81,7 +81,7 @@ fn curl_is_greeted_through_intercept_and_through_upgrade() {
 
 #[test]
 fn python_requests_is_greeted() {
-    let scene = Scene::new(false);
+    let scene = Setup::new(false);
     for url in scene.urls() {
         assert_greeted(&scene.through(python(REQUESTS).arg(url)));
     }
@@ -89,7 +89,7 @@ fn python_requests_is_greeted() {
 
 #[test]
 fn python_urllib_is_greeted() {
-    let scene = Scene::new(true);
+    let scene = Setup::new(true);
     for url in scene.urls() {
         assert_greeted(&scene.through(python(URLLIB).arg(url)));
     }
@@ -97,7 +97,7 @@ fn python_urllib_is_greeted() {
 
 #[test]
 fn node_fetch_is_greeted() {
-    let scene = Scene::new(true);
+    let scene = Setup::new(true);
     for script in [FETCH, UNDICI] {
         for url in scene.urls() {
             assert_greeted(&scene.through(node(script).arg(url)));
@@ -109,7 +109,7 @@ fn node_fetch_is_greeted() {
 #[test]
 fn an_absolute_https_request_is_greeted() {
     for h2 in [false, true] {
-        let scene = Scene::new(h2);
+        let scene = Setup::new(h2);
         let authority = scene.nginx.authority();
         let answer = scene.proxy.get(&format!("https://{authority}/token"));
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -147,7 +147,7 @@ fn exec_greets_curl_python_and_node() {
 /// Without outrider the same calls are refused: the certificate is really demanded.
 #[test]
 fn without_outrider_the_caller_is_refused() {
-    let scene = Scene::new(false);
+    let scene = Setup::new(false);
     let ca = scene.pki.ca().display().to_string();
     let resolve = format!("{}:127.0.0.1", scene.nginx.authority());
     let bare = run(&mut curl([
@@ -163,8 +163,8 @@ fn without_outrider_the_caller_is_refused() {
 
 /// What curl shows for a refused CONNECT and for a refused request has the reason.
 #[test]
-fn a_refusal_is_told_to_the_client() {
-    let scene = Scene::new(false);
+fn a_refusal_reaches_the_client() {
+    let scene = Setup::new(false);
     let refused = scene.through(&mut curl(["--include", "http://unlisted.test/"]));
     assert!(
         refused.stdout.contains("403") && refused.stdout.contains("unlisted"),
@@ -179,10 +179,10 @@ fn a_refusal_is_told_to_the_client() {
     );
 }
 
-/// A client that was not told of our authority rejects our leaf: the log names what it lacks.
+/// A client that does not know our authority rejects our leaf: the log names what it lacks.
 #[test]
 fn a_client_without_the_bundle_is_noticed() {
-    let scene = Scene::new(false);
+    let scene = Setup::new(false);
     let proxy = format!("http://{}", scene.proxy.address());
     let url = scene.urls()[0].clone();
     let rejected = run(curl([&url]).env("https_proxy", proxy));

@@ -1,4 +1,4 @@
-//! `limits.memory`: one peak is borne and forgotten, whatever it is made of.
+//! `limits.memory`: one peak of any kind is survived and forgotten.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,8 +14,9 @@ use crate::support::partner::Partner;
 use crate::support::pki::trusting;
 use crate::support::{Origin, PATIENCE, Proxy, TOKEN, Wire, eventually, ok};
 
-/// What the limit may be passed by: what is read before it is known whether it can be kept, what the allocator has not
-/// given back yet, and in a debug build the size of each task. Without a limit the loads here take 70 MB and more.
+/// What the limit may be passed by: what is read before it is known whether it can be kept, what the allocator
+/// has not given back yet, and in a debug build the size of each task. Without a limit the loads here take 70
+/// MB and more.
 const SLACK: u64 = 16 << 20;
 
 /// As many descriptors as there can be.
@@ -28,8 +29,8 @@ fn take_descriptors() {
     setrlimit(Resource::Nofile, all).unwrap();
 }
 
-/// The limit in bytes for a proxy that may take so many megabytes beside what its program takes for itself, which in a
-/// debug build is much.
+/// The limit in bytes for a proxy that may take so many megabytes beside what its program takes for itself,
+/// which in a debug build is much.
 fn limit(megabytes: u64) -> u64 {
     let origin = Origin::plain();
     let proxy = origin.proxy("");
@@ -46,7 +47,7 @@ fn start(limit: u64, config: &str) -> Proxy {
 }
 
 /// How often the log says that the limit is reached, and that it is over.
-fn told(proxy: &Proxy) -> (usize, usize) {
+fn shortages(proxy: &Proxy) -> (usize, usize) {
     let log = proxy.log();
     let count = |text| log.lines().filter(|line| line.contains(text)).count();
     (
@@ -57,7 +58,7 @@ fn told(proxy: &Proxy) -> (usize, usize) {
 
 #[track_caller]
 fn assert_short(proxy: &Proxy) {
-    eventually("the shortage is told", || told(proxy) == (1, 0));
+    eventually("the shortage is told", || shortages(proxy) == (1, 0));
     assert_eq!(proxy.metric("outrider_memory_short", &[]), 1.0);
 }
 
@@ -69,12 +70,12 @@ fn assert_recovers(proxy: &Proxy, limit: u64, url: &str) {
     });
     let answer = proxy.get(url);
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(told(proxy), (1, 1), "{}", proxy.log());
+    assert_eq!(shortages(proxy), (1, 1), "{}", proxy.log());
     let peak = proxy.resident_peak();
     assert!(peak < limit + SLACK, "{} MB of {}", peak >> 20, limit >> 20);
 }
 
-/// An origin that reads requests and answers them, all at once, when it is told to.
+/// Starts an origin that reads requests and answers them all at once, on a signal.
 fn gated() -> (u16, mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -125,7 +126,7 @@ fn statuses(proxy: &Proxy, count: usize, request: &[u8], held: impl FnOnce()) ->
     clients.into_iter().map(status).collect()
 }
 
-/// As many are served as there is memory for, the others are told; afterwards it is as before.
+/// As many requests are served as there is memory for, the others are refused; afterwards all is as before.
 #[test]
 fn bodies_that_are_kept_take_part_in_the_limit() {
     take_descriptors();
@@ -277,7 +278,7 @@ fn http_2_streams_take_part_in_the_limit() {
         proxy.metric("outrider_memory_short", &[]) == 0.0
     });
     assert_eq!(proxy.page("/readyz").status, 200);
-    assert_eq!(told(&proxy), (1, 1), "{}", proxy.log());
+    assert_eq!(shortages(&proxy), (1, 1), "{}", proxy.log());
     let peak = proxy.resident_peak();
     assert!(peak < limit + SLACK, "{} MB of {}", peak >> 20, limit >> 20);
 }
@@ -311,7 +312,7 @@ fn caches_leave_room_for_requests() {
         ));
         assert_eq!(answer.status, 200, "{number}: {}", answer.text());
     }
-    assert_eq!(told(&proxy), (0, 0), "{}", proxy.log());
+    assert_eq!(shortages(&proxy), (0, 0), "{}", proxy.log());
     assert_eq!(proxy.metric("outrider_memory_short", &[]), 0.0);
     // What was asked for last is there still.
     let url = origins[3].url("/1599");
@@ -321,7 +322,7 @@ fn caches_leave_room_for_requests() {
     assert!(peak < limit, "{} MB of {}", peak >> 20, limit >> 20);
 }
 
-/// Whoever takes a connection and says nothing takes none of what others need: upstreams and the operator's door.
+/// A client that connects and stays silent uses nothing that others need: upstreams and the admin port.
 #[test]
 fn idle_clients_leave_descriptors_for_requests_and_the_operator() {
     take_descriptors();
@@ -382,10 +383,11 @@ fn idle_clients_leave_descriptors_for_requests_and_the_operator() {
     });
 }
 
-/// A control group (v1) of 32 MB, with what the kernel holds of its sockets counted beside; `None` where none can be made.
-struct Group(PathBuf);
+/// A control group (v1) of 32 MB, with what the kernel holds of its sockets counted beside; `None` where none
+/// can be made.
+struct MemoryGroup(PathBuf);
 
-impl Group {
+impl MemoryGroup {
     fn new() -> Option<Self> {
         let folder = PathBuf::from(format!(
             "/sys/fs/cgroup/memory/outrider-test-{}",
@@ -407,7 +409,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for MemoryGroup {
     fn drop(&mut self) {
         // It is empty once the kernel has done with the process.
         let is_gone = |_: &u32| std::fs::remove_dir(&self.0).is_ok();
@@ -420,12 +422,12 @@ impl Drop for Group {
 
 const GROUP: u64 = 32 << 20;
 
-/// What apps do not read must not end in a kill: neither here nor in the kernel may more than the group has be held. In a
-/// group of version 2 both count together; here each is counted, and the sum is what must fit.
+/// What apps do not read must not end in a kill: neither here nor in the kernel may more than the group has be
+/// held. In a group of version 2 both count together; here each is counted, and the sum is what must fit.
 #[test]
 fn unread_downloads_fit_into_a_control_group() {
     take_descriptors();
-    let Some(group) = Group::new() else {
+    let Some(group) = MemoryGroup::new() else {
         return eprintln!("skipped: no control group can be made here (version 1, as root)");
     };
     // 50 MB, as far as they are taken.

@@ -1,4 +1,5 @@
-//! OAuth 2.0 and signed tokens, against an authorization server that nobody here wrote (issue's "it must show" 1 and 3).
+//! OAuth 2.0 and signed tokens, against an authorization server that nobody here wrote (issue's "it must show"
+//! 1 and 3).
 
 use std::sync::Barrier;
 use std::thread;
@@ -6,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::authorization::Authorization;
+use crate::support::authorization::AuthorizationServer;
 use crate::support::{Proxy, Response, closed_port, eventually};
 
 const BASIC: &str = "client_id: app basic, client_secret: env:SECRET, scopes: [read]";
 
 #[track_caller]
-fn told(response: &Response) -> Value {
+fn json_body(response: &Response) -> Value {
     assert_eq!(response.status, 200, "{response:?} {}", response.text());
     serde_json::from_slice(&response.body).unwrap()
 }
@@ -25,7 +26,7 @@ fn refreshes(proxy: &Proxy, result: &str) -> f64 {
 /// RFC 6749, 7523 and 8693, each client by each of its ways; the resource server looks the token up.
 #[test]
 fn every_grant_and_every_client_gets_a_token() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let signed = |algorithm: &str| {
         format!(
             "client_id: signed-{algorithm}, scopes: [write], \
@@ -62,7 +63,7 @@ fn every_grant_and_every_client_gets_a_token() {
     ];
     for (oauth2, client, scope) in cases {
         let proxy = servers.proxy(&oauth2);
-        let answer = told(&proxy.get(&servers.url("/")));
+        let answer = json_body(&proxy.get(&servers.url("/")));
         assert_eq!(answer["client"], client, "{answer}");
         assert_eq!(answer["scope"].as_str().unwrap_or_default(), scope, "{answer}");
         assert!((refreshes(&proxy, "done") - 1.0).abs() < 0.1);
@@ -73,7 +74,7 @@ fn every_grant_and_every_client_gets_a_token() {
 /// RFC 8705: the certificate is the client, and the token is good on connections with this certificate only.
 #[test]
 fn a_certificate_is_the_client_and_binds_the_token() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let ca = servers.pki.ca().display().to_string();
     let certificate = format!(
         "client_certificate: {{ cert: \"file:{}\", key: \"file:{}\" }}",
@@ -91,15 +92,15 @@ fn a_certificate_is_the_client_and_binds_the_token() {
          auth: {{ {oauth2} }} }} }}\n{dns}",
         servers.api
     ));
-    let answer = told(&proxy.get(&servers.url("/")));
+    let answer = json_body(&proxy.get(&servers.url("/")));
     assert_eq!(
         (&answer["client"], &answer["bound"]),
         (&"certificate".into(), &true.into())
     );
     servers.assert_quiet(&proxy);
 
-    // The destination that names the token endpoint has the certificate, and the one that asks has none: the token is
-    // given, and does not help here.
+    // The destination that names the token endpoint has the certificate, and the one that asks has none: the
+    // token is given, and does not help here.
     let proxy = servers.start(&format!(
         "destinations:\n  api: {{ hosts: [\"api.test:{}\"], tls: {{ ca: \"file:{ca}\" }}, auth: {{ {oauth2} }} }}\n  \
          login: {{ hosts: [\"login.test:{}\"], tls: {{ ca: \"file:{ca}\", {certificate} }} }}\n{dns}",
@@ -111,7 +112,7 @@ fn a_certificate_is_the_client_and_binds_the_token() {
 /// RFC 7515 to 7519, checked by a library of others; one signature serves many requests.
 #[test]
 fn a_token_that_is_signed_here_verifies() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     for algorithm in [
         "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
     ] {
@@ -120,13 +121,13 @@ fn a_token_that_is_signed_here_verifies() {
              claims: {{ iss: app, aud: [api.test, other.test], level: 3, admin: true }} }}"
         );
         let proxy = servers.start(&servers.yaml_of(&jwt, ""));
-        let first = told(&proxy.get(&servers.url(&format!("/signed/{algorithm}"))));
+        let first = json_body(&proxy.get(&servers.url(&format!("/signed/{algorithm}"))));
         assert_eq!(first["iss"], "app", "{first}");
         assert_eq!((&first["level"], &first["admin"]), (&3.into(), &true.into()));
         assert_eq!(first["kid"], "k1");
         let lifetime = first["exp"].as_u64().unwrap() - first["iat"].as_u64().unwrap();
         assert_eq!(lifetime, 600);
-        let second = told(&proxy.get(&servers.url(&format!("/signed/{algorithm}"))));
+        let second = json_body(&proxy.get(&servers.url(&format!("/signed/{algorithm}"))));
         assert_eq!(first["token"], second["token"], "signed anew");
         servers.assert_quiet(&proxy);
     }
@@ -136,7 +137,7 @@ fn a_token_that_is_signed_here_verifies() {
 /// A hundred requests at a cold token, and the first client gone: one token request, and all others are answered.
 #[test]
 fn many_requests_at_a_cold_token_make_one_token_request() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let proxy = servers.proxy(BASIC);
     servers.mode("hold");
     let mut first = proxy.wire();
@@ -165,11 +166,11 @@ fn many_requests_at_a_cold_token_make_one_token_request() {
     servers.assert_quiet(&proxy);
 }
 
-/// The token endpoint is away: requests with a valid token go on, without one they are refused at once and told why, and
-/// nobody storms it when it is back.
+/// The token endpoint is down: requests with a valid token are served, others are refused at once with the
+/// reason, and its return does not start a storm of requests.
 #[test]
 fn an_endpoint_that_is_down_is_left_alone() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     servers.lifetime(8);
     let proxy = servers.proxy(BASIC);
     assert_eq!(proxy.get(&servers.url("/")).status, 200);
@@ -223,10 +224,10 @@ fn an_endpoint_that_is_down_is_left_alone() {
 /// While a token ages, requests go on with it and one asks for the next.
 #[test]
 fn a_token_is_replaced_ahead_of_its_end() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     servers.lifetime(10);
     let proxy = servers.proxy(BASIC);
-    let name = |answer: &Response| told(answer)["jti"].as_str().unwrap().to_owned();
+    let name = |answer: &Response| json_body(answer)["jti"].as_str().unwrap().to_owned();
     let first = name(&proxy.get(&servers.url("/")));
     servers.mode("hold");
     let asked = Instant::now();
@@ -255,7 +256,7 @@ fn a_token_is_replaced_ahead_of_its_end() {
 /// A token that is revoked: one token request for all, one repeat each, and every app gets its answer.
 #[test]
 fn a_revoked_token_is_renewed_once_for_all() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let proxy = servers.proxy(BASIC);
     assert_eq!(proxy.get(&servers.url("/")).status, 200);
     servers.revoke();
@@ -284,7 +285,7 @@ fn a_revoked_token_is_renewed_once_for_all() {
 /// An answer of 401 that is not about the token is the app's, and does not turn requests into token requests.
 #[test]
 fn a_401_that_another_token_does_not_change_is_passed_on() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let proxy = servers.proxy(BASIC);
     for _ in 0..30 {
         assert_eq!(proxy.get(&servers.url("/forbidden")).status, 401);
@@ -297,7 +298,7 @@ fn a_401_that_another_token_does_not_change_is_passed_on() {
 /// Rotation in memory (RFC 6749, section 6): the server takes each refresh token once.
 #[test]
 fn a_new_refresh_token_takes_the_place_of_the_old_one() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let refresh =
         "grant: refresh_token, refresh_token: env:REFRESH, client_id: refresh, client_secret: env:SECRET";
     let proxy = servers.proxy(refresh);
@@ -313,8 +314,8 @@ fn a_new_refresh_token_takes_the_place_of_the_old_one() {
 
 /// Every kind of no: the app learns why, and the log no secret.
 #[test]
-fn what_the_server_refuses_is_told_without_secrets() {
-    let servers = Authorization::new();
+fn a_refusal_of_the_server_is_reported_without_secrets() {
+    let servers = AuthorizationServer::new();
     let wrong = servers.proxy("client_id: app basic, client_secret: env:WRONG");
     let detail = wrong
         .get(&servers.url("/"))
@@ -354,7 +355,7 @@ fn what_the_server_refuses_is_told_without_secrets() {
 /// Token endpoints are judged like everything else that is dialled.
 #[test]
 fn a_token_endpoint_in_a_denied_network_is_refused() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let oauth2 = format!(
         "destinations: {{ api: {{ hosts: [\"api.test:{}\"], tls: {{ ca: \"file:{}\" }}, auth: {{ oauth2: {{ \
          token_url: \"https://metadata.test:{}/token\", {BASIC} }} }} }} }}\n\
@@ -377,7 +378,7 @@ fn a_token_endpoint_in_a_denied_network_is_refused() {
 /// A reload that changes nothing about the token keeps it; one that changes the client asks anew.
 #[test]
 fn a_token_survives_a_reload() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let proxy = servers.proxy(BASIC);
     assert_eq!(proxy.get(&servers.url("/")).status, 200);
     let reloads = |proxy: &Proxy| proxy.metric("outrider_config_reloads_total", &[("result", "done")]);
@@ -389,14 +390,14 @@ fn a_token_survives_a_reload() {
     let other = "client_id: post, client_secret: env:SECRET, client_auth: post";
     proxy.rewrite(&servers.yaml(other, ""));
     eventually("reloaded again", || reloads(&proxy) >= 2.0);
-    assert_eq!(told(&proxy.get(&servers.url("/")))["client"], "post");
+    assert_eq!(json_body(&proxy.get(&servers.url("/")))["client"], "post");
     assert_eq!(servers.seen().requests.len(), 2);
 }
 
 /// A request that waits for a token says so in its line, and one that does not has none.
 #[test]
 fn a_wait_for_a_token_is_no_time_of_our_own() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let yaml = servers.yaml(BASIC, "") + "\nlog: { format: json, access: errors }";
     let proxy = servers.start(&yaml);
     let lines = || {
@@ -424,7 +425,7 @@ fn a_wait_for_a_token_is_no_time_of_our_own() {
 /// Only requests that carry a token ask for one; what the app has put in its place is not sent.
 #[test]
 fn a_token_is_asked_for_by_who_carries_it() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let token_url = format!("https://login.test:{}/token", servers.login);
     let oauth2 = format!("oauth2: {{ token_url: \"{token_url}\", {BASIC} }}");
     let rules = format!(
@@ -444,7 +445,7 @@ fn a_token_is_asked_for_by_who_carries_it() {
     assert_eq!(servers.seen().requests.len(), 0);
     let own = "Authorization: Bearer own\r\nConnection: Authorization\r\n";
     assert_eq!(
-        told(&proxy.ask("GET", &servers.url("/"), own))["client"],
+        json_body(&proxy.ask("GET", &servers.url("/"), own))["client"],
         "app basic"
     );
     assert_eq!(servers.seen().requests.len(), 1);
@@ -454,7 +455,7 @@ fn a_token_is_asked_for_by_who_carries_it() {
 /// Two clients in a pool: what one is refused, the other one gets.
 #[test]
 fn clients_stand_in_for_each_other() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let token_url = format!("https://login.test:{}/token", servers.login);
     let member = |client: &str| format!("{{ oauth2: {{ token_url: \"{token_url}\", {client} }} }}");
     let pool = format!(
@@ -463,7 +464,7 @@ fn clients_stand_in_for_each_other() {
         member("client_id: post, client_secret: env:SECRET, client_auth: post")
     );
     let proxy = servers.start(&servers.yaml_of(&pool, ""));
-    let client = |answer: &Response| told(answer)["client"].as_str().unwrap().to_owned();
+    let client = |answer: &Response| json_body(answer)["client"].as_str().unwrap().to_owned();
     let mut clients: Vec<_> = (0..6).map(|_| client(&proxy.get(&servers.url("/")))).collect();
     servers.revoke();
     clients.extend((0..6).map(|_| client(&proxy.get(&servers.url("/")))));
@@ -476,7 +477,7 @@ fn clients_stand_in_for_each_other() {
 /// A body that is gone cannot be sent again: the app gets the 401, and the next request another token.
 #[test]
 fn a_request_that_cannot_be_repeated_has_the_token_renewed_for_the_next() {
-    let servers = Authorization::new();
+    let servers = AuthorizationServer::new();
     let proxy = servers.proxy(BASIC);
     assert_eq!(proxy.get(&servers.url("/")).status, 200);
     servers.revoke();

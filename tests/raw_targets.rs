@@ -11,7 +11,7 @@ fn target(origin: &Origin) -> String {
     line.split(' ').nth(1).unwrap().to_owned()
 }
 
-/// Answers each request on a connection of its own.
+/// Starts an origin that answers one request on each connection.
 fn once() -> Origin {
     Origin::saying_once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 }

@@ -105,7 +105,7 @@ fn answers_are_slow_and_some_fail() {
 }
 
 #[test]
-fn it_is_told_in_the_log_at_the_start_and_at_each_reload_and_by_the_commands() {
+fn it_is_logged_at_the_start_and_at_each_reload_and_shown_by_the_commands() {
     let origin = Origin::plain();
     let proxy = rehearsing(
         &origin,
@@ -218,7 +218,8 @@ fn retries_and_the_circuit_take_it_for_real() {
     );
 }
 
-/// Limits that are learned are learned from it too: outrider spares the app's destination what it says it cannot bear.
+/// Limits that are learned are learned from it too: outrider spares the app's destination what it says it
+/// cannot bear.
 #[test]
 fn what_is_simulated_is_learned_from() {
     let origin = Origin::plain();

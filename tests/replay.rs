@@ -9,7 +9,7 @@ use crate::support::h2::{self, DATA, END_HEADERS, END_STREAM, HEADERS, frame};
 use crate::support::h2_origin::H2Partner;
 use crate::support::{Origin, Request, eventually};
 
-/// Refuses the first request once all of it is in, and tells what it had; gives the second one back.
+/// Refuses the first request once all of it has arrived, and records it; echoes the second one.
 fn refusing_first(refused: &'static Mutex<Vec<Request>>) -> Origin {
     Origin::http(move |wire| {
         while let Ok(request) = wire.request() {
@@ -102,7 +102,7 @@ fn a_body_that_is_too_large_to_keep_is_sent_once() {
 }
 
 #[test]
-fn an_app_that_breaks_its_body_off_is_told_so_and_nothing_is_sent() {
+fn an_app_that_breaks_off_its_body_gets_the_reason_and_nothing_is_sent() {
     let origin = Origin::plain();
     let proxy = to(
         &origin,

@@ -5,7 +5,7 @@ use crate::support::hidden::{assert_refused, fill, plain};
 use crate::support::origin::{echo, ok};
 use crate::support::{CANARY, Origin, Proxy, TOKEN};
 
-/// A1: both framings at once are an attack, whichever the origin would believe.
+/// A1: both framings at once are an attack, no matter which one the origin would believe.
 #[test]
 fn content_length_beside_transfer_encoding_is_refused() {
     assert_refused(
@@ -213,7 +213,7 @@ fn what_is_no_http_request_is_never_dialled() {
 
 /// A11: an `https://` in the proxy variable is the usual first mistake, and the log says so.
 #[test]
-fn tls_to_the_proxy_itself_is_told_what_is_wrong() {
+fn tls_to_the_proxy_itself_is_answered_with_the_reason() {
     let origin = Origin::plain();
     let proxy = plain(&origin);
     let answer = proxy.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");

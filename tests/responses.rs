@@ -1,5 +1,5 @@
-//! Group B: what origins answer. The app can always tell a whole answer from a cut one, and no byte of one
-//! answer ever reaches who asked for another.
+//! Group B: answers of origins. The app can always distinguish a whole answer from a cut one, and no byte of an
+//! answer reaches the client of another request.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -57,7 +57,8 @@ fn a_cut_body_is_cut_for_the_app() {
     }
 }
 
-/// B1: to an app that speaks HTTP/1.0 the end of the connection is the end of the body: only a reset tells a cut one.
+/// B1: to an app that speaks HTTP/1.0 the end of the connection is the end of the body: only a reset marks a
+/// cut one.
 #[test]
 fn a_cut_body_is_cut_for_an_app_that_knows_no_chunks() {
     let cut = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
@@ -148,7 +149,7 @@ fn bytes_beyond_the_answer_reach_nobody() {
     }
 }
 
-/// B3: a response whose end is not clear is none.
+/// B3: a response without a clear end is refused.
 #[test]
 fn a_response_with_faulty_framing_is_refused() {
     for (name, response) in [
@@ -206,7 +207,7 @@ fn an_old_origin_is_answered_for_in_our_version() {
     assert_eq!(wire.read_line(), "HTTP/1.1 200 OK\r\n");
 }
 
-/// B4: what is no HTTP is no answer, and nothing of it stands in ours.
+/// B4: an answer that is not HTTP is refused, and nothing of it is in ours.
 #[test]
 fn garbage_from_the_origin_is_a_502_of_ours() {
     for (name, response) in [
@@ -269,7 +270,8 @@ fn an_endless_head_is_refused_in_flat_memory() {
     }
 }
 
-/// B6: a 101 is joined only where it names the protocol that a GET has asked for; else no byte behind it gets through.
+/// B6: a 101 is joined only where it names the protocol that a GET has asked for; else no byte behind it gets
+/// through.
 #[test]
 fn a_101_that_nobody_asked_for_is_a_502() {
     const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
@@ -294,7 +296,8 @@ fn a_101_that_nobody_asked_for_is_a_502() {
         (get, "Upgrade: websocket\r\n", false),
         (get, "Connection: close\r\nUpgrade: websocket\r\n", false),
         (get, "", false),
-        // Nothing was asked for, or by a request that cannot ask for it (RFC 9110 section 7.8, RFC 6455 section 4.1).
+        // Nothing was asked for, or by a request that cannot ask for it (RFC 9110 section 7.8, RFC 6455 section
+        // 4.1).
         (("GET", "HTTP/1.1", ""), WEBSOCKET, false),
         (("GET", "HTTP/1.1", "Upgrade: websocket\r\n"), WEBSOCKET, false),
         (
@@ -476,7 +479,7 @@ fn an_upload_passes_piece_by_piece() {
 
 /// J6: who has left is not worked for any longer.
 #[test]
-fn the_origin_is_let_go_when_the_app_leaves() {
+fn the_origin_is_released_when_the_app_leaves() {
     let left = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&left);
     let origin = Origin::http(move |wire| {

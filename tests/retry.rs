@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::limited::{Limited, refused};
+use crate::support::limited::{RateLimitedServer, refused};
 use crate::support::partner::Partner;
 use crate::support::{Origin, Proxy, Response, Wire, closed_port, eventually};
 
@@ -14,7 +14,7 @@ pub(crate) const BUSY: &str =
     "HTTP/1.1 503 Service Unavailable\r\nX-Why: deploy\r\nContent-Length: 4\r\n\r\nbusy";
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// Answers the requests in their order, whatever connection they come on; the last answer is the one of all others.
+/// Answers the requests in their order, on all connections; the last answer is used for all that follow.
 fn answering<const N: usize>(answers: [&'static str; N]) -> Origin {
     let asked = AtomicUsize::new(0);
     Origin::http(move |wire| {
@@ -78,7 +78,7 @@ fn what_is_safe_is_asked_again_and_counts_as_one() {
             "{method} {} HTTP/1.1\r\nHost: x\r\n{fields}\r\n",
             origin.url("/")
         ));
-        // HEAD has no body, whichever answer it is.
+        // HEAD has no body, in every answer.
         assert_eq!(wire.bodiless_response().status, 200, "{method}");
         assert_eq!(asked(&origin, method), 2, "{method}");
         assert_eq!(retries(&proxy, "503"), 1.0, "{method}");
@@ -124,7 +124,7 @@ fn only_what_is_configured_is_asked_again() {
     }
 }
 
-/// What outrider keeps to by itself after a 429 does not stand in the way of the repeat.
+/// The pause that outrider keeps after a 429 does not prevent the retry.
 #[test]
 fn a_repeat_waits_for_what_was_learned_from_the_refusal() {
     for after in ["Retry-After: 1\r\n", ""] {
@@ -404,7 +404,7 @@ fn a_reload_does_not_refill_the_budget() {
 /// A real server that only says 503: a dozen at once, where one passes every 20 ms.
 #[test]
 fn what_nginx_refuses_passes_a_little_later() {
-    let nginx = Limited::nginx(50, 1, 503);
+    let nginx = RateLimitedServer::nginx(50, 1, 503);
     let proxy = nginx
         .proxy("respect_upstream: false, retry: { attempts: 10, on: [503], max_wait: 10s, budget: 100% }");
     thread::scope(|scope| {

@@ -24,7 +24,8 @@ fn numbered(pki: &Pki, serial: u64) -> Identity {
     pki.issue("numbered", params)
 }
 
-/// A folder in which a platform keeps a pair, and renews it as Cloud Foundry does: each file by renaming, the key first.
+/// A folder in which a platform keeps a pair, and renews it as Cloud Foundry does: each file by renaming, the
+/// key first.
 struct Platform {
     folder: tempfile::TempDir,
 }
@@ -66,8 +67,8 @@ impl Platform {
     }
 }
 
-/// What one request met.
-struct Met {
+/// The result of one request.
+struct RequestResult {
     start: Instant,
     status: u16,
     serial: u64,
@@ -87,9 +88,10 @@ fn failed_reloads(proxy: &Proxy) -> f64 {
     proxy.metric("outrider_config_reloads_total", &[("result", "failed")])
 }
 
-/// K3, "It must show" of rotation: 200 requests a second while the pair is renewed every two seconds in the platform's
-/// order, with a moment in which key and certificate do not fit. No request fails, every one that begins after a renewal
-/// shows the new certificate, no descriptor stays open. `OUTRIDER_TEST_ROTATION_SECONDS` makes it longer.
+/// K3, "It must show" of rotation: 200 requests a second while the pair is renewed every two seconds in the
+/// platform's order, with a moment in which key and certificate do not fit. No request fails, every one that
+/// begins after a renewal shows the new certificate, no descriptor stays open. `OUTRIDER_TEST_ROTATION_SECONDS`
+/// makes it longer.
 #[test]
 fn renewals_under_load_fail_no_request() {
     let seconds = std::env::var("OUTRIDER_TEST_ROTATION_SECONDS").map_or(10, |text| text.parse().unwrap());
@@ -128,7 +130,7 @@ fn renewals_under_load_fail_no_request() {
                         Some(wire) => wire.ask(format!("GET {url} HTTP/1.1\r\nHost: x\r\n\r\n")),
                         None => proxy.get(url),
                     };
-                    met.lock().unwrap().push(Met {
+                    met.lock().unwrap().push(RequestResult {
                         start,
                         status: answer.status,
                         serial: serial(&answer.text()),
@@ -145,7 +147,7 @@ fn renewals_under_load_fail_no_request() {
             renewals.push((Instant::now(), FIRST + u64::from(n)));
         }
         let last = renewals[renewals.len() - 1].1;
-        let is_last = |met: &Met| met.serial == last;
+        let is_last = |met: &RequestResult| met.serial == last;
         eventually("the last renewal", || met.lock().unwrap().iter().any(is_last));
         is_over.store(true, Ordering::Relaxed);
     });
@@ -154,7 +156,7 @@ fn renewals_under_load_fail_no_request() {
     let failed = met.iter().filter(|met| met.status != 200).count();
     assert_eq!(failed, 0, "of {}", met.len());
     // How long after a renewal a request still showed what was before it.
-    let late = |met: &Met| {
+    let late = |met: &RequestResult| {
         let missed = renewals
             .iter()
             .find(|(at, serial)| *at <= met.start && *serial > met.serial);
@@ -255,8 +257,8 @@ fn a_renewal_leaves_what_is_under_way_alone() {
     assert!(proxy.log().contains("\"expires\":\"4096-"), "{}", proxy.log());
 }
 
-/// K3: the way in which folders of secrets are mounted: one link is swapped, and key, certificate, authority and token are
-/// others at once.
+/// K3: the way in which folders of secrets are mounted: one link is swapped, and key, certificate, authority
+/// and token are others at once.
 #[test]
 fn a_swapped_folder_renews_everything_in_it() {
     let (old, new) = (Pki::named("old"), Pki::named("new"));
@@ -310,10 +312,10 @@ fn a_swapped_folder_renews_everything_in_it() {
     assert_eq!(failed_reloads(&proxy), 0.0);
 }
 
-/// K3: a key that stays without its certificate is told once, and mended without anybody's help. A broken configuration
-/// beside it does not keep it from being taken over.
+/// K3: a key without its certificate is reported once, and fixed without anybody's help. A broken configuration
+/// beside it does not keep the pair from being used.
 #[test]
-fn half_a_pair_that_stays_is_told_once() {
+fn half_a_pair_that_stays_is_reported_once() {
     let pki = Pki::new();
     let nginx = Nginx::demanding(&pki, false);
     let platform = Platform::new(&numbered(&pki, FIRST));
@@ -350,9 +352,9 @@ fn half_a_pair_that_stays_is_told_once() {
     assert_eq!(told(), 1);
 }
 
-/// K3: the end of a certificate is told in time, and not at each start of what a platform renews every day.
+/// K3: the expiry of a certificate is reported in time, but not at each start if a platform renews it every day.
 #[test]
-fn the_end_of_a_certificate_is_told_in_time() {
+fn the_expiry_of_a_certificate_is_reported_in_time() {
     let pki = Pki::new();
     let now = time::OffsetDateTime::now_utc();
     let issue = |name: &str, from: time::Duration, until: time::Duration| {

@@ -11,11 +11,11 @@ use crate::support::programs::clean;
 use crate::support::{Origin, Pki, Proxy, eventually, run};
 
 /// A client's pair in a folder, in the forms that a password protects.
-struct Store {
+struct KeyFiles {
     folder: tempfile::TempDir,
 }
 
-impl Store {
+impl KeyFiles {
     fn new(pki: &Pki) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let client = pki.issue("client", CertificateParams::default());
@@ -61,7 +61,7 @@ impl Store {
     }
 }
 
-/// In one step, as whoever renews a file does.
+/// Replaces the file in one step, as usual for renewals.
 fn replace(path: &Path, bytes: &[u8]) {
     let new = path.with_extension("new");
     std::fs::write(&new, bytes).unwrap();
@@ -74,7 +74,8 @@ fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     [&[tag, u8::try_from(content.len()).unwrap()][..], &content].concat()
 }
 
-/// An algorithm that is not known, whose parameters say that they are larger than the file, which has to be read over.
+/// An algorithm that is not known, whose parameters say that they are larger than the file, which has to be
+/// read over.
 fn algorithm(length: &[u8]) -> Vec<u8> {
     value(0x30, &[&[0x06, 0x01, 0x2a], &[0x04], length, &[0x00]])
 }
@@ -90,7 +91,7 @@ fn too_long(length: &[u8]) -> Vec<u8> {
 #[test]
 fn a_rotten_key_file_costs_its_destination_only() {
     let pki = Pki::new();
-    let store = Store::new(&pki);
+    let store = KeyFiles::new(&pki);
     let origin = Origin::plain();
     let whole = store.read("whole.p12");
     let long = [0x88, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf0];
@@ -152,7 +153,7 @@ fn a_rotten_key_file_costs_its_destination_only() {
 #[test]
 fn a_rotten_store_that_is_rotated_in_keeps_nothing_from_working() {
     let pki = Pki::new();
-    let store = Store::new(&pki);
+    let store = KeyFiles::new(&pki);
     let origin = Origin::plain();
     let whole = store.read("whole.p12");
     let path = store.write("own.p12", &whole);

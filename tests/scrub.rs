@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::support::h2::{self, DATA, END_HEADERS, END_STREAM, HEADERS};
 use crate::support::partner;
-use crate::support::programs::{Server, python};
+use crate::support::programs::{ServerProcess, python};
 use crate::support::proxy::destination;
 use crate::support::{CANARY, Nginx, Origin, Pki, Proxy, Response, TOKEN, Wire, eventually, ok};
 
@@ -27,7 +27,7 @@ fn stars(text: &str) -> String {
     "*".repeat(text.len())
 }
 
-fn struck(proxy: &Proxy, part: &str) -> f64 {
+fn redactions(proxy: &Proxy, part: &str) -> f64 {
     proxy.metric(
         "outrider_secrets_struck_total",
         &[("destination", "p"), ("part", part)],
@@ -41,9 +41,9 @@ fn assert_clean(answer: &Response) {
     assert!(!told.contains(CANARY), "{told}");
 }
 
-/// In its fields and in its reason phrase, whatever the configuration says; a body only where it is asked for.
+/// In fields and reason phrase always, under every configuration; in a body only with `scrub`.
 #[test]
-fn an_echo_in_the_head_is_always_struck() {
+fn an_echo_in_the_head_is_always_removed() {
     let origin = Origin::saying(format!(
         "HTTP/1.1 302 No {TOKEN}\r\nLocation: /p?x=%20&token={TOKEN}\r\nSet-Cookie: a=b\r\nSet-Cookie: t=\"{TOKEN}\"\r\n\
          X-Echo: authorization: Bearer {TOKEN}, again {TOKEN}\r\nContent-Length: {}\r\n\r\n{TOKEN}",
@@ -71,7 +71,10 @@ fn an_echo_in_the_head_is_always_struck() {
         ))
     );
     assert_eq!(answer.text(), TOKEN, "scrub is off");
-    assert_eq!((struck(&proxy, "head"), struck(&proxy, "body")), (2.0, 0.0));
+    assert_eq!(
+        (redactions(&proxy, "head"), redactions(&proxy, "body")),
+        (2.0, 0.0)
+    );
     eventually("the operator is told", || {
         proxy.log().contains("echoes an attached secret")
     });
@@ -79,7 +82,7 @@ fn an_echo_in_the_head_is_always_struck() {
 
 /// An upstream may remember what an earlier try of the same request had attached.
 #[test]
-fn what_an_earlier_try_had_attached_is_struck_too() {
+fn the_secret_of_an_earlier_try_is_removed_too() {
     let (one, another) = (format!("{CANARY}-one"), format!("{CANARY}-another"));
     let refused = one.clone();
     let origin = Origin::http(move |wire| {
@@ -116,9 +119,9 @@ fn what_an_earlier_try_had_attached_is_struck_too() {
     panic!("nothing was sent again");
 }
 
-/// Whatever the upstream writes and wherever it cuts it; lengths stay right.
+/// In every form and however the upstream splits it; lengths stay right.
 #[test]
-fn an_echo_in_a_text_is_struck_where_scrub_says_so() {
+fn an_echo_in_a_text_is_removed_if_scrub_says_so() {
     let body = format!("{{\"headers\":{{\"Authorization\":\"Bearer {TOKEN}\"}},\"ok\":true}}");
     let wanted = body.replace(&format!("Bearer {TOKEN}"), &stars(&format!("Bearer {TOKEN}")));
     let typed = "Content-Type: application/json\r\n";
@@ -158,7 +161,7 @@ fn an_echo_in_a_text_is_struck_where_scrub_says_so() {
             }
             if name == "chunked" {
                 assert_eq!(answer.header("etag"), Some("\"a\""));
-                assert_eq!(struck(&proxy, "trailers"), 1.0);
+                assert_eq!(redactions(&proxy, "trailers"), 1.0);
                 let mut wire = proxy.wire();
                 wire.send(format!(
                     "GET {} HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n",
@@ -171,7 +174,7 @@ fn an_echo_in_a_text_is_struck_where_scrub_says_so() {
                 assert_eq!(answer.header("content-length"), Some(&*body.len().to_string()));
             }
             assert_eq!(
-                (struck(&proxy, "head"), struck(&proxy, "body") >= 1.0),
+                (redactions(&proxy, "head"), redactions(&proxy, "body") >= 1.0),
                 (0.0, true)
             );
         }
@@ -433,7 +436,7 @@ fn httpbin_shows_no_secret() {
         }
         let shown = ask("/anything").text();
         assert!(shown.contains("***"), "{name}: {shown}");
-        // It compresses whatever it is asked for.
+        // It compresses every answer.
         for path in ["/gzip", "/deflate", "/brotli"] {
             ask(path).assert_ours(502, "http_response_content_coding");
         }
@@ -441,13 +444,13 @@ fn httpbin_shows_no_secret() {
             let redirect = ask("/redirect/1?a=b");
             assert_eq!(redirect.status, 302);
         }
-        assert!(struck(&proxy, "body") > 0.0);
+        assert!(redactions(&proxy, "body") > 0.0);
     }
 }
 
 /// The service, which ends with the test.
 struct Httpbin {
-    _server: Server,
+    _server: ServerProcess,
     port: u16,
 }
 
@@ -459,7 +462,7 @@ impl Httpbin {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut server = Server(child);
+        let mut server = ServerProcess(child);
         let mut line = String::new();
         BufReader::new(server.0.stdout.take().unwrap())
             .read_line(&mut line)

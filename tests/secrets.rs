@@ -21,7 +21,7 @@ fn allow_cores(pid: u32) {
     let _ = prlimit(pid, Resource::Core, all);
 }
 
-/// G4: whatever ends the program, no core is written of it.
+/// G4: no end of the program writes a core dump.
 #[test]
 fn no_core_is_written() {
     let origin = Origin::plain();
@@ -36,7 +36,7 @@ fn no_core_is_written() {
     let status = proxy.exit();
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
 
-    // What dumps core here without us tells that the test can fail.
+    // Another program dumps core here, which shows that the test can fail.
     let mut other = (clean("sleep").arg("60"))
         .current_dir(std::env::temp_dir())
         .spawn()
@@ -49,7 +49,8 @@ fn no_core_is_written() {
     }
 }
 
-/// G4: the app, which runs as the same user, reads neither our memory nor our environment; we still read our own figures.
+/// G4: the app, which runs as the same user, reads neither our memory nor our environment; we still read our
+/// own figures.
 #[test]
 fn the_same_user_cannot_look_inside() {
     let folder = tempfile::tempdir().unwrap();
@@ -93,7 +94,7 @@ fn the_same_user_cannot_look_inside() {
             "{name} can be read: {ran:?}"
         );
     }
-    // Anybody may read this one, so that nothing may stand in it.
+    // Anybody may read this one, so it must contain nothing.
     let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", child.id())).unwrap();
     assert!(
         arguments.contains("outrider.yml") && !arguments.contains(CANARY),

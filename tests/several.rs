@@ -32,7 +32,7 @@ fn proxy(origin: &Origin, settings: &str) -> Proxy {
 const POOL: &str = "auth: { pool: [{ bearer: env:KEY_A }, { bearer: env:KEY_B }, { bearer: env:KEY_C }] }";
 
 /// Says in `x-seen` with what it was asked, and answers what `answer` says of that.
-fn telling(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Origin {
+fn reporting(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Origin {
     Origin::http(move |wire| {
         while let Ok(request) = wire.request() {
             let target = request.line.split(' ').nth(1).unwrap_or_default();
@@ -76,7 +76,7 @@ fn keys_of_connections(origin: &Origin) -> Vec<Vec<String>> {
 
 #[test]
 fn the_first_match_counts() {
-    let origin = telling(|_| "200 OK".into());
+    let origin = reporting(|_| "200 OK".into());
     let proxy = proxy(
         &origin,
         "auth: [
@@ -118,7 +118,7 @@ fn the_first_match_counts() {
 /// What nothing matches carries nothing.
 #[test]
 fn a_list_need_not_be_for_everything() {
-    let origin = telling(|_| "200 OK".into());
+    let origin = reporting(|_| "200 OK".into());
     let proxy = proxy(&origin, "auth: [{ match: { path: /v1/** }, bearer: env:KEY_A }]");
     assert_eq!(seen(&proxy.get(&origin.url("/v1/a"))), "Bearer key-a");
     assert_eq!(seen(&proxy.get(&origin.url("/v2/a"))), "");
@@ -127,7 +127,7 @@ fn a_list_need_not_be_for_everything() {
 /// Spellings that servers read differently must not choose the credential.
 #[test]
 fn a_path_with_two_meanings_is_refused() {
-    let origin = telling(|_| "200 OK".into());
+    let origin = reporting(|_| "200 OK".into());
     let proxy = proxy(
         &origin,
         "auth: [{ match: { path: /admin/** }, bearer: env:KEY_A }, { bearer: env:KEY_B }]",
@@ -151,7 +151,7 @@ fn a_path_with_two_meanings_is_refused() {
 /// A rule that takes something away is escaped by no spelling, no method and no field; `explain` says the same.
 #[test]
 fn no_spelling_escapes_a_rule() {
-    let origin = telling(|_| "200 OK".into());
+    let origin = reporting(|_| "200 OK".into());
     let proxy = proxy(
         &origin,
         "auth: [{ match: { path: /admin/** }, none: true }, { match: { path: /exact }, none: true },
@@ -218,7 +218,7 @@ fn no_spelling_escapes_a_rule() {
 
 #[test]
 fn those_of_a_pool_take_turns_on_connections_of_their_own() {
-    let origin = telling(|_| "200 OK".into());
+    let origin = reporting(|_| "200 OK".into());
     let proxy = proxy(&origin, POOL);
     let mut count = HashMap::new();
     for _ in 0..30 {
@@ -241,7 +241,7 @@ fn those_of_a_pool_take_turns_on_connections_of_their_own() {
 #[test]
 fn the_one_with_the_most_left_is_taken() {
     let quotas = Mutex::new(HashMap::from([("a", 5), ("b", 40), ("c", 15)]));
-    let origin = telling(move |seen| {
+    let origin = reporting(move |seen| {
         let letter = ["a", "b", "c"]
             .into_iter()
             .find(|letter| seen.ends_with(letter))
@@ -259,7 +259,7 @@ fn the_one_with_the_most_left_is_taken() {
         let answer = proxy.get(&origin.url("/"));
         assert_eq!(answer.status, 200, "request {number}: {answer:?}");
     }
-    // Now all three are used up: told from here, and nobody is asked.
+    // Now all three are used up: outrider itself answers, and nothing is sent.
     let asked = origin.raw().matches("GET /").count();
     let refused = proxy.get(&origin.url("/"));
     assert_eq!(refused.status, 429, "{refused:?}");
@@ -273,7 +273,7 @@ fn the_one_with_the_most_left_is_taken() {
 
 #[test]
 fn one_that_is_refused_is_left_out_and_the_request_is_sent_again() {
-    let origin = telling(|seen| match seen {
+    let origin = reporting(|seen| match seen {
         "Bearer key-b" => "401 Unauthorized\r\nWWW-Authenticate: Bearer".into(),
         _ => "200 OK".into(),
     });
@@ -311,7 +311,7 @@ fn one_that_is_refused_is_left_out_and_the_request_is_sent_again() {
 /// Where none is left, and where a body cannot be had twice, the app gets the upstream's own answer.
 #[test]
 fn a_refusal_that_no_credential_helps_is_the_apps() {
-    let origin = telling(|_| "401 Unauthorized\r\nWWW-Authenticate: Bearer".into());
+    let origin = reporting(|_| "401 Unauthorized\r\nWWW-Authenticate: Bearer".into());
     let pool = proxy(
         &origin,
         "auth: { pool: [{ bearer: env:KEY_A }, { bearer: env:KEY_B }] }",
@@ -343,7 +343,7 @@ fn a_refusal_that_no_credential_helps_is_the_apps() {
 #[test]
 fn a_key_that_is_withdrawn_under_load_fails_no_request() {
     let count = AtomicUsize::new(0);
-    let origin = telling(move |seen| {
+    let origin = reporting(move |seen| {
         let is_withdrawn = count.fetch_add(1, Ordering::SeqCst) > 100;
         match seen {
             "Bearer key-a" if is_withdrawn => "401 Unauthorized".into(),

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::programs::{Run, outrider};
+use crate::support::programs::{ProgramOutput, outrider};
 use crate::support::run;
 
 const STRANGER: u32 = 65_534;
@@ -23,7 +23,7 @@ fn made(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-fn env(tmp: &Path) -> Run {
+fn env(tmp: &Path) -> ProgramOutput {
     let file = tmp.join("env.yml");
     fs::write(&file, "listen: 127.0.0.1:3128\n").unwrap();
     run(outrider(["env", "--config"]).arg(&file).env("TMPDIR", tmp))
@@ -45,27 +45,27 @@ fn started(tmp: &Path) -> String {
     said.unwrap()
 }
 
-/// What a stranger has laid at a path.
-type Laid = fn(&Path);
+/// Puts something at a path, as another user could.
+type Placement = fn(&Path);
 
 #[test]
 fn what_another_user_could_change_is_not_where_the_bundle_is() {
     let us = rustix::process::geteuid().as_raw();
-    let open: Laid = |path| made(path, 0o777);
-    let link_to_open: Laid = |path| {
+    let open: Placement = |path| made(path, 0o777);
+    let link_to_open: Placement = |path| {
         made(&path.with_extension("there"), 0o777);
         symlink(path.with_extension("there"), path).unwrap();
     };
-    let theirs: Laid = |path| {
+    let theirs: Placement = |path| {
         made(path, 0o755);
         chown(path, Some(STRANGER), None).unwrap();
     };
-    let their_link: Laid = |path| {
+    let their_link: Placement = |path| {
         made(&path.with_extension("there"), 0o700);
         symlink(path.with_extension("there"), path).unwrap();
         lchown(path, Some(STRANGER), None).unwrap();
     };
-    let their_file: Laid = |path| {
+    let their_file: Placement = |path| {
         made(path, 0o1777);
         fs::write(path.join("ca-bundle.pem"), "").unwrap();
         chown(path.join("ca-bundle.pem"), Some(STRANGER), None).unwrap();
@@ -107,7 +107,7 @@ fn what_another_user_could_change_is_not_where_the_bundle_is() {
         );
         assert_eq!(env(tmp.path()).stdout, before.stdout, "{case}");
 
-        // Where that one is no better, the app is told of no bundle, and a person why.
+        // If that one is no better, the app is given no bundle, and standard error has the reason.
         fs::remove_dir_all(&other).unwrap();
         lay(&other);
         let none = env(tmp.path());
@@ -124,7 +124,7 @@ fn what_another_user_could_change_is_not_where_the_bundle_is() {
     }
 }
 
-/// In a folder that everybody may write, whoever comes first lays the file.
+/// In a folder that everybody may write, anybody can create the file first.
 #[test]
 fn a_named_file_that_anybody_could_lay_is_named_once_it_is_there() {
     let tmp = shared();

@@ -16,13 +16,13 @@ const KEY: (&str, &str) = ("AWS_KEY", "canary-2f6b-secret-key");
 const HMAC: (&str, &str) = ("HMAC_KEY", "canary-2f6b-hmac-key");
 
 /// A destination over TLS that verifies, and a proxy that signs.
-struct Service {
+struct SignedService {
     _pki: Pki,
     origin: Origin,
     proxy: Proxy,
 }
 
-impl Service {
+impl SignedService {
     #[track_caller]
     fn new(told: Value, auth: &str, variables: &[(&str, &str)]) -> Self {
         let verifier = Verifier::new(told);
@@ -88,7 +88,7 @@ const DUMMY: &str = "Authorization: AWS4-HMAC-SHA256 Credential=x/20200101/us-ea
 #[test]
 fn botocore_signs_as_we_do() {
     let token = ("AWS_SESSION_TOKEN", "canary-2f6b-session//token==");
-    let service = Service::new(
+    let service = SignedService::new(
         json!({ "kind": "aws", "service": "execute-api", "token": token.1 }),
         &aws("execute-api", ", session_token: env:AWS_SESSION_TOKEN"),
         &[KEY, token],
@@ -125,7 +125,7 @@ fn botocore_signs_as_we_do() {
     }
     // And the other way round: another key is another signature.
     let verifier = Verifier::new(json!({ "kind": "aws", "service": "execute-api" }));
-    let wrong = Service::with(
+    let wrong = SignedService::with(
         &aws("execute-api", ", session_token: env:UNSET"),
         &[("AWS_KEY", "canary-2f6b-other-key")],
         "",
@@ -142,7 +142,7 @@ fn botocore_signs_as_we_do() {
 
 #[test]
 fn botocore_signs_bodies_for_s3_as_we_do() {
-    let service = Service::new(json!({ "kind": "aws", "service": "s3" }), &aws("s3", ""), &[KEY]);
+    let service = SignedService::new(json!({ "kind": "aws", "service": "s3" }), &aws("s3", ""), &[KEY]);
     let large = vec![b'x'; 100_000];
     let hash = {
         let script = format!(
@@ -184,11 +184,11 @@ fn botocore_signs_bodies_for_s3_as_we_do() {
     }
 }
 
-/// The SDK has keys that are none, and an endpoint in clear, or trusts our authority.
+/// The SDK has dummy keys, and an endpoint without TLS or trust in our authority.
 #[test]
-fn an_sdk_needs_no_keys_of_its_own() {
+fn an_sdk_needs_no_real_keys() {
     let verifier = Verifier::new(json!({ "kind": "aws", "service": "s3" }));
-    let service = Service::with(&aws("s3", ""), &[KEY], "", move |wire| {
+    let service = SignedService::with(&aws("s3", ""), &[KEY], "", move |wire| {
         while let Ok(request) = wire.request() {
             // S3 says nothing in a body where all is well, and an SDK takes anything else for a failure.
             let answer = match verifier.judge(&request).as_str() {
@@ -223,8 +223,8 @@ fn an_sdk_needs_no_keys_of_its_own() {
 
 /// What is too large to be hashed is refused before anything is sent; with the remedy.
 #[test]
-fn what_cannot_be_signed_is_told() {
-    let service = Service::with(&aws("dynamodb", ""), &[KEY], "", |wire| {
+fn an_unsignable_request_is_refused_with_the_reason() {
+    let service = SignedService::with(&aws("dynamodb", ""), &[KEY], "", |wire| {
         let _ = wire.request();
     });
     let authority = service.origin.authority();
@@ -295,7 +295,7 @@ fn message(algorithm: &str, key: &str, more: &str) -> String {
 fn another_implementation_verifies_message_signatures() {
     let pki = Pki::new();
     for (algorithm, key, known) in keys(&pki) {
-        let service = Service::new(
+        let service = SignedService::new(
             json!({ "kind": "message", "algorithm": algorithm, "key": known, "covered": COVERED }),
             &message(
                 algorithm,
@@ -368,8 +368,8 @@ fn a_small_body_in_chunks_is_signed_and_leaves_with_its_length() {
         (length.to_owned(), None),
     ] {
         let service = match verifier {
-            Some(told) => Service::new(told, &auth, &[KEY, HMAC]),
-            None => Service::with(&auth, &[HMAC], "", ok),
+            Some(told) => SignedService::new(told, &auth, &[KEY, HMAC]),
+            None => SignedService::with(&auth, &[HMAC], "", ok),
         };
         let authority = service.origin.authority();
         let head = format!(
@@ -406,7 +406,7 @@ fn a_request_that_is_sent_again_is_signed_again() {
     let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
     let (log, asked) = (Arc::clone(&seen), AtomicUsize::new(0));
     let auth = message("hmac-sha256", "env:HMAC_KEY", ", nonce: true");
-    let service = Service::with(
+    let service = SignedService::with(
         &auth,
         &[HMAC],
         ", retry: { attempts: 3, on: [503], max_wait: 10s }",
@@ -449,13 +449,13 @@ fn an_hmac_of_templates_verifies() {
                 digest: {header.digest}\", set: { Date: '{date}', Digest: 'SHA-256={body_sha256_base64}', \
                 Authorization: 'Signature keyId=\"{key_id}\",headers=\"(request-target) host date digest\",\
                 signature=\"{signature}\"' } } }";
-    let service = Service::new(json!({ "kind": "cavage", "key": HMAC.1 }), auth, &[HMAC]);
+    let service = SignedService::new(json!({ "kind": "cavage", "key": HMAC.1 }), auth, &[HMAC]);
     service.takes("POST", "/a?b=c", "Date: old\r\nDigest: old\r\n", b"body");
     service.takes("GET", "/", "Authorization: Bearer of-the-app\r\n", b"");
 }
 
 #[test]
-fn check_and_explain_tell_of_signatures() {
+fn check_and_explain_describe_signatures() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("outrider.yml");
     std::fs::write(

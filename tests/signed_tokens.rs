@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::programs::{node, outrider, python, run};
 use crate::support::{Origin, Proxy};
 
-/// Tells what is in a token whose signature verifies, as each library sees it.
+/// Prints the content of a token whose signature verifies, as each library reads it.
 const PYTHON: &str = r#"
 import base64, json, sys
 import jwt
@@ -107,7 +107,7 @@ fn tokens(origin: &Origin) -> Vec<String> {
 }
 
 #[track_caller]
-fn told_by(command: &mut Command, given: &Value) -> Value {
+fn read_by(command: &mut Command, given: &Value) -> Value {
     let read = run(command.arg(given.to_string()));
     read.succeeded();
     serde_json::from_str(&read.stdout).unwrap()
@@ -141,8 +141,8 @@ fn every_algorithm_with_a_certificate_is_read_by_others() {
         assert!(!proxy.log().contains("eyJ"), "{}", proxy.log());
     }
     let given = json!(given);
-    let told = told_by(&mut python(PYTHON), &given);
-    let by_jose = told_by(&mut node(NODE), &given);
+    let told = read_by(&mut python(PYTHON), &given);
+    let by_jose = read_by(&mut node(NODE), &given);
     let expected = json!({
         "roles": ["admin", "user"], "level": 2, "ratio": 0.5, "deep": { "on": true, "list": [[1, "two"], {}] },
     });
@@ -160,7 +160,7 @@ fn every_algorithm_with_a_certificate_is_read_by_others() {
         assert_eq!(*by_jose, told["claims"]);
         ids.insert(told["claims"]["jti"].as_str().unwrap().to_owned());
     }
-    // Each request has one of its own.
+    // Each request has a different one.
     assert_eq!(ids.len(), 2 * ALGORITHMS.len());
 }
 

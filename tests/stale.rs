@@ -30,7 +30,7 @@ fn failing(lines: &'static str, down: &'static str) -> (Origin, Arc<AtomicBool>)
 const STALE: &str = "Cache-Control: max-age=0\r\nETag: \"a\"\r\n";
 
 #[test]
-fn a_stale_answer_stands_in_for_one_that_failed() {
+fn a_stale_answer_replaces_one_that_failed() {
     for (down, told) in [
         ("", "outrider; fwd=stale; ttl="),
         (
@@ -88,7 +88,7 @@ fn a_stale_answer_stands_in_for_one_that_failed() {
 
 /// The origin is gone altogether: its port is closed.
 #[test]
-fn a_stale_answer_stands_in_for_an_origin_that_is_gone() {
+fn a_stale_answer_replaces_that_of_an_origin_that_is_gone() {
     let (origin, _) = failing(
         "Cache-Control: max-age=0, stale-if-error=60\r\nConnection: close\r\n",
         "",
@@ -106,7 +106,7 @@ fn a_stale_answer_stands_in_for_an_origin_that_is_gone() {
 
 /// Past a limit of ours, too: no request is left for what is known already.
 #[test]
-fn a_stale_answer_stands_in_where_the_limit_is_reached() {
+fn a_stale_answer_is_used_when_the_limit_is_reached() {
     let (origin, _) = failing(STALE, "");
     let proxy = origin.proxy("cache: {}, rate_limit: 1/h burst 1, on_limit: reject");
     assert_eq!(proxy.get(&origin.url("/")).text(), "answer 1");
@@ -118,7 +118,7 @@ fn a_stale_answer_stands_in_where_the_limit_is_reached() {
 
 /// Nor is a destination asked that is left alone.
 #[test]
-fn a_stale_answer_stands_in_where_the_circuit_is_open() {
+fn a_stale_answer_is_used_when_the_circuit_is_open() {
     let (origin, up) = failing(STALE, "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno");
     let proxy = origin.proxy("cache: {}, circuit_breaker: { failures: 2, open_for: 1h }");
     proxy.get(&origin.url("/"));
@@ -161,7 +161,7 @@ fn what_forbids_staleness_is_kept_to() {
     assert_eq!(proxy.get(&origin.url("/")).status, 503, "not asked for");
 }
 
-/// What must be confirmed and cannot be is a 504; what went wrong is told all the same.
+/// An answer that must be confirmed and cannot be becomes a 504, which still names the failure.
 #[test]
 fn what_cannot_be_confirmed_is_a_gateway_timeout() {
     for line in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=0"] {
@@ -267,7 +267,7 @@ fn a_refresh_is_waited_for_at_the_end() {
     assert!(proxy.exit().success());
 }
 
-/// `min_fresh`: an app that asks too often is served from here, whatever it and the answer say.
+/// `min_fresh`: an app that asks too often is answered from the cache, against its own and the answer's directives.
 #[test]
 fn an_eager_app_is_tamed() {
     let (origin, _) = failing(

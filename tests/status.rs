@@ -1,4 +1,4 @@
-//! What is believed of the limits of destinations, told to people: the page /status, and `explain`.
+//! What outrider assumes about the limits of destinations, as people see it: the page /status, and `explain`.
 
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ fn explain(authority: &str, admin: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_pause_is_shown_with_the_answer_that_told_it() {
+fn a_pause_is_shown_with_the_answer_that_caused_it() {
     let origin = Origin::saying(REFUSED);
     let authority = format!("partner.test:{}", origin.port());
     let proxy = Proxy::to(&authority, "");
@@ -61,7 +61,7 @@ fn a_pause_is_shown_with_the_answer_that_told_it() {
     );
     let told: Value = serde_json::from_str(&explain(&authority, &admin, &["--json", &url])).unwrap();
     assert_eq!(told["limits_now"][0]["text"], text);
-    // Another host of the same destination has told nothing.
+    // Another host of the same destination has reported nothing.
     let other = explain(
         &format!("other.test:{}", origin.port()),
         &admin,

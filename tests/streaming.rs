@@ -67,7 +67,7 @@ fn a_websocket_is_transparent_on_every_path() {
     );
 }
 
-/// E8: a WebSocket counts among the tunnels for as long as it lives, on whatever path it came.
+/// E8: a WebSocket counts among the tunnels for as long as it lives, on every kind of connection.
 #[test]
 fn websockets_are_capped_like_tunnels() {
     let partner = Partner::with(switching);

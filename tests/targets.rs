@@ -331,7 +331,7 @@ fn a_wildcard_matches_subdomains_only() {
     assert_eq!(proxy.get(&format!("http://127.0.0.1:{port}/")).status, 403);
 }
 
-/// D9, L4: the proxy does not dial its own doors, by whatever name.
+/// D9, L4: the proxy does not connect to its own listeners, by any name.
 #[test]
 fn the_proxy_does_not_dial_itself() {
     let (listen, admin) = (closed_port(), closed_port());
@@ -409,9 +409,9 @@ fn override_fields_do_not_route() {
     assert_eq!(origin.seen().len(), 0);
 }
 
-/// D12: a look-up that fails is told as such, in time.
+/// D12: a failed look-up is reported as such, in time.
 #[test]
-fn failing_look_ups_are_told_in_time() {
+fn failing_look_ups_are_reported_in_time() {
     let dns = Dns::serve(|name, _| match name {
         "nxdomain.test" => Answer::Code(3),
         "servfail.test" => Answer::Code(2),

@@ -1,4 +1,5 @@
-//! What is told: metrics, health, the access log; and what is never told (group G, group L, invariants 3 and 7).
+//! What is reported: metrics, health, the access log; and what is never reported (group G, group L, invariants
+//! 3 and 7).
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -98,7 +99,7 @@ fn a_query_credential_is_never_written() {
 
 /// One line for each exchange, with what a person needs.
 #[test]
-fn an_access_line_tells_what_became_of_the_request() {
+fn an_access_line_has_the_result_of_the_request() {
     let origin = Origin::plain();
     let proxy = Proxy::start(&format!(
         "destinations: {{ plain: {{ hosts: [\"{}\"] }} }}",
@@ -120,7 +121,7 @@ fn an_access_line_tells_what_became_of_the_request() {
     let line = access(&proxy, "/refused");
     assert_eq!(field(&line, "answered_by"), "outrider", "{line}");
     assert_eq!(field(&line, "error"), "http_request_denied", "{line}");
-    // Clients hide the answer to a refused CONNECT: the remedy has to stand in the log.
+    // Clients hide the answer to a refused CONNECT: the log must have the remedy.
     assert!(
         field(&line, "detail").to_string().contains("egress.default"),
         "{line}"
@@ -134,7 +135,7 @@ fn an_access_line_tells_what_became_of_the_request() {
     );
 }
 
-/// By default only what went wrong is told.
+/// By default only failures are logged.
 #[test]
 fn by_default_only_errors_are_logged() {
     let origin = Origin::plain();
@@ -357,7 +358,7 @@ fn the_metrics_are_named_as_agreed() {
 
 /// L4: the operator's door is no proxy, and the app's door is no operator's page.
 #[test]
-fn the_doors_are_separate() {
+fn the_proxy_and_the_admin_port_are_separate() {
     let proxy = Proxy::start("log: { format: json }");
     for path in ["/healthz", "/readyz", "/metrics", "/status"] {
         assert_eq!(proxy.page(path).status, 200, "{path}");
@@ -372,7 +373,7 @@ fn the_doors_are_separate() {
     let mut admin = Wire::connect(proxy.admin());
     let answer = admin.ask("GET http://169.254.169.254/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(matches!(answer.status, 200 | 400 | 404 | 421), "{answer:?}");
-    // Whatever it says is a page of its own.
+    // The answer is one of the admin port's pages.
     assert_eq!(proxy.metric("outrider_upstream_connects_total", &[]), 0.0);
     let mut admin = Wire::connect(proxy.admin());
     admin.send("CONNECT partner.test:443 HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -381,7 +382,7 @@ fn the_doors_are_separate() {
 
 /// Start-up says in one line where everything is.
 #[test]
-fn the_start_is_told_in_one_line() {
+fn the_start_is_reported_in_one_line() {
     let proxy = Proxy::start("log: { format: json }");
     let log = proxy.log();
     let line = log.lines().find(|line| line.contains("proxy on")).unwrap();

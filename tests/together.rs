@@ -29,7 +29,7 @@ fn gated(
     (origin, count, open)
 }
 
-/// So many requests on connections of their own, sent and not yet answered.
+/// Sends so many requests, each on a new connection, and does not read the answers.
 fn send(proxy: &Proxy, origin: &Origin, many: usize) -> Vec<Wire> {
     let wires = (0..many).map(|_| {
         let mut wire = proxy.wire();
@@ -158,7 +158,7 @@ fn who_leads_may_leave_on_the_way() {
 
 /// Where the upstream fails the others stand on their own; with something stale at hand nobody asks again.
 #[test]
-fn a_failure_is_shared_where_something_stands_in() {
+fn a_failure_is_shared_if_something_replaces_it() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let (open, gate) = mpsc::channel::<()>();

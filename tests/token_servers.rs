@@ -1,5 +1,5 @@
-//! Token servers that others wrote, each asked by a client whose secret is full of odd characters; and answers as still
-//! others give them.
+//! Token servers that others wrote, each asked by a client whose secret is full of odd characters; and answers
+//! as still others give them.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::programs::{Server, clean, outrider, run, tool};
+use crate::support::programs::{ServerProcess, clean, outrider, run, tool};
 use crate::support::{Origin, Proxy, Wire, eventually};
 
-/// What RFC 6749, appendix A, lets stand in one.
+/// All that RFC 6749, appendix A, allows in a secret.
 const SECRET: &str = "canary-2f6b+/=%:&?# %41\"~";
-/// And what some servers take as well.
+/// What some servers accept as well.
 const WIDE_SECRET: &str = "canary-2f6b+/=%:&?# é%41";
 const ID: &str = "odd/app +1%";
 
 /// A server of `tests/token_servers`, which ends with the test.
 struct TokenServer {
-    _server: Server,
+    _server: ServerProcess,
     port: u16,
     /// What it has written since it was ready: a line for each token request.
     lines: Arc<Mutex<Vec<String>>>,
@@ -42,7 +42,7 @@ impl TokenServer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut server = Server(child);
+        let mut server = ServerProcess(child);
         let mut written = BufReader::new(server.0.stdout.take().unwrap()).lines();
         let ready = written.find_map(|line| line.unwrap().strip_prefix("ready ").map(str::to_owned));
         let ready = ready.unwrap_or_else(|| panic!("{script} ended at once"));
@@ -134,7 +134,7 @@ fn every_token_server_knows_a_client_with_an_odd_secret() {
     }
 }
 
-/// What does not differ is not asked twice, and a wrong secret is told as the first form heard it.
+/// Forms that do not differ are not tried twice, and for a wrong secret the answer to the first form is reported.
 #[test]
 fn a_wrong_secret_is_tried_in_no_more_than_two_forms() {
     for (secret, asked) in [("canary-2f6b-plain.secret", 1), ("canary-2f6b+wrong", 2)] {
@@ -173,7 +173,7 @@ fn a_client_that_is_not_known_is_asked_for_in_one_form_at_a_time() {
     let both = asked(1);
     assert_eq!(both.len(), 2);
     assert_ne!(both[0], both[1]);
-    // In turn from now on, so that one that is mended at the server is found.
+    // In turn from now on, so that a secret that is corrected at the server is found.
     let all = asked(3);
     assert_eq!(all[2..], [both[0].clone(), both[1].clone()]);
 }

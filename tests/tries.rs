@@ -1,4 +1,5 @@
-//! Several tries of one request: which credential the next one gets, and which answer stands where there is no next one.
+//! Several tries of one request: which credential the next one gets, and which answer stands where there is no
+//! next one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -6,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::retry::{BUSY, OK, asked, retries};
 use crate::support::{CANARY, Origin, Proxy, Response, closed_port, eventually};
 
-/// A token endpoint; `answer` is what becomes of its first request, its second one and so on. `None`: it never answers.
+/// A token endpoint; `answer` is what becomes of its first request, its second one and so on. `None`: it never
+/// answers.
 fn tokens(answer: impl Fn(usize) -> Option<String> + Send + Sync + 'static) -> Origin {
     let count = AtomicUsize::new(0);
     Origin::http(move |wire| {
@@ -66,7 +68,7 @@ fn bearer(request: &crate::support::Request) -> String {
 }
 
 /// Answers with the name of the token.
-fn telling() -> Origin {
+fn reporting() -> Origin {
     Origin::http(|wire| {
         while let Ok(request) = wire.request() {
             let name = bearer(&request);
@@ -89,7 +91,7 @@ fn assert_stands(answer: &Response, status: u16, body: &str) {
     assert!(answer.error().is_none(), "it is the destination's: {answer:?}");
 }
 
-/// Whichever way the other server fails, and wherever in the pool its client is.
+/// For every failure of the other server, and every place of its client in the pool.
 #[test]
 fn a_pool_with_a_dead_token_server_answers_every_request() {
     let good = || tokens(|_| Some(token("good", 3600)));
@@ -102,7 +104,7 @@ fn a_pool_with_a_dead_token_server_answers_every_request() {
     ];
     for (name, dead) in &failing {
         let dead = dead.as_ref().map_or(closed, Origin::port);
-        let (good, origin) = (good(), telling());
+        let (good, origin) = (good(), reporting());
         for ports in [[good.port(), dead], [dead, good.port()]] {
             let proxy = proxy(&origin, &ports, "");
             let started = Instant::now();
@@ -135,7 +137,7 @@ fn a_member_whose_token_server_comes_back_takes_its_turn_again() {
             token("b", 3600)
         })
     });
-    let origin = telling();
+    let origin = reporting();
     let proxy = proxy(&origin, &[first.port(), second.port()], "");
     for _ in 0..4 {
         assert_eq!(proxy.get(&origin.url("/")).text(), "a");
@@ -150,7 +152,7 @@ fn a_member_whose_token_server_comes_back_takes_its_turn_again() {
 #[test]
 fn where_no_member_has_a_token_the_app_learns_why() {
     let (one, other) = (tokens(|_| Some(refused())), closed_port());
-    let origin = telling();
+    let origin = reporting();
     let proxy = proxy(&origin, &[one.port(), other], "");
     for _ in 0..4 {
         let answer = proxy.get(&origin.url("/"));
@@ -167,7 +169,7 @@ fn where_no_member_has_a_token_the_app_learns_why() {
 
 /// The destination says 503, and the repeat would need a token that cannot be had.
 #[test]
-fn an_answer_stands_where_the_next_try_has_no_token() {
+fn an_answer_is_kept_if_the_next_try_has_no_token() {
     for second in [refused(), String::new()] {
         let login = tokens(move |count| Some(if count == 0 { token("a", 2) } else { second.clone() }));
         let busy = BUSY.replace("X-Why", "Retry-After: 2\r\nX-Why");
@@ -207,9 +209,9 @@ fn a_repeat_goes_with_the_member_that_can() {
     }
 }
 
-/// Whatever its length: what is not read ahead stays where it is.
+/// For a short and a long answer: what is not read ahead stays where it is.
 #[test]
-fn an_answer_stands_where_the_next_try_finds_nobody() {
+fn an_answer_is_kept_if_the_next_try_cannot_connect() {
     for length in [4, 300_000] {
         let body = "x".repeat(length);
         let busy = format!(
@@ -236,7 +238,7 @@ fn an_answer_stands_where_the_next_try_finds_nobody() {
 
 /// Also where the limits do not let the repeat through.
 #[test]
-fn a_long_answer_stands_where_the_limits_refuse_the_next_try() {
+fn a_long_answer_is_kept_if_the_limits_refuse_the_next_try() {
     let body = "x".repeat(300_000);
     let origin = Origin::saying(format!(
         "HTTP/1.1 503 No\r\nX-Why: deploy\r\nContent-Length: {}\r\n\r\n{body}",

@@ -1,14 +1,14 @@
-//! Where and for how long a judgement of a server's certificate holds: token endpoints, resumed sessions, connections
-//! that wait.
+//! Where and for how long a judgement of a server's certificate holds: token endpoints, resumed sessions,
+//! connections that wait.
 
 use std::time::Duration;
 
 use rcgen::{CertificateParams, CertificateRevocationListParams, KeyIdMethod, SerialNumber, date_time_ymd};
 
+use crate::support::authorities::{Authorities, Authority, Change};
 use crate::support::origin::ok;
 use crate::support::pki::accepting;
 use crate::support::programs::clean;
-use crate::support::world::{Alter, Authority, World};
 use crate::support::{CANARY, Identity, Origin, Proxy, Response, Wire, eventually, run};
 
 /// A token endpoint that takes every secret.
@@ -53,15 +53,22 @@ fn pin(of: &Identity) -> String {
 /// destination that names the endpoint's host has the last word.
 #[test]
 fn a_revoked_token_endpoint_gets_no_client_secret() {
-    let world = World::new();
-    let (root, stranger) = (&world.root, Authority::new("Public Root", None, &|_| {}));
-    std::fs::write(world.path("both.pem"), format!("{}{}", root.pem, stranger.pem)).unwrap();
-    std::fs::write(world.path("root.crl"), root.list(&[7])).unwrap();
+    let authorities = Authorities::new();
+    let (root, stranger) = (&authorities.root, Authority::new("Public Root", None, &|_| {}));
+    std::fs::write(
+        authorities.path("both.pem"),
+        format!("{}{}", root.pem, stranger.pem),
+    )
+    .unwrap();
+    std::fs::write(authorities.path("root.crl"), root.list(&[7])).unwrap();
     let names = ["partner.test", "login.test"];
-    let own = world.leaf(&names, root, &[], &serial(8));
+    let own = authorities.leaf(&names, root, &[], &serial(8));
     let api = Origin::https(accepting(&own), ok);
-    let trusts = format!("ca: \"file:{}\"", world.path("both.pem").display());
-    let listed = format!("{trusts}, crl: \"file:{}\"", world.path("root.crl").display());
+    let trusts = format!("ca: \"file:{}\"", authorities.path("both.pem").display());
+    let listed = format!(
+        "{trusts}, crl: \"file:{}\"",
+        authorities.path("root.crl").display()
+    );
     let pinned = format!("{trusts}, pins: [{}]", pin(&own));
     let own_trust = |login: &Origin, tls: &str| {
         format!(
@@ -70,9 +77,9 @@ fn a_revoked_token_endpoint_gets_no_client_secret() {
         )
     };
 
-    let revoked = world.leaf(&names, root, &[], &serial(7));
-    let good = world.leaf(&names, root, &[], &serial(9));
-    let foreign = world.leaf(&names, &stranger, &[], &|_| {});
+    let revoked = authorities.leaf(&names, root, &[], &serial(7));
+    let good = authorities.leaf(&names, root, &[], &serial(9));
+    let foreign = authorities.leaf(&names, &stranger, &[], &|_| {});
     for (shown, tls, wanted) in [
         (&revoked, &listed, "that Agency Root has revoked"),
         (&foreign, &listed, "no list of Public Root"),
@@ -111,25 +118,25 @@ fn a_revoked_token_endpoint_gets_no_client_secret() {
 /// A certificate that is revoked while the proxy runs is refused from then on, and one that is not goes on.
 #[test]
 fn a_list_that_changes_revokes_without_a_restart() {
-    let world = World::new();
-    let root = &world.root;
+    let authorities = Authorities::new();
+    let root = &authorities.root;
     let serial =
         |number: u64| move |params: &mut CertificateParams| params.serial_number = Some(number.into());
     let (bad, good) = (
-        world.leaf(&["partner.test"], root, &[], &serial(7)),
-        world.leaf(&["other.test"], root, &[], &serial(8)),
+        authorities.leaf(&["partner.test"], root, &[], &serial(7)),
+        authorities.leaf(&["other.test"], root, &[], &serial(8)),
     );
     let (bad, good) = (
         Origin::https(accepting(&bad), ok),
         Origin::https(accepting(&good), ok),
     );
-    let list = world.path("root.crl");
+    let list = authorities.path("root.crl");
     std::fs::write(&list, root.list(&[1])).unwrap();
     let proxy = Proxy::start(&format!(
         "destinations: {{ p: {{ hosts: [\"partner.test:{}\", \"other.test:{}\"], tls: {{ ca: \"file:{}\", crl: \"file:{}\" }} }} }}",
         bad.port(),
         good.port(),
-        world.path("root.pem").display(),
+        authorities.path("root.pem").display(),
         list.display(),
     ));
     let bad = format!("http://partner.test:{}/", bad.port());
@@ -138,9 +145,9 @@ fn a_list_that_changes_revokes_without_a_restart() {
         assert_eq!(proxy.get(url).status, 200);
     }
 
-    // As whoever fetches one does it: beside, then over.
-    std::fs::write(world.path("new"), root.list(&[1, 7])).unwrap();
-    std::fs::rename(world.path("new"), &list).unwrap();
+    // As usual for a fetched list: written beside the old one, then renamed over it.
+    std::fs::write(authorities.path("new"), root.list(&[1, 7])).unwrap();
+    std::fs::rename(authorities.path("new"), &list).unwrap();
     eventually("the revoked one is refused", || proxy.get(&bad).status == 502);
     let detail = proxy.get(&bad).assert_ours(502, "tls_certificate_error");
     assert!(
@@ -161,12 +168,12 @@ fn a_list_that_changes_revokes_without_a_restart() {
 
 /// A pin is a key of the chain, on top of everything else.
 #[test]
-fn a_pin_that_fits_nothing_refuses_and_tells_what_would() {
-    let world = World::new();
-    let shown = world.leaf(&["partner.test"], &world.root, &[], &|_| {});
+fn a_pin_that_fits_nothing_refuses_and_names_what_would_fit() {
+    let authorities = Authorities::new();
+    let shown = authorities.leaf(&["partner.test"], &authorities.root, &[], &|_| {});
     let origin = Origin::https(accepting(&shown), ok);
     let with = |pin: &str| {
-        let ca = world.path("root.pem");
+        let ca = authorities.path("root.pem");
         let tls = format!("tls: {{ ca: \"file:{}\", pins: [{pin}] }}", ca.display());
         Proxy::to(&origin.authority(), &tls).get(&origin.url("/"))
     };
@@ -180,16 +187,18 @@ fn a_pin_that_fits_nothing_refuses_and_tells_what_would() {
     assert_eq!(origin.seen().len(), 2);
 }
 
-/// Sessions do not resume, and connections that wait are not used, once a certificate of the path or a list has ended.
+/// Sessions do not resume, and connections that wait are not used, once a certificate of the path or a list has
+/// ended.
 #[test]
 fn what_has_ended_is_not_trusted_any_longer() {
-    let world = World::new();
-    let root = &world.root;
-    // The start of the proxy and the first requests take their time, and connections leave the pool some seconds ahead.
+    let authorities = Authorities::new();
+    let root = &authorities.root;
+    // The start of the proxy and the first requests take their time, and connections leave the pool some
+    // seconds ahead.
     let end = time::OffsetDateTime::now_utc() + Duration::from_secs(12);
     let end = end.replace_nanosecond(0).unwrap();
-    let ends: Alter = &|params| params.not_after = end;
-    let lasts: Alter = &|_| {};
+    let ends: Change = &|params| params.not_after = end;
+    let lasts: Change = &|_| {};
     let list = |next_update| {
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2026, 1, 3),
@@ -201,8 +210,8 @@ fn what_has_ended_is_not_trusted_any_longer() {
         };
         params.signed_by(&root.issuer()).unwrap().pem().unwrap()
     };
-    std::fs::write(world.path("short.crl"), list(end)).unwrap();
-    let crl = format!("crl: \"file:{}\"", world.path("short.crl").display());
+    std::fs::write(authorities.path("short.crl"), list(end)).unwrap();
+    let crl = format!("crl: \"file:{}\"", authorities.path("short.crl").display());
     let middle = |alter| Authority::new("Middle CA", Some(root), alter);
     let (lasting, ending) = (middle(lasts), middle(ends));
     let name = ["partner.test"];
@@ -210,17 +219,17 @@ fn what_has_ended_is_not_trusted_any_longer() {
         (
             "certificate_expired",
             "",
-            world.leaf(&name, &lasting, &[&lasting], ends),
+            authorities.leaf(&name, &lasting, &[&lasting], ends),
         ),
         (
             "certificate_expired",
             "",
-            world.leaf(&name, &ending, &[&ending], lasts),
+            authorities.leaf(&name, &ending, &[&ending], lasts),
         ),
         (
             "certificate_revocation_unknown",
             &*crl,
-            world.leaf(&name, root, &[], lasts),
+            authorities.leaf(&name, root, &[], lasts),
         ),
     ];
     let mut yaml = "destinations:\n".to_owned();
@@ -234,7 +243,7 @@ fn what_has_ended_is_not_trusted_any_longer() {
                     wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
                 }
             });
-            let (i, ca) = (origins.len(), world.path("root.pem"));
+            let (i, ca) = (origins.len(), authorities.path("root.pem"));
             yaml.push_str(&format!(
                 "  d{i}: {{ hosts: [\"{}\"], tls: {{ ca: \"file:{}\", {tls} }} }}\n",
                 origin.authority(),

@@ -1,4 +1,4 @@
-//! What an upstream has not processed is sent again (RFC 9113 section 8.7), whatever the method, its body with it.
+//! What an upstream has not processed is sent again (RFC 9113 section 8.7), for every method and with its body.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -131,7 +131,7 @@ fn an_origin_that_refuses_everything_is_asked_a_few_times() {
 
 /// More of a body has gone out than is kept: it is not cut, and the app learns that it may send it again.
 #[test]
-fn a_body_that_is_gone_is_told() {
+fn a_body_that_is_gone_is_reported() {
     let (partner, connections, bodies) = refusing(1, Refusal::Reset(7), 65_535);
     let proxy = partner.proxy("http: 2");
     let detail = post(&proxy, &partner, &vec![b'x'; 300_000]).assert_ours(502, "http_response_incomplete");

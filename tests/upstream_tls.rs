@@ -122,9 +122,9 @@ fn openssl_key(pki: &Pki, arguments: &[&str], name: &str) -> Identity {
     Identity { key: pem, ..identity }
 }
 
-/// H6: what cannot be used is told when it is read, with the reason, and what needs it is refused.
+/// H6: an unusable certificate is reported when it is read, with the reason, and requests that need it are refused.
 #[test]
-fn unusable_client_certificates_are_told_at_load() {
+fn unusable_client_certificates_are_reported_at_load() {
     let pki = Pki::new();
     let (client, other) = (pki.client("app"), pki.client("other"));
     let encrypted = pki.folder().join("encrypted.key");
@@ -202,7 +202,7 @@ fn a_refused_client_certificate_is_one_error_in_both_versions() {
 
 /// H7: an origin that wants a certificate where none is configured.
 #[test]
-fn a_demand_that_is_not_configured_is_told() {
+fn a_demand_that_is_not_configured_is_reported() {
     let partner = Partner::new();
     let yaml = format!(
         "destinations: {{ p: {{ hosts: [\"{}\"], tls: {{ ca: \"file:{}\" }} }} }}",
@@ -214,7 +214,7 @@ fn a_demand_that_is_not_configured_is_told() {
     assert!(detail.contains("client_certificate"), "no remedy: {detail}");
 }
 
-/// H9: no early data is sent, whatever the origin offers.
+/// H9: no early data is sent, even if the origin offers it.
 #[test]
 fn no_early_data_is_sent() {
     let partner = Partner::configured(
@@ -291,16 +291,17 @@ fn our_authority_is_constrained_to_what_is_intercepted() {
     assert!(!String::from_utf8_lossy(&bundle).contains("PRIVATE KEY"));
 }
 
-/// What a box on the way does with a ClientHello of more than one segment.
+/// What a middlebox does with a ClientHello of more than one segment.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Box {
+enum Middlebox {
     Closes,
     Resets,
     Swallows,
 }
 
-/// A box before a server on `port` that wants the whole ClientHello in its first segment, on a port of its own.
-fn behind(kind: Box, port: u16) -> u16 {
+/// Starts a middlebox before a server on `port`; it needs the whole ClientHello in the first segment. Returns
+/// its port.
+fn behind(kind: Middlebox, port: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -314,14 +315,14 @@ fn behind(kind: Box, port: u16) -> u16 {
                 let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
                 if header.len() + length > 1400 {
                     match kind {
-                        Box::Closes => {
+                        Middlebox::Closes => {
                             // What was not read would make it a reset.
                             let _ = near.read_exact(&mut vec![0; length]);
                         }
-                        Box::Resets => socket2::SockRef::from(&near)
+                        Middlebox::Resets => socket2::SockRef::from(&near)
                             .set_linger(Some(Duration::ZERO))
                             .unwrap(),
-                        Box::Swallows => {
+                        Middlebox::Swallows => {
                             let _ = io::copy(&mut near, &mut io::sink());
                         }
                     }
@@ -342,8 +343,8 @@ fn behind(kind: Box, port: u16) -> u16 {
     own
 }
 
-/// The post-quantum key exchange makes a ClientHello longer than a segment, which some boxes do not take: the answer thinks
-/// of it, and `tls.groups` helps.
+/// The post-quantum key exchange makes a ClientHello longer than a segment, which some boxes do not take: the
+/// answer thinks of it, and `tls.groups` helps.
 #[test]
 fn a_box_that_takes_no_long_client_hello_is_thought_of_and_got_through() {
     let pki = Pki::new();
@@ -356,10 +357,20 @@ fn a_box_that_takes_no_long_client_hello_is_thought_of_and_got_through() {
         ))
     };
     for (kind, status, error, told) in [
-        (Box::Closes, 502, "connection_terminated", "closed the connection"),
-        (Box::Resets, 502, "connection_terminated", "closed the connection"),
         (
-            Box::Swallows,
+            Middlebox::Closes,
+            502,
+            "connection_terminated",
+            "closed the connection",
+        ),
+        (
+            Middlebox::Resets,
+            502,
+            "connection_terminated",
+            "closed the connection",
+        ),
+        (
+            Middlebox::Swallows,
             504,
             "connection_timeout",
             "did not finish the TLS handshake within 1s",
@@ -392,9 +403,9 @@ fn a_box_that_takes_no_long_client_hello_is_thought_of_and_got_through() {
     });
 }
 
-/// One that closes whatever it is sent is not said to dislike a long ClientHello where ours is short.
+/// A server that closes after every ClientHello is not said to dislike a long one if ours is short.
 #[test]
-fn a_server_that_closes_on_a_short_client_hello_is_told_as_it_is() {
+fn a_server_that_closes_on_a_short_client_hello_is_reported_as_such() {
     let pki = Pki::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

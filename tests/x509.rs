@@ -1,5 +1,5 @@
-//! Whom outrider believes: certificates of every kind of wrong, each refused with its own words, and the odd ones that
-//! are right.
+//! Whom outrider believes: certificates of every kind of wrong, each refused with its own words, and the odd
+//! ones that are right.
 //!
 //! What is accepted is what browsers accept. Where they differ among themselves, the case says so.
 
@@ -10,11 +10,11 @@ use rcgen::{
     NameConstraints, date_time_ymd,
 };
 
+use crate::support::authorities::{Authorities, Authority, Change};
 use crate::support::openssl::SServer;
 use crate::support::origin::ok;
 use crate::support::pki::{accepting, server_params};
 use crate::support::programs::clean;
-use crate::support::world::{Alter, Authority, World};
 use crate::support::{Identity, Origin, Proxy, TOKEN, eventually};
 
 mod federal;
@@ -30,14 +30,14 @@ struct Case {
     by_openssl: bool,
     /// What `tls.ca` holds where it is not the root.
     trusts: Option<String>,
-    wanted: Wanted,
+    wanted: Expected,
     /// Why OpenSSL's client says otherwise, where it does.
     differs: Option<&'static str>,
 }
 
 impl Case {
     /// Shown by rustls, asked for as `partner.test` under the usual root, and judged by OpenSSL alike.
-    fn new(name: &'static str, shows: Identity, wanted: Wanted) -> Self {
+    fn new(name: &'static str, shows: Identity, wanted: Expected) -> Self {
         Self {
             name,
             shows,
@@ -51,29 +51,30 @@ impl Case {
 }
 
 #[derive(Clone, Copy)]
-enum Wanted {
+enum Expected {
     Accepted,
     /// Its word, and what its sentence says.
     Refused(&'static str, &'static [&'static str]),
 }
 
-use Wanted::{Accepted, Refused};
+use Expected::{Accepted, Refused};
 
-fn cases(world: &World) -> Vec<Case> {
-    let root = &world.root;
-    let old: Alter = &|params| {
+fn cases(authorities: &Authorities) -> Vec<Case> {
+    let root = &authorities.root;
+    let old: Change = &|params| {
         params.not_before = date_time_ymd(2019, 1, 1);
         params.not_after = date_time_ymd(2020, 1, 1);
     };
-    let middle = |alter: Alter| Authority::new("Middle CA", Some(root), alter);
+    let middle = |alter: Change| Authority::new("Middle CA", Some(root), alter);
     let plain = middle(&|_| {});
     let stranger = Authority::new("Stranger Root", None, &|_| {});
     let partner = ["partner.test"];
     let case = Case::new;
-    let of_root = |name, alter: Alter, wanted| case(name, world.leaf(&partner, root, &[], alter), wanted);
+    let of_root =
+        |name, alter: Change, wanted| case(name, authorities.leaf(&partner, root, &[], alter), wanted);
     let named = |name, names: &[&str], host, wanted| Case {
         host,
-        ..case(name, world.leaf(names, root, &[], &|_| {}), wanted)
+        ..case(name, authorities.leaf(names, root, &[], &|_| {}), wanted)
     };
     let constrained = |permitted: &[&str], excluded: &[&str]| {
         let subtrees = |names: &[&str]| {
@@ -89,13 +90,13 @@ fn cases(world: &World) -> Vec<Case> {
             });
         })
     };
-    let below = |middle: &Authority| world.leaf(&partner, middle, &[middle], &|_| {});
+    let below = |middle: &Authority| authorities.leaf(&partner, middle, &[middle], &|_| {});
     let mut self_signed = server_params(&partner);
     self_signed
         .distinguished_name
         .push(DnType::CommonName, "The Partner");
     let self_key = KeyPair::generate().unwrap();
-    let self_signed = world.write(
+    let self_signed = authorities.write(
         self_signed.self_signed(&self_key).unwrap().pem(),
         self_key.serialize_pem(),
     );
@@ -125,7 +126,7 @@ fn cases(world: &World) -> Vec<Case> {
             "chain out of order, with what does not belong",
             {
                 let deeper = Authority::new("Deeper CA", Some(&plain), &|_| {});
-                world.leaf(&partner, &deeper, &[&stranger, root, &plain, &deeper], &|_| {})
+                authorities.leaf(&partner, &deeper, &[&stranger, root, &plain, &deeper], &|_| {})
             },
             Accepted,
         ),
@@ -152,7 +153,7 @@ fn cases(world: &World) -> Vec<Case> {
         ),
         case(
             "missing intermediate",
-            world.leaf(&partner, &plain, &[], &|_| {}),
+            authorities.leaf(&partner, &plain, &[], &|_| {}),
             Refused(
                 "certificate_unknown_issuer",
                 &["leads to Middle CA", "send the intermediate"],
@@ -160,7 +161,7 @@ fn cases(world: &World) -> Vec<Case> {
         ),
         case(
             "unknown root",
-            world.leaf(&partner, &stranger, &[], &|_| {}),
+            authorities.leaf(&partner, &stranger, &[], &|_| {}),
             Refused(
                 "certificate_unknown_issuer",
                 &["leads to Stranger Root", "tls.ca"],
@@ -176,7 +177,7 @@ fn cases(world: &World) -> Vec<Case> {
         ),
         case(
             "another key under the name of a trusted root",
-            world.leaf(&partner, &forged, &[], &|_| {}),
+            authorities.leaf(&partner, &forged, &[], &|_| {}),
             Refused(
                 "certificate_signature",
                 &["not signed with the key of Agency Root"],
@@ -293,7 +294,7 @@ fn cases(world: &World) -> Vec<Case> {
         ),
         case(
             "more authorities than one allows",
-            world.leaf(&partner, &too_deep, &[&too_deep, &short], &|_| {}),
+            authorities.leaf(&partner, &too_deep, &[&too_deep, &short], &|_| {}),
             Refused(
                 "certificate_chain",
                 &["more authorities below Middle CA", "path length"],
@@ -338,17 +339,21 @@ fn cases(world: &World) -> Vec<Case> {
             },
             Accepted,
         ),
-        case("openssl's own", world.by_openssl(&ec, &["-sha256"]), Accepted),
+        case(
+            "openssl's own",
+            authorities.by_openssl(&ec, &["-sha256"]),
+            Accepted,
+        ),
         case(
             "signed with SHA-1",
-            world.by_openssl(&ec, &["-sha1"]),
+            authorities.by_openssl(&ec, &["-sha1"]),
             Refused("certificate_weak", &["signed with SHA-1, which proves nothing"]),
         ),
         Case {
             by_openssl: true,
             ..case(
                 "RSA of 1024 bits",
-                world.by_openssl(
+                authorities.by_openssl(
                     &["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"],
                     &["-sha256"],
                 ),
@@ -359,7 +364,7 @@ fn cases(world: &World) -> Vec<Case> {
             by_openssl: true,
             ..case(
                 "an RSA authority's of 2048 bits",
-                world.by_openssl(
+                authorities.by_openssl(
                     &["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
                     &["-sha256"],
                 ),
@@ -367,7 +372,7 @@ fn cases(world: &World) -> Vec<Case> {
             )
         },
     ];
-    cases.extend(usages::usages(world));
+    cases.extend(usages::usages(authorities));
     cases
 }
 
@@ -404,15 +409,15 @@ fn is_good_for_openssl(case: &Case, trusted: &Path) -> bool {
 }
 
 /// What listens for a case.
-enum Server {
+enum CaseServer {
     Openssl(SServer),
     Ours(Origin),
 }
 
-impl Server {
+impl CaseServer {
     fn of(case: &Case) -> Self {
         if case.by_openssl {
-            // OpenSSL does not serve with such a key unless it is told to.
+            // OpenSSL serves with such a key only at this security level.
             return Self::Openssl(SServer::start(&case.shows, &["-cipher", "DEFAULT@SECLEVEL=0"]));
         }
         Self::Ours(Origin::https(accepting(&case.shows), ok))
@@ -429,21 +434,21 @@ impl Server {
 /// H1: what a certificate can have wrong, each with its own words in the answer and in the log, and no byte sent.
 #[test]
 fn every_certificate_is_judged_as_a_browser_would() {
-    let world = World::new();
-    judge(&world, &cases(&world), |_, _, _| {});
+    let authorities = Authorities::new();
+    judge(&authorities, &cases(&authorities), |_, _, _| {});
 }
 
 /// Holds outrider and OpenSSL to `cases`. `also` gets the place of each, its port, and the file of what is trusted;
-fn judge(world: &World, cases: &[Case], also: impl Fn(usize, u16, &Path)) {
-    let servers: Vec<_> = cases.iter().map(Server::of).collect();
+fn judge(authorities: &Authorities, cases: &[Case], also: impl Fn(usize, u16, &Path)) {
+    let servers: Vec<_> = cases.iter().map(CaseServer::of).collect();
     let mut yaml = "dns: { hosts: { partner.test: 127.0.0.1".to_owned();
     for host in ["a.partner.test", "b.a.partner.test", "ab.partner.test"] {
         yaml.push_str(&format!(", {host}: 127.0.0.1"));
     }
     yaml.push_str(" } }\ndestinations:\n");
     for (i, (case, server)) in cases.iter().zip(&servers).enumerate() {
-        let (host, port, ca) = (case.host, server.port(), world.path(&format!("ca{i}.pem")));
-        let trusted = case.trusts.as_ref().unwrap_or(&world.root.pem);
+        let (host, port, ca) = (case.host, server.port(), authorities.path(&format!("ca{i}.pem")));
+        let trusted = case.trusts.as_ref().unwrap_or(&authorities.root.pem);
         std::fs::write(&ca, trusted).unwrap();
         let is_accepted = matches!(case.wanted, Accepted);
         assert_eq!(
@@ -482,11 +487,11 @@ fn judge(world: &World, cases: &[Case], also: impl Fn(usize, u16, &Path)) {
             ("error", "tls_certificate_error"),
         ];
         assert!(proxy.metric("outrider_errors_total", &labels) >= 1.0, "{name}");
-        if let Server::Ours(origin) = server {
+        if let CaseServer::Ours(origin) = server {
             assert_eq!(origin.raw(), "", "{name}: request bytes left");
         }
     }
     for (i, server) in servers.iter().enumerate() {
-        also(i, server.port(), &world.path(&format!("ca{i}.pem")));
+        also(i, server.port(), &authorities.path(&format!("ca{i}.pem")));
     }
 }

@@ -1,7 +1,7 @@
 //! An origin, a client and the built program between them, over loopback.
 //!
-//! Origin and client are blocking sockets in threads of their own, with buffers made beforehand, so that what is
-//! measured is the proxy: once warm neither allocates.
+//! Origin and client are blocking sockets in separate threads, with buffers made beforehand, so that only the
+//! proxy is measured: once warm neither allocates.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -110,7 +110,7 @@ impl Outrider {
             line.clear();
             assert_ne!(told.read_line(&mut line).unwrap(), 0, "outrider did not start");
         }
-        // Whoever stopped reading would end the program's log, or block it.
+        // Without a reader the program's log would end or block.
         thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
         let (_, rest) = line.split_once("proxy on ").unwrap();
         let address = rest.split([',', ' ']).next().unwrap().parse().unwrap();

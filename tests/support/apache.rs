@@ -6,19 +6,20 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::programs::Server;
+use super::programs::ServerProcess;
 use super::{Pki, closed_port};
 
 /// A running Apache on a free port; it ends with the test.
 pub(crate) struct Apache {
     port: u16,
     /// Before its folder, so that it ends first.
-    _server: Server,
+    _server: ServerProcess,
     _folder: TempDir,
 }
 
 impl Apache {
-    /// Serves `partner.test` over one `version` of TLS: `/` to everyone, and `/late/` to who shows a certificate of `pki`.
+    /// Serves `partner.test` over one `version` of TLS: `/` to everyone, and `/late/` to who shows a
+    /// certificate of `pki`.
     #[track_caller]
     pub(crate) fn asking_late(pki: &Pki, version: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -42,7 +43,7 @@ impl Apache {
         let mut command = Command::new("apache2");
         command.arg("-X").arg("-f").arg(path.join("apache.conf"));
         Self {
-            _server: Server::start(&mut command, port),
+            _server: ServerProcess::start(&mut command, port),
             port,
             _folder: folder,
         }

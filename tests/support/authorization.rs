@@ -5,12 +5,12 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use super::pki::server_params;
-use super::programs::{Server, clean, run, tool};
+use super::programs::{ServerProcess, clean, run, tool};
 use super::{CANARY, Identity, Pki, Proxy, Wire};
 
 /// Both servers, in one process; it ends with the test.
-pub(crate) struct Authorization {
-    _server: Server,
+pub(crate) struct AuthorizationServer {
+    _server: ServerProcess,
     control: u16,
     pub(crate) api: u16,
     pub(crate) client: Identity,
@@ -23,7 +23,7 @@ pub(crate) struct Authorization {
 
 /// What the servers have seen.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct AuthorizationLog {
     /// When tokens were asked for, in seconds.
     pub(crate) requests: Vec<f64>,
     /// How the resource server answered.
@@ -38,7 +38,7 @@ pub(crate) const SECRET: &str = "canary-2f6b-s/+ :%&=~";
 pub(crate) const SUBJECT: &str = "canary-2f6b-subject.token";
 const TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-impl Authorization {
+impl AuthorizationServer {
     #[track_caller]
     pub(crate) fn new() -> Self {
         let pki = Pki::new();
@@ -66,7 +66,7 @@ impl Authorization {
             .stderr(Stdio::null()))
         .spawn()
         .unwrap();
-        let mut server = Server(child);
+        let mut server = ServerProcess(child);
         let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
         let ready = lines.find_map(|line| line.unwrap().strip_prefix("ready ").map(str::to_owned));
         let ready: serde_json::Value = serde_json::from_str(&ready.expect("it ended at once")).unwrap();
@@ -85,7 +85,8 @@ impl Authorization {
         }
     }
 
-    /// A configuration with the one destination `api`, with this under `oauth2` beside `token_url`; `more` are more keys.
+    /// A configuration with the one destination `api`, with this under `oauth2` beside `token_url`; `more` are
+    /// more keys.
     pub(crate) fn yaml(&self, oauth2: &str, more: &str) -> String {
         let token_url = format!("https://login.test:{}/token", self.login);
         self.yaml_of(
@@ -150,10 +151,10 @@ impl Authorization {
         self.steer("/open");
     }
 
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> AuthorizationLog {
         let state = self.steer("/state");
         let list = |name: &str| state[name].as_array().unwrap().clone();
-        Seen {
+        AuthorizationLog {
             requests: list("requests")
                 .iter()
                 .map(|at| at.as_f64().unwrap() / 1000.0)

@@ -67,7 +67,7 @@ impl Dns {
         self.address
     }
 
-    /// How many questions were asked for a name, of whatever type.
+    /// Returns how many questions were asked for a name, of any type.
     pub(crate) fn asked(&self, name: &str) -> usize {
         self.asked
             .lock()

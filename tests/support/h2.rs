@@ -26,7 +26,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The status of a HEADERS frame that begins with it, as the HPACK encoders of this world do.
+    /// The status of a HEADERS frame that begins with it, as usual HPACK encoders do.
     pub(crate) fn status(&self) -> Option<u16> {
         match self.payload.as_slice() {
             [0x88, ..] => Some(200),
@@ -102,7 +102,7 @@ pub(crate) fn outcome(wire: &mut Wire, stream: u32) -> Option<u16> {
     })
 }
 
-/// A header block, each field literal and never indexed: any bytes can stand in it.
+/// A header block, each field literal and never indexed, so that it can contain any bytes.
 pub(crate) fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
@@ -130,8 +130,8 @@ pub(crate) fn get_by(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
     ])
 }
 
-/// Asks with `head` and resets, 5000 times, and demands that the connection ends as one that costs too much (RFC 9113
-/// section 7: ENHANCE_YOUR_CALM), or is closed.
+/// Asks with `head` and resets, 5000 times, and demands that the connection ends as one that costs too much
+/// (RFC 9113 section 7: ENHANCE_YOUR_CALM), or is closed.
 #[track_caller]
 pub(crate) fn assert_resets_are_bounded(wire: &mut Wire, head: &[u8]) {
     let mut flood = Vec::new();

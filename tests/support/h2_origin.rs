@@ -15,14 +15,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio_rustls::TlsAcceptor;
 
 use super::partner::destination;
-use super::{Identity, Pki, Proxy, Request as Told, TOKEN};
+use super::{Identity, Pki, Proxy, Request as Received, TOKEN};
 
 /// The origin, the identity for it and the authority that signed both. Its thread ends with the process.
 pub(crate) struct H2Partner {
     pub(crate) pki: Pki,
     client: Identity,
     port: u16,
-    asked: Arc<Mutex<Vec<(String, Told)>>>,
+    asked: Arc<Mutex<Vec<(String, Received)>>>,
 }
 
 impl H2Partner {
@@ -71,15 +71,15 @@ impl H2Partner {
 
     /// Every request that was read to its end: method, URI, fields, body.
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.told().into_iter().map(|(text, _)| text).collect()
+        self.log().into_iter().map(|(text, _)| text).collect()
     }
 
     /// The same as an HTTP/1.1 origin would have it.
-    pub(crate) fn requests(&self) -> Vec<Told> {
-        self.told().into_iter().map(|(_, request)| request).collect()
+    pub(crate) fn requests(&self) -> Vec<Received> {
+        self.log().into_iter().map(|(_, request)| request).collect()
     }
 
-    fn told(&self) -> Vec<(String, Told)> {
+    fn log(&self) -> Vec<(String, Received)> {
         self.asked.lock().unwrap().clone()
     }
 
@@ -92,7 +92,7 @@ impl H2Partner {
 async fn serve(
     listener: TcpListener,
     tls: TlsAcceptor,
-    log: Arc<Mutex<Vec<(String, Told)>>>,
+    log: Arc<Mutex<Vec<(String, Received)>>>,
     refused: usize,
 ) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -122,7 +122,7 @@ fn shown(trailers: &HeaderMap) -> String {
 
 async fn answer(
     request: Request<Incoming>,
-    log: Arc<Mutex<Vec<(String, Told)>>>,
+    log: Arc<Mutex<Vec<(String, Received)>>>,
     refused: usize,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
@@ -132,14 +132,14 @@ async fn answer(
     };
     let trailers = body.trailers().cloned().unwrap_or_default();
     let body = body.to_bytes();
-    let mut told = Told {
+    let mut told = Received {
         line: format!(
             "{} {} HTTP/2",
             head.method,
             head.uri.path_and_query().map_or("", |target| target.as_str())
         ),
         body: body.to_vec(),
-        ..Told::default()
+        ..Received::default()
     };
     told.headers.0 = (head.headers.iter())
         .map(|(name, value)| {

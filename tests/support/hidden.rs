@@ -43,7 +43,7 @@ pub(crate) fn assert_refused(cases: &[(&str, &[u8])], statuses: &[u16]) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// `{url}` and `{host}` stand for the origin's.
+/// Replaces `{url}` and `{host}` by the origin's.
 pub(crate) fn fill(request: &[u8], origin: &Origin) -> Vec<u8> {
     let mut filled = replace(request, b"{url}", origin.url("").as_bytes());
     filled = replace(&filled, b"{host}", origin.authority().as_bytes());

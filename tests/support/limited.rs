@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::programs::{Server, clean, curl, run};
+use super::programs::{ServerProcess, clean, curl, run};
 use super::{Proxy, Wire, closed_port};
 
 /// A server that limits its callers; it ends with the test.
-pub(crate) struct Limited {
-    _server: Server,
+pub(crate) struct RateLimitedServer {
+    _server: ServerProcess,
     port: u16,
     folder: TempDir,
 }
 
 /// One request as the server saw it: when, in seconds, and with what status it was answered.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct LoggedRequest {
     pub(crate) at: f64,
     pub(crate) status: u16,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Burst {
     pub(crate) took: Duration,
 }
 
-impl Limited {
+impl RateLimitedServer {
     /// `limited.py` in one of its modes.
     #[track_caller]
     pub(crate) fn python(arguments: &[&str]) -> Self {
@@ -41,7 +41,7 @@ impl Limited {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("python3: {error}; tests/run --tools installs it"));
-        let mut server = Server(child);
+        let mut server = ServerProcess(child);
         let mut line = String::new();
         BufReader::new(server.0.stdout.take().unwrap())
             .read_line(&mut line)
@@ -80,7 +80,7 @@ impl Limited {
             .arg(&file)
             .args(["-e", "stderr"]);
         Self {
-            _server: Server::start(&mut command, port),
+            _server: ServerProcess::start(&mut command, port),
             port,
             folder,
         }
@@ -103,11 +103,11 @@ impl Limited {
 
     /// Every request so far, but those of [`asked`](Self::asked).
     #[track_caller]
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn requests(&self) -> Vec<LoggedRequest> {
         if let Ok(log) = std::fs::read_to_string(self.folder.path().join("access.log")) {
             let line = |line: &str| {
                 let (at, status) = line.split_once(' ')?;
-                Some(Asked {
+                Some(LoggedRequest {
                     at: at.parse().ok()?,
                     status: status.trim().parse().ok()?,
                 })
@@ -117,15 +117,15 @@ impl Limited {
         let told = Wire::connect(([127, 0, 0, 1], self.port).into())
             .ask("GET /told HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let told: serde_json::Value = serde_json::from_str(&told.text()).unwrap();
-        let request = |request: &serde_json::Value| Asked {
+        let request = |request: &serde_json::Value| LoggedRequest {
             at: request[0].as_f64().unwrap(),
             status: u16::try_from(request[1].as_u64().unwrap()).unwrap(),
         };
         told["requests"].as_array().unwrap().iter().map(request).collect()
     }
 
-    /// `count` GETs at once on as many connections as curl likes, each to its own path below `path`, through `proxy` or
-    /// without one.
+    /// `count` GETs at once on as many connections as curl likes, each to its own path below `path`, through
+    /// `proxy` or without one.
     #[track_caller]
     pub(crate) fn burst(&self, proxy: Option<&Proxy>, path: &str, count: usize) -> Burst {
         let mut command = curl([
@@ -162,12 +162,12 @@ impl Burst {
 }
 
 /// How many of these were refused.
-pub(crate) fn refused(asked: &[Asked]) -> usize {
+pub(crate) fn refused(asked: &[LoggedRequest]) -> usize {
     asked.iter().filter(|asked| asked.status != 200).count()
 }
 
 /// From the first to the last request that was accepted, in seconds.
-pub(crate) fn span(asked: &[Asked]) -> f64 {
+pub(crate) fn span(asked: &[LoggedRequest]) -> f64 {
     let times = asked
         .iter()
         .filter(|asked| asked.status == 200)

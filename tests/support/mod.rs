@@ -10,11 +10,12 @@ pub(crate) use message::{Request, Response, ok};
 pub(crate) use nginx::Nginx;
 pub(crate) use origin::Origin;
 pub(crate) use pki::{Identity, Pki};
-pub(crate) use programs::{Run, run};
+pub(crate) use programs::{ProgramOutput, run};
 pub(crate) use proxy::Proxy;
 pub(crate) use wire::Wire;
 
 pub(crate) mod apache;
+pub(crate) mod authorities;
 pub(crate) mod authorization;
 pub(crate) mod dns;
 pub(crate) mod h2;
@@ -33,7 +34,6 @@ pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod verifier;
 mod wire;
-pub(crate) mod world;
 
 /// The longest that anything may take on a busy machine before the test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,8 +41,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Every secret of every test starts so; [`Proxy`] looks for it in all that the program ever wrote.
 pub(crate) const CANARY: &str = "canary-2f6b";
 
-/// How `text` gives a secret away: the mark as it is, or within base64, wherever it begins there. Percent-encoding, JSON
-/// and HTML leave it as it is.
+/// How `text` gives a secret away: the mark as it is, or within base64, wherever it begins there.
+/// Percent-encoding, JSON and HTML leave it as it is.
 pub(crate) fn leak(text: &str) -> Option<String> {
     let base64 = (0..3).map(|before| {
         let padded = format!("{}{CANARY}", "x".repeat(before));

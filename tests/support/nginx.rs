@@ -5,21 +5,22 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::programs::Server;
+use super::programs::ServerProcess;
 use super::{Pki, TOKEN, closed_port};
 
 /// A running nginx on a free port; it ends with the test.
 pub(crate) struct Nginx {
     port: u16,
     /// Before its folder, so that it ends first.
-    _server: Server,
+    _server: ServerProcess,
     _folder: TempDir,
 }
 
 impl Nginx {
-    /// Serves `partner.test` with certificates of `pki`: `/` tells the caller's subject, `/serial` the serial number of
-    /// the certificate and `r` where the session was resumed, `/token` wants [`TOKEN`] as well,
-    /// `/echo` shows what it got, and what is below `/whole` is answered once its body is read. `h2`: also speaks HTTP/2.
+    /// Serves `partner.test` with certificates of `pki`: `/` answers with the client's subject, `/serial` the
+    /// serial number of the certificate and `r` where the session was resumed, `/token` wants [`TOKEN`] as
+    /// well, `/echo` shows what it got, and what is below `/whole` is answered once its body is read. `h2`:
+    /// also speaks HTTP/2.
     #[track_caller]
     pub(crate) fn demanding(pki: &Pki, h2: bool) -> Self {
         Self::start(pki, h2, "")
@@ -69,7 +70,7 @@ impl Nginx {
             .arg(&file)
             .args(["-e", "stderr"]);
         Self {
-            _server: Server::start(&mut command, port),
+            _server: ServerProcess::start(&mut command, port),
             port,
             _folder: folder,
         }

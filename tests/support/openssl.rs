@@ -5,14 +5,14 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 
-use super::programs::{Server, clean};
+use super::programs::{ServerProcess, clean};
 use super::{Identity, PATIENCE};
 
-/// A running `openssl s_server` on a port of its own; it ends with the test. It answers a GET with a page about the
+/// A running `openssl s_server` on a free port; it ends with the test. It answers a GET with a page about the
 /// connection, the client's certificate included.
 pub(crate) struct SServer {
     port: u16,
-    _server: Server,
+    _server: ServerProcess,
 }
 
 impl SServer {
@@ -30,7 +30,7 @@ impl SServer {
             .stderr(Stdio::null())
             .spawn())
         .unwrap_or_else(|error| panic!("openssl: {error}; tests/run --tools installs it"));
-        let mut server = Server(child);
+        let mut server = ServerProcess(child);
         let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {

@@ -15,7 +15,7 @@ use super::{PATIENCE, Proxy, Wire};
 
 /// One connection as the origin saw it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct ConnectionRecord {
     /// All that was received, inside TLS where there is TLS.
     pub(crate) bytes: Vec<u8>,
     pub(crate) sni: Option<String>,
@@ -34,13 +34,13 @@ pub(crate) struct Origin {
     /// Has the listener.
     acceptor: Mutex<Option<JoinHandle<()>>>,
     address: SocketAddr,
-    log: Arc<Log>,
+    log: Arc<ConnectionLog>,
     stopped: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
-struct Log {
-    connections: Mutex<Vec<Seen>>,
+struct ConnectionLog {
+    connections: Mutex<Vec<ConnectionRecord>>,
     changed: Condvar,
 }
 
@@ -93,7 +93,7 @@ impl Origin {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let log = Arc::new(Log::default());
+        let log = Arc::new(ConnectionLog::default());
         let stopped = Arc::new(AtomicBool::new(false));
         let config = config.map(Arc::new);
         let script = Arc::new(script);
@@ -152,7 +152,7 @@ impl Origin {
     }
 
     /// Every connection so far.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<ConnectionRecord> {
         self.log.connections.lock().unwrap().clone()
     }
 
@@ -166,7 +166,7 @@ impl Origin {
 
     /// Waits until what was seen satisfies `what`.
     #[track_caller]
-    pub(crate) fn wait(&self, claim: &str, what: impl Fn(&[Seen]) -> bool) {
+    pub(crate) fn wait(&self, claim: &str, what: impl Fn(&[ConnectionRecord]) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         let mut connections = self.log.connections.lock().unwrap();
         while !what(&connections) {
@@ -205,14 +205,14 @@ pub(crate) fn echo(wire: &mut Wire) {
 fn accept(
     socket: TcpStream,
     config: Option<Arc<ServerConfig>>,
-    log: &Arc<Log>,
+    log: &Arc<ConnectionLog>,
     number: usize,
 ) -> Option<Wire> {
     socket.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut stream = socket.try_clone().ok()?;
     let Some(config) = config else {
         return Some(Wire::over(
-            Box::new(Recorded {
+            Box::new(RecordingStream {
                 stream,
                 log: Arc::clone(log),
                 number,
@@ -239,7 +239,7 @@ fn accept(
     });
     let stream = StreamOwned::new(connection, stream);
     Some(Wire::over(
-        Box::new(Recorded {
+        Box::new(RecordingStream {
             stream,
             log: Arc::clone(log),
             number,
@@ -260,28 +260,28 @@ fn client(certificate: &[u8]) -> Option<(String, String)> {
     Some((name, certificate.raw_serial_as_string()))
 }
 
-impl Log {
+impl ConnectionLog {
     fn add(&self) -> usize {
         let mut connections = self.connections.lock().unwrap();
-        connections.push(Seen::default());
+        connections.push(ConnectionRecord::default());
         self.changed.notify_all();
         connections.len() - 1
     }
 
-    fn change(&self, number: usize, change: impl FnOnce(&mut Seen)) {
+    fn change(&self, number: usize, change: impl FnOnce(&mut ConnectionRecord)) {
         change(&mut self.connections.lock().unwrap()[number]);
         self.changed.notify_all();
     }
 }
 
 /// Keeps what is read through it, up to a bound that no test of raw bytes reaches.
-struct Recorded<S> {
+struct RecordingStream<S> {
     stream: S,
-    log: Arc<Log>,
+    log: Arc<ConnectionLog>,
     number: usize,
 }
 
-impl<S: Read> Read for Recorded<S> {
+impl<S: Read> Read for RecordingStream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.stream.read(buffer);
         self.log.change(self.number, |seen| match &result {
@@ -294,7 +294,7 @@ impl<S: Read> Read for Recorded<S> {
     }
 }
 
-impl<S: Write> Write for Recorded<S> {
+impl<S: Write> Write for RecordingStream<S> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.stream.write(buffer)
     }

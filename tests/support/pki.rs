@@ -78,7 +78,7 @@ impl Pki {
 
     /// A list of its revoked certificates, by their serial numbers.
     pub(crate) fn list(&self, revoked: &[u64]) -> String {
-        super::world::list(&self.issuer, revoked)
+        super::authorities::list(&self.issuer, revoked)
     }
 
     fn write(&self, name: &str, cert: String, key: String) -> Identity {
@@ -139,7 +139,7 @@ impl Identity {
     }
 }
 
-/// A TLS server that shows `identity`, whatever it is worth, and asks for nothing.
+/// A TLS server that shows `identity`, valid or not, and asks for no certificate.
 pub(crate) fn accepting(identity: &Identity) -> ServerConfig {
     let (chain, key) = identity.der();
     let builder = ServerConfig::builder();

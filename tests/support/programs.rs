@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use super::{PATIENCE, eventually};
 
-/// What a program left behind.
+/// The output and the exit status of a program.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct ProgramOutput {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-impl Run {
+impl ProgramOutput {
     /// The exit code; a signal counts as 128 and its number, as a shell has it.
     pub(crate) fn code(&self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
@@ -35,9 +35,9 @@ impl Run {
 }
 
 /// A server program; it is stopped when this is dropped.
-pub(crate) struct Server(pub(crate) Child);
+pub(crate) struct ServerProcess(pub(crate) Child);
 
-impl Server {
+impl ServerProcess {
     /// Starts a server in the foreground, and waits until it listens on `port`.
     #[track_caller]
     pub(crate) fn start(command: &mut Command, port: u16) -> Self {
@@ -61,7 +61,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -70,7 +70,7 @@ impl Drop for Server {
 
 /// Runs a program to its end, within three times [`PATIENCE`].
 #[track_caller]
-pub(crate) fn run(command: &mut Command) -> Run {
+pub(crate) fn run(command: &mut Command) -> ProgramOutput {
     let mut child = (command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -80,7 +80,7 @@ pub(crate) fn run(command: &mut Command) -> Run {
     let stdout = drain(child.stdout.take().unwrap());
     let stderr = drain(child.stderr.take().unwrap());
     let status = wait(&mut child, 3 * PATIENCE).unwrap_or_else(|| panic!("{command:?} did not end"));
-    Run {
+    ProgramOutput {
         status,
         stdout: stdout.join().unwrap(),
         stderr: stderr.join().unwrap(),
@@ -111,7 +111,7 @@ fn drain(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// The program under test, free of what the environment would tell it.
+/// Returns a command for the program under test, without the settings of the environment.
 pub(crate) fn outrider<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
     let mut command = clean(env!("CARGO_BIN_EXE_outrider"));
     command.args(arguments);

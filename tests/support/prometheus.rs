@@ -5,12 +5,12 @@ use std::process::Stdio;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::programs::{Server, clean, curl};
+use super::programs::{ServerProcess, clean, curl};
 use super::{closed_port, run};
 
 /// A running Prometheus; it ends with the test.
 pub(crate) struct Prometheus {
-    _server: Server,
+    _server: ServerProcess,
     _folder: TempDir,
     pub(crate) listen: String,
 }
@@ -52,13 +52,13 @@ impl Prometheus {
             .spawn()
             .expect("prometheus; tests/run --tools installs it");
         Self {
-            _server: Server(child),
+            _server: ServerProcess(child),
             _folder: folder,
             listen,
         }
     }
 
-    /// The answer of an API call, or null where there is none yet.
+    /// Returns the answer of an API call, or null if there is no answer yet.
     pub(crate) fn api(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
         let mut command = curl(["-s", "-G"]);
         for (name, value) in parameters {
@@ -68,7 +68,7 @@ impl Prometheus {
         serde_json::from_str(&told).unwrap_or(Value::Null)
     }
 
-    /// The result of a query at this moment; an error says why there is none.
+    /// Returns the result of a query at this moment, or the reason of a failure.
     pub(crate) fn query(&self, query: &str) -> Result<Vec<Value>, String> {
         let answer = self.api("query", &[("query", query)]);
         match answer["data"]["result"].as_array() {

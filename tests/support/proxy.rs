@@ -116,7 +116,7 @@ impl Proxy {
         Wire::connect(self.address)
     }
 
-    /// A GET in absolute form on a connection of its own.
+    /// Sends a GET in absolute form on a new connection.
     #[track_caller]
     pub(crate) fn get(&self, url: &str) -> Response {
         self.ask("GET", url, "")
@@ -131,7 +131,7 @@ impl Proxy {
         ))
     }
 
-    /// These bytes on a connection of their own, and the response to them.
+    /// Sends these bytes on a new connection, and returns the response.
     #[track_caller]
     pub(crate) fn raw(&self, bytes: impl AsRef<[u8]>) -> Response {
         self.wire().ask(bytes)
@@ -253,7 +253,7 @@ impl Proxy {
 }
 
 impl Drop for Proxy {
-    /// G1: whatever a test did, no secret may stand in what the program wrote, on its pages or in its files.
+    /// G1: no test may leave a secret in the program's output, on its pages or in its files.
     fn drop(&mut self) {
         if thread::panicking() {
             let _ = self.child.kill();
@@ -290,7 +290,7 @@ pub(crate) fn destination(authority: &str, settings: &str) -> String {
     format!("destinations: {{ p: {{ hosts: [\"{authority}\"], {settings} }} }}")
 }
 
-/// The text as YAML of its own, with whatever keys it lacks of those that every test needs: free ports, the
+/// Returns the text as a whole configuration, completed by the keys that every test needs: free ports, the
 /// bundle in `folder`, `partner.test` and `other.test` as names of this machine, and loopback allowed.
 pub(crate) fn configuration(text: &str, folder: &Path) -> String {
     let margin = |line: &&str| line.len() - line.trim_start().len();
@@ -326,7 +326,7 @@ pub(crate) fn configuration(text: &str, folder: &Path) -> String {
     yaml
 }
 
-/// Keeps what a pipe says, and tells the addresses when the start-up line passes.
+/// Collects the output of a pipe, and sends the addresses when it has the start-up line.
 fn watch(
     pipe: impl Read + Send + 'static,
     output: &Arc<Mutex<Vec<u8>>>,

@@ -6,13 +6,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::programs::Server;
+use super::programs::ServerProcess;
 use super::{Identity, PATIENCE, Pki, closed_port};
 
 /// A running server that keeps nothing on disk; it ends with the test.
 pub(crate) struct Redis {
     arguments: Vec<String>,
-    server: Option<Server>,
+    server: Option<ServerProcess>,
     folder: TempDir,
     port: u16,
     password: Option<String>,
@@ -81,7 +81,7 @@ impl Redis {
             .arg("--dir")
             .arg(self.folder.path())
             .args(&self.arguments);
-        self.server = Some(Server::start(&mut command, self.port));
+        self.server = Some(ServerProcess::start(&mut command, self.port));
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -1,4 +1,4 @@
-//! Whoever verifies a signature: programs that know nothing of ours.
+//! Independent programs that verify a signature.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Stdio};
@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use super::programs::{Server, clean, tool};
+use super::programs::{ServerProcess, clean, tool};
 use super::{Request, Wire};
 
 /// `verifier.py`, which ends with the test.
 pub(crate) struct Verifier {
-    _server: Server,
-    /// What every request is told with.
+    _server: ServerProcess,
+    /// The settings that go with every request.
     settings: Value,
     pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
 }
@@ -32,7 +32,7 @@ impl Verifier {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let pipes = Mutex::new((child.stdin.take().unwrap(), stdout));
         Arc::new(Self {
-            _server: Server(child),
+            _server: ServerProcess(child),
             settings,
             pipes,
         })

@@ -1,12 +1,12 @@
-//! A federal hierarchy as such are made: a common root, a bridge that maps its policies to those of an agency, and the
-//! agency's own authorities. Made by openssl; judged by its client and by curl as well.
+//! A federal hierarchy as such are made: a common root, a bridge that maps its policies to those of an agency,
+//! and the agency's own authorities. Made by openssl; judged by its client and by curl as well.
 
 use std::path::{Path, PathBuf};
 
-use super::{Accepted, Case, Refused, Wanted, judge};
+use super::{Accepted, Case, Expected, Refused, judge};
+use crate::support::authorities::Authorities;
 use crate::support::programs::clean;
 use crate::support::run;
-use crate::support::world::World;
 
 /// Who is below whom, from the root on.
 const LADDER: [&str; 5] = [
@@ -33,15 +33,15 @@ const SAID: [&str; 5] = [
 
 /// The keys of the hierarchy: a sibling differs in what a certificate says, not in keys and names.
 struct Federal<'w> {
-    world: &'w World,
+    authorities: &'w Authorities,
     /// The agency's own root, which nobody here trusts and which the server sends along.
     own: String,
 }
 
 impl<'w> Federal<'w> {
-    fn new(world: &'w World) -> Self {
+    fn new(authorities: &'w Authorities) -> Self {
         let mut federal = Self {
-            world,
+            authorities,
             own: String::new(),
         };
         for name in LADDER {
@@ -64,7 +64,8 @@ impl<'w> Federal<'w> {
     }
 
     fn file(&self, name: &str, end: &str) -> PathBuf {
-        self.world.path(&format!("{}.{end}", name.replace(' ', "-")))
+        self.authorities
+            .path(&format!("{}.{end}", name.replace(' ', "-")))
     }
 
     /// The certificate of `name` by `issuer`, in PEM.
@@ -103,7 +104,7 @@ impl<'w> Federal<'w> {
     }
 
     /// The hierarchy with `changes` to what its certificates say: of which one, what, and what instead.
-    fn case(&self, name: &'static str, changes: &[(usize, &str, &str)], wanted: Wanted) -> Case {
+    fn case(&self, name: &'static str, changes: &[(usize, &str, &str)], wanted: Expected) -> Case {
         let mut pems: Vec<String> = LADDER
             .iter()
             .enumerate()
@@ -123,12 +124,13 @@ impl<'w> Federal<'w> {
         let key = std::fs::read_to_string(self.file("The Partner", "key")).unwrap();
         Case {
             trusts: Some(root),
-            ..Case::new(name, self.world.write(pems.concat(), key), wanted)
+            ..Case::new(name, self.authorities.write(pems.concat(), key), wanted)
         }
     }
 }
 
-/// Each sibling of the hierarchy that is broken in one place, and whether curl takes it: curl does not look at policies.
+/// Each sibling of the hierarchy that is broken in one place, and whether curl takes it: curl does not look at
+/// policies.
 fn siblings(federal: &Federal<'_>) -> Vec<(Case, bool)> {
     let policy = |words| Refused("certificate_policy", words);
     let of = |name, changes: &[_], wanted, curl_takes| (federal.case(name, changes, wanted), curl_takes);
@@ -324,13 +326,14 @@ fn is_good_for_curl(port: u16, trusted: &Path) -> bool {
     code == Some(0)
 }
 
-/// A chain as every bridged hierarchy has it is accepted, and refused with what is wrong where a part of it is broken.
+/// A chain as every bridged hierarchy has it is accepted, and refused with what is wrong where a part of it is
+/// broken.
 #[test]
 fn a_federal_chain_is_accepted_and_its_broken_siblings_are_not() {
-    let world = World::new();
-    let federal = Federal::new(&world);
+    let authorities = Authorities::new();
+    let federal = Federal::new(&authorities);
     let (cases, by_curl): (Vec<_>, Vec<_>) = siblings(&federal).into_iter().unzip();
-    judge(&world, &cases, |i, port, trusted| {
+    judge(&authorities, &cases, |i, port, trusted| {
         assert_eq!(
             is_good_for_curl(port, trusted),
             by_curl[i],

@@ -3,17 +3,17 @@
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 
 use super::{Accepted, Case, Refused};
+use crate::support::authorities::{Authorities, Authority, Change};
 use crate::support::pki::server_params;
-use crate::support::world::{Alter, Authority, World};
 
 /// What keys are for: RFC 5280, 4.2.1.3, 4.2.1.9 and 6.1.4 (k) to (n); RFC 8446, 4.4.2.2.
-pub(super) fn usages(world: &World) -> Vec<Case> {
+pub(super) fn usages(authorities: &Authorities) -> Vec<Case> {
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
 
-    let root = &world.root;
+    let root = &authorities.root;
     let case = Case::new;
-    let leaf = |issuer: &Authority, above: &[&Authority], alter: Alter| {
-        world.leaf(&["partner.test"], issuer, above, alter)
+    let leaf = |issuer: &Authority, above: &[&Authority], alter: Change| {
+        authorities.leaf(&["partner.test"], issuer, above, alter)
     };
     let of_use = |name, uses: &[KeyUsagePurpose], wanted| {
         let shows = leaf(root, &[], &|params| params.key_usages = uses.to_vec());
@@ -29,14 +29,14 @@ pub(super) fn usages(world: &World) -> Vec<Case> {
         trusts: Some(anchor.pem.clone()),
         ..case(name, leaf(anchor, &[], &|_| {}), wanted)
     };
-    let anchor = |alter: Alter| Authority::new("Odd Root", None, alter);
-    let itself = |name, alter: Alter, wanted| {
+    let anchor = |alter: Change| Authority::new("Odd Root", None, alter);
+    let itself = |name, alter: Change, wanted| {
         let (mut params, key) = (server_params(&["partner.test"]), KeyPair::generate().unwrap());
         alter(&mut params);
         let pem = params.self_signed(&key).unwrap().pem();
         Case {
             trusts: Some(pem.clone()),
-            ..case(name, world.write(pem, key.serialize_pem()), wanted)
+            ..case(name, authorities.write(pem, key.serialize_pem()), wanted)
         }
     };
     let no_signing = Refused("certificate_purpose", &["key usage lacks digitalSignature"]);
@@ -50,7 +50,7 @@ pub(super) fn usages(world: &World) -> Vec<Case> {
 
     let short = anchor(&|params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
     let below_short = Authority::new("Middle CA", Some(&short), &|_| {});
-    let old = world.old_root();
+    let old = authorities.old_root();
     vec![
         of_use("a key that signs", &[DigitalSignature], Accepted),
         of_use(

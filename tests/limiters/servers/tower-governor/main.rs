@@ -1,5 +1,5 @@
-//! `limited PORT default|headers|one`: tower_governor with its own defaults (one each 500 ms, eight at once), the same
-//! with its header option, and with a burst of one.
+//! `limited PORT default|headers|one`: tower_governor with its own defaults (one each 500 ms, eight at once),
+//! the same with its header option, and with a burst of one.
 
 use std::net::SocketAddr;
 

@@ -19,20 +19,20 @@ pub(crate) struct Authority {
     pub(crate) pem: String,
 }
 
-/// The world of the table: a root, what lies below it, and the folder of its files.
+/// The authorities of the table: a root, what lies below it, and the folder of its files.
 pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) root: Authority,
 }
 
-pub(crate) type Alter<'a> = &'a dyn Fn(&mut CertificateParams);
+pub(crate) type Change<'a> = &'a dyn Fn(&mut CertificateParams);
 
 impl Authority {
-    pub(crate) fn new(name: &str, issuer: Option<&Self>, alter: Alter) -> Self {
+    pub(crate) fn new(name: &str, issuer: Option<&Self>, change: Change) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        alter(&mut params);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = match issuer {
             None => params.self_signed(&key),
@@ -89,11 +89,11 @@ impl World {
         names: &[&str],
         issuer: &Authority,
         above: &[&Authority],
-        alter: Alter,
+        change: Change,
     ) -> Identity {
         let mut params = server_params(names);
         params.distinguished_name.push(DnType::CommonName, "The Partner");
-        alter(&mut params);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &issuer.issuer()).unwrap().pem();
         let above = above.iter().map(|authority| &*authority.pem);
