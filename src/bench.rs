@@ -31,7 +31,7 @@ use crate::policy::{Asked, Policy, Verdict};
 use crate::proxy::{self, Retrying};
 use crate::secret::Sources;
 use crate::telemetry::Telemetry;
-use crate::upstream::breaker::{Breaker, Outcome};
+use crate::upstream::breaker::{Breaker, HostHealth};
 
 /// A policy of many destinations: `api-0.test`, `*.zone-0.test` and `/v1/**` for the first, and so on.
 #[derive(Debug)]
@@ -192,7 +192,7 @@ impl CircuitBench {
     pub fn passes(&self) -> bool {
         proxy::bench::begin(&self.retrying);
         let passage = self.breaker.pass(&self.target, Instant::now());
-        passage.map(|passage| passage.tell(Outcome::Works)).is_ok()
+        passage.map(|passage| passage.report(HostHealth::Works)).is_ok()
     }
 }
 

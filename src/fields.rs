@@ -1,8 +1,9 @@
 //! Which header fields cross the border between app and upstream, in heads and in trailers.
 //!
-//! A field that goes one hop only, that speaks in our name, or that is decided here and not by the app, is struck wherever
-//! in a message it stands: a server may merge trailers into the head (RFC 9110 section 6.5), and behind CGI and WSGI
-//! `X_Api_Key` is `X-Api-Key`, and `X.Api.Key` too behind some. So all that is neither letter nor digit is compared alike.
+//! Three kinds of fields are removed, from the head and from the trailers: those that go one hop only, those that carry our
+//! name, and those that the configuration sets or removes. A server may merge trailers into the head (RFC 9110 section
+//! 6.5). And for CGI and WSGI `X_Api_Key` is `X-Api-Key`, for some programs `X.Api.Key` as well: so all characters but
+//! letters and digits are compared as equal.
 //!
 //! What is attached is decided in `auth`, how a head is rewritten in `proxy`.
 
@@ -11,14 +12,14 @@ use std::time::SystemTime;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// The names of the fields of a request that are decided here and not by the app.
+/// The names of the request fields that the configuration sets or removes.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct FieldNames {
     removed: Vec<Removal>,
     set: Vec<HeaderName>,
 }
 
-/// A field, or all fields whose names begin alike.
+/// A field, or all fields with the same prefix.
 #[derive(Debug)]
 enum Removal {
     Name(HeaderName),
@@ -26,13 +27,12 @@ enum Removal {
     Prefix(Box<str>),
 }
 
-/// The fields that the Connection field of a head lists. They go one hop only, in the trailers too.
+/// The fields that the Connection field of a head lists. They go one hop only, also as trailers.
 #[derive(Debug)]
 pub(crate) struct Listed(Vec<HeaderName>);
 
-impl Names {
-    /// `removed`: names as the configuration has them, perhaps with a `*` at the end. One that no field can have is left
-    /// out.
+impl FieldNames {
+    /// Reads the names of `headers.remove`, which may end in `*`. A name that no field can have is left out.
     pub(crate) fn new(removed: &[String]) -> Self {
         Self {
             removed: removed.iter().filter_map(|name| Removal::parse(name)).collect(),
@@ -40,26 +40,26 @@ impl Names {
         }
     }
 
-    /// A field that is set here.
+    /// Adds a field that the configuration sets.
     pub(crate) fn add(&mut self, name: HeaderName) {
         if !self.set.contains(&name) {
             self.set.push(name);
         }
     }
 
-    /// Whether it is decided here, and not by the app, what stands in this field of a request.
+    /// Whether the configuration sets or removes this field, so that the app cannot.
     pub(crate) fn decide(&self, name: &HeaderName) -> bool {
         self.set.iter().any(|own| is_alike(name.as_str(), own.as_str())) || self.remove(name)
     }
 
-    /// Strikes from a head what is to be removed, and what is spelled almost like a field that is set here. The fields
-    /// themselves stay: they are replaced.
-    pub(crate) fn strike(&self, fields: &mut HeaderMap) {
-        let is_struck = |name: &HeaderName| {
+    /// Removes the fields to be removed from a head, and those that are spelled almost like a field that is set. The latter
+    /// itself stays: it is replaced later.
+    pub(crate) fn remove_from(&self, fields: &mut HeaderMap) {
+        let is_removed = |name: &HeaderName| {
             let is_other = |own: &HeaderName| own != name && is_alike(name.as_str(), own.as_str());
             self.set.iter().any(is_other) || self.remove(name)
         };
-        strike(fields, is_struck);
+        remove_where(fields, is_removed);
     }
 
     fn remove(&self, name: &HeaderName) -> bool {
@@ -68,7 +68,7 @@ impl Names {
 }
 
 impl Removal {
-    /// `None` for what no field can be named, which nothing needs to remove.
+    /// Reads a name; `None` if no field can have it, so that there is nothing to remove.
     fn parse(written: &str) -> Option<Self> {
         match written.strip_suffix('*') {
             Some(prefix) => Some(Self::Prefix(prefix.to_ascii_lowercase().into())),
@@ -86,9 +86,9 @@ impl Removal {
 }
 
 impl Listed {
-    /// What Connection lists, but for fields that frame or route the message. `None`: nothing that is worth a search.
+    /// Reads what Connection lists, except fields that frame or route the message. `None`: there is nothing to remove.
     pub(crate) fn of(fields: &HeaderMap) -> Option<Arc<Self>> {
-        // What most of them say names no field, or one that always goes.
+        // The usual options name no field, or one that is always removed.
         let says_little = |option: &HeaderValue| {
             option.as_bytes().eq_ignore_ascii_case(b"keep-alive")
                 || option.as_bytes().eq_ignore_ascii_case(b"close")
@@ -103,26 +103,26 @@ impl Listed {
         Some(Arc::new(Self(listed.collect())))
     }
 
-    pub(crate) fn strike(&self, fields: &mut HeaderMap) {
+    pub(crate) fn remove_from(&self, fields: &mut HeaderMap) {
         for name in &self.0 {
             fields.remove(name);
         }
     }
 }
 
-/// Whether a field goes one hop only, whatever Connection says, or is ours to say. Connection, TE, Transfer-Encoding and
-/// Upgrade are seen to where heads are rewritten.
+/// Whether a field goes one hop only, even if Connection does not list it, or carries our name. Connection, TE,
+/// Transfer-Encoding and Upgrade are handled where heads are rewritten.
 pub(crate) fn goes_one_hop(name: &str) -> bool {
     ONE_HOP.iter().any(|own| is_alike(name, own)) || begins_alike(name, OURS)
 }
 
-/// Strikes what [goes one hop only](goes_one_hop).
-pub(crate) fn strike_one_hop(fields: &mut HeaderMap) {
-    strike(fields, |name| goes_one_hop(name.as_str()));
+/// Removes the fields that [go one hop only](goes_one_hop).
+pub(crate) fn remove_one_hop(fields: &mut HeaderMap) {
+    remove_where(fields, |name| goes_one_hop(name.as_str()));
 }
 
-/// Strikes the lines of Proxy-Status and Cache-Status that carry our name: ours are only ever made here.
-pub(crate) fn strike_forged(fields: &mut HeaderMap) {
+/// Removes lines of Proxy-Status and Cache-Status that carry our name and are not from us.
+pub(crate) fn remove_forged(fields: &mut HeaderMap) {
     for name in [CACHE_STATUS, PROXY_STATUS] {
         if !fields.contains_key(&name) {
             continue;
@@ -140,33 +140,37 @@ pub(crate) fn strike_forged(fields: &mut HeaderMap) {
     }
 }
 
-/// The first field that some servers take for the method or the path of a request.
+/// Returns the first field that some servers take for the method or the path of a request.
 pub(crate) fn overrides(fields: &HeaderMap) -> Option<&'static str> {
     let named = |name: &HeaderName| OVERRIDES.into_iter().find(|own| is_alike(name.as_str(), own));
     fields.keys().find_map(named)
 }
 
-/// Strikes from trailers what the head would not have carried across, and what must not stand in trailers at all
-/// (RFC 9110 section 6.5.1): fields that frame or route a message, say how to process it, or authenticate.
+/// Removes from trailers the fields that are removed from a head, and those that trailers must not have (RFC 9110 section
+/// 6.5.1): fields that frame or route a message, say how to process it, or authenticate.
 ///
-/// `listed`: by the Connection field of the head. `decided`: by us; of an answer `None`.
-pub(crate) fn strike_trailers(fields: &mut HeaderMap, listed: Option<&Listed>, decided: Option<&Names>) {
-    strike(fields, |name| {
+/// `listed`: what the Connection field of the head lists. `decided`: what the configuration sets or removes in a request.
+pub(crate) fn remove_from_trailers(
+    fields: &mut HeaderMap,
+    listed: Option<&Listed>,
+    decided: Option<&FieldNames>,
+) {
+    remove_where(fields, |name| {
         goes_one_hop(name.as_str())
             || (NOT_IN_TRAILERS.iter().chain(&OVERRIDES)).any(|own| is_alike(name.as_str(), own))
             || listed.is_some_and(|listed| listed.0.contains(name))
             || decided.is_some_and(|names| names.decide(name))
     });
-    strike_forged(fields);
+    remove_forged(fields);
 }
 
-fn strike(fields: &mut HeaderMap, is_struck: impl Fn(&HeaderName) -> bool) {
-    // Hardly ever there, so it is looked for without a list.
-    if !fields.keys().any(&is_struck) {
+fn remove_where(fields: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
+    // Such fields are rare: most messages need no list of them.
+    if !fields.keys().any(&is_removed) {
         return;
     }
-    let struck: Vec<_> = fields.keys().filter(|name| is_struck(name)).cloned().collect();
-    for name in struck {
+    let removed: Vec<_> = fields.keys().filter(|name| is_removed(name)).cloned().collect();
+    for name in removed {
         fields.remove(name);
     }
 }
@@ -279,8 +283,8 @@ mod tests {
         names
     }
 
-    fn decided() -> Names {
-        let mut names = Names::new(&[
+    fn decided() -> FieldNames {
+        let mut names = FieldNames::new(&[
             "X-Debug".into(),
             "X-Internal-*".into(),
             "Host".into(),
@@ -331,7 +335,7 @@ mod tests {
             ("host", "e"),
             ("accept", "f"),
         ]);
-        decided().strike(&mut fields);
+        decided().remove_from(&mut fields);
         assert_eq!(names(&fields), ["accept", "host", "x-amz-security-token"]);
     }
 
@@ -356,7 +360,7 @@ mod tests {
             ("x_amz_security_token", "a"),
             ("x_http_method_override", "DELETE"),
         ]);
-        strike_trailers(&mut fields, Some(&listed), Some(&decided()));
+        remove_from_trailers(&mut fields, Some(&listed), Some(&decided()));
         assert_eq!(names(&fields), ["cache-status", "grpc-status", "x-checksum"]);
         assert_eq!(fields["cache-status"], "edge; hit");
     }

@@ -69,9 +69,9 @@ pub(crate) enum Pattern {
     Network(IpNet),
 }
 
-/// Why a text is no usable host or target. `Display` says what would be right, without echoing the input.
+/// Why a text is not a usable host or target. `Display` says what would be right, and does not repeat the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ParseError {
+pub(crate) enum HostError {
     #[error("the host is neither a name, a dotted-quad IPv4 address nor a bracketed IPv6 address")]
     Host,
     #[error("the request target is not an absolute http:// or https:// URL")]
@@ -89,25 +89,25 @@ pub(crate) enum ParseError {
 }
 
 impl Host {
-    /// Parses a host as it stands in an authority: a name, a strict dotted quad, or a bracketed IPv6 address.
+    /// Parses the host of an authority: a name, a strict dotted quad, or a bracketed IPv6 address.
     ///
     /// One trailing dot is dropped. A last label that is a number (`127.1`, `0x7f000001`) makes the whole an
     /// address for many parsers, so it must be a strict dotted quad.
-    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, HostError> {
         if let Some(rest) = text.strip_prefix('[') {
-            let inner = rest.strip_suffix(']').ok_or(ParseError::Host)?;
+            let inner = rest.strip_suffix(']').ok_or(HostError::Host)?;
             // std's parser knows no zone ids, which is what we want: `[fe80::1%25eth0]` is refused.
-            let address: Ipv6Addr = inner.parse().map_err(|_| ParseError::Host)?;
+            let address: Ipv6Addr = inner.parse().map_err(|_| HostError::Host)?;
             return Ok(IpAddr::V6(address).into());
         }
         let bare = text.strip_suffix('.').unwrap_or(text);
         if bare.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.')) {
-            // A dotted quad or wrong, as the address's own parser tells.
-            return bare.parse().map(Self::V4).map_err(|_| ParseError::Host);
+            // A strict dotted quad, or an error.
+            return bare.parse().map(Self::V4).map_err(|_| HostError::Host);
         }
         match shape(bare) {
-            Shape::Address => bare.parse().map(Self::V4).map_err(|_| ParseError::Host),
-            Shape::Bad => Err(ParseError::Host),
+            Shape::Address => bare.parse().map(Self::V4).map_err(|_| HostError::Host),
+            Shape::Bad => Err(HostError::Host),
             Shape::Name if bare.bytes().any(|byte| byte.is_ascii_uppercase()) => {
                 Ok(Self::Name(bare.to_ascii_lowercase().into()))
             }
@@ -116,7 +116,7 @@ impl Host {
         }
     }
 
-    /// The address, where the host is written as one.
+    /// Returns the address, if the host is written as one.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Name(_) => None,
@@ -134,7 +134,7 @@ impl Host {
     }
 }
 
-/// A few instructions for an address: it is hashed several times a request, and equality tells the kinds apart.
+/// Takes a few instructions for an address, because a host is hashed several times a request. Equality compares the kinds.
 impl Hash for Host {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
@@ -166,7 +166,7 @@ impl fmt::Display for Host {
 }
 
 impl Scheme {
-    /// The port that an authority without one means.
+    /// Returns the port of an authority that names none.
     pub(crate) const fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -189,20 +189,20 @@ impl fmt::Display for Scheme {
 }
 
 impl Target {
-    /// The target of an absolute-form request: `http://host[:port]/…` or `https://host[:port]/…`. Userinfo is dropped.
-    pub(crate) fn of_absolute(uri: &http::Uri) -> Result<Self, ParseError> {
+    /// Reads the target of an absolute-form request: `http://host[:port]/…` or `https://host[:port]/…`. Drops userinfo.
+    pub(crate) fn of_absolute(uri: &http::Uri) -> Result<Self, HostError> {
         let scheme = match uri.scheme_str() {
-            None => return Err(ParseError::NotAbsolute),
+            None => return Err(HostError::NotAbsolute),
             Some(scheme) if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
             Some(scheme) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
-            Some(_) => return Err(ParseError::Scheme),
+            Some(_) => return Err(HostError::Scheme),
         };
         // http::Uri's own `host()` and `port()` are lenient (an empty or oversized port is no port), so
         // the authority is read as a whole.
-        let authority = uri.authority().ok_or(ParseError::NotAbsolute)?.as_str();
+        let authority = uri.authority().ok_or(HostError::NotAbsolute)?.as_str();
         let authority = match position(authority, b'@') {
             // Which of two `@` ends the userinfo is where parsers differ.
-            Some(at) if authority[at + 1..].contains('@') => return Err(ParseError::Userinfo),
+            Some(at) if authority[at + 1..].contains('@') => return Err(HostError::Userinfo),
             Some(at) => &authority[at + 1..],
             None => authority,
         };
@@ -218,17 +218,17 @@ impl Target {
         })
     }
 
-    /// The target of a CONNECT: `host:port`, the port required. Its scheme is [`Scheme::Https`].
-    pub(crate) fn of_connect(uri: &http::Uri) -> Result<Self, ParseError> {
+    /// Reads the target of a CONNECT: `host:port`, the port required. Its scheme is [`Scheme::Https`].
+    pub(crate) fn of_connect(uri: &http::Uri) -> Result<Self, HostError> {
         if uri.scheme().is_some() || uri.path_and_query().is_some() {
-            return Err(ParseError::NotAuthority);
+            return Err(HostError::NotAuthority);
         }
-        let authority = uri.authority().ok_or(ParseError::NotAuthority)?.as_str();
+        let authority = uri.authority().ok_or(HostError::NotAuthority)?.as_str();
         if authority.contains('@') {
-            return Err(ParseError::Userinfo);
+            return Err(HostError::Userinfo);
         }
         let (host, port) = split_port(authority)?;
-        let port = parse_port(port.ok_or(ParseError::Port)?)?;
+        let port = parse_port(port.ok_or(HostError::Port)?)?;
         Ok(Self {
             scheme: Scheme::Https,
             host: Host::parse(host)?,
@@ -262,7 +262,7 @@ impl HostPattern {
     /// brackets where a port follows) or a CIDR block (`10.0.0.0/8`, `fd00::/8:8443`); a port may be `*`.
     ///
     /// Names are brought to the same form as those of requests.
-    pub(crate) fn parse(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, HostError> {
         if let Ok(address) = text.parse::<Ipv6Addr>() {
             return Ok(Self {
                 what: Pattern::Host(IpAddr::V6(address).into()),
@@ -270,7 +270,7 @@ impl HostPattern {
             });
         }
         if text.contains("//") {
-            return Err(ParseError::Pattern);
+            return Err(HostError::Pattern);
         }
         if let Some((address, rest)) = text.split_once('/') {
             let (length, port) = match rest.split_once(':') {
@@ -282,15 +282,15 @@ impl HostPattern {
                 port,
             });
         }
-        let (host, port) = split_port(text).map_err(|_| ParseError::Pattern)?;
+        let (host, port) = split_port(text).map_err(|_| HostError::Pattern)?;
         let port = port.map_or(Ok(PortPattern::Usual), PortPattern::parse)?;
         let what = match host.strip_prefix("*.") {
             Some(suffix) => match Host::parse(suffix) {
                 Ok(Host::Name(name)) => Pattern::Suffix(name),
-                // There is nothing below an address.
-                Ok(Host::V4(_) | Host::V6(_)) | Err(_) => return Err(ParseError::Pattern),
+                // An address has no names below it.
+                Ok(Host::V4(_) | Host::V6(_)) | Err(_) => return Err(HostError::Pattern),
             },
-            None => Pattern::Host(Host::parse(host).map_err(|_| ParseError::Pattern)?),
+            None => Pattern::Host(Host::parse(host).map_err(|_| HostError::Pattern)?),
         };
         Ok(Self { what, port })
     }
@@ -313,7 +313,7 @@ impl fmt::Display for HostPattern {
 }
 
 impl PortPattern {
-    fn parse(text: &str) -> Result<Self, ParseError> {
+    fn parse(text: &str) -> Result<Self, HostError> {
         match text {
             "*" => Ok(Self::Any),
             port => parse_port(port).map(Self::One),
@@ -377,10 +377,10 @@ fn shape(text: &str) -> Shape {
 }
 
 /// UTS-46 to A-labels. What it maps to must be a plain name: full-width digits do not make an address.
-fn to_a_labels(text: &str) -> Result<Arc<str>, ParseError> {
+fn to_a_labels(text: &str) -> Result<Arc<str>, HostError> {
     // A bound before the table work; every character becomes at least one byte of the result or vanishes.
     if text.len() > 4 * MAX_NAME {
-        return Err(ParseError::Host);
+        return Err(HostError::Host);
     }
     let ascii = Uts46::new()
         .to_ascii(
@@ -389,52 +389,52 @@ fn to_a_labels(text: &str) -> Result<Arc<str>, ParseError> {
             Hyphens::Allow,
             DnsLength::Ignore,
         )
-        .map_err(|_| ParseError::Host)?;
+        .map_err(|_| HostError::Host)?;
     // Only now, because an ideographic full stop is a trailing dot as well.
     let name = ascii.strip_suffix('.').unwrap_or(&ascii);
     match shape(name) {
         Shape::International if name.is_ascii() => Ok(name.into()),
         Shape::Name => Ok(name.into()),
-        Shape::Address | Shape::Bad | Shape::International => Err(ParseError::Host),
+        Shape::Address | Shape::Bad | Shape::International => Err(HostError::Host),
     }
 }
 
 /// Splits `host[:port]`; brackets stay with the host. The port may be empty; [`parse_port`] refuses that.
-fn split_port(authority: &str) -> Result<(&str, Option<&str>), ParseError> {
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), HostError> {
     let end = match authority.strip_prefix('[') {
-        Some(rest) => rest.find(']').ok_or(ParseError::Host)? + 2,
+        Some(rest) => rest.find(']').ok_or(HostError::Host)? + 2,
         None => position(authority, b':').unwrap_or(authority.len()),
     };
     let (host, rest) = authority.split_at(end);
     match rest.strip_prefix(':') {
         Some(port) => Ok((host, Some(port))),
         None if rest.is_empty() => Ok((host, None)),
-        None => Err(ParseError::Host),
+        None => Err(HostError::Host),
     }
 }
 
-/// Of the first such byte. An authority is so short that a plain loop beats a search by blocks.
+/// Returns the place of the first such byte. An authority is so short that a plain loop beats a search by blocks.
 fn position(text: &str, byte: u8) -> Option<usize> {
     text.bytes().position(|other| other == byte)
 }
 
 /// Digits only: no sign, no blank, no leading zero, 1 to 65535.
-fn parse_port(text: &str) -> Result<u16, ParseError> {
+fn parse_port(text: &str) -> Result<u16, HostError> {
     match text.as_bytes() {
         [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => {
-            text.parse().map_err(|_| ParseError::Port)
+            text.parse().map_err(|_| HostError::Port)
         }
-        _ => Err(ParseError::Port),
+        _ => Err(HostError::Port),
     }
 }
 
 /// A block by its strict address and prefix length; an IPv4-mapped block is the IPv4 block.
-fn parse_network(address: &str, length: &str) -> Result<IpNet, ParseError> {
-    let address: IpAddr = address.parse().map_err(|_| ParseError::Pattern)?;
+fn parse_network(address: &str, length: &str) -> Result<IpNet, HostError> {
+    let address: IpAddr = address.parse().map_err(|_| HostError::Pattern)?;
     if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(ParseError::Pattern);
+        return Err(HostError::Pattern);
     }
-    let length: u8 = length.parse().map_err(|_| ParseError::Pattern)?;
+    let length: u8 = length.parse().map_err(|_| HostError::Pattern)?;
     let network = match (address, address.to_canonical()) {
         (IpAddr::V6(_), IpAddr::V4(address)) if length >= MAPPED => {
             Ipv4Net::new(address, length - MAPPED).map(IpNet::V4)
@@ -444,7 +444,7 @@ fn parse_network(address: &str, length: &str) -> Result<IpNet, ParseError> {
     };
     network
         .map(|network| network.trunc())
-        .map_err(|_| ParseError::Pattern)
+        .map_err(|_| HostError::Pattern)
 }
 
 /// Bytes of a name in its dotted form (RFC 1035, section 3.1).

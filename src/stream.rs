@@ -1,5 +1,5 @@
-//! What bytes come through: a TCP socket or something else in its place, a stream with bytes put back in front, and the
-//! buffer that a worker reads through.
+//! Streams of bytes: a TCP socket or another stream in its place, a stream with bytes put back in front, and the buffer
+//! that a worker reads through.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::memory::MEMORY;
 
-/// A TCP socket, or what stands in its place.
+/// A TCP socket, or another stream in its place.
 #[derive(Debug)]
 pub(crate) enum Socket<O> {
     Tcp(TcpStream),
@@ -23,7 +23,7 @@ pub(crate) enum Socket<O> {
 /// A connection from the app.
 pub(crate) type Io = Socket<UnixStream>;
 
-/// A stream some of whose bytes have been read already, and are read again.
+/// A stream whose first bytes have been read already, and are read again.
 #[derive(Debug)]
 pub(crate) struct Rewound<T> {
     first: Bytes,
@@ -31,7 +31,7 @@ pub(crate) struct Rewound<T> {
 }
 
 impl Io {
-    /// Without it, small writes wait for the peer's delayed acknowledgement: 40 ms a time.
+    /// Sets TCP_NODELAY. Without it, small writes wait for the peer's delayed acknowledgement, 40 ms each.
     pub(crate) fn set_nodelay(&self) {
         if let Self::Tcp(stream) = self {
             let _ = stream.set_nodelay(true);
@@ -39,12 +39,12 @@ impl Io {
     }
 }
 
-/// A stream whose end can be told from one that somebody meant.
+/// A stream that can show whether its end was meant: a reset shows that it was not.
 pub(crate) trait Reset {
-    /// What ends now was cut.
+    /// Makes the end of the stream a reset, because what was written is not complete.
     fn reset(&self);
 
-    /// How the peer has ended it, as far as that shows without reading. `None`: not yet, or it does not show.
+    /// Returns how the peer has ended it, as far as that shows without reading. `None`: not yet, or it does not show.
     fn hangup(&self) -> Option<Hangup>;
 }
 
@@ -58,7 +58,7 @@ pub(crate) enum Hangup {
 }
 
 impl Hangup {
-    /// Reads the latest word of the event loop: no system call, and bytes that lie unread do not hide it.
+    /// Reads what the event loop knows: without a system call, and also if there are unread bytes before the end.
     fn of(ready: impl Future<Output = io::Result<Ready>>) -> Option<Self> {
         match pin!(ready).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(ready)) if ready.is_write_closed() || ready.is_error() => Some(Self::Reset),
@@ -72,7 +72,7 @@ impl Reset for Io {
     fn reset(&self) {
         match self {
             Self::Tcp(stream) => drop(stream.set_zero_linger()),
-            // It knows one end only.
+            // A Unix socket has no reset.
             Self::Other(_) => {}
         }
     }
@@ -97,7 +97,7 @@ impl<T: Reset> Reset for Rewound<T> {
 }
 
 impl<T: Reset> Reset for tokio_rustls::server::TlsStream<T> {
-    /// TLS that ends without saying so was cut.
+    /// TLS that ends without close_notify was cut: nothing has to be done.
     fn reset(&self) {}
 
     fn hangup(&self) -> Option<Hangup> {
@@ -207,14 +207,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
     }
 }
 
-/// Bounds what the kernel holds of a socket: so many bytes in either direction. A refusal leaves the system's bounds.
+/// Bounds the kernel's buffers of a socket to so many bytes in each direction. If it refuses, the system's bounds stay.
 pub(crate) fn bound_buffers(socket: &SockRef<'_>, bytes: usize) {
     let _ = socket.set_recv_buffer_size(bytes);
     let _ = socket.set_send_buffer_size(bytes);
 }
 
-/// Lends the worker's read buffer, so that no connection that waits for bytes holds one of its own. Where memory gets short
-/// it is lent in part, since what is read has to be kept until somebody takes it.
+/// Lends the worker's read buffer, so that a connection that waits for bytes holds none. When memory is short, only a part
+/// of it is lent, because what is read stays in memory until it is sent on.
 pub(crate) fn with_buffer<R>(read: impl FnOnce(&mut [u8]) -> R) -> R {
     BUFFER.with_borrow_mut(|buffer| read(&mut buffer[..MEMORY.read_ahead(BUFFER_SIZE)]))
 }
@@ -225,5 +225,5 @@ thread_local! {
 
 /// In bytes.
 pub(crate) const BUFFER_SIZE: usize = 64 * 1024;
-/// The content type of the record that holds a ClientHello: the first byte of all that is TLS.
+/// The content type of a handshake record, the first byte of every TLS connection.
 pub(crate) const TLS_HANDSHAKE: u8 = 0x16;

@@ -7,9 +7,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A text that is no duration, size or rate; `Display` says what would be right.
+/// A text that is not a duration, size or rate. `Display` says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ParseError {
+pub(crate) enum UnitError {
     #[error("not a duration; write a number and a unit, as in 500ms, 10s, 5m, 1h or 7d")]
     Duration,
     #[error(
@@ -22,7 +22,7 @@ pub(crate) enum ParseError {
     TooLong,
 }
 
-/// So many requests in so much time, with room for a burst.
+/// A number of requests in a span of time, with room for a burst.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Rate {
     /// Requests per `per`; 0 refuses everything.
@@ -35,29 +35,29 @@ pub(crate) struct Rate {
 }
 
 impl FromStr for Rate {
-    type Err = ParseError;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         let mut words = text.split_ascii_whitespace();
         let (count, unit) = words
             .next()
             .and_then(|rate| rate.split_once('/'))
-            .ok_or(ParseError::Rate)?;
+            .ok_or(UnitError::Rate)?;
         let count: u32 = whole(count)
             .and_then(|count| count.try_into().ok())
-            .ok_or(ParseError::Rate)?;
+            .ok_or(UnitError::Rate)?;
         let per = RATE_UNITS
             .iter()
             .find(|(name, _)| *name == unit)
-            .ok_or(ParseError::Rate)?
+            .ok_or(UnitError::Rate)?
             .1;
         let burst = match (words.next(), words.next(), words.next()) {
             (None, _, _) => count.max(1),
             (Some("burst"), Some(burst), None) => whole(burst)
                 .and_then(|burst| burst.try_into().ok())
                 .filter(|b| *b > 0)
-                .ok_or(ParseError::Rate)?,
-            _ => return Err(ParseError::Rate),
+                .ok_or(UnitError::Rate)?,
+            _ => return Err(UnitError::Rate),
         };
         Ok(Self {
             count,
@@ -82,18 +82,18 @@ impl fmt::Display for Rate {
     }
 }
 
-/// In nanoseconds; 584 years and more are the most that there are.
+/// Returns nanoseconds, at most 584 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// As a Retry-After tells it: whole seconds, rounded up, at least one.
+/// Returns the value for Retry-After: whole seconds, rounded up, at least one.
 pub(crate) fn retry_after(duration: Duration) -> u64 {
     let up = u64::from(duration.subsec_nanos() > 0);
     duration.as_secs().saturating_add(up).max(1)
 }
 
-/// Whole seconds since 1970, as gauges and tokens have them; negative before.
+/// Returns whole seconds since 1970, negative before it, as gauges and tokens have them.
 pub(crate) fn unix_seconds(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
@@ -135,17 +135,17 @@ pub(crate) fn http_date(time: SystemTime) -> String {
 }
 
 /// Parses `500ms`, `10s`, `5m`, `1h`, `7d`; at most a year.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseError> {
-    let (number, unit) = split(text).ok_or(ParseError::Duration)?;
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let (number, unit) = split(text).ok_or(UnitError::Duration)?;
     let unit = DURATION_UNITS
         .iter()
         .find(|(name, _)| *name == unit)
-        .ok_or(ParseError::Duration)?
+        .ok_or(UnitError::Duration)?
         .1;
-    let milliseconds = number.checked_mul(unit).ok_or(ParseError::TooLong)?;
+    let milliseconds = number.checked_mul(unit).ok_or(UnitError::TooLong)?;
     let duration = Duration::from_millis(milliseconds);
     if duration > LONGEST {
-        Err(ParseError::TooLong)
+        Err(UnitError::TooLong)
     } else {
         Ok(duration)
     }
@@ -153,16 +153,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, ParseError> {
 
 /// Parses `64KiB`, `1MiB`, `512M`, `100B` into bytes. `K`, `M` and `G` are powers of 1024, as Cloud Foundry
 /// writes them.
-pub(crate) fn parse_size(text: &str) -> Result<u64, ParseError> {
-    let (number, unit) = split(text).ok_or(ParseError::Size)?;
+pub(crate) fn parse_size(text: &str) -> Result<u64, UnitError> {
+    let (number, unit) = split(text).ok_or(UnitError::Size)?;
     let shift = match unit {
         "B" => 0,
         "KiB" | "K" | "k" => 10,
         "MiB" | "M" | "m" => 20,
         "GiB" | "G" | "g" => 30,
-        _ => return Err(ParseError::Size),
+        _ => return Err(UnitError::Size),
     };
-    number.checked_mul(1 << shift).ok_or(ParseError::Size)
+    number.checked_mul(1 << shift).ok_or(UnitError::Size)
 }
 
 /// Parses `20%`: whole percents from 0 to 100.
@@ -171,7 +171,7 @@ pub(crate) fn parse_percent(text: &str) -> Option<u8> {
     u8::try_from(number).ok().filter(|percent| *percent <= 100)
 }
 
-/// The number at the front of a text, and the rest.
+/// Splits a text into the number in front and the rest.
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -265,12 +265,12 @@ mod tests {
         for text in [
             "", "5", "s", "5 s", "-5s", "+5s", "1.5s", "5S", "5sec", "5s ", " 5s", "٥s", "5m30s",
         ] {
-            assert_eq!(parse_duration(text), Err(ParseError::Duration), "{text:?}");
+            assert_eq!(parse_duration(text), Err(UnitError::Duration), "{text:?}");
         }
         for text in ["366d", "18446744073709551615d", "18446744073709551615ms"] {
-            assert_eq!(parse_duration(text), Err(ParseError::TooLong), "{text:?}");
+            assert_eq!(parse_duration(text), Err(UnitError::TooLong), "{text:?}");
         }
-        assert_eq!(parse_duration("99999999999999999999s"), Err(ParseError::Duration));
+        assert_eq!(parse_duration("99999999999999999999s"), Err(UnitError::Duration));
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
             "18446744073709551615K",
             "64kib",
         ] {
-            assert_eq!(parse_size(text), Err(ParseError::Size), "{text:?}");
+            assert_eq!(parse_size(text), Err(UnitError::Size), "{text:?}");
         }
     }
 
@@ -359,7 +359,7 @@ mod tests {
             "5/s burst 4294967296",
             "5/2s",
         ] {
-            assert_eq!(text.parse::<Rate>(), Err(ParseError::Rate), "{text:?}");
+            assert_eq!(text.parse::<Rate>(), Err(UnitError::Rate), "{text:?}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! forgotten slice by slice, so a window looks back over the last nine to ten tenths of its span. Memory and the cost
 //! of an event stay the same however many there are.
 //!
-//! What follows from the counts is decided by whoever asks.
+//! What follows from the counts is decided by the callers.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
 use crate::proxy::Proxy;
-use crate::server::{self, Desk, Door, Floor};
+use crate::server::{self, Acceptor, WorkerConnections, WorkerHandle};
 use crate::upstream::pool;
 
 /// A socket that accepts, not yet registered with any worker.
@@ -30,11 +30,11 @@ impl Workers {
     /// Starts `count` threads that accept from `listeners`.
     pub(crate) fn start(count: usize, listeners: &[BoundListener], proxy: &Arc<Proxy>) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let (desks, inboxes): (Vec<_>, Vec<_>) = (0..count.max(1))
+        let (handles, inboxes): (Vec<_>, Vec<_>) = (0..count.max(1))
             .map(|_| {
                 let (inbox, handed_over) = mpsc::unbounded_channel();
                 (
-                    Desk {
+                    WorkerHandle {
                         connections: AtomicUsize::new(0),
                         inbox,
                     },
@@ -42,31 +42,32 @@ impl Workers {
                 )
             })
             .unzip();
-        let floor = Arc::new(Floor { desks });
+        let connections = Arc::new(WorkerConnections { handles });
         let mut workers = Self {
             stop,
             threads: Vec::new(),
         };
-        for (desk, inbox) in inboxes.into_iter().enumerate() {
-            let doors = listeners
+        for (worker, inbox) in inboxes.into_iter().enumerate() {
+            let listeners = listeners
                 .iter()
                 .map(BoundListener::try_clone)
                 .collect::<io::Result<Vec<_>>>()?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let (floor, proxy, mut stopped) = (Arc::clone(&floor), Arc::clone(proxy), stopped.clone());
+            let (connections, proxy, mut stopped) =
+                (Arc::clone(&connections), Arc::clone(proxy), stopped.clone());
             let thread = std::thread::Builder::new()
-                .name(format!("worker-{desk}"))
+                .name(format!("worker-{worker}"))
                 .spawn(move || {
                     runtime.block_on(async move {
-                        for door in doors {
-                            match door.register() {
-                                Ok(door) => {
+                        for listener in listeners {
+                            match listener.register() {
+                                Ok(listener) => {
                                     tokio::spawn(server::accept(
-                                        door,
-                                        desk,
-                                        Arc::clone(&floor),
+                                        listener,
+                                        worker,
+                                        Arc::clone(&connections),
                                         Arc::clone(&proxy),
                                     ));
                                 }
@@ -104,15 +105,15 @@ impl BoundListener {
         })
     }
 
-    fn register(self) -> io::Result<Door> {
+    fn register(self) -> io::Result<Acceptor> {
         Ok(match self {
             Self::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
-                Door::Tcp(TcpListener::from_std(listener)?)
+                Acceptor::Tcp(TcpListener::from_std(listener)?)
             }
             Self::Unix(listener) => {
                 listener.set_nonblocking(true)?;
-                Door::Unix(UnixListener::from_std(listener)?)
+                Acceptor::Unix(UnixListener::from_std(listener)?)
             }
         })
     }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::upstream::tls::Life;
+use crate::upstream::tls::Lifetime;
 
 /// What has been said of each destination's certificate.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) struct Expiries {
 
 #[derive(Debug)]
 struct ReportedExpiry {
-    life: Life,
+    life: Lifetime,
     stage: ExpiryStage,
 }
 
@@ -37,9 +37,9 @@ impl Expiries {
     /// The certificates that have come nearer to their end since this was last asked, and how near.
     pub(super) fn look<'l>(
         &mut self,
-        lives: impl Iterator<Item = (&'l Arc<str>, &'l Life)>,
+        lives: impl Iterator<Item = (&'l Arc<str>, &'l Lifetime)>,
         now: SystemTime,
-    ) -> Vec<(&'l Arc<str>, &'l Life, ExpiryStage)> {
+    ) -> Vec<(&'l Arc<str>, &'l Lifetime, ExpiryStage)> {
         let mut old = std::mem::take(&mut self.said);
         let mut news = Vec::new();
         for (destination, life) in lives {
@@ -62,7 +62,7 @@ impl Expiries {
     }
 }
 
-fn stage(life: &Life, now: SystemTime) -> ExpiryStage {
+fn stage(life: &Lifetime, now: SystemTime) -> ExpiryStage {
     let Ok(left) = life.not_after.duration_since(now) else {
         return ExpiryStage::Over;
     };
@@ -73,7 +73,7 @@ fn stage(life: &Life, now: SystemTime) -> ExpiryStage {
 }
 
 /// How long before the end something is to be said.
-fn notices(life: &Life) -> Vec<Duration> {
+fn notices(life: &Lifetime) -> Vec<Duration> {
     let whole = (life.not_after.duration_since(life.not_before)).unwrap_or_default();
     if life.is_of_platform {
         let renewal = match whole > 4 * HOUR {
@@ -100,7 +100,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 mod tests {
     use super::*;
 
-    fn life(whole: Duration, is_of_platform: bool) -> Life {
+    fn life(whole: Duration, is_of_platform: bool) -> Lifetime {
         Life {
             is_of_platform,
             not_after: SystemTime::UNIX_EPOCH + whole,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     /// How long before the end something is said, found out by living through it.
-    fn said(life: &Life) -> Vec<(Duration, ExpiryStage)> {
+    fn said(life: &Lifetime) -> Vec<(Duration, ExpiryStage)> {
         let name: Arc<str> = "partner".into();
         let mut expiries = Expiries::default();
         let whole = life.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -157,13 +157,13 @@ mod tests {
     fn a_renewed_certificate_starts_anew_and_a_clock_that_goes_back_says_nothing_twice() {
         let name: Arc<str> = "partner".into();
         let old = life(365 * DAY, false);
-        let new = Life {
+        let new = Lifetime {
             not_after: old.not_after + 300 * DAY,
             serial: "02".to_owned(),
             ..old
         };
         let mut expiries = Expiries::default();
-        let mut count = |life: &Life, days: u32| {
+        let mut count = |life: &Lifetime, days: u32| {
             let now = SystemTime::UNIX_EPOCH + days * DAY;
             expiries.look([(&name, life)].into_iter(), now).len()
         };

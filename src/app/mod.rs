@@ -27,7 +27,7 @@ use crate::telemetry::{CredentialKind, RefreshResult, ReloadResult, Telemetry, l
 use crate::units::rfc3339;
 use crate::upstream::Endpoint;
 use crate::upstream::resolve::{self, Resolver};
-use crate::upstream::tls::{Life, SettingsError};
+use crate::upstream::tls::{Lifetime, SettingsError};
 use crate::worker::Workers;
 
 use aside::{aside, look_after};
@@ -569,7 +569,7 @@ fn write_bundle(authority: &ca::Authority, build: &build::Builder, ca: &Ca) {
 }
 
 /// The client certificate that is shown there.
-fn life_of(endpoint: &Endpoint) -> Option<&Life> {
+fn life_of(endpoint: &Endpoint) -> Option<&Lifetime> {
     endpoint.tls().ok()?.life()
 }
 

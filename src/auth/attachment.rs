@@ -16,7 +16,7 @@ use super::hidden;
 use super::needles::Needles;
 use super::query::Parameter;
 use crate::config::{Auth, HeaderText, Headers, SecretRef, Text};
-use crate::fields::Names;
+use crate::fields::FieldNames;
 use crate::secret::{Secret, Sources};
 
 #[cfg(test)]
@@ -25,7 +25,7 @@ mod tests;
 /// What is put on, or struck from, requests with one credential. Values are marked sensitive.
 #[derive(Debug)]
 pub(crate) struct Attachment {
-    names: Arc<Names>,
+    names: Arc<FieldNames>,
     needles: Arc<Needles>,
     parameter: Option<Parameter>,
     /// Each name once.
@@ -46,7 +46,7 @@ impl Attachment {
         headers: &Headers,
         sources: &Sources,
     ) -> Result<Self, Error> {
-        let mut names = Names::new(&headers.remove);
+        let mut names = FieldNames::new(&headers.remove);
         let mut needles = Needles::default();
         let mut attachment = Self {
             names: Arc::default(),
@@ -99,7 +99,7 @@ impl Attachment {
     }
 
     /// The fields of a request that are decided here, and not by the app.
-    pub(crate) fn names(&self) -> &Arc<Names> {
+    pub(crate) fn names(&self) -> &Arc<FieldNames> {
         &self.names
     }
 
@@ -115,7 +115,7 @@ impl Attachment {
     /// credential, the other sends it back. After an error the request must not be sent. Afterwards the URI may hold a
     /// secret: it must not be logged.
     pub(crate) fn apply(&self, head: &mut Parts) -> Result<(), Error> {
-        self.names.strike(&mut head.headers);
+        self.names.remove_from(&mut head.headers);
         for (name, value) in &self.set {
             head.headers
                 .try_insert(name.clone(), value.clone())

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::config::{self, Auth, HeaderText, SecretRef, TokenUrl};
-use crate::fields::Names;
+use crate::fields::FieldNames;
 use crate::host::Target;
 use crate::http1::RawTarget;
 use crate::limit::Limiter;
@@ -304,7 +304,7 @@ impl Kind {
 
 impl Credential {
     /// The fields of a request that are decided here, and not by the app.
-    pub(crate) fn names(&self) -> &Arc<Names> {
+    pub(crate) fn names(&self) -> &Arc<FieldNames> {
         self.attachment.names()
     }
 

@@ -139,7 +139,7 @@ fn build(
         Ok(settings) => {
             // What is told of a secret's place has been told with its path.
             let found = settings.warnings(now).into_iter();
-            for warning in found.filter(|warning| !matches!(warning, tls::Warning::Secret(_))) {
+            for warning in found.filter(|warning| !matches!(warning, tls::TlsWarning::Secret(_))) {
                 add_keyed(warnings, &path, &warning);
             }
         }

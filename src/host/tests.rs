@@ -1,14 +1,14 @@
-use super::{Host, HostPattern, ParseError, Pattern, Scheme, Target};
+use super::{Host, HostError, HostPattern, Pattern, Scheme, Target};
 
-fn parsed(text: &str) -> Result<String, ParseError> {
+fn parsed(text: &str) -> Result<String, HostError> {
     Host::parse(text).map(|host| host.to_string())
 }
 
-fn absolute(text: &str) -> Result<Target, ParseError> {
+fn absolute(text: &str) -> Result<Target, HostError> {
     Target::of_absolute(&text.parse().unwrap())
 }
 
-fn connect(text: &str) -> Result<Target, ParseError> {
+fn connect(text: &str) -> Result<Target, HostError> {
     Target::of_connect(&text.parse().unwrap())
 }
 
@@ -56,7 +56,7 @@ fn creative_spellings_of_an_ipv4_address_are_refused() {
         "127.0.0.٣",
         "\u{ff10}\u{ff58}\u{ff17}\u{ff46}\u{ff10}\u{ff10}\u{ff10}\u{ff10}\u{ff10}\u{ff11}",
     ] {
-        assert_eq!(parsed(text), Err(ParseError::Host), "{text:?}");
+        assert_eq!(parsed(text), Err(HostError::Host), "{text:?}");
     }
     assert_eq!(parsed("127.0.0.1").as_deref(), Ok("127.0.0.1"));
     assert_eq!(parsed("127.0.0.1.").as_deref(), Ok("127.0.0.1"));
@@ -86,7 +86,7 @@ fn ipv6_stands_in_brackets_without_zone() {
         "[v1.fe80::a]",
         "[::ffff:127.1]",
     ] {
-        assert_eq!(parsed(text), Err(ParseError::Host), "{text:?}");
+        assert_eq!(parsed(text), Err(HostError::Host), "{text:?}");
     }
     for (text, canonical) in [
         ("[::1]", "[::1]"),
@@ -150,7 +150,7 @@ fn names_have_one_form() {
         &format!("{label}a.com"),
         &"é".repeat(2000),
     ] {
-        assert_eq!(parsed(text), Err(ParseError::Host), "{text:?}");
+        assert_eq!(parsed(text), Err(HostError::Host), "{text:?}");
     }
 }
 
@@ -197,7 +197,7 @@ fn international_names_become_a_labels() {
         "xn--ls8h=.com",
         &format!("{}.com", "ü".repeat(63)),
     ] {
-        assert_eq!(parsed(text), Err(ParseError::Host), "{text:?}");
+        assert_eq!(parsed(text), Err(HostError::Host), "{text:?}");
     }
 }
 
@@ -223,28 +223,28 @@ fn absolute_targets_are_read_strictly() {
         );
     }
     for (text, error) in [
-        ("/x", ParseError::NotAbsolute),
-        ("*", ParseError::NotAbsolute),
-        ("example.com:80", ParseError::NotAbsolute),
-        ("http://example.com:", ParseError::Port),
-        ("http://1.2.3.4:", ParseError::Port),
-        ("http://example.com:0/", ParseError::Port),
-        ("http://example.com:65536/", ParseError::Port),
-        ("http://example.com:65616/", ParseError::Port),
-        ("http://example.com:+80/", ParseError::Port),
-        ("http://example.com:-80/", ParseError::Port),
-        ("http://example.com:080/", ParseError::Port),
-        ("http://example.com:0x50/", ParseError::Port),
-        ("http://example.com:80a/", ParseError::Port),
-        ("http://a@b@example.com/", ParseError::Userinfo),
-        ("http://x[::1]/", ParseError::Port),
-        ("http://[::1]x/", ParseError::Host),
-        ("http://[::1]x:80/", ParseError::Host),
-        ("http://[::1%25lo]/", ParseError::Host),
-        ("http://[example.com]/", ParseError::Host),
-        ("http://2130706433/", ParseError::Host),
-        ("http://:80/", ParseError::Host),
-        ("http://a..b/", ParseError::Host),
+        ("/x", HostError::NotAbsolute),
+        ("*", HostError::NotAbsolute),
+        ("example.com:80", HostError::NotAbsolute),
+        ("http://example.com:", HostError::Port),
+        ("http://1.2.3.4:", HostError::Port),
+        ("http://example.com:0/", HostError::Port),
+        ("http://example.com:65536/", HostError::Port),
+        ("http://example.com:65616/", HostError::Port),
+        ("http://example.com:+80/", HostError::Port),
+        ("http://example.com:-80/", HostError::Port),
+        ("http://example.com:080/", HostError::Port),
+        ("http://example.com:0x50/", HostError::Port),
+        ("http://example.com:80a/", HostError::Port),
+        ("http://a@b@example.com/", HostError::Userinfo),
+        ("http://x[::1]/", HostError::Port),
+        ("http://[::1]x/", HostError::Host),
+        ("http://[::1]x:80/", HostError::Host),
+        ("http://[::1%25lo]/", HostError::Host),
+        ("http://[example.com]/", HostError::Host),
+        ("http://2130706433/", HostError::Host),
+        ("http://:80/", HostError::Host),
+        ("http://a..b/", HostError::Host),
     ] {
         assert_eq!(absolute(text), Err(error), "{text}");
     }
@@ -290,7 +290,7 @@ fn other_schemes_are_refused() {
     ] {
         assert_eq!(
             absolute(&format!("{scheme}://example.com/")),
-            Err(ParseError::Scheme),
+            Err(HostError::Scheme),
             "{scheme}"
         );
     }
@@ -312,21 +312,21 @@ fn connect_targets_need_their_port_and_nothing_else() {
         );
     }
     for (text, error) in [
-        ("example.com", ParseError::Port),
-        ("example.com:", ParseError::Port),
-        ("example.com:0", ParseError::Port),
-        ("example.com:65536", ParseError::Port),
-        ("example.com:+443", ParseError::Port),
-        ("[::1]", ParseError::Port),
-        ("1", ParseError::Port),
-        (":443", ParseError::Host),
-        ("127.1:443", ParseError::Host),
-        ("[example.com]:443", ParseError::Host),
-        ("user@example.com:443", ParseError::Userinfo),
-        ("http://example.com:443", ParseError::NotAuthority),
-        ("https://example.com:443/x", ParseError::NotAuthority),
-        ("/example.com:443", ParseError::NotAuthority),
-        ("*", ParseError::NotAuthority),
+        ("example.com", HostError::Port),
+        ("example.com:", HostError::Port),
+        ("example.com:0", HostError::Port),
+        ("example.com:65536", HostError::Port),
+        ("example.com:+443", HostError::Port),
+        ("[::1]", HostError::Port),
+        ("1", HostError::Port),
+        (":443", HostError::Host),
+        ("127.1:443", HostError::Host),
+        ("[example.com]:443", HostError::Host),
+        ("user@example.com:443", HostError::Userinfo),
+        ("http://example.com:443", HostError::NotAuthority),
+        ("https://example.com:443/x", HostError::NotAuthority),
+        ("/example.com:443", HostError::NotAuthority),
+        ("*", HostError::NotAuthority),
     ] {
         assert_eq!(connect(text), Err(error), "{text}");
     }
@@ -415,37 +415,37 @@ fn patterns_are_normalised_like_requests() {
 #[test]
 fn what_is_no_pattern_is_refused() {
     for (text, error) in [
-        ("", ParseError::Pattern),
-        ("*", ParseError::Pattern),
-        ("*.", ParseError::Pattern),
-        ("*.*", ParseError::Pattern),
-        ("*example.com", ParseError::Pattern),
-        ("a.*.example.com", ParseError::Pattern),
-        ("example.*", ParseError::Pattern),
-        ("*.10.0.0.1", ParseError::Pattern),
-        ("*.[::1]", ParseError::Port),
-        ("*.1", ParseError::Pattern),
-        ("https://example.com", ParseError::Pattern),
-        ("example.com/path", ParseError::Pattern),
-        ("10.0.0.0/33", ParseError::Pattern),
-        ("10.0.0.0/+8", ParseError::Pattern),
-        ("10.0.0.0/", ParseError::Pattern),
-        ("010.0.0.0/8", ParseError::Pattern),
-        ("10.0/8", ParseError::Pattern),
-        ("fd00::/129", ParseError::Pattern),
-        ("0x7f.1", ParseError::Pattern),
-        ("[example.com]", ParseError::Pattern),
-        ("user@example.com", ParseError::Pattern),
-        ("exa mple.com", ParseError::Pattern),
-        ("example.com:", ParseError::Port),
-        ("example.com:0", ParseError::Port),
-        ("example.com:https", ParseError::Port),
-        ("10.0.0.0/8:0", ParseError::Port),
-        ("example.com:**", ParseError::Port),
-        ("example.com:8*", ParseError::Port),
-        ("*:443", ParseError::Pattern),
-        ("*:*", ParseError::Pattern),
-        ("fd00::1:*", ParseError::Port),
+        ("", HostError::Pattern),
+        ("*", HostError::Pattern),
+        ("*.", HostError::Pattern),
+        ("*.*", HostError::Pattern),
+        ("*example.com", HostError::Pattern),
+        ("a.*.example.com", HostError::Pattern),
+        ("example.*", HostError::Pattern),
+        ("*.10.0.0.1", HostError::Pattern),
+        ("*.[::1]", HostError::Port),
+        ("*.1", HostError::Pattern),
+        ("https://example.com", HostError::Pattern),
+        ("example.com/path", HostError::Pattern),
+        ("10.0.0.0/33", HostError::Pattern),
+        ("10.0.0.0/+8", HostError::Pattern),
+        ("10.0.0.0/", HostError::Pattern),
+        ("010.0.0.0/8", HostError::Pattern),
+        ("10.0/8", HostError::Pattern),
+        ("fd00::/129", HostError::Pattern),
+        ("0x7f.1", HostError::Pattern),
+        ("[example.com]", HostError::Pattern),
+        ("user@example.com", HostError::Pattern),
+        ("exa mple.com", HostError::Pattern),
+        ("example.com:", HostError::Port),
+        ("example.com:0", HostError::Port),
+        ("example.com:https", HostError::Port),
+        ("10.0.0.0/8:0", HostError::Port),
+        ("example.com:**", HostError::Port),
+        ("example.com:8*", HostError::Port),
+        ("*:443", HostError::Pattern),
+        ("*:*", HostError::Pattern),
+        ("fd00::1:*", HostError::Port),
     ] {
         assert_eq!(HostPattern::parse(text), Err(error), "{text:?}");
     }

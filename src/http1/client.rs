@@ -1,4 +1,5 @@
-//! The upstream's side: a connection that carries one request at a time, driven by whoever waits for the answer.
+//! The client side: a connection to an upstream that carries one request at a time. The task that waits for the answer
+//! drives it.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -14,51 +15,54 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::decoder::Decoder;
-use super::framing::Framing;
-use super::outflow::{Broken, Encoding, Outflow};
+use super::framing::{BodyEncoding, Framing};
+use super::outflow::{MessageWriter, WriteError};
 use super::wire::Wire;
 use super::{Error, Fault, HeadRules, Spelling, head};
 use crate::memory::{Exhausted, Reservation, SMALL};
 
+/// The most interim answers to a request. Each starts the time limit again.
+const MOST_INTERIM: u32 = 100;
+
 /// A connection to an upstream; `B` is the body of a request.
 #[derive(Debug)]
-pub(crate) struct Connection<T, B> {
+pub(crate) struct ClientConnection<T, B> {
     wire: Wire<T>,
-    /// Of the answers.
+    /// The limits of answers.
     limits: HeadRules,
-    /// For a large head as far as it has come.
+    /// Memory for a large head that has come in part.
     held: Reservation,
-    /// Of the answer.
+    /// Reads the body of the answer.
     decoder: Decoder,
     deadline: Deadline,
     is_waiting: bool,
     keeps_alive: bool,
-    /// What is still to be written of the request.
-    upload: Option<Outflow<B>>,
+    /// The part of the request that is still to be written.
+    upload: Option<MessageWriter<B>>,
 }
 
 /// Why a request got no response head.
 #[derive(Debug)]
-pub(crate) enum Failure<E> {
-    /// An answer was under way, or what came is none.
+pub(crate) enum SendError<E> {
+    /// The answer broke off or was malformed.
     Answer(Error),
-    /// The body of the request could not be read, or, with `None`, was not as long as its head had said.
+    /// The body of the request could not be read. `None`: its length was not the one that its head states.
     Body(Option<E>),
-    /// The connection died without a byte of an answer.
+    /// The connection ended without a byte of an answer.
     Lost(Error),
     TimedOut,
 }
 
-/// Why a response body ended early.
+/// Why the body of an answer ended early.
 #[derive(Debug)]
-pub(crate) enum Cut {
+pub(crate) enum ReadError {
     Http(Error),
-    /// Nothing came for as long as was allowed.
+    /// Nothing came within the time allowed.
     Idle,
 }
 
-impl<T, B> Connection<T, B> {
-    /// `limits` are those of the answers.
+impl<T, B> ClientConnection<T, B> {
+    /// `limits`: of the answers.
     pub(crate) fn new(stream: T, limits: HeadRules) -> Self {
         Self {
             wire: Wire::new(stream),
@@ -72,52 +76,51 @@ impl<T, B> Connection<T, B> {
         }
     }
 
-    /// Whether the answer has been read to its end, and all of the request is out.
+    /// Whether the answer has been read to its end and the whole request has been written.
     pub(crate) fn is_done(&self) -> bool {
         self.decoder.is_done() && self.upload.is_none()
     }
 
-    /// The bytes that are still to come of the answer's body, where that is known.
+    /// Returns the bytes still to come of the answer's body, if that is known.
     pub(crate) fn left(&self) -> Option<u64> {
         self.decoder.left()
     }
 
-    /// Whether the exchange is over and another may begin. Bytes beyond an answer belong to nobody: they would be the
-    /// next one's beginning.
+    /// Whether the exchange is over and another may begin. Not if there are bytes after the answer: they would be read as the
+    /// beginning of the next one.
     pub(crate) fn is_reusable(&self) -> bool {
         self.keeps_alive && self.is_done() && !self.has_more()
     }
 
-    /// Whether bytes have come that nobody asked for.
+    /// Whether bytes have come after the answer.
     pub(crate) fn has_more(&self) -> bool {
         !self.wire.ahead.is_empty()
     }
 
-    /// It waits for its next request, and keeps little meanwhile.
+    /// Frees what an idle connection does not need.
     pub(crate) fn rest(&mut self) {
         self.wire.rest();
     }
 
-    /// After a 101: the stream, and what the upstream has sent on it already.
+    /// Returns the stream and what has been read ahead, after a 101.
     pub(crate) fn into_parts(self) -> (T, Bytes) {
         self.wire.into_parts()
     }
 }
 
-impl<T, B> Connection<T, B>
+impl<T, B> ClientConnection<T, B>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Whether nothing has come since the last answer: neither bytes that nobody asked for nor the end.
+    /// Whether nothing has come since the last answer, neither bytes nor the end.
     pub(crate) fn is_fresh(&mut self, cx: &mut Context<'_>) -> bool {
-        // Of a task that has spent its budget everything would have to wait, a dead connection included.
+        // A task that has used up its budget would see every stream as pending, also a dead one.
         let mut fill = std::pin::pin!(unconstrained(poll_fn(|cx| self.wire.poll_fill(cx))));
         fill.as_mut().poll(cx).is_pending()
     }
 
-    /// The body of a request that was lost, where nothing of it has been taken: the app waits for leave to send it, or is
-    /// slow.
+    /// Takes the body of a lost request back, if nothing of it has been read: the app waits for `100 Continue`, or is slow.
     pub(crate) fn take_back(&mut self) -> Option<B> {
         let untouched = self.upload.take_if(|upload| upload.pieces() == 0);
         untouched.map(|upload| upload.body)
@@ -126,9 +129,9 @@ where
     /// Sends a request in origin-form to the host that `authority` names, and returns the head of the final answer;
     /// `interim` gets those before it.
     ///
-    /// `limit` runs from the last piece of the request that was taken, or from the last interim answer. An answer may come
-    /// before the request is out: reading the one moves the other on. But a body that waited for leave to be sent
-    /// (`Expect: 100-continue`), and of which nothing was, is not sent any more.
+    /// `limit` runs from the last piece of the request that was read, or from the last interim answer. The answer may come
+    /// before all of the request is written: reading it writes more of the request. But a body whose app waits for
+    /// `100 Continue` is not sent after the final answer.
     pub(crate) async fn send(
         &mut self,
         parts: &Parts,
@@ -136,46 +139,48 @@ where
         body: B,
         limit: Duration,
         interim: impl Fn(Response<()>),
-    ) -> Result<Response<()>, Failure<B::Error>> {
+    ) -> Result<Response<()>, SendError<B::Error>> {
         let encoding = if body.is_end_stream() {
-            Encoding::None
+            BodyEncoding::None
         } else {
-            Encoding::of(&body.size_hint(), true)
+            BodyEncoding::of(&body.size_hint(), true)
         };
         let mut head = BytesMut::new();
         head::write_request(&mut head, parts, authority, &encoding, self.limits.keeps_spelling);
-        self.upload = Some(Outflow::new(head, body, encoding, true));
+        self.upload = Some(MessageWriter::new(head, body, encoding, true));
         self.deadline.set(Instant::now() + limit);
         let (mut count, mut bytes) = (0_u32, 0_u32);
         loop {
             let head = poll_fn(|cx| self.poll_head(cx, limit, count > 0)).await?;
-            let (mut response, facts) = head::response(&head, self.limits.count).map_err(Failure::Answer)?;
+            let (mut response, facts) =
+                head::response(&head, self.limits.count).map_err(SendError::Answer)?;
             if self.limits.keeps_spelling {
                 response.extensions_mut().insert(Spelling::Sent(head.clone()));
             }
             if head.len() > SMALL {
                 self.held.grow(head.len()).map_err(no_memory)?;
-                // As long as the head lasts.
+                // Freed with the head.
                 response.extensions_mut().insert(std::mem::take(&mut self.held));
             }
             let (version, status) = (response.version(), response.status());
             if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                 (count, bytes) = (count + 1, bytes.saturating_add(head.len() as u32));
                 if count > MOST_INTERIM || bytes as usize > self.limits.size {
-                    return Err(Failure::Answer(Error::Malformed(Fault::TooMuchInterim)));
+                    return Err(SendError::Answer(Error::Malformed(Fault::TooMuchInterim)));
                 }
-                // It is being worked on.
+                // The upstream works on it.
                 self.deadline.set(Instant::now() + limit);
                 interim(response);
                 continue;
             }
-            // The app may have been told by this answer not to send it (RFC 9110 section 10.1.1).
-            let is_untouched = |upload: &Outflow<B>| upload.pieces() == 0 && !upload.body.is_end_stream();
+            // A final answer may mean that the body is not wanted (RFC 9110 section 10.1.1).
+            let is_untouched =
+                |upload: &MessageWriter<B>| upload.pieces() == 0 && !upload.body.is_end_stream();
             if self.upload.as_ref().is_some_and(is_untouched) && parts.headers.contains_key(header::EXPECT) {
                 (self.upload, self.keeps_alive) = (None, false);
             }
             let framing = Framing::of_response(&parts.method, status, version, &facts)
-                .map_err(|fault| Failure::Answer(Error::Malformed(fault)))?;
+                .map_err(|fault| SendError::Answer(Error::Malformed(fault)))?;
             self.decoder = Decoder::new(framing, self.limits);
             self.keeps_alive &= facts.keeps_alive(version)
                 && !facts.has_both_framings()
@@ -185,14 +190,14 @@ where
         }
     }
 
-    /// The next head, while the request goes out. `is_answered`: one has come already.
+    /// Reads the next head, and writes the request meanwhile. `is_answered`: an interim answer has come already.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         limit: Duration,
         is_answered: bool,
-    ) -> Poll<Result<Bytes, Failure<B::Error>>> {
-        if self.poll_upload(cx).map_err(Failure::Body)? {
+    ) -> Poll<Result<Bytes, SendError<B::Error>>> {
+        if self.poll_upload(cx).map_err(SendError::Body)? {
             self.deadline.set(Instant::now() + limit);
         }
         let head = match self.wire.poll_head(cx, self.limits.size, head::probe_response) {
@@ -202,20 +207,20 @@ where
                     self.held.grow(self.wire.ahead.capacity()).map_err(no_memory)?;
                 }
                 ready!(self.deadline.poll(cx));
-                return Poll::Ready(Err(Failure::TimedOut));
+                return Poll::Ready(Err(SendError::TimedOut));
             }
         };
         let is_lost = !is_answered && self.wire.ahead.is_empty();
         Poll::Ready(match head {
             Ok(Some(head)) => Ok(head),
-            Ok(None) if is_lost => Err(Failure::Lost(Error::Incomplete)),
-            Ok(None) => Err(Failure::Answer(Error::Incomplete)),
-            Err(error @ Error::Io(_)) if is_lost => Err(Failure::Lost(error)),
-            Err(error) => Err(Failure::Answer(error)),
+            Ok(None) if is_lost => Err(SendError::Lost(Error::Incomplete)),
+            Ok(None) => Err(SendError::Answer(Error::Incomplete)),
+            Err(error @ Error::Io(_)) if is_lost => Err(SendError::Lost(error)),
+            Err(error) => Err(SendError::Answer(error)),
         })
     }
 
-    /// Moves the request on. True: a piece of its body was taken, or the last of it is out.
+    /// Writes more of the request. Returns whether a piece of its body was read, or the last of it was written.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<bool, Option<B::Error>> {
         let Some(upload) = &mut self.upload else {
             return Ok(false);
@@ -224,16 +229,16 @@ where
         let has_moved = match upload.poll(cx, |out, cx| wire.poll_write(out, cx)) {
             Poll::Pending => return Ok(upload.pieces() != before),
             Poll::Ready(Ok(())) => before > 0 || upload.pieces() > 0,
-            // The upstream may have answered before it stopped reading: that is still to be heard.
-            Poll::Ready(Err(Broken::Io)) => {
+            // The upstream may have answered before it stopped reading, so the answer is still read.
+            Poll::Ready(Err(WriteError::Io)) => {
                 self.keeps_alive = false;
                 false
             }
             Poll::Ready(Err(broken)) => {
                 (self.upload, self.keeps_alive) = (None, false);
                 return Err(match broken {
-                    Broken::Body(error) => Some(error),
-                    Broken::Io | Broken::Length => None,
+                    WriteError::Body(error) => Some(error),
+                    WriteError::Io | WriteError::Length => None,
                 });
             }
         };
@@ -241,26 +246,26 @@ where
         Ok(has_moved)
     }
 
-    /// Moves the rest of the request on, while nobody asks for the answer.
+    /// Writes more of the request, while the answer is not read.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) {
-        // A request that breaks off now has got its answer all the same.
+        // If the request breaks off now, its answer is valid all the same.
         let _ = self.poll_upload(cx);
     }
 
-    /// The next piece of the answer's body, within `idle`; `None` at its end. An answer that came early ends with its
-    /// request: some upstreams answer at once and still want all of it.
+    /// Reads the next piece of the answer's body, within `idle`; `None` at its end. If the answer ended first, the end waits
+    /// for the request to be written: some upstreams answer at once and still want all of it.
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
         idle: Duration,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        // A request that breaks off now has got its answer all the same.
+    ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
+        // If the request breaks off now, its answer is valid all the same.
         let has_moved = self.poll_upload(cx).unwrap_or_default();
         if !self.decoder.is_done()
             && let Poll::Ready(Some(frame)) = self.decoder.poll_frame(&mut self.wire, cx)
         {
             self.is_waiting = false;
-            return Poll::Ready(Some(frame.map_err(Cut::Http)));
+            return Poll::Ready(Some(frame.map_err(ReadError::Http)));
         }
         if self.is_done() {
             return Poll::Ready(None);
@@ -270,17 +275,14 @@ where
         }
         ready!(self.deadline.poll(cx));
         if self.decoder.is_done() {
-            // The upstream does not want the rest of the request after all; its answer is whole.
+            // The upstream does not read the rest of the request; its answer is complete.
             (self.upload, self.keeps_alive) = (None, false);
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(Err(Cut::Idle)))
+        Poll::Ready(Some(Err(ReadError::Idle)))
     }
 }
 
-fn no_memory<E>(exhausted: Exhausted) -> Failure<E> {
-    Failure::Answer(exhausted.into())
+fn no_memory<E>(exhausted: Exhausted) -> SendError<E> {
+    SendError::Answer(exhausted.into())
 }
-
-/// Each may extend the wait for the final answer by as much as that has at first.
-const MOST_INTERIM: u32 = 100;

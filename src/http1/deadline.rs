@@ -1,4 +1,4 @@
-//! A time limit that is set far more often than it is reached.
+//! A time limit that is set often and rarely reached.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

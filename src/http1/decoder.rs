@@ -1,4 +1,4 @@
-//! Bodies as they are read: by length, in chunks (RFC 9112 section 7.1), or until the stream ends.
+//! Reads bodies: by length, in chunks (RFC 9112 section 7.1), or until the stream ends.
 
 use std::task::{Context, Poll, ready};
 
@@ -12,32 +12,40 @@ use super::wire::{Wire, end_of_head};
 use super::{Error, Excess, Fault, HeadRules, head};
 use crate::memory::{Reservation, SMALL};
 
-/// What is left of a body.
+const TOO_LONG: Error = Error::Malformed(Fault::ChunkExtension);
+/// The longest line of a chunk size, in bytes.
+const LONGEST_LINE: usize = 4 * 1024;
+/// The most bytes of chunk extensions in one body.
+const MOST_EXTENSIONS: usize = 16 * 1024;
+/// The longest size line without extension: sixteen digits and a line end.
+const PLAIN_LINE: usize = 18;
+
+/// Reads the rest of a body.
 #[derive(Debug)]
 pub(super) enum Decoder {
     Done,
     /// Bytes; not 0.
     Length(u64),
-    Chunked(Chunk),
+    Chunked(ChunkedState),
     UntilClose,
-    /// Nothing behind a fault can be told from the body.
+    /// There was a fault: what follows cannot be told apart from the body.
     Broken,
 }
 
-/// Where in a chunked body we are.
+/// The place in a chunked body.
 #[derive(Debug)]
-pub(super) struct Chunk {
-    at: At,
-    /// Bytes of chunk extensions so far: they are dropped, so there must be an end to them.
+pub(super) struct ChunkedState {
+    at: ChunkPart,
+    /// Bytes of chunk extensions so far. They are dropped, and bounded so that the body must go on.
     extensions: usize,
-    /// For large trailers as far as they have come.
+    /// Memory for large trailers that have come in part.
     held: Reservation,
-    /// Of the trailers.
+    /// The limits of the trailers.
     limits: HeadRules,
 }
 
 #[derive(Debug)]
-enum At {
+enum ChunkPart {
     Size,
     /// Bytes left of the chunk; not 0.
     Data(u64),
@@ -51,8 +59,8 @@ impl Decoder {
         match framing {
             Framing::None => Self::Done,
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Chunk {
-                at: At::Size,
+            Framing::Chunked => Self::Chunked(ChunkedState {
+                at: ChunkPart::Size,
                 extensions: 0,
                 held: Reservation::default(),
                 limits,
@@ -65,7 +73,7 @@ impl Decoder {
         matches!(self, Self::Done)
     }
 
-    /// The bytes that are still to come, where that is known.
+    /// Returns the bytes that are still to come, if that is known.
     pub(super) fn left(&self) -> Option<u64> {
         match self {
             Self::Done => Some(0),
@@ -74,8 +82,8 @@ impl Decoder {
         }
     }
 
-    /// The next piece of the body; `None` at its end. A body that ends early is [`Error::Incomplete`]. Behind a fault
-    /// there are only faults: what is there may look like another end.
+    /// Reads the next piece of the body; `None` at its end. A body that ends early is [`Error::Incomplete`]. After a fault
+    /// every call fails, so that bytes after it are never taken for the end.
     pub(super) fn poll_frame<T: AsyncRead + Unpin>(
         &mut self,
         wire: &mut Wire<T>,
@@ -95,9 +103,9 @@ impl Decoder {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
             match self.decode(wire) {
-                Ok(Step::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Ok(Step::End) => return Poll::Ready(None),
-                Ok(Step::More) => {}
+                Ok(Decoded::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::More) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             match ready!(wire.poll_fill(cx)) {
@@ -109,25 +117,25 @@ impl Decoder {
         }
     }
 
-    /// What can be told from the bytes that are there.
-    fn decode<T>(&mut self, wire: &mut Wire<T>) -> Result<Step, Error> {
+    /// Decodes the bytes that have come.
+    fn decode<T>(&mut self, wire: &mut Wire<T>) -> Result<Decoded, Error> {
         let ahead = &mut wire.ahead;
         match self {
             Self::Broken => Err(Error::Incomplete),
-            Self::Done => Ok(Step::End),
-            Self::UntilClose | Self::Length(_) if ahead.is_empty() => Ok(Step::More),
-            Self::UntilClose => Ok(Step::Frame(Frame::data(ahead.split().freeze()))),
+            Self::Done => Ok(Decoded::End),
+            Self::UntilClose | Self::Length(_) if ahead.is_empty() => Ok(Decoded::More),
+            Self::UntilClose => Ok(Decoded::Frame(Frame::data(ahead.split().freeze()))),
             Self::Length(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(ahead.len());
                 *left -= taken as u64;
                 if *left == 0 {
                     *self = Self::Done;
                 }
-                Ok(Step::Frame(Frame::data(ahead.split_to(taken).freeze())))
+                Ok(Decoded::Frame(Frame::data(ahead.split_to(taken).freeze())))
             }
             Self::Chunked(chunk) => {
                 let step = chunk.decode(ahead)?;
-                if matches!(chunk.at, At::Trailers) && !matches!(step, Step::More) {
+                if matches!(chunk.at, ChunkPart::Trailers) && !matches!(step, Decoded::More) {
                     *self = Self::Done;
                 }
                 Ok(step)
@@ -136,24 +144,24 @@ impl Decoder {
     }
 }
 
-enum Step {
+enum Decoded {
     Frame(Frame<Bytes>),
     End,
-    /// It takes more bytes to say.
+    /// More bytes are needed.
     More,
 }
 
-impl Chunk {
-    /// The last chunk has been read to its end where this leaves `at` at the trailers and asks for no more.
-    fn decode(&mut self, ahead: &mut bytes::BytesMut) -> Result<Step, Error> {
+impl ChunkedState {
+    /// Decodes the bytes that have come. The body has ended if `at` is then at the trailers and no more bytes are needed.
+    fn decode(&mut self, ahead: &mut bytes::BytesMut) -> Result<Decoded, Error> {
         loop {
             match &mut self.at {
-                At::Size => {
+                ChunkPart::Size => {
                     let Some(end) = memchr::memchr(b'\n', ahead) else {
                         return if ahead.len() > LONGEST_LINE {
                             Err(TOO_LONG)
                         } else {
-                            Ok(Step::More)
+                            Ok(Decoded::More)
                         };
                     };
                     let line = ahead.split_to(end + 1);
@@ -162,31 +170,35 @@ impl Chunk {
                     if line.len() > LONGEST_LINE || self.extensions > MOST_EXTENSIONS {
                         return Err(TOO_LONG);
                     }
-                    // A plain size line is not held against who sends many small chunks.
+                    // A size line without extension does not count: there may be many small chunks.
                     self.extensions -= line.len().min(PLAIN_LINE);
-                    self.at = if size == 0 { At::Trailers } else { At::Data(size) };
+                    self.at = if size == 0 {
+                        ChunkPart::Trailers
+                    } else {
+                        ChunkPart::Data(size)
+                    };
                 }
-                At::Data(_) if ahead.is_empty() => return Ok(Step::More),
-                At::Data(left) => {
+                ChunkPart::Data(_) if ahead.is_empty() => return Ok(Decoded::More),
+                ChunkPart::Data(left) => {
                     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(ahead.len());
                     *left -= taken as u64;
                     if *left == 0 {
-                        self.at = At::DataEnd;
+                        self.at = ChunkPart::DataEnd;
                     }
-                    return Ok(Step::Frame(Frame::data(ahead.split_to(taken).freeze())));
+                    return Ok(Decoded::Frame(Frame::data(ahead.split_to(taken).freeze())));
                 }
-                At::DataEnd => match &ahead[..] {
+                ChunkPart::DataEnd => match &ahead[..] {
                     [b'\r', b'\n', ..] => {
                         ahead.advance(2);
-                        self.at = At::Size;
+                        self.at = ChunkPart::Size;
                     }
-                    [] | [b'\r'] => return Ok(Step::More),
+                    [] | [b'\r'] => return Ok(Decoded::More),
                     _ => return Err(Error::Malformed(Fault::ChunkData)),
                 },
-                At::Trailers => {
+                ChunkPart::Trailers => {
                     if ahead.starts_with(b"\r\n") {
                         ahead.advance(2);
-                        return Ok(Step::End);
+                        return Ok(Decoded::End);
                     }
                     let end = end_of_head(ahead);
                     if end.unwrap_or(ahead.len()) > self.limits.size {
@@ -196,30 +208,23 @@ impl Chunk {
                         if ahead.len() > SMALL {
                             self.held.grow(ahead.capacity())?;
                         }
-                        return Ok(Step::More);
+                        return Ok(Decoded::More);
                     };
                     let section = ahead.split_to(end).freeze();
                     let trailers: HeaderMap = head::trailers(&section, self.limits.count)?;
-                    return Ok(Step::Frame(Frame::trailers(trailers)));
+                    return Ok(Decoded::Frame(Frame::trailers(trailers)));
                 }
             }
         }
     }
 }
 
-/// The size in a line such as `1f;extension\r\n`.
+/// Reads the size in a line such as `1f;extension\r\n`.
 fn chunk_size(line: &[u8]) -> Result<u64, Error> {
-    // httparse would take an empty line for a zero, and a bare line feed for a part of an extension.
+    // httparse accepts an empty line as zero, and a bare line feed in an extension.
     let is_line = line.first().is_some_and(u8::is_ascii_hexdigit) && line.ends_with(b"\r\n");
     match httparse::parse_chunk_size(line) {
         Ok(httparse::Status::Complete((end, size))) if is_line && end == line.len() => Ok(size),
         _ => Err(Error::Malformed(Fault::ChunkSize)),
     }
 }
-
-const TOO_LONG: Error = Error::Malformed(Fault::ChunkExtension);
-const LONGEST_LINE: usize = 4 * 1024;
-/// Of one body, in bytes.
-const MOST_EXTENSIONS: usize = 16 * 1024;
-/// Sixteen digits and a line end.
-const PLAIN_LINE: usize = 18;

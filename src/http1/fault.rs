@@ -1,4 +1,4 @@
-//! The rule that a message breaks, in words that go on from "the request is not valid HTTP: ".
+//! The rules that a message can break, each in words that continue "the request is not valid HTTP: ".
 
 use std::fmt;
 
@@ -25,9 +25,9 @@ pub(crate) enum Fault {
     RequestLine,
     SpaceBeforeColon,
     Status,
-    /// With the first byte that a target cannot have; `None`: its form is wrong.
+    /// The first byte that a target cannot have; `None`: its form is wrong.
     Target(Option<u8>),
-    /// TLS came where HTTP was expected.
+    /// TLS came instead of HTTP.
     Tls,
     TooMuchInterim,
     TransferCoding,
@@ -37,7 +37,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Whether it is about Transfer-Encoding, which has an error type of its own (RFC 9209 section 2.3.22).
+    /// Whether it is about Transfer-Encoding, for which RFC 9209 section 2.3.22 has an error type.
     pub(crate) fn is_about_coding(self) -> bool {
         match self {
             Self::TransferCoding | Self::TransferCodingInOldVersion | Self::TransferCodingRepeated => true,
@@ -67,7 +67,7 @@ impl Fault {
         }
     }
 
-    /// What is wrong with a field line, the empty line aside. For a line that was refused.
+    /// Returns what is wrong with a field line that was refused. Not for the empty line.
     pub(super) fn of_line(line: &[u8]) -> Self {
         if line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t')) {
             return Self::FoldedLine;

@@ -2,16 +2,20 @@
 
 use http::header::{self, HeaderName};
 use http::{Method, StatusCode, Version};
+use http_body::SizeHint;
 
 use super::{Fault, MOST_LENGTH};
 
-/// What of its fields decides how a message is read and what becomes of its connection.
+/// The most of a body, in bytes, that is sent in one buffer with its head: one buffer costs the kernel less than two.
+pub(super) const ONE_BUFFER: usize = 4 * 1024;
+
+/// The facts of a head that decide how its body is read and whether its connection is kept.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     lengths: u8,
-    /// Of the first Content-Length; `None` where that is not a number of bytes.
+    /// The value of the first Content-Length; `None` if it is not a number of bytes.
     length: Option<u64>,
-    /// Of a Content-Length, the first one that was found.
+    /// The first fault that was found in a Content-Length.
     length_fault: Option<Fault>,
     codings: u8,
     is_chunked: bool,
@@ -22,7 +26,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Takes one more field into account.
+    /// Adds a field.
     pub(super) fn add(&mut self, name: &HeaderName, value: &[u8]) {
         if *name == header::CONTENT_LENGTH {
             match number(value) {
@@ -53,7 +57,8 @@ impl Facts {
         !self.says_close && (version == Version::HTTP_11 || self.says_keep_alive)
     }
 
-    /// Where both framings stand, the coding decides, and nothing more is believed (RFC 9112 section 6.3).
+    /// Whether there is a length and a coding. The coding decides, and the connection is not used again (RFC 9112 section
+    /// 6.3).
     pub(super) fn has_both_framings(&self) -> bool {
         self.lengths > 0 && self.codings > 0
     }
@@ -69,7 +74,7 @@ impl Facts {
     }
 }
 
-/// How the length of a body is known to who reads it.
+/// How a reader knows where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     None,
@@ -95,7 +100,7 @@ impl Framing {
         Self::by_coding(version, facts)
     }
 
-    /// The framing of an answer to a request with `method`.
+    /// Returns the framing of an answer to a request with `method`.
     pub(super) fn of_response(
         method: &Method,
         status: StatusCode,
@@ -125,14 +130,47 @@ impl Framing {
     }
 }
 
-/// Whether an answer has no body, whatever its fields say.
+/// How a writer shows where a body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyEncoding {
+    /// There is no body.
+    None,
+    /// The bytes that are still to be written.
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+impl BodyEncoding {
+    /// Returns the length of a body that goes out in one buffer with its head, else 0.
+    pub(super) fn room(&self) -> usize {
+        match self {
+            Self::Length(length) => usize::try_from(*length)
+                .ok()
+                .filter(|length| *length <= ONE_BUFFER),
+            Self::Chunked | Self::None | Self::UntilClose => None,
+        }
+        .unwrap_or_default()
+    }
+
+    /// Chooses the encoding for a body of which `hint` is known. `chunks`: the reader understands chunks.
+    pub(super) fn of(hint: &SizeHint, chunks: bool) -> Self {
+        match (hint.exact(), chunks) {
+            (Some(length), _) => Self::Length(length),
+            (None, true) => Self::Chunked,
+            (None, false) => Self::UntilClose,
+        }
+    }
+}
+
+/// Whether an answer has no body, even if its fields announce one.
 pub(super) fn is_bodiless(is_to_head: bool, status: StatusCode) -> bool {
     is_to_head
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Digits and nothing else: `u64::from_str` would take a sign.
+/// Reads a length: digits only, because `u64::from_str` would accept a sign.
 fn number(digits: &[u8]) -> Result<u64, Fault> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Fault::LengthNotNumber);

@@ -1,5 +1,4 @@
-//! Heads: bytes to `http`'s types and back. Field names are written in lower case, as in HTTP/2, or as
-//! [`spelling`] says.
+//! Reads heads into `http`'s types, and writes them. Names are written in lower case, as in HTTP/2, or as [`spelling`] says.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -9,12 +8,21 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 
-use super::framing::Facts;
-use super::outflow::Encoding;
-use super::{Error, Excess, Fault, RawTarget, Reason, Spelling, spelling, target};
+use super::framing::{BodyEncoding, Facts};
+use super::{Error, Excess, Fault, RawTarget, ReasonPhrase, Spelling, spelling, target};
 use crate::stream::TLS_HANDSHAKE;
 
-/// Reads the head of a request, its empty line included. It may have `most` fields.
+/// Room for fields that are added later.
+const MORE_FIELDS: usize = 4;
+/// The most fields for which room is made at once.
+const TYPICAL_COUNT: usize = 100;
+/// Bytes of a field, estimated so that most heads need no second allocation.
+const TYPICAL_FIELD: usize = 32;
+/// Bytes of a field that is written, likewise.
+const TYPICAL_LINE: usize = 48;
+const VERSION: &[u8] = b"HTTP/1.";
+
+/// Reads the head of a request, its empty line included. It may have at most `most` fields.
 pub(super) fn request(head: &Bytes, most: usize) -> Result<(Request<()>, Facts), Error> {
     let (line, fields) = first_line(head);
     let mut words = line.split(|byte| *byte == b' ');
@@ -47,7 +55,7 @@ pub(super) fn request(head: &Bytes, most: usize) -> Result<(Request<()>, Facts),
     Ok((request, facts))
 }
 
-/// Reads the head of a response, its empty line included. It may have `most` fields.
+/// Reads the head of a response, its empty line included. It may have at most `most` fields.
 pub(super) fn response(head: &Bytes, most: usize) -> Result<(Response<()>, Facts), Error> {
     let (line, fields) = first_line(head);
     let (version, status) = match line.split_at_checked(VERSION.len() + 2) {
@@ -69,15 +77,15 @@ pub(super) fn response(head: &Bytes, most: usize) -> Result<(Response<()>, Facts
     *response.status_mut() = StatusCode::from_bytes(code).map_err(|_| Error::Malformed(Fault::Status))?;
     *response.version_mut() = version;
     if response.status().canonical_reason().map(str::as_bytes) != Some(reason) {
-        // What may stand in a field's value may stand here, too.
+        // It may have the same characters as a field value.
         let reason = HeaderValue::from_bytes(reason).map_err(|_| Error::Malformed(Fault::Reason))?;
-        response.extensions_mut().insert(Reason(reason));
+        response.extensions_mut().insert(ReasonPhrase(reason));
     }
     let facts = read_fields(head, fields, response.headers_mut(), most)?;
     Ok((response, facts))
 }
 
-/// Reads a trailer section, its empty line included. It may have `most` fields.
+/// Reads a trailer section, its empty line included. It may have at most `most` fields.
 pub(super) fn trailers(section: &Bytes, most: usize) -> Result<HeaderMap, Error> {
     let mut trailers = HeaderMap::new();
     match read_fields(section, section, &mut trailers, most) {
@@ -86,7 +94,7 @@ pub(super) fn trailers(section: &Bytes, most: usize) -> Result<HeaderMap, Error>
     }
 }
 
-/// What is wrong with a message that does not begin as a request does.
+/// Returns what is wrong with a message that does not begin as a request does.
 fn no_request(start: &[u8]) -> Error {
     Error::Malformed(if start.first() == Some(&TLS_HANDSHAKE) {
         Fault::Tls
@@ -95,7 +103,7 @@ fn no_request(start: &[u8]) -> Error {
     })
 }
 
-/// What is wrong with a request line that is not three words.
+/// Returns what is wrong with a request line that has not three words.
 fn no_words(line: &[u8]) -> Error {
     let (first, last) = (
         line.split(|byte| *byte == b' ').next(),
@@ -134,13 +142,13 @@ pub(super) fn probe_response(start: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Writes the head of a request in origin-form, to the host that `authority` names. `is_spelled`: the names of its fields as
-/// the app has written them, or as is usual; else in lower case.
+/// Writes the head of a request in origin-form, for the host that `authority` names. `is_spelled`: field names get the app's
+/// spelling, or the usual one; else lower case.
 pub(super) fn write_request(
     out: &mut BytesMut,
     request: &http::request::Parts,
     authority: &HeaderValue,
-    encoding: &Encoding,
+    encoding: &BodyEncoding,
     is_spelled: bool,
 ) {
     let spelling = is_spelled.then(|| request.extensions.get().unwrap_or(&Spelling::Usual));
@@ -179,18 +187,18 @@ pub(super) fn write_request(
     }
     // RFC 9110 section 8.6: some servers refuse a POST that does not say how long it is.
     let may_have_body = matches!(request.method, Method::PATCH | Method::POST | Method::PUT);
-    if may_have_body || has_length || !matches!(encoding, Encoding::None) {
+    if may_have_body || has_length || !matches!(encoding, BodyEncoding::None) {
         write_framing(out, encoding, spelling);
     }
     out.put_slice(b"\r\n");
 }
 
-/// Writes the head of a response. Its framing fields are written as `encoding` says, or not at all, where the status or
-/// the method of the request forbids a body and `fields` says nothing of its length.
+/// Writes the head of a response. `encoding` decides the framing fields. An answer without a body keeps the Content-Length
+/// that it came with, except with 1xx and 204.
 pub(super) fn write_response(
     out: &mut BytesMut,
     response: &http::response::Parts,
-    encoding: &Encoding,
+    encoding: &BodyEncoding,
     connection: Option<&'static [u8]>,
 ) {
     let (status, fields) = (response.status, &response.headers);
@@ -199,8 +207,8 @@ pub(super) fn write_response(
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(status.as_str().as_bytes());
     out.put_slice(b" ");
-    match response.extensions.get::<Reason>() {
-        Some(Reason(reason)) => out.put_slice(reason.as_bytes()),
+    match response.extensions.get::<ReasonPhrase>() {
+        Some(ReasonPhrase(reason)) => out.put_slice(reason.as_bytes()),
         None => out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes()),
     }
     out.put_slice(b"\r\n");
@@ -209,9 +217,9 @@ pub(super) fn write_response(
     for (name, value) in fields {
         if *name == header::CONTENT_LENGTH {
             let is_right = match encoding {
-                Encoding::None => !is_lengthless,
-                Encoding::Length(_) => true,
-                Encoding::Chunked | Encoding::UntilClose => false,
+                BodyEncoding::None => !is_lengthless,
+                BodyEncoding::Length(_) => true,
+                BodyEncoding::Chunked | BodyEncoding::UntilClose => false,
             };
             if !is_right || has_length {
                 continue;
@@ -224,7 +232,7 @@ pub(super) fn write_response(
         }
         write_spelled(out, name, value, spelling);
     }
-    if !has_length && !matches!(encoding, Encoding::None) {
+    if !has_length && !matches!(encoding, BodyEncoding::None) {
         write_framing(out, encoding, spelling);
     }
     if !has_date && !status.is_informational() {
@@ -265,19 +273,19 @@ fn write_name(out: &mut BytesMut, name: &str, spelling: Option<&Spelling>) {
     out.put_slice(b": ");
 }
 
-fn write_framing(out: &mut BytesMut, encoding: &Encoding, spelling: Option<&Spelling>) {
+fn write_framing(out: &mut BytesMut, encoding: &BodyEncoding, spelling: Option<&Spelling>) {
     let length = match encoding {
-        Encoding::Chunked => return write_line(out, "transfer-encoding", b"chunked", spelling),
-        Encoding::UntilClose => return,
-        Encoding::Length(length) => *length,
-        Encoding::None => 0,
+        BodyEncoding::Chunked => return write_line(out, "transfer-encoding", b"chunked", spelling),
+        BodyEncoding::UntilClose => return,
+        BodyEncoding::Length(length) => *length,
+        BodyEncoding::None => 0,
     };
     write_name(out, "content-length", spelling);
     // Writing to a buffer that grows cannot fail.
     let _ = write!(out, "{length}\r\n");
 }
 
-/// RFC 9110 section 6.6.1: who passes a response on that has no Date adds one.
+/// Writes Date, which an intermediary adds to a response that has none (RFC 9110 section 6.6.1).
 fn write_date(out: &mut BytesMut, spelling: Option<&Spelling>) {
     thread_local! {
         static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
@@ -292,7 +300,7 @@ fn write_date(out: &mut BytesMut, spelling: Option<&Spelling>) {
     });
 }
 
-/// The first line without its end, and what comes after it.
+/// Splits off the first line, without its end.
 fn first_line(head: &[u8]) -> (&[u8], &[u8]) {
     let (line, rest) = match memchr::memchr(b'\n', head) {
         Some(end) => (&head[..end], &head[end + 1..]),
@@ -301,12 +309,12 @@ fn first_line(head: &[u8]) -> (&[u8], &[u8]) {
     (line.strip_suffix(b"\r").unwrap_or(line), rest)
 }
 
-/// Reads `lines`, a part of `head`, up to the empty one; at most `most` fields. The values are views into `head`.
+/// Reads `lines`, a part of `head`, up to the empty line; at most `most` fields. The values are views into `head`.
 ///
-/// What a name or a value may be made of is for `http`'s types to say: they refuse whatever could be taken for another
-/// line, a folded one included.
+/// `http`'s types decide which characters a name or a value may have. They refuse all that could be taken for another line,
+/// folded lines included.
 fn read_fields(head: &Bytes, lines: &[u8], fields: &mut HeaderMap, most: usize) -> Result<Facts, Error> {
-    // Not for as many as may come: a head that has more lets the map grow.
+    // Not room for `most`: with more fields the map grows.
     fields.reserve((lines.len() / TYPICAL_FIELD).min(TYPICAL_COUNT) + MORE_FIELDS);
     let mut facts = Facts::default();
     let (mut count, mut rest) = (0, lines);
@@ -323,9 +331,9 @@ fn read_fields(head: &Bytes, lines: &[u8], fields: &mut HeaderMap, most: usize) 
         if count > most {
             return Err(Error::TooLarge(Excess::HeadCount));
         }
-        // Found out only for a line that is refused.
+        // Looked for only if the line is refused.
         let fault = || Error::Malformed(Fault::of_line(line));
-        // Names are short: a search that looks at many bytes at a time would cost more.
+        // Names are so short that a plain loop beats a search by blocks.
         let colon = line.iter().position(|byte| *byte == b':').ok_or_else(fault)?;
         let (name, value) = (&line[..colon], trim_blanks(&line[colon + 1..]));
         let name = HeaderName::from_bytes(name).map_err(|_| fault())?;
@@ -336,20 +344,10 @@ fn read_fields(head: &Bytes, lines: &[u8], fields: &mut HeaderMap, most: usize) 
     }
 }
 
-/// Blanks and tabs only: a carriage return is no part of a value, wherever it stands.
+/// Removes blanks and tabs at both ends. Not carriage returns: a value that has one is refused.
 fn trim_blanks(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
     value
 }
-
-/// Room for what is attached on the way.
-const MORE_FIELDS: usize = 4;
-/// Room is made for no more fields at once.
-const TYPICAL_COUNT: usize = 100;
-/// In bytes; a guess that spares most heads a second allocation.
-const TYPICAL_FIELD: usize = 32;
-/// The same for what is written.
-const TYPICAL_LINE: usize = 48;
-const VERSION: &[u8] = b"HTTP/1.";

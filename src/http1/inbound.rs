@@ -1,4 +1,4 @@
-//! The body of a request, as the app sends it.
+//! The body of a request, as the app sends it over HTTP/1.1.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::Error;
 
-/// The body of a request that came over HTTP/1.1; it reads the app's connection when it is polled.
+/// The body of a request that came over HTTP/1.1. Polling it reads the app's connection.
 pub(crate) struct Inbound {
-    source: Arc<dyn Source>,
-    /// In bytes, where the app stated it.
+    source: Arc<dyn BodySource>,
+    /// The bytes still to come, if the app stated the length.
     left: Option<u64>,
     is_ended: bool,
 }
 
-/// A connection that a body comes from.
-pub(super) trait Source: Send + Sync {
+/// The connection that a body comes from.
+pub(super) trait BodySource: Send + Sync {
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>>;
 
     /// See [`Inbound::ask`].
@@ -29,7 +29,7 @@ pub(super) trait Source: Send + Sync {
 }
 
 impl Inbound {
-    pub(super) fn new(source: Arc<dyn Source>, length: Option<u64>) -> Self {
+    pub(super) fn new(source: Arc<dyn BodySource>, length: Option<u64>) -> Self {
         Self {
             source,
             left: length,
@@ -37,8 +37,8 @@ impl Inbound {
         }
     }
 
-    /// The body is wanted whatever the upstream says: an app that waits for leave to send it gets that when it is next
-    /// read.
+    /// Asks for the body without waiting for the upstream: an app that waits for `100 Continue` gets it when the body is
+    /// next read.
     pub(crate) fn ask(&self) {
         self.source.ask();
     }

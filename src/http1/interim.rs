@@ -1,9 +1,9 @@
-//! Answers before the final one (RFC 9110 section 15.2), on their way to the app.
+//! Interim answers (1xx, RFC 9110 section 15.2) for the app.
 
 use http::Response;
 
-/// Who takes the interim answers to the request at hand: the app's side of it.
+/// Takes the interim answers to the current request, and sends them to the app.
 pub(crate) trait Interim: Send + Sync {
-    /// Sends an interim answer to the app, in time or not at all. A 100 is sent where the app waits for it.
+    /// Sends an interim answer to the app, unless the final one has begun. A 100 is sent only if the app waits for it.
     fn interim(&self, response: Response<()>);
 }

@@ -1,7 +1,7 @@
 //! How the names of fields are spelled on the wire (`preserve_header_case`).
 //!
-//! `http` knows names in lower case only, and without that key they leave so: it costs nothing. With it, a message keeps the
-//! head that it came in, and each name is looked up there, in front of its value, which is a view of that head.
+//! `http` keeps names in lower case, and without that key they are sent so, which costs nothing. With the key a message keeps
+//! the head that it came in. A value is a view into that head, so its name is found in front of it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderName, HeaderValue};
@@ -9,9 +9,9 @@ use http::{HeaderName, HeaderValue};
 /// The spelling of names in one message.
 #[derive(Clone, Debug)]
 pub(crate) enum Spelling {
-    /// As in the head that it came in; names that are not found there in their usual spelling.
+    /// As in this head. Names that it does not have get their usual spelling.
     Sent(Bytes),
-    /// It came over HTTP/2, or was made here.
+    /// The message came over HTTP/2, or was made here.
     Usual,
 }
 
@@ -27,7 +27,7 @@ impl Spelling {
         out.put_slice(b"\r\n");
     }
 
-    /// The name as it stands in front of its value; `None` where the value is from elsewhere, or empty.
+    /// Returns the name in front of its value; `None` if the value is empty, or not a view into the head.
     fn sent(&self, name: &HeaderName, value: &HeaderValue) -> Option<&[u8]> {
         let Self::Sent(head) = self else { return None };
         let at = (value.as_bytes().as_ptr().addr()).checked_sub(head.as_ptr().addr())?;
@@ -52,7 +52,7 @@ pub(super) fn write_usual(out: &mut BytesMut, name: &str) {
     }
 }
 
-/// Names whose usual spelling is not that of their words.
+/// Names with another usual spelling than a capital for each word.
 const ODD: &[&str] = &[
     "CDN-Loop",
     "Content-MD5",

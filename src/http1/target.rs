@@ -1,9 +1,9 @@
 //! Request targets with characters that no URL has, such as `?query=up{job="x"}`.
 //!
-//! Clients send them (`curl -g`), and nginx and HAProxy pass them on as they are, so we do, too. `http::Uri` takes some of
-//! them and refuses others: of these the URI holds the percent-encoded form, by which policy, cache and log judge, and a
-//! [`RawTarget`] keeps what was sent. Over HTTP/2, and where the URI was changed or signed on the way, the percent-encoded
-//! form is sent: it means the same, and is what was judged.
+//! Clients send them (`curl -g`), and nginx and HAProxy pass them on unchanged, so we do too. `http::Uri` accepts some of
+//! them and refuses others. For those the URI holds the percent-encoded form, which policy, cache and log use, and a
+//! [`RawTarget`] keeps what was sent. The percent-encoded form is sent over HTTP/2, and if the URI was changed or signed here:
+//! it means the same, and is the form that was checked.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Uri;
@@ -11,10 +11,10 @@ use http::uri::PathAndQuery;
 
 use super::Fault;
 
-/// The path and query of a request as they were sent, where the URI cannot hold them.
+/// The path and query of a request as they were sent, if the URI cannot hold them.
 #[derive(Clone, Debug)]
 pub(crate) struct RawTarget {
-    /// In the URI.
+    /// The form in the URI.
     encoded: PathAndQuery,
     sent: Bytes,
 }
@@ -50,14 +50,14 @@ impl RawTarget {
         Ok((uri, raw))
     }
 
-    /// What was sent, where `uri` is still the one that was read.
+    /// Returns what was sent, if `uri` is still the one that was read.
     pub(super) fn of<'r>(&'r self, uri: &Uri) -> Option<&'r [u8]> {
         (uri.path_and_query() == Some(&self.encoded)).then_some(&self.sent)
     }
 }
 
-/// `OPTIONS http://host` is about the server as a whole, and leaves as `OPTIONS *` (RFC 9112 section 3.2.4). `http` has put
-/// a slash where `target` has no path.
+/// Makes the path of `OPTIONS http://host` a `*`, because it is about the whole server (RFC 9112 section 3.2.4). `http` has
+/// added a slash if `target` has no path.
 pub(super) fn mean_the_server(uri: &mut Uri, target: &[u8]) {
     let has_path = target.ends_with(b"/") || uri.path_and_query().is_none_or(|path| path.as_str() != "/");
     if uri.scheme().is_none() || has_path {
@@ -69,14 +69,14 @@ pub(super) fn mean_the_server(uri: &mut Uri, target: &[u8]) {
     *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
-/// Where the path, or a query without one, begins in `http://host/path`.
+/// Returns where the path, or a query without a path, begins in `http://host/path`.
 fn start_of_path(target: &[u8]) -> Option<usize> {
     let authority = target.windows(3).position(|word| word == b"://")? + 3;
     let path = target[authority..].iter().position(|byte| b"/?".contains(byte))?;
     Some(authority + path)
 }
 
-/// The first byte that a target cannot have, those aside that are passed on.
+/// Names the first byte that a target cannot have; one that is passed on only if there is no other.
 fn fault(target: &[u8]) -> Fault {
     let is_bad = |byte: &&u8| !matches!(byte, 0x21..=0x7e);
     let is_raw = |byte: &&u8| RAW.contains(byte);

@@ -1,4 +1,4 @@
-//! A stream, what has been read of it ahead, and what waits to be written.
+//! A stream with what has been read ahead, and what waits to be written.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,18 +10,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{Error, Excess};
 use crate::stream;
 
-/// A stream, and the bytes that have been read from it but belong to what comes next.
+/// A stream, and the bytes that have been read from it ahead of use.
 #[derive(Debug)]
 pub(super) struct Wire<T> {
     pub(super) stream: T,
     pub(super) ahead: BytesMut,
-    /// So much of `ahead` is known to hold no end of a head.
+    /// The first so many bytes of `ahead` have been searched: no head ends in them.
     scanned: usize,
-    /// `ahead` was larger than an idle connection may keep.
+    /// `ahead` has been larger than an idle connection may keep.
     is_large: bool,
 }
 
-/// What waits to be written: a head or the line before a chunk, data as it came, and what ends the chunk.
+/// What waits to be written: a head or the size line of a chunk, the data, and the end of the chunk.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     pub(super) head: BytesMut,
@@ -39,14 +39,14 @@ impl<T> Wire<T> {
         }
     }
 
-    /// Lets go of a large buffer, which what was split off it may have emptied but not freed.
+    /// Frees a large buffer that is empty: what was split off may still keep all of it.
     pub(super) fn rest(&mut self) {
         if self.is_large && self.ahead.is_empty() {
             (self.ahead, self.is_large) = (BytesMut::new(), false);
         }
     }
 
-    /// The stream, and what was read of it ahead.
+    /// Returns the stream, and what was read ahead.
     pub(super) fn into_parts(self) -> (T, Bytes) {
         // Copied: a view would keep all of the buffer for as long as the stream lives.
         (self.stream, Bytes::copy_from_slice(&self.ahead))
@@ -54,7 +54,7 @@ impl<T> Wire<T> {
 }
 
 impl<T: AsyncRead + Unpin> Wire<T> {
-    /// Reads once, behind what is there already. 0 at the end of the stream.
+    /// Reads once, and appends to what has been read ahead. Returns 0 at the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self {
             stream,
@@ -75,9 +75,9 @@ impl<T: AsyncRead + Unpin> Wire<T> {
         })
     }
 
-    /// The bytes of the next head, its empty line included; `None` where the stream ends before it begins.
+    /// Reads the next head, its empty line included; `None` if the stream ends before it begins.
     ///
-    /// `probe` says whether the beginning of a head can become one, so that what is no HTTP at all is not waited for.
+    /// `probe` refuses a beginning that cannot become a head, so that we do not wait for the end of another protocol.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -89,7 +89,7 @@ impl<T: AsyncRead + Unpin> Wire<T> {
             while self.scanned == 0 && self.ahead.starts_with(b"\r\n") {
                 self.ahead.advance(2);
             }
-            // An end that straddles two reads begins at most three bytes before the second.
+            // An end that is split over two reads begins at most three bytes before the second.
             let from = self.scanned.saturating_sub(3);
             if let Some(end) = end_of_head(&self.ahead[from..]) {
                 self.scanned = 0;
@@ -97,7 +97,7 @@ impl<T: AsyncRead + Unpin> Wire<T> {
                     return Poll::Ready(Err(Error::TooLarge(Excess::HeadSize)));
                 }
                 let head = self.ahead.split_to(from + end).freeze();
-                // A view of a buffer keeps all of it: a small head does not hold the body that came with it.
+                // A view keeps the whole buffer: a small head must not keep the body that came with it.
                 let is_small_part = head.len() < self.ahead.len() && self.ahead.len() > KEPT;
                 return Poll::Ready(Ok(Some(if is_small_part {
                     Bytes::copy_from_slice(&head)
@@ -136,7 +136,7 @@ impl<T: AsyncWrite + Unpin> Wire<T> {
                 IoSlice::new(&out.data),
                 IoSlice::new(&out.tail),
             ];
-            // Some streams take only the first slice, which must not be an empty one.
+            // Some streams write only the first slice, which must not be empty.
             let first = slices.iter().position(|slice| !slice.is_empty()).unwrap_or(0);
             let last = slices.iter().rposition(|slice| !slice.is_empty()).unwrap_or(0);
             let written = if first == last {
@@ -171,7 +171,7 @@ impl Outgoing {
     }
 }
 
-/// Where the head ends that `bytes` begin with: behind its first empty line, with or without carriage returns.
+/// Returns the end of the head at the beginning of `bytes`: after its first empty line, with or without carriage returns.
 pub(super) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b'\n', bytes).find_map(|at| match &bytes[at + 1..] {
         [b'\n', ..] => Some(at + 2),

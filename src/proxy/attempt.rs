@@ -16,9 +16,9 @@ use crate::host::Target;
 use crate::http1::{self, Interim};
 use crate::limit::{self, Caller, Limiter, Permit, RequestAttributes};
 use crate::telemetry::Exchange;
-use crate::upstream::body::{Border, MOST_KEPT};
-use crate::upstream::breaker::{Outcome, Passage};
-use crate::upstream::{self, Failed, Mirror, Outbound, ResponseBody, Witness};
+use crate::upstream::body::{MOST_KEPT, TrailerFilter};
+use crate::upstream::breaker::{CircuitPermit, HostHealth};
+use crate::upstream::{self, Outbound, Protocol, RequestFailed, RequestObserver, ResponseBody};
 
 /// Where a request goes, and by what means.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ pub(super) struct Course<'a> {
     /// Where interim answers go; `None`: nobody hears them.
     pub(super) interim: Option<&'a Weak<dyn Interim>>,
     pub(super) target: &'a Target,
-    pub(super) mirror: Mirror,
+    pub(super) mirror: Protocol,
     pub(super) way: &'a Way,
     pub(super) proxy: &'a Arc<Proxy>,
 }
@@ -70,12 +70,12 @@ pub(super) struct Tried<'r> {
     /// What to look for in the answer.
     pub(super) needles: Arc<Needles>,
     pub(super) permit: Option<Permit>,
-    pub(super) result: Result<Response<ResponseBody>, Failed>,
+    pub(super) result: Result<Response<ResponseBody>, RequestFailed>,
 }
 
 /// Leave to make one try. Dropped unused, it gives everything back.
 struct Leave {
-    passage: Option<Passage>,
+    passage: Option<CircuitPermit>,
     permit: Option<Permit>,
     /// Of what the upstream says of one credential alone. Boxed: few destinations have a pool.
     member: Option<Box<Permit>>,
@@ -99,7 +99,7 @@ struct Observer<'a> {
     course: &'a Course<'a>,
 }
 
-impl Witness for Observer<'_> {
+impl RequestObserver for Observer<'_> {
     fn begins(&self) {
         self.leave.used();
     }
@@ -156,7 +156,7 @@ pub(super) async fn attempt<'r>(
     settle_expectation(head, body, credential, course);
     let is_carried = carries(head, route);
     // Trailers must not say otherwise than the head does.
-    body.confine(Border {
+    body.confine(TrailerFilter {
         decided: is_carried.then(|| Arc::clone(credential.names())),
         listed: head.extensions.get().cloned(),
     });
@@ -275,7 +275,7 @@ impl Leave {
     /// Lets circuit, limits and credentials hear what became of the request.
     fn learn<'r>(
         self,
-        mut result: Result<Response<ResponseBody>, Failed>,
+        mut result: Result<Response<ResponseBody>, RequestFailed>,
         head: &request::Parts,
         has_whole_body: bool,
         credential: &'r Arc<Credential>,
@@ -315,12 +315,12 @@ impl Leave {
             }
         }
         if let Some(passage) = self.passage {
-            passage.tell(match &result {
+            passage.report(match &result {
                 Ok(response) => {
                     let (status, fields) = (response.status(), response.headers());
-                    Outcome::of_answer(status, || limit::is_refusal(status, fields))
+                    HostHealth::of_answer(status, || limit::is_refusal(status, fields))
                 }
-                Err(failed) => Outcome::of_error(&failed.error),
+                Err(failed) => HostHealth::of_error(&failed.error),
             });
         }
         Tried {

@@ -14,12 +14,12 @@ use super::splice;
 use super::tunnel::Room;
 use crate::drain::ExchangeGuard;
 use crate::fields::{self, Listed};
-use crate::http1::server::Carried;
+use crate::http1::server::RelayedBody;
 use crate::limit::Permit;
 use crate::memory::Reservation;
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
-use crate::upstream::body::{Cut, Progress};
+use crate::upstream::body::{BodyError, Progress};
 use crate::upstream::connect::Stream;
 
 /// The body of a response to the app.
@@ -90,7 +90,7 @@ impl Upgraded {
     }
 }
 
-impl Carried for Body {
+impl RelayedBody for Body {
     fn poll_upload(&mut self, cx: &mut Context<'_>) {
         if let Self::Passing(passing, _) = self {
             passing.body.poll_upload(cx);
@@ -107,9 +107,12 @@ impl Carried for Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Ours(text) => Poll::Ready(text.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Passing(passing, exchange) => {
@@ -119,11 +122,11 @@ impl HttpBody for Body {
                         if let Some(data) = frame.data_ref() {
                             exchange.received(data.len() as u64);
                         } else if let Some(trailers) = frame.trailers_mut() {
-                            fields::strike_trailers(trailers, passing.listed.as_deref(), None);
+                            fields::remove_from_trailers(trailers, passing.listed.as_deref(), None);
                         }
                     }
-                    Some(Err(cut @ Cut::Idle(_))) => exchange.cut(cut.proxy_status()),
-                    Some(Err(cut @ (Cut::H1(_) | Cut::H2(_)))) => {
+                    Some(Err(cut @ BodyError::Idle(_))) => exchange.cut(cut.proxy_status()),
+                    Some(Err(cut @ (BodyError::H1(_) | BodyError::H2(_)))) => {
                         exchange.cut(cut.proxy_status());
                         exchange.explain(&format!("the answer was cut short: {cut}"));
                     }
@@ -168,9 +171,12 @@ pub(super) struct Holding<G> {
 
 impl<G: Unpin> HttpBody for Holding<G> {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

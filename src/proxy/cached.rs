@@ -30,7 +30,7 @@ use crate::host::Target;
 use crate::limit::Permit;
 use crate::telemetry::{CacheStatus, Exchange};
 use crate::upstream::body::Progress;
-use crate::upstream::{Bond, Incoming, ResponseBody};
+use crate::upstream::{BoundConnections, Incoming, ResponseBody};
 
 /// An answer, and what has to last as long as its body does.
 pub(super) struct Carried {
@@ -83,7 +83,7 @@ impl Errand<'_> {
     ) -> Result<Begun, Error> {
         // A body would have a say in the answer, and an upgrade is the beginning of something else.
         // What a connection is authenticated for is nobody else's.
-        let is_bound = head.extensions.get::<Arc<Bond>>().is_some();
+        let is_bound = head.extensions.get::<Arc<BoundConnections>>().is_some();
         if has_body || is_bound || head.headers.contains_key(header::UPGRADE) {
             return Ok(Begun::Open(None));
         }

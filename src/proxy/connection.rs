@@ -7,19 +7,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Answer, Body, Error, Proxy, reply};
 use crate::http1;
-use crate::http1::server::{self, Rest};
+use crate::http1::server::{self, TakenOver};
 use crate::stream::Reset;
 use crate::telemetry::Exchange;
-use crate::upstream::{Bond, Incoming};
+use crate::upstream::{BoundConnections, Incoming};
 
 /// Serves the requests of one connection, one after the other, until either side has had enough. Returns what is left to
 /// do where it has become a tunnel.
 pub(crate) async fn serve_h1<T, F>(
     io: T,
-    bond: Arc<Bond>,
+    bond: Arc<BoundConnections>,
     proxy: Arc<Proxy>,
     answer: impl Fn(Request<Option<Incoming>>) -> F,
-) -> Option<Rest>
+) -> Option<TakenOver>
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     F: Future<Output = Answer<T>>,
@@ -28,7 +28,7 @@ where
     let begins = move |interim| bond.hear_interim(interim);
     server::serve(io, limits, begins, async |request| match request {
         Ok(request) => answer(request.map(|body| body.map(Incoming::H1))).await,
-        Err(error) => server::Answer::Response(unreadable(error, &proxy)),
+        Err(error) => server::Handled::Response(unreadable(error, &proxy)),
     })
     .await
 }

@@ -15,7 +15,7 @@ use crate::upstream::breaker;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{0}. A proxy wants an absolute URL (GET http://host/path) or CONNECT host:port")]
-    BadTarget(#[from] host::ParseError),
+    BadTarget(#[from] host::HostError),
 
     /// What is wrong is in the log: an app cannot mend it.
     #[error(
@@ -48,7 +48,7 @@ pub(crate) enum Error {
 
     /// Its circuit is open.
     #[error(transparent)]
-    LeftAlone(#[from] breaker::Open),
+    LeftAlone(#[from] breaker::CircuitOpen),
 
     #[error(transparent)]
     Limited(#[from] limit::Refusal),

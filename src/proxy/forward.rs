@@ -17,7 +17,7 @@ use crate::http1::{RawTarget, Spelling};
 use crate::memory::{self, Reservation};
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
-use crate::upstream::{Bond, Incoming, Mirror, ResponseBody};
+use crate::upstream::{BoundConnections, Incoming, Protocol, ResponseBody};
 
 /// Carries one request to its destination and returns the response on its way back.
 ///
@@ -26,9 +26,9 @@ use crate::upstream::{Bond, Incoming, Mirror, ResponseBody};
 pub(super) async fn run(
     mut request: Request<Option<Incoming>>,
     target: &Target,
-    mirror: Mirror,
+    mirror: Protocol,
     way: &Way,
-    bond: &Arc<Bond>,
+    bond: &Arc<BoundConnections>,
     exchange: &mut Exchange,
     proxy: &Arc<Proxy>,
 ) -> Result<Response<Passing>, Error> {
@@ -62,7 +62,7 @@ pub(super) async fn run(
         }
     }
     let stripped = headers::strip_request(request.headers_mut(), &seen);
-    let is_websocket = stripped.is_websocket && mirror == Mirror::H1;
+    let is_websocket = stripped.is_websocket && mirror == Protocol::H1;
     if is_websocket && request.body().is_some() {
         return Err(Error::Malformed("a WebSocket handshake cannot have a body"));
     }

@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use super::Error;
 use crate::fields::{self, Listed};
 use crate::http1::{self, Fault, HeadRules};
-use crate::upstream::Mirror;
+use crate::upstream::Protocol;
 
 /// Which of the fields that matter at the border a message has, found in one pass over it.
 #[derive(Debug, Default)]
@@ -106,13 +106,13 @@ impl Seen {
 pub(super) fn check<B>(
     request: &Request<B>,
     seen: &Seen,
-    mirror: Mirror,
+    mirror: Protocol,
     limits: HeadRules,
 ) -> Result<(), Error> {
     if request.method() == Method::TRACE {
         return Err(Error::Trace);
     }
-    if mirror == Mirror::H2 {
+    if mirror == Protocol::H2 {
         limits.check(request.headers()).map_err(Error::HeadTooLarge)?;
         if http1::is_length_too_large(request.headers()) {
             return Err(Error::NotHttp(Fault::LengthTooLarge));
@@ -122,7 +122,7 @@ pub(super) fn check<B>(
     if seen.content_length > 1 {
         return Err(Error::NotHttp(Fault::LengthRepeated));
     }
-    if mirror == Mirror::H1 {
+    if mirror == Protocol::H1 {
         check_host(request, seen)?;
     }
     let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
@@ -219,7 +219,7 @@ pub(super) fn strip_response<B>(response: &mut Response<B>) {
     }
     let listed = strip(fields, &seen);
     if seen.status {
-        fields::strike_forged(fields);
+        fields::remove_forged(fields);
     }
     if is_switching {
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -235,7 +235,7 @@ pub(super) fn strip_response<B>(response: &mut Response<B>) {
 fn strip(fields: &mut HeaderMap, seen: &Seen) -> Option<Arc<Listed>> {
     let listed = seen.connection.then(|| Listed::of(fields)).flatten();
     if let Some(listed) = &listed {
-        listed.strike(fields);
+        listed.remove_from(fields);
     }
     if seen.connection {
         fields.remove(header::CONNECTION);
@@ -250,7 +250,7 @@ fn strip(fields: &mut HeaderMap, seen: &Seen) -> Option<Arc<Listed>> {
         fields.remove(header::UPGRADE);
     }
     if seen.one_hop {
-        fields::strike_one_hop(fields);
+        fields::remove_one_hop(fields);
     }
     listed
 }
@@ -285,7 +285,7 @@ mod tests {
         check(
             request,
             &Seen::of(request.headers()),
-            Mirror::H1,
+            Protocol::H1,
             HeadRules {
                 count: 100,
                 keeps_spelling: false,

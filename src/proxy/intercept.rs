@@ -14,11 +14,11 @@ use super::tunnel::Room;
 use super::{Answer, Error, Live, Proxy, Route, forward, headers, reply};
 use crate::drain::ExchangeGuard;
 use crate::host::{Scheme, Target};
-use crate::http1::server::Rest;
+use crate::http1::server::TakenOver;
 use crate::memory;
 use crate::stream::{Io, Reset, Rewound, TLS_HANDSHAKE};
 use crate::telemetry::Exchange;
-use crate::upstream::{Bond, Incoming, Mirror};
+use crate::upstream::{BoundConnections, Incoming, Protocol};
 
 mod handshake;
 mod hello;
@@ -37,7 +37,7 @@ struct Inside {
     foreign_name: Option<String>,
     /// The target as the access log names it.
     authority: Option<Authority>,
-    bond: Arc<Bond>,
+    bond: Arc<BoundConnections>,
     proxy: Arc<Proxy>,
     target: Target,
 }
@@ -67,7 +67,7 @@ impl Intercept {
             Box::pin(async move {
                 let _room = room;
                 serve(early, app, target, &route, proxy, busy).await;
-            }) as Rest
+            }) as TakenOver
         };
         Answer::Switch(Response::new(()), Box::new(serve))
     }
@@ -138,7 +138,7 @@ where
     let (bond, proxy) = (Arc::clone(&inside.bond), Arc::clone(&inside.proxy));
     let rest = Box::pin(super::serve_h1(stream, bond, proxy, move |request| {
         let inside = Arc::clone(&inside);
-        async move { answer(request, Mirror::H1, &inside).await }
+        async move { answer(request, Protocol::H1, &inside).await }
     }));
     if let Some(rest) = rest.await {
         rest.await;
@@ -146,7 +146,7 @@ where
 }
 
 /// Answers one request inside a tunnel. It cannot leave it: there is no CONNECT here, and its host is the tunnel's.
-async fn answer<T>(mut request: Request<Option<Incoming>>, mirror: Mirror, inside: &Inside) -> Answer<T>
+async fn answer<T>(mut request: Request<Option<Incoming>>, mirror: Protocol, inside: &Inside) -> Answer<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -176,7 +176,7 @@ where
     };
     // In HTTP/1.1 a client that mixes hosts up may have sent more for the wrong one.
     super::finish(result, exchange, |error| {
-        mirror == Mirror::H1 && matches!(error, Error::Misdirected { .. })
+        mirror == Protocol::H1 && matches!(error, Error::Misdirected { .. })
     })
 }
 

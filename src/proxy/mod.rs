@@ -29,7 +29,7 @@ use crate::policy::{Asked, Verdict};
 use crate::stream::Io;
 use crate::telemetry::{Exchange, Telemetry};
 use crate::upstream::resolve::Resolver;
-use crate::upstream::{Bond, Incoming, Mirror, Ways};
+use crate::upstream::{BoundConnections, DialContext, Incoming, Protocol};
 
 pub(crate) mod bench;
 
@@ -78,12 +78,12 @@ struct Way {
 }
 
 /// What the app gets: a response, or the stream that it spoke HTTP on.
-pub(crate) type Answer<T> = server::Answer<T, Body>;
+pub(crate) type Answer<T> = server::Handled<T, Body>;
 
 /// Answers one request that came in through the listener.
 pub(crate) async fn handle(
     mut request: Request<Option<Incoming>>,
-    bond: Arc<Bond>,
+    bond: Arc<BoundConnections>,
     proxy: Arc<Proxy>,
 ) -> Answer<Io> {
     let mut exchange = Exchange::begin(&proxy.telemetry, request.method(), request.uri());
@@ -100,7 +100,7 @@ pub(crate) async fn handle(
     }
     let result = match Target::of_absolute(request.uri()) {
         Ok(target) => match proxy.way(&target, &mut exchange) {
-            Ok(way) => forward::run(request, &target, Mirror::H1, &way, &bond, &mut exchange, &proxy).await,
+            Ok(way) => forward::run(request, &target, Protocol::H1, &way, &bond, &mut exchange, &proxy).await,
             Err(error) => Err(error),
         },
         Err(error) => Err(error.into()),
@@ -179,8 +179,8 @@ async fn open(
 
 impl Proxy {
     /// How the upstream side gets about, under the policy of `live`.
-    fn ways<'a>(&'a self, live: &'a Live) -> Ways<'a> {
-        Ways {
+    fn ways<'a>(&'a self, live: &'a Live) -> DialContext<'a> {
+        DialContext {
             resolver: &self.resolver,
             egress: &live.policy.egress,
         }

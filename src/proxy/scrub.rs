@@ -22,10 +22,10 @@ use zeroize::Zeroizing;
 
 use super::{Error, Route};
 use crate::auth::Needles;
-use crate::http1::Reason;
+use crate::http1::ReasonPhrase;
 use crate::telemetry::MessagePart;
 use crate::upstream::ResponseBody;
-use crate::upstream::body::Cut;
+use crate::upstream::body::BodyError;
 use crate::upstream::connect::Stream;
 
 /// A body in which no attached secret stands, as far as it is to be looked through.
@@ -69,7 +69,7 @@ pub(super) fn head<B>(response: &mut Response<B>, needles: &Needles, route: &Rou
         return;
     }
     let mut has_struck = fields(response.headers_mut(), needles);
-    if let Some(Reason(reason)) = response.extensions_mut().get_mut() {
+    if let Some(ReasonPhrase(reason)) = response.extensions_mut().get_mut() {
         has_struck |= strike(reason, needles);
     }
     if has_struck {
@@ -144,9 +144,12 @@ impl From<ResponseBody> for Clean {
 
 impl HttpBody for Clean {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Self { body, filter, watch } = &mut *self;
         let Some(watch) = watch else {
             return Pin::new(body).poll_frame(cx);

@@ -8,7 +8,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::scrub::Clean;
 use crate::cache::ResponseCopy;
-use crate::upstream::body::Cut;
+use crate::upstream::body::BodyError;
 use crate::upstream::connect::Stream;
 
 /// The body of an answer.
@@ -63,7 +63,7 @@ impl Source {
 }
 
 impl Copied {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => match frame.data_ref() {
@@ -95,9 +95,12 @@ fn end(body: &Clean, copy: &mut ResponseCopy) {
 
 impl HttpBody for Source {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Copied(copied) => copied.poll_frame(cx),
             Self::Plain(body) => Pin::new(body).poll_frame(cx),

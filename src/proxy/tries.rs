@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::Retrying;
 use super::attempt::{Reason, Terms, Tried};
 use crate::limit;
-use crate::upstream::{self, Failed, ResponseBody};
+use crate::upstream::{self, RequestFailed, ResponseBody};
 use crate::upstream::{dial, tls};
 
 /// The tries of one request.
@@ -180,7 +180,7 @@ impl<'r> Repeats<'r> {
 }
 
 /// What a try has come to, as far as it is looked at.
-type Outcome<'a> = Result<&'a Response<ResponseBody>, &'a Failed>;
+type Outcome<'a> = Result<&'a Response<ResponseBody>, &'a RequestFailed>;
 
 /// How long to wait before another try; `None` where the upstream asks for more than there is `left`.
 fn wait(result: Outcome<'_>, repeat: u32, left: Duration, moment: Moment) -> Option<Duration> {

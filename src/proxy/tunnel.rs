@@ -11,7 +11,7 @@ use super::splice::{self, Joined, Moved};
 use super::{Answer, Error, Live, Proxy, Route};
 use crate::drain::ExchangeGuard;
 use crate::host::Target;
-use crate::http1::server::Rest;
+use crate::http1::server::TakenOver;
 use crate::limit::{Caller, Permit, RequestAttributes};
 use crate::memory::{self, Reservation};
 use crate::stream::{Io, Rewound};
@@ -78,7 +78,7 @@ impl Tunnel {
         busy: ExchangeGuard,
     ) -> Answer<Io> {
         exchange.tunnel();
-        let join = move |app, early| -> Rest {
+        let join = move |app, early| -> TakenOver {
             drop(busy);
             let Self {
                 idle,

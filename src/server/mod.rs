@@ -1,7 +1,7 @@
-//! The door for the app: accept, the cap on connections, HTTP/1.1.
+//! Accepts the app's connections, and refuses those beyond `limits.connections`.
 //!
-//! Every worker accepts from the same sockets, so a busy worker takes less; where one has clearly more connections
-//! than another it hands the new one over. What a request means is not decided here.
+//! Every worker accepts from the same sockets, so a busy worker takes fewer connections. A worker that has clearly more
+//! connections than another one hands the new one over. What a request means is decided in `proxy`.
 
 use std::io;
 use std::net::Shutdown;
@@ -18,59 +18,77 @@ use crate::memory::{self, MEMORY, Reservation};
 use crate::proxy::{self, Proxy};
 use crate::stream::{Io, bound_buffers};
 
+/// A worker hands a connection over if it has so many more than another one.
+const CLEARLY_MORE: usize = 4;
+/// After the first failure to accept; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The answer to a connection beyond the limit.
+const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\n\
+    proxy-status: outrider; error=connection_limit_reached; details=\"limits.connections\"\r\n\
+    content-type: application/problem+json\r\ncontent-length: 181\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
+    \"detail\":\"outrider has as many connections as limits.connections or its limit on open files allows: ask again soon\"}";
+
 /// A socket that accepts, registered with one worker.
 #[derive(Debug)]
-pub(crate) enum Door {
+pub(crate) enum Acceptor {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// How many connections each worker has, and how to hand one over.
+/// The connections of all workers: how many each has, and how to hand one over.
 #[derive(Debug)]
-pub(crate) struct Floor {
-    pub(crate) desks: Vec<Desk>,
+pub(crate) struct WorkerConnections {
+    pub(crate) handles: Vec<WorkerHandle>,
 }
 
-/// One worker, as its neighbours see it.
+/// One worker, as the other workers see it.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct WorkerHandle {
     pub(crate) connections: AtomicUsize,
-    pub(crate) inbox: mpsc::UnboundedSender<HandOver>,
+    pub(crate) inbox: mpsc::UnboundedSender<Handover>,
 }
 
-/// A connection on its way to another worker. It has its place there already, so that the next one is not sent after it
-/// by a count that is out of date.
+/// A connection that is handed to another worker. It is counted there already: otherwise a burst would all go to the same
+/// worker, whose count would still be low.
 #[derive(Debug)]
-pub(crate) struct HandOver {
+pub(crate) struct Handover {
     pair: DescriptorPair,
-    seat: Seat,
+    slot: ConnectionSlot,
     stream: std::net::TcpStream,
 }
 
-/// A connection's place: one of its worker's, one of all that the configuration allows.
+/// Counts one connection, with its worker and towards `limits.connections`, until it is dropped.
 #[derive(Debug)]
-struct Seat {
-    floor: Arc<Floor>,
-    desk: usize,
+struct ConnectionSlot {
+    workers: Arc<WorkerConnections>,
+    worker: usize,
     _held: Reservation,
 }
 
-/// Accepts until the task is dropped. No error ends it: the process must not go down because of what arrives.
-pub(crate) async fn accept(door: Door, desk: usize, floor: Arc<Floor>, proxy: Arc<Proxy>) {
+/// Accepts connections until the task is dropped. No error ends it: what arrives must not stop the process.
+pub(crate) async fn accept(
+    acceptor: Acceptor,
+    worker: usize,
+    workers: Arc<WorkerConnections>,
+    proxy: Arc<Proxy>,
+) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let accepted = match &door {
-            Door::Tcp(listener) => listener.accept().await.map(|(stream, _)| Io::Tcp(stream)),
-            Door::Unix(listener) => listener.accept().await.map(|(stream, _)| Io::Other(stream)),
+        let accepted = match &acceptor {
+            Acceptor::Tcp(listener) => listener.accept().await.map(|(stream, _)| Io::Tcp(stream)),
+            Acceptor::Unix(listener) => listener.accept().await.map(|(stream, _)| Io::Other(stream)),
         };
         match accepted {
             Ok(io) => {
                 pause = FIRST_PAUSE;
-                welcome(io, desk, &floor, &proxy);
+                admit(io, worker, &workers, &proxy);
             }
             Err(error) if is_about_the_connection(&error) => {}
             Err(error) => {
-                // Out of descriptors, most likely: others must close first, and spinning would not help them.
+                // Most likely there are no descriptors left: other connections must close first, and a busy loop would not help.
                 tracing::warn!(error = %error, "cannot accept connections for a moment");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LAST_PAUSE);
@@ -80,27 +98,32 @@ pub(crate) async fn accept(door: Door, desk: usize, floor: Arc<Floor>, proxy: Ar
 }
 
 /// Serves the connections that other workers hand over.
-pub(crate) async fn take_over(mut inbox: mpsc::UnboundedReceiver<HandOver>, proxy: Arc<Proxy>) {
-    while let Some(HandOver { pair, seat, stream }) = inbox.recv().await {
+pub(crate) async fn take_over(mut inbox: mpsc::UnboundedReceiver<Handover>, proxy: Arc<Proxy>) {
+    while let Some(Handover { pair, slot, stream }) = inbox.recv().await {
         if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-            serve(Io::Tcp(stream), seat, pair, Arc::clone(&proxy));
+            serve(Io::Tcp(stream), slot, pair, Arc::clone(&proxy));
         }
     }
 }
 
-fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
+fn admit(io: Io, worker: usize, workers: &Arc<WorkerConnections>, proxy: &Arc<Proxy>) {
     let pair = match DescriptorPair::take() {
-        Some(pair) if floor.connections() < proxy.live.load().limits.connections => pair,
+        Some(pair) if workers.connections() < proxy.live.load().limits.connections => pair,
         Some(_) | None => {
-            proxy.telemetry.connection_limit_reached();
-            return turn_away(&io);
+            proxy.telemetry.connection_turned_away();
+            return refuse_at_capacity(&io);
         }
     };
     io.set_nodelay();
     let io = match io {
-        Io::Tcp(stream) => match floor.hand_over(stream, pair, desk) {
+        Io::Tcp(stream) => match workers.hand_over(stream, pair, worker) {
             Some((stream, pair)) => {
-                return serve(Io::Tcp(stream), Seat::take(desk, floor), pair, Arc::clone(proxy));
+                return serve(
+                    Io::Tcp(stream),
+                    ConnectionSlot::take(worker, workers),
+                    pair,
+                    Arc::clone(proxy),
+                );
             }
             None => return,
         },
@@ -111,20 +134,20 @@ fn welcome(io: Io, desk: usize, floor: &Arc<Floor>, proxy: &Arc<Proxy>) {
             Io::Other(stream)
         }
     };
-    serve(io, Seat::take(desk, floor), pair, Arc::clone(proxy));
+    serve(io, ConnectionSlot::take(worker, workers), pair, Arc::clone(proxy));
 }
 
-/// `pair`: the descriptors of the connection, whatever becomes of it.
-fn serve(io: Io, seat: Seat, pair: DescriptorPair, proxy: Arc<Proxy>) {
+/// Serves one connection. `pair` stands for its descriptors, and lives as long as it does, also as a tunnel.
+fn serve(io: Io, slot: ConnectionSlot, pair: DescriptorPair, proxy: Arc<Proxy>) {
     tokio::spawn(async move {
         let (of_requests, bond) = (Arc::clone(&proxy), Arc::default());
         let same = Arc::clone(&bond);
-        // Boxed, to be gone by the time that the connection has become a tunnel.
+        // Boxed, so that it is freed when the connection becomes a tunnel.
         let requests = Box::pin(proxy::serve_h1(io, same, of_requests, move |request| {
             proxy::handle(request, Arc::clone(&bond), Arc::clone(&proxy))
         }));
         let rest = requests.await;
-        drop(seat);
+        drop(slot);
         if let Some(rest) = rest {
             rest.await;
         }
@@ -132,37 +155,37 @@ fn serve(io: Io, seat: Seat, pair: DescriptorPair, proxy: Arc<Proxy>) {
     });
 }
 
-/// The cap is reached: the app is told, in as few bytes as can be. At once: nothing of a crowd may hold a descriptor.
-fn turn_away(io: &Io) {
+/// Answers 503 without waiting for the request: a crowd of connections must not hold descriptors.
+fn refuse_at_capacity(io: &Io) {
     let socket = match io {
         Io::Tcp(stream) => SockRef::from(stream),
         Io::Other(stream) => SockRef::from(stream),
     };
-    // A fresh socket takes so little.
+    // The send buffer of a new socket has room for it.
     let _ = socket.send(FULL.as_bytes());
     let _ = socket.shutdown(Shutdown::Write);
 }
 
-impl Floor {
+impl WorkerConnections {
     fn connections(&self) -> usize {
-        self.desks
+        self.handles
             .iter()
-            .map(|desk| desk.connections.load(Ordering::Relaxed))
+            .map(|worker| worker.connections.load(Ordering::Relaxed))
             .sum()
     }
 
-    /// Gives the stream to a worker with clearly fewer connections, or gives it back.
+    /// Hands the stream to a worker with clearly fewer connections, or returns it.
     fn hand_over(
         self: &Arc<Self>,
         stream: tokio::net::TcpStream,
         pair: DescriptorPair,
-        desk: usize,
+        worker: usize,
     ) -> Option<(tokio::net::TcpStream, DescriptorPair)> {
-        let own = self.desks[desk].connections.load(Ordering::Relaxed);
+        let own = self.handles[worker].connections.load(Ordering::Relaxed);
         let counts = self
-            .desks
+            .handles
             .iter()
-            .map(|desk| desk.connections.load(Ordering::Relaxed));
+            .map(|worker| worker.connections.load(Ordering::Relaxed));
         let Some((least, count)) = counts.enumerate().min_by_key(|(_, count)| *count) else {
             return Some((stream, pair));
         };
@@ -170,34 +193,36 @@ impl Floor {
             return Some((stream, pair));
         }
         if let Ok(stream) = stream.into_std() {
-            // A worker that is gone cannot take it; the app sees a closed connection, as it would anyway.
-            let seat = Seat::take(least, self);
-            let _ = self.desks[least].inbox.send(HandOver { pair, seat, stream });
+            // If that worker has ended the connection closes, as the app's other connections do then.
+            let slot = ConnectionSlot::take(least, self);
+            let _ = self.handles[least].inbox.send(Handover { pair, slot, stream });
         }
         None
     }
 }
 
-impl Seat {
-    fn take(desk: usize, floor: &Arc<Floor>) -> Self {
-        floor.desks[desk].connections.fetch_add(1, Ordering::Relaxed);
+impl ConnectionSlot {
+    fn take(worker: usize, workers: &Arc<WorkerConnections>) -> Self {
+        workers.handles[worker]
+            .connections
+            .fetch_add(1, Ordering::Relaxed);
         Self {
-            floor: Arc::clone(floor),
-            desk,
+            workers: Arc::clone(workers),
+            worker,
             _held: Reservation::of(memory::CONNECTION),
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.floor.desks[self.desk]
+        self.workers.handles[self.worker]
             .connections
             .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Errors of the one connection that was being accepted, not of accepting.
+/// Whether the error concerns only the connection that was being accepted.
 fn is_about_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
@@ -206,43 +231,33 @@ fn is_about_the_connection(error: &io::Error) -> bool {
     )
 }
 
-const CLEARLY_MORE: usize = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
-
-const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\n\
-    proxy-status: outrider; error=connection_limit_reached; details=\"limits.connections\"\r\n\
-    content-type: application/problem+json\r\ncontent-length: 181\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
-    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
-    \"detail\":\"outrider has as many connections as limits.connections or its limit on open files allows: ask again soon\"}";
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "the app's end of a connection")]
-    async fn a_burst_is_dealt_out_before_any_worker_has_looked_up() {
-        let (desks, _inboxes): (Vec<_>, Vec<_>) = (0..3)
+    async fn a_burst_is_spread_before_any_worker_has_run() {
+        let (handles, _inboxes): (Vec<_>, Vec<_>) = (0..3)
             .map(|_| {
                 let (inbox, handed_over) = mpsc::unbounded_channel();
                 let connections = AtomicUsize::new(0);
-                (Desk { connections, inbox }, handed_over)
+                (WorkerHandle { connections, inbox }, handed_over)
             })
             .unzip();
-        let floor = Arc::new(Floor { desks });
+        let workers = Arc::new(WorkerConnections { handles });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut kept = Vec::new();
         for _ in 0..60 {
             let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
             let pair = DescriptorPair::take().unwrap();
-            if let Some(stream) = floor.hand_over(stream.await.unwrap(), pair, 0) {
-                kept.push((Seat::take(0, &floor), stream));
+            if let Some(stream) = workers.hand_over(stream.await.unwrap(), pair, 0) {
+                kept.push((ConnectionSlot::take(0, &workers), stream));
             }
         }
-        assert_eq!(floor.connections(), 60);
-        for desk in &floor.desks {
-            let count = desk.connections.load(Ordering::Relaxed);
+        assert_eq!(workers.connections(), 60);
+        for worker in &workers.handles {
+            let count = worker.connections.load(Ordering::Relaxed);
             assert!((16..=24).contains(&count), "{count}");
         }
     }

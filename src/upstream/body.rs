@@ -1,8 +1,8 @@
-//! Bodies on their way: a request's to the upstream, a response's to the app.
+//! The bodies of requests on their way to the upstream, and of responses on their way to the app.
 //!
-//! Nothing is buffered: a frame is asked for when the other side has room for it. The exception is a small request body
-//! that may have to be sent again, see [`Outbound::gather`]. A body that ends early is an error on both sides, never a
-//! tidy shorter message.
+//! Bodies are not buffered: a frame is read when the other side has room for it. The exception is a small request body that
+//! may have to be sent again, see [`Outbound::gather`]. A body that ends early is an error on both sides, and never looks
+//! like a shorter complete message.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,16 +18,20 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::timeout;
 
 use super::Error;
+use super::buffered::BufferedBody;
 use super::connect::Stream;
-use super::loan::Loan;
-use super::patience::Patience;
+use super::idle::IdleLimit;
 use super::pool;
+use super::reclaim::ReclaimableBody;
 use super::streamed::Streamed;
 use super::unreadable;
-use super::whole::Whole;
-use crate::fields::{self, Listed, Names};
+use crate::fields::{self, FieldNames, Listed};
 use crate::http1::{self, Inbound};
 use crate::memory::Reservation;
+
+/// The most bytes that are kept of a request's body, so that it can be sent again, or of an answer's, so that it can still
+/// be delivered after a further try.
+pub(crate) const MOST_KEPT: usize = 64 * 1024;
 
 /// A request body as the app sends it, in the protocol that the app speaks.
 #[derive(Debug)]
@@ -36,16 +40,16 @@ pub(crate) enum Incoming {
     H2(hyper::body::Incoming),
 }
 
-/// What has become of a request body so far, shared with the record of the exchange.
+/// How much of a request body has been read, shared with the record of the exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// Here, so that no body grows by it.
-    border: OnceLock<Border>,
+    /// Here, so that [`Outbound`] does not grow by it.
+    filter: OnceLock<TrailerFilter>,
     bytes: AtomicU64,
 }
 
 impl Progress {
-    /// Bytes read from the app.
+    /// Returns the bytes read from the app.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -58,52 +62,52 @@ pub(crate) enum Outbound {
     Stream {
         incoming: Incoming,
         progress: Arc<Progress>,
-        patience: Patience,
+        limit: IdleLimit,
     },
-    /// It has been read to its end, and can be sent more than once.
-    Whole(Whole),
-    /// What has been read of it, and the rest.
+    /// Read to its end, so that it can be sent more than once.
+    Whole(BufferedBody),
+    /// The beginning that has been read, and the rest.
     Begun(Bytes, Box<Self>),
-    /// It may have to be had back.
-    Lent(Arc<Loan>),
+    /// Given to an HTTP/2 connection; it can be taken back.
+    Lent(Arc<ReclaimableBody>),
 }
 
-/// What the trailers of a request must not carry, beside what none may.
+/// The fields that are removed from the trailers of a request, beside those that trailers never may have.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Border {
-    /// It is decided here.
-    pub(crate) decided: Option<Arc<Names>>,
-    /// By the Connection field of its head.
+pub(crate) struct TrailerFilter {
+    /// Fields that the configuration sets or removes.
+    pub(crate) decided: Option<Arc<FieldNames>>,
+    /// Fields that the Connection field of the head lists.
     pub(crate) listed: Option<Arc<Listed>>,
 }
 
-/// A response body on its way to the app. When it has been read to its end the connection that carries it goes back
-/// to the pool; when it is dropped before, the connection closes.
+/// A response body on its way to the app. At its end its connection returns to the pool; if it is dropped before, the
+/// connection closes.
 #[derive(Debug)]
 pub(crate) enum ResponseBody {
     Ended,
-    /// Ended, with bytes behind it that belong to nobody.
+    /// Ended, but there were bytes after it.
     Overrun,
-    /// Made here, not on a connection.
+    /// Made here, without a connection.
     Whole(Bytes),
-    /// The beginning of it has been read before anybody asked for it.
-    Ahead(Box<Ahead>),
-    H1(Box<pool::Held>),
+    /// The beginning has been read ahead.
+    Ahead(Box<ReadAhead>),
+    H1(Box<pool::PooledConnection>),
     H2(Box<Streamed>),
 }
 
-/// What has been read of a response body, and the rest of it. Where there are trailers, the rest has ended.
+/// The beginning of a response body that has been read ahead, and the rest. If there are trailers, the rest has ended.
 #[derive(Debug)]
-pub(crate) struct Ahead {
+pub(crate) struct ReadAhead {
     data: BytesMut,
     held: Reservation,
     trailers: Option<HeaderMap>,
     rest: ResponseBody,
 }
 
-/// Why a body was cut.
+/// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Cut {
+pub(crate) enum BodyError {
     #[error("no byte came for {}s", .0.as_secs_f32())]
     Idle(Duration),
     #[error(transparent)]
@@ -112,8 +116,8 @@ pub(crate) enum Cut {
     H2(#[from] hyper::Error),
 }
 
-impl Cut {
-    /// The error type of RFC 9209 for an answer that was cut.
+impl BodyError {
+    /// Returns the error type of RFC 9209 for an answer that ended early.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match self {
             Self::Idle(_) => "connection_read_timeout",
@@ -124,21 +128,21 @@ impl Cut {
     }
 }
 
-pub(super) type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
+pub(super) type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 impl Incoming {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
         match self {
             Self::H1(body) => Pin::new(body)
                 .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Cut::H1))),
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::H1))),
             Self::H2(body) => Pin::new(body)
                 .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Cut::H2))),
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::H2))),
         }
     }
 
-    /// See [`Inbound::ask`]. Over HTTP/2 nobody can be told.
+    /// See [`Inbound::ask`]. Over HTTP/2 there is no way to ask.
     fn ask(&self) {
         if let Self::H1(body) = self {
             body.ask();
@@ -161,7 +165,7 @@ impl Incoming {
 }
 
 impl Outbound {
-    /// `None` where the request has no body.
+    /// Makes the body of a request, and its progress if there is a body.
     pub(crate) fn new(incoming: Option<Incoming>, idle: Duration) -> (Self, Option<Arc<Progress>>) {
         let Some(incoming) = incoming else {
             return (Self::Empty, None);
@@ -170,24 +174,23 @@ impl Outbound {
         let body = Self::Stream {
             incoming,
             progress: Arc::clone(&progress),
-            patience: Patience::new(idle),
+            limit: IdleLimit::new(idle),
         };
         (body, Some(progress))
     }
 
-    /// One that is made here.
+    /// Makes a body of bytes.
     pub(crate) fn whole(data: Bytes) -> Self {
         Self::kept(data, Reservation::default(), None, true)
     }
 
-    /// One that has been read to its end into memory that is `held`. `is_sized`: its length is stated.
+    /// Makes a body that has been read to its end into memory reserved by `held`. `is_sized`: its length is stated.
     pub(super) fn kept(data: Bytes, held: Reservation, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
-        Self::Whole(Whole::new(data, held, trailers, is_sized))
+        Self::Whole(BufferedBody::new(data, held, trailers, is_sized))
     }
 
-    /// Reads a body of at most `most` bytes to its end, so that it can be sent again. Of a larger one what has been
-    /// read so far is sent first, then the rest as it comes. Memory for it is reserved before it is read, where the app
-    /// says how much it will be.
+    /// Reads a body of at most `most` bytes to its end, so that it can be sent again. A larger one is sent as it comes, after
+    /// the part that has been read. If the app states the length, memory is reserved before the body is read.
     pub(crate) async fn gather(self, most: usize) -> Result<Self, Error> {
         let Self::Stream { incoming, .. } = &self else {
             return Ok(self);
@@ -234,7 +237,7 @@ impl Outbound {
         Ok(Self::kept(data, held, trailers, is_sized))
     }
 
-    /// The length of a body that is at hand whole and is sent with it.
+    /// Returns the length of a buffered body, if it is stated.
     pub(crate) fn stated_length(&self) -> Option<usize> {
         match self {
             Self::Whole(whole) => whole.stated_length(),
@@ -242,30 +245,30 @@ impl Outbound {
         }
     }
 
-    /// Whether it can be sent more than once: there is none, or it has been read to its end.
+    /// Whether it can be sent more than once: it is empty, or has been read to its end.
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self, Self::Empty | Self::Whole(_))
     }
 
-    /// Whether nothing of it has been read, and something is to come.
+    /// Whether there is a body and nothing of it has been read.
     pub(crate) fn is_untouched(&self) -> bool {
         matches!(self, Self::Stream { .. })
     }
 
-    /// Lets an app that waits for leave to send the body send it.
+    /// Lets an app that waits for `100 Continue` send the body.
     pub(crate) fn ask(&self) {
         if let Self::Stream { incoming, .. } = self {
             incoming.ask();
         }
     }
 
-    /// Whether there is one whose length is not stated.
+    /// Whether there is a body whose length is not stated.
     pub(crate) fn lacks_length(&self) -> bool {
         !matches!(self, Self::Empty) && self.size_hint().exact().is_none()
     }
 
-    /// States the length of one that is at hand whole; of others it cannot be known. Whether it is stated now. Trailers
-    /// have no place behind a body of a stated length.
+    /// States the length of a buffered body; that of others is not known. Returns whether it is stated now. A body of a
+    /// stated length loses its trailers.
     pub(crate) fn state_length(&mut self) -> bool {
         if let Self::Whole(whole) = self {
             whole.state_length();
@@ -273,7 +276,7 @@ impl Outbound {
         !self.lacks_length()
     }
 
-    /// All of it, where it is at hand; empty where there is none.
+    /// Returns the whole body, if it is buffered or empty.
     pub(crate) fn data(&self) -> Option<&[u8]> {
         match self {
             Self::Empty => Some(&[]),
@@ -282,19 +285,19 @@ impl Outbound {
         }
     }
 
-    /// From now on its trailers carry nothing that `border` keeps back.
-    pub(crate) fn confine(&mut self, border: Border) {
+    /// Removes the fields of `filter` from its trailers.
+    pub(crate) fn confine(&mut self, filter: TrailerFilter) {
         match self {
-            // What is lent was confined before.
+            // It got its filter before it was lent.
             Self::Empty | Self::Lent(_) => {}
-            // It is sent once.
-            Self::Stream { progress, .. } => drop(progress.border.set(border)),
-            Self::Whole(whole) => whole.confine(&border),
-            Self::Begun(_, rest) => rest.confine(border),
+            // It is sent once, so there was no filter.
+            Self::Stream { progress, .. } => drop(progress.filter.set(filter)),
+            Self::Whole(whole) => whole.confine(&filter),
+            Self::Begun(_, rest) => rest.confine(filter),
         }
     }
 
-    /// Takes the body out to be sent. A whole one stays as well, for another time; of others nothing does.
+    /// Takes the body to be sent. A buffered one is kept as well, for another try.
     pub(super) fn depart(&mut self) -> Self {
         match self {
             Self::Whole(whole) => Self::Whole(whole.clone()),
@@ -304,52 +307,52 @@ impl Outbound {
         }
     }
 
-    /// The same, and with the body the means to have one back that is not whole.
-    pub(super) fn lend(&mut self) -> (Self, Option<Arc<Loan>>) {
+    /// Does the same, and returns how a body that is not buffered can be taken back.
+    pub(super) fn lend(&mut self) -> (Self, Option<Arc<ReclaimableBody>>) {
         let body = self.depart();
         if body.is_whole() {
             return (body, None);
         }
-        let loan = Loan::new(body);
-        (Self::Lent(Arc::clone(&loan)), Some(loan))
+        let reclaim = ReclaimableBody::new(body);
+        (Self::Lent(Arc::clone(&reclaim)), Some(reclaim))
     }
 
-    /// For a body that moves only as the app does.
+    /// Returns the progress of a body that is read from the app.
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
         match self {
             Self::Empty | Self::Whole(_) => None,
             Self::Stream { progress, .. } => Some(Arc::clone(progress)),
             Self::Begun(_, rest) => rest.progress(),
-            Self::Lent(loan) => loan.progress(),
+            Self::Lent(lent) => lent.progress(),
         }
     }
 }
 
 impl Body for Outbound {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        let (incoming, progress, patience) = match &mut *self {
+        let (incoming, progress, limit) = match &mut *self {
             Self::Empty => return Poll::Ready(None),
             Self::Stream {
                 incoming,
                 progress,
-                patience,
-            } => (incoming, progress, patience),
+                limit,
+            } => (incoming, progress, limit),
             Self::Whole(whole) => return Poll::Ready(whole.next().map(Ok)),
             Self::Begun(read, rest) if read.is_empty() => return Pin::new(&mut **rest).poll_frame(cx),
             Self::Begun(read, _) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(read))))),
-            Self::Lent(loan) => return loan.poll_frame(cx),
+            Self::Lent(lent) => return lent.poll_frame(cx),
         };
-        match ready!(patience.poll(cx, |cx| incoming.poll_frame(cx))) {
+        match ready!(limit.poll(cx, |cx| incoming.poll_frame(cx))) {
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
                 if let Some(trailers) = frame.trailers_mut() {
-                    let border = progress.border.get_or_init(Border::default);
-                    border.strike(trailers);
+                    let filter = progress.filter.get_or_init(TrailerFilter::default);
+                    filter.apply(trailers);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -364,7 +367,7 @@ impl Body for Outbound {
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
             Self::Whole(whole) => whole.is_end_stream(),
             Self::Begun(read, rest) => read.is_empty() && rest.is_end_stream(),
-            Self::Lent(loan) => loan.is_end_stream(),
+            Self::Lent(lent) => lent.is_end_stream(),
         }
     }
 
@@ -377,20 +380,20 @@ impl Body for Outbound {
                 Some(rest) => SizeHint::with_exact(read.len() as u64 + rest),
                 None => SizeHint::default(),
             },
-            Self::Lent(loan) => loan.size_hint(),
+            Self::Lent(lent) => lent.size_hint(),
         }
     }
 }
 
-impl Border {
-    pub(super) fn strike(&self, trailers: &mut HeaderMap) {
-        fields::strike_trailers(trailers, self.listed.as_deref(), self.decided.as_deref());
+impl TrailerFilter {
+    pub(super) fn apply(&self, trailers: &mut HeaderMap) {
+        fields::remove_from_trailers(trailers, self.listed.as_deref(), self.decided.as_deref());
     }
 }
 
 impl ResponseBody {
-    /// The body of an answer with `status`. After a 101 the connection is not over, though nothing that is HTTP follows.
-    pub(super) fn h1(held: Box<pool::Held>, status: StatusCode) -> Self {
+    /// Makes the body of an answer with `status`. A 101 has no body, but its connection goes on.
+    pub(super) fn h1(held: Box<pool::PooledConnection>, status: StatusCode) -> Self {
         let mut body = Self::H1(held);
         if status != StatusCode::SWITCHING_PROTOCOLS {
             body.end_if_done();
@@ -402,10 +405,10 @@ impl ResponseBody {
         Self::H2(Box::new(streamed))
     }
 
-    /// Reads the body until it ends, or more than `most` bytes are there, or `limit` is over. One that has ended by then
-    /// has left its connection to other requests; of others the rest comes from where it is.
-    pub(crate) async fn read_ahead(self, most: usize, limit: Duration) -> Result<Self, Cut> {
-        let mut ahead = Box::new(Ahead {
+    /// Reads the body until it ends, more than `most` bytes have come, or `limit` is over. If it has ended, its connection
+    /// is free for other requests; else the rest is read from there later.
+    pub(crate) async fn read_ahead(self, most: usize, limit: Duration) -> Result<Self, BodyError> {
+        let mut ahead = Box::new(ReadAhead {
             data: BytesMut::new(),
             held: Reservation::default(),
             trailers: None,
@@ -417,7 +420,7 @@ impl ResponseBody {
         }
     }
 
-    /// Moves the rest of the request on, while nobody asks for the response.
+    /// Sends more of the request, while the response is not read.
     pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
         match self {
             Self::H1(held) => held.connection.poll_rest(cx),
@@ -426,7 +429,7 @@ impl ResponseBody {
         }
     }
 
-    /// After a 101: the stream, which is something else than HTTP now, and what the upstream has sent on it already.
+    /// Returns the stream and what has been read ahead, after a 101.
     pub(crate) fn into_stream(self) -> Option<(Stream, Bytes)> {
         match self {
             Self::H1(held) => Some(held.connection.into_parts()),
@@ -445,7 +448,7 @@ impl ResponseBody {
         }
     }
 
-    /// Whether nothing followed a body that has ended.
+    /// Whether nothing came after the body.
     pub(crate) fn is_clean(&self) -> bool {
         match self {
             Self::Overrun => false,
@@ -455,14 +458,14 @@ impl ResponseBody {
     }
 }
 
-impl Ahead {
-    async fn read(&mut self, most: usize) -> Result<(), Cut> {
+impl ReadAhead {
+    async fn read(&mut self, most: usize) -> Result<(), BodyError> {
         while self.data.len() <= most {
             match poll_fn(|cx| Pin::new(&mut self.rest).poll_frame(cx)).await {
                 Some(frame) => match frame?.into_data() {
                     Ok(data) => {
                         self.data.extend_from_slice(&data);
-                        // The rest has to wait where it is.
+                        // No memory: the rest is read later.
                         if self.held.grow(self.data.capacity()).is_err() {
                             break;
                         }
@@ -493,7 +496,7 @@ impl Ahead {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         let frame = match &mut *self {
@@ -506,11 +509,11 @@ impl Body for ResponseBody {
             }
             Self::Ahead(ahead) => return ahead.poll_frame(cx),
             Self::H1(held) => {
-                let idle = held.link.endpoint.destination.timeouts.idle;
+                let idle = held.info.endpoint.destination.timeouts.idle;
                 ready!(held.connection.poll_frame(cx, idle)).map(|frame| {
                     frame.map_err(|cut| match cut {
-                        http1::client::Cut::Http(error) => Cut::H1(error),
-                        http1::client::Cut::Idle => Cut::Idle(idle),
+                        http1::client::ReadError::Http(error) => BodyError::H1(error),
+                        http1::client::ReadError::Idle => BodyError::Idle(idle),
                     })
                 })
             }
@@ -549,6 +552,3 @@ impl Body for ResponseBody {
         }
     }
 }
-
-/// Of a request's body, so that it can be sent again, and of an answer's, so that it can be given after all. In bytes.
-pub(crate) const MOST_KEPT: usize = 64 * 1024;

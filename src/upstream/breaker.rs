@@ -1,8 +1,8 @@
-//! Leaving a host alone that fails.
+//! The circuit breaker: sends no requests to a host that fails.
 //!
-//! Each host and port of a destination has a [`Circuit`] of its own, as one that fails says nothing of another one.
-//! What counts as a failure is decided in [`Outcome`]. A refusal because of a limit (429) is none: the destination
-//! works, and the limits deal with it. An answer of 500 is none either: it is most often about the one request.
+//! Each host and port of a destination has its [`HostCircuit`], because one that fails says nothing about another one.
+//! [`HostHealth`] decides what counts as a failure. A refusal because of a limit (429) does not count: the host works, and
+//! the limits handle it. Neither does an answer of 500: it is usually about the one request.
 
 use std::collections::hash_map::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -12,7 +12,7 @@ use hashlink::LruCache;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use self::circuit::{Circuit, Common};
+use self::circuit::{BreakerShared, HostCircuit};
 use super::{Error, dial};
 use crate::config::CircuitBreaker;
 use crate::host::{Host, Target};
@@ -26,32 +26,32 @@ mod tests;
 /// The circuits of one destination, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Breaker {
-    common: Arc<Common>,
-    /// Of the host that was asked first. Most destinations have one only, so it is found without a lock.
-    first: OnceLock<Arc<Circuit>>,
+    common: Arc<BreakerShared>,
+    /// The circuit of the first host. Most destinations have only one, so it is found without a lock.
+    first: OnceLock<Arc<HostCircuit>>,
     others: Mutex<Circuits>,
 }
 
 /// By host and port, the least recently used one first.
-type Circuits = LruCache<(Host, u16), Arc<Circuit>, RandomState>;
+type Circuits = LruCache<(Host, u16), Arc<HostCircuit>, RandomState>;
 
-/// Leave to ask a host once. Dropped without an [`Outcome`], it counts as nothing, and the place of a request that tries
-/// whether the host works again is free for the next one.
+/// Permission to send one request to a host. If it is dropped without a report, it counts as [`HostHealth::Unknown`]: a
+/// request that was to test a failed host is then replaced by the next one.
 #[derive(Debug)]
-pub(crate) struct Passage {
-    circuit: Arc<Circuit>,
-    /// The state that it was given in: whoever comes back to another one has nothing to say there.
-    turn: u64,
-    is_told: bool,
+pub(crate) struct CircuitPermit {
+    circuit: Arc<HostCircuit>,
+    /// The circuit's generation when the permit was given. Reports from an earlier generation are ignored.
+    generation: u64,
+    is_reported: bool,
 }
 
-/// The host is left alone for now.
+/// The circuit of the host is open: no request is sent for now.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{host} of destination {destination} fails and is left alone for now (circuit_breaker); try again in {}",
     humantime::format_duration(*.retry_after)
 )]
-pub(crate) struct Open {
+pub(crate) struct CircuitOpen {
     destination: Arc<str>,
     /// With its port.
     host: String,
@@ -59,20 +59,20 @@ pub(crate) struct Open {
     pub(crate) retry_after: Duration,
 }
 
-/// What an attempt says about the host.
+/// What a request says about its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It answers, if only to refuse.
+pub(crate) enum HostHealth {
+    /// It answers, also if it refuses.
     Works,
     Fails,
-    /// Nothing: the failure was ours, or the app's.
+    /// Nothing: the failure was on our side or the app's.
     Unknown,
 }
 
 impl Breaker {
     pub(crate) fn new(settings: CircuitBreaker, destination: &Arc<str>, counters: Arc<Counters>) -> Self {
         Self {
-            common: Common::new(settings, destination, counters),
+            common: BreakerShared::new(settings, destination, counters),
             first: OnceLock::new(),
             others: Mutex::new(LruCache::with_hasher(usize::MAX, RandomState::new())),
         }
@@ -93,25 +93,25 @@ impl Breaker {
         }
     }
 
-    /// Lets a request to `target` pass, or refuses it at once.
-    pub(crate) fn pass(&self, target: &Target, now: Instant) -> Result<Passage, Open> {
-        let new = || Circuit::new(&self.common, target, now);
+    /// Permits a request to `target`, or refuses it at once.
+    pub(crate) fn pass(&self, target: &Target, now: Instant) -> Result<CircuitPermit, CircuitOpen> {
+        let new = || HostCircuit::new(&self.common, target, now);
         let first = self.first.get_or_init(new);
         let circuit = if first.is_of(target) {
             Arc::clone(first)
         } else {
             self.of_another(target, new)
         };
-        let turn = circuit.pass(now)?;
-        Ok(Passage {
+        let generation = circuit.pass(now)?;
+        Ok(CircuitPermit {
             circuit,
-            turn,
-            is_told: false,
+            generation,
+            is_reported: false,
         })
     }
 
-    /// Brings the gauge up to date. Where there are several hosts, one that failed and is not asked again is forgotten
-    /// after a while: a name that was mistyped once must not be shown as open for ever.
+    /// Updates the gauge. With several hosts, one that failed and gets no more requests is forgotten after a while: a name
+    /// that was mistyped once must not be shown as open for ever.
     pub(crate) fn observe(&self, now: Instant) {
         let others: Vec<_> = (self.others().iter())
             .map(|(_, circuit)| Arc::clone(circuit))
@@ -125,7 +125,7 @@ impl Breaker {
         self.common.show();
     }
 
-    fn of_another(&self, target: &Target, new: impl FnOnce() -> Arc<Circuit>) -> Arc<Circuit> {
+    fn of_another(&self, target: &Target, new: impl FnOnce() -> Arc<HostCircuit>) -> Arc<HostCircuit> {
         let (mut others, key) = (self.others(), key(target));
         if let Some(circuit) = others.get(&key) {
             return Arc::clone(circuit);
@@ -147,29 +147,30 @@ impl Breaker {
     }
 }
 
-impl Passage {
-    /// Whether it still holds: a circuit that opened while the request waited for something else refuses it after all.
-    pub(crate) fn check(&self, now: Instant) -> Result<(), Open> {
-        self.circuit.check(self.turn, now)
+impl CircuitPermit {
+    /// Refuses the request if the circuit has opened since the permit was given.
+    pub(crate) fn check(&self, now: Instant) -> Result<(), CircuitOpen> {
+        self.circuit.check(self.generation, now)
     }
 
-    /// What became of the request.
-    pub(crate) fn tell(mut self, outcome: Outcome) {
-        self.is_told = true;
-        self.circuit.tell(self.turn, outcome, Instant::now());
+    /// Reports what the request says about the host.
+    pub(crate) fn report(mut self, outcome: HostHealth) {
+        self.is_reported = true;
+        self.circuit.report(self.generation, outcome, Instant::now());
     }
 }
 
-impl Drop for Passage {
+impl Drop for CircuitPermit {
     fn drop(&mut self) {
-        if !self.is_told {
-            self.circuit.tell(self.turn, Outcome::Unknown, Instant::now());
+        if !self.is_reported {
+            self.circuit
+                .report(self.generation, HostHealth::Unknown, Instant::now());
         }
     }
 }
 
-impl Outcome {
-    /// Of an answer. A 503 may refuse because of a limit, or know when it will be back: asked only of one.
+impl HostHealth {
+    /// Judges an answer. `is_limit` is called only for a 503: whether it refuses because of a limit, or says when to return.
     pub(crate) fn of_answer(status: StatusCode, is_limit: impl FnOnce() -> bool) -> Self {
         match status {
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Self::Fails,
@@ -178,7 +179,7 @@ impl Outcome {
         }
     }
 
-    /// Of a request that got no answer.
+    /// Judges a request that got no answer.
     pub(crate) fn of_error(error: &Error) -> Self {
         match error {
             Error::CutShort { .. }
@@ -188,10 +189,10 @@ impl Outcome {
             | Error::Tls(_)
             | Error::Unreadable(_)
             | Error::Unprocessed { .. } => Self::Fails,
-            // No socket or no memory could be had on this side.
+            // There was no socket or no memory on our side.
             Error::Dial(dial::Error::Empty | dial::Error::Local { .. }) | Error::NoMemory(_) => Self::Unknown,
             Error::Dial(_) => Self::Fails,
-            // What the app sent, or what is configured.
+            // The fault is in the request or in the configuration.
             Error::Denied(_)
             | Error::LengthUnknown
             | Error::RequestBody(_)
@@ -206,5 +207,5 @@ fn key(target: &Target) -> (Host, u16) {
     (target.host.clone(), target.port)
 }
 
-/// So many hosts are known beside the first. Then the least recently used one is forgotten, closed circuits before others.
+/// The most hosts beside the first. Beyond it the least recently used one is forgotten, closed circuits before others.
 const MOST: usize = 256;

@@ -1,4 +1,4 @@
-//! A new connection: resolve → approve → dial → TLS → HTTP.
+//! Makes a new connection: resolve → approve → dial → TLS → HTTP.
 
 use std::sync::Arc;
 
@@ -9,22 +9,26 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::pool::{self, Held, Lease, Link};
+use super::pool::{self, ActiveConnection, ConnectionInfo, PooledConnection};
 use super::read_to_end::ReadToEnd;
-use super::{Endpoint, Error, Mirror, Ways, dial, tls};
+use super::{DialContext, Endpoint, Error, Protocol, dial, tls};
 use crate::host::{Host, Scheme, Target};
 use crate::stream::Socket;
 use crate::telemetry::TlsSide;
 
-/// A connection to an upstream, in the clear or not.
+/// A connection to an upstream, with or without TLS.
 pub(crate) type Stream = Socket<Box<tls::Session<TcpStream>>>;
 
-/// Opens a bare connection to `target`, for a tunnel.
-pub(crate) async fn open(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
-    counted(bare(target, endpoint, ways).await, endpoint)
+/// Opens a TCP connection to `target`, for a tunnel.
+pub(crate) async fn open(
+    target: &Target,
+    endpoint: &Endpoint,
+    network: DialContext<'_>,
+) -> Result<TcpStream, Error> {
+    counted(bare(target, endpoint, network).await, endpoint)
 }
 
-/// Counts an attempt to connect, by whether the bytes of a tunnel or a request can go out now.
+/// Counts an attempt to connect, and whether it succeeded.
 fn counted<T>(result: Result<T, Error>, endpoint: &Endpoint) -> Result<T, Error> {
     endpoint.counters.upstream_connect(match &result {
         Ok(_) => "ok",
@@ -33,39 +37,39 @@ fn counted<T>(result: Result<T, Error>, endpoint: &Endpoint) -> Result<T, Error>
     result
 }
 
-async fn bare(target: &Target, endpoint: &Endpoint, ways: Ways<'_>) -> Result<TcpStream, Error> {
+async fn bare(target: &Target, endpoint: &Endpoint, network: DialContext<'_>) -> Result<TcpStream, Error> {
     let limit = endpoint.destination.timeouts.connect;
     let approved = match &target.host {
         Host::Name(name) => {
-            let resolved = ways.resolver.resolve(name).await?;
-            ways.egress.approve(&resolved, target.port)?
+            let resolved = network.resolver.resolve(name).await?;
+            network.egress.approve(&resolved, target.port)?
         }
-        Host::V4(address) => ways.egress.approve(&[(*address).into()], target.port)?,
-        Host::V6(address) => ways.egress.approve(&[(*address).into()], target.port)?,
+        Host::V4(address) => network.egress.approve(&[(*address).into()], target.port)?,
+        Host::V6(address) => network.egress.approve(&[(*address).into()], target.port)?,
     };
     Ok(dial::dial(&approved, limit).await?)
 }
 
-/// Opens an HTTP connection to `target`. One that speaks HTTP/2 is driven by a task of this worker, for all who share it.
+/// Opens an HTTP connection to `target`. A task of this worker drives an HTTP/2 connection, for all requests that share it.
 pub(super) async fn connect(
     target: &Target,
-    mirror: Mirror,
+    protocol: Protocol,
     endpoint: &Arc<Endpoint>,
-    ways: Ways<'_>,
-) -> Result<Lease, Error> {
-    counted(ready(target, mirror, endpoint, ways).await, endpoint)
+    network: DialContext<'_>,
+) -> Result<ActiveConnection, Error> {
+    counted(ready(target, protocol, endpoint, network).await, endpoint)
 }
 
-/// Makes a connection ready for requests, TLS and the preface of HTTP/2 included.
+/// Makes a connection that is ready for requests, with TLS and the preface of HTTP/2.
 async fn ready(
     target: &Target,
-    mirror: Mirror,
+    protocol: Protocol,
     endpoint: &Arc<Endpoint>,
-    ways: Ways<'_>,
-) -> Result<Lease, Error> {
-    let alpn = endpoint.alpn(mirror);
-    let mut link = Link {
-        shelf: (endpoint.id, alpn),
+    network: DialContext<'_>,
+) -> Result<ActiveConnection, Error> {
+    let alpn = endpoint.alpn(protocol);
+    let mut info = ConnectionInfo {
+        key: (endpoint.id, alpn),
         target: target.clone(),
         authority: authority_of(target),
         until: pool::until(None),
@@ -74,22 +78,22 @@ async fn ready(
     };
     match target.scheme {
         Scheme::Http => {
-            let stream = bare(target, endpoint, ways).await?;
+            let stream = bare(target, endpoint, network).await?;
             match alpn {
-                tls::Alpn::H1 => Ok(h1(Stream::Tcp(stream), link)),
-                // Nothing negotiates HTTP/2 in clear: the configuration says so, or the app, which speaks it itself, knows.
-                tls::Alpn::H2 | tls::Alpn::Either => h2(stream, link).await,
+                tls::Alpn::H1 => Ok(h1(Stream::Tcp(stream), info)),
+                // HTTP/2 without TLS is not negotiated: the configuration demands it, or the app speaks it itself.
+                tls::Alpn::H2 | tls::Alpn::Either => h2(stream, info).await,
             }
         }
         Scheme::Https => {
-            // Before dialling: without settings there is nothing to say to the upstream.
+            // Before dialling: without settings there is no use in a connection.
             let settings = endpoint.tls()?;
-            let stream = bare(target, endpoint, ways).await?;
+            let stream = bare(target, endpoint, network).await?;
             let started = Instant::now();
             let tls::Secured { stream, until } = settings
                 .connect(stream, target, alpn, endpoint.destination.timeouts.tls)
                 .await?;
-            link.until = pool::until(Some(until));
+            info.until = pool::until(Some(until));
             endpoint
                 .counters
                 .tls_handshake(TlsSide::Upstream, started.elapsed());
@@ -97,25 +101,25 @@ async fn ready(
             tls::tell(connection, target, &endpoint.destination.name, &endpoint.counters);
             let chosen = connection.alpn_protocol();
             if alpn == tls::Alpn::Either && chosen != Some(b"h2") {
-                // What the upstream chose serves whoever would have offered only that.
-                link.shelf.1 = tls::Alpn::H1;
-                pool::learn((endpoint.id, tls::Alpn::Either), target, Mirror::H1);
+                // It serves requests that offer only HTTP/1.1 as well.
+                info.key.1 = tls::Alpn::H1;
+                pool::learn((endpoint.id, tls::Alpn::Either), target, Protocol::H1);
             }
             match (chosen, alpn) {
-                (Some(b"h2"), _) => h2(stream, link).await,
+                (Some(b"h2"), _) => h2(stream, info).await,
                 (_, tls::Alpn::H2) => Err(Error::Version),
-                (_, tls::Alpn::H1 | tls::Alpn::Either) => Ok(h1(Stream::Other(Box::new(stream)), link)),
+                (_, tls::Alpn::H1 | tls::Alpn::Either) => Ok(h1(Stream::Other(Box::new(stream)), info)),
             }
         }
     }
 }
 
-fn h1(stream: Stream, link: Link) -> Lease {
-    let open = link.endpoint.counters.upstream_connection();
-    Lease::H1(Box::new(Held::new(stream, link, open)))
+fn h1(stream: Stream, info: ConnectionInfo) -> ActiveConnection {
+    let open = info.endpoint.counters.upstream_connection();
+    ActiveConnection::H1(Box::new(PooledConnection::new(stream, info, open)))
 }
 
-async fn h2<T>(stream: T, link: Link) -> Result<Lease, Error>
+async fn h2<T>(stream: T, info: ConnectionInfo) -> Result<ActiveConnection, Error>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -123,16 +127,16 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(link.endpoint.destination.response_fields.list_size())
-        .handshake(TokioIo::new(ReadToEnd::new(stream, Arc::clone(&link.is_closed))))
+        .max_header_list_size(info.endpoint.destination.response_fields.list_size())
+        .handshake(TokioIo::new(ReadToEnd::new(stream, Arc::clone(&info.is_closed))))
         .await
-        .map_err(|error| Error::of_hyper(error, &link.target.host, &link.endpoint))?;
-    let open = link.endpoint.counters.upstream_connection();
+        .map_err(|error| Error::of_hyper(error, &info.target.host, &info.endpoint))?;
+    let open = info.endpoint.counters.upstream_connection();
     tokio::spawn(async move {
         let _open = open;
         let _ = connection.await;
     });
-    Ok(Lease::h2(link, sender))
+    Ok(ActiveConnection::h2(info, sender))
 }
 
 /// The target as a Host field names it: without the port that its scheme implies.

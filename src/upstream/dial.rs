@@ -22,7 +22,7 @@ use crate::stream::bound_buffers;
 
 /// Why no connection was made, of all addresses tried.
 ///
-/// Of several failures the one is told that a person can do most about: ours, then a refusal, then a missing route.
+/// Of several errors the one is reported that a person can do most about: ours, then a refusal, then a missing route.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Nothing may be dialled. The egress check never approves an empty list.
@@ -58,7 +58,7 @@ pub(crate) async fn dial(approved: &Approved, limit: Duration) -> Result<TcpStre
 }
 
 impl Error {
-    /// The error type of RFC 9209.
+    /// Returns the error type of RFC 9209.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match self {
             Self::Empty | Self::Local { .. } => "proxy_internal_error",
@@ -79,7 +79,7 @@ impl Error {
             | io::ErrorKind::NetworkDown
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::PermissionDenied => Self::Unreachable { address, source },
-            // With IPv6 switched off the kernel has no address of its own to start from; for IPv4 it is a lack of ports.
+            // If IPv6 is switched off the kernel has no source address; for IPv4 there are no free ports.
             io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported if address.is_ipv6() => {
                 Self::Unreachable { address, source }
             }
@@ -87,7 +87,7 @@ impl Error {
         }
     }
 
-    /// How much a person can do about it; see the type.
+    /// Returns how much a person can do about it; see the type.
     fn weight(&self) -> u8 {
         match self {
             Self::Empty => 0,
@@ -114,7 +114,7 @@ async fn connect(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream,
 
 /// Happy eyeballs: `order` is tried from the front, [`STAGGER`] apart.
 async fn race(order: Vec<SocketAddr>, limit: Duration) -> Result<TcpStream, Error> {
-    // Owns the attempts: whatever still runs when this returns or is dropped is aborted, its socket closed.
+    // Owns the attempts: those that still run when this returns or is dropped are aborted, and their sockets closed.
     let mut attempts = JoinSet::new();
     let mut order = order.into_iter();
     let mut failure = Error::Empty;

@@ -1,9 +1,9 @@
-//! Everything that can go wrong between a verdict and a response head.
+//! Everything that can go wrong between the decision to forward a request and the head of its response.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::body::Cut;
+use super::body::BodyError;
 use super::unreadable::{Unreadable, Wrong};
 use super::{Endpoint, dial, resolve, tls};
 use crate::host::Host;
@@ -41,7 +41,7 @@ pub(crate) enum Error {
     )]
     LengthUnknown,
 
-    /// Here, for the body of the request.
+    /// On our side, for the body of the request.
     #[error(transparent)]
     NoMemory(#[from] Exhausted),
 
@@ -88,7 +88,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// The error type of RFC 9209.
+    /// Returns the error type of RFC 9209.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match self {
             Self::Denied(_) => "destination_ip_prohibited",
@@ -107,15 +107,31 @@ impl Error {
         }
     }
 
-    /// Whether the app should be told that it was a matter of time (504).
+    /// Whether a time limit ended the request, so that the app gets 504 instead of 502.
     pub(crate) fn timed_out(&self) -> bool {
-        matches!(
-            self.proxy_status(),
-            "dns_timeout" | "connection_timeout" | "http_response_timeout" | "connection_read_timeout"
-        )
+        match self {
+            Self::Dial(dial::Error::Timeout { .. })
+            | Self::Dns(resolve::Error::Timeout { .. })
+            | Self::ResponseTimeout(_)
+            | Self::Tls(tls::Error::Timeout { .. }) => true,
+            Self::CutShort { .. }
+            | Self::Denied(_)
+            | Self::Dial(_)
+            | Self::Dns(_)
+            | Self::Incomplete(_)
+            | Self::LengthUnknown
+            | Self::NoMemory(_)
+            | Self::RequestBody(_)
+            | Self::RequestStalled(_)
+            | Self::Settings(_)
+            | Self::Tls(_)
+            | Self::Unprocessed { .. }
+            | Self::Unreadable(_)
+            | Self::Version => false,
+        }
     }
 
-    /// Sorts a failure of an established HTTP/1.1 connection. `is_begun`: some of an answer had come.
+    /// Classifies an error of an established HTTP/1.1 connection. `is_begun`: a part of an answer had come.
     pub(super) fn of_http1(error: http1::Error, is_begun: bool, host: &Host, endpoint: &Endpoint) -> Self {
         if let Some(tls) = explain(&error, host, endpoint) {
             return Self::Tls(tls);
@@ -138,15 +154,17 @@ impl Error {
         Self::Unreadable(Unreadable::new(wrong, host, endpoint))
     }
 
-    /// Sorts a failure of an established HTTP/2 connection.
+    /// Classifies an error of an established HTTP/2 connection.
     pub(super) fn of_hyper(error: hyper::Error, host: &Host, endpoint: &Endpoint) -> Self {
         if let Some(tls) = explain(&error, host, endpoint) {
             return Self::Tls(tls);
         }
         if error.is_user() {
-            match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<Cut>()) {
-                Some(Cut::Idle(limit)) => Self::RequestStalled(*limit),
-                Some(cut @ (Cut::H1(_) | Cut::H2(_))) => Self::RequestBody(cut.to_string().into()),
+            match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<BodyError>()) {
+                Some(BodyError::Idle(limit)) => Self::RequestStalled(*limit),
+                Some(cut @ (BodyError::H1(_) | BodyError::H2(_))) => {
+                    Self::RequestBody(cut.to_string().into())
+                }
                 None => Self::RequestBody(error.into()),
             }
         } else if let Some(fault) = h2_fault(&error) {
@@ -156,17 +174,17 @@ impl Error {
         }
     }
 
-    /// Why the body of a request could not be read; `None` where it was not as long as its head had said.
-    pub(super) fn of_cut(cut: Option<Cut>) -> Self {
+    /// Makes the error for a request body that could not be read. `None`: its length was not the one that its head states.
+    pub(super) fn of_cut(cut: Option<BodyError>) -> Self {
         match cut {
-            Some(Cut::Idle(limit)) => Self::RequestStalled(limit),
+            Some(BodyError::Idle(limit)) => Self::RequestStalled(limit),
             Some(cut) => Self::RequestBody(cut.into()),
             None => Self::RequestBody("its length is not the one that its head states".into()),
         }
     }
 }
 
-/// What the upstream did wrong, where it is we who ended the stream or the connection for it.
+/// Returns what the upstream did wrong, if we ended the stream or the connection because of it.
 fn h2_fault(error: &hyper::Error) -> Option<String> {
     let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
     let is_fault = cause.is_library()
@@ -191,5 +209,5 @@ fn explain(
     endpoint.tls.as_ref().ok()?.explain(error, host)
 }
 
-/// What either version of HTTP says went wrong, for the log.
+/// The error of the HTTP library or of our own HTTP/1.1, for the log.
 type Cause = Box<dyn std::error::Error + Send + Sync>;

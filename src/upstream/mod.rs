@@ -1,12 +1,12 @@
-//! How we get there: one request to one destination, or one open connection for a tunnel.
+//! Sends requests to upstreams, and opens connections for tunnels.
 //!
-//! [`send`] takes a warm connection from the worker's [`pool`] or makes one: resolve → approve → dial → TLS.
-//! An [`Endpoint`] is what is alive of one destination on this side: its TLS settings and the handles that count.
-//! Its `id` is part of every pool key, so a connection made for one identity can never carry another's request:
-//! when certificates, trust or addresses-to-be change, a new endpoint with a new id takes over and the
-//! connections of the old one finish what they carry and close.
+//! [`send`] takes an idle connection from the worker's [`pool`] or makes one: resolve → approve → dial → TLS.
+//! An [`Endpoint`] is the run-time part of a destination on this side: its TLS settings and its counters. Its `id` is part
+//! of every pool key, so a connection made for one identity never carries a request of another one. When certificates,
+//! trust or allowed addresses change, a new endpoint with a new id is made; the connections of the old one finish the
+//! requests that they carry, and close.
 //!
-//! What may be sent and with which credential is decided above, in `proxy` and `auth`.
+//! Which requests may be sent, and with which credential, is decided in `proxy` and `auth`.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,54 +16,57 @@ use std::task::Poll;
 use http::{Response, request};
 
 pub(crate) use body::{Incoming, Outbound, ResponseBody};
-pub(crate) use bond::Bond;
+pub(crate) use bound::BoundConnections;
 pub(crate) use error::Error;
 
-use self::pool::{Again, Failure};
+use self::pool::{AttemptFailed, ResendReason};
 use crate::config::HttpVersion;
 use crate::host::Target;
 use crate::policy::{Destination, Egress};
 use crate::telemetry::Counters;
 
 pub(crate) mod body;
-mod bond;
+mod bound;
 pub(crate) mod breaker;
+mod buffered;
 pub(crate) mod connect;
 pub(crate) mod dial;
 pub(crate) mod error;
-mod loan;
-mod old;
-mod patience;
+mod http10;
+mod idle;
 pub(crate) mod pool;
 mod read_to_end;
+mod reclaim;
 pub(crate) mod resolve;
 mod streamed;
 pub(crate) mod tls;
 pub(crate) mod unreadable;
-mod whole;
 
-/// What is alive of one destination on the upstream side.
+/// How many new connections may refuse to process a request before it fails.
+const MOST_REFUSALS: u32 = 3;
+
+/// The run-time part of a destination on the upstream side.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     /// Never used twice in one process: it separates the connections of different identities.
     id: u64,
     pub(crate) destination: Arc<Destination>,
     pub(crate) counters: Arc<Counters>,
-    old: old::Old,
+    old: http10::Http10Targets,
     /// An unreadable certificate, key or authority refuses requests over TLS; it does not stop the others.
     tls: Result<Arc<tls::Settings>, Arc<tls::SettingsError>>,
 }
 
-/// Where and how to dial: the parts of the running proxy that the upstream side needs.
+/// The resolver and the egress rules: what is needed to dial.
 #[derive(Clone, Copy)]
-pub(crate) struct Ways<'p> {
+pub(crate) struct DialContext<'p> {
     pub(crate) resolver: &'p resolve::Resolver,
     pub(crate) egress: &'p Egress,
 }
 
-/// Which protocol the app speaks to us; an upstream connection mirrors it.
+/// The protocol that the app speaks to us, or that an upstream speaks. By default an upstream gets the app's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mirror {
+pub(crate) enum Protocol {
     /// An absolute-form request, or HTTP/1.1 inside an intercepted tunnel.
     H1,
     /// HTTP/2 inside an intercepted tunnel, over TLS or in clear.
@@ -80,18 +83,18 @@ impl Endpoint {
             id: next_id(),
             destination,
             counters,
-            old: old::Old::default(),
+            old: http10::Http10Targets::default(),
             tls: tls.map(Arc::new),
         }
     }
 
-    /// The same with connections of its own.
+    /// Returns the same endpoint with another id, so that it shares no connections.
     pub(crate) fn sibling(&self) -> Self {
         Self {
             id: next_id(),
             destination: Arc::clone(&self.destination),
             counters: Arc::clone(&self.counters),
-            old: old::Old::default(),
+            old: http10::Http10Targets::default(),
             tls: self.tls.clone(),
         }
     }
@@ -105,29 +108,31 @@ impl Endpoint {
         self.old.has(target)
     }
 
-    /// The TLS settings, or why there are none.
+    /// Returns the TLS settings, or why they could not be made.
     pub(crate) fn tls(&self) -> Result<&tls::Settings, Error> {
         self.tls
             .as_deref()
             .map_err(|error| Error::Settings(Arc::clone(error)))
     }
 
-    /// Where the connections for an app that speaks `mirror` wait: under what was offered to the upstream, or, where it
-    /// was found to speak only HTTP/1.1, with those that offered nothing else.
-    fn shelf(&self, mirror: Mirror, target: &Target) -> (u64, tls::Alpn) {
-        let name = (self.id, self.alpn(mirror));
+    /// Returns the pool key for an app that speaks `protocol`: with what is offered by ALPN. An upstream that was found to
+    /// speak only HTTP/1.1 shares the key of connections that offer nothing else.
+    fn pool_key(&self, protocol: Protocol, target: &Target) -> (u64, tls::Alpn) {
+        let name = (self.id, self.alpn(protocol));
         match name.1 {
-            tls::Alpn::Either if pool::learned(name, target) == Some(Mirror::H1) => (self.id, tls::Alpn::H1),
+            tls::Alpn::Either if pool::learned(name, target) == Some(Protocol::H1) => {
+                (self.id, tls::Alpn::H1)
+            }
             tls::Alpn::H1 | tls::Alpn::H2 | tls::Alpn::Either => name,
         }
     }
 
-    /// What we offer the upstream by ALPN for an app that speaks `mirror`.
-    fn alpn(&self, mirror: Mirror) -> tls::Alpn {
-        match (self.destination.http, mirror) {
-            (HttpVersion::H1, _) | (HttpVersion::Auto, Mirror::H1) => tls::Alpn::H1,
+    /// Returns what we offer by ALPN for an app that speaks `protocol`.
+    fn alpn(&self, protocol: Protocol) -> tls::Alpn {
+        match (self.destination.http, protocol) {
+            (HttpVersion::H1, _) | (HttpVersion::Auto, Protocol::H1) => tls::Alpn::H1,
             (HttpVersion::H2, _) => tls::Alpn::H2,
-            (HttpVersion::Auto, Mirror::H2) => tls::Alpn::Either,
+            (HttpVersion::Auto, Protocol::H2) => tls::Alpn::Either,
         }
     }
 }
@@ -137,8 +142,8 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Who hears what becomes of a request before its answer.
-pub(crate) trait Witness {
+/// Observes a request until its final answer.
+pub(crate) trait RequestObserver {
     /// The first byte of the request is about to be written.
     fn begins(&self);
 
@@ -146,8 +151,8 @@ pub(crate) trait Witness {
     fn interim(&self, response: Response<()>);
 }
 
-/// Nobody.
-impl Witness for () {
+/// Observes nothing.
+impl RequestObserver for () {
     fn begins(&self) {}
 
     fn interim(&self, _: Response<()>) {}
@@ -155,21 +160,21 @@ impl Witness for () {
 
 /// A request that got no answer.
 #[derive(Debug)]
-pub(crate) struct Failed {
+pub(crate) struct RequestFailed {
     pub(crate) error: Error,
-    /// No connection could be made: nothing of the request was sent.
+    /// No connection could be made, so nothing of the request was sent.
     pub(crate) is_unsent: bool,
 }
 
-impl From<Error> for Failed {
+impl From<Error> for RequestFailed {
     fn from(error: Error) -> Self {
         let is_unsent = false;
         Self { error, is_unsent }
     }
 }
 
-/// Whether a request means the same when it is sent twice: by its method (RFC 9110 section 9.2.2), or because it has a
-/// key by which the upstream knows it again (draft-ietf-httpapi-idempotency-key-header).
+/// Whether a request may be sent twice: its method is idempotent (RFC 9110 section 9.2.2), or it has a key by which the
+/// upstream recognizes it (draft-ietf-httpapi-idempotency-key-header).
 pub(crate) fn is_repeatable(head: &request::Parts) -> bool {
     head.method.is_idempotent()
         || (head.headers.get("idempotency-key")).is_some_and(|key| !key.as_bytes().trim_ascii().is_empty())
@@ -177,50 +182,53 @@ pub(crate) fn is_repeatable(head: &request::Parts) -> bool {
 
 /// Sends one request to `target` and returns once the response head is in.
 ///
-/// The hop-by-hop fields of `head` are gone. Two things are sent again, where the body can be had again: a repeatable
-/// request that a pooled connection lost before a byte of an answer came, once and on a new connection; and every request
-/// that was certainly not processed, because it was not written or the upstream says so (RFC 9113 section 8.7), a few
-/// times. Afterwards `body` is what it was where it is whole or nothing was processed.
+/// The caller has removed the hop-by-hop fields of `head`. Two kinds of requests are sent again, if their body is still
+/// there: a repeatable request whose pooled connection ended before a byte of an answer came, once and on a new connection;
+/// and a request that was certainly not processed, because it was not written or the upstream says so (RFC 9113 section
+/// 8.7), a few times. Afterwards `body` is unchanged if it is buffered or nothing was processed.
 pub(crate) async fn send(
     head: &request::Parts,
     body: &mut Outbound,
     target: &Target,
-    mirror: Mirror,
+    protocol: Protocol,
     endpoint: &Arc<Endpoint>,
-    ways: Ways<'_>,
-    witness: &impl Witness,
-) -> Result<Response<ResponseBody>, Failed> {
-    if let Some(bond) = head.extensions.get::<Arc<Bond>>() {
-        // Boxed: few requests come here.
-        return Box::pin(bond::send(bond, head, body, target, endpoint, ways, witness)).await;
+    network: DialContext<'_>,
+    observer: &impl RequestObserver,
+) -> Result<Response<ResponseBody>, RequestFailed> {
+    if let Some(bound) = head.extensions.get::<Arc<BoundConnections>>() {
+        // Boxed: few requests are bound to a connection.
+        return Box::pin(bound::send(
+            bound, head, body, target, endpoint, network, observer,
+        ))
+        .await;
     }
-    let shelf = endpoint.shelf(mirror, target);
-    if let Some(lease) = poll_fn(|cx| Poll::Ready(pool::take(shelf, target, cx))).await {
+    let key = endpoint.pool_key(protocol, target);
+    if let Some(active) = poll_fn(|cx| Poll::Ready(pool::take(key, target, cx))).await {
         endpoint.counters.upstream_reuse();
-        witness.begins();
-        match lease.send(head, body, witness).await {
+        observer.begins();
+        match active.send(head, body, observer).await {
             Ok(response) => return Ok(response),
-            // Its neighbours in the pool are likely dead too: the second try gets a new connection.
-            Err(Failure {
+            // The other idle connections are likely dead too, so the second try gets a new one.
+            Err(AttemptFailed {
                 again: Some(again), ..
             }) => endpoint.counters.retry(again.as_str()),
             Err(failure) => return Err(failure.error.into()),
         }
     }
-    // Boxed: what only a new connection needs is not carried by every request.
+    // Boxed: only requests that need a new connection pay for its state.
     Box::pin(async {
         let mut refusals = 0;
         loop {
-            let lease = connect::connect(target, mirror, endpoint, ways)
+            let active = connect::connect(target, protocol, endpoint, network)
                 .await
-                .map_err(|error| Failed {
+                .map_err(|error| RequestFailed {
                     error,
                     is_unsent: true,
                 })?;
-            witness.begins();
-            match lease.send(head, body, witness).await {
-                Err(Failure {
-                    again: Some(again @ Again::Unprocessed),
+            observer.begins();
+            match active.send(head, body, observer).await {
+                Err(AttemptFailed {
+                    again: Some(again @ ResendReason::Unprocessed),
                     ..
                 }) if refusals < MOST_REFUSALS => endpoint.counters.retry(again.as_str()),
                 result => return result.map_err(|failure| failure.error.into()),
@@ -231,31 +239,28 @@ pub(crate) async fn send(
     .await
 }
 
-/// What the upstream of an intercepted tunnel speaks, where that is configured or was learned before.
-pub(crate) fn known(target: &Target, endpoint: &Endpoint) -> Option<Mirror> {
+/// Returns what the upstream of an intercepted tunnel speaks, if that is configured or was learned before.
+pub(crate) fn known(target: &Target, endpoint: &Endpoint) -> Option<Protocol> {
     match endpoint.destination.http {
-        HttpVersion::H1 => Some(Mirror::H1),
-        HttpVersion::H2 => Some(Mirror::H2),
+        HttpVersion::H1 => Some(Protocol::H1),
+        HttpVersion::H2 => Some(Protocol::H2),
         HttpVersion::Auto => pool::learned((endpoint.id, tls::Alpn::Either), target),
     }
 }
 
-/// Learns, by connecting once if need be, what the upstream of an intercepted tunnel speaks, so that the app can be
-/// offered the same.
+/// Finds out what the upstream of an intercepted tunnel speaks, by connecting if necessary, so that the app can be offered
+/// the same.
 pub(crate) async fn learn(
     target: &Target,
     endpoint: &Arc<Endpoint>,
-    ways: Ways<'_>,
-) -> Result<Mirror, Error> {
-    if let Some(mirror) = known(target, endpoint) {
-        return Ok(mirror);
+    network: DialContext<'_>,
+) -> Result<Protocol, Error> {
+    if let Some(protocol) = known(target, endpoint) {
+        return Ok(protocol);
     }
-    let lease = Box::pin(connect::connect(target, Mirror::H2, endpoint, ways)).await?;
-    let mirror = lease.mirror();
-    pool::learn((endpoint.id, tls::Alpn::Either), target, mirror);
-    lease.give_back();
-    Ok(mirror)
+    let active = Box::pin(connect::connect(target, Protocol::H2, endpoint, network)).await?;
+    let protocol = active.protocol();
+    pool::learn((endpoint.id, tls::Alpn::Either), target, protocol);
+    active.give_back();
+    Ok(protocol)
 }
-
-/// By new connections in a row, of one request that they did not process.
-const MOST_REFUSALS: u32 = 3;

@@ -1,9 +1,9 @@
-//! Connections that wait for their next request.
+//! The pool of connections to upstreams.
 //!
-//! Each worker thread has its own pool: no lock, and a connection never leaves the thread that drives it. A shelf is
-//! named by the endpoint (destination, identity, trust: see [`super::Endpoint`]), what was offered by ALPN, and the
-//! target (scheme, host, port): the whole of what may tell two connections apart. HTTP/1.1 connections are taken last in,
-//! first out; HTTP/2 connections are shared.
+//! Each worker thread has its own pool: no lock, and a connection never leaves the thread that drives it. Connections are
+//! found by the endpoint (destination, identity, trust: see [`super::Endpoint`]), the ALPN offer, and the target (scheme,
+//! host, port): two connections that could differ for a request have different keys. Of the idle HTTP/1.1 connections the
+//! one used last is taken first; HTTP/2 connections are shared.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,117 +20,132 @@ use hyper::client::conn::http2;
 use tokio::time::Instant;
 
 use super::body::{Outbound, ResponseBody};
-use super::bond::{self, Bond};
+use super::bound::{self, BoundConnections};
 use super::connect::Stream;
 use super::streamed::Streamed;
 use super::unreadable::{self, Unreadable};
-use super::{Endpoint, Error, Mirror, Witness, is_repeatable, tls};
+use super::{Endpoint, Error, Protocol, RequestObserver, is_repeatable, tls};
 use crate::host::{Scheme, Target};
 use crate::http1;
 use crate::http1::Spelling;
-use crate::http1::client::Connection;
+use crate::http1::client::ClientConnection;
 use crate::telemetry::GaugeGuard;
 
-/// The endpoint's id and what was offered by ALPN.
-type ShelfName = (u64, tls::Alpn);
+/// The longest that a connection is used, because the addresses of a name change.
+const MOST_AGE: Duration = Duration::from_secs(300);
+/// Common servers close an idle connection after 60 to 75 seconds; we go first.
+const MOST_IDLE: Duration = Duration::from_secs(50);
+/// The most idle connections to a target.
+const MOST_IDLE_CONNECTIONS: usize = 512;
+/// How often each worker calls [`sweep`].
+pub(crate) const SWEEP: Duration = Duration::from_secs(5);
+/// How late a sweep may come.
+const LATE: Duration = Duration::from_secs(1);
+/// The most targets of a key whose protocol is remembered.
+const MOST_LEARNED: usize = 10_000;
+/// The most requests at a time on a shared connection.
+const MOST_STREAMS: usize = 100;
 
-/// Looked up for every request; the hash is seeded anew in each process.
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+/// The key of connections: the endpoint's id and the ALPN offer.
+type PoolKey = (u64, tls::Alpn);
 
-type Pool = Map<ShelfName, Map<Target, Shelf>>;
+/// A map with a fast hash, because it is looked up for every request. Its seed is new in each process.
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+type KeyedPool = FastMap<PoolKey, FastMap<Target, TargetPool>>;
 
 thread_local! {
-    static LEARNED: RefCell<Map<ShelfName, Map<Target, Mirror>>> = RefCell::default();
-    static POOL: RefCell<Pool> = RefCell::default();
-    /// When the worker last swept: a clock that costs nothing to read, and is exact enough for a connection's age.
+    static LEARNED: RefCell<FastMap<PoolKey, FastMap<Target, Protocol>>> = RefCell::default();
+    static POOL: RefCell<KeyedPool> = RefCell::default();
+    /// The time of the worker's last sweep: costs nothing to read, and is exact enough for a connection's age.
     static SWEPT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// The connections to one target under one identity.
 #[derive(Debug, Default)]
-struct Shelf {
-    idle: Vec<Idle>,
-    shared: Vec<Shared>,
+struct TargetPool {
+    idle: Vec<IdleConnection>,
+    shared: Vec<SharedH2>,
 }
 
 #[derive(Debug)]
-struct Idle {
-    held: Box<Held>,
-    /// When a sweep first saw it here: a clock for each request would be too dear.
+struct IdleConnection {
+    held: Box<PooledConnection>,
+    /// When a sweep first saw it idle: reading a clock for each request would cost too much.
     since: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
-struct Shared {
+struct SharedH2 {
     sender: http2::SendRequest<Outbound>,
-    link: Arc<Link>,
+    info: Arc<ConnectionInfo>,
     streams: Arc<AtomicUsize>,
 }
 
-/// What stays the same for the life of a connection.
+/// The facts of a connection that do not change.
 #[derive(Debug)]
-pub(crate) struct Link {
-    pub(super) shelf: ShelfName,
+pub(crate) struct ConnectionInfo {
+    pub(super) key: PoolKey,
     pub(super) target: Target,
-    /// The target as a Host field or `:authority` names it.
+    /// The value of Host or `:authority`.
     pub(super) authority: HeaderValue,
-    /// From when on it takes no new requests; `None`: it never waits for another one.
+    /// After this time it takes no new requests; `None`: it closes after the first one.
     pub(super) until: Option<Instant>,
     pub(super) endpoint: Arc<Endpoint>,
-    /// The upstream has closed it; what came before that is still read. HTTP/2 only.
+    /// The upstream has closed it. What came before is still read. HTTP/2 only.
     pub(super) is_closed: Arc<AtomicBool>,
 }
 
-/// An HTTP/1.1 connection, held by the one exchange that is on it, or by the pool.
+/// An HTTP/1.1 connection, owned by the exchange that uses it or by the pool.
 #[derive(Debug)]
-pub(crate) struct Held {
-    pub(super) connection: Connection<Stream, Outbound>,
-    pub(super) link: Link,
-    /// It belongs to one connection of the app, and never comes into the pool.
-    bond: Option<Weak<Bond>>,
+pub(crate) struct PooledConnection {
+    pub(super) connection: ClientConnection<Stream, Outbound>,
+    pub(super) info: ConnectionInfo,
+    /// The app's connection that it belongs to, if it does; then it never comes into the pool.
+    bound: Option<Weak<BoundConnections>>,
     _open: GaugeGuard,
 }
 
-/// A connection that is in use for one request.
+/// A connection in use for one request.
 #[derive(Debug)]
-pub(crate) enum Lease {
-    H1(Box<Held>),
+pub(crate) enum ActiveConnection {
+    H1(Box<PooledConnection>),
     H2 {
         sender: http2::SendRequest<Outbound>,
-        link: Arc<Link>,
+        info: Arc<ConnectionInfo>,
         open: OpenStream,
     },
 }
 
-/// One of the streams of a shared connection; counted while it is open.
+/// An open stream of a shared connection; counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenStream(Arc<AtomicUsize>);
 
-/// A request that got no response head.
+/// A try that got no response head.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct AttemptFailed {
     pub(super) error: Error,
-    /// Why the request may be sent again; its body is still there.
-    pub(super) again: Option<Again>,
+    /// Why the request may be sent again, if it may; its body is then still there.
+    pub(super) again: Option<ResendReason>,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for AttemptFailed {
     fn from(error: Error) -> Self {
         Self { error, again: None }
     }
 }
 
-/// Why a request may be sent again although the configuration does not say so.
+/// Why a request may be sent again without a `retry` in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
-    /// The connection died without a byte of an answer, and the request means the same when it is sent twice.
+pub(super) enum ResendReason {
+    /// The connection ended without a byte of an answer, and the request is repeatable.
     Stale,
     /// It was not written, or the upstream says that it has not processed it (RFC 9113 section 8.7).
     Unprocessed,
 }
 
-impl Again {
-    /// The label of the metric.
+impl ResendReason {
+    /// Returns the label of the metric.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Stale => "stale",
@@ -138,7 +153,7 @@ impl Again {
         }
     }
 
-    /// Whether a request that was handed to an HTTP/2 connection may be sent again, should its body be there.
+    /// Returns why a request on an HTTP/2 connection may be sent again, provided that its body is still there.
     fn of(error: &hyper::Error, head: &Parts) -> Option<Self> {
         if is_unprocessed(error) {
             return Some(Self::Unprocessed);
@@ -149,34 +164,34 @@ impl Again {
     }
 }
 
-/// A connection that can carry a request to `target` at once, the most recently used first.
-pub(super) fn take(name: ShelfName, target: &Target, cx: &mut Context<'_>) -> Option<Lease> {
+/// Takes a connection that can carry a request to `target` at once, the most recently used first.
+pub(super) fn take(name: PoolKey, target: &Target, cx: &mut Context<'_>) -> Option<ActiveConnection> {
     POOL.with_borrow_mut(|pool| {
-        let shelf = pool.get_mut(&name)?.get_mut(target)?;
-        while let Some(Idle { mut held, .. }) = shelf.idle.pop() {
+        let pooled = pool.get_mut(&name)?.get_mut(target)?;
+        while let Some(IdleConnection { mut held, .. }) = pooled.idle.pop() {
             if held.connection.is_fresh(cx) {
-                return Some(Lease::H1(held));
+                return Some(ActiveConnection::H1(held));
             }
         }
-        if shelf.shared.is_empty() {
+        if pooled.shared.is_empty() {
             return None;
         }
-        (shelf.shared)
-            .retain(|shared| !shared.sender.is_closed() && !shared.link.is_closed.load(Ordering::Relaxed));
+        (pooled.shared)
+            .retain(|shared| !shared.sender.is_closed() && !shared.info.is_closed.load(Ordering::Relaxed));
         let now = Instant::now();
-        let shared = shelf.shared.iter().find(|shared| {
-            shared.streams.load(Ordering::Relaxed) < MOST_STREAMS && !shared.link.is_over(now)
+        let shared = pooled.shared.iter().find(|shared| {
+            shared.streams.load(Ordering::Relaxed) < MOST_STREAMS && !shared.info.is_over(now)
         })?;
-        Some(Lease::H2 {
+        Some(ActiveConnection::H2 {
             sender: shared.sender.clone(),
-            link: Arc::clone(&shared.link),
+            info: Arc::clone(&shared.info),
             open: OpenStream::new(&shared.streams),
         })
     })
 }
 
-/// Until when a connection that is made now takes new requests. `trusted`: when the first certificate or list ends on
-/// which the trust in its server rests. `None` where that is before the next sweep, which would come too late.
+/// Returns until when a connection that is made now takes new requests. `trusted`: the end of the first certificate or list
+/// on which the trust in its server rests. `None` if that is before the next sweep, which would come too late.
 pub(super) fn until(trusted: Option<SystemTime>) -> Option<Instant> {
     let left = match trusted {
         None => MOST_AGE,
@@ -188,94 +203,93 @@ pub(super) fn until(trusted: Option<SystemTime>) -> Option<Instant> {
     Some(Instant::now() + left)
 }
 
-/// What the upstream was found to speak, where it has been connected to before.
-pub(super) fn learned(name: ShelfName, target: &Target) -> Option<Mirror> {
+/// Returns what the upstream was found to speak, if a connection was made before.
+pub(super) fn learned(name: PoolKey, target: &Target) -> Option<Protocol> {
     LEARNED.with_borrow(|learned| learned.get(&name)?.get(target).copied())
 }
 
-/// Remembers what the upstream speaks. Bounded by forgetting: at worst a connection is made to find out again.
-pub(super) fn learn(name: ShelfName, target: &Target, mirror: Mirror) {
+/// Remembers what the upstream speaks. When there are too many, all are forgotten: at worst we connect to find out again.
+pub(super) fn learn(name: PoolKey, target: &Target, protocol: Protocol) {
     LEARNED.with_borrow_mut(|learned| {
         let targets = learned.entry(name).or_default();
         if targets.len() >= MOST_LEARNED {
             targets.clear();
         }
-        targets.insert(target.clone(), mirror);
+        targets.insert(target.clone(), protocol);
     });
 }
 
-/// Gives those of the shared connections to the target of `link` that are not `kept` no more requests; what is under way
-/// on them goes on.
-fn retire(link: &Link, kept: impl Fn(&Shared) -> bool) {
+/// Removes the shared connections to the target of `info` that are not `kept`. Requests that are on them go on.
+fn retire(info: &ConnectionInfo, kept: impl Fn(&SharedH2) -> bool) {
     POOL.with_borrow_mut(|pool| {
-        let targets = pool.get_mut(&link.shelf);
-        if let Some(shelf) = targets.and_then(|targets| targets.get_mut(&link.target)) {
-            shelf.shared.retain(kept);
+        let targets = pool.get_mut(&info.key);
+        if let Some(pooled) = targets.and_then(|targets| targets.get_mut(&info.target)) {
+            pooled.shared.retain(kept);
         }
     });
 }
 
-/// Closes what has been idle for too long, is too old, or belongs to an endpoint that is gone.
+/// Closes connections that have been idle for too long, are too old, or belong to an endpoint that is gone.
 pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
     let now = Instant::now();
     SWEPT.set(Some(now));
     LEARNED.with_borrow_mut(|learned| learned.retain(|(endpoint, _), _| is_live(*endpoint)));
     POOL.with_borrow_mut(|pool| {
         pool.retain(|(endpoint, _), targets| {
-            targets.retain(|_, shelf| {
-                shelf.idle.retain_mut(|idle| {
+            targets.retain(|_, pooled| {
+                pooled.idle.retain_mut(|idle| {
                     idle.held
                         .connection
                         .is_fresh(&mut Context::from_waker(Waker::noop()))
                         && now.duration_since(*idle.since.get_or_insert(now)) < MOST_IDLE
-                        && !idle.held.link.is_over(now)
+                        && !idle.held.info.is_over(now)
                 });
-                shelf.shared.retain(|shared| {
+                pooled.shared.retain(|shared| {
                     let quiet = shared.streams.load(Ordering::Relaxed) == 0;
-                    !(shared.sender.is_closed() || quiet && shared.link.is_over(now))
+                    !(shared.sender.is_closed() || quiet && shared.info.is_over(now))
                 });
-                !shelf.idle.is_empty() || !shelf.shared.is_empty()
+                !pooled.idle.is_empty() || !pooled.shared.is_empty()
             });
             is_live(*endpoint) && !targets.is_empty()
         });
     });
 }
 
-impl Link {
+impl ConnectionInfo {
     /// Whether the time for new requests on it is over `now`.
     fn is_over(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until <= now)
     }
 }
 
-impl Held {
-    pub(super) fn new(stream: Stream, link: Link, open: GaugeGuard) -> Self {
+impl PooledConnection {
+    pub(super) fn new(stream: Stream, info: ConnectionInfo, open: GaugeGuard) -> Self {
         Self {
-            connection: Connection::new(stream, link.endpoint.destination.response_fields),
-            link,
-            bond: None,
+            connection: ClientConnection::new(stream, info.endpoint.destination.response_fields),
+            info,
+            bound: None,
             _open: open,
         }
     }
 
-    /// The exchange is over: the connection waits for its next request, or closes.
+    /// Returns the connection to the pool, or closes it if it cannot carry another request.
     pub(super) fn give_back(mut self: Box<Self>) {
-        // By the clock of the last sweep: an exchange reads none.
-        let is_over = self.link.until.is_none() || SWEPT.get().is_some_and(|swept| self.link.is_over(swept));
+        // By the time of the last sweep, so that no clock is read.
+        let is_over = self.info.until.is_none() || SWEPT.get().is_some_and(|swept| self.info.is_over(swept));
         if !self.connection.is_reusable() || is_over {
             return;
         }
         self.connection.rest();
-        if let Some(bond) = &self.bond {
-            if let Some(bond) = bond.upgrade() {
-                bond.keep(self);
+        if let Some(bound) = &self.bound {
+            if let Some(bound) = bound.upgrade() {
+                bound.keep(self);
             }
             return;
         }
         POOL.with_borrow_mut(|pool| {
-            let shelf = shelf_of(pool, &self.link);
-            if shelf.idle.len() < MOST_IDLE_CONNECTIONS {
-                shelf.idle.push(Idle {
+            let pooled = target_pool(pool, &self.info);
+            if pooled.idle.len() < MOST_IDLE_CONNECTIONS {
+                pooled.idle.push(IdleConnection {
                     held: self,
                     since: None,
                 });
@@ -283,14 +297,14 @@ impl Held {
         });
     }
 
-    /// Whether the time for new requests on it is over. The pool's sweep sees to those that wait there.
+    /// Whether the time for new requests on it is over. Connections in the pool are swept instead.
     pub(super) fn is_over(&self) -> bool {
-        self.link.is_over(Instant::now())
+        self.info.is_over(Instant::now())
     }
 
     /// Whether a request to `target` under this endpoint may be sent on it.
     pub(super) fn leads_to(&self, endpoint: u64, target: &Target) -> bool {
-        self.link.shelf.0 == endpoint && self.link.target == *target
+        self.info.key.0 == endpoint && self.info.target == *target
     }
 
     /// Whether nothing has come since the last answer.
@@ -302,141 +316,141 @@ impl Held {
         mut self: Box<Self>,
         head: &Parts,
         body: &mut Outbound,
-        witness: &impl Witness,
-    ) -> Result<Response<ResponseBody>, Failure> {
+        observer: &impl RequestObserver,
+    ) -> Result<Response<ResponseBody>, AttemptFailed> {
         let is_whole = body.is_whole();
-        let limit = self.link.endpoint.destination.timeouts.response;
+        let limit = self.info.endpoint.destination.timeouts.response;
         let failure = match self
             .connection
-            .send(head, &self.link.authority, body.depart(), limit, |response| {
-                witness.interim(response);
+            .send(head, &self.info.authority, body.depart(), limit, |response| {
+                observer.interim(response);
             })
             .await
         {
             Ok(response) => {
                 let status = response.status();
-                let old = &self.link.endpoint.old;
-                old.answered(&self.link.target, response.version());
+                let old = &self.info.endpoint.old;
+                old.answered(&self.info.target, response.version());
                 if status == StatusCode::UNAUTHORIZED
-                    && self.bond.is_none()
-                    && bond::is_spoken_in(response.headers())
+                    && self.bound.is_none()
+                    && bound::is_spoken_in(response.headers())
                 {
-                    self.bond = Some(bond::to_nobody());
+                    self.bound = Some(bound::to_nobody());
                 }
                 return Ok(response.map(|()| ResponseBody::h1(self, status)));
             }
             Err(failure) => failure,
         };
-        let (host, endpoint) = (&self.link.target.host, &self.link.endpoint);
+        let (host, endpoint) = (&self.info.target.host, &self.info.endpoint);
         Err(match failure {
-            http1::client::Failure::Answer(error) => Error::of_http1(error, true, host, endpoint).into(),
-            http1::client::Failure::Body(cut) => Error::of_cut(cut).into(),
-            http1::client::Failure::Lost(error) => {
+            http1::client::SendError::Answer(error) => Error::of_http1(error, true, host, endpoint).into(),
+            http1::client::SendError::Body(cut) => Error::of_cut(cut).into(),
+            http1::client::SendError::Lost(error) => {
                 let error = Error::of_http1(error, false, host, endpoint);
                 let mut is_back =
                     || is_whole || self.connection.take_back().map(|back| *body = back).is_some();
-                // What TLS refuses it will refuse again.
+                // What TLS has refused it will refuse again.
                 let may_be_repeated = is_repeatable(head) && !matches!(error, Error::Tls(_)) && is_back();
-                Failure {
-                    again: may_be_repeated.then_some(Again::Stale),
+                AttemptFailed {
+                    again: may_be_repeated.then_some(ResendReason::Stale),
                     error,
                 }
             }
-            http1::client::Failure::TimedOut => {
+            http1::client::SendError::TimedOut => {
                 Error::ResponseTimeout(endpoint.destination.timeouts.response).into()
             }
         })
     }
 }
 
-impl Lease {
-    /// A new HTTP/2 connection: others may share it from now on.
-    pub(super) fn h2(link: Link, sender: http2::SendRequest<Outbound>) -> Self {
-        let link = Arc::new(link);
+impl ActiveConnection {
+    /// Makes a new HTTP/2 connection available to other requests.
+    pub(super) fn h2(info: ConnectionInfo, sender: http2::SendRequest<Outbound>) -> Self {
+        let info = Arc::new(info);
         let streams = Arc::new(AtomicUsize::new(0));
         let open = OpenStream::new(&streams);
-        let shared = Shared {
+        let shared = SharedH2 {
             sender: sender.clone(),
-            link: Arc::clone(&link),
+            info: Arc::clone(&info),
             streams,
         };
-        POOL.with_borrow_mut(|pool| shelf_of(pool, &link).shared.push(shared));
-        Self::H2 { sender, link, open }
+        POOL.with_borrow_mut(|pool| target_pool(pool, &info).shared.push(shared));
+        Self::H2 { sender, info, open }
     }
 
-    /// From now on it belongs to one connection of the app.
-    pub(super) fn bound_to(mut self, bond: &Arc<Bond>) -> Self {
+    /// Makes it belong to one connection of the app.
+    pub(super) fn bound_to(mut self, bound: &Arc<BoundConnections>) -> Self {
         if let Self::H1(held) = &mut self {
-            held.bond = Some(Arc::downgrade(bond));
+            held.bound = Some(Arc::downgrade(bound));
         }
         self
     }
 
-    pub(super) fn mirror(&self) -> Mirror {
+    pub(super) fn protocol(&self) -> Protocol {
         match self {
-            Self::H1(_) => Mirror::H1,
-            Self::H2 { .. } => Mirror::H2,
+            Self::H1(_) => Protocol::H1,
+            Self::H2 { .. } => Protocol::H2,
         }
     }
 
-    /// The connection was not needed after all.
+    /// Returns an unused connection to the pool.
     pub(super) fn give_back(self) {
         if let Self::H1(held) = self {
             held.give_back();
         }
     }
 
-    /// Sends one request and waits for the head of its answer. A whole `body` stays for another time.
+    /// Sends one request and waits for the head of its answer. A buffered `body` is kept for another try.
     pub(super) async fn send(
         self,
         head: &Parts,
         body: &mut Outbound,
-        witness: &impl Witness,
-    ) -> Result<Response<ResponseBody>, Failure> {
+        observer: &impl RequestObserver,
+    ) -> Result<Response<ResponseBody>, AttemptFailed> {
         match self {
-            Self::H1(held) => held.send(head, body, witness).await,
-            // Boxed: most exchanges do not carry one.
-            Self::H2 { sender, link, open } => Box::pin(send_h2(sender, &link, open, head, body)).await,
+            Self::H1(held) => held.send(head, body, observer).await,
+            // Boxed, because most requests go over HTTP/1.1.
+            Self::H2 { sender, info, open } => Box::pin(send_h2(sender, &info, open, head, body)).await,
         }
     }
 }
 
 async fn send_h2(
     mut sender: http2::SendRequest<Outbound>,
-    link: &Arc<Link>,
+    info: &Arc<ConnectionInfo>,
     open: OpenStream,
     head: &Parts,
     body: &mut Outbound,
-) -> Result<Response<ResponseBody>, Failure> {
-    let timeouts = &link.endpoint.destination.timeouts;
+) -> Result<Response<ResponseBody>, AttemptFailed> {
+    let timeouts = &info.endpoint.destination.timeouts;
     let upload = body.progress();
-    let (lent, loan) = body.lend();
-    let mut request = Request::from_parts(head.clone(), lent);
-    shape_h2(&mut request, link);
+    let (sent, reclaim) = body.lend();
+    let mut request = Request::from_parts(head.clone(), sent);
+    shape_h2(&mut request, info);
     let mut uploaded = 0;
     let mut answer = std::pin::pin!(sender.try_send_request(request));
     let result = loop {
         if let Ok(result) = tokio::time::timeout(timeouts.response, answer.as_mut()).await {
             break result;
         }
-        // While a body moves it is the app that takes its time. One that stands still has a limit of its own.
+        // As long as the body moves, it is the app that is slow. A body that does not move has another limit (timeouts.idle).
         match &upload {
             Some(upload) if upload.bytes() > uploaded => uploaded = upload.bytes(),
             _ => {
-                // A firewall may have forgotten the connections: whoever comes next must not wait on them as well.
-                retire(link, |_| false);
+                // A firewall may have forgotten the connections: the next request must not wait on them as well.
+                retire(info, |_| false);
                 return Err(Error::ResponseTimeout(timeouts.response).into());
             }
         }
     };
     match result {
         Ok(mut response) => {
-            if let Some(loan) = loan {
-                loan.forget();
+            if let Some(reclaim) = reclaim {
+                reclaim.forget();
             }
-            let limits = link.endpoint.destination.response_fields;
+            let limits = info.endpoint.destination.response_fields;
             if let Some(wrong) = unreadable::of_h2(response.headers(), limits) {
-                let unreadable = Unreadable::new(wrong, &link.target.host, &link.endpoint);
+                let unreadable = Unreadable::new(wrong, &info.target.host, &info.endpoint);
                 return Err(Error::Unreadable(unreadable).into());
             }
             if limits.keeps_spelling {
@@ -449,25 +463,26 @@ async fn send_h2(
             let is_unwritten = failure.take_message().is_some();
             let error = failure.into_error();
             let again = if is_unwritten {
-                Some(Again::Unprocessed)
+                Some(ResendReason::Unprocessed)
             } else {
-                Again::of(&error, head)
+                ResendReason::of(&error, head)
             };
-            if again == Some(Again::Unprocessed) {
-                // Whoever comes next would be refused as well.
-                retire(link, |shared| !Arc::ptr_eq(&shared.link, link));
+            if again == Some(ResendReason::Unprocessed) {
+                // The next request would be refused as well.
+                retire(info, |shared| !Arc::ptr_eq(&shared.info, info));
             }
-            let is_body_there = loan.is_none_or(|loan| loan.take_back().map(|back| *body = back).is_some());
-            let error = match Error::of_hyper(error, &link.target.host, &link.endpoint) {
-                // What TLS refuses it will refuse again.
+            let is_body_there =
+                reclaim.is_none_or(|reclaim| reclaim.take_back().map(|back| *body = back).is_some());
+            let error = match Error::of_hyper(error, &info.target.host, &info.endpoint) {
+                // What TLS has refused it will refuse again.
                 error @ Error::Tls(_) => return Err(error.into()),
-                Error::Incomplete(source) if again == Some(Again::Unprocessed) => Error::Unprocessed {
+                Error::Incomplete(source) if again == Some(ResendReason::Unprocessed) => Error::Unprocessed {
                     is_body_there,
                     source,
                 },
                 error => error,
             };
-            Err(Failure {
+            Err(AttemptFailed {
                 again: again.filter(|_| is_body_there),
                 error,
             })
@@ -475,20 +490,20 @@ async fn send_h2(
     }
 }
 
-/// `:authority` instead of Host.
-fn shape_h2(request: &mut Request<Outbound>, link: &Link) {
+/// Writes the target into `:scheme` and `:authority`, and removes Host.
+fn shape_h2(request: &mut Request<Outbound>, info: &ConnectionInfo) {
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = request
         .uri()
         .path_and_query()
-        // Displayed, a path that is empty before its query gets the slash that it has to have.
+        // Displaying adds the slash that an empty path before a query must have.
         .and_then(|path| path.to_string().parse().ok())
         .or(Some(PathAndQuery::from_static("/")));
-    parts.scheme = Some(match link.target.scheme {
+    parts.scheme = Some(match info.target.scheme {
         Scheme::Http => http::uri::Scheme::HTTP,
         Scheme::Https => http::uri::Scheme::HTTPS,
     });
-    parts.authority = (link.authority.to_str().ok()).and_then(|text| text.parse().ok());
+    parts.authority = (info.authority.to_str().ok()).and_then(|text| text.parse().ok());
     if let Ok(uri) = http::Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
@@ -509,12 +524,12 @@ impl Drop for OpenStream {
     }
 }
 
-fn shelf_of<'p>(pool: &'p mut Pool, link: &Link) -> &'p mut Shelf {
-    let targets = pool.entry(link.shelf).or_default();
-    targets.entry(link.target.clone()).or_default()
+fn target_pool<'p>(pool: &'p mut KeyedPool, info: &ConnectionInfo) -> &'p mut TargetPool {
+    let targets = pool.entry(info.key).or_default();
+    targets.entry(info.target.clone()).or_default()
 }
 
-/// A stream that HTTP/2 says was refused, or that began after the last one that a closing upstream looks at.
+/// Whether HTTP/2 says that the stream was refused, or is after the last one that a closing upstream processes.
 fn is_unprocessed(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| {
@@ -523,7 +538,7 @@ fn is_unprocessed(error: &hyper::Error) -> bool {
     })
 }
 
-/// A connection reset or a broken pipe: what a peer's close looks like when it crosses our request.
+/// Whether the connection was reset or the pipe broken: what we see if the peer closes while we send a request.
 fn is_reset(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -540,18 +555,6 @@ fn is_reset(error: &hyper::Error) -> bool {
     }
     false
 }
-
-/// Addresses change behind a name: a connection is not used for longer than this, give or take a sweep.
-const MOST_AGE: Duration = Duration::from_secs(300);
-/// Common servers close an idle connection after 60 to 75 seconds; we go first.
-const MOST_IDLE: Duration = Duration::from_secs(50);
-const MOST_IDLE_CONNECTIONS: usize = 512;
-/// How often each worker calls [`sweep`].
-pub(crate) const SWEEP: Duration = Duration::from_secs(5);
-/// How late a sweep may come.
-const LATE: Duration = Duration::from_secs(1);
-const MOST_LEARNED: usize = 10_000;
-const MOST_STREAMS: usize = 100;
 
 #[cfg(test)]
 mod tests {

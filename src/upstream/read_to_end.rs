@@ -1,9 +1,9 @@
-//! A stream that is read to its end though nothing can be written to it any more.
+//! A stream that is read to its end although it cannot be written any more.
 //!
-//! A server that answers early and closes (RFC 9113 section 8.1) resets the connection while a request body is on its
-//! way. The h2 crate gives a connection up at the first write that fails, with the answer unread in the socket. And where
-//! the connection ends before the request does, it forgets that the answer was whole: so the end is told a moment later
-//! than the bytes before it, and the answer is taken first.
+//! A server that answers early and closes (RFC 9113 section 8.1) resets the connection while we still send the request
+//! body. The h2 crate drops a connection at the first write that fails, with the answer unread in the socket. And if the
+//! connection ends before the request does, it forgets that the answer was complete. So the end is reported a moment later
+//! than the bytes before it, and the answer is read first.
 
 use std::io;
 use std::pin::Pin;
@@ -15,16 +15,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Takes and forgets what is written once the peer has gone, so that the reader sees all that came, and then the end.
+/// Accepts and drops what is written after the peer has gone, so that the reader sees all that came, and then the end.
 #[derive(Debug)]
 pub(super) struct ReadToEnd<T> {
     stream: T,
     is_broken: bool,
-    /// Told to the pool: no new request comes here.
+    /// Shared with the pool, which then sends no new request here.
     is_closed: Arc<AtomicBool>,
-    /// Bytes were read, and their readers have not run since.
+    /// Bytes were read, and their readers have not run yet.
     has_news: bool,
-    /// How long the end is kept back, and the end.
+    /// The delay of the end, and the end.
     pause: Option<(Pin<Box<Sleep>>, io::Result<()>)>,
 }
 
@@ -39,8 +39,8 @@ impl<T> ReadToEnd<T> {
         }
     }
 
-    /// Turns the failure of a write that shows that the peer has gone into the success `value`: the reader will see the
-    /// end as well. Any other failure stays one.
+    /// Turns a write error that shows that the peer has gone into the success `value`, because the reader will see the end.
+    /// Other errors stay errors.
     fn forgive<V>(&mut self, result: io::Result<V>, value: V) -> io::Result<V> {
         match result {
             Err(error)

@@ -1,4 +1,4 @@
-//! The body of an answer that came over HTTP/2.
+//! The bodies of answers that come over HTTP/2.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,27 +7,27 @@ use std::time::Duration;
 use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 
-use super::body::{Cut, Polled};
-use super::patience::Patience;
+use super::body::{BodyError, Polled};
+use super::idle::IdleLimit;
 use super::pool::OpenStream;
 use crate::http1::{self, HeadRules};
 
-/// The body of an answer that came over HTTP/2.
+/// The body of an answer that comes over HTTP/2.
 #[derive(Debug)]
 pub(crate) struct Streamed {
     incoming: Incoming,
     limits: HeadRules,
-    patience: Patience,
+    limit: IdleLimit,
     _open: OpenStream,
 }
 
 impl Streamed {
-    /// `limits` are those of the trailers.
+    /// `limits`: of the trailers.
     pub(super) fn new(incoming: Incoming, open: OpenStream, idle: Duration, limits: HeadRules) -> Self {
         Self {
             incoming,
             limits,
-            patience: Patience::new(idle),
+            limit: IdleLimit::new(idle),
             _open: open,
         }
     }
@@ -44,13 +44,13 @@ impl Streamed {
         let Self {
             incoming,
             limits,
-            patience,
+            limit,
             ..
         } = self;
-        let frame = ready!(patience.poll(cx, |cx| {
+        let frame = ready!(limit.poll(cx, |cx| {
             Pin::new(&mut *incoming)
                 .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Cut::H2)))
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::H2)))
         }));
         if let Some(Ok(frame)) = &frame
             && let Some(trailers) = frame.trailers_ref()
@@ -58,7 +58,7 @@ impl Streamed {
         {
             return Poll::Ready(Some(Err(http1::Error::TooLarge(excess).into())));
         }
-        // What ends behind the last byte that was promised cuts nothing.
+        // An error after the last byte of a stated length does not matter.
         Poll::Ready(frame.filter(|frame| frame.is_ok() || incoming.size_hint().exact() != Some(0)))
     }
 }

@@ -34,7 +34,7 @@ impl Unreadable {
         })
     }
 
-    /// The error type of RFC 9209.
+    /// Returns the error type of RFC 9209.
     pub(super) fn proxy_status(&self) -> &'static str {
         match &self.wrong {
             Wrong::TooLarge(excess) => of_excess(*excess),
@@ -44,7 +44,7 @@ impl Unreadable {
     }
 }
 
-/// What the HTTP/2 library lets pass, but HTTP/1.1 would not.
+/// Checks what the HTTP/2 library accepts and HTTP/1.1 would not.
 pub(super) fn of_h2(fields: &HeaderMap, limits: HeadRules) -> Option<Wrong> {
     if let Err(excess) = limits.check(fields) {
         return Some(Wrong::TooLarge(excess));
@@ -60,7 +60,7 @@ pub(crate) fn of_fault(fault: Fault) -> &'static str {
     }
 }
 
-/// `http_response_header_size` would be about a single field (RFC 9209 sections 2.3.17 to 2.3.21).
+/// Returns the error type of RFC 9209. `http_response_header_size` would be about a single field (sections 2.3.17 to 2.3.21).
 pub(crate) fn of_excess(excess: Excess) -> &'static str {
     match excess {
         Excess::HeadCount | Excess::HeadSize => "http_response_header_section_size",

@@ -32,7 +32,7 @@ use crate::sync::lock;
 use crate::telemetry::log::Chain;
 use crate::telemetry::{Counters, CredentialKind, RefreshResult};
 use crate::upstream::resolve::Resolver;
-use crate::upstream::{self, Endpoint, Mirror, Outbound, ResponseBody, Ways};
+use crate::upstream::{self, DialContext, Endpoint, Outbound, Protocol, ResponseBody};
 use answer::{Denial, Grant};
 use error::{Failure, Reason};
 use request::{Form, Plan};
@@ -286,13 +286,13 @@ impl Source {
             let rotated = lock(&shared.rotated).clone();
             let (head, body) =
                 (self.plan.request(rotated.as_ref(), form, SystemTime::now())).map_err(Reason::from)?;
-            let ways = Ways {
+            let ways = DialContext {
                 resolver: &self.door.resolver,
                 egress: &self.door.egress,
             };
             let mut body = Outbound::whole(body);
             let (target, endpoint) = (&self.target, &self.door.endpoint);
-            match upstream::send(&head, &mut body, target, Mirror::H1, endpoint, ways, &()).await {
+            match upstream::send(&head, &mut body, target, Protocol::H1, endpoint, ways, &()).await {
                 Ok(response) => return self.read(response).await,
                 Err(failed) => {
                     let is_lost = matches!(

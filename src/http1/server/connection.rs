@@ -1,4 +1,4 @@
-//! A connection of the app: what comes on it, and what is written on it around the answers.
+//! A connection of the app: reads requests and their bodies, and writes interim answers and the answer.
 
 use std::io;
 use std::sync::Mutex;
@@ -13,64 +13,93 @@ use tokio::time::Instant;
 
 use crate::http1::deadline::Deadline;
 use crate::http1::decoder::Decoder;
-use crate::http1::inbound::Source;
-use crate::http1::outflow::Encoding;
+use crate::http1::framing::BodyEncoding;
+use crate::http1::inbound::BodySource;
 use crate::http1::wire::{Outgoing, Wire};
 use crate::http1::{Error, Interim, SILENCE, head};
 use crate::memory::{Reservation, SMALL};
 use crate::stream::{Hangup, Reset};
 use crate::sync::lock;
 
-/// What the app still sends.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// How long an app that has closed its side during its answer may read nothing before it is taken to have left.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// The time from the first byte of a head to its last.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time between two requests: longer than any common client keeps a connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often we look whether the app has left while there are unread bytes.
+const LOOK: Duration = Duration::from_millis(100);
+/// The most bytes of interim answers that the app has not read.
+const MOST_INTERIM: usize = 64 * 1024;
+/// The most bytes of a dropped body that are skipped to get to the next request.
+const MOST_SKIPPED: usize = 256 * 1024;
+/// The pause after each byte that is sent ahead. A reset comes back within a round trip; but the app may also leave later.
+const PROBES: [Duration; STATUS_LINE.len()] = [
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+    Duration::from_secs(5),
+];
+/// What every answer begins with.
+const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
+
+/// Whether the app still sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+enum AppSide {
     Open,
-    /// It has closed its side before it had the answer: it may wait for that, or be gone.
+    /// It has closed its side before the answer: it may wait for the answer, or have left.
     Closed,
-    /// It has closed its side in the middle of the answer, as those do that leave.
+    /// It has closed its side during the answer, as an app that leaves does.
     Leaving,
 }
 
-/// How far the answer to the request at hand is.
+/// How much of the answer to the current request has been written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum AnswerStage {
     Waiting,
-    /// Its first bytes have just been written.
+    /// The first bytes have just been written.
     Begun,
     Answering,
 }
 
-/// Whether the app waits for leave to send the body (`Expect: 100-continue`, RFC 9110 section 10.1.1).
+/// Whether the app waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
 #[derive(Debug, Default)]
 pub(super) enum Expectation {
     #[default]
     None,
-    /// It waits for the upstream's word, or until the time is over that begins when the body is first asked for.
+    /// It waits for the upstream's answer, at most [`SILENCE`] from when the body is first asked for.
     Waits(Box<Deadline>),
-    /// It gets leave when the body is next asked for.
+    /// It gets the 100 when the body is next asked for.
     Due,
 }
 
 /// It is behind a lock for the type system only: all its users run on one thread, one at a time.
 #[derive(Debug)]
-pub(super) struct Connection<T> {
+pub(super) struct ServerConnection<T> {
     pub(super) wire: Wire<T>,
     pub(super) decoder: Decoder,
     pub(super) expectation: Expectation,
-    /// What is left to write ahead of the answer: nothing may come between its bytes.
+    /// What is to be written before the answer: nothing may come between the bytes of the answer.
     interim: Outgoing,
-    /// How many bytes of [`STATUS_LINE`] have been sent ahead of the answer.
+    /// How many bytes of [`STATUS_LINE`] have been sent ahead.
     pub(super) begun: usize,
-    side: Side,
-    pub(super) stage: Stage,
-    /// For the head as far as it has come, then for what the app does not read.
+    side: AppSide,
+    pub(super) stage: AnswerStage,
+    /// Memory for a head that has come in part, then for an answer that the app does not read.
     pub(super) held: Reservation,
-    /// Whoever reads the body, and whoever waits for it to be read: over HTTP/2 they are two tasks.
+    /// Wakes the reader of the body.
     reader: Option<Waker>,
+    /// Wakes the task that waits for the body to be read. If the upstream speaks HTTP/2 it is not the reader's.
     watcher: Option<Waker>,
 }
 
-impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
+impl<T: AsyncRead + AsyncWrite + Reset + Unpin> ServerConnection<T> {
     pub(super) fn new(stream: T) -> Self {
         Self {
             wire: Wire::new(stream),
@@ -78,15 +107,15 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
             expectation: Expectation::None,
             interim: Outgoing::default(),
             begun: 0,
-            side: Side::Open,
-            stage: Stage::Waiting,
+            side: AppSide::Open,
+            stage: AnswerStage::Waiting,
             held: Reservation::default(),
             reader: None,
             watcher: None,
         }
     }
 
-    /// The head of the next request; `None` where there is none.
+    /// Reads the head of the next request; `None` if the connection ends before it.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -96,8 +125,8 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
         let was_begun = !self.wire.ahead.is_empty();
         match self.wire.poll_head(cx, header_size, head::probe_request) {
             Poll::Ready(Ok(Some(head))) => {
-                self.stage = Stage::Waiting;
-                // It stays as long as the request does, with all of the buffer that it came in.
+                self.stage = AnswerStage::Waiting;
+                // The request keeps the whole buffer that its head came in.
                 if head.len() > SMALL {
                     self.held.grow(head.len() + self.wire.ahead.capacity())?;
                 } else {
@@ -106,7 +135,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
                 Poll::Ready(Ok(Some(head)))
             }
             Poll::Ready(end) => {
-                self.stage = Stage::Waiting;
+                self.stage = AnswerStage::Waiting;
                 Poll::Ready(end)
             }
             Poll::Pending => {
@@ -124,7 +153,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
         }
     }
 
-    /// Whether bytes lie unread, so that the end of the stream does not show by reading.
+    /// Whether there are unread bytes, so that reading does not show the end of the stream.
     pub(super) fn is_veiled(&self) -> bool {
         !self.decoder.is_done() || !self.wire.ahead.is_empty()
     }
@@ -133,15 +162,15 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
         self.wire.stream.hangup() == Some(Hangup::Reset)
     }
 
-    /// Ready once the app has left, or can be taken to have.
+    /// Ready when the app has left, or must be taken to have left.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, deadline: &mut Deadline) -> Poll<()> {
         if !self.decoder.is_done() {
             note(&mut self.watcher, cx);
-            // Who waits for more of the body sees its end.
+            // The reader of the body will see the end.
             if self.reader.is_some() {
                 return Poll::Pending;
             }
-        } else if self.wire.ahead.is_empty() && self.side == Side::Open {
+        } else if self.wire.ahead.is_empty() && self.side == AppSide::Open {
             match ready!(self.wire.poll_fill(cx)) {
                 Ok(0) => self.closes(deadline),
                 Ok(_) => {}
@@ -151,14 +180,14 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
         loop {
             match self.wire.stream.hangup() {
                 Some(Hangup::Reset) => return Poll::Ready(()),
-                Some(Hangup::Closed) if self.side == Side::Open => self.closes(deadline),
+                Some(Hangup::Closed) if self.side == AppSide::Open => self.closes(deadline),
                 Some(Hangup::Closed) | None => {}
             }
             if !deadline.is_set() {
                 deadline.set(Instant::now() + LOOK);
             }
             ready!(deadline.poll(cx));
-            if self.side == Side::Leaving || self.probe(cx).is_err() {
+            if self.side == AppSide::Leaving || self.probe(cx).is_err() {
                 return Poll::Ready(());
             }
             let pause = self.begun.checked_sub(1).and_then(|last| PROBES.get(last));
@@ -168,22 +197,23 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
 
     /// The app sends no more.
     fn closes(&mut self, deadline: &mut Deadline) {
-        // Nor the body that it asked leave for.
+        // So it does not send the body either.
         self.expectation = Expectation::None;
         self.side = match self.stage {
-            Stage::Waiting | Stage::Begun => Side::Closed,
-            Stage::Answering => Side::Leaving,
+            AnswerStage::Waiting | AnswerStage::Begun => AppSide::Closed,
+            AnswerStage::Answering => AppSide::Leaving,
         };
         let wait = match self.stage {
-            Stage::Waiting => Duration::ZERO,
-            Stage::Begun | Stage::Answering => GRACE,
+            AnswerStage::Waiting => Duration::ZERO,
+            AnswerStage::Begun | AnswerStage::Answering => GRACE,
         };
         deadline.set(Instant::now() + wait);
     }
 
-    /// Sends one more byte ahead of the answer to an app that may have left.
+    /// Sends one more byte of the answer ahead, to an app that may have left.
     fn probe(&mut self, cx: &mut Context<'_>) -> Result<(), io::Error> {
-        let is_due = self.side == Side::Closed && self.stage == Stage::Waiting && self.interim.is_empty();
+        let is_due =
+            self.side == AppSide::Closed && self.stage == AnswerStage::Waiting && self.interim.is_empty();
         if is_due && self.begun < PROBES.len() {
             (self.interim.head).extend_from_slice(&STATUS_LINE[self.begun..=self.begun]);
             self.begun += 1;
@@ -194,7 +224,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
         }
     }
 
-    /// Drops what has come of a body that nobody reads. Whether that was all of it; never waits for more.
+    /// Drops what has come of a body that the handler has dropped. Returns whether that was all of it; never waits.
     pub(super) fn skip(&mut self, cx: &mut Context<'_>) -> bool {
         self.reader = None;
         let mut skipped = 0;
@@ -208,7 +238,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        // Who sends it without leave has not waited.
+        // An app that sends the body has not waited for the 100.
         if !self.wire.ahead.is_empty() {
             self.expectation = Expectation::None;
         }
@@ -216,7 +246,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
             self.expectation = Expectation::None;
             self.interim.head.extend_from_slice(CONTINUE);
         }
-        // Where there is no room for all of it, whoever writes next begins with the rest.
+        // What the socket does not take is written before the next bytes.
         if let Poll::Ready(Err(error)) = self.poll_interim(cx) {
             return Poll::Ready(Some(Err(error.into())));
         }
@@ -235,7 +265,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
         frame
     }
 
-    /// Whoever still reads a body is told that it ended early: nothing of it is left to them from here on.
+    /// Ends the body of the request with an error for its reader.
     pub(super) fn give_up(&mut self) {
         if !self.decoder.is_done() {
             self.decoder = Decoder::Broken;
@@ -250,7 +280,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
             return Poll::Ready(Ok(()));
         }
         let written = ready!(self.wire.poll_write(&mut self.interim, cx));
-        // Its buffer is not kept.
+        // Frees the buffer.
         self.interim = Outgoing::default();
         Poll::Ready(written)
     }
@@ -261,13 +291,13 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
         self.wire.poll_write(out, cx)
     }
 
-    /// Takes an interim answer, to be written when there is room.
+    /// Takes an interim answer, to be written when the socket has room.
     fn put_interim(&mut self, response: Response<()>) {
-        if self.stage != Stage::Waiting {
+        if self.stage != AnswerStage::Waiting {
             return;
         }
         if response.status() == StatusCode::CONTINUE {
-            // Who does not wait for one needs none, and some clients would take it for their answer.
+            // Only for an app that waits for it: some others would take it for their answer.
             if matches!(self.expectation, Expectation::Waits(_)) {
                 self.ask();
             }
@@ -275,15 +305,15 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> Connection<T> {
         }
         let mut head = BytesMut::new();
         let (parts, ()) = response.into_parts();
-        head::write_response(&mut head, &parts, &Encoding::None, None);
-        // An app that does not read does not miss it either.
+        head::write_response(&mut head, &parts, &BodyEncoding::None, None);
+        // An app that does not read does not miss it.
         if self.interim.len() + head.len() <= MOST_INTERIM {
             head.advance(std::mem::take(&mut self.begun));
             self.interim.head.extend_from_slice(&head);
         }
     }
 
-    /// The body is wanted: an app that waits for leave to send it gets that.
+    /// Lets an app that waits for `100 Continue` have it when the body is next read.
     fn ask(&mut self) {
         if matches!(self.expectation, Expectation::Waits(_)) {
             self.expectation = Expectation::Due;
@@ -307,7 +337,7 @@ impl Expectation {
         matches!(self, Self::None)
     }
 
-    /// Whether the app gets leave now that the body is asked for.
+    /// Whether the app gets the 100 now that the body is asked for.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         match self {
             Self::None => false,
@@ -322,13 +352,13 @@ impl Expectation {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Reset + Unpin + Send> Interim for Mutex<Connection<T>> {
+impl<T: AsyncRead + AsyncWrite + Reset + Unpin + Send> Interim for Mutex<ServerConnection<T>> {
     fn interim(&self, response: Response<()>) {
         lock(self).put_interim(response);
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Reset + Unpin + Send> Source for Mutex<Connection<T>> {
+impl<T: AsyncRead + AsyncWrite + Reset + Unpin + Send> BodySource for Mutex<ServerConnection<T>> {
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         lock(self).poll_body(cx)
     }
@@ -347,33 +377,3 @@ fn note(slot: &mut Option<Waker>, cx: &Context<'_>) {
         *slot = Some(cx.waker().clone());
     }
 }
-
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// After an app has closed its side in the middle of its answer: how long nothing of it may come before the app is taken
-/// to have left.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
-/// From the first byte of a head to its last.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two requests: longer than the clients that keep connections longest do.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Between two looks at whether an app has left behind bytes that nobody has read.
-const LOOK: Duration = Duration::from_millis(100);
-/// Of interim answers that the app has not read, in bytes.
-const MOST_INTERIM: usize = 64 * 1024;
-/// Of a body that nobody reads, in bytes, for the sake of the next request.
-const MOST_SKIPPED: usize = 256 * 1024;
-/// After each byte that is sent ahead: a reset comes back within the time that the way takes, and an app that closed its
-/// side may leave later.
-const PROBES: [Duration; STATUS_LINE.len()] = [
-    Duration::from_millis(10),
-    Duration::from_millis(100),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-    Duration::from_secs(5),
-];
-/// What every answer begins with.
-const STATUS_LINE: &[u8] = b"HTTP/1.1 ";

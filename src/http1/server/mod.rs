@@ -1,4 +1,4 @@
-//! The app's side: one connection, one request after the other.
+//! The server side: serves a connection of the app, one request after the other.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,12 +14,12 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use self::connection::{Connection, Expectation, GRACE, Stage};
+use self::connection::{AnswerStage, Expectation, GRACE, ServerConnection};
 use super::deadline::Deadline;
 use super::decoder::Decoder;
-use super::framing::{Framing, is_bodiless};
-use super::inbound::{Inbound, Source};
-use super::outflow::{Encoding, Outflow};
+use super::framing::{BodyEncoding, Framing, is_bodiless};
+use super::inbound::{BodySource, Inbound};
+use super::outflow::MessageWriter;
 use super::wire::Outgoing;
 use super::{Error, HeadRules, Interim, Spelling, head};
 use crate::memory::MEMORY;
@@ -28,61 +28,66 @@ use crate::sync::{into_inner, lock};
 
 mod connection;
 
-/// What a request is answered with.
-pub(crate) enum Answer<T, B> {
+/// How long a connection that ends is still read.
+const LINGER: Duration = Duration::from_secs(1);
+/// How much is still read of it.
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+
+/// What the handler makes of a request.
+pub(crate) enum Handled<T, B> {
     Response(Response<B>),
-    /// The head goes out. Then the stream, and what the app has sent on it ahead, are somebody else's.
-    Switch(Response<()>, Next<T>),
+    /// Send this head, then give the stream away, with what has been read ahead.
+    Switch(Response<()>, Takeover<T>),
 }
 
-/// Who takes a stream over.
-pub(crate) type Next<T> = Box<dyn FnOnce(T, Bytes) -> Rest + Send>;
+/// Takes a stream over, after the head of its answer.
+pub(crate) type Takeover<T> = Box<dyn FnOnce(T, Bytes) -> TakenOver + Send>;
 
-/// What becomes of a stream that has been taken over.
-pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The work on a stream that has been taken over.
+pub(crate) type TakenOver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A response body whose request may still be on its way.
-pub(crate) trait Carried: Body<Data = Bytes> + Unpin {
-    /// Moves the rest of the request on, while the app is slow to read the response.
+/// A response body whose request may still be on its way to the upstream.
+pub(crate) trait RelayedBody: Body<Data = Bytes> + Unpin {
+    /// Sends more of the request, while the app is slow to read the response.
     fn poll_upload(&mut self, cx: &mut Context<'_>);
 
-    /// How long the app may read nothing of the response.
+    /// Returns how long the app may read nothing of the response.
     fn patience(&self) -> Duration;
 }
 
-/// Serves `stream` until either side has had enough. `answer` gets each request, with a body if it has one, or what was
-/// wrong with it; after that the connection ends.
+/// Serves `stream` until one side closes it. `answer` gets each request, with its body if there is one, or what is wrong
+/// with it; in that case the connection ends after the answer.
 ///
-/// Work for an app that has left is given up, whatever of it lies unread: a reset says so at once. An app that closes
-/// its sending side may have left or wait for its answer, and TCP tells the two alike until something is sent: so the
-/// first bytes of the answer, which are the same for every answer, are sent ahead, one at a time. Who has left answers
-/// them with a reset; who has not gets the answer, whenever it comes.
+/// Work for an app that has left is dropped. A reset shows that at once. An app that closes its sending side may have left,
+/// or may wait for its answer; in TCP both look alike until something is sent. So the first bytes of the answer, which
+/// are the same for every answer, are sent ahead, one at a time: an app that has left resets the connection then, and one
+/// that waits gets its answer in the end.
 ///
-/// `begins` is told once where the interim answers go.
+/// `begins` is called once, with the place to which interim answers go.
 ///
-/// Returns what is left to do with a stream that was taken over, so that nothing of all this is held meanwhile.
+/// Returns the work on a stream that was taken over, so that the caller can free the rest before it.
 pub(crate) async fn serve<T, B, F>(
     stream: T,
     limits: HeadRules,
     begins: impl FnOnce(Weak<dyn Interim>),
     mut answer: impl FnMut(Result<Request<Option<Inbound>>, Error>) -> F,
-) -> Option<Rest>
+) -> Option<TakenOver>
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
-    B: Carried,
-    F: Future<Output = Answer<T, B>>,
+    B: RelayedBody,
+    F: Future<Output = Handled<T, B>>,
 {
-    let connection = Arc::new(Mutex::new(Connection::new(stream)));
-    // Weak: whoever has it has no part in the connection, which must not outlive its requests.
+    let connection = Arc::new(Mutex::new(ServerConnection::new(stream)));
+    // Weak, because the connection must not outlive its requests.
     begins(Arc::downgrade(&connection) as Weak<dyn Interim>);
     let mut deadline = Deadline::default();
     loop {
         let head = poll_fn(|cx| lock(&connection).poll_head(cx, limits.size, &mut deadline)).await;
         deadline.clear();
-        let mut ask = Ask::default();
+        let mut ask = RequestFacts::default();
         let request = match head {
             Ok(Some(head)) => begin(&connection, head, limits, &mut ask),
-            // Nobody is there to be told.
+            // The app has left: there is nobody to answer.
             Ok(None) | Err(Error::Incomplete | Error::Io(_)) => return None,
             Err(error) => Err(error),
         };
@@ -90,7 +95,7 @@ where
             let mut answer = std::pin::pin!(answer(request));
             let mut is_veiled = false;
             poll_fn(|cx| {
-                // Before the work goes on: what it waited for may have come together with the reset.
+                // Checked first: the handler may have become ready together with the reset.
                 if is_veiled && lock(&connection).is_reset() {
                     return Poll::Ready(None);
                 }
@@ -110,51 +115,51 @@ where
         };
         match outcome {
             None => return None,
-            Some(Answer::Switch(response, next)) => return switch(connection, response, next).await,
-            Some(Answer::Response(response)) => {
+            Some(Handled::Switch(response, next)) => return switch(connection, response, next).await,
+            Some(Handled::Response(response)) => {
                 let (parts, body) = response.into_parts();
                 let after = respond(&connection, &ask, parts, body, &mut deadline).await;
-                if !matches!(after, After::Next) {
+                if !matches!(after, AfterResponse::Next) {
                     lock(&connection).give_up();
                 }
                 match after {
-                    After::Next => {}
-                    After::Close => {
+                    AfterResponse::Next => {}
+                    AfterResponse::Close => {
                         linger(&connection).await;
                         return None;
                     }
-                    After::Broken => return None,
+                    AfterResponse::Broken => return None,
                 }
             }
         }
     }
 }
 
-/// What becomes of a connection after a response.
-enum After {
+/// What happens to a connection after a response.
+enum AfterResponse {
     Next,
     Close,
-    /// The response did not get to its end, and must not look as if it had.
+    /// The response was not written to its end, and must not look complete.
     Broken,
 }
 
-/// What of a request decides how it is answered.
+/// The facts of a request that decide how its answer is written.
 #[derive(Debug, Default)]
-struct Ask {
+struct RequestFacts {
     is_head: bool,
     is_old: bool,
     keeps_alive: bool,
     wants_trailers: bool,
 }
 
-type Shared<T> = Arc<Mutex<Connection<T>>>;
+type SharedConnection<T> = Arc<Mutex<ServerConnection<T>>>;
 
-/// Reads a head, and gets ready for the body that it announces. The head is not kept: it may hold a large buffer.
+/// Reads a head and prepares to read the body. The head is not kept, because it may keep a large buffer.
 fn begin<T>(
-    connection: &Shared<T>,
+    connection: &SharedConnection<T>,
     head: Bytes,
     limits: HeadRules,
-    ask: &mut Ask,
+    ask: &mut RequestFacts,
 ) -> Result<Request<Option<Inbound>>, Error>
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
@@ -165,7 +170,7 @@ where
     }
     let version = request.version();
     let framing = Framing::of_request(version, &facts).map_err(Error::Malformed)?;
-    *ask = Ask {
+    *ask = RequestFacts {
         is_head: request.method() == Method::HEAD,
         is_old: version == Version::HTTP_10,
         keeps_alive: facts.keeps_alive(version),
@@ -181,42 +186,42 @@ where
         connection.decoder = decoder;
         connection.expectation = Expectation::of(facts.expects && !ask.is_old);
     }
-    let source = Arc::clone(connection) as Arc<dyn Source>;
+    let source = Arc::clone(connection) as Arc<dyn BodySource>;
     Ok(request.map(|()| Some(Inbound::new(source, left))))
 }
 
 /// Writes a response to its end.
 async fn respond<T, B>(
-    connection: &Shared<T>,
-    ask: &Ask,
+    connection: &SharedConnection<T>,
+    ask: &RequestFacts,
     parts: http::response::Parts,
     body: B,
     gone: &mut Deadline,
-) -> After
+) -> AfterResponse
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send,
-    B: Carried,
+    B: RelayedBody,
 {
     let encoding = if is_bodiless(ask.is_head, parts.status) {
-        Encoding::None
+        BodyEncoding::None
     } else {
-        Encoding::of(&body.size_hint(), !ask.is_old)
+        BodyEncoding::of(&body.size_hint(), !ask.is_old)
     };
-    // A body that nobody reads any more stands between us and the next request.
+    // The rest of a body that the handler has dropped comes before the next request.
     let mut is_unread =
         Arc::strong_count(connection) == 1 && !poll_fn(|cx| Poll::Ready(lock(connection).skip(cx))).await;
     let begun = {
         let mut connection = lock(connection);
-        // Whoever waits for leave to send the body, and is answered, may send it or not: there is no telling. And an
-        // answer is no place for a `100 Continue`, should the body be asked for now.
+        // An app that waits for `100 Continue` may send the body after a final answer or not; we cannot know. And no 100 may
+        // be sent from here on.
         is_unread |= !std::mem::take(&mut connection.expectation).is_none();
         connection.held.release();
-        connection.stage = Stage::Begun;
+        connection.stage = AnswerStage::Begun;
         std::mem::take(&mut connection.begun)
     };
     gone.clear();
     let keeps_alive =
-        ask.keeps_alive && !is_unread && encoding != Encoding::UntilClose && !says_close(&parts.headers);
+        ask.keeps_alive && !is_unread && encoding != BodyEncoding::UntilClose && !says_close(&parts.headers);
     let option: Option<&[u8]> = match (keeps_alive, ask.is_old) {
         (false, _) => Some(b"close"),
         (true, true) => Some(b"keep-alive"),
@@ -226,7 +231,7 @@ where
     head::write_response(&mut head, &parts, &encoding, option);
     head.advance(begun);
     drop(parts);
-    let mut flow = Outflow::new(head, body, encoding, ask.wants_trailers);
+    let mut flow = MessageWriter::new(head, body, encoding, ask.wants_trailers);
     let (limit, mut stalled) = (flow.body.patience(), Deadline::default());
     let is_written = poll_fn(|cx| {
         let (mut is_full, mut has_moved) = (false, false);
@@ -259,7 +264,7 @@ where
             }
             let mut connection = lock(connection);
             let is_gone = connection.poll_gone(cx, gone).is_ready();
-            connection.stage = Stage::Answering;
+            connection.stage = AnswerStage::Answering;
             if !is_gone {
                 return Poll::Pending;
             }
@@ -269,39 +274,39 @@ where
     .await;
     drop(flow);
     if !is_written {
-        if encoding == Encoding::UntilClose {
+        if encoding == BodyEncoding::UntilClose {
             lock(connection).wire.stream.reset();
         }
-        return After::Broken;
+        return AfterResponse::Broken;
     }
     if keeps_alive && lock(connection).decoder.is_done() {
-        After::Next
+        AfterResponse::Next
     } else {
-        After::Close
+        AfterResponse::Close
     }
 }
 
 async fn switch<T: AsyncRead + AsyncWrite + Reset + Unpin>(
-    connection: Shared<T>,
+    connection: SharedConnection<T>,
     response: Response<()>,
-    next: Next<T>,
-) -> Option<Rest> {
+    next: Takeover<T>,
+) -> Option<TakenOver> {
     let mut out = Outgoing::default();
     let (parts, ()) = response.into_parts();
-    head::write_response(&mut out.head, &parts, &Encoding::None, None);
+    head::write_response(&mut out.head, &parts, &BodyEncoding::None, None);
     out.head.advance(lock(&connection).begun);
     let written = poll_fn(|cx| lock(&connection).poll_write(&mut out, cx)).await;
     written.ok()?;
-    // Whoever had a body of this connection is gone: the request has been answered.
+    // The request has been answered, so its body has been dropped and this is the last reference.
     let connection = Arc::try_unwrap(connection).ok()?;
     let connection = into_inner(connection);
     let (stream, ahead) = connection.wire.into_parts();
     Some(next(stream, ahead))
 }
 
-/// Ends a connection so that the last answer is read: bytes of the app that nobody has read would make the kernel reset
-/// it, and the answer would be lost on the way (RFC 9112 section 9.6).
-async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) {
+/// Ends a connection so that the app can read the last answer. If bytes of the app were unread, the kernel would reset the
+/// connection and the answer could be lost (RFC 9112 section 9.6).
+async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &SharedConnection<T>) {
     lock(connection).wire.ahead = BytesMut::new();
     let drained = async {
         poll_fn(|cx| Pin::new(&mut lock(connection).wire.stream).poll_shutdown(cx)).await?;
@@ -310,7 +315,7 @@ async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) {
             let read = poll_fn(|cx| {
                 let wire = &mut lock(connection).wire;
                 let read = wire.poll_fill(cx);
-                // Nobody wants it: not even its buffer is kept, as many may linger at a time.
+                // Its buffer is freed as well, because many connections may linger at a time.
                 wire.ahead = BytesMut::new();
                 read
             })
@@ -325,11 +330,8 @@ async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &Shared<T>) {
     let _ = tokio::time::timeout(LINGER, drained).await;
 }
 
-/// Whether whoever made the answer wants the connection closed.
+/// Whether the answer asks for the connection to be closed.
 fn says_close(fields: &HeaderMap) -> bool {
     let option = fields.get(header::CONNECTION);
     option.is_some_and(|option| option.as_bytes().eq_ignore_ascii_case(b"close"))
 }
-
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 16 * 1024 * 1024;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::exchange::{LIMIT, LIMITS, ask, asked, get, kind};
 use super::script::{End, Said, SaidEnd, Script, cuts};
-use crate::http1::client::{Connection, Cut, Failure};
+use crate::http1::client::{ClientConnection, ReadError, SendError};
 
 fn parts(method: Method) -> Parts {
     Request::builder()
@@ -113,9 +113,9 @@ async fn a_connection_is_used_again_where_nothing_speaks_against_it() {
         ),
         (&head, "HTTP/1.1 200 OK\r\n\r\n", true),
     ] {
-        let mut connection = Connection::new(Script::new([Bytes::from(answer)], End::Never), LIMITS);
+        let mut connection = ClientConnection::new(Script::new([Bytes::from(answer)], End::Never), LIMITS);
         if answer == "HTTP/1.1 200 OK\r\n\r\n" && method == Method::GET {
-            connection = Connection::new(Script::whole(answer), LIMITS);
+            connection = ClientConnection::new(Script::whole(answer), LIMITS);
         }
         let got = ask(&mut connection, &parts(method.clone()), Said::default())
             .await
@@ -178,7 +178,7 @@ async fn an_answer_that_is_cut_never_looks_whole() {
         let got = asked(Script::new([Bytes::from(text)], end)).await.unwrap();
         assert!(got.cut.is_some() && !got.is_reusable, "{text:?} {end:?}");
         assert_eq!(
-            matches!(got.cut, Some(Cut::Idle)),
+            matches!(got.cut, Some(ReadError::Idle)),
             matches!(end, End::Never) && !text.contains("x\r\n"),
             "{text:?}"
         );
@@ -203,9 +203,9 @@ async fn there_is_an_end_to_what_comes_before_an_answer() {
 }
 
 /// The upstream's end is the test's.
-fn connect() -> (Connection<DuplexStream, Said>, DuplexStream) {
+fn connect() -> (ClientConnection<DuplexStream, Said>, DuplexStream) {
     let (ours, upstream) = duplex(64);
-    (Connection::new(ours, LIMITS), upstream)
+    (ClientConnection::new(ours, LIMITS), upstream)
 }
 
 async fn expect(upstream: &mut DuplexStream, text: &str) {
@@ -315,7 +315,7 @@ async fn a_request_that_breaks_off_is_not_answered_and_does_not_look_whole() {
         let written = stream.written.clone();
         let mut body = Said::pieces(&["hello"]);
         (body.length, body.end) = (length, end);
-        let mut connection = Connection::new(stream, LIMITS);
+        let mut connection = ClientConnection::new(stream, LIMITS);
         let failure = ask(&mut connection, &parts(Method::POST), body)
             .await
             .unwrap_err();
@@ -339,7 +339,7 @@ async fn the_time_for_an_answer_runs_from_the_last_piece_that_the_upstream_took(
         .send(&get(), &authority, Said::default(), 10 * second, |_| {})
         .await
         .unwrap_err();
-    assert!(matches!(failure, Failure::TimedOut) && start.elapsed() == 10 * second);
+    assert!(matches!(failure, SendError::TimedOut) && start.elapsed() == 10 * second);
 
     // Pieces that take long.
     let (mut connection, mut upstream) = connect();
@@ -357,7 +357,7 @@ async fn the_time_for_an_answer_runs_from_the_last_piece_that_the_upstream_took(
         .send(&parts(Method::POST), &authority, body, 10 * second, |_| {})
         .await
         .unwrap_err();
-    assert!(matches!(failure, Failure::TimedOut), "{failure:?}");
+    assert!(matches!(failure, SendError::TimedOut), "{failure:?}");
     assert_eq!(start.elapsed(), 50 * second);
     assert_eq!(reading.await.unwrap().1, 5 * 64);
 }
@@ -376,7 +376,7 @@ async fn an_answer_may_stand_still_for_so_long_and_no_longer() {
     });
     let got = ask(&mut connection, &get(), Said::default()).await.unwrap();
     assert!(
-        matches!(got.cut, Some(Cut::Idle)) && got.body == b"xxx",
+        matches!(got.cut, Some(ReadError::Idle)) && got.body == b"xxx",
         "{got:?}"
     );
     assert_eq!(start.elapsed(), 4 * LIMIT - Duration::from_secs(3));
@@ -421,7 +421,7 @@ async fn a_connection_that_waits_is_fresh_until_something_comes() {
 #[tokio::test(start_paused = true)]
 async fn a_switch_hands_over_what_came_with_it() {
     for pieces in cuts(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n\x81\x02hi") {
-        let mut connection = Connection::new(Script::new(pieces.clone(), End::Eof), LIMITS);
+        let mut connection = ClientConnection::new(Script::new(pieces.clone(), End::Eof), LIMITS);
         let authority = HeaderValue::from_static("a");
         let response = connection
             .send(&get(), &authority, Said::default(), LIMIT, |_| {})

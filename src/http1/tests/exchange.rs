@@ -11,8 +11,8 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream};
 
 use super::script::{Said, Script};
-use crate::http1::client::{Connection, Cut, Failure};
-use crate::http1::server::{self, Answer};
+use crate::http1::client::{ClientConnection, ReadError, SendError};
+use crate::http1::server::{self, Handled};
 use crate::http1::{Error, HeadRules, Inbound};
 use crate::stream::Reset;
 
@@ -78,13 +78,13 @@ where
     .await;
 }
 
-pub(super) fn answer<T>(status: StatusCode, body: Said) -> Answer<T, Said> {
+pub(super) fn answer<T>(status: StatusCode, body: Said) -> Handled<T, Said> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response
         .headers_mut()
         .insert(http::header::DATE, HeaderValue::from_static("now"));
-    Answer::Response(response)
+    Handled::Response(response)
 }
 
 /// What a server made of `stream`: the requests, and what was written in answer.
@@ -146,7 +146,7 @@ pub(super) struct Got {
     pub(super) body: Vec<u8>,
     pub(super) trailers: HeaderMap,
     /// Why the body ended early.
-    pub(super) cut: Option<Cut>,
+    pub(super) cut: Option<ReadError>,
     pub(super) is_reusable: bool,
 }
 
@@ -157,10 +157,10 @@ pub(super) fn get() -> Parts {
 
 /// Sends one request and reads its answer to the end.
 pub(super) async fn ask<T>(
-    connection: &mut Connection<T, Said>,
+    connection: &mut ClientConnection<T, Said>,
     parts: &Parts,
     body: Said,
-) -> Result<Got, Failure<&'static str>>
+) -> Result<Got, SendError<&'static str>>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -190,21 +190,26 @@ where
 }
 
 /// The answer to a GET that `stream` gives.
-pub(super) async fn asked(stream: Script) -> Result<Got, Failure<&'static str>> {
-    ask(&mut Connection::new(stream, LIMITS), &get(), Said::default()).await
+pub(super) async fn asked(stream: Script) -> Result<Got, SendError<&'static str>> {
+    ask(
+        &mut ClientConnection::new(stream, LIMITS),
+        &get(),
+        Said::default(),
+    )
+    .await
 }
 
 /// In one word, for tables.
-pub(super) fn kind<E>(failure: &Failure<E>) -> &'static str {
+pub(super) fn kind<E>(failure: &SendError<E>) -> &'static str {
     match failure {
-        Failure::Answer(Error::Incomplete) => "answer cut",
-        Failure::Answer(Error::Io(_)) => "answer broken",
-        Failure::Answer(Error::TooLarge(_)) => "answer too large",
-        Failure::Answer(_) => "no answer",
-        Failure::Body(Some(_)) => "body",
-        Failure::Body(None) => "length",
-        Failure::Lost(_) => "lost",
-        Failure::TimedOut => "timed out",
+        SendError::Answer(Error::Incomplete) => "answer cut",
+        SendError::Answer(Error::Io(_)) => "answer broken",
+        SendError::Answer(Error::TooLarge(_)) => "answer too large",
+        SendError::Answer(_) => "no answer",
+        SendError::Body(Some(_)) => "body",
+        SendError::Body(None) => "length",
+        SendError::Lost(_) => "lost",
+        SendError::TimedOut => "timed out",
     }
 }
 

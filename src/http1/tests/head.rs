@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use super::exchange::{LIMITS, listed};
 use super::script::{End, Script, cuts};
-use crate::http1::outflow::Encoding;
+use crate::http1::framing::BodyEncoding;
 use crate::http1::wire::Wire;
 use crate::http1::{Error, Excess, Fault, head};
 
@@ -147,7 +147,7 @@ async fn a_head_has_a_hundred_fields_at_most() {
     }
 }
 
-fn written_request(request: Request<()>, encoding: Encoding) -> String {
+fn written_request(request: Request<()>, encoding: BodyEncoding) -> String {
     let mut out = BytesMut::new();
     head::write_request(
         &mut out,
@@ -176,51 +176,51 @@ fn a_request_leaves_in_origin_form_to_the_host_that_was_decided() {
             .body(())
             .unwrap();
         let expected = format!("GET {expected} HTTP/1.1\r\nhost: b:1\r\nx: y\r\n\r\n");
-        assert_eq!(written_request(request, Encoding::None), expected, "{target}");
+        assert_eq!(written_request(request, BodyEncoding::None), expected, "{target}");
     }
 }
 
 #[test]
 fn a_request_is_framed_by_what_is_sent_and_not_by_what_it_says() {
     for (method, stated, encoding, expected) in [
-        (Method::GET, None, Encoding::None, ""),
-        (Method::DELETE, None, Encoding::None, ""),
-        (Method::POST, None, Encoding::None, "content-length: 0\r\n"),
-        (Method::PUT, None, Encoding::None, "content-length: 0\r\n"),
+        (Method::GET, None, BodyEncoding::None, ""),
+        (Method::DELETE, None, BodyEncoding::None, ""),
+        (Method::POST, None, BodyEncoding::None, "content-length: 0\r\n"),
+        (Method::PUT, None, BodyEncoding::None, "content-length: 0\r\n"),
         (
             Method::GET,
             Some(("content-length", "0")),
-            Encoding::None,
+            BodyEncoding::None,
             "content-length: 0\r\n",
         ),
         (
             Method::GET,
             Some(("content-length", "9")),
-            Encoding::None,
+            BodyEncoding::None,
             "content-length: 0\r\n",
         ),
         (
             Method::POST,
             Some(("content-length", "9")),
-            Encoding::Length(5),
+            BodyEncoding::Length(5),
             "content-length: 5\r\n",
         ),
         (
             Method::POST,
             Some(("content-length", "9")),
-            Encoding::Chunked,
+            BodyEncoding::Chunked,
             "transfer-encoding: chunked\r\n",
         ),
         (
             Method::POST,
             Some(("transfer-encoding", "gzip")),
-            Encoding::Length(5),
+            BodyEncoding::Length(5),
             "content-length: 5\r\n",
         ),
         (
             Method::GET,
             None,
-            Encoding::Chunked,
+            BodyEncoding::Chunked,
             "transfer-encoding: chunked\r\n",
         ),
     ] {
@@ -236,7 +236,7 @@ fn a_request_is_framed_by_what_is_sent_and_not_by_what_it_says() {
 
 #[test]
 fn a_response_is_framed_by_what_is_sent_and_never_twice() {
-    let none = Encoding::None;
+    let none = BodyEncoding::None;
     for (status, stated, encoding, expected) in [
         (200, &[][..], none, ""),
         (200, &[("content-length", "7")], none, "content-length: 7\r\n"),
@@ -250,27 +250,27 @@ fn a_response_is_framed_by_what_is_sent_and_never_twice() {
         (204, &[("content-length", "7")], none, ""),
         (101, &[("content-length", "7")], none, ""),
         (200, &[("transfer-encoding", "chunked")], none, ""),
-        (200, &[], Encoding::Length(7), "content-length: 7\r\n"),
+        (200, &[], BodyEncoding::Length(7), "content-length: 7\r\n"),
         (
             200,
             &[("content-length", "7")],
-            Encoding::Length(7),
+            BodyEncoding::Length(7),
             "content-length: 7\r\n",
         ),
         (
             200,
             &[("content-length", "7")],
-            Encoding::Chunked,
+            BodyEncoding::Chunked,
             "transfer-encoding: chunked\r\n",
         ),
         (
             200,
             &[("transfer-encoding", "gzip")],
-            Encoding::Chunked,
+            BodyEncoding::Chunked,
             "transfer-encoding: chunked\r\n",
         ),
-        (200, &[("content-length", "7")], Encoding::UntilClose, ""),
-        (200, &[], Encoding::Length(0), "content-length: 0\r\n"),
+        (200, &[("content-length", "7")], BodyEncoding::UntilClose, ""),
+        (200, &[], BodyEncoding::Length(0), "content-length: 0\r\n"),
     ] {
         let mut response = Response::builder().status(status).header(header::DATE, "now");
         for (name, value) in stated {
@@ -305,7 +305,7 @@ fn a_response_says_when_it_was_made_and_what_becomes_of_the_connection() {
     head::write_response(
         &mut out,
         &response.into_parts().0,
-        &Encoding::Length(0),
+        &BodyEncoding::Length(0),
         Some(b"close"),
     );
     let (read, _) = head::response(&out.freeze(), LIMITS.count).unwrap();
@@ -326,7 +326,7 @@ fn a_reason_is_passed_on_where_it_is_printable() {
     ] {
         let (response, _) = head::response(&Bytes::from(format!("{line}\r\n\r\n")), LIMITS.count).unwrap();
         let mut out = BytesMut::new();
-        head::write_response(&mut out, &response.into_parts().0, &Encoding::None, None);
+        head::write_response(&mut out, &response.into_parts().0, &BodyEncoding::None, None);
         assert!(out.starts_with(expected.as_bytes()), "{line}: {out:?}");
     }
     for line in [

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::exchange::{LIMIT, LIMITS, answer, asked, get, hear, read_all};
 use super::script::{End, Said, SaidEnd, Script, cuts};
-use crate::http1::client::{Connection, Failure};
+use crate::http1::client::{ClientConnection, SendError};
 use crate::http1::server;
 use crate::http1::{Error, Inbound, Interim};
 
@@ -198,12 +198,12 @@ async fn an_interim_answer_extends_the_wait() {
         upstream
     });
     let start = Instant::now();
-    let mut connection = Connection::new(ours, LIMITS);
+    let mut connection = ClientConnection::new(ours, LIMITS);
     let authority = HeaderValue::from_static("a");
     let sent = connection
         .send(&get(), &authority, Said::default(), LIMIT, |_| {})
         .await;
-    assert!(matches!(sent, Err(Failure::TimedOut)), "{sent:?}");
+    assert!(matches!(sent, Err(SendError::TimedOut)), "{sent:?}");
     assert_eq!(start.elapsed(), 6 * LIMIT - Duration::from_secs(5));
     drop(other.await.unwrap());
 }
@@ -228,7 +228,7 @@ async fn a_body_that_waited_is_given_up_with_the_answer() {
             (parts.headers).insert("expect", HeaderValue::from_static("100-continue"));
         }
         let answer = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
-        let mut connection = Connection::new(Script::new([Bytes::from(answer)], End::Never), LIMITS);
+        let mut connection = ClientConnection::new(Script::new([Bytes::from(answer)], End::Never), LIMITS);
         let body = Said {
             length: Some(5),
             end: SaidEnd::Never,

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::exchange::{Heard, LIMIT, LIMITS, ask, served};
 use super::script::{End, Said, Script};
-use crate::http1::client::Connection;
+use crate::http1::client::ClientConnection;
 
 const REQUESTS: [&str; 5] = [
     "GET http://a.test/x?y HTTP/1.1\r\nHost: a.test\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
@@ -133,7 +133,7 @@ async fn rewritten(heard: &Heard, is_chunked: bool) -> Vec<u8> {
     let stream = Script::new([Bytes::from_static(b"HTTP/1.1 204 X\r\n\r\n")], End::Eof);
     let written = stream.written.clone();
     let parts = request.body(()).unwrap().into_parts().0;
-    let _ = ask(&mut Connection::new(stream, LIMITS), &parts, body).await;
+    let _ = ask(&mut ClientConnection::new(stream, LIMITS), &parts, body).await;
     written.bytes()
 }
 
@@ -239,7 +239,7 @@ async fn whatever_an_upstream_answers_comes_to_an_end() {
             body = Said::pieces(&["hello", "world"]);
             body.is_slow = random.random();
         }
-        let mut connection = Connection::new(stream, LIMITS);
+        let mut connection = ClientConnection::new(stream, LIMITS);
         let asking = timeout(10 * LIMIT, ask(&mut connection, &parts, body)).await;
         match asking.unwrap_or_else(|_| panic!("round {round} hangs: {text:?}")) {
             Ok(got) => {

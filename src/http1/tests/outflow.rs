@@ -9,13 +9,14 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, SizeHint};
 
 use super::script::{End, Said, SaidEnd, Script};
-use crate::http1::outflow::{Broken, Encoding, Outflow};
+use crate::http1::framing::BodyEncoding;
+use crate::http1::outflow::{MessageWriter, WriteError};
 use crate::http1::wire::Wire;
 
 /// What is written for a body, behind the head `H`, to each kind of stream: always the same.
 async fn written(
     body: impl Fn() -> Said,
-    encoding: Encoding,
+    encoding: BodyEncoding,
     trailers: bool,
 ) -> (String, Result<(), String>) {
     let mut all = Vec::new();
@@ -35,12 +36,12 @@ async fn written(
                 if body.end == SaidEnd::Known {
                     body.end = end;
                 }
-                let mut flow = Outflow::new(BytesMut::from("H"), body, encoding, trailers);
+                let mut flow = MessageWriter::new(BytesMut::from("H"), body, encoding, trailers);
                 let result = poll_fn(|cx| flow.poll(cx, |out, cx| wire.poll_write(out, cx))).await;
                 let result = result.map_err(|broken| match broken {
-                    Broken::Body(error) => error.to_owned(),
-                    Broken::Io => "io".to_owned(),
-                    Broken::Length => "length".to_owned(),
+                    WriteError::Body(error) => error.to_owned(),
+                    WriteError::Io => "io".to_owned(),
+                    WriteError::Length => "length".to_owned(),
                 });
                 all.push((wire.stream.written.text(), result));
             }
@@ -65,20 +66,20 @@ fn trailers() -> HeaderMap {
 #[tokio::test(start_paused = true)]
 async fn each_encoding_shows_its_end() {
     for (encoding, pieces, expected) in [
-        (Encoding::None, &[][..], "H"),
-        (Encoding::None, &["not", "sent"], "H"),
-        (Encoding::Length(0), &[], "H"),
-        (Encoding::Length(5), &["hello"], "Hhello"),
-        (Encoding::Length(5), &["h", "el", "lo"], "Hhello"),
-        (Encoding::Chunked, &[], "H0\r\n\r\n"),
-        (Encoding::Chunked, &["hello"], "H5\r\nhello\r\n0\r\n\r\n"),
+        (BodyEncoding::None, &[][..], "H"),
+        (BodyEncoding::None, &["not", "sent"], "H"),
+        (BodyEncoding::Length(0), &[], "H"),
+        (BodyEncoding::Length(5), &["hello"], "Hhello"),
+        (BodyEncoding::Length(5), &["h", "el", "lo"], "Hhello"),
+        (BodyEncoding::Chunked, &[], "H0\r\n\r\n"),
+        (BodyEncoding::Chunked, &["hello"], "H5\r\nhello\r\n0\r\n\r\n"),
         (
-            Encoding::Chunked,
+            BodyEncoding::Chunked,
             &["h", "ello567890123456"],
             "H1\r\nh\r\n10\r\nello567890123456\r\n0\r\n\r\n",
         ),
-        (Encoding::UntilClose, &[], "H"),
-        (Encoding::UntilClose, &["h", "ello"], "Hhello"),
+        (BodyEncoding::UntilClose, &[], "H"),
+        (BodyEncoding::UntilClose, &["h", "ello"], "Hhello"),
     ] {
         let (text, result) = written(|| Said::pieces(pieces), encoding, true).await;
         assert_eq!(
@@ -95,18 +96,22 @@ async fn an_empty_piece_is_not_the_end_of_a_chunked_body() {
         pieces: VecDeque::from(["a", "", "b", ""].map(Bytes::from)),
         ..Said::default()
     };
-    let (text, _) = written(body, Encoding::Chunked, false).await;
+    let (text, _) = written(body, BodyEncoding::Chunked, false).await;
     assert_eq!(text, "H1\r\na\r\n1\r\nb\r\n0\r\n\r\n");
 }
 
 #[tokio::test(start_paused = true)]
 async fn trailers_go_to_who_asked_for_them_and_only_where_there_is_room() {
     for (encoding, wants, expected) in [
-        (Encoding::Chunked, true, "H1\r\nx\r\n0\r\na: b\r\na: c\r\n\r\n"),
-        (Encoding::Chunked, false, "H1\r\nx\r\n0\r\n\r\n"),
-        (Encoding::Length(1), true, "Hx"),
-        (Encoding::UntilClose, true, "Hx"),
-        (Encoding::None, true, "H"),
+        (
+            BodyEncoding::Chunked,
+            true,
+            "H1\r\nx\r\n0\r\na: b\r\na: c\r\n\r\n",
+        ),
+        (BodyEncoding::Chunked, false, "H1\r\nx\r\n0\r\n\r\n"),
+        (BodyEncoding::Length(1), true, "Hx"),
+        (BodyEncoding::UntilClose, true, "Hx"),
+        (BodyEncoding::None, true, "H"),
     ] {
         let body = || Said {
             trailers: Some(trailers()),
@@ -123,14 +128,14 @@ async fn trailers_go_to_who_asked_for_them_and_only_where_there_is_room() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_not_what_its_head_says_breaks_off() {
     for (encoding, pieces, end, fault) in [
-        (Encoding::Length(5), &["hell"][..], SaidEnd::Known, "length"),
-        (Encoding::Length(5), &[], SaidEnd::Known, "length"),
-        (Encoding::Length(5), &["hello!"], SaidEnd::Known, "length"),
-        (Encoding::Length(5), &["hell", "o!"], SaidEnd::Known, "length"),
-        (Encoding::Length(0), &["!"], SaidEnd::Known, "length"),
-        (Encoding::Length(5), &["hel"], SaidEnd::Cut, "cut"),
-        (Encoding::Chunked, &["hel"], SaidEnd::Cut, "cut"),
-        (Encoding::UntilClose, &["hel"], SaidEnd::Cut, "cut"),
+        (BodyEncoding::Length(5), &["hell"][..], SaidEnd::Known, "length"),
+        (BodyEncoding::Length(5), &[], SaidEnd::Known, "length"),
+        (BodyEncoding::Length(5), &["hello!"], SaidEnd::Known, "length"),
+        (BodyEncoding::Length(5), &["hell", "o!"], SaidEnd::Known, "length"),
+        (BodyEncoding::Length(0), &["!"], SaidEnd::Known, "length"),
+        (BodyEncoding::Length(5), &["hel"], SaidEnd::Cut, "cut"),
+        (BodyEncoding::Chunked, &["hel"], SaidEnd::Cut, "cut"),
+        (BodyEncoding::UntilClose, &["hel"], SaidEnd::Cut, "cut"),
     ] {
         let body = || Said {
             end,
@@ -148,28 +153,32 @@ async fn a_body_that_is_not_what_its_head_says_breaks_off() {
 #[test]
 fn a_stated_length_is_used_and_an_unknown_one_shows_by_chunks_or_by_the_close() {
     for (length, chunks, expected) in [
-        (Some(5), true, Encoding::Length(5)),
-        (Some(5), false, Encoding::Length(5)),
-        (None, true, Encoding::Chunked),
-        (None, false, Encoding::UntilClose),
+        (Some(5), true, BodyEncoding::Length(5)),
+        (Some(5), false, BodyEncoding::Length(5)),
+        (None, true, BodyEncoding::Chunked),
+        (None, false, BodyEncoding::UntilClose),
     ] {
         let body = Said {
             length,
             ..Said::default()
         };
-        assert_eq!(Encoding::of(&body.size_hint(), chunks), expected);
+        assert_eq!(BodyEncoding::of(&body.size_hint(), chunks), expected);
     }
     let mut between = SizeHint::new();
     between.set_upper(5);
-    assert_eq!(Encoding::of(&between, true), Encoding::Chunked);
+    assert_eq!(BodyEncoding::of(&between, true), BodyEncoding::Chunked);
 }
 
 /// Who takes nothing holds the source back, whatever the size of its pieces.
 #[tokio::test(start_paused = true)]
 async fn nothing_more_is_taken_while_nothing_is_written() {
-    for encoding in [Encoding::Length(1000), Encoding::Chunked, Encoding::UntilClose] {
+    for encoding in [
+        BodyEncoding::Length(1000),
+        BodyEncoding::Chunked,
+        BodyEncoding::UntilClose,
+    ] {
         let body = Said::pieces(&["x"; 1000]);
-        let mut flow = Outflow::new(BytesMut::from("H"), body, encoding, true);
+        let mut flow = MessageWriter::new(BytesMut::from("H"), body, encoding, true);
         for _ in 0..100 {
             let polled = poll_fn(|cx| Poll::Ready(flow.poll(cx, |_, _| Poll::Pending))).await;
             assert!(polled.is_pending());

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
-use crate::http1::server::Carried;
+use crate::http1::server::RelayedBody;
 use crate::stream::{Hangup, Reset};
 
 /// What comes after the last piece.
@@ -233,7 +233,7 @@ impl Body for Said {
     }
 }
 
-impl Carried for Said {
+impl RelayedBody for Said {
     fn poll_upload(&mut self, _: &mut Context<'_>) {}
 
     fn patience(&self) -> Duration {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::exchange::{LIMITS, Log, answer, hear, read_all, serve, served};
 use super::script::{End, Said, SaidEnd, Script, cuts};
-use crate::http1::server::{self, Answer, Rest};
+use crate::http1::server::{self, Handled, TakenOver};
 use crate::http1::{Error, Inbound};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\nok";
@@ -301,9 +301,9 @@ async fn a_switch_hands_over_what_was_sent_ahead() {
                 let give = give.clone();
                 let next = move |stream, early| {
                     give.send((stream, early)).unwrap();
-                    Box::pin(async {}) as Rest
+                    Box::pin(async {}) as TakenOver
                 };
-                Answer::<_, Said>::Switch(Response::new(()), Box::new(next))
+                Handled::<_, Said>::Switch(Response::new(()), Box::new(next))
             },
         )
         .await;

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::exchange::{LIMIT, LIMITS, Log, answer, get, hear, read_all, serve};
 use super::script::{End, Said, SaidEnd, Script};
-use crate::http1::client::Connection;
-use crate::http1::server::{self, Answer};
+use crate::http1::client::ClientConnection;
+use crate::http1::server::{self, Handled};
 use crate::http1::{Error, Inbound};
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +156,7 @@ async fn an_app_that_leaves_is_noticed_by_whoever_does_not_read_its_body() {
         |_| {},
         |request: Result<Request<Option<Inbound>>, Error>| {
             tokio::spawn(hear(request.unwrap()));
-            std::future::pending::<Answer<DuplexStream, Said>>()
+            std::future::pending::<Handled<DuplexStream, Said>>()
         },
     ));
     app.write_all(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n")
@@ -206,7 +206,7 @@ async fn a_connection_that_waits_holds_no_large_buffer() {
         "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n{}",
         "x".repeat(60_000)
     );
-    let mut connection = Connection::new(Script::new([Bytes::from(text)], End::Never), LIMITS);
+    let mut connection = ClientConnection::new(Script::new([Bytes::from(text)], End::Never), LIMITS);
     let authority = HeaderValue::from_static("a");
     connection
         .send(&get(), &authority, Said::default(), LIMIT, |_| {})

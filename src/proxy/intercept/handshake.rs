@@ -19,7 +19,7 @@ use crate::host::{Host, Target};
 use crate::proxy::{Proxy, Route};
 use crate::stream::{Io, Reset, Rewound};
 use crate::telemetry::{HandshakeFailure, TlsSide};
-use crate::upstream::{self, Mirror};
+use crate::upstream::{self, Protocol};
 
 /// What the app and we speak now.
 pub(super) struct Accepted {
@@ -91,10 +91,10 @@ async fn shake(
         Some(_) | None => (upstream::learn(target, &route.endpoint, proxy.ways(&live)).await).ok(),
     };
     let offer = match spoken {
-        Some(Mirror::H2) => Offer::H2,
+        Some(Protocol::H2) => Offer::H2,
         // A dead upstream is told as the answer to each request inside, so the app has to be let in.
         None if speaks_h2_only => Offer::H2,
-        Some(Mirror::H1) | None => Offer::H1,
+        Some(Protocol::H1) | None => Offer::H1,
     };
     let config = live.authority.serve(&target.host, offer)?;
     // It may have given up while the upstream was asked; what it thinks of a certificate is not known then.

@@ -20,7 +20,7 @@ use super::{Inside, answer};
 use crate::proxy::body::Holding;
 use crate::proxy::{Answer, Body};
 use crate::sync::lock;
-use crate::upstream::{Incoming, Mirror};
+use crate::upstream::{Incoming, Protocol};
 
 /// Serves the streams of one connection until either side has had enough, or none was open for `idle`.
 pub(super) async fn serve<S>(stream: S, inside: Arc<Inside>, idle: Duration)
@@ -34,7 +34,7 @@ where
         async move {
             let mut open = open;
             let request = request.map(|body| (!body.is_end_stream()).then_some(Incoming::H2(body)));
-            let response = match answer::<S>(request, Mirror::H2, &inside).await {
+            let response = match answer::<S>(request, Protocol::H2, &inside).await {
                 Answer::Response(response) => response,
                 // Nothing is switched to inside HTTP/2.
                 Answer::Switch(response, _) => response.map(|()| Body::empty()),

@@ -5,7 +5,7 @@ use crate::policy::Denial;
 use crate::proxy::retry::tests::retrying;
 use crate::upstream::resolve;
 
-fn answer(status: u16, retry_after: Option<&str>) -> Result<Response<ResponseBody>, Failed> {
+fn answer(status: u16, retry_after: Option<&str>) -> Result<Response<ResponseBody>, RequestFailed> {
     let mut response = Response::new(ResponseBody::Ended);
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     if let Some(value) = retry_after {
@@ -15,8 +15,8 @@ fn answer(status: u16, retry_after: Option<&str>) -> Result<Response<ResponseBod
     Ok(response)
 }
 
-fn failed(error: upstream::Error, is_unsent: bool) -> Result<Response<ResponseBody>, Failed> {
-    Err(Failed { error, is_unsent })
+fn failed(error: upstream::Error, is_unsent: bool) -> Result<Response<ResponseBody>, RequestFailed> {
+    Err(RequestFailed { error, is_unsent })
 }
 
 fn refused() -> upstream::Error {

@@ -1,10 +1,11 @@
 //! The circuit to one host.
 //!
-//! While it is closed, requests pass and what became of them is counted. It opens when so many of them have failed
-//! lately as the configuration says, and these were all in a row, or at least half of what came back: a busy host is not
-//! given up for one failure in a hundred, and one that dies is not asked until its good days are forgotten. While it is
-//! open, nobody is sent. Then one request tries, and decides for all: others are refused meanwhile, as waiting for its
-//! outcome would only pile up what may have to be refused after all.
+//! Closed: requests pass, and their results are counted. It opens when as many have failed lately as the configuration
+//! says, and these failed in a row or are at least half of all results: one failure in a hundred does not open it, and a
+//! host that dies opens it before its earlier successes are forgotten.
+//!
+//! Open: no request passes. After `open_for` it is half open: one request tests the host, and its result decides for
+//! all. Other requests are refused meanwhile: if they waited, they might have to be refused in the end.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Open, Outcome};
+use super::{CircuitOpen, HostHealth};
 use crate::config::CircuitBreaker;
 use crate::host::{Host, Target};
 use crate::sync::lock;
@@ -22,8 +23,8 @@ use crate::window::Window;
 
 /// The circuit to one host and port.
 #[derive(Debug)]
-pub(super) struct Circuit {
-    common: Arc<Common>,
+pub(super) struct HostCircuit {
+    common: Arc<BreakerShared>,
     host: Host,
     port: u16,
     state: Mutex<State>,
@@ -31,16 +32,16 @@ pub(super) struct Circuit {
 
 /// What all circuits of a destination have in common.
 #[derive(Debug)]
-pub(super) struct Common {
+pub(super) struct BreakerShared {
     counters: Arc<Counters>,
     destination: Arc<str>,
     pub(super) settings: CircuitBreaker,
-    tally: Mutex<Tally>,
+    tally: Mutex<OpenCounts>,
 }
 
 /// How many circuits are not closed. The gauge shows the worst one.
 #[derive(Debug, Default)]
-struct Tally {
+struct OpenCounts {
     half_open: usize,
     open: usize,
 }
@@ -48,20 +49,20 @@ struct Tally {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) position: Position,
-    /// Grows with every change of the position.
-    pub(super) turn: u64,
+    /// Grows with each change of the position.
+    pub(super) generation: u64,
 }
 
 #[derive(Debug)]
 pub(super) enum Position {
     Closed {
-        /// Failures first, then what worked.
+        /// Failures (first) and successes (second).
         lately: Window,
         failures_in_a_row: u32,
     },
     HalfOpen {
         is_tried: bool,
-        /// From when on a request might have tried.
+        /// Since when a request may test the host.
         since: Instant,
     },
     Open {
@@ -69,15 +70,15 @@ pub(super) enum Position {
     },
 }
 
-impl Circuit {
-    pub(super) fn new(common: &Arc<Common>, target: &Target, now: Instant) -> Arc<Self> {
+impl HostCircuit {
+    pub(super) fn new(common: &Arc<BreakerShared>, target: &Target, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             common: Arc::clone(common),
             host: target.host.clone(),
             port: target.port,
             state: Mutex::new(State {
                 position: Position::closed(&common.settings, now),
-                turn: 0,
+                generation: 0,
             }),
         })
     }
@@ -99,15 +100,15 @@ impl Circuit {
         }
     }
 
-    /// Lets a request pass, in the state that it returns, or refuses it at once.
-    pub(super) fn pass(&self, now: Instant) -> Result<u64, Open> {
+    /// Permits a request, and returns the generation; or refuses it at once.
+    pub(super) fn pass(&self, now: Instant) -> Result<u64, CircuitOpen> {
         let mut state = self.state();
         match &mut state.position {
             Position::Closed { .. } => {}
             Position::HalfOpen { is_tried: true, .. } => return Err(self.refusal(Duration::ZERO)),
             Position::HalfOpen { is_tried, .. } => {
                 *is_tried = true;
-                self.tell_trial();
+                self.count_trial();
             }
             Position::Open { until } if now < *until => return Err(self.refusal(*until - now)),
             Position::Open { until } => {
@@ -115,28 +116,28 @@ impl Circuit {
                     is_tried: true,
                     since: *until,
                 };
-                self.turn(&mut state, half_open);
-                self.tell_trial();
+                self.change(&mut state, half_open);
+                self.count_trial();
             }
         }
-        Ok(state.turn)
+        Ok(state.generation)
     }
 
-    /// Whether a request that passed in the state `turn` may still go.
-    pub(super) fn check(&self, turn: u64, now: Instant) -> Result<(), Open> {
+    /// Refuses a request of `generation` if the circuit has opened since.
+    pub(super) fn check(&self, generation: u64, now: Instant) -> Result<(), CircuitOpen> {
         let state = self.state();
         match &state.position {
-            _ if state.turn == turn => Ok(()),
+            _ if state.generation == generation => Ok(()),
             Position::Closed { .. } => Ok(()),
             Position::HalfOpen { .. } => Err(self.refusal(Duration::ZERO)),
             Position::Open { until } => Err(self.refusal(until.saturating_duration_since(now))),
         }
     }
 
-    /// Hears what became of a request that passed in the state `turn`.
-    pub(super) fn tell(&self, turn: u64, outcome: Outcome, now: Instant) {
+    /// Takes the report about a request of `generation`.
+    pub(super) fn report(&self, generation: u64, outcome: HostHealth, now: Instant) {
         let mut state = self.state();
-        if state.turn != turn {
+        if state.generation != generation {
             return;
         }
         match (&mut state.position, outcome) {
@@ -145,7 +146,7 @@ impl Circuit {
                     lately,
                     failures_in_a_row,
                 },
-                Outcome::Works,
+                HostHealth::Works,
             ) => {
                 lately.second(now);
                 *failures_in_a_row = 0;
@@ -155,7 +156,7 @@ impl Circuit {
                     lately,
                     failures_in_a_row,
                 },
-                Outcome::Fails,
+                HostHealth::Fails,
             ) => {
                 lately.first(now);
                 *failures_in_a_row = failures_in_a_row.saturating_add(1);
@@ -166,13 +167,13 @@ impl Circuit {
                     self.open(&mut state, counts.first, now);
                 }
             }
-            (Position::HalfOpen { .. }, Outcome::Works) => {
+            (Position::HalfOpen { .. }, HostHealth::Works) => {
                 self.close(&mut state, now);
                 tracing::info!(destination = %self.common.destination, host = %self, "circuit closed: the host works again");
             }
-            (Position::HalfOpen { .. }, Outcome::Fails) => self.open(&mut state, 1, now),
-            (Position::HalfOpen { is_tried, .. }, Outcome::Unknown) => *is_tried = false,
-            (Position::Closed { .. }, Outcome::Unknown) | (Position::Open { .. }, _) => {}
+            (Position::HalfOpen { .. }, HostHealth::Fails) => self.open(&mut state, 1, now),
+            (Position::HalfOpen { is_tried, .. }, HostHealth::Unknown) => *is_tried = false,
+            (Position::Closed { .. }, HostHealth::Unknown) | (Position::Open { .. }, _) => {}
         }
     }
 
@@ -183,7 +184,7 @@ impl Circuit {
             && since <= now
         {
             let is_tried = false;
-            self.turn(&mut state, Position::HalfOpen { is_tried, since });
+            self.change(&mut state, Position::HalfOpen { is_tried, since });
         }
     }
 
@@ -202,13 +203,13 @@ impl Circuit {
     }
 
     fn close(&self, state: &mut State, now: Instant) {
-        self.turn(state, Position::closed(&self.common.settings, now));
+        self.change(state, Position::closed(&self.common.settings, now));
     }
 
     fn open(&self, state: &mut State, failures: u32, now: Instant) {
         // No clock can add centuries.
         let until = now + self.common.settings.open_for;
-        self.turn(state, Position::Open { until });
+        self.change(state, Position::Open { until });
         tracing::warn!(
             destination = %self.common.destination,
             host = %self,
@@ -218,18 +219,18 @@ impl Circuit {
         );
     }
 
-    fn turn(&self, state: &mut State, position: Position) {
+    fn change(&self, state: &mut State, position: Position) {
         self.common.moved(&state.position, Some(&position));
         state.position = position;
-        state.turn += 1;
+        state.generation += 1;
     }
 
-    fn tell_trial(&self) {
+    fn count_trial(&self) {
         tracing::info!(destination = %self.common.destination, host = %self, "circuit half open: one request tries");
     }
 
-    fn refusal(&self, left: Duration) -> Open {
-        Open {
+    fn refusal(&self, left: Duration) -> CircuitOpen {
+        CircuitOpen {
             destination: Arc::clone(&self.common.destination),
             host: self.to_string(),
             retry_after: Duration::from_secs(units::retry_after(left)),
@@ -241,20 +242,20 @@ impl Circuit {
     }
 }
 
-impl Drop for Circuit {
+impl Drop for HostCircuit {
     fn drop(&mut self) {
         self.common.moved(&self.state().position, None);
     }
 }
 
 /// `host:port`.
-impl fmt::Display for Circuit {
+impl fmt::Display for HostCircuit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
     }
 }
 
-impl Common {
+impl BreakerShared {
     pub(super) fn new(
         settings: CircuitBreaker,
         destination: &Arc<str>,
@@ -272,7 +273,7 @@ impl Common {
 
     /// Sets the gauge.
     pub(super) fn show(&self) {
-        self.tell_gauge(&self.tally());
+        self.show_gauge(&self.tally());
     }
 
     /// A circuit has another position now; `None`: it is not there any more.
@@ -284,24 +285,24 @@ impl Common {
         if let Some(count) = to.and_then(|position| tally.of(position)) {
             *count += 1;
         }
-        self.tell_gauge(&tally);
+        self.show_gauge(&tally);
     }
 
     /// Under the lock: what is shown last is what is true.
-    fn tell_gauge(&self, tally: &Tally) {
+    fn show_gauge(&self, tally: &OpenCounts) {
         self.counters.circuit(match tally {
-            Tally { open: 1.., .. } => telemetry::CircuitState::Open,
-            Tally { half_open: 1.., .. } => telemetry::CircuitState::HalfOpen,
-            Tally { .. } => telemetry::CircuitState::Closed,
+            OpenCounts { open: 1.., .. } => telemetry::CircuitState::Open,
+            OpenCounts { half_open: 1.., .. } => telemetry::CircuitState::HalfOpen,
+            OpenCounts { .. } => telemetry::CircuitState::Closed,
         });
     }
 
-    fn tally(&self) -> MutexGuard<'_, Tally> {
+    fn tally(&self) -> MutexGuard<'_, OpenCounts> {
         lock(&self.tally)
     }
 }
 
-impl Tally {
+impl OpenCounts {
     /// What counts circuits in this position; nothing counts closed ones.
     fn of(&mut self, position: &Position) -> Option<&mut usize> {
         match position {

@@ -31,7 +31,7 @@ fn at(host: &str) -> Target {
     }
 }
 
-fn pass(breaker: &Breaker) -> Result<Passage, Open> {
+fn pass(breaker: &Breaker) -> Result<CircuitPermit, CircuitOpen> {
     breaker.pass(&at("partner.test"), Instant::now())
 }
 
@@ -49,14 +49,14 @@ fn shown(telemetry: &Telemetry) -> u8 {
 }
 
 #[track_caller]
-fn ask(breaker: &Breaker, outcomes: &[Outcome]) {
+fn ask(breaker: &Breaker, outcomes: &[HostHealth]) {
     ask_at(breaker, "partner.test", outcomes);
 }
 
 #[track_caller]
-fn ask_at(breaker: &Breaker, host: &str, outcomes: &[Outcome]) {
+fn ask_at(breaker: &Breaker, host: &str, outcomes: &[HostHealth]) {
     for outcome in outcomes {
-        breaker.pass(&at(host), Instant::now()).unwrap().tell(*outcome);
+        breaker.pass(&at(host), Instant::now()).unwrap().report(*outcome);
     }
 }
 
@@ -64,13 +64,13 @@ async fn pass_time(seconds: u64) {
     tokio::time::advance(Duration::from_secs(seconds)).await;
 }
 
-const FAIL: Outcome = Outcome::Fails;
-const WORK: Outcome = Outcome::Works;
-const NOTHING: Outcome = Outcome::Unknown;
+const FAIL: HostHealth = HostHealth::Fails;
+const WORK: HostHealth = HostHealth::Works;
+const NOTHING: HostHealth = HostHealth::Unknown;
 
 #[tokio::test(start_paused = true)]
 async fn it_opens_when_so_many_fail_in_a_row_or_half_of_all() {
-    let cases: [(&[Outcome], bool); 9] = [
+    let cases: [(&[HostHealth], bool); 9] = [
         (&[FAIL, FAIL], false),
         (&[FAIL, FAIL, FAIL], true),
         // In a row, however much worked before.
@@ -125,7 +125,7 @@ async fn one_request_tries_and_decides_for_all() {
         assert_eq!(shown(&telemetry), 1);
         let other = pass(&breaker).unwrap_err();
         assert_eq!(other.retry_after, Duration::from_secs(1));
-        probe.tell(outcome);
+        probe.report(outcome);
         assert_eq!(shown(&telemetry), state, "{outcome:?}");
         assert_eq!(pass(&breaker).is_ok(), outcome == WORK);
     }
@@ -159,15 +159,15 @@ async fn late_news_of_another_time_counts_for_nothing() {
     let late: Vec<_> = (0..8).map(|_| pass(&breaker).unwrap()).collect();
     let mut late = late.into_iter();
     ask(&breaker, &[FAIL; 3]);
-    late.next().unwrap().tell(WORK);
+    late.next().unwrap().report(WORK);
     assert_eq!(shown(&telemetry), 2, "a late success closes nothing");
-    late.next().unwrap().tell(FAIL);
+    late.next().unwrap().report(FAIL);
     pass_time(15).await;
     let probe = pass(&breaker).unwrap();
     drop(late.next());
     assert!(pass(&breaker).is_err(), "the place is still taken");
-    probe.tell(WORK);
-    late.for_each(|passage| passage.tell(FAIL));
+    probe.report(WORK);
+    late.for_each(|passage| passage.report(FAIL));
     assert_eq!(shown(&telemetry), 0, "late failures open nothing");
 }
 
@@ -185,7 +185,7 @@ async fn who_waited_while_it_opened_is_refused_after_all() {
     let probe = pass(&breaker).unwrap();
     assert!(probe.check(Instant::now()).is_ok());
     assert!(waiting.check(Instant::now()).is_err());
-    probe.tell(WORK);
+    probe.report(WORK);
     assert!(waiting.check(Instant::now()).is_ok());
 }
 
@@ -195,7 +195,7 @@ async fn no_order_of_events_breaks_it() {
     for seed in 0..200 {
         let mut random = StdRng::seed_from_u64(seed);
         let (breaker, _telemetry) = breaker();
-        let mut under_way: Vec<Passage> = Vec::new();
+        let mut under_way: Vec<CircuitPermit> = Vec::new();
         let mut open_until = None;
         for step in 0..200 {
             let now = Instant::now();
@@ -209,9 +209,9 @@ async fn no_order_of_events_breaks_it() {
                 2..=4 if !under_way.is_empty() => {
                     let passage = under_way.swap_remove(random.random_range(0..under_way.len()));
                     match random.random_range(0..10) {
-                        0..6 => passage.tell(FAIL),
-                        6..8 => passage.tell(WORK),
-                        8 => passage.tell(NOTHING),
+                        0..6 => passage.report(FAIL),
+                        6..8 => passage.report(WORK),
+                        8 => passage.report(NOTHING),
                         _ => drop(passage),
                     }
                 }
@@ -223,7 +223,7 @@ async fn no_order_of_events_breaks_it() {
             };
             let current = under_way
                 .iter()
-                .filter(|passage| passage.turn == state.turn)
+                .filter(|passage| passage.generation == state.generation)
                 .count();
             match &state.position {
                 Position::Closed { .. } => open_until = None,
@@ -282,7 +282,7 @@ async fn a_host_that_fails_closes_no_other() {
     };
     assert!(!breaker.is_open(&other_port, Instant::now()));
     ask_at(&breaker, "a.test", &[WORK]);
-    breaker.pass(&other_port, Instant::now()).unwrap().tell(WORK);
+    breaker.pass(&other_port, Instant::now()).unwrap().report(WORK);
     assert_eq!(shown(&telemetry), 2, "the worst is shown");
     ask_at(&breaker, "a.test", &[FAIL; 3]);
     pass_time(15).await;
@@ -290,7 +290,7 @@ async fn a_host_that_fails_closes_no_other() {
     assert_eq!(shown(&telemetry), 2);
     let probe = breaker.pass(&at("b.test"), Instant::now()).unwrap();
     assert_eq!(shown(&telemetry), 1);
-    probe.tell(WORK);
+    probe.report(WORK);
     assert_eq!(shown(&telemetry), 0);
 }
 
@@ -308,7 +308,7 @@ async fn of_too_many_hosts_closed_circuits_go_first() {
     assert!(breaker.is_open(&at("first.test"), Instant::now()));
     assert!(breaker.is_open(&at("dead.test"), Instant::now()));
     // What comes back to a circuit that is gone harms nobody.
-    passage.tell(FAIL);
+    passage.report(FAIL);
     for name in &names {
         ask_at(&breaker, name, &[FAIL; 3]);
     }
@@ -372,7 +372,7 @@ fn answers_that_say_the_destination_does_not_work_count() {
     ] {
         let status = StatusCode::from_u16(status).unwrap();
         assert_eq!(
-            Outcome::of_answer(status, || is_limit),
+            HostHealth::of_answer(status, || is_limit),
             outcome,
             "{status} {is_limit}"
         );
@@ -411,6 +411,6 @@ fn only_what_the_destination_did_counts() {
         (Error::RequestStalled(Duration::ZERO), NOTHING),
         (Error::Version, NOTHING),
     ] {
-        assert_eq!(Outcome::of_error(&error), outcome, "{error}");
+        assert_eq!(HostHealth::of_error(&error), outcome, "{error}");
     }
 }

@@ -9,25 +9,25 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::time::Instant;
 
-use super::{Answer, Error};
+use super::{DnsAnswer, Error};
 
 /// The answers of all workers.
 #[derive(Debug)]
-pub(super) struct Cache {
-    entries: DashMap<Box<str>, Entry>,
+pub(super) struct DnsCache {
+    entries: DashMap<Box<str>, DnsEntry>,
     max_ttl: Duration,
     min_ttl: Duration,
     stale: Duration,
 }
 
 #[derive(Debug)]
-struct Entry {
-    answer: Answer,
+struct DnsEntry {
+    answer: DnsAnswer,
     fresh_until: Instant,
     stale_until: Instant,
 }
 
-impl Cache {
+impl DnsCache {
     pub(super) fn new(min_ttl: Duration, max_ttl: Duration, stale: Duration) -> Self {
         Self {
             entries: DashMap::new(),
@@ -38,7 +38,7 @@ impl Cache {
     }
 
     /// The answer that still holds.
-    pub(super) fn fresh(&self, name: &str, now: Instant) -> Option<Answer> {
+    pub(super) fn fresh(&self, name: &str, now: Instant) -> Option<DnsAnswer> {
         let entry = self.entries.get(name)?;
         (now < entry.fresh_until).then(|| entry.answer.clone())
     }
@@ -66,7 +66,7 @@ impl Cache {
         let answer = Ok(Arc::clone(&addresses));
         self.insert(
             name,
-            Entry {
+            DnsEntry {
                 answer,
                 fresh_until,
                 stale_until: fresh_until + self.stale,
@@ -83,7 +83,7 @@ impl Cache {
         let until = now + ttl;
         self.insert(
             name,
-            Entry {
+            DnsEntry {
                 answer: Err(error),
                 fresh_until: until,
                 stale_until: until,
@@ -99,7 +99,7 @@ impl Cache {
         }
     }
 
-    fn insert(&self, name: &str, entry: Entry, now: Instant) {
+    fn insert(&self, name: &str, entry: DnsEntry, now: Instant) {
         if self.entries.len() >= CAPACITY && !self.entries.contains_key(name) {
             self.make_room(now);
         }
@@ -138,8 +138,8 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn cache() -> Cache {
-        Cache::new(Duration::from_secs(5), 5 * MINUTE, MINUTE)
+    fn cache() -> DnsCache {
+        DnsCache::new(Duration::from_secs(5), 5 * MINUTE, MINUTE)
     }
 
     fn address() -> Vec<IpAddr> {
@@ -181,7 +181,7 @@ mod tests {
     /// Bounds that contradict each other: the upper one wins.
     #[test]
     fn a_lower_bound_above_the_upper_one_does_no_harm() {
-        let cache = Cache::new(MINUTE, Duration::from_secs(1), Duration::ZERO);
+        let cache = DnsCache::new(MINUTE, Duration::from_secs(1), Duration::ZERO);
         let now = Instant::now();
         cache.keep("a.test", address(), Duration::ZERO, now);
         assert_eq!(seconds(now, |time| cache.fresh("a.test", time).is_some()), 1);

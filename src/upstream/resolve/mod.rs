@@ -24,7 +24,7 @@ use crate::config::Dns;
 use crate::sync::lock;
 use crate::telemetry::Telemetry;
 
-use self::cache::Cache;
+use self::cache::DnsCache;
 pub(crate) use self::error::Error;
 use self::servers::Servers;
 
@@ -37,54 +37,54 @@ mod tests;
 /// Resolves names for all workers; answers are cached within the configured bounds.
 #[derive(Debug)]
 pub(crate) struct Resolver {
-    cache: Cache,
+    cache: DnsCache,
     hosts: HashMap<Box<str>, Arc<[IpAddr]>>,
     /// Empty: the system's.
     servers: Vec<SocketAddr>,
-    system: System,
+    system: SystemFiles,
     telemetry: Arc<Telemetry>,
     timeout: Duration,
     /// By runtime, because hickory's background tasks live on the runtime that asked first.
-    workers: DashMap<runtime::Id, Arc<Worker>>,
+    workers: DashMap<runtime::Id, Arc<WorkerResolver>>,
 }
 
-type Answer = Result<Arc<[IpAddr]>, Error>;
+type DnsAnswer = Result<Arc<[IpAddr]>, Error>;
 
 /// The files in which a system says how it resolves.
 #[derive(Debug)]
-struct System {
+struct SystemFiles {
     hosts: PathBuf,
     resolv_conf: PathBuf,
 }
 
 /// What one worker has of its own. Made when it first asks.
 #[derive(Debug)]
-struct Worker {
+struct WorkerResolver {
     flights: Mutex<Flights>,
     servers: Servers,
 }
 
 /// Names that are being asked for.
-type Flights = HashMap<Box<str>, Arc<OnceCell<Answer>>>;
+type Flights = HashMap<Box<str>, Arc<OnceCell<DnsAnswer>>>;
 
 /// One request's part in a flight; the last one to go clears it away.
-struct Seat<'w> {
-    flight: Arc<OnceCell<Answer>>,
+struct FlightGuard<'w> {
+    flight: Arc<OnceCell<DnsAnswer>>,
     name: &'w str,
-    worker: &'w Worker,
+    worker: &'w WorkerResolver,
 }
 
 impl Resolver {
     /// Refuses a name of `dns.hosts` that has no address.
     pub(crate) fn new(dns: &Dns, telemetry: &Arc<Telemetry>) -> Result<Self, Error> {
-        let system = System {
+        let system = SystemFiles {
             hosts: "/etc/hosts".into(),
             resolv_conf: "/etc/resolv.conf".into(),
         };
         Self::with(dns, telemetry, system)
     }
 
-    fn with(dns: &Dns, telemetry: &Arc<Telemetry>, system: System) -> Result<Self, Error> {
+    fn with(dns: &Dns, telemetry: &Arc<Telemetry>, system: SystemFiles) -> Result<Self, Error> {
         let normal = |name: &str| {
             name.strip_suffix('.')
                 .unwrap_or(name)
@@ -97,7 +97,7 @@ impl Resolver {
             });
         }
         Ok(Self {
-            cache: Cache::new(dns.min_ttl, dns.max_ttl, dns.stale),
+            cache: DnsCache::new(dns.min_ttl, dns.max_ttl, dns.stale),
             hosts: dns
                 .hosts
                 .iter()
@@ -114,7 +114,7 @@ impl Resolver {
     /// The addresses of `name` (lower case), tried as absolute; IPv4 first. Never an empty list.
     ///
     /// Answers or fails within `dns.timeout`.
-    pub(crate) async fn resolve(&self, name: &str) -> Answer {
+    pub(crate) async fn resolve(&self, name: &str) -> DnsAnswer {
         let name = name.strip_suffix('.').unwrap_or(name);
         if let Some(addresses) = self.hosts.get(name) {
             return Ok(Arc::clone(addresses));
@@ -128,7 +128,7 @@ impl Resolver {
         }
         let deadline = now + self.timeout;
         let worker = self.worker();
-        let seat = worker.seat(name);
+        let seat = worker.join(name);
         // When the one who asks goes away, the next takes over, with the rest of its own time.
         seat.flight
             .get_or_init(|| self.look_up(name, &worker.servers, deadline))
@@ -136,7 +136,7 @@ impl Resolver {
             .clone()
     }
 
-    async fn look_up(&self, name: &str, servers: &Servers, deadline: Instant) -> Answer {
+    async fn look_up(&self, name: &str, servers: &Servers, deadline: Instant) -> DnsAnswer {
         let started = Instant::now();
         if self.servers.is_empty() {
             let listed = self.system.hosts(name);
@@ -168,7 +168,7 @@ impl Resolver {
         }
     }
 
-    fn worker(&self) -> Arc<Worker> {
+    fn worker(&self) -> Arc<WorkerResolver> {
         let id = runtime::Handle::current().id();
         if let Some(worker) = self.workers.get(&id) {
             return Arc::clone(&worker);
@@ -178,7 +178,7 @@ impl Resolver {
         } else {
             Servers::new(&self.servers, self.timeout)
         };
-        let worker = Arc::new(Worker {
+        let worker = Arc::new(WorkerResolver {
             flights: Mutex::default(),
             servers,
         });
@@ -187,7 +187,7 @@ impl Resolver {
     }
 }
 
-impl System {
+impl SystemFiles {
     /// What the hosts file says about `name`. Read at each look-up, because platforms write it late; an unreadable
     /// file says nothing.
     fn hosts(&self, name: &str) -> Vec<IpAddr> {
@@ -219,14 +219,14 @@ impl System {
     }
 }
 
-impl Worker {
-    fn seat<'w>(&'w self, name: &'w str) -> Seat<'w> {
+impl WorkerResolver {
+    fn join<'w>(&'w self, name: &'w str) -> FlightGuard<'w> {
         let mut flights = self.flights();
         let flight = match flights.get(name) {
             Some(flight) => Arc::clone(flight),
             None => Arc::clone(flights.entry(name.into()).or_default()),
         };
-        Seat {
+        FlightGuard {
             flight,
             name,
             worker: self,
@@ -238,7 +238,7 @@ impl Worker {
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
         let mut flights = self.worker.flights();
         let ours = flights

@@ -37,7 +37,7 @@ pub(super) struct Servers {
 
 /// Addresses, and how long they hold.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct FoundAddresses {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) ttl: Duration,
 }
@@ -71,7 +71,7 @@ impl Servers {
     }
 
     /// Asks until one answers, at most until `deadline`.
-    pub(super) async fn look_up(&self, name: &str, deadline: Instant) -> Result<Found, Error> {
+    pub(super) async fn look_up(&self, name: &str, deadline: Instant) -> Result<FoundAddresses, Error> {
         let Ok(mut absolute) = Name::from_ascii(name) else {
             return Err(Error::Name { name: name.into() });
         };
@@ -102,7 +102,12 @@ impl Servers {
     }
 
     /// Asks one server for both kinds of address. One kind is enough; for the other there is little patience then.
-    async fn ask(&self, client: &TokioResolver, absolute: &Name, name: &str) -> Result<Found, Error> {
+    async fn ask(
+        &self,
+        client: &TokioResolver,
+        absolute: &Name,
+        name: &str,
+    ) -> Result<FoundAddresses, Error> {
         let mut v4 = pin!(self.query(client, absolute, name, RecordType::A));
         let mut v6 = pin!(self.query(client, absolute, name, RecordType::AAAA));
         let (v4, v6) = tokio::select! {
@@ -112,13 +117,13 @@ impl Servers {
         match (v4, v6) {
             (Ok(v4), Ok(v6)) => {
                 let addresses = [v4.addresses, v6.addresses].concat();
-                Ok(Found {
+                Ok(FoundAddresses {
                     addresses,
                     ttl: v4.ttl.min(v6.ttl),
                 })
             }
             // The half that failed is asked for again soon.
-            (Ok(found), Err(error)) | (Err(error), Ok(found)) if !error.is_final() => Ok(Found {
+            (Ok(found), Err(error)) | (Err(error), Ok(found)) if !error.is_final() => Ok(FoundAddresses {
                 ttl: Duration::ZERO,
                 ..found
             }),
@@ -131,10 +136,10 @@ impl Servers {
 
     async fn second(
         &self,
-        first: &Result<Found, Error>,
-        other: impl Future<Output = Result<Found, Error>>,
+        first: &Result<FoundAddresses, Error>,
+        other: impl Future<Output = Result<FoundAddresses, Error>>,
         name: &str,
-    ) -> Result<Found, Error> {
+    ) -> Result<FoundAddresses, Error> {
         match first {
             Ok(_) => timeout_at(Instant::now() + GRACE, other)
                 .await
@@ -149,12 +154,12 @@ impl Servers {
         absolute: &Name,
         name: &str,
         kind: RecordType,
-    ) -> Result<Found, Error> {
+    ) -> Result<FoundAddresses, Error> {
         let lookup = client
             .lookup(absolute.clone(), kind)
             .await
             .map_err(|error| self.failed(&error, name))?;
-        let mut found = Found {
+        let mut found = FoundAddresses {
             addresses: Vec::new(),
             ttl: Duration::MAX,
         };

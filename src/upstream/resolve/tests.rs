@@ -451,9 +451,9 @@ async fn look_ups_are_counted_by_result() {
     }
 }
 
-fn system(hosts: &str, resolv_conf: &str) -> (System, tempfile::TempDir) {
+fn system(hosts: &str, resolv_conf: &str) -> (SystemFiles, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let system = System {
+    let system = SystemFiles {
         hosts: folder.path().join("hosts"),
         resolv_conf: folder.path().join("resolv.conf"),
     };

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::TrustAnchor;
+use rustls::pki_types::{TrustAnchor, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -27,7 +27,12 @@ pub(super) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, System
     )
 }
 
-/// As the clock of the system has it.
+/// Converts a time of rustls.
+pub(super) fn system_time(time: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
+}
+
+/// Converts a time of a certificate; one that the clock cannot hold becomes 1970.
 pub(super) fn time(time: ASN1Time) -> SystemTime {
     let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
     let moved = match time.timestamp() < 0 {

@@ -16,14 +16,14 @@ use super::{certificate, policies};
 
 /// A server's certificate and what it sends along.
 #[derive(Debug)]
-pub(super) struct Chain<'c> {
+pub(super) struct ServerChain<'c> {
     /// The server's own first; empty where webpki takes all as they are.
     copies: Vec<CertificateDer<'c>>,
     intermediates: &'c [CertificateDer<'c>],
     leaf: &'c CertificateDer<'c>,
 }
 
-impl<'c> Chain<'c> {
+impl<'c> ServerChain<'c> {
     pub(super) fn new(leaf: &'c CertificateDer<'_>, intermediates: &'c [CertificateDer<'_>]) -> Self {
         let shown = || iter::once(leaf).chain(intermediates);
         let copies = match shown().any(|der| may_be_critical(der)) {
@@ -82,7 +82,7 @@ impl<'c> Chain<'c> {
 /// Checks a signature of a copy over the original.
 #[derive(Debug)]
 struct OverOriginal<'a> {
-    chain: &'a Chain<'a>,
+    chain: &'a ServerChain<'a>,
     inner: &'a dyn SignatureVerificationAlgorithm,
 }
 

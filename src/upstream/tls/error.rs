@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, InvalidMessage, PeerIncompatible};
 
-use super::fault::Fault;
+use super::fault::CertificateFault;
 use super::late::Late;
-use super::presenter::Asked;
+use super::presenter::CertificateRequested;
 use crate::config::TlsVersion;
 
 /// Why a handshake failed, or a connection after it.
@@ -23,7 +23,7 @@ pub(crate) enum Error {
     Alert { host: String, alert: AlertDescription },
 
     #[error("{host} shows {fault}")]
-    Certificate { host: String, fault: Fault },
+    Certificate { host: String, fault: CertificateFault },
 
     #[error("{host} refused our client certificate (alert {}){advice}", name(*alert))]
     ClientCertificateRefused {
@@ -88,7 +88,7 @@ pub(crate) enum Error {
 /// What came before an error, on connections to the same host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Before {
-    pub(super) asked: Asked,
+    pub(super) asked: CertificateRequested,
     /// Our ClientHello is longer than a segment of TCP.
     pub(super) is_long: bool,
     pub(super) versions: TlsVersion,
@@ -137,7 +137,9 @@ impl Error {
         };
         matches!(
             fault,
-            Fault::Pins { .. } | Fault::Revoked { .. } | Fault::RevocationUnknown { .. }
+            CertificateFault::Pins { .. }
+                | CertificateFault::Revoked { .. }
+                | CertificateFault::RevocationUnknown { .. }
         )
     }
 
@@ -170,7 +172,7 @@ impl Error {
             rustls::Error::AlertReceived(alert) => Self::of_alert(*alert, host, before),
             rustls::Error::InvalidCertificate(error) => Self::Certificate {
                 host,
-                fault: Fault::of(error),
+                fault: CertificateFault::of(error),
             },
             rustls::Error::PeerIncompatible(
                 ServerDoesNotSupportTls12Or13 | ServerTlsVersionIsDisabledByOurConfig,
@@ -205,7 +207,7 @@ impl Error {
         );
         let required = alert == Alert::CertificateRequired;
         match &before.asked {
-            Asked::AndAnswered { accepts, ours } if of_certificate || required => {
+            CertificateRequested::AndAnswered { accepts, ours } if of_certificate || required => {
                 Self::ClientCertificateRefused {
                     host,
                     alert,
@@ -213,7 +215,7 @@ impl Error {
                 }
             }
             // Go and Java say bad_certificate to a client that has none; OpenSSL, in TLS 1.2, handshake_failure.
-            Asked::ButHadNone { accepts }
+            CertificateRequested::ButHadNone { accepts }
                 if of_certificate || required || alert == Alert::HandshakeFailure =>
             {
                 Self::ClientCertificateRequired {
@@ -222,7 +224,7 @@ impl Error {
                     of: of(accepts),
                 }
             }
-            Asked::Never if required => Self::ClientCertificateRequired {
+            CertificateRequested::Never if required => Self::ClientCertificateRequired {
                 host,
                 alert,
                 of: String::new(),
@@ -232,9 +234,9 @@ impl Error {
                 alert: Some(alert),
                 versions: before.versions,
             },
-            Asked::AndAnswered { .. } | Asked::ButHadNone { .. } | Asked::Never => {
-                Self::Alert { host, alert }
-            }
+            CertificateRequested::AndAnswered { .. }
+            | CertificateRequested::ButHadNone { .. }
+            | CertificateRequested::Never => Self::Alert { host, alert },
         }
     }
 }
@@ -267,21 +269,21 @@ pub(super) fn is_not_tls(error: &rustls::Error) -> bool {
 /// What to make of a server that closes without an alert.
 pub(super) fn closing_hint(before: &Before) -> String {
     match &before.asked {
-        Asked::AndAnswered { accepts, ours } => {
+        CertificateRequested::AndAnswered { accepts, ours } => {
             let advice = refusal(AlertDescription::CloseNotify, accepts, ours.as_deref());
             format!(" after it asked for our client certificate; it may not accept it{advice}")
         }
-        Asked::ButHadNone { accepts } => format!(
+        CertificateRequested::ButHadNone { accepts } => format!(
             " after it asked for a client certificate{}, and this destination has none; set tls.client_certificate",
             of(accepts)
         ),
-        Asked::Never => length_hint(before),
+        CertificateRequested::Never => length_hint(before),
     }
 }
 
 /// What may have been wrong with a ClientHello that got no answer.
 pub(super) fn length_hint(before: &Before) -> String {
-    if !before.is_long || before.asked != Asked::Never {
+    if !before.is_long || before.asked != CertificateRequested::Never {
         return String::new();
     }
     let short = match cfg!(feature = "fips") {

@@ -10,11 +10,10 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::oid::Oid;
 use x509_parser::public_key::PublicKey;
 
-use super::certificate;
-use super::fault::Fault;
+use super::certificate::{self, system_time};
+use super::fault::CertificateFault;
 use super::revocation::Revocation;
 use super::usage;
-use super::verify::system_time;
 
 /// What a server presented: its certificate, and its issuers as far as they were sent, each after the one it issued.
 pub(super) struct Presented<'c> {
@@ -46,40 +45,45 @@ impl<'c> Presented<'c> {
     }
 
     /// Whether the server's own certificate may be shown `now`, and until when.
-    pub(super) fn stands_for_itself(&self, now: UnixTime) -> Result<SystemTime, Fault> {
+    pub(super) fn stands_for_itself(&self, now: UnixTime) -> Result<SystemTime, CertificateFault> {
         let now = system_time(now);
         let Some(leaf) = self.chain.first() else {
-            return Err(Fault::Unusable("it cannot be read".to_owned()));
+            return Err(CertificateFault::Unusable("it cannot be read".to_owned()));
         };
         let (from, until) = certificate::validity(leaf);
         let whose = String::new();
         if now < from {
-            return Err(Fault::NotYetValid { whose, from, now });
+            return Err(CertificateFault::NotYetValid { whose, from, now });
         }
         if until < now {
             let since = until;
-            return Err(Fault::Expired { whose, since, now });
+            return Err(CertificateFault::Expired { whose, since, now });
         }
         usage::is_of_server(leaf).map(|()| until)
     }
 
     /// What `error` means for a person.
-    pub(super) fn fault(&self, error: webpki::Error, revocation: &Revocation, now: SystemTime) -> Fault {
+    pub(super) fn fault(
+        &self,
+        error: webpki::Error,
+        revocation: &Revocation,
+        now: SystemTime,
+    ) -> CertificateFault {
         use webpki::Error;
 
         let found = match &error {
-            Error::CaUsedAsEndEntity => Some(Fault::Authority),
+            Error::CaUsedAsEndEntity => Some(CertificateFault::Authority),
             Error::CertExpired { not_after, .. } => {
                 let since = system_time(*not_after);
                 let whose = self.whose(|one| certificate::validity(one).1 == since);
-                Some(Fault::Expired { whose, since, now })
+                Some(CertificateFault::Expired { whose, since, now })
             }
             Error::CertNotValidYet { not_before, .. } => {
                 let from = system_time(*not_before);
                 let whose = self.whose(|one| certificate::validity(one).0 == from);
-                Some(Fault::NotYetValid { whose, from, now })
+                Some(CertificateFault::NotYetValid { whose, from, now })
             }
-            Error::CertNotValidForName(context) => Some(Fault::Foreign {
+            Error::CertNotValidForName(context) => Some(CertificateFault::Foreign {
                 names: certificate::names(&context.presented),
                 wanted: certificate::plain(&context.expected.to_str()),
             }),
@@ -89,21 +93,23 @@ impl<'c> Presented<'c> {
                     constraints.is_some_and(|constraints| constraints.value.ca)
                 };
                 let culprit = self.chain.iter().skip(1).find(|one| !is_authority(one));
-                culprit.map(|one| Fault::NotAuthority {
+                culprit.map(|one| CertificateFault::NotAuthority {
                     name: certificate::title(one),
                 })
             }
             Error::InvalidSignatureForPublicKey => Some(self.signature()),
             Error::NameConstraintViolation => self.constraint(),
-            Error::PathLenConstraintViolated => Some(Fault::PathLength {
+            Error::PathLenConstraintViolated => Some(CertificateFault::PathLength {
                 authority: self.shortest(),
             }),
-            Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension => Some(Fault::Purpose {
-                whose: self.whose(|one| {
-                    let purposes = one.extended_key_usage().ok().flatten();
-                    purposes.is_some_and(|purposes| !purposes.value.server_auth)
-                }),
-            }),
+            Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension => {
+                Some(CertificateFault::Purpose {
+                    whose: self.whose(|one| {
+                        let purposes = one.extended_key_usage().ok().flatten();
+                        purposes.is_some_and(|purposes| !purposes.value.server_auth)
+                    }),
+                })
+            }
             Error::UnknownIssuer => self.unknown_issuer(),
             Error::UnsupportedCriticalExtension => self.extension(),
             Error::UnsupportedSignatureAlgorithmContext(_)
@@ -120,7 +126,7 @@ impl<'c> Presented<'c> {
             // The rest is rare and says it all in its own words; webpki may add more.
             _ => None,
         };
-        found.unwrap_or_else(|| Fault::Unusable(error.to_string()))
+        found.unwrap_or_else(|| CertificateFault::Unusable(error.to_string()))
     }
 
     /// " of NAME" where it is not the server's own certificate that is meant, but one above it.
@@ -132,10 +138,10 @@ impl<'c> Presented<'c> {
     }
 
     /// Which authority is missing: the issuer of the last certificate to which the presented ones lead.
-    fn unknown_issuer(&self) -> Option<Fault> {
+    fn unknown_issuer(&self) -> Option<CertificateFault> {
         let (leaf, last) = (self.chain.first()?, self.chain.last()?);
         if leaf.subject() == leaf.issuer() {
-            return Some(Fault::SelfSigned {
+            return Some(CertificateFault::SelfSigned {
                 name: certificate::title(leaf),
             });
         }
@@ -143,21 +149,21 @@ impl<'c> Presented<'c> {
             false => ", or have its server send the intermediate certificate as well",
             true => "",
         };
-        Some(Fault::UnknownIssuer {
+        Some(CertificateFault::UnknownIssuer {
             issuer: certificate::name(last.issuer()),
             or,
         })
     }
 
     /// A signature that is wrong, or that a key made which is too weak to be asked.
-    fn signature(&self) -> Fault {
+    fn signature(&self) -> CertificateFault {
         let weak = |(i, one)| {
             let key = weakness(one)?;
             let whose = match i {
                 0 => String::new(),
                 _ => format!(" of {}", certificate::title(one)),
             };
-            Some(Fault::Key { whose, key })
+            Some(CertificateFault::Key { whose, key })
         };
         // The server's own key has signed none of them.
         let found = self.chain.iter().enumerate().skip(1).find_map(weak);
@@ -173,7 +179,7 @@ impl<'c> Presented<'c> {
                 _ => format!(" of {}", certificate::title(&self.chain[wrong])),
             };
             let issuer = self.chain.get(wrong).map(|one| certificate::name(one.issuer()));
-            Fault::Signature {
+            CertificateFault::Signature {
                 whose,
                 issuer: issuer.unwrap_or_default(),
             }
@@ -181,7 +187,7 @@ impl<'c> Presented<'c> {
     }
 
     /// Which signature is of a kind that is not accepted.
-    fn algorithm(&self) -> Fault {
+    fn algorithm(&self) -> CertificateFault {
         let is_old = |one: &X509Certificate<'_>| old_algorithm(&one.signature_algorithm.algorithm).is_some();
         let whose = self.whose(is_old);
         let culprit = self
@@ -193,13 +199,13 @@ impl<'c> Presented<'c> {
             let oid = &one.signature_algorithm.algorithm;
             old_algorithm(oid).map_or_else(|| certificate::plain(&oid.to_id_string()), str::to_owned)
         });
-        Fault::SignatureAlgorithm {
+        CertificateFault::SignatureAlgorithm {
             whose,
             algorithm: algorithm.unwrap_or_default(),
         }
     }
 
-    fn constraint(&self) -> Option<Fault> {
+    fn constraint(&self) -> Option<CertificateFault> {
         let leaf = self.chain.first()?;
         let constrained = |one: &&X509Certificate<'_>| one.name_constraints().ok().flatten().is_some();
         let authority = match self.chain.iter().skip(1).find(constrained) {
@@ -215,7 +221,7 @@ impl<'c> Presented<'c> {
                 .collect::<Vec<_>>()
                 .join(", ")
         });
-        Some(Fault::Constraint {
+        Some(CertificateFault::Constraint {
             names: names.unwrap_or_else(|| certificate::title(leaf)),
             authority,
         })
@@ -238,7 +244,7 @@ impl<'c> Presented<'c> {
         }
     }
 
-    fn extension(&self) -> Option<Fault> {
+    fn extension(&self) -> Option<CertificateFault> {
         let unknown = |one: &X509Certificate<'_>| {
             let mut extensions = one.extensions().iter();
             let found = extensions.find(|extension| {
@@ -248,15 +254,15 @@ impl<'c> Presented<'c> {
         };
         let oid = self.chain.iter().find_map(unknown)?;
         let whose = self.whose(|one| unknown(one).is_some());
-        Some(Fault::Extension { whose, oid })
+        Some(CertificateFault::Extension { whose, oid })
     }
 }
 
 /// The server's own key, where it is too weak or of a kind that nothing here takes.
-pub(super) fn weak_key(leaf: &CertificateDer<'_>) -> Option<Fault> {
+pub(super) fn weak_key(leaf: &CertificateDer<'_>) -> Option<CertificateFault> {
     let key = weakness(&certificate::parse(leaf)?)?;
     let whose = String::new();
-    Some(Fault::Key { whose, key })
+    Some(CertificateFault::Key { whose, key })
 }
 
 fn weakness(certificate: &X509Certificate<'_>) -> Option<String> {

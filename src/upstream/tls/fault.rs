@@ -8,7 +8,7 @@ use crate::units::rfc3339;
 
 /// Why a server's certificate is refused. Reads on after "HOST shows".
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum CertificateFault {
     #[error(
         "the certificate of an authority in place of a server's; to accept exactly this one, name it in tls.ca"
     )]
@@ -129,7 +129,7 @@ pub(crate) enum Fault {
     Unusable(String),
 }
 
-impl Fault {
+impl CertificateFault {
     /// The word for logs: a closed set.
     pub(crate) fn reason(&self) -> &'static str {
         match self {

@@ -14,23 +14,23 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 use zeroize::Zeroize;
 
-use super::{SettingsError, Warning, certificate, certificates, read};
+use super::{SettingsError, TlsWarning, certificate, certificates, read};
 use crate::config::{ClientCertificate, SecretRef};
 use crate::secret::file::FileName;
 use crate::secret::kind::KeyKind;
 use crate::secret::{Secret, Sources, pem, pkcs12};
 
 /// A client certificate with its key.
-pub(super) struct Identity {
+pub(super) struct ClientIdentity {
     pub(super) certified: Arc<CertifiedKey>,
-    pub(super) life: Life,
+    pub(super) life: Lifetime,
     /// What its certificates are not for, as servers will find.
-    pub(super) warnings: Vec<Warning>,
+    pub(super) warnings: Vec<TlsWarning>,
 }
 
 /// How long a client certificate lives, and which one it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Life {
+pub(crate) struct Lifetime {
     /// The platform renews it, shortly before its end.
     pub(crate) is_of_platform: bool,
     pub(crate) not_after: SystemTime,
@@ -40,7 +40,7 @@ pub(crate) struct Life {
 }
 
 /// What was read, and under which keys of the configuration.
-struct Parts {
+struct IdentityParts {
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     key_name: &'static str,
@@ -49,7 +49,7 @@ struct Parts {
     reference: SecretRef,
 }
 
-impl Identity {
+impl ClientIdentity {
     /// Reads it from wherever it is. The certificate is the one whose public key is the key's, wherever it stands in
     /// the file, of several the best one as of now; its issuers follow in order, and certificates that do not belong to
     /// the chain are left out.
@@ -58,20 +58,20 @@ impl Identity {
             ClientCertificate::InstanceIdentity => {
                 let pair = (sources.instance_identity())
                     .map_err(|source| SettingsError::Secret { key: WHOLE, source })?;
-                (Parts::of_pem(&pair.cert, &pair.key, None, sources)?, true)
+                (IdentityParts::of_pem(&pair.cert, &pair.key, None, sources)?, true)
             }
             ClientCertificate::Pem {
                 cert,
                 key,
                 passphrase,
             } => {
-                let parts = Parts::of_pem(cert, key, passphrase.as_ref(), sources)?;
+                let parts = IdentityParts::of_pem(cert, key, passphrase.as_ref(), sources)?;
                 // Whoever names the platform's files one by one is renewed by it all the same.
                 let of_platform = sources.instance_identity();
                 (parts, of_platform.is_ok_and(|pair| pair.cert == *cert))
             }
             ClientCertificate::Pkcs12 { file, password } => {
-                (Parts::of_pkcs12(file, password.as_ref(), sources)?, false)
+                (IdentityParts::of_pkcs12(file, password.as_ref(), sources)?, false)
             }
         };
         let (key, found) = (any_supported_type(&parts.key), KeyKind::of_private(&parts.key));
@@ -116,7 +116,7 @@ impl Identity {
         let chain: Vec<CertificateDer<'static>> = chain.into_iter().map(|i| all[i].clone()).collect();
         Ok(Self {
             certified: Arc::new(CertifiedKey::new(chain, key)),
-            life: Life {
+            life: Lifetime {
                 is_of_platform,
                 not_after,
                 not_before,
@@ -127,7 +127,7 @@ impl Identity {
     }
 }
 
-impl Parts {
+impl IdentityParts {
     fn of_pem(
         cert: &SecretRef,
         key: &SecretRef,
@@ -179,7 +179,7 @@ impl Parts {
     }
 }
 
-impl fmt::Debug for Identity {
+impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
             .field("life", &self.life)
@@ -188,7 +188,7 @@ impl fmt::Debug for Identity {
 }
 
 /// What a server may hold against `chain`: the client's certificate and its issuers.
-fn warnings<'c>(chain: impl Iterator<Item = &'c X509Certificate<'c>>) -> Vec<Warning> {
+fn warnings<'c>(chain: impl Iterator<Item = &'c X509Certificate<'c>>) -> Vec<TlsWarning> {
     let warning = |(place, one): (usize, &X509Certificate<'_>)| {
         let usage = one.key_usage().ok().flatten().map(|usage| usage.value);
         let constraints = one.basic_constraints().ok().flatten();
@@ -196,20 +196,20 @@ fn warnings<'c>(chain: impl Iterator<Item = &'c X509Certificate<'c>>) -> Vec<War
         let is_for_clients = purposes.is_none_or(|purposes| purposes.value.client_auth || purposes.value.any);
         let mut found = Vec::new();
         if place == 0 {
-            found.extend((!is_for_clients).then_some(Warning::NotForClients));
+            found.extend((!is_for_clients).then_some(TlsWarning::NotForClients));
             let signs = usage.is_none_or(KeyUsage::digital_signature);
-            found.extend((!signs).then_some(Warning::NotForSigning));
+            found.extend((!signs).then_some(TlsWarning::NotForSigning));
         } else {
             // Of version 1 only a root can be an authority.
             let is_authority = one.version() != X509Version::V3 || constraints.is_some_and(|it| it.value.ca);
             let issues = is_authority && usage.is_none_or(KeyUsage::key_cert_sign);
             let name = certificate::title(one);
-            found.extend((!issues).then_some(Warning::NotIssuer { name }));
+            found.extend((!issues).then_some(TlsWarning::NotIssuer { name }));
         }
         // Nobody looks at how a root is signed, which is by itself.
         if let Some(hash) = weak_hash(one).filter(|_| one.subject().as_raw() != one.issuer().as_raw()) {
             let name = certificate::title(one);
-            found.push(Warning::WeakSignature { name, hash });
+            found.push(TlsWarning::WeakSignature { name, hash });
         }
         found
     };

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 pub(crate) use error::Error;
 pub(crate) use handshake::tell;
-pub(crate) use identity::{Life, chain_of};
+pub(crate) use identity::{Lifetime, chain_of};
 pub(crate) use late::Session;
 
 use crate::config::{ClientCertificate, Group, SecretRef, Tls, TlsVersion};
@@ -34,7 +34,7 @@ use crate::secret::{self, Secret, Sources, pem, pkcs12};
 use crate::sync::lock;
 use crate::units::rfc3339;
 use crypto::provider;
-use identity::{Identity, NEW_KEY, remedy};
+use identity::{ClientIdentity, NEW_KEY, remedy};
 use late::Late;
 use presenter::Presenter;
 use revocation::Revocation;
@@ -64,7 +64,7 @@ pub(crate) struct Settings {
     /// Without ALPN and without a session store: those come with [`Settings::config`].
     base: ClientConfig,
     configs: Mutex<HashMap<(Target, Alpn), Config>>,
-    identity: Option<Identity>,
+    identity: Option<ClientIdentity>,
     /// Its ClientHello is longer than a segment of TCP.
     is_long: bool,
     /// By host: who asked for which certificate.
@@ -72,7 +72,7 @@ pub(crate) struct Settings {
     server_name: Option<ServerName<'static>>,
     verifier: Arc<Verifier>,
     versions: TlsVersion,
-    warnings: Vec<Warning>,
+    warnings: Vec<TlsWarning>,
 }
 
 /// A connection after its handshake.
@@ -183,7 +183,7 @@ pub(crate) enum SettingsError {
 
 /// Something about TLS settings that a person should look at; they are in use all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Warning {
+pub(crate) enum TlsWarning {
     #[error("tls.client_certificate: expired {}; renew it", rfc3339(*since))]
     Expired { since: SystemTime },
 
@@ -248,7 +248,7 @@ impl Settings {
         let identity = tls
             .client_certificate
             .as_ref()
-            .map(|pair| Identity::load(pair, sources))
+            .map(|pair| ClientIdentity::load(pair, sources))
             .transpose()?;
         if let (Some(identity), Some(pair)) = (&identity, &tls.client_certificate) {
             let private = match pair {
@@ -258,7 +258,7 @@ impl Settings {
                 ClientCertificate::Pkcs12 { file, .. } => Some(file),
             };
             let found = private.map_or_else(Vec::new, |reference| sources.warnings(reference));
-            warnings.extend(found.into_iter().map(Warning::from));
+            warnings.extend(found.into_iter().map(TlsWarning::from));
             warnings.extend(identity.warnings.iter().cloned());
         }
 
@@ -267,7 +267,7 @@ impl Settings {
             false => Arc::new(crypto::exchanging(&tls.groups)?),
         };
         let (anchors, named) = trusted(tls, sources, roots)?;
-        warnings.extend(anchors.is_empty().then_some(Warning::NoRoots));
+        warnings.extend(anchors.is_empty().then_some(TlsWarning::NoRoots));
         let verifier = Arc::new(Verifier {
             named,
             pins: tls.pins.clone(),
@@ -306,23 +306,23 @@ impl Settings {
     }
 
     /// What a person should know about these settings as of `now`.
-    pub(crate) fn warnings(&self, now: SystemTime) -> Vec<Warning> {
+    pub(crate) fn warnings(&self, now: SystemTime) -> Vec<TlsWarning> {
         let mut warnings = self.warnings.clone();
         let ended = self.verifier.revocation.ended(now);
-        warnings.extend(ended.map(|(issuer, since)| Warning::ListEnded {
+        warnings.extend(ended.map(|(issuer, since)| TlsWarning::ListEnded {
             issuer: issuer.to_owned(),
             since,
         }));
         if let Some(identity) = &self.identity {
             let (from, until) = (identity.life.not_before, identity.life.not_after);
-            warnings.extend((until < now).then_some(Warning::Expired { since: until }));
-            warnings.extend((now < from).then_some(Warning::NotYetValid { from }));
+            warnings.extend((until < now).then_some(TlsWarning::Expired { since: until }));
+            warnings.extend((now < from).then_some(TlsWarning::NotYetValid { from }));
         }
         warnings
     }
 
     /// How long the client certificate lives; `None` without one.
-    pub(crate) fn life(&self) -> Option<&Life> {
+    pub(crate) fn life(&self) -> Option<&Lifetime> {
         self.identity.as_ref().map(|identity| &identity.life)
     }
 

@@ -19,31 +19,31 @@ use x509_parser::oid_registry::{
 };
 
 use super::certificate;
-use super::fault::Fault;
+use super::fault::CertificateFault;
 
 /// Judges the policies of a path that is verified otherwise. `path`: the server's certificate first, the root left out.
-pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), Fault> {
+pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), CertificateFault> {
     let whose = |place: usize| match place {
         0 => String::new(),
         _ => format!(" of {}", certificate::title(&path[place])),
     };
     let said = path.iter().enumerate().map(|(place, one)| {
-        Said::of(one).map_err(|what| Fault::PolicyExtension {
+        PolicyExtensions::of(one).map_err(|what| CertificateFault::PolicyExtension {
             whose: whose(place),
             what,
         })
     });
-    let said: Vec<Said<'_>> = said.collect::<Result<_, _>>()?;
+    let said: Vec<PolicyExtensions<'_>> = said.collect::<Result<_, _>>()?;
 
     let beyond = u32::try_from(path.len()).map_or(u32::MAX, |length| length + 1);
     let (mut explicit, mut mapping, mut any) = (beyond, beyond, beyond);
     let mut valid = Valid::below_root();
     // The last that demands a policy, and where and why none is left.
     let mut demands = 0;
-    let mut lost: Option<(usize, Lost)> = None;
-    let refused = |demands: usize, lost: &Option<(usize, Lost)>| {
-        let (place, lost) = lost.as_ref().unwrap_or(&(0, Lost::Unnamed));
-        Err(Fault::Policy {
+    let mut lost: Option<(usize, NoPolicy)> = None;
+    let refused = |demands: usize, lost: &Option<(usize, NoPolicy)>| {
+        let (place, lost) = lost.as_ref().unwrap_or(&(0, NoPolicy::Unnamed));
+        Err(CertificateFault::Policy {
             demanded_by: certificate::title(&path[demands]),
             why: format!("{} {lost}", certificate::title(&path[*place])),
         })
@@ -52,7 +52,7 @@ pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), Fault> {
         let is_last = place == 0;
         let is_self_issued = one.subject().as_raw() == one.issuer().as_raw();
         let may_be_any = any > 0 || (!is_last && is_self_issued);
-        let mut lose = |valid: &Valid<'_>, why: Lost| {
+        let mut lose = |valid: &Valid<'_>, why: NoPolicy| {
             if valid.is_none() && lost.is_none() {
                 lost = Some((place, why));
             }
@@ -71,7 +71,7 @@ pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), Fault> {
             break;
         }
         valid.map(&said.mappings, mapping > 0);
-        lose(&valid, Lost::Mapped);
+        lose(&valid, NoPolicy::Mapped);
         if !is_self_issued {
             for counter in [&mut explicit, &mut mapping, &mut any] {
                 *counter = counter.saturating_sub(1);
@@ -91,7 +91,7 @@ pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), Fault> {
 
 /// What a certificate says about policies.
 #[derive(Default)]
-struct Said<'c> {
+struct PolicyExtensions<'c> {
     /// It names anyPolicy.
     any: bool,
     /// After how many certificates anyPolicy counts no more.
@@ -106,7 +106,7 @@ struct Said<'c> {
     named: HashSet<&'c [u8]>,
 }
 
-impl<'c> Said<'c> {
+impl<'c> PolicyExtensions<'c> {
     /// What RFC 5280 does not allow is the error.
     fn of(certificate: &'c X509Certificate<'_>) -> Result<Self, &'static str> {
         let mut said = Self::default();
@@ -206,7 +206,7 @@ impl<'c> Valid<'c> {
     }
 
     /// One certificate down: 6.1.3 (d) and (e). Says why nothing is valid there, if so.
-    fn descend(&mut self, said: &Said<'c>, may_be_any: bool) -> Lost {
+    fn descend(&mut self, said: &PolicyExtensions<'c>, may_be_any: bool) -> NoPolicy {
         let is_valid = |policy: &&&[u8]| self.any || self.expected.contains(**policy);
         let mut below: HashSet<_> = said.named.iter().filter(is_valid).copied().collect();
         let is_any = said.any && may_be_any;
@@ -216,9 +216,9 @@ impl<'c> Valid<'c> {
         self.any &= is_any;
         self.expected = below;
         match (said.named.is_empty(), said.any) {
-            (true, false) => Lost::Unnamed,
-            (true, true) => Lost::Inhibited,
-            (false, _) => Lost::Unexpected,
+            (true, false) => NoPolicy::Unnamed,
+            (true, true) => NoPolicy::Inhibited,
+            (false, _) => NoPolicy::Unexpected,
         }
     }
 
@@ -235,7 +235,7 @@ impl<'c> Valid<'c> {
 
 /// Why no policy is valid from a certificate on. Reads on after its name.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-enum Lost {
+enum NoPolicy {
     #[error("names only anyPolicy, which an authority above it forbids (inhibitAnyPolicy)")]
     Inhibited,
     #[error("maps its policies to others, which an authority above it forbids (inhibitPolicyMapping)")]

@@ -14,13 +14,13 @@ use crate::sync::lock;
 
 /// Of one host: its servers ask for the same.
 pub(super) struct Presenter {
-    asked: Mutex<Option<Request>>,
+    asked: Mutex<Option<CertificateRequest>>,
     certified: Option<Arc<CertifiedKey>>,
 }
 
 /// A server's demand, as far as a person wants to know it.
 #[derive(Clone)]
-struct Request {
+struct CertificateRequest {
     /// The first authorities of those whose certificates it takes, in DER.
     authorities: Vec<Vec<u8>>,
     more: usize,
@@ -28,7 +28,7 @@ struct Request {
 
 /// Whether a server has asked for a client certificate, and what it got.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum CertificateRequested {
     AndAnswered {
         /// Whose certificates it takes; empty where it did not say.
         accepts: String,
@@ -52,15 +52,15 @@ impl Presenter {
 
     /// What a server of this host has ever asked. One that asks does so each time, but only a full handshake shows it:
     /// a resumed one does not ask again.
-    pub(super) fn asked(&self) -> Asked {
+    pub(super) fn asked(&self) -> CertificateRequested {
         let asked = lock(&self.asked).clone();
         let Some(request) = asked else {
-            return Asked::Never;
+            return CertificateRequested::Never;
         };
         let accepts = request.accepts();
         match &self.certified {
-            None => Asked::ButHadNone { accepts },
-            Some(certified) => Asked::AndAnswered {
+            None => CertificateRequested::ButHadNone { accepts },
+            Some(certified) => CertificateRequested::AndAnswered {
                 ours: request.misses(certified),
                 accepts,
             },
@@ -68,7 +68,7 @@ impl Presenter {
     }
 }
 
-impl Request {
+impl CertificateRequest {
     fn of(authorities: &[&[u8]]) -> Self {
         let shown = authorities.iter().take(SHOWN).filter(|der| der.len() <= LONGEST);
         let shown: Vec<_> = shown.map(|der| der.to_vec()).collect();
@@ -113,7 +113,7 @@ impl Request {
 impl ResolvesClientCert for Presenter {
     fn resolve(&self, authorities: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         // No choice by the server's hints: many send none or wrong ones, and there is only one certificate.
-        let asked = Some(Request::of(authorities));
+        let asked = Some(CertificateRequest::of(authorities));
         *lock(&self.asked) = asked;
         self.certified.clone()
     }

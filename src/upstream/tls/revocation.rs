@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::certificate;
-use super::fault::Fault;
+use super::fault::CertificateFault;
 use super::usage;
 use crate::units::rfc3339;
 
@@ -113,21 +113,21 @@ impl Revocation {
         error: &webpki::Error,
         chain: &[X509Certificate<'_>],
         now: SystemTime,
-    ) -> Option<Fault> {
+    ) -> Option<CertificateFault> {
         let of = |certificate: &X509Certificate<'_>| {
             let issuer = certificate.issuer().as_raw();
             self.lists.iter().position(|list| list.issuer == issuer)
         };
         let named = |certificate| certificate::title(certificate);
         let issuer = |certificate: &X509Certificate<'_>| certificate::name(certificate.issuer());
-        let unknown = |certificate, why| Fault::RevocationUnknown {
+        let unknown = |certificate, why| CertificateFault::RevocationUnknown {
             name: named(certificate),
             why,
         };
         let mut listed = chain.iter().filter_map(|one| Some((one, of(one)?)));
         match error {
             webpki::Error::CertRevoked => listed.find_map(|(one, list)| {
-                Some(Fault::Revoked {
+                Some(CertificateFault::Revoked {
                     name: named(one),
                     issuer: issuer(one),
                     details: self.entry(list, one)?,

@@ -7,7 +7,7 @@ use rustls::pki_types::TrustAnchor;
 use x509_parser::certificate::X509Certificate;
 
 use super::certificate;
-use super::fault::Fault;
+use super::fault::CertificateFault;
 use crate::secret::anchors::{Anchors, Issues, Restriction};
 
 /// Judges a path that webpki has verified: the server's certificate first, and its root among the anchors. `has_lists`:
@@ -17,7 +17,7 @@ pub(super) fn judge(
     root: &TrustAnchor<'_>,
     anchors: &Anchors,
     has_lists: bool,
-) -> Result<(), Fault> {
+) -> Result<(), CertificateFault> {
     let Some((server, above)) = path.split_first() else {
         return Err(unreadable());
     };
@@ -26,7 +26,7 @@ pub(super) fn judge(
         let usage = one.key_usage().map_err(|_| unreadable())?;
         if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
             let name = certificate::title(one);
-            return Err(Fault::NotIssuer { name });
+            return Err(CertificateFault::NotIssuer { name });
         }
     }
     let restriction = anchors.restriction(root);
@@ -38,14 +38,14 @@ pub(super) fn judge(
 }
 
 /// Whether a server may show this certificate: all key exchanges that are spoken here are signed.
-pub(super) fn is_of_server(certificate: &X509Certificate<'_>) -> Result<(), Fault> {
+pub(super) fn is_of_server(certificate: &X509Certificate<'_>) -> Result<(), CertificateFault> {
     let whose = String::new;
     let purposes = certificate.extended_key_usage().map_err(|_| unreadable())?;
     if purposes.is_some_and(|purposes| !purposes.value.server_auth) {
-        return Err(Fault::Purpose { whose: whose() });
+        return Err(CertificateFault::Purpose { whose: whose() });
     }
     match certificate.key_usage().map_err(|_| unreadable())? {
-        Some(usage) if !usage.value.digital_signature() => Err(Fault::NotSigner),
+        Some(usage) if !usage.value.digital_signature() => Err(CertificateFault::NotSigner),
         Some(_) | None => Ok(()),
     }
 }
@@ -56,24 +56,24 @@ fn is_within(
     root: String,
     chain: &[X509Certificate<'_>],
     has_lists: bool,
-) -> Result<(), Fault> {
+) -> Result<(), CertificateFault> {
     match restriction.issues {
         Issues::Freely => {}
-        Issues::NoAuthority => return Err(Fault::NotAuthority { name: root }),
-        Issues::NotByKeyUsage => return Err(Fault::NotIssuer { name: root }),
+        Issues::NoAuthority => return Err(CertificateFault::NotAuthority { name: root }),
+        Issues::NotByKeyUsage => return Err(CertificateFault::NotIssuer { name: root }),
     }
     if !restriction.is_for_servers {
         let whose = format!(" of {root}");
-        return Err(Fault::Purpose { whose });
+        return Err(CertificateFault::Purpose { whose });
     }
     let is_counted = |one: &&X509Certificate<'_>| one.subject() != one.issuer();
     let below = chain.iter().skip(1).filter(is_counted).count();
     let is_long = |limit| usize::try_from(limit).is_ok_and(|limit| limit < below);
     if restriction.path_length.is_some_and(is_long) {
-        return Err(Fault::PathLength { authority: root });
+        return Err(CertificateFault::PathLength { authority: root });
     }
     match chain.last() {
-        Some(last) if has_lists && !restriction.signs_lists => Err(Fault::RevocationUnknown {
+        Some(last) if has_lists && !restriction.signs_lists => Err(CertificateFault::RevocationUnknown {
             name: certificate::title(last),
             why: no_list_signer(&root),
         }),
@@ -86,6 +86,6 @@ pub(super) fn no_list_signer(issuer: &str) -> String {
     format!("{issuer} may sign no lists (its key usage lacks cRLSign); get a list of one that may")
 }
 
-pub(super) fn unreadable() -> Fault {
-    Fault::Unusable("it cannot be read".to_owned())
+pub(super) fn unreadable() -> CertificateFault {
+    CertificateFault::Unusable("it cannot be read".to_owned())
 }

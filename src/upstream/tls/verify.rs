@@ -11,7 +11,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use data_encoding::BASE64;
@@ -21,10 +21,10 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use super::certificate;
-use super::chain::Chain;
+use super::certificate::{self, system_time};
+use super::chain::ServerChain;
 use super::explain::Presented;
-use super::fault::Fault;
+use super::fault::CertificateFault;
 use super::policies;
 use super::revocation::Revocation;
 use super::usage;
@@ -80,10 +80,10 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         now: UnixTime,
-    ) -> Result<SystemTime, Fault> {
+    ) -> Result<SystemTime, CertificateFault> {
         let presented = || Presented::new(leaf, intermediates);
         let explain = |error| presented().fault(error, &self.revocation, system_time(now));
-        let chain = Chain::new(leaf, intermediates);
+        let chain = ServerChain::new(leaf, intermediates);
         let certificate = EndEntityCert::try_from(chain.leaf()).map_err(explain)?;
         // What is said of a path that webpki has verified: where it is refused, webpki looks for another one.
         let said = RefCell::new(None);
@@ -123,14 +123,14 @@ impl Verifier {
                 let key = hash(&certificate.subject_public_key_info());
                 if !self.pins.is_empty() && !self.pins.contains(&key) {
                     let keys = listed(&[(presented().title(), key)]);
-                    return Err(Fault::Pins { keys });
+                    return Err(CertificateFault::Pins { keys });
                 }
                 until
             }
             (Err(_), Some(Err(fault))) => return Err(fault),
             (Err(error), _) => return Err(explain(error)),
             // webpki has asked about the path before it accepts it.
-            (Ok(()), None) => return Err(Fault::Unusable("its path was not judged".to_owned())),
+            (Ok(()), None) => return Err(CertificateFault::Unusable("its path was not judged".to_owned())),
         };
         certificate
             .verify_is_valid_for_subject_name(name)
@@ -142,9 +142,9 @@ impl Verifier {
     fn judge_path(
         &self,
         path: &VerifiedPath<'_>,
-        chain: &Chain<'_>,
+        chain: &ServerChain<'_>,
         now: UnixTime,
-    ) -> Result<SystemTime, Fault> {
+    ) -> Result<SystemTime, CertificateFault> {
         let above = path.intermediate_certificates().map(|one| one.der());
         let ders: Vec<_> = std::iter::once(path.end_entity().der()).chain(above).collect();
         let parse = |der| certificate::parse(chain.original(der)).ok_or_else(usage::unreadable);
@@ -155,7 +155,7 @@ impl Verifier {
         if !self.pins.is_empty() {
             let keys = keys(path);
             if !keys.iter().any(|(_, key)| self.pins.contains(key)) {
-                return Err(Fault::Pins { keys: listed(&keys) });
+                return Err(CertificateFault::Pins { keys: listed(&keys) });
             }
         }
         let ends = parsed.iter().map(|one| certificate::validity(one).1);
@@ -164,7 +164,7 @@ impl Verifier {
         let of_lists = self.revocation.until(&issuers, system_time(now));
         let of_lists = of_lists.map_err(|(place, why)| {
             let name = keys(path).swap_remove(place).0;
-            Fault::RevocationUnknown { name, why }
+            CertificateFault::RevocationUnknown { name, why }
         })?;
         Ok(of_lists.map_or(until, |list| list.min(until)))
     }
@@ -203,7 +203,7 @@ impl ServerCertVerifier for Generation {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.verifier.provider.signature_verification_algorithms;
-        let chain = Chain::new(leaf, &[]);
+        let chain = ServerChain::new(leaf, &[]);
         Verifier::weighed(
             verify_tls12_signature(message, chain.leaf(), signed, algorithms),
             leaf,
@@ -217,7 +217,7 @@ impl ServerCertVerifier for Generation {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.verifier.provider.signature_verification_algorithms;
-        let chain = Chain::new(leaf, &[]);
+        let chain = ServerChain::new(leaf, &[]);
         Verifier::weighed(
             verify_tls13_signature(message, chain.leaf(), signed, algorithms),
             leaf,
@@ -235,12 +235,12 @@ impl ServerCertVerifier for Generation {
 /// they are asked about it all the same as soon as its issuer is known, and no other error may hide what they say.
 fn may_stand_for_itself(
     error: &webpki::Error,
-    said: Option<&Result<SystemTime, Fault>>,
+    said: Option<&Result<SystemTime, CertificateFault>>,
     has_lists: bool,
 ) -> bool {
     match (error, said) {
         (webpki::Error::CertDistrusted, Some(Err(fault))) => {
-            !matches!(fault, Fault::RevocationUnknown { .. })
+            !matches!(fault, CertificateFault::RevocationUnknown { .. })
         }
         (webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity, _) => true,
         _ => !has_lists,
@@ -248,7 +248,7 @@ fn may_stand_for_itself(
 }
 
 /// The peer is then told `certificate_unknown`; we know more.
-fn of_fault(fault: Fault) -> rustls::Error {
+fn of_fault(fault: CertificateFault) -> rustls::Error {
     CertificateError::Other(OtherError(Arc::new(fault))).into()
 }
 
@@ -284,8 +284,4 @@ fn hash(key: &[u8]) -> Pin {
 fn listed(keys: &[(String, Pin)]) -> String {
     let one = |(name, key): &(String, Pin)| format!("sha256/{} ({name})", BASE64.encode(&key.0));
     keys.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-pub(super) fn system_time(time: UnixTime) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
 }

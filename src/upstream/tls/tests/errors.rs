@@ -96,7 +96,7 @@ async fn a_wrong_server_certificate_says_what_is_wrong() {
             "expired above",
             vec![below_old, middle_old],
             "certificate_expired",
-            &[" of Old CA", "2020-01-01"],
+            &[" of Http10Targets CA", "2020-01-01"],
         ),
         (
             "not yet",
@@ -194,7 +194,7 @@ async fn a_wrong_server_certificate_says_what_is_wrong() {
 async fn without_any_root_nobody_is_trusted() {
     let partner = Pair::leaf("partner.test", &Pair::authority("Agency CA", None));
     let settings = settings(&Tls::default(), &[]).unwrap();
-    assert_eq!(settings.warnings(SystemTime::now()), [Warning::NoRoots]);
+    assert_eq!(settings.warnings(SystemTime::now()), [TlsWarning::NoRoots]);
     let error = refused(&settings, server(&[&partner], None, BOTH), host("partner.test")).await;
     assert_eq!(error.reason(), "certificate_unknown_issuer");
 }
@@ -311,13 +311,13 @@ fn alerts_are_spelled_as_in_the_standards() {
 #[test]
 fn an_alert_means_what_came_before_it() {
     use crate::upstream::tls::error::Before;
-    use crate::upstream::tls::presenter::Asked;
+    use crate::upstream::tls::presenter::CertificateRequested;
     use rustls::AlertDescription as Alert;
 
-    let none = || Asked::ButHadNone {
+    let none = || CertificateRequested::ButHadNone {
         accepts: String::new(),
     };
-    let answered = || Asked::AndAnswered {
+    let answered = || CertificateRequested::AndAnswered {
         accepts: String::new(),
         ours: None,
     };
@@ -331,10 +331,10 @@ fn an_alert_means_what_came_before_it() {
         (Alert::BadCertificate, answered(), refused),
         (Alert::CertificateRevoked, answered(), refused),
         (Alert::HandshakeFailure, answered(), "tls_alert"),
-        (Alert::HandshakeFailure, Asked::Never, "tls_alert"),
-        (Alert::BadCertificate, Asked::Never, "tls_alert"),
+        (Alert::HandshakeFailure, CertificateRequested::Never, "tls_alert"),
+        (Alert::BadCertificate, CertificateRequested::Never, "tls_alert"),
         (Alert::UnrecognisedName, answered(), "tls_alert"),
-        (Alert::ProtocolVersion, Asked::Never, "tls_version"),
+        (Alert::ProtocolVersion, CertificateRequested::Never, "tls_version"),
         (Alert::ProtocolVersion, answered(), "tls_version"),
     ] {
         let before = Before {

@@ -234,7 +234,7 @@ fn an_identity_comes_from_anywhere() {
         let warnings = settings.warnings(SystemTime::now());
         let is_readable_by_all = warnings
             .iter()
-            .any(|warning| matches!(warning, Warning::Secret(_)));
+            .any(|warning| matches!(warning, TlsWarning::Secret(_)));
         let is_file = matches!(
             &from,
             ClientCertificate::Pem {
@@ -339,16 +339,16 @@ fn dates_and_purpose_are_warned_of() {
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let (from, since) = (at(1_577_836_800), at(1_609_459_200));
     assert_eq!(settings.life().map(|life| life.not_after), Some(since));
-    assert_eq!(settings.warnings(at(1_600_000_000)), [Warning::NotForClients]);
+    assert_eq!(settings.warnings(at(1_600_000_000)), [TlsWarning::NotForClients]);
     assert_eq!(
         settings.warnings(at(0)),
-        [Warning::NotForClients, Warning::NotYetValid { from }]
+        [TlsWarning::NotForClients, TlsWarning::NotYetValid { from }]
     );
     assert_eq!(
         settings.warnings(SystemTime::now())[1],
-        Warning::Expired { since }
+        TlsWarning::Expired { since }
     );
-    assert!(Warning::Expired { since }.to_string().contains("2021-01-01"));
+    assert!(TlsWarning::Expired { since }.to_string().contains("2021-01-01"));
 }
 
 /// OpenSSL's servers refuse what is warned of.
@@ -362,10 +362,15 @@ fn a_key_that_is_not_for_clients_is_warned_of() {
     for (of_middle, is_authority, of_app, wanted) in [
         (&[][..], true, &[][..], None),
         (&[KeyCertSign], true, &[DigitalSignature], None),
-        (&[], true, &[KeyEncipherment], Some(Warning::NotForSigning)),
-        (&[], true, &[CrlSign], Some(Warning::NotForSigning)),
-        (&[CrlSign], true, &[], Some(Warning::NotIssuer { name: name() })),
-        (&[], false, &[], Some(Warning::NotIssuer { name: name() })),
+        (&[], true, &[KeyEncipherment], Some(TlsWarning::NotForSigning)),
+        (&[], true, &[CrlSign], Some(TlsWarning::NotForSigning)),
+        (
+            &[CrlSign],
+            true,
+            &[],
+            Some(TlsWarning::NotIssuer { name: name() }),
+        ),
+        (&[], false, &[], Some(TlsWarning::NotIssuer { name: name() })),
     ] {
         let algorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
         let middle = Pair::new("Agency CA", Some(&root), algorithm, |params| {
@@ -525,7 +530,7 @@ fn a_chain_that_is_signed_with_an_old_hash_is_warned_of() {
         let (chain, key) = (format!("{}{}", read(&app), read(&root)), read(&key));
         let variables = [("CA", &*read(&root)), ("CERT", &*chain), ("KEY", &*key)];
         let settings = settings(&with_certificate(), &variables).unwrap();
-        let wanted = wanted.map(|hash| Warning::WeakSignature {
+        let wanted = wanted.map(|hash| TlsWarning::WeakSignature {
             name: "app".to_owned(),
             hash,
         });

@@ -1,22 +1,22 @@
-//! The limit on how long a body may stand still.
+//! The limit on how long a body may not move (`timeouts.idle`).
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::body::{Cut, Polled};
+use super::body::{BodyError, Polled};
 use crate::http1::Deadline;
 
-/// How long a body may stand still. The timer exists only where the other side had to be waited for.
+/// Limits how long a body may not move. The timer is made only when a read has to wait.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct IdleLimit {
     limit: Duration,
     deadline: Deadline,
     moved: bool,
 }
 
-impl Patience {
+impl IdleLimit {
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit,
@@ -25,7 +25,7 @@ impl Patience {
         }
     }
 
-    /// Asks `source`; an error when it has stood still for too long.
+    /// Polls `source`; fails if nothing has come for too long.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -39,6 +39,6 @@ impl Patience {
             self.deadline.set(Instant::now() + self.limit);
         }
         ready!(self.deadline.poll(cx));
-        Poll::Ready(Some(Err(Cut::Idle(self.limit))))
+        Poll::Ready(Some(Err(BodyError::Idle(self.limit))))
     }
 }

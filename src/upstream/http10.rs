@@ -1,4 +1,4 @@
-//! Which upstreams speak HTTP/1.0: they take no chunks and know nothing of `Expect` (RFC 9110 section 10.1.1).
+//! Remembers which upstreams speak HTTP/1.0: they understand neither chunks nor `Expect` (RFC 9110 section 10.1.1).
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,20 +9,24 @@ use http::Version;
 use crate::host::Target;
 use crate::sync::lock;
 
+/// The most targets that are remembered.
+const MOST: usize = 1000;
+
 /// The targets whose last answer was in HTTP/1.0.
 #[derive(Debug, Default)]
-pub(super) struct Old {
-    /// There are some: as a rule there are none, and nobody has to lock.
+pub(super) struct Http10Targets {
+    /// Whether there are any. Usually not, and then no request has to lock.
     is_any: AtomicBool,
     targets: Mutex<HashSet<Target>>,
 }
 
-impl Old {
+impl Http10Targets {
     pub(super) fn has(&self, target: &Target) -> bool {
         self.is_any.load(Ordering::Relaxed) && self.targets().contains(target)
     }
 
-    /// Learns from the version of an answer. Bounded by forgetting: at worst a request is sent in chunks once more.
+    /// Remembers the version of an answer. When there are too many targets, all are forgotten: at worst a request is sent in
+    /// chunks once more.
     pub(super) fn answered(&self, target: &Target, version: Version) {
         if version == Version::HTTP_10 {
             let mut targets = self.targets();
@@ -45,8 +49,6 @@ impl Old {
     }
 }
 
-const MOST: usize = 1000;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_last_answer_counts() {
-        let old = Old::default();
+        let old = Http10Targets::default();
         old.answered(&target(0), Version::HTTP_11);
         assert!(!old.has(&target(0)));
         old.answered(&target(0), Version::HTTP_10);

@@ -1,8 +1,8 @@
-//! Connections that authentication is bound to.
+//! Upstream connections that belong to one connection of the app.
 //!
-//! With NTLM and Negotiate it is the connection that is authenticated (RFC 4559 section 6): whoever sends on it next is
-//! answered as the first user. Such a connection belongs to one connection of the app: it is neither shared nor pooled,
-//! all legs of a handshake go over it, no request is sent again on another one, and it closes with the app's.
+//! NTLM and Negotiate authenticate a connection, not a request (RFC 4559 section 6): the next request on it is answered
+//! as the first user's. So such a connection is neither shared nor pooled. All steps of a handshake go over it, no request is
+//! sent again on another one, and it closes with the app's connection.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,24 +13,24 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Response, request};
 
 use super::body::{Outbound, ResponseBody};
-use super::pool::{Held, Lease};
-use super::{Endpoint, Error, Failed, Mirror, Ways, Witness, connect, tls};
+use super::pool::{ActiveConnection, PooledConnection};
+use super::{DialContext, Endpoint, Error, Protocol, RequestFailed, RequestObserver, connect, tls};
 use crate::host::Target;
 use crate::http1::Interim;
 use crate::sync::lock;
 
-/// The upstream connections of one connection of the app, and where on that interim answers go.
+/// The upstream connections that belong to one connection of the app, and the place to which its interim answers go.
 #[derive(Debug, Default)]
-pub(crate) struct Bond {
-    idle: Mutex<Vec<Held>>,
-    /// Not set where the app speaks HTTP/2.
+pub(crate) struct BoundConnections {
+    idle: Mutex<Vec<PooledConnection>>,
+    /// Not set if the app speaks HTTP/2.
     interim: OnceLock<Weak<dyn Interim>>,
-    /// The app has spoken such a scheme: all that follows goes over connections of its own.
+    /// The app has used such a scheme: all its further requests go over these connections.
     is_tied: AtomicBool,
 }
 
-impl Bond {
-    /// Whether a request is sent over a connection of its own. `credentials`: it has an Authorization field.
+impl BoundConnections {
+    /// Whether a request is sent over these connections. `credentials`: it has an Authorization field of the app.
     pub(crate) fn ties(&self, fields: &HeaderMap, credentials: bool) -> bool {
         if credentials && speaks(fields, &header::AUTHORIZATION, false) {
             self.is_tied.store(true, Ordering::Relaxed);
@@ -38,19 +38,19 @@ impl Bond {
         self.is_tied.load(Ordering::Relaxed)
     }
 
-    /// From now on interim answers go there.
+    /// Sets the place to which interim answers go.
     pub(crate) fn hear_interim(&self, interim: Weak<dyn Interim>) {
-        // It is set once, by who serves the connection.
+        // It is set once, when the connection is first served.
         let _ = self.interim.set(interim);
     }
 
-    /// Where interim answers go.
+    /// Returns the place to which interim answers go.
     pub(crate) fn interim(&self) -> Option<&Weak<dyn Interim>> {
         self.interim.get()
     }
 
     /// Keeps a connection for the app's next request.
-    pub(super) fn keep(&self, held: Box<Held>) {
+    pub(super) fn keep(&self, held: Box<PooledConnection>) {
         let mut idle = self.idle();
         if idle.len() == MOST_IDLE {
             idle.remove(0);
@@ -58,9 +58,14 @@ impl Bond {
         idle.push(*held);
     }
 
-    fn take(&self, endpoint: &Endpoint, target: &Target, cx: &mut Context<'_>) -> Option<Box<Held>> {
+    fn take(
+        &self,
+        endpoint: &Endpoint,
+        target: &Target,
+        cx: &mut Context<'_>,
+    ) -> Option<Box<PooledConnection>> {
         let mut idle = self.idle();
-        let is_there = |held: &Held| held.leads_to(endpoint.id(), target);
+        let is_there = |held: &PooledConnection| held.leads_to(endpoint.id(), target);
         while let Some(place) = idle.iter().rposition(is_there) {
             let mut held = idle.remove(place);
             if !held.is_over() && held.is_fresh(cx) {
@@ -70,52 +75,52 @@ impl Bond {
         None
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Held>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<PooledConnection>> {
         lock(&self.idle)
     }
 }
 
-/// Sends one request over a connection that belongs to the app's alone, in HTTP/1.1: streams of HTTP/2 would share it.
+/// Sends one request over a connection that belongs to the app's. In HTTP/1.1, because HTTP/2 would share it.
 pub(super) async fn send(
-    bond: &Arc<Bond>,
+    bound: &Arc<BoundConnections>,
     head: &request::Parts,
     body: &mut Outbound,
     target: &Target,
     endpoint: &Arc<Endpoint>,
-    ways: Ways<'_>,
-    witness: &impl Witness,
-) -> Result<Response<ResponseBody>, Failed> {
-    if endpoint.alpn(Mirror::H1) == tls::Alpn::H2 {
+    network: DialContext<'_>,
+    observer: &impl RequestObserver,
+) -> Result<Response<ResponseBody>, RequestFailed> {
+    if endpoint.alpn(Protocol::H1) == tls::Alpn::H2 {
         return Err(Error::Version.into());
     }
-    let lease = match poll_fn(|cx| Poll::Ready(bond.take(endpoint, target, cx))).await {
+    let active = match poll_fn(|cx| Poll::Ready(bound.take(endpoint, target, cx))).await {
         Some(held) => {
             endpoint.counters.upstream_reuse();
-            Lease::H1(held)
+            ActiveConnection::H1(held)
         }
-        None => connect::connect(target, Mirror::H1, endpoint, ways)
+        None => connect::connect(target, Protocol::H1, endpoint, network)
             .await
-            .map_err(|error| Failed {
+            .map_err(|error| RequestFailed {
                 error,
                 is_unsent: true,
             })?
-            .bound_to(bond),
+            .bound_to(bound),
     };
-    witness.begins();
-    (lease.send(head, body, witness).await).map_err(|failure| failure.error.into())
+    observer.begins();
+    (active.send(head, body, observer).await).map_err(|failure| failure.error.into())
 }
 
-/// Whether an answer authenticates its connection, though its request did not ask for that.
+/// Whether an answer authenticates its connection although the request did not ask for it.
 pub(super) fn is_spoken_in(answer: &HeaderMap) -> bool {
     speaks(answer, &header::WWW_AUTHENTICATE, true)
 }
 
-/// To nobody: the connection closes after its request.
-pub(super) fn to_nobody() -> Weak<Bond> {
+/// Returns an owner that is gone: the connection closes after its request.
+pub(super) fn to_nobody() -> Weak<BoundConnections> {
     Weak::new()
 }
 
-/// Whether a field of `name` speaks a scheme that binds to the connection. `has_token`: an offer alone does not count.
+/// Whether a field of `name` has a scheme that authenticates the connection. `has_token`: a bare offer does not count.
 fn speaks(fields: &HeaderMap, name: &HeaderName, has_token: bool) -> bool {
     fields.get_all(name).iter().any(|value| {
         value.as_bytes().split(|byte| *byte == b',').any(|part| {

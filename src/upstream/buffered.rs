@@ -6,36 +6,36 @@ use bytes::Bytes;
 use http::header::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use super::body::Border;
+use super::body::TrailerFilter;
 use crate::memory::Reservation;
 
-/// A whole body on one of its ways out.
+/// A request body that has been read to its end. Each clone is sent once.
 #[derive(Clone, Debug)]
-pub(crate) struct Whole {
-    kept: Arc<Kept>,
-    sent: Sent,
+pub(crate) struct BufferedBody {
+    kept: Arc<BufferedData>,
+    sent: BufferedSent,
 }
 
 #[derive(Clone, Debug)]
-struct Kept {
+struct BufferedData {
     data: Bytes,
     _held: Reservation,
     trailers: Option<HeaderMap>,
-    /// Its length is stated, by the app or by us.
+    /// Its length is stated, by the app or here.
     is_sized: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
+enum BufferedSent {
     Nothing,
     Data,
     All,
 }
 
-impl Whole {
-    /// One that was read into memory that is `held`. `is_sized`: its length is stated.
+impl BufferedBody {
+    /// `held` reserves the memory of `data`. `is_sized`: its length is stated.
     pub(super) fn new(data: Bytes, held: Reservation, trailers: Option<HeaderMap>, is_sized: bool) -> Self {
-        let kept = Kept {
+        let kept = BufferedData {
             data,
             _held: held,
             trailers,
@@ -43,21 +43,21 @@ impl Whole {
         };
         Self {
             kept: Arc::new(kept),
-            sent: Sent::Nothing,
+            sent: BufferedSent::Nothing,
         }
     }
 
-    /// All of it, however much of it has been sent.
+    /// Returns all of it, also what has been sent.
     pub(super) fn data(&self) -> &[u8] {
         &self.kept.data
     }
 
-    /// Its length, where that is stated.
+    /// Returns its length, if that is stated.
     pub(super) fn stated_length(&self) -> Option<usize> {
         self.kept.is_sized.then_some(self.kept.data.len())
     }
 
-    /// States its length. Trailers have no place behind a body of a stated length.
+    /// States its length, and drops its trailers: a body of a stated length has none.
     pub(super) fn state_length(&mut self) {
         if !self.kept.is_sized {
             let kept = Arc::make_mut(&mut self.kept);
@@ -65,31 +65,31 @@ impl Whole {
         }
     }
 
-    /// From now on its trailers carry nothing that `border` keeps back.
-    pub(super) fn confine(&mut self, border: &Border) {
+    /// Removes the fields of `filter` from its trailers.
+    pub(super) fn confine(&mut self, filter: &TrailerFilter) {
         if self.kept.trailers.is_some()
             && let Some(trailers) = &mut Arc::make_mut(&mut self.kept).trailers
         {
-            border.strike(trailers);
+            filter.apply(trailers);
         }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.sent == Sent::All
+        self.sent == BufferedSent::All
     }
 
     pub(super) fn next(&mut self) -> Option<Frame<Bytes>> {
-        if self.sent == Sent::Nothing {
+        if self.sent == BufferedSent::Nothing {
             self.sent = match self.kept.trailers {
-                None => Sent::All,
-                Some(_) => Sent::Data,
+                None => BufferedSent::All,
+                Some(_) => BufferedSent::Data,
             };
             if !self.kept.data.is_empty() {
                 return Some(Frame::data(self.kept.data.clone()));
             }
         }
-        if self.sent == Sent::Data {
-            self.sent = Sent::All;
+        if self.sent == BufferedSent::Data {
+            self.sent = BufferedSent::All;
             return self.kept.trailers.clone().map(Frame::trailers);
         }
         None
@@ -100,8 +100,8 @@ impl Whole {
             return SizeHint::default();
         }
         SizeHint::with_exact(match self.sent {
-            Sent::Nothing => self.kept.data.len() as u64,
-            Sent::Data | Sent::All => 0,
+            BufferedSent::Nothing => self.kept.data.len() as u64,
+            BufferedSent::Data | BufferedSent::All => 0,
         })
     }
 }

@@ -1,9 +1,8 @@
-//! A request body that is lent to an HTTP/2 connection.
+//! A request body that can be taken back from an HTTP/2 connection.
 //!
-//! An upstream that closes a connection, or has too many streams, refuses requests that it has not looked at. These are
-//! sent again (RFC 9113 section 8.7), for which their bodies have to be had back. What the connection has taken of one
-//! by then is kept until the answer comes, up to [`MOST_KEPT`] and while there is memory to spare; the rest is where it
-//! was, with the app.
+//! An upstream that closes a connection, or has too many streams, refuses requests without processing them. They are sent
+//! again (RFC 9113 section 8.7), which needs their bodies. What the connection has read of a body is kept until the answer
+//! comes, up to [`MOST_KEPT`] and while there is memory to spare; the rest is still with the app.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,31 +12,31 @@ use bytes::BytesMut;
 use http::header::HeaderMap;
 use http_body::{Body, SizeHint};
 
-use super::body::{Cut, MOST_KEPT, Outbound, Polled, Progress};
+use super::body::{BodyError, MOST_KEPT, Outbound, Polled, Progress};
 use crate::http1;
 use crate::memory::{self, Reservation};
 use crate::sync::lock;
 
-/// A body that is lent. The connection has it, and whoever sends the request.
+/// A body that is lent to a connection. Shared by the connection and the sender of the request.
 #[derive(Debug)]
-pub(crate) struct Loan(Mutex<Lent>);
+pub(crate) struct ReclaimableBody(Mutex<ReclaimState>);
 
 #[derive(Debug)]
-struct Lent {
+struct ReclaimState {
     /// `None`: it was taken back.
     body: Option<Outbound>,
     is_ended: bool,
     /// The app stated its length.
     is_sized: bool,
-    /// What the connection has taken so far. `None`: more than can be kept, or it is not needed any more.
+    /// What the connection has read so far. `None`: too much to keep, or not needed any more.
     taken: Option<BytesMut>,
     held: Reservation,
     trailers: Option<HeaderMap>,
 }
 
-impl Loan {
+impl ReclaimableBody {
     pub(super) fn new(body: Outbound) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Lent {
+        Arc::new(Self(Mutex::new(ReclaimState {
             is_ended: false,
             is_sized: body.size_hint().exact().is_some(),
             taken: Some(BytesMut::new()),
@@ -47,13 +46,13 @@ impl Loan {
         })))
     }
 
-    /// The answer has come: nothing is kept any more.
+    /// Frees what is kept, because the answer has come.
     pub(super) fn forget(&self) {
         self.lent().forget();
     }
 
-    /// The body as it was, for another connection; `None` where what was taken was not kept. The first connection gets no
-    /// more of it.
+    /// Takes the body back for another connection; `None` if what had been read was not kept. The first connection can read
+    /// no more of it.
     pub(super) fn take_back(&self) -> Option<Outbound> {
         let mut lent = self.lent();
         let (body, taken) = (lent.body.take()?, lent.taken.take()?.freeze());
@@ -70,8 +69,8 @@ impl Loan {
     pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Polled {
         let mut lent = self.lent();
         let Some(body) = &mut lent.body else {
-            // An error, so that nobody takes it for the end.
-            return Polled::Ready(Some(Err(Cut::H1(http1::Error::Incomplete))));
+            // An error, so that it is not taken for the end.
+            return Polled::Ready(Some(Err(BodyError::H1(http1::Error::Incomplete))));
         };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         match &frame {
@@ -94,12 +93,12 @@ impl Loan {
         self.lent().body.as_ref().and_then(Outbound::progress)
     }
 
-    fn lent(&self) -> MutexGuard<'_, Lent> {
+    fn lent(&self) -> MutexGuard<'_, ReclaimState> {
         lock(&self.0)
     }
 }
 
-impl Lent {
+impl ReclaimState {
     fn keep(&mut self, data: Option<&[u8]>, trailers: Option<&HeaderMap>) {
         let Some(taken) = &mut self.taken else { return };
         if let Some(data) = data {
@@ -107,7 +106,7 @@ impl Lent {
             if length > MOST_KEPT || length > memory::SMALL && self.held.fit(length).is_err() {
                 return self.forget();
             }
-            // A copy: a piece of a buffer would keep all of it.
+            // A copy, because a view would keep its whole buffer.
             taken.extend_from_slice(data);
         }
         if let Some(trailers) = trailers {
@@ -129,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// The first so many bytes as one piece, then a second one.
+    /// A body of two pieces of so many bytes.
     fn body(first: usize, second: usize) -> Outbound {
         let rest = Outbound::whole(Bytes::from(vec![b'b'; second]));
         Outbound::Begun(Bytes::from(vec![b'a'; first]), Box::new(rest))
@@ -147,12 +146,12 @@ mod tests {
             (MOST_KEPT + 1, 5, 0, true),
             (MOST_KEPT + 1, 5, 1, false),
         ] {
-            let loan = Loan::new(body(first, second));
-            let mut lent = Outbound::Lent(Arc::clone(&loan));
+            let reclaim = ReclaimableBody::new(body(first, second));
+            let mut lent = Outbound::Lent(Arc::clone(&reclaim));
             for _ in 0..taken {
                 let _ = lent.frame().await;
             }
-            let back = loan.take_back();
+            let back = reclaim.take_back();
             assert_eq!(back.is_some(), is_back, "{first} {second} {taken}");
             if let Some(back) = back {
                 assert_eq!(back.size_hint().exact(), Some((first + second) as u64));
@@ -165,11 +164,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_answered_request_keeps_nothing() {
-        let loan = Loan::new(body(5, 5));
-        let mut lent = Outbound::Lent(Arc::clone(&loan));
+        let reclaim = ReclaimableBody::new(body(5, 5));
+        let mut lent = Outbound::Lent(Arc::clone(&reclaim));
         let _ = lent.frame().await;
-        loan.forget();
+        reclaim.forget();
         let _ = lent.frame().await;
-        assert!(loan.take_back().is_none());
+        assert!(reclaim.take_back().is_none());
     }
 }
