@@ -79,6 +79,17 @@ fn a_path_climbs_at_most_once() {
     assert_absent("`super::super`", |line| line.contains("super::super"));
 }
 
+#[test]
+fn every_dependency_is_used() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let all: Vec<_> = sources("src").into_iter().chain(sources("tests")).collect();
+    let code = all.iter().map(|path| code(path)).collect::<String>();
+    let unused: Vec<_> = dependencies(&manifest)
+        .filter(|name| !names_crate(&code, &name.replace('-', "_")))
+        .collect();
+    assert!(unused.is_empty(), "take them out of Cargo.toml: {unused:?}");
+}
+
 /// The checks above find what they look for.
 #[test]
 fn the_layout_test_sees_a_planted_violation() {
@@ -87,6 +98,13 @@ fn the_layout_test_sees_a_planted_violation() {
     assert!(rank("cli") > rank("proxy") && rank("proxy") > rank("policy"));
     assert_eq!(module_of(Path::new("src/proxy/forward.rs")), "proxy");
     assert_eq!(module_of(Path::new("src/drain.rs")), "drain");
+    let manifest = "[package]\nname = \"x\"\n[dependencies]\nrand = \"1\"\n[dev-dependencies]\ndata-encoding = \"1\"\n[profile.dev]\ndebug = 1\n";
+    assert_eq!(
+        dependencies(manifest).collect::<Vec<_>>(),
+        ["rand", "data-encoding"]
+    );
+    assert!(names_crate("use rand::Rng;", "rand") && names_crate("let x = rand::random();", "rand"));
+    assert!(!names_crate("aws_lc_rs::rand::fill(); strand::x", "rand"));
 }
 
 #[track_caller]
@@ -126,6 +144,27 @@ fn crate_paths(code: &str) -> Vec<String> {
         })
         .filter(|name| !name.is_empty())
         .collect()
+}
+
+/// The names under which a manifest's dependencies are used.
+fn dependencies(manifest: &str) -> impl Iterator<Item = &str> {
+    let mut is_section = false;
+    manifest.lines().filter_map(move |line| {
+        if line.starts_with('[') {
+            is_section = line.ends_with("dependencies]");
+        }
+        line.split_once(" = ")
+            .map(|(name, _)| name)
+            .filter(|_| is_section)
+    })
+}
+
+/// Whether some path begins with the crate's name.
+fn names_crate(code: &str, name: &str) -> bool {
+    code.match_indices(&format!("{name}::")).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':')
+    })
 }
 
 /// A file's code without its comment lines; line numbers stay.

@@ -27,7 +27,7 @@ pub(super) mod simulated {
     use std::time::SystemTime;
 
     use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
     use tokio::time::Instant;
 
     thread_local! {

@@ -89,7 +89,7 @@ const FIELDS: &[(&str, ParseDuration)] = &[
 mod tests {
     use http::{HeaderName, HeaderValue};
     use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
 
     use super::*;
 

@@ -133,7 +133,7 @@ fn an_app_says_what_it_demands() {
 /// Any bytes from the wire are read to the end.
 #[test]
 fn no_line_stops_the_reader() {
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
     let mut random = rand::rngs::StdRng::seed_from_u64(9111);
     let alphabet = b"ab=\",\\ \t-0179max-ageno-store\x80\xff";
     for _ in 0..20_000 {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use tokio::task::LocalSet;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! The protocol: what is written, what is read, what is refused.
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use crate::store::resp::{Nonsense, Reply, read, write};
 

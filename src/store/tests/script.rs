@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use crate::limit::shared::twin::{self, Twin};
 use crate::limit::shared::{ANSWERS, Ask, Grant, SCRIPT};

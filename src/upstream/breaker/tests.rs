@@ -1,7 +1,7 @@
 use std::thread;
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use super::circuit::Position;
 use super::*;

@@ -1,6 +1,6 @@
 use http::StatusCode;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::auth::oauth::error::{Code, Reason};

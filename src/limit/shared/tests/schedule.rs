@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use super::{MS, rate};
 use crate::limit::gcra::Gcra;

@@ -1,7 +1,7 @@
 //! Certificate policies: OpenSSL is asked about the same chains.
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rcgen::CustomExtension;
 
 use super::*;

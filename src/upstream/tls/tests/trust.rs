@@ -477,7 +477,7 @@ async fn lists_may_be_der_and_several_and_an_old_one_is_told_at_load() {
 /// accepted.
 #[test]
 fn changed_certificates_and_lists_are_refused_in_words() {
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
     use rustls::client::danger::ServerCertVerifier;
     use rustls::pki_types::UnixTime;
 
