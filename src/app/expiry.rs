@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     fn life(whole: Duration, is_of_platform: bool) -> Lifetime {
-        Life {
+        Lifetime {
             is_of_platform,
             not_after: SystemTime::UNIX_EPOCH + whole,
             not_before: SystemTime::UNIX_EPOCH,

@@ -110,7 +110,7 @@ fn admit(io: Io, worker: usize, workers: &Arc<WorkerConnections>, proxy: &Arc<Pr
     let pair = match DescriptorPair::take() {
         Some(pair) if workers.connections() < proxy.live.load().limits.connections => pair,
         Some(_) | None => {
-            proxy.telemetry.connection_turned_away();
+            proxy.telemetry.connection_limit_reached();
             return refuse_at_capacity(&io);
         }
     };

@@ -456,7 +456,7 @@ fn text(value: &HeaderValue, part: FieldPart) -> Result<&str, FieldError> {
         return Err(why);
     }
     // Go writes microseconds with a letter that is not ASCII.
-    match str::from_utf8value.as_bytes().map(str::trim) {
+    match str::from_utf8(value.as_bytes()).map(str::trim) {
         Ok("") => Err("empty"),
         Ok(text) => Ok(text),
         Err(_) => Err("not text"),
