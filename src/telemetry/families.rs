@@ -30,7 +30,7 @@ const WAIT: &[f64] = &[
 ];
 
 /// A kind of metric, and the family that holds one for each set of label values.
-trait Kind {
+pub(super) trait Kind {
     type Family;
 }
 
