@@ -28,7 +28,7 @@ use crate::limit::shared::board::Sharing;
 use crate::limit::shared::lease::Home;
 use crate::limit::{self, Limiter, Limiters};
 use crate::policy::{Asked, Policy, Verdict};
-use crate::proxy::{self, Retrying};
+use crate::proxy::{self, RetryPolicy};
 use crate::secret::Sources;
 use crate::telemetry::Telemetry;
 use crate::upstream::breaker::{Breaker, HostHealth};
@@ -45,7 +45,7 @@ pub struct LimiterBench(Arc<Limiter>);
 #[derive(Debug)]
 pub struct CircuitBench {
     breaker: Breaker,
-    retrying: Retrying,
+    retry_policy: RetryPolicy,
     target: Target,
 }
 
@@ -176,7 +176,7 @@ impl CircuitBench {
         );
         Self {
             breaker,
-            retrying: Retrying::new(
+            retry_policy: RetryPolicy::new(
                 destination.retry.clone().expect("written above"),
                 &destination.name,
             ),
@@ -190,7 +190,7 @@ impl CircuitBench {
 
     /// Does their part of a request that works. Returns whether it passes.
     pub fn passes(&self) -> bool {
-        proxy::bench::begin(&self.retrying);
+        proxy::bench::begin(&self.retry_policy);
         let passage = self.breaker.pass(&self.target, Instant::now());
         passage.map(|passage| passage.report(HostHealth::Works)).is_ok()
     }

@@ -17,7 +17,7 @@ use crate::config::{Ca, Config, HeaderText, SecretRef, Text};
 use crate::limit::Limiters;
 use crate::limit::shared::board::Sharing;
 use crate::policy::{Destination, Egress, Policy};
-use crate::proxy::{Live, Rehearsal, Retrying, Route};
+use crate::proxy::{Live, Rehearsal, RetryPolicy, Route};
 use crate::secret::Sources;
 use crate::secret::guard::caught;
 use crate::secret::roots::SystemRoots;
@@ -297,7 +297,7 @@ impl Builder {
             endpoint,
             limiter: self.limits.of(destination, sharing, telemetry),
             rehearsal: rehearsal(destination, old, &counters),
-            retrying: retrying(destination, old),
+            retry_policy: retry_policy(destination, old),
             destination: Arc::clone(destination),
             counters,
             fingerprint,
@@ -386,10 +386,10 @@ fn rehearsal(
 }
 
 /// The running budget of repeats where the settings are as before, else a new one.
-fn retrying(destination: &Destination, old: Option<&Arc<Route>>) -> Option<Arc<Retrying>> {
+fn retry_policy(destination: &Destination, old: Option<&Arc<Route>>) -> Option<Arc<RetryPolicy>> {
     let settings = destination.retry.as_ref()?;
-    let running = old.and_then(|route| route.retrying.as_ref());
-    let new = || Retrying::new(settings.clone(), &destination.name);
+    let running = old.and_then(|route| route.retry_policy.as_ref());
+    let new = || RetryPolicy::new(settings.clone(), &destination.name);
     Some(kept(running, |running| running.settings() == settings, new))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::build::{Builder, End};
-use crate::auth::Door;
+use crate::auth::TokenEndpoint;
 use crate::config::TokenUrl;
 use crate::policy::{Destination, Policy};
 use crate::telemetry::Counters;
@@ -20,7 +20,12 @@ pub(super) struct Doors<'b> {
 impl Doors<'_> {
     /// The host needs no destination: who wrote its address into the configuration has allowed it. What its name resolves
     /// to is judged all the same.
-    pub(super) fn to(&self, url: &TokenUrl, destination: &Destination, counters: &Arc<Counters>) -> Door {
+    pub(super) fn to(
+        &self,
+        url: &TokenUrl,
+        destination: &Destination,
+        counters: &Arc<Counters>,
+    ) -> TokenEndpoint {
         let named = self.policy.named(&url.target);
         let end = &self.ends[named.map_or(destination.index, |named| named.index)];
         let endpoint = match named {
@@ -32,7 +37,7 @@ impl Doors<'_> {
                 Arc::new(Endpoint::new(destination, Arc::clone(counters), tls))
             }
         };
-        Door {
+        TokenEndpoint {
             egress: Arc::clone(&self.policy.egress),
             endpoint,
             identity: end.fingerprint,

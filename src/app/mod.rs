@@ -21,7 +21,7 @@ use crate::ca;
 use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
 use crate::policy::Policy;
-use crate::proxy::{Clients, Live, Marks, Proxy, Route};
+use crate::proxy::{Clients, Live, LoopMarker, Proxy, Route};
 use crate::store::Store;
 use crate::telemetry::{CredentialKind, RefreshResult, ReloadResult, Telemetry, log};
 use crate::units::rfc3339;
@@ -196,7 +196,7 @@ impl App {
             resolver,
             telemetry: Arc::clone(&telemetry),
             tunnels: AtomicUsize::new(0),
-            marks: Marks::new(),
+            loop_marker: LoopMarker::new(),
         });
         let addresses = bound.addresses(&config.ca);
         let (listeners, admin) = bound.open()?;

@@ -1,8 +1,7 @@
-//! Fields that are the same on every request: made ready once, applied to each.
+//! Fields and query parameters that are the same on every request: built once, applied to each.
 //!
-//! [`Attachment::build`] reads the secrets and does all formatting; [`Attachment::apply`] only clones what is ready.
-//! Values are marked sensitive, so that neither `Debug` nor the HTTP/2 header table shows or keeps them. Whether a
-//! request may carry them at all (a clear wire, CONNECT, TRACE) is decided before, in `policy` and `proxy`.
+//! [`Attachment::build`] reads the secrets and formats the values. [`Attachment::apply`] only clones them. Values
+//! are marked sensitive, so that `Debug` does not show them and HPACK does not keep them.
 
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::Error;
 use super::hidden;
-use super::needles::Needles;
+use super::matcher::SecretMatcher;
 use super::query::Parameter;
 use crate::config::{Auth, HeaderText, Headers, SecretRef, Text};
 use crate::fields::FieldNames;
@@ -22,24 +21,26 @@ use crate::secret::{Secret, Sources};
 #[cfg(test)]
 mod tests;
 
-/// What is put on, or struck from, requests with one credential. Values are marked sensitive.
+const BEARER: &str = "a bearer token (which is written without the word Bearer)";
+
+/// The constant fields of one credential, and the names of all fields that it sets or removes.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     names: Arc<FieldNames>,
-    needles: Arc<Needles>,
+    matcher: Arc<SecretMatcher>,
     parameter: Option<Parameter>,
-    /// Each name once.
+    /// Each name occurs once.
     set: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Attachment {
-    /// Reads the secrets of `headers`, and of `auth` where it is of a kind that is the same on every request, and builds
-    /// the field values. Where both set a field, the credential stands.
+    /// Reads the secrets and builds the field values of `headers` and `auth`. If both set a field, `auth` wins.
+    /// Kinds of `auth` that differ from request to request add nothing here.
     pub(crate) fn build(auth: Option<&Auth>, headers: &Headers, sources: &Sources) -> Result<Self, Error> {
         Self::build_with([], auth, headers, sources)
     }
 
-    /// The same for a credential that sets `more` fields by itself.
+    /// Does the same for a credential that sets `more` fields for each request.
     pub(super) fn build_with(
         more: impl IntoIterator<Item = HeaderName>,
         auth: Option<&Auth>,
@@ -47,10 +48,10 @@ impl Attachment {
         sources: &Sources,
     ) -> Result<Self, Error> {
         let mut names = FieldNames::new(&headers.remove);
-        let mut needles = Needles::default();
+        let mut matcher = SecretMatcher::default();
         let mut attachment = Self {
             names: Arc::default(),
-            needles: Arc::default(),
+            matcher: Arc::default(),
             parameter: None,
             set: Vec::new(),
         };
@@ -62,7 +63,7 @@ impl Attachment {
             attachment.put(name.clone(), value);
         }
         match auth {
-            // Those come to this, and are another on each request.
+            // They differ from request to request.
             None
             | Some(
                 Auth::AwsSigV4(_) | Auth::Hmac(_) | Auth::HttpSignature(_) | Auth::Jwt(_) | Auth::OAuth2(_),
@@ -79,41 +80,39 @@ impl Attachment {
             Some(Auth::Query { name, value }) => {
                 let secret = sources.read(value)?;
                 check(secret.expose(), value, "a URL")?;
-                needles.add(secret.expose());
+                matcher.add(secret.expose());
                 attachment.parameter = Some(Parameter::new(name, &secret));
             }
         }
         for (_, value) in attachment.set.iter().filter(|(_, value)| value.is_sensitive()) {
-            needles.add_field(value.as_bytes());
+            matcher.add_field(value.as_bytes());
         }
-        attachment.needles = Arc::new(needles);
+        attachment.matcher = Arc::new(matcher);
         let own = attachment.set.iter().map(|(name, _)| name.clone());
         own.chain(more).for_each(|name| names.add(name));
         attachment.names = Arc::new(names);
         Ok(attachment)
     }
 
-    /// What an echo of a request with this on it would show.
-    pub(crate) fn needles(&self) -> &Arc<Needles> {
-        &self.needles
+    /// Returns what finds these secrets in a response.
+    pub(crate) fn matcher(&self) -> &Arc<SecretMatcher> {
+        &self.matcher
     }
 
-    /// The fields of a request that are decided here, and not by the app.
+    /// Returns the fields that outrider sets or removes, whatever the app sends.
     pub(crate) fn names(&self) -> &Arc<FieldNames> {
         &self.names
     }
 
-    /// Whether it is decided here, and not by the app, what stands in this piece of a query.
+    /// Returns whether this part of a query is replaced by the credential.
     pub(crate) fn decides_parameter(&self, part: &str) -> bool {
-        (self.parameter.as_ref()).is_some_and(|parameter| parameter.is_named_by(part))
+        self.parameter
+            .as_ref()
+            .is_some_and(|parameter| parameter.is_named_by(part))
     }
 
-    /// Strikes what is to be removed and sets what is to be attached; the app's own values of an attached
-    /// field (all spellings, all duplicates) or query parameter are replaced.
-    ///
-    /// To be called after hop-by-hop fields are struck, and never for CONNECT or TRACE: the one has no place for a
-    /// credential, the other sends it back. After an error the request must not be sent. Afterwards the URI may hold a
-    /// secret: it must not be logged.
+    /// Removes and sets fields. Replaces the app's values of an attached field (all spellings and duplicates) or
+    /// query parameter. The rules of [`LiveCredential::apply`](super::LiveCredential::apply) hold here too.
     pub(crate) fn apply(&self, head: &mut Parts) -> Result<(), Error> {
         self.names.remove_from(&mut head.headers);
         for (name, value) in &self.set {
@@ -135,7 +134,7 @@ impl Attachment {
     }
 }
 
-/// `prefix` and the secret, as a field value.
+/// Builds a field value of `prefix` and the secret.
 fn field(
     prefix: &[u8],
     reference: &SecretRef,
@@ -150,8 +149,8 @@ fn field(
     sensitive(text, reference)
 }
 
-/// RFC 7617. The password may be any UTF-8 text without control characters, since it leaves as base64; some services take
-/// a key as the user name, and want it empty.
+/// Builds the value of Basic authentication (RFC 7617). The password may be any UTF-8 text without control
+/// characters, because it is sent as base64. It may be empty: some services take a key as the user name.
 fn basic(username: &Text, password: &SecretRef, sources: &Sources) -> Result<HeaderValue, Error> {
     let username = match username {
         Text::Plain(username) => Secret::new(Zeroizing::new(username.clone().into_bytes())),
@@ -185,7 +184,7 @@ fn basic(username: &Text, password: &SecretRef, sources: &Sources) -> Result<Hea
 }
 
 fn sensitive(text: Zeroizing<Vec<u8>>, reference: &SecretRef) -> Result<HeaderValue, Error> {
-    // Every caller has checked the bytes; should one not have, it is an error, not a panic.
+    // Every caller has checked the bytes. If one has not, it is an error, not a panic.
     hidden(text).ok_or_else(|| Error::NotFieldText {
         reference: reference.clone(),
         place: "an HTTP field",
@@ -194,7 +193,8 @@ fn sensitive(text: Zeroizing<Vec<u8>>, reference: &SecretRef) -> Result<HeaderVa
     })
 }
 
-/// Refuses all that is not visible ASCII: it would be a second header field, or something else to each server.
+/// Refuses bytes that are not visible ASCII. They could begin a second field, or mean something else to each
+/// server.
 fn check(bytes: &[u8], reference: &SecretRef, place: &'static str) -> Result<(), Error> {
     let wrong = |byte: u8| !matches!(byte, 0x20..=0x7e) || (place == BEARER && byte == b' ');
     match unfit(bytes, wrong) {
@@ -208,7 +208,7 @@ fn check(bytes: &[u8], reference: &SecretRef, place: &'static str) -> Result<(),
     }
 }
 
-/// The first byte that is `wrong`, counted from 1, and what it is.
+/// Returns the position of the first `wrong` byte, counted from 1, and its name.
 fn unfit(bytes: &[u8], wrong: impl Fn(u8) -> bool) -> Option<(usize, &'static str)> {
     let position = bytes.iter().position(|byte| wrong(*byte))?;
     let what = match bytes[position] {
@@ -221,5 +221,3 @@ fn unfit(bytes: &[u8], wrong: impl Fn(u8) -> bool) -> Option<(usize, &'static st
     };
     Some((position + 1, what))
 }
-
-const BEARER: &str = "a bearer token (which stands without the word Bearer)";

@@ -1,8 +1,9 @@
-//! JSON Web Tokens that are signed here (RFC 7515, 7519): assertions for token endpoints (RFC 7521, 7523), and tokens for
-//! services that take those which their clients sign themselves.
+//! JSON Web Tokens that outrider signs (RFC 7515, 7519): assertions for token endpoints (RFC 7521, 7523), and
+//! tokens for services whose clients sign their own tokens.
 //!
-//! A [`Maker`] has read everything but the time; [`Maker::make`] gives a token in the compact form. [`Jwt`] puts one on
-//! requests. It signs anew when half of a token's life is over: an RSA signature costs more than the rest of a request.
+//! A [`JwtSigner`] holds everything except the time. [`JwtSigner::make`] returns a token in compact form.
+//! [`JwtCredential`] attaches one to requests and signs a new one after half of its lifetime, because an RSA
+//! signature costs more than the rest of a request.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -28,24 +29,30 @@ use crate::upstream::tls;
 #[cfg(test)]
 mod tests;
 
-/// Everything of a token but its time.
-pub(crate) struct Maker {
+/// How many seconds before now a token says that it was issued.
+const SKEW: u64 = 5;
+
+/// The length in base64url of a signature by an RSA key of 8192 bits.
+const LONGEST_SIGNATURE: usize = 1366;
+
+/// Signs tokens with constant claims.
+pub(crate) struct JwtSigner {
     claims: Map<String, Json>,
-    /// `None`: where it is for one use.
+    /// Whether tokens have an id. `None`: only single-use tokens have one.
     has_id: Option<bool>,
-    /// In base64url.
+    /// The header in base64url.
     header: String,
     key: SigningKey,
     lifetime: Duration,
 }
 
-/// Attaches a token of our own to requests.
-pub(crate) struct Jwt {
-    maker: Maker,
-    kept: Mutex<Option<Kept>>,
+/// Attaches self-signed tokens to requests.
+pub(crate) struct JwtCredential {
+    signer: JwtSigner,
+    cached: Mutex<Option<CachedJwt>>,
 }
 
-/// Why there is no token. Never shows a secret.
+/// Why no token can be signed. Never shows a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{reference}: {why}")]
@@ -54,7 +61,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Key(#[from] key::Error),
 
-    #[error("{reference}: not UTF-8 text, which all that stands in a JSON Web Token has to be")]
+    #[error("{reference}: not UTF-8 text, as all parts of a JSON Web Token have to be")]
     NotText { reference: SecretRef },
 
     #[error("{reference}: no certificate of the key {key} in it; name the one that was issued for this key")]
@@ -67,13 +74,13 @@ pub(crate) enum Error {
     Secret(#[from] secret::Error),
 }
 
-struct Kept {
+struct CachedJwt {
     made: SystemTime,
     value: HeaderValue,
 }
 
-impl Maker {
-    /// Reads the key and what the claims refer to. `defaults` are claims that hold where they are not written.
+impl JwtSigner {
+    /// Reads the key and the secrets in the claims. `defaults` are claims for which the configuration has no value.
     pub(crate) fn build(
         settings: &config::Jwt,
         defaults: &[(&str, &str)],
@@ -113,29 +120,30 @@ impl Maker {
         })
     }
 
-    /// A token that is valid from `now` on.
-    pub(crate) fn make(&self, now: SystemTime) -> Result<Zeroizing<String>, Error> {
-        match self.is_for_once() {
-            true => self.make_with_id(now),
-            false => self.sign(self.claims_at(now)),
+    /// Signs a token that is valid from `now` on.
+    pub(crate) fn token(&self, now: SystemTime) -> Result<Zeroizing<String>, Error> {
+        if self.is_for_once() {
+            self.token_with_id(now)
+        } else {
+            self.sign(self.claims_at(now))
         }
     }
 
-    /// The same for one use, with an id unless the configuration says otherwise.
-    pub(crate) fn make_once(&self, now: SystemTime) -> Result<Zeroizing<String>, Error> {
+    /// Signs a token for a single use, with an id unless the configuration says otherwise.
+    pub(crate) fn single_use_token(&self, now: SystemTime) -> Result<Zeroizing<String>, Error> {
         match self.has_id {
-            Some(false) => self.make(now),
-            Some(true) | None => self.make_with_id(now),
+            Some(false) => self.token(now),
+            Some(true) | None => self.token_with_id(now),
         }
     }
 
-    /// Whether a token is good for one request only.
+    /// Returns whether a token is valid for one request only.
     fn is_for_once(&self) -> bool {
         self.has_id == Some(true)
     }
 
-    /// An id of its own (`jti`), by which a server knows that it is not used twice.
-    fn make_with_id(&self, now: SystemTime) -> Result<Zeroizing<String>, Error> {
+    /// Signs a token with a random id (`jti`), by which a server recognises a second use.
+    fn token_with_id(&self, now: SystemTime) -> Result<Zeroizing<String>, Error> {
         let mut claims = self.claims_at(now);
         let mut id = [0; 16];
         SystemRandom::new().fill(&mut id).map_err(|_| Error::Random)?;
@@ -144,7 +152,7 @@ impl Maker {
     }
 
     fn claims_at(&self, now: SystemTime) -> Map<String, Json> {
-        // A server whose clock is a little behind must not take it for a token of the future.
+        // Issued a little earlier, so that a server whose clock is slow does not refuse a token from the future.
         let issued = seconds(now).saturating_sub(SKEW);
         let mut claims = self.claims.clone();
         claims.insert("iat".to_owned(), json!(issued));
@@ -158,30 +166,30 @@ impl Maker {
     }
 }
 
-impl Jwt {
+impl JwtCredential {
     pub(super) fn build(settings: &config::Jwt, sources: &Sources) -> Result<Self, Error> {
         Ok(Self {
-            maker: Maker::build(settings, &[], sources)?,
-            kept: Mutex::new(None),
+            signer: JwtSigner::build(settings, &[], sources)?,
+            cached: Mutex::new(None),
         })
     }
 
-    /// The value of `Authorization`, sensitive.
+    /// Returns the value of Authorization, marked sensitive.
     pub(super) fn value(&self, now: SystemTime) -> Result<HeaderValue, Error> {
-        if self.maker.is_for_once() {
-            return bearer(&self.maker.make(now)?);
+        if self.signer.is_for_once() {
+            return bearer(&self.signer.token(now)?);
         }
-        let mut kept = lock(&self.kept);
-        if let Some(kept) = &*kept {
-            // A clock that was set back makes it a token of the future.
-            let age = now.duration_since(kept.made);
-            if age.is_ok_and(|age| age < self.maker.lifetime / 2) {
-                return Ok(kept.value.clone());
+        let mut cached = lock(&self.cached);
+        if let Some(cached) = &*cached {
+            // An error means that the clock was set back: then the token is from the future.
+            let age = now.duration_since(cached.made);
+            if age.is_ok_and(|age| age < self.signer.lifetime / 2) {
+                return Ok(cached.value.clone());
             }
         }
-        // Under the lock: many requests at once make one signature.
-        let value = bearer(&self.maker.make(now)?)?;
-        *kept = Some(Kept {
+        // Under the lock, so that many requests at once share one signature.
+        let value = bearer(&self.signer.token(now)?)?;
+        *cached = Some(CachedJwt {
             made: now,
             value: value.clone(),
         });
@@ -189,24 +197,24 @@ impl Jwt {
     }
 }
 
-impl fmt::Debug for Maker {
+impl fmt::Debug for JwtSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Maker")
+        f.debug_struct("JwtSigner")
             .field("key", &self.key)
             .field("lifetime", &self.lifetime)
             .finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Jwt {
+impl fmt::Debug for JwtCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Jwt")
-            .field("maker", &self.maker)
+        f.debug_struct("JwtCredential")
+            .field("maker", &self.signer)
             .finish_non_exhaustive()
     }
 }
 
-/// What a claim says, its references read.
+/// Returns the value of a claim, with its secrets.
 fn value(claim: &Claim, sources: &Sources) -> Result<Json, Error> {
     Ok(match claim {
         Claim::List(items) => {
@@ -214,7 +222,9 @@ fn value(claim: &Claim, sources: &Sources) -> Result<Json, Error> {
             Json::Array(items.collect::<Result<_, _>>()?)
         }
         Claim::Map(entries) => {
-            let entries = (entries.iter()).map(|(name, claim)| Ok((name.clone(), value(claim, sources)?)));
+            let entries = entries
+                .iter()
+                .map(|(name, claim)| Ok((name.clone(), value(claim, sources)?)));
             Json::Object(entries.collect::<Result<_, Error>>()?)
         }
         Claim::Plain(value) => value.clone(),
@@ -222,20 +232,21 @@ fn value(claim: &Claim, sources: &Sources) -> Result<Json, Error> {
     })
 }
 
-/// The certificate of a key, and then its issuers, each behind the one that it issued (RFC 7515, section 4.1.6). Of several
-/// for the same key, as a renewal leaves them, one that is valid now, and ends last.
+/// Returns the certificate of a key and its issuers, in the order of RFC 7515, section 4.1.6. If there are several
+/// for the key, as after a renewal, takes one that is valid now and expires last.
 fn certificates(
     reference: &SecretRef,
     key_reference: &SecretRef,
     key: &SigningKey,
     sources: &Sources,
 ) -> Result<Vec<CertificateDer<'static>>, Error> {
-    // What is trimmed of a text may be the end of DER.
+    // Read as bytes: trimming white space could cut off the end of DER.
     let all = pem::certificates(&sources.read_binary(reference)?).map_err(|why| Error::Certificate {
         reference: reference.clone(),
         why,
     })?;
-    let (all, parsed): (Vec<_>, Vec<_>) = (all.iter())
+    let (all, parsed): (Vec<_>, Vec<_>) = all
+        .iter()
         .filter_map(|one| Some((one, X509Certificate::from_der(one).ok()?.1)))
         .unzip();
     let public = key.public();
@@ -249,13 +260,13 @@ fn certificates(
 
 fn bearer(token: &str) -> Result<HeaderValue, Error> {
     let text = Zeroizing::new(format!("Bearer {token}").into_bytes());
-    // Base64 and dots are always a field value.
+    // Base64 and dots are always a valid field value.
     Ok(hidden(text).ok_or(key::Error::Failed)?)
 }
 
-/// RFC 7515, section 3.1; `header` is in base64url already.
+/// Signs and joins the parts (RFC 7515, section 3.1). `header` is in base64url already.
 fn compact(header: &str, payload: &[u8], key: &SigningKey) -> Result<Zeroizing<String>, Error> {
-    // Room for everything at once: a text that grows leaves copies behind.
+    // Allocated at once: a text that grows leaves copies behind.
     let room = header.len() + 2 + payload.len().div_ceil(3) * 4 + LONGEST_SIGNATURE;
     let mut text = Zeroizing::new(String::with_capacity(room));
     text.push_str(header);
@@ -267,14 +278,14 @@ fn compact(header: &str, payload: &[u8], key: &SigningKey) -> Result<Zeroizing<S
     Ok(text)
 }
 
-/// RFC 7518, section 3.1, and RFC 8037.
+/// Returns the name of an algorithm in RFC 7518, section 3.1, and RFC 8037.
 fn name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::EcdsaP256Sha256 => "ES256",
         Algorithm::EcdsaP384Sha384 => "ES384",
         Algorithm::EcdsaP521Sha512 => "ES512",
         Algorithm::Ed25519 => "EdDSA",
-        // No name is registered for it, and the configuration offers none.
+        // Not registered, and not offered by the configuration.
         Algorithm::HmacSha1 => "HS1",
         Algorithm::HmacSha256 => "HS256",
         Algorithm::HmacSha384 => "HS384",
@@ -288,7 +299,7 @@ fn name(algorithm: Algorithm) -> &'static str {
     }
 }
 
-/// What a reference names, as text.
+/// Returns the secret of a reference as text.
 pub(super) fn text(secret: &Secret, reference: &SecretRef) -> Result<Zeroizing<String>, Error> {
     let text = str::from_utf8(secret.expose()).map_err(|_| Error::NotText {
         reference: reference.clone(),
@@ -296,13 +307,7 @@ pub(super) fn text(secret: &Secret, reference: &SecretRef) -> Result<Zeroizing<S
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Since 1970.
+/// Returns the seconds since 1970.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
-
-/// In seconds: how much earlier than now a token says that it was made.
-const SKEW: u64 = 5;
-
-/// In base64url, of an RSA key of 8192 bits.
-const LONGEST_SIGNATURE: usize = 1366;

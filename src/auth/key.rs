@@ -1,10 +1,10 @@
-//! What signs: private keys and shared secrets, read once, held by the crypto library.
+//! Signing keys: private keys and shared secrets, read once and held by the crypto library.
 //!
-//! [`SigningKey::load`] takes a private key out of PEM (PKCS#8, PKCS#1 or SEC1) and checks that it is of the kind that
-//! the algorithm needs; [`SigningKey::sign`] gives the bytes of a signature in the form that HTTP and JOSE share: ECDSA
-//! as r and s of fixed length (RFC 7518, section 3.4), RSA-PSS with a salt as long as the hash.
+//! [`SigningKey::load`] reads a private key in PEM (PKCS#8, PKCS#1 or SEC1) and checks that the algorithm can use
+//! it. [`SigningKey::sign`] returns a signature in the form that HTTP and JOSE share: ECDSA as r and s of fixed
+//! length (RFC 7518, section 3.4), RSA-PSS with a salt as long as the hash.
 //!
-//! How a signature is written into a request, and over what it goes, is in the signers.
+//! The signers decide what is signed and how a signature is written into a request.
 
 use std::fmt;
 
@@ -28,13 +28,23 @@ use crate::secret::{self, Sources, pem};
 #[cfg(test)]
 pub(super) mod tests;
 
-/// A key and the one algorithm that it is used with.
+const RSA_MADE: &str = "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out NEW.pem";
+const ED25519: &str = "an Ed25519 key";
+const P256: &str = "an elliptic-curve key on P-256";
+const P384: &str = "an elliptic-curve key on P-384";
+const P521: &str = "an elliptic-curve key on P-521";
+const RSA: &str = "an RSA key";
+
+/// RFC 8017, appendix C.
+const ID_RSASSA_PSS: Oid<'static> = oid!(1.2.840.113549.1.1.10);
+
+/// A key and the only algorithm that it is used with.
 pub(crate) struct SigningKey {
     algorithm: Algorithm,
-    pair: Pair,
+    pair: KeyMaterial,
 }
 
-/// Why there is no key, or no signature. Never shows a key.
+/// Why a key cannot be read, or cannot sign. Never shows a key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
@@ -43,7 +53,7 @@ pub(crate) enum Error {
     Damaged { reference: SecretRef },
 
     #[error("the crypto library does not sign with this key")]
-    Failed,
+    RequestFailed,
 
     #[error(
         "{reference}: {algorithm} needs {wanted}, and this is {found}; name another key, or the algorithm that fits it"
@@ -66,7 +76,7 @@ pub(crate) enum Error {
         found: KeyKind,
     },
 
-    // Not a source: the whole chain of an error is told, and would say it twice.
+    // Not `#[source]`: logs show the whole chain and would repeat it.
     #[error("{reference}: {why}")]
     Pem { reference: SecretRef, why: pem::Error },
 
@@ -79,8 +89,8 @@ pub(crate) enum Error {
     WrongSize { reference: SecretRef, found: KeyKind },
 }
 
-/// The crypto library zeroises its own copies.
-enum Pair {
+/// A key in the crypto library, which zeroises its copies.
+enum KeyMaterial {
     Ecdsa(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Hmac(Box<hmac::Key>),
@@ -88,7 +98,7 @@ enum Pair {
 }
 
 impl SigningKey {
-    /// Reads the key. For an HMAC the secret's bytes are the key, whatever they are; else it is a private key in PEM.
+    /// Reads a key. For an HMAC the bytes of the secret are the key; otherwise it is a private key in PEM.
     pub(crate) fn load(
         reference: &SecretRef,
         algorithm: Algorithm,
@@ -97,7 +107,7 @@ impl SigningKey {
         if let Some(key) = Self::of_bytes(sources.read(reference)?.expose(), algorithm) {
             return Ok(key);
         }
-        // Again, since a key in DER may end with what is trimmed of a shared secret.
+        // Read again as bytes: a shared secret is trimmed, which could cut off the end of a key in DER.
         let secret = sources.read_binary(reference)?;
         let der = pem::private_key(&secret).map_err(|why| Error::Pem {
             reference: reference.clone(),
@@ -106,7 +116,7 @@ impl SigningKey {
         let der = Zeroizing::new(der);
         drop(secret);
         let reference = reference.clone();
-        let pair = Pair::of(&der, algorithm).map_err(|misfit| match misfit {
+        let pair = KeyMaterial::of(&der, algorithm).map_err(|misfit| match misfit {
             Misfit::Damaged => Error::Damaged { reference },
             Misfit::Kind(found) => Error::Misfit {
                 reference,
@@ -128,7 +138,7 @@ impl SigningKey {
         Ok(Self { algorithm, pair })
     }
 
-    /// A key for an HMAC, as it is; `None` where the algorithm is another.
+    /// Makes an HMAC key of bytes. `None`: the algorithm is not an HMAC.
     pub(crate) fn of_bytes(key: &[u8], algorithm: Algorithm) -> Option<Self> {
         let hash = match algorithm {
             Algorithm::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
@@ -146,7 +156,7 @@ impl SigningKey {
             | Algorithm::RsaPssSha384
             | Algorithm::RsaPssSha512 => return None,
         };
-        let pair = Pair::Hmac(Box::new(hmac::Key::new(hash, key)));
+        let pair = KeyMaterial::Hmac(Box::new(hmac::Key::new(hash, key)));
         Some(Self { algorithm, pair })
     }
 
@@ -154,28 +164,28 @@ impl SigningKey {
         self.algorithm
     }
 
-    /// The public half, as a certificate holds it; `None` where the key is a shared secret.
+    /// Returns the public key, as a certificate holds it. `None`: the key is a shared secret.
     pub(crate) fn public(&self) -> Option<&[u8]> {
         match &self.pair {
-            Pair::Ecdsa(pair) => Some(pair.public_key().as_ref()),
-            Pair::Ed25519(pair) => Some(pair.public_key().as_ref()),
-            Pair::Hmac(_) => None,
-            Pair::Rsa(pair, _) => Some(pair.public_key().as_ref()),
+            KeyMaterial::Ecdsa(pair) => Some(pair.public_key().as_ref()),
+            KeyMaterial::Ed25519(pair) => Some(pair.public_key().as_ref()),
+            KeyMaterial::Hmac(_) => None,
+            KeyMaterial::Rsa(pair, _) => Some(pair.public_key().as_ref()),
         }
     }
 
-    /// The signature of `message`, or its authentication code.
+    /// Returns the signature or the authentication code of `message`.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let random = SystemRandom::new();
         match &self.pair {
-            Pair::Ecdsa(pair) => pair
+            KeyMaterial::Ecdsa(pair) => pair
                 .sign(&random, message)
                 .map(|signature| signature.as_ref().to_vec()),
-            Pair::Ed25519(pair) => pair
+            KeyMaterial::Ed25519(pair) => pair
                 .try_sign(message)
                 .map(|signature| signature.as_ref().to_vec()),
-            Pair::Hmac(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
-            Pair::Rsa(pair, padding) => {
+            KeyMaterial::Hmac(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
+            KeyMaterial::Rsa(pair, padding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(*padding, &random, message, &mut signature)
                     .map(|()| signature)
@@ -193,17 +203,17 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Why a private key does not do.
+/// Why a private key cannot be used.
 enum Misfit {
     Damaged,
-    /// It is this instead.
+    /// A key of another kind, which is named.
     Kind(&'static str),
     Size,
-    /// No algorithm of ours signs with it.
+    /// No supported algorithm signs with it.
     Unusable(KeyKind),
 }
 
-impl Pair {
+impl KeyMaterial {
     fn of(der: &PrivateKeyDer<'_>, algorithm: Algorithm) -> Result<Self, Misfit> {
         let ecdsa = |curve| match ecdsa(der, curve) {
             Some(pair) => Ok(Self::Ecdsa(pair)),
@@ -225,7 +235,7 @@ impl Pair {
             Algorithm::RsaPssSha256 => Ok(Self::Rsa(rsa(der)?, &RSA_PSS_SHA256)),
             Algorithm::RsaPssSha384 => Ok(Self::Rsa(rsa(der)?, &RSA_PSS_SHA384)),
             Algorithm::RsaPssSha512 => Ok(Self::Rsa(rsa(der)?, &RSA_PSS_SHA512)),
-            // Not private keys: `of_bytes` has taken them.
+            // Not private keys: `of_bytes` handles them.
             Algorithm::HmacSha1 | Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 => {
                 Err(misfit(der))
             }
@@ -264,7 +274,8 @@ fn rsa(der: &PrivateKeyDer<'_>) -> Result<RsaKeyPair, Misfit> {
     })
 }
 
-/// The PKCS#1 key within a PKCS#8 key that says it is for RSA-PSS alone, which the crypto library does not take whole.
+/// Returns the PKCS#1 key inside a PKCS#8 key that is for RSA-PSS only. The crypto library does not read the outer
+/// one.
 fn pss<'a>(der: &'a PrivateKeyDer<'_>) -> Option<&'a [u8]> {
     let PrivateKeyDer::Pkcs8(der) = der else {
         return None;
@@ -284,7 +295,7 @@ fn pss<'a>(der: &'a PrivateKeyDer<'_>) -> Option<&'a [u8]> {
     }
 }
 
-/// What a private key is that is not what it should be.
+/// Finds out what an unusable private key is.
 fn misfit(der: &PrivateKeyDer<'_>) -> Misfit {
     let curves: [(&'static EcdsaSigningAlgorithm, _); 4] = [
         (&ECDSA_P256_SHA256_FIXED_SIGNING, P256),
@@ -335,7 +346,7 @@ fn wanted(algorithm: Algorithm) -> &'static str {
     }
 }
 
-/// The command that makes a key for it.
+/// Returns the command that makes a key for the algorithm.
 fn make(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::EcdsaP256Sha256 => {
@@ -359,13 +370,3 @@ fn make(algorithm: Algorithm) -> &'static str {
         | Algorithm::RsaPssSha512 => RSA_MADE,
     }
 }
-
-const RSA_MADE: &str = "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out NEW.pem";
-const ED25519: &str = "an Ed25519 key";
-const P256: &str = "an elliptic-curve key on P-256";
-const P384: &str = "an elliptic-curve key on P-384";
-const P521: &str = "an elliptic-curve key on P-521";
-const RSA: &str = "an RSA key";
-
-/// RFC 8017, appendix C.
-const ID_RSASSA_PSS: Oid<'static> = oid!(1.2.840.113549.1.1.10);

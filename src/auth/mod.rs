@@ -1,11 +1,11 @@
-//! What is attached: the credentials and the headers of a destination.
+//! The credentials and header fields that are attached to the requests of a destination.
 //!
-//! [`Credentials`] are all of one destination: which of them goes on a request is decided by its method and path, in
-//! `policy`, and by the [`pool`] where several will do. A [`Credential`] puts itself on a request: [`Attachment`]s are
-//! made ready once and cloned. Each has upstream connections of its own, so that one never speaks in another's name.
+//! [`Credentials`] holds all credentials of one destination. `policy` chooses a rule by method and path, and the
+//! [`pool`] chooses among several credentials of a rule. [`LiveCredential::apply`] attaches one to a request. Each
+//! has separate upstream connections, so that a request with one never uses a connection that was authenticated by
+//! another.
 //!
-//! Whether a request may carry a credential at all (a clear wire, CONNECT, TRACE) is decided before, in `policy` and
-//! `proxy`.
+//! `policy` and `proxy` decide before whether a request may carry a credential at all (cleartext, CONNECT, TRACE).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,73 +28,73 @@ use crate::upstream::Endpoint;
 use crate::upstream::connect::authority_of;
 
 pub(crate) use self::attachment::Attachment;
-use self::jwt::Jwt;
-use self::needles::Changing;
-pub(crate) use self::needles::Needles;
-use self::oauth::Readiness;
+use self::jwt::JwtCredential;
+use self::matcher::MatcherCache;
+pub(crate) use self::matcher::SecretMatcher;
+use self::oauth::TokenReadiness;
 use self::oauth::Tokens;
-pub(crate) use self::oauth::{Door, Error as TokenError, NoToken};
-use self::pool::Pool;
+pub(crate) use self::oauth::{Error as TokenError, NoToken, TokenEndpoint};
+use self::pool::CredentialPool;
 pub(crate) use self::sign::Payload;
-use self::sign::{Signer, Subject};
+use self::sign::{RequestToSign, Signer};
 
 mod attachment;
 mod jwt;
 pub(crate) mod key;
-mod needles;
+mod matcher;
 mod oauth;
 mod pool;
 mod query;
 pub(crate) mod sign;
 
-/// Everything that is attached to the requests of one destination.
+/// All that is attached to the requests of one destination.
 #[derive(Debug)]
 pub(crate) struct Credentials {
-    /// Where no rule matches.
-    bare: Arc<Credential>,
-    /// One for each of the destination's.
-    rules: Vec<Rule>,
+    /// Only header fields, for requests that no rule matches.
+    no_rule: Arc<LiveCredential>,
+    /// One for each rule of the destination.
+    rules: Vec<RuleCredentials>,
 }
 
 #[derive(Debug)]
-enum Rule {
-    One(Arc<Credential>),
-    Pool(Pool),
+enum RuleCredentials {
+    One(Arc<LiveCredential>),
+    Pool(CredentialPool),
 }
 
-/// One credential, and what goes with it.
+/// One credential with its connections and limits.
 #[derive(Debug)]
-pub(crate) struct Credential {
+pub(crate) struct LiveCredential {
     attachment: Attachment,
-    /// What is looked for beside what the attachment holds.
-    changing: Changing,
+    /// Finds the secret that changes from time to time, besides those of the attachment.
+    changing: MatcherCache,
     pub(crate) endpoint: Arc<Endpoint>,
-    /// Whether the upstream can tell a request with it from one of a stranger.
+    /// Whether a request with it is authenticated, so that a 401 or 403 is about this credential.
     pub(crate) identifies: bool,
-    kind: Kind,
-    /// What the upstream says of this one alone, where it is one of a pool.
+    per_request: PerRequest,
+    /// Limits that the upstream reported for this credential. Only for members of a pool.
     pub(crate) limiter: Option<Arc<Limiter>>,
-    /// As in `auth[1].pool[0]`.
+    /// Its place in the configuration, as in `auth[1].pool[0]`.
     place: Box<str>,
 }
 
-/// What comes to an [`Attachment`] that is not the same on every request.
+/// The part of a credential that differs from request to request, in addition to its [`Attachment`].
 #[derive(Debug)]
-enum Kind {
-    Jwt(Box<Jwt>),
+enum PerRequest {
+    Jwt(Box<JwtCredential>),
     Nothing,
     Signed(Box<Signer>),
     Token(Tokens),
 }
 
-/// Why a credential cannot be made ready, or not be put on a request. Never shows one.
+/// Why a credential cannot be made ready or attached. Never shows a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Jwt(#[from] jwt::Error),
 
     #[error(
-        "{reference}: byte {position} is {what}, which cannot stand in {place}; \
+        "{reference}: byte {position} is {what}, which is not valid in {place}; \
          write the secret again as one line of visible ASCII"
     )]
     NotFieldText {
@@ -104,7 +104,7 @@ pub(crate) enum Error {
         what: &'static str,
     },
 
-    #[error("the user name holds {what}, which cannot stand in Basic authentication")]
+    #[error("the user name holds {what}, which is not valid in Basic authentication")]
     NotUserName { what: &'static str },
 
     #[error("no room for the credential: the request's target or its header fields are at their limit")]
@@ -124,16 +124,18 @@ pub(crate) enum Error {
 }
 
 impl Credentials {
-    /// Reads the secrets. The first credential has the connections of `endpoint`, the others have their own. What `old`
-    /// has of all this is kept: it is to be given only where `destination` names the same credentials and the secrets
-    /// are the same. `limits`: what the upstream says of the credential at a place. `doors`: how a token endpoint is
-    /// reached. The tokens of `running` stay where they would be asked for in the same way.
+    /// Reads the secrets and builds all credentials.
+    ///
+    /// The first credential uses the connections of `endpoint`, the others get separate ones. `limits` returns the
+    /// limiter for a place in the configuration, `token_endpoints` how a token endpoint is reached. `old` may only
+    /// be given if `destination` names the same credentials with the same secrets: its connections and pool states
+    /// are kept. Tokens of `running` are kept if they would be requested in the same way.
     pub(crate) fn build(
         destination: &Destination,
         sources: &Sources,
         endpoint: &Arc<Endpoint>,
         limits: impl Fn(&str) -> Arc<Limiter>,
-        doors: impl Fn(&TokenUrl) -> Door,
+        token_endpoints: impl Fn(&TokenUrl) -> TokenEndpoint,
         running: Option<&Self>,
         old: Option<&Self>,
     ) -> Result<Self, Error> {
@@ -141,34 +143,40 @@ impl Credentials {
         let mut kept = kept.into_iter().skip(1);
         let (shared, mut first) = (endpoint, Some(Arc::clone(endpoint)));
         let mut endpoint = || {
-            (first.take())
+            first
+                .take()
                 .or_else(|| kept.next())
                 .unwrap_or_else(|| Arc::new(shared.sibling()))
         };
         let has_identity = destination.tls.client_certificate.is_some()
-            || (destination.headers.set.iter()).any(|(_, text)| matches!(text, HeaderText::Reference(_)));
+            || destination
+                .headers
+                .set
+                .iter()
+                .any(|(_, text)| matches!(text, HeaderText::Reference(_)));
         let mut credential = |written: Option<&config::Credential>, is_one_of_several: bool| {
             let auth = written.map(|written| &written.auth);
             let place = written.map_or("auth", |written| written.place.as_str());
-            let kind = match auth {
-                Some(Auth::Jwt(jwt)) => Kind::Jwt(Box::new(Jwt::build(jwt, sources)?)),
+            let per_request = match auth {
+                Some(Auth::Jwt(jwt)) => PerRequest::Jwt(Box::new(JwtCredential::build(jwt, sources)?)),
                 Some(Auth::OAuth2(oauth2)) => {
                     let running = running.into_iter().flat_map(Self::tokens);
-                    let door = doors(&oauth2.token_url);
+                    let token_endpoint = token_endpoints(&oauth2.token_url);
                     let counters = Arc::clone(&shared.counters);
-                    Kind::Token(Tokens::build(oauth2, sources, door, counters, running)?)
+                    PerRequest::Token(Tokens::build(oauth2, sources, token_endpoint, counters, running)?)
                 }
                 Some(auth) => (Signer::build(auth, sources)?)
-                    .map_or(Kind::Nothing, |signer| Kind::Signed(Box::new(signer))),
-                None => Kind::Nothing,
+                    .map_or(PerRequest::Nothing, |signer| PerRequest::Signed(Box::new(signer))),
+                None => PerRequest::Nothing,
             };
-            let attachment = Attachment::build_with(kind.fields(), auth, &destination.headers, sources)?;
-            Ok::<_, Error>(Arc::new(Credential {
+            let attachment =
+                Attachment::build_with(per_request.fields(), auth, &destination.headers, sources)?;
+            Ok::<_, Error>(Arc::new(LiveCredential {
                 attachment,
-                changing: Changing::default(),
+                changing: MatcherCache::default(),
                 endpoint: endpoint(),
                 identifies: written.is_some() || has_identity,
-                kind,
+                per_request,
                 limiter: is_one_of_several.then(|| limits(place)),
                 place: place.into(),
             }))
@@ -176,31 +184,31 @@ impl Credentials {
         let mut rules = Vec::with_capacity(destination.auth.len());
         for (index, rule) in destination.auth.iter().enumerate() {
             rules.push(match rule.credentials.as_slice() {
-                [] => Rule::One(credential(None, false)?),
-                [one] => Rule::One(credential(Some(one), false)?),
+                [] => RuleCredentials::One(credential(None, false)?),
+                [one] => RuleCredentials::One(credential(Some(one), false)?),
                 several => {
                     let members = several.iter().map(|one| credential(Some(one), true));
                     let old = match old.and_then(|old| old.rules.get(index)) {
-                        Some(Rule::Pool(old)) => Some(old),
-                        Some(Rule::One(_)) | None => None,
+                        Some(RuleCredentials::Pool(old)) => Some(old),
+                        Some(RuleCredentials::One(_)) | None => None,
                     };
-                    Rule::Pool(Pool::new(members.collect::<Result<_, _>>()?, old))
+                    RuleCredentials::Pool(CredentialPool::new(members.collect::<Result<_, _>>()?, old))
                 }
             });
         }
         Ok(Self {
-            bare: credential(None, false)?,
+            no_rule: credential(None, false)?,
             rules,
         })
     }
 
-    /// Whether everything can be made ready.
+    /// Checks that all credentials can be built.
     pub(crate) fn check(destination: &Destination, sources: &Sources) -> Result<(), Error> {
         let credentials = destination.auth.iter().flat_map(|rule| &rule.credentials);
         for auth in credentials.map(|one| Some(&one.auth)).chain([None]) {
             Attachment::build(auth, &destination.headers, sources)?;
             match auth {
-                Some(Auth::Jwt(jwt)) => drop(Jwt::build(jwt, sources)?),
+                Some(Auth::Jwt(jwt)) => drop(JwtCredential::build(jwt, sources)?),
                 Some(Auth::OAuth2(oauth2)) => Tokens::check(oauth2, sources)?,
                 Some(auth) => drop(Signer::build(auth, sources)?),
                 None => {}
@@ -209,52 +217,55 @@ impl Credentials {
         Ok(())
     }
 
-    /// Waits for what a request needs for which this rule of the destination's counts; of a pool, until one credential
-    /// is ready. The time that it took is added to `waited`.
+    /// Waits until a credential of this rule is ready. Adds the time to `waited`.
     pub(crate) async fn ready(&self, rule: Option<usize>, waited: &mut Duration) -> Result<(), Error> {
         match rule.and_then(|rule| self.rules.get(rule)) {
-            Some(Rule::One(credential)) => credential.ready(waited).await,
-            Some(Rule::Pool(pool)) if pool.has_one_ready(Instant::now()) => Ok(()),
-            // Boxed: most requests have no pool, or one that is ready.
-            Some(Rule::Pool(pool)) => Box::pin(pool.ready(waited)).await,
+            Some(RuleCredentials::One(credential)) => credential.ready(waited).await,
+            Some(RuleCredentials::Pool(pool)) if pool.has_one_ready(Instant::now()) => Ok(()),
+            // Boxed: most requests have no pool, or a ready one.
+            Some(RuleCredentials::Pool(pool)) => Box::pin(pool.ready(waited)).await,
             None => Ok(()),
         }
     }
 
-    /// What a request carries for which this rule of the destination's counts.
-    pub(crate) fn choose(&self, rule: Option<usize>) -> &Arc<Credential> {
+    /// Chooses the credential for a request of this rule.
+    pub(crate) fn choose(&self, rule: Option<usize>) -> &Arc<LiveCredential> {
         match rule.and_then(|rule| self.rules.get(rule)) {
-            Some(Rule::One(credential)) => credential,
-            Some(Rule::Pool(pool)) => pool.pick(Instant::now()),
-            None => &self.bare,
+            Some(RuleCredentials::One(credential)) => credential,
+            Some(RuleCredentials::Pool(pool)) => pool.pick(Instant::now()),
+            None => &self.no_rule,
         }
     }
 
-    /// One of those that a request may carry for which this rule of the destination's counts. All of them stand in the
-    /// same place.
-    pub(crate) fn one_of(&self, rule: Option<usize>) -> &Arc<Credential> {
+    /// Returns any credential of this rule. All of them set the same fields.
+    pub(crate) fn any_of(&self, rule: Option<usize>) -> &Arc<LiveCredential> {
         match rule.and_then(|rule| self.rules.get(rule)) {
-            Some(Rule::One(credential)) => credential,
-            Some(Rule::Pool(pool)) => pool.members().next().unwrap_or(&self.bare),
-            None => &self.bare,
+            Some(RuleCredentials::One(credential)) => credential,
+            Some(RuleCredentials::Pool(pool)) => pool.members().next().unwrap_or(&self.no_rule),
+            None => &self.no_rule,
         }
     }
 
-    /// An answer came to a request with this credential.
-    pub(crate) fn hear(&self, credential: &Arc<Credential>, status: StatusCode, destination: &str) {
+    /// Updates the pool after a response to a request with this credential.
+    pub(crate) fn record_status(
+        &self,
+        credential: &Arc<LiveCredential>,
+        status: StatusCode,
+        destination: &str,
+    ) {
         if credential.limiter.is_some() {
-            let pools = self.rules.iter().filter_map(Rule::pool);
-            pools.for_each(|pool| pool.hear(credential, status, destination, Instant::now()));
+            let pools = self.rules.iter().filter_map(RuleCredentials::pool);
+            pools.for_each(|pool| pool.record_status(credential, status, destination, Instant::now()));
         }
     }
 
-    /// Whether there is another one to try after the upstream has refused this one.
-    pub(crate) fn has_instead_of(&self, credential: &Arc<Credential>) -> bool {
-        let mut pools = self.rules.iter().filter_map(Rule::pool);
-        pools.any(|pool| pool.has_instead_of(credential, Instant::now()))
+    /// Returns whether its pool has another usable credential.
+    pub(crate) fn has_alternative_to(&self, credential: &Arc<LiveCredential>) -> bool {
+        let mut pools = self.rules.iter().filter_map(RuleCredentials::pool);
+        pools.any(|pool| pool.has_alternative_to(credential, Instant::now()))
     }
 
-    /// Whether the connections of this endpoint are one of theirs, or lead to where one of them asks for its tokens.
+    /// Returns whether this endpoint belongs to one of the credentials, or to one of their token endpoints.
     pub(crate) fn has_endpoint(&self, id: u64) -> bool {
         self.all().any(|one| one.endpoint.id() == id)
             || self.tokens().any(|tokens| tokens.endpoint().id() == id)
@@ -266,15 +277,16 @@ impl Credentials {
     }
 
     /// In the order in which they were made.
-    fn all(&self) -> impl Iterator<Item = &Arc<Credential>> {
+    fn all(&self) -> impl Iterator<Item = &Arc<LiveCredential>> {
         let of_rules = self.rules.iter().flat_map(|rule| {
             let (one, pool) = match rule {
-                Rule::One(one) => (Some(one), None),
-                Rule::Pool(pool) => (None, Some(pool)),
+                RuleCredentials::One(one) => (Some(one), None),
+                RuleCredentials::Pool(pool) => (None, Some(pool)),
             };
-            one.into_iter().chain(pool.into_iter().flat_map(Pool::members))
+            one.into_iter()
+                .chain(pool.into_iter().flat_map(CredentialPool::members))
         });
-        of_rules.chain([&self.bare])
+        of_rules.chain([&self.no_rule])
     }
 
     fn tokens(&self) -> impl Iterator<Item = &Tokens> {
@@ -282,8 +294,8 @@ impl Credentials {
     }
 }
 
-impl Rule {
-    fn pool(&self) -> Option<&Pool> {
+impl RuleCredentials {
+    fn pool(&self) -> Option<&CredentialPool> {
         match self {
             Self::One(_) => None,
             Self::Pool(pool) => Some(pool),
@@ -291,8 +303,8 @@ impl Rule {
     }
 }
 
-impl Kind {
-    /// The fields that it sets.
+impl PerRequest {
+    /// Returns the fields that it sets.
     fn fields(&self) -> Vec<HeaderName> {
         match self {
             Self::Jwt(_) | Self::Token(_) => vec![AUTHORIZATION],
@@ -302,92 +314,93 @@ impl Kind {
     }
 }
 
-impl Credential {
-    /// The fields of a request that are decided here, and not by the app.
+impl LiveCredential {
+    /// Returns the fields that outrider sets or removes, whatever the app sends.
     pub(crate) fn names(&self) -> &Arc<FieldNames> {
         self.attachment.names()
     }
 
-    /// Whether it is decided here, and not by the app, what stands in this piece of a query.
+    /// Returns whether this part of a query is replaced by the credential.
     pub(crate) fn decides_parameter(&self, part: &str) -> bool {
         self.attachment.decides_parameter(part)
     }
 
     fn tokens(&self) -> Option<&Tokens> {
-        match &self.kind {
-            Kind::Token(tokens) => Some(tokens),
-            Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_) => None,
+        match &self.per_request {
+            PerRequest::Token(tokens) => Some(tokens),
+            PerRequest::Jwt(_) | PerRequest::Nothing | PerRequest::Signed(_) => None,
         }
     }
 
-    /// How much of a body it has to see, in bytes; `None`: nothing of it.
+    /// Returns how many bytes of a body it signs at most. `None`: it does not sign the body.
     pub(crate) fn hashes(&self) -> Option<usize> {
-        match &self.kind {
-            Kind::Jwt(_) | Kind::Nothing | Kind::Token(_) => None,
-            Kind::Signed(signer) => signer.hashes(),
+        match &self.per_request {
+            PerRequest::Jwt(_) | PerRequest::Nothing | PerRequest::Token(_) => None,
+            PerRequest::Signed(signer) => signer.hashes(),
         }
     }
 
-    /// What an echo of a request with this credential on it would show. A signature is no secret: it is good for this
-    /// request and no other.
-    pub(crate) fn needles(&self, head: &Parts) -> Arc<Needles> {
-        let value = match &self.kind {
-            Kind::Nothing => None,
-            Kind::Jwt(_) | Kind::Token(_) => head.headers.get(AUTHORIZATION),
-            Kind::Signed(_) => head.headers.get(sign::aws::SECURITY_TOKEN),
+    /// Returns what finds the secrets of this request in a response. A signature is not a secret: it is valid for
+    /// this request only.
+    pub(crate) fn matcher(&self, head: &Parts) -> Arc<SecretMatcher> {
+        let value = match &self.per_request {
+            PerRequest::Nothing => None,
+            PerRequest::Jwt(_) | PerRequest::Token(_) => head.headers.get(AUTHORIZATION),
+            PerRequest::Signed(_) => head.headers.get(sign::aws::SECURITY_TOKEN),
         };
-        let fixed = self.attachment.needles();
+        let fixed = self.attachment.matcher();
         value.map_or_else(|| Arc::clone(fixed), |value| self.changing.with(value, fixed))
     }
 
-    /// Whether a request that the upstream refuses with 401 may be answered otherwise with another credential.
+    /// Returns whether a request that gets a 401 may succeed with another credential or token.
     pub(crate) fn can_be_renewed(&self) -> bool {
-        self.limiter.is_some() || matches!(self.kind, Kind::Token(_))
+        self.limiter.is_some() || matches!(self.per_request, PerRequest::Token(_))
     }
 
-    /// Waits until it can be put on a request. The time that it took is added to `waited`.
+    /// Waits until it can be attached. Adds the time to `waited`.
     pub(crate) async fn ready(&self, waited: &mut Duration) -> Result<(), Error> {
-        match &self.kind {
-            Kind::Token(tokens) => Ok(tokens.ready(waited).await?),
-            Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_) => Ok(()),
+        match &self.per_request {
+            PerRequest::Token(tokens) => Ok(tokens.ready(waited).await?),
+            PerRequest::Jwt(_) | PerRequest::Nothing | PerRequest::Signed(_) => Ok(()),
         }
     }
 
-    /// Whether it can be put on a request `now`. Where it cannot, what it lacks is asked for if that may help.
-    fn readiness(&self, now: Instant) -> Readiness {
-        match &self.kind {
-            Kind::Token(tokens) => tokens.readiness(now),
-            Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_) => Readiness::Ready,
+    /// Returns whether it can be attached `now`. Requests a missing token if the token endpoint may be asked.
+    fn readiness(&self, now: Instant) -> TokenReadiness {
+        match &self.per_request {
+            PerRequest::Token(tokens) => tokens.readiness(now),
+            PerRequest::Jwt(_) | PerRequest::Nothing | PerRequest::Signed(_) => TokenReadiness::Ready,
         }
     }
 
-    /// The upstream has refused it as it stands on a request. Whether another try may end otherwise with the same
-    /// credential: a token is not used again, and [`ready`](Self::ready) waits for another one.
+    /// Reports that the upstream refused the credential of this request. Returns true if another try with the same
+    /// credential may succeed: the token is not used again, and [`ready`](Self::ready) waits for another one.
     pub(crate) fn refuse(&self, head: &Parts) -> bool {
-        match (&self.kind, head.headers.get(AUTHORIZATION)) {
-            (Kind::Token(tokens), Some(value)) => tokens.refuse(value),
-            (Kind::Token(_), None) | (Kind::Jwt(_) | Kind::Nothing | Kind::Signed(_), _) => false,
+        match (&self.per_request, head.headers.get(AUTHORIZATION)) {
+            (PerRequest::Token(tokens), Some(value)) => tokens.refuse(value),
+            (PerRequest::Token(_), None)
+            | (PerRequest::Jwt(_) | PerRequest::Nothing | PerRequest::Signed(_), _) => false,
         }
     }
 
-    /// Puts it on a request, in the place of what stands there: also of itself, where the request is sent again.
+    /// Attaches the credential, replacing any value already there, including our own from an earlier try.
     ///
-    /// To be called after hop-by-hop fields are struck, and never for CONNECT or TRACE: the one has no place for a
-    /// credential, the other sends it back. After an error the request must not be sent. Afterwards the URI may hold a
-    /// secret: it must not be logged.
+    /// Call it after the hop-by-hop fields are removed, and never for CONNECT, which has no place for a credential,
+    /// or TRACE, which sends it back. After an error the request must not be sent. Afterwards the URI may hold a
+    /// secret and must not be logged.
     pub(crate) fn apply(&self, head: &mut Parts, target: &Target, payload: Payload<'_>) -> Result<(), Error> {
         self.attachment.apply(head)?;
-        let value = match &self.kind {
-            Kind::Jwt(jwt) => jwt.value(SystemTime::now())?,
-            Kind::Nothing => return Ok(()),
-            // Last: it covers what else is attached.
-            Kind::Signed(signer) => {
-                // What is signed is what is sent.
+        let value = match &self.per_request {
+            PerRequest::Jwt(jwt) => jwt.value(SystemTime::now())?,
+            PerRequest::Nothing => return Ok(()),
+            // Last, because it covers the other attached fields.
+            PerRequest::Signed(signer) => {
+                // The target is signed in its normalised form, so it must be sent in that form.
                 head.extensions.remove::<RawTarget>();
                 let authority = authority_of(target);
-                let mut subject = Subject {
+                let mut subject = RequestToSign {
                     head,
-                    // A parsed host is visible ASCII.
+                    // A parsed host is always visible ASCII.
                     authority: authority.to_str().unwrap_or_default(),
                     scheme: target.scheme,
                     payload,
@@ -395,21 +408,21 @@ impl Credential {
                 };
                 return Ok(signer.sign(&mut subject)?);
             }
-            Kind::Token(tokens) => tokens.value()?,
+            PerRequest::Token(tokens) => tokens.value()?,
         };
         authorize(head, value)
     }
 }
 
-/// A field value that is not shown, and whose bytes are wiped when nobody has it any more. `None` where they cannot stand
-/// in a field.
+/// Makes a field value that `Debug` does not show and whose bytes are wiped after the last use. `None`: the bytes
+/// are not a valid field value.
 fn hidden(bytes: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// Instead of whatever stands there.
+/// Sets Authorization, replacing any value.
 fn authorize(head: &mut Parts, value: HeaderValue) -> Result<(), Error> {
     let placed = head.headers.try_insert(AUTHORIZATION, value);
     placed.map(drop).map_err(|_| Error::NoRoom)

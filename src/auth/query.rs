@@ -1,4 +1,4 @@
-//! A credential in the query string: the app's own parameter of the name goes, ours comes, the rest stays as it was.
+//! A credential in the query string. It replaces the app's parameter of that name; the rest stays unchanged.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,17 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// One query parameter, encoded and ready.
+/// All characters except the unreserved ones of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// One query parameter, already encoded.
 #[derive(Debug)]
 pub(super) struct Parameter {
-    /// Decoded.
+    /// The name, decoded.
     name: Box<[u8]>,
     /// `name=value`, percent-encoded.
     pair: Secret,
@@ -21,7 +28,7 @@ pub(super) struct Parameter {
 
 impl Parameter {
     pub(super) fn new(name: &str, value: &Secret) -> Self {
-        // Room beforehand: each byte takes three at most, and growing leaves copies behind.
+        // Allocated at once, three bytes for each: a vector that grows leaves copies behind.
         let mut pair = Zeroizing::new(Vec::with_capacity(3 * (name.len() + value.expose().len()) + 1));
         percent_encode(name.as_bytes(), RESERVED).for_each(|part| pair.extend_from_slice(part.as_bytes()));
         pair.push(b'=');
@@ -32,7 +39,7 @@ impl Parameter {
         }
     }
 
-    /// `uri` with this parameter in place of its own of that name; `None` where it does not fit.
+    /// Replaces the parameter in `uri`. `None`: the result would not be a valid URI.
     pub(super) fn apply(&self, uri: Uri) -> Option<Uri> {
         let mut parts = uri.into_parts();
         let written = parts.path_and_query.take();
@@ -61,20 +68,14 @@ impl Parameter {
         Uri::from_parts(parts).ok()
     }
 
-    /// Whether a piece of a query has this name, however it is spelled.
+    /// Returns whether a part of a query has this name, in any encoding.
     pub(super) fn is_named_by(&self, part: &str) -> bool {
         let name = part.split_once('=').map_or(part, |(name, _)| name);
-        let name = match name.contains('+') {
-            true => Cow::Owned(name.replace('+', " ")),
-            false => Cow::Borrowed(name),
+        let name = if name.contains('+') {
+            Cow::Owned(name.replace('+', " "))
+        } else {
+            Cow::Borrowed(name)
         };
         percent_decode(name.as_bytes()).eq(self.name.iter().copied())
     }
 }
-
-/// All but RFC 3986's unreserved characters.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');

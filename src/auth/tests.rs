@@ -27,7 +27,7 @@ const ALL: &str = r#"destinations:
       - { pool: [{ bearer: env:SECRET }, { bearer: env:SECRET }] }
 "#;
 
-/// All that is made of [`ALL`], under `secret`.
+/// Builds the credentials of [`ALL`] with `secret`.
 fn credentials(secret: &str) -> (Arc<Destination>, Credentials) {
     let config = Config::parse(ALL, "a.yml").unwrap_or_else(|problems| panic!("{problems}"));
     let destination = Arc::clone(&Policy::compile(&config).unwrap().destinations[1]);
@@ -50,14 +50,14 @@ fn credentials(secret: &str) -> (Arc<Destination>, Credentials) {
     (Arc::clone(&destination), credentials.unwrap())
 }
 
-/// What holds a secret shows none, whoever prints it.
+/// No type that holds a secret prints it.
 #[tokio::test]
 async fn nothing_that_holds_a_secret_shows_it() {
     let (destination, credentials) = credentials(CANARY);
     let forms = [
         CANARY.to_owned(),
         data_encoding::BASE64.encode(format!("{CANARY}:{CANARY}").as_bytes()),
-        // As the bytes of a Vec are shown.
+        // As `Debug` prints the bytes of a Vec.
         format!("{:?}", &CANARY.as_bytes()[..6]).replace(['[', ']'], ""),
     ];
     let assert_hidden = |shown: String| {
@@ -75,13 +75,13 @@ async fn nothing_that_holds_a_secret_shows_it() {
         let mut head = request.into_parts().0;
         credential.apply(&mut head, &target, Payload::Whole(b"")).unwrap();
         assert!(head.headers.contains_key("x-second"), "{path}");
-        // The fields, for the target of a request may hold a secret and is nowhere shown.
+        // Only the fields: the target of a request may hold a secret, and is printed nowhere.
         assert_hidden(format!("{:?}", head.headers));
-        assert_hidden(format!("{credential:?} {:?}", credential.needles(&head)));
+        assert_hidden(format!("{credential:?} {:?}", credential.matcher(&head)));
     }
 }
 
-/// What cannot be attached is told without what it is.
+/// The error for an invalid secret does not contain the secret.
 #[test]
 fn no_error_shows_a_secret() {
     let config = Config::parse(ALL, "a.yml").unwrap();
@@ -94,12 +94,12 @@ fn no_error_shows_a_secret() {
     ] {
         let sources = Sources::of_variables([("SECRET", secret.as_str()), ("KEY", secret.as_str())]);
         let error = Credentials::check(destination, &sources).unwrap_err();
-        let mut told = format!("{error} {error:?}");
+        let mut shown = format!("{error} {error:?}");
         let mut cause = std::error::Error::source(&error);
         while let Some(error) = cause {
-            told = format!("{told} {error} {error:?}");
+            shown = format!("{shown} {error} {error:?}");
             cause = error.source();
         }
-        assert!(!told.contains(CANARY), "{told}");
+        assert!(!shown.contains(CANARY), "{shown}");
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::{ConfigArg, print};
-use crate::auth::{Credentials, Needles};
+use crate::auth::{Credentials, SecretMatcher};
 use crate::config::{
     ClientCertificate, Config, Constraints, DEFAULT_FILE, Destination, Egress, HeaderText, Mode, Network,
     NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef, Source, Text,
@@ -299,7 +299,7 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
             format!("{} is set to nothing, so that the secret is empty", reference.to),
             "right where the server wants it so; else set it",
         ),
-        Holds::Attached | Holds::Password if !Needles::finds(secret.expose()) => warnings.add(
+        Holds::Attached | Holds::Password if !SecretMatcher::finds(secret.expose()) => warnings.add(
             reference.path.as_str(),
             format!(
                 "{} is too short to be looked for in answers that echo it",

@@ -1,8 +1,8 @@
-//! One try at the upstream: leave to make it, a credential that is ready, the sending.
+//! One try to send a request to the upstream.
 //!
-//! The steps are the same for every try, the first one included: admission by circuit and limits, the body where it has
-//! to be at hand, a credential, the request itself, and what its answer teaches. Whether another try follows is decided
-//! in [`tries`](super::tries); how the tries of a request follow each other is in [`fetch`](super::fetch).
+//! Every try has the same steps: admission by circuit and limits, reading the body if it is needed whole, a
+//! credential, sending, and learning from the response. [`tries`](super::tries) decides whether another try
+//! follows, [`fetch`](super::fetch) runs one after the other.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::{Method, Response, StatusCode, header, request};
 use tokio::time::Instant;
 
-use super::{Error, Proxy, Route, Way, caller, headers, scrub};
-use crate::auth::{Credential, Needles, Payload};
+use super::{Error, Proxy, Route, Routed, caller, headers, scrub};
+use crate::auth::{LiveCredential, Payload, SecretMatcher};
 use crate::host::Target;
 use crate::http1::{self, Interim};
 use crate::limit::{self, Caller, Limiter, Permit, RequestAttributes};
@@ -20,68 +20,71 @@ use crate::upstream::body::{MOST_KEPT, TrailerFilter};
 use crate::upstream::breaker::{CircuitPermit, HostHealth};
 use crate::upstream::{self, Outbound, Protocol, RequestFailed, RequestObserver, ResponseBody};
 
-/// Where a request goes, and by what means.
+/// In bytes, as [`upstream::Error::LengthUnknown`] says it.
+const MOST_MEASURED: usize = 1024 * 1024;
+
+/// What the tries of a request have in common.
 #[derive(Clone, Copy)]
-pub(super) struct Course<'a> {
-    /// Where interim answers go; `None`: nobody hears them.
+pub(super) struct RequestContext<'a> {
+    /// Receives interim responses (1xx). `None`: they are dropped.
     pub(super) interim: Option<&'a Weak<dyn Interim>>,
     pub(super) target: &'a Target,
     pub(super) mirror: Protocol,
-    pub(super) way: &'a Way,
+    pub(super) routed: &'a Routed,
     pub(super) proxy: &'a Arc<Proxy>,
 }
 
-/// What is particular to one try.
+/// What may differ from try to try.
 #[derive(Debug)]
-pub(super) struct Terms<'r> {
-    /// The credential that is tried first, where its token has been replaced since it was refused.
-    pub(super) credential: Option<&'r Arc<Credential>>,
-    /// What earlier tries have attached: the upstream may still answer with it.
-    pub(super) earlier: Option<Arc<Needles>>,
-    /// A small body is read whole, so that the request can be sent again with it.
+pub(super) struct TryOptions<'r> {
+    /// The credential to take first: the upstream refused its token, and the token has been replaced.
+    pub(super) credential: Option<&'r Arc<LiveCredential>>,
+    /// Finds the secrets of earlier tries. The upstream may still echo them.
+    pub(super) earlier: Option<Arc<SecretMatcher>>,
+    /// Whether a small body is read whole, so that the request can be sent again.
     pub(super) keeps_body: bool,
-    /// For how long it may wait for the limits; `None`: as the destination has it.
+    /// How long this try may wait for the limits. `None`: as long as the destination allows.
     pub(super) patience: Option<Duration>,
-    /// `None`: it is the first one.
-    pub(super) reason: Option<Reason>,
+    /// `None`: the first try.
+    pub(super) reason: Option<RetryReason>,
 }
 
 /// Why a request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum RetryReason {
     /// No connection could be made.
     Connect,
-    /// The upstream refused the credential, and another one is at hand.
+    /// The upstream refused the credential, and there is another one.
     Renewal,
-    /// The answer has a status that the configuration names.
+    /// The configuration (`retry`) names the status of the response.
     Status(StatusCode),
 }
 
-/// What a try has come to: the request went out, or no connection could be made for it.
-pub(super) struct Tried<'r> {
-    /// With which it was made.
-    pub(super) credential: &'r Arc<Credential>,
-    /// Whether the request has no body, or one that is at hand whole.
+/// The end of one try: a response, or a failure to connect or to send.
+pub(super) struct TryOutcome<'r> {
+    /// The credential of this try.
+    pub(super) credential: &'r Arc<LiveCredential>,
+    /// Whether the request has no body, or its whole body is in memory.
     pub(super) has_whole_body: bool,
-    /// Whether the token was refused, and another one of the same credential is going to take its place.
+    /// Whether the upstream refused the token, and the same credential gets another one.
     pub(super) is_token_replaced: bool,
-    /// Whether the credential was refused and another one, or another token of it, may do.
+    /// Whether the upstream refused the credential, and another credential or token may be accepted.
     pub(super) may_be_renewed: bool,
-    /// What to look for in the answer.
-    pub(super) needles: Arc<Needles>,
+    /// Finds the attached secrets in the response.
+    pub(super) matcher: Arc<SecretMatcher>,
     pub(super) permit: Option<Permit>,
     pub(super) result: Result<Response<ResponseBody>, RequestFailed>,
 }
 
-/// Leave to make one try. Dropped unused, it gives everything back.
-struct Leave {
+/// The admission of one try. Dropping it unused returns the permits.
+struct TryAdmission {
     passage: Option<CircuitPermit>,
     permit: Option<Permit>,
-    /// Of what the upstream says of one credential alone. Boxed: few destinations have a pool.
+    /// From the limiter of one credential in a pool. Boxed: few destinations have a pool.
     member: Option<Box<Permit>>,
 }
 
-impl Reason {
+impl RetryReason {
     pub(super) fn as_str(&self) -> &str {
         match self {
             Self::Connect => "connect",
@@ -91,170 +94,188 @@ impl Reason {
     }
 }
 
-/// Hears what becomes of one try before its answer.
+/// Is informed by `upstream` what happens before the final response.
 struct Observer<'a> {
-    leave: &'a Leave,
-    /// What to look for in the answers.
-    needles: Arc<Needles>,
-    course: &'a Course<'a>,
+    admission: &'a TryAdmission,
+    /// Finds the attached secrets in interim responses.
+    matcher: Arc<SecretMatcher>,
+    context: &'a RequestContext<'a>,
 }
 
 impl RequestObserver for Observer<'_> {
     fn begins(&self) {
-        self.leave.used();
+        self.admission.used();
     }
 
-    /// The app gets no more of it than it would of a final answer.
+    /// Removes the same fields and secrets as from a final response.
     fn interim(&self, mut response: Response<()>) {
-        let Some(app) = self.course.interim.and_then(Weak::upgrade) else {
+        let Some(app) = self.context.interim.and_then(Weak::upgrade) else {
             return;
         };
-        scrub::head(&mut response, &self.needles, &self.course.way.route);
+        scrub::head(&mut response, &self.matcher, &self.context.routed.route);
         headers::strip_response(&mut response);
-        if self.course.way.route.destination.via {
-            self.course.proxy.marks.mark_response(response.headers_mut());
+        if self.context.routed.route.destination.via {
+            self.context
+                .proxy
+                .loop_marker
+                .mark_response(response.headers_mut());
         }
         app.interim(response);
     }
 }
 
-impl Tried<'_> {
-    /// Whether no connection could be made: the upstream knows nothing of the request.
+impl TryOutcome<'_> {
+    /// Returns whether no connection could be made, so that the upstream has seen nothing of the request.
     pub(super) fn is_unsent(&self) -> bool {
         matches!(&self.result, Err(failed) if failed.is_unsent)
     }
 }
 
-/// Sends a request once, as soon as it may be sent. An error says that it was not: it was not let through, its body did
-/// not come, or its credential could not be made ready. Afterwards `head` may hold the credential, and `body` is what it
-/// was where it is whole or nothing was sent.
+/// Sends a request once, as soon as it is admitted.
+///
+/// An error means that it was not sent: it was not admitted, its body did not arrive, or its credential could not
+/// be made ready. Afterwards `head` may hold the credential. `body` is unchanged if it is in memory or nothing was
+/// sent.
 pub(super) async fn attempt<'r>(
     head: &mut request::Parts,
     body: &mut Outbound,
-    terms: &Terms<'r>,
-    course: &Course<'r>,
+    options: &TryOptions<'r>,
+    context: &RequestContext<'r>,
     exchange: &mut Exchange,
-) -> Result<Tried<'r>, Error> {
-    let Way { live, route } = course.way;
-    // Before anything is spent: there may be none.
+) -> Result<TryOutcome<'r>, Error> {
+    let Routed { live, route } = context.routed;
+    // First, because it may fail: then no permit is spent.
     let credentials = route.credentials()?;
     let rule = route.destination.auth_rule(&head.method, head.uri.path())?;
-    let mut leave = admit(head, rule, terms.patience, course, exchange).await?;
-    let mut wanted = terms.credential;
+    let mut admission = admit(head, rule, options.patience, context, exchange).await?;
+    let mut wanted = options.credential;
     let credential = loop {
-        // After the wait: which of a pool has the most left may have changed.
+        // After the wait, during which another member of the pool may have become the better one.
         let credential = wanted.take().unwrap_or_else(|| credentials.choose(rule));
-        admit_member(&mut leave, head, credential, terms.patience, course, exchange).await?;
-        gather(body, terms.keeps_body, credential, course.target, exchange).await?;
+        admit_member(
+            &mut admission,
+            head,
+            credential,
+            options.patience,
+            context,
+            exchange,
+        )
+        .await?;
+        gather(body, options.keeps_body, credential, context.target, exchange).await?;
         match ready(head, credential, route, exchange).await {
             Ok(()) => break credential,
-            // Another one of the pool can go.
-            Err(_) if credentials.has_instead_of(credential) => {}
+            // Another member of the pool is ready.
+            Err(_) if credentials.has_alternative_to(credential) => {}
             Err(error) => return Err(error),
         }
     };
-    settle_expectation(head, body, credential, course);
+    settle_expectation(head, body, credential, context);
     let is_carried = carries(head, route);
-    // Trailers must not say otherwise than the head does.
+    // Trailers must not contradict the head.
     body.confine(TrailerFilter {
         decided: is_carried.then(|| Arc::clone(credential.names())),
         listed: head.extensions.get().cloned(),
     });
-    // Before it is signed.
+    // Before signing, which may cover it.
     state_length(head, body);
     if is_carried {
         let payload = body.data().map_or(Payload::Streamed, Payload::Whole);
-        credential.apply(head, course.target, payload)?;
+        credential.apply(head, context.target, payload)?;
     }
-    if let Some(reason) = terms.reason {
+    if let Some(reason) = options.reason {
         route.counters.retry(reason.as_str());
     }
-    // Now: of one that is not, nothing is left afterwards.
+    // Asked now: sending consumes a body that is not in memory.
     let has_whole_body = body.is_whole();
     exchange.asked_upstream();
     let observer = Observer {
-        leave: &leave,
-        needles: match &terms.earlier {
-            None => credential.needles(head),
-            Some(earlier) => credential.needles(head).beside(earlier),
+        admission: &admission,
+        matcher: match &options.earlier {
+            None => credential.matcher(head),
+            Some(earlier) => credential.matcher(head).joined_with(earlier),
         },
-        course,
+        context,
     };
     let result = if let Some(rehearsal) = &route.rehearsal
         && let Some(response) = {
-            // As the upstream would count it.
-            leave.used();
-            Box::pin(rehearsal.ask(head.method == Method::HEAD)).await
+            // The upstream would count it.
+            admission.used();
+            Box::pin(rehearsal.simulate(head.method == Method::HEAD)).await
         } {
         exchange.answered_here(response.status());
         Ok(response)
     } else {
-        let ways = course.proxy.ways(live);
-        let (target, endpoint) = (course.target, &credential.endpoint);
-        upstream::send(head, body, target, course.mirror, endpoint, ways, &observer)
+        let network = context.proxy.network(live);
+        let (target, endpoint) = (context.target, &credential.endpoint);
+        upstream::send(head, body, target, context.mirror, endpoint, network, &observer)
             .await
             .inspect(|response| exchange.upstream_answered(response.status()))
     };
-    let needles = observer.needles;
-    Ok(leave.learn(result, head, has_whole_body, credential, needles, course))
+    let matcher = observer.matcher;
+    Ok(admission.learn(result, head, has_whole_body, credential, matcher, context))
 }
 
-/// Waits until circuit and limits let one request through. Where the circuit is open, or no credential can be made
-/// ready, no limit is spent.
+/// Waits until circuit and limits admit one request.
+///
+/// No permit is spent if the circuit is open or no credential can be made ready.
 async fn admit(
     head: &request::Parts,
     rule: Option<usize>,
     patience: Option<Duration>,
-    course: &Course<'_>,
+    context: &RequestContext<'_>,
     exchange: &mut Exchange,
-) -> Result<Leave, Error> {
-    let route = &course.way.route;
+) -> Result<TryAdmission, Error> {
+    let route = &context.routed.route;
     if carries(head, route) {
         let mut waited = Duration::ZERO;
         let ready = route.credentials()?.ready(rule, &mut waited).await;
         exchange.waited(waited);
         ready?;
     }
-    let passage = (route.breaker.as_ref())
-        .map(|breaker| breaker.pass(course.target, Instant::now()))
+    let passage = route
+        .breaker
+        .as_ref()
+        .map(|breaker| breaker.pass(context.target, Instant::now()))
         .transpose()?;
-    let permit = pass(&route.limiter, head, patience, course).await?;
-    let leave = Leave {
+    let permit = wait_for_permit(&route.limiter, head, patience, context).await?;
+    let admission = TryAdmission {
         passage,
         permit,
         member: None,
     };
-    if let Some(permit) = &leave.permit {
-        leave.has_waited(permit.waited(), exchange)?;
+    if let Some(permit) = &admission.permit {
+        admission.record_wait(permit.waited(), exchange)?;
     }
-    Ok(leave)
+    Ok(admission)
 }
 
-/// Waits for what the upstream has said of this credential alone, where it is one of several.
+/// Waits for the limiter of this credential, if it is one of a pool.
 async fn admit_member(
-    leave: &mut Leave,
+    admission: &mut TryAdmission,
     head: &request::Parts,
-    credential: &Credential,
+    credential: &LiveCredential,
     patience: Option<Duration>,
-    course: &Course<'_>,
+    context: &RequestContext<'_>,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
     let Some(limiter) = &credential.limiter else {
         return Ok(());
     };
-    // One that was taken for another credential is given back.
-    leave.member = None;
-    let waited = leave.permit.as_ref().map_or(Duration::ZERO, Permit::waited);
+    // Returns a permit that was taken for another credential.
+    admission.member = None;
+    let waited = admission.permit.as_ref().map_or(Duration::ZERO, Permit::waited);
     let left = patience.map(|patience| patience.saturating_sub(waited));
-    leave.member = Box::pin(pass(limiter, head, left, course)).await?.map(Box::new);
-    if let Some(permit) = &leave.member {
-        leave.has_waited(permit.waited(), exchange)?;
+    admission.member = Box::pin(wait_for_permit(limiter, head, left, context))
+        .await?
+        .map(Box::new);
+    if let Some(permit) = &admission.member {
+        admission.record_wait(permit.waited(), exchange)?;
     }
     Ok(())
 }
 
-impl Leave {
-    /// From now on the try counts.
+impl TryAdmission {
+    /// Marks the permits as spent.
     fn used(&self) {
         self.permits().for_each(Permit::used);
     }
@@ -263,8 +284,8 @@ impl Leave {
         self.permit.iter().chain(self.member.as_deref())
     }
 
-    /// Tells of a wait, in which the circuit may have opened.
-    fn has_waited(&self, waited: Duration, exchange: &mut Exchange) -> Result<(), Error> {
+    /// Records a wait, and fails if the circuit opened during it.
+    fn record_wait(&self, waited: Duration, exchange: &mut Exchange) -> Result<(), Error> {
         exchange.waited(waited);
         match &self.passage {
             Some(passage) if !waited.is_zero() => Ok(passage.check(Instant::now())?),
@@ -272,26 +293,27 @@ impl Leave {
         }
     }
 
-    /// Lets circuit, limits and credentials hear what became of the request.
+    /// Reports the result of the request to circuit, limits and credentials.
     fn learn<'r>(
         self,
         mut result: Result<Response<ResponseBody>, RequestFailed>,
         head: &request::Parts,
         has_whole_body: bool,
-        credential: &'r Arc<Credential>,
-        needles: Arc<Needles>,
-        course: &Course<'_>,
-    ) -> Tried<'r> {
-        let route = &course.way.route;
-        // One that failed counts as well: what cannot be reached is not tried more often than what can.
+        credential: &'r Arc<LiveCredential>,
+        matcher: Arc<SecretMatcher>,
+        context: &RequestContext<'_>,
+    ) -> TryOutcome<'r> {
+        let route = &context.routed.route;
+        // A failed try counts too. Otherwise an unreachable upstream would be tried more often than a reachable
+        // one.
         self.used();
         let (mut is_token_replaced, mut may_be_renewed) = (false, false);
         if let Ok(response) = &mut result {
-            // Before anything is read of it, or told.
-            scrub::head(response, &needles, route);
+            // Before anything else reads or logs it.
+            scrub::head(response, &matcher, route);
             let status = response.status();
             let is_refused = status == StatusCode::UNAUTHORIZED && carries(head, route);
-            // Also where this request cannot be sent again: the next one gets another token.
+            // Even if this request cannot be sent again: the next request then gets another token.
             is_token_replaced = is_refused && credential.refuse(head);
             if credential.identifies
                 && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
@@ -301,17 +323,17 @@ impl Leave {
             }
             if let Ok(credentials) = &route.credentials {
                 if !is_token_replaced {
-                    credentials.hear(credential, status, &route.destination.name);
+                    credentials.record_status(credential, status, &route.destination.name);
                 }
-                // A WebSocket's handshake opens a tunnel: nothing in it can be repeated.
+                // A WebSocket handshake opens a tunnel, in which nothing can be repeated.
                 may_be_renewed = is_refused
                     && has_whole_body
                     && !head.headers.contains_key(header::UPGRADE)
-                    && (is_token_replaced || credentials.has_instead_of(credential));
+                    && (is_token_replaced || credentials.has_alternative_to(credential));
             }
             let caller = || caller(head, route);
             for permit in self.permits() {
-                permit.learn(status, response.headers(), asked(head, course, &caller));
+                permit.learn(status, response.headers(), asked(head, context, &caller));
             }
         }
         if let Some(passage) = self.passage {
@@ -323,31 +345,31 @@ impl Leave {
                 Err(failed) => HostHealth::of_error(&failed.error),
             });
         }
-        Tried {
+        TryOutcome {
             credential,
             has_whole_body,
             is_token_replaced,
             may_be_renewed,
-            needles,
+            matcher,
             permit: self.permit,
             result,
         }
     }
 }
 
-/// A permit of one limiter, held back until its request is sent; `None` where nothing is limited.
-async fn pass(
+/// Waits for a permit that is spent once its request is sent. `None`: the limiter has no limits.
+async fn wait_for_permit(
     limiter: &Arc<Limiter>,
     head: &request::Parts,
     patience: Option<Duration>,
-    course: &Course<'_>,
+    context: &RequestContext<'_>,
 ) -> Result<Option<Permit>, Error> {
     if limiter.is_unlimited() {
         return Ok(None);
     }
-    let route = &course.way.route;
+    let route = &context.routed.route;
     let caller = || caller(head, route);
-    let asked = asked(head, course, &caller);
+    let asked = asked(head, context, &caller);
     let permit = match patience {
         None => {
             let deadline = || limit::deadline(&head.headers);
@@ -360,14 +382,14 @@ async fn pass(
 
 fn asked<'a>(
     head: &'a request::Parts,
-    course: &Course<'a>,
+    context: &RequestContext<'a>,
     caller: &'a (dyn Fn() -> Caller + Sync),
 ) -> RequestAttributes<'a> {
     RequestAttributes {
         caller,
         method: &head.method,
         path: head.uri.path(),
-        target: course.target,
+        target: context.target,
     }
 }
 
@@ -380,12 +402,12 @@ fn caller(head: &request::Parts, route: &Route) -> Caller {
     )
 }
 
-/// Reads a small body whole where the request may have to be sent again with it, the credential has to see it, or
-/// `target` speaks HTTP/1.0 and has to know its length.
+/// Reads a small body into memory if the request may be sent again, the credential signs the body, or `target`
+/// speaks HTTP/1.0 and needs its length.
 async fn gather(
     body: &mut Outbound,
     keeps: bool,
-    credential: &Credential,
+    credential: &LiveCredential,
     target: &Target,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
@@ -398,7 +420,7 @@ async fn gather(
     if let Some(most) = wanted
         && !body.is_whole()
     {
-        // It is the app that takes its time.
+        // From here on the app's own slowness is not counted as ours.
         exchange.asked_upstream();
         let whole = std::mem::replace(body, Outbound::Empty);
         // Boxed: most requests have none.
@@ -410,7 +432,7 @@ async fn gather(
     Ok(())
 }
 
-/// States the length of a body that came in chunks and is at hand whole.
+/// Sets Content-Length for a body that came in chunks and is in memory.
 fn state_length(head: &mut request::Parts, body: &Outbound) {
     if let Some(length) = body.stated_length()
         && let Ok(header::Entry::Vacant(place)) = head.headers.try_entry(header::CONTENT_LENGTH)
@@ -419,18 +441,18 @@ fn state_length(head: &mut request::Parts, body: &Outbound) {
     }
 }
 
-/// Leaves `Expect: 100-continue` only where the body is still with the app, the upstream may be asked for leave to send it
-/// (RFC 9110 section 10.1.1), and there is time to wait for that.
+/// Keeps `Expect: 100-continue` (RFC 9110 section 10.1.1) only if the app has not sent the body yet, the upstream
+/// knows the field, and the timeouts leave time to wait for its 100.
 fn settle_expectation(
     head: &mut request::Parts,
     body: &Outbound,
-    credential: &Credential,
-    course: &Course<'_>,
+    credential: &LiveCredential,
+    context: &RequestContext<'_>,
 ) {
     let is_settled = || {
-        let timeouts = &course.way.route.destination.timeouts;
+        let timeouts = &context.routed.route.destination.timeouts;
         let is_short = timeouts.response.min(timeouts.idle) < 2 * http1::SILENCE;
-        is_short || !body.is_untouched() || credential.endpoint.is_old(course.target)
+        is_short || !body.is_untouched() || credential.endpoint.is_old(context.target)
     };
     if !matches!(body, Outbound::Empty) && head.headers.contains_key(header::EXPECT) && is_settled() {
         head.headers.remove(header::EXPECT);
@@ -438,11 +460,11 @@ fn settle_expectation(
     }
 }
 
-/// Waits until the credential can be put on a request: of a pool nobody knew which one, and the request may have waited
-/// for long.
+/// Waits until the credential can be attached. [`admit`] could not know which member of a pool it would be, and the
+/// request may have waited for long since.
 async fn ready(
     head: &request::Parts,
-    credential: &Credential,
+    credential: &LiveCredential,
     route: &Route,
     exchange: &mut Exchange,
 ) -> Result<(), Error> {
@@ -455,10 +477,8 @@ async fn ready(
     Ok(())
 }
 
-/// OPTIONS asks what a server can do, often without a person behind it: it carries a credential only where named.
+/// Returns whether a request carries the credential. OPTIONS does only if the configuration names the method: it
+/// asks what a server can do, often without a user behind it.
 fn carries(head: &request::Parts, route: &Route) -> bool {
     head.method != Method::OPTIONS || route.destination.names(&Method::OPTIONS)
 }
-
-/// In bytes, as [`upstream::Error::LengthUnknown`] says it.
-const MOST_MEASURED: usize = 1024 * 1024;

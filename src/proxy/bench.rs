@@ -1,18 +1,18 @@
-//! What `tests/bench` calls in this folder.
+//! Functions of this folder that `tests/bench` measures.
 
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::Retrying;
-use super::headers::{self, Seen};
+use super::RetryPolicy;
+use super::headers::{self, FieldsPresent};
 
-/// Strikes what goes one hop only, as for every request.
+/// Removes the hop-by-hop fields, as for every request.
 pub(crate) fn strip(fields: &mut HeaderMap) {
-    let seen = Seen::of(fields);
-    headers::strip_request(fields, &seen);
+    let present = FieldsPresent::of(fields);
+    headers::strip_request(fields, &present);
 }
 
-/// Counts a request of which others may be repeats.
-pub(crate) fn begin(retrying: &Retrying) {
-    retrying.begin(Instant::now());
+/// Counts a request for the budget of repeats.
+pub(crate) fn begin(policy: &RetryPolicy) {
+    policy.begin(Instant::now());
 }

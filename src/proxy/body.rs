@@ -1,4 +1,4 @@
-//! What the app gets: an upstream's body on its way, or an answer of our own.
+//! The bodies of responses to the app: relayed from the upstream, or made here.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::source::Source;
+use super::reply_body::ReplyBody;
 use super::splice;
-use super::tunnel::Room;
+use super::tunnel::TunnelSlot;
 use crate::drain::ExchangeGuard;
 use crate::fields::{self, Listed};
-use crate::http1::server::RelayedBody;
+use crate::http1::server::Carried;
 use crate::limit::Permit;
 use crate::memory::Reservation;
 use crate::stream::Rewound;
@@ -22,67 +22,70 @@ use crate::telemetry::Exchange;
 use crate::upstream::body::{BodyError, Progress};
 use crate::upstream::connect::Stream;
 
+/// How long the app may take to read a response that was made here.
+const LOCAL_UNREAD: Duration = Duration::from_secs(60);
+
 /// The body of a response to the app.
 #[derive(Debug)]
 pub(crate) enum Body {
-    /// `None` once it has been sent.
-    Ours(Option<Bytes>),
-    /// The exchange ends, and is recorded, when the body does.
-    Passing(Passing, Box<Exchange>),
+    /// Made here. `None` once it has been sent.
+    Local(Option<Bytes>),
+    /// From the upstream or the cache. The exchange is recorded when the body ends.
+    Forwarded(ForwardedBody, Box<Exchange>),
 }
 
-/// The body of a carried answer, and what has to last as long as it does.
+/// A body on its way to the app, with everything that must live as long as it does.
 #[derive(Debug)]
-pub(crate) struct Passing {
-    pub(super) body: Source,
-    /// How long neither side of it may stand still.
+pub(crate) struct ForwardedBody {
+    pub(super) body: ReplyBody,
+    /// How long no byte may move before the connection is closed.
     pub(super) idle: Duration,
     pub(super) upload: Option<Arc<Progress>>,
-    /// After a 101: both connections belong to the protocol that was switched to.
+    /// After a 101, when both connections carry another protocol.
     pub(super) upgraded: Option<Box<Upgraded>>,
-    /// A slow download still occupies its slot.
+    /// A download keeps its permit to its end.
     pub(super) permit: Option<Permit>,
-    /// What the trailers must not carry, beside what none may.
+    /// Fields that Connection named, which trailers must not carry either.
     pub(super) listed: Option<Arc<Listed>>,
     pub(super) busy: ExchangeGuard,
     pub(super) _held: Reservation,
 }
 
-/// An upstream connection that is about to be joined with the app's.
+/// An upstream connection that will be joined with the app's.
 #[derive(Debug)]
 pub(super) struct Upgraded {
     pub(super) upstream: Rewound<Stream>,
-    pub(super) room: Room,
+    pub(super) slot: TunnelSlot,
     pub(super) idle: Duration,
 }
 
 impl Body {
     pub(super) fn empty() -> Self {
-        Self::Ours(None)
+        Self::Local(None)
     }
 
-    pub(super) fn ours(text: String) -> Self {
-        Self::Ours(Some(Bytes::from(text)))
+    pub(super) fn local(text: String) -> Self {
+        Self::Local(Some(Bytes::from(text)))
     }
 }
 
 impl Upgraded {
-    /// Bytes go through untouched, first ones included.
+    /// Joins the two streams, beginning with the bytes that both sides have sent already.
     pub(super) async fn join<T>(
         self: Box<Self>,
         app: T,
         early: Bytes,
-        passing: Passing,
+        relayed: ForwardedBody,
         mut exchange: Box<Exchange>,
     ) where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let Self { upstream, room, idle } = *self;
-        let _held = (passing.permit, room);
+        let Self { upstream, slot, idle } = *self;
+        let _held = (forwarded.permit, slot);
         exchange.tunnel();
-        let drain = passing.busy.drain();
-        // A long-lived stream must not hold the end back: from here on only moving bytes do.
-        drop(passing.busy);
+        let drain = forwarded.busy.drain();
+        // A long-lived stream must not delay the end of the process. From here on only moving bytes do.
+        drop(forwarded.busy);
         let moved = splice::copy(Rewound::new(early, app), upstream, idle, &drain).await;
         exchange.sent(moved.sent);
         exchange.received(moved.received);
@@ -90,17 +93,17 @@ impl Upgraded {
     }
 }
 
-impl RelayedBody for Body {
+impl Carried for Body {
     fn poll_upload(&mut self, cx: &mut Context<'_>) {
-        if let Self::Passing(passing, _) = self {
-            passing.body.poll_upload(cx);
+        if let Self::Forwarded(forwarded, _) = self {
+            forwarded.body.poll_upload(cx);
         }
     }
 
     fn patience(&self) -> Duration {
         match self {
-            Self::Ours(_) => OURS_UNREAD,
-            Self::Passing(passing, _) => passing.idle,
+            Self::Local(_) => LOCAL_UNREAD,
+            Self::Forwarded(forwarded, _) => forwarded.idle,
         }
     }
 }
@@ -114,15 +117,15 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Self::Ours(text) => Poll::Ready(text.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Passing(passing, exchange) => {
-                let mut frame = ready!(Pin::new(&mut passing.body).poll_frame(cx));
+            Self::Local(text) => Poll::Ready(text.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Forwarded(forwarded, exchange) => {
+                let mut frame = ready!(Pin::new(&mut forwarded.body).poll_frame(cx));
                 match &mut frame {
                     Some(Ok(frame)) => {
                         if let Some(data) = frame.data_ref() {
                             exchange.received(data.len() as u64);
                         } else if let Some(trailers) = frame.trailers_mut() {
-                            fields::remove_from_trailers(trailers, passing.listed.as_deref(), None);
+                            fields::remove_from_trailers(trailers, forwarded.listed.as_deref(), None);
                         }
                     }
                     Some(Err(cut @ BodyError::Idle(_))) => exchange.cut(cut.proxy_status()),
@@ -139,37 +142,37 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Ours(text) => text.is_none(),
-            Self::Passing(passing, _) => passing.body.is_end_stream(),
+            Self::Local(text) => text.is_none(),
+            Self::Forwarded(forwarded, _) => forwarded.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Ours(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Passing(passing, _) => passing.body.size_hint(),
+            Self::Local(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Forwarded(forwarded, _) => forwarded.body.size_hint(),
         }
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let Self::Passing(passing, exchange) = self
-            && let Some(upload) = &passing.upload
+        if let Self::Forwarded(forwarded, exchange) = self
+            && let Some(upload) = &forwarded.upload
         {
             exchange.sent(upload.bytes());
         }
     }
 }
 
-/// A body, and what has to be undone when it has gone out or is given up.
+/// A body with a guard that is dropped when the body has been sent or given up.
 #[derive(Debug)]
-pub(super) struct Holding<G> {
+pub(super) struct GuardedBody<G> {
     pub(super) body: Body,
     pub(super) _guard: G,
 }
 
-impl<G: Unpin> HttpBody for Holding<G> {
+impl<G: Unpin> HttpBody for GuardedBody<G> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -188,6 +191,3 @@ impl<G: Unpin> HttpBody for Holding<G> {
         self.body.size_hint()
     }
 }
-
-/// How long the app may leave an answer of our own unread.
-const OURS_UNREAD: Duration = Duration::from_secs(60);

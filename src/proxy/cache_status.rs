@@ -1,4 +1,4 @@
-//! What a cache did for an answer, as Cache-Status says it (RFC 9211). The key is never told: it is the request.
+//! Cache-Status (RFC 9211): what the cache did for a response. Never names the key, which is the request.
 
 use std::fmt;
 use std::io::Write;
@@ -8,13 +8,17 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::cache::ForwardReason;
 
-/// What Cache-Status says.
-pub(super) enum Note {
-    /// Another one's answer was waited for.
+/// `outrider; fwd=stale; fwd-status=503; ttl=-9223372036854775808; detail=stale-if-error` has 83 bytes.
+const LONGEST: usize = 96;
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// One value of Cache-Status.
+pub(super) enum CacheNote {
+    /// The request waited for the response to an equal one.
     Collapsed {
         why: ForwardReason,
     },
-    Confirmed {
+    Revalidated {
         ttl: i64,
     },
     Forwarded {
@@ -24,22 +28,22 @@ pub(super) enum Note {
     Hit {
         ttl: i64,
     },
-    Passed {
+    Bypassed {
         why: &'static str,
     },
-    /// The upstream failed; without a status it did not answer.
-    StoodIn {
+    /// A stale response replaces a failed one. Without a status the upstream did not answer.
+    StaleIfError {
         status: Option<StatusCode>,
         ttl: i64,
     },
 }
 
-impl Note {
-    /// Adds it to whatever caches on the way have said.
-    pub(super) fn put(&self, fields: &mut HeaderMap) {
+impl CacheNote {
+    /// Appends the value to those of other caches.
+    pub(super) fn append_to(&self, fields: &mut HeaderMap) {
         let mut text = [0; LONGEST];
         let mut rest = &mut text[..];
-        // What is longer than all that can be said would be left out.
+        // No value is longer. A longer one would be left out.
         let _ = write!(rest, "outrider; {self}");
         let left = rest.len();
         if let Ok(value) = HeaderValue::from_bytes(&text[..LONGEST - left]) {
@@ -48,19 +52,19 @@ impl Note {
     }
 }
 
-impl fmt::Display for Note {
+impl fmt::Display for CacheNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Collapsed { why } => write!(f, "fwd={}; collapsed", why.as_str()),
-            Self::Confirmed { ttl } => write!(f, "fwd=stale; fwd-status=304; ttl={ttl}"),
+            Self::Revalidated { ttl } => write!(f, "fwd=stale; fwd-status=304; ttl={ttl}"),
             Self::Forwarded { why, is_stored: true } => write!(f, "fwd={}; stored", why.as_str()),
             Self::Forwarded {
                 why,
                 is_stored: false,
             } => write!(f, "fwd={}", why.as_str()),
             Self::Hit { ttl } => write!(f, "hit; ttl={ttl}"),
-            Self::Passed { why } => write!(f, "fwd={why}"),
-            Self::StoodIn { status, ttl } => {
+            Self::Bypassed { why } => write!(f, "fwd={why}"),
+            Self::StaleIfError { status, ttl } => {
                 f.write_str("fwd=stale")?;
                 if let Some(status) = status {
                     write!(f, "; fwd-status={}", status.as_u16())?;
@@ -71,7 +75,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// For a request that is forwarded, should it be refused.
+/// Returns the value for a refusal of a request that is forwarded.
 pub(super) fn of_refused(why: ForwardReason) -> &'static str {
     match why {
         ForwardReason::Request => "outrider; fwd=request",
@@ -80,7 +84,3 @@ pub(super) fn of_refused(why: ForwardReason) -> &'static str {
         ForwardReason::VaryMiss => "outrider; fwd=vary-miss",
     }
 }
-
-/// `outrider; fwd=stale; fwd-status=503; ttl=-9223372036854775808; detail=stale-if-error` is 83 long.
-const LONGEST: usize = 96;
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

@@ -1,10 +1,10 @@
-//! One request to a destination that has a cache: from there, or from the upstream and into it.
+//! One request to a destination with a cache: answered from the cache, or from the upstream and then stored.
 //!
-//! An answer that is good is given at once: it asks neither the limiter nor the upstream. Otherwise one of all equal
-//! requests asks, with a condition where something is stored, and the others wait for what comes. Where the upstream
-//! fails, or may not be asked, what is stored stands in as far as it is allowed to.
+//! A fresh response is served at once, without limiter or upstream. Otherwise one of all equal requests goes to the
+//! upstream, with a condition if a stale response is stored, and the others wait for its result. If the upstream
+//! fails or must not be asked, a stale response may replace the error (stale-if-error).
 //!
-//! Each answer says what became of it in Cache-Status (RFC 9211), without the key. The rules are in `cache`.
+//! Cache-Status (RFC 9211) says in each response what the cache did. The rules are in `cache`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,12 +16,12 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::Error;
-use super::attempt::Course;
-use super::cache_status::{self, Note};
+use super::attempt::RequestContext;
+use super::cache_status::{self, CacheNote};
 use super::fetch::{Fetched, fetch};
-use super::scrub::Clean;
-use super::source::Source;
-use crate::auth::Credential;
+use super::reply_body::ReplyBody;
+use super::scrub::RedactedBody;
+use crate::auth::LiveCredential;
 use crate::cache::{
     self, CacheEntry, CacheHit, CacheLookup, CacheQuery, FetchOutcome, FetchRole, ForwardReason, Leader,
     ResponseCache, ResponseCopy, ResponseHead, Sender, Times,
@@ -32,157 +32,160 @@ use crate::telemetry::{CacheStatus, Exchange};
 use crate::upstream::body::Progress;
 use crate::upstream::{BoundConnections, Incoming, ResponseBody};
 
-/// An answer, and what has to last as long as its body does.
-pub(super) struct Carried {
-    pub(super) response: Response<Source>,
+/// The longest refresh in the background.
+const LONGEST_REFRESH: Duration = Duration::from_secs(120);
+
+/// A response whose body is not read yet, with what must live as long as the body.
+pub(super) struct PendingResponse {
+    pub(super) response: Response<ReplyBody>,
     pub(super) permit: Option<Permit>,
     pub(super) upload: Option<Arc<Progress>>,
 }
 
-impl From<Fetched<'_>> for Carried {
+impl From<Fetched<'_>> for PendingResponse {
     fn from(fetched: Fetched<'_>) -> Self {
         Self {
-            response: fetched.response.map(Source::Plain),
+            response: fetched.response.map(ReplyBody::Plain),
             permit: fetched.permit,
             upload: fetched.upload,
         }
     }
 }
 
-/// A request to a destination with a cache: everything about it that stays as it is, whoever carries it.
+/// A request to a destination with a cache.
 #[derive(Clone, Copy)]
-pub(super) struct Errand<'a> {
+pub(super) struct CachedRequest<'a> {
     pub(super) cache: &'a Arc<ResponseCache>,
-    pub(super) course: Course<'a>,
+    pub(super) context: RequestContext<'a>,
 }
 
-/// What the first look into the cache has come to.
-pub(super) enum Begun {
-    Answered(Carried),
-    Open(Open),
+/// The result of the first lookup.
+pub(super) enum FirstLookup {
+    Found(PendingResponse),
+    Miss(Miss),
 }
 
-/// What there is to do where nothing is good as it is; `None`: the cache has no part in it.
-type Open = Option<(CacheQuery, CacheLookup)>;
+/// A request without a fresh response. `None`: the request bypasses the cache.
+type Miss = Option<(CacheQuery, CacheLookup)>;
 
-/// A request for which the upstream is asked.
-struct Quest {
+/// A request to the upstream whose response may be stored, or may confirm a stored one.
+struct CacheFill {
     ask: CacheQuery,
     why: ForwardReason,
     stale: Option<Arc<CacheEntry>>,
     lead: Option<Leader>,
 }
 
-impl Errand<'_> {
-    /// The answer to a request, without the fields of the app's hop, where it is stored and good as it is.
-    pub(super) fn begin(
+impl CachedRequest<'_> {
+    /// Looks for a fresh response. The request has no hop-by-hop fields.
+    pub(super) fn look_up(
         &self,
         head: &request::Parts,
         has_body: bool,
         exchange: &mut Exchange,
-    ) -> Result<Begun, Error> {
-        // A body would have a say in the answer, and an upgrade is the beginning of something else.
-        // What a connection is authenticated for is nobody else's.
+    ) -> Result<FirstLookup, Error> {
+        // The response to a request with a body or an upgrade depends on more than the key. A response on an
+        // authenticated connection is for nobody else.
         let is_bound = head.extensions.get::<Arc<BoundConnections>>().is_some();
         if has_body || is_bound || head.headers.contains_key(header::UPGRADE) {
-            return Ok(Begun::Open(None));
+            return Ok(FirstLookup::Miss(None));
         }
-        let route = &self.course.way.route;
+        let route = &self.context.routed.route;
         let (rule, credential) = self.credential(head)?;
         let sender = Sender {
             fingerprint: route.fingerprint,
             rule,
         };
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let (fields, target) = (&head.headers, self.course.target);
+        let (fields, target) = (&head.headers, self.context.target);
         let attached = |name: &HeaderName| credential.names().decide(name);
         let Some(mut ask) = ResponseCache::query(&head.method, target, path, fields, attached, sender) else {
-            return Ok(Begun::Open(None));
+            return Ok(FirstLookup::Miss(None));
         };
         let now = Instant::now();
         Ok(match self.cache.find(&mut ask, fields, attached, false, now) {
             CacheLookup::Fresh(kept) => {
                 route.counters.cached(CacheStatus::Hit);
-                let note = Note::Hit { ttl: kept.ttl };
-                Begun::Answered(serve(&kept, &ask, fields, exchange, &note))
+                let note = CacheNote::Hit { ttl: kept.ttl };
+                FirstLookup::Found(serve(&kept, &ask, fields, exchange, &note))
             }
-            found => Begun::Open(Some((ask, found))),
+            found => FirstLookup::Miss(Some((ask, found))),
         })
     }
 
-    /// Gets the answer from wherever it has to come. Afterwards `head` may hold the credential.
-    pub(super) async fn carry(
+    /// Gets the response after a miss. Afterwards `head` may hold the credential.
+    pub(super) async fn complete(
         &self,
-        open: Open,
+        miss: Miss,
         head: &mut request::Parts,
         incoming: Option<Incoming>,
         exchange: &mut Exchange,
-    ) -> Result<Carried, Error> {
-        let (result, status) = match open {
-            Some((ask, found)) => self.answer(ask, found, head, exchange).await,
-            None => (self.pass(head, incoming, exchange).await, CacheStatus::Bypass),
+    ) -> Result<PendingResponse, Error> {
+        let (result, status) = match miss {
+            Some((ask, found)) => self.wait_or_fetch(ask, found, head, exchange).await,
+            None => (self.bypass(head, incoming, exchange).await, CacheStatus::Bypass),
         };
-        self.course.way.route.counters.cached(status);
+        self.context.routed.route.counters.cached(status);
         result
     }
 
-    /// Which of the destination's credentials a request is sent with. Beside a cache there is no pool to choose from.
-    fn credential(&self, head: &request::Parts) -> Result<(Option<usize>, &Credential), Error> {
-        let route = &self.course.way.route;
+    /// Returns the rule and the credential of a request. A destination with a cache cannot have a pool.
+    fn credential(&self, head: &request::Parts) -> Result<(Option<usize>, &LiveCredential), Error> {
+        let route = &self.context.routed.route;
         let rule = route.destination.auth_rule(&head.method, head.uri.path())?;
         Ok((rule, route.credentials()?.choose(rule)))
     }
 
-    /// Past the cache. What changes something there makes what is stored of it wrong.
-    async fn pass(
+    /// Sends a request past the cache. An unsafe one invalidates what is stored.
+    async fn bypass(
         &self,
         head: &mut request::Parts,
         incoming: Option<Incoming>,
         exchange: &mut Exchange,
-    ) -> Result<Carried, Error> {
+    ) -> Result<PendingResponse, Error> {
         let (why, status) = match head.method {
             Method::GET | Method::HEAD => ("bypass", "outrider; fwd=bypass"),
             _ => ("method", "outrider; fwd=method"),
         };
         exchange.set_cache_status(status);
-        // Afterwards it may hold a credential.
+        // Copied before: afterwards it may hold a credential.
         let uri = head.uri.clone();
-        let result = fetch(head, incoming, self.course, exchange).await;
-        // It may have been done all the same.
+        let result = fetch(head, incoming, self.context, exchange).await;
+        // The upstream may have carried it out all the same.
         if !head.method.is_safe() && matches!(&result, Err(Error::Upstream(_))) {
             self.invalidate(&uri, &HeaderMap::new());
         }
-        let mut carried = Carried::from(result?);
-        let status = carried.response.status();
-        let fields = carried.response.headers_mut();
+        let mut pending = PendingResponse::from(result?);
+        let status = pending.response.status();
+        let fields = pending.response.headers_mut();
         if !head.method.is_safe() && (status.is_success() || status.is_redirection()) {
             self.invalidate(&uri, fields);
         }
-        Note::Passed { why }.put(fields);
-        Ok(carried)
+        CacheNote::Bypassed { why }.append_to(fields);
+        Ok(pending)
     }
 
-    /// RFC 9111 section 4.4.
+    /// Invalidates what is stored for the URI, Location and Content-Location (RFC 9111 section 4.4).
     fn invalidate(&self, uri: &Uri, fields: &HeaderMap) {
         let own = uri.path_and_query().map_or("/", |path| path.as_str());
-        self.cache.invalidate(self.course.target, own);
+        self.cache.invalidate(self.context.target, own);
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             let place = fields.get(name).and_then(|place| place.to_str().ok());
-            if let Some(path) = place.and_then(|place| self.here(uri.path(), place)) {
-                self.cache.invalidate(self.course.target, &path);
+            if let Some(path) = place.and_then(|place| self.same_origin_path(uri.path(), place)) {
+                self.cache.invalidate(self.context.target, &path);
             }
         }
     }
 
-    /// The path and the query of a reference, where it is one to the same origin.
-    fn here(&self, base: &str, place: &str) -> Option<String> {
+    /// Returns path and query of a reference, if it refers to the same origin.
+    fn same_origin_path(&self, base: &str, place: &str) -> Option<String> {
         let place = place.split('#').next().unwrap_or_default();
         let has_scheme = place
             .split(['/', '?'])
             .next()
             .is_some_and(|first| first.contains(':'));
         if has_scheme || place.starts_with("//") {
-            let scheme = format!("{}:", self.course.target.scheme);
+            let scheme = format!("{}:", self.context.target.scheme);
             let whole = if has_scheme {
                 place.to_owned()
             } else {
@@ -190,9 +193,9 @@ impl Errand<'_> {
             };
             let uri: Uri = whole.parse().ok()?;
             let target = Target::of_absolute(&uri).ok()?;
-            let target = self.course.way.route.destination.leaves(&target).ok()?;
+            let target = self.context.routed.route.destination.leaves(&target).ok()?;
             let path = uri.path_and_query().map_or("/", |path| path.as_str());
-            return (target == *self.course.target).then(|| path.to_owned());
+            return (target == *self.context.target).then(|| path.to_owned());
         }
         if place.starts_with('/') {
             return Some(place.to_owned());
@@ -201,43 +204,43 @@ impl Errand<'_> {
         Some(format!("{folder}{place}"))
     }
 
-    /// A request for which nothing is good as it is, and what the metric calls what became of it.
-    async fn answer(
+    /// Answers a request without a fresh response. Also returns the result for the metric.
+    async fn wait_or_fetch(
         &self,
         mut ask: CacheQuery,
         mut found: CacheLookup,
         head: &mut request::Parts,
         exchange: &mut Exchange,
-    ) -> (Result<Carried, Error>, CacheStatus) {
+    ) -> (Result<PendingResponse, Error>, CacheStatus) {
         let credential = match self.credential(head) {
             Ok((_, credential)) => credential,
             Err(error) => return (Err(error), CacheStatus::Miss),
         };
         let attached = |name: &HeaderName| credential.names().decide(name);
-        let deadline = Instant::now() + self.course.way.route.destination.timeouts.response;
+        let deadline = Instant::now() + self.context.routed.route.destination.timeouts.response;
         let mut reason = ForwardReason::Stale;
         loop {
             let (why, stale, turn) = match found {
                 CacheLookup::Fresh(kept) => {
-                    let note = Note::Collapsed { why: reason };
+                    let note = CacheNote::Collapsed { why: reason };
                     return (
                         Ok(serve(&kept, &ask, &head.headers, exchange, &note)),
                         CacheStatus::Hit,
                     );
                 }
                 CacheLookup::Refresh(kept, lead) => {
-                    let note = Note::Hit { ttl: kept.ttl };
-                    let carried = serve(&kept, &ask, &head.headers, exchange, &note);
+                    let note = CacheNote::Hit { ttl: kept.ttl };
+                    let pending = serve(&kept, &ask, &head.headers, exchange, &note);
                     if lead.is_some() {
-                        let quest = Quest {
+                        let fill = CacheFill {
                             ask,
                             why: ForwardReason::Stale,
                             stale: Some(kept.entry),
                             lead,
                         };
-                        self.refresh(quest, head);
+                        self.refresh(fill, head);
                     }
-                    return (Ok(carried), CacheStatus::Stale);
+                    return (Ok(pending), CacheStatus::Stale);
                 }
                 CacheLookup::Miss { why, stale, turn } => (why, stale, turn),
             };
@@ -259,14 +262,15 @@ impl Errand<'_> {
                         && let Some(entry) = &stale
                         && let Some(kept) = ResponseCache::may_replace_error(&ask, entry, now)
                     {
-                        let note = Note::StoodIn {
+                        let note = CacheNote::StaleIfError {
                             status: None,
                             ttl: kept.ttl,
                         };
-                        let carried = serve(&kept, &ask, &head.headers, exchange, &note);
-                        return (Ok(carried), CacheStatus::Stale);
+                        let pending = serve(&kept, &ask, &head.headers, exchange, &note);
+                        return (Ok(pending), CacheStatus::Stale);
                     }
-                    // Where the lead is gone whoever comes first leads; but nobody waits for ever for those that leave.
+                    // If the leading request is gone, the first one that looks again leads. But a request does not
+                    // wait for ever for others that leave.
                     let has_waited = outcome != FetchOutcome::Gone || now >= deadline;
                     found = self
                         .cache
@@ -274,66 +278,71 @@ impl Errand<'_> {
                     continue;
                 }
             };
-            let quest = Quest {
+            let fill = CacheFill {
                 ask,
                 why,
                 stale,
                 lead,
             };
-            return self.forward(quest, head, exchange).await;
+            return self.forward(fill, head, exchange).await;
         }
     }
 
-    /// Asks the upstream, if need be only whether what is stored is still right.
+    /// Asks the upstream, with a condition if a stale response is stored.
     async fn forward(
         &self,
-        mut quest: Quest,
+        mut fill: CacheFill,
         head: &mut request::Parts,
         exchange: &mut Exchange,
-    ) -> (Result<Carried, Error>, CacheStatus) {
-        exchange.set_cache_status(cache_status::of_refused(quest.why));
+    ) -> (Result<PendingResponse, Error>, CacheStatus) {
+        exchange.set_cache_status(cache_status::of_refused(fill.why));
         let request = head.headers.clone();
-        let asks_whether = !quest.ask.is_head()
-            && (quest.stale.as_ref()).is_some_and(|entry| entry.validate(&mut head.headers));
+        let asks_whether = !fill.ask.is_head()
+            && fill
+                .stale
+                .as_ref()
+                .is_some_and(|entry| entry.validate(&mut head.headers));
         let begun = Instant::now();
-        let result = fetch(head, None, self.course, exchange).await;
+        let result = fetch(head, None, self.context, exchange).await;
         let times = Times {
-            // Waiting for a limit makes no answer old.
+            // A wait for a limit does not make a response older.
             asked: exchange.asked_at().unwrap_or(begun),
             answered: Instant::now(),
             clock: SystemTime::now(),
         };
-        let status = (result.as_ref().ok()).map(|fetched| fetched.response.status());
+        let status = result.as_ref().ok().map(|fetched| fetched.response.status());
         let has_failed = match (&result, status) {
-            (Err(error), _) => may_be_stood_in_for(error),
+            (Err(error), _) => may_be_replaced_by_stale(error),
             (Ok(_), status) => status.is_some_and(is_failure),
         };
         if has_failed
-            && let Some(entry) = &quest.stale
-            && let Some(kept) = ResponseCache::may_replace_error(&quest.ask, entry, times.answered)
+            && let Some(entry) = &fill.stale
+            && let Some(kept) = ResponseCache::may_replace_error(&fill.ask, entry, times.answered)
         {
-            quest.ends(FetchOutcome::Failed);
-            let destination = &*self.course.way.route.destination.name;
+            fill.ends(FetchOutcome::Failed);
+            let destination = &*self.context.routed.route.destination.name;
             let error = result.as_ref().err().map(tracing::field::display);
             let code = status.map(|status| status.as_u16());
-            tracing::debug!(destination, code, error, "what is stored stands in");
-            let note = Note::StoodIn {
+            tracing::debug!(destination, code, error, "a stale response replaces a failed one");
+            let note = CacheNote::StaleIfError {
                 status,
                 ttl: kept.ttl,
             };
-            let carried = serve(&kept, &quest.ask, &request, exchange, &note);
-            return (Ok(carried), CacheStatus::Stale);
+            let pending = serve(&kept, &fill.ask, &request, exchange, &note);
+            return (Ok(pending), CacheStatus::Stale);
         }
         let fetched = match result {
             Ok(fetched) => fetched,
             Err(error) => {
-                quest.ends(if has_failed {
+                fill.ends(if has_failed {
                     FetchOutcome::Failed
                 } else {
                     FetchOutcome::Alone
                 });
-                let must_revalidate_stale = (quest.stale.as_ref())
-                    .is_some_and(|entry| quest.why == ForwardReason::Stale && entry.must_revalidate_stale());
+                let must_revalidate_stale = fill
+                    .stale
+                    .as_ref()
+                    .is_some_and(|entry| fill.why == ForwardReason::Stale && entry.must_revalidate_stale());
                 let error = match error {
                     Error::Upstream(error) if has_failed && must_revalidate_stale => {
                         Error::Unconfirmed(error)
@@ -344,58 +353,64 @@ impl Errand<'_> {
             }
         };
         if asks_whether && status == Some(StatusCode::NOT_MODIFIED) {
-            let carried = self.confirmed(quest, &request, fetched.response.headers(), &times, exchange);
-            return (Ok(carried), CacheStatus::Revalidated);
+            let pending = self.revalidated(fill, &request, fetched.response.headers(), &times, exchange);
+            return (Ok(pending), CacheStatus::Revalidated);
         }
-        self.forget(&quest, &fetched.response);
-        let kept = self.keep(quest, &request, fetched, &times);
+        self.remove_outdated(&fill, &fetched.response);
+        let kept = self.store(fill, &request, fetched, &times);
         (Ok(kept), CacheStatus::Miss)
     }
 
-    /// A 304 came: what is stored answers, with what the 304 says of itself.
-    fn confirmed(
+    /// Serves the stored response after a 304, with the fields that belong to the 304 itself.
+    fn revalidated(
         &self,
-        mut quest: Quest,
+        mut fill: CacheFill,
         request: &HeaderMap,
         fields: &HeaderMap,
         times: &Times,
         exchange: &mut Exchange,
-    ) -> Carried {
-        let Some(entry) = quest.stale.take() else {
-            // Nobody asks whether something is right that is not there.
+    ) -> PendingResponse {
+        let Some(entry) = fill.stale.take() else {
+            // Never: only a stored response adds a condition.
             return answer(Response::default(), exchange);
         };
-        let (kept, is_stored) = self.cache.confirm(&quest.ask, &entry, fields, times);
-        quest.ends(if is_stored {
+        let (kept, is_stored) = self.cache.confirm(&fill.ask, &entry, fields, times);
+        fill.ends(if is_stored {
             FetchOutcome::Stored
         } else {
             FetchOutcome::Alone
         });
-        let note = Note::Confirmed { ttl: kept.ttl };
-        let mut carried = serve(&kept, &quest.ask, request, exchange, &note);
+        let note = CacheNote::Revalidated { ttl: kept.ttl };
+        let mut pending = serve(&kept, &fill.ask, request, exchange, &note);
         for (name, value) in fields.iter().filter(|(name, _)| cache::is_momentary(name)) {
-            carried.response.headers_mut().append(name.clone(), value.clone());
+            pending.response.headers_mut().append(name.clone(), value.clone());
         }
-        // It has cost a request.
-        exchange.upstream_answered(carried.response.status());
-        carried
+        // It has taken a request to the upstream.
+        exchange.upstream_answered(pending.response.status());
+        pending
     }
 
-    /// What is stored is let go where the upstream now answers something else.
-    fn forget(&self, quest: &Quest, response: &Response<Clean>) {
-        let Some(entry) = &quest.stale else { return };
+    /// Removes the stored response if the upstream now answers differently.
+    fn remove_outdated(&self, fill: &CacheFill, response: &Response<RedactedBody>) {
+        let Some(entry) = &fill.stale else { return };
         let (status, fields) = (response.status(), response.headers());
-        if quest.ask.is_head() {
+        if fill.ask.is_head() {
             if !is_failure(status) {
-                self.cache.check_head(&quest.ask, entry, status, fields);
+                self.cache.check_head(&fill.ask, entry, status, fields);
             }
         } else if status.is_success() || status.is_redirection() || matches!(status.as_u16(), 404 | 410) {
-            self.cache.drop_entry(&quest.ask, entry);
+            self.cache.drop_entry(&fill.ask, entry);
         }
     }
 
-    /// Copies the answer on its way to the app, where it may be stored.
-    fn keep(&self, mut quest: Quest, request: &HeaderMap, fetched: Fetched<'_>, times: &Times) -> Carried {
+    /// Copies a response into the cache on its way to the app, if it may be stored.
+    fn store(
+        &self,
+        mut fill: CacheFill,
+        request: &HeaderMap,
+        fetched: Fetched<'_>,
+        times: &Times,
+    ) -> PendingResponse {
         let Fetched {
             credential,
             is_framed,
@@ -410,77 +425,79 @@ impl Errand<'_> {
             length: body.size_hint().exact(),
         };
         let attached = |name: &HeaderName| credential.names().decide(name);
-        let draft = match is_framed {
-            true => self.cache.draft(&quest.ask, request, attached, &answered, times),
-            false => None,
+        let draft = if is_framed {
+            self.cache.draft(&fill.ask, request, attached, &answered, times)
+        } else {
+            None
         };
         let is_stored = draft.is_some();
         let body = match draft {
-            Some(draft) => Source::copied(body, ResponseCopy::new(draft, quest.lead.take(), self.cache)),
+            Some(draft) => ReplyBody::copied(body, ResponseCopy::new(draft, fill.lead.take(), self.cache)),
             None => {
-                // An error passes, and 304 says nothing of what else there is.
+                // An error will pass, and a 304 says nothing about other responses.
                 let is_lasting = parts.status.is_success() || parts.status.is_redirection();
-                if is_lasting && parts.status != StatusCode::NOT_MODIFIED && !quest.ask.is_head() {
-                    self.cache.mark_uncacheable(&quest.ask);
+                if is_lasting && parts.status != StatusCode::NOT_MODIFIED && !fill.ask.is_head() {
+                    self.cache.mark_uncacheable(&fill.ask);
                 }
-                quest.ends(FetchOutcome::Alone);
-                Source::Plain(body)
+                fill.ends(FetchOutcome::Alone);
+                ReplyBody::Plain(body)
             }
         };
-        let note = Note::Forwarded {
-            why: quest.why,
+        let note = CacheNote::Forwarded {
+            why: fill.why,
             is_stored,
         };
-        note.put(&mut parts.headers);
-        Carried {
+        note.append_to(&mut parts.headers);
+        PendingResponse {
             response: Response::from_parts(parts, body),
             permit,
             upload,
         }
     }
 
-    /// Refreshes what is stored while it is served: once, holding the end back, and not for ever.
-    fn refresh(&self, quest: Quest, head: &request::Parts) {
+    /// Refreshes a stored response in the background: once, for a limited time, and delaying the end of the
+    /// process.
+    fn refresh(&self, fill: CacheFill, head: &request::Parts) {
         let mut head = head.clone();
-        let Course {
+        let RequestContext {
             target,
             mirror,
-            way,
+            routed,
             proxy,
             ..
-        } = self.course;
-        let (cache, target, way) = (Arc::clone(self.cache), target.clone(), way.clone());
+        } = self.context;
+        let (cache, target, routed) = (Arc::clone(self.cache), target.clone(), routed.clone());
         let proxy = Arc::clone(proxy);
         let busy = proxy.drain.busy();
         tokio::spawn(async move {
             let _busy = busy;
-            let errand = Errand {
+            let cached = CachedRequest {
                 cache: &cache,
-                course: Course {
+                context: RequestContext {
                     interim: None,
                     target: &target,
                     mirror,
-                    way: &way,
+                    routed: &routed,
                     proxy: &proxy,
                 },
             };
             let mut exchange = Exchange::unrecorded(&proxy.telemetry, &head.method, &head.uri);
             let refreshed = async {
-                match errand.forward(quest, &mut head, &mut exchange).await {
-                    (Ok(carried), _) => carried.response.into_body().store().await,
+                match cached.forward(fill, &mut head, &mut exchange).await {
+                    (Ok(pending), _) => pending.response.into_body().store().await,
                     (Err(error), _) => {
-                        let destination = &*way.route.destination.name;
+                        let destination = &*routed.route.destination.name;
                         tracing::debug!(destination, %error, "not refreshed");
                     }
                 }
             };
-            // What has not come by then is dropped, and with it the lead.
+            // A response that is late is dropped, and the lead with it.
             let _ = tokio::time::timeout(LONGEST_REFRESH, refreshed).await;
         });
     }
 }
 
-impl Quest {
+impl CacheFill {
     fn ends(&mut self, outcome: FetchOutcome) {
         if let Some(lead) = self.lead.take() {
             lead.finish(outcome);
@@ -488,14 +505,14 @@ impl Quest {
     }
 }
 
-/// What is stored, as an answer to this request.
+/// Builds the response to this request from a stored one.
 fn serve(
     kept: &CacheHit,
     ask: &CacheQuery,
     request: &HeaderMap,
     exchange: &mut Exchange,
-    note: &Note,
-) -> Carried {
+    note: &CacheNote,
+) -> PendingResponse {
     let (entry, now) = (&kept.entry, Instant::now());
     let mut response = if entry.has_not_changed_for(request) {
         entry.not_modified(now)
@@ -504,32 +521,30 @@ fn serve(
     } else {
         entry.answer(now)
     };
-    note.put(response.headers_mut());
+    note.append_to(response.headers_mut());
     answer(response, exchange)
 }
 
-fn answer(response: Response<Bytes>, exchange: &mut Exchange) -> Carried {
+fn answer(response: Response<Bytes>, exchange: &mut Exchange) -> PendingResponse {
     exchange.answered_from_cache(response.status());
-    Carried {
-        response: response.map(|body| Source::Plain(ResponseBody::Whole(body).into())),
+    PendingResponse {
+        response: response.map(|body| ReplyBody::Plain(ResponseBody::Whole(body).into())),
         permit: None,
         upload: None,
     }
 }
 
-/// For these RFC 5861 lets a stale answer stand in.
+/// Returns whether a stale response may replace a response with this status (RFC 5861).
 fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
-/// The upstream could not be reached, or not be asked: neither what the app has done nor what has to be mended here.
-fn may_be_stood_in_for(error: &Error) -> bool {
+/// Returns whether a stale response may replace this error: the upstream could not be reached, or must not be
+/// asked. Not an error of the app or of outrider's configuration.
+fn may_be_replaced_by_stale(error: &Error) -> bool {
     let is_ours = matches!(
         error,
         Error::Credential | Error::Overloaded(_) | Error::Unasked(_)
     );
     !is_ours && (is_failure(error.status()) || error.status() == StatusCode::TOO_MANY_REQUESTS)
 }
-
-/// For the whole of a refresh that nobody waits for.
-const LONGEST_REFRESH: Duration = Duration::from_secs(120);

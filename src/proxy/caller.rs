@@ -1,18 +1,17 @@
-//! Who calls, as far as the upstream can see it.
+//! Identifies the caller of a request, as the upstream sees it.
 //!
-//! A service counts its limits for each of its users, so what it told one of them holds no other. A [`Caller`] is known
-//! by the credential that the service sees. Where outrider attaches it, that is the rule of the destination that says
-//! which: a renewed token or a rotated secret is the same caller. Else it is what the app sends in well-known fields and
-//! parameters, reduced to what stays equal from one request of a caller to the next: signatures, nonces and times are
-//! left out. Fields and parameters that outrider decides are left out too, so that a caller is the same before and after
-//! a credential is attached.
+//! A service counts its limits per user, so a limit that it reported to one user must not hold back another. A
+//! [`Caller`] is identified by the credential that the service sees. If outrider attaches it, that is the rule of
+//! the destination: a renewed token or a rotated secret is the same caller. Otherwise it is what the app sends in
+//! well-known fields and parameters, reduced to the parts that are equal in each request of a caller: without
+//! signatures, nonces and times. Fields and parameters that outrider sets do not count, so that a caller is the
+//! same before and after a credential is attached.
 //!
-//! Of cookies only those count that hold a session and stay the same for as long as it lasts. The others, as a load
-//! balancer or a framework sets them, change with every answer: each request would be another caller, and nothing that
-//! was learned from one would hold for the next.
+//! Only cookies that identify a session count. Others, as load balancers and frameworks set them, change with every
+//! response: each request would be another caller, and nothing learned from one would apply to the next.
 //!
-//! Nothing of a credential is kept: a [`Caller`] is a sum of SipHashes under a random key of this process. A credential
-//! in a body, or a client certificate, belongs to the destination and tells no callers apart.
+//! No part of a credential is kept: a [`Caller`] is a sum of SipHashes under a random key of this process. A
+//! credential in a body, or a client certificate, belongs to the destination and does not distinguish callers.
 
 use std::collections::hash_map::{DefaultHasher, RandomState};
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -32,22 +31,34 @@ use crate::policy::Destination;
 #[cfg(test)]
 mod tests;
 
-/// Who sends a request, before or after a credential is attached. `credentials`: the destination's, where they are
-/// attached to this request.
+/// Random, so that a hash reveals no credential and nobody can find another one with the same hash.
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// More parameters of a query that hold a credential.
+const PARAMETERS: [&str; 4] = ["auth", "key", "oauth_token", "token"];
+
+/// Schemes whose value changes with each message.
+const PASSING_SCHEMES: [&str; 3] = ["Negotiate", "NTLM", "PrivateToken"];
+
+/// Identifies the caller of a request, before or after its credential is attached. `credentials`: those of the
+/// destination, if the request carries them.
 pub(super) fn of(
     head: &request::Parts,
     destination: &Destination,
     credentials: Option<&Credentials>,
 ) -> Caller {
-    let mut sum = Sum::default();
+    let mut sum = CallerHash::default();
     let rule = destination.auth_rule(&head.method, head.uri.path());
     let rule = rule.ok().flatten().filter(|_| credentials.is_some());
-    let credential = credentials.map(|credentials| credentials.one_of(rule));
+    let credential = credentials.map(|credentials| credentials.any_of(rule));
     if let Some(rule) = rule.map(|rule| &destination.auth[rule])
         && !rule.credentials.is_empty()
     {
-        // Two rules may attach the same.
-        let first = (destination.auth.iter()).position(|other| attached(other).eq(attached(rule)));
+        // Two rules with the same credentials are one caller.
+        let first = destination
+            .auth
+            .iter()
+            .position(|other| attached(other).eq(attached(rule)));
         sum.add("rule", |hasher| first.hash(hasher));
     }
     for (name, value) in &head.headers {
@@ -67,11 +78,11 @@ fn attached(rule: &AuthRule) -> impl Iterator<Item = &Auth> {
     rule.credentials.iter().map(|credential| &credential.auth)
 }
 
-/// What tells a caller, in whatever order it comes: fields change places when others are attached.
+/// A hash that does not depend on the order of its parts: attaching a field may move others.
 #[derive(Debug, Default)]
-struct Sum(u64);
+struct CallerHash(u64);
 
-impl Sum {
+impl CallerHash {
     fn add(&mut self, name: &str, value: impl FnOnce(&mut DefaultHasher)) {
         let mut hasher = KEY.build_hasher();
         name.hash(&mut hasher);
@@ -106,7 +117,7 @@ impl Sum {
                 token(value.as_bytes(), hasher);
             });
         } else if ends(name, &["credential"]) {
-            // Of AWS and Google: key id, date, region, service.
+            // AWS and Google: key id, date, region, service.
             let value: Vec<u8> = percent_decode(value.as_bytes()).collect();
             self.add("?", |hasher| before(&value, b'/').hash(hasher));
         }
@@ -128,7 +139,7 @@ impl Sum {
     }
 }
 
-/// What stays equal of a value of Authorization, or of a field that is used like it.
+/// Hashes the constant part of Authorization, or of a field that is used like it.
 fn authorization(value: &[u8], hasher: &mut DefaultHasher) {
     let value = value.trim_ascii();
     let (scheme, rest) = match cut(value, b' ') {
@@ -146,7 +157,8 @@ fn authorization(value: &[u8], hasher: &mut DefaultHasher) {
     }
 }
 
-/// The parameters of a list that name a key or a user: Digest, OAuth 1, Hawk, signatures of all kinds. Whether there are any.
+/// Hashes the parameters of a list that name a key or a user: Digest, OAuth 1, Hawk, signatures of all kinds.
+/// Returns whether there are any.
 fn parameters(list: &[u8], hasher: &mut DefaultHasher) -> bool {
     let (mut is_quoted, mut has_any) = (false, false);
     let parts = list.split(|byte| {
@@ -174,14 +186,17 @@ fn parameters(list: &[u8], hasher: &mut DefaultHasher) -> bool {
     has_any
 }
 
-/// A token: all of it, or what a JSON Web Token says of its user, as an app may make one for each request.
+/// Hashes a token: its user if it is a JSON Web Token, which an app may make for each request, or else all of it.
 fn token(token: &[u8], hasher: &mut DefaultHasher) {
     let Some(claims) = claims(token) else {
         return token.hash(hasher);
     };
-    let is_of_user = |name: &str| match claims.contains_key("sub") {
-        true => matches!(name, "iss" | "sub" | "azp" | "client_id" | "tid"),
-        false => !PASSING_CLAIMS.contains(&name),
+    let is_of_user = |name: &str| {
+        if claims.contains_key("sub") {
+            matches!(name, "iss" | "sub" | "azp" | "client_id" | "tid")
+        } else {
+            !PASSING_CLAIMS.contains(&name)
+        }
     };
     let mut of_user = claims.iter().filter(|(name, _)| is_of_user(name)).peekable();
     if of_user.peek().is_none() {
@@ -193,9 +208,9 @@ fn token(token: &[u8], hasher: &mut DefaultHasher) {
     }
 }
 
-/// What a signed JSON Web Token says (RFC 7519); `None` for every other token.
+/// Returns the claims of a signed JSON Web Token (RFC 7519). `None`: another kind of token.
 fn claims(token: &[u8]) -> Option<Map<String, Value>> {
-    // So begins every object in base64.
+    // Every JSON object in base64 begins with this.
     let mut parts = token.strip_prefix(b"eyJ")?.split(|byte| *byte == b'.');
     let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
@@ -204,11 +219,11 @@ fn claims(token: &[u8]) -> Option<Map<String, Value>> {
     serde_json::from_slice(&BASE64URL_NOPAD.decode(claims).ok()?).ok()
 }
 
-/// Whether a name ends in one of `words`, whatever its case and what stands between its words.
+/// Returns whether a name ends in one of `words`, ignoring case and punctuation.
 fn ends(name: &str, words: &[&str]) -> bool {
     words.iter().any(|word| {
         let mut letters = name.bytes().rev().filter(u8::is_ascii_alphanumeric);
-        (word.bytes().rev()).all(|own| {
+        word.bytes().rev().all(|own| {
             letters
                 .next()
                 .is_some_and(|letter| letter.to_ascii_lowercase() == own)
@@ -216,7 +231,8 @@ fn ends(name: &str, words: &[&str]) -> bool {
     })
 }
 
-/// X-Vault-Token, Circle-Token, Private-Token and many more; but not what protects a form, or goes with another field.
+/// Matches X-Vault-Token, Circle-Token, Private-Token and many more, but not tokens that protect a form or belong
+/// to another field.
 fn is_token(field: &str) -> bool {
     ends(field, &["token"])
         && !ends(
@@ -232,7 +248,10 @@ fn is_token(field: &str) -> bool {
 }
 
 fn find<'w>(written: &[u8], words: &[&'w str]) -> Option<&'w str> {
-    (words.iter().copied()).find(|word| written.eq_ignore_ascii_case(word.as_bytes()))
+    words
+        .iter()
+        .copied()
+        .find(|word| written.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 fn cut(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
@@ -244,11 +263,8 @@ fn before(text: &[u8], end: u8) -> &[u8] {
     cut(text, end).map_or(text, |(before, _)| before)
 }
 
-/// So that nobody can tell a credential from its fingerprint, or find one that has the same.
-static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-/// The ends of the names by which services call their keys, in fields and parameters alike: `X-Api-Key`, `apikey`,
-/// `X-RapidAPI-Key`, `Ocp-Apim-Subscription-Key`, `access_token`, `appid`.
+/// The ends of names of API keys, in fields and parameters: `X-Api-Key`, `apikey`, `X-RapidAPI-Key`,
+/// `Ocp-Apim-Subscription-Key`, `access_token`, `appid`.
 const KEYS: [&str; 17] = [
     "accesskey",
     "accesskeyid",
@@ -269,7 +285,7 @@ const KEYS: [&str; 17] = [
     "usertoken",
 ];
 
-/// More fields that hold a credential, or say whose quota counts.
+/// More fields that hold a credential, or name the account whose quota counts.
 const FIELDS: [&str; 16] = [
     "aeg-sas-key",
     "fastly-key",
@@ -289,10 +305,7 @@ const FIELDS: [&str; 16] = [
     "xero-tenant-id",
 ];
 
-/// More parameters of a query that hold a credential.
-const PARAMETERS: [&str; 4] = ["auth", "key", "oauth_token", "token"];
-
-/// Cookies that hold a session and stay the same for as long as it lasts.
+/// Cookies that identify a session.
 const SESSIONS: [&str; 7] = [
     "ASP.NET_SessionId",
     "connect.sid",
@@ -303,10 +316,7 @@ const SESSIONS: [&str; 7] = [
     "sid",
 ];
 
-/// Schemes whose value is another one with each message.
-const PASSING_SCHEMES: [&str; 3] = ["Negotiate", "NTLM", "PrivateToken"];
-
-/// Schemes with the id of a key, a colon and a signature.
+/// Schemes whose value is a key id, a colon and a signature.
 const SIGNED_SCHEMES: [&str; 9] = [
     "acs",
     "AWS",
@@ -319,7 +329,7 @@ const SIGNED_SCHEMES: [&str; 9] = [
     "UCloud",
 ];
 
-/// The parameters of an Authorization or a Signature-Input that stay equal and tell who it is.
+/// The parameters of Authorization and Signature-Input that identify a caller.
 const NAMES: [&str; 18] = [
     "access",
     "accesskey",
@@ -341,7 +351,7 @@ const NAMES: [&str; 18] = [
     "username*",
 ];
 
-/// The claims that another token of the same user has otherwise.
+/// Claims that differ between two tokens of one user.
 const PASSING_CLAIMS: [&str; 12] = [
     "ath",
     "auth_time",

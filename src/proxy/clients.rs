@@ -1,4 +1,4 @@
-//! Who may use the listener.
+//! Which clients may use the listener.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use data_encoding::BASE64;
@@ -7,10 +7,10 @@ use zeroize::Zeroizing;
 
 use super::Error;
 
-/// The clients that the listener serves: everybody who reaches it, or those that show a user name and a password.
+/// The clients that the listener serves: all, or those that send a user name and a password.
 #[derive(Clone, Default)]
 pub(crate) struct Clients {
-    /// As `Basic` encodes it (RFC 7617).
+    /// User name and password, encoded as for `Basic` (RFC 7617).
     basic: Option<Zeroizing<String>>,
 }
 
@@ -22,7 +22,7 @@ impl Clients {
         }
     }
 
-    /// Refuses a request that does not show what is asked for.
+    /// Refuses a request without the right password.
     pub(super) fn check(&self, fields: &HeaderMap) -> Result<(), Error> {
         let Some(basic) = &self.basic else { return Ok(()) };
         let mut shown = fields.get_all(PROXY_AUTHORIZATION).iter();
@@ -33,7 +33,7 @@ impl Clients {
         let Some((scheme, rest)) = shown.split_at_checked(b"Basic ".len()) else {
             return Err(Error::Unauthenticated);
         };
-        // In constant time: how much of a guess is right must not show.
+        // In constant time, so that the time does not reveal how much of a guess is right.
         let is_right = verify_slices_are_equal(rest.trim_ascii(), basic.as_bytes()).is_ok();
         if scheme.eq_ignore_ascii_case(b"Basic ") && is_right {
             Ok(())

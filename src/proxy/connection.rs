@@ -1,19 +1,19 @@
-//! HTTP/1.1 as we speak it to the app, in the clear or inside an intercepted tunnel.
+//! HTTP/1.1 with the app, in cleartext or inside an intercepted tunnel.
 
 use std::sync::Arc;
 
 use http::{Method, Request, Response, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Answer, Body, Error, Proxy, reply};
+use super::{AppResponse, Body, Error, Proxy, reply};
 use crate::http1;
 use crate::http1::server::{self, TakenOver};
 use crate::stream::Reset;
 use crate::telemetry::Exchange;
 use crate::upstream::{BoundConnections, Incoming};
 
-/// Serves the requests of one connection, one after the other, until either side has had enough. Returns what is left to
-/// do where it has become a tunnel.
+/// Serves the requests of one connection, one after the other, until either side closes it. If it became a tunnel,
+/// returns the future that runs the tunnel.
 pub(crate) async fn serve_h1<T, F>(
     io: T,
     bond: Arc<BoundConnections>,
@@ -22,7 +22,7 @@ pub(crate) async fn serve_h1<T, F>(
 ) -> Option<TakenOver>
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
-    F: Future<Output = Answer<T>>,
+    F: Future<Output = AppResponse<T>>,
 {
     let limits = proxy.live.load().limits.request_fields;
     let begins = move |interim| bond.hear_interim(interim);
@@ -33,7 +33,7 @@ where
     .await
 }
 
-/// The answer to what could not be read as a request; it counts as one to no destination.
+/// Answers bytes that could not be read as a request. It is counted without a destination.
 fn unreadable(error: http1::Error, proxy: &Proxy) -> Response<Body> {
     let error = match error {
         http1::Error::Incomplete | http1::Error::Io(_) => {
@@ -45,7 +45,7 @@ fn unreadable(error: http1::Error, proxy: &Proxy) -> Response<Body> {
         http1::Error::TooLarge(excess) => Error::HeadTooLarge(excess),
         http1::Error::Version => Error::Version,
     };
-    // Its method may be anything; no other than an unknown one is counted as one.
+    // The method could not be read: count the request under the label for unknown methods.
     let method = Method::from_bytes(b"-").unwrap_or_default();
     let mut exchange = Exchange::begin(&proxy.telemetry, &method, &Uri::default());
     reply::refuse(&error, &mut exchange, true)

@@ -1,27 +1,27 @@
-//! Cookies for an app that asks in clear what leaves over TLS (`upgrade`).
+//! Cookies for an app that sends a request in cleartext which leaves over TLS (`upgrade`).
 //!
-//! To the app the answer came over `http://`. So a client that keeps cookies either refuses one with `Secure` or never
-//! sends it back there. The attribute is taken off where the cookie can go nowhere else than to this host. One with
-//! `Domain` may also go to hosts that are asked in clear, so it stays as it is.
+//! For the app the response came over `http://`. Its client either refuses a cookie with `Secure` or never sends it
+//! back. So we remove the attribute if the cookie can only go back to this host. A cookie with `Domain` may also go
+//! to hosts that the app reaches in cleartext, so it keeps the attribute.
 
 use http::header::{self, HeaderMap, HeaderValue};
 
-/// Takes `Secure` off the cookies of an answer that are for its host alone.
-pub(super) fn open(fields: &mut HeaderMap) {
+/// Removes `Secure` from the cookies of a response that are for its host only.
+pub(super) fn remove_secure(fields: &mut HeaderMap) {
     if !fields.contains_key(header::SET_COOKIE) {
         return;
     }
     for (name, line) in fields.iter_mut() {
         if name == header::SET_COOKIE
-            && let Some(open) = opened(line)
+            && let Some(open) = without_secure(line)
         {
             *line = open;
         }
     }
 }
 
-/// `None`: it stays as it is.
-fn opened(line: &HeaderValue) -> Option<HeaderValue> {
+/// Returns the cookie without `Secure`. `None`: it stays unchanged.
+fn without_secure(line: &HeaderValue) -> Option<HeaderValue> {
     let is = |part: &&[u8], name: &str| {
         let own = part.split(|byte| *byte == b'=').next().unwrap_or_default();
         own.trim_ascii().eq_ignore_ascii_case(name.as_bytes())
@@ -61,7 +61,7 @@ mod tests {
             let mut fields = HeaderMap::new();
             fields.append(header::SET_COOKIE, HeaderValue::from_static("first=1"));
             fields.append(header::SET_COOKIE, HeaderValue::from_static(line));
-            open(&mut fields);
+            remove_secure(&mut fields);
             let lines: Vec<_> = fields.get_all(header::SET_COOKIE).iter().collect();
             assert_eq!(lines, ["first=1", expected], "{line}");
         }
@@ -76,7 +76,7 @@ mod tests {
         ] {
             let mut fields = HeaderMap::new();
             fields.append(header::SET_COOKIE, HeaderValue::from_static(line));
-            open(&mut fields);
+            remove_secure(&mut fields);
             assert_eq!(fields[header::SET_COOKIE], line);
         }
     }

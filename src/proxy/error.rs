@@ -1,4 +1,4 @@
-//! Everything that can end an exchange before the destination has answered.
+//! The errors that end an exchange before the destination has answered.
 
 use http::StatusCode;
 
@@ -11,13 +11,13 @@ use crate::policy::Denial;
 use crate::upstream;
 use crate::upstream::breaker;
 
-/// Variants name what went wrong, not the module that noticed it. `Display` is a sentence for the developer of the app.
+/// Variants name what went wrong, not the module that noticed it. `Display` is a sentence for the app's developer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{0}. A proxy wants an absolute URL (GET http://host/path) or CONNECT host:port")]
     BadTarget(#[from] host::HostError),
 
-    /// What is wrong is in the log: an app cannot mend it.
+    /// The reason is in the log, because the app cannot fix it.
     #[error(
         "the credential of this destination is not available; see outrider's log, or run `outrider check`"
     )]
@@ -42,11 +42,11 @@ pub(crate) enum Error {
     #[error("the head of the request did not come to its end in time")]
     HeadTooSlow,
 
-    /// Why stands in the log as well: mostly it is the operator's to mend.
+    /// The reason is in the log too, because mostly the operator has to fix it.
     #[error(transparent)]
     NoToken(#[from] NoToken),
 
-    /// Its circuit is open.
+    /// The circuit of the destination is open.
     #[error(transparent)]
     LeftAlone(#[from] breaker::CircuitOpen),
 
@@ -93,11 +93,11 @@ pub(crate) enum Error {
     )]
     Unconfirmed(upstream::Error),
 
-    /// There is a signer, but it cannot sign this request.
+    /// The signer cannot sign this request.
     #[error(transparent)]
     Unsigned(auth::sign::Error),
 
-    /// A text that has to be looked through.
+    /// The response has to be searched for secrets, and cannot be.
     #[error("the response {0}, so secrets could not be redacted from it (`scrub: true`)")]
     Unreadable(&'static str),
 
@@ -162,7 +162,7 @@ impl Error {
         }
     }
 
-    /// The error type of RFC 9209, for Proxy-Status and the metrics.
+    /// Returns the error type of RFC 9209, for Proxy-Status and the metrics.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match self {
             Self::BadTarget(_)
@@ -189,7 +189,7 @@ impl Error {
         }
     }
 
-    /// A finer word for what failed on the way, where there is one: for people and logs, not a label.
+    /// Returns a more precise word for the failure, if there is one. For people and logs, not for a metric label.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         match self {
             Self::NoToken(_) => Some("token"),
@@ -201,7 +201,8 @@ impl Error {
         }
     }
 
-    /// Further parameters of Proxy-Status (RFC 9209 section 2.3): `rcode` of a name server, `alert-id` of a TLS peer.
+    /// Returns a further parameter of Proxy-Status (RFC 9209 section 2.3): `rcode` of a name server, `alert-id` of
+    /// a TLS peer.
     pub(crate) fn proxy_status_parameter(&self) -> Option<String> {
         match self {
             Self::Unconfirmed(upstream::Error::Dns(error)) | Self::Upstream(upstream::Error::Dns(error)) => {
@@ -214,7 +215,8 @@ impl Error {
         }
     }
 
-    /// The word for a refusal by policy: the `reason` label. Dashboards depend on it; never rename one.
+    /// Returns the word for a refusal by policy: the `reason` label. Dashboards depend on these words: never rename
+    /// one.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Denied(denial) => Some(denial.reason()),

@@ -1,11 +1,10 @@
-//! The tries of one request, one after the other: the first one, and another as long as there is a reason for it.
+//! The tries of one request: the first one, and further ones as long as there is a reason.
 //!
-//! What a try consists of is in [`attempt`](super::attempt), whether another one follows in [`tries`](super::tries). While
-//! it is made, what the last one has come to is set [`aside`](super::aside): where the next one is not let through, its
-//! credential cannot be made ready, or no connection can be made for it, the app gets the answer that there was.
+//! [`attempt`](super::attempt) makes one try, [`tries`](super::tries) decides about another one. During the next
+//! try the result of the last one is kept as an [`EarlierOutcome`]. The app gets it if the next try is not
+//! admitted, its credential cannot be made ready, or it finds no connection.
 //!
-//! What may be asked at all is checked before, in [`forward`](super::forward); what the app gets of the answer is shaped
-//! there as well.
+//! [`forward`](super::forward) has checked the request before, and shapes the response afterwards.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,54 +13,55 @@ use http::{Method, Response, Version, header, request};
 use http_body::Body as _;
 use tokio::time::{Instant, sleep};
 
-use super::aside::Aside;
-use super::attempt::{Course, Reason, Tried, attempt};
-use super::scrub::{self, Clean};
-use super::tries::{Moment, Next, Tries};
+use super::attempt::{RequestContext, RetryReason, TryOutcome, attempt};
+use super::earlier::EarlierOutcome;
+use super::scrub::{self, RedactedBody};
+use super::tries::{NextTry, RetryConditions, Tries};
 use super::{Error, headers};
-use crate::auth::Credential;
+use crate::auth::LiveCredential;
 use crate::limit::Permit;
 use crate::telemetry::Exchange;
 use crate::upstream::body::Progress;
 use crate::upstream::{Incoming, Outbound};
 
-/// An upstream's answer, and what has to last as long as its body does.
+/// The upstream's response, with what must live as long as its body.
 pub(super) struct Fetched<'r> {
-    /// With which the request was sent.
-    pub(super) credential: &'r Credential,
-    /// Whether the end of the body can be told from its being cut.
+    /// The credential that the request was sent with.
+    pub(super) credential: &'r LiveCredential,
+    /// Whether a complete body can be distinguished from one that was cut off.
     pub(super) is_framed: bool,
-    /// Without what went one hop only.
-    pub(super) response: Response<Clean>,
-    /// A slow download still occupies its slot.
+    /// Without the hop-by-hop fields.
+    pub(super) response: Response<RedactedBody>,
+    /// A download keeps its permit to its end.
     pub(super) permit: Option<Permit>,
     /// `None` where the request has no body.
     pub(super) upload: Option<Arc<Progress>>,
 }
 
-/// Sends one request, without the fields of the app's hop, to its target and returns once the head of its answer is in.
-/// Afterwards `head` holds the credential.
+/// Sends a request until no further try follows. Returns as soon as the head of the response is in.
+///
+/// `head` has no hop-by-hop fields. Afterwards it holds the credential.
 pub(super) async fn fetch<'r>(
     head: &mut request::Parts,
     incoming: Option<Incoming>,
-    course: Course<'r>,
+    context: RequestContext<'r>,
     exchange: &mut Exchange,
 ) -> Result<Fetched<'r>, Error> {
-    let route = &course.way.route;
-    let tries = Tries::new(route.retrying.as_deref(), head);
+    let route = &context.routed.route;
+    let tries = Tries::new(route.retry_policy.as_deref(), head);
     let (mut body, upload) = Outbound::new(incoming, route.destination.timeouts.idle);
-    let mut tried = attempt(head, &mut body, &tries.first(), &course, exchange).await;
+    let mut tried = attempt(head, &mut body, &tries.first(), &context, exchange).await;
     if let Ok(first) = &tried
         && let Some(reason) = tries.reason(first)
         && let Ok(first) = tried
     {
-        // Boxed: few requests are sent twice, and every connection holds this future.
-        tried = Box::pin(again(reason, first, tries, head, body, course, exchange)).await;
+        // Boxed: few requests are sent twice, and each connection holds this future.
+        tried = Box::pin(again(reason, first, tries, head, body, context, exchange)).await;
     }
     let is_empty = head.method == Method::HEAD;
     let cleaned = tried.and_then(|tried| {
         let response = tried.result.map_err(|failed| failed.error)?;
-        let mut response = scrub::body(response, is_empty, tried.needles, route)?;
+        let mut response = scrub::body(response, is_empty, tried.matcher, route)?;
         let is_framed = is_framed(&response);
         headers::strip_response(&mut response);
         Ok((tried.credential, is_framed, tried.permit, response))
@@ -81,92 +81,91 @@ pub(super) async fn fetch<'r>(
     }
 }
 
-/// Sends a request again as long as there is a reason for it.
+/// Sends a request again as long as there is a reason.
 async fn again<'r>(
-    mut reason: Reason,
-    mut tried: Tried<'r>,
+    mut reason: RetryReason,
+    mut tried: TryOutcome<'r>,
     mut tries: Tries<'r>,
     head: &mut request::Parts,
     mut body: Outbound,
-    course: Course<'r>,
+    context: RequestContext<'r>,
     exchange: &mut Exchange,
-) -> Result<Tried<'r>, Error> {
+) -> Result<TryOutcome<'r>, Error> {
     let waited_before = exchange.total_wait();
-    let mut aside: Option<Aside<'r>> = None;
+    let mut earlier: Option<EarlierOutcome<'r>> = None;
     loop {
-        let moment = Moment {
+        let conditions = RetryConditions {
             chance: rand::random(),
             clock: SystemTime::now(),
             now: Instant::now(),
             waited: exchange.total_wait().saturating_sub(waited_before),
         };
-        let next = tries.next(reason, tried.result.as_ref(), head, moment);
-        let Some(Next { mut terms, wait }) = next else {
-            return newest(aside, tried, exchange);
+        let next = tries.next(reason, tried.result.as_ref(), head, conditions);
+        let Some(NextTry { mut options, wait }) = next else {
+            return newest(earlier, tried, exchange);
         };
         tracing::debug!(
-            destination = %course.way.route.destination.name,
+            destination = %context.routed.route.destination.name,
             reason = reason.as_str(),
             ?wait,
             "to be sent again",
         );
-        let is_token_replaced = reason == Reason::Renewal && tried.is_token_replaced;
-        terms.credential = is_token_replaced.then_some(tried.credential);
-        terms.earlier = Some(Arc::clone(&tried.needles));
+        let is_token_replaced = reason == RetryReason::Renewal && tried.is_token_replaced;
+        options.credential = is_token_replaced.then_some(tried.credential);
+        options.earlier = Some(Arc::clone(&tried.matcher));
         let since = Instant::now();
-        let kept = match aside.take() {
-            Some(aside) if aside.is_answer() && tried.is_unsent() => {
+        let kept = match earlier.take() {
+            Some(earlier) if earlier.is_answer() && tried.is_unsent() => {
                 exchange.upstream_failed();
-                aside
+                earlier
             }
-            _ => Aside::of(tried, exchange).await,
+            _ => EarlierOutcome::of(tried, exchange).await,
         };
         let mut slept = Duration::ZERO;
-        if let Some(patience) = &mut terms.patience {
+        if let Some(patience) = &mut options.patience {
             sleep(wait).await;
             slept = since.elapsed();
             exchange.waited(slept);
             *patience = patience.saturating_sub(slept);
         }
-        tried = match attempt(head, &mut body, &terms, &course, exchange).await {
+        tried = match attempt(head, &mut body, &options, &context, exchange).await {
             Ok(tried) => tried,
             Err(refusal) => {
                 if matches!(refusal, Error::Limited(_)) {
                     exchange.waited(since.elapsed() - slept);
                 }
-                return kept.stand(refusal, exchange);
+                return kept.or(refusal, exchange);
             }
         };
         reason = match tries.reason(&tried) {
             Some(reason) => reason,
             None => return newest(Some(kept), tried, exchange),
         };
-        aside = Some(kept);
+        earlier = Some(kept);
     }
 }
 
-/// What the app gets where no other try is made: an answer that was set aside stands where the last one did not reach the
-/// upstream.
+/// Returns what the app gets after the last try: an earlier answer if that try did not reach the upstream.
 fn newest<'r>(
-    aside: Option<Aside<'r>>,
-    tried: Tried<'r>,
+    earlier: Option<EarlierOutcome<'r>>,
+    tried: TryOutcome<'r>,
     exchange: &mut Exchange,
-) -> Result<Tried<'r>, Error> {
-    match (aside, tried) {
+) -> Result<TryOutcome<'r>, Error> {
+    match (earlier, tried) {
         (
-            Some(aside),
-            Tried {
+            Some(earlier),
+            TryOutcome {
                 result: Err(failed), ..
             },
-        ) if failed.is_unsent && aside.is_answer() => aside.stand(failed.error.into(), exchange),
+        ) if failed.is_unsent && earlier.is_answer() => earlier.or(failed.error.into(), exchange),
         (_, tried) => Ok(tried),
     }
 }
 
-/// Whether the end of the body can be told from its being cut.
-fn is_framed(response: &Response<Clean>) -> bool {
+/// Whether a complete body can be distinguished from one that was cut off.
+fn is_framed(response: &Response<RedactedBody>) -> bool {
     response.version() == Version::HTTP_2
         || response.body().is_end_stream()
-        || (response.headers()).contains_key(header::CONTENT_LENGTH)
-        || (response.headers()).contains_key(header::TRANSFER_ENCODING)
+        || response.headers().contains_key(header::CONTENT_LENGTH)
+        || response.headers().contains_key(header::TRANSFER_ENCODING)
 }

@@ -1,4 +1,4 @@
-//! Header fields at the border: what is not valid, what goes one hop only, Via.
+//! Header fields of requests and responses: validity, hop-by-hop fields, loop detection.
 
 use std::sync::Arc;
 
@@ -10,42 +10,45 @@ use crate::fields::{self, Listed};
 use crate::http1::{self, Fault, HeadRules};
 use crate::upstream::Protocol;
 
-/// Which of the fields that matter at the border a message has, found in one pass over it.
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
+/// Which of the fields that this file handles a message has. Found in one pass.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct FieldsPresent {
     pub(super) authorization: bool,
     pub(super) connection: bool,
     pub(super) content_length: u8,
     pub(super) expect: bool,
     pub(super) host: u8,
-    /// A field that always goes one hop only, other than those that are named here.
+    /// A hop-by-hop field without its own flag here.
     pub(super) one_hop: bool,
-    /// A field that may speak in our name.
+    /// A field in which an upstream could pose as us.
     pub(super) status: bool,
     pub(super) te: bool,
     pub(super) transfer_encoding: u8,
     pub(super) upgrade: bool,
-    /// A field in which proxies name themselves.
+    /// A field in which proxies name themselves: CDN-Loop or Via.
     pub(super) passed: bool,
 }
 
-/// How a request is known again that has been through this process before.
+/// Marks requests, so that one that has been through this process before is recognised.
 ///
-/// RFC 9110 section 7.6.3 wants a proxy to send Via. We send it only where `via: true` says so: nginx as shipped, and others,
-/// send answers to requests with Via uncompressed, which costs more than anybody gains by knowing of a sidecar. Loops are
-/// found by CDN-Loop (RFC 8586), which was made for that alone. It must not be removed on the way, as Via must not.
+/// RFC 9110 section 7.6.3 wants a proxy to send Via. We send it only with `via: true`: nginx by default, and
+/// others, do not compress responses to requests with Via, which costs more than anybody gains by knowing of a
+/// sidecar. Loops are detected by CDN-Loop (RFC 8586), whose only purpose this is. Like Via, it must not be removed
+/// on the way.
 #[derive(Debug)]
-pub(crate) struct Marks {
-    /// Different in each process, so that a chain of proxies is not mistaken for a loop: `outrider-5f0c…`.
+pub(crate) struct LoopMarker {
+    /// `outrider-5f0c…`: different in each process, so that a chain of proxies is not mistaken for a loop.
     name: HeaderValue,
-    /// The same behind the version: `1.1 outrider-5f0c…`.
+    /// `1.1 outrider-5f0c…`: the same with the version before it.
     via: HeaderValue,
 }
 
-impl Marks {
+impl LoopMarker {
     pub(crate) fn new() -> Self {
         let number = rand::random::<u64>();
-        // Letters, digits, a blank and a dash are always a field value.
+        // Letters, digits, spaces and dashes are always a valid field value.
         let value = |text: String| {
             HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("outrider"))
         };
@@ -55,9 +58,9 @@ impl Marks {
         }
     }
 
-    /// Whether a request has been through us before.
+    /// Returns whether a request has been through this process before.
     pub(super) fn has_looped(&self, fields: &HeaderMap) -> bool {
-        let lines = (fields.get_all(CDN_LOOP).iter()).chain(fields.get_all(header::VIA));
+        let lines = fields.get_all(CDN_LOOP).iter().chain(fields.get_all(header::VIA));
         lines.into_iter().any(|line| {
             let mut words = line.as_bytes().windows(self.name.len());
             words.any(|word| word == self.name.as_bytes())
@@ -76,36 +79,37 @@ impl Marks {
     }
 }
 
-impl Seen {
+impl FieldsPresent {
     pub(super) fn of(fields: &HeaderMap) -> Self {
-        let mut seen = Self::default();
+        let mut present = Self::default();
         for (name, _) in fields {
             match name.as_str() {
-                "authorization" => seen.authorization = true,
-                "connection" => seen.connection = true,
-                "content-length" => seen.content_length = seen.content_length.saturating_add(1),
-                "expect" => seen.expect = true,
-                "host" => seen.host = seen.host.saturating_add(1),
-                "cache-status" | "proxy-status" => seen.status = true,
-                "te" => seen.te = true,
+                "authorization" => present.authorization = true,
+                "connection" => present.connection = true,
+                "content-length" => present.content_length = present.content_length.saturating_add(1),
+                "expect" => present.expect = true,
+                "host" => present.host = present.host.saturating_add(1),
+                "cache-status" | "proxy-status" => present.status = true,
+                "te" => present.te = true,
                 "transfer-encoding" => {
-                    seen.transfer_encoding = seen.transfer_encoding.saturating_add(1);
+                    present.transfer_encoding = present.transfer_encoding.saturating_add(1);
                 }
-                "upgrade" => seen.upgrade = true,
-                "cdn-loop" | "via" => seen.passed = true,
-                name => seen.one_hop |= fields::goes_one_hop(name),
+                "upgrade" => present.upgrade = true,
+                "cdn-loop" | "via" => present.passed = true,
+                name => present.one_hop |= fields::goes_one_hop(name),
             }
         }
-        seen
+        present
     }
 }
 
-/// Refuses what no two servers would understand alike. That its end is clear has been seen by who read it.
+/// Refuses a request that two servers might understand differently.
 ///
-/// HTTP/2 names the host elsewhere, so there only what is meant is judged.
+/// The reader of the request has checked its framing already. HTTP/2 names the host elsewhere, so Host is not
+/// checked.
 pub(super) fn check<B>(
     request: &Request<B>,
-    seen: &Seen,
+    present: &FieldsPresent,
     mirror: Protocol,
     limits: HeadRules,
 ) -> Result<(), Error> {
@@ -118,31 +122,31 @@ pub(super) fn check<B>(
             return Err(Error::NotHttp(Fault::LengthTooLarge));
         }
     }
-    // In HTTP/2 they are alike, or the stream is over; but an HTTP/1.1 upstream would see both.
-    if seen.content_length > 1 {
+    // In HTTP/2 repeated lengths are equal, or hyper has reset the stream. But an HTTP/1.1 upstream would see both.
+    if present.content_length > 1 {
         return Err(Error::NotHttp(Fault::LengthRepeated));
     }
     if mirror == Protocol::H1 {
-        check_host(request, seen)?;
+        check_host(request, present)?;
     }
     let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if seen.expect && !request.headers().get_all(header::EXPECT).iter().all(is_known) {
+    if present.expect && !request.headers().get_all(header::EXPECT).iter().all(is_known) {
         return Err(Error::Expectation);
     }
     Ok(())
 }
 
-fn check_host<B>(request: &Request<B>, seen: &Seen) -> Result<(), Error> {
-    if seen.host > 1 {
+fn check_host<B>(request: &Request<B>, present: &FieldsPresent) -> Result<(), Error> {
+    if present.host > 1 {
         return Err(Error::Malformed("it has more than one Host field"));
     }
-    if seen.host == 0 && request.version() == Version::HTTP_11 {
+    if present.host == 0 && request.version() == Version::HTTP_11 {
         return Err(Error::Malformed("it has no Host field"));
     }
     Ok(())
 }
 
-/// Counts Max-Forwards down (RFC 9110 section 7.6.2). True: the request was meant for us.
+/// Counts Max-Forwards down (RFC 9110 section 7.6.2). Returns true if we have to answer the request ourselves.
 pub(super) fn ends_here<B>(request: &mut Request<B>) -> bool {
     if request.method() != Method::OPTIONS {
         return false;
@@ -158,7 +162,7 @@ pub(super) fn ends_here<B>(request: &mut Request<B>) -> bool {
                 .insert(header::MAX_FORWARDS, HeaderValue::from(hops - 1));
             false
         }
-        // A recipient may ignore what it cannot read.
+        // A recipient may ignore a value that it cannot read.
         None => false,
     }
 }
@@ -174,25 +178,27 @@ pub(super) fn check_connect<B>(request: &Request<Option<B>>) -> Result<(), Error
     Ok(())
 }
 
-/// What a request has lost that goes one hop only.
+/// The result of removing the hop-by-hop fields of a request.
 pub(super) struct Stripped {
     pub(super) is_websocket: bool,
-    /// What its trailers lose as well.
+    /// Fields that Connection named, to be removed from the trailers too.
     pub(super) listed: Option<Arc<Listed>>,
 }
 
-/// Removes what goes one hop only (RFC 9110 section 7.6.1) from a request, and says whether it asks to become a
-/// WebSocket. What frames or routes the message stays, whatever `Connection` names; credentials are attached afterwards.
-pub(super) fn strip_request(fields: &mut HeaderMap, seen: &Seen) -> Stripped {
-    let is_websocket = seen.upgrade && asks_for_websocket(fields);
-    let wants_trailers = seen.te
-        && (fields.get_all(header::TE).iter()).any(|te| {
+/// Removes the hop-by-hop fields (RFC 9110 section 7.6.1) of a request, and finds out whether it asks for a
+/// WebSocket.
+///
+/// Fields that frame or route the message stay, whatever Connection names. Credentials are attached afterwards.
+pub(super) fn strip_request(fields: &mut HeaderMap, present: &FieldsPresent) -> Stripped {
+    let is_websocket = present.upgrade && asks_for_websocket(fields);
+    let wants_trailers = present.te
+        && fields.get_all(header::TE).iter().any(|te| {
             te.as_bytes()
                 .to_ascii_lowercase()
                 .windows(8)
                 .any(|word| word == b"trailers")
         });
-    let listed = strip(fields, seen);
+    let listed = strip(fields, present);
     if wants_trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -203,22 +209,25 @@ pub(super) fn strip_request(fields: &mut HeaderMap, seen: &Seen) -> Stripped {
     Stripped { is_websocket, listed }
 }
 
-/// Removes what goes one hop only from a response, and what an upstream says in our name. A 101 still says to which
-/// protocol it switches. What its trailers lose as well is among the extensions afterwards.
+/// Removes the hop-by-hop fields of a response, and fields in which an upstream poses as us.
+///
+/// A 101 keeps the name of the new protocol. Fields that Connection named are put into the extensions, because they
+/// have to be removed from the trailers too.
 pub(super) fn strip_response<B>(response: &mut Response<B>) {
     let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let fields = response.headers_mut();
-    let seen = Seen::of(fields);
+    let present = FieldsPresent::of(fields);
     let protocol = fields
         .get(header::UPGRADE)
         .filter(|_| is_switching && asks_for_websocket(fields))
         .cloned();
-    if seen.transfer_encoding > 0 {
-        // The body was read by its coding: a length beside it would cut it short for the app (RFC 9112 section 6.3).
+    if present.transfer_encoding > 0 {
+        // The body was read by its transfer coding. A length beside it could truncate it for the app (RFC 9112
+        // section 6.3).
         fields.remove(header::CONTENT_LENGTH);
     }
-    let listed = strip(fields, &seen);
-    if seen.status {
+    let listed = strip(fields, &present);
+    if present.status {
         fields::remove_forged(fields);
     }
     if is_switching {
@@ -232,24 +241,24 @@ pub(super) fn strip_response<B>(response: &mut Response<B>) {
     }
 }
 
-fn strip(fields: &mut HeaderMap, seen: &Seen) -> Option<Arc<Listed>> {
-    let listed = seen.connection.then(|| Listed::of(fields)).flatten();
+fn strip(fields: &mut HeaderMap, present: &FieldsPresent) -> Option<Arc<Listed>> {
+    let listed = present.connection.then(|| Listed::of(fields)).flatten();
     if let Some(listed) = &listed {
         listed.remove_from(fields);
     }
-    if seen.connection {
+    if present.connection {
         fields.remove(header::CONNECTION);
     }
-    if seen.te {
+    if present.te {
         fields.remove(header::TE);
     }
-    if seen.transfer_encoding > 0 {
+    if present.transfer_encoding > 0 {
         fields.remove(header::TRANSFER_ENCODING);
     }
-    if seen.upgrade {
+    if present.upgrade {
         fields.remove(header::UPGRADE);
     }
-    if seen.one_hop {
+    if present.one_hop {
         fields::remove_one_hop(fields);
     }
     listed
@@ -260,14 +269,14 @@ fn asks_for_websocket(fields: &HeaderMap) -> bool {
     let (Some(protocol), None) = (protocols.next(), protocols.next()) else {
         return false;
     };
-    let is_listed = (fields.get_all(header::CONNECTION).iter())
+    let is_listed = fields
+        .get_all(header::CONNECTION)
+        .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    // Anything else, h2c first of all, would be a way round the policy.
+    // Any other protocol, above all h2c, would be a way around the policy.
     is_listed && protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
-
-const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
 #[cfg(test)]
 mod tests {
@@ -284,7 +293,7 @@ mod tests {
     fn checked<B>(request: &Request<B>) -> Result<(), Error> {
         check(
             request,
-            &Seen::of(request.headers()),
+            &FieldsPresent::of(request.headers()),
             Protocol::H1,
             HeadRules {
                 count: 100,
@@ -336,8 +345,8 @@ mod tests {
 
     fn stripped(fields: &[(&str, &str)]) -> (HeaderMap, bool) {
         let mut fields = request(fields).headers().clone();
-        let seen = Seen::of(&fields);
-        let stripped = strip_request(&mut fields, &seen);
+        let present = FieldsPresent::of(&fields);
+        let stripped = strip_request(&mut fields, &present);
         (fields, stripped.is_websocket)
     }
 
@@ -421,7 +430,9 @@ mod tests {
             ("proxy-authenticate", "Basic"),
             ("upgrade", "h2c"),
         ] {
-            (response.headers_mut()).append(name, HeaderValue::from_static(line));
+            response
+                .headers_mut()
+                .append(name, HeaderValue::from_static(line));
         }
         strip_response(&mut response);
         let fields = response.headers();
@@ -440,7 +451,9 @@ mod tests {
             ("x-hop", "a"),
             ("proxy-status", "outrider"),
         ] {
-            (response.headers_mut()).append(name, HeaderValue::from_static(line));
+            response
+                .headers_mut()
+                .append(name, HeaderValue::from_static(line));
         }
         strip_response(&mut response);
         let fields = response.headers();
@@ -456,7 +469,7 @@ mod tests {
 
     #[test]
     fn a_request_that_comes_back_is_known() {
-        let (marks, others) = (Marks::new(), Marks::new());
+        let (marks, others) = (LoopMarker::new(), LoopMarker::new());
         for via in [false, true] {
             let mut fields = HeaderMap::new();
             fields.append(header::VIA, HeaderValue::from_static("1.0 a"));

@@ -1,7 +1,8 @@
-//! CONNECT, TLS ended here: what is inside goes to `forward`, and nowhere else than the tunnel was opened to.
+//! CONNECT tunnels whose TLS ends here: `forward` handles each request inside.
 //!
-//! The name in the ClientHello, the Host of each inner request and the target of the CONNECT must be one; where they
-//! differ the app gets 421 with the reason, under a certificate for the target of the CONNECT.
+//! Requests inside can only go to the target of the CONNECT. The name in the ClientHello, the Host of each inner
+//! request and that target must be equal. Where they differ the app gets 421 with the reason, under a certificate
+//! for the target of the CONNECT.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use http::uri::Authority;
 use http::{Method, Request, Response, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::tunnel::Room;
-use super::{Answer, Error, Live, Proxy, Route, forward, headers, reply};
+use super::tunnel::TunnelSlot;
+use super::{AppResponse, Error, Live, Proxy, Route, forward, headers, reply};
 use crate::drain::ExchangeGuard;
 use crate::host::{Scheme, Target};
 use crate::http1::server::TakenOver;
@@ -24,57 +25,65 @@ mod handshake;
 mod hello;
 mod multiplexed;
 
-/// A CONNECT that is going to be ended here.
+/// The first bytes of every HTTP/2 connection (RFC 9113 section 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// An admitted CONNECT, before the app gets its 200.
 pub(super) struct Intercept {
-    room: Room,
+    slot: TunnelSlot,
     route: Arc<Route>,
     target: Target,
 }
 
-/// What the requests inside one tunnel have in common.
-struct Inside {
-    /// The name in the ClientHello, where it is not the target's.
+/// What the requests inside a tunnel have in common.
+struct TunnelContext {
+    /// The server name in the ClientHello, if it is not the target's.
     foreign_name: Option<String>,
-    /// The target as the access log names it.
+    /// The target, as the access log writes it.
     authority: Option<Authority>,
     bond: Arc<BoundConnections>,
     proxy: Arc<Proxy>,
     target: Target,
 }
 
-/// Nothing is dialled yet: a dead upstream is told inside the tunnel, where the app reads the reason as an answer.
+/// Admits a CONNECT. Dials nothing yet: inside the tunnel the app can read the reason of a failure as a response.
 pub(super) fn open(
     target: Target,
     route: &Arc<Route>,
     proxy: &Arc<Proxy>,
     live: &Live,
 ) -> Result<Intercept, Error> {
-    let room = Room::take(proxy, live.limits.tunnels, memory::INTERCEPTED)?;
+    let slot = TunnelSlot::take(proxy, live.limits.tunnels, memory::INTERCEPTED)?;
     Ok(Intercept {
-        room,
+        slot,
         route: Arc::clone(route),
         target,
     })
 }
 
 impl Intercept {
-    /// Says 200, and serves what follows.
-    pub(super) fn start(self, exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: ExchangeGuard) -> Answer<Io> {
-        // Each inner request is an exchange of its own; the CONNECT that carries them is none.
+    /// Answers 200, and serves the requests inside.
+    pub(super) fn start(
+        self,
+        exchange: Box<Exchange>,
+        proxy: Arc<Proxy>,
+        busy: ExchangeGuard,
+    ) -> AppResponse<Io> {
+        // The requests inside the tunnel are recorded one by one, so the CONNECT itself is not.
         exchange.discard();
-        let Self { room, route, target } = self;
+        let Self { slot, route, target } = self;
         let serve = move |app, early| {
             Box::pin(async move {
-                let _room = room;
+                let _slot = slot;
                 serve(early, app, target, &route, proxy, busy).await;
             }) as TakenOver
         };
-        Answer::Switch(Response::new(()), Box::new(serve))
+        AppResponse::Switch(Response::new(()), Box::new(serve))
     }
 }
 
-/// Serves TLS, or HTTP in clear, of either version: some clients tunnel their http:// requests, too, and gRPC over an
-/// insecure channel is HTTP/2 that was agreed on beforehand. `busy` lasts until the tunnel stands.
+/// Serves TLS or cleartext HTTP, of both versions: some clients tunnel their http:// requests too, and gRPC over an
+/// insecure channel is cleartext HTTP/2. `busy` lasts until the tunnel is open.
 async fn serve(
     early: Bytes,
     mut app: Io,
@@ -90,7 +99,7 @@ async fn serve(
     };
     let idle = route.destination.timeouts.idle;
     if first.first() != Some(&TLS_HANDSHAKE) {
-        handshake::tell_foreign(&first, &target, route);
+        handshake::report_foreign(&first, &target, route);
         let is_h2 = first.starts_with(H2_PREFACE);
         let app = Rewound::new(first, app);
         let target = Target {
@@ -98,7 +107,7 @@ async fn serve(
             ..target
         };
         drop(busy);
-        let inside = Arc::new(Inside::new(None, proxy, target));
+        let inside = Arc::new(TunnelContext::new(None, proxy, target));
         return if is_h2 {
             multiplexed::serve(app, inside, idle).await;
         } else {
@@ -110,7 +119,7 @@ async fn serve(
         return;
     };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let inside = Arc::new(Inside::new(foreign_name, proxy, target));
+    let inside = Arc::new(TunnelContext::new(foreign_name, proxy, target));
     if is_h2 {
         multiplexed::serve(stream, inside, idle).await
     } else {
@@ -118,20 +127,20 @@ async fn serve(
     }
 }
 
-/// So many bytes that it shows what is spoken.
+/// Reads as many bytes as are needed to know the protocol.
 async fn first_bytes(early: Bytes, app: &mut Io) -> std::io::Result<Bytes> {
     let is_open = |bytes: &[u8]| bytes.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(bytes);
     if !is_open(&early) {
         return Ok(early);
     }
-    // Holds a whole ClientHello, as a rule.
+    // Usually large enough for a whole ClientHello.
     let mut buffer = BytesMut::with_capacity(2048);
     buffer.extend_from_slice(&early);
     while is_open(&buffer) && app.read_buf(&mut buffer).await? > 0 {}
     Ok(buffer.freeze())
 }
 
-async fn serve_h1<S>(stream: S, inside: Arc<Inside>)
+async fn serve_h1<S>(stream: S, inside: Arc<TunnelContext>)
 where
     S: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
@@ -145,8 +154,12 @@ where
     }
 }
 
-/// Answers one request inside a tunnel. It cannot leave it: there is no CONNECT here, and its host is the tunnel's.
-async fn answer<T>(mut request: Request<Option<Incoming>>, mirror: Protocol, inside: &Inside) -> Answer<T>
+/// Answers one request inside a tunnel. [`TunnelContext::check`] keeps it inside.
+async fn answer<T>(
+    mut request: Request<Option<Incoming>>,
+    mirror: Protocol,
+    inside: &TunnelContext,
+) -> AppResponse<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -155,17 +168,17 @@ where
         exchange.set_authority(authority);
     }
     if headers::ends_here(&mut request) {
-        return Answer::Response(reply::options(&mut exchange));
+        return AppResponse::Response(reply::options(&mut exchange));
     }
-    // Asked anew for each request: a reload may have closed this way since the tunnel was opened.
-    let way = inside.proxy.way(&inside.target, &mut exchange);
-    let result = match way.and_then(|way| inside.check(&request).map(|()| way)) {
-        Ok(way) => {
+    // Asked again for each request: a reload may have changed the policy since the tunnel was opened.
+    let routed = inside.proxy.route_to(&inside.target, &mut exchange);
+    let result = match routed.and_then(|routed| inside.check(&request).map(|()| routed)) {
+        Ok(routed) => {
             forward::run(
                 request,
                 &inside.target,
                 mirror,
-                &way,
+                &routed,
                 &inside.bond,
                 &mut exchange,
                 &inside.proxy,
@@ -174,13 +187,13 @@ where
         }
         Err(error) => Err(error),
     };
-    // In HTTP/1.1 a client that mixes hosts up may have sent more for the wrong one.
+    // In HTTP/1.1 a client that confuses hosts may have sent more requests for the wrong one.
     super::finish(result, exchange, |error| {
         mirror == Protocol::H1 && matches!(error, Error::Misdirected { .. })
     })
 }
 
-impl Inside {
+impl TunnelContext {
     fn new(foreign_name: Option<String>, proxy: Arc<Proxy>, target: Target) -> Self {
         let authority = target.to_string().parse().ok();
         Self {
@@ -192,7 +205,7 @@ impl Inside {
         }
     }
 
-    /// Nothing leaves the tunnel: no CONNECT inside, and no other host.
+    /// Refuses a request that would leave the tunnel: a CONNECT, or a request for another host.
     fn check<B>(&self, request: &Request<B>) -> Result<(), Error> {
         if request.method() == Method::CONNECT {
             return Err(Error::Malformed("a CONNECT request was sent inside a tunnel"));
@@ -204,7 +217,7 @@ impl Inside {
         if self.foreign_name.is_some() {
             return Err(misdirected("TLS server name (SNI)"));
         }
-        // `GET host HTTP/1.1`: it has no path that a rule could judge, and would leave with one.
+        // `GET host HTTP/1.1` has no path that a rule could check, but would be sent with one.
         if request.uri().scheme().is_none() && request.uri().path().is_empty() {
             return Err(Error::Malformed("the request target is neither a path nor a URL"));
         }
@@ -226,6 +239,3 @@ impl Inside {
         Ok(())
     }
 }
-
-/// How a connection begins that speaks HTTP/2 (RFC 9113 section 3.4).
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,8 +1,8 @@
-//! The policy with everything that is alive about it: limiters, identities, credentials, the local authority.
+//! The policy with its running parts: limiters, identities, credentials, the local authority.
 
 use std::sync::Arc;
 
-use super::{Error, Rehearsal, Retrying};
+use super::{Error, Rehearsal, RetryPolicy};
 use crate::auth::{self, Credentials};
 use crate::ca::Authority;
 use crate::cache::ResponseCache;
@@ -12,13 +12,13 @@ use crate::telemetry::Counters;
 use crate::upstream::Endpoint;
 use crate::upstream::breaker::Breaker;
 
-/// One compiled configuration, alive. Built whole, swapped whole.
+/// One compiled configuration with its running parts. Built and replaced as a whole.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) authority: Arc<Authority>,
     pub(crate) limits: crate::config::Limits,
     pub(crate) policy: Arc<Policy>,
-    /// One for each of `policy.destinations`, in their order.
+    /// One for each of `policy.destinations`, in the same order.
     pub(crate) routes: Vec<Arc<Route>>,
 }
 
@@ -26,18 +26,18 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) breaker: Option<Arc<Breaker>>,
-    /// `None`: nothing is stored.
+    /// `None`: the destination has no cache.
     pub(crate) cache: Option<Arc<ResponseCache>>,
     pub(crate) counters: Arc<Counters>,
-    /// A secret that cannot be read refuses the requests of its destination; it does not stop the others.
+    /// If a secret cannot be read, only the requests of its destination are refused.
     pub(crate) credentials: Result<Credentials, auth::Error>,
     pub(crate) destination: Arc<Destination>,
     pub(crate) endpoint: Arc<Endpoint>,
-    /// Differs whenever a secret of the destination does.
+    /// Changes whenever a secret of the destination does.
     pub(crate) fingerprint: u64,
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) rehearsal: Option<Arc<Rehearsal>>,
-    pub(crate) retrying: Option<Arc<Retrying>>,
+    pub(crate) retry_policy: Option<Arc<RetryPolicy>>,
 }
 
 impl Route {
@@ -47,7 +47,7 @@ impl Route {
 }
 
 impl Live {
-    /// Whether some request may still need the connections of this endpoint.
+    /// Returns whether a request may still need the connections of this endpoint.
     pub(crate) fn has_endpoint(&self, id: u64) -> bool {
         self.routes.iter().any(|route| {
             let of_credentials = route.credentials.as_ref().is_ok_and(|all| all.has_endpoint(id));

@@ -1,10 +1,10 @@
-//! What happens to a request: target → verdict → one of three lives.
+//! What happens to a request: target, verdict, then one of three paths.
 //!
-//! [`handle`] answers every request of the app; whatever fails becomes an answer in [`reply`], the only place that
-//! makes one. [`forward`] carries one HTTP exchange, [`tunnel`] joins two sockets, [`intercept`] ends the app's TLS and
-//! gives each inner request to `forward`.
+//! [`handle`] answers every request of the app. [`forward`] carries one HTTP exchange, [`tunnel`] joins two
+//! sockets, [`intercept`] ends the app's TLS and gives each inner request to `forward`. Every failure becomes a
+//! response in [`reply`], the only file where outrider makes a response.
 //!
-//! What is allowed is decided in `policy`, what is attached in `auth`, how to get there in `upstream`.
+//! `policy` decides what is allowed, `auth` what is attached, `upstream` how to get there.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -17,10 +17,10 @@ pub(crate) use body::Body;
 pub(crate) use clients::Clients;
 pub(crate) use connection::serve_h1;
 pub(crate) use error::Error;
-pub(crate) use headers::Marks;
+pub(crate) use headers::LoopMarker;
 pub(crate) use live::{Live, Route};
 pub(crate) use rehearse::Rehearsal;
-pub(crate) use retry::Retrying;
+pub(crate) use retry::RetryPolicy;
 
 use crate::drain::Drain;
 use crate::host::Target;
@@ -33,7 +33,6 @@ use crate::upstream::{BoundConnections, DialContext, Incoming, Protocol};
 
 pub(crate) mod bench;
 
-mod aside;
 mod attempt;
 mod body;
 mod cache_status;
@@ -42,6 +41,7 @@ mod caller;
 mod clients;
 mod connection;
 mod cookies;
+mod earlier;
 mod error;
 mod fetch;
 mod forward;
@@ -50,57 +50,68 @@ mod intercept;
 mod live;
 mod rehearse;
 mod reply;
+mod reply_body;
 mod retry;
 mod scrub;
-mod source;
 mod splice;
 mod tries;
 mod tunnel;
 
-/// The live parts that all workers share.
+/// The parts of the running proxy that all workers share.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) clients: Clients,
     pub(crate) drain: Drain,
-    /// Swapped whole by a reload; a request loads it once.
+    /// A reload replaces it as a whole. A request loads it once.
     pub(crate) live: ArcSwap<Live>,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) tunnels: AtomicUsize,
-    pub(crate) marks: Marks,
+    pub(crate) loop_marker: LoopMarker,
 }
 
-/// Where a request goes, by the policy that it keeps to its end.
+/// The route of a request, with the policy snapshot that the request keeps to its end.
 #[derive(Clone)]
-struct Way {
+struct Routed {
     live: Arc<Live>,
     route: Arc<Route>,
 }
 
-/// What the app gets: a response, or the stream that it spoke HTTP on.
-pub(crate) type Answer<T> = server::Handled<T, Body>;
+/// What the app gets: a response, or a switch to another protocol on the same stream.
+pub(crate) type AppResponse<T> = server::Handled<T, Body>;
 
-/// Answers one request that came in through the listener.
+/// Answers one request from the listener.
 pub(crate) async fn handle(
     mut request: Request<Option<Incoming>>,
     bond: Arc<BoundConnections>,
     proxy: Arc<Proxy>,
-) -> Answer<Io> {
+) -> AppResponse<Io> {
     let mut exchange = Exchange::begin(&proxy.telemetry, request.method(), request.uri());
     if let Err(error) = proxy.clients.check(request.headers()) {
         let is_connect = request.method() == Method::CONNECT;
-        return Answer::Response(reply::refuse(&error, &mut exchange, is_connect));
+        return AppResponse::Response(reply::refuse(&error, &mut exchange, is_connect));
     }
     if request.method() == Method::CONNECT {
-        // Boxed: every request's future would be as large as this one.
+        // Boxed, so that the future of every other request does not reserve room for this one.
         return Box::pin(connect(request, exchange, proxy)).await;
     }
     if headers::ends_here(&mut request) {
-        return Answer::Response(reply::options(&mut exchange));
+        return AppResponse::Response(reply::options(&mut exchange));
     }
     let result = match Target::of_absolute(request.uri()) {
-        Ok(target) => match proxy.way(&target, &mut exchange) {
-            Ok(way) => forward::run(request, &target, Protocol::H1, &way, &bond, &mut exchange, &proxy).await,
+        Ok(target) => match proxy.route_to(&target, &mut exchange) {
+            Ok(routed) => {
+                forward::run(
+                    request,
+                    &target,
+                    Protocol::H1,
+                    &routed,
+                    &bond,
+                    &mut exchange,
+                    &proxy,
+                )
+                .await
+            }
             Err(error) => Err(error),
         },
         Err(error) => Err(error.into()),
@@ -108,31 +119,31 @@ pub(crate) async fn handle(
     finish(result, exchange, |_| false)
 }
 
-/// What the app gets of a carried request. `is_over` says after which refusals its connection is closed.
+/// Builds the answer to a forwarded request. `is_over` says which refusals close the app's connection.
 fn finish<T>(
-    result: Result<Response<body::Passing>, Error>,
+    result: Result<Response<body::ForwardedBody>, Error>,
     mut exchange: Box<Exchange>,
     is_over: impl Fn(&Error) -> bool,
-) -> Answer<T>
+) -> AppResponse<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let response = match result {
         Ok(response) => response,
-        Err(error) => return Answer::Response(reply::refuse(&error, &mut exchange, is_over(&error))),
+        Err(error) => return AppResponse::Response(reply::refuse(&error, &mut exchange, is_over(&error))),
     };
     exchange.answered();
-    let (parts, mut passing) = response.into_parts();
-    match passing.upgraded.take() {
-        None => Answer::Response(Response::from_parts(parts, Body::Passing(passing, exchange))),
-        Some(upgraded) => Answer::Switch(
+    let (parts, mut forwarded) = response.into_parts();
+    match forwarded.upgraded.take() {
+        None => AppResponse::Response(Response::from_parts(parts, Body::Forwarded(forwarded, exchange))),
+        Some(upgraded) => AppResponse::Switch(
             Response::from_parts(parts, ()),
-            Box::new(move |app, early| Box::pin(upgraded.join(app, early, passing, exchange))),
+            Box::new(move |app, early| Box::pin(upgraded.join(app, early, forwarded, exchange))),
         ),
     }
 }
 
-/// What a CONNECT that was let through has become.
+/// An admitted CONNECT.
 enum Opened {
     Intercept(intercept::Intercept),
     Tunnel(tunnel::Tunnel),
@@ -142,13 +153,13 @@ async fn connect(
     request: Request<Option<Incoming>>,
     mut exchange: Box<Exchange>,
     proxy: Arc<Proxy>,
-) -> Answer<Io> {
-    // Until it stands; from then on only what moves in it holds the end back.
+) -> AppResponse<Io> {
+    // Delays the end of the process until the tunnel is open. After that only moving bytes do.
     let busy = proxy.drain.busy();
     match open(&request, &mut exchange, &proxy).await {
         Ok(Opened::Intercept(intercept)) => intercept.start(exchange, proxy, busy),
         Ok(Opened::Tunnel(tunnel)) => tunnel.start(exchange, proxy, busy),
-        Err(error) => Answer::Response(reply::refuse(&error, &mut exchange, true)),
+        Err(error) => AppResponse::Response(reply::refuse(&error, &mut exchange, true)),
     }
 }
 
@@ -178,16 +189,16 @@ async fn open(
 }
 
 impl Proxy {
-    /// How the upstream side gets about, under the policy of `live`.
-    fn ways<'a>(&'a self, live: &'a Live) -> DialContext<'a> {
+    /// Returns the resolver and the egress rules of `live`.
+    fn network<'a>(&'a self, live: &'a Live) -> DialContext<'a> {
         DialContext {
             resolver: &self.resolver,
             egress: &live.policy.egress,
         }
     }
 
-    /// Where a request to `target` goes, under the policy of this moment.
-    fn way(&self, target: &Target, exchange: &mut Exchange) -> Result<Way, Error> {
+    /// Finds the route to `target` under the current policy.
+    fn route_to(&self, target: &Target, exchange: &mut Exchange) -> Result<Routed, Error> {
         let live = self.live.load_full();
         let (destination, denial) = match live.policy.route(target, Asked::Request) {
             Verdict::Forward(destination)
@@ -198,7 +209,7 @@ impl Proxy {
         let route = Arc::clone(live.route(destination));
         exchange.set_destination(&route.counters);
         match denial {
-            None => Ok(Way { live, route }),
+            None => Ok(Routed { live, route }),
             Some(denial) => Err(denial.into()),
         }
     }
@@ -208,12 +219,12 @@ impl Proxy {
 mod tests {
     use super::*;
 
-    /// What a future is as large as, without making one.
+    /// Returns the size of a function's future without calling the function.
     fn size<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 
-    /// Every connection of the app holds the future of its request for its whole life.
+    /// Each connection of the app holds the future of one request as long as it is open.
     #[test]
     fn the_future_of_a_request_stays_small() {
         let bytes = size(handle);

@@ -1,12 +1,12 @@
-//! A rehearsal of a destination's limits and faults, so that a team sees its app under them before production does.
+//! Simulates a destination's limits and faults (`rehearse`), so that a team sees how its app handles them before
+//! production does.
 //!
-//! It stands where the upstream is asked: what is simulated is limited, learned from, repeated and counted as the real
-//! thing would be, and the upstream never hears of it. So many requests pass, then the limit is said to be reached
-//! until the time of its Retry-After is over, then as many pass again. Failures are spread evenly instead of drawn by
-//! lot: each run of a test meets the same ones. A failure is a 503 without Retry-After, the one that leaves it to the
-//! app how to go on.
+//! A simulated response replaces the request to the upstream. It is limited, learned from, repeated and counted
+//! like a real one. After a number of passed requests the limit counts as reached until the time of its Retry-After
+//! is over, then requests pass again. Failures are spread evenly and not at random, so that each run of a test
+//! meets the same ones. A failure is a 503 without Retry-After, which leaves it to the app how to continue.
 //!
-//! Nobody should take it for the destination: it is told in the log, in the metrics, and in each answer.
+//! Nobody should mistake it for the destination: the log, the metrics and each response say so.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -21,38 +21,46 @@ use crate::telemetry::Counters;
 use crate::units;
 use crate::upstream::ResponseBody;
 
-/// What body and field alike say of an answer that is made here.
+/// The text of a simulated response, for its body and its Proxy-Status.
 macro_rules! detail {
     () => {
         "a rehearsal of the destination's limits and faults (rehearse): the destination was not asked"
     };
 }
 
-/// The rehearsal of one destination, shared by all workers.
+const FAIL: HeaderValue = HeaderValue::from_static("fail");
+const FIELD: HeaderName = HeaderName::from_static("outrider-rehearsal");
+const PASSED: HeaderValue = HeaderValue::from_static("passed");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// Without `error`, because it replaces the destination's response.
+const REHEARSED: HeaderValue = HeaderValue::from_static(concat!("outrider; details=\"", detail!(), "\""));
+
+/// The simulation of one destination. Shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Rehearsal {
     counters: Arc<Counters>,
     destination: Arc<str>,
-    /// The status that says that the limit is reached.
+    /// The value of `outrider-rehearsal` in a refusal: its status.
     refusal: HeaderValue,
     settings: Rehearse,
     state: Mutex<State>,
 }
 
-/// Marks an answer that was simulated, and says how.
+/// An extension of a simulated response: the value of its `outrider-rehearsal`.
 #[derive(Clone, Debug)]
 struct Simulated(HeaderValue);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since the limit was last reached.
+    /// Requests passed since the limit was last reached.
     passed: u32,
-    /// The share of failures that has come together, in hundredths of a request.
+    /// Failures that are due, in hundredths of a request.
     due: u32,
     refused_until: Option<Instant>,
 }
 
-/// What a request meets.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     Pass,
@@ -75,7 +83,7 @@ impl Rehearsal {
         &self.settings
     }
 
-    /// Says in the log that not all answers will be the destination's.
+    /// Warns in the log that some responses will be simulated.
     pub(crate) fn announce(&self) {
         tracing::warn!(
             destination = %self.destination,
@@ -84,8 +92,8 @@ impl Rehearsal {
         );
     }
 
-    /// A simulated answer, or `None` where the destination is to be asked. Takes as long as `latency` says.
-    pub(super) async fn ask(&self, is_head: bool) -> Option<Response<ResponseBody>> {
+    /// Returns a simulated response, or `None` if the request passes. Waits for `latency` first.
+    pub(super) async fn simulate(&self, is_head: bool) -> Option<Response<ResponseBody>> {
         let act = self.state().act(&self.settings, Instant::now());
         if !self.settings.latency.is_zero() {
             tokio::time::sleep(self.settings.latency).await;
@@ -103,7 +111,7 @@ impl Rehearsal {
         Some(simulated(status, mark, retry_after, is_head))
     }
 
-    /// Writes on an answer to the app whether it was simulated. An upstream's own words about it are struck before.
+    /// Writes into a response whether it was simulated. The same fields from an upstream have been removed before.
     pub(super) fn mark<B>(&self, response: &mut Response<B>) {
         let mark = match response.extensions().get() {
             None => PASSED,
@@ -175,13 +183,6 @@ fn simulated(
     response
 }
 
-const FAIL: HeaderValue = HeaderValue::from_static("fail");
-const FIELD: HeaderName = HeaderName::from_static("outrider-rehearsal");
-const PASSED: HeaderValue = HeaderValue::from_static("passed");
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-/// No error, as it stands for the destination's answer.
-const REHEARSED: HeaderValue = HeaderValue::from_static(concat!("outrider; details=\"", detail!(), "\""));
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -199,7 +200,7 @@ mod tests {
         }
     }
 
-    /// What the next requests at this moment meet: `.` passes, `f` fails, `4` is refused.
+    /// Returns what happens to the next requests: `.` passes, `f` fails, `4` is refused.
     fn acts(state: &mut State, settings: &Rehearse, now: Instant, count: usize) -> String {
         (0..count)
             .map(|_| match state.act(settings, now) {
@@ -272,12 +273,12 @@ mod tests {
         let telemetry = Telemetry::new();
         let rehearsal = Rehearsal::new(settings, &"p".into(), telemetry.counters("p"));
         let start = Instant::now();
-        assert!(rehearsal.ask(false).await.is_none());
+        assert!(rehearsal.simulate(false).await.is_none());
         assert_eq!(start.elapsed(), settings.latency, "what passes is slow as well");
-        let mut refused = rehearsal.ask(false).await.unwrap();
+        let mut refused = rehearsal.simulate(false).await.unwrap();
         assert_eq!(start.elapsed(), 2 * settings.latency);
         assert_eq!(refused.status(), 429);
-        // Ten seconds from when it was asked, rounded up.
+        // Ten seconds from the request, rounded up.
         assert_eq!(refused.headers()["retry-after"], "10");
         rehearsal.mark(&mut refused);
         assert_eq!(refused.headers()["outrider-rehearsal"], "429");
@@ -296,7 +297,7 @@ mod tests {
     async fn a_failure_has_no_retry_after_and_head_no_body() {
         let telemetry = Telemetry::new();
         let rehearsal = Rehearsal::new(settings(None, 100), &"p".into(), telemetry.counters("p"));
-        let mut failed = rehearsal.ask(true).await.unwrap();
+        let mut failed = rehearsal.simulate(true).await.unwrap();
         assert_eq!(failed.status(), 503);
         assert!(!failed.headers().contains_key("retry-after"));
         assert!(matches!(failed.body(), ResponseBody::Ended));

@@ -1,7 +1,8 @@
-//! Answers of our own: the only place that makes one.
+//! Makes the responses of outrider itself: refusals, and the response to OPTIONS.
 //!
-//! Each says that it is ours (Proxy-Status, RFC 9209) and why, in a form for programs and a sentence for people
-//! (`application/problem+json`, RFC 9457). Nothing that the app sent is repeated, and never a secret.
+//! Each refusal says that it comes from us (Proxy-Status, RFC 9209) and why, in a form for programs and in a
+//! sentence for people (`application/problem+json`, RFC 9457). It never repeats what the app sent, and never a
+//! secret.
 
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -9,7 +10,11 @@ use super::{Body, Error};
 use crate::fields::quoted;
 use crate::telemetry::Exchange;
 
-/// Turns a failure into the answer that the app gets, and tells the exchange.
+const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"outrider\", charset=\"UTF-8\"");
+const METHODS: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT");
+
+/// Turns an error into the response that the app gets, and records it in the exchange.
 pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -> Response<Body> {
     let status = error.status();
     exchange.refused(status, error.proxy_status(), error.reason());
@@ -27,7 +32,7 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
     .to_string();
     exchange.received(text.len() as u64);
 
-    let mut response = Response::new(Body::ours(text));
+    let mut response = Response::new(Body::local(text));
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(
@@ -44,7 +49,7 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
         insert(fields, "cache-status", status);
     }
     if let Error::Limited(refusal) = error {
-        // A client that comes back early would only be refused again: round up.
+        // Rounded up: a client that comes back early would only be refused again.
         insert(fields, "retry-after", &refusal.seconds().to_string());
         for (name, value) in refusal.fields() {
             insert(fields, name, &value);
@@ -64,7 +69,7 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.insert(header::ALLOW, METHODS);
     }
-    // Bytes that were sent ahead of a refused tunnel, or behind a broken frame, must never be read as a request.
+    // Bytes that follow a refused CONNECT or a malformed request must never be read as a request.
     if is_connect
         || matches!(
             error,
@@ -76,7 +81,7 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
     response
 }
 
-/// The answer to OPTIONS that was meant for us.
+/// Answers an OPTIONS request that was meant for us.
 pub(super) fn options(exchange: &mut Exchange) -> Response<Body> {
     exchange.answered_here(StatusCode::OK);
     let mut response = Response::new(Body::empty());
@@ -100,7 +105,3 @@ fn insert(fields: &mut http::HeaderMap, name: &'static str, value: &str) {
         fields.insert(name, value);
     }
 }
-
-const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"outrider\", charset=\"UTF-8\"");
-const METHODS: HeaderValue =
-    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT");

@@ -1,7 +1,7 @@
-//! What a destination's configuration says about sending a request again, and its budget.
+//! The `retry` settings of a destination and its budget of repeats.
 //!
-//! Repeats have to stay a small share of the requests, so that a destination that is down is not asked twice as much for
-//! it. When a request is sent again is decided in [`tries`](super::tries).
+//! Repeats stay a small share of the requests. Otherwise a destination that is down would get twice the load.
+//! [`tries`](super::tries) decides when a request is sent again.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,16 +12,22 @@ use crate::config::Retry;
 use crate::sync::lock;
 use crate::window::Window;
 
-/// How one destination's requests are repeated, and how many of them were lately; shared by all workers.
+/// The share of repeats is measured over this time.
+const SPAN: Duration = Duration::from_secs(10);
+
+/// Repeats per [`SPAN`] that are always allowed, so that an app with few requests can repeat too.
+const ALWAYS_ALLOWED: u64 = 10;
+
+/// The repeats of one destination: settings and recent counts. Shared by all workers.
 #[derive(Debug)]
-pub(crate) struct Retrying {
+pub(crate) struct RetryPolicy {
     destination: Arc<str>,
-    /// Requests first, then repeats.
+    /// Recent requests (first count) and repeats (second count).
     lately: Mutex<Window>,
     settings: Retry,
 }
 
-impl Retrying {
+impl RetryPolicy {
     pub(crate) fn new(settings: Retry, destination: &Arc<str>) -> Self {
         Self {
             destination: Arc::clone(destination),
@@ -34,17 +40,17 @@ impl Retrying {
         &self.settings
     }
 
-    /// A request begins.
+    /// Counts a request.
     pub(super) fn begin(&self, now: Instant) {
         self.lately().first(now);
     }
 
-    /// Takes one repeat from the budget, if there is one.
+    /// Takes one repeat from the budget. Returns false if the budget is spent.
     pub(super) fn spend(&self, now: Instant) -> bool {
         let mut lately = self.lately();
         let counts = lately.counts(now);
         let share = u64::from(counts.first) * u64::from(self.settings.budget) / 100;
-        let has_room = u64::from(counts.second) < share + FLOOR;
+        let has_room = u64::from(counts.second) < share + ALWAYS_ALLOWED;
         if has_room {
             lately.second(now);
         }
@@ -60,19 +66,14 @@ impl Retrying {
     }
 }
 
-/// The time over which the share of repeats is measured.
-const SPAN: Duration = Duration::from_secs(10);
-/// Repeats in that time that need no requests beside them: an app that asks little may repeat as well.
-const FLOOR: u64 = 10;
-
 #[cfg(test)]
 pub(super) mod tests {
     use http::StatusCode;
 
     use super::*;
 
-    /// Two attempts, for 429 and where no connection can be made.
-    pub(in crate::proxy) fn retrying(budget: u8) -> Retrying {
+    /// Two attempts, for 429 and failed connections.
+    pub(in crate::proxy) fn policy(budget: u8) -> RetryPolicy {
         let settings = Retry {
             attempts: 2,
             budget,
@@ -80,11 +81,11 @@ pub(super) mod tests {
             on_status: vec![StatusCode::TOO_MANY_REQUESTS],
             max_wait: Duration::from_secs(5),
         };
-        Retrying::new(settings, &"p".into())
+        RetryPolicy::new(settings, &"p".into())
     }
 
-    fn spent(retrying: &Retrying, now: Instant, tries: usize) -> usize {
-        (0..tries).filter(|_| retrying.spend(now)).count()
+    fn spent(policy: &RetryPolicy, now: Instant, tries: usize) -> usize {
+        (0..tries).filter(|_| policy.spend(now)).count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -96,21 +97,21 @@ pub(super) mod tests {
             (1_000, 1, 20),
             (50, 100, 60),
         ] {
-            let retrying = retrying(budget);
+            let policy = policy(budget);
             let now = Instant::now();
-            (0..requests).for_each(|_| retrying.begin(now));
-            assert_eq!(spent(&retrying, now, 2_000), repeats, "{requests} {budget}");
+            (0..requests).for_each(|_| policy.begin(now));
+            assert_eq!(spent(&policy, now, 2_000), repeats, "{requests} {budget}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_budget_is_one_of_lately() {
-        let retrying = retrying(20);
+        let policy = policy(20);
         let start = Instant::now();
-        (0..100).for_each(|_| retrying.begin(start));
-        assert_eq!(spent(&retrying, start, 100), 30);
-        assert_eq!(spent(&retrying, start + SPAN / 2, 100), 0);
-        // The requests are forgotten with the repeats.
-        assert_eq!(spent(&retrying, start + SPAN, 100), 10);
+        (0..100).for_each(|_| policy.begin(start));
+        assert_eq!(spent(&policy, start, 100), 30);
+        assert_eq!(spent(&policy, start + SPAN / 2, 100), 0);
+        // Old requests and old repeats are forgotten together.
+        assert_eq!(spent(&policy, start + SPAN, 100), 10);
     }
 }

@@ -1,13 +1,13 @@
-//! Strikes attached secrets out of what the upstream answers, so that an echo does not hand them to the app.
+//! Redacts attached secrets from responses, so that an upstream that echoes them does not hand them to the app.
 //!
-//! Fields are always looked through: it costs little. Bodies are where the configuration says `scrub: true`, and only
-//! text: then the upstream is asked for an answer that can be read (no compression, all of it), and one that cannot be
-//! is refused. A secret becomes as many `*`, so that lengths and chunks stay right.
+//! Header fields are always searched, which costs little. Bodies are searched only with `scrub: true`, and only if
+//! they are text. Then we ask the upstream for a readable response (complete, not compressed) and refuse any other.
+//! Each byte of a secret becomes `*`, so that lengths and chunks stay valid.
 //!
-//! A body is never gathered. Of each piece of it only the end is held back, where it may be the beginning of a secret,
-//! until what follows has decided: an event stream, whose events end with a line, does not stand still.
+//! A body is never collected. Only the end of each piece is held back, if it may be the beginning of a secret,
+//! until the next piece decides. Event streams are not delayed, because their events end with a line end.
 //!
-//! What is looked for is known to `auth`. A tunnel, and what was switched to another protocol, is not looked through.
+//! `auth` knows the secrets. Tunnels and upgraded connections are not searched.
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,72 +21,77 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use zeroize::Zeroizing;
 
 use super::{Error, Route};
-use crate::auth::Needles;
+use crate::auth::SecretMatcher;
 use crate::http1::ReasonPhrase;
 use crate::telemetry::MessagePart;
 use crate::upstream::ResponseBody;
 use crate::upstream::body::BodyError;
 use crate::upstream::connect::Stream;
 
-/// A body in which no attached secret stands, as far as it is to be looked through.
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const STAR: u8 = b'*';
+const REDACTED: HeaderValue = HeaderValue::from_static("*");
+
+/// A body without attached secrets, as far as it has to be searched. Only this type can be relayed to the app, so
+/// that a body that was not searched does not compile.
 #[derive(Debug)]
-pub(super) struct Clean {
+pub(super) struct RedactedBody {
     body: ResponseBody,
-    filter: Option<Box<Filter>>,
-    /// `None`: there is nothing to look for.
-    watch: Option<Watch>,
+    filter: Option<Box<BodyFilter>>,
+    /// `None`: there are no secrets to find.
+    redaction: Option<Redaction>,
 }
 
-/// What is looked for, and who is told of it.
+/// The secrets to find, and the route whose counters and log report a find.
 #[derive(Clone, Debug)]
-struct Watch {
-    needles: Arc<Needles>,
+struct Redaction {
+    matcher: Arc<SecretMatcher>,
     route: Arc<Route>,
 }
 
-/// The body of a text on its way through.
+/// Searches a text that passes in pieces.
 #[derive(Default)]
-struct Filter {
-    has_struck: bool,
-    /// It may be the beginning of a secret.
+struct BodyFilter {
+    has_redacted: bool,
+    /// The held-back end, which may be the beginning of a secret.
     held: Zeroizing<Vec<u8>>,
-    /// So many bytes of what is held are the end of a secret.
-    struck: usize,
-    /// They follow what was held.
+    /// How many bytes of `held` are the end of a secret that was found.
+    redacted: usize,
+    /// Trailers that follow the held-back end.
     trailers: Option<HeaderMap>,
 }
 
-/// Asks for an answer that can be read: not compressed, and not a piece that might begin within a secret.
-pub(super) fn ask_plainly(fields: &mut HeaderMap) {
+/// Asks for a readable response: not compressed, and not a range, which might begin within a secret.
+pub(super) fn ask_for_readable(fields: &mut HeaderMap) {
     fields.insert(header::ACCEPT_ENCODING, IDENTITY);
     fields.remove(header::RANGE);
     fields.remove(header::IF_RANGE);
 }
 
-/// Strikes secrets out of the head of an answer.
-pub(super) fn head<B>(response: &mut Response<B>, needles: &Needles, route: &Route) {
-    if needles.is_empty() {
+/// Redacts secrets in the head of a response.
+pub(super) fn head<B>(response: &mut Response<B>, matcher: &SecretMatcher, route: &Route) {
+    if matcher.is_empty() {
         return;
     }
-    let mut has_struck = fields(response.headers_mut(), needles);
+    let mut has_redacted = fields(response.headers_mut(), matcher);
     if let Some(ReasonPhrase(reason)) = response.extensions_mut().get_mut() {
-        has_struck |= strike(reason, needles);
+        has_redacted |= redact(reason, matcher);
     }
-    if has_struck {
-        tell(MessagePart::Head, route);
+    if has_redacted {
+        report(MessagePart::Head, route);
     }
 }
 
-/// The body of an answer, whose head has been looked through. `is_empty`: it has none, whatever its fields say.
+/// Wraps the body of a response whose head has been searched. `is_empty`: it has no body, whatever its fields say.
 pub(super) fn body(
     response: Response<ResponseBody>,
     is_empty: bool,
-    needles: Arc<Needles>,
+    matcher: Arc<SecretMatcher>,
     route: &Arc<Route>,
-) -> Result<Response<Clean>, Error> {
+) -> Result<Response<RedactedBody>, Error> {
     let (mut parts, body) = response.into_parts();
-    if needles.is_empty() {
-        return Ok(Response::from_parts(parts, Clean::from(body)));
+    if matcher.is_empty() {
+        return Ok(Response::from_parts(parts, RedactedBody::from(body)));
     }
     let is_bodiless = is_empty
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -96,53 +101,53 @@ pub(super) fn body(
         if let Some(why) = unreadable(parts.status, &parts.headers) {
             return Err(Error::Unreadable(why));
         }
-        // They are right for another body now, or would tell that it is the same.
+        // They may be wrong after a redaction, and would otherwise reveal that there was none.
         for name in DIGESTS {
             parts.headers.remove(name);
         }
         filter = Some(Box::default());
     }
-    let watch = Watch {
-        needles,
+    let redaction = Redaction {
+        matcher,
         route: Arc::clone(route),
     };
-    let clean = Clean {
+    let clean = RedactedBody {
         body,
         filter,
-        watch: Some(watch),
+        redaction: Some(redaction),
     };
     Ok(Response::from_parts(parts, clean))
 }
 
-impl Clean {
-    /// Moves the rest of the request on, while nobody asks for the response.
+impl RedactedBody {
+    /// Sends more of the request body while the response is not read.
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) {
         self.body.poll_upload(cx);
     }
 
-    /// After a 101: the stream, and what the upstream has sent on it already.
+    /// Returns the stream after a 101, and the bytes that the upstream has sent on it already.
     pub(super) fn into_stream(self) -> Option<(Stream, Bytes)> {
         self.body.into_stream()
     }
 
-    /// Whether nothing followed a body that has ended.
+    /// Returns whether the upstream sent nothing after the end of the body.
     pub(super) fn is_clean(&self) -> bool {
         self.body.is_clean()
     }
 }
 
-/// A body that was made here, or looked through before.
-impl From<ResponseBody> for Clean {
+/// For a body that was made here or was searched before.
+impl From<ResponseBody> for RedactedBody {
     fn from(body: ResponseBody) -> Self {
         Self {
             body,
             filter: None,
-            watch: None,
+            redaction: None,
         }
     }
 }
 
-impl HttpBody for Clean {
+impl HttpBody for RedactedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -150,8 +155,12 @@ impl HttpBody for Clean {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { body, filter, watch } = &mut *self;
-        let Some(watch) = watch else {
+        let Self {
+            body,
+            filter,
+            redaction,
+        } = &mut *self;
+        let Some(redaction) = redaction else {
             return Pin::new(body).poll_frame(cx);
         };
         if let Some(trailers) = filter.as_mut().and_then(|filter| filter.trailers.take()) {
@@ -165,15 +174,15 @@ impl HttpBody for Clean {
             };
             let frame = match frame.map(Frame::into_data) {
                 Some(Ok(data)) => {
-                    let data = pass(filter, data, body.is_end_stream(), watch);
+                    let data = filtered(filter, data, body.is_end_stream(), redaction);
                     (!data.is_empty()).then(|| Frame::data(data))
                 }
                 Some(Err(frame)) => {
                     let mut trailers = frame.into_trailers().unwrap_or_default();
-                    if fields(&mut trailers, &watch.needles) {
-                        tell(MessagePart::Trailers, &watch.route);
+                    if fields(&mut trailers, &redaction.matcher) {
+                        report(MessagePart::Trailers, &redaction.route);
                     }
-                    let rest = pass(filter, Bytes::new(), true, watch);
+                    let rest = filtered(filter, Bytes::new(), true, redaction);
                     match filter {
                         Some(filter) if !rest.is_empty() => {
                             filter.trailers = Some(trailers);
@@ -183,12 +192,12 @@ impl HttpBody for Clean {
                     }
                 }
                 None => {
-                    let rest = pass(filter, Bytes::new(), true, watch);
+                    let rest = filtered(filter, Bytes::new(), true, redaction);
                     let rest = (!rest.is_empty()).then(|| Ok(Frame::data(rest)));
                     return Poll::Ready(rest);
                 }
             };
-            // All of it may be held: then there is nothing to hand on yet.
+            // Nothing to pass on yet: the whole piece is held back.
             if let Some(frame) = frame {
                 return Poll::Ready(Some(Ok(frame)));
             }
@@ -196,7 +205,7 @@ impl HttpBody for Clean {
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_holding = |filter: &Filter| !filter.held.is_empty() || filter.trailers.is_some();
+        let is_holding = |filter: &BodyFilter| !filter.held.is_empty() || filter.trailers.is_some();
         self.body.is_end_stream() && !self.filter.as_deref().is_some_and(is_holding)
     }
 
@@ -210,9 +219,9 @@ impl HttpBody for Clean {
     }
 }
 
-impl Filter {
-    /// What can be handed on once `data` has come; after the last of it, everything.
-    fn push(&mut self, data: Bytes, is_last: bool, needles: &Needles) -> Bytes {
+impl BodyFilter {
+    /// Adds `data` and returns the bytes that can be passed on: all of them if `is_last`.
+    fn push(&mut self, data: Bytes, is_last: bool, matcher: &SecretMatcher) -> Bytes {
         let text = if self.held.is_empty() {
             data
         } else {
@@ -222,20 +231,20 @@ impl Filter {
             text.freeze()
         };
         let mut places = Vec::new();
-        let held = needles.look(&text, is_last, |place| places.push(place));
+        let held = matcher.search(&text, is_last, |place| places.push(place));
         let cut = text.len() - held;
         self.held = Zeroizing::new(text[cut..].to_vec());
-        // What is held is looked through again, but what began before it is not found again.
+        // The held bytes are searched again. A secret that began before them is remembered in `redacted`.
         places.retain(|place| place.start < cut);
-        if self.struck > 0 {
-            places.push(0..self.struck);
+        if self.redacted > 0 {
+            places.push(0..self.redacted);
         }
         let ends = places.iter().map(|place| place.end.saturating_sub(cut));
-        self.struck = ends.max().unwrap_or(0);
+        self.redacted = ends.max().unwrap_or(0);
         if places.is_empty() {
             return text.slice(..cut);
         }
-        self.has_struck = true;
+        self.has_redacted = true;
         let mut left = BytesMut::from(&text[..cut]);
         for place in places {
             cover(&mut left[place.start..place.end.min(cut)]);
@@ -244,76 +253,82 @@ impl Filter {
     }
 }
 
-impl fmt::Debug for Filter {
+impl fmt::Debug for BodyFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held = self.held.len();
-        f.debug_struct("Filter")
+        f.debug_struct("BodyFilter")
             .field("held", &held)
             .finish_non_exhaustive()
     }
 }
 
-/// What can be handed on once `data` has come.
-fn pass(filter: &mut Option<Box<Filter>>, data: Bytes, is_last: bool, watch: &Watch) -> Bytes {
+/// Passes `data` through the filter, if there is one, and reports the first find.
+fn filtered(
+    filter: &mut Option<Box<BodyFilter>>,
+    data: Bytes,
+    is_last: bool,
+    redaction: &Redaction,
+) -> Bytes {
     let Some(filter) = filter else { return data };
-    let had_struck = filter.has_struck;
-    let data = filter.push(data, is_last, &watch.needles);
-    if filter.has_struck && !had_struck {
-        tell(MessagePart::Body, &watch.route);
+    let had_redacted = filter.has_redacted;
+    let data = filter.push(data, is_last, &redaction.matcher);
+    if filter.has_redacted && !had_redacted {
+        report(MessagePart::Body, &redaction.route);
     }
     data
 }
 
-/// Strikes secrets out of the values of `fields`, but of those that frame the message. Whether there were any.
-fn fields(fields: &mut HeaderMap, needles: &Needles) -> bool {
+/// Redacts secrets in field values, except in fields that frame the message. Returns whether there were any.
+fn fields(fields: &mut HeaderMap, matcher: &SecretMatcher) -> bool {
     let frames = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-    (fields.iter_mut())
+    fields
+        .iter_mut()
         .filter(|(name, _)| !frames.contains(name))
-        .fold(false, |has_struck, (_, value)| {
-            strike(value, needles) || has_struck
+        .fold(false, |has_redacted, (_, value)| {
+            redact(value, matcher) || has_redacted
         })
 }
 
-fn strike(value: &mut HeaderValue, needles: &Needles) -> bool {
+fn redact(value: &mut HeaderValue, matcher: &SecretMatcher) -> bool {
     let mut places = Vec::new();
-    needles.look(value.as_bytes(), true, |place| places.push(place));
+    matcher.search(value.as_bytes(), true, |place| places.push(place));
     if places.is_empty() {
         return false;
     }
     let mut left = value.as_bytes().to_vec();
     places.into_iter().for_each(|place| cover(&mut left[place]));
-    // Stars are fit for a field where what they stand for was; if they were not, nothing of it is.
-    *value = HeaderValue::from_maybe_shared(Bytes::from(left)).unwrap_or(STRUCK);
+    // Stars are always a valid field value; if they were not, the whole value would be replaced.
+    *value = HeaderValue::from_maybe_shared(Bytes::from(left)).unwrap_or(REDACTED);
     true
 }
 
-/// The zeros of UTF-16 stay, so that it goes on being that.
+/// Overwrites a secret with stars. Keeps zero bytes, so that UTF-16 stays UTF-16.
 fn cover(secret: &mut [u8]) {
     for byte in secret.iter_mut().filter(|byte| **byte != 0) {
         *byte = STAR;
     }
 }
 
-/// An operator should know whose pages show what was sent there: they may show it to others.
-fn tell(part: MessagePart, route: &Route) {
+/// Counts and logs a redaction. The operator should know: the service may show the secret to others as well.
+fn report(part: MessagePart, route: &Route) {
     let destination = &*route.destination.name;
     let part_name = part.as_str();
     if route.counters.redacted(part) {
         tracing::warn!(
             destination,
             part = part_name,
-            "the destination echoes an attached secret; it was struck out of the answer",
+            "the destination echoes an attached secret; it was redacted from the response",
         );
     } else {
         tracing::debug!(
             destination,
             part = part_name,
-            "a secret was struck out of an answer"
+            "a secret was redacted from a response"
         );
     }
 }
 
-/// Whether a body of this type is looked through. One that does not say what it is may be anything.
+/// Returns whether a body of this type is searched. A body without a type is searched: it may be text.
 fn is_text(fields: &HeaderMap) -> bool {
     let Some(value) = fields.get(header::CONTENT_TYPE) else {
         return true;
@@ -323,13 +338,13 @@ fn is_text(fields: &HeaderMap) -> bool {
     let Some((kind, subtype)) = essence.split_once('/') else {
         return true;
     };
-    // Of `vnd.api+json` and `x-ndjson` alike, what it is written in.
+    // The base format of types such as `vnd.api+json` and `x-ndjson`.
     let subtype = subtype.rsplit('+').next().unwrap_or_default();
     let subtype = subtype.strip_prefix("x-").unwrap_or(subtype);
     matches!(kind, "message" | "multipart" | "text") || TEXTS.contains(&subtype)
 }
 
-/// Why secrets would not be found in a text.
+/// Returns why secrets could not be found in this text.
 fn unreadable(status: StatusCode, fields: &HeaderMap) -> Option<&'static str> {
     let is_compressed = fields.get_all(header::CONTENT_ENCODING).iter().any(|value| {
         let codings = value.as_bytes().split(|byte| *byte == b',');
@@ -364,7 +379,7 @@ fn unreadable(status: StatusCode, fields: &HeaderMap) -> Option<&'static str> {
     }
 }
 
-/// Digests of the body as the upstream has sent it: RFC 9530, and what was before it.
+/// Digests of the body as the upstream sent it: RFC 9530 and its predecessors.
 const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("content-md5"),
@@ -372,12 +387,7 @@ const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-
-const STAR: u8 = b'*';
-const STRUCK: HeaderValue = HeaderValue::from_static("*");
-
-/// Types besides `text/*` in which people and programs read texts.
+/// Subtypes that are text, besides `text/*`.
 const TEXTS: [&str; 16] = [
     "csp-report",
     "ecmascript",

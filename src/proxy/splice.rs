@@ -1,8 +1,9 @@
-//! Two streams joined: zero copy where both are sockets, counted, with a limit on silence.
+//! Joins two streams: moves and counts bytes in both directions, and ends after a time of silence.
 //!
-//! A read goes through a buffer that the worker's tunnels share, so an idle tunnel holds none. When a read fills that
-//! buffer the direction moves on by splice(2) through a pipe from a small store, until the source has nothing
-//! more at once. A half-close is passed on; a reset is passed on as a reset.
+//! A read uses a buffer that all tunnels of the worker share, so an idle tunnel holds none. When a read fills that
+//! buffer and both ends are sockets, the direction continues with splice(2), which copies nothing, through one of a
+//! few kept pipes, until the source has no more bytes at the moment. A half-close is passed on, and a reset as a
+//! reset.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -25,7 +26,13 @@ use crate::memory::{MEMORY, Reservation};
 use crate::stream;
 use crate::telemetry::TunnelEnd;
 
-/// What went through, as the app sees it, and how it ended.
+const PIPE: usize = 1024 * 1024;
+const KEPT_PIPES: usize = 16;
+
+/// How often a pipe is filled before other tasks get their turn.
+const ROUNDS: usize = 16;
+
+/// The byte counts of a tunnel, as the app sees them, and how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moved {
     pub(super) sent: u64,
@@ -33,7 +40,7 @@ pub(super) struct Moved {
     pub(super) end: TunnelEnd,
 }
 
-/// Joins two streams that are not both sockets, see [`Joined::run`].
+/// Joins two streams of which at least one is not a socket. See [`Joined::run`].
 pub(super) async fn copy<A, B>(app: A, upstream: B, idle: Duration, drain: &Drain) -> Moved
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -76,54 +83,54 @@ async fn race(
     }
 }
 
-/// Two sockets that are joined, and how far each direction is.
+/// Two joined sockets and the state of each direction.
 pub(super) struct Joined {
     app: TcpStream,
     upstream: TcpStream,
-    upload: Way,
-    download: Way,
+    upload: Direction,
+    download: Direction,
 }
 
-/// One direction: an idle one is a count and a word.
-struct Way {
+/// One direction. An idle one needs 16 bytes.
+struct Direction {
     moved: u64,
     state: State,
 }
 
 enum State {
-    /// The source is waited for.
+    /// Waits for the source.
     Open,
-    /// The sink is waited for, to take what it did not take at once.
-    Left(Box<Left>),
-    /// There is much to move: it goes through a pipe.
-    Bulk(Box<Bulk>),
+    /// Waits for the sink, which did not take all bytes at once.
+    Unsent(Box<Unsent>),
+    /// Moves many bytes through a pipe.
+    Pipe(Box<Pipe>),
     Ended,
 }
 
-/// Bytes, and what the kernel holds before and behind them.
-struct Left {
+/// Bytes that the sink did not take. `_held` also counts the kernel's buffers before and behind them.
+struct Unsent {
     bytes: Bytes,
     _held: Reservation,
 }
 
-/// A pipe, and how many bytes are in it. One with bytes inside is never used again.
-struct Bulk {
+/// A pipe and the number of bytes in it. A pipe with bytes inside is never used again.
+struct Pipe {
     out_of: OwnedFd,
     into: OwnedFd,
     inside: usize,
-    /// As for bytes that are left.
+    /// Memory, counted as for [`Unsent`].
     held: Reservation,
     _pair: DescriptorPair,
 }
 
 impl Joined {
-    /// `early` is what the app had sent before the tunnel stood.
+    /// Joins two sockets. `early`: bytes that the app sent before the tunnel was open.
     pub(super) fn new(app: TcpStream, upstream: TcpStream, early: Bytes) -> Self {
         Self {
             app,
             upstream,
-            upload: Way::new(early),
-            download: Way::new(Bytes::new()),
+            upload: Direction::new(early),
+            download: Direction::new(Bytes::new()),
         }
     }
 
@@ -146,7 +153,7 @@ impl Joined {
         })
         .await;
         if end == TunnelEnd::Failed {
-            // What ended in a reset on one side must not look like a tidy end on the other.
+            // A reset on one side must not look like an orderly end on the other.
             for stream in [&self.app, &self.upstream] {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
@@ -175,23 +182,23 @@ impl Joined {
     }
 }
 
-impl Way {
+impl Direction {
     fn new(early: Bytes) -> Self {
         let state = if early.is_empty() {
             State::Open
         } else {
-            Left::state(early)
+            Unsent::state(early)
         };
         Self { moved: 0, state }
     }
 
-    /// Another figure whenever something has happened.
+    /// Returns a value that changes whenever something has happened.
     fn progress(&self) -> (u64, bool) {
         (self.moved, matches!(self.state, State::Ended))
     }
 
-    /// Ready once the source has ended and the sink has been told, or one of them has failed. `is_last`: the other
-    /// direction has ended.
+    /// Moves bytes. Ready once the source has ended and the sink was shut down, or one of them has failed.
+    /// `is_last`: the other direction has ended.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -206,16 +213,16 @@ impl Way {
                     let step = ready!(poll_step(cx, source, sink))?;
                     self.moved += step.written as u64;
                     if !step.left.is_empty() {
-                        self.state = Left::state(step.left);
+                        self.state = Unsent::state(step.left);
                     } else if step.is_full
-                        && let Some(mut bulk) = Bulk::take()
+                        && let Some(mut pipe) = Pipe::take()
                     {
-                        bulk.held.set(MEMORY.stuck());
-                        self.state = State::Bulk(Box::new(bulk));
+                        pipe.held.set(MEMORY.stuck());
+                        self.state = State::Pipe(Box::new(pipe));
                     }
                     step.is_end
                 }
-                State::Left(left) => {
+                State::Unsent(left) => {
                     let written = ready!(poll_write(cx, sink, || sink.try_write(&left.bytes)))?;
                     self.moved += written as u64;
                     left.bytes.advance(written);
@@ -224,12 +231,12 @@ impl Way {
                     }
                     false
                 }
-                State::Bulk(bulk) => match ready!(bulk.poll(cx, source, sink, &mut self.moved))? {
-                    Run::Dry => {
+                State::Pipe(pipe) => match ready!(pipe.poll(cx, source, sink, &mut self.moved))? {
+                    PipeEnd::Dry => {
                         self.put_back_pipe(State::Open);
                         false
                     }
-                    Run::Ended => {
+                    PipeEnd::Ended => {
                         self.put_back_pipe(State::Ended);
                         true
                     }
@@ -237,9 +244,9 @@ impl Way {
             };
             if is_ended {
                 self.state = State::Ended;
-                // Where the other direction has ended, too, both sockets are about to be closed.
+                // If the other direction has ended too, both sockets are about to be closed.
                 if !is_last {
-                    // An error means that the other side has gone already: its own direction reports that.
+                    // An error means that the other side is gone already, which its direction reports.
                     let _ = rustix::net::shutdown(sink.as_fd(), rustix::net::Shutdown::Write);
                 }
             }
@@ -247,50 +254,52 @@ impl Way {
     }
 
     fn put_back_pipe(&mut self, next: State) {
-        if let State::Bulk(mut bulk) = std::mem::replace(&mut self.state, next) {
-            bulk.held.release();
+        if let State::Pipe(mut pipe) = std::mem::replace(&mut self.state, next) {
+            pipe.held.release();
             PIPES.with_borrow_mut(|pipes| {
                 if pipes.len() < KEPT_PIPES {
-                    pipes.push(*bulk);
+                    pipes.push(*pipe);
                 }
             });
         }
     }
 }
 
-impl Left {
+impl Unsent {
     fn state(bytes: Bytes) -> State {
         let _held = Reservation::of(bytes.len() + MEMORY.stuck());
-        State::Left(Box::new(Self { bytes, _held }))
+        State::Unsent(Box::new(Self { bytes, _held }))
     }
 }
 
-/// What one read brought.
-struct Step {
+/// The result of one read and one write.
+struct ReadStep {
     written: usize,
-    /// What the sink did not take.
+    /// Bytes that the sink did not take.
     left: Bytes,
-    /// The read filled the buffer: there is likely much more.
+    /// The read filled the buffer, so there is probably much more.
     is_full: bool,
     is_end: bool,
 }
 
-/// One read into the worker's buffer and one write out of it.
-fn poll_step(cx: &mut Context<'_>, source: &mut TcpStream, sink: &TcpStream) -> Poll<io::Result<Step>> {
+/// Reads once into the worker's buffer and writes once from it.
+fn poll_step(cx: &mut Context<'_>, source: &mut TcpStream, sink: &TcpStream) -> Poll<io::Result<ReadStep>> {
     stream::with_buffer(|buffer| {
         let mut read = ReadBuf::new(buffer);
-        // poll_read, not try_read: tokio takes a short read for a drained socket and spares the call that says so.
+        // poll_read, not try_read: after a short read tokio knows that the socket is empty, and saves a system
+        // call.
         ready!(Pin::new(source).poll_read(cx, &mut read))?;
         let is_full = read.remaining() == 0;
         let got = read.filled();
-        let written = match got.is_empty() {
-            true => 0,
-            false => match sink.try_write(got) {
+        let written = if got.is_empty() {
+            0
+        } else {
+            match sink.try_write(got) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 written => written?,
-            },
+            }
         };
-        Poll::Ready(Ok(Step {
+        Poll::Ready(Ok(ReadStep {
             written,
             left: Bytes::copy_from_slice(&got[written..]),
             is_full,
@@ -299,7 +308,7 @@ fn poll_step(cx: &mut Context<'_>, source: &mut TcpStream, sink: &TcpStream) -> 
     })
 }
 
-/// Waits until `sink` takes something.
+/// Waits until `sink` takes some bytes.
 fn poll_write(
     cx: &mut Context<'_>,
     sink: &TcpStream,
@@ -314,20 +323,20 @@ fn poll_write(
     }
 }
 
-/// Why a run through a pipe is over.
-enum Run {
-    /// The source has nothing more at once.
+/// Why a pipe is no longer used.
+enum PipeEnd {
+    /// The source has no more bytes at the moment.
     Dry,
     Ended,
 }
 
-impl Bulk {
-    /// An empty pipe; `None` where the system gives none, and the bytes go the slower way.
+impl Pipe {
+    /// Takes a kept pipe or makes one. `None`: the system gives no pipe, and the bytes are copied.
     fn take() -> Option<Self> {
         PIPES.with_borrow_mut(Vec::pop).or_else(|| {
             let pair = DescriptorPair::take()?;
             let (out_of, into) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
-            // A refusal (the user's limit on pipe memory) leaves the default size: slower, but right.
+            // On failure (the user's limit on pipe memory) the pipe keeps its default size, which is only slower.
             let size = MEMORY.kernel_buffer().map_or(PIPE, |most| most.min(PIPE));
             let _ = rustix::pipe::fcntl_setpipe_size(&into, size);
             Some(Self {
@@ -340,14 +349,14 @@ impl Bulk {
         })
     }
 
-    /// Moves bytes inside the kernel until the source has nothing more at once. The pipe is empty then.
+    /// Moves bytes inside the kernel until the source has no more at the moment. Then the pipe is empty.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &TcpStream,
         sink: &TcpStream,
         moved: &mut u64,
-    ) -> Poll<io::Result<Run>> {
+    ) -> Poll<io::Result<PipeEnd>> {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         for _ in 0..ROUNDS {
             if self.inside == 0 {
@@ -356,10 +365,10 @@ impl Bulk {
                     Ok(rustix::pipe::splice(from, None, to, None, PIPE, flags)?)
                 });
                 match filled {
-                    Ok(0) => return Poll::Ready(Ok(Run::Ended)),
+                    Ok(0) => return Poll::Ready(Ok(PipeEnd::Ended)),
                     Ok(filled) => self.inside = filled,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        return Poll::Ready(Ok(Run::Dry));
+                        return Poll::Ready(Ok(PipeEnd::Dry));
                     }
                     Err(error) => return Poll::Ready(Err(error)),
                 }
@@ -375,7 +384,7 @@ impl Bulk {
                 *moved += written as u64;
             }
         }
-        // A sink and a source that are both fast must not keep the worker from its other tasks.
+        // Two fast sockets must not keep the worker from its other tasks.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -402,7 +411,7 @@ async fn copy_one_way(
     sink.shutdown().await
 }
 
-/// One read through the worker's buffer; only what came is kept while the sink is waited for.
+/// Reads once through the worker's buffer. Only the bytes that came are kept while we wait for the sink.
 fn poll_chunk(cx: &mut Context<'_>, source: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<Box<[u8]>>> {
     stream::with_buffer(|buffer| {
         let mut read = ReadBuf::new(buffer);
@@ -414,19 +423,14 @@ fn poll_chunk(cx: &mut Context<'_>, source: &mut (impl AsyncRead + Unpin)) -> Po
 }
 
 thread_local! {
-    static PIPES: RefCell<Vec<Bulk>> = const { RefCell::new(Vec::new()) };
+    static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
 }
-
-const PIPE: usize = 1024 * 1024;
-const KEPT_PIPES: usize = 16;
-/// Of a pipe, one after the other.
-const ROUNDS: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// An idle tunnel is its two sockets and this: what grows here grows with every tunnel.
+    /// An idle tunnel consists of its two sockets and this future.
     #[tokio::test]
     async fn the_future_of_an_idle_tunnel_stays_small() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,80 +1,86 @@
-//! When a request is sent again, and after what wait. No I/O; time and chance are passed in.
+//! When a request is sent again, and after what wait. No I/O: time and chance are passed in.
 //!
-//! There are two reasons. The upstream has refused the credential (401), and another one is at hand: a 401 says that
-//! nothing was done, so that any request may be repeated whose body is at hand whole (RFC 9110 section 15.5.2), once after
-//! each try and at once. Or the configuration asks for it (`retry`): where that is safe and may help.
+//! There are two reasons to send a request again:
 //!
-//! Safe means: it could not be sent at all, or it means the same when it is sent twice (by its method, or because it
-//! carries an Idempotency-Key) and its body is at hand whole. A 429 is no exception for a POST without a key: the
-//! status does not promise that nothing was done (RFC 6585 section 4).
+//! - *Renewal*: the upstream refused the credential (401), and there is another one. A 401 means that nothing was
+//!   done (RFC 9110 section 15.5.2), so any request may be repeated if its body is in memory. It is repeated at once,
+//!   and only once after each other try.
+//! - *Repeat*: the configuration (`retry`) asks for it, the repeat is safe, and the budget of repeats is not spent.
 //!
-//! May help means: after what the configuration names, so many times at most, and while there is a budget of repeats.
-//! Between two tries there is the wait that the upstream asks for, or one that grows and is different for each; all waits
-//! of a request together take `max_wait` at most, and no longer than the app says that it waits.
+//! A repeat is safe if no connection could be made, or if the request is idempotent (by its method, or by an
+//! Idempotency-Key) and its body is in memory. A 429 is no exception for a POST without a key: the status does not
+//! promise that nothing was done (RFC 6585 section 4).
+//!
+//! Before a repeat we wait as long as the upstream asks for, or a random time that grows from repeat to repeat. All
+//! waits of a request together last `max_wait` at most, and not longer than the app waits.
 
 use std::time::{Duration, SystemTime};
 
 use http::{Response, header, request};
 use tokio::time::Instant;
 
-use super::Retrying;
-use super::attempt::{Reason, Terms, Tried};
+use super::RetryPolicy;
+use super::attempt::{RetryReason, TryOptions, TryOutcome};
 use crate::limit;
 use crate::upstream::{self, RequestFailed, ResponseBody};
 use crate::upstream::{dial, tls};
 
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const MOST_WAIT: Duration = Duration::from_secs(10);
+const MOST_SPREAD: Duration = Duration::from_secs(1);
+
 /// The tries of one request.
 #[derive(Debug)]
 pub(super) struct Tries<'r> {
-    /// Since the last try that was made for another reason, the credential has been renewed.
+    /// The last try was a renewal.
     is_renewed: bool,
-    /// `None`: the configuration asks for no repeats.
+    /// `None`: the destination has no `retry`.
     repeats: Option<Repeats<'r>>,
 }
 
-/// What the configuration asks for, of one request.
+/// The repeats of one request.
 #[derive(Debug)]
 struct Repeats<'r> {
     begun: Instant,
-    /// How many there were.
+    /// How many tries have ended.
     count: u32,
-    /// It means the same when it is sent twice, should its body be at hand.
+    /// Whether the request is idempotent.
     is_repeatable: bool,
-    retrying: &'r Retrying,
+    retry_policy: &'r RetryPolicy,
 }
 
-/// Another try.
+/// A further try.
 #[derive(Debug)]
-pub(super) struct Next<'r> {
-    /// Its patience begins now: the wait is a part of it.
-    pub(super) terms: Terms<'r>,
-    /// Before it.
+pub(super) struct NextTry<'r> {
+    /// Its patience begins now and includes the wait.
+    pub(super) options: TryOptions<'r>,
+    /// How long to wait before it.
     pub(super) wait: Duration,
 }
 
-/// What a decision depends on beside the request.
+/// What a decision depends on, apart from the request and its response.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
-    /// From 0 to 1.
+pub(super) struct RetryConditions {
+    /// A random number from 0 to 1.
     pub(super) chance: f64,
     pub(super) clock: SystemTime,
     pub(super) now: Instant,
-    /// What the request has waited since its first try.
+    /// How long the request has waited since its first try.
     pub(super) waited: Duration,
 }
 
 impl<'r> Tries<'r> {
-    /// A request begins.
-    pub(super) fn new(retrying: Option<&'r Retrying>, head: &request::Parts) -> Self {
-        let repeats = retrying.map(|retrying| {
+    /// Begins a request, and counts it for the budget of repeats.
+    pub(super) fn new(policy: Option<&'r RetryPolicy>, head: &request::Parts) -> Self {
+        let repeats = policy.map(|policy| {
             let begun = Instant::now();
-            retrying.begin(begun);
+            policy.begin(begun);
             Repeats {
                 begun,
                 count: 0,
-                // A WebSocket's handshake opens a tunnel: nothing in it can be repeated.
+                // A WebSocket handshake opens a tunnel, in which nothing can be repeated.
                 is_repeatable: upstream::is_repeatable(head) && !head.headers.contains_key(header::UPGRADE),
-                retrying,
+                retry_policy: policy,
             }
         });
         Self {
@@ -83,8 +89,8 @@ impl<'r> Tries<'r> {
         }
     }
 
-    pub(super) fn first(&self) -> Terms<'r> {
-        Terms {
+    pub(super) fn first(&self) -> TryOptions<'r> {
+        TryOptions {
             credential: None,
             earlier: None,
             keeps_body: self.repeats.as_ref().is_some_and(|repeats| repeats.is_repeatable),
@@ -93,27 +99,27 @@ impl<'r> Tries<'r> {
         }
     }
 
-    /// Why another try might be made; `None`: what this one has come to is the app's.
-    pub(super) fn reason(&self, tried: &Tried<'_>) -> Option<Reason> {
+    /// Returns why another try may follow. `None`: the app gets the result of this one.
+    pub(super) fn reason(&self, tried: &TryOutcome<'_>) -> Option<RetryReason> {
         if tried.may_be_renewed && !self.is_renewed {
-            return Some(Reason::Renewal);
+            return Some(RetryReason::Renewal);
         }
         self.repeats
             .as_ref()?
             .reason(tried.result.as_ref(), tried.has_whole_body)
     }
 
-    /// The next try, if one is made for this reason.
+    /// Decides about another try for this reason.
     pub(super) fn next(
         &mut self,
-        reason: Reason,
-        result: Outcome<'_>,
+        reason: RetryReason,
+        result: TryResult<'_>,
         head: &request::Parts,
-        moment: Moment,
-    ) -> Option<Next<'r>> {
-        self.is_renewed = reason == Reason::Renewal;
+        conditions: RetryConditions,
+    ) -> Option<NextTry<'r>> {
+        self.is_renewed = reason == RetryReason::Renewal;
         if self.is_renewed {
-            let terms = Terms {
+            let options = TryOptions {
                 credential: None,
                 earlier: None,
                 keeps_body: true,
@@ -121,25 +127,25 @@ impl<'r> Tries<'r> {
                 reason: Some(reason),
             };
             let wait = Duration::ZERO;
-            return Some(Next { terms, wait });
+            return Some(NextTry { options, wait });
         }
-        self.repeats.as_mut()?.next(reason, result, head, moment)
+        self.repeats.as_mut()?.next(reason, result, head, conditions)
     }
 }
 
 impl<'r> Repeats<'r> {
-    fn reason(&self, result: Outcome<'_>, has_whole_body: bool) -> Option<Reason> {
-        let settings = self.retrying.settings();
+    fn reason(&self, result: TryResult<'_>, has_whole_body: bool) -> Option<RetryReason> {
+        let settings = self.retry_policy.settings();
         match result {
             Ok(response)
                 if self.is_repeatable
                     && has_whole_body
                     && settings.on_status.contains(&response.status()) =>
             {
-                Some(Reason::Status(response.status()))
+                Some(RetryReason::Status(response.status()))
             }
-            Err(failed) if failed.is_unsent && settings.on_connect && may_pass(&failed.error) => {
-                Some(Reason::Connect)
+            Err(failed) if failed.is_unsent && settings.on_connect && may_recover(&failed.error) => {
+                Some(RetryReason::Connect)
             }
             Ok(_) | Err(_) => None,
         }
@@ -147,63 +153,65 @@ impl<'r> Repeats<'r> {
 
     fn next(
         &mut self,
-        reason: Reason,
-        result: Outcome<'_>,
+        reason: RetryReason,
+        result: TryResult<'_>,
         head: &request::Parts,
-        moment: Moment,
-    ) -> Option<Next<'r>> {
-        let settings = self.retrying.settings();
+        conditions: RetryConditions,
+    ) -> Option<NextTry<'r>> {
+        let settings = self.retry_policy.settings();
         self.count += 1;
         if self.count >= settings.attempts {
             return None;
         }
-        let mut left = settings.max_wait.saturating_sub(moment.waited);
-        // The app may have said for how long it waits at all.
+        let mut left = settings.max_wait.saturating_sub(conditions.waited);
+        // The app may have said how long it waits.
         if let Some(its) = limit::deadline(&head.headers) {
-            let its = its.saturating_sub(moment.now - self.begun);
+            let its = its.saturating_sub(conditions.now - self.begun);
             if its.is_zero() {
                 return None;
             }
             left = left.min(its);
         }
-        let wait = wait(result, self.count, left, moment)?;
-        let terms = Terms {
+        let wait = wait(result, self.count, left, conditions)?;
+        let options = TryOptions {
             credential: None,
             earlier: None,
             keeps_body: self.is_repeatable,
-            // What was just refused may have to wait for the limits that were learned from that.
+            // The next try may have to wait for a limit that we have just learned.
             patience: Some(left),
             reason: Some(reason),
         };
-        self.retrying.spend(moment.now).then_some(Next { terms, wait })
+        self.retry_policy
+            .spend(conditions.now)
+            .then_some(NextTry { options, wait })
     }
 }
 
-/// What a try has come to, as far as it is looked at.
-type Outcome<'a> = Result<&'a Response<ResponseBody>, &'a RequestFailed>;
+/// The result of a try, as the decision sees it.
+type TryResult<'a> = Result<&'a Response<ResponseBody>, &'a RequestFailed>;
 
-/// How long to wait before another try; `None` where the upstream asks for more than there is `left`.
-fn wait(result: Outcome<'_>, repeat: u32, left: Duration, moment: Moment) -> Option<Duration> {
+/// Computes the wait before another try. `None`: the upstream asks for more than there is `left`.
+fn wait(result: TryResult<'_>, repeat: u32, left: Duration, conditions: RetryConditions) -> Option<Duration> {
     let answer = result.ok();
     let asked = answer
-        .and_then(|response| limit::asked_pause(response.status(), response.headers(), moment.clock))
-        // Soon is what the wait without a time is.
+        .and_then(|response| limit::asked_pause(response.status(), response.headers(), conditions.clock))
+        // Zero means "soon": take our own wait.
         .filter(|asked| !asked.is_zero());
     match asked {
         Some(asked) if asked > left => None,
-        // Those who were refused together should not come back together.
-        Some(asked) => Some((asked + (asked / 10).min(MOST_SPREAD).mul_f64(moment.chance)).min(left)),
+        // Spread, so that requests that were refused together do not come back together.
+        Some(asked) => Some((asked + (asked / 10).min(MOST_SPREAD).mul_f64(conditions.chance)).min(left)),
         None => {
             let longest = FIRST_WAIT
                 .saturating_mul(1 << repeat.saturating_sub(1).min(16))
                 .min(MOST_WAIT);
-            Some(longest.mul_f64(0.5 + moment.chance / 2.0).min(left))
+            Some(longest.mul_f64(0.5 + conditions.chance / 2.0).min(left))
         }
     }
 }
 
-/// Whether a connection that could not be made might be a moment later.
-fn may_pass(error: &upstream::Error) -> bool {
+/// Returns whether a failed connection may succeed a moment later.
+fn may_recover(error: &upstream::Error) -> bool {
     match error {
         upstream::Error::Dial(error) => !matches!(error, dial::Error::Empty),
         upstream::Error::Dns(error) => !error.is_final(),
@@ -213,10 +221,6 @@ fn may_pass(error: &upstream::Error) -> bool {
         _ => false,
     }
 }
-
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const MOST_WAIT: Duration = Duration::from_secs(10);
-const MOST_SPREAD: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

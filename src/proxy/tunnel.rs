@@ -1,4 +1,4 @@
-//! CONNECT, bytes untouched.
+//! CONNECT tunnels whose bytes pass unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use http::{Method, Response};
 use tokio::net::TcpStream;
 
 use super::splice::{self, Joined, Moved};
-use super::{Answer, Error, Live, Proxy, Route};
+use super::{AppResponse, Error, Live, Proxy, Route};
 use crate::drain::ExchangeGuard;
 use crate::host::Target;
 use crate::http1::server::TakenOver;
@@ -18,22 +18,22 @@ use crate::stream::{Io, Rewound};
 use crate::telemetry::Exchange;
 use crate::upstream::connect;
 
-/// A tunnel whose far end stands: what is left is to tell the app and to join the two.
+/// A tunnel that is connected to the upstream, before the app gets its 200.
 pub(super) struct Tunnel {
     idle: Duration,
     permit: Option<Permit>,
-    room: Room,
+    slot: TunnelSlot,
     upstream: TcpStream,
 }
 
-/// One of the tunnels that the configuration allows at a time, and what memory it takes.
+/// One of the tunnels that `limits.tunnels` allows at a time, and its memory. Dropping it frees both.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct TunnelSlot {
     proxy: Arc<Proxy>,
     _held: Reservation,
 }
 
-/// Connects before the app is told anything, so that a failure is a real status.
+/// Connects to the upstream before the app gets a response, so that the app sees a failure as a status.
 pub(super) async fn open(
     target: &Target,
     route: &Arc<Route>,
@@ -41,7 +41,7 @@ pub(super) async fn open(
     proxy: &Arc<Proxy>,
     live: &Live,
 ) -> Result<Tunnel, Error> {
-    let room = Room::take(proxy, live.limits.tunnels, memory::REQUEST)?;
+    let slot = TunnelSlot::take(proxy, live.limits.tunnels, memory::REQUEST)?;
     let permit = if route.limiter.is_unlimited() {
         None
     } else {
@@ -58,38 +58,39 @@ pub(super) async fn open(
         Some(permit)
     };
     exchange.asked_upstream();
-    let opened = connect::open(target, &route.endpoint, proxy.ways(live)).await;
+    let opened = connect::open(target, &route.endpoint, proxy.network(live)).await;
     permit.iter().for_each(Permit::used);
     let upstream = opened?;
     Ok(Tunnel {
         idle: route.destination.timeouts.idle,
         permit,
-        room,
+        slot,
         upstream,
     })
 }
 
 impl Tunnel {
-    /// Says 200; then the bytes go through, in a future that holds as little as it can.
+    /// Answers 200, and then moves bytes in a future that is as small as possible.
     pub(super) fn start(
         self,
         mut exchange: Box<Exchange>,
         proxy: Arc<Proxy>,
         busy: ExchangeGuard,
-    ) -> Answer<Io> {
+    ) -> AppResponse<Io> {
         exchange.tunnel();
         let join = move |app, early| -> TakenOver {
             drop(busy);
             let Self {
                 idle,
                 permit,
-                room,
+                slot,
                 upstream,
             } = self;
-            let held = (permit, room);
+            let held = (permit, slot);
             match app {
                 Io::Tcp(app) => {
-                    // Made out here: what a future is given and what it makes of that would both stay in it.
+                    // Built outside the `async` block: otherwise the future stores both the sockets and the
+                    // `Joined` made from them.
                     let mut joined = Joined::new(app, upstream, early);
                     Box::pin(async move {
                         let moved = joined.run(idle, &proxy.drain).await;
@@ -105,7 +106,7 @@ impl Tunnel {
                 }),
             }
         };
-        Answer::Switch(Response::new(()), Box::new(join))
+        AppResponse::Switch(Response::new(()), Box::new(join))
     }
 }
 
@@ -115,8 +116,8 @@ fn end(mut exchange: Box<Exchange>, moved: Moved) {
     exchange.tunnel_ended(moved.end);
 }
 
-impl Room {
-    /// `bytes`: of memory.
+impl TunnelSlot {
+    /// Takes a place for one more tunnel, and `bytes` of memory. Fails if there are `most` tunnels.
     pub(super) fn take(proxy: &Arc<Proxy>, most: usize, bytes: usize) -> Result<Self, Error> {
         let held = Reservation::take(bytes)?;
         if proxy.tunnels.fetch_add(1, Ordering::Relaxed) >= most {
@@ -130,7 +131,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for TunnelSlot {
     fn drop(&mut self) {
         self.proxy.tunnels.fetch_sub(1, Ordering::Relaxed);
     }

@@ -31,7 +31,7 @@ fn of(auth: Auth) -> Attachment {
     build(Some(auth), &Headers::default()).unwrap()
 }
 
-/// The head of a request, after `attachment` was applied to it.
+/// Applies `attachment` to a request and returns its head.
 fn applied(attachment: &Attachment, uri: &str, fields: &[(&str, &str)]) -> Parts {
     let request = fields.iter().fold(Request::get(uri), |request, (name, value)| {
         request.header(*name, *value)
@@ -98,7 +98,7 @@ fn each_kind_stands_in_its_field() {
     }
 }
 
-/// F7: exactly one at the origin, whatever the app sent.
+/// F7: the origin gets exactly one, whatever the app sent.
 #[test]
 fn all_of_the_apps_own_give_way_to_ours() {
     let head = applied(
@@ -130,7 +130,7 @@ fn all_of_the_apps_own_give_way_to_ours() {
     assert_eq!(values(&head, "x_api_keys"), ["stays"]);
 }
 
-/// F8: what could end a field or a line never becomes one, and the refusal names the place only.
+/// F8: a secret that could end a field or a line is refused, and the error names only the place.
 #[test]
 fn a_secret_that_is_no_field_text_is_refused() {
     let kinds: [fn(&str) -> Auth; 4] = [
@@ -156,7 +156,7 @@ fn a_secret_that_is_no_field_text_is_refused() {
         ("WORD", "a blank"),
     ] {
         for (i, kind) in kinds.iter().enumerate() {
-            // Base64 carries any letter; a blank harms nothing but a bearer token.
+            // Base64 can carry any character. A space is only invalid in a bearer token.
             if (name == "ACCENT" && i == 3) || (name == "WORD" && i != 0) {
                 continue;
             }
@@ -170,8 +170,8 @@ fn a_secret_that_is_no_field_text_is_refused() {
                 if name == "WORD" { 7 } else { CANARY.len() + 1 },
                 "{name} {i}"
             );
-            let told = format!("{error} {error:?}");
-            assert!(told.contains(name) && !told.contains(CANARY), "{told}");
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(name) && !shown.contains(CANARY), "{shown}");
         }
     }
     let headers = Headers {
@@ -353,7 +353,7 @@ fn debug_shows_no_secret() {
     ] {
         let attachment = of(auth);
         let head = applied(&attachment, "http://h/", &[]);
-        let told = format!("{attachment:?} {:?}", head.headers);
-        assert!(!told.contains(CANARY) && !told.contains("Y2FuYXJ5"), "{told}");
+        let shown = format!("{attachment:?} {:?}", head.headers);
+        assert!(!shown.contains(CANARY) && !shown.contains("Y2FuYXJ5"), "{shown}");
     }
 }

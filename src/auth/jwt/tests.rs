@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{
 
 use super::*;
 
-/// A key in PEM, and the bits of its public half.
+/// Returns a key in PEM and its public key.
 fn generate(arguments: &[&str]) -> (String, Vec<u8>) {
     let openssl = |arguments: &[&str], path: &std::path::Path| {
         let output = Command::new("openssl")
@@ -164,8 +164,8 @@ fn every_algorithm_verifies_and_is_named() {
     ];
     for (algorithm, name, (key, public), verification) in cases {
         let sources = Sources::of_variables([("KEY", key)]);
-        let maker = Maker::build(&settings(algorithm, &[]), &[], &sources).unwrap();
-        let token = maker.make(at(1_000)).unwrap();
+        let signer = JwtSigner::build(&settings(algorithm, &[]), &[], &sources).unwrap();
+        let token = signer.token(at(1_000)).unwrap();
         let (header, _, signature) = read(&token);
         assert_eq!(header, json!({ "alg": name, "kid": "k1", "typ": "JWT" }));
         let (signed, _) = token.rsplit_once('.').unwrap();
@@ -185,16 +185,16 @@ fn claims_are_as_written_and_the_times_are_fresh() {
     ];
     let sources = Sources::of_variables([("KEY", ed25519()), ("ISSUER", "app \"1\"".to_owned())]);
     let defaults = [("iss", "other"), ("sub", "client")];
-    let maker = Maker::build(&settings(Algorithm::Ed25519, &claims), &defaults, &sources).unwrap();
-    let (_, claims, _) = read(&maker.make(at(1_000_005)).unwrap());
+    let signer = JwtSigner::build(&settings(Algorithm::Ed25519, &claims), &defaults, &sources).unwrap();
+    let (_, claims, _) = read(&signer.token(at(1_000_005)).unwrap());
     let expected = json!({
         "admin": true, "aud": ["a", "b"], "iss": "app \"1\"", "level": 3, "sub": "client",
         "iat": 1_000_000, "exp": 1_000_300,
     });
     assert_eq!(claims, expected);
 
-    let (_, first, _) = read(&maker.make_once(at(1_000_005)).unwrap());
-    let (_, second, _) = read(&maker.make_once(at(1_000_005)).unwrap());
+    let (_, first, _) = read(&signer.single_use_token(at(1_000_005)).unwrap());
+    let (_, second, _) = read(&signer.single_use_token(at(1_000_005)).unwrap());
     assert_eq!(first["jti"].as_str().unwrap().len(), 22);
     assert_ne!(first["jti"], second["jti"]);
 }
@@ -202,7 +202,7 @@ fn claims_are_as_written_and_the_times_are_fresh() {
 #[test]
 fn a_token_serves_for_half_of_its_life() {
     let sources = Sources::of_variables([("KEY", ed25519())]);
-    let jwt = Jwt::build(&settings(Algorithm::Ed25519, &[]), &sources).unwrap();
+    let jwt = JwtCredential::build(&settings(Algorithm::Ed25519, &[]), &sources).unwrap();
     let made = |seconds| {
         let value = jwt.value(at(seconds)).unwrap();
         assert!(value.is_sensitive());
@@ -232,10 +232,10 @@ fn what_is_no_text_and_what_does_not_fit_is_told() {
     let no_text = std::ffi::OsString::from_vec(vec![0xff, 0xfe]);
     let sources = Sources::of_variables([("KEY", ed25519().into()), ("ISSUER", no_text)]);
     let claims = [("iss", Claim::Reference(SecretRef::Env("ISSUER".to_owned())))];
-    let told = |settings: &config::Jwt| Maker::build(settings, &[], &sources).unwrap_err().to_string();
-    let error = told(&settings(Algorithm::Ed25519, &claims));
+    let shown = |settings: &config::Jwt| JwtSigner::build(settings, &[], &sources).unwrap_err().to_string();
+    let error = shown(&settings(Algorithm::Ed25519, &claims));
     assert!(error.starts_with("env:ISSUER: not UTF-8"), "{error}");
-    let error = told(&settings(Algorithm::RsaPkcs1Sha256, &[]));
+    let error = shown(&settings(Algorithm::RsaPkcs1Sha256, &[]));
     assert!(
         error.contains("(RS256) needs an RSA key, and this is an Ed25519 key"),
         "{error}"
@@ -254,16 +254,16 @@ fn an_id_is_given_where_it_is_wanted() {
             has_id: written,
             ..settings(Algorithm::Ed25519, &[])
         };
-        let maker = Maker::build(&settings, &[], &sources).unwrap();
+        let signer = JwtSigner::build(&settings, &[], &sources).unwrap();
         let has_id = |token: &str| read(token).1["jti"].is_string();
-        assert_eq!(has_id(&maker.make(at(1_000)).unwrap()), alone, "{written:?}");
+        assert_eq!(has_id(&signer.token(at(1_000)).unwrap()), alone, "{written:?}");
         assert_eq!(
-            has_id(&maker.make_once(at(1_000)).unwrap()),
+            has_id(&signer.single_use_token(at(1_000)).unwrap()),
             in_assertion,
             "{written:?}"
         );
-        // With an id it is good for one request.
-        let jwt = Jwt::build(&settings, &sources).unwrap();
+        // With an id it is valid for one request.
+        let jwt = JwtCredential::build(&settings, &sources).unwrap();
         let is_kept = jwt.value(at(1_000)).unwrap() == jwt.value(at(1_000)).unwrap();
         assert_eq!(is_kept, !alone, "{written:?}");
     }
@@ -284,20 +284,20 @@ fn claims_may_lie_within_each_other() {
             ("of".to_owned(), Claim::Map(vec![("app".to_owned(), role())])),
         ]),
     )];
-    let maker = Maker::build(&settings(Algorithm::Ed25519, &claims), &[], &sources).unwrap();
-    let (_, told, _) = read(&maker.make(at(1_000)).unwrap());
+    let signer = JwtSigner::build(&settings(Algorithm::Ed25519, &claims), &[], &sources).unwrap();
+    let (_, shown, _) = read(&signer.token(at(1_000)).unwrap());
     let expected = json!({ "roles": ["admin", "user", 1.5], "of": { "app": "admin" } });
-    assert_eq!(told["realm"], expected);
+    assert_eq!(shown["realm"], expected);
 
     let missing = [(
         "a",
         Claim::List(vec![Claim::Reference(SecretRef::Env("NONE".to_owned()))]),
     )];
-    let error = Maker::build(&settings(Algorithm::Ed25519, &missing), &[], &sources).unwrap_err();
+    let error = JwtSigner::build(&settings(Algorithm::Ed25519, &missing), &[], &sources).unwrap_err();
     assert!(error.to_string().starts_with("env:NONE: "), "{error}");
 }
 
-/// RFC 7515, sections 4.1.6 to 4.1.8: the certificate of the key first, wherever it stands.
+/// RFC 7515, sections 4.1.6 to 4.1.8: the certificate of the key comes first, wherever it is in the file.
 #[test]
 fn the_header_names_the_certificate_of_the_key() {
     let pair = rcgen::KeyPair::generate().unwrap();
@@ -321,8 +321,8 @@ fn the_header_names_the_certificate_of_the_key() {
         ..settings(Algorithm::EcdsaP256Sha256, &[])
     };
     let header = |has_chain| {
-        let maker = Maker::build(&with("CERTIFICATE", has_chain), &[], &sources).unwrap();
-        read(&maker.make(at(1_000)).unwrap()).0
+        let signer = JwtSigner::build(&with("CERTIFICATE", has_chain), &[], &sources).unwrap();
+        read(&signer.token(at(1_000)).unwrap()).0
     };
     let hash = |algorithm| BASE64URL_NOPAD.encode(digest(algorithm, new.der()).as_ref());
     let mut expected = json!({
@@ -330,19 +330,20 @@ fn the_header_names_the_certificate_of_the_key() {
         "x5t": hash(&SHA1_FOR_LEGACY_USE_ONLY), "x5t#S256": hash(&SHA256),
     });
     assert_eq!(header(false), expected);
-    // Each certifies the one before it, so that one of somebody else is left out.
+    // Each certifies the one before it, so another certificate is left out.
     expected["x5c"] = json!([BASE64.encode(new.der())]);
     assert_eq!(header(true), expected);
 
-    let error = Maker::build(&with("OTHER", false), &[], &sources).unwrap_err();
+    let error = JwtSigner::build(&with("OTHER", false), &[], &sources).unwrap_err();
     assert_eq!(
         error.to_string(),
         "env:OTHER: no certificate of the key env:KEY in it; name the one that was issued for this key"
     );
-    assert!(Maker::build(&with("KEY", false), &[], &sources).is_err());
+    assert!(JwtSigner::build(&with("KEY", false), &[], &sources).is_err());
 }
 
-/// RFC 7515, section 4.1.6: each certificate is followed by the one that certifies it, wherever they stand in the file.
+/// RFC 7515, section 4.1.6: each certificate is followed by the one that certifies it, wherever they are in the
+/// file.
 #[test]
 fn the_chain_of_a_header_is_in_order() {
     let (pair, root_pair, middle_pair) = (
@@ -373,13 +374,13 @@ fn the_chain_of_a_header_is_in_order() {
         has_chain: true,
         ..settings(Algorithm::EcdsaP256Sha256, &[])
     };
-    let maker = Maker::build(&settings, &[], &sources).unwrap();
-    let told = read(&maker.make(at(1_000)).unwrap()).0;
+    let signer = JwtSigner::build(&settings, &[], &sources).unwrap();
+    let shown = read(&signer.token(at(1_000)).unwrap()).0;
     let chain = [own.der(), middle.der(), root.der()].map(|one| BASE64.encode(one));
-    assert_eq!(told["x5c"], json!(chain));
+    assert_eq!(shown["x5c"], json!(chain));
 }
 
-/// A line end is trimmed of a text, and must not be of DER.
+/// A line end is trimmed from a text, but must not be trimmed from DER.
 #[test]
 fn a_certificate_in_der_may_end_like_a_line() {
     let pair = rcgen::KeyPair::generate().unwrap();
@@ -393,5 +394,5 @@ fn a_certificate_in_der_may_end_like_a_line() {
         certificate: Some(SecretRef::File(file.path().to_owned())),
         ..settings(Algorithm::EcdsaP256Sha256, &[])
     };
-    Maker::build(&settings, &[], &sources).unwrap();
+    JwtSigner::build(&settings, &[], &sources).unwrap();
 }

@@ -12,7 +12,7 @@ use crate::secret::tests::damaged::broken_at;
 
 const MESSAGE: &[u8] = b"what do ya want for nothing?";
 
-/// `openssl ARGUMENTS` with `input`; what it says has to be success.
+/// Runs `openssl ARGUMENTS` with `input`. It must succeed.
 pub(in crate::auth) fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = (Command::new("openssl").args(arguments))
         .stdin(Stdio::piped())
@@ -22,8 +22,8 @@ pub(in crate::auth) fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
         .unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
     let output = child.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {told}");
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {shown}");
     output.stdout
 }
 
@@ -75,17 +75,18 @@ fn signatures_verify_whatever_form_the_key_came_in() {
     ];
     for (algorithm, pkcs8, verifier) in kinds {
         let public = openssl(&["pkey", "-pubout", "-outform", "DER"], &pkcs8);
-        // OpenSSL has an older form only of RSA and elliptic curves.
+        // OpenSSL has older formats only for RSA and elliptic curves.
         let is_pss = public.windows(11).any(|part| part == RSASSA_PSS_DER);
         let older = match algorithm {
             Algorithm::Ed25519 => pkcs8.clone(),
             _ if is_pss => pkcs8.clone(),
             _ => openssl(&["pkey", "-traditional"], &pkcs8),
         };
-        // The public half of an RSA-PSS key is not taken whole by the library, either.
-        let public = match is_pss {
-            true => openssl(&["rsa", "-RSAPublicKey_out", "-outform", "DER"], &pkcs8),
-            false => public,
+        // The crypto library does not read the public key of an RSA-PSS key either.
+        let public = if is_pss {
+            openssl(&["rsa", "-RSAPublicKey_out", "-outform", "DER"], &pkcs8)
+        } else {
+            public
         };
         let public = UnparsedPublicKey::new(verifier, public);
         for pem in [&pkcs8, &older] {
@@ -98,7 +99,7 @@ fn signatures_verify_whatever_form_the_key_came_in() {
     }
 }
 
-/// The salt of RSA-PSS is as long as the hash, as RFC 7518 and RFC 9421 both have it.
+/// The salt of RSA-PSS is as long as the hash (RFC 7518 and RFC 9421).
 #[test]
 fn openssl_verifies_the_signatures() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -118,7 +119,7 @@ fn openssl_verifies_the_signatures() {
     ] {
         let mut signature = load(&key, algorithm).unwrap().sign(MESSAGE).unwrap();
         if matches!(algorithm, Algorithm::EcdsaP256Sha256 | Algorithm::EcdsaP384Sha384) {
-            // OpenSSL has r and s in DER.
+            // OpenSSL encodes r and s in DER.
             signature = yasna::construct_der(|writer| {
                 writer.write_sequence(|writer| {
                     for half in signature.chunks(signature.len() / 2) {
@@ -243,12 +244,12 @@ fn a_key_that_does_not_fit_is_told_what_it_is() {
         (damaged.into(), Algorithm::Ed25519, "the private key is damaged"),
     ] {
         let error = load(&key, algorithm).unwrap_err();
-        let told = format!("{error} {error:?}");
+        let shown = format!("{error} {error:?}");
         assert!(error.to_string().starts_with("env:KEY: "), "{error}");
-        assert!(told.contains(wanted), "{told}");
+        assert!(shown.contains(wanted), "{shown}");
         let second = String::from_utf8(key).unwrap();
         let second = second.lines().nth(1).unwrap_or("hunter2");
-        assert!(!told.contains(second), "{told}");
+        assert!(!shown.contains(second), "{shown}");
     }
 }
 
@@ -261,7 +262,7 @@ fn debug_shows_no_key() {
 /// The identifier of RSASSA-PSS (RFC 8017, appendix C) in DER.
 const RSASSA_PSS_DER: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
 
-/// A key that is broken in any place signs or is refused; it never ends the program.
+/// A damaged key signs or is refused. It never causes a panic.
 #[test]
 fn broken_keys_never_panic() {
     for (algorithm, key) in [
@@ -270,7 +271,7 @@ fn broken_keys_never_panic() {
         (Algorithm::RsaPssSha256, generate(&["-algorithm", "RSA-PSS"])),
     ] {
         let der = openssl(&["pkey", "-outform", "DER"], &key);
-        // Of an RSA key, whose numbers take long to check, the structure is at the beginning.
+        // The numbers of an RSA key take long to check; its structure is at the beginning.
         for position in 0..der.len().min(140) {
             for der in broken_at(&der, position) {
                 let text = BASE64.encode(&der);

@@ -1,5 +1,5 @@
-//! What a token endpoint answers: a token (RFC 6749, section 5.1) or an error (section 5.2). Untrusted bytes: whatever
-//! they are, the outcome is a token that can be attached, or a reason that holds nothing of them.
+//! Reads the response of a token endpoint: a token (RFC 6749, section 5.1) or an error (section 5.2). The bytes are
+//! untrusted: the result is always a token that can be attached, or a reason that repeats nothing of them.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -10,32 +10,41 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use zeroize::Zeroizing;
 
-use super::error::{Code, Reason};
-use crate::auth::{Needles, hidden};
+use super::error::{OAuthErrorCode, TokenFailureReason};
+use crate::auth::{SecretMatcher, hidden};
 use crate::limit;
 
-/// A token as it was given.
-pub(super) struct Grant {
-    /// `None`: the server does not say how long it is valid, or that it has no end.
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const BEARER: &[u8] = b"Bearer ";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+const LONGEST_CODE: usize = 60;
+const LONGEST_READ: usize = 1000;
+const LONGEST_SHOWN: usize = 200;
+const LONGEST_WORD: usize = 20;
+
+/// A token as the server issued it.
+pub(super) struct IssuedToken {
+    /// `None`: the server does not say how long it is valid, or that it does not expire.
     pub(super) lifetime: Option<Duration>,
-    /// Takes the place of the one that it was given for.
+    /// Replaces the refresh token of the request.
     pub(super) refresh_token: Option<Zeroizing<String>>,
-    /// Of `Authorization`; sensitive.
+    /// The value of Authorization, marked sensitive.
     pub(super) value: HeaderValue,
 }
 
-/// Why there is no token, with what the server says of it.
+/// Why the server issued no token.
 #[derive(Debug)]
-pub(super) struct Denial {
-    /// For the log, where the server had more to say; without what it was told itself.
+pub(super) struct TokenDenial {
+    /// The server's explanation, for the log. Secrets of the request are removed.
     pub(super) description: Option<String>,
-    pub(super) reason: Reason,
+    pub(super) reason: TokenFailureReason,
 }
 
-/// The members of an answer, as the standard calls them. Servers write some of them as values of another kind.
+/// The members of a response, as the standard names them. Some servers use other JSON types.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Told {
+struct TokenResponse {
     access_token: Json,
     error: Json,
     error_description: Json,
@@ -44,9 +53,9 @@ struct Told {
     token_type: Json,
 }
 
-impl Grant {
-    /// Reads an answer that promises a token. `is_exchange`: the token may be of a type that is not that of an access
-    /// token (RFC 8693, section 2.2.1). `secrets`: as for [`Denial::read`].
+impl IssuedToken {
+    /// Reads a response with a status of success. `is_exchange`: the token may have another type than an access
+    /// token (RFC 8693, section 2.2.1). `secrets`: as for [`TokenDenial::read`].
     pub(super) fn read<'s>(
         status: StatusCode,
         fields: &HeaderMap,
@@ -54,53 +63,57 @@ impl Grant {
         is_exchange: bool,
         secrets: impl Iterator<Item = &'s [u8]>,
         now: SystemTime,
-    ) -> Result<Self, Denial> {
-        let mut told = Told::read(body).ok_or(Reason::Malformed(
+    ) -> Result<Self, TokenDenial> {
+        let mut members = TokenResponse::read(body).ok_or(TokenFailureReason::Malformed(
             "it is neither a JSON object nor a form with a token",
         ))?;
-        let Some(token) = written(told.access_token.take()) else {
-            // Old servers, and some gateways, send their errors with 200.
-            return Err(match &told.error {
-                Json::String(code) if !code.is_empty() => told.denial(status, fields, secrets, now),
-                Json::Object(_) => told.denial(status, fields, secrets, now),
-                _ => Reason::Malformed("there is no access_token in it").into(),
+        let Some(token) = written(members.access_token.take()) else {
+            // Old servers and some gateways send errors with 200.
+            return Err(match &members.error {
+                Json::String(code) if !code.is_empty() => members.denial(status, fields, secrets, now),
+                Json::Object(_) => members.denial(status, fields, secrets, now),
+                _ => TokenFailureReason::Malformed("there is no access_token in it").into(),
             });
         };
-        if let Some(other) = other_type(&told.token_type, is_exchange) {
-            let kind = told.token_type.as_str().unwrap_or_default();
-            return Err(Denial {
+        if let Some(other) = other_type(&members.token_type, is_exchange) {
+            let kind = members.token_type.as_str().unwrap_or_default();
+            return Err(TokenDenial {
                 description: plain(kind, &secrets.collect::<Vec<_>>()),
-                reason: Reason::OtherType(other),
+                reason: TokenFailureReason::OtherType(other),
             });
         }
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Reason::Malformed("its access_token cannot stand in a header").into());
+            return Err(
+                TokenFailureReason::Malformed("its access_token is not valid in a header field").into(),
+            );
         }
         let mut text = Zeroizing::new(Vec::with_capacity(BEARER.len() + token.len()));
         text.extend_from_slice(BEARER);
         text.extend_from_slice(token.as_bytes());
-        let value = hidden(text).ok_or(Reason::Malformed("its access_token cannot stand in a header"))?;
+        let value = hidden(text).ok_or(TokenFailureReason::Malformed(
+            "its access_token is not valid in a header field",
+        ))?;
         Ok(Self {
-            lifetime: lifetime(&told.expires_in),
-            refresh_token: written(told.refresh_token),
+            lifetime: lifetime(&members.expires_in),
+            refresh_token: written(members.refresh_token),
             value,
         })
     }
 }
 
-impl Told {
-    /// Reads a JSON object, or a form, which servers sent before there was a standard. Of a member that stands twice in
-    /// an object nobody knows which one counts: `None`.
+impl TokenResponse {
+    /// Reads a JSON object, or a form as servers sent it before there was a standard. `None`: neither, or a member
+    /// occurs twice, which is ambiguous.
     fn read(body: &[u8]) -> Option<Self> {
-        // Some servers write files with a byte order mark, and their answers as they write files.
+        // Some servers write a byte order mark.
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
         if body.starts_with(b"{") {
             return serde_json::from_slice(body).ok();
         }
-        let mut told = Self::default();
+        let mut members = Self::default();
         for pair in str::from_utf8(body).ok()?.split('&') {
             let (name, value) = pair.split_once('=')?;
-            // A page with a form or a link in it is none.
+            // Not a form, but for example an HTML page with a link.
             if !name
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"_-.%+*".contains(&byte))
@@ -108,12 +121,12 @@ impl Told {
                 return None;
             }
             let member = match name {
-                "access_token" => &mut told.access_token,
-                "error" => &mut told.error,
-                "error_description" => &mut told.error_description,
-                "expires_in" => &mut told.expires_in,
-                "refresh_token" => &mut told.refresh_token,
-                "token_type" => &mut told.token_type,
+                "access_token" => &mut members.access_token,
+                "error" => &mut members.error,
+                "error_description" => &mut members.error_description,
+                "expires_in" => &mut members.expires_in,
+                "refresh_token" => &mut members.refresh_token,
+                "token_type" => &mut members.token_type,
                 _ => continue,
             };
             if !member.is_null() {
@@ -122,19 +135,19 @@ impl Told {
             let value = Zeroizing::new(value.replace('+', " "));
             *member = Json::String(percent_decode_str(&value).decode_utf8().ok()?.into_owned());
         }
-        (!told.access_token.is_null() || !told.error.is_null()).then_some(told)
+        (!members.access_token.is_null() || !members.error.is_null()).then_some(members)
     }
 
-    /// Why there is no token.
+    /// Returns why the server issued no token.
     fn denial<'s>(
         &self,
         status: StatusCode,
         fields: &HeaderMap,
         secrets: impl Iterator<Item = &'s [u8]>,
         now: SystemTime,
-    ) -> Denial {
-        let code = self.error.as_str().and_then(Code::parse);
-        // A code that is not known may be anything: it is told as a description is.
+    ) -> TokenDenial {
+        let code = self.error.as_str().and_then(OAuthErrorCode::parse);
+        // An unknown code may be any text: treat it like a description.
         let word = self.error.as_str().filter(|_| code.is_none()).unwrap_or_default();
         let text = self.error_description.as_str().unwrap_or_default();
         let within = self
@@ -142,9 +155,9 @@ impl Told {
             .get("message")
             .and_then(Json::as_str)
             .unwrap_or_default();
-        Denial {
+        TokenDenial {
             description: plain(&[word, text, within].join(" "), &secrets.collect::<Vec<_>>()),
-            reason: Reason::Refused {
+            reason: TokenFailureReason::Refused {
                 status,
                 code,
                 retry_after: limit::asked_pause(status, fields, now),
@@ -153,23 +166,23 @@ impl Told {
     }
 }
 
-impl fmt::Debug for Grant {
+impl fmt::Debug for IssuedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grant")
+        f.debug_struct("IssuedToken")
             .field("lifetime", &self.lifetime)
             .finish_non_exhaustive()
     }
 }
 
-impl From<Reason> for Denial {
-    fn from(reason: Reason) -> Self {
+impl From<TokenFailureReason> for TokenDenial {
+    fn from(reason: TokenFailureReason) -> Self {
         let description = None;
         Self { description, reason }
     }
 }
 
-impl Denial {
-    /// `secrets`: what the server was told, and must not be told on.
+impl TokenDenial {
+    /// Reads an error response. `secrets`: the secrets of the request, which the server may repeat.
     pub(super) fn read<'s>(
         status: StatusCode,
         fields: &HeaderMap,
@@ -177,13 +190,13 @@ impl Denial {
         secrets: impl Iterator<Item = &'s [u8]>,
         now: SystemTime,
     ) -> Self {
-        Told::read(body)
+        TokenResponse::read(body)
             .unwrap_or_default()
             .denial(status, fields, secrets, now)
     }
 }
 
-/// A text that is not empty, wiped when it is dropped.
+/// Returns a text that is not empty. It is wiped when it is dropped.
 fn written(value: Json) -> Option<Zeroizing<String>> {
     let Json::String(text) = value else {
         return None;
@@ -192,8 +205,8 @@ fn written(value: Json) -> Option<Zeroizing<String>> {
     (!text.is_empty()).then_some(text)
 }
 
-/// What a token is that cannot be attached as Bearer; `None` where it can. Servers have many words for Bearer, and some
-/// leave out what they have only one of.
+/// Names the type of a token that cannot be attached as Bearer. `None`: it can. Servers have many words for Bearer,
+/// and some send no type.
 fn other_type(written: &Json, is_exchange: bool) -> Option<&'static str> {
     let kind = match written {
         Json::Null => return None,
@@ -213,9 +226,11 @@ fn other_type(written: &Json, is_exchange: bool) -> Option<&'static str> {
     }
 }
 
-/// Seconds, in the forms that servers write. What is longer than a token is believed to live is cut. `None`: the server
-/// does not say; so are 0 and less understood, by which servers mean a token without an end (VK, GoToSocial, Authlib), and
-/// what is no number. Where one was meant that is over, its first 401 brings another one.
+/// Reads the lifetime in seconds, in all forms that servers write, a year at most.
+///
+/// `None`: the server does not say. So are values that are not numbers, and 0 or less, by which servers mean a
+/// token that does not expire (VK, GoToSocial, Authlib). If an expired token was meant, its first 401 leads to
+/// another one.
 fn lifetime(written: &Json) -> Option<Duration> {
     let seconds = match written {
         Json::Number(number) => number.as_f64(),
@@ -226,7 +241,8 @@ fn lifetime(written: &Json) -> Option<Duration> {
     Some(Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())))
 }
 
-/// A few words for a person: printable, short, and nothing in it that is long or was told to the server.
+/// Returns a short printable text for a person, without long words, which may be tokens, and without secrets of the
+/// request.
 fn plain(text: &str, secrets: &[&[u8]]) -> Option<String> {
     let mut text: String = text.chars().take(LONGEST_READ).collect();
     for secret in secrets.iter().filter_map(|secret| str::from_utf8(secret).ok()) {
@@ -234,10 +250,10 @@ fn plain(text: &str, secrets: &[&[u8]]) -> Option<String> {
             text = text.replace(secret, "…");
         }
     }
-    let text = struck(&text, secrets);
+    let text = redacted(&text, secrets);
     let mut words = String::new();
     for word in text.split(|c: char| !matches!(c, '!'..='~' | '…')) {
-        // What is longer than any word of a language may be a token, or a part of one; a code is several words.
+        // A long word may be (a part of) a token. A code consists of several words.
         let longest = word.split('_').map(str::len).max().unwrap_or_default();
         let is_code = word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_'));
         let is_long = word.len() > if is_code { LONGEST_CODE } else { LONGEST_WORD };
@@ -246,7 +262,7 @@ fn plain(text: &str, secrets: &[&[u8]]) -> Option<String> {
         } else {
             word
         };
-        if word.is_empty() || words.len() + word.len() > LONGEST_TOLD {
+        if word.is_empty() || words.len() + word.len() > LONGEST_SHOWN {
             continue;
         }
         if !words.is_empty() {
@@ -257,34 +273,26 @@ fn plain(text: &str, secrets: &[&[u8]]) -> Option<String> {
     (!words.is_empty()).then_some(words)
 }
 
-/// The same without secrets in other spellings than ours: a server may encode them in its own way, or decode too much.
-fn struck(text: &str, secrets: &[&[u8]]) -> String {
-    let mut needles = Needles::default();
+/// Removes secrets in other encodings: a server may encode them differently, or decode too much.
+fn redacted(text: &str, secrets: &[&[u8]]) -> String {
+    let mut matcher = SecretMatcher::default();
     for secret in secrets {
-        needles.add(secret);
-        // As a form reads it that it was not encoded for.
+        matcher.add(secret);
+        // How a form decoder reads a secret that was not form-encoded.
         let blank = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
-        needles.add(&Zeroizing::new(secret.iter().map(blank).collect::<Vec<_>>()));
+        matcher.add(&Zeroizing::new(secret.iter().map(blank).collect::<Vec<_>>()));
     }
     let mut places = Vec::new();
-    needles.look(text.as_bytes(), true, |place| places.push(place));
-    let shown =
-        text.char_indices()
-            .filter_map(|(at, c)| match places.iter().any(|place| place.contains(&at)) {
-                true => places.iter().any(|place| place.start == at).then_some('…'),
-                false => Some(c),
-            });
+    matcher.search(text.as_bytes(), true, |place| places.push(place));
+    let shown = text.char_indices().filter_map(|(at, c)| {
+        if places.iter().any(|place| place.contains(&at)) {
+            places.iter().any(|place| place.start == at).then_some('…')
+        } else {
+            Some(c)
+        }
+    });
     shown.collect()
 }
-
-const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-const BEARER: &[u8] = b"Bearer ";
-const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
-const LONGEST_CODE: usize = 60;
-const LONGEST_READ: usize = 1000;
-const LONGEST_TOLD: usize = 200;
-const LONGEST_WORD: usize = 20;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! Why there is no token. What a token endpoint says of it is cut down to words that are known: servers repeat what they
-//! were told.
+//! Why there is no token. Of the server's error only known codes are kept, because servers repeat what they were
+//! sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::secret;
 use crate::units;
 use crate::upstream;
 
-/// Why tokens cannot be had at all, or a request has none.
+/// Why no token can be requested, or a request has no token.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -37,27 +37,27 @@ impl From<key::Error> for Error {
     }
 }
 
-/// A request has no token, and none is asked for at this moment.
+/// There is no token, and the token endpoint is not asked at the moment.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{failure}; asked again in {}", humantime::format_duration(*.retry_after))]
 pub(crate) struct NoToken {
-    failure: Arc<Failure>,
+    failure: Arc<TokenFailure>,
     /// In whole seconds, at least one.
     pub(crate) retry_after: Duration,
 }
 
-/// A token request that brought none.
+/// A token request that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("no token from {endpoint}: {reason}")]
-pub(crate) struct Failure {
+pub(crate) struct TokenFailure {
     pub(super) endpoint: Target,
-    pub(super) reason: Reason,
+    pub(super) reason: TokenFailureReason,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Reason {
+pub(crate) enum TokenFailureReason {
     #[error("its answer breaks off")]
-    Cut,
+    BodyError,
 
     #[error("its answer is not one that RFC 6749 knows: {0}")]
     Malformed(&'static str),
@@ -73,10 +73,10 @@ pub(crate) enum Reason {
     #[error("it redirects ({0}), which is not followed; write the address that it names as token_url")]
     Redirected(StatusCode),
 
-    #[error("it answered {status}{}{}", with_error(*.status, *.code), told(*.code))]
+    #[error("it answered {status}{}{}", with_error(*.status, *.code), code_and_remedy(*.code))]
     Refused {
         status: StatusCode,
-        code: Option<Code>,
+        code: Option<OAuthErrorCode>,
         retry_after: Option<Duration>,
     },
 
@@ -89,13 +89,13 @@ pub(crate) enum Reason {
     #[error("its answer is larger than {0} bytes")]
     TooLarge(usize),
 
-    #[error("it cannot be reached: {0}{hint}", hint = of_whom(.0))]
+    #[error("it cannot be reached: {0}{hint}", hint = destination_hint(.0))]
     Unreachable(Box<upstream::Error>),
 }
 
-/// What the standards let a token endpoint answer: RFC 6749, section 5.2; RFC 8693; RFC 8707.
+/// The error codes of RFC 6749, section 5.2; RFC 8693; RFC 8707.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Code {
+pub(crate) enum OAuthErrorCode {
     AccessDenied,
     InvalidClient,
     InvalidGrant,
@@ -110,37 +110,37 @@ pub(crate) enum Code {
 }
 
 impl NoToken {
-    pub(super) fn new(failure: &Arc<Failure>, left: Duration) -> Self {
+    pub(super) fn new(failure: &Arc<TokenFailure>, left: Duration) -> Self {
         Self {
             failure: Arc::clone(failure),
             retry_after: Duration::from_secs(units::retry_after(left)),
         }
     }
 
-    /// The error type of RFC 9209.
+    /// Returns the error type of RFC 9209.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match &self.failure.reason {
-            Reason::Cut => "http_response_incomplete",
-            Reason::Malformed(_) | Reason::TooLarge(_) => "http_protocol_error",
-            Reason::OtherType(_)
-            | Reason::Outlived
-            | Reason::Redirected(_)
-            | Reason::Refused { .. }
-            | Reason::Signature(_) => "proxy_configuration_error",
-            Reason::Slow(_) => "http_response_timeout",
-            Reason::Unreachable(error) => error.proxy_status(),
+            TokenFailureReason::BodyError => "http_response_incomplete",
+            TokenFailureReason::Malformed(_) | TokenFailureReason::TooLarge(_) => "http_protocol_error",
+            TokenFailureReason::OtherType(_)
+            | TokenFailureReason::Outlived
+            | TokenFailureReason::Redirected(_)
+            | TokenFailureReason::Refused { .. }
+            | TokenFailureReason::Signature(_) => "proxy_configuration_error",
+            TokenFailureReason::Slow(_) => "http_response_timeout",
+            TokenFailureReason::Unreachable(error) => error.proxy_status(),
         }
     }
 }
 
-impl Reason {
-    /// Whether the server does not know the client, as far as it says. Servers that read the secret in another form than
-    /// it was written in answer so, some without a word that is known, some (oidc-provider) that it cannot be decoded.
+impl TokenFailureReason {
+    /// Returns whether the server says that it does not know the client. Servers that expect another encoding of
+    /// the secret answer so: some without a known code, some (oidc-provider) that it cannot be decoded.
     pub(super) fn is_of_client(&self) -> bool {
         match self {
             Self::Refused { status, code, .. } => match code {
-                Some(Code::InvalidClient) => true,
-                Some(Code::InvalidRequest) => *status == StatusCode::BAD_REQUEST,
+                Some(OAuthErrorCode::InvalidClient) => true,
+                Some(OAuthErrorCode::InvalidRequest) => *status == StatusCode::BAD_REQUEST,
                 Some(_) => *status == StatusCode::UNAUTHORIZED,
                 None => matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED),
             },
@@ -149,14 +149,18 @@ impl Reason {
     }
 }
 
-impl Failure {
-    /// Whether the endpoint works and says no: asking it again soon changes nothing.
+impl TokenFailure {
+    /// Returns whether the endpoint works and refuses, so that asking again soon changes nothing.
     pub(super) fn is_refusal(&self) -> bool {
         match &self.reason {
-            Reason::Refused { status, code, .. } => {
+            TokenFailureReason::Refused { status, code, .. } => {
                 let is_passing = matches!(
                     code,
-                    Some(Code::ServerError | Code::SlowDown | Code::TemporarilyUnavailable)
+                    Some(
+                        OAuthErrorCode::ServerError
+                            | OAuthErrorCode::SlowDown
+                            | OAuthErrorCode::TemporarilyUnavailable
+                    )
                 );
                 let is_busy = matches!(
                     *status,
@@ -164,27 +168,27 @@ impl Failure {
                 );
                 !status.is_server_error() && !is_passing && !is_busy
             }
-            Reason::OtherType(_) | Reason::Redirected(_) => true,
-            Reason::Cut
-            | Reason::Malformed(_)
-            | Reason::Outlived
-            | Reason::Signature(_)
-            | Reason::Slow(_)
-            | Reason::TooLarge(_)
-            | Reason::Unreachable(_) => false,
+            TokenFailureReason::OtherType(_) | TokenFailureReason::Redirected(_) => true,
+            TokenFailureReason::BodyError
+            | TokenFailureReason::Malformed(_)
+            | TokenFailureReason::Outlived
+            | TokenFailureReason::Signature(_)
+            | TokenFailureReason::Slow(_)
+            | TokenFailureReason::TooLarge(_)
+            | TokenFailureReason::Unreachable(_) => false,
         }
     }
 
-    /// How long the endpoint asks to be left alone.
+    /// Returns how long the endpoint asks us to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match &self.reason {
-            Reason::Refused { retry_after, .. } => *retry_after,
+            TokenFailureReason::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
 }
 
-impl Code {
+impl OAuthErrorCode {
     pub(super) fn parse(text: &str) -> Option<Self> {
         CODES
             .iter()
@@ -192,22 +196,21 @@ impl Code {
     }
 }
 
-/// What a person can do where it is the lists or the pins of a destination that refuse the token endpoint.
-fn of_whom(error: &upstream::Error) -> &'static str {
+/// Returns a remedy if `tls.crl` or `tls.pins` of the destination refuse the token endpoint.
+fn destination_hint(error: &upstream::Error) -> &'static str {
     let upstream::Error::Tls(tls) = error else {
         return "";
     };
-    match tls.is_of_destination() {
-        true => {
-            "; tls.crl and tls.pins of a destination hold for its token endpoint as well: where the endpoint needs \
-             others, give its host a destination with tls settings of its own"
-        }
-        false => "",
+    if tls.is_of_destination() {
+        "; tls.crl and tls.pins of a destination hold for its token endpoint as well: where the endpoint needs \
+             others, give its host a separate destination with its own tls settings"
+    } else {
+        ""
     }
 }
 
-/// An error that comes with a status of success says so, and where to read it.
-fn with_error(status: StatusCode, code: Option<Code>) -> &'static str {
+/// Says that a response with a status of success is an error, and where to read it.
+fn with_error(status: StatusCode, code: Option<OAuthErrorCode>) -> &'static str {
     match (status.is_success(), code) {
         (true, Some(_)) => " with an error:",
         (true, None) => " with an error, which the log has",
@@ -215,57 +218,61 @@ fn with_error(status: StatusCode, code: Option<Code>) -> &'static str {
     }
 }
 
-/// The word of the standard, and what a person can do about it.
-fn told(code: Option<Code>) -> String {
+/// Returns the code of the standard and a remedy.
+fn code_and_remedy(code: Option<OAuthErrorCode>) -> String {
     let entry = code.and_then(|code| CODES.iter().find(|(own, ..)| *own == code));
     entry.map_or_else(String::new, |(_, word, hint)| format!(" {word}: {hint}"))
 }
 
-const CODES: &[(Code, &str, &str)] = &[
+const CODES: &[(OAuthErrorCode, &str, &str)] = &[
     (
-        Code::AccessDenied,
+        OAuthErrorCode::AccessDenied,
         "access_denied",
         "its operator has to allow what is asked for",
     ),
     (
-        Code::InvalidClient,
+        OAuthErrorCode::InvalidClient,
         "invalid_client",
         "check client_id, its secret or key, and which client_auth the server wants",
     ),
     (
-        Code::InvalidGrant,
+        OAuthErrorCode::InvalidGrant,
         "invalid_grant",
         "the refresh token, assertion or exchanged token is not valid, or not any more; check it, its audience and the clock",
     ),
     (
-        Code::InvalidRequest,
+        OAuthErrorCode::InvalidRequest,
         "invalid_request",
         "check which parameters the server wants, and params",
     ),
     (
-        Code::InvalidScope,
+        OAuthErrorCode::InvalidScope,
         "invalid_scope",
         "check scopes, and what the client may ask for",
     ),
     (
-        Code::InvalidTarget,
+        OAuthErrorCode::InvalidTarget,
         "invalid_target",
         "check audience and resource",
     ),
-    (Code::ServerError, "server_error", "it has failed itself"),
-    (Code::SlowDown, "slow_down", "it is asked too often"),
     (
-        Code::TemporarilyUnavailable,
+        OAuthErrorCode::ServerError,
+        "server_error",
+        "it has failed itself",
+    ),
+    (OAuthErrorCode::SlowDown, "slow_down", "it is asked too often"),
+    (
+        OAuthErrorCode::TemporarilyUnavailable,
         "temporarily_unavailable",
-        "it is overloaded or being mended",
+        "it is overloaded or under maintenance",
     ),
     (
-        Code::UnauthorizedClient,
+        OAuthErrorCode::UnauthorizedClient,
         "unauthorized_client",
         "its operator has to allow this grant to the client",
     ),
     (
-        Code::UnsupportedGrantType,
+        OAuthErrorCode::UnsupportedGrantType,
         "unsupported_grant_type",
         "check grant and token_url",
     ),

@@ -1,13 +1,13 @@
-//! Tokens that are asked for (RFC 6749): one for each credential, shared by all workers, kept in memory alone.
+//! OAuth tokens (RFC 6749): one for each credential, shared by all workers, kept only in memory.
 //!
-//! [`Tokens::ready`] waits for a token that is valid, [`Tokens::value`] attaches it, and [`Tokens::refuse`] has another
-//! one asked for in the place of one that the upstream refused. When that leads to a token request is decided in
-//! [`state`], what stands in it in [`request`], and what is made of its answer in [`answer`]. A request goes the way of
-//! all others: resolver, egress policy, dialler, verified TLS. It runs in a task of its own, so that a client that goes
-//! away takes it from nobody; redirects are not followed.
+//! [`Tokens::ready`] waits for a valid token, [`Tokens::value`] returns it, and [`Tokens::refuse`] replaces one
+//! that the upstream refused. [`state`] decides when a token is requested, [`request`] builds the request,
+//! [`answer`] reads the response. A token request uses resolver, egress policy, dialler and verified TLS like any
+//! other request. It runs in a separate task, so that it goes on when the client that caused it leaves. Redirects
+//! are not followed.
 //!
-//! The `oauth2` crate is not used: of the grants here it has two, of the ways to authenticate two, and it wants the
-//! body in its own buffers, which are not wiped.
+//! Why our own: the `oauth2` crate knows two of the grants and two of the ways to authenticate the client that are
+//! needed here, and keeps the body in buffers that are not wiped.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -33,10 +33,10 @@ use crate::telemetry::log::Chain;
 use crate::telemetry::{Counters, CredentialKind, RefreshResult};
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{self, DialContext, Endpoint, Outbound, Protocol, ResponseBody};
-use answer::{Denial, Grant};
-use error::{Failure, Reason};
-use request::{Form, Plan};
-use state::{State, Step, Token};
+use answer::{IssuedToken, TokenDenial};
+use error::{TokenFailure, TokenFailureReason};
+use request::{BasicEncoding, TokenRequestPlan};
+use state::{State, Token, TokenStep};
 
 mod answer;
 mod error;
@@ -45,11 +45,23 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+/// The longest token request, from name resolution to the last byte of the response.
+const LONGEST_REQUEST: Duration = Duration::from_secs(20);
+
+/// The largest response. Tokens that list every group of a user have tens of kilobytes.
+const LARGEST: usize = 64 * 1024;
+
+/// How much earlier than the server says a token expires here.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// The lifetime of a token if the server does not say one. A token that is refused earlier is replaced.
+const UNTOLD: Duration = Duration::from_secs(600);
+
 /// How a token endpoint is reached.
 #[derive(Clone, Debug)]
-pub(crate) struct Door {
+pub(crate) struct TokenEndpoint {
     pub(crate) endpoint: Arc<Endpoint>,
-    /// Differs whenever the client shows another certificate there.
+    /// Changes whenever the client certificate for it does.
     pub(crate) identity: u64,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) egress: Arc<Egress>,
@@ -58,193 +70,194 @@ pub(crate) struct Door {
 /// The token of one credential.
 #[derive(Debug)]
 pub(crate) struct Tokens {
-    shared: Arc<Shared>,
-    source: Arc<Source>,
+    shared: Arc<SharedToken>,
+    fetcher: Arc<TokenFetcher>,
 }
 
-/// Whether a request can have a token.
+/// Whether a request can get a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readiness {
+pub(super) enum TokenReadiness {
     Ready,
     /// A token request is under way.
-    Asked,
-    /// The last token request failed, and the endpoint is left alone for so long.
+    Requested,
+    /// The last token request failed. The endpoint is not asked again before this time is over.
     Paused(Duration),
 }
 
-/// Where tokens come from.
+/// Sends token requests.
 #[derive(Debug)]
-struct Source {
-    /// Of the destination that the tokens are for.
+struct TokenFetcher {
+    /// The counters of the destination that the tokens are for.
     counters: Arc<Counters>,
-    door: Door,
-    plan: Plan,
+    token_endpoint: TokenEndpoint,
+    plan: TokenRequestPlan,
     target: Target,
 }
 
-/// What a reload keeps.
-struct Shared {
-    client: Mutex<Client>,
-    /// Of the settings and every secret in them.
+/// The state of a token, which a reload keeps.
+struct SharedToken {
+    client: Mutex<EncodingChoice>,
+    /// A hash of the settings and of every secret in them.
     fingerprint: u64,
-    /// Told whenever a flight is over.
-    landed: watch::Sender<()>,
-    /// The refresh token that the server gave last.
+    /// Notified at the end of each token request.
+    finished: watch::Sender<()>,
+    /// The refresh token that the server issued last.
     rotated: Mutex<Option<Zeroizing<String>>>,
     state: Mutex<State>,
 }
 
-/// How the client is written.
+/// Which encoding of client_secret_basic is used.
 #[derive(Clone, Copy, Debug, Default)]
-struct Client {
-    /// The one in which the server knew the client last, or which is tried next.
-    form: Form,
-    /// The server knew it in neither.
+struct EncodingChoice {
+    /// The encoding that the server accepted last, or that is tried next.
+    form: BasicEncoding,
+    /// The server accepted neither encoding.
     is_refused: bool,
 }
 
-/// A token request under way. Dropped before it has landed, it is given up, and another worker may start the next.
-struct Flight {
+/// A token request under way. If it is dropped before its end, another worker may start the next one.
+struct TokenRequest {
     is_over: bool,
     number: u64,
-    shared: Arc<Shared>,
+    shared: Arc<SharedToken>,
 }
 
 impl Tokens {
-    /// Reads the secrets. Nothing is asked for yet. The token of one of `running` stays that would be asked for in the
-    /// same way.
+    /// Reads the secrets, and requests nothing yet. Keeps a token of `running` that would be requested in the same
+    /// way.
     pub(super) fn build<'t>(
         settings: &OAuth2,
         sources: &Sources,
-        door: Door,
+        token_endpoint: TokenEndpoint,
         counters: Arc<Counters>,
         mut running: impl Iterator<Item = &'t Self>,
     ) -> Result<Self, Error> {
-        let plan = Plan::build(settings, sources)?;
-        let fingerprint = fingerprint(settings, sources, door.identity);
+        let plan = TokenRequestPlan::build(settings, sources)?;
+        let fingerprint = fingerprint(settings, sources, token_endpoint.identity);
         let kept = running.find(|running| running.shared.fingerprint == fingerprint);
         let shared = kept.map_or_else(
-            || Arc::new(Shared::new(fingerprint)),
+            || Arc::new(SharedToken::new(fingerprint)),
             |kept| Arc::clone(&kept.shared),
         );
-        let source = Source {
+        let fetcher = TokenFetcher {
             counters,
-            door,
+            token_endpoint,
             plan,
             target: settings.token_url.target.clone(),
         };
         Ok(Self {
             shared,
-            source: Arc::new(source),
+            fetcher: Arc::new(fetcher),
         })
     }
 
-    /// How the token endpoint is reached.
+    /// Returns how the token endpoint is reached.
     pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.source.door.endpoint
+        &self.fetcher.token_endpoint.endpoint
     }
 
-    /// Whether a token could be asked for.
+    /// Checks that a token could be requested.
     pub(super) fn check(settings: &OAuth2, sources: &Sources) -> Result<(), Error> {
-        Plan::build(settings, sources).map(drop)
+        TokenRequestPlan::build(settings, sources).map(drop)
     }
 
-    /// Waits until there is a token that is valid, and adds to `waited` how long. One that ages is replaced without a wait.
+    /// Waits for a valid token and adds the time to `waited`. Replaces an old one in the background.
     pub(super) async fn ready(&self, waited: &mut Duration) -> Result<(), Error> {
         loop {
-            let mut landed = {
+            let mut finished = {
                 let mut state = self.shared.state();
                 match state.step(Instant::now()) {
-                    Step::Go => return Ok(()),
-                    Step::GoAndAsk(flight) => {
-                        self.ask(flight);
+                    TokenStep::Use => return Ok(()),
+                    TokenStep::UseAndRequest(request) => {
+                        self.ask(request);
                         return Ok(());
                     }
-                    Step::Refuse(no_token) => return Err(no_token.into()),
-                    Step::Ask(flight) => self.ask(flight),
-                    Step::Wait => {}
+                    TokenStep::Refuse(no_token) => return Err(no_token.into()),
+                    TokenStep::Request(request) => self.ask(request),
+                    TokenStep::Wait => {}
                 }
-                // Under the lock: the flight has not landed yet, and its landing is going to be seen.
-                self.shared.landed.subscribe()
+                // Subscribed under the lock, so that the end of the request is not missed.
+                self.shared.finished.subscribe()
             };
             let since = Instant::now();
-            // Its sender lives as long as `self` does.
-            let _ = landed.changed().await;
+            // Cannot fail: the sender lives as long as `self`.
+            let _ = finished.changed().await;
             *waited += since.elapsed();
         }
     }
 
-    /// Whether there is a token that is valid, without a wait; where there is none, one is asked for if the endpoint may
-    /// be asked. One that ages is replaced.
-    pub(super) fn readiness(&self, now: Instant) -> Readiness {
+    /// Returns whether there is a valid token, without waiting. Requests one if it is missing or old and the
+    /// endpoint may be asked.
+    pub(super) fn readiness(&self, now: Instant) -> TokenReadiness {
         match self.shared.state().step(now) {
-            Step::Go => Readiness::Ready,
-            Step::GoAndAsk(flight) => {
-                self.ask(flight);
-                Readiness::Ready
+            TokenStep::Use => TokenReadiness::Ready,
+            TokenStep::UseAndRequest(request) => {
+                self.ask(request);
+                TokenReadiness::Ready
             }
-            Step::Ask(flight) => {
-                self.ask(flight);
-                Readiness::Asked
+            TokenStep::Request(request) => {
+                self.ask(request);
+                TokenReadiness::Requested
             }
-            Step::Wait => Readiness::Asked,
-            Step::Refuse(no_token) => Readiness::Paused(no_token.retry_after),
+            TokenStep::Wait => TokenReadiness::Requested,
+            TokenStep::Refuse(no_token) => TokenReadiness::Paused(no_token.retry_after),
         }
     }
 
-    /// Waits until the token request that is under way now is over, however it ends.
-    pub(super) fn landing(&self) -> impl Future<Output = ()> + use<> {
-        let mut landed = self.shared.landed.subscribe();
+    /// Waits for the end of the current token request, whatever its result.
+    pub(super) fn finished(&self) -> impl Future<Output = ()> + use<> {
+        let mut finished = self.shared.finished.subscribe();
         async move {
-            // Its sender is kept by whoever waits.
-            let _ = landed.changed().await;
+            // Cannot fail: the one who waits keeps the sender.
+            let _ = finished.changed().await;
         }
     }
 
-    /// The value of `Authorization` for a request that leaves now; sensitive.
+    /// Returns the value of Authorization for a request that is sent now, marked sensitive.
     pub(super) fn value(&self) -> Result<HeaderValue, Error> {
         let state = self.shared.state();
         state.value(Instant::now()).cloned().ok_or(Error::Overdue)
     }
 
-    /// The upstream answered 401 to `value`, which is not used again; whoever is [`ready`](Self::ready) next has another
-    /// one. False where tokens are refused one after the other: then it stays, so that a 401 which is not about the token
-    /// costs little.
+    /// Reports that the upstream answered 401 to `value`. The token is not used again.
+    ///
+    /// Returns false if another token was refused shortly before. Then the token stays, so that a 401 that is not
+    /// about the token costs little.
     pub(super) fn refuse(&self, value: &HeaderValue) -> bool {
-        (self.shared.state()).refuse(value, Instant::now(), rand::random())
+        self.shared.state().refuse(value, Instant::now(), rand::random())
     }
 
-    /// Starts a token request, which goes on when nobody waits for it any more.
+    /// Starts a token request in the background.
     fn ask(&self, number: u64) {
-        let flight = Flight {
+        let request = TokenRequest {
             is_over: false,
             number,
             shared: Arc::clone(&self.shared),
         };
-        let source = Arc::clone(&self.source);
+        let fetcher = Arc::clone(&self.fetcher);
         tokio::spawn(async move {
             let started = Instant::now();
-            let fetched = timeout(LONGEST_FLIGHT, source.fetch(&flight.shared)).await;
+            let fetched = timeout(LONGEST_REQUEST, fetcher.fetch(&request.shared)).await;
             match fetched {
                 Ok(Ok(grant)) => {
                     let token = token(&grant, started, rand::random());
                     if token.over > Instant::now() {
-                        flight.land(grant, token, &source);
+                        request.succeed(grant, token, &fetcher);
                     } else {
-                        flight.fail(Reason::Outlived.into(), &source);
+                        request.fail(TokenFailureReason::Outlived.into(), &fetcher);
                     }
                 }
-                Ok(Err(denial)) => flight.fail(denial, &source),
-                Err(_) => flight.fail(Reason::Slow(LONGEST_FLIGHT).into(), &source),
+                Ok(Err(denial)) => request.fail(denial, &fetcher),
+                Err(_) => request.fail(TokenFailureReason::Slow(LONGEST_REQUEST).into(), &fetcher),
             }
         });
     }
 }
 
-impl Source {
-    /// Asks; and once more where the server does not know the client, and may know it as it is written otherwise. Once it
-    /// has refused both, it is asked in one form at a time, in turn: some lock out a client that fails often.
-    async fn fetch(&self, shared: &Shared) -> Result<Grant, Denial> {
+impl TokenFetcher {
+    /// Requests a token, and again in the other encoding if the server does not know the client. Once the server
+    /// has refused both, only one encoding is tried at a time: some servers lock out a client that fails often.
+    async fn fetch(&self, shared: &SharedToken) -> Result<IssuedToken, TokenDenial> {
         let client = *shared.client();
         let denial = match self.ask(shared, client.form).await {
             Err(denial) if self.plan.has_other_form() && denial.reason.is_of_client() => denial,
@@ -270,7 +283,7 @@ impl Source {
                 );
                 answer
             }
-            // It is the client itself.
+            // The client is wrong in both encodings.
             Err(again) if again.reason.is_of_client() => {
                 shared.client().is_refused = true;
                 Err(denial)
@@ -279,20 +292,20 @@ impl Source {
         }
     }
 
-    /// Asks once; and once more where the first request was lost before anything was heard of it.
-    async fn ask(&self, shared: &Shared, form: Form) -> Result<Grant, Denial> {
+    /// Requests a token, and a second time if the first request was lost without a response.
+    async fn ask(&self, shared: &SharedToken, form: BasicEncoding) -> Result<IssuedToken, TokenDenial> {
         let mut is_first = true;
         loop {
             let rotated = lock(&shared.rotated).clone();
-            let (head, body) =
-                (self.plan.request(rotated.as_ref(), form, SystemTime::now())).map_err(Reason::from)?;
-            let ways = DialContext {
-                resolver: &self.door.resolver,
-                egress: &self.door.egress,
+            let (head, body) = (self.plan.request(rotated.as_ref(), form, SystemTime::now()))
+                .map_err(TokenFailureReason::from)?;
+            let network = DialContext {
+                resolver: &self.token_endpoint.resolver,
+                egress: &self.token_endpoint.egress,
             };
             let mut body = Outbound::whole(body);
-            let (target, endpoint) = (&self.target, &self.door.endpoint);
-            match upstream::send(&head, &mut body, target, Protocol::H1, endpoint, ways, &()).await {
+            let (target, endpoint) = (&self.target, &self.token_endpoint.endpoint);
+            match upstream::send(&head, &mut body, target, Protocol::H1, endpoint, network, &()).await {
                 Ok(response) => return self.read(response).await,
                 Err(failed) => {
                     let is_lost = matches!(
@@ -300,7 +313,7 @@ impl Source {
                         upstream::Error::CutShort { .. } | upstream::Error::Incomplete(_)
                     );
                     if !(is_first && is_lost && self.plan.is_repeatable()) {
-                        return Err(Reason::Unreachable(Box::new(failed.error)).into());
+                        return Err(TokenFailureReason::Unreachable(Box::new(failed.error)).into());
                     }
                 }
             }
@@ -308,33 +321,34 @@ impl Source {
         }
     }
 
-    async fn read(&self, response: http::Response<ResponseBody>) -> Result<Grant, Denial> {
+    async fn read(&self, response: http::Response<ResponseBody>) -> Result<IssuedToken, TokenDenial> {
         let (head, body) = response.into_parts();
         if head.status.is_redirection() {
-            return Err(Reason::Redirected(head.status).into());
+            return Err(TokenFailureReason::Redirected(head.status).into());
         }
         let body = whole(body).await?;
         let (status, fields, now) = (head.status, &head.headers, SystemTime::now());
         let secrets = self.plan.secrets();
-        match status.is_success() {
-            true => Grant::read(status, fields, &body, self.plan.is_exchange, secrets, now),
-            false => Err(Denial::read(status, fields, &body, secrets, now)),
+        if status.is_success() {
+            IssuedToken::read(status, fields, &body, self.plan.is_exchange, secrets, now)
+        } else {
+            Err(TokenDenial::read(status, fields, &body, secrets, now))
         }
     }
 }
 
-impl Shared {
+impl SharedToken {
     fn new(fingerprint: u64) -> Self {
         Self {
             client: Mutex::default(),
             fingerprint,
-            landed: watch::Sender::new(()),
+            finished: watch::Sender::new(()),
             rotated: Mutex::new(None),
             state: Mutex::new(State::default()),
         }
     }
 
-    fn client(&self) -> MutexGuard<'_, Client> {
+    fn client(&self) -> MutexGuard<'_, EncodingChoice> {
         lock(&self.client)
     }
 
@@ -343,39 +357,39 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
+        f.debug_struct("SharedToken").finish_non_exhaustive()
     }
 }
 
-impl Flight {
-    fn land(mut self, grant: Grant, token: Token, source: &Source) {
+impl TokenRequest {
+    fn succeed(mut self, grant: IssuedToken, token: Token, fetcher: &TokenFetcher) {
         self.is_over = true;
-        let destination = source.counters.destination();
+        let destination = fetcher.counters.destination();
         let lifetime = token.over.saturating_duration_since(Instant::now());
         if let Some(refresh_token) = grant.refresh_token {
             let mut rotated = lock(&self.shared.rotated);
-            if !source.plan.is_repeatable() && rotated.replace(refresh_token).is_none() {
+            if !fetcher.plan.is_repeatable() && rotated.replace(refresh_token).is_none() {
                 tracing::warn!(
                     destination,
-                    token_endpoint = %source.target,
+                    token_endpoint = %fetcher.target,
                     "the server gives a new refresh token with each token; the one of the configuration may not work \
                      after a restart",
                 );
             }
         }
-        let has_recovered = self.shared.state().land(self.number, token);
-        self.shared.landed.send_replace(());
+        let has_recovered = self.shared.state().succeed(self.number, token);
+        self.shared.finished.send_replace(());
         let over = SystemTime::now() + lifetime;
         let over = over.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        source
+        fetcher
             .counters
             .credential_expiry(CredentialKind::Token, i64::try_from(over).unwrap_or(i64::MAX));
-        source
+        fetcher
             .counters
             .credential_refresh(CredentialKind::Token, RefreshResult::Done);
-        let (lifetime, token_endpoint) = (lifetime.as_secs(), &source.target);
+        let (lifetime, token_endpoint) = (lifetime.as_secs(), &fetcher.target);
         if has_recovered {
             tracing::info!(destination, %token_endpoint, lifetime, "there is a token again");
         } else {
@@ -383,19 +397,22 @@ impl Flight {
         }
     }
 
-    fn fail(mut self, denial: Denial, source: &Source) {
+    fn fail(mut self, denial: TokenDenial, fetcher: &TokenFetcher) {
         self.is_over = true;
-        let failure = Arc::new(Failure {
-            endpoint: source.target.clone(),
+        let failure = Arc::new(TokenFailure {
+            endpoint: fetcher.target.clone(),
             reason: denial.reason,
         });
-        let pause = (self.shared.state()).fail(self.number, &failure, Instant::now(), rand::random());
-        self.shared.landed.send_replace(());
-        source
+        let pause = self
+            .shared
+            .state()
+            .fail(self.number, &failure, Instant::now(), rand::random());
+        self.shared.finished.send_replace(());
+        fetcher
             .counters
             .credential_refresh(CredentialKind::Token, RefreshResult::Failed);
         tracing::warn!(
-            destination = source.counters.destination(),
+            destination = fetcher.counters.destination(),
             error = %Chain(&*failure),
             told = denial.description.as_deref(),
             again_in = %humantime::format_duration(Duration::from_millis(pause.as_millis() as u64)),
@@ -404,20 +421,20 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for TokenRequest {
     fn drop(&mut self) {
         if !self.is_over {
             self.shared.state().abandon(self.number);
-            self.shared.landed.send_replace(());
+            self.shared.finished.send_replace(());
         }
     }
 }
 
-/// When a token that was asked for at `started` is over, and when another one is asked for. `chance` is from 0 to 1.
-fn token(grant: &Grant, started: Instant, chance: f64) -> Token {
-    // No clock can add centuries.
+/// Computes when a token expires that was requested at `started`, and when it is replaced. `chance` is from 0 to 1.
+fn token(grant: &IssuedToken, started: Instant, chance: f64) -> Token {
+    // An Instant cannot represent centuries.
     let lifetime = grant.lifetime.unwrap_or(UNTOLD);
-    // The request that it is attached to takes its time, and the clocks of two servers differ.
+    // The request that carries it takes some time, and clocks differ.
     let usable = lifetime - MARGIN.min(lifetime / 4);
     Token {
         ageing: started + usable.mul_f64(0.7 + chance.clamp(0.0, 1.0) / 10.0),
@@ -427,12 +444,12 @@ fn token(grant: &Grant, started: Instant, chance: f64) -> Token {
 }
 
 /// Reads a body of at most [`LARGEST`] bytes.
-async fn whole(mut body: ResponseBody) -> Result<Zeroizing<Vec<u8>>, Reason> {
+async fn whole(mut body: ResponseBody) -> Result<Zeroizing<Vec<u8>>, TokenFailureReason> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST));
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        if let Ok(data) = frame.map_err(|_| Reason::Cut)?.into_data() {
+        if let Ok(data) = frame.map_err(|_| TokenFailureReason::BodyError)?.into_data() {
             if bytes.len() + data.len() > LARGEST {
-                return Err(Reason::TooLarge(LARGEST));
+                return Err(TokenFailureReason::TooLarge(LARGEST));
             }
             bytes.extend_from_slice(&data);
         }
@@ -440,7 +457,7 @@ async fn whole(mut body: ResponseBody) -> Result<Zeroizing<Vec<u8>>, Reason> {
     Ok(bytes)
 }
 
-/// Differs whenever a token would be asked for in another way.
+/// Returns a hash that changes whenever a token would be requested in another way.
 fn fingerprint(settings: &OAuth2, sources: &Sources, identity: u64) -> u64 {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let mut hasher = HASHER.build_hasher();
@@ -456,15 +473,3 @@ fn fingerprint(settings: &OAuth2, sources: &Sources, identity: u64) -> u64 {
     }
     hasher.finish()
 }
-
-/// From the first look-up to the last byte of the answer.
-const LONGEST_FLIGHT: Duration = Duration::from_secs(20);
-
-/// Of an answer. Tokens that list every group of a user have tens of kilobytes.
-const LARGEST: usize = 64 * 1024;
-
-/// How much earlier than the server says a token is over.
-const MARGIN: Duration = Duration::from_secs(30);
-
-/// How long a token is used of which the server does not say how long it is valid. Refused earlier, it is renewed.
-const UNTOLD: Duration = Duration::from_secs(600);

@@ -1,4 +1,5 @@
-//! The token request, as each grant and each kind of client has it (RFC 6749, 7521, 7523, 8693, 8705, 8707).
+//! Builds the token request for each grant and each way to authenticate the client (RFC 6749, 7521, 7523, 8693,
+//! 8705, 8707).
 
 use std::fmt;
 use std::time::SystemTime;
@@ -10,36 +11,47 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
 use super::Error;
-use crate::auth::jwt::{self, Maker};
+use crate::auth::jwt::{self, JwtSigner};
 use crate::config::{ClientAuth, Grant, OAuth2, Text};
 use crate::secret::{Secret, Sources};
 
-/// A token request, but for what differs from one to the next.
-pub(super) struct Plan {
-    assertion: Option<Maker>,
-    /// With client_secret_basic.
+/// All characters except the unreserved ones of RFC 3986, section 2.3. These are read alike by servers that decode
+/// forms and by servers that should and do not.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// The initial capacity of the body. A text that grows leaves copies behind.
+const ROOM: usize = 8 * 1024;
+
+/// The constant part of a token request.
+pub(super) struct TokenRequestPlan {
+    assertion: Option<JwtSigner>,
+    /// Only for client_secret_basic.
     authorization: Option<Basic>,
-    client_assertion: Option<Maker>,
-    /// What stays the same of the body.
+    client_assertion: Option<JwtSigner>,
+    /// The constant part of the body.
     form: Zeroizing<String>,
     pub(super) is_exchange: bool,
-    /// The one of the configuration; the server may have given another one since.
+    /// The refresh token of the configuration. The server may have issued another one since.
     refresh_token: Option<Secret>,
-    /// What goes to the server and must not come back.
+    /// Secrets that are sent to the server and that it might repeat.
     secrets: Vec<Secret>,
     uri: Uri,
 }
 
-/// How a client writes its name and secret in `Authorization`. RFC 6749, section 2.3.1 wants both form-encoded before
-/// they are joined; many servers read them as they are, as those of HTTP (RFC 7617).
+/// How client id and secret are encoded in Authorization. RFC 6749, section 2.3.1 wants both form-encoded; many
+/// servers read them without this encoding, as in RFC 7617.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum BasicEncoding {
     #[default]
     Encoded,
     Plain,
 }
 
-impl Form {
+impl BasicEncoding {
     pub(super) fn other(self) -> Self {
         match self {
             Self::Encoded => Self::Plain,
@@ -48,15 +60,15 @@ impl Form {
     }
 }
 
-/// The value of `Authorization`, sensitive.
+/// The values of Authorization, marked sensitive.
 struct Basic {
     encoded: HeaderValue,
-    /// Where it is another one.
+    /// Only if it differs from the form-encoded one.
     plain: Option<HeaderValue>,
 }
 
-impl Plan {
-    /// Reads the secrets.
+impl TokenRequestPlan {
+    /// Reads the secrets and builds the constant part.
     pub(super) fn build(settings: &OAuth2, sources: &Sources) -> Result<Self, Error> {
         let mut plan = Self {
             assertion: None,
@@ -66,7 +78,10 @@ impl Plan {
             is_exchange: false,
             refresh_token: None,
             secrets: Vec::new(),
-            uri: (settings.token_url.path_and_query.parse())
+            uri: settings
+                .token_url
+                .path_and_query
+                .parse()
                 .map_err(|_| Error::Url(settings.token_url.path_and_query.clone()))?,
         };
         let id = settings
@@ -111,7 +126,7 @@ impl Plan {
             Grant::ClientCredentials => self.add("grant_type", b"client_credentials"),
             Grant::JwtBearer(assertion) => {
                 self.add("grant_type", b"urn:ietf:params:oauth:grant-type:jwt-bearer");
-                self.assertion = Some(Maker::build(assertion, defaults, sources)?);
+                self.assertion = Some(JwtSigner::build(assertion, defaults, sources)?);
             }
             Grant::RefreshToken(token) => {
                 self.add("grant_type", b"refresh_token");
@@ -151,7 +166,7 @@ impl Plan {
             ClientAuth::Basic(secret) => {
                 let secret = sources.read_password(secret)?;
                 self.basic(id, secret);
-                // It stands in the header, and a second one would be a second method of authentication.
+                // A client_id in the body would be a second way to authenticate.
                 return Ok(());
             }
             ClientAuth::Post(secret) => {
@@ -160,7 +175,7 @@ impl Plan {
                 self.secrets.push(secret);
             }
             ClientAuth::PrivateKeyJwt(assertion) => {
-                self.client_assertion = Some(Maker::build(assertion, defaults, sources)?);
+                self.client_assertion = Some(JwtSigner::build(assertion, defaults, sources)?);
                 self.add(
                     "client_assertion_type",
                     b"urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
@@ -174,7 +189,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Each spelling of the secret is one that the server might repeat.
+    /// Sets Authorization in both encodings. The server might repeat the secret in either.
     fn basic(&mut self, id: &str, secret: Secret) {
         let mut encoded = Zeroizing::new(String::with_capacity(3 * secret.expose().len()));
         encoded.extend(percent_encode(secret.expose(), FORM));
@@ -195,22 +210,22 @@ impl Plan {
         append(&mut self.form, name, value);
     }
 
-    /// The next request. `refresh_token`: the one that the server gave last.
+    /// Builds the next request. `refresh_token`: the one that the server issued last.
     pub(super) fn request(
         &self,
         refresh_token: Option<&Zeroizing<String>>,
-        form: Form,
+        form: BasicEncoding,
         now: SystemTime,
     ) -> Result<(request::Parts, Bytes), jwt::Error> {
         let assertion = self
             .assertion
             .as_ref()
-            .map(|maker| maker.make_once(now))
+            .map(|signer| signer.single_use_token(now))
             .transpose()?;
         let client = self
             .client_assertion
             .as_ref()
-            .map(|maker| maker.make_once(now))
+            .map(|signer| signer.single_use_token(now))
             .transpose()?;
         let refresh = refresh_token.map(|token| token.as_bytes());
         let refresh = refresh.or_else(|| self.refresh_token.as_ref().map(Secret::expose));
@@ -219,7 +234,7 @@ impl Plan {
             ("client_assertion", client.as_ref().map(|text| text.as_bytes())),
             ("refresh_token", refresh.filter(|_| self.refresh_token.is_some())),
         ];
-        // Room for everything at once: a text that grows leaves copies behind.
+        // Allocated at once: a text that grows leaves copies behind.
         let values = fresh
             .iter()
             .map(|(name, value)| name.len() + 2 + 3 * value.map_or(0, <[u8]>::len));
@@ -245,41 +260,41 @@ impl Plan {
         }
         if let Some(Basic { encoded, plain }) = &self.authorization {
             let value = match (form, plain) {
-                (Form::Plain, Some(plain)) => plain,
-                (Form::Plain, None) | (Form::Encoded, _) => encoded,
+                (BasicEncoding::Plain, Some(plain)) => plain,
+                (BasicEncoding::Plain, None) | (BasicEncoding::Encoded, _) => encoded,
             };
             head.headers.insert(header::AUTHORIZATION, value.clone());
         }
         Ok((head, Bytes::from_owner(Wiped(body))))
     }
 
-    /// Whether the client can be written in more than one form.
+    /// Returns whether the two encodings of the client differ.
     pub(super) fn has_other_form(&self) -> bool {
         self.authorization
             .as_ref()
             .is_some_and(|basic| basic.plain.is_some())
     }
 
-    /// Whether a request may be sent twice: a refresh token may be good for one time.
+    /// Returns whether a request may be sent twice. A refresh token may be valid only once.
     pub(super) fn is_repeatable(&self) -> bool {
         self.refresh_token.is_none()
     }
 
-    /// Everything that a server might repeat.
+    /// Returns the secrets that the server might repeat.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &[u8]> {
         self.secrets.iter().chain(&self.refresh_token).map(Secret::expose)
     }
 }
 
-impl fmt::Debug for Plan {
+impl fmt::Debug for TokenRequestPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plan")
+        f.debug_struct("TokenRequestPlan")
             .field("uri", &self.uri)
             .finish_non_exhaustive()
     }
 }
 
-/// A body that is wiped when the last who holds it lets go.
+/// A body that is wiped when its last owner drops it.
 struct Wiped(Zeroizing<String>);
 
 impl AsRef<[u8]> for Wiped {
@@ -295,7 +310,7 @@ fn read(written: &Text, sources: &Sources) -> Result<Secret, Error> {
     })
 }
 
-/// The same as the claims of an assertion hold it.
+/// Reads a text for the claims of an assertion.
 fn text(written: &Text, sources: &Sources) -> Result<Zeroizing<String>, Error> {
     Ok(match written {
         Text::Plain(text) => Zeroizing::new(text.clone()),
@@ -303,7 +318,7 @@ fn text(written: &Text, sources: &Sources) -> Result<Zeroizing<String>, Error> {
     })
 }
 
-/// The field value of both; what of it is told to the server goes to `secrets`.
+/// Builds the value of Authorization, and adds its encoded part to `secrets`.
 fn basic(id: &str, secret: &[u8], secrets: &mut Vec<Secret>) -> Option<HeaderValue> {
     let mut pair = Zeroizing::new(Vec::with_capacity(id.len() + 1 + secret.len()));
     pair.extend_from_slice(id.as_bytes());
@@ -312,7 +327,7 @@ fn basic(id: &str, secret: &[u8], secrets: &mut Vec<Secret>) -> Option<HeaderVal
     let mut text = Zeroizing::new(String::with_capacity(6 + pair.len().div_ceil(3) * 4));
     text.push_str("Basic ");
     BASE64.encode_append(&pair, &mut text);
-    // Base64 is always a field value.
+    // Base64 is always a valid field value.
     let mut value = HeaderValue::from_str(&text).ok()?;
     value.set_sensitive(true);
     let encoded = text["Basic ".len()..].as_bytes().to_vec();
@@ -328,17 +343,6 @@ fn append(form: &mut String, name: &str, value: &[u8]) {
     form.push('=');
     form.extend(percent_encode(value, FORM));
 }
-
-/// What is not reserved anywhere stays as it is (RFC 3986, section 2.3): it is read alike by all who decode forms, and
-/// by those who should and do not.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
-/// A text that grows leaves copies behind.
-const ROOM: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests;

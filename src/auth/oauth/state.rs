@@ -1,12 +1,13 @@
-//! The life of a token: when it is used, when another one is asked for, when the token endpoint is left alone. No lock,
-//! no I/O; time and chance are passed in.
+//! The life of a token: when it is used, when it is replaced, when the token endpoint is not asked. No lock, no
+//! I/O: time and chance are passed in.
 //!
-//! A token is asked for when a request needs one, by one flight at a time. From three quarters of its life on the next
-//! request starts the flight and goes on with the token that there is. A token that is over, or was refused, is never
-//! given out again. After a failure nobody asks until a pause is over, which doubles from failure to failure: without
-//! a token requests are refused meanwhile, at once. So an endpoint that comes back is asked once, not by all who waited.
+//! A token is requested when a request needs it, by one token request at a time. After three quarters of its
+//! lifetime the next request starts a token request in the background and uses the old token. An expired or refused
+//! token is never used again. After a failure the endpoint is not asked until a backoff is over, which doubles with
+//! each failure; meanwhile requests without a token are refused at once. So an endpoint that recovers gets one
+//! request, not one from everybody.
 //!
-//! Nothing is asked for a destination that nobody uses.
+//! For a destination without requests no token is requested.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,97 +15,110 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::error::{Failure, NoToken};
+use super::error::{NoToken, TokenFailure};
 
-/// A token, and until when it is good for what.
+/// The first wait. The random part halves it at most.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// An endpoint that recovers is noticed within this time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The longest wait after a refusal. Asking again does not help, and some servers lock out a client that fails
+/// often.
+const LONGEST_REFUSED: Duration = Duration::from_secs(300);
+
+/// A refusal this long after the last one starts a new series.
+const CALM: Duration = Duration::from_secs(300);
+
+/// A token and its times.
 #[derive(Debug)]
 pub(super) struct Token {
-    /// From here on another one is asked for.
+    /// From here on another one is requested.
     pub(super) ageing: Instant,
-    /// From here on it is not attached.
+    /// From here on it is not used.
     pub(super) over: Instant,
-    /// Of `Authorization`; sensitive.
+    /// The value of Authorization, marked sensitive.
     pub(super) value: HeaderValue,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The number of the flight under way.
-    flight: Option<u64>,
-    flights: u64,
-    last: Option<Arc<Failure>>,
-    /// Of the token endpoint, after failures.
-    pause: Pause,
+    /// The number of the token request under way.
+    request: Option<u64>,
+    requests: u64,
+    last: Option<Arc<TokenFailure>>,
+    /// Between token requests, after failures.
+    pause: Backoff,
     /// Between tokens that the upstream refused.
-    refusals: Pause,
+    refusals: Backoff,
     token: Option<Token>,
 }
 
-/// What a request has to do.
+/// What a request that needs a token has to do.
 #[derive(Debug)]
-pub(super) enum Step {
-    /// Start a flight with this number and wait for it.
-    Ask(u64),
-    /// Use the token; and start a flight with this number.
-    GoAndAsk(u64),
-    Go,
+pub(super) enum TokenStep {
+    /// Start a token request with this number and wait for it.
+    Request(u64),
+    /// Use the token and start a token request with this number.
+    UseAndRequest(u64),
+    Use,
     Refuse(NoToken),
-    /// For the flight that is under way.
+    /// Wait for the token request under way.
     Wait,
 }
 
 /// A wait that doubles each time.
 #[derive(Debug, Default)]
-struct Pause {
+struct Backoff {
     times: u32,
     until: Option<Instant>,
 }
 
 impl State {
     /// Decides for a request that needs a token `now`.
-    pub(super) fn step(&mut self, now: Instant) -> Step {
+    pub(super) fn step(&mut self, now: Instant) -> TokenStep {
         let token = self.token.as_ref().filter(|token| now < token.over);
         let is_good = token.is_some();
         let is_fresh = token.is_some_and(|token| now < token.ageing);
-        match (self.flight, self.pause.left(now)) {
-            _ if is_fresh => Step::Go,
-            (Some(_), _) if is_good => Step::Go,
-            (Some(_), _) => Step::Wait,
-            (None, Some(_)) if is_good => Step::Go,
+        match (self.request, self.pause.left(now)) {
+            _ if is_fresh => TokenStep::Use,
+            (Some(_), _) if is_good => TokenStep::Use,
+            (Some(_), _) => TokenStep::Wait,
+            (None, Some(_)) if is_good => TokenStep::Use,
             (None, Some(left)) => match &self.last {
-                Some(failure) => Step::Refuse(NoToken::new(failure, left)),
-                // A pause has a failure before it.
-                None => Step::Ask(self.start()),
+                Some(failure) => TokenStep::Refuse(NoToken::new(failure, left)),
+                // Never: every backoff follows a failure.
+                None => TokenStep::Request(self.start()),
             },
-            (None, None) if is_good => Step::GoAndAsk(self.start()),
-            (None, None) => Step::Ask(self.start()),
+            (None, None) if is_good => TokenStep::UseAndRequest(self.start()),
+            (None, None) => TokenStep::Request(self.start()),
         }
     }
 
-    /// What is attached `now`.
+    /// Returns the value to attach `now`.
     pub(super) fn value(&self, now: Instant) -> Option<&HeaderValue> {
         let token = self.token.as_ref().filter(|token| now < token.over)?;
         Some(&token.value)
     }
 
-    /// A flight has brought a token. Whether others had failed before it.
-    pub(super) fn land(&mut self, flight: u64, token: Token) -> bool {
-        self.end(flight);
+    /// Stores the token of a request that succeeded. Returns whether the request before it had failed.
+    pub(super) fn succeed(&mut self, request: u64, token: Token) -> bool {
+        self.end(request);
         self.token = Some(token);
         let has_failed = self.last.take().is_some();
-        self.pause = Pause::default();
+        self.pause = Backoff::default();
         has_failed
     }
 
-    /// A flight has failed; how long the endpoint is left alone. `chance` is from 0 to 1.
+    /// Records a failed token request. Returns how long the endpoint is not asked. `chance` is from 0 to 1.
     pub(super) fn fail(
         &mut self,
-        flight: u64,
-        failure: &Arc<Failure>,
+        request: u64,
+        failure: &Arc<TokenFailure>,
         now: Instant,
         chance: f64,
     ) -> Duration {
-        self.end(flight);
+        self.end(request);
         self.last = Some(Arc::clone(failure));
         let longest = if failure.is_refusal() {
             LONGEST_REFUSED
@@ -118,16 +132,16 @@ impl State {
         self.pause.left(now).unwrap_or_default()
     }
 
-    /// A flight was given up, without news. Whoever comes next starts another one.
-    pub(super) fn abandon(&mut self, flight: u64) {
-        self.end(flight);
+    /// Records that a token request was dropped. The next request starts another one.
+    pub(super) fn abandon(&mut self, request: u64) {
+        self.end(request);
     }
 
-    /// The upstream refused `value`. False: another token was refused a moment ago as well, so that it is not the token;
-    /// it stays, and nothing is asked for.
+    /// Records that the upstream refused `value`. Returns false if another token was refused shortly before: then
+    /// the token is not the reason, and it stays.
     pub(super) fn refuse(&mut self, value: &HeaderValue, now: Instant, chance: f64) -> bool {
         if self.token.as_ref().is_none_or(|token| token.value != *value) {
-            // There is another one since, or there will be.
+            // It has been replaced already, or is being replaced.
             return true;
         }
         if self.refusals.left(now).is_some() {
@@ -138,7 +152,7 @@ impl State {
             .until
             .is_some_and(|until| now.duration_since(until) > CALM)
         {
-            self.refusals = Pause::default();
+            self.refusals = Backoff::default();
         }
         self.refusals.extend(now, LONGEST_REFUSED, chance);
         self.token = None;
@@ -146,25 +160,26 @@ impl State {
     }
 
     fn start(&mut self) -> u64 {
-        self.flights += 1;
-        self.flight = Some(self.flights);
-        self.flights
+        self.requests += 1;
+        self.request = Some(self.requests);
+        self.requests
     }
 
-    fn end(&mut self, flight: u64) {
-        if self.flight == Some(flight) {
-            self.flight = None;
+    fn end(&mut self, request: u64) {
+        if self.request == Some(request) {
+            self.request = None;
         }
     }
 }
 
-impl Pause {
+impl Backoff {
     fn left(&self, now: Instant) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
 
-    /// The upper half of the wait is left to chance, so that instances that failed together do not come back together.
+    /// Doubles the wait. Its upper half is random, so that instances that failed together do not come back
+    /// together.
     fn extend(&mut self, now: Instant, longest: Duration, chance: f64) {
         let whole = SHORTEST_PAUSE
             .saturating_mul(1 << self.times.min(16))
@@ -177,18 +192,6 @@ impl Pause {
         self.until = self.until.max(Some(now + wait));
     }
 }
-
-/// Before chance halves it.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// An endpoint that comes back is found within this time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// What the endpoint refuses is not mended by asking again, and some lock out a client that fails often.
-const LONGEST_REFUSED: Duration = Duration::from_secs(300);
-
-/// A token that was good for so long was not refused for the reason of the one before it.
-const CALM: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 use super::*;
 
-fn grant(lifetime: Option<u64>) -> Grant {
+fn grant(lifetime: Option<u64>) -> IssuedToken {
     let expires = lifetime.map_or(String::new(), |seconds| format!(r#","expires_in":{seconds}"#));
-    Grant::read(
+    IssuedToken::read(
         http::StatusCode::OK,
         &http::HeaderMap::new(),
         format!(r#"{{"access_token":"a"{expires}}}"#).as_bytes(),
@@ -20,7 +20,7 @@ fn a_token_ages_before_it_is_over_and_is_over_before_the_server_says_so() {
         (Some(3600), [2499.0, 2856.0], 3570.0),
         (Some(60), [31.5, 36.0], 45.0),
         (Some(1), [0.525, 0.6], 0.75),
-        // It is not told.
+        // The server does not say.
         (None, [399.0, 456.0], 570.0),
         (
             Some(u64::MAX),

@@ -10,7 +10,7 @@ use crate::secret::roots::SystemRoots;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Endpoint, tls};
 
-/// What is attached to a destination with three tokens.
+/// Builds the credentials of a destination with three tokens.
 fn credentials() -> Credentials {
     let text = "destinations: { d: { hosts: [a.test], \
                 auth: { pool: [{ bearer: env:A }, { bearer: env:B }, { bearer: env:C }] } } }";
@@ -35,14 +35,14 @@ fn credentials() -> Credentials {
     .unwrap()
 }
 
-/// The places of those that the next requests get.
+/// Returns the places of the credentials that the next requests get.
 fn next(credentials: &Credentials, count: usize) -> Vec<String> {
     let place = |_| credentials.choose(Some(0)).place.to_string();
     (0..count).map(place).collect()
 }
 
-fn refuse(credentials: &Credentials, credential: &Arc<Credential>) {
-    credentials.hear(credential, StatusCode::UNAUTHORIZED, "d");
+fn refuse(credentials: &Credentials, credential: &Arc<LiveCredential>) {
+    credentials.record_status(credential, StatusCode::UNAUTHORIZED, "d");
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,16 +65,16 @@ async fn a_refused_one_rests_longer_each_time_and_then_comes_back() {
     let is_out = || !next(&credentials, 6).contains(&refused.place.to_string());
     for seconds in [60, 120, 240, 480, 900, 900] {
         refuse(&credentials, &refused);
-        // Those that were under way with it do not count.
+        // Requests that were under way with it do not count.
         refuse(&credentials, &refused);
-        assert!(credentials.has_instead_of(&refused));
+        assert!(credentials.has_alternative_to(&refused));
         advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
         assert!(is_out(), "{seconds} s");
         advance(Duration::from_millis(1)).await;
         assert!(!is_out(), "{seconds} s");
     }
-    // What is said of it while it is trusted again makes it as good as new.
-    credentials.hear(&refused, StatusCode::NOT_FOUND, "d");
+    // A success after the exclusion clears its refusals.
+    credentials.record_status(&refused, StatusCode::NOT_FOUND, "d");
     refuse(&credentials, &refused);
     advance(Duration::from_secs(60)).await;
     assert!(!is_out());
@@ -88,15 +88,15 @@ async fn where_all_rest_the_one_that_is_up_first_is_tried() {
         refuse(&credentials, one);
         advance(Duration::from_secs(1)).await;
     }
-    assert!(!credentials.has_instead_of(&all[0]));
+    assert!(!credentials.has_alternative_to(&all[0]));
     assert_eq!(next(&credentials, 3), ["auth.pool[0]"; 3]);
 }
 
-/// What the upstream says of one is said of no other.
+/// A limit that the upstream reports for one does not concern the others.
 #[tokio::test(start_paused = true)]
 async fn each_has_what_was_told_of_it() {
     let credentials = credentials();
-    let told = |left: &str| {
+    let shown = |left: &str| {
         let mut fields = http::HeaderMap::new();
         for (name, value) in [
             ("x-ratelimit-limit", "60"),
@@ -116,7 +116,7 @@ async fn each_has_what_was_told_of_it() {
             .unwrap();
         permit.learn(
             StatusCode::OK,
-            &told(left),
+            &shown(left),
             crate::limit::bench::request(&http::Method::GET, "/"),
         );
     }
@@ -125,7 +125,7 @@ async fn each_has_what_was_told_of_it() {
     assert_eq!(next(&credentials, 3), ["auth.pool[2]"; 3]);
 }
 
-/// Or they would be swept away while they are needed.
+/// Otherwise they would be removed while they are needed.
 #[test]
 fn the_connections_of_every_credential_are_known() {
     let credentials = credentials();

@@ -1,8 +1,8 @@
-//! AWS Signature Version 4, in the Authorization field.
+//! AWS Signature Version 4 in the Authorization field.
 //!
-//! Made with the crypto library that everything else here uses. The canonical form is in [`canonical`]; this file says
-//! which fields are signed and what becomes of the body: it is hashed where it is at hand, the app's own hash of it is
-//! taken where it is not (the service checks it), and S3 takes a body that nobody has hashed, over https.
+//! [`canonical`] builds the canonical request. This file decides which fields are signed, and what is signed for
+//! the body: the hash of a body in memory, or the app's hash of a larger one (which the service checks). S3 also
+//! takes a body without a hash over https.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use data_encoding::HEXLOWER;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
-use self::canonical::Canonical;
-use super::{Error, Payload, Place, Subject, plain, sensitive, set, sha256_hex};
+use self::canonical::CanonicalRequest;
+use super::{Error, Payload, RequestToSign, ValueOrigin, plain, sensitive, set, sha256_hex};
 use crate::config::{AwsSigV4, SecretRef, Text};
 use crate::host::Scheme;
 use crate::secret::{self, Secret, Sources};
@@ -22,8 +22,18 @@ mod canonical;
 #[cfg(test)]
 mod tests;
 
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const STREAMING_UNSIGNED: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
+const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+const DATE: HeaderName = HeaderName::from_static("x-amz-date");
+pub(crate) const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+
+/// The fields of the signature. The app may set the hash of the body, see [`AwsSigner::payload`].
+pub(super) const FIELDS: [HeaderName; 4] = [AUTHORIZATION, CONTENT_SHA256, DATE, SECURITY_TOKEN];
+
 /// Signs requests to one service in one region.
-pub(crate) struct Aws {
+pub(crate) struct AwsSigner {
     access_key_id: Box<str>,
     max_body: usize,
     region: Box<str>,
@@ -33,7 +43,7 @@ pub(crate) struct Aws {
     token: Option<HeaderValue>,
 }
 
-impl Aws {
+impl AwsSigner {
     pub(crate) fn build(settings: &AwsSigV4, sources: &Sources) -> Result<Self, Error> {
         let key = read(&settings.secret_access_key, sources, "a secret access key")?;
         let mut secret = Zeroizing::new(Vec::with_capacity(4 + key.expose().len()));
@@ -49,17 +59,17 @@ impl Aws {
         })
     }
 
-    /// How much of a body it has to see, in bytes.
+    /// Returns how many bytes of a body it signs at most.
     pub(crate) fn hashes(&self) -> Option<usize> {
         Some(self.max_body)
     }
 
-    /// Signs, in the place of what is signed already.
-    pub(crate) fn sign(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
-        let payload = self.payload(subject)?;
-        let time = rfc3339(subject.now);
+    /// Signs, replacing an earlier signature.
+    pub(crate) fn sign(&self, request: &mut RequestToSign<'_>) -> Result<(), Error> {
+        let payload = self.payload(request)?;
+        let time = rfc3339(request.now);
         let time: String = time.chars().filter(|c| !matches!(c, '-' | ':')).collect();
-        let head = &mut *subject.head;
+        let head = &mut *request.head;
         if let Some(uri) = canonical::without_signature(&head.uri) {
             head.uri = uri;
         }
@@ -74,11 +84,11 @@ impl Aws {
             set(&mut head.headers, CONTENT_SHA256, plain(&payload)?)?;
         }
 
-        let canonical = Canonical {
+        let canonical = CanonicalRequest {
             method: head.method.as_str(),
             path: head.uri.path(),
             query: head.uri.query().unwrap_or_default(),
-            authority: subject.authority,
+            authority: request.authority,
             fields: &head.headers,
             payload: &payload,
             is_s3: self.is_s3(),
@@ -94,17 +104,17 @@ impl Aws {
         set(&mut head.headers, AUTHORIZATION, sensitive(value.as_bytes())?)
     }
 
-    /// What is said of the body: its hash, or that it has none.
-    fn payload(&self, subject: &Subject<'_>) -> Result<String, Error> {
-        let its = subject.head.headers.get(CONTENT_SHA256);
+    /// Returns the payload part of the signature: the hash of the body, or a word that says that it is not hashed.
+    fn payload(&self, request: &RequestToSign<'_>) -> Result<String, Error> {
+        let its = request.head.headers.get(CONTENT_SHA256);
         let its = its.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        match subject.payload {
+        match request.payload {
             _ if its.starts_with("STREAMING-AWS4-") => Err(Error::ChunkSignatures),
-            // Its chunks are not signed, and end with a checksum that S3 verifies.
+            // The chunks are not signed, but S3 verifies a checksum in the trailers.
             _ if self.is_s3() && its == STREAMING_UNSIGNED => Ok(its.to_owned()),
             Payload::Whole(body) => Ok(sha256_hex(body)),
             Payload::Streamed if is_hash(its) => Ok(its.to_owned()),
-            Payload::Streamed if self.is_s3() && subject.scheme == Scheme::Https => Ok(UNSIGNED.to_owned()),
+            Payload::Streamed if self.is_s3() && request.scheme == Scheme::Https => Ok(UNSIGNED.to_owned()),
             Payload::Streamed => Err(Error::TooLarge {
                 kind: "aws_sigv4",
                 most: self.max_body,
@@ -112,7 +122,7 @@ impl Aws {
         }
     }
 
-    /// The authentication code of `text` under the key of a day.
+    /// Returns the HMAC of `text` with the signing key of the day.
     fn code(&self, day: &str, text: &str) -> hmac::Tag {
         let code = |key: &[u8], text: &str| {
             let key = hmac::Key::new(hmac::HMAC_SHA256, key);
@@ -125,7 +135,7 @@ impl Aws {
         tag
     }
 
-    /// S3 and what speaks as it does: a path is an object's name, and a body need not be hashed.
+    /// Returns whether the service is S3 or like it: a path is an object name, and a body need not be hashed.
     fn is_s3(&self) -> bool {
         matches!(
             &*self.service,
@@ -133,15 +143,15 @@ impl Aws {
         )
     }
 
-    /// Whether the service wants a field that says what the body hashes to.
+    /// Returns whether the service wants the hash of the body in a field.
     fn states_payload(&self) -> bool {
         self.is_s3() || matches!(&*self.service, "aoss" | "glacier")
     }
 }
 
-impl fmt::Debug for Aws {
+impl fmt::Debug for AwsSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Aws")
+        f.debug_struct("AwsSigner")
             .field("region", &self.region)
             .field("service", &self.service)
             .finish_non_exhaustive()
@@ -152,11 +162,14 @@ fn access_key_id(written: &Text, sources: &Sources) -> Result<Box<str>, Error> {
     let (secret, place) = match written {
         Text::Plain(text) => {
             let secret = Secret::new(Zeroizing::new(text.clone().into_bytes()));
-            (secret, Place::Key("aws_sigv4.access_key_id"))
+            (secret, ValueOrigin::Key("aws_sigv4.access_key_id"))
         }
-        Text::Reference(reference) => (sources.read(reference)?, Place::Reference(reference.clone())),
+        Text::Reference(reference) => (
+            sources.read(reference)?,
+            ValueOrigin::Reference(reference.clone()),
+        ),
     };
-    // It stands between slashes and commas.
+    // It is written between slashes and commas.
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let text = std::str::from_utf8(secret.expose()).ok();
     let text = text.filter(|text| text.bytes().all(|byte| is_word(&byte)));
@@ -164,7 +177,8 @@ fn access_key_id(written: &Text, sources: &Sources) -> Result<Box<str>, Error> {
     text.map(Box::from).ok_or(Error::NotOne { place, what })
 }
 
-/// Keys that last have no token: a variable that is not set means that, so that one file serves for both.
+/// Reads the session token. Permanent keys have none: a variable that is not set means that, so that one
+/// configuration works for both.
 fn token(reference: Option<&SecretRef>, sources: &Sources) -> Result<Option<HeaderValue>, Error> {
     let Some(reference) = reference else {
         return Ok(None);
@@ -176,43 +190,33 @@ fn token(reference: Option<&SecretRef>, sources: &Sources) -> Result<Option<Head
     }
 }
 
-/// A secret in one word of visible ASCII.
+/// Reads a secret that is one word of visible ASCII.
 fn read(reference: &SecretRef, sources: &Sources, what: &'static str) -> Result<Secret, Error> {
     let secret = sources.read(reference)?;
-    match secret.expose().iter().all(u8::is_ascii_graphic) {
-        true => Ok(secret),
-        false => Err(Error::NotOne {
-            place: Place::Reference(reference.clone()),
+    if secret.expose().iter().all(u8::is_ascii_graphic) {
+        Ok(secret)
+    } else {
+        Err(Error::NotOne {
+            place: ValueOrigin::Reference(reference.clone()),
             what,
-        }),
+        })
     }
 }
 
-/// Whether a field arrives as it left: not those that go one hop only, that proxies and load balancers add or change,
-/// or that HTTP/2 writes in another way.
+/// Returns whether a field is signed, because it arrives unchanged. Hop-by-hop fields do not, nor fields that
+/// proxies and load balancers change, or that HTTP/2 writes differently.
 fn is_signed(name: &HeaderName) -> bool {
     let name = name.as_str();
     let mut prefixes = ["proxy-", "sec-", "x-forwarded-"].iter();
     !UNSIGNED_FIELDS.contains(&name) && !prefixes.any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether this may be a SHA-256.
+/// Returns whether this looks like a SHA-256.
 fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-const ALGORITHM: &str = "AWS4-HMAC-SHA256";
-const STREAMING_UNSIGNED: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
-const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
-
-const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
-const DATE: HeaderName = HeaderName::from_static("x-amz-date");
-pub(crate) const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
-
-/// What stands in them is decided here. Of the hash the app may have a say, see [`Aws::payload`].
-pub(super) const FIELDS: [HeaderName; 4] = [AUTHORIZATION, CONTENT_SHA256, DATE, SECURITY_TOKEN];
-
-/// Beside those that begin with `proxy-`, `sec-` or `x-forwarded-`.
+/// Fields that are not signed, besides those that begin with `proxy-`, `sec-` or `x-forwarded-`.
 const UNSIGNED_FIELDS: [&str; 29] = [
     "accept-encoding",
     "authorization",

@@ -1,5 +1,4 @@
-//! A plain HMAC for services that have a scheme of their own: over a text that the configuration writes, said in fields
-//! that it writes.
+//! HMAC signatures for services with a proprietary scheme. The configuration writes the signed text and the fields.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -9,7 +8,7 @@ use aws_lc_rs::digest;
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use http::header::HeaderName;
 
-use super::{Error, Payload, Subject, sensitive, set};
+use super::{Error, Payload, RequestToSign, sensitive, set};
 use crate::auth::key::SigningKey;
 use crate::config::{self, BodyHash, Encoding, Piece, Template};
 use crate::host::Scheme;
@@ -19,8 +18,8 @@ use crate::units::{http_date, rfc3339};
 #[cfg(test)]
 mod tests;
 
-/// Signs requests under one secret.
-pub(crate) struct Hmac {
+/// Signs requests with one secret.
+pub(crate) struct HmacSigner {
     encoding: Encoding,
     key: SigningKey,
     key_id: Box<str>,
@@ -30,14 +29,14 @@ pub(crate) struct Hmac {
     set: Vec<(HeaderName, Template)>,
 }
 
-/// What does not change while one request is signed.
-struct Moment<'a> {
+/// Values that stay constant while one request is signed.
+struct SigningValues<'a> {
     key_id: &'a str,
     nonce: String,
     signature: String,
 }
 
-impl Hmac {
+impl HmacSigner {
     pub(crate) fn build(settings: &config::Hmac, sources: &Sources) -> Result<Self, Error> {
         let key_id = match &settings.key_id {
             None => "".into(),
@@ -55,41 +54,41 @@ impl Hmac {
         })
     }
 
-    /// How much of a body it has to see, in bytes.
+    /// Returns how many bytes of a body it signs at most. `None`: it does not sign the body.
     pub(crate) fn hashes(&self) -> Option<usize> {
         self.sees_body.then_some(self.max_body)
     }
 
-    /// The fields that it sets.
+    /// Returns the fields that it sets.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         self.set.iter().map(|(name, _)| name)
     }
 
-    /// Signs, in the place of what is signed already. The fields without the signature are set first, so that the
-    /// message can hold them.
-    pub(crate) fn sign(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
-        let mut moment = Moment {
+    /// Signs, replacing an earlier signature. Sets the fields without the signature first, so that the signed text
+    /// can contain them.
+    pub(crate) fn sign(&self, request: &mut RequestToSign<'_>) -> Result<(), Error> {
+        let mut values = SigningValues {
             key_id: &self.key_id,
             nonce: super::nonce(),
             signature: String::new(),
         };
         for name in self.fields() {
-            subject.head.headers.remove(name);
+            request.head.headers.remove(name);
         }
         let says_it = |value: &Template| value.has(&Piece::Signature);
         for (name, value) in self.set.iter().filter(|(_, value)| !says_it(value)) {
-            let value = self.fill(value, &moment, subject)?;
-            set(&mut subject.head.headers, name.clone(), sensitive(&value)?)?;
+            let value = self.fill(value, &values, request)?;
+            set(&mut request.head.headers, name.clone(), sensitive(&value)?)?;
         }
-        let signature = self.key.sign(&self.fill(&self.message, &moment, subject)?)?;
-        moment.signature = match self.encoding {
+        let signature = self.key.sign(&self.fill(&self.message, &values, request)?)?;
+        values.signature = match self.encoding {
             Encoding::Base64 => BASE64.encode(&signature),
             Encoding::Base64Url => BASE64URL_NOPAD.encode(&signature),
             Encoding::Hex => HEXLOWER.encode(&signature),
         };
         for (name, value) in self.set.iter().filter(|(_, value)| says_it(value)) {
-            let value = self.fill(value, &moment, subject)?;
-            set(&mut subject.head.headers, name.clone(), sensitive(&value)?)?;
+            let value = self.fill(value, &values, request)?;
+            set(&mut request.head.headers, name.clone(), sensitive(&value)?)?;
         }
         Ok(())
     }
@@ -97,30 +96,30 @@ impl Hmac {
     fn fill(
         &self,
         template: &Template,
-        moment: &Moment<'_>,
-        subject: &Subject<'_>,
+        values: &SigningValues<'_>,
+        request: &RequestToSign<'_>,
     ) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         for piece in &template.0 {
             match piece {
-                Piece::Body => bytes.extend_from_slice(self.body(subject)?),
+                Piece::Body => bytes.extend_from_slice(self.body(request)?),
                 Piece::BodyHash(hash) => {
-                    bytes.extend_from_slice(hashed(self.body(subject)?, *hash).as_bytes());
+                    bytes.extend_from_slice(hashed(self.body(request)?, *hash).as_bytes());
                 }
                 Piece::Field(name) => {
-                    for (i, line) in subject.head.headers.get_all(name).iter().enumerate() {
+                    for (i, line) in request.head.headers.get_all(name).iter().enumerate() {
                         bytes.extend_from_slice(if i > 0 { b", " } else { b"" });
                         bytes.extend_from_slice(line.as_bytes().trim_ascii());
                     }
                 }
-                piece => bytes.extend_from_slice(text(piece, moment, subject).as_bytes()),
+                piece => bytes.extend_from_slice(text(piece, values, request).as_bytes()),
             }
         }
         Ok(bytes)
     }
 
-    fn body<'a>(&self, subject: &Subject<'a>) -> Result<&'a [u8], Error> {
-        match subject.payload {
+    fn body<'a>(&self, request: &RequestToSign<'a>) -> Result<&'a [u8], Error> {
+        match request.payload {
             Payload::Whole(body) => Ok(body),
             Payload::Streamed => Err(Error::TooLarge {
                 kind: "hmac",
@@ -130,24 +129,24 @@ impl Hmac {
     }
 }
 
-impl fmt::Debug for Hmac {
+impl fmt::Debug for HmacSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hmac")
+        f.debug_struct("HmacSigner")
             .field("key", &self.key)
             .field("set", &self.set)
             .finish_non_exhaustive()
     }
 }
 
-/// What stands for a piece that is no part of a message's fields or body.
-fn text(piece: &Piece, moment: &Moment<'_>, subject: &Subject<'_>) -> String {
-    let Subject {
+/// Returns the text for a placeholder that needs neither fields nor body.
+fn text(piece: &Piece, values: &SigningValues<'_>, request: &RequestToSign<'_>) -> String {
+    let RequestToSign {
         head,
         authority,
         scheme,
         now,
         ..
-    } = subject;
+    } = request;
     let since = || now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let scheme = match scheme {
         Scheme::Http => "http",
@@ -156,7 +155,7 @@ fn text(piece: &Piece, moment: &Moment<'_>, subject: &Subject<'_>) -> String {
     let target = || {
         let mut target = head.uri.path().to_owned();
         if let Some(query) = head.uri.query() {
-            // Writing to a text does not fail.
+            // Writing to a String cannot fail.
             let _ = write!(target, "?{query}");
         }
         target
@@ -164,21 +163,21 @@ fn text(piece: &Piece, moment: &Moment<'_>, subject: &Subject<'_>) -> String {
     match piece {
         Piece::Authority => (*authority).to_owned(),
         Piece::Date => http_date(*now),
-        Piece::KeyId => moment.key_id.to_owned(),
+        Piece::KeyId => values.key_id.to_owned(),
         Piece::Method => head.method.as_str().to_owned(),
         Piece::MethodInLowerCase => head.method.as_str().to_ascii_lowercase(),
-        Piece::Nonce => moment.nonce.clone(),
+        Piece::Nonce => values.nonce.clone(),
         Piece::Path => head.uri.path().to_owned(),
         Piece::Query => head.uri.query().unwrap_or_default().to_owned(),
         Piece::Rfc3339 => rfc3339(*now),
         Piece::Scheme => scheme.to_owned(),
-        Piece::Signature => moment.signature.clone(),
+        Piece::Signature => values.signature.clone(),
         Piece::Target => target(),
         Piece::Text(text) => text.clone(),
         Piece::Timestamp => since().as_secs().to_string(),
         Piece::TimestampMillis => since().as_millis().to_string(),
         Piece::Url => format!("{scheme}://{authority}{}", target()),
-        // Bytes, which `fill` takes from the request.
+        // `fill` takes these bytes from the request.
         Piece::Body | Piece::BodyHash(_) | Piece::Field(_) => String::new(),
     }
 }

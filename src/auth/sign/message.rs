@@ -1,9 +1,9 @@
 //! HTTP Message Signatures (RFC 9421), with Content-Digest (RFC 9530).
 //!
-//! What is signed is the signature base: a line for each component, in the order in which they are configured, and one
-//! for the parameters. A component that a request does not have is an error: to leave it out silently would weaken the
-//! signature, and where it is not to be there, a rule with `match` says so. A Date that is signed is set here, and so is
-//! the Content-Digest, unless the body is too large to be read whole and the app has sent one.
+//! The signature base is signed: a line for each component, in the configured order, and one for the parameters. A
+//! component that a request does not have is an error: to omit it silently would weaken the signature, and a rule
+//! with `match` can exclude such requests. A signed Date is set here, and a signed Content-Digest too, unless the
+//! body is too large to be read whole and the app has sent one.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use data_encoding::BASE64;
 use http::header::{DATE, HOST, HeaderMap, HeaderName};
 use http::request::Parts;
 
-use super::{Error, Payload, Subject, plain, sensitive, set, sha256};
+use super::{Error, Payload, RequestToSign, plain, sensitive, set, sha256};
 use crate::auth::key::SigningKey;
 use crate::config::{Algorithm, Component, HttpSignature, form_encoded};
 use crate::host::Scheme;
@@ -21,15 +21,19 @@ use crate::units::http_date;
 #[cfg(test)]
 mod tests;
 
-/// Signs requests under one key.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+const SIGNATURE: HeaderName = HeaderName::from_static("signature");
+const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
+
+/// Signs requests with one key.
 #[derive(Debug)]
-pub(crate) struct Message {
+pub(crate) struct MessageSigner {
     key: SigningKey,
     key_id: Box<str>,
     settings: HttpSignature,
 }
 
-impl Message {
+impl MessageSigner {
     pub(crate) fn build(settings: &HttpSignature, sources: &Sources) -> Result<Self, Error> {
         let key = super::key_of(&settings.key, settings.algorithm, settings.key_encoding, sources)?;
         let key_id = super::key_id(&settings.key_id, sources)?;
@@ -41,12 +45,12 @@ impl Message {
         })
     }
 
-    /// How much of a body it has to see, in bytes.
+    /// Returns how many bytes of a body it signs at most. `None`: it does not sign the body.
     pub(crate) fn hashes(&self) -> Option<usize> {
         self.covers(&CONTENT_DIGEST).then_some(self.settings.max_body)
     }
 
-    /// The fields of a request that it sets.
+    /// Returns the fields of a request that it sets.
     pub(crate) fn fields(&self) -> Vec<HeaderName> {
         let covered = [CONTENT_DIGEST, DATE]
             .into_iter()
@@ -54,26 +58,26 @@ impl Message {
         [SIGNATURE, SIGNATURE_INPUT].into_iter().chain(covered).collect()
     }
 
-    /// Signs, in the place of what is signed already.
-    pub(crate) fn sign(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
+    /// Signs, replacing an earlier signature.
+    pub(crate) fn sign(&self, request: &mut RequestToSign<'_>) -> Result<(), Error> {
         let nonce = self.settings.nonce.then(super::nonce);
-        self.sign_with(nonce.as_deref(), subject)
+        self.sign_with(nonce.as_deref(), request)
     }
 
-    fn sign_with(&self, nonce: Option<&str>, subject: &mut Subject<'_>) -> Result<(), Error> {
-        let fields = &mut subject.head.headers;
+    fn sign_with(&self, nonce: Option<&str>, request: &mut RequestToSign<'_>) -> Result<(), Error> {
+        let fields = &mut request.head.headers;
         fields.remove(SIGNATURE);
         fields.remove(SIGNATURE_INPUT);
         if self.covers(&DATE) {
-            set(fields, DATE, plain(&http_date(subject.now))?)?;
+            set(fields, DATE, plain(&http_date(request.now))?)?;
         }
         if self.covers(&CONTENT_DIGEST) {
-            match subject.payload {
+            match request.payload {
                 Payload::Whole(body) => {
                     let digest = BASE64.encode(sha256(body).as_ref());
                     set(fields, CONTENT_DIGEST, plain(&format!("sha-256=:{digest}:"))?)?;
                 }
-                // The server checks what the app says of its body.
+                // The server checks the digest of the app.
                 Payload::Streamed if fields.contains_key(CONTENT_DIGEST) => {}
                 Payload::Streamed => {
                     return Err(Error::TooLarge {
@@ -84,11 +88,11 @@ impl Message {
             }
         }
 
-        let parameters = self.parameters(nonce, subject.now);
-        let base = self.base(subject, &parameters)?;
+        let parameters = self.parameters(nonce, request.now);
+        let base = self.base(request, &parameters)?;
         let signature = BASE64.encode(&self.key.sign(base.as_bytes())?);
         let label = &self.settings.label;
-        let fields = &mut subject.head.headers;
+        let fields = &mut request.head.headers;
         set(fields, SIGNATURE_INPUT, plain(&format!("{label}={parameters}"))?)?;
         set(
             fields,
@@ -97,8 +101,8 @@ impl Message {
         )
     }
 
-    /// What is covered, and how it is signed (RFC 9421, section 2.3), in the order in which that section has them: any is
-    /// valid, and some verifiers (the crate httpsig) put them into this one before they verify.
+    /// Returns the signature parameters (RFC 9421, section 2.3), in the order of that section. Any order is valid,
+    /// but some verifiers (the crate httpsig) use this one before they verify.
     fn parameters(&self, nonce: Option<&str>, now: SystemTime) -> String {
         let settings = &self.settings;
         let components: Vec<_> = settings.components.iter().map(Component::to_string).collect();
@@ -125,11 +129,11 @@ impl Message {
         text
     }
 
-    /// The signature base (RFC 9421, section 2.5).
-    fn base(&self, subject: &Subject<'_>, parameters: &str) -> Result<String, Error> {
+    /// Returns the signature base (RFC 9421, section 2.5).
+    fn base(&self, request: &RequestToSign<'_>, parameters: &str) -> Result<String, Error> {
         let mut base = String::new();
         for component in &self.settings.components {
-            let value = value(component, subject)?;
+            let value = value(component, request)?;
             base.push_str(&format!("{component}: {value}\n"));
         }
         base.push_str(&format!("\"@signature-params\": {parameters}"));
@@ -145,14 +149,14 @@ impl Message {
     }
 }
 
-/// The value of a component (RFC 9421, sections 2.1 and 2.2).
-fn value(component: &Component, subject: &Subject<'_>) -> Result<String, Error> {
-    let Subject {
+/// Returns the value of a component (RFC 9421, sections 2.1 and 2.2).
+fn value(component: &Component, request: &RequestToSign<'_>) -> Result<String, Error> {
+    let RequestToSign {
         head,
         authority,
         scheme,
         ..
-    } = subject;
+    } = request;
     let (scheme, port) = match scheme {
         Scheme::Http => ("http", ":80"),
         Scheme::Https => ("https", ":443"),
@@ -165,11 +169,12 @@ fn value(component: &Component, subject: &Subject<'_>) -> Result<String, Error> 
     };
     Ok(match component {
         Component::Authority => authority.to_owned(),
-        Component::Field { name, .. } if name == HOST => subject.authority.to_owned(),
+        Component::Field { name, .. } if name == HOST => request.authority.to_owned(),
         Component::Field { name, is_binary } => {
-            let value = match is_binary {
-                true => binary(&head.headers, name),
-                false => combined(&head.headers, name)?,
+            let value = if *is_binary {
+                binary(&head.headers, name)
+            } else {
+                combined(&head.headers, name)?
             };
             value.ok_or_else(|| Error::Missing {
                 component: component.to_string(),
@@ -194,11 +199,11 @@ fn target(head: &Parts, path: &str) -> String {
     }
 }
 
-/// All lines of a field; `None` where there are none.
+/// Joins all lines of a field. `None`: the request does not have the field.
 fn combined(fields: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
     let mut lines = Vec::new();
     for line in fields.get_all(name) {
-        // The base is ASCII, each byte of it the same to all.
+        // The base must be ASCII, so that all verifiers compute the same bytes.
         let line = line
             .to_str()
             .map_err(|_| Error::NotAscii { name: name.clone() })?;
@@ -208,13 +213,15 @@ fn combined(fields: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Err
 }
 
 fn binary(fields: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let lines: Vec<_> = (fields.get_all(name).iter())
+    let lines: Vec<_> = fields
+        .get_all(name)
+        .iter()
         .map(|line| format!(":{}:", BASE64.encode(line.as_bytes().trim_ascii())))
         .collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-/// The value of the one parameter of this name; `None` where there is none, or more than one.
+/// Returns the value of the only parameter of this name. `None`: there is no such parameter, or more than one.
 fn query_param(head: &Parts, name: &str) -> Option<String> {
     let pairs = head.uri.query()?.split('&');
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -225,7 +232,7 @@ fn query_param(head: &Parts, name: &str) -> Option<String> {
     }
 }
 
-/// In the registry of RFC 9421.
+/// Returns the name of an algorithm in the registry of RFC 9421.
 fn name(algorithm: Algorithm) -> Option<&'static str> {
     match algorithm {
         Algorithm::EcdsaP256Sha256 => Some("ecdsa-p256-sha256"),
@@ -244,7 +251,3 @@ fn name(algorithm: Algorithm) -> Option<&'static str> {
         | Algorithm::RsaPssSha384 => None,
     }
 }
-
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
-const SIGNATURE: HeaderName = HeaderName::from_static("signature");
-const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");

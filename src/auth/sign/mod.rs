@@ -1,8 +1,8 @@
-//! Signatures: made anew for each request, since they cover it and the time.
+//! Signatures of requests. Each request gets a new one, because it covers the request and the time.
 //!
-//! Each signer takes a [`Subject`], the request as it is about to leave, and sets the fields of its kind. What stands
-//! there of an earlier signature goes, be it the app's or, where a request is sent again, our own. How much of the body
-//! a signer has to see it says before, by `hashes`.
+//! Each signer takes a [`RequestToSign`], the request as it will be sent, and sets its fields. It removes an
+//! earlier signature: the app's or, if the request is sent again, our own. `hashes` says how much of the body a
+//! signer needs.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -23,26 +23,26 @@ pub(super) mod aws;
 mod hmac;
 mod message;
 
-/// What signs.
+/// The kinds of signatures.
 #[derive(Debug)]
 pub(crate) enum Signer {
-    Aws(aws::Aws),
-    Hmac(hmac::Hmac),
-    Message(message::Message),
+    Aws(aws::AwsSigner),
+    Hmac(hmac::HmacSigner),
+    Message(message::MessageSigner),
 }
 
 impl Signer {
-    /// `None` where a credential of this kind does not sign.
+    /// Builds the signer of a credential. `None`: this kind does not sign.
     pub(super) fn build(auth: &Auth, sources: &Sources) -> Result<Option<Self>, Error> {
         Ok(Some(match auth {
-            Auth::AwsSigV4(settings) => Self::Aws(aws::Aws::build(settings, sources)?),
-            Auth::Hmac(settings) => Self::Hmac(hmac::Hmac::build(settings, sources)?),
-            Auth::HttpSignature(settings) => Self::Message(message::Message::build(settings, sources)?),
+            Auth::AwsSigV4(settings) => Self::Aws(aws::AwsSigner::build(settings, sources)?),
+            Auth::Hmac(settings) => Self::Hmac(hmac::HmacSigner::build(settings, sources)?),
+            Auth::HttpSignature(settings) => Self::Message(message::MessageSigner::build(settings, sources)?),
             _ => return Ok(None),
         }))
     }
 
-    /// How much of a body it has to see, in bytes; `None`: nothing of it.
+    /// Returns how many bytes of a body it signs at most. `None`: it does not sign the body.
     pub(super) fn hashes(&self) -> Option<usize> {
         match self {
             Self::Aws(aws) => aws.hashes(),
@@ -51,7 +51,7 @@ impl Signer {
         }
     }
 
-    /// The fields of a request that it sets.
+    /// Returns the fields of a request that it sets.
     pub(super) fn fields(&self) -> Vec<HeaderName> {
         match self {
             Self::Aws(_) => aws::FIELDS.to_vec(),
@@ -60,36 +60,36 @@ impl Signer {
         }
     }
 
-    /// Signs, in the place of what is signed already.
-    pub(super) fn sign(&self, subject: &mut Subject<'_>) -> Result<(), Error> {
+    /// Signs, replacing an earlier signature.
+    pub(super) fn sign(&self, request: &mut RequestToSign<'_>) -> Result<(), Error> {
         match self {
-            Self::Aws(aws) => aws.sign(subject),
-            Self::Hmac(hmac) => hmac.sign(subject),
-            Self::Message(message) => message.sign(subject),
+            Self::Aws(aws) => aws.sign(request),
+            Self::Hmac(hmac) => hmac.sign(request),
+            Self::Message(message) => message.sign(request),
         }
     }
 }
 
-/// What is signed: the request as it will leave, but for what the signature adds.
-pub(crate) struct Subject<'a> {
+/// The request as it will be sent, except for the fields of the signature.
+pub(crate) struct RequestToSign<'a> {
     pub(crate) head: &'a mut Parts,
-    /// As the Host field or `:authority` will say it.
+    /// The value of Host or `:authority`.
     pub(crate) authority: &'a str,
     pub(crate) scheme: Scheme,
     pub(crate) payload: Payload<'a>,
     pub(crate) now: SystemTime,
 }
 
-/// The body of what is signed.
+/// The body of a request to sign.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Payload<'a> {
-    /// More than the signer asked for.
+    /// Larger than the signer can take.
     Streamed,
-    /// All of it; empty where there is none.
+    /// The whole body. Empty: there is none.
     Whole(&'a [u8]),
 }
 
-/// Why there is no signer, or no signature. Never shows a secret, nor more of a request than the names of its fields.
+/// Why a signer cannot be built, or cannot sign. Shows no secret, and of a request only the names of its fields.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
@@ -114,7 +114,7 @@ pub(crate) enum Error {
     NotAscii { name: HeaderName },
 
     #[error("{place}: this is not {what}; it has to be one line of letters, digits and a few marks")]
-    NotOne { place: Place, what: &'static str },
+    NotOne { place: ValueOrigin, what: &'static str },
 
     #[error(transparent)]
     Secret(#[from] secret::Error),
@@ -126,7 +126,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether another request could be signed: then it is the app that can mend it.
+    /// Returns whether the request is the reason, so that the app can fix it.
     pub(crate) fn is_of_request(&self) -> bool {
         match self {
             Self::ChunkSignatures
@@ -139,14 +139,14 @@ impl Error {
     }
 }
 
-/// Where something came from.
+/// Where a value came from: a key of the configuration, or a secret.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum ValueOrigin {
     Key(&'static str),
     Reference(SecretRef),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(key) => f.write_str(key),
@@ -155,7 +155,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A key that may be the secret of an HMAC, which has an encoding.
+/// Reads a key. The secret of an HMAC may be encoded.
 fn key_of(
     reference: &SecretRef,
     algorithm: Algorithm,
@@ -174,12 +174,12 @@ fn key_of(
     };
     let key = bytes.and_then(|bytes| SigningKey::of_bytes(&Zeroizing::new(bytes), algorithm));
     key.ok_or_else(|| Error::NotOne {
-        place: Place::Reference(reference.clone()),
+        place: ValueOrigin::Reference(reference.clone()),
         what,
     })
 }
 
-/// Of either alphabet, padded or not.
+/// Decodes base64 of either alphabet, padded or not.
 fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
     let length = text.iter().rposition(|byte| *byte != b'=')? + 1;
     let mut text = Zeroizing::new(text[..length].to_vec());
@@ -193,7 +193,7 @@ fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
     BASE64_NOPAD.decode(&text).ok()
 }
 
-/// What a server knows a key by, as it can stand between quotes.
+/// Reads the id of a key. It must be valid between quotes.
 fn key_id(written: &Text, sources: &Sources) -> Result<Box<str>, Error> {
     let (secret, place) = match written {
         Text::Plain(text) => return Ok(text.as_str().into()),
@@ -203,12 +203,12 @@ fn key_id(written: &Text, sources: &Sources) -> Result<Box<str>, Error> {
     let text = std::str::from_utf8(secret.expose()).ok();
     let text = text.filter(|text| text.bytes().all(is_plain));
     text.map(Box::from).ok_or(Error::NotOne {
-        place: Place::Reference(place),
+        place: ValueOrigin::Reference(place),
         what: "the name of a key",
     })
 }
 
-/// A random value that is used once.
+/// Returns a random value for a single use.
 fn nonce() -> String {
     HEXLOWER.encode(&rand::random::<[u8; 16]>())
 }
@@ -218,12 +218,12 @@ fn set(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(
     Ok(())
 }
 
-/// A field value. Every caller has checked the bytes; should one not have, it is an error, not a panic.
+/// Makes a field value. Every caller has checked the bytes. If one has not, it is an error, not a panic.
 fn plain(text: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(text).map_err(|_| Error::NoRoom)
 }
 
-/// As [`plain`], and not shown.
+/// Makes a field value that `Debug` does not show.
 fn sensitive(text: &[u8]) -> Result<HeaderValue, Error> {
     hidden(Zeroizing::new(text.to_vec())).ok_or(Error::NoRoom)
 }

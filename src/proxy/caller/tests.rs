@@ -14,7 +14,7 @@ use crate::secret::roots::SystemRoots;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Endpoint, tls};
 
-/// A request line's target, then a field a line.
+/// Parses a request: the target, then a field in each line.
 fn head(text: &str) -> request::Parts {
     let mut lines = text.split('\n').map(str::trim);
     let mut request = Request::get(lines.next().unwrap());
@@ -34,7 +34,7 @@ fn destination(auth: &str) -> Arc<Destination> {
     Arc::clone(&policy.destinations[1])
 }
 
-/// Who sends it to a destination that attaches nothing.
+/// The caller of a request to a destination that attaches nothing.
 fn caller(text: &str) -> Caller {
     of(&head(text), &destination(""), None)
 }
@@ -108,7 +108,7 @@ fn each_credential_of_the_app_is_a_caller() {
         assert_told_apart(&request("anna"), &request("bert"));
         assert_same(&request("anna"), &format!("/other?{parameter}=anna"));
     }
-    // Who sends two of them is told by both, in whatever order.
+    // A request with two of them is identified by both, in any order.
     let both = [
         "/\nX-Api-Key: a\nAuthorization: Bearer b",
         "/\nAuthorization: Bearer b\nX-Api-Key: a",
@@ -118,7 +118,7 @@ fn each_credential_of_the_app_is_a_caller() {
     assert_told_apart("/\nX-Api-Key: a\nX-Api-Key: a", "/\nX-Api-Key: a");
 }
 
-/// What is another one with each message must not make another caller of each.
+/// A value that changes with each message must not make each message another caller.
 #[test]
 fn what_changes_from_request_to_request_is_left_out() {
     let aws = "Authorization: AWS4-HMAC-SHA256 Credential=AKIDA/2026$/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=$";
@@ -158,7 +158,7 @@ fn what_changes_from_request_to_request_is_left_out() {
     );
 }
 
-/// Some apps make a token for each request, and all get another one after a while.
+/// Some apps make a token for each request, and all get another one after some time.
 #[test]
 fn a_json_web_token_tells_its_user() {
     let bearer = |claims: &str| format!("/\nAuthorization: Bearer {}", jwt(claims));
@@ -181,7 +181,7 @@ fn a_json_web_token_tells_its_user() {
         ),
         (r#"{"iss":"i","sub":"a"}"#, r#"{"iss":"i","sub":"b"}"#, false),
         (r#"{"iss":"i","sub":"a"}"#, r#"{"iss":"j","sub":"a"}"#, false),
-        // Tells nobody: the whole token does.
+        // Without a user: the whole token identifies the caller.
         (r#"{"iat":1}"#, r#"{"iat":2}"#, false),
         (r#"["iss"]"#, r#"["sub"]"#, false),
     ] {
@@ -210,7 +210,7 @@ fn nothing_of_a_credential_is_shown() {
     assert!(digits.bytes().all(|byte| byte.is_ascii_digit()), "{shown}");
 }
 
-/// Whom the upstream sees is the same before a credential is attached and after.
+/// The caller is the same before and after a credential is attached.
 #[tokio::test]
 async fn what_outrider_attaches_is_one_caller_for_each_rule() {
     let destination = destination(
@@ -261,7 +261,7 @@ async fn what_outrider_attaches_is_one_caller_for_each_rule() {
         callers[0]
     };
     for path in ["/1", "/2", "/3", "/4", "/5", "/7"] {
-        // What it does not replace still tells the app's users apart.
+        // Fields that it does not replace still distinguish the app's users.
         assert_ne!(of_rule(path, "anna"), of_rule(path, "bert"), "{path}");
     }
     assert_ne!(of_rule("/1", "anna"), of_rule("/5", "anna"));
@@ -270,7 +270,7 @@ async fn what_outrider_attaches_is_one_caller_for_each_rule() {
         of_rule("/6", "anna"),
         "the same credential by another rule"
     );
-    // To OPTIONS nothing is attached.
+    // OPTIONS carries no credential.
     let options = |user: &str| {
         of(
             &head(&format!("/1\nAuthorization: Bearer {user}")),

@@ -1,7 +1,7 @@
-//! The TLS handshake with the app, and what is told of one that fails.
+//! The TLS handshake with the app, and the log lines for handshakes that fail.
 //!
-//! What goes wrong here the app sees as an error of its own TLS library, which seldom says what would mend it. So each
-//! kind of failure is counted, and told in the log with what the app offered: one line a minute, destination and kind.
+//! The app sees a failure as an error of its TLS library, which seldom names the remedy. So each kind of failure is
+//! counted, and logged with what the app offered: at most one line per minute, destination and kind.
 
 use std::io;
 
@@ -21,20 +21,28 @@ use crate::stream::{Io, Reset, Rewound};
 use crate::telemetry::{HandshakeFailure, TlsSide};
 use crate::upstream::{self, Protocol};
 
-/// What the app and we speak now.
+const TRUST: &str = "the app does not trust outrider's certificate; start it under `outrider exec`, or point its trust \
+    variable (SSL_CERT_FILE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, CURL_CA_BUNDLE, …) at the CA bundle: `outrider env` \
+    prints them all";
+const SILENT: &str = "the app closed the connection when it had seen outrider's certificate, as clients do that do not \
+    trust it; start it under `outrider exec`, or point its trust variable at the CA bundle: `outrider env` prints them all";
+const ADDRESS: &str = "this host is an address, for which clients on BoringSSL (gRPC, Envoy, Electron, Bun) refuse our \
+    certificate even where they trust it: give them a name, or set `ca.constraints: names`";
+
+/// A completed handshake.
 pub(super) struct Accepted {
-    /// The name in the ClientHello, where it is not the target's.
+    /// The server name in the ClientHello, if it is not the target's.
     pub(super) foreign_name: Option<String>,
     pub(super) stream: TlsStream<Rewound<Io>>,
 }
 
-/// Why there is no TLS with the app.
+/// Why the handshake failed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("no certificate could be made")]
     Certificate(#[from] ca::Error),
 
-    /// The app has closed the connection, or it broke.
+    /// The connection was closed or reset.
     #[error("the app closed the connection")]
     Gone { has_certificate: bool },
 
@@ -45,8 +53,9 @@ enum Error {
     Tls(#[from] rustls::Error),
 }
 
-/// Ends the app's TLS, offering what the upstream was found to speak; `first` are the first bytes of the app. A failure
-/// is told. `busy` lasts until the handshake is done.
+/// Completes the app's handshake, offering the protocol that the upstream speaks. Reports a failure.
+///
+/// `first` are the first bytes from the app. `busy` lasts until the handshake is over.
 pub(super) async fn accept(
     first: Bytes,
     app: Io,
@@ -55,18 +64,21 @@ pub(super) async fn accept(
     proxy: &Proxy,
     busy: ExchangeGuard,
 ) -> Option<Accepted> {
-    let accepted = shake(first.clone(), app, target, route, proxy).await;
+    let accepted = handshake(first.clone(), app, target, route, proxy).await;
     drop(busy);
     match accepted {
-        Ok(mut accepted) => (accepted.is_used(&first, target, route, proxy).await).then_some(accepted),
+        Ok(mut accepted) => accepted
+            .is_used(&first, target, route, proxy)
+            .await
+            .then_some(accepted),
         Err(error) => {
-            tell(&error, &first, target, route, proxy);
+            report(&error, &first, target, route, proxy);
             None
         }
     }
 }
 
-async fn shake(
+async fn handshake(
     first: Bytes,
     app: Io,
     target: &Target,
@@ -82,22 +94,24 @@ async fn shake(
     let read_hello = started.elapsed();
     let hello = start.client_hello();
     let asked = hello.server_name().map(str::to_owned);
-    let speaks_h2_only = (hello.alpn()).is_some_and(|mut names| names.all(|name| name == b"h2"));
+    let speaks_h2_only = hello
+        .alpn()
+        .is_some_and(|mut names| names.all(|name| name == b"h2"));
     let foreign_name = asked.filter(|name| Host::parse(name).ok().as_ref() != Some(&target.host));
     let live = proxy.live.load_full();
     let spoken = match &route.breaker {
-        // Nobody is asked for it now.
+        // An open circuit: the upstream must not be asked now.
         Some(breaker) if breaker.is_open(target, Instant::now()) => upstream::known(target, &route.endpoint),
-        Some(_) | None => (upstream::learn(target, &route.endpoint, proxy.ways(&live)).await).ok(),
+        Some(_) | None => (upstream::learn(target, &route.endpoint, proxy.network(&live)).await).ok(),
     };
     let offer = match spoken {
         Some(Protocol::H2) => Offer::H2,
-        // A dead upstream is told as the answer to each request inside, so the app has to be let in.
+        // The failure of a dead upstream is the response to each request inside, so the handshake must succeed.
         None if speaks_h2_only => Offer::H2,
         Some(Protocol::H1) | None => Offer::H1,
     };
     let config = live.authority.serve(&target.host, offer)?;
-    // It may have given up while the upstream was asked; what it thinks of a certificate is not known then.
+    // The app may have given up while we asked the upstream. That says nothing about our certificate.
     if start.io.hangup().is_some() {
         return Err(Error::Gone {
             has_certificate: false,
@@ -114,23 +128,25 @@ async fn shake(
 }
 
 impl Accepted {
-    /// Waits for the first bytes inside, for as long as the handshake might have taken. Clients that stand on GnuTLS (git,
-    /// wget) look at our certificate only when the handshake is done, and go without a word: that is told as well.
-    /// Returns whether there is still somebody to serve.
+    /// Waits for the first bytes inside, as long as the handshake could have taken. Returns whether the connection
+    /// is open.
+    ///
+    /// Clients with GnuTLS (git, wget) check our certificate only after the handshake, and close without an alert.
+    /// That is reported too.
     async fn is_used(&mut self, first: &[u8], target: &Target, route: &Route, proxy: &Proxy) -> bool {
         match timeout(route.destination.timeouts.tls, self.stream.fill_buf()).await {
-            // One that waits before it asks is served all the same.
+            // A client that waits before its first request is served too.
             Err(_) => true,
             Ok(Ok(bytes)) if !bytes.is_empty() => true,
             Ok(Ok(_)) => {
                 let error = Error::Gone {
                     has_certificate: true,
                 };
-                tell(&error, first, target, route, proxy);
+                report(&error, first, target, route, proxy);
                 false
             }
             Ok(Err(error)) => {
-                tell(&Error::of(error, true), first, target, route, proxy);
+                report(&Error::of(error, true), first, target, route, proxy);
                 false
             }
         }
@@ -170,7 +186,7 @@ impl Error {
                 | PeerIncompatible::NoEcPointFormatsInCommon
                 | PeerIncompatible::NoKxGroupsInCommon
                 | PeerIncompatible::UncompressedEcPointsRequired => HandshakeFailure::Group,
-                // What clients leave out that are older than TLS 1.2.
+                // Extensions that clients older than TLS 1.2 do not send.
                 _ => HandshakeFailure::Version,
             },
             Self::Tls(_) => HandshakeFailure::NotTls,
@@ -178,7 +194,7 @@ impl Error {
     }
 }
 
-/// Whether an alert is one that is sent about a certificate (RFC 8446, section 6.2).
+/// Returns whether an alert is about a certificate (RFC 8446, section 6.2).
 fn is_about_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -191,8 +207,8 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// Tells of what came through a tunnel and is neither TLS nor HTTP, as far as its first bytes show.
-pub(super) fn tell_foreign(first: &[u8], target: &Target, route: &Route) {
+/// Reports bytes in a tunnel that are neither TLS nor HTTP, as far as the first line shows.
+pub(super) fn report_foreign(first: &[u8], target: &Target, route: &Route) {
     let line = first.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let is_whole = line.len() < first.len();
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
@@ -213,8 +229,8 @@ pub(super) fn tell_foreign(first: &[u8], target: &Target, route: &Route) {
     }
 }
 
-/// Counts a failure, and writes its line where one is due.
-fn tell(error: &Error, first: &[u8], target: &Target, route: &Route, proxy: &Proxy) {
+/// Counts a failure and, if a line is due, logs it.
+fn report(error: &Error, first: &[u8], target: &Target, route: &Route, proxy: &Proxy) {
     let kind = error.kind();
     let Some(untold) = route.counters.handshake_failed(kind) else {
         return;
@@ -267,19 +283,11 @@ fn sentence(kind: HandshakeFailure) -> &'static str {
     }
 }
 
-const TRUST: &str = "the app does not trust outrider's certificate; start it under `outrider exec`, or point its trust \
-    variable (SSL_CERT_FILE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, CURL_CA_BUNDLE, …) at the CA bundle: `outrider env` \
-    prints them all";
-const SILENT: &str = "the app closed the connection when it had seen outrider's certificate, as clients do that do not \
-    trust it; start it under `outrider exec`, or point its trust variable at the CA bundle: `outrider env` prints them all";
-const ADDRESS: &str = "this host is an address, for which clients on BoringSSL (gRPC, Envoy, Electron, Bun) refuse our \
-    certificate even where they trust it: give them a name, or set `ca.constraints: names`";
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// An alert that is not about a certificate says nothing of trust.
+    /// Other alerts say nothing about trust.
     #[test]
     fn only_alerts_about_a_certificate_mean_distrust() {
         for number in 0..=u8::MAX {

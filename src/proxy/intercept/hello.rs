@@ -1,30 +1,45 @@
-//! What a ClientHello offers (RFC 8446, section 4.1.2), for the log line of a handshake that failed.
+//! Reads what a ClientHello offers (RFC 8446, section 4.1.2), for the log line of a failed handshake.
 //!
-//! rustls tells a ClientHello only when it likes it, and never which versions of TLS it offers; what failed is most often
-//! one that it does not like. So this reads the first bytes of the tunnel itself: nothing is decided here, whatever cannot
-//! be read is left out, and what is told has a bounded length and is printable.
+//! rustls shows a ClientHello only if it accepts it, and never its TLS versions. A failed handshake is mostly one
+//! that rustls does not accept. So we read the first bytes of the tunnel here. They decide nothing: unreadable
+//! parts are left out, and the texts are printable and bounded.
 
 use std::fmt::Write as _;
 
-/// What the app offered, as the log shows it; empty where it said nothing.
+const ALPN: u16 = 16;
+const CLIENT_HELLO: u16 = 1;
+const RANDOM: usize = 32;
+const SERVER_NAME: u16 = 0;
+const SUPPORTED_GROUPS: u16 = 10;
+const SUPPORTED_VERSIONS: u16 = 43;
+const TLS_HANDSHAKE: u16 = crate::stream::TLS_HANDSHAKE as u16;
+
+/// How many names of a list are shown.
+const MOST: usize = 12;
+
+/// The longest host name.
+const NAME_LENGTH: usize = 253;
+const PROTOCOL_LENGTH: usize = 32;
+
+/// What the app offered, as the log shows it. Empty: not offered.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Offered {
     pub(super) alpn: String,
-    /// Kinds of cipher suites, not each of them: a client may list a hundred.
+    /// Kinds of cipher suites, because a client may list a hundred suites.
     pub(super) ciphers: String,
     pub(super) groups: String,
     pub(super) server_name: String,
     pub(super) versions: String,
 }
 
-/// Bytes that are read from the front. Short ones give what there is.
+/// A reader of bytes. A truncated vector gives the bytes that are there.
 struct Cursor<'a>(&'a [u8]);
 
 impl Offered {
-    /// Reads the first bytes of a connection. They may end within the ClientHello.
+    /// Reads the first bytes of a connection, which may end within the ClientHello.
     pub(super) fn read(first: &[u8]) -> Self {
         let mut offered = Self::default();
-        // A ClientHello that is cut into several records is not put together again.
+        // A ClientHello in several records is not reassembled.
         let mut record = Cursor(first);
         if record.number(1) != Some(TLS_HANDSHAKE) || record.skip(4).is_none() {
             return offered;
@@ -32,7 +47,7 @@ impl Offered {
         if record.number(1) != Some(CLIENT_HELLO) || record.skip(3).is_none() {
             return offered;
         }
-        // Nothing of it is needed after a part that is missing.
+        // The parts after a missing one are not needed.
         let _ = offered.read_body(&mut record);
         offered
     }
@@ -70,7 +85,7 @@ impl Offered {
 }
 
 impl<'a> Cursor<'a> {
-    /// The next `size` bytes as a number, big end first.
+    /// Reads the next `size` bytes as a big-endian number.
     fn number(&mut self, size: usize) -> Option<u16> {
         let (bytes, rest) = self.0.split_at_checked(size)?;
         self.0 = rest;
@@ -86,7 +101,7 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// What a length of `size` bytes announces, or as much of it as is there.
+    /// Reads a length of `size` bytes and then that many bytes, or as many as are there.
     fn vector(&mut self, size: usize) -> Option<Self> {
         let length = usize::from(self.number(size)?).min(self.0.len());
         let (inner, rest) = self.0.split_at(length);
@@ -94,13 +109,13 @@ impl<'a> Cursor<'a> {
         Some(Self(inner))
     }
 
-    /// The rest as numbers of two bytes, without those that say nothing (GREASE, RFC 8701).
+    /// Reads the rest as numbers of two bytes, without GREASE (RFC 8701).
     fn numbers(mut self) -> impl Iterator<Item = u16> + use<'a> {
         std::iter::from_fn(move || self.number(2)).filter(|number| number & 0x0f0f != 0x0a0a)
     }
 }
 
-/// The names of `numbers`, each once, in their order.
+/// Joins the names of `numbers`, each once, in their order.
 fn list(numbers: impl Iterator<Item = u16>, name: impl Fn(u16) -> String) -> String {
     let mut names: Vec<String> = Vec::new();
     for name in numbers.map(name) {
@@ -155,10 +170,10 @@ fn group(number: u16) -> String {
     name.to_owned()
 }
 
-/// The kind of a cipher suite: key exchange, key of the certificate, and what matters of the cipher.
+/// Names the kind of a cipher suite: key exchange, certificate key, and kind of cipher.
 fn cipher_kind(number: u16) -> String {
     let kind = match number {
-        // What renegotiation and a repeated attempt say is no cipher.
+        // Signals for renegotiation and fallback, not ciphers.
         0x00ff | 0x5600 => "",
         0x1301..=0x1305 => "TLS 1.3",
         0xc02b | 0xc02c | 0xcca9 => "ECDHE-ECDSA AEAD",
@@ -175,20 +190,6 @@ fn cipher_kind(number: u16) -> String {
     kind.to_owned()
 }
 
-const ALPN: u16 = 16;
-const CLIENT_HELLO: u16 = 1;
-const RANDOM: usize = 32;
-const SERVER_NAME: u16 = 0;
-const SUPPORTED_GROUPS: u16 = 10;
-const SUPPORTED_VERSIONS: u16 = 43;
-const TLS_HANDSHAKE: u16 = crate::stream::TLS_HANDSHAKE as u16;
-
-/// So many names of a list are shown.
-const MOST: usize = 12;
-/// A host name is no longer.
-const NAME_LENGTH: usize = 253;
-const PROTOCOL_LENGTH: usize = 32;
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -197,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// What rustls would send as a client.
+    /// The ClientHello of rustls.
     fn hello(name: &str, alpn: &[&[u8]]) -> Vec<u8> {
         let mut config = ClientConfig::builder()
             .with_root_certificates(RootCertStore::empty())
@@ -222,7 +223,7 @@ mod tests {
         assert!(offered.groups.contains("P-256, P-384"), "{}", offered.groups);
     }
 
-    /// The app may send anything, and any part of it first.
+    /// The app may send any bytes, and any part of them first.
     #[test]
     fn what_is_cut_or_damaged_is_read_as_far_as_it_goes() {
         let whole = hello("partner.test", &[b"h2"]);

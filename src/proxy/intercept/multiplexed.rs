@@ -1,6 +1,6 @@
-//! HTTP/2 as we speak it to the app, inside an intercepted tunnel, over TLS or in clear, and what bounds it.
+//! HTTP/2 with the app inside an intercepted tunnel, over TLS or in cleartext, and its limits.
 //!
-//! What one stream means is not decided here, see [`super::answer`].
+//! [`super::answer`] handles each stream.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,31 +16,39 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::{Inside, answer};
-use crate::proxy::body::Holding;
-use crate::proxy::{Answer, Body};
+use super::{TunnelContext, answer};
+use crate::proxy::body::GuardedBody;
+use crate::proxy::{AppResponse, Body};
 use crate::sync::lock;
 use crate::upstream::{Incoming, Protocol};
 
-/// Serves the streams of one connection until either side has had enough, or none was open for `idle`.
-pub(super) async fn serve<S>(stream: S, inside: Arc<Inside>, idle: Duration)
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const FAREWELL: Duration = Duration::from_secs(5);
+const FORGIVEN_A_SECOND: u64 = 20;
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const MOST_RESETS: u32 = 200;
+const MOST_STREAMS: u32 = 100;
+const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// Serves the streams of one connection until either side closes it, or no stream was open for `idle`.
+pub(super) async fn serve<S>(stream: S, inside: Arc<TunnelContext>, idle: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = inside.proxy.live.load().limits.request_fields;
     let streams = Arc::new(Streams::default());
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let (inside, open) = (Arc::clone(&inside), Open::new(&streams));
+        let (inside, open) = (Arc::clone(&inside), ActiveStream::new(&streams));
         async move {
             let mut open = open;
             let request = request.map(|body| (!body.is_end_stream()).then_some(Incoming::H2(body)));
             let response = match answer::<S>(request, Protocol::H2, &inside).await {
-                Answer::Response(response) => response,
-                // Nothing is switched to inside HTTP/2.
-                Answer::Switch(response, _) => response.map(|()| Body::empty()),
+                AppResponse::Response(response) => response,
+                // HTTP/2 has no 101.
+                AppResponse::Switch(response, _) => response.map(|()| Body::empty()),
             };
             open.is_answered = true;
-            Ok::<_, Infallible>(response.map(|body| Holding { body, _guard: open }))
+            Ok::<_, Infallible>(response.map(|body| GuardedBody { body, _guard: open }))
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -77,7 +85,8 @@ where
             if std::mem::replace(&mut is_leaving, true) {
                 return Poll::Ready(());
             }
-            // Says so first, and closes when the app has heard it; one that does not listen is left at the next turn.
+            // Sends GOAWAY first and closes when the app has read it. An app that does not read is closed in the
+            // next round.
             connection.as_mut().graceful_shutdown();
             silence.as_mut().reset(Instant::now() + FAREWELL);
         }
@@ -93,23 +102,24 @@ struct Streams {
     resets: Mutex<Resets>,
 }
 
-/// How many streams the app gave up before their answer, of late.
+/// How many streams the app has recently reset before their response.
 #[derive(Debug, Default)]
 struct Resets {
     counted: u32,
-    /// Up to when they have been forgiven.
+    /// Resets before this time have been forgiven.
     since: Option<Instant>,
 }
 
-/// One stream, from its head to the end of its answer.
+/// A stream, from its head to the end of its response.
 #[derive(Debug)]
-struct Open {
+struct ActiveStream {
     is_answered: bool,
     streams: Arc<Streams>,
 }
 
 impl Resets {
-    /// Counts one more. True: so many in so short a time are an attack (rapid reset), not a client that cancels.
+    /// Counts one more. Returns true if there were so many that it is an attack (rapid reset), not a client that
+    /// cancels.
     fn add(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         let seconds = now.duration_since(since).as_secs();
@@ -123,7 +133,7 @@ impl Resets {
     }
 }
 
-impl Open {
+impl ActiveStream {
     fn new(streams: &Arc<Streams>) -> Self {
         streams.open.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -133,7 +143,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for ActiveStream {
     fn drop(&mut self) {
         self.streams.open.fetch_sub(1, Ordering::Relaxed);
         let resets = &self.streams.resets;
@@ -142,14 +152,6 @@ impl Drop for Open {
         }
     }
 }
-
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-const FAREWELL: Duration = Duration::from_secs(5);
-const FORGIVEN_A_SECOND: u64 = 20;
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-const MOST_RESETS: u32 = 200;
-const MOST_STREAMS: u32 = 100;
-const STREAM_WINDOW: u32 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -3,41 +3,41 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
-fn needles(secrets: &[&str]) -> Needles {
-    let mut needles = Needles::default();
+fn matcher(secrets: &[&str]) -> SecretMatcher {
+    let mut matcher = SecretMatcher::default();
     for secret in secrets {
-        assert!(needles.add(secret.as_bytes()), "{secret}");
+        assert!(matcher.add(secret.as_bytes()), "{secret}");
     }
-    needles
+    matcher
 }
 
-/// What comes out for a text that comes in `pieces`; `knows_end`: the last piece is known as the last one.
-fn through(needles: &Needles, pieces: &[&[u8]], knows_end: bool) -> Vec<u8> {
-    let mut filter = Filter::default();
+/// Returns the output for a text in `pieces`. `knows_end`: the filter knows which piece is the last one.
+fn through(matcher: &SecretMatcher, pieces: &[&[u8]], knows_end: bool) -> Vec<u8> {
+    let mut filter = BodyFilter::default();
     let (mut left, mut text) = (Vec::new(), Vec::new());
     for (number, piece) in pieces.iter().enumerate() {
         text.extend_from_slice(piece);
         let is_last = knows_end && number + 1 == pieces.len();
-        left.extend_from_slice(&filter.push(Bytes::copy_from_slice(piece), is_last, needles));
-        // No byte waits that could not be part of a secret.
-        let held = needles.look(&text, is_last, |_| {});
+        left.extend_from_slice(&filter.push(Bytes::copy_from_slice(piece), is_last, matcher));
+        // Every held-back byte may be part of a secret.
+        let held = matcher.search(&text, is_last, |_| {});
         assert_eq!(left.len(), text.len() - held);
     }
-    left.extend_from_slice(&filter.push(Bytes::new(), true, needles));
+    left.extend_from_slice(&filter.push(Bytes::new(), true, matcher));
     left
 }
 
-/// What should come out, of the whole text at once.
-fn whole(needles: &Needles, text: &[u8]) -> Vec<u8> {
+/// Returns the expected output: the whole text searched at once.
+fn whole(matcher: &SecretMatcher, text: &[u8]) -> Vec<u8> {
     let mut left = text.to_vec();
-    needles.look(text, true, |place| left[place].fill(b'*'));
+    matcher.search(text, true, |place| left[place].fill(b'*'));
     left
 }
 
-/// Wherever it is cut, in two or three pieces or in single bytes.
+/// In two or three pieces at any place, or in single bytes.
 #[test]
 fn no_border_hides_a_secret() {
-    let needles = needles(&["canary-7f3a", "ab+cd/ef==", "cd/ef==gh", "aabaabaab"]);
+    let matcher = matcher(&["canary-7f3a", "ab+cd/ef==", "cd/ef==gh", "aabaabaab"]);
     for text in [
         "canary-7f3a",
         "-canarcanary-7f3acanary-7f3a-canary-7f3",
@@ -46,15 +46,15 @@ fn no_border_hides_a_secret() {
         "aabaabaabaabaab ab+cd/ef==gh aabaaba",
         "nothing that anybody would look for",
     ] {
-        let (bytes, wanted) = (text.as_bytes(), whole(&needles, text.as_bytes()));
+        let (bytes, wanted) = (text.as_bytes(), whole(&matcher, text.as_bytes()));
         for knows_end in [true, false] {
             let single: Vec<_> = bytes.chunks(1).collect();
-            assert_eq!(through(&needles, &single, knows_end), wanted);
+            assert_eq!(through(&matcher, &single, knows_end), wanted);
             for first in 0..=bytes.len() {
                 for second in first..=bytes.len() {
                     let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
                     assert_eq!(
-                        through(&needles, &pieces, knows_end),
+                        through(&matcher, &pieces, knows_end),
                         wanted,
                         "{text} {first} {second}"
                     );
@@ -63,16 +63,16 @@ fn no_border_hides_a_secret() {
         }
     }
     assert_eq!(
-        String::from_utf8(whole(&needles, b"ab%2bcd%2Fef%3D%3Dgh aabaabaabaab")).unwrap(),
+        String::from_utf8(whole(&matcher, b"ab%2bcd%2Fef%3D%3Dgh aabaabaabaab")).unwrap(),
         "******************** ************"
     );
 }
 
-/// Secrets that overlap themselves and each other, in texts made of pieces of them.
+/// Secrets that overlap themselves and each other, in texts made of their parts.
 #[test]
 fn any_text_in_any_pieces_comes_out_as_the_whole_would() {
     let mut random = StdRng::seed_from_u64(7);
-    let mut struck = 0;
+    let mut redacted = 0;
     for _ in 0..3000 {
         let letters: &[u8] = [b"ab" as &[u8], b"ab/", b"a+&\\%", b"+/"][random.random_range(0..4)];
         let secrets: Vec<String> = (0..random.random_range(1..4))
@@ -82,7 +82,7 @@ fn any_text_in_any_pieces_comes_out_as_the_whole_would() {
                 (0..length).map(letter).collect()
             })
             .collect();
-        let needles = needles(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
+        let matcher = matcher(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
         let mut text = String::new();
         for _ in 0..random.random_range(1..8) {
             let secret = &secrets[random.random_range(0..secrets.len())];
@@ -96,8 +96,8 @@ fn any_text_in_any_pieces_comes_out_as_the_whole_would() {
                 _ => piece.to_owned(),
             };
         }
-        let wanted = whole(&needles, text.as_bytes());
-        struck += usize::from(wanted != text.as_bytes());
+        let wanted = whole(&matcher, text.as_bytes());
+        redacted += usize::from(wanted != text.as_bytes());
         for knows_end in [true, false] {
             let (mut pieces, mut rest) = (Vec::new(), text.as_bytes());
             while !rest.is_empty() {
@@ -106,45 +106,45 @@ fn any_text_in_any_pieces_comes_out_as_the_whole_would() {
                 rest = more;
             }
             assert_eq!(
-                through(&needles, &pieces, knows_end),
+                through(&matcher, &pieces, knows_end),
                 wanted,
                 "{secrets:?} {text}"
             );
         }
     }
-    assert!(struck > 2000, "{struck} of 3000 texts with a secret in them");
+    assert!(redacted > 2000, "{redacted} of 3000 texts with a secret in them");
 }
 
-/// An event ends with a line, which no secret begins with.
+/// An event ends with a line end, with which no secret begins.
 #[test]
 fn an_event_is_not_held_back() {
-    let needles = needles(&["canary-7f3a"]);
-    let mut filter = Filter::default();
+    let matcher = matcher(&["canary-7f3a"]);
+    let mut filter = BodyFilter::default();
     for event in [
         "data: c\n\n",
         "data: canary-7f3\n\n",
         "data: canary-7f3a\n\n",
         ": c\n",
     ] {
-        let left = filter.push(Bytes::from(event), false, &needles);
+        let left = filter.push(Bytes::from(event), false, &matcher);
         assert_eq!(left.len(), event.len());
         assert!(filter.held.is_empty());
     }
-    // What may be one waits, and no more than that.
+    // Only a possible beginning of a secret is held back.
     assert_eq!(
-        &filter.push(Bytes::from("is a canary"), false, &needles)[..],
+        &filter.push(Bytes::from("is a canary"), false, &matcher)[..],
         b"is a "
     );
-    assert_eq!(&filter.push(Bytes::from("-7f3"), false, &needles)[..], b"");
+    assert_eq!(&filter.push(Bytes::from("-7f3"), false, &matcher)[..], b"");
     assert_eq!(
-        &filter.push(Bytes::from("b"), false, &needles)[..],
+        &filter.push(Bytes::from("b"), false, &matcher)[..],
         b"canary-7f3b"
     );
 }
 
 #[test]
 fn fields_lose_their_secrets_and_nothing_else() {
-    let needles = needles(&["canary-7f3a", "12345678"]);
+    let matcher = matcher(&["canary-7f3a", "12345678"]);
     let mut map = HeaderMap::new();
     for (name, value) in [
         ("content-length", "12345678"),
@@ -154,12 +154,12 @@ fn fields_lose_their_secrets_and_nothing_else() {
     ] {
         map.append(name, HeaderValue::from_static(value));
     }
-    assert!(fields(&mut map, &needles));
+    assert!(fields(&mut map, &matcher));
     assert_eq!(map["content-length"], "12345678");
     assert_eq!(map["location"], "/p?key=***********&x=***********");
     let cookies: Vec<_> = map.get_all("set-cookie").iter().collect();
     assert_eq!(cookies, ["a=b", "c=***********; Secure"]);
-    assert!(!fields(&mut map, &needles));
+    assert!(!fields(&mut map, &matcher));
 }
 
 #[test]

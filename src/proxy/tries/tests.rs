@@ -2,7 +2,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::*;
 use crate::policy::Denial;
-use crate::proxy::retry::tests::retrying;
+use crate::proxy::retry::tests::policy;
 use crate::upstream::resolve;
 
 fn answer(status: u16, retry_after: Option<&str>) -> Result<Response<ResponseBody>, RequestFailed> {
@@ -26,9 +26,9 @@ fn refused() -> upstream::Error {
     })
 }
 
-/// Without a wait so far, with this chance.
-fn moment(chance: f64) -> Moment {
-    Moment {
+/// Conditions without a wait so far.
+fn conditions(chance: f64) -> RetryConditions {
+    RetryConditions {
         chance,
         clock: SystemTime::now(),
         now: Instant::now(),
@@ -52,7 +52,15 @@ fn waits_grow_and_differ_and_never_pass_what_is_left() {
         (40, 5_000, 10_000),
     ] {
         let waits: Vec<_> = (0..50)
-            .map(|_| wait(answer(503, None).as_ref(), repeat, long, moment(rand::random())).unwrap())
+            .map(|_| {
+                wait(
+                    answer(503, None).as_ref(),
+                    repeat,
+                    long,
+                    conditions(rand::random()),
+                )
+                .unwrap()
+            })
             .collect();
         let range = Duration::from_millis(least)..=Duration::from_millis(most);
         assert!(
@@ -63,11 +71,11 @@ fn waits_grow_and_differ_and_never_pass_what_is_left() {
     }
     let little = Duration::from_millis(7);
     assert_eq!(
-        wait(failed(refused(), false).as_ref(), 1, little, moment(0.5)),
+        wait(failed(refused(), false).as_ref(), 1, little, conditions(0.5)),
         Some(little)
     );
     assert_eq!(
-        wait(answer(503, None).as_ref(), 1, Duration::ZERO, moment(0.5)),
+        wait(answer(503, None).as_ref(), 1, Duration::ZERO, conditions(0.5)),
         Some(Duration::ZERO)
     );
 }
@@ -81,10 +89,15 @@ fn retry_after_is_obeyed_where_there_is_time() {
         ("5", seconds(5), Some(seconds(5))),
         ("6", seconds(5), None),
         ("18446744073709551615", seconds(5), None),
-        // Nobody's lifetime.
+        // Far in the future.
         ("Fri, 31 Dec 9999 23:59:59 GMT", seconds(5), None),
     ] {
-        let got = wait(answer(429, Some(asked)).as_ref(), 1, left, moment(rand::random()));
+        let got = wait(
+            answer(429, Some(asked)).as_ref(),
+            1,
+            left,
+            conditions(rand::random()),
+        );
         match least {
             None => assert_eq!(got, None, "{asked}"),
             Some(least) => {
@@ -96,12 +109,12 @@ fn retry_after_is_obeyed_where_there_is_time() {
             }
         }
     }
-    // A date is compared with the answer's own clock.
+    // A date is compared with the Date of the response.
     let mut dated = answer(429, Some("Wed, 15 Jul 2026 10:36:20 GMT")).unwrap();
     let date = HeaderValue::from_static("Wed, 15 Jul 2026 10:36:17 GMT");
     dated.headers_mut().insert(header::DATE, date);
-    assert_eq!(wait(Ok(&dated), 1, seconds(5), moment(0.0)), Some(seconds(3)));
-    // The names and forms of others, and a reset where nothing else is said.
+    assert_eq!(wait(Ok(&dated), 1, seconds(5), conditions(0.0)), Some(seconds(3)));
+    // Vendors' names and formats, and a reset if there is nothing else.
     for (status, name, value, least) in [
         (429, "x-retry-after", "2", 2_000),
         (429, "x-retry-in", "1.5s", 1_500),
@@ -110,31 +123,37 @@ fn retry_after_is_obeyed_where_there_is_time() {
     ] {
         let mut answer = answer(status, None).unwrap();
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
-        let got = wait(Ok(&answer), 1, seconds(5), moment(0.0));
+        let got = wait(Ok(&answer), 1, seconds(5), conditions(0.0));
         assert_eq!(got, Some(Duration::from_millis(least)), "{name}");
     }
-    // What is no wait leaves it to us; so does one that is cut to zero, or over.
+    // An invalid, past or zero wait is replaced by our own.
     for nonsense in ["soon", "-1", "NaN", "", "0", "Sun, 06 Nov 1994 08:49:37 GMT"] {
-        let got = wait(answer(429, Some(nonsense)).as_ref(), 1, seconds(5), moment(0.5)).unwrap();
+        let got = wait(
+            answer(429, Some(nonsense)).as_ref(),
+            1,
+            seconds(5),
+            conditions(0.5),
+        )
+        .unwrap();
         assert!(got >= FIRST_WAIT / 2 && got <= FIRST_WAIT, "{nonsense}: {got:?}");
     }
 }
 
 #[test]
 fn only_what_is_configured_is_repeated_and_only_with_a_body() {
-    let retrying = retrying(20);
-    let throttled = Reason::Status(StatusCode::TOO_MANY_REQUESTS);
+    let policy = policy(20);
+    let throttled = RetryReason::Status(StatusCode::TOO_MANY_REQUESTS);
     let cut = || upstream::Error::Incomplete("cut".into());
     for (result, is_whole, expected) in [
         (answer(429, None), true, Some(throttled)),
         (answer(429, None), false, None),
         (answer(503, None), true, None),
         (answer(200, None), true, None),
-        (failed(refused(), true), false, Some(Reason::Connect)),
+        (failed(refused(), true), false, Some(RetryReason::Connect)),
         (failed(refused(), false), true, None),
         (failed(cut(), false), true, None),
     ] {
-        let tries = Tries::new(Some(&retrying), &request(Method::GET));
+        let tries = Tries::new(Some(&policy), &request(Method::GET));
         let got = tries.repeats.unwrap().reason(result.as_ref(), is_whole);
         assert_eq!(got, expected, "{:?} {is_whole}", result);
     }
@@ -172,37 +191,37 @@ fn what_will_fail_again_is_not_tried_again() {
         ),
     ] {
         let text = error.to_string();
-        assert_eq!(may_pass(&error), expected, "{text}");
+        assert_eq!(may_recover(&error), expected, "{text}");
     }
 }
 
-/// Repeats are bounded whatever else leads to another try; a credential is renewed once after each of them.
+/// Repeats are limited, whatever else leads to another try. After each repeat a credential may be renewed once.
 #[tokio::test(start_paused = true)]
 async fn repeats_are_counted_and_renewals_do_not_follow_each_other() {
-    let retrying = retrying(100);
+    let policy = policy(100);
     let head = request(Method::GET);
-    let mut tries = Tries::new(Some(&retrying), &head);
-    let throttled = Reason::Status(StatusCode::TOO_MANY_REQUESTS);
-    let mut next = |reason: Reason, status: u16| {
+    let mut tries = Tries::new(Some(&policy), &head);
+    let throttled = RetryReason::Status(StatusCode::TOO_MANY_REQUESTS);
+    let mut next = |reason: RetryReason, status: u16| {
         let result = answer(status, None);
-        tries.next(reason, result.as_ref(), &head, moment(0.0))
+        tries.next(reason, result.as_ref(), &head, conditions(0.0))
     };
-    let renewal = next(Reason::Renewal, 401).unwrap();
-    assert_eq!((renewal.wait, renewal.terms.patience), (Duration::ZERO, None));
+    let renewal = next(RetryReason::Renewal, 401).unwrap();
+    assert_eq!((renewal.wait, renewal.options.patience), (Duration::ZERO, None));
     let repeat = next(throttled, 429).unwrap();
     assert_eq!(repeat.wait, FIRST_WAIT / 2);
-    assert_eq!(repeat.terms.patience, Some(Duration::from_secs(5)));
+    assert_eq!(repeat.options.patience, Some(Duration::from_secs(5)));
     assert!(
-        next(Reason::Renewal, 401).is_some(),
+        next(RetryReason::Renewal, 401).is_some(),
         "another try, another renewal"
     );
     assert!(next(throttled, 429).is_none(), "two attempts");
 }
 
-/// All waits of a request count, and those of the limits as well.
+/// All waits of a request count, also those for limits.
 #[tokio::test(start_paused = true)]
 async fn what_was_waited_is_not_waited_again() {
-    let retrying = retrying(100);
+    let policy = policy(100);
     for (waited, deadline, patience) in [
         (0, None, Some(5)),
         (4, None, Some(1)),
@@ -215,16 +234,16 @@ async fn what_was_waited_is_not_waited_again() {
         if let Some(deadline) = deadline {
             head.headers.insert("prefer", HeaderValue::from_static(deadline));
         }
-        let mut tries = Tries::new(Some(&retrying), &head);
+        let mut tries = Tries::new(Some(&policy), &head);
         tokio::time::advance(Duration::from_secs(1)).await;
-        let moment = Moment {
+        let conditions = RetryConditions {
             waited: Duration::from_secs(waited),
-            ..moment(0.0)
+            ..conditions(0.0)
         };
         let result = answer(429, None);
-        let throttled = Reason::Status(StatusCode::TOO_MANY_REQUESTS);
-        let next = tries.next(throttled, result.as_ref(), &head, moment);
-        let got = next.map(|next| next.terms.patience.unwrap().as_secs());
+        let throttled = RetryReason::Status(StatusCode::TOO_MANY_REQUESTS);
+        let next = tries.next(throttled, result.as_ref(), &head, conditions);
+        let got = next.map(|next| next.options.patience.unwrap().as_secs());
         assert_eq!(got, patience, "{waited} {deadline:?}");
     }
 }

@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::*;
 
-fn answered(status: u16, body: &[u8], is_exchange: bool) -> Result<Grant, Denial> {
+fn answered(status: u16, body: &[u8], is_exchange: bool) -> Result<IssuedToken, TokenDenial> {
     let status = StatusCode::from_u16(status).unwrap();
     let secrets = [&b"hunter2"[..]].into_iter();
-    Grant::read(
+    IssuedToken::read(
         status,
         &HeaderMap::new(),
         body,
@@ -18,11 +18,11 @@ fn answered(status: u16, body: &[u8], is_exchange: bool) -> Result<Grant, Denial
     )
 }
 
-fn read(body: &str) -> Result<Grant, String> {
+fn read(body: &str) -> Result<IssuedToken, String> {
     answered(200, body.as_bytes(), false).map_err(|denial| denial.reason.to_string())
 }
 
-/// RFC 6749, section 4.4.3, and what servers make of it.
+/// RFC 6749, section 4.4.3, and the deviations of servers.
 #[test]
 fn a_token_is_read_as_servers_write_it() {
     let hour = Some(Duration::from_secs(3600));
@@ -58,7 +58,7 @@ fn a_token_is_read_as_servers_write_it() {
             r#"{"access_token":"a","expires_in":"3600.5"}"#,
             Some(Some(Duration::from_millis(3_600_500))),
         ),
-        // Without an end, as servers write it, or not told.
+        // A token that does not expire, as servers write it, or an unknown lifetime.
         (r#"{"access_token":"a","expires_in":0}"#, Some(None)),
         (r#"{"access_token":"a","expires_in":-1}"#, Some(None)),
         (r#"{"access_token":"a","expires_in":-0.0}"#, Some(None)),
@@ -79,7 +79,7 @@ fn a_token_is_read_as_servers_write_it() {
             Some(None),
         ),
         ("\u{feff}{\"access_token\":\"a\"}\r\n", Some(None)),
-        // As it was before there was a standard.
+        // As it was before the standard.
         ("access_token=a&token_type=bearer", Some(None)),
         ("access_token=%61&expires_in=3600&scope=b+c\n", Some(hour)),
         ("access_token=a&access_token=b", None),
@@ -137,7 +137,7 @@ fn bearer_has_many_names() {
 
 #[test]
 fn other_types_of_token_are_told() {
-    for (kind, told) in [
+    for (kind, shown) in [
         (json!("DPoP"), "a DPoP token"),
         (json!("mac"), "a MAC token"),
         (json!("pop"), "a PoP token"),
@@ -146,11 +146,11 @@ fn other_types_of_token_are_told() {
         (json!(7), "another kind of token"),
     ] {
         let error = read(&json!({ "access_token": "a", "token_type": kind }).to_string()).unwrap_err();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(shown), "{error}");
     }
     let exchanged = br#"{"access_token":"a","token_type":"N_A","issued_token_type":"urn:x"}"#;
     assert!(answered(200, exchanged, true).is_ok());
-    // For the log, as an error's description is told.
+    // For the log, like the description of an error.
     let denial = answered(200, br#"{"access_token":"a","token_type":"hunter2 Hawk"}"#, false).unwrap_err();
     assert_eq!(denial.description.as_deref(), Some("… Hawk"));
 }
@@ -209,10 +209,10 @@ fn a_new_refresh_token_is_kept() {
     assert!(!shown.contains("tGzv") && !shown.contains("Bearer"), "{shown}");
 }
 
-fn denied(body: &str, secrets: &[&[u8]]) -> Denial {
+fn denied(body: &str, secrets: &[&[u8]]) -> TokenDenial {
     let mut fields = HeaderMap::new();
     fields.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
-    Denial::read(
+    TokenDenial::read(
         StatusCode::UNAUTHORIZED,
         &fields,
         body.as_bytes(),
@@ -221,7 +221,7 @@ fn denied(body: &str, secrets: &[&[u8]]) -> Denial {
     )
 }
 
-/// As it is read of any destination.
+/// Read as for every destination.
 #[test]
 fn a_wait_is_read_in_every_form_that_servers_write() {
     for (status, name, value, expected) in [
@@ -240,8 +240,8 @@ fn a_wait_is_read_in_every_form_that_servers_write() {
         );
         fields.insert(name, HeaderValue::from_static(value));
         let status = StatusCode::from_u16(status).unwrap();
-        let denial = Denial::read(status, &fields, b"", std::iter::empty(), SystemTime::now());
-        let Reason::Refused { retry_after, .. } = denial.reason else {
+        let denial = TokenDenial::read(status, &fields, b"", std::iter::empty(), SystemTime::now());
+        let TokenFailureReason::Refused { retry_after, .. } = denial.reason else {
             panic!("{denial:?}");
         };
         let millis = retry_after.map(|wait| wait.as_millis());
@@ -262,7 +262,7 @@ fn an_error_is_told_in_words_that_are_known() {
          server wants"
     );
     assert_eq!(denial.description.as_deref(), Some("Unknown client."));
-    let Reason::Refused { retry_after, .. } = denial.reason else {
+    let TokenFailureReason::Refused { retry_after, .. } = denial.reason else {
         panic!("{denial:?}");
     };
     assert_eq!(retry_after, Some(Duration::from_secs(7)));
@@ -282,7 +282,7 @@ fn an_error_is_told_in_words_that_are_known() {
 #[test]
 fn a_description_repeats_no_secret() {
     let secrets: [&[u8]; 4] = [b"hunter2", b"two words", b"", b"pa+s/w=rd"];
-    for (description, told) in [
+    for (description, shown) in [
         ("bad secret hunter2", "bad secret …"),
         ("xhunter2x and two words too", "x…x and … too"),
         (
@@ -290,7 +290,7 @@ fn a_description_repeats_no_secret() {
             "assertion … is wrong",
         ),
         ("line\r\nforged=\u{1b}[31m", "line forged= [31m"),
-        // As others encode it, and as it is where it was decoded once more.
+        // In other encodings, and decoded once more.
         ("no pa%2bs%2fw%3drd", "no …"),
         ("no pa s/w=rd here", "no … here"),
         ("no pa&#43;s/w&#61;rd", "no …"),
@@ -299,13 +299,13 @@ fn a_description_repeats_no_secret() {
     ] {
         let body = json!({ "error": "invalid_client", "error_description": description }).to_string();
         let denial = denied(&body, &secrets);
-        assert_eq!(denial.description.unwrap_or_default(), told, "{description}");
+        assert_eq!(denial.description.unwrap_or_default(), shown, "{description}");
     }
     let long = json!({ "error_description": "word ".repeat(10_000) }).to_string();
-    assert!(denied(&long, &[]).description.unwrap().len() <= LONGEST_TOLD + 1);
+    assert!(denied(&long, &[]).description.unwrap().len() <= LONGEST_SHOWN + 1);
 }
 
-/// Whatever comes is a token or a reason.
+/// Any bytes lead to a token or a reason.
 #[test]
 fn random_bytes_never_panic() {
     let mut random = StdRng::seed_from_u64(7);
@@ -327,7 +327,7 @@ fn random_bytes_never_panic() {
                     .is_none_or(|lifetime| !lifetime.is_zero() && lifetime <= LONGEST)
             );
         }
-        let denial = Denial::read(
+        let denial = TokenDenial::read(
             StatusCode::BAD_REQUEST,
             &HeaderMap::new(),
             &body,

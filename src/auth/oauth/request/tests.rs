@@ -66,17 +66,17 @@ fn assertion(claims: &[(&str, Json)]) -> Jwt {
     }
 }
 
-/// The head and the parameters of the request.
+/// Returns the head and the parameters of the request.
 fn ask(settings: &OAuth2, rotated: Option<&str>) -> (request::Parts, BTreeMap<String, String>) {
-    ask_in(settings, Form::Encoded, rotated)
+    ask_in(settings, BasicEncoding::Encoded, rotated)
 }
 
 fn ask_in(
     settings: &OAuth2,
-    form: Form,
+    form: BasicEncoding,
     rotated: Option<&str>,
 ) -> (request::Parts, BTreeMap<String, String>) {
-    let plan = Plan::build(settings, &sources()).unwrap();
+    let plan = TokenRequestPlan::build(settings, &sources()).unwrap();
     let rotated = rotated.map(|token| Zeroizing::new(token.to_owned()));
     let (head, body) = plan
         .request(
@@ -143,29 +143,29 @@ fn what_a_form_reserves_is_encoded() {
         Some("a:b c"),
         ClientAuth::Basic(env("ODD")),
     );
-    // And as HTTP has it, RFC 7617.
-    for (form, told) in [
-        (Form::Encoded, "a%3Ab%20c:a%3Ab%26c%3Dd%20e%2F%C3%A9%25"),
-        (Form::Plain, "a:b c:a:b&c=d e/é%"),
+    // And without form encoding, as in RFC 7617.
+    for (form, shown) in [
+        (BasicEncoding::Encoded, "a%3Ab%20c:a%3Ab%26c%3Dd%20e%2F%C3%A9%25"),
+        (BasicEncoding::Plain, "a:b c:a:b&c=d e/é%"),
     ] {
         let (head, _) = ask_in(&odd, form, None);
         let value = head.headers.get("authorization").unwrap();
         assert!(value.is_sensitive());
         let pair = value.to_str().unwrap().strip_prefix("Basic ").unwrap();
         let pair = BASE64.decode(pair.as_bytes()).unwrap();
-        assert_eq!(str::from_utf8(&pair).unwrap(), told);
+        assert_eq!(str::from_utf8(&pair).unwrap(), shown);
     }
-    let plan = Plan::build(&odd, &sources()).unwrap();
+    let plan = TokenRequestPlan::build(&odd, &sources()).unwrap();
     assert!(plan.has_other_form());
-    // Whatever the server was told, it may repeat.
-    let told: Vec<_> = plan.secrets().collect();
+    // The server may repeat all that it was sent.
+    let shown: Vec<_> = plan.secrets().collect();
     for spelling in [
         "a:b&c=d e/é%",
         "a%3Ab%26c%3Dd%20e%2F%C3%A9%25",
         &BASE64.encode("a:b c:a:b&c=d e/é%".as_bytes()),
         &BASE64.encode(b"a%3Ab%20c:a%3Ab%26c%3Dd%20e%2F%C3%A9%25"),
     ] {
-        assert!(told.contains(&spelling.as_bytes()), "{spelling}");
+        assert!(shown.contains(&spelling.as_bytes()), "{spelling}");
     }
 
     let odd = settings(
@@ -177,7 +177,11 @@ fn what_a_form_reserves_is_encoded() {
     assert!(!head.headers.contains_key("authorization"));
     assert_eq!(parameters["client_secret"], "a:b&c=d e/é%");
     assert_eq!(parameters["client_id"], "a:b c");
-    assert!(!Plan::build(&odd, &sources()).unwrap().has_other_form());
+    assert!(
+        !TokenRequestPlan::build(&odd, &sources())
+            .unwrap()
+            .has_other_form()
+    );
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn a_secret_may_be_empty_where_that_is_said() {
     assert_eq!(head.headers["authorization"], "Basic czZCaGRSa3F0Mzo=");
     let (_, parameters) = ask(&client(ClientAuth::Post(env("EMPTY"))), None);
     assert_eq!(parameters["client_secret"], "");
-    let plan = Plan::build(&client(ClientAuth::Basic(env("SECRET"))), &sources()).unwrap();
+    let plan = TokenRequestPlan::build(&client(ClientAuth::Basic(env("SECRET"))), &sources()).unwrap();
     assert!(!plan.has_other_form(), "both are the same");
 }
 
@@ -228,7 +232,11 @@ fn the_refresh_token_that_the_server_gave_last_is_sent() {
     };
     assert_eq!(ask(&refresh, None).1, expected("tGzv3JOkF0XG5Qx2TlKWIA"));
     assert_eq!(ask(&refresh, Some("new")).1, expected("new"));
-    assert!(!Plan::build(&refresh, &sources()).unwrap().is_repeatable());
+    assert!(
+        !TokenRequestPlan::build(&refresh, &sources())
+            .unwrap()
+            .is_repeatable()
+    );
 }
 
 /// RFC 7523, section 2.1: with and without a client.
@@ -245,21 +253,21 @@ fn an_assertion_is_a_grant() {
         "urn:ietf:params:oauth:grant-type:jwt-bearer"
     );
     assert_eq!(parameters.len(), 2, "{parameters:?}");
-    let mut told = claims(&parameters["assertion"]);
-    assert!(told["jti"].take().is_string());
+    let mut shown = claims(&parameters["assertion"]);
+    assert!(shown["jti"].take().is_string());
     let expected = json!({
         "aud": "https://server.example.com/token?tenant=1", "exp": 1_000_060, "iat": 1_000_000,
         "iss": "app@project.test", "jti": null, "scope": "https://scope.test/a",
     });
-    assert_eq!(told, expected);
+    assert_eq!(shown, expected);
 
     let client = settings(
         Grant::JwtBearer(assertion(&[("sub", json!("ann"))])),
         Some("app"),
         ClientAuth::None,
     );
-    let told = claims(&ask(&client, None).1["assertion"]);
-    assert_eq!((&told["iss"], &told["sub"]), (&json!("app"), &json!("ann")));
+    let shown = claims(&ask(&client, None).1["assertion"]);
+    assert_eq!((&shown["iss"], &shown["sub"]), (&json!("app"), &json!("ann")));
 }
 
 /// RFC 7523, section 2.2 and 3.
@@ -273,10 +281,10 @@ fn an_assertion_is_the_client() {
         "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
     );
     assert_eq!(parameters["client_id"], "app");
-    let told = claims(&parameters["client_assertion"]);
-    assert_eq!((&told["iss"], &told["sub"]), (&json!("app"), &json!("app")));
-    assert_eq!(told["aud"], "https://server.example.com/");
-    assert!(told["jti"].is_string());
+    let shown = claims(&parameters["client_assertion"]);
+    assert_eq!((&shown["iss"], &shown["sub"]), (&json!("app"), &json!("app")));
+    assert_eq!(shown["aud"], "https://server.example.com/");
+    assert!(shown["jti"].is_string());
 }
 
 /// RFC 8693, section 2.3.
@@ -313,7 +321,7 @@ fn nothing_shows_a_secret() {
         Some("app"),
         ClientAuth::Post(env("SECRET")),
     );
-    let plan = Plan::build(&plan, &sources()).unwrap();
+    let plan = TokenRequestPlan::build(&plan, &sources()).unwrap();
     let shown = format!("{plan:?}");
     assert!(!shown.contains("gX1f") && !shown.contains("tGzv"), "{shown}");
     let secrets: Vec<_> = plan.secrets().collect();
@@ -324,7 +332,9 @@ fn nothing_shows_a_secret() {
         Some("app"),
         ClientAuth::Basic(env("NONE")),
     );
-    let error = Plan::build(&missing, &sources()).unwrap_err().to_string();
+    let error = TokenRequestPlan::build(&missing, &sources())
+        .unwrap_err()
+        .to_string();
     assert!(
         error.starts_with("env:NONE: the environment variable is not set"),
         "{error}"

@@ -3,24 +3,24 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::auth::oauth::error::{Code, Reason};
+use crate::auth::oauth::error::{OAuthErrorCode, TokenFailureReason};
 use crate::host::{Scheme, Target};
 
-fn failure(reason: Reason) -> Arc<Failure> {
+fn failure(reason: TokenFailureReason) -> Arc<TokenFailure> {
     let endpoint = Target {
         scheme: Scheme::Https,
         host: crate::host::Host::parse("login.test").unwrap(),
         port: 443,
     };
-    Arc::new(Failure { endpoint, reason })
+    Arc::new(TokenFailure { endpoint, reason })
 }
 
-fn down() -> Arc<Failure> {
-    failure(Reason::Cut)
+fn down() -> Arc<TokenFailure> {
+    failure(TokenFailureReason::BodyError)
 }
 
-fn refused(code: Code, retry_after: Option<u64>) -> Arc<Failure> {
-    failure(Reason::Refused {
+fn refused(code: OAuthErrorCode, retry_after: Option<u64>) -> Arc<TokenFailure> {
+    failure(TokenFailureReason::Refused {
         status: StatusCode::BAD_REQUEST,
         code: Some(code),
         retry_after: retry_after.map(Duration::from_secs),
@@ -31,7 +31,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// A token that ages after 70 seconds and is over after 100.
+/// A token that is replaced after 70 seconds and expires after 100.
 fn token(name: u64, now: Instant) -> Token {
     Token {
         ageing: now + seconds(70.0),
@@ -47,23 +47,23 @@ fn value(name: u64) -> HeaderValue {
 #[track_caller]
 fn ask(state: &mut State, now: Instant) -> u64 {
     match state.step(now) {
-        Step::Ask(flight) => flight,
+        TokenStep::Request(request) => request,
         other => panic!("{other:?}"),
     }
 }
 
-fn is_go(step: &Step) -> bool {
-    matches!(step, Step::Go)
+fn is_go(step: &TokenStep) -> bool {
+    matches!(step, TokenStep::Use)
 }
 
 #[test]
 fn one_asks_and_the_others_wait_for_it() {
     let (mut state, now) = (State::default(), Instant::now());
-    let flight = ask(&mut state, now);
+    let request = ask(&mut state, now);
     for _ in 0..100 {
-        assert!(matches!(state.step(now), Step::Wait));
+        assert!(matches!(state.step(now), TokenStep::Wait));
     }
-    assert!(!state.land(flight, token(1, now)));
+    assert!(!state.succeed(request, token(1, now)));
     assert!(is_go(&state.step(now)));
     assert_eq!(state.value(now), Some(&value(1)));
 }
@@ -71,38 +71,38 @@ fn one_asks_and_the_others_wait_for_it() {
 #[test]
 fn a_token_that_ages_is_replaced_while_it_is_used() {
     let (mut state, start) = (State::default(), Instant::now());
-    let flight = ask(&mut state, start);
-    state.land(flight, token(1, start));
+    let request = ask(&mut state, start);
+    state.succeed(request, token(1, start));
     assert!(is_go(&state.step(start + seconds(69.9))));
     let now = start + seconds(70.0);
-    let Step::GoAndAsk(flight) = state.step(now) else {
+    let TokenStep::UseAndRequest(request) = state.step(now) else {
         panic!("nobody asks");
     };
     assert!(is_go(&state.step(now)), "the others go on");
     assert_eq!(state.value(now), Some(&value(1)));
-    state.land(flight, token(2, now));
+    state.succeed(request, token(2, now));
     assert_eq!(state.value(now), Some(&value(2)));
 }
 
 #[test]
 fn a_token_that_is_over_is_not_given_out() {
     let (mut state, start) = (State::default(), Instant::now());
-    let flight = ask(&mut state, start);
-    state.land(flight, token(1, start));
+    let request = ask(&mut state, start);
+    state.succeed(request, token(1, start));
     let over = start + seconds(100.0);
     assert!(state.value(over - seconds(0.001)).is_some());
     assert!(state.value(over).is_none());
-    assert!(matches!(state.step(over), Step::Ask(_)));
+    assert!(matches!(state.step(over), TokenStep::Request(_)));
 }
 
 #[test]
 fn after_a_failure_nobody_asks_until_the_pause_is_over() {
     let (mut state, mut now) = (State::default(), Instant::now());
     for longest in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
-        let flight = ask(&mut state, now);
-        let pause = state.fail(flight, &down(), now, 1.0);
+        let request = ask(&mut state, now);
+        let pause = state.fail(request, &down(), now, 1.0);
         assert_eq!(pause, seconds(longest));
-        let Step::Refuse(no_token) = state.step(now + pause / 2) else {
+        let TokenStep::Refuse(no_token) = state.step(now + pause / 2) else {
             panic!("not refused");
         };
         assert_eq!(no_token.retry_after, seconds((longest / 2.0).ceil()));
@@ -113,33 +113,33 @@ fn after_a_failure_nobody_asks_until_the_pause_is_over() {
         );
         now += pause;
     }
-    let flight = ask(&mut state, now);
-    assert!(state.land(flight, token(1, now)), "it had failed before");
+    let request = ask(&mut state, now);
+    assert!(state.succeed(request, token(1, now)), "it had failed before");
     // From the beginning again.
     now += seconds(200.0);
-    let flight = ask(&mut state, now);
-    assert_eq!(state.fail(flight, &down(), now, 0.0), seconds(0.5));
+    let request = ask(&mut state, now);
+    assert_eq!(state.fail(request, &down(), now, 0.0), seconds(0.5));
 }
 
 #[test]
 fn while_the_endpoint_is_down_a_valid_token_is_used() {
     let (mut state, start) = (State::default(), Instant::now());
-    let flight = ask(&mut state, start);
-    state.land(flight, token(1, start));
+    let request = ask(&mut state, start);
+    state.succeed(request, token(1, start));
     let mut asked = 0;
     for tenth in 700..1000 {
         let now = start + seconds(f64::from(tenth) / 10.0);
         match state.step(now) {
-            Step::Go => {}
-            Step::GoAndAsk(flight) => {
+            TokenStep::Use => {}
+            TokenStep::UseAndRequest(request) => {
                 asked += 1;
-                state.fail(flight, &down(), now, 1.0);
+                state.fail(request, &down(), now, 1.0);
             }
             other => panic!("{tenth}: {other:?}"),
         }
     }
     assert_eq!(asked, 5, "at 0, 1, 3, 7 and 15 seconds");
-    assert!(matches!(state.step(start + seconds(100.0)), Step::Refuse(_)));
+    assert!(matches!(state.step(start + seconds(100.0)), TokenStep::Refuse(_)));
 }
 
 #[test]
@@ -147,19 +147,19 @@ fn what_the_endpoint_refuses_or_wishes_makes_the_pause() {
     let now = Instant::now();
     let cases = [
         (down(), 30.0),
-        (refused(Code::InvalidClient, None), 300.0),
-        (refused(Code::TemporarilyUnavailable, None), 30.0),
-        (refused(Code::SlowDown, Some(45)), 45.0),
-        (refused(Code::SlowDown, Some(u64::MAX)), 300.0),
-        (failure(Reason::Redirected(StatusCode::FOUND)), 300.0),
+        (refused(OAuthErrorCode::InvalidClient, None), 300.0),
+        (refused(OAuthErrorCode::TemporarilyUnavailable, None), 30.0),
+        (refused(OAuthErrorCode::SlowDown, Some(45)), 45.0),
+        (refused(OAuthErrorCode::SlowDown, Some(u64::MAX)), 300.0),
+        (failure(TokenFailureReason::Redirected(StatusCode::FOUND)), 300.0),
     ];
     for (failure, expected) in cases {
         let (mut state, mut now) = (State::default(), now);
         let mut pause = Duration::ZERO;
         for _ in 0..12 {
             now += pause;
-            let flight = ask(&mut state, now);
-            pause = state.fail(flight, &failure, now, 1.0);
+            let request = ask(&mut state, now);
+            pause = state.fail(request, &failure, now, 1.0);
         }
         assert_eq!(pause, seconds(expected), "{failure}");
     }
@@ -168,17 +168,17 @@ fn what_the_endpoint_refuses_or_wishes_makes_the_pause() {
 #[test]
 fn a_refused_token_is_replaced_once_for_all() {
     let (mut state, now) = (State::default(), Instant::now());
-    let flight = ask(&mut state, now);
-    state.land(flight, token(1, now));
+    let request = ask(&mut state, now);
+    state.succeed(request, token(1, now));
     assert!(state.refuse(&value(1), now, 0.5));
     assert!(state.value(now).is_none());
-    let flight = ask(&mut state, now);
+    let request = ask(&mut state, now);
     for _ in 0..100 {
         assert!(state.refuse(&value(1), now, 0.5));
-        assert!(matches!(state.step(now), Step::Wait));
+        assert!(matches!(state.step(now), TokenStep::Wait));
     }
-    state.land(flight, token(2, now));
-    // One that comes late with the old one gets the new one.
+    state.succeed(request, token(2, now));
+    // A late 401 to the old token: the request gets the new one.
     assert!(state.refuse(&value(1), now, 0.5));
     assert!(is_go(&state.step(now)));
     assert_eq!(state.value(now), Some(&value(2)));
@@ -192,13 +192,13 @@ fn tokens_that_are_refused_one_after_the_other_are_kept() {
     for tenth in 0..6_000 {
         let now = start + seconds(f64::from(tenth) / 10.0);
         match state.step(now) {
-            Step::Ask(flight) | Step::GoAndAsk(flight) => {
+            TokenStep::Request(request) | TokenStep::UseAndRequest(request) => {
                 asked += 1;
                 name += 1;
-                // It would be good for long.
+                // It would be valid for long.
                 let over = now + seconds(86_400.0);
-                state.land(
-                    flight,
+                state.succeed(
+                    request,
                     Token {
                         ageing: over,
                         over,
@@ -206,18 +206,18 @@ fn tokens_that_are_refused_one_after_the_other_are_kept() {
                     },
                 );
             }
-            Step::Go => {}
+            TokenStep::Use => {}
             other => panic!("{other:?}"),
         }
         state.refuse(&value(name), now, 1.0);
     }
     assert!(asked <= 12, "{asked} token requests in ten minutes");
 
-    // After a quiet time the first refusal counts as one again.
+    // After a quiet time the refusals are counted from the beginning.
     let now = start + seconds(3_600.0);
     assert!(state.refuse(&value(name), now, 1.0));
-    let flight = ask(&mut state, now);
-    state.land(flight, token(name + 1, now));
+    let request = ask(&mut state, now);
+    state.succeed(request, token(name + 1, now));
     assert!(!state.refuse(&value(name + 1), now + seconds(0.9), 1.0));
     assert!(state.refuse(&value(name + 1), now + seconds(1.0), 1.0));
 }
@@ -228,20 +228,20 @@ fn a_flight_that_is_given_up_is_followed_by_another() {
     let first = ask(&mut state, now);
     state.abandon(first);
     let second = ask(&mut state, now);
-    // Late news of the first one do not end the second one.
+    // A late result of the first one does not end the second one.
     state.abandon(first);
-    assert!(matches!(state.step(now), Step::Wait));
-    state.land(second, token(1, now));
+    assert!(matches!(state.step(now), TokenStep::Wait));
+    state.succeed(second, token(1, now));
     assert!(is_go(&state.step(now)));
 }
 
-/// Whatever happens in whatever order: one flight at a time, none in a pause, and no token that is over or was refused.
+/// For any sequence of events: one token request at a time, none during a backoff, and no expired or refused token.
 #[test]
 fn in_every_order_the_rules_hold() {
     for seed in 0..400 {
         let mut random = StdRng::seed_from_u64(seed);
         let (mut state, mut now) = (State::default(), Instant::now());
-        let mut flight: Option<u64> = None;
+        let mut request: Option<u64> = None;
         let mut quiet_until = now;
         let mut names = 0;
         let mut bad: Vec<HeaderValue> = Vec::new();
@@ -252,32 +252,32 @@ fn in_every_order_the_rules_hold() {
                 0..=2 => {
                     let before = state.value(now).cloned();
                     match state.step(now) {
-                        Step::Ask(number) => {
-                            assert!(flight.replace(number).is_none(), "{}: two flights", what());
+                        TokenStep::Request(number) => {
+                            assert!(request.replace(number).is_none(), "{}: two flights", what());
                             assert!(now >= quiet_until, "{}: asked in a pause", what());
                             assert!(before.is_none(), "{}: waits although there is a token", what());
                         }
-                        Step::GoAndAsk(number) => {
-                            assert!(flight.replace(number).is_none(), "{}: two flights", what());
+                        TokenStep::UseAndRequest(number) => {
+                            assert!(request.replace(number).is_none(), "{}: two flights", what());
                             assert!(now >= quiet_until, "{}: asked in a pause", what());
                             assert!(before.is_some(), "{}", what());
                         }
-                        Step::Go => assert!(before.is_some(), "{}: no token", what()),
-                        Step::Refuse(no_token) => {
-                            assert!(before.is_none() && flight.is_none(), "{}", what());
+                        TokenStep::Use => assert!(before.is_some(), "{}: no token", what()),
+                        TokenStep::Refuse(no_token) => {
+                            assert!(before.is_none() && request.is_none(), "{}", what());
                             assert!(now < quiet_until, "{}: refused after the pause", what());
                             assert!(no_token.retry_after >= Duration::from_secs(1));
                         }
-                        Step::Wait => assert!(before.is_none() && flight.is_some(), "{}", what()),
+                        TokenStep::Wait => assert!(before.is_none() && request.is_some(), "{}", what()),
                     }
                 }
                 3 => {
-                    if let Some(number) = flight.take() {
+                    if let Some(number) = request.take() {
                         names += 1;
                         let life = seconds(random.random_range(0.1..200.0));
                         over = now + life;
                         let ageing = now + life.mul_f64(random.random_range(0.0..1.0));
-                        state.land(
+                        state.succeed(
                             number,
                             Token {
                                 ageing,
@@ -289,9 +289,9 @@ fn in_every_order_the_rules_hold() {
                     }
                 }
                 4 => {
-                    if let Some(number) = flight.take() {
+                    if let Some(number) = request.take() {
                         let failure = if random.random_bool(0.3) {
-                            refused(Code::InvalidGrant, None)
+                            refused(OAuthErrorCode::InvalidGrant, None)
                         } else {
                             down()
                         };
@@ -305,7 +305,7 @@ fn in_every_order_the_rules_hold() {
                     }
                 }
                 5 => {
-                    if let Some(number) = flight.take() {
+                    if let Some(number) = request.take() {
                         state.abandon(number);
                     }
                 }

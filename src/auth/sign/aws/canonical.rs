@@ -1,32 +1,41 @@
-//! A request in the one form over which AWS and we compute the same hash.
+//! The canonical request of AWS Signature Version 4: the form over which AWS and we compute the same hash.
 //!
-//! Services take a request apart and put it together again before they check a signature, so what is signed is not the
-//! text that was sent but what it means: parameters decoded and encoded in one way, in order. A path is signed as it is
-//! written and encoded once more, without its `.` and `..`; but for S3, where it is an object's name.
+//! Services parse a request before they check its signature. So the signature covers the meaning and not the text:
+//! the parameters are decoded, encoded in one way and sorted. A path loses its `.` and `..` and is encoded once
+//! more. For S3, where it is an object name, it is decoded and encoded instead.
 
 use http::Uri;
 use http::header::{HeaderMap, HeaderName};
 use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-/// What is signed of a request.
-pub(super) struct Canonical<'a> {
+/// All characters except the unreserved ones of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// The parts of a request that are signed.
+pub(super) struct CanonicalRequest<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
     pub(super) query: &'a str,
-    /// In the place of a Host field.
+    /// The value of Host.
     pub(super) authority: &'a str,
     pub(super) fields: &'a HeaderMap,
-    /// What is said of the body.
+    /// The hash of the body, or a word in its place.
     pub(super) payload: &'a str,
-    /// The path is an object's name.
+    /// Whether the path is an object name.
     pub(super) is_s3: bool,
 }
 
-impl Canonical<'_> {
-    /// The canonical request, and the names of the fields in it.
+impl CanonicalRequest<'_> {
+    /// Returns the canonical request and the names of the signed fields.
     pub(super) fn text(&self, is_signed: impl Fn(&HeaderName) -> bool) -> (Vec<u8>, String) {
-        let mut names: Vec<_> = (self.fields.keys())
+        let mut names: Vec<_> = self
+            .fields
+            .keys()
             .filter(|name| is_signed(name))
             .map(HeaderName::as_str)
             .chain(["host"])
@@ -35,9 +44,10 @@ impl Canonical<'_> {
         names.dedup();
         let signed = names.join(";");
 
-        let path = match self.is_s3 {
-            true => each_segment(self.path, recoded),
-            false => each_segment(&without_dots(self.path), |segment| encoded(segment.as_bytes())),
+        let path = if self.is_s3 {
+            each_segment(self.path, recoded)
+        } else {
+            each_segment(&without_dots(self.path), |segment| encoded(segment.as_bytes()))
         };
         let query = parameters(self.query);
         let mut text = format!("{}\n{path}\n{query}\n", self.method).into_bytes();
@@ -64,7 +74,7 @@ impl Canonical<'_> {
     }
 }
 
-/// A URI without the parameters of a signature that stands in its query; `None` where none does.
+/// Removes a signature from the query. `None`: the query has no signature.
 pub(super) fn without_signature(uri: &Uri) -> Option<Uri> {
     let query = uri.query()?;
     let is_named = |pair: &str, name: &str| {
@@ -74,12 +84,14 @@ pub(super) fn without_signature(uri: &Uri) -> Option<Uri> {
     if !query.split('&').any(|pair| is_named(pair, "X-Amz-Signature")) {
         return None;
     }
-    let others: Vec<_> = (query.split('&'))
+    let others: Vec<_> = query
+        .split('&')
         .filter(|pair| !PRESIGNED.iter().any(|name| is_named(pair, name)))
         .collect();
-    let text = match others.is_empty() {
-        true => uri.path().to_owned(),
-        false => format!("{}?{}", uri.path(), others.join("&")),
+    let text = if others.is_empty() {
+        uri.path().to_owned()
+    } else {
+        format!("{}?{}", uri.path(), others.join("&"))
     };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(text).ok()?);
@@ -94,12 +106,12 @@ fn encoded(octets: &[u8]) -> String {
     percent_encode(octets, RESERVED).to_string()
 }
 
-/// Each octet in the one way in which it can be written.
+/// Decodes and encodes a text, so that each octet has one form.
 fn recoded(text: &str) -> String {
     encoded(&percent_decode_str(text).collect::<Vec<_>>())
 }
 
-/// RFC 3986, section 5.2.4, and no empty segments.
+/// Removes dot segments (RFC 3986, section 5.2.4) and empty segments.
 fn without_dots(path: &str) -> String {
     let mut kept = Vec::new();
     for segment in path.split('/') {
@@ -117,10 +129,11 @@ fn without_dots(path: &str) -> String {
     format!("/{}{end}", kept.join("/"))
 }
 
-/// Decoded as the fields of a form are, encoded, in order.
+/// Decodes the parameters as form fields, encodes them in one way and sorts them.
 fn parameters(query: &str) -> String {
     let recoded = |text: &str| recoded(&text.replace('+', " "));
-    let mut pairs: Vec<_> = (query.split('&'))
+    let mut pairs: Vec<_> = query
+        .split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .map(|(name, value)| (recoded(name), recoded(value)))
@@ -130,7 +143,7 @@ fn parameters(query: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// Without blanks at the ends, and with one where there are several.
+/// Trims a value and replaces several spaces by one.
 fn squeeze(value: &[u8], text: &mut Vec<u8>) {
     let words = value
         .split(|byte| matches!(byte, b' ' | b'\t'))
@@ -143,14 +156,7 @@ fn squeeze(value: &[u8], text: &mut Vec<u8>) {
     }
 }
 
-/// All but RFC 3986's unreserved characters.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
-/// The parameters of a signature in the query.
+/// The query parameters of a presigned URL.
 const PRESIGNED: [&str; 7] = [
     "X-Amz-Algorithm",
     "X-Amz-Credential",

@@ -16,12 +16,12 @@ struct Case {
     query: String,
     fields: Vec<(String, String)>,
     body: String,
-    /// Else the path is signed as that of S3 is.
+    /// Otherwise the path is signed as for S3.
     normalize: bool,
-    /// What the body hashes to is a field, as well.
+    /// The hash of the body is in a field too.
     sign_body: bool,
     token: Option<String>,
-    /// The token joins the request when it is signed.
+    /// The token is added to the request when it is signed.
     #[serde(default)]
     omit: bool,
     canonical: String,
@@ -51,12 +51,12 @@ fn settings(service: &str) -> AwsSigV4 {
     }
 }
 
-fn build(settings: &AwsSigV4, variables: &[(&str, &str)]) -> Result<Aws, Error> {
+fn build(settings: &AwsSigV4, variables: &[(&str, &str)]) -> Result<AwsSigner, Error> {
     let variables = [("KEY", KEY)].iter().chain(variables).copied();
-    Aws::build(settings, &Sources::of_variables(variables))
+    AwsSigner::build(settings, &Sources::of_variables(variables))
 }
 
-fn aws(service: &str) -> Aws {
+fn aws(service: &str) -> AwsSigner {
     build(&settings(service), &[]).unwrap()
 }
 
@@ -70,8 +70,8 @@ fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
     head.into_parts().0
 }
 
-fn sign(aws: &Aws, head: &mut Parts, payload: Payload<'_>) -> Result<(), Error> {
-    aws.sign(&mut Subject {
+fn sign(aws: &AwsSigner, head: &mut Parts, payload: Payload<'_>) -> Result<(), Error> {
+    aws.sign(&mut RequestToSign {
         head,
         authority: "example.amazonaws.com",
         scheme: Scheme::Https,
@@ -91,13 +91,15 @@ fn the_published_cases_come_out_the_same() {
     let mut whole = 0;
     for case in cases {
         let name = &case.name;
-        let fields: Vec<_> = (case.fields.iter())
+        let fields: Vec<_> = case
+            .fields
+            .iter()
             .filter(|(name, _)| name != "Host")
             .map(|(name, value)| (name.as_str(), value.trim()))
             .collect();
         let mut parts = head(&case.method, "/", &fields);
 
-        // The form, of everything that the case gives.
+        // The canonical request of all fields of the case.
         let mut all = parts.headers.clone();
         all.insert(DATE, HeaderValue::from_static("20150830T123600Z"));
         if let Some(token) = case.token.as_deref().filter(|_| !case.omit) {
@@ -107,7 +109,7 @@ fn the_published_cases_come_out_the_same() {
         if case.sign_body {
             all.insert(CONTENT_SHA256, HeaderValue::from_str(&payload).unwrap());
         }
-        let canonical = Canonical {
+        let canonical = CanonicalRequest {
             method: &case.method,
             path: &case.path,
             query: &case.query,
@@ -119,7 +121,7 @@ fn the_published_cases_come_out_the_same() {
         let (canonical, _) = canonical.text(|_| true);
         assert_eq!(String::from_utf8(canonical).unwrap(), case.canonical, "{name}");
 
-        // The signature, where we sign the same fields, and the target can stand in a request.
+        // The signature, if we sign the same fields and the target is valid in a request.
         let signs_all = case.fields.iter().all(|(name, _)| name != "Content-Length") && !case.omit;
         let target = format!("{}?{}", case.path, case.query);
         let (true, true, Ok(uri)) = (signs_all, case.normalize, target.trim_end_matches('?').parse()) else {
@@ -134,7 +136,7 @@ fn the_published_cases_come_out_the_same() {
                 build(&settings, &[("TOKEN", token)]).unwrap()
             }
         };
-        // Twice: a second signature takes the place of the first.
+        // Twice: the second signature replaces the first.
         for _ in 0..2 {
             sign(&aws, &mut parts, Payload::Whole(case.body.as_bytes())).unwrap();
             assert_eq!(
@@ -148,7 +150,7 @@ fn the_published_cases_come_out_the_same() {
     assert!(whole >= 27, "{whole}");
 }
 
-/// From the suite as well: the path as it was sent is encoded once more, but for S3.
+/// From the suite too: the path as it was sent is encoded once more, except for S3.
 #[test]
 fn a_path_is_encoded_again_but_for_s3() {
     for (is_s3, path, wanted) in [
@@ -162,7 +164,7 @@ fn a_path_is_encoded_again_but_for_s3() {
         (true, "/b//a/../%2e%2f", "/b//a/../.%2F"),
         (true, "/", "/"),
     ] {
-        let canonical = Canonical {
+        let canonical = CanonicalRequest {
             method: "GET",
             path,
             query: "",
@@ -186,7 +188,7 @@ fn a_query_is_signed_as_it_is_read() {
         ("q=a+b&q=a%20b&q=a%2bb", "q=a%20b&q=a%20b&q=a%2Bb"),
         ("x=%zz&y=%FF&z='*!()", "x=%25zz&y=%FF&z=%27%2A%21%28%29"),
     ] {
-        let canonical = Canonical {
+        let canonical = CanonicalRequest {
             method: "GET",
             path: "/",
             query,
@@ -231,7 +233,7 @@ fn what_others_change_on_the_way_is_not_signed() {
     );
 }
 
-/// An SDK with keys that are none signs as if they were.
+/// An SDK with invalid keys signs as with valid ones.
 #[test]
 fn what_the_app_signed_is_replaced() {
     let mut parts = head(
@@ -258,7 +260,7 @@ fn what_the_app_signed_is_replaced() {
         "{signed}"
     );
     assert_eq!(parts.headers.get_all("authorization").iter().count(), 1);
-    // A date alone is the app's own parameter.
+    // A date without a signature is a parameter of the app.
     let mut parts = head("GET", "/a?X-Amz-Date=1", &[]);
     sign(&aws("execute-api"), &mut parts, Payload::Whole(b"")).unwrap();
     assert_eq!(parts.uri, "/a?X-Amz-Date=1");
@@ -310,7 +312,7 @@ fn what_is_said_of_the_body() {
         ),
     ] {
         let mut parts = head("PUT", "/", &[("X-Amz-Content-Sha256", its)]);
-        let error = aws(service).sign(&mut Subject {
+        let error = aws(service).sign(&mut RequestToSign {
             head: &mut parts,
             authority: "a.test",
             scheme,
@@ -363,9 +365,9 @@ fn a_token_that_is_not_set_is_none_and_other_mistakes_are_told() {
         (&bad_id, ("ID", ""), "env:ID: the environment variable is not set"),
     ] {
         let error = build(settings, &[variables]).unwrap_err();
-        let told = format!("{error} {error:?}");
-        assert!(told.contains(wanted), "{told}");
-        assert!(!told.contains("canary"), "{told}");
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains(wanted), "{shown}");
+        assert!(!shown.contains("canary"), "{shown}");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::{Algorithm, KeyEncoding, SecretRef, Text};
 /// 2014-01-05T21:31:40Z.
 const NOW: u64 = 1_388_957_500;
 
-/// A form that services have, and what it comes to.
+/// The scheme of a service, and the expected signature.
 struct Form {
     name: &'static str,
     key: &'static str,
@@ -41,7 +41,7 @@ impl Default for Form {
 }
 
 impl Form {
-    fn build(&self) -> Hmac {
+    fn build(&self) -> HmacSigner {
         let template = |text: &str| Template::parse(text).unwrap();
         let settings = config::Hmac {
             algorithm: self.algorithm,
@@ -51,12 +51,14 @@ impl Form {
             key_id: Some(Text::Reference(SecretRef::Env("ID".to_owned()))),
             max_body: 64,
             message: template(self.message),
-            set: (self.set.iter())
+            set: self
+                .set
+                .iter()
                 .map(|(name, value)| (name.parse().unwrap(), template(value)))
                 .collect(),
         };
         let sources = Sources::of_variables([("KEY", self.key), ("ID", "app-1")]);
-        Hmac::build(&settings, &sources).unwrap()
+        HmacSigner::build(&settings, &sources).unwrap()
     }
 
     fn head(&self) -> Parts {
@@ -65,8 +67,8 @@ impl Form {
     }
 }
 
-fn subject<'a>(head: &'a mut Parts, payload: Payload<'a>, now: SystemTime) -> Subject<'a> {
-    Subject {
+fn to_sign<'a>(head: &'a mut Parts, payload: Payload<'a>, now: SystemTime) -> RequestToSign<'a> {
+    RequestToSign {
         head,
         authority: "example.com",
         scheme: Scheme::Https,
@@ -85,7 +87,7 @@ fn forms_that_services_have_come_out_as_they_say() {
         let mut head = form.head();
         let hmac = form.build();
         for _ in 0..2 {
-            hmac.sign(&mut subject(
+            hmac.sign(&mut to_sign(
                 &mut head,
                 Payload::Whole(form.body.as_bytes()),
                 now(),
@@ -103,7 +105,7 @@ fn forms_that_services_have_come_out_as_they_say() {
 const DATE: &str = "Sun, 05 Jan 2014 21:31:40 GMT";
 const BODY: &str = "{\"hello\": \"world\"}";
 
-/// The codes are Python's, but for the first, which GitHub's documentation shows.
+/// The codes are from Python, except the first, which is from GitHub's documentation.
 fn forms() -> Vec<Form> {
     vec![
         Form {
@@ -259,7 +261,7 @@ fn a_nonce_is_another_each_time_and_the_same_in_message_and_fields() {
     let hmac = form.build();
     let mut head = form.head();
     let mut signed = || {
-        hmac.sign(&mut subject(&mut head, Payload::Streamed, now()))
+        hmac.sign(&mut to_sign(&mut head, Payload::Streamed, now()))
             .unwrap();
         let field = |name| head.headers[name].to_str().unwrap().to_owned();
         let (nonce, signature) = (field("x-nonce"), field("x-signature"));
@@ -288,7 +290,7 @@ fn a_body_is_asked_for_only_where_it_is_signed() {
         let hmac = form.build();
         assert_eq!(hmac.hashes(), wanted, "{message} {value}");
         let mut head = form.head();
-        let result = hmac.sign(&mut subject(&mut head, Payload::Streamed, now()));
+        let result = hmac.sign(&mut to_sign(&mut head, Payload::Streamed, now()));
         match wanted {
             None => result.unwrap(),
             Some(_) => assert!(matches!(
@@ -313,7 +315,7 @@ fn what_a_field_cannot_hold_is_an_error_and_nothing_shows_the_key() {
     let mut head = form.head();
     head.headers
         .insert("x-odd", http::HeaderValue::from_bytes(b"a\xff").unwrap());
-    hmac.sign(&mut subject(&mut head, Payload::Streamed, now()))
+    hmac.sign(&mut to_sign(&mut head, Payload::Streamed, now()))
         .unwrap();
     assert_eq!(head.headers["x-type"].as_bytes(), b"a\xff");
     let shown = format!("{hmac:?} {:?}", head.headers);

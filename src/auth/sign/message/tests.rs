@@ -43,8 +43,8 @@ fn settings(algorithm: Algorithm, key_id: &str, components: &[&str]) -> HttpSign
     }
 }
 
-fn build(settings: &HttpSignature, key: &str) -> Result<Message, Error> {
-    Message::build(settings, &Sources::of_variables([("KEY", key)]))
+fn build(settings: &HttpSignature, key: &str) -> Result<MessageSigner, Error> {
+    MessageSigner::build(settings, &Sources::of_variables([("KEY", key)]))
 }
 
 /// The request of RFC 9421, appendix B.2.
@@ -64,8 +64,8 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn subject<'a>(head: &'a mut Parts, payload: Payload<'a>) -> Subject<'a> {
-    Subject {
+fn to_sign<'a>(head: &'a mut Parts, payload: Payload<'a>) -> RequestToSign<'a> {
+    RequestToSign {
         head,
         authority: "example.com",
         scheme: Scheme::Https,
@@ -74,13 +74,13 @@ fn subject<'a>(head: &'a mut Parts, payload: Payload<'a>) -> Subject<'a> {
     }
 }
 
-/// The base of the published request, which has a Date and a digest of its own, and our signature of it.
-/// `parameters`: in the published order, where it is not ours.
-fn base(message: &Message, parameters: Option<&str>) -> (String, Vec<u8>) {
+/// Returns the base of the published request, which has a Date and a digest, and our signature of it. `parameters`:
+/// the published order, if it is not ours.
+fn base(message: &MessageSigner, parameters: Option<&str>) -> (String, Vec<u8>) {
     let mut head = request();
-    let subject = subject(&mut head, Payload::Whole(BODY));
-    let ours = message.parameters(None, subject.now);
-    let base = message.base(&subject, parameters.unwrap_or(&ours)).unwrap();
+    let to_sign = to_sign(&mut head, Payload::Whole(BODY));
+    let ours = message.parameters(None, to_sign.now);
+    let base = message.base(&to_sign, parameters.unwrap_or(&ours)).unwrap();
     let signature = message.key.sign(base.as_bytes()).unwrap();
     (base, signature)
 }
@@ -140,7 +140,7 @@ fn the_published_deterministic_examples_come_out_the_same() {
     }
 }
 
-/// RFC 9421, appendix B.2.1 to B.2.3: the published signature is one of our base, and so is ours.
+/// RFC 9421, appendix B.2.1 to B.2.3: both the published signature and ours are valid for our base.
 #[test]
 fn the_published_pss_examples_verify() {
     let all = [
@@ -246,7 +246,7 @@ fn a_request_gets_digest_date_and_signature_anew_each_time() {
         ),
     ] {
         message
-            .sign(&mut subject(&mut head, Payload::Whole(body)))
+            .sign(&mut to_sign(&mut head, Payload::Whole(body)))
             .unwrap();
         let field = |name: &str| {
             let mut all = head.headers.get_all(name).iter();
@@ -290,14 +290,14 @@ fn each_component_has_its_value() {
         }
         let request = request.header("X-Odd", HeaderValue::from_bytes(b"a\xffb").unwrap());
         let mut head = request.body(()).unwrap().into_parts().0;
-        let subject = Subject {
+        let request = RequestToSign {
             head: &mut head,
             authority,
             scheme,
             payload: Payload::Streamed,
             now: at(0),
         };
-        value(&Component::parse(component).unwrap(), &subject).map_err(|error| error.to_string())
+        value(&Component::parse(component).unwrap(), &request).map_err(|error| error.to_string())
     };
     let uri = "https://ignored.test/a%20b/?x=1&y=a+b&x=2&fa%C3%A7ade%22%3A%20=%2B%2F%26%3D*~&empty";
     for (component, wanted) in [
@@ -365,10 +365,10 @@ fn a_body_that_is_too_large_needs_the_apps_own_digest() {
     let message = build(&settings, SHARED).unwrap();
     let mut head = request();
     let its = head.headers["content-digest"].clone();
-    message.sign(&mut subject(&mut head, Payload::Streamed)).unwrap();
+    message.sign(&mut to_sign(&mut head, Payload::Streamed)).unwrap();
     assert_eq!(head.headers["content-digest"], its);
     head.headers.remove("content-digest");
-    let error = message.sign(&mut subject(&mut head, Payload::Streamed));
+    let error = message.sign(&mut to_sign(&mut head, Payload::Streamed));
     assert!(matches!(error, Err(Error::TooLarge { most: 64, .. })));
 }
 
@@ -397,7 +397,7 @@ fn keys_that_do_not_do_are_told() {
         let mut settings = settings(algorithm, "k", &["@method"]);
         settings.key_encoding = encoding;
         let error = build(&settings, key).unwrap_err();
-        let told = format!("{error} {error:?}");
-        assert!(told.contains(wanted) && !told.contains("canary"), "{told}");
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains(wanted) && !shown.contains("canary"), "{shown}");
     }
 }

@@ -1,8 +1,7 @@
-//! What a text says under its escapes, layer by layer.
+//! Decodes a text, one layer of escapes after the other.
 //!
-//! One pass takes off what was written last, of each kind: percent-encoding as in URLs, JSON and JavaScript, HTML and XML,
-//! and the zeros that UTF-16 and UTF-32 put between ASCII. It never makes a text longer, and remembers of each byte where it
-//! came from.
+//! One pass decodes the outermost escapes of every kind: percent-encoding, JSON and JavaScript, HTML and XML, and
+//! the zero bytes of UTF-16 and UTF-32. A decoded text is never longer, and each byte remembers where it came from.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,41 +9,45 @@ use std::ops::Range;
 use memchr::{memchr, memchr3};
 use zeroize::{Zeroize, Zeroizing};
 
-/// A text, or what it says under so many layers of escapes.
+/// The longest reference, from `&` to `;`, with leading zeros.
+const LONGEST_ENTITY: usize = 14;
+
+/// A text, or the result of decoding it one or more times.
 #[derive(Debug)]
-pub(super) struct Layer<'a> {
-    pub(super) text: Text<'a>,
-    /// Of each byte where it stands in the text; `None`: they are the text.
+pub(super) struct DecodedLayer<'a> {
+    pub(super) text: WipedText<'a>,
+    /// The position of each byte in the original text. `None`: this is the original text.
     from: Option<Vec<u32>>,
-    /// Up to where the text is decoded. What follows may be an escape, with more text.
+    /// The end of the decoded part in the original text. An unfinished escape may follow.
     end: usize,
 }
 
-/// The bytes of a layer, wiped when they are not the text itself.
+/// The bytes of a layer. Decoded bytes are wiped.
 #[derive(Debug)]
-pub(super) struct Text<'a>(Cow<'a, [u8]>);
+pub(super) struct WipedText<'a>(Cow<'a, [u8]>);
 
-/// What a text begins with.
-enum Piece {
-    /// No escape: the byte means itself.
+/// The first character of a text.
+enum Decoded {
+    /// A byte that is not an escape.
     Literal,
-    /// Its bytes, how many they are, and how many the escape takes.
+    /// An escape: its bytes, their number, and the length of the escape.
     Escaped([u8; 4], usize, usize),
     /// The text ends within an escape.
     Unfinished,
 }
 
-impl<'a> Layer<'a> {
+impl<'a> DecodedLayer<'a> {
     pub(super) fn of(text: &'a [u8]) -> Self {
         Self {
-            text: Text(Cow::Borrowed(text)),
+            text: WipedText(Cow::Borrowed(text)),
             from: None,
             end: text.len(),
         }
     }
 
-    /// The next layer; `None` where there is none. An escape that the text ends in is one only where more can follow.
-    pub(super) fn decoded(&self, is_last: bool) -> Option<Layer<'static>> {
+    /// Decodes the next layer. `None`: nothing to decode. Unless `is_last`, an escape at the end may continue in
+    /// the next text.
+    pub(super) fn decoded(&self, is_last: bool) -> Option<DecodedLayer<'static>> {
         let text = &*self.text;
         if memchr3(b'%', b'\\', b'&', text).is_none() && memchr(0, text).is_none() {
             return None;
@@ -55,12 +58,12 @@ impl<'a> Layer<'a> {
         let (mut at, mut end) = (0, self.end);
         while at < text.len() {
             let (bytes, length, taken) = match piece(&text[at..]) {
-                Piece::Escaped(bytes, length, taken) => (bytes, length, taken),
-                Piece::Unfinished if !is_last => {
+                Decoded::Escaped(bytes, length, taken) => (bytes, length, taken),
+                Decoded::Unfinished if !is_last => {
                     end = self.start(at);
                     break;
                 }
-                Piece::Literal | Piece::Unfinished => {
+                Decoded::Literal | Decoded::Unfinished => {
                     let run = text[at + 1..].iter().position(|byte| begins_escape(*byte));
                     let next = run.map_or(text.len(), |run| at + 1 + run);
                     decoded.extend_from_slice(&text[at..next]);
@@ -73,16 +76,16 @@ impl<'a> Layer<'a> {
             from.extend(std::iter::repeat_n(self.start(at) as u32, length));
             at += taken;
         }
-        // Each escape is longer than what it says.
+        // Every escape is longer than its character.
         let is_changed = decoded.len() < text.len() || end < self.end;
-        is_changed.then(|| Layer {
-            text: Text(Cow::Owned(std::mem::take(&mut *decoded))),
+        is_changed.then(|| DecodedLayer {
+            text: WipedText(Cow::Owned(std::mem::take(&mut *decoded))),
             from: Some(from),
             end,
         })
     }
 
-    /// Where in the text the byte at this place of the layer begins.
+    /// Returns the position in the original text of a byte of this layer.
     pub(super) fn start(&self, at: usize) -> usize {
         match &self.from {
             _ if at >= self.text.len() => self.end,
@@ -91,15 +94,15 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// What stands in the text for a piece of the layer.
+    /// Returns the range of the original text for a range of this layer.
     pub(super) fn place(&self, piece: Range<usize>) -> Range<usize> {
         let last = self.start(piece.end - 1);
-        // An escape may say several bytes.
+        // One escape may decode to several bytes.
         let next = (piece.end..).find(|at| self.start(*at) != last || *at >= self.text.len());
         self.start(piece.start)..self.start(next.unwrap_or(piece.end))
     }
 
-    /// The last place of the text up to `place` that is within no escape.
+    /// Returns the last position up to `place` in the original text that is not inside an escape.
     pub(super) fn border(&self, place: usize) -> usize {
         match &self.from {
             Some(from) if place < self.end => {
@@ -111,7 +114,7 @@ impl<'a> Layer<'a> {
     }
 }
 
-impl std::ops::Deref for Text<'_> {
+impl std::ops::Deref for WipedText<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -119,7 +122,7 @@ impl std::ops::Deref for Text<'_> {
     }
 }
 
-impl Drop for Text<'_> {
+impl Drop for WipedText<'_> {
     fn drop(&mut self) {
         if let Cow::Owned(text) = &mut self.0 {
             text.zeroize();
@@ -131,21 +134,21 @@ fn begins_escape(byte: u8) -> bool {
     matches!(byte, b'%' | b'\\' | b'&' | 0)
 }
 
-/// The first character of `text`, which is not empty.
-fn piece(text: &[u8]) -> Piece {
+/// Decodes the first character of `text`, which is not empty.
+fn piece(text: &[u8]) -> Decoded {
     match text[0] {
         b'%' if text.get(1) == Some(&b'u') => unit(text),
         b'%' => byte(text, 1),
         b'\\' => backslash(text),
         b'&' => html(text),
-        0 => Piece::Escaped([0; 4], 0, 1),
-        _ => Piece::Literal,
+        0 => Decoded::Escaped([0; 4], 0, 1),
+        _ => Decoded::Literal,
     }
 }
 
 struct NotHexadecimal;
 
-/// The number that `text` begins with, of so many digits; `None`: it ends before.
+/// Reads a number of `digits` digits. `None`: the text ends before.
 fn hexadecimal(text: &[u8], digits: usize) -> Result<Option<u32>, NotHexadecimal> {
     let mut number = 0;
     for at in 0..digits {
@@ -158,61 +161,62 @@ fn hexadecimal(text: &[u8], digits: usize) -> Result<Option<u32>, NotHexadecimal
     Ok(Some(number))
 }
 
-/// Two digits after a mark of so many bytes.
-fn byte(text: &[u8], mark: usize) -> Piece {
+/// Decodes two digits after a prefix of `mark` bytes.
+fn byte(text: &[u8], mark: usize) -> Decoded {
     match hexadecimal(&text[mark..], 2) {
-        Ok(Some(byte)) => Piece::Escaped([byte.to_be_bytes()[3], 0, 0, 0], 1, mark + 2),
-        Ok(None) => Piece::Unfinished,
-        Err(NotHexadecimal) => Piece::Literal,
+        Ok(Some(byte)) => Decoded::Escaped([byte.to_be_bytes()[3], 0, 0, 0], 1, mark + 2),
+        Ok(None) => Decoded::Unfinished,
+        Err(NotHexadecimal) => Decoded::Literal,
     }
 }
 
-/// RFC 8259 section 7, and `\'` and `\x27` as in JavaScript. What is a control character is in no secret.
-fn backslash(text: &[u8]) -> Piece {
+/// Decodes RFC 8259 section 7, and `\'` and `\x27` as in JavaScript. Escaped control characters are left: no secret
+/// contains one.
+fn backslash(text: &[u8]) -> Decoded {
     match text.get(1) {
-        None => Piece::Unfinished,
+        None => Decoded::Unfinished,
         Some(b'u') => unit(text),
         Some(b'x') => byte(text, 2),
-        Some(kind @ (b'"' | b'\'' | b'/' | b'\\')) => Piece::Escaped([*kind, 0, 0, 0], 1, 2),
-        Some(_) => Piece::Literal,
+        Some(kind @ (b'"' | b'\'' | b'/' | b'\\')) => Decoded::Escaped([*kind, 0, 0, 0], 1, 2),
+        Some(_) => Decoded::Literal,
     }
 }
 
-/// Four digits after a mark of two bytes, twice for a surrogate pair.
-fn unit(text: &[u8]) -> Piece {
+/// Decodes four digits after a prefix of two bytes, and a second escape for a surrogate pair.
+fn unit(text: &[u8]) -> Decoded {
     let high = match hexadecimal(&text[2..], 4) {
         Ok(Some(high)) => high,
-        Ok(None) => return Piece::Unfinished,
-        Err(NotHexadecimal) => return Piece::Literal,
+        Ok(None) => return Decoded::Unfinished,
+        Err(NotHexadecimal) => return Decoded::Literal,
     };
     if !(0xd800..0xdc00).contains(&high) {
         return character(high, 6);
     }
     match text.get(6..8) {
         Some(mark) if *mark == text[..2] => {}
-        Some(_) => return Piece::Literal,
-        None => return Piece::Unfinished,
+        Some(_) => return Decoded::Literal,
+        None => return Decoded::Unfinished,
     }
     match hexadecimal(&text[8..], 4) {
         Ok(Some(low @ 0xdc00..=0xdfff)) => character(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00), 12),
-        Ok(None) => Piece::Unfinished,
-        Ok(Some(_)) | Err(NotHexadecimal) => Piece::Literal,
+        Ok(None) => Decoded::Unfinished,
+        Ok(Some(_)) | Err(NotHexadecimal) => Decoded::Literal,
     }
 }
 
-/// Numbers, and the names of what stands in ASCII.
-fn html(text: &[u8]) -> Piece {
+/// Decodes a character reference of HTML or XML: a number, or the name of an ASCII character.
+fn html(text: &[u8]) -> Decoded {
     let within = &text[1..text.len().min(LONGEST_ENTITY)];
     let may_go_on = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'#';
     let Some(end) = within.iter().position(|byte| !may_go_on(byte)) else {
         return if text.len() < LONGEST_ENTITY {
-            Piece::Unfinished
+            Decoded::Unfinished
         } else {
-            Piece::Literal
+            Decoded::Literal
         };
     };
     if within[end] != b';' {
-        return Piece::Literal;
+        return Decoded::Literal;
     }
     let number = |digits: &[u8], radix| u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok();
     let code = match &within[..end] {
@@ -222,23 +226,20 @@ fn html(text: &[u8]) -> Piece {
             .find(|(own, _)| own.as_bytes() == name)
             .map(|(_, byte)| u32::from(*byte)),
     };
-    code.map_or(Piece::Literal, |code| character(code, end + 2))
+    code.map_or(Decoded::Literal, |code| character(code, end + 2))
 }
 
-/// An escape of so many bytes, in UTF-8.
-fn character(code: u32, taken: usize) -> Piece {
+/// Encodes the character of an escape of `taken` bytes in UTF-8.
+fn character(code: u32, taken: usize) -> Decoded {
     let Some(character) = char::from_u32(code) else {
-        return Piece::Literal;
+        return Decoded::Literal;
     };
     let mut bytes = [0; 4];
     let length = character.encode_utf8(&mut bytes).len();
-    Piece::Escaped(bytes, length, taken)
+    Decoded::Escaped(bytes, length, taken)
 }
 
-/// From `&` to `;`, zeros before a number included.
-const LONGEST_ENTITY: usize = 14;
-
-/// As XML and HTML name what stands in ASCII.
+/// The names of ASCII characters in HTML and XML.
 const ENTITIES: [(&str, u8); 36] = [
     ("amp", b'&'),
     ("apos", b'\''),
@@ -278,7 +279,7 @@ const ENTITIES: [(&str, u8); 36] = [
     ("vert", b'|'),
 ];
 
-/// Counts steps, for the tests: time says nothing on a busy machine.
+/// Counts steps for the tests, because time says nothing on a busy machine.
 pub(super) fn count(steps: usize) {
     #[cfg(test)]
     STEPS.set(STEPS.get() + steps);

@@ -1,4 +1,4 @@
-//! The bytes of an answer, copied into the cache on their way to the app or not.
+//! The body of a response on its way to the app, copied into the cache or not.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,42 +6,42 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::scrub::Clean;
+use super::scrub::RedactedBody;
 use crate::cache::ResponseCopy;
 use crate::upstream::body::BodyError;
 use crate::upstream::connect::Stream;
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
-pub(super) enum Source {
-    Copied(Box<Copied>),
-    Plain(Clean),
+pub(super) enum ReplyBody {
+    Copied(Box<CopiedBody>),
+    Plain(RedactedBody),
 }
 
-/// A body that may be stored when it has come whole.
+/// A body that is stored once it is complete.
 #[derive(Debug)]
-pub(super) struct Copied {
-    body: Clean,
+pub(super) struct CopiedBody {
+    body: RedactedBody,
     copy: ResponseCopy,
 }
 
-impl Source {
-    pub(super) fn copied(body: Clean, mut copy: ResponseCopy) -> Self {
+impl ReplyBody {
+    pub(super) fn copied(body: RedactedBody, mut copy: ResponseCopy) -> Self {
         if body.is_end_stream() {
             end(&body, &mut copy);
             return Self::Plain(body);
         }
-        Self::Copied(Box::new(Copied { body, copy }))
+        Self::Copied(Box::new(CopiedBody { body, copy }))
     }
 
-    /// Moves the rest of the request on, while nobody asks for the response.
+    /// Sends more of the request body while the response is not read.
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) {
         if let Self::Plain(body) = self {
             body.poll_upload(cx);
         }
     }
 
-    /// After a 101: the stream, and what the upstream has sent on it already.
+    /// Returns the stream after a 101, and the bytes that the upstream has sent on it already.
     pub(super) fn into_stream(self) -> Option<(Stream, Bytes)> {
         match self {
             Self::Plain(body) => body.into_stream(),
@@ -49,7 +49,7 @@ impl Source {
         }
     }
 
-    /// Reads a body for nobody, for as long as it is copied.
+    /// Reads a body that no client waits for, as long as it is copied.
     pub(super) async fn store(self) {
         if let Self::Copied(mut copied) = self {
             while copied.copy.is_active() {
@@ -62,19 +62,19 @@ impl Source {
     }
 }
 
-impl Copied {
+impl CopiedBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => match frame.data_ref() {
                 Some(data) => {
                     self.copy.push(data);
-                    // Whoever knows the length asks for no more.
+                    // A reader who knows the length does not poll again.
                     if self.body.is_end_stream() {
                         end(&self.body, &mut self.copy);
                     }
                 }
-                // Trailers come after a body that may have been used already; a stored answer has no place for them.
+                // A stored response has no place for trailers.
                 None => self.copy.give_up(),
             },
             Some(Err(_)) => self.copy.give_up(),
@@ -84,8 +84,8 @@ impl Copied {
     }
 }
 
-/// A body has come to its end.
-fn end(body: &Clean, copy: &mut ResponseCopy) {
+/// Finishes the copy at the end of the body.
+fn end(body: &RedactedBody, copy: &mut ResponseCopy) {
     if body.is_clean() {
         copy.finish();
     } else {
@@ -93,7 +93,7 @@ fn end(body: &Clean, copy: &mut ResponseCopy) {
     }
 }
 
-impl HttpBody for Source {
+impl HttpBody for ReplyBody {
     type Data = Bytes;
     type Error = BodyError;
 

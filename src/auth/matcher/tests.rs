@@ -1,23 +1,23 @@
 use super::*;
 
-fn needles(secrets: &[&str]) -> Needles {
-    let mut needles = Needles::default();
+fn matcher(secrets: &[&str]) -> SecretMatcher {
+    let mut matcher = SecretMatcher::default();
     for secret in secrets {
-        assert!(needles.add(secret.as_bytes()), "{secret}");
+        assert!(matcher.add(secret.as_bytes()), "{secret}");
     }
-    needles
+    matcher
 }
 
-/// `text` with stars where secrets stand.
-fn struck(needles: &Needles, text: &str) -> String {
+/// Returns `text` with stars in place of secrets.
+fn struck(matcher: &SecretMatcher, text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    needles.look(text.as_bytes(), true, |place| bytes[place].fill(b'*'));
+    matcher.search(text.as_bytes(), true, |place| bytes[place].fill(b'*'));
     String::from_utf8(bytes).unwrap()
 }
 
 #[test]
 fn a_secret_is_found_in_each_spelling_that_encoders_have() {
-    // As Python, Go, Java, PHP, .NET, Ruby and browsers write them in URLs, forms, JSON and pages.
+    // As Python, Go, Java, PHP, .NET, Ruby and browsers encode them in URLs, forms, JSON and pages.
     for (secret, spellings) in [
         (
             "canary-7f3a",
@@ -60,19 +60,19 @@ fn a_secret_is_found_in_each_spelling_that_encoders_have() {
                 "p&#228;ssw&#xF6;rd&#128273;",
             ],
         ),
-        // No part of it is left alone by all of them.
+        // Every part of it is encoded by at least one of them.
         (
             "!?!?!?!?",
             &["!?!?!?!?", "%21%3F%21%3F%21%3F%21%3F", "!%3F!%3F!%3F!%3F"],
         ),
         ("%2B%2B%2B", &["%2B%2B%2B", "%252B%252B%252B"]),
     ] {
-        let needles = needles(&[secret]);
+        let matcher = matcher(&[secret]);
         for spelled in spellings {
             for (before, after) in [("", ""), ("<p>%&\\", "&amp;\\%</p>"), ("\"a+", "b\"}")] {
-                // What is longer by a character on either side is still this secret.
+                // With a further character on either side it is still this secret.
                 let text = format!("{before}{spelled}{after}");
-                let left = struck(&needles, &text);
+                let left = struck(&matcher, &text);
                 let stars = left.chars().filter(|c| *c == '*').count();
                 assert_eq!(left.len(), text.len());
                 assert!(
@@ -86,7 +86,7 @@ fn a_secret_is_found_in_each_spelling_that_encoders_have() {
 
 #[test]
 fn what_only_resembles_a_secret_stays() {
-    let needles = needles(&["ab+cd/ef==", "canary-7f3a"]);
+    let matcher = matcher(&["ab+cd/ef==", "canary-7f3a"]);
     for text in [
         "",
         "canary-7f3",
@@ -99,35 +99,35 @@ fn what_only_resembles_a_secret_stays() {
         "ab&#",
         "ab&#43cd/ef==",
     ] {
-        assert_eq!(struck(&needles, text), text);
+        assert_eq!(struck(&matcher, text), text);
     }
 }
 
 #[test]
 fn each_secret_is_found_where_they_overlap() {
-    let needles = needles(&["abcdefgh", "efghijkl", "abababab"]);
-    assert_eq!(struck(&needles, "-abcdefghijkl-"), "-************-");
-    assert_eq!(struck(&needles, "-ababababab-"), "-**********-");
-    assert_eq!(struck(&needles, "-abcdefghabababab-"), "-****************-");
+    let matcher = matcher(&["abcdefgh", "efghijkl", "abababab"]);
+    assert_eq!(struck(&matcher, "-abcdefghijkl-"), "-************-");
+    assert_eq!(struck(&matcher, "-ababababab-"), "-**********-");
+    assert_eq!(struck(&matcher, "-abcdefghabababab-"), "-****************-");
 }
 
 #[test]
 fn a_short_secret_is_not_looked_for() {
-    let mut needles = Needles::default();
-    assert!(!needles.add(b"sesame7") && needles.is_empty());
-    assert!(needles.add(b"sesame78") && !needles.is_empty());
+    let mut matcher = SecretMatcher::default();
+    assert!(!matcher.add(b"sesame7") && matcher.is_empty());
+    assert!(matcher.add(b"sesame78") && !matcher.is_empty());
 }
 
 #[test]
 fn a_field_is_looked_for_with_and_without_its_scheme() {
-    let mut needles = Needles::default();
-    assert!(needles.add_field(b"ApiKey canary-7f3a"));
-    assert_eq!(struck(&needles, "ApiKey canary-7f3a"), "******************");
-    assert_eq!(struck(&needles, "key=canary-7f3a"), "key=***********");
+    let mut matcher = SecretMatcher::default();
+    assert!(matcher.add_field(b"ApiKey canary-7f3a"));
+    assert_eq!(struck(&matcher, "ApiKey canary-7f3a"), "******************");
+    assert_eq!(struck(&matcher, "key=canary-7f3a"), "key=***********");
 
     // Aladdin:canary-7f3a
-    let mut needles = Needles::default();
-    assert!(needles.add_field(b"Basic QWxhZGRpbjpjYW5hcnktN2YzYQ=="));
+    let mut matcher = SecretMatcher::default();
+    assert!(matcher.add_field(b"Basic QWxhZGRpbjpjYW5hcnktN2YzYQ=="));
     for (text, left) in [
         (
             "got Basic QWxhZGRpbjpjYW5hcnktN2YzYQ==",
@@ -140,22 +140,22 @@ fn a_field_is_looked_for_with_and_without_its_scheme() {
         ),
         ("Aladdin:canary-7f3a", "Aladdin:***********"),
     ] {
-        assert_eq!(struck(&needles, text), left);
+        assert_eq!(struck(&matcher, text), left);
     }
 }
 
-/// The pair is looked for even where the password alone is too short for it.
+/// The pair is searched even if the password alone is too short.
 #[test]
 fn a_short_password_is_looked_for_with_its_user_only() {
-    let mut needles = Needles::default();
-    assert!(!needles.add_field(b"Basic YXBwOnNlc2FtZQ=="));
+    let mut matcher = SecretMatcher::default();
+    assert!(!matcher.add_field(b"Basic YXBwOnNlc2FtZQ=="));
     assert_eq!(
-        struck(&needles, "YXBwOnNlc2FtZQ== sesame"),
+        struck(&matcher, "YXBwOnNlc2FtZQ== sesame"),
         "**************== sesame"
     );
 }
 
-/// What a text ends with is the beginning of a secret exactly where more text could make it one.
+/// The end of a text is held back exactly if more text could make it a secret.
 #[test]
 fn the_beginning_of_a_secret_is_known_as_one() {
     for (secret, spelled) in [
@@ -166,19 +166,22 @@ fn the_beginning_of_a_secret_is_known_as_one() {
         ("+b+cd/ef==", "%2Bb+cd/ef=="),
         ("p🔑sswörter", r"p\ud83d\udd11ssw\u00f6rter"),
     ] {
-        let needles = needles(&[secret]);
+        let matcher = matcher(&[secret]);
         for end in 0..spelled.len() {
             let text = format!("no secret\n{}", &spelled[..end]);
-            assert_eq!(needles.look(text.as_bytes(), false, |_| {}), end, "{text}");
+            assert_eq!(matcher.search(text.as_bytes(), false, |_| {}), end, "{text}");
         }
-        assert_eq!(needles.look(format!("{spelled}\n").as_bytes(), false, |_| {}), 0);
+        assert_eq!(
+            matcher.search(format!("{spelled}\n").as_bytes(), false, |_| {}),
+            0
+        );
     }
 }
 
 #[test]
 fn what_changes_is_looked_for_as_it_is_now() {
-    let changing = Changing::default();
-    let fixed = needles(&["always-here"]);
+    let changing = MatcherCache::default();
+    let fixed = matcher(&["always-here"]);
     let of = |token: &str| {
         changing.with(
             &HeaderValue::from_str(&format!("Bearer {token}")).unwrap(),
@@ -197,7 +200,7 @@ fn what_changes_is_looked_for_as_it_is_now() {
     );
 }
 
-/// One encoder after the other, in any order, and each as often as it pleases.
+/// Several encoders, one after the other, in any order and any number.
 #[test]
 fn a_secret_is_found_under_layers_of_escapes() {
     let percent = |text: &str| -> String {
@@ -228,7 +231,7 @@ fn a_secret_is_found_under_layers_of_escapes() {
     let script = |text: &str| text.replace('+', "\\x2b").replace('=', "%u003d");
     let encoders: [&dyn Fn(&str) -> String; 5] = [&percent, &every_byte, &json, &html, &script];
     let secret = "ab+cd/ef==";
-    let needles = needles(&[secret]);
+    let matcher = matcher(&[secret]);
     let mut texts = vec![secret.to_owned()];
     for _ in 0..3 {
         let next = texts
@@ -237,26 +240,26 @@ fn a_secret_is_found_under_layers_of_escapes() {
         texts = next.collect();
         for text in &texts {
             let whole = format!("x: {text};\n");
-            assert_ne!(struck(&needles, &whole), whole, "{text}");
+            assert_ne!(struck(&matcher, &whole), whole, "{text}");
             for decoy in ["&%\\%25&amp", "%", "\\\\"] {
                 let whole = format!("{decoy} {text}{decoy}");
-                assert_ne!(struck(&needles, &whole), whole, "{text}");
+                assert_ne!(struck(&matcher, &whole), whole, "{text}");
             }
         }
     }
-    // As deep as anybody writes.
+    // As many encodings as occur in practice.
     let mut deep = percent(secret);
     for _ in 0..5 {
         deep = deep.replace('%', "%25");
-        assert_ne!(struck(&needles, &deep), deep);
+        assert_ne!(struck(&matcher, &deep), deep);
     }
 }
 
-/// With and without a mark of the byte order, which nobody has to read.
+/// With and without a byte order mark.
 #[test]
 fn utf_16_is_looked_through_without_a_label() {
     for secret in ["canary-7f3a", "ab+cd/ef==", "p\u{e4}ssw\u{f6}rd\u{1f511}"] {
-        let needles = needles(&[secret]);
+        let matcher = matcher(&[secret]);
         for text in [
             format!("{{\"a\":\"{secret}\"}}"),
             "a=ab%2Bcd%2Fef%3D%3D".to_owned(),
@@ -265,7 +268,7 @@ fn utf_16_is_looked_through_without_a_label() {
                 for mark in ["", "\u{feff}"] {
                     let wide: Vec<u8> = format!("{mark}{text}").encode_utf16().flat_map(bytes).collect();
                     let mut places = 0;
-                    needles.look(&wide, true, |_| places += 1);
+                    matcher.search(&wide, true, |_| places += 1);
                     assert_eq!(
                         places > 0,
                         text.contains(secret) || secret.starts_with("ab"),
@@ -277,10 +280,10 @@ fn utf_16_is_looked_through_without_a_label() {
     }
 }
 
-/// The steps are counted: on a busy machine time says nothing.
+/// Counts steps, because time says nothing on a busy machine.
 #[test]
 fn a_hostile_text_takes_steps_in_proportion_to_its_length() {
-    let needles = needles(&["ab+cd/ef==", "aaaaaaaaaaaaaaaaaaaaaaab", "%25%25%25%25"]);
+    let matcher = matcher(&["ab+cd/ef==", "aaaaaaaaaaaaaaaaaaaaaaab", "%25%25%25%25"]);
     for piece in [
         "%25",
         "%2525",
@@ -300,16 +303,16 @@ fn a_hostile_text_takes_steps_in_proportion_to_its_length() {
         let steps = |length: usize| {
             let text = piece.repeat(length / piece.len());
             layers::STEPS.set(0);
-            needles.look(text.as_bytes(), false, |_| {});
+            matcher.search(text.as_bytes(), false, |_| {});
             layers::STEPS.get()
         };
         let (few, many) = (steps(1 << 12), steps(1 << 16));
         assert!(many <= 17 * few.max(1 << 12), "{piece}: {few}, then {many}");
         assert!(many <= (MOST_LAYERS + 2) << 16, "{piece}: {many}");
-        // Nor is more held back than a bound.
+        // The held-back part is bounded too.
         let text = piece.repeat(1 << 16);
         assert!(
-            needles.look(text.as_bytes(), false, |_| {}) <= MOST_HELD,
+            matcher.search(text.as_bytes(), false, |_| {}) <= MOST_HELD,
             "{piece}"
         );
     }
