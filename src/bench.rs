@@ -24,8 +24,8 @@ use crate::auth::Attachment;
 use crate::ca::{Authority, Offer};
 use crate::config::{self, Config, Listen};
 use crate::host::{Host, HostPattern, Scheme, Target};
-use crate::limit::shared::board::Sharing;
-use crate::limit::shared::lease::Home;
+use crate::limit::shared::lease::FleetConfig;
+use crate::limit::shared::store_queue::Sharing;
 use crate::limit::{self, Limiter, Limiters};
 use crate::policy::{Asked, Policy, Verdict};
 use crate::proxy::{self, RetryPolicy};
@@ -120,8 +120,8 @@ impl LimiterBench {
             "destinations: { d: { hosts: [api.test], concurrency: 1000, rate_limit: 1000000/s burst 1000000 } }",
         );
         let sharing = Sharing {
-            board: Arc::default(),
-            home: Home::default(),
+            queue: Arc::default(),
+            fleet: FleetConfig::default(),
             names: Arc::new([]),
         };
         Self(Limiters::default().of(&policy.destinations[1], Some(sharing), &Telemetry::new()))

@@ -15,13 +15,13 @@ use crate::ca::Authority;
 use crate::cache::ResponseCache;
 use crate::config::{Ca, Config, HeaderText, SecretRef, Text};
 use crate::limit::Limiters;
-use crate::limit::shared::board::Sharing;
+use crate::limit::shared::store_queue::Sharing;
 use crate::policy::{Destination, Egress, Policy};
 use crate::proxy::{Live, Rehearsal, RetryPolicy, Route};
 use crate::secret::Sources;
 use crate::secret::guard::caught;
 use crate::secret::roots::SystemRoots;
-use crate::store::{self, Address, Store};
+use crate::store::{self, QuotaStore, StoreAddress};
 use crate::telemetry::log::Chain;
 use crate::telemetry::{CircuitState, Counters, CredentialKind, Telemetry};
 use crate::units::unix_seconds;
@@ -79,18 +79,18 @@ impl Builder {
     pub(super) fn store(
         &self,
         config: &Config,
-        old: Option<&Arc<Store>>,
+        old: Option<&Arc<QuotaStore>>,
         telemetry: &Arc<Telemetry>,
-    ) -> Result<Option<Arc<Store>>, Error> {
+    ) -> Result<Option<Arc<QuotaStore>>, Error> {
         let Some(written) = &config.rate_limit_store else {
             return Ok(None);
         };
-        let address = Address::read(written, &self.sources).map_err(store::StartError::from)?;
+        let address = StoreAddress::read(written, &self.sources).map_err(store::StartError::from)?;
         if let Some(old) = old.filter(|old| old.is_at(&address)) {
             return Ok(Some(Arc::clone(old)));
         }
         let (own, dns) = (self.own.clone(), &config.dns);
-        let store = Store::start(address, own, dns, &self.sources, &self.roots, telemetry)?;
+        let store = QuotaStore::start(address, own, dns, &self.sources, &self.roots, telemetry)?;
         Ok(Some(Arc::new(store)))
     }
 
@@ -99,7 +99,7 @@ impl Builder {
         &self,
         policy: Policy,
         config: &Config,
-        store: Option<&Store>,
+        store: Option<&QuotaStore>,
         old: Option<&Live>,
         telemetry: &Telemetry,
     ) -> Result<Live, Error> {
@@ -187,7 +187,7 @@ impl Builder {
         &self,
         destination: &Destination,
         config: &Config,
-        store: Option<&Store>,
+        store: Option<&QuotaStore>,
     ) -> Option<Sharing> {
         let written = (config.destinations.iter()).find(|written| *written.name == *destination.name);
         store?.sharing(written?, config.instances)

@@ -22,7 +22,7 @@ use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
 use crate::policy::Policy;
 use crate::proxy::{Clients, Live, LoopMarker, Proxy, Route};
-use crate::store::Store;
+use crate::store::QuotaStore;
 use crate::telemetry::{CredentialKind, RefreshResult, ReloadResult, Telemetry, log};
 use crate::units::rfc3339;
 use crate::upstream::Endpoint;
@@ -60,7 +60,7 @@ pub(crate) struct App {
     proxy: Arc<Proxy>,
     source: Source,
     /// Counts the quotas of all instances.
-    store: Option<Arc<Store>>,
+    store: Option<Arc<QuotaStore>>,
     waiting: rotation::Waiting,
     watch: watch::FileWatcher,
     _workers: Workers,
@@ -543,14 +543,14 @@ fn start_live(
     source: &Source,
     build: &build::Builder,
     telemetry: &Arc<Telemetry>,
-) -> Result<(Option<Arc<Store>>, Live, watch::FileWatcher), Error> {
+) -> Result<(Option<Arc<QuotaStore>>, Live, watch::FileWatcher), Error> {
     // As with a destination: what cannot be read does not keep the others from working.
     let store = build.store(config, None, telemetry).unwrap_or_else(|error| {
         tracing::error!(
             error = %log::Chain(&error),
             "no quota store: each instance keeps to its share until this is mended",
         );
-        Some(Arc::new(Store::unknown()))
+        Some(Arc::new(QuotaStore::unknown()))
     });
     let live = build.live(policy, config, store.as_deref(), None, telemetry)?;
     write_bundle(&live.authority, build, &config.ca);

@@ -17,7 +17,7 @@ use super::doors::Doors;
 use crate::config::{Auth, Config};
 use crate::policy::Destination;
 use crate::proxy::{Live, Route};
-use crate::store::Store;
+use crate::store::QuotaStore;
 use crate::telemetry::Telemetry;
 
 /// What came of one look into all secrets.
@@ -48,7 +48,7 @@ impl Builder {
     pub(super) fn rotate(
         &self,
         config: &Config,
-        store: Option<&Store>,
+        store: Option<&QuotaStore>,
         old: &Live,
         telemetry: &Telemetry,
     ) -> Rotation {

@@ -17,7 +17,7 @@ use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Sources, pem, pkcs12};
-use crate::store::Address;
+use crate::store::StoreAddress;
 use crate::upstream::tls;
 
 /// Check a configuration and list every problem in it
@@ -92,7 +92,7 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
         warn_of_rehearsal(destination, &mut warnings);
     }
     if let Some(written) = &config.rate_limit_store {
-        if let Err(error) = Address::read(written, sources) {
+        if let Err(error) = StoreAddress::read(written, sources) {
             add(&mut problems, "rate_limit_store", &error);
         }
         if let Text::Reference(reference) = written {

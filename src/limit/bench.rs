@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::hints::Hints;
-use super::shared::Grant;
+use super::shared::PermitGrant;
 use super::{Caller, Limiter, RequestAttributes};
 use crate::host::{Host, Scheme, Target};
 
@@ -19,8 +19,8 @@ pub(crate) fn mentions_limits(headers: &HeaderMap, now: SystemTime) -> bool {
 /// Acts as a store that leases so many permits of each rate at once.
 pub(crate) fn lend(limiter: &Arc<Limiter>, permits: u32) {
     if let Some(call) = limiter.call() {
-        let grant = Grant::of_bench(permits);
-        call.answered(&vec![grant; call.asks.len()]);
+        let grant = PermitGrant::of_bench(permits);
+        call.answered(&vec![grant; call.requests.len()]);
     }
 }
 

@@ -10,7 +10,7 @@
 
 use super::gcra::Gcra;
 use super::request::Ticket;
-use super::shared::lease::Lease;
+use super::shared::lease::RateLease;
 
 /// What one rate has left, and which request took from it last.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ enum Supply {
     /// Counted here alone: the level of a bucket.
     Local(u64),
     /// Leased from the store.
-    Leased(Box<Lease>),
+    Leased(Box<RateLease>),
 }
 
 impl RateBucket {
@@ -37,7 +37,7 @@ impl RateBucket {
         }
     }
 
-    pub(super) fn leased(lease: Lease) -> Self {
+    pub(super) fn leased(lease: RateLease) -> Self {
         Self {
             last: Ticket::NOBODY,
             supply: Supply::Leased(Box::new(lease)),
@@ -45,7 +45,7 @@ impl RateBucket {
     }
 
     /// Returns the lease; `None` where the rate is counted here alone.
-    pub(super) fn lease(&mut self) -> Option<&mut Lease> {
+    pub(super) fn lease(&mut self) -> Option<&mut RateLease> {
         match &mut self.supply {
             Supply::Local(_) => None,
             Supply::Leased(lease) => Some(lease),

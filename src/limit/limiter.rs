@@ -21,9 +21,9 @@ use super::log::LimitLog;
 use super::refusal::LimitInfo;
 use super::request::{LimitSet, LimitedRequest, MaxWait, Rules, Ticket};
 use super::rule::{ClassRule, RateRule, ReportedLimit};
-use super::shared::board::{Call, Sharing};
-use super::shared::lease::Lease;
-use super::shared::{Ask, Grant};
+use super::shared::lease::RateLease;
+use super::shared::store_queue::{PermitCall, Sharing};
+use super::shared::{PermitGrant, PermitRequest};
 use super::state::{Arrival, BlockingLimit, LimiterState, Obstacle, QueueState};
 use super::{Refusal, Settings};
 use crate::config::{AppliesTo, OnLimit};
@@ -107,7 +107,7 @@ impl Limiter {
         };
         let bucket = |&rate: &Gcra| match &settings.sharing {
             None => RateBucket::local(rate),
-            Some(sharing) => RateBucket::leased(Lease::new(rate, sharing.home, rand::random())),
+            Some(sharing) => RateBucket::leased(RateLease::new(rate, sharing.fleet, rand::random())),
         };
         let traffic = Arc::new(Traffic::default());
         let learned = settings.respect_upstream.then(|| {
@@ -136,7 +136,7 @@ impl Limiter {
             traffic,
         });
         if let Some(shared) = &limiter.shared {
-            shared.sharing.board.join(&limiter);
+            shared.sharing.queue.register(&limiter);
         }
         limiter
     }
@@ -307,7 +307,7 @@ impl Limiter {
         if let Some(shared) = &self.shared
             && state.wants(now)
         {
-            shared.sharing.board.post(self);
+            shared.sharing.queue.push(self);
         }
     }
 
@@ -518,12 +518,12 @@ impl Limiter {
 /// For the task that asks the store.
 impl Limiter {
     /// Returns what to ask the store; `None` where nothing is shared.
-    pub(crate) fn call(self: &Arc<Self>) -> Option<Call> {
+    pub(crate) fn call(self: &Arc<Self>) -> Option<PermitCall> {
         self.shared.as_ref()?;
         let max_wait = self.max_wait(|| None).for_turn;
         let asks = self.state().asks(max_wait, self.nanos(Instant::now()));
-        (!asks.is_empty()).then(|| Call {
-            asks,
+        (!asks.is_empty()).then(|| PermitCall {
+            requests: asks,
             limiter: Arc::clone(self),
         })
     }
@@ -537,7 +537,7 @@ impl Limiter {
     }
 
     /// Takes over the store's answer, and admits the requests that can go now.
-    pub(crate) fn answered(self: &Arc<Self>, asks: &[Ask], grants: &[Grant]) {
+    pub(crate) fn answered(self: &Arc<Self>, asks: &[PermitRequest], grants: &[PermitGrant]) {
         let now = self.nanos(Instant::now());
         let mut state = self.state();
         for (index, (ask, grant)) in asks.iter().zip(grants).enumerate() {
@@ -545,7 +545,7 @@ impl Limiter {
                 bucket
                     .lease()
                     .into_iter()
-                    .for_each(|lease| lease.granted(ask, *grant, now));
+                    .for_each(|lease| lease.receive(ask, *grant, now));
             });
         }
         self.post(&mut state, now);
@@ -557,14 +557,14 @@ impl Limiter {
         let mut state = self.state();
         for index in 0..self.rules.rates.len() {
             state.refill(&self.rules, index, now, |bucket| {
-                bucket.lease().into_iter().for_each(|lease| lease.failed(now));
+                bucket.lease().into_iter().for_each(|lease| lease.store_lost(now));
             });
         }
     }
 
     /// Notes that the store can be asked again.
     pub(crate) fn reachable(&self) {
-        self.state().leases().for_each(Lease::back);
+        self.state().leases().for_each(RateLease::store_returned);
     }
 
     /// Whether the other instances would soon forget this one.

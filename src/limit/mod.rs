@@ -25,7 +25,7 @@ pub(crate) use self::deadline::deadline;
 pub(crate) use self::hints::{asked_pause, is_refusal};
 pub(crate) use self::limiter::{Limiter, Permit};
 pub(crate) use self::refusal::Refusal;
-use self::shared::board::Sharing;
+use self::shared::store_queue::Sharing;
 use self::status::LimitStatus;
 
 mod attributes;

@@ -24,8 +24,8 @@ use super::learned::{
 };
 use super::queue::{Departure, Queue, Waiter};
 use super::request::{LimitSet, LimitedRequest, MaxWait, PendingRequest, Rules, Ticket};
-use super::shared::Ask;
-use super::shared::lease::{Lease, PATIENCE};
+use super::shared::PermitRequest;
+use super::shared::lease::{RateLease, PATIENCE};
 use super::usage::Usage;
 use crate::config::Class;
 
@@ -119,7 +119,7 @@ impl LimiterState {
         };
         for (index, _) in rules.rates(limits) {
             if let Some(lease) = self.usage.buckets[index].lease() {
-                lease.wanted(now);
+                lease.count_demand(now);
             }
         }
         self.admit_ready(rules, now);
@@ -248,25 +248,25 @@ impl LimiterState {
         let mut wants = false;
         for (index, bucket) in self.usage.buckets.iter_mut().enumerate() {
             if let Some(lease) = bucket.lease() {
-                wants |= lease.wants(|| queue.waiting_for(index), now);
+                wants |= lease.should_ask(|| queue.waiting_for(index), now);
             }
         }
         wants
     }
 
     /// Returns what to ask the store, for each rate.
-    pub(super) fn asks(&mut self, max_wait: u64, now: u64) -> Vec<Ask> {
+    pub(super) fn asks(&mut self, max_wait: u64, now: u64) -> Vec<PermitRequest> {
         let queue = &self.queue;
         let lent = self.usage.buckets.iter_mut().enumerate();
         let ask = |(index, bucket): (usize, &mut RateBucket)| {
             let lease = bucket.lease()?;
-            Some(lease.ask(queue.waiting_for(index), max_wait, now))
+            Some(lease.request(queue.waiting_for(index), max_wait, now))
         };
         lent.filter_map(ask).collect()
     }
 
     /// Returns what the store has leased of each rate.
-    pub(super) fn leases(&mut self) -> impl Iterator<Item = &mut Lease> {
+    pub(super) fn leases(&mut self) -> impl Iterator<Item = &mut RateLease> {
         self.usage.buckets.iter_mut().filter_map(RateBucket::lease)
     }
 

@@ -10,7 +10,7 @@ use crate::host::{Host, Scheme, Target};
 use crate::secret::{self, Secret, Sources};
 
 /// A store's address, with what it takes to be let in. `Display` is without that.
-pub(crate) struct Address {
+pub(crate) struct StoreAddress {
     /// `https` stands for TLS.
     pub(super) target: Target,
     pub(super) database: u32,
@@ -29,19 +29,22 @@ pub(crate) enum Error {
     #[error(
         "{place}: {what}; write redis://[USER]:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS; valkey:// and valkeys:// mean the same"
     )]
-    Url { place: Place, what: &'static str },
+    Url { place: UrlSource, what: &'static str },
 }
 
 /// Where the URL stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Place(Option<SecretRef>);
+pub(crate) struct UrlSource(Option<SecretRef>);
 
-impl Address {
+impl StoreAddress {
     /// Reads and parses what `rate_limit_store` says.
     pub(crate) fn read(written: &Text, sources: &Sources) -> Result<Self, Error> {
         let (url, place) = match written {
-            Text::Plain(url) => (Secret::new(Zeroizing::new(url.clone().into_bytes())), Place(None)),
-            Text::Reference(reference) => (sources.read(reference)?, Place(Some(reference.clone()))),
+            Text::Plain(url) => (
+                Secret::new(Zeroizing::new(url.clone().into_bytes())),
+                UrlSource(None),
+            ),
+            Text::Reference(reference) => (sources.read(reference)?, UrlSource(Some(reference.clone()))),
         };
         Self::parse(url).map_err(|what| Error::Url { place, what })
     }
@@ -107,19 +110,19 @@ impl Address {
 }
 
 /// The host and the port.
-impl fmt::Display for Address {
+impl fmt::Display for StoreAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.target)
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for StoreAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Address({self})")
+        write!(f, "StoreAddress({self})")
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for UrlSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Some(reference) => write!(f, "{reference}"),
@@ -135,8 +138,8 @@ const PORT: u16 = 6379;
 mod tests {
     use super::*;
 
-    fn parse(url: &str) -> Result<Address, &'static str> {
-        Address::parse(Secret::new(Zeroizing::new(url.as_bytes().to_vec())))
+    fn parse(url: &str) -> Result<StoreAddress, &'static str> {
+        StoreAddress::parse(Secret::new(Zeroizing::new(url.as_bytes().to_vec())))
     }
 
     /// As Redis and Valkey clients, Lettuce, Bun, Aiven, Heroku and brokers of Cloud Foundry write them.

@@ -9,22 +9,22 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
-use super::Address;
-use super::resp::{self, Nonsense, Reply};
+use super::StoreAddress;
+use super::resp::{self, ProtocolError, RedisReply};
 use crate::host::Host;
 use crate::policy::{Approved, Egress};
 use crate::upstream::resolve::{self, Resolver};
 use crate::upstream::{dial, tls};
 
 /// Both directions of a connection, in the clear or not.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait RedisStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> RedisStream for S {}
 
 /// What it takes to reach the store.
 #[derive(Debug)]
-pub(super) struct Way {
-    pub(super) address: Address,
+pub(super) struct Connector {
+    pub(super) address: StoreAddress,
     pub(super) egress: Egress,
     pub(super) resolver: Resolver,
     /// `None` where the store is spoken to in the clear.
@@ -32,8 +32,8 @@ pub(super) struct Way {
 }
 
 /// An open connection; `T` is what the caller wants to know again with the answer.
-pub(super) struct Connection<T> {
-    stream: Box<dyn Stream>,
+pub(super) struct RedisConnection<T> {
+    stream: Box<dyn RedisStream>,
     /// Read, not yet understood.
     inbox: Vec<u8>,
     /// Said, not yet written. It has held the password.
@@ -63,7 +63,7 @@ pub(super) enum Error {
     Io(#[from] io::Error),
 
     #[error(transparent)]
-    Nonsense(#[from] Nonsense),
+    ProtocolError(#[from] ProtocolError),
 
     #[error("the store has refused with {kind}{}", hint(kind))]
     Refused { kind: String },
@@ -88,13 +88,13 @@ impl Error {
     }
 }
 
-impl Way {
+impl Connector {
     /// Opens a connection that the server has let in.
-    pub(super) async fn open<T>(&self) -> Result<Connection<T>, Error> {
+    pub(super) async fn open<T>(&self) -> Result<RedisConnection<T>, Error> {
         let approved = self.approved().await?;
         let target = &self.address.target;
         let stream = dial::dial(&approved, LIMIT).await?;
-        let (stream, until): (Box<dyn Stream>, _) = match &self.tls {
+        let (stream, until): (Box<dyn RedisStream>, _) = match &self.tls {
             None => (Box::new(stream), None),
             Some(settings) => {
                 let secured = settings.connect_bare(stream, &target.host, LIMIT).await;
@@ -102,12 +102,12 @@ impl Way {
                 (Box::new(stream), Some(until))
             }
         };
-        let mut connection = Connection::new(stream);
+        let mut connection = RedisConnection::new(stream);
         timeout(LIMIT, self.enter(&mut connection))
             .await
             .unwrap_or(Err(Error::Slow { limit: LIMIT }))?;
-        let connection = Connection::new(connection.stream);
-        Ok(Connection { until, ..connection })
+        let connection = RedisConnection::new(connection.stream);
+        Ok(RedisConnection { until, ..connection })
     }
 
     async fn approved(&self) -> Result<Approved, Error> {
@@ -124,8 +124,8 @@ impl Way {
     }
 
     /// Says the password and chooses the database.
-    async fn enter(&self, connection: &mut Connection<()>) -> Result<(), Error> {
-        let Address {
+    async fn enter(&self, connection: &mut RedisConnection<()>) -> Result<(), Error> {
+        let StoreAddress {
             user,
             password,
             database,
@@ -150,8 +150,8 @@ impl Way {
     }
 }
 
-impl<T> Connection<T> {
-    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+impl<T> RedisConnection<T> {
+    pub(super) fn new(stream: Box<dyn RedisStream>) -> Self {
         Self {
             stream,
             inbox: Vec::new(),
@@ -167,7 +167,7 @@ impl<T> Connection<T> {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// Puts a command on its way; it leaves with [`next`](Self::next). An answer is to be [expected](Self::expect).
+    /// Puts a command on its connector; it leaves with [`next`](Self::next). An answer is to be [expected](Self::expect).
     pub(super) fn say(&mut self, command: &[&[u8]]) {
         resp::write(command, &mut self.outbox);
     }
@@ -179,7 +179,7 @@ impl<T> Connection<T> {
     /// Hears out what is expected; an error of the server's fails.
     pub(super) async fn settled(&mut self) -> Result<(), Error> {
         while !self.pending.is_empty() {
-            if let (_, Reply::Error(text)) = self.next().await? {
+            if let (_, RedisReply::Error(text)) = self.next().await? {
                 return Err(Error::refused(&text));
             }
         }
@@ -188,12 +188,12 @@ impl<T> Connection<T> {
 
     /// The next answer and what it is about. Dropping the future loses nothing. Fails where an answer is overdue; waits
     /// for ever where none is expected, unless the server closes the connection.
-    pub(super) async fn next(&mut self) -> Result<(T, Reply), Error> {
+    pub(super) async fn next(&mut self) -> Result<(T, RedisReply), Error> {
         loop {
             if let Some((reply, length)) = resp::read(&self.inbox)? {
                 self.inbox.drain(..length);
                 // An answer that nobody has asked for.
-                let (about, _) = self.pending.pop_front().ok_or(Nonsense)?;
+                let (about, _) = self.pending.pop_front().ok_or(ProtocolError)?;
                 return Ok((about, reply));
             }
             if !self.outbox.is_empty() {

@@ -1,7 +1,7 @@
 //! The store that counts one quota for all instances: a Redis server, and the task that asks it for all limiters.
 //!
-//! A limiter that wants permits says so on the [`Board`]; the task gathers what has been said meanwhile and sends one
-//! call for each destination, without waiting for the answers to the calls before. A connection that fails in any way,
+//! A limiter that wants permits says so on the [`StoreQueue`]; the task gathers what has been said meanwhile and sends one
+//! call for each destination, without waiting for the answers to the calls before. A connection that fails in any connector,
 //! also one that is merely slow, is given up and made anew after a pause; until then every limiter keeps to its share,
 //! so that no request fails, waits longer, or passes a limit because of the store.
 //!
@@ -19,9 +19,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::config::{Destination, Dns};
 use crate::limit::Limiter;
-use crate::limit::shared::board::{Board, Call, Sharing};
-use crate::limit::shared::lease::Home;
-use crate::limit::shared::{ANSWERS, Grant, SCRIPT};
+use crate::limit::shared::lease::FleetConfig;
+use crate::limit::shared::store_queue::{PermitCall, Sharing, StoreQueue};
+use crate::limit::shared::{ANSWERS, PermitGrant, SCRIPT};
 use crate::policy::Egress;
 use crate::secret::Sources;
 use crate::secret::roots::SystemRoots;
@@ -30,9 +30,9 @@ use crate::telemetry::{Telemetry, instance_index};
 use crate::upstream::resolve::{self, Resolver};
 use crate::upstream::tls;
 
-pub(crate) use self::address::{Address, Error as AddressError};
-use self::client::{Connection, Error, Way};
-use self::resp::Reply;
+pub(crate) use self::address::{Error as AddressError, StoreAddress};
+use self::client::{Connector, Error, RedisConnection};
+use self::resp::RedisReply;
 
 mod address;
 mod client;
@@ -43,23 +43,23 @@ mod tests;
 
 /// Asks the store until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Store {
-    board: Arc<Board>,
+pub(crate) struct QuotaStore {
+    queue: Arc<StoreQueue>,
     /// `None`: nobody knows where the store is, and the shares hold.
-    link: Option<Link>,
+    running: Option<StoreTask>,
 }
 
 #[derive(Debug)]
-struct Link {
+struct StoreTask {
     task: JoinHandle<()>,
-    way: Arc<Way>,
+    connector: Arc<Connector>,
 }
 
 /// Why a store cannot even be looked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error(transparent)]
-    Address(#[from] AddressError),
+    StoreAddress(#[from] AddressError),
 
     #[error("dns")]
     Dns(#[from] resolve::Error),
@@ -69,34 +69,34 @@ pub(crate) enum StartError {
 }
 
 /// The task.
-struct Asker {
-    board: Arc<Board>,
-    health: Health,
+struct StoreClient {
+    queue: Arc<StoreQueue>,
+    health: StoreHealth,
     /// Limiters whose calls the store has refused, and when they may ask again.
     resting: Vec<(Instant, Arc<Limiter>)>,
     /// What the server knows the script by.
     script: String,
-    way: Arc<Way>,
+    connector: Arc<Connector>,
 }
 
-/// A call that is under way, and whether the script went with it.
-struct Asked {
-    call: Call,
+/// A call that is under connector, and whether the script went with it.
+struct PendingCall {
+    call: PermitCall,
     had_script: bool,
 }
 
 /// Whether the store answers, told once for each change.
-struct Health {
+struct StoreHealth {
     failed: Option<Instant>,
     store: String,
     telemetry: Arc<Telemetry>,
 }
 
-impl Store {
-    /// Begins to ask the store at `address` for those on a new board. `own`: our own listeners. Must be called inside a
+impl QuotaStore {
+    /// Begins to ask the store at `address` for those on a new queue. `own`: our own listeners. Must be called inside a
     /// tokio runtime.
     pub(crate) fn start(
-        address: Address,
+        address: StoreAddress,
         own: Vec<SocketAddr>,
         dns: &Dns,
         sources: &Sources,
@@ -107,45 +107,45 @@ impl Store {
             true => Some(tls::Settings::of_system(sources, roots)?),
             false => None,
         };
-        let way = Arc::new(Way {
+        let connector = Arc::new(Connector {
             address,
             egress: Egress::of_operator().with_own(own),
             resolver: Resolver::new(dns, telemetry)?,
             tls,
         });
-        let board = Arc::new(Board::default());
-        let asker = Asker {
-            board: Arc::clone(&board),
-            health: Health {
+        let queue = Arc::new(StoreQueue::default());
+        let client = StoreClient {
+            queue: Arc::clone(&queue),
+            health: StoreHealth {
                 failed: None,
-                store: way.address.to_string(),
+                store: connector.address.to_string(),
                 telemetry: Arc::clone(telemetry),
             },
             resting: Vec::new(),
             script: HEXLOWER
                 .encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, SCRIPT.as_bytes()).as_ref()),
-            way: Arc::clone(&way),
+            connector: Arc::clone(&connector),
         };
-        let task = tokio::spawn(asker.run());
+        let task = tokio::spawn(client.run());
         Ok(Self {
-            board,
-            link: Some(Link { task, way }),
+            queue,
+            running: Some(StoreTask { task, connector }),
         })
     }
 
     /// A store that cannot be looked for.
     pub(crate) fn unknown() -> Self {
         Self {
-            board: Arc::default(),
-            link: None,
+            queue: Arc::default(),
+            running: None,
         }
     }
 
     /// Whether it is the one at `address`.
-    pub(crate) fn is_at(&self, address: &Address) -> bool {
-        self.link
+    pub(crate) fn is_at(&self, address: &StoreAddress) -> bool {
+        self.running
             .as_ref()
-            .is_some_and(|link| link.way.address.is(address))
+            .is_some_and(|running| running.connector.address.is(address))
     }
 
     /// With whom a destination shares its rates. `instances`: how many there are, as written.
@@ -157,13 +157,13 @@ impl Store {
         if destination.rate_limits.is_empty() {
             return None;
         }
-        let names = match &self.link {
+        let names = match &self.running {
             Some(_) => names::names(destination),
             None => Vec::new(),
         };
         Some(Sharing {
-            board: Arc::clone(&self.board),
-            home: Home {
+            queue: Arc::clone(&self.queue),
+            fleet: FleetConfig {
                 instances: instances.map(NonZeroU32::get),
                 index: instance_index().and_then(|index| index.parse().ok()),
             },
@@ -173,13 +173,13 @@ impl Store {
 
     /// Tells the store that this instance is gone, so that the others need not find out. Best effort, and brief.
     pub(crate) async fn leave(&self) {
-        let Some(Link { task, way }) = &self.link else {
+        let Some(StoreTask { task, connector }) = &self.running else {
             return;
         };
         task.abort();
         let leave = async {
-            let mut connection = way.open().await?;
-            for limiter in self.board.members() {
+            let mut connection = connector.open().await?;
+            for limiter in self.queue.limiters() {
                 let (names, member) = limiter.names();
                 for name in names {
                     connection.say(&[b"ZREM", members_of(name).as_bytes(), member.as_bytes()]);
@@ -194,25 +194,25 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for QuotaStore {
     fn drop(&mut self) {
-        if let Some(link) = &self.link {
-            link.task.abort();
+        if let Some(running) = &self.running {
+            running.task.abort();
         }
     }
 }
 
-impl Asker {
+impl StoreClient {
     async fn run(mut self) {
         let mut pause = SHORTEST_PAUSE;
         loop {
             let since = Instant::now();
-            let ended = match self.way.open().await {
+            let ended = match self.connector.open().await {
                 Ok(connection) => self.serve(connection).await,
                 Err(error) => Err(error),
             };
             self.resting.clear();
-            let members = self.board.members();
+            let members = self.queue.limiters();
             members.iter().for_each(|limiter| limiter.unanswered());
             let Err(error) = ended else {
                 continue;
@@ -229,10 +229,10 @@ impl Asker {
     }
 
     /// Asks and hears over one connection, until it fails or the certificate of its server ends.
-    async fn serve(&mut self, mut connection: Connection<Asked>) -> Result<(), Error> {
+    async fn serve(&mut self, mut connection: RedisConnection<PendingCall>) -> Result<(), Error> {
         // What was posted meanwhile is asked with all the others.
-        self.board.take();
-        for limiter in self.board.members() {
+        self.queue.take();
+        for limiter in self.queue.limiters() {
             limiter.reachable();
             self.ask(&limiter, &mut connection);
         }
@@ -240,8 +240,8 @@ impl Asker {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = self.board.posted() => {
-                    for limiter in self.board.take() {
+                () = self.queue.wait() => {
+                    for limiter in self.queue.take() {
                         self.ask(&limiter, &mut connection);
                     }
                 }
@@ -259,19 +259,19 @@ impl Asker {
         }
     }
 
-    fn ask(&self, limiter: &Arc<Limiter>, connection: &mut Connection<Asked>) {
+    fn ask(&self, limiter: &Arc<Limiter>, connection: &mut RedisConnection<PendingCall>) {
         if let Some(call) = limiter.call() {
             self.send(call, false, connection);
         }
     }
 
-    fn send(&self, call: Call, had_script: bool, connection: &mut Connection<Asked>) {
+    fn send(&self, call: PermitCall, had_script: bool, connection: &mut RedisConnection<PendingCall>) {
         let (names, member) = call.limiter.names();
         let keys: Vec<_> = (names.iter())
             .flat_map(|name| [name.clone(), members_of(name)])
             .collect();
         let count = keys.len().to_string();
-        let numbers: Vec<_> = call.asks.iter().flat_map(|ask| ask.arguments()).collect();
+        let numbers: Vec<_> = call.requests.iter().flat_map(|ask| ask.arguments()).collect();
         let mut command: Vec<&[u8]> = match had_script {
             true => vec![b"EVAL", SCRIPT.as_bytes()],
             false => vec![b"EVALSHA", self.script.as_bytes()],
@@ -281,11 +281,16 @@ impl Asker {
         command.push(member.as_bytes());
         command.extend(numbers.iter().map(String::as_bytes));
         connection.say(&command);
-        connection.expect(Asked { call, had_script });
+        connection.expect(PendingCall { call, had_script });
     }
 
-    fn hear(&mut self, asked: Asked, reply: &Reply, connection: &mut Connection<Asked>) -> Result<(), Error> {
-        let Asked { call, had_script } = asked;
+    fn hear(
+        &mut self,
+        asked: PendingCall,
+        reply: &RedisReply,
+        connection: &mut RedisConnection<PendingCall>,
+    ) -> Result<(), Error> {
+        let PendingCall { call, had_script } = asked;
         match reply.error() {
             None => {}
             // The server has been restarted, or is another one.
@@ -302,9 +307,10 @@ impl Asker {
             }
         }
         let numbers = reply.numbers().unwrap_or_default();
-        let grant = |numbers: &[i64]| Grant::read(numbers.try_into().ok()?);
+        let grant = |numbers: &[i64]| PermitGrant::read(numbers.try_into().ok()?);
         let grants: Option<Vec<_>> = numbers.chunks(ANSWERS).map(grant).collect();
-        let grants = (grants.filter(|grants| grants.len() == call.asks.len())).ok_or(resp::Nonsense)?;
+        let grants =
+            (grants.filter(|grants| grants.len() == call.requests.len())).ok_or(resp::ProtocolError)?;
         call.answered(&grants);
         if self.resting.is_empty() {
             self.health.good();
@@ -319,7 +325,7 @@ impl Asker {
     }
 
     /// What is due by the clock: limiters that have rested, and those that the others would forget.
-    fn tend(&mut self, connection: &mut Connection<Asked>) {
+    fn tend(&mut self, connection: &mut RedisConnection<PendingCall>) {
         let now = Instant::now();
         let (rested, resting) = (self.resting.drain(..)).partition(|(until, _)| *until <= now);
         self.resting = resting;
@@ -328,7 +334,7 @@ impl Asker {
             limiter.reachable();
             self.ask(&limiter, connection);
         }
-        for limiter in self.board.members() {
+        for limiter in self.queue.limiters() {
             if limiter.is_quiet() {
                 self.ask(&limiter, connection);
             }
@@ -336,7 +342,7 @@ impl Asker {
     }
 }
 
-impl Health {
+impl StoreHealth {
     fn bad(&mut self, error: &Error, concerned: &[Arc<Limiter>]) {
         self.telemetry.quota_store_error();
         if self.failed.is_none() {

@@ -13,7 +13,7 @@ use crate::config::{Auth, Destination, RateLimit, Text};
 
 /// Returns the name of each of a destination's rates, in their order.
 pub(super) fn names(destination: &Destination) -> Vec<String> {
-    let mut identity = Identity::new();
+    let mut identity = NameHash::new();
     let mut hosts: Vec<_> = destination.hosts.iter().map(ToString::to_string).collect();
     hosts.sort_unstable();
     identity.add(&(hosts.len() as u64).to_be_bytes());
@@ -29,7 +29,7 @@ pub(super) fn names(destination: &Destination) -> Vec<String> {
     }
     let tag = identity.end();
     let name = |limit: &RateLimit| {
-        let mut name = Identity::new();
+        let mut name = NameHash::new();
         name.add(tag.as_bytes());
         name.add(limit.rate.to_string().as_bytes());
         name.add(limit.method.as_ref().map_or("", http::Method::as_str).as_bytes());
@@ -59,9 +59,9 @@ fn client(auth: &Auth) -> Option<&str> {
 }
 
 /// A hash over parts, each with its length before it.
-struct Identity(digest::Context);
+struct NameHash(digest::Context);
 
-impl Identity {
+impl NameHash {
     fn new() -> Self {
         Self(digest::Context::new(&digest::SHA256))
     }

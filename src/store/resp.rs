@@ -5,7 +5,7 @@
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum RedisReply {
     /// The first word, as in `NOSCRIPT`, and the whole text.
     Error(String),
     Integer(i64),
@@ -17,7 +17,7 @@ pub(super) enum Reply {
 /// Bytes that are no answer to any command of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what came back is not the protocol of a Redis server")]
-pub(super) struct Nonsense;
+pub(super) struct ProtocolError;
 
 /// Appends a command.
 pub(super) fn write(command: &[&[u8]], to: &mut Vec<u8>) {
@@ -30,16 +30,16 @@ pub(super) fn write(command: &[&[u8]], to: &mut Vec<u8>) {
 }
 
 /// Reads the answer at the front of `bytes`, and how long it is; `None` where it is not all there yet.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<(Reply, usize)>, Nonsense> {
-    let mut reader = Reader { bytes, at: 0 };
+pub(super) fn read(bytes: &[u8]) -> Result<Option<(RedisReply, usize)>, ProtocolError> {
+    let mut reader = ReplyReader { bytes, at: 0 };
     match reader.reply(0) {
         Ok(reply) => Ok(Some((reply, reader.at))),
-        Err(Stop::Incomplete) if bytes.len() <= LONGEST_REPLY => Ok(None),
-        Err(Stop::Incomplete | Stop::Nonsense) => Err(Nonsense),
+        Err(ReadError::Incomplete) if bytes.len() <= LONGEST_REPLY => Ok(None),
+        Err(ReadError::Incomplete | ReadError::ProtocolError) => Err(ProtocolError),
     }
 }
 
-impl Reply {
+impl RedisReply {
     /// The first word of an error: its kind.
     pub(super) fn error(&self) -> Option<&str> {
         match self {
@@ -66,79 +66,79 @@ fn line(kind: u8, number: usize, to: &mut Vec<u8>) {
 }
 
 /// Why no answer could be read.
-enum Stop {
+enum ReadError {
     Incomplete,
-    Nonsense,
+    ProtocolError,
 }
 
-struct Reader<'b> {
+struct ReplyReader<'b> {
     bytes: &'b [u8],
     at: usize,
 }
 
-impl<'b> Reader<'b> {
-    fn reply(&mut self, depth: usize) -> Result<Reply, Stop> {
-        let (kind, text) = self.line()?.split_first().ok_or(Stop::Nonsense)?;
+impl<'b> ReplyReader<'b> {
+    fn reply(&mut self, depth: usize) -> Result<RedisReply, ReadError> {
+        let (kind, text) = self.line()?.split_first().ok_or(ReadError::ProtocolError)?;
         match kind {
-            b'+' => Ok(Reply::Text(text.to_vec())),
-            b'-' => Ok(Reply::Error(String::from_utf8_lossy(text).into_owned())),
-            b':' => number(text).map(Reply::Integer),
+            b'+' => Ok(RedisReply::Text(text.to_vec())),
+            b'-' => Ok(RedisReply::Error(String::from_utf8_lossy(text).into_owned())),
+            b':' => number(text).map(RedisReply::Integer),
             b'$' => match length(text, LONGEST_TEXT)? {
-                None => Ok(Reply::Nil),
+                None => Ok(RedisReply::Nil),
                 Some(length) => {
                     let text = self.take(length)?.to_vec();
                     match self.take(2)? {
-                        b"\r\n" => Ok(Reply::Text(text)),
-                        _ => Err(Stop::Nonsense),
+                        b"\r\n" => Ok(RedisReply::Text(text)),
+                        _ => Err(ReadError::ProtocolError),
                     }
                 }
             },
             b'*' if depth < DEEPEST => match length(text, LONGEST_LIST)? {
-                None => Ok(Reply::Nil),
+                None => Ok(RedisReply::Nil),
                 Some(length) => (0..length)
                     .map(|_| self.reply(depth + 1))
                     .collect::<Result<_, _>>()
-                    .map(Reply::List),
+                    .map(RedisReply::List),
             },
-            _ => Err(Stop::Nonsense),
+            _ => Err(ReadError::ProtocolError),
         }
     }
 
     /// Up to the end of the line, without it.
-    fn line(&mut self) -> Result<&'b [u8], Stop> {
+    fn line(&mut self) -> Result<&'b [u8], ReadError> {
         let rest = &self.bytes[self.at..];
         match rest.windows(2).take(LONGEST_LINE).position(|two| two == b"\r\n") {
             Some(end) => {
                 self.at += end + 2;
                 Ok(&rest[..end])
             }
-            None if rest.len() > LONGEST_LINE => Err(Stop::Nonsense),
-            None => Err(Stop::Incomplete),
+            None if rest.len() > LONGEST_LINE => Err(ReadError::ProtocolError),
+            None => Err(ReadError::Incomplete),
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<&'b [u8], Stop> {
+    fn take(&mut self, length: usize) -> Result<&'b [u8], ReadError> {
         let taken = self
             .bytes
             .get(self.at..self.at + length)
-            .ok_or(Stop::Incomplete)?;
+            .ok_or(ReadError::Incomplete)?;
         self.at += length;
         Ok(taken)
     }
 }
 
-fn number(text: &[u8]) -> Result<i64, Stop> {
-    let text = std::str::from_utf8(text).map_err(|_| Stop::Nonsense)?;
-    text.parse().map_err(|_| Stop::Nonsense)
+fn number(text: &[u8]) -> Result<i64, ReadError> {
+    let text = std::str::from_utf8(text).map_err(|_| ReadError::ProtocolError)?;
+    text.parse().map_err(|_| ReadError::ProtocolError)
 }
 
 /// A length; `None` for the one that says that there is nothing.
-fn length(text: &[u8], most: usize) -> Result<Option<usize>, Stop> {
+fn length(text: &[u8], most: usize) -> Result<Option<usize>, ReadError> {
     match number(text)? {
         -1 => Ok(None),
         length => match usize::try_from(length) {
             Ok(length) if length <= most => Ok(Some(length)),
-            Ok(_) | Err(_) => Err(Stop::Nonsense),
+            Ok(_) | Err(_) => Err(ReadError::ProtocolError),
         },
     }
 }

@@ -11,44 +11,44 @@
 
 use std::collections::VecDeque;
 
-use super::{Ask, Grant, LEASE, Presence, SECOND, Terms};
+use super::{LEASE, PermitGrant, PermitRequest, Presence, RateTerms, SECOND};
 use crate::limit::gcra::{Gcra, NEVER};
 
 /// What one instance holds of one shared rate.
 #[derive(Debug)]
-pub(in crate::limit) struct Lease {
+pub(in crate::limit) struct RateLease {
     rate: Gcra,
-    terms: Terms,
-    home: Home,
+    terms: RateTerms,
+    config: FleetConfig,
     /// In the order of their moments.
-    runs: VecDeque<Run>,
+    batches: VecDeque<PermitBatch>,
     /// Since when an answer is waited for.
-    asked: Option<u64>,
+    asked_at: Option<u64>,
     /// Since when the call was under way that was answered last, if it was not about those who wait.
-    carried: Option<u64>,
+    previous_ask: Option<u64>,
     /// The store cannot be asked.
-    is_away: bool,
+    store_is_away: bool,
     /// It could not, and has not lent anything since.
-    returned: bool,
+    was_away: bool,
     /// Until when the share decides although the store answers, because not all have returned to it.
     shares_until: u64,
     /// Until when there is no use in asking.
-    closed: u64,
+    asks_from: u64,
     /// When the store was last found to be away.
-    fell: Option<u64>,
+    away_since: Option<u64>,
     demand: Demand,
     fleet: Fleet,
     share: Share,
     /// Where this instance stands in the row, from 0 to 1, so that not all ask at the same moment.
-    turn: f64,
+    offset: f64,
     taken: Option<Taken>,
     /// When this instance has last told that it is there.
-    told: Option<u64>,
+    announced_at: Option<u64>,
 }
 
 /// What is known of the fleet before the store tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Home {
+pub(crate) struct FleetConfig {
     /// How many instances there are, as written.
     pub(crate) instances: Option<u32>,
     /// Which of them this is, counted from 0, as the platform says.
@@ -57,7 +57,7 @@ pub(crate) struct Home {
 
 /// Permits a period apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
+struct PermitBatch {
     /// When the first of them may be used.
     first: u64,
     count: u32,
@@ -99,7 +99,7 @@ struct Share {
     owed: u64,
     owed_at: u64,
     /// How much of that is told in the call that is under way.
-    told: u32,
+    reported: u32,
     /// The level of a bucket that sees all that this instance uses.
     own: u64,
 }
@@ -107,39 +107,39 @@ struct Share {
 /// Where the last permit came from.
 #[derive(Clone, Copy, Debug)]
 enum Taken {
-    Lent(Run),
+    Lent(PermitBatch),
     Share,
 }
 
-impl Lease {
+impl RateLease {
     /// `turn`: any number from 0 to 1, another one for each instance.
-    pub(in crate::limit) fn new(rate: Gcra, home: Home, turn: f64) -> Self {
+    pub(in crate::limit) fn new(rate: Gcra, config: FleetConfig, offset: f64) -> Self {
         Self {
             rate,
-            terms: Terms::of(rate),
-            home,
-            runs: VecDeque::new(),
-            asked: None,
-            carried: None,
-            is_away: false,
-            returned: false,
+            terms: RateTerms::of(rate),
+            config,
+            batches: VecDeque::new(),
+            asked_at: None,
+            previous_ask: None,
+            store_is_away: false,
+            was_away: false,
             shares_until: 0,
-            closed: 0,
-            fell: None,
+            asks_from: 0,
+            away_since: None,
             demand: Demand { rate: 0.0, at: 0 },
             fleet: Fleet::default(),
             share: Share {
                 level: rate.full(),
                 ..Share::default()
             },
-            turn,
+            offset,
             taken: None,
-            told: None,
+            announced_at: None,
         }
     }
 
     /// A request wants a permit, whether it gets one or not.
-    pub(in crate::limit) fn wanted(&mut self, now: u64) {
+    pub(in crate::limit) fn count_demand(&mut self, now: u64) {
         self.demand.count(now);
     }
 
@@ -148,13 +148,13 @@ impl Lease {
         if self.rate.period() == NEVER {
             return NEVER;
         }
-        let lent = (self.runs.iter()).find_map(|run| run.next(now));
+        let lent = (self.batches.iter()).find_map(|batch| batch.next(now));
         let share = self.share_rate().earliest(self.share.level);
-        let otherwise = match self.asked {
-            _ if self.is_away => share,
+        let otherwise = match self.asked_at {
+            _ if self.store_is_away => share,
             _ if self.shares_until > now => share.min(self.shares_until),
             Some(asked) => share.max(asked.saturating_add(PATIENCE)),
-            None if self.closed > now => self.closed,
+            None if self.asks_from > now => self.asks_from,
             None => now.saturating_add(PATIENCE),
         };
         lent.map_or(otherwise, |lent| lent.min(otherwise))
@@ -162,10 +162,10 @@ impl Lease {
 
     /// Nothing can be said before the store has answered, which it does at once or is taken to be away.
     pub(in crate::limit) fn is_asking(&self, now: u64) -> bool {
-        let is_open = !self.is_away && self.closed <= now && self.rate.period() != NEVER;
-        match self.asked {
+        let is_open = !self.store_is_away && self.asks_from <= now && self.rate.period() != NEVER;
+        match self.asked_at {
             Some(asked) => {
-                !self.is_away
+                !self.store_is_away
                     && self.shares_until <= now
                     && now < asked.saturating_add(PATIENCE)
                     && self.lent(now) == 0
@@ -177,13 +177,13 @@ impl Lease {
     /// One request goes `now`, which must not be before the earliest moment.
     pub(in crate::limit) fn take(&mut self, now: u64) {
         self.expire(now);
-        let lent = match self.runs.front_mut() {
-            Some(run) if run.first <= now => Some(run.split()),
+        let lent = match self.batches.front_mut() {
+            Some(batch) if batch.first <= now => Some(batch.split()),
             Some(_) | None => None,
         };
         let part = self.share_rate();
-        if self.runs.front().is_some_and(|run| run.count == 0) {
-            self.runs.pop_front();
+        if self.batches.front().is_some_and(|batch| batch.count == 0) {
+            self.batches.pop_front();
         }
         if lent.is_none() {
             self.share.level = part.taken(self.share.level, now);
@@ -199,7 +199,7 @@ impl Lease {
         let part = self.share_rate();
         match self.taken.take() {
             None => return,
-            Some(Taken::Lent(permit)) => self.runs.push_front(permit),
+            Some(Taken::Lent(permit)) => self.batches.push_front(permit),
             Some(Taken::Share) => {
                 self.share.level = part.returned(self.share.level);
                 self.share.owed = self.share.owed.saturating_sub(part.period());
@@ -210,9 +210,9 @@ impl Lease {
 
     /// Whether it is time to ask the store, with so many `waiting` in the queue. Says so once: from then on an answer is
     /// waited for.
-    pub(in crate::limit) fn wants(&mut self, waiting: impl FnOnce() -> u32, now: u64) -> bool {
-        let may = self.asked.is_none() && !self.is_away && self.rate.period() != NEVER;
-        if !may || self.closed > now {
+    pub(in crate::limit) fn should_ask(&mut self, waiting: impl FnOnce() -> u32, now: u64) -> bool {
+        let may = self.asked_at.is_none() && !self.store_is_away && self.rate.period() != NEVER;
+        if !may || self.asks_from > now {
             return false;
         }
         self.expire(now);
@@ -223,8 +223,8 @@ impl Lease {
         let is_low = goal > 1 && held.saturating_mul(2) <= goal && self.demand.is_fresh(now);
         if is_short || is_low {
             // Whoever came while another call was under way has waited since then.
-            let since = self.carried.take();
-            self.asked = Some(
+            let since = self.previous_ask.take();
+            self.asked_at = Some(
                 since
                     .filter(|since| now < since.saturating_add(PATIENCE))
                     .unwrap_or(now),
@@ -235,27 +235,27 @@ impl Lease {
 
     /// Whether nothing was heard of this instance for so long that the others would forget it.
     pub(in crate::limit) fn is_quiet(&self, now: u64) -> bool {
-        self.asked.is_none() && !self.is_away && self.presence(now) == Presence::Idle
+        self.asked_at.is_none() && !self.store_is_away && self.presence(now) == Presence::Idle
     }
 
     /// What to ask the store. Where more than one limit is asked about at a time, some have no need.
-    pub(in crate::limit) fn ask(&mut self, waiting: u32, patience: u64, now: u64) -> Ask {
+    pub(in crate::limit) fn request(&mut self, waiting: u32, patience: u64, now: u64) -> PermitRequest {
         self.expire(now);
-        self.asked.get_or_insert(now);
+        self.asked_at.get_or_insert(now);
         let (held, part) = (self.held(), self.share_rate());
         let need = waiting.saturating_sub(held);
         let soon = need.max(self.demand.within(self.terms.grace, now).saturating_sub(held));
-        let later = self.runs.iter().map(|run| run.after(now));
+        let later = self.batches.iter().map(|batch| batch.after(now));
         self.share.earn(self.fleet.level, now);
-        self.share.told = u32::try_from(self.share.owed.div_ceil(part.period())).unwrap_or(u32::MAX);
+        self.share.reported = u32::try_from(self.share.owed.div_ceil(part.period())).unwrap_or(u32::MAX);
         let presence = match self.presence(now) {
             Presence::Idle if soon > 0 || self.demand.is_fresh(now) => Presence::Active,
             other => other,
         };
-        if presence != Presence::Told {
-            self.told = Some(now);
+        if presence != Presence::Announced {
+            self.announced_at = Some(now);
         }
-        Ask {
+        PermitRequest {
             terms: self.terms,
             need,
             soon,
@@ -263,15 +263,15 @@ impl Lease {
             spare: held.saturating_sub(waiting),
             patience,
             held: later.sum(),
-            spent: self.share.told,
+            spent: self.share.reported,
             left: match self.rate.burst() / self.members() {
                 0 => 0,
                 _ => part.remaining(self.share.own, now),
             },
             seen: self.fleet.born,
-            returned: self.returned,
-            reserved: match self.fell {
-                Some(fell) => LEASE.saturating_sub(now.saturating_sub(fell)),
+            returned: self.was_away,
+            reserved: match self.away_since {
+                Some(away_since) => LEASE.saturating_sub(now.saturating_sub(away_since)),
                 None => LEASE,
             },
             presence,
@@ -279,30 +279,30 @@ impl Lease {
     }
 
     /// The store has answered.
-    pub(in crate::limit) fn granted(&mut self, ask: &Ask, grant: Grant, now: u64) {
-        let Grant {
+    pub(in crate::limit) fn receive(&mut self, ask: &PermitRequest, grant: PermitGrant, now: u64) {
+        let PermitGrant {
             at_once,
             later,
             first,
             ahead,
             ..
         } = grant;
-        self.carried = self.asked.take().filter(|_| ask.need == 0);
-        self.is_away = false;
+        self.previous_ask = self.asked_at.take().filter(|_| ask.need == 0);
+        self.store_is_away = false;
         if grant.wait > 0 {
             self.shares_until = now.saturating_add(grant.wait);
-            self.closed = self.shares_until;
-            self.share.told = 0;
+            self.asks_from = self.shares_until;
+            self.share.reported = 0;
             return;
         }
-        self.returned = false;
+        self.was_away = false;
         self.share.earn(self.fleet.level, now);
-        let told = self
+        let reported = self
             .share_rate()
             .period()
-            .saturating_mul(u64::from(self.share.told));
-        self.share.owed = self.share.owed.saturating_sub(told);
-        self.share.told = 0;
+            .saturating_mul(u64::from(self.share.reported));
+        self.share.owed = self.share.owed.saturating_sub(reported);
+        self.share.reported = 0;
         self.fleet = Fleet {
             level: now.saturating_add(ahead),
             ahead,
@@ -316,23 +316,23 @@ impl Lease {
             active: grant.active.max(1),
         };
         self.share.level = self.share.level.max(self.fleet.level);
-        self.hold(Run {
+        self.hold(PermitBatch {
             first: now,
             count: at_once,
             period: 0,
             life: self.terms.grace.max(SLOP),
         });
-        self.hold(Run {
+        self.hold(PermitBatch {
             first: now.saturating_add(first),
             count: later,
             period: self.terms.period,
             life: self.life(),
         });
-        let turn = self.turn();
+        let turn = self.next_offset();
         // Less than was asked for: what remains comes by turns, so there is no use in asking before.
         let got = at_once.saturating_add(later);
         let is_empty = ahead > self.terms.tolerance;
-        self.closed = match got < ask.need || (got == 0 && is_empty) {
+        self.asks_from = match got < ask.need || (got == 0 && is_empty) {
             false => 0,
             true => {
                 let reach = ask.patience.max(LEASE);
@@ -346,14 +346,14 @@ impl Lease {
     }
 
     /// The store did not answer, and is not to be asked for now.
-    pub(in crate::limit) fn failed(&mut self, now: u64) {
-        self.asked = None;
-        self.share.told = 0;
-        if self.is_away {
+    pub(in crate::limit) fn store_lost(&mut self, now: u64) {
+        self.asked_at = None;
+        self.share.reported = 0;
+        if self.store_is_away {
             return;
         }
-        self.is_away = true;
-        self.fell = Some(now);
+        self.store_is_away = true;
+        self.away_since = Some(now);
         if self.fleet.is_tight {
             // What is reserved comes first, by this instance and by the others: as far ahead as it was before.
             self.share.level = self.share.level.max(now.saturating_add(self.fleet.ahead));
@@ -361,21 +361,21 @@ impl Lease {
         // A burst that cannot be divided would be one permit for each, all at the same moment: by turns instead.
         let extra = u64::from(self.members().saturating_sub(self.rate.burst()));
         let row = self.terms.period.saturating_mul(extra) as f64;
-        let turn = now.saturating_add((row * self.turn()) as u64);
+        let turn = now.saturating_add((row * self.next_offset()) as u64);
         self.share.level = self.share.level.max(turn);
     }
 
     /// The store can be asked again.
-    pub(in crate::limit) fn back(&mut self) {
-        self.returned |= self.is_away;
-        self.is_away = false;
-        self.closed = 0;
-        self.told = None;
+    pub(in crate::limit) fn store_returned(&mut self) {
+        self.was_away |= self.store_is_away;
+        self.store_is_away = false;
+        self.asks_from = 0;
+        self.announced_at = None;
     }
 
     #[cfg(test)]
-    pub(in crate::limit) fn is_away(&self) -> bool {
-        self.is_away
+    pub(in crate::limit) fn store_is_away(&self) -> bool {
+        self.store_is_away
     }
 
     /// Whether something was used on the share that the store does not know of.
@@ -387,16 +387,16 @@ impl Lease {
     /// How many share the rate, as far as is known.
     pub(in crate::limit) fn members(&self) -> u32 {
         let live = self.fleet.live;
-        match self.home.instances {
+        match self.config.instances {
             Some(written) => written.max(1),
-            None if live > 0 => live.max(self.home.index.unwrap_or(0).saturating_add(1)),
-            None => self.home.unknown(),
+            None if live > 0 => live.max(self.config.index.unwrap_or(0).saturating_add(1)),
+            None => self.config.unknown(),
         }
     }
 
     /// What is left of the whole rate, as last told: 1 full, 0 exhausted.
     pub(in crate::limit) fn left(&self, now: u64) -> f64 {
-        let (rate, level) = match self.is_away {
+        let (rate, level) = match self.store_is_away {
             true => (self.share_rate(), self.share.level),
             false => (self.rate, self.fleet.level),
         };
@@ -405,7 +405,7 @@ impl Lease {
 
     /// A rate and the level of its bucket that behave as this lease is expected to: what a wait is forecast from.
     pub(in crate::limit) fn outlook(&self, now: u64) -> (Gcra, u64) {
-        if self.is_away {
+        if self.store_is_away {
             return (self.share_rate(), self.share.level);
         }
         if self.fleet.is_tight && self.fleet.level.saturating_sub(self.terms.tolerance) > now {
@@ -440,11 +440,11 @@ impl Lease {
 
     /// Whether to tell with the next call that this instance is there.
     fn presence(&self, now: u64) -> Presence {
-        match self.told {
-            Some(told) if now < told.saturating_add(SECOND) => Presence::Told,
-            Some(told) if now < told.saturating_add(HEARTBEAT) => match self.demand.is_fresh(now) {
+        match self.announced_at {
+            Some(at) if now < at.saturating_add(SECOND) => Presence::Announced,
+            Some(at) if now < at.saturating_add(HEARTBEAT) => match self.demand.is_fresh(now) {
                 true => Presence::Active,
-                false => Presence::Told,
+                false => Presence::Announced,
             },
             Some(_) | None => Presence::Idle,
         }
@@ -452,45 +452,45 @@ impl Lease {
 
     /// Permits that can be used now.
     fn lent(&self, now: u64) -> u32 {
-        (self.runs.iter())
-            .map(|run| run.alive(now) - run.after(now).min(run.alive(now)))
+        (self.batches.iter())
+            .map(|batch| batch.alive(now) - batch.after(now).min(batch.alive(now)))
             .sum()
     }
 
-    /// Permits that can be used now or later. Call [`expire`](Self::expire) first.
+    /// Permits that can be used now or later. PermitCall [`expire`](Self::expire) first.
     fn held(&self) -> u32 {
-        self.runs
+        self.batches
             .iter()
-            .fold(0, |held, run| held.saturating_add(run.count))
+            .fold(0, |held, batch| held.saturating_add(batch.count))
     }
 
-    fn hold(&mut self, run: Run) {
-        if run.count > 0 {
-            let place = self.runs.partition_point(|other| other.first <= run.first);
-            self.runs.insert(place, run);
+    fn hold(&mut self, batch: PermitBatch) {
+        if batch.count > 0 {
+            let place = self.batches.partition_point(|other| other.first <= batch.first);
+            self.batches.insert(place, batch);
         }
     }
 
     /// Drops what was not used in time.
     fn expire(&mut self, now: u64) {
-        self.runs.retain_mut(|run| {
-            let void = run.count - run.alive(now);
-            run.first = run
+        self.batches.retain_mut(|batch| {
+            let void = batch.count - batch.alive(now);
+            batch.first = batch
                 .first
-                .saturating_add(run.period.saturating_mul(u64::from(void)));
-            run.count -= void;
-            run.count > 0
+                .saturating_add(batch.period.saturating_mul(u64::from(void)));
+            batch.count -= void;
+            batch.count > 0
         });
     }
 
     /// Another place in the row each time, evenly spread over time.
-    fn turn(&mut self) -> f64 {
-        self.turn = (self.turn + GOLDEN).fract();
-        self.turn
+    fn next_offset(&mut self) -> f64 {
+        self.offset = (self.offset + GOLDEN).fract();
+        self.offset
     }
 }
 
-impl Home {
+impl FleetConfig {
     /// How many to take for the fleet while nobody tells. With the platform's index the parts of all instances, a half,
     /// a sixth, a twelfth, never add up to more than the whole, however many there are.
     fn unknown(self) -> u32 {
@@ -501,7 +501,7 @@ impl Home {
     }
 }
 
-impl Run {
+impl PermitBatch {
     /// How many can still be used, now or later.
     fn alive(&self, now: u64) -> u32 {
         let over = now.saturating_sub(self.first.saturating_add(self.life));

@@ -10,8 +10,8 @@
 
 use super::gcra::Gcra;
 
-pub(crate) mod board;
 pub(crate) mod lease;
+pub(crate) mod store_queue;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -22,8 +22,8 @@ pub(crate) const SCRIPT: &str = include_str!("grant.lua");
 
 /// What an instance says to the store about one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Ask {
-    pub(super) terms: Terms,
+pub(crate) struct PermitRequest {
+    pub(super) terms: RateTerms,
     /// Permits that somebody waits for.
     pub(super) need: u32,
     /// Permits likely to be used within the grace, these among them.
@@ -51,7 +51,7 @@ pub(crate) struct Ask {
 
 /// A rate as the store counts it, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub(crate) struct RateTerms {
     pub(super) period: u64,
     pub(super) tolerance: u64,
     /// How long a permit that was there at once may lie unused.
@@ -63,7 +63,7 @@ pub(crate) struct Terms {
 pub(crate) enum Presence {
     /// It has told a moment ago.
     #[default]
-    Told,
+    Announced,
     /// It is there, and uses the limit.
     Active,
     /// It is there, that is all.
@@ -72,7 +72,7 @@ pub(crate) enum Presence {
 
 /// What the store says about one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Grant {
+pub(crate) struct PermitGrant {
     /// Permits that may be used now.
     pub(super) at_once: u32,
     /// Permits that may be used later: the first after [`first`](Self::first), each next one a period later.
@@ -90,12 +90,12 @@ pub(crate) struct Grant {
     pub(super) wait: u64,
 }
 
-impl Ask {
+impl PermitRequest {
     /// The arguments of the script for this limit.
     pub(crate) fn arguments(&self) -> [String; ARGUMENTS] {
         let micros = |nanos: u64| format!("{}.{:03}", nanos / 1000, nanos % 1000);
         let presence = match self.presence {
-            Presence::Told => 0,
+            Presence::Announced => 0,
             Presence::Active => 1,
             Presence::Idle => 2,
         };
@@ -119,7 +119,7 @@ impl Ask {
     }
 }
 
-impl Grant {
+impl PermitGrant {
     /// So many permits at once, with plenty left.
     pub(super) fn of_bench(permits: u32) -> Self {
         Self {
@@ -154,7 +154,7 @@ impl Grant {
     }
 }
 
-impl Terms {
+impl RateTerms {
     pub(super) fn of(rate: Gcra) -> Self {
         Self {
             period: rate.period(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::{Ask, Grant, Presence, Terms};
+use super::{PermitGrant, PermitRequest, Presence, RateTerms};
 use crate::limit::gcra::Gcra;
 use crate::units::Rate;
 
@@ -44,11 +44,16 @@ struct State {
 
 impl Twin {
     /// Answers a call about the limits of `asks` at `now`, in microseconds of its clock.
-    pub(crate) fn call(&mut self, member: &str, asks: &[(&str, Ask)], now: i64) -> Vec<Grant> {
+    pub(crate) fn call(
+        &mut self,
+        member: &str,
+        asks: &[(&str, PermitRequest)],
+        now: i64,
+    ) -> Vec<PermitGrant> {
         self.calls += 1;
-        let answer = |&(name, ref ask): &(&str, Ask)| {
+        let answer = |&(name, ref ask): &(&str, PermitRequest)| {
             let limit = self.limits.entry(name.to_owned()).or_default();
-            Grant::read(limit.answer(member, ask, now as f64).map(|number| number as i64)).unwrap()
+            PermitGrant::read(limit.answer(member, ask, now as f64).map(|number| number as i64)).unwrap()
         };
         asks.iter().map(answer).collect()
     }
@@ -80,7 +85,7 @@ impl Limit {
         }
     }
 
-    fn answer(&mut self, member: &str, ask: &Ask, now: f64) -> [f64; super::ANSWERS] {
+    fn answer(&mut self, member: &str, ask: &PermitRequest, now: f64) -> [f64; super::ANSWERS] {
         let number = |text: &String| text.parse::<f64>().unwrap();
         let arguments: Vec<_> = ask.arguments().iter().map(number).collect();
         let [period, tolerance, grace, mut need, mut soon, mut demand] = arguments[..6].try_into().unwrap();
@@ -129,10 +134,10 @@ impl Limit {
             tat = tat.max((tat + spent * period).min(now + tolerance + period));
         }
 
-        if ask.presence != Presence::Told || known.is_none() {
+        if ask.presence != Presence::Announced || known.is_none() {
             let idle = match ask.presence {
                 Presence::Idle => ACTIVE,
-                Presence::Active | Presence::Told => 0.0,
+                Presence::Active | Presence::Announced => 0.0,
             };
             self.remember(member, (now + LIFE - idle) as i64);
             self.forget(now as i64);
@@ -199,10 +204,10 @@ const RETURN: f64 = 2_500_000.0;
 const KEEP: f64 = 600_000.0;
 
 /// A rate such as people write.
-pub(crate) fn random_terms(random: &mut StdRng) -> Terms {
+pub(crate) fn random_terms(random: &mut StdRng) -> RateTerms {
     let count = random.random_range(1..500);
     let per = [1, 60, 3600][random.random_range(0..3)];
-    Terms::of(Gcra::new(&Rate {
+    RateTerms::of(Gcra::new(&Rate {
         count,
         per: Duration::from_secs(per),
         burst: match random.random_bool(0.3) {
@@ -213,14 +218,14 @@ pub(crate) fn random_terms(random: &mut StdRng) -> Terms {
 }
 
 /// Anything that an instance might say.
-pub(crate) fn random_ask(terms: Terms, births: &[i64], random: &mut StdRng) -> Ask {
+pub(crate) fn random_ask(terms: RateTerms, births: &[i64], random: &mut StdRng) -> PermitRequest {
     let mut often_none = |most| match random.random_bool(0.5) {
         true => 0,
         false => random.random_range(0..=most),
     };
     let (need, more, even_more, held) = (often_none(20), often_none(20), often_none(60), often_none(10));
     let (spent, left) = (often_none(30), often_none(30));
-    Ask {
+    PermitRequest {
         terms,
         need,
         soon: need + more,
@@ -233,6 +238,6 @@ pub(crate) fn random_ask(terms: Terms, births: &[i64], random: &mut StdRng) -> A
         reserved: random.random_range(0..3) * 500_000_000,
         seen: births[random.random_range(0..births.len())],
         returned: random.random_bool(0.1),
-        presence: [Presence::Told, Presence::Active, Presence::Idle][random.random_range(0..3)],
+        presence: [Presence::Announced, Presence::Active, Presence::Idle][random.random_range(0..3)],
     }
 }

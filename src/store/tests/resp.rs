@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::store::resp::{Nonsense, Reply, read, write};
+use crate::store::resp::{ProtocolError, RedisReply, read, write};
 
 #[test]
 fn a_command_is_a_list_of_strings() {
@@ -14,21 +14,21 @@ fn a_command_is_a_list_of_strings() {
 
 #[test]
 fn answers_are_read_when_they_are_whole() {
-    let cases: [(&[u8], Reply); 7] = [
-        (b"+OK\r\n", Reply::Text(b"OK".to_vec())),
+    let cases: [(&[u8], RedisReply); 7] = [
+        (b"+OK\r\n", RedisReply::Text(b"OK".to_vec())),
         (
             b"-NOSCRIPT no such\r\n",
-            Reply::Error("NOSCRIPT no such".to_owned()),
+            RedisReply::Error("NOSCRIPT no such".to_owned()),
         ),
-        (b":-12\r\n", Reply::Integer(-12)),
-        (b"$-1\r\n", Reply::Nil),
-        (b"$3\r\n\r\n1\r\n", Reply::Text(b"\r\n1".to_vec())),
-        (b"*0\r\n", Reply::List(vec![])),
+        (b":-12\r\n", RedisReply::Integer(-12)),
+        (b"$-1\r\n", RedisReply::Nil),
+        (b"$3\r\n\r\n1\r\n", RedisReply::Text(b"\r\n1".to_vec())),
+        (b"*0\r\n", RedisReply::List(vec![])),
         (
             b"*2\r\n:1\r\n*1\r\n$1\r\nx\r\n",
-            Reply::List(vec![
-                Reply::Integer(1),
-                Reply::List(vec![Reply::Text(b"x".to_vec())]),
+            RedisReply::List(vec![
+                RedisReply::Integer(1),
+                RedisReply::List(vec![RedisReply::Text(b"x".to_vec())]),
             ]),
         ),
     ];
@@ -57,7 +57,12 @@ fn what_no_server_says_is_refused() {
         &long,
     ];
     for bytes in cases {
-        assert_eq!(read(bytes), Err(Nonsense), "{:?}", String::from_utf8_lossy(bytes));
+        assert_eq!(
+            read(bytes),
+            Err(ProtocolError),
+            "{:?}",
+            String::from_utf8_lossy(bytes)
+        );
     }
 }
 
@@ -79,11 +84,11 @@ fn no_bytes_break_the_reader() {
 #[test]
 fn an_error_tells_its_kind_and_a_list_its_numbers() {
     assert_eq!(
-        Reply::Error("READONLY You can't".to_owned()).error(),
+        RedisReply::Error("READONLY You can't".to_owned()).error(),
         Some("READONLY")
     );
-    assert_eq!(Reply::Nil.error(), None);
-    let list = Reply::List(vec![Reply::Integer(1), Reply::Integer(-2)]);
+    assert_eq!(RedisReply::Nil.error(), None);
+    let list = RedisReply::List(vec![RedisReply::Integer(1), RedisReply::Integer(-2)]);
     assert_eq!(list.numbers(), Some(vec![1, -2]));
-    assert_eq!(Reply::List(vec![Reply::Nil]).numbers(), None);
+    assert_eq!(RedisReply::List(vec![RedisReply::Nil]).numbers(), None);
 }

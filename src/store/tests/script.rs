@@ -9,8 +9,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::limit::shared::twin::{self, Twin};
-use crate::limit::shared::{ANSWERS, Ask, Grant, SCRIPT};
-use crate::store::resp::{self, Reply};
+use crate::limit::shared::{ANSWERS, PermitGrant, PermitRequest, SCRIPT};
+use crate::store::resp::{self, RedisReply};
 
 /// A server of our own on a socket file; ends with the value.
 struct Server {
@@ -47,7 +47,7 @@ impl Server {
         }
     }
 
-    fn say(&mut self, command: &[&[u8]]) -> Reply {
+    fn say(&mut self, command: &[&[u8]]) -> RedisReply {
         let mut bytes = Vec::new();
         resp::write(command, &mut bytes);
         self.socket.write_all(&bytes).unwrap();
@@ -63,7 +63,13 @@ impl Server {
         }
     }
 
-    fn call(&mut self, script: &str, member: &str, asks: &[(&str, Ask)], now: Option<i64>) -> Vec<Grant> {
+    fn call(
+        &mut self,
+        script: &str,
+        member: &str,
+        asks: &[(&str, PermitRequest)],
+        now: Option<i64>,
+    ) -> Vec<PermitGrant> {
         let keys: Vec<_> = (asks.iter())
             .flat_map(|(name, _)| [format!("{{t}}{name}"), format!("{{t}}{name}:m")])
             .collect();
@@ -77,7 +83,7 @@ impl Server {
         let numbers = reply.numbers().unwrap_or_else(|| panic!("{reply:?}"));
         let grants = numbers.chunks(ANSWERS);
         grants
-            .map(|numbers| Grant::read(numbers.try_into().unwrap()).unwrap())
+            .map(|numbers| PermitGrant::read(numbers.try_into().unwrap()).unwrap())
             .collect()
     }
 }
@@ -137,14 +143,16 @@ fn every_key_runs_out_and_shares_a_slot() {
     let terms = twin::random_terms(&mut random);
     let ask = twin::random_ask(terms, &[0], &mut random);
     server.call(SCRIPT, "m", &[("a", ask), ("b", ask)], None);
-    let Reply::List(keys) = server.say(&[b"KEYS", b"*"]) else {
+    let RedisReply::List(keys) = server.say(&[b"KEYS", b"*"]) else {
         panic!("no list")
     };
     assert_eq!(keys.len(), 4);
     for key in keys {
-        let Reply::Text(key) = key else { panic!("{key:?}") };
+        let RedisReply::Text(key) = key else {
+            panic!("{key:?}")
+        };
         assert!(key.starts_with(b"{t}"));
-        let Reply::Integer(life) = server.say(&[b"PTTL", &key]) else {
+        let RedisReply::Integer(life) = server.say(&[b"PTTL", &key]) else {
             panic!("no number")
         };
         assert!(life > 100_000, "{life}");

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::lease::{Home, Lease, PATIENCE};
-use super::{Ask, Grant, SECOND};
+use super::lease::{FleetConfig, PATIENCE, RateLease};
+use super::{PermitGrant, PermitRequest, SECOND};
 use crate::limit::gcra::{Gcra, NEVER};
 use crate::units::Rate;
 
@@ -21,15 +21,15 @@ fn rate(count: u32, per: u64, burst: u32) -> Gcra {
 }
 
 /// One of four instances, which has heard of the others.
-fn lease(rate: Gcra) -> Lease {
-    let mut lease = Lease::new(rate, Home::default(), 0.0);
-    let ask = lease.ask(0, 0, 0);
-    lease.granted(&ask, answer(0, 0, 0, 0), 0);
+fn lease(rate: Gcra) -> RateLease {
+    let mut lease = RateLease::new(rate, FleetConfig::default(), 0.0);
+    let ask = lease.request(0, 0, 0);
+    lease.receive(&ask, answer(0, 0, 0, 0), 0);
     lease
 }
 
-fn answer(at_once: u32, later: u32, first: u64, ahead: u64) -> Grant {
-    Grant {
+fn answer(at_once: u32, later: u32, first: u64, ahead: u64) -> PermitGrant {
+    PermitGrant {
         at_once,
         later,
         first,
@@ -42,7 +42,7 @@ fn answer(at_once: u32, later: u32, first: u64, ahead: u64) -> Grant {
 }
 
 /// Takes as long as it may `now`.
-fn take_all(lease: &mut Lease, now: u64) -> u32 {
+fn take_all(lease: &mut RateLease, now: u64) -> u32 {
     let mut taken = 0;
     while lease.earliest(now) <= now {
         lease.take(now);
@@ -54,28 +54,28 @@ fn take_all(lease: &mut Lease, now: u64) -> u32 {
 #[test]
 fn a_quiet_instance_asks_for_one_permit_when_somebody_waits() {
     let mut lease = lease(rate(10, 1, 10));
-    assert!(!lease.wants(|| 0, SECOND));
-    lease.wanted(SECOND);
+    assert!(!lease.should_ask(|| 0, SECOND));
+    lease.count_demand(SECOND);
     assert!(lease.is_asking(SECOND));
-    assert!(lease.wants(|| 1, SECOND));
-    assert!(!lease.wants(|| 1, SECOND), "said once");
-    let ask = lease.ask(1, 2 * SECOND, SECOND);
+    assert!(lease.should_ask(|| 1, SECOND));
+    assert!(!lease.should_ask(|| 1, SECOND), "said once");
+    let ask = lease.request(1, 2 * SECOND, SECOND);
     assert_eq!((ask.need, ask.soon, ask.patience), (1, 1, 2 * SECOND));
     assert_eq!(ask.demand, 0, "one is no habit");
-    lease.granted(&ask, answer(1, 0, 0, 0), SECOND + MS);
+    lease.receive(&ask, answer(1, 0, 0, 0), SECOND + MS);
     assert_eq!(lease.earliest(SECOND + MS), SECOND + MS);
     lease.take(SECOND + MS);
-    assert!(!lease.wants(|| 0, SECOND + 2 * MS));
+    assert!(!lease.should_ask(|| 0, SECOND + 2 * MS));
 }
 
 #[test]
 fn who_comes_while_another_call_is_under_way_does_not_wait_longer() {
     let mut lease = lease(rate(10, 1, 10));
-    let heartbeat = lease.ask(0, 0, SECOND);
-    lease.wanted(SECOND + 20 * MS);
-    assert!(!lease.wants(|| 1, SECOND + 20 * MS));
-    lease.granted(&heartbeat, answer(0, 0, 0, 0), SECOND + 30 * MS);
-    assert!(lease.wants(|| 1, SECOND + 30 * MS));
+    let heartbeat = lease.request(0, 0, SECOND);
+    lease.count_demand(SECOND + 20 * MS);
+    assert!(!lease.should_ask(|| 1, SECOND + 20 * MS));
+    lease.receive(&heartbeat, answer(0, 0, 0, 0), SECOND + 30 * MS);
+    assert!(lease.should_ask(|| 1, SECOND + 30 * MS));
     assert_eq!(lease.earliest(SECOND + 30 * MS), SECOND + PATIENCE);
 }
 
@@ -83,32 +83,32 @@ fn who_comes_while_another_call_is_under_way_does_not_wait_longer() {
 fn a_busy_instance_asks_for_several_before_it_has_none() {
     let mut lease = lease(rate(100, 1, 100));
     for i in 0..100 {
-        lease.wanted(i * 20 * MS);
+        lease.count_demand(i * 20 * MS);
     }
     let now = 2 * SECOND;
-    assert!(lease.wants(|| 1, now));
-    let ask = lease.ask(1, 0, now);
+    assert!(lease.should_ask(|| 1, now));
+    let ask = lease.request(1, 0, now);
     // Fifty a second: a quarter of a second's worth within the grace.
     assert!(
         (10..=13).contains(&ask.soon) && (39_000..=51_000).contains(&ask.demand),
         "{ask:?}"
     );
-    lease.granted(&ask, answer(10, 0, 0, 0), now);
+    lease.receive(&ask, answer(10, 0, 0, 0), now);
     assert_eq!(lease.earliest(now), now);
-    assert!(!lease.wants(|| 0, now));
+    assert!(!lease.should_ask(|| 0, now));
     for _ in 0..6 {
         lease.take(now);
-        lease.wanted(now);
+        lease.count_demand(now);
     }
-    assert!(lease.wants(|| 0, now), "half of them are gone");
+    assert!(lease.should_ask(|| 0, now), "half of them are gone");
 }
 
 #[test]
 fn permits_have_their_moments_and_are_void_after_their_life() {
     let gcra = rate(100, 1, 6);
     let mut lease = lease(gcra);
-    let ask = lease.ask(4, SECOND, 0);
-    lease.granted(&ask, answer(1, 3, 20 * MS, 80 * MS), 0);
+    let ask = lease.request(4, SECOND, 0);
+    lease.receive(&ask, answer(1, 3, 20 * MS, 80 * MS), 0);
     assert_eq!(take_all(&mut lease, 0), 1);
     assert_eq!(lease.earliest(0), 20 * MS);
     assert_eq!(take_all(&mut lease, 29 * MS), 1);
@@ -122,8 +122,8 @@ fn permits_have_their_moments_and_are_void_after_their_life() {
 #[test]
 fn a_permit_of_a_request_that_does_not_go_can_be_used_by_the_next() {
     let mut lease = lease(rate(10, 1, 10));
-    let ask = lease.ask(1, 0, SECOND);
-    lease.granted(&ask, answer(1, 0, 0, 0), SECOND);
+    let ask = lease.request(1, 0, SECOND);
+    lease.receive(&ask, answer(1, 0, 0, 0), SECOND);
     lease.take(SECOND);
     assert!(lease.earliest(SECOND) > SECOND);
     lease.give_back();
@@ -136,17 +136,17 @@ fn a_permit_of_a_request_that_does_not_go_can_be_used_by_the_next() {
 fn an_answer_that_is_late_leaves_it_to_the_share() {
     // Of a burst of 8, four instances have two each.
     let mut lease = lease(rate(4, 1, 8));
-    lease.wanted(SECOND);
-    assert!(lease.wants(|| 1, SECOND));
+    lease.count_demand(SECOND);
+    assert!(lease.should_ask(|| 1, SECOND));
     assert_eq!(lease.earliest(SECOND), SECOND + PATIENCE);
     assert!(lease.is_asking(SECOND + PATIENCE - 1) && !lease.is_asking(SECOND + PATIENCE));
     let late = SECOND + PATIENCE;
     assert_eq!(take_all(&mut lease, late), 2);
     assert_eq!(lease.earliest(late), late + SECOND);
     assert!(lease.owes());
-    let ask = lease.ask(0, 0, late);
+    let ask = lease.request(0, 0, late);
     assert_eq!((ask.spent, ask.left, ask.seen), (2, 0, 5));
-    lease.granted(&ask, answer(0, 0, 0, 0), late);
+    lease.receive(&ask, answer(0, 0, 0, 0), late);
     assert!(!lease.owes());
 }
 
@@ -160,16 +160,16 @@ fn without_the_store_an_instance_keeps_to_its_share() {
         (None, Some(9), Some(4), 10),
         (Some(7), Some(9), Some(4), 7),
     ] {
-        let home = Home {
+        let config = FleetConfig {
             instances: written,
             index,
         };
-        let mut lease = Lease::new(rate(100, 1, 40), home, 0.0);
+        let mut lease = RateLease::new(rate(100, 1, 40), config, 0.0);
         if told.is_some() {
-            let ask = lease.ask(0, 0, 0);
-            lease.granted(&ask, answer(0, 0, 0, 0), 0);
+            let ask = lease.request(0, 0, 0);
+            lease.receive(&ask, answer(0, 0, 0, 0), 0);
         }
-        lease.failed(0);
+        lease.store_lost(0);
         let mut taken = 0;
         for ms in 0..=100_000 {
             taken += take_all(&mut lease, ms * MS);
@@ -177,7 +177,7 @@ fn without_the_store_an_instance_keeps_to_its_share() {
         let fair = 100 * 100 / parts;
         assert!(
             (fair..=fair + 40 / parts + 1).contains(&taken),
-            "{home:?} {told:?}: {taken} of {fair}"
+            "{config:?} {told:?}: {taken} of {fair}"
         );
     }
 }
@@ -186,11 +186,11 @@ fn without_the_store_an_instance_keeps_to_its_share() {
 fn the_parts_of_a_fleet_that_nobody_counts_never_exceed_the_whole() {
     let sum: f64 = (0..10_000)
         .map(|index| {
-            let home = Home {
+            let config = FleetConfig {
                 instances: None,
                 index: Some(index),
             };
-            1.0 / f64::from(Lease::new(rate(1, 1, 1), home, 0.0).members())
+            1.0 / f64::from(RateLease::new(rate(1, 1, 1), config, 0.0).members())
         })
         .sum();
     assert!(sum <= 1.0 && sum > 0.99, "{sum}");
@@ -205,9 +205,9 @@ fn the_share_begins_where_the_fleet_stood() {
         (2 * SECOND, SECOND),
     ] {
         let mut lease = lease(rate(4, 1, 8));
-        let ask = lease.ask(1, 0, SECOND);
-        lease.granted(&ask, answer(0, 0, 0, ahead), SECOND);
-        lease.failed(SECOND);
+        let ask = lease.request(1, 0, SECOND);
+        lease.receive(&ask, answer(0, 0, 0, ahead), SECOND);
+        lease.store_lost(SECOND);
         let earliest = lease.earliest(SECOND).max(SECOND);
         assert_eq!(earliest - SECOND, waits, "{ahead}");
     }
@@ -216,37 +216,37 @@ fn the_share_begins_where_the_fleet_stood() {
 #[test]
 fn until_all_have_returned_the_share_holds() {
     let mut lease = lease(rate(4, 1, 8));
-    lease.failed(SECOND);
-    lease.back();
-    let ask = lease.ask(0, 0, 10 * SECOND);
+    lease.store_lost(SECOND);
+    lease.store_returned();
+    let ask = lease.request(0, 0, 10 * SECOND);
     assert!(ask.returned);
     // It is the first: an empty fleet with a new bucket, which must not be believed yet.
-    let first = Grant {
+    let first = PermitGrant {
         born: 6,
         live: 1,
         wait: 2 * SECOND,
         ..answer(0, 0, 0, 0)
     };
-    lease.granted(&ask, first, 10 * SECOND);
+    lease.receive(&ask, first, 10 * SECOND);
     assert_eq!((take_all(&mut lease, 10 * SECOND), lease.members()), (2, 4));
     assert_eq!(lease.earliest(10 * SECOND), 11 * SECOND);
-    assert!(!lease.wants(|| 5, 11 * SECOND) && lease.wants(|| 5, 12 * SECOND));
-    let ask = lease.ask(5, 0, 12 * SECOND);
+    assert!(!lease.should_ask(|| 5, 11 * SECOND) && lease.should_ask(|| 5, 12 * SECOND));
+    let ask = lease.request(5, 0, 12 * SECOND);
     assert_eq!((ask.returned, ask.seen, ask.left), (true, 5, 2));
-    lease.granted(&ask, answer(1, 0, 0, 0), 12 * SECOND);
-    assert!(!lease.ask(0, 0, 12 * SECOND).returned);
+    lease.receive(&ask, answer(1, 0, 0, 0), 12 * SECOND);
+    assert!(!lease.request(0, 0, 12 * SECOND).returned);
 }
 
 #[test]
 fn a_burst_that_cannot_be_divided_comes_by_turns() {
     let mut first = Vec::new();
     for turn in 0..8 {
-        let home = Home {
+        let config = FleetConfig {
             instances: Some(8),
             index: None,
         };
-        let mut lease = Lease::new(rate(1, 1, 1), home, f64::from(turn) / 8.0);
-        lease.failed(SECOND);
+        let mut lease = RateLease::new(rate(1, 1, 1), config, f64::from(turn) / 8.0);
+        lease.store_lost(SECOND);
         first.push(lease.earliest(SECOND) / SECOND);
     }
     first.sort_unstable();
@@ -257,44 +257,44 @@ fn a_burst_that_cannot_be_divided_comes_by_turns() {
 #[test]
 fn a_refusal_is_remembered_so_that_the_store_is_not_asked_for_each_request() {
     let mut lease = lease(rate(10, 1, 1));
-    let ask = lease.ask(1, 0, SECOND);
-    lease.granted(&ask, answer(0, 0, 0, 3 * SECOND), SECOND);
+    let ask = lease.request(1, 0, SECOND);
+    lease.receive(&ask, answer(0, 0, 0, 3 * SECOND), SECOND);
     for ms in 1..1900 {
-        lease.wanted(SECOND + ms * MS);
-        assert!(!lease.wants(|| 1, SECOND + ms * MS));
+        lease.count_demand(SECOND + ms * MS);
+        assert!(!lease.should_ask(|| 1, SECOND + ms * MS));
         assert!(!lease.is_asking(SECOND + ms * MS));
     }
     let opens = lease.earliest(SECOND + 1900 * MS);
     assert!((3 * SECOND..4 * SECOND).contains(&opens), "{opens}");
-    assert!(lease.wants(|| 1, opens));
+    assert!(lease.should_ask(|| 1, opens));
 }
 
 #[test]
 fn a_rate_of_zero_never_asks() {
-    let mut lease = Lease::new(rate(0, 1, 1), Home::default(), 0.0);
-    lease.wanted(SECOND);
-    assert!(!lease.wants(|| 1, SECOND) && !lease.is_asking(SECOND));
+    let mut lease = RateLease::new(rate(0, 1, 1), FleetConfig::default(), 0.0);
+    lease.count_demand(SECOND);
+    assert!(!lease.should_ask(|| 1, SECOND) && !lease.is_asking(SECOND));
     assert_eq!(lease.earliest(SECOND), NEVER);
 }
 
 #[test]
 fn an_instance_tells_now_and_then_that_it_is_there() {
-    let mut lease = Lease::new(rate(10, 1, 10), Home::default(), 0.0);
+    let mut lease = RateLease::new(rate(10, 1, 10), FleetConfig::default(), 0.0);
     assert!(lease.is_quiet(0));
-    let ask = lease.ask(0, 0, 0);
-    lease.granted(&ask, answer(0, 0, 0, 0), 0);
+    let ask = lease.request(0, 0, 0);
+    lease.receive(&ask, answer(0, 0, 0, 0), 0);
     assert!(!lease.is_quiet(29 * SECOND));
     assert!(lease.is_quiet(30 * SECOND));
 }
 
 #[test]
 fn numbers_of_the_wire_are_microseconds() {
-    let ask = Ask {
+    let ask = PermitRequest {
         patience: 1_234_567,
-        ..Ask::default()
+        ..PermitRequest::default()
     };
     assert_eq!(ask.arguments()[6], "1234.567");
-    let grant = Grant::read([1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+    let grant = PermitGrant::read([1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
     assert_eq!((grant.first, grant.ahead, grant.wait), (3000, 4000, 8000));
     for wrong in [
         [-1, 0, 0, 0, 1, 1, 1, 0],
@@ -304,6 +304,6 @@ fn numbers_of_the_wire_are_microseconds() {
         [0, 0, 0, 0, 1, i64::MAX, 1, 0],
         [0, 0, 0, 0, 1, 1, 1, -1],
     ] {
-        assert_eq!(Grant::read(wrong), None, "{wrong:?}");
+        assert_eq!(PermitGrant::read(wrong), None, "{wrong:?}");
     }
 }

@@ -7,9 +7,9 @@ use rand::{RngExt, SeedableRng};
 
 use super::{MS, rate};
 use crate::limit::gcra::Gcra;
-use crate::limit::shared::lease::{Home, Lease};
+use crate::limit::shared::lease::{FleetConfig, RateLease};
 use crate::limit::shared::twin::Twin;
-use crate::limit::shared::{Ask, Grant, SECOND};
+use crate::limit::shared::{PermitGrant, PermitRequest, SECOND};
 
 /// A few instances, their store, and the requests that wait.
 struct Fleet {
@@ -23,9 +23,9 @@ struct Fleet {
 }
 
 struct Instance {
-    lease: Lease,
+    lease: RateLease,
     waiting: VecDeque<u64>,
-    answer: Option<(u64, Ask, Grant)>,
+    answer: Option<(u64, PermitRequest, PermitGrant)>,
     busy: f64,
     used: usize,
 }
@@ -35,9 +35,9 @@ impl Fleet {
         let mut random = StdRng::seed_from_u64(seed);
         let count = random.random_range(1..=8);
         let instances = (0..count).map(|index| Instance {
-            lease: Lease::new(
+            lease: RateLease::new(
                 gcra,
-                Home {
+                FleetConfig {
                     instances: None,
                     index: Some(index),
                 },
@@ -73,12 +73,12 @@ impl Fleet {
         let instance = &mut self.instances[index];
         if let Some((at, ask, grant)) = instance.answer.take() {
             match at <= now {
-                true => instance.lease.granted(&ask, grant, now),
+                true => instance.lease.receive(&ask, grant, now),
                 false => instance.answer = Some((at, ask, grant)),
             }
         }
         if self.random.random_bool(instance.busy) {
-            instance.lease.wanted(now);
+            instance.lease.count_demand(now);
             instance.waiting.push_back(now + 500 * MS);
         }
         while instance.waiting.front().is_some_and(|until| *until < now) {
@@ -95,15 +95,15 @@ impl Fleet {
             instance.waiting.pop_front();
         }
         let waiting = instance.waiting.len() as u32;
-        let wants = instance.lease.wants(|| waiting, now) || instance.lease.is_quiet(now);
+        let wants = instance.lease.should_ask(|| waiting, now) || instance.lease.is_quiet(now);
         if self.is_away {
-            instance.lease.failed(now);
+            instance.lease.store_lost(now);
             instance.answer = None;
-        } else if wants || instance.lease.is_away() {
-            if instance.lease.is_away() {
-                instance.lease.back();
+        } else if wants || instance.lease.store_is_away() {
+            if instance.lease.store_is_away() {
+                instance.lease.store_returned();
             }
-            let ask = instance.lease.ask(waiting, 500 * MS, now);
+            let ask = instance.lease.request(waiting, 500 * MS, now);
             let grant = self.twin.call(&index.to_string(), &[("r", ask)], clock)[0];
             instance.answer = Some((now + self.random.random_range(0..2 * MS), ask, grant));
         }

@@ -16,8 +16,8 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::{AppliesTo, OnLimit, RateLimit};
-use crate::limit::shared::board::{Board, Sharing};
-use crate::limit::shared::lease::Home;
+use crate::limit::shared::lease::FleetConfig;
+use crate::limit::shared::store_queue::{Sharing, StoreQueue};
 use crate::limit::shared::twin::Twin;
 use crate::limit::{Limiter, Limiters, Settings};
 use crate::telemetry::Telemetry;
@@ -193,7 +193,7 @@ impl World {
 
     /// One instance: its limiters, its clients, and the task that asks the store.
     fn start(self: &Rc<Self>, instance: usize, telemetry: &Telemetry) {
-        let (limits, board) = (Limiters::default(), Arc::new(Board::default()));
+        let (limits, queue) = (Limiters::default(), Arc::new(StoreQueue::default()));
         let demand = self.scene.demand(instance);
         for destination in 0..self.scene.destinations {
             let name = format!("d{destination}");
@@ -213,8 +213,8 @@ impl World {
                     path: None,
                 }],
                 sharing: Some(Sharing {
-                    board: Arc::clone(&board),
-                    home: Home {
+                    queue: Arc::clone(&queue),
+                    fleet: FleetConfig {
                         instances: None,
                         index: Some(instance as u32),
                     },
@@ -230,7 +230,7 @@ impl World {
         let world = Rc::clone(self);
         spawn_local(async move {
             let _alive = limits;
-            world.ask(&board).await;
+            world.ask(&queue).await;
         });
     }
 
@@ -271,24 +271,24 @@ impl World {
     }
 
     /// What `store` does, on a network without surprises.
-    async fn ask(self: &Rc<Self>, board: &Arc<Board>) {
+    async fn ask(self: &Rc<Self>, queue: &Arc<StoreQueue>) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             if self.is_away.get() {
-                board.members().iter().for_each(|limiter| limiter.unanswered());
+                queue.limiters().iter().for_each(|limiter| limiter.unanswered());
                 while self.is_away.get() {
                     let pause = self.random.borrow_mut().random_range(1000..2000);
                     sleep(Duration::from_millis(pause)).await;
                 }
-                for limiter in board.members() {
+                for limiter in queue.limiters() {
                     limiter.reachable();
                     self.call(&limiter);
                 }
             }
             tokio::select! {
-                () = board.posted() => board.take().iter().for_each(|limiter| self.call(limiter)),
+                () = queue.wait() => queue.take().iter().for_each(|limiter| self.call(limiter)),
                 _ = tick.tick() => {
-                    let quiet = board.members().into_iter().filter(|limiter| limiter.is_quiet());
+                    let quiet = queue.limiters().into_iter().filter(|limiter| limiter.is_quiet());
                     quiet.for_each(|limiter| self.call(&limiter));
                 }
             }
@@ -306,7 +306,7 @@ impl World {
             let grants = {
                 let (names, member) = limiter.names();
                 let asks: Vec<_> = (names.iter().map(String::as_str))
-                    .zip(call.asks.iter().copied())
+                    .zip(call.requests.iter().copied())
                     .collect();
                 let now = world.begin.elapsed().as_micros() as i64 + 1;
                 world.twin.borrow_mut().call(member, &asks, now)
