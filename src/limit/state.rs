@@ -25,7 +25,7 @@ use super::learned::{
 use super::queue::{Departure, Queue, Waiter};
 use super::request::{LimitSet, LimitedRequest, MaxWait, PendingRequest, Rules, Ticket};
 use super::shared::PermitRequest;
-use super::shared::lease::{RateLease, PATIENCE};
+use super::shared::lease::{PATIENCE, RateLease};
 use super::usage::Usage;
 use crate::config::Class;
 

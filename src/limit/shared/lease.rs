@@ -1,18 +1,60 @@
-//! What an instance holds of a shared rate: permits lent by the store, and its own share while the store is away.
+//! What one instance holds of a shared rate: permits that the store has granted, and its share while the store is away.
 //!
-//! A permit has a moment from which it may be used and a life after which it is void, so that permits which lie about
-//! cannot pile up into a burst. More are asked for when few are left. How many follows the demand: one where requests
-//! are rare, and what a second needs where they are many, so that a busy fleet asks seldom.
+//! A permit can be used from a certain moment on and ends a while later, so that unused permits do not pile up into a
+//! burst. The lease asks for more when few are left. How many depends on the demand: one when requests are rare, what a
+//! second needs when they are many, so that a busy fleet asks seldom. The share is the rate divided by the number of
+//! instances; what was used of it is reported to the store later.
 //!
-//! An answer that takes longer than [`PATIENCE`], or none at all, leaves the decision to the share: the rate divided by
-//! the number of instances. What goes on the share is told to the store when it answers again.
+//! A lease is in one of six states. Permits that it holds can be used in each of them; the last column says when a
+//! request may go without one.
+//!
+//! | state | fields | without a permit |
+//! | --- | --- | --- |
+//! | ready | none of those below | after an answer; the next look at the queue asks |
+//! | asking | `asked_at`, less than [`PATIENCE`] ago | after the answer |
+//! | late | `asked_at`, [`PATIENCE`] ago or more | as the share allows |
+//! | pausing | `asks_from` is to come: the store has given all | at `asks_from` |
+//! | away | `store_is_away` | as the share allows |
+//! | returning | `shares_until` is to come: others are not back yet | as the share allows |
+//!
+//! ```text
+//!           should_ask             PATIENCE
+//!   ready ──────────────▶ asking ────────────▶ late
+//!     ▲                      └──────┬───────────┘
+//!     │                             │ receive
+//!     ├◀── it got what it needs ────┤
+//!     ├◀── asks_from ──── pausing ◀─┤ it got less
+//!     └◀── shares_until ─ returning ◀ it must wait (only after `away`)
+//!
+//!   each of them ── store_lost ──▶ away ── store_returned ──▶ ready
+//! ```
 //!
 //! Pure: time is passed in, as nanoseconds since the limiter was made.
 
 use std::collections::VecDeque;
 
+use super::batch::PermitBatch;
+use super::demand::Demand;
 use super::{LEASE, PermitGrant, PermitRequest, Presence, RateTerms, SECOND};
 use crate::limit::gcra::{Gcra, NEVER};
+
+/// How long a request waits for an answer of the store.
+pub(in crate::limit) const PATIENCE: u64 = 50_000_000;
+
+/// A permit may be used so late at least: timers and networks are not exact.
+const SLOP: u64 = 10_000_000;
+
+/// How often an instance that asks for nothing shows that it runs: three times before it is forgotten.
+const HEARTBEAT: u64 = 30 * SECOND;
+
+const SHORTEST_PAUSE: u64 = 5_000_000;
+const LONGEST_PAUSE: u64 = 5 * SECOND;
+
+/// The size to assume for a fleet of which nothing is known.
+const UNKNOWN: u32 = 10;
+
+/// The fraction whose multiples are spread most evenly.
+const GOLDEN: f64 = 0.618_033_988_749_895;
 
 /// What one instance holds of one shared rate.
 #[derive(Debug)]
@@ -22,85 +64,65 @@ pub(in crate::limit) struct RateLease {
     config: FleetConfig,
     /// In the order of their moments.
     batches: VecDeque<PermitBatch>,
-    /// Since when an answer is waited for.
+    /// When the store was asked; `None` when no answer is expected.
     asked_at: Option<u64>,
-    /// Since when the call was under way that was answered last, if it was not about those who wait.
+    /// When the previous call was sent, if it asked nothing for those who wait.
     previous_ask: Option<u64>,
-    /// The store cannot be asked.
     store_is_away: bool,
-    /// It could not, and has not lent anything since.
+    /// The store was away and has granted nothing since.
     was_away: bool,
-    /// Until when the share decides although the store answers, because not all have returned to it.
+    /// Until then the share decides although the store answers: not all instances are back.
     shares_until: u64,
-    /// Until when there is no use in asking.
+    /// Before that it is useless to ask.
     asks_from: u64,
-    /// When the store was last found to be away.
+    /// When the store was lost last.
     away_since: Option<u64>,
     demand: Demand,
     fleet: Fleet,
     share: Share,
-    /// Where this instance stands in the row, from 0 to 1, so that not all ask at the same moment.
+    /// From 0 to 1, different for each instance, so that not all ask at the same moment.
     offset: f64,
     taken: Option<Taken>,
-    /// When this instance has last told that it is there.
+    /// When this instance last let the store know that it runs.
     announced_at: Option<u64>,
 }
 
-/// What is known of the fleet before the store tells.
+/// What is known of the fleet before the store has answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FleetConfig {
-    /// How many instances there are, as written.
+    /// The number of instances, as configured.
     pub(crate) instances: Option<u32>,
-    /// Which of them this is, counted from 0, as the platform says.
+    /// The number of this one, counted from 0, from the platform.
     pub(crate) index: Option<u32>,
 }
 
-/// Permits a period apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PermitBatch {
-    /// When the first of them may be used.
-    first: u64,
-    count: u32,
-    /// 0: all at once.
-    period: u64,
-    /// How long after its moment each may be used.
-    life: u64,
-}
-
-/// How many requests want a permit in a second: an average that forgets.
-#[derive(Clone, Copy, Debug)]
-struct Demand {
-    rate: f64,
-    at: u64,
-}
-
-/// The fleet as the store has last told.
+/// The fleet as of the last answer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fleet {
-    /// When the fleet's bucket will be whole again, by this instance's clock.
+    /// When the fleet's bucket will be full again, by this instance's clock.
     level: u64,
-    /// How far that was ahead.
+    /// How far that was in the future then.
     ahead: u64,
-    /// All that there is goes to somebody: permits come with moments.
+    /// The bucket is empty: permits are for later moments.
     is_tight: bool,
-    /// For how long requests come that can use a permit which is given out now.
+    /// Requests of so long a time can use a permit that is granted now.
     span: u64,
     born: i64,
     live: u32,
     active: u32,
 }
 
-/// What goes without the store.
+/// What may be used without the store.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     /// The level of this instance's part of the bucket.
     level: u64,
-    /// What was used on the share and the store does not know of: how long it takes to be earned again, as of `owed_at`.
+    /// What was used of the share and is not reported yet: the time that earns it back, as of `owed_at`.
     owed: u64,
     owed_at: u64,
-    /// How much of that is told in the call that is under way.
+    /// How many permits of that the current call reports.
     reported: u32,
-    /// The level of a bucket that sees all that this instance uses.
+    /// The level of a bucket that counts everything this instance uses.
     own: u64,
 }
 
@@ -112,7 +134,7 @@ enum Taken {
 }
 
 impl RateLease {
-    /// `turn`: any number from 0 to 1, another one for each instance.
+    /// `offset`: any number from 0 to 1, different for each instance.
     pub(in crate::limit) fn new(rate: Gcra, config: FleetConfig, offset: f64) -> Self {
         Self {
             rate,
@@ -126,7 +148,7 @@ impl RateLease {
             shares_until: 0,
             asks_from: 0,
             away_since: None,
-            demand: Demand { rate: 0.0, at: 0 },
+            demand: Demand::default(),
             fleet: Fleet::default(),
             share: Share {
                 level: rate.full(),
@@ -138,12 +160,12 @@ impl RateLease {
         }
     }
 
-    /// A request wants a permit, whether it gets one or not.
+    /// Counts a request that wants a permit, whether it gets one or not.
     pub(in crate::limit) fn count_demand(&mut self, now: u64) {
         self.demand.count(now);
     }
 
-    /// From when on the next request may go, as far as is known here.
+    /// Returns when the next request may go, as far as this instance knows.
     pub(in crate::limit) fn earliest(&self, now: u64) -> u64 {
         if self.rate.period() == NEVER {
             return NEVER;
@@ -160,7 +182,7 @@ impl RateLease {
         lent.map_or(otherwise, |lent| lent.min(otherwise))
     }
 
-    /// Nothing can be said before the store has answered, which it does at once or is taken to be away.
+    /// Returns whether a decision has to wait for the store, which takes [`PATIENCE`] at most.
     pub(in crate::limit) fn is_asking(&self, now: u64) -> bool {
         let is_open = !self.store_is_away && self.asks_from <= now && self.rate.period() != NEVER;
         match self.asked_at {
@@ -174,7 +196,7 @@ impl RateLease {
         }
     }
 
-    /// One request goes `now`, which must not be before the earliest moment.
+    /// Uses a permit `now`, which must not be before the earliest moment.
     pub(in crate::limit) fn take(&mut self, now: u64) {
         self.expire(now);
         let lent = match self.batches.front_mut() {
@@ -194,7 +216,7 @@ impl RateLease {
         self.taken = Some(lent.map_or(Taken::Share, Taken::Lent));
     }
 
-    /// The last request that took a permit does not go after all.
+    /// Takes back the last permit: its request does not go after all.
     pub(in crate::limit) fn give_back(&mut self) {
         let part = self.share_rate();
         match self.taken.take() {
@@ -208,8 +230,8 @@ impl RateLease {
         self.share.own = part.returned(self.share.own);
     }
 
-    /// Whether it is time to ask the store, with so many `waiting` in the queue. Says so once: from then on an answer is
-    /// waited for.
+    /// Returns whether to ask the store now, with so many `waiting` in the queue. Returns true once: from then on an answer
+    /// is expected.
     pub(in crate::limit) fn should_ask(&mut self, waiting: impl FnOnce() -> u32, now: u64) -> bool {
         let may = self.asked_at.is_none() && !self.store_is_away && self.rate.period() != NEVER;
         if !may || self.asks_from > now {
@@ -218,11 +240,11 @@ impl RateLease {
         self.expire(now);
         let held = self.held();
         let goal = self.goal(now);
-        // Where all is given out by turns there is nothing to be had beyond one's own part.
+        // When the store hands out permits in turns, asking for more than our share gains nothing.
         let is_short = (!self.fleet.is_tight || held == 0) && waiting() > held;
         let is_low = goal > 1 && held.saturating_mul(2) <= goal && self.demand.is_fresh(now);
         if is_short || is_low {
-            // Whoever came while another call was under way has waited since then.
+            // Requests that came during the previous call have waited since then.
             let since = self.previous_ask.take();
             self.asked_at = Some(
                 since
@@ -233,12 +255,12 @@ impl RateLease {
         is_short || is_low
     }
 
-    /// Whether nothing was heard of this instance for so long that the others would forget it.
+    /// Returns whether the store would soon forget this instance.
     pub(in crate::limit) fn is_quiet(&self, now: u64) -> bool {
         self.asked_at.is_none() && !self.store_is_away && self.presence(now) == Presence::Idle
     }
 
-    /// What to ask the store. Where more than one limit is asked about at a time, some have no need.
+    /// Builds what to ask the store. One call is about all limits of a destination, and some may need nothing.
     pub(in crate::limit) fn request(&mut self, waiting: u32, patience: u64, now: u64) -> PermitRequest {
         self.expire(now);
         self.asked_at.get_or_insert(now);
@@ -278,7 +300,7 @@ impl RateLease {
         }
     }
 
-    /// The store has answered.
+    /// Takes in an answer of the store.
     pub(in crate::limit) fn receive(&mut self, ask: &PermitRequest, grant: PermitGrant, now: u64) {
         let PermitGrant {
             at_once,
@@ -329,7 +351,7 @@ impl RateLease {
             life: self.life(),
         });
         let turn = self.next_offset();
-        // Less than was asked for: what remains comes by turns, so there is no use in asking before.
+        // Less than was asked for: the rest comes in turns, and asking earlier gains nothing.
         let got = at_once.saturating_add(later);
         let is_empty = ahead > self.terms.tolerance;
         self.asks_from = match got < ask.need || (got == 0 && is_empty) {
@@ -345,7 +367,7 @@ impl RateLease {
         };
     }
 
-    /// The store did not answer, and is not to be asked for now.
+    /// Notes that the store did not answer and must not be asked for now.
     pub(in crate::limit) fn store_lost(&mut self, now: u64) {
         self.asked_at = None;
         self.share.reported = 0;
@@ -355,17 +377,17 @@ impl RateLease {
         self.store_is_away = true;
         self.away_since = Some(now);
         if self.fleet.is_tight {
-            // What is reserved comes first, by this instance and by the others: as far ahead as it was before.
+            // Permits that this instance and others have reserved come first: as far ahead as before.
             self.share.level = self.share.level.max(now.saturating_add(self.fleet.ahead));
         }
-        // A burst that cannot be divided would be one permit for each, all at the same moment: by turns instead.
+        // A burst smaller than the fleet would be one permit for each at the same moment: in turns instead.
         let extra = u64::from(self.members().saturating_sub(self.rate.burst()));
         let row = self.terms.period.saturating_mul(extra) as f64;
         let turn = now.saturating_add((row * self.next_offset()) as u64);
         self.share.level = self.share.level.max(turn);
     }
 
-    /// The store can be asked again.
+    /// Notes that the store can be asked again.
     pub(in crate::limit) fn store_returned(&mut self) {
         self.was_away |= self.store_is_away;
         self.store_is_away = false;
@@ -378,13 +400,13 @@ impl RateLease {
         self.store_is_away
     }
 
-    /// Whether something was used on the share that the store does not know of.
+    /// Returns whether something was used of the share that the store does not know of.
     #[cfg(test)]
     pub(in crate::limit) fn owes(&self) -> bool {
         self.share.owed > 0
     }
 
-    /// How many share the rate, as far as is known.
+    /// Returns how many instances share the rate, as far as is known.
     pub(in crate::limit) fn members(&self) -> u32 {
         let live = self.fleet.live;
         match self.config.instances {
@@ -394,7 +416,7 @@ impl RateLease {
         }
     }
 
-    /// What is left of the whole rate, as last told: 1 full, 0 exhausted.
+    /// Returns what is left of the whole rate, as of the last answer: 1 full, 0 exhausted.
     pub(in crate::limit) fn left(&self, now: u64) -> f64 {
         let (rate, level) = match self.store_is_away {
             true => (self.share_rate(), self.share.level),
@@ -403,7 +425,7 @@ impl RateLease {
         f64::from(rate.remaining(level, now)) / f64::from(rate.burst())
     }
 
-    /// A rate and the level of its bucket that behave as this lease is expected to: what a wait is forecast from.
+    /// Returns a rate and the level of its bucket that behave as this lease is expected to: a forecast of waits uses them.
     pub(in crate::limit) fn outlook(&self, now: u64) -> (Gcra, u64) {
         if self.store_is_away {
             return (self.share_rate(), self.share.level);
@@ -415,7 +437,7 @@ impl RateLease {
         (self.rate, self.fleet.level)
     }
 
-    /// How long a permit lasts that was given out ahead of its moment.
+    /// Returns how long a permit lasts that was granted for a later moment.
     fn life(&self) -> u64 {
         self.terms.tolerance.clamp(SLOP, LEASE)
     }
@@ -424,7 +446,7 @@ impl RateLease {
         self.rate.share(self.members())
     }
 
-    /// How many permits it wants to have.
+    /// Returns how many permits it wants to hold.
     fn goal(&self, now: u64) -> u32 {
         let reach = match self.fleet.is_tight {
             true => self.fleet.span,
@@ -438,7 +460,7 @@ impl RateLease {
         self.demand.within(reach, now).min(fair)
     }
 
-    /// Whether to tell with the next call that this instance is there.
+    /// Returns what the next call says about this instance itself.
     fn presence(&self, now: u64) -> Presence {
         match self.announced_at {
             Some(at) if now < at.saturating_add(SECOND) => Presence::Announced,
@@ -450,14 +472,14 @@ impl RateLease {
         }
     }
 
-    /// Permits that can be used now.
+    /// Returns how many permits can be used now.
     fn lent(&self, now: u64) -> u32 {
         (self.batches.iter())
             .map(|batch| batch.alive(now) - batch.after(now).min(batch.alive(now)))
             .sum()
     }
 
-    /// Permits that can be used now or later. PermitCall [`expire`](Self::expire) first.
+    /// Returns how many permits can be used now or later. Call [`expire`](Self::expire) first.
     fn held(&self) -> u32 {
         self.batches
             .iter()
@@ -471,7 +493,7 @@ impl RateLease {
         }
     }
 
-    /// Drops what was not used in time.
+    /// Drops permits that were not used in time.
     fn expire(&mut self, now: u64) {
         self.batches.retain_mut(|batch| {
             let void = batch.count - batch.alive(now);
@@ -483,7 +505,7 @@ impl RateLease {
         });
     }
 
-    /// Another place in the row each time, evenly spread over time.
+    /// Returns another offset each time, evenly spread over time.
     fn next_offset(&mut self) -> f64 {
         self.offset = (self.offset + GOLDEN).fract();
         self.offset
@@ -491,8 +513,8 @@ impl RateLease {
 }
 
 impl FleetConfig {
-    /// How many to take for the fleet while nobody tells. With the platform's index the parts of all instances, a half,
-    /// a sixth, a twelfth, never add up to more than the whole, however many there are.
+    /// Returns the size to assume for a fleet of unknown size. With the platform's index the parts of all instances, a half, a
+    /// sixth, a twelfth, never add up to more than the whole, however many there are.
     fn unknown(self) -> u32 {
         match self.index {
             Some(index) => index.saturating_add(1).saturating_mul(index.saturating_add(2)),
@@ -501,100 +523,11 @@ impl FleetConfig {
     }
 }
 
-impl PermitBatch {
-    /// How many can still be used, now or later.
-    fn alive(&self, now: u64) -> u32 {
-        let over = now.saturating_sub(self.first.saturating_add(self.life));
-        match (over, self.period) {
-            (0, _) => self.count,
-            (_, 0) => 0,
-            (over, period) => {
-                self.count
-                    - self
-                        .count
-                        .min(u32::try_from(over.div_ceil(period)).unwrap_or(u32::MAX))
-            }
-        }
-    }
-
-    /// How many cannot be used yet.
-    fn after(&self, now: u64) -> u32 {
-        match (now.checked_sub(self.first), self.period) {
-            (None, _) => self.count,
-            (Some(_), 0) => 0,
-            (Some(since), period) => {
-                let come = u32::try_from(since / period)
-                    .unwrap_or(u32::MAX)
-                    .saturating_add(1);
-                self.count - self.count.min(come)
-            }
-        }
-    }
-
-    /// When the first that is not void can be used.
-    fn next(&self, now: u64) -> Option<u64> {
-        let alive = self.alive(now);
-        let void = u64::from(self.count - alive);
-        (alive > 0).then(|| self.first.saturating_add(self.period.saturating_mul(void)))
-    }
-
-    /// Takes the first out.
-    fn split(&mut self) -> Self {
-        let first = Self { count: 1, ..*self };
-        self.first = self.first.saturating_add(self.period);
-        self.count -= 1;
-        first
-    }
-}
-
 impl Share {
-    /// Forgets of what is owed what has been earned since: not before the fleet's bucket would have been whole.
+    /// Reduces the debt by what was earned since: only after the fleet's bucket would have been full.
     fn earn(&mut self, fleet: u64, now: u64) {
         let earned = now.saturating_sub(self.owed_at.max(fleet));
         self.owed = self.owed.saturating_sub(earned);
         self.owed_at = now;
     }
 }
-
-impl Demand {
-    fn count(&mut self, now: u64) {
-        self.rate = self.at(now) + 1.0;
-        self.at = now;
-    }
-
-    /// How many permits that makes in `reach`.
-    ///
-    /// Without the last one: whoever asks has just come, and would make a rare visitor look like a frequent one.
-    fn within(&self, reach: u64, now: u64) -> u32 {
-        let past = now.saturating_sub(self.at) as f64 / SECOND as f64;
-        ((self.rate - 1.0).max(0.0) * (-past).exp() * reach as f64 / SECOND as f64) as u32
-    }
-
-    /// Whether somebody asked within the last second.
-    fn is_fresh(&self, now: u64) -> bool {
-        self.rate > 0.0 && now < self.at.saturating_add(SECOND)
-    }
-
-    fn at(&self, now: u64) -> f64 {
-        let past = now.saturating_sub(self.at) as f64 / SECOND as f64;
-        self.rate * (-past).exp()
-    }
-}
-
-/// How long a request waits for the store's word.
-pub(in crate::limit) const PATIENCE: u64 = 50_000_000;
-
-/// A permit may be used so late at least: timers and networks are not exact.
-const SLOP: u64 = 10_000_000;
-
-/// How often an instance that asks for nothing tells that it is there: three times before it is forgotten.
-const HEARTBEAT: u64 = 30 * SECOND;
-
-const SHORTEST_PAUSE: u64 = 5_000_000;
-const LONGEST_PAUSE: u64 = 5 * SECOND;
-
-/// How many to take for a fleet of which nothing at all is known.
-const UNKNOWN: u32 = 10;
-
-/// The fraction whose multiples are spread most evenly.
-const GOLDEN: f64 = 0.618_033_988_749_895;

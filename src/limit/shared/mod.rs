@@ -1,15 +1,17 @@
-//! One quota for all instances of an app: what an instance asks of the store that counts for all, and what it is given.
+//! One quota for all instances of an app: what an instance asks of the store, and what the store grants.
 //!
-//! Each instance holds a [`lease`] of every shared rate: a few permits, each with the moment from which it may be used.
-//! When it runs low it asks for more, in one call for all limits of a destination; the store runs [`SCRIPT`], which
-//! counts by its own clock. The permits of all instances together are what one bucket would have let through. While the
-//! store cannot be asked, each instance keeps to its part of the rate.
+//! Each instance holds a [`lease`] of every shared rate: a few permits, each with the moment from which it can be used.
+//! When few are left it asks for more, in one call for all limits of a destination. The store runs [`SCRIPT`], which
+//! counts by the store's clock. The permits of all instances together are what one bucket would have let through. While
+//! the store cannot be asked, each instance keeps to its part of the rate.
 //!
-//! Slots of concurrency, and what is learned from an upstream's answers, stay with each instance. Pure: how the store is
-//! reached is a matter of `store`.
+//! Slots of concurrency, and what is learned from an upstream's answers, stay with each instance. Pure: the connections
+//! to the store are in `store`.
 
 use super::gcra::Gcra;
 
+mod batch;
+mod demand;
 pub(crate) mod lease;
 pub(crate) mod store_queue;
 #[cfg(test)]
@@ -20,32 +22,32 @@ pub(crate) mod twin;
 /// What the store runs: grants permits of several limits in one atomic step.
 pub(crate) const SCRIPT: &str = include_str!("grant.lua");
 
-/// What an instance says to the store about one limit.
+/// What an instance asks of the store about one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct PermitRequest {
     pub(super) terms: RateTerms,
-    /// Permits that somebody waits for.
+    /// Permits for requests that wait.
     pub(super) need: u32,
     /// Permits likely to be used within the grace, these among them.
     pub(super) soon: u32,
     /// Requests in a thousand seconds.
     pub(super) demand: u32,
-    /// Permits it holds beyond what those need who wait.
+    /// Permits it holds and waiting requests do not need.
     pub(super) spare: u32,
-    /// How long those who wait would.
+    /// How long those requests would wait at most.
     pub(super) patience: u64,
-    /// Permits it holds whose moment is to come.
+    /// Permits it holds for later moments.
     pub(super) held: u32,
-    /// What it has used of its share, and is still felt, since the store has last answered.
+    /// What it has used of its share since the last answer, less what was earned since.
     pub(super) spent: u32,
-    /// What is left of its share of the burst, in case the store knows nothing of it any more.
+    /// What is left of its share of the burst, in case the store has lost its data.
     pub(super) left: u32,
-    /// The birth of the key that it knows; 0 for none.
+    /// When the key was made that it knows; 0 before the first answer.
     pub(super) seen: i64,
-    /// How far ahead, at most, others may have reserved before the store has lost it.
+    /// How far ahead others may have reserved permits, at most, in case the store has lost its data.
     pub(super) reserved: u64,
     pub(super) presence: Presence,
-    /// It could not reach the store before.
+    /// It could not reach the store before this call.
     pub(super) returned: bool,
 }
 
@@ -54,44 +56,44 @@ pub(crate) struct PermitRequest {
 pub(crate) struct RateTerms {
     pub(super) period: u64,
     pub(super) tolerance: u64,
-    /// How long a permit that was there at once may lie unused.
+    /// How long a permit that was granted at once may stay unused.
     pub(super) grace: u64,
 }
 
-/// Whether the member tells with this call that it is there.
+/// What an instance says about itself with this call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// It has told a moment ago.
+    /// Nothing: a call a moment ago did.
     #[default]
     Announced,
-    /// It is there, and uses the limit.
+    /// It runs and uses the limit.
     Active,
-    /// It is there, that is all.
+    /// It runs.
     Idle,
 }
 
-/// What the store says about one limit.
+/// What the store grants of one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PermitGrant {
-    /// Permits that may be used now.
+    /// Permits that can be used now.
     pub(super) at_once: u32,
-    /// Permits that may be used later: the first after [`first`](Self::first), each next one a period later.
+    /// Permits that can be used later: the first after [`first`](Self::first), each next one a period later.
     pub(super) later: u32,
     /// In nanoseconds from now.
     pub(super) first: u64,
-    /// How far the fleet's bucket is ahead, in nanoseconds.
+    /// In how many nanoseconds the fleet's bucket will be full.
     pub(super) ahead: u64,
     pub(super) born: i64,
-    /// How many share the limit.
+    /// How many instances share the limit.
     pub(super) live: u32,
-    /// How many of them have asked a moment ago.
+    /// How many of them have asked in the last seconds.
     pub(super) active: u32,
-    /// For how long each has its share only, because not all have returned.
+    /// How long each must keep to its share, because not all have returned.
     pub(super) wait: u64,
 }
 
 impl PermitRequest {
-    /// The arguments of the script for this limit.
+    /// Returns the arguments of the script for this limit.
     pub(crate) fn arguments(&self) -> [String; ARGUMENTS] {
         let micros = |nanos: u64| format!("{}.{:03}", nanos / 1000, nanos % 1000);
         let presence = match self.presence {
@@ -120,7 +122,7 @@ impl PermitRequest {
 }
 
 impl PermitGrant {
-    /// So many permits at once, with plenty left.
+    /// Builds a grant of so many permits at once, with plenty left.
     pub(super) fn of_bench(permits: u32) -> Self {
         Self {
             at_once: permits,
@@ -136,7 +138,7 @@ impl PermitGrant {
         self.born
     }
 
-    /// Reads the script's answer about one limit; `None` where it makes no sense.
+    /// Reads the script's answer about one limit; `None` when it makes no sense.
     pub(crate) fn read(numbers: [i64; ANSWERS]) -> Option<Self> {
         let [at_once, later, first, ahead, born, live, active, wait] = numbers;
         // A rate of zero is ahead for ever.
@@ -164,11 +166,11 @@ impl RateTerms {
     }
 }
 
-/// How many numbers the script takes, and gives, for each limit.
+/// How many numbers the script takes, and returns, for each limit.
 pub(crate) const ARGUMENTS: usize = 15;
 pub(crate) const ANSWERS: usize = 8;
 
-/// How far ahead of its use a permit may be reserved, and how long it may lie at most.
+/// How far ahead of its use a permit can be reserved, and how long it can stay unused at most.
 const LEASE: u64 = SECOND;
 
 const SECOND: u64 = 1_000_000_000;
