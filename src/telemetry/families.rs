@@ -30,23 +30,23 @@ const WAIT: &[f64] = &[
 ];
 
 /// A kind of metric, and the family that holds one for each set of label values.
-pub(super) trait Kind {
+pub(super) trait MetricKind {
     type Family;
 }
 
-impl Kind for Gauge {
+impl MetricKind for Gauge {
     type Family = GaugeVec;
 }
 
-impl Kind for Histogram {
+impl MetricKind for Histogram {
     type Family = HistogramVec;
 }
 
-impl Kind for IntCounter {
+impl MetricKind for IntCounter {
     type Family = IntCounterVec;
 }
 
-impl Kind for IntGauge {
+impl MetricKind for IntGauge {
     type Family = IntGaugeVec;
 }
 
@@ -65,14 +65,14 @@ macro_rules! families {
     ($($field:ident: $kind:ident ($($label:ident),*) $(in $buckets:ident)? = $name:literal, $help:literal;)+) => {
         /// Every family.
         pub(super) struct Families {
-            $(pub(super) $field: <$kind as Kind>::Family,)+
+            $(pub(super) $field: <$kind as MetricKind>::Family,)+
         }
 
         impl Families {
             /// Registers all of them. Fails only if two share a name or a name is malformed.
             pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
                 Ok(Self {
-                    $($field: register_family(registry, <<$kind as Kind>::Family>::new(
+                    $($field: register_family(registry, <<$kind as MetricKind>::Family>::new(
                         options!($name, $help $(, $buckets)?),
                         &[$(stringify!($label)),*],
                     )?)?,)+
