@@ -236,11 +236,12 @@ fn what_has_ended_is_not_trusted_any_longer() {
     let mut origins = Vec::new();
     for (reason, tls, shows) in &kinds {
         for closes in [false, true] {
-            let origin = Origin::https(accepting(shows), move |wire| match closes {
-                false => ok(wire),
-                true => {
+            let origin = Origin::https(accepting(shows), move |wire| {
+                if closes {
                     let _ = wire.request();
                     wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+                } else {
+                    ok(wire);
                 }
             });
             let (i, ca) = (origins.len(), authorities.path("root.pem"));
@@ -257,11 +258,12 @@ fn what_has_ended_is_not_trusted_any_longer() {
         for _ in 0..2 {
             assert_eq!(proxy.get(&origin.url("/")).status, 200, "{reason}");
         }
-        match closes {
-            true => origin.wait("a session that resumes", |seen| {
+        if *closes {
+            origin.wait("a session that resumes", |seen| {
                 seen.len() == 2 && seen[1].resumed
-            }),
-            false => assert_eq!(origin.seen().len(), 1, "{reason}"),
+            });
+        } else {
+            assert_eq!(origin.seen().len(), 1, "{reason}");
         }
     }
     let is_over = || time::OffsetDateTime::now_utc() > end + Duration::from_secs(1);
