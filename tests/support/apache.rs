@@ -1,4 +1,4 @@
-//! A real Apache that wants a client certificate for one path only.
+//! A real Apache that asks for a client certificate on one path only.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use super::{Pki, closed_port};
 /// A running Apache on a free port; it ends with the test.
 pub(crate) struct Apache {
     port: u16,
-    /// Before its folder, so that it ends first.
+    /// Declared before its folder, so that it ends first.
     _server: ServerProcess,
     _folder: TempDir,
 }
@@ -24,7 +24,7 @@ impl Apache {
     pub(crate) fn asking_late(pki: &Pki, version: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        // It serves as another user.
+        // Its processes run as another user.
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         for (name, text) in [("docs", "everyone"), ("docs/late", "known")] {
             fs::create_dir(path.join(name)).unwrap();
@@ -49,7 +49,7 @@ impl Apache {
         }
     }
 
-    /// `partner.test:PORT`.
+    /// Returns `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port)
     }

@@ -1,4 +1,4 @@
-//! Authorities below and beside each other, and certificates of them with anything wrong that a test likes.
+//! Authorities, chains of them, and certificates with any fault that a test needs.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub(crate) struct Authority {
     pub(crate) pem: String,
 }
 
-/// The authorities of the table: a root, what lies below it, and the folder of its files.
+/// A root authority and the folder of its files.
 pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) root: Authority,
@@ -46,7 +46,7 @@ impl Authority {
         Issuer::from_params(&self.params, &self.key)
     }
 
-    /// A list of the revoked certificates of this authority, by their serial numbers.
+    /// Makes a revocation list with these serial numbers.
     pub(crate) fn list(&self, revoked: &[u64]) -> String {
         list(&self.issuer(), revoked)
     }
@@ -61,7 +61,7 @@ impl World {
         Self { folder, root }
     }
 
-    /// An authority whose own certificate is of version 1: it has no extensions. rcgen makes no such ones.
+    /// Makes an authority with a version 1 certificate, which has no extensions. rcgen cannot make one.
     pub(crate) fn old_root(&self) -> Authority {
         let key = KeyPair::generate().unwrap();
         let (path, request) = (self.path("old.key"), self.path("old.csr"));
@@ -83,7 +83,7 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// A server's certificate for `names`, by `issuer`, shown with `above`.
+    /// Makes a server certificate for `names`, signed by `issuer` and sent with the chain `above`.
     pub(crate) fn leaf(
         &self,
         names: &[&str],
@@ -119,7 +119,7 @@ impl World {
         }
     }
 
-    /// What rcgen does not make: openssl's key, and its certificate by the root.
+    /// Makes a key and a certificate of the root with openssl, for kinds that rcgen does not have.
     pub(crate) fn by_openssl(&self, key: &[&str], sign: &[&str]) -> Identity {
         let of = |name: &str| self.path(name).display().to_string();
         let openssl = |arguments: &[&str]| {
@@ -166,7 +166,7 @@ impl World {
     }
 }
 
-/// The list of an issuer, in PEM.
+/// Makes the revocation list of an issuer, in PEM.
 pub(crate) fn list(issuer: &Issuer<'_, impl SigningKey>, revoked: &[u64]) -> String {
     let entry = |number: &u64| RevokedCertParams {
         serial_number: SerialNumber::from(*number),

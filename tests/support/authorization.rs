@@ -16,24 +16,24 @@ pub(crate) struct AuthorizationServer {
     pub(crate) client: Identity,
     pub(crate) login: u16,
     pub(crate) pki: Pki,
-    /// Good for one time.
+    /// It can be used once.
     pub(crate) refresh_token: String,
     keys: Vec<(&'static str, String)>,
 }
 
-/// What the servers have seen.
+/// What the servers have received.
 #[derive(Debug)]
 pub(crate) struct AuthorizationLog {
-    /// When tokens were asked for, in seconds.
+    /// The times of token requests, in seconds.
     pub(crate) requests: Vec<f64>,
-    /// How the resource server answered.
+    /// The status codes of the resource server.
     pub(crate) api: Vec<u64>,
-    /// Token requests that wait for their answer.
+    /// The number of token requests without an answer.
     pub(crate) held: u64,
     pub(crate) tokens: Vec<String>,
 }
 
-/// Of the client, with all that a form and a header have to encode.
+/// The secret of the client, with characters that a form and a header must encode.
 pub(crate) const SECRET: &str = "canary-2f6b-s/+ :%&=~";
 pub(crate) const SUBJECT: &str = "canary-2f6b-subject.token";
 const TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -70,7 +70,7 @@ impl AuthorizationServer {
         let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
         let ready = lines.find_map(|line| line.unwrap().strip_prefix("ready ").map(str::to_owned));
         let ready: serde_json::Value = serde_json::from_str(&ready.expect("it ended at once")).unwrap();
-        // What it says later must not fill the pipe.
+        // Later output must not fill the pipe.
         thread::spawn(move || lines.for_each(drop));
         let port = |name: &str| u16::try_from(ready[name].as_u64().unwrap()).unwrap();
         Self {
@@ -85,7 +85,7 @@ impl AuthorizationServer {
         }
     }
 
-    /// A configuration with the one destination `api`, with this under `oauth2` beside `token_url`; `more` are
+    /// Returns a configuration with the destination `api`, with this under `oauth2` beside `token_url`; `more` are
     /// more keys.
     pub(crate) fn yaml(&self, oauth2: &str, more: &str) -> String {
         let token_url = format!("https://login.test:{}/token", self.login);
@@ -95,7 +95,7 @@ impl AuthorizationServer {
         )
     }
 
-    /// The same with this under `auth`.
+    /// Returns the same configuration with this under `auth`.
     pub(crate) fn yaml_of(&self, auth: &str, more: &str) -> String {
         format!(
             "destinations: {{ api: {{ hosts: [\"api.test:{}\"], tls: {{ ca: \"file:{}\" }}, auth: {{ {auth} }}, {more} }} }}\n\
@@ -105,7 +105,7 @@ impl AuthorizationServer {
         )
     }
 
-    /// A proxy on [`yaml`](Self::yaml), with every secret of the client in its environment.
+    /// Starts a proxy on [`yaml`](Self::yaml), with every secret of the client in its environment.
     #[track_caller]
     pub(crate) fn proxy(&self, oauth2: &str) -> Proxy {
         self.start(&self.yaml(oauth2, ""))
@@ -127,22 +127,22 @@ impl AuthorizationServer {
         format!("http://api.test:{}{path}", self.api)
     }
 
-    /// `ok`, `busy`, `echo`, `hold`, `redirect` or `reset`: what becomes of token requests from now on.
+    /// Sets the answer to token requests: `ok`, `busy`, `echo`, `hold`, `redirect` or `reset`.
     pub(crate) fn mode(&self, mode: &str) {
         self.steer(&format!("/mode?value={mode}"));
     }
 
-    /// Of tokens, in seconds, from now on.
+    /// Sets the lifetime of new tokens, in seconds.
     pub(crate) fn lifetime(&self, seconds: u32) {
         self.steer(&format!("/lifetime?value={seconds}"));
     }
 
-    /// No token that was used so far is good any more.
+    /// Revokes all tokens that were used so far.
     pub(crate) fn revoke(&self) {
         self.steer("/revoke");
     }
 
-    /// The port of the token endpoint refuses connections.
+    /// Closes the port of the token endpoint.
     pub(crate) fn close(&self) {
         self.steer("/close");
     }
@@ -171,7 +171,7 @@ impl AuthorizationServer {
         }
     }
 
-    /// No token and no key in what the program has written.
+    /// Asserts that the program has written no token and no key.
     #[track_caller]
     pub(crate) fn assert_quiet(&self, proxy: &Proxy) {
         let written = proxy.log() + &proxy.page("/metrics").text();

@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What the server says to one question.
+/// The answer to one question.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    /// These addresses; those of the other family than asked for are left out. The time to live in seconds.
+    /// These addresses, except those of the wrong family, with a time to live in seconds.
     Addresses(Vec<IpAddr>, u32),
     /// The name is another name for this one, whose addresses follow.
     Alias(&'static str, Vec<IpAddr>),
     /// An error code: 2 is SERVFAIL, 3 is NXDOMAIN.
     Code(u8),
-    /// Bytes that are no DNS message.
+    /// Bytes that are not a DNS message.
     Garbage,
     Silence,
 }
@@ -55,7 +55,7 @@ impl Dns {
         Self { address, asked }
     }
 
-    /// As the value of `dns`: this server only, and nothing kept longer than it must be.
+    /// Returns a value of `dns` with only this server, and the shortest times to keep answers.
     pub(crate) fn yaml(&self) -> String {
         format!(
             "{{ servers: [\"{}\"], timeout: 2s, min_ttl: 0s, stale: 0s }}",
@@ -77,11 +77,11 @@ impl Dns {
             .count()
     }
 
-    /// How long [`Self::yaml`] lets a look-up take.
+    /// The time limit of a look-up under [`Self::yaml`].
     pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 }
 
-/// Name, type and end of a message's question.
+/// Reads the name, the type and the end of a message's question.
 fn question(packet: &[u8]) -> Option<(String, u16, usize)> {
     let mut at = 12;
     let mut labels = Vec::new();

@@ -26,7 +26,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The status of a HEADERS frame that begins with it, as usual HPACK encoders do.
+    /// Returns the status of a HEADERS frame that begins with it, as usual HPACK encoders write it.
     pub(crate) fn status(&self) -> Option<u16> {
         match self.payload.as_slice() {
             [0x88, ..] => Some(200),
@@ -46,7 +46,7 @@ impl Frame {
         }
     }
 
-    /// The error code of an RST_STREAM, or of a GOAWAY.
+    /// Returns the error code of an RST_STREAM or a GOAWAY.
     pub(crate) fn error(&self) -> Option<u32> {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         Some(u32::from_be_bytes(self.payload.get(at..at + 4)?.try_into().ok()?))
@@ -67,7 +67,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// The next frame.
+/// Reads the next frame.
 pub(crate) fn read(wire: &mut Wire) -> io::Result<Frame> {
     let head = wire.read_exact(9)?;
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -90,7 +90,8 @@ pub(crate) fn read_until(wire: &mut Wire, wanted: impl Fn(&Frame) -> bool) -> Op
     None
 }
 
-/// What becomes of a stream: the status it is answered with, or `None` when stream or connection are ended.
+/// Waits for the end of a stream. Returns the status of its answer, or `None` if the stream or the connection
+/// was ended.
 pub(crate) fn outcome(wire: &mut Wire, stream: u32) -> Option<u16> {
     let mine = |frame: &Frame| frame.stream == stream && matches!(frame.kind, HEADERS | RST_STREAM);
     read_until(wire, |frame| mine(frame) || frame.kind == GOAWAY).and_then(|frame| {
@@ -102,7 +103,7 @@ pub(crate) fn outcome(wire: &mut Wire, stream: u32) -> Option<u16> {
     })
 }
 
-/// A header block, each field literal and never indexed, so that it can contain any bytes.
+/// Builds a header block, each field literal and never indexed, so that it can contain any bytes.
 pub(crate) fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
@@ -115,12 +116,12 @@ pub(crate) fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// A GET's header block.
+/// Builds the header block of a GET.
 pub(crate) fn get(authority: &str, path: &str) -> Vec<u8> {
     get_by("https", authority, path)
 }
 
-/// The same by another scheme.
+/// Builds the header block of a GET with another scheme.
 pub(crate) fn get_by(scheme: &str, authority: &str, path: &str) -> Vec<u8> {
     block(&[
         (b":method", b"GET"),
@@ -147,7 +148,7 @@ pub(crate) fn assert_resets_are_bounded(wire: &mut Wire, head: &[u8]) {
     );
 }
 
-/// An HPACK integer with a prefix of seven bits.
+/// Writes an HPACK integer with a prefix of seven bits.
 fn length(bytes: &mut Vec<u8>, length: usize) {
     if length < 127 {
         bytes.push(length as u8);
@@ -162,7 +163,7 @@ fn length(bytes: &mut Vec<u8>, length: usize) {
     bytes.push(rest as u8);
 }
 
-/// Decimal digits in HPACK's Huffman code: five bits for 0 to 2, six for the others.
+/// Decodes decimal digits in HPACK's Huffman code: five bits for 0 to 2, six for the others.
 fn digits(coded: &[u8]) -> Option<u16> {
     let bits: Vec<u8> = coded
         .iter()

@@ -31,7 +31,7 @@ impl H2Partner {
         Self::refusing(0)
     }
 
-    /// The same, but the first so many requests get a 503.
+    /// Starts an origin that answers the first `count` requests with 503.
     pub(crate) fn refusing(count: usize) -> Self {
         let pki = Pki::new();
         let client = pki.client("app");
@@ -57,24 +57,24 @@ impl H2Partner {
         }
     }
 
-    /// `partner.test:PORT`.
+    /// Returns `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port)
     }
 
-    /// A proxy with this one destination; `extra` are more keys of it.
+    /// Starts a proxy with this destination; `extra` are more keys of it.
     #[track_caller]
     pub(crate) fn proxy(&self, extra: &str) -> Proxy {
         let yaml = destination(&self.pki, &self.client, &self.authority(), extra);
         Proxy::start_with(&yaml, &[("TOKEN", TOKEN)])
     }
 
-    /// Every request that was read to its end: method, URI, fields, body.
+    /// Returns every request that was read to its end: method, URI, fields, body.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.log().into_iter().map(|(text, _)| text).collect()
     }
 
-    /// The same as an HTTP/1.1 origin would have it.
+    /// Returns the same requests as an HTTP/1.1 origin would record them.
     pub(crate) fn requests(&self) -> Vec<Received> {
         self.log().into_iter().map(|(_, request)| request).collect()
     }
@@ -83,7 +83,7 @@ impl H2Partner {
         self.asked.lock().unwrap().clone()
     }
 
-    /// The configuration of a proxy with this one destination, whose `auth` is this.
+    /// Returns a configuration with this destination and this `auth`.
     pub(crate) fn yaml_with(&self, auth: &str) -> String {
         destination(&self.pki, &self.client, &self.authority(), "").replace("{ bearer: env:TOKEN }", auth)
     }
@@ -111,7 +111,7 @@ async fn serve(
     }
 }
 
-/// Trailers, where there are any.
+/// Describes the trailers, if there are any.
 fn shown(trailers: &HeaderMap) -> String {
     if trailers.is_empty() {
         String::new()
@@ -126,7 +126,7 @@ async fn answer(
     refused: usize,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    // A body that is cut never counts as asked.
+    // A request with a cut body is not recorded.
     let Ok(body) = body.collect().await else {
         return Ok(Response::default());
     };

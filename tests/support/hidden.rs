@@ -1,8 +1,8 @@
-//! Requests with another one hidden behind them, as bytes with `{url}` and `{host}` in the origin's place.
+//! Requests with another one hidden behind them. In their bytes `{url}` and `{host}` are replaced by the origin's.
 
 use super::{Origin, Proxy};
 
-/// A proxy with one destination that needs nothing, in clear.
+/// Starts a proxy with one destination, without TLS or credentials.
 pub(crate) fn plain(origin: &Origin) -> Proxy {
     Proxy::start(&format!(
         r#"

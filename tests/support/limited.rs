@@ -1,4 +1,4 @@
-//! Real servers that limit their callers, and a real client that has no patience.
+//! Real servers with rate limits, and a real client that does not wait.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -9,21 +9,21 @@ use tempfile::TempDir;
 use super::programs::{ServerProcess, clean, curl, run};
 use super::{Proxy, Wire, closed_port};
 
-/// A server that limits its callers; it ends with the test.
+/// A server with a rate limit; it ends with the test.
 pub(crate) struct RateLimitedServer {
     _server: ServerProcess,
     port: u16,
     folder: TempDir,
 }
 
-/// One request as the server saw it: when, in seconds, and with what status it was answered.
+/// One request in the server's log: its time in seconds, and the status of its answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoggedRequest {
     pub(crate) at: f64,
     pub(crate) status: u16,
 }
 
-/// What became of a client's requests.
+/// The results of a client's requests.
 #[derive(Debug)]
 pub(crate) struct Burst {
     pub(crate) statuses: Vec<u16>,
@@ -31,7 +31,7 @@ pub(crate) struct Burst {
 }
 
 impl RateLimitedServer {
-    /// `limited.py` in one of its modes.
+    /// Starts `limited.py` in one of its modes.
     #[track_caller]
     pub(crate) fn python(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ impl RateLimitedServer {
         }
     }
 
-    /// nginx with `limit_req`: `rate` a second and `burst` beyond, refused with `status`.
+    /// Starts nginx with `limit_req`: `rate` a second and `burst` beyond, refused with `status`.
     #[track_caller]
     pub(crate) fn nginx(rate: u32, burst: u32, status: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -86,7 +86,7 @@ impl RateLimitedServer {
         }
     }
 
-    /// `partner.test:PORT`.
+    /// Returns `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port)
     }
@@ -95,13 +95,13 @@ impl RateLimitedServer {
         format!("http://{}{path}", self.authority())
     }
 
-    /// A proxy with one destination, this one, and these settings.
+    /// Starts a proxy with this destination and these settings.
     #[track_caller]
     pub(crate) fn proxy(&self, settings: &str) -> Proxy {
         Proxy::to(&self.authority(), settings)
     }
 
-    /// Every request so far, but those of [`asked`](Self::asked).
+    /// Returns every request so far, except those that this function sends.
     #[track_caller]
     pub(crate) fn requests(&self) -> Vec<LoggedRequest> {
         if let Ok(log) = std::fs::read_to_string(self.folder.path().join("access.log")) {
@@ -124,7 +124,7 @@ impl RateLimitedServer {
         told["requests"].as_array().unwrap().iter().map(request).collect()
     }
 
-    /// `count` GETs at once on as many connections as curl likes, each to its own path below `path`, through
+    /// Sends `count` GETs at once with curl, each to a different path below `path`, through
     /// `proxy` or without one.
     #[track_caller]
     pub(crate) fn burst(&self, proxy: Option<&Proxy>, path: &str, count: usize) -> Burst {
@@ -161,12 +161,12 @@ impl Burst {
     }
 }
 
-/// How many of these were refused.
+/// Returns how many requests were refused.
 pub(crate) fn refused(asked: &[LoggedRequest]) -> usize {
     asked.iter().filter(|asked| asked.status != 200).count()
 }
 
-/// From the first to the last request that was accepted, in seconds.
+/// Returns the time between the first and the last accepted request, in seconds.
 pub(crate) fn span(asked: &[LoggedRequest]) -> f64 {
     let times = asked
         .iter()

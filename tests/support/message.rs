@@ -1,4 +1,4 @@
-//! HTTP/1.1 messages as they stood on the wire, read without mercy and without repair.
+//! HTTP/1.1 messages as they are on the wire, read strictly and without repair.
 
 use std::io::{self, BufRead, Read};
 
@@ -18,7 +18,7 @@ pub(crate) struct Response {
     pub(crate) body: Vec<u8>,
     /// The status codes of the 1xx responses before it.
     pub(crate) interim: Vec<u16>,
-    /// The body ended where its framing said, not before.
+    /// Whether the body ended as its framing says.
     pub(crate) complete: bool,
 }
 
@@ -27,12 +27,12 @@ pub(crate) struct Response {
 pub(crate) struct Headers(pub(crate) Vec<(String, String)>);
 
 impl Headers {
-    /// The value of the first line with this name, in lower case.
+    /// Returns the value of the first field line with this name, which is in lower case.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.all(name).into_iter().next()
     }
 
-    /// The values of all lines with this name.
+    /// Returns the values of all field lines with this name.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         self.0
             .iter()
@@ -90,7 +90,7 @@ impl Request {
         })
     }
 
-    /// The second word of the request line.
+    /// Returns the second word of the request line.
     pub(crate) fn target(&self) -> &str {
         self.line.split(' ').nth(1).unwrap_or("")
     }
@@ -130,7 +130,7 @@ impl Response {
         self.headers.get(name)
     }
 
-    /// The RFC 9209 error type of an answer that outrider gave itself.
+    /// Returns the RFC 9209 error type of an answer by outrider itself.
     pub(crate) fn error(&self) -> Option<&str> {
         let (_, rest) = self.header("proxy-status")?.split_once("error=")?;
         rest.split([';', ',', ' ']).next()
@@ -163,7 +163,7 @@ impl Response {
     }
 }
 
-/// A 200 with these header lines and this body.
+/// Builds a 200 with these header lines and this body.
 pub(crate) fn ok(lines: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 200 OK\r\n{lines}Content-Length: {}\r\n\r\n{body}",

@@ -41,12 +41,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Every secret of every test starts so; [`Proxy`] looks for it in all that the program ever wrote.
 pub(crate) const CANARY: &str = "canary-2f6b";
 
-/// How `text` gives a secret away: the mark as it is, or within base64, wherever it begins there.
+/// Returns the line of `text` that contains a secret, in clear or in base64 at any offset.
 /// Percent-encoding, JSON and HTML leave it as it is.
 pub(crate) fn leak(text: &str) -> Option<String> {
     let base64 = (0..3).map(|before| {
         let padded = format!("{}{CANARY}", "x".repeat(before));
-        // What depends on the bytes before and after is left out.
+        // Characters that depend on the bytes before and after are left out.
         let whole = data_encoding::BASE64_NOPAD.encode(padded.as_bytes());
         whole[(before * 8).div_ceil(6)..padded.len() * 8 / 6].to_owned()
     });
@@ -71,7 +71,7 @@ pub(crate) fn eventually(claim: &str, mut what: impl FnMut() -> bool) {
     }
 }
 
-/// An address on which nobody listens.
+/// Returns a port on which nobody listens.
 pub(crate) fn closed_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -1,4 +1,4 @@
-//! A real nginx that wants a client certificate, and on one path a bearer token too.
+//! A real nginx that demands a client certificate, and on one path also a bearer token.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use super::{Pki, TOKEN, closed_port};
 /// A running nginx on a free port; it ends with the test.
 pub(crate) struct Nginx {
     port: u16,
-    /// Before its folder, so that it ends first.
+    /// Declared before its folder, so that it ends first.
     _server: ServerProcess,
     _folder: TempDir,
 }
@@ -26,19 +26,19 @@ impl Nginx {
         Self::start(pki, h2, "")
     }
 
-    /// The same, with nobody let in whom the list of revoked certificates names.
+    /// Starts the same server with a list of revoked certificates.
     #[track_caller]
     pub(crate) fn revoking(pki: &Pki, list: &Path) -> Self {
         Self::start(pki, false, &format!("ssl_crl {};", list.display()))
     }
 
-    /// The same with more directives of its server.
+    /// Starts the same server with more directives.
     #[track_caller]
     pub(crate) fn with(pki: &Pki, more: &str) -> Self {
         Self::start(pki, false, more)
     }
 
-    /// The same in HTTP/2, where it closes a connection after so many requests.
+    /// Starts the same server with HTTP/2; it closes a connection after so many requests.
     #[track_caller]
     pub(crate) fn closing_after(pki: &Pki, requests: u32) -> Self {
         Self::start(pki, true, &format!("keepalive_requests {requests};"))
@@ -80,7 +80,7 @@ impl Nginx {
         self.port
     }
 
-    /// `partner.test:PORT`.
+    /// Returns `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port)
     }

@@ -1,4 +1,4 @@
-//! OpenSSL's own server, which nobody here wrote.
+//! OpenSSL's test server.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -16,7 +16,7 @@ pub(crate) struct SServer {
 }
 
 impl SServer {
-    /// Shows `identity`; `arguments` are further ones of s_server.
+    /// Starts the server with `identity` and more arguments of s_server.
     #[track_caller]
     pub(crate) fn start(identity: &Identity, arguments: &[&str]) -> Self {
         let mut command = clean("openssl");
@@ -34,7 +34,7 @@ impl SServer {
         let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
-            // Read to its end, or the server would stand still at a full pipe.
+            // Read to the end: the server would block on a full pipe.
             while let Some(Ok(line)) = lines.next() {
                 let port = line
                     .strip_prefix("ACCEPT ")
@@ -57,7 +57,7 @@ impl SServer {
         self.port
     }
 
-    /// `partner.test:PORT`.
+    /// Returns `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port)
     }

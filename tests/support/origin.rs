@@ -1,4 +1,4 @@
-//! An origin under a script: it keeps every byte that reaches it and answers what the test wrote.
+//! An origin that runs a script: it records every received byte and sends the answers of the test.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use super::{PATIENCE, Proxy, Wire};
 /// One connection as the origin saw it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConnectionRecord {
-    /// All that was received, inside TLS where there is TLS.
+    /// All received bytes, decrypted if there is TLS.
     pub(crate) bytes: Vec<u8>,
     pub(crate) sni: Option<String>,
     pub(crate) alpn: Option<String>,
@@ -25,7 +25,7 @@ pub(crate) struct ConnectionRecord {
     pub(crate) resumed: bool,
     /// The TLS handshake's failure.
     pub(crate) failed: Option<String>,
-    /// The peer said that no more comes.
+    /// Whether the peer closed its sending side.
     pub(crate) ended: bool,
 }
 
@@ -79,7 +79,7 @@ impl Origin {
         Self::start(Some(config), move |wire, _| script(wire))
     }
 
-    /// The script learns the number of its connection, from 0.
+    /// Runs `script` with the number of its connection, from 0.
     pub(crate) fn numbered(
         config: Option<ServerConfig>,
         script: impl Fn(&mut Wire, usize) + Send + Sync + 'static,
@@ -124,17 +124,17 @@ impl Origin {
         self.address.port()
     }
 
-    /// `http://partner.test:PORT/path`, the name under which the tests know every origin.
+    /// Returns `http://partner.test:PORT/path`; every origin of the tests has this name.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.authority())
     }
 
-    /// `partner.test:PORT`.
+    /// Returns `partner.test:PORT`.
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port())
     }
 
-    /// A proxy with one destination, this one, and these settings.
+    /// Starts a proxy with this destination and these settings.
     #[track_caller]
     pub(crate) fn proxy(&self, settings: &str) -> Proxy {
         Proxy::to(&self.authority(), settings)
@@ -151,12 +151,12 @@ impl Origin {
         let _ = acceptor.join();
     }
 
-    /// Every connection so far.
+    /// Returns every connection so far.
     pub(crate) fn seen(&self) -> Vec<ConnectionRecord> {
         self.log.connections.lock().unwrap().clone()
     }
 
-    /// All that was received on all connections, one after the other.
+    /// Returns all received bytes, one connection after the other.
     pub(crate) fn raw(&self) -> String {
         self.seen()
             .iter()
@@ -186,14 +186,14 @@ impl Drop for Origin {
     }
 }
 
-/// The script of an origin that answers every request with 200 and `ok`.
+/// Answers every request with 200 and `ok`.
 pub(crate) fn ok(wire: &mut Wire) {
     while wire.request().is_ok() {
         wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     }
 }
 
-/// The script of an origin that answers each request with the request that it got.
+/// Answers each request with its body.
 pub(crate) fn echo(wire: &mut Wire) {
     while let Ok(request) = wire.request() {
         let length = request.body.len();
@@ -274,7 +274,7 @@ impl ConnectionLog {
     }
 }
 
-/// Keeps what is read through it, up to a bound that no test of raw bytes reaches.
+/// Records what is read through it, up to a limit that no test of raw bytes reaches.
 struct RecordingStream<S> {
     stream: S,
     log: Arc<ConnectionLog>,

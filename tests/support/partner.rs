@@ -25,7 +25,7 @@ impl Partner {
         Self::offering(&[], script)
     }
 
-    /// The same, an origin that chooses among `alpn`.
+    /// Runs `script` on each connection, with a choice of protocols.
     pub(crate) fn offering(alpn: &[&str], script: impl Fn(&mut Wire) + Send + Sync + 'static) -> Self {
         Self::configured(
             |config| config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect(),
@@ -33,7 +33,7 @@ impl Partner {
         )
     }
 
-    /// The same, its TLS as `change` makes it.
+    /// Runs `script` on each connection, with a changed TLS configuration.
     pub(crate) fn configured(
         change: impl FnOnce(&mut ServerConfig),
         script: impl Fn(&mut Wire) + Send + Sync + 'static,
@@ -52,24 +52,24 @@ impl Partner {
         self.origin.authority()
     }
 
-    /// The destination as the configuration writes it, with the token of the environment; `extra` are more keys.
+    /// Returns the configuration of this destination, with the token from the environment; `extra` are more keys.
     pub(crate) fn yaml(&self, extra: &str) -> String {
         destination(&self.pki, &self.client, &self.authority(), extra)
     }
 
-    /// A proxy with this one destination.
+    /// Starts a proxy with this destination.
     #[track_caller]
     pub(crate) fn proxy(&self, extra: &str) -> Proxy {
         Proxy::start_with(&self.yaml(extra), &[("TOKEN", TOKEN)])
     }
 
-    /// `http://partner.test:PORT/path`, to be upgraded.
+    /// Returns `http://partner.test:PORT/path`, which the proxy upgrades to TLS.
     pub(crate) fn url(&self, path: &str) -> String {
         self.origin.url(path)
     }
 }
 
-/// A configuration with the one destination `partner`: mutual TLS as `client`, the token of the environment.
+/// Returns a configuration with the destination `partner`: mutual TLS as `client`, the token from the environment.
 pub(crate) fn destination(pki: &Pki, client: &Identity, authority: &str, extra: &str) -> String {
     let ca = pki.ca().display().to_string();
     let extra = if extra.is_empty() {
@@ -85,7 +85,7 @@ pub(crate) fn destination(pki: &Pki, client: &Identity, authority: &str, extra: 
     )
 }
 
-/// A client that offers no server name.
+/// Returns a copy of the configuration that sends no server name.
 pub(crate) fn nameless(config: &Arc<rustls::ClientConfig>) -> Arc<rustls::ClientConfig> {
     let mut config = rustls::ClientConfig::clone(config);
     config.enable_sni = false;

@@ -43,7 +43,7 @@ impl Pki {
         Self { folder, issuer }
     }
 
-    /// The authority's own certificate.
+    /// Returns the path of the authority's certificate.
     pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
@@ -52,12 +52,12 @@ impl Pki {
         self.folder.path()
     }
 
-    /// A server certificate for `names` and for 127.0.0.1.
+    /// Makes a server certificate for `name` and for 127.0.0.1.
     pub(crate) fn server(&self, name: &str) -> Identity {
         self.issue(name, server_params(&[name, "127.0.0.1"]))
     }
 
-    /// A client certificate whose subject is `CN=name`.
+    /// Makes a client certificate with the subject `CN=name`.
     pub(crate) fn client(&self, name: &str) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -70,13 +70,13 @@ impl Pki {
         self.issue_for(name, params, &KeyPair::generate().unwrap())
     }
 
-    /// The same, for a key that the test brings.
+    /// Makes a certificate for a key of the test.
     pub(crate) fn issue_for(&self, name: &str, params: CertificateParams, key: &KeyPair) -> Identity {
         let cert = params.signed_by(key, &self.issuer).unwrap().pem();
         self.write(name, cert, key.serialize_pem())
     }
 
-    /// A list of its revoked certificates, by their serial numbers.
+    /// Makes a revocation list with these serial numbers.
     pub(crate) fn list(&self, revoked: &[u64]) -> String {
         super::authorities::list(&self.issuer, revoked)
     }
@@ -94,17 +94,17 @@ impl Pki {
         }
     }
 
-    /// A TLS server that shows `identity` and asks for nothing.
+    /// Configures a TLS server with `identity` that asks for no certificate.
     pub(crate) fn accepting(&self, identity: &Identity) -> ServerConfig {
         accepting(identity)
     }
 
-    /// A TLS server that shows `identity` and wants a certificate of this authority.
+    /// Configures a TLS server with `identity` that demands a certificate of this authority.
     pub(crate) fn demanding(&self, identity: &Identity) -> ServerConfig {
         self.demanding_over(identity, rustls::ALL_VERSIONS)
     }
 
-    /// The same, with the TLS versions it speaks.
+    /// Configures the same server for these TLS versions.
     pub(crate) fn demanding_over(
         &self,
         identity: &Identity,
@@ -153,7 +153,7 @@ pub(crate) fn accepting(identity: &Identity) -> ServerConfig {
     builder.with_no_client_auth().with_cert_resolver(Arc::new(shown))
 }
 
-/// The parameters of a plain server certificate for `names`.
+/// Returns the parameters of a plain server certificate for `names`.
 pub(crate) fn server_params(names: &[&str]) -> CertificateParams {
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
@@ -161,7 +161,7 @@ pub(crate) fn server_params(names: &[&str]) -> CertificateParams {
     params
 }
 
-/// A client that trusts the certificates in the file `bundle` and offers the protocols `alpn`.
+/// Configures a client that trusts the certificates in the file `bundle` and offers the protocols `alpn`.
 pub(crate) fn trusting(bundle: &Path, alpn: &[&str]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(bundle).unwrap().map(Result::unwrap);

@@ -1,4 +1,4 @@
-//! Real programs as clients, and the one way in which a test runs a program at all.
+//! Real programs as clients, and how a test runs a program.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -19,7 +19,7 @@ pub(crate) struct ProgramOutput {
 }
 
 impl ProgramOutput {
-    /// The exit code; a signal counts as 128 and its number, as a shell has it.
+    /// Returns the exit code; a signal counts as 128 and its number, as in a shell.
     pub(crate) fn code(&self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         self.status
@@ -41,7 +41,7 @@ impl ServerProcess {
     /// Starts a server in the foreground, and waits until it listens on `port`.
     #[track_caller]
     pub(crate) fn start(command: &mut Command, port: u16) -> Self {
-        // Some servers lie where only root looks.
+        // Some servers are in a folder that only root has on the PATH.
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
         let child = (command.env("PATH", path))
             .stdin(Stdio::null())
@@ -118,7 +118,7 @@ pub(crate) fn outrider<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) 
     command
 }
 
-/// A command whose environment holds no proxy, trust or platform setting of the machine.
+/// Returns a command without the machine's proxy, trust and platform variables.
 pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("LANG", "C.UTF-8");
@@ -138,14 +138,14 @@ pub(crate) fn curl<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> C
     command
 }
 
-/// Python with `requests`, `websockets` and `grpc`.
+/// Returns a command for Python with `requests`, `websockets` and `grpc`.
 pub(crate) fn python(script: &str) -> Command {
     let mut command = clean(tool("venv/bin/python"));
     command.args(["-c", script]);
     command
 }
 
-/// A Node that reads NODE_USE_ENV_PROXY.
+/// Returns a command for a Node that reads NODE_USE_ENV_PROXY.
 pub(crate) fn node(script: &str) -> Command {
     let mut command = clean(tool("node_modules/node/bin/node"));
     command.args(["-e", script]);
@@ -153,7 +153,7 @@ pub(crate) fn node(script: &str) -> Command {
     command
 }
 
-/// A file that `tests/run --tools` has installed.
+/// Returns the path of a file that `tests/run --tools` has installed.
 pub(crate) fn tool(path: &str) -> PathBuf {
     let folder = std::env::var_os("OUTRIDER_TEST_TOOLS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/test-tools"),

@@ -1,4 +1,4 @@
-//! The program under test, started on a configuration and watched until its end.
+//! The program under test: started on a configuration and watched until its end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -111,7 +111,7 @@ impl Proxy {
         self.child.id()
     }
 
-    /// A connection to the proxy, nothing said yet.
+    /// Opens a connection to the proxy.
     pub(crate) fn wire(&self) -> Wire {
         Wire::connect(self.address)
     }
@@ -122,7 +122,7 @@ impl Proxy {
         self.ask("GET", url, "")
     }
 
-    /// A request in absolute form, without a body; `headers` are whole lines.
+    /// Sends a request in absolute form, without a body; `headers` are whole lines.
     #[track_caller]
     pub(crate) fn ask(&self, method: &str, url: &str, headers: &str) -> Response {
         let authority = url.split('/').nth(2).unwrap_or_default();
@@ -137,7 +137,7 @@ impl Proxy {
         self.wire().ask(bytes)
     }
 
-    /// The answer to a CONNECT, and the wire on which it came.
+    /// Sends a CONNECT. Returns the answer and its connection.
     #[track_caller]
     pub(crate) fn connect(&self, authority: &str) -> (Response, Wire) {
         let mut wire = self.wire();
@@ -147,7 +147,7 @@ impl Proxy {
         (wire.bodiless_response(), wire)
     }
 
-    /// An open tunnel.
+    /// Opens a tunnel.
     #[track_caller]
     pub(crate) fn tunnel(&self, authority: &str) -> Wire {
         let (response, wire) = self.connect(authority);
@@ -155,13 +155,13 @@ impl Proxy {
         wire
     }
 
-    /// An intercepted tunnel to `partner.test:PORT`, TLS under our authority, HTTP/1.1.
+    /// Opens an intercepted tunnel to `partner.test:PORT`, with TLS under our authority and HTTP/1.1.
     #[track_caller]
     pub(crate) fn intercepted(&self, authority: &str) -> Wire {
         self.intercepted_as(authority, &["http/1.1"])
     }
 
-    /// The same, with the protocols that the app offers.
+    /// Opens an intercepted tunnel with these protocols offered.
     #[track_caller]
     pub(crate) fn intercepted_as(&self, authority: &str, alpn: &[&str]) -> Wire {
         let (name, _) = authority.rsplit_once(':').unwrap();
@@ -170,7 +170,7 @@ impl Proxy {
             .expect("a handshake under our authority")
     }
 
-    /// The file of roots that the app should trust.
+    /// Returns the path of the roots that the app should trust.
     pub(crate) fn bundle(&self) -> PathBuf {
         self.folder.path().join("ca-bundle.pem")
     }
@@ -200,12 +200,12 @@ impl Proxy {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// All that the program has written, to both of its outputs.
+    /// Returns all that the program has written to standard output and standard error.
     pub(crate) fn log(&self) -> String {
         text(&self.output)
     }
 
-    /// A page of the admin listener.
+    /// Gets a page of the admin port.
     #[track_caller]
     pub(crate) fn page(&self, path: &str) -> Response {
         Wire::connect(self.admin).ask(format!(
@@ -214,7 +214,7 @@ impl Proxy {
         ))
     }
 
-    /// The sum of a metric over all series that carry `labels`.
+    /// Adds up a metric over all series with these labels.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let page = self.page("/metrics").text();
@@ -230,17 +230,18 @@ impl Proxy {
             .fold(0.0, |sum, value| sum + value)
     }
 
-    /// Resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
         self.status("VmRSS:") * 1024
     }
 
-    /// The most that resident memory ever was, in bytes.
+    /// Returns the peak of resident memory in bytes.
     pub(crate) fn resident_peak(&self) -> u64 {
         self.status("VmHWM:") * 1024
     }
 
-    /// Resident memory that is no file's, in bytes: what the program asked for, however large it is built.
+    /// Returns the resident memory that is not mapped from files, in bytes: it does not depend on the size of
+    /// the program.
     pub(crate) fn anonymous(&self) -> u64 {
         self.status("RssAnon:") * 1024
     }
@@ -285,7 +286,7 @@ impl Drop for Proxy {
     }
 }
 
-/// A configuration with the one destination `p`.
+/// Returns a configuration with the destination `p`.
 pub(crate) fn destination(authority: &str, settings: &str) -> String {
     format!("destinations: {{ p: {{ hosts: [\"{authority}\"], {settings} }} }}")
 }

@@ -19,7 +19,7 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    /// `settings`: `kind`, and what that needs.
+    /// Starts the verifier; `settings` are `kind` and its parameters.
     #[track_caller]
     pub(crate) fn new(settings: Value) -> Arc<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/verifier.py");
@@ -38,7 +38,7 @@ impl Verifier {
         })
     }
 
-    /// `ok`, or what is wrong with a request.
+    /// Returns `ok`, or what is wrong with a request.
     pub(crate) fn judge(&self, request: &Request) -> String {
         let mut said = self.settings.clone();
         said["method"] = json!(request.line.split(' ').next());
@@ -54,7 +54,7 @@ impl Verifier {
         verdict.trim().to_owned()
     }
 
-    /// The script of an origin that answers 200 or 403, with the verdict.
+    /// Answers requests with 200 or 403, and the verdict as body.
     pub(crate) fn serve(&self, wire: &mut Wire) {
         while let Ok(request) = wire.request() {
             let verdict = self.judge(&request);

@@ -1,4 +1,4 @@
-//! One connection, in clear or under TLS, on which a test says exactly the bytes it wants to say.
+//! One connection, with or without TLS, on which a test sends exactly the bytes that it wants.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -27,7 +27,7 @@ impl Wire {
         Self::over(Box::new(socket.try_clone().unwrap()), socket)
     }
 
-    /// A wire over `stream`, which in the end runs over `socket`.
+    /// Makes a wire over `stream`, which runs over `socket`.
     pub(crate) fn over(stream: Box<dyn Stream>, socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -38,7 +38,7 @@ impl Wire {
         }
     }
 
-    /// Writes; a peer that has closed is no failure here, for it shows when reading.
+    /// Sends bytes. A peer that has closed is not an error here; it shows when reading.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let _ = self.try_send(bytes);
         self
@@ -50,13 +50,13 @@ impl Wire {
         stream.flush()
     }
 
-    /// The next final response.
+    /// Reads the next final response.
     #[track_caller]
     pub(crate) fn response(&mut self) -> Response {
         Response::read(&mut self.stream, false).expect("a response")
     }
 
-    /// The next final response, to a request whose success has no body (HEAD, CONNECT).
+    /// Reads the next final response, to a request whose success has no body (HEAD, CONNECT).
     #[track_caller]
     pub(crate) fn bodiless_response(&mut self) -> Response {
         Response::read(&mut self.stream, true).expect("a response")
@@ -72,7 +72,7 @@ impl Wire {
         self.send(request).response()
     }
 
-    /// A GET in origin form, as inside an intercepted tunnel.
+    /// Sends a GET in origin form, as inside an intercepted tunnel.
     #[track_caller]
     pub(crate) fn get(&mut self, host: &str, path: &str) -> Response {
         self.ask(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
@@ -99,14 +99,14 @@ impl Wire {
         line
     }
 
-    /// All that still comes before the connection ends, and whether it ended tidily.
+    /// Reads up to the end of the connection. Returns the bytes, and an error if the end was not clean.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, io::Result<()>) {
         let mut bytes = Vec::new();
         let end = self.stream.read_to_end(&mut bytes).map(|_| ());
         (bytes, end)
     }
 
-    /// Whether the peer closes (or resets) with nothing more to say, within [`PATIENCE`].
+    /// Returns whether the peer closes or resets without more bytes, within [`PATIENCE`].
     pub(crate) fn closes(&mut self) -> bool {
         match self.rest() {
             (bytes, Ok(())) => bytes.is_empty(),
@@ -114,7 +114,7 @@ impl Wire {
         }
     }
 
-    /// Says that no more bytes will come, and goes on reading.
+    /// Closes the sending side; reading goes on.
     pub(crate) fn half_close(&mut self) {
         self.socket.shutdown(Shutdown::Write).unwrap();
     }
@@ -126,7 +126,7 @@ impl Wire {
             .unwrap();
     }
 
-    /// A small receive buffer, so that a stalled reader is felt soon.
+    /// Makes the receive buffer small, so that a stalled reader has an effect soon.
     pub(crate) fn receive_little(&self) {
         socket2::SockRef::from(&self.socket)
             .set_recv_buffer_size(4096)
@@ -153,7 +153,7 @@ impl Wire {
     }
 }
 
-/// Whether a read ended only because its patience did.
+/// Returns whether a read ended only because of its time limit.
 pub(super) fn waited(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
