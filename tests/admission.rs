@@ -7,7 +7,7 @@ use crate::support::prometheus::Prometheus;
 use crate::support::proxy::{configuration, destination};
 use crate::support::{Origin, Proxy, Wire, eventually, run};
 
-/// An answer of the admin listener to these bytes.
+/// Sends these bytes to the admin port and returns the answer.
 #[track_caller]
 fn ask(proxy: &Proxy, request: &str) -> crate::support::Response {
     Wire::connect(proxy.admin()).ask(request)

@@ -46,7 +46,7 @@ fn assert_reported(proxy: &Proxy, what: &str, told: &ExpectedFailure<'_>) {
     assert_eq!(distrust, f64::from(u8::from(told.is_distrust)), "{what}");
 }
 
-/// A TLS client with OpenSSL's own limits.
+/// Connects with OpenSSL's client and its limits.
 fn s_client(proxy: &Proxy, authority: &str, arguments: &[&str]) {
     let mut command = clean("openssl");
     command.args(["s_client", "-proxy", &proxy.address().to_string()]);

@@ -4,7 +4,7 @@ use crate::support::h2_origin::H2Partner;
 use crate::support::origin::ok;
 use crate::support::{CANARY, Origin, Proxy, TOKEN};
 
-/// A destination in clear, with these settings.
+/// Starts a proxy with a destination without TLS and these settings.
 fn proxy(origin: &Origin, settings: &str) -> Proxy {
     let config = format!(
         "destinations: {{ p: {{ hosts: [\"{}\"], upgrade: false, insecure_attach_over_http: true, {settings} }} }}",

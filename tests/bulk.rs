@@ -61,7 +61,7 @@ fn read(wire: &mut Wire, length: usize) -> usize {
     length - left
 }
 
-/// A download and an upload on `wire`, whose requests name `target`.
+/// Sends a download and an upload on `wire`, with `target` in the requests.
 #[track_caller]
 fn transfer(proxy: &Proxy, mut wire: Wire, target: &str, host: &str) {
     let size = megabytes() << 20;

@@ -10,7 +10,7 @@ use crate::support::partner::Partner;
 use crate::support::proxy::destination;
 use crate::support::{Origin, Proxy, TOKEN, eventually, ok};
 
-/// A 200 with these header lines, whose body is the number of the request.
+/// Starts an origin that answers 200 with these header lines; the body is the number of the request.
 fn counting(lines: &'static str) -> (Origin, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);

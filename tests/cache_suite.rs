@@ -96,7 +96,7 @@ fn what_the_suite_requires_is_kept_to() {
     assert!(surprising.is_empty(), "not as explained: {surprising:#?}");
 }
 
-/// The id, the kind, the result and its detail of each test.
+/// Returns the id, the kind, the result and its detail of each test.
 fn run() -> Vec<(String, String, String, String)> {
     let mut command = clean(tool("node_modules/node/bin/node"));
     command

@@ -31,7 +31,7 @@ fn asked(count: &AtomicUsize) -> usize {
     count.load(Ordering::SeqCst)
 }
 
-/// The second time, each user gets the stored answer: their own.
+/// Asserts that each user gets the answer stored for this user.
 #[track_caller]
 fn assert_apart(proxy: &Proxy, url: &str, count: &AtomicUsize, what: &str) {
     let before = asked(count);

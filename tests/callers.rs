@@ -17,7 +17,7 @@ fn refusing(user: &'static str) -> Origin {
     })
 }
 
-/// A destination that reaches an origin by two names.
+/// Starts a proxy with a destination that reaches an origin by two names.
 fn proxy(origin: &Origin, keys: &str) -> Proxy {
     let port = origin.port();
     Proxy::start(&format!(

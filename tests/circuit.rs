@@ -22,7 +22,7 @@ fn state(proxy: &Proxy) -> f64 {
     proxy.metric("outrider_circuit_state", &[("destination", "p")])
 }
 
-/// An origin that works while the switch is on.
+/// Starts an origin that works while the switch is on.
 fn switched() -> (Origin, Arc<AtomicBool>) {
     let works = Arc::new(AtomicBool::new(false));
     let switch = Arc::clone(&works);

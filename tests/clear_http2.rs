@@ -9,13 +9,13 @@ use crate::support::{Origin, Proxy, TOKEN, Wire, closed_port, eventually, run};
 /// Attaches in clear.
 const IN_CLEAR: &str = "auth: { bearer: env:TOKEN }, upgrade: false, insecure_attach_over_http: true";
 
-/// A proxy with the one destination `p`, and a token for it.
+/// Starts a proxy with the one destination `p`, and a token for it.
 fn proxy(authority: &str, settings: &str) -> Proxy {
     let yaml = format!("workers: 1\ndestinations: {{ p: {{ hosts: [\"{authority}\"], {settings} }} }}");
     Proxy::start_with(&yaml, &[("TOKEN", TOKEN)])
 }
 
-/// A tunnel in which HTTP/2 is spoken in clear.
+/// Opens a tunnel with HTTP/2 without TLS.
 fn clear(proxy: &Proxy, authority: &str) -> Wire {
     let mut wire = proxy.tunnel(authority);
     h2::greet(&mut wire);
@@ -31,7 +31,7 @@ fn get(authority: &str, path: &str) -> Vec<u8> {
     )
 }
 
-/// An origin that speaks HTTP/2 in clear and says 200 to everything.
+/// Starts an origin with HTTP/2 without TLS that answers 200 to everything.
 fn origin() -> Origin {
     Origin::http(|wire| {
         let _ = wire.read_exact(24);

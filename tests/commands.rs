@@ -11,7 +11,7 @@ use crate::support::programs::{outrider, wait};
 use crate::support::proxy::configuration;
 use crate::support::{CANARY, Origin, PATIENCE, ProgramOutput, eventually, run};
 
-/// A folder with `outrider.yml` in it.
+/// Makes a folder with `outrider.yml` in it.
 fn folder(yaml: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("outrider.yml");
@@ -302,7 +302,7 @@ fn fourteen_lines_are_enough() {
     assert_eq!(in_folder(&yaml, &["check"]).code(), 0);
 }
 
-/// A configuration for `exec`: free ports, files in `folder`.
+/// Makes a folder with a configuration for `exec`: free ports, files in the folder.
 fn exec_folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("outrider.yml");

@@ -9,7 +9,7 @@ use crate::support::partner::Partner;
 use crate::support::programs::{curl, run};
 use crate::support::{Origin, Proxy, Wire, eventually};
 
-/// A server like those of Windows: after a handshake of three messages the connection belongs to the user, for
+/// Serves like a Windows server: after a handshake of three messages the connection belongs to the user, for
 /// all later requests.
 fn windows(wire: &mut Wire) {
     let (mut is_begun, mut user) = (false, None);
@@ -41,7 +41,7 @@ fn windows(wire: &mut Wire) {
     }
 }
 
-/// A CHALLENGE_MESSAGE without a target (MS-NLMP 2.2.1.2).
+/// Builds a CHALLENGE_MESSAGE without a target (MS-NLMP 2.2.1.2).
 fn challenge() -> Vec<u8> {
     let mut message = b"NTLMSSP\0\x02\0\0\0".to_vec();
     message.extend_from_slice(&[0, 0, 0, 0, 48, 0, 0, 0]);
@@ -52,7 +52,7 @@ fn challenge() -> Vec<u8> {
     message
 }
 
-/// The user of an AUTHENTICATE_MESSAGE (MS-NLMP 2.2.1.3).
+/// Reads the user of an AUTHENTICATE_MESSAGE (MS-NLMP 2.2.1.3).
 fn user_of(message: &[u8]) -> String {
     let length = usize::from(u16::from_le_bytes(message[36..38].try_into().unwrap()));
     let at = u32::from_le_bytes(message[40..44].try_into().unwrap()) as usize;
@@ -60,7 +60,7 @@ fn user_of(message: &[u8]) -> String {
     String::from_utf8(name.iter().copied().filter(|byte| *byte != 0).collect()).unwrap()
 }
 
-/// A message as [`windows`] reads it, for clients that are no curl.
+/// Builds a message as [`windows`] reads it, for clients other than curl.
 fn message(kind: u8, user: &str) -> String {
     let mut message = b"NTLMSSP\0".to_vec();
     message.extend_from_slice(&[kind, 0, 0, 0]);

@@ -64,7 +64,7 @@ fn a_credential_that_is_looked_for_allocates_nothing() {
     assert!(count <= 7.5 && bytes <= 2_600.0, "{count}, {bytes} bytes");
 }
 
-/// How often a warm request to a destination with more `keys` allocates, and how much.
+/// Returns how often a warm request to a destination with more `keys` allocates, and how much.
 fn allocated(keys: &str) -> (f64, f64) {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
@@ -160,14 +160,15 @@ fn a_blind_tunnel_costs_few_calls() {
     );
 }
 
-/// How many system calls are made for one more time of `work`; `None`, said aloud, where nobody can count.
+/// Returns how many system calls one more round of `work` makes. Without a way to count it prints that and
+/// returns `None`.
 ///
 /// Two runs that differ in their number of times: what the start costs falls out.
 fn calls(origin: SocketAddr, work: impl Fn(SocketAddr, usize)) -> Option<Calls> {
     calls_with(origin, "", work)
 }
 
-/// The same, with one more line in the destination.
+/// Counts the system calls with one more line in the destination.
 fn calls_with(origin: SocketAddr, line: &str, work: impl Fn(SocketAddr, usize)) -> Option<Calls> {
     let _alone = alone();
     let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();

@@ -37,7 +37,7 @@ fn all_of(name: &str, dashboard: &Value, prometheus: &Prometheus) -> String {
     format!("({})", values.collect::<Vec<_>>().join("|"))
 }
 
-/// Every expression that Prometheus gets from the dashboard, with the panel's title.
+/// Returns every expression that Prometheus gets from the dashboard, with the panel's title.
 fn expressions(dashboard: &Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap() {

@@ -10,7 +10,7 @@ use crate::support::pki::{accepting, server_params};
 use crate::support::programs::clean;
 use crate::support::{Identity, Nginx, Origin, Pki, Proxy, TOKEN, eventually, run};
 
-/// A client certificate of `pki` for a key that openssl made.
+/// Makes a client certificate of `pki` for a key from openssl.
 fn client(pki: &Pki, name: &str, genpkey: &[&str]) -> Identity {
     let path = pki.folder().join(format!("{name}.openssl"));
     run(clean("openssl")
@@ -28,7 +28,7 @@ fn client(pki: &Pki, name: &str, genpkey: &[&str]) -> Identity {
     identity
 }
 
-/// A server that wants a certificate of `pki`.
+/// Starts a server that demands a certificate of `pki`.
 fn demanding(pki: &Pki, more: &[&str]) -> SServer {
     let ca = pki.ca().display().to_string();
     let arguments = [&["-Verify", "1", "-verify_return_error", "-CAfile", &ca], more].concat();

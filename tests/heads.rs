@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use crate::support::proxy::destination;
 use crate::support::{Origin, Proxy, eventually};
 
-/// So many field lines of so many bytes each, their ends included.
+/// Builds `count` field lines of `length` bytes each, line ends included.
 fn fields(count: usize, length: usize) -> String {
     (0..count)
         .map(|number| {

@@ -12,14 +12,14 @@ use crate::support::h2_origin::H2Partner;
 use crate::support::partner::Partner;
 use crate::support::{Origin, Proxy, TOKEN, Wire, eventually};
 
-/// A tunnel that speaks h2 to the app.
+/// Opens a tunnel with HTTP/2 to the app.
 fn h2(partner: &H2Partner, proxy: &Proxy) -> Wire {
     let mut wire = proxy.intercepted_as(&partner.authority(), &["h2"]);
     h2::greet(&mut wire);
     wire
 }
 
-/// A request of another connection is answered, and soon.
+/// Asserts that a request on another connection is answered soon.
 #[track_caller]
 fn assert_others_are_served(partner: &H2Partner, proxy: &Proxy) {
     let started = Instant::now();

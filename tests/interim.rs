@@ -17,7 +17,7 @@ fn waiting(proxy: &Proxy, url: &str, fields: &str) -> Wire {
     wire
 }
 
-/// The status line, and the fields until the empty line.
+/// Reads the status line and the fields.
 fn head(wire: &mut Wire) -> (String, Vec<String>) {
     let line = wire.read_line().trim_end().to_owned();
     let fields = std::iter::from_fn(|| Some(wire.read_line().trim_end().to_owned()));
@@ -112,7 +112,7 @@ fn silence_is_leave_to_send() {
     assert_eq!(origin.seen().len(), 1);
 }
 
-/// A proxy of one worker, which has all connections to the origin.
+/// Starts a proxy with one worker, which has all connections to the origin.
 fn alone(origin: &Origin) -> Proxy {
     let authority = origin.authority();
     Proxy::start(&format!(

@@ -7,7 +7,7 @@ use crate::support::h2::{self, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS,
 use crate::support::partner::Partner;
 use crate::support::{Proxy, Wire};
 
-/// An origin that speaks HTTP/2: what it says once a request's head is in, and once its body is.
+/// Starts an HTTP/2 origin that sends `first` after a request's head, and `then` after its body.
 fn h2_partner(first: &'static [&'static [u8]], then: &'static [&'static [u8]]) -> Partner {
     Partner::offering(&["h2"], move |wire| {
         let _ = wire.read_exact(24);
@@ -98,7 +98,7 @@ fn an_app_of_http_2_is_not_kept_waiting() {
     assert_eq!(h2::outcome(&mut app, 1), Some(200));
 }
 
-/// A POST in HTTP/1.1 that waits for leave to send its body.
+/// Sends a POST in HTTP/1.1 that waits for a 100 before its body.
 fn waiting(proxy: &Proxy, partner: &Partner) -> Wire {
     let mut wire = proxy.wire();
     wire.send(format!(
@@ -108,7 +108,7 @@ fn waiting(proxy: &Proxy, partner: &Partner) -> Wire {
     wire
 }
 
-/// The same in HTTP/2.
+/// Builds the same request in HTTP/2.
 fn waiting_h2(authority: &str) -> Vec<u8> {
     h2::block(&[
         (b":method", b"POST"),

@@ -107,7 +107,7 @@ fn what_tools_write_is_accepted_or_refused_with_a_remedy() {
     compare_or_write(&lines);
 }
 
-/// Whether the tool is installed. Those that `tests/run` installs have to be.
+/// Returns whether a tool is installed. Tools that `tests/run` installs must be.
 fn is_here(name: &str) -> bool {
     let runs = |program: &str, argument: &str| {
         let command = clean(program)

@@ -6,7 +6,7 @@ use crate::support::apache::Apache;
 use crate::support::programs::clean;
 use crate::support::{Identity, Pki, Proxy, run};
 
-/// What a client that renegotiates, as curl does, gets for `/late/`.
+/// Returns what curl, which renegotiates, gets for `/late/`.
 fn by_curl(pki: &Pki, client: &Identity, apache: &Apache) -> String {
     let authority = apache.authority();
     let mut curl = clean("curl");

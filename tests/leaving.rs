@@ -83,7 +83,7 @@ fn left(proxy: &Proxy) -> f64 {
     )
 }
 
-/// All that can lie unread behind a head, and that must hide neither FIN nor RST.
+/// Returns requests with every kind of unread bytes behind the head, which must hide neither FIN nor RST.
 fn requests(url: &str) -> Vec<(&'static str, String)> {
     let post = format!("POST {url} HTTP/1.1\r\nHost: x\r\n");
     let large = "x".repeat(3_000_000);

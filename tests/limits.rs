@@ -351,7 +351,7 @@ fn instances_take_their_part_of_a_rate() {
     );
 }
 
-/// An upstream that refuses the second request for `seconds`, and takes all others.
+/// Starts an origin that refuses the second request for `seconds`, and accepts all others.
 fn refusing_once(seconds: u64) -> Origin {
     let asked = AtomicUsize::new(0);
     Origin::http(move |wire| {

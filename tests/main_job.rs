@@ -44,7 +44,7 @@ impl Setup {
         run(command)
     }
 
-    /// `https://partner.test:PORT/token` and the same with `http`.
+    /// Returns `https://partner.test:PORT/token` and the same with `http`.
     fn urls(&self) -> [String; 2] {
         ["https", "http"].map(|scheme| format!("{scheme}://{}/token", self.nginx.authority()))
     }

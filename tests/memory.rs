@@ -19,7 +19,7 @@ use crate::support::{Origin, PATIENCE, Proxy, TOKEN, Wire, eventually, ok};
 /// MB and more.
 const SLACK: u64 = 16 << 20;
 
-/// As many descriptors as there can be.
+/// Raises the limit of descriptors to the maximum.
 fn take_descriptors() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let all = Rlimit {
@@ -29,7 +29,7 @@ fn take_descriptors() {
     setrlimit(Resource::Nofile, all).unwrap();
 }
 
-/// The limit in bytes for a proxy that may take so many megabytes beside what its program takes for itself,
+/// Returns the limit in bytes for a proxy that may take so many megabytes beside what its program takes for itself,
 /// which in a debug build is much.
 fn limit(megabytes: u64) -> u64 {
     let origin = Origin::plain();
@@ -46,7 +46,7 @@ fn start(limit: u64, config: &str) -> Proxy {
     )
 }
 
-/// How often the log says that the limit is reached, and that it is over.
+/// Returns how often the log says that the limit is reached, and that it is over.
 fn shortages(proxy: &Proxy) -> (usize, usize) {
     let log = proxy.log();
     let count = |text| log.lines().filter(|line| line.contains(text)).count();
@@ -62,7 +62,7 @@ fn assert_short(proxy: &Proxy) {
     assert_eq!(proxy.metric("outrider_memory_short", &[]), 1.0);
 }
 
-/// The load has gone: everything is served again, with one line for each change.
+/// Asserts that everything is served again after the load, with one log line for each change.
 #[track_caller]
 fn assert_recovers(proxy: &Proxy, limit: u64, url: &str) {
     eventually("there is room again", || {
@@ -106,7 +106,8 @@ fn gated() -> (u16, mpsc::Sender<()>) {
     (port, open)
 }
 
-/// What each of `count` clients gets that sends `request` while nobody is answered; `held` is called meanwhile.
+/// Sends `request` from `count` clients while nobody is answered, and calls `held`. Returns the status for each
+/// client.
 fn statuses(proxy: &Proxy, count: usize, request: &[u8], held: impl FnOnce()) -> Vec<Option<u16>> {
     let clients: Vec<_> = (0..count)
         .map(|_| {

@@ -3,7 +3,7 @@
 use crate::support::programs::curl;
 use crate::support::{Origin, Proxy, TOKEN, eventually, run};
 
-/// The target of the last request that `origin` got.
+/// Returns the target of the last request that `origin` got.
 fn target(origin: &Origin) -> String {
     let raw = origin.seen().pop().unwrap().bytes;
     let raw = String::from_utf8(raw).unwrap();

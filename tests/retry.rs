@@ -51,7 +51,7 @@ fn recorded(proxy: &Proxy, code: &str, answered_by: &str) {
     });
 }
 
-/// How many requests of a method the origin has seen.
+/// Returns how many requests of a method the origin has seen.
 pub(crate) fn asked(origin: &Origin, method: &str) -> usize {
     origin.raw().matches(&format!("{method} /")).count()
 }

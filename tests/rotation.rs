@@ -16,7 +16,7 @@ use crate::support::pki::server_params;
 use crate::support::programs::clean;
 use crate::support::{Identity, Nginx, Origin, Pki, Proxy, TOKEN, Wire, eventually, run};
 
-/// A certificate of this serial number.
+/// Makes a certificate of this serial number.
 fn numbered(pki: &Pki, serial: u64) -> Identity {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "app");
@@ -38,7 +38,7 @@ impl Platform {
         platform
     }
 
-    /// `apart`: for how long the new key lies beside the old certificate.
+    /// Replaces the pair; for the time `apart` the new key is beside the old certificate.
     fn renew(&self, pair: &Identity, apart: Duration) {
         std::fs::write(self.path("instance.key.tmp"), &pair.key).unwrap();
         std::fs::write(self.path("instance.crt.tmp"), &pair.cert).unwrap();
@@ -51,7 +51,7 @@ impl Platform {
         self.folder.path().join(name)
     }
 
-    /// A proxy whose destination shows the instance identity.
+    /// Starts a proxy whose destination uses the instance identity.
     fn proxy(&self, pki: &Pki, authority: &str, extra: &str) -> Proxy {
         let yaml = format!(
             "destinations:\n  partner: {{ hosts: [\"{authority}\"], tls: {{ ca: \"file:{}\", \

@@ -45,7 +45,7 @@ impl KeyFiles {
         path
     }
 
-    /// The store with a count of iterations that takes seconds, and so with another proof.
+    /// Returns the store with a count of iterations that takes seconds, and a matching MAC.
     fn slow(&self) -> Vec<u8> {
         let mut bytes = self.read("whole.p12");
         let mut found = 0;
@@ -68,19 +68,18 @@ fn replace(path: &Path, bytes: &[u8]) {
     std::fs::rename(new, path).unwrap();
 }
 
-/// A value of DER, short.
+/// Encodes a short DER value.
 fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     [&[tag, u8::try_from(content.len()).unwrap()][..], &content].concat()
 }
 
-/// An algorithm that is not known, whose parameters say that they are larger than the file, which has to be
-/// read over.
+/// Encodes an unknown algorithm whose parameters claim to be larger than the file; a reader must skip them.
 fn algorithm(length: &[u8]) -> Vec<u8> {
     value(0x30, &[&[0x06, 0x01, 0x2a], &[0x04], length, &[0x00]])
 }
 
-/// A store that is whole but for the algorithm of its proof.
+/// Returns a store that is complete except for its MAC algorithm.
 fn too_long(length: &[u8]) -> Vec<u8> {
     let nothing = value(0x04, &[]);
     let content = value(0x30, &[&[0x06, 0x01, 0x2a], &value(0xa0, &[&nothing])]);

@@ -12,7 +12,7 @@ use crate::support::programs::{ServerProcess, python};
 use crate::support::proxy::destination;
 use crate::support::{CANARY, Nginx, Origin, Pki, Proxy, Response, TOKEN, Wire, eventually, ok};
 
-/// `settings` for a destination in clear, which gets the token.
+/// Adds the token and plain HTTP to `settings`.
 fn clear(settings: &str) -> String {
     format!("auth: {{ bearer: env:TOKEN }}, upgrade: false, insecure_attach_over_http: true, {settings}")
 }
@@ -22,7 +22,7 @@ fn attaching(origin: &Origin, settings: &str) -> Proxy {
     Proxy::start_with(&yaml, &[("TOKEN", TOKEN)])
 }
 
-/// As many stars as `text` has bytes.
+/// Returns as many stars as `text` has bytes.
 fn stars(text: &str) -> String {
     "*".repeat(text.len())
 }

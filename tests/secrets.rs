@@ -10,7 +10,7 @@ use crate::support::programs::{clean, outrider, wait};
 use crate::support::proxy::{configuration, destination};
 use crate::support::{CANARY, Origin, PATIENCE, Proxy, TOKEN, eventually, leak};
 
-/// A core of any size may be written, as far as this machine lets it.
+/// Allows core dumps of any size, as far as this machine does.
 fn allow_cores(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap());
     let all = Rlimit {

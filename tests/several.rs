@@ -10,12 +10,12 @@ use rustix::process::Signal;
 
 use crate::support::{CANARY, Origin, Proxy, Response, eventually};
 
-/// The values of `env:KEY_A` to `env:KEY_D`.
+/// Returns the values of `env:KEY_A` to `env:KEY_D`.
 fn key(letter: &str) -> String {
     format!("{CANARY}-{letter}")
 }
 
-/// A proxy whose destination has these settings.
+/// Starts a proxy whose destination has these settings.
 fn proxy(origin: &Origin, settings: &str) -> Proxy {
     let config = format!(
         "destinations: {{ p: {{ hosts: [\"{}\"], upgrade: false, insecure_attach_over_http: true, {settings} }} }}",
@@ -59,7 +59,7 @@ fn seen(answer: &Response) -> String {
     answer.text().trim().to_owned()
 }
 
-/// Which of the keys each connection of the origin has carried.
+/// Returns which of the keys each connection of the origin has carried.
 fn keys_of_connections(origin: &Origin) -> Vec<Vec<String>> {
     let keys = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes).into_owned();

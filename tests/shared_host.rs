@@ -11,7 +11,7 @@ use crate::support::run;
 
 const STRANGER: u32 = 65_534;
 
-/// A folder like `/tmp`.
+/// Makes a folder like `/tmp`.
 fn shared() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).unwrap();
@@ -29,7 +29,7 @@ fn env(tmp: &Path) -> ProgramOutput {
     run(outrider(["env", "--config"]).arg(&file).env("TMPDIR", tmp))
 }
 
-/// What `outrider run` says when it has started.
+/// Returns the start-up line of `outrider run`.
 fn started(tmp: &Path) -> String {
     let file = tmp.join("run.yml");
     fs::write(&file, "listen: 127.0.0.1:0\nadmin: false\n").unwrap();

@@ -29,7 +29,7 @@ impl SignedService {
         Self::with(auth, variables, "", move |wire| verifier.serve(wire))
     }
 
-    /// `more`: further keys of the destination.
+    /// Starts origin and proxy; `more` are further keys of the destination.
     #[track_caller]
     fn with(
         auth: &str,
@@ -52,7 +52,7 @@ impl SignedService {
         }
     }
 
-    /// A request by both ways: `http://` that is upgraded, and inside a tunnel that is intercepted.
+    /// Sends a request in both ways: with `http://`, which is upgraded, and inside an intercepted tunnel.
     #[track_caller]
     fn takes(&self, method: &str, target: &str, fields: &str, body: &[u8]) {
         let authority = self.origin.authority();
@@ -245,7 +245,7 @@ fn an_unsignable_request_is_refused_with_the_reason() {
     assert_eq!(service.origin.raw(), "");
 }
 
-/// A key of each algorithm, and what the verifier knows of it.
+/// Makes a key of each algorithm, and the verifier's part of it.
 fn keys(pki: &Pki) -> Vec<(&'static str, String, String)> {
     let openssl = |arguments: &[&str]| {
         let output = Command::new("openssl")

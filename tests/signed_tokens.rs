@@ -68,7 +68,7 @@ const ALGORITHMS: [(&str, &[&str]); 8] = [
     ("EdDSA", &["ed25519"]),
 ];
 
-/// A key and a certificate of it, in `folder`.
+/// Makes a key and a certificate of it, in `folder`.
 fn generate(folder: &Path, name: &str, how: &[&str]) {
     let file = |kind: &str| folder.join(format!("{name}.{kind}"));
     let made = run(Command::new("openssl")

@@ -3,7 +3,7 @@
 use crate::support::partner::Partner;
 use crate::support::{Origin, Proxy};
 
-/// The names of the fields of the last request that `origin` got.
+/// Returns the names of the fields of the last request that `origin` got.
 fn asked(origin: &Origin) -> Vec<String> {
     names(&origin.seen().pop().unwrap().bytes)
 }
@@ -21,7 +21,7 @@ fn names(head: &[u8]) -> Vec<String> {
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nx-LOWER: b\r\nWWW-Authenticate: c\r\nset-COOKIE: d=1\r\nSet-Cookie: e=2\r\n\
                       Date: now\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
-/// A raw answer to a raw request.
+/// Sends a raw request and returns the raw answer.
 fn exchange(proxy: &Proxy, origin: &Origin) -> Vec<u8> {
     let mut wire = proxy.wire();
     wire.send(format!(

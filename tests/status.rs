@@ -17,7 +17,7 @@ fn status(proxy: &Proxy) -> Value {
     serde_json::from_str(&page.text()).unwrap()
 }
 
-/// What `explain` says of `url`, by a configuration of one destination whose admin port is `admin`.
+/// Returns what `explain` says of `url`, by a configuration of one destination whose admin port is `admin`.
 fn explain(authority: &str, admin: &str, arguments: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("outrider.yml");

@@ -7,7 +7,7 @@ use crate::support::dns::{Answer, Dns};
 use crate::support::programs::outrider;
 use crate::support::{Origin, Proxy, Wire, closed_port, run};
 
-/// Every host may be reached on this port, but no special network.
+/// Starts a proxy that allows every host on this port, but no special network.
 fn open_but_no_special_network(port: u16) -> Proxy {
     Proxy::start(&format!(
         "egress: {{ default: tunnel, ports: [80, 443, {port}] }}"

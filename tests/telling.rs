@@ -16,7 +16,7 @@ fn lines(proxy: &Proxy) -> Vec<serde_json::Value> {
     .collect()
 }
 
-/// The field of an access line, wherever the format puts it.
+/// Returns the field of an access line in either format.
 fn field<'a>(line: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
     line.get(name).unwrap_or_else(|| &line["fields"][name])
 }

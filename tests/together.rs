@@ -9,7 +9,7 @@ use crate::support::h2_origin::H2Partner;
 use crate::support::partner::Partner;
 use crate::support::{Origin, Proxy, Response, Wire, eventually, ok};
 
-/// An origin that counts its requests and lets the first one wait for its sender.
+/// Starts an origin that counts its requests and lets the first one wait for its sender.
 fn gated(
     answer: impl Fn(usize) -> String + Send + Sync + 'static,
 ) -> (Origin, Arc<AtomicUsize>, mpsc::Sender<()>) {

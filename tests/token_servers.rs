@@ -70,7 +70,7 @@ impl TokenServer {
     }
 }
 
-/// A proxy with a destination that asks for its tokens at this port of this machine.
+/// Starts a proxy with a destination that gets its tokens at this port of this machine.
 fn proxy(origin: &Origin, port: u16, oauth2: &str, secret: &str) -> Proxy {
     let yaml = format!(
         "destinations: {{ p: {{ hosts: [\"{}\"], upgrade: false, insecure_attach_over_http: true, auth: {{ oauth2: {{ \
@@ -80,7 +80,7 @@ fn proxy(origin: &Origin, port: u16, oauth2: &str, secret: &str) -> Proxy {
     Proxy::start_with(&yaml, &[("SECRET", secret)])
 }
 
-/// An origin that refuses the token of the first request.
+/// Starts an origin that refuses the token of the first request.
 fn fastidious() -> Origin {
     let refuses = AtomicBool::new(true);
     Origin::http(move |wire| {

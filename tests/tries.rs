@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::retry::{BUSY, OK, asked, retries};
 use crate::support::{CANARY, Origin, Proxy, Response, closed_port, eventually};
 
-/// A token endpoint; `answer` is what becomes of its first request, its second one and so on. `None`: it never
-/// answers.
+/// Starts a token endpoint; `answer` gives the answer to each of its requests by number. `None`: it
+/// never answers.
 fn tokens(answer: impl Fn(usize) -> Option<String> + Send + Sync + 'static) -> Origin {
     let count = AtomicUsize::new(0);
     Origin::http(move |wire| {
@@ -47,7 +47,8 @@ fn client(port: u16) -> String {
     )
 }
 
-/// A proxy for an origin whose clients get their tokens at these ports; `keys` are more keys of the destination.
+/// Starts a proxy for an origin whose clients get their tokens at these ports; `keys` are more keys of the
+/// destination.
 fn proxy(origin: &Origin, ports: &[u16], keys: &str) -> Proxy {
     let clients: Vec<_> = ports.iter().map(|port| client(*port)).collect();
     let auth = match &*clients {

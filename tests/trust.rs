@@ -11,7 +11,7 @@ use crate::support::pki::accepting;
 use crate::support::programs::clean;
 use crate::support::{CANARY, Identity, Origin, Proxy, Response, Wire, eventually, run};
 
-/// A token endpoint that takes every secret.
+/// Answers as a token endpoint that accepts every secret.
 fn gives_tokens(wire: &mut Wire) {
     while wire.request().is_ok() {
         let token = r#"{"access_token":"t0ken","token_type":"Bearer","expires_in":3600}"#;
@@ -38,7 +38,7 @@ fn ask(api: &Origin, login: &Origin, token_host: &str, tls: &str, more: &str) ->
     Proxy::start_with(&yaml, &[("SECRET", CANARY)]).get(&api.url("/"))
 }
 
-/// What the command in docs/destinations.md prints.
+/// Runs the command in docs/destinations.md and returns its output.
 fn pin(of: &Identity) -> String {
     let command = format!(
         "openssl x509 -in {} -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary | base64",

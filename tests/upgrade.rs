@@ -25,7 +25,7 @@ fn upgraded() -> (Pki, Origin, Proxy) {
     (pki, origin, proxy)
 }
 
-/// The cookies of the second request, in order.
+/// Returns the cookies of the second request, in order.
 fn sent_back(origin: &Origin) -> Vec<String> {
     let raw = origin.raw();
     let second = raw.split("GET /second").nth(1).unwrap_or_else(|| panic!("{raw}"));

@@ -105,7 +105,7 @@ fn client_certificates_are_read_in_every_form() {
     assert!(folder.exists());
 }
 
-/// A key that openssl made, and a certificate of the authority for it.
+/// Makes a key that openssl made, and a certificate of the authority for it.
 fn openssl_key(pki: &Pki, arguments: &[&str], name: &str) -> Identity {
     let path = pki.folder().join(format!("{name}.key"));
     run(clean("openssl").args(arguments).arg(&path)).succeeded();

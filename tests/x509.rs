@@ -376,7 +376,7 @@ fn cases(authorities: &Authorities) -> Vec<Case> {
     cases
 }
 
-/// Whether OpenSSL's client would accept what the case shows.
+/// Returns whether OpenSSL's client accepts the chain of the case.
 fn is_good_for_openssl(case: &Case, trusted: &Path) -> bool {
     let name = match case.host.parse::<std::net::IpAddr>() {
         Ok(_) => "-verify_ip",

@@ -36,7 +36,7 @@ fn route(c: &mut Criterion) {
     group.finish();
 }
 
-/// A permit from a limiter that nobody else asks, and back.
+/// Measures a permit from a limiter without other requests, taken and given back.
 fn admit(c: &mut Criterion) {
     let admission = LimiterBench::prepare();
     assert!(admission.admits());
@@ -53,14 +53,14 @@ fn admit(c: &mut Criterion) {
     });
 }
 
-/// What a circuit and a budget of repeats add to a request that works.
+/// Measures what a circuit breaker and a retry budget add to a request that works.
 fn guard(c: &mut Criterion) {
     let guard = CircuitBench::prepare();
     assert!(guard.passes());
     c.bench_function("guard", |bencher| bencher.iter(|| guard.passes()));
 }
 
-/// What an answer says of the upstream's limits: one that says nothing, and one that does.
+/// Measures the search for limit hints in an answer: one without hints, and one with.
 fn hints(c: &mut Criterion) {
     let silent = [
         ("date", "Wed, 15 Jul 2026 10:36:17 GMT"),
@@ -106,7 +106,7 @@ fn hints(c: &mut Criterion) {
     group.finish();
 }
 
-/// The fields of a browser-like request, made ready to leave.
+/// Measures the changes to the fields of a browser-like request before it is sent.
 fn rewrite(c: &mut Criterion) {
     let rewriting = CredentialBench::prepare();
     let (head, ()) = Request::get("http://api.test/v1/x")
@@ -133,13 +133,13 @@ fn rewrite(c: &mut Criterion) {
     });
 }
 
-/// The certificate of a host that was asked for before.
+/// Measures the look-up of a certificate that was made before.
 fn leaf(c: &mut Criterion) {
     let leaves = LeafBench::prepare();
     c.bench_function("leaf", |bencher| bencher.iter(|| leaves.serves()));
 }
 
-/// A GET over loopback on a warm connection, through the built program on one worker.
+/// Measures a GET over loopback on a warm connection, through the built program on one worker.
 fn get(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let origin = stage::origin();

@@ -68,7 +68,7 @@ impl<'w> Federal<'w> {
             .path(&format!("{}.{end}", name.replace(' ', "-")))
     }
 
-    /// The certificate of `name` by `issuer`, in PEM.
+    /// Makes a certificate of `name` by `issuer`, in PEM.
     fn certificate(&self, name: &str, issuer: &str, said: &str) -> String {
         let extensions = self.file(name, "ext");
         let said = said
@@ -103,7 +103,7 @@ impl<'w> Federal<'w> {
         pem
     }
 
-    /// The hierarchy with `changes` to what its certificates say: of which one, what, and what instead.
+    /// Returns the hierarchy with `changes` to what its certificates say: of which one, what, and what instead.
     fn case(&self, name: &'static str, changes: &[(usize, &str, &str)], wanted: Expected) -> Case {
         let mut pems: Vec<String> = LADDER
             .iter()
@@ -308,7 +308,7 @@ fn siblings(federal: &Federal<'_>) -> Vec<(Case, bool)> {
     ]
 }
 
-/// Whether curl would accept what a server on `port` shows.
+/// Returns whether curl accepts the chain of a server on `port`.
 fn is_good_for_curl(port: u16, trusted: &Path) -> bool {
     let mut curl = clean("curl");
     curl.args(["-sS", "-o", "/dev/null", "--max-time", "20", "--cacert"])

@@ -6,7 +6,7 @@ use super::{Accepted, Case, Refused};
 use crate::support::authorities::{Authorities, Authority, Change};
 use crate::support::pki::server_params;
 
-/// What keys are for: RFC 5280, 4.2.1.3, 4.2.1.9 and 6.1.4 (k) to (n); RFC 8446, 4.4.2.2.
+/// Returns cases about the purpose of keys: RFC 5280, 4.2.1.3, 4.2.1.9 and 6.1.4 (k) to (n); RFC 8446, 4.4.2.2.
 pub(super) fn usages(authorities: &Authorities) -> Vec<Case> {
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
 
