@@ -1,16 +1,18 @@
 //! The app of the demo: a plain HTTP client, as in any language. It knows no secret.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
@@ -20,6 +22,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+/// The most time for one call, the longest wait of the limited service included.
+const LIMIT: Duration = Duration::from_secs(10);
+
 /// An app that trusts certain roots, with or without a proxy.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -27,135 +32,87 @@ pub(super) struct Client {
     tls: TlsConnector,
 }
 
-/// What came back.
+/// The answer to a call.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    pub(super) retry_after: Option<String>,
     pub(super) text: String,
 }
 
-/// Why nothing came back.
-#[derive(Debug, thiserror::Error)]
+/// Why there was no answer. It does not implement `std::error::Error`, so that it can be made from all that do.
+#[derive(Debug)]
 pub(super) enum Error {
-    #[error("TLS alert: {}", words(*.0))]
     Alert(AlertDescription),
-
-    #[error("{0}")]
-    Http(hyper::Error),
-
-    #[error("{0}")]
-    Io(io::Error),
-
-    #[error("no answer within {} s", LIMIT.as_secs())]
-    Slow,
-
-    #[error("not an absolute URL")]
-    Url,
+    Other(String),
 }
 
+/// TCP, TLS, or a tunnel through the proxy.
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
+
 impl Client {
-    /// Trusts nobody and asks 127.0.0.1 in clear.
-    pub(super) fn bare() -> Result<Self, rustls::Error> {
-        Self::new(None, RootCertStore::empty())
-    }
-
-    /// Asks 127.0.0.1, whatever the name, and trusts `root`.
-    pub(super) fn direct(root: &CertificateDer<'static>) -> Result<Self, rustls::Error> {
+    /// Builds a client that trusts the certificates in `pem` and no others. Without a proxy it connects to
+    /// 127.0.0.1 for every name.
+    pub(super) fn new(proxy: Option<SocketAddr>, pem: &[u8]) -> Result<Self, rustls::Error> {
         let mut roots = RootCertStore::empty();
-        roots.add(root.clone())?;
-        Self::new(None, roots)
-    }
-
-    /// Asks the proxy, and trusts the certificates in `bundle` and no others.
-    pub(super) fn through(proxy: SocketAddr, bundle: &Path) -> Result<Self, super::Error> {
-        let text = std::fs::read(bundle)?;
-        let mut roots = RootCertStore::empty();
-        // As OpenSSL does, what cannot be read is passed over.
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).filter_map(Result::ok));
-        Ok(Self::new(Some(proxy), roots)?)
-    }
-
-    fn new(proxy: Option<SocketAddr>, roots: RootCertStore) -> Result<Self, rustls::Error> {
+        // Like OpenSSL it skips a certificate that it cannot read.
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self {
-            proxy,
-            tls: Arc::new(config).into(),
-        })
+        let tls = TlsConnector::from(Arc::new(config));
+        Ok(Self { proxy, tls })
     }
 
-    /// GET, as a client library does it: `http://` in absolute form to a proxy, `https://` through CONNECT.
+    /// Sends a GET as a client library does: `http://` in absolute form to a proxy, `https://` through CONNECT.
     pub(super) async fn get(&self, url: &str) -> Result<Reply, Error> {
-        let url: Uri = url.parse().map_err(|_| Error::Url)?;
-        let (Some(scheme), Some(authority)) = (url.scheme(), url.authority()) else {
-            return Err(Error::Url);
-        };
-        let call = async {
-            if *scheme == Scheme::HTTPS {
-                self.get_over_tls(&url, authority).await
-            } else {
-                let stream = self.dial(authority, 80).await?;
-                let target = if self.proxy.is_some() {
-                    url.clone()
-                } else {
-                    origin_form(&url)
-                };
-                ask(stream, Method::GET, target, authority)
-                    .await
-                    .map(|(answer, _)| answer)
-            }
-        };
-        tokio::time::timeout(LIMIT, call)
-            .await
-            .unwrap_or(Err(Error::Slow))
+        match tokio::time::timeout(LIMIT, self.get_in_time(url)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::Other(format!("no answer within {} s", LIMIT.as_secs()))),
+        }
     }
 
-    async fn get_over_tls(&self, url: &Uri, authority: &Authority) -> Result<Reply, Error> {
-        let stream = self.dial(authority, 443).await?;
-        let name = ServerName::try_from(authority.host().to_owned()).map_err(|_| Error::Url)?;
-        let target = origin_form(url);
-        if self.proxy.is_none() {
-            let stream = self.tls.connect(name, stream).await.map_err(Error::of_io)?;
-            return ask(stream, Method::GET, target, authority)
-                .await
-                .map(|(answer, _)| answer);
+    async fn get_in_time(&self, url: &str) -> Result<Reply, Error> {
+        let url: Uri = url.parse()?;
+        let path = url.path_and_query().cloned().map(Uri::from).unwrap_or_default();
+        let is_https = url.scheme() == Some(&Scheme::HTTPS);
+        let Some(authority) = url.authority().cloned() else {
+            return Err(Error::Other("not an absolute URL".to_owned()));
+        };
+        let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let mut stream = self.dial(port).await?;
+        if !is_https {
+            let target = if self.proxy.is_some() { url } else { path };
+            return Ok(ask(stream, Method::GET, target, &authority).await?.0);
         }
-        let with_port = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(443));
-        let connect: Authority = with_port.parse().map_err(|_| Error::Url)?;
-        let (answer, tunnel) = ask(stream, Method::CONNECT, Uri::from(connect.clone()), &connect).await?;
-        let Some(tunnel) = tunnel else { return Ok(answer) };
-        let stream = self
-            .tls
-            .connect(name, TokioIo::new(tunnel))
-            .await
-            .map_err(Error::of_io)?;
-        ask(stream, Method::GET, target, authority)
-            .await
-            .map(|(answer, _)| answer)
+        if self.proxy.is_some() {
+            let target = format!("{}:{port}", authority.host());
+            let target: Authority = target.parse()?;
+            match ask(stream, Method::CONNECT, target.clone().into(), &target).await? {
+                (_, Some(tunnel)) => stream = Box::new(TokioIo::new(tunnel)),
+                (refusal, None) => return Ok(refusal),
+            }
+        }
+        let name = ServerName::try_from(authority.host().to_owned())?;
+        let stream = Box::new(self.tls.connect(name, stream).await?);
+        Ok(ask(stream, Method::GET, path, &authority).await?.0)
     }
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "this is the app's side, and all it reaches is on loopback"
+        reason = "this is the app's side, and all its connections are on loopback"
     )]
-    async fn dial(&self, authority: &Authority, default_port: u16) -> Result<TcpStream, Error> {
-        let port = authority.port_u16().unwrap_or(default_port);
+    async fn dial(&self, port: u16) -> Result<Box<dyn ByteStream>, Error> {
         let direct = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-        TcpStream::connect(self.proxy.unwrap_or(direct))
-            .await
-            .map_err(Error::Io)
+        Ok(Box::new(TcpStream::connect(self.proxy.unwrap_or(direct)).await?))
     }
 }
 
 impl Reply {
-    pub(super) fn field(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    /// Of a refusal by outrider: the error type and the sentence.
+    /// Returns the error type and the sentence of a refusal by outrider.
     pub(super) fn problem(&self) -> Option<(String, String)> {
         let problem: serde_json::Value = serde_json::from_str(&self.text).ok()?;
         let text = |key: &str| problem.get(key)?.as_str().map(str::to_owned);
@@ -163,81 +120,71 @@ impl Reply {
     }
 }
 
-impl Error {
-    fn of_io(error: io::Error) -> Self {
-        alert(&error).map_or(Self::Io(error), Self::Alert)
-    }
-
-    fn of_http(error: hyper::Error) -> Self {
-        alert(&error).map_or(Self::Http(error), Self::Alert)
+/// Finds the TLS alert among the causes of an error; otherwise keeps its text.
+impl<E: StdError + 'static> From<E> for Error {
+    fn from(error: E) -> Self {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(&error);
+        while let Some(cause) = next {
+            let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            if let Some(rustls::Error::AlertReceived(alert)) = inner.and_then(|inner| inner.downcast_ref()) {
+                return Self::Alert(*alert);
+            }
+            next = cause.source();
+        }
+        Self::Other(error.to_string())
     }
 }
 
-/// One request on a connection of its own. The second value is the tunnel, where CONNECT was answered with success.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alert(alert) => write!(f, "TLS alert: {}", words(*alert)),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Sends one request on a new connection. Returns the tunnel as well if CONNECT succeeded.
 async fn ask(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: Box<dyn ByteStream>,
     method: Method,
     target: Uri,
-    authority: &Authority,
-) -> Result<(Reply, Option<hyper::upgrade::Upgraded>), Error> {
+    host: &Authority,
+) -> Result<(Reply, Option<Upgraded>), Error> {
     let is_connect = method == Method::CONNECT;
-    let mut request = Request::new(Empty::<Bytes>::new());
-    *request.method_mut() = method;
-    *request.uri_mut() = target;
-    let host = header::HeaderValue::from_str(authority.as_str()).map_err(|_| Error::Url)?;
-    request.headers_mut().insert(header::HOST, host);
-
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(Error::of_http)?;
-    // Ends with the connection, which ends with the sender and the tunnel.
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header(header::HOST, host.as_str())
+        .body(Empty::<Bytes>::new())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the sender and the tunnel.
     let connection = tokio::spawn(connection.with_upgrades());
     let mut response = match sender.send_request(request).await {
         Ok(response) => response,
-        // The connection may know better why it ended.
+        // The connection may have the better reason for its end.
         Err(error) => {
             drop(sender);
-            let why = connection.await.ok().and_then(Result::err);
-            return Err(Error::of_http(why.unwrap_or(error)));
+            let reason = connection.await.ok().and_then(Result::err);
+            return Err(reason.unwrap_or(error).into());
         }
     };
-    let tunnel = if is_connect && response.status().is_success() {
-        Some(hyper::upgrade::on(&mut response).await.map_err(Error::of_http)?)
-    } else {
-        None
+    let mut reply = Reply {
+        status: response.status(),
+        retry_after: None,
+        text: String::new(),
     };
-    let (head, body) = response.into_parts();
-    let text = match tunnel {
-        Some(_) => Bytes::new(),
-        None => body.collect().await.map_err(Error::of_http)?.to_bytes(),
-    };
-    let answer = Reply {
-        status: head.status,
-        headers: head.headers,
-        text: String::from_utf8_lossy(&text).into_owned(),
-    };
-    Ok((answer, tunnel))
-}
-
-fn origin_form(url: &Uri) -> Uri {
-    let path = url.path_and_query().cloned();
-    path.map(Uri::from).unwrap_or_default()
-}
-
-/// The alert behind an error, if one ended it.
-fn alert(error: &(dyn std::error::Error + 'static)) -> Option<AlertDescription> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(rustls::Error::AlertReceived(alert)) = inner.and_then(|inner| inner.downcast_ref()) {
-            return Some(*alert);
-        }
-        next = error.source();
+    if is_connect && reply.status.is_success() {
+        return Ok((reply, Some(hyper::upgrade::on(&mut response).await?)));
     }
-    None
+    let retry_after = response.headers().get(header::RETRY_AFTER);
+    reply.retry_after = retry_after.and_then(|value| value.to_str().ok().map(str::to_owned));
+    let body = response.into_body().collect().await?.to_bytes();
+    reply.text = String::from_utf8_lossy(&body).into_owned();
+    Ok((reply, None))
 }
 
-/// `CertificateRequired` as a person writes it.
+/// Writes `CertificateRequired` as words.
 fn words(alert: AlertDescription) -> String {
     let mut words = String::new();
     for c in format!("{alert:?}").chars() {
@@ -248,6 +195,3 @@ fn words(alert: AlertDescription) -> String {
     }
     words
 }
-
-/// For one call, the longest wait of the limited service included.
-const LIMIT: Duration = Duration::from_secs(10);

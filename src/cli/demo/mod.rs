@@ -1,16 +1,15 @@
 //! `outrider demo`: the main job with nothing prepared.
 //!
-//! Three services, the proxy and an app that knows no secret, all in this process and on loopback. Certificates, keys
-//! and the token are made for this one run, and the configuration is a file that the ordinary parser reads: what is
-//! shown is the program, not a play. Every step is verified; one that fails says what was expected, and fails the run.
+//! Three services, the proxy and an app that knows no secret, all in this process and on loopback.
+//! Certificates, keys and the token are made for one run, and the ordinary parser reads the configuration file:
+//! the demo shows the real program. Every step is verified; a step that fails says what was expected, and fails
+//! the run.
 //!
-//! The services are in [`services`], what they and the proxy need on disk in [`files`], the app in [`client`], what is
-//! told in [`transcript`]. This file is the order of the steps.
+//! This file has the steps; the services are in [`services`], the files in [`files`], the app in [`client`],
+//! the output in [`transcript`].
 
-use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,25 +20,34 @@ use tokio::time::Instant;
 
 use self::client::Client;
 use self::files::DemoFiles;
-use self::metrics_page::MetricsPage;
 use self::services::{Service, ServicePorts};
 use self::transcript::{Expected, Transcript};
 use super::run::runtime;
-use crate::app::{self, Addresses, App, Termination};
+use crate::app::{self, App, Termination};
 use crate::config::{Listen, Source};
+use crate::proxy::Clients;
+use crate::telemetry::log::Chain;
 
 mod client;
 mod files;
-mod metrics_page;
 mod services;
 mod transcript;
 
+/// More calls than may wait: the last ones are refused at once.
+const BURST: u32 = 8;
+
+/// The exit code of a shell for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// The longest that counters may lag behind answers.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// Show the main job on this machine, with nothing prepared
 ///
-/// Starts a partner that demands a client certificate, an API that demands a bearer token and one whose rate is limited,
-/// calls them without outrider and through it, and shows a refusal and a queue. Everything is made for this run, on
-/// loopback and in a temporary folder, and is gone afterwards. A step that does not go as it should says so, and the
-/// exit code is 1.
+/// Starts a partner that demands a client certificate, an API that demands a bearer token and one whose rate is
+/// limited, calls them without outrider and through it, and shows a refusal and a queue. Everything is made for
+/// this run, on loopback and in a temporary folder, and is gone afterwards. If a step fails, the demo says so
+/// and exits with 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  outrider demo\n  outrider demo --stay")]
 pub(super) struct Args {
@@ -51,11 +59,11 @@ pub(super) struct Args {
 /// Why the demo cannot begin.
 #[derive(Debug, thiserror::Error)]
 enum Error {
+    #[error("the configuration of the demo opens no TCP listener or no admin address")]
+    Addresses,
+
     #[error("the certificates of the demo cannot be made")]
     Certificates(#[from] rcgen::Error),
-
-    #[error("the configuration of the demo opens no TCP listener or no admin address")]
-    Endpoints,
 
     #[error("the proxy of the demo does not start")]
     Proxy(#[from] app::Error),
@@ -68,27 +76,18 @@ enum Error {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    match play(args) {
-        Ok(code) => code,
-        Err(error) => {
-            eprint!("outrider demo: {error}");
-            let mut source = error.source();
-            while let Some(cause) = source {
-                eprint!(": {cause}");
-                source = cause.source();
-            }
-            eprintln!();
-            ExitCode::FAILURE
-        }
-    }
+    demonstrate(args).unwrap_or_else(|error| {
+        eprintln!("outrider demo: {}", Chain(&error));
+        ExitCode::FAILURE
+    })
 }
 
-/// Sets everything up, tells the transcript, and takes everything down.
-fn play(args: &Args) -> Result<ExitCode, Error> {
+/// Sets everything up, runs the steps, and takes everything down.
+fn demonstrate(args: &Args) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
-        // First of all, so that Ctrl-C finds us and the folder is removed.
+        // First, so that Ctrl-C reaches us and the folder is removed.
         let mut termination = Termination::new()?;
-        let files = DemoFiles::set()?;
+        let files = DemoFiles::new()?;
         let mut services = JoinSet::new();
         let ports = services::start(&files, &mut services).await?;
         let mut transcript = Transcript::new();
@@ -96,34 +95,37 @@ fn play(args: &Args) -> Result<ExitCode, Error> {
         transcript.line("outrider demo: three services and an app that knows no secret, all on this machine");
         without_outrider(&mut transcript, &files, ports).await?;
 
-        let path = files.write_configuration(ports)?;
-        transcript.heading("2. What outrider is told: the whole outrider.yml");
+        let source = Source::File(files.write_configuration(ports)?);
+        transcript.heading("2. The configuration of outrider: the whole outrider.yml");
         transcript.quote(&DemoFiles::configuration(ports));
-        let source = Source::File(path);
         let config = source.load().map_err(app::Error::from)?;
-        let mut app = App::start(config, source, crate::proxy::Clients::default()).await?;
-        let endpoints = Endpoints::of(app.addresses(), &files).ok_or(Error::Endpoints)?;
-        let outcome = app.run(async {
+        let mut app = App::start(config, source, Clients::default()).await?;
+        let addresses = app.addresses();
+        let (Some(Listen::Tcp(proxy)), Some(admin)) = (addresses.listen.first(), addresses.admin) else {
+            return Err(Error::Addresses);
+        };
+        let proxy = *proxy;
+        let steps = app.run(async {
             tokio::select! {
-                outcome = through_outrider(&mut transcript, &endpoints, ports) => Some(outcome),
+                outcome = with_outrider(&mut transcript, &files, proxy, admin, ports) => Some(outcome),
                 () = termination.wait() => None,
             }
         });
-        match outcome.await? {
+        match steps.await? {
             None => return Ok(ExitCode::from(INTERRUPTED)),
             Some(outcome) => outcome?,
         }
         let hint = " With --stay everything stays up, to try more.";
         let code = transcript.end(if args.stay { "" } else { hint });
         if args.stay {
-            stay(&transcript, &files, &endpoints, ports);
+            stay(&mut transcript, &files, proxy, admin, ports);
             app.run(termination.wait()).await?;
         }
         Ok(code)
     })
 }
 
-/// The app alone: it can reach the services, and they turn it away.
+/// The app alone: it can reach the services, and they refuse it.
 async fn without_outrider(
     transcript: &mut Transcript,
     files: &DemoFiles,
@@ -131,17 +133,10 @@ async fn without_outrider(
 ) -> Result<(), Error> {
     transcript
         .heading("1. The app alone: partner.demo demands a client certificate, api.demo a bearer token");
-    let app = Client::direct(files.authority())?;
-    for (service, expected) in [
-        (
-            Service::Partner,
-            Expected::Alert(AlertDescription::CertificateRequired),
-        ),
-        (
-            Service::Api,
-            Expected::Answer(StatusCode::UNAUTHORIZED, "bearer token"),
-        ),
-    ] {
+    let app = Client::new(None, &std::fs::read(files.path(files::AUTHORITY))?)?;
+    let no_certificate = Expected::Alert(AlertDescription::CertificateRequired);
+    let no_token = Expected::Answer(StatusCode::UNAUTHORIZED, "bearer token");
+    for (service, expected) in [(Service::Partner, no_certificate), (Service::Api, no_token)] {
         let url = format!("https://{}/", ports.authority(service));
         transcript.call(&url, &app.get(&url).await, expected);
     }
@@ -149,47 +144,42 @@ async fn without_outrider(
 }
 
 /// The same app with a proxy, and nothing else changed.
-async fn through_outrider(
+async fn with_outrider(
     transcript: &mut Transcript,
-    endpoints: &Endpoints,
+    files: &DemoFiles,
+    proxy: SocketAddr,
+    admin: SocketAddr,
     ports: ServicePorts,
 ) -> Result<(), Error> {
     transcript.heading(&format!(
-        "3. The same app behind the proxy http://{}; it trusts the CA bundle and knows no secret",
-        endpoints.proxy
+        "3. The same app behind the proxy http://{proxy}; it trusts the CA bundle and knows no secret"
     ));
-    let app = Client::through(endpoints.proxy, &endpoints.bundle)?;
+    let app = Client::new(Some(proxy), &std::fs::read(files.path(files::BUNDLE))?)?;
     let knows_certificate = Expected::Answer(StatusCode::OK, files::CLIENT);
     let knows_token = Expected::Answer(StatusCode::OK, "token is right");
-    for (service, scheme, expected) in [
-        (Service::Partner, "http", knows_certificate),
-        (Service::Partner, "https", knows_certificate),
-        (Service::Api, "http", knows_token),
-        (Service::Api, "https", knows_token),
-    ] {
-        let url = format!("{scheme}://{}/", ports.authority(service));
-        transcript.call(&url, &app.get(&url).await, expected);
+    for (service, expected) in [(Service::Partner, knows_certificate), (Service::Api, knows_token)] {
+        for scheme in ["http", "https"] {
+            let url = format!("{scheme}://{}/", ports.authority(service));
+            transcript.call(&url, &app.get(&url).await, expected);
+        }
     }
     transcript
         .note("http:// left outrider as TLS. https:// came as CONNECT, which outrider ends and begins anew.");
 
     transcript.heading("4. What the policy does not allow");
-    for (url, expected) in [
+    for (url, words) in [
         ("https://unlisted.demo/", "named by no destination"),
         ("http://trap.demo/", "169.254.169.254"),
     ] {
-        transcript.call(
-            url,
-            &app.get(url).await,
-            Expected::Answer(StatusCode::FORBIDDEN, expected),
-        );
+        let expected = Expected::Answer(StatusCode::FORBIDDEN, words);
+        transcript.call(url, &app.get(url).await, expected);
     }
 
     let refused = burst(transcript, &app, ports).await;
-    metrics_page(transcript, endpoints, refused).await
+    metrics(transcript, admin, refused).await
 }
 
-/// Asks the limited service more often than it may be asked. Returns how many calls were turned away.
+/// Calls the limited service more often than allowed. Returns how many calls were refused.
 async fn burst(transcript: &mut Transcript, app: &Client, ports: ServicePorts) -> u32 {
     transcript.heading(&format!(
         "5. {BURST} calls at once to a service with rate_limit {}, on_limit {}",
@@ -206,7 +196,7 @@ async fn burst(transcript: &mut Transcript, app: &Client, ports: ServicePorts) -
     let (mut answered, mut refused) = (Vec::new(), Vec::new());
     for (outcome, after) in calls.join_all().await {
         match outcome {
-            Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => refused.push((answer, after)),
+            Ok(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => refused.push((after, reply)),
             outcome => {
                 let expected = Expected::Answer(StatusCode::OK, "a report");
                 if !expected.is_met_by(&outcome) {
@@ -227,28 +217,25 @@ async fn burst(transcript: &mut Transcript, app: &Client, ports: ServicePorts) -
             .zip(&answered)
             .all(|(n, after)| *after >= files::PERIOD * n),
     );
-    let last = refused.iter().max_by_key(|(_, after)| *after);
-    let outcome = last.map(|(answer, after)| {
-        let retry_after = answer.field("retry-after").unwrap_or("not there");
+    let last = refused.iter().max_by_key(|(after, _)| *after);
+    let last = last.map(|(after, reply)| {
+        let retry_after = reply.retry_after.as_deref().unwrap_or("not there");
         format!("429 after {} s, Retry-After: {retry_after}", seconds(*after))
     });
     transcript.result(
         &format!("{} turned away at once", refused.len()),
-        outcome.as_deref().unwrap_or_default(),
+        last.as_deref().unwrap_or_default(),
         "a 429 for those whose turn would come too late",
-        !refused.is_empty()
-            && refused
-                .iter()
-                .all(|(answer, _)| answer.field("retry-after").is_some()),
+        last.is_some() && refused.iter().all(|(_, reply)| reply.retry_after.is_some()),
     );
     BURST.saturating_sub(answered.len().try_into().unwrap_or(BURST))
 }
 
-/// What the operator sees of all this, as Prometheus would scrape it.
-async fn metrics_page(transcript: &mut Transcript, endpoints: &Endpoints, refused: u32) -> Result<(), Error> {
-    let url = format!("http://{}/metrics", endpoints.admin);
+/// Shows what the operator sees of all this, as Prometheus would scrape it.
+async fn metrics(transcript: &mut Transcript, admin: SocketAddr, refused: u32) -> Result<(), Error> {
+    let url = format!("http://{admin}/metrics");
     transcript.heading(&format!("6. What {url} says of it"));
-    let scrape = Client::bare()?;
+    let scrape = Client::new(None, b"")?;
     let expected: [(_, &[_]); 3] = [
         (
             "outrider_requests_total",
@@ -258,36 +245,42 @@ async fn metrics_page(transcript: &mut Transcript, endpoints: &Endpoints, refuse
         ("outrider_limit_refused_total", &[("reports", refused)]),
     ];
     let deadline = Instant::now() + SETTLED;
-    let metrics_page = loop {
-        let page = scrape.get(&url).await;
-        let metrics_page = MetricsPage::read(page.as_ref().map_or("", |answer| &answer.text));
-        let is_settled = expected
-            .iter()
-            .all(|(name, values)| metrics_page.hold(name, values));
-        // An exchange is counted when its last byte has left, which may be a moment after the app has it.
+    let rows = loop {
+        let page = scrape.get(&url).await.map(|reply| reply.text).unwrap_or_default();
+        let rows = expected.map(|(name, values)| {
+            let found = values
+                .iter()
+                .map(|(destination, _)| (*destination, metric(&page, name, destination)));
+            let right = values
+                .iter()
+                .map(|(destination, value)| (*destination, f64::from(*value)));
+            (name, listed(found), listed(right))
+        });
+        // An exchange is counted when its last byte has been sent, which may be a moment after the app has it.
+        let is_settled = rows.iter().all(|(_, found, right)| found == right);
         if is_settled || Instant::now() > deadline {
-            break metrics_page;
+            break rows;
         }
         tokio::time::sleep(SETTLED / 50).await;
     };
-    for (name, values) in expected {
-        let got = values
-            .iter()
-            .map(|(destination, _)| (*destination, metrics_page.of(name, destination)));
-        let right = values
-            .iter()
-            .map(|(destination, value)| (*destination, f64::from(*value)));
-        transcript.result(
-            name,
-            &listed(got),
-            &listed(right),
-            metrics_page.hold(name, values),
-        );
+    for (name, found, right) in rows {
+        transcript.result(name, &found, &right, found == right);
     }
     Ok(())
 }
 
-/// `partner 2, api 2`.
+/// Adds up the samples of `name` for a destination on a metrics page.
+fn metric(page: &str, name: &str, destination: &str) -> f64 {
+    let label = format!("destination=\"{destination}\"");
+    let values = page.lines().filter_map(|line| {
+        let (labels, value) = line.strip_prefix(name)?.strip_prefix('{')?.split_once("} ")?;
+        let is_ours = labels.split(',').any(|pair| pair == label);
+        is_ours.then(|| value.parse::<f64>().ok())?
+    });
+    values.sum()
+}
+
+/// Writes values as `partner 2, api 2`.
 fn listed<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> String {
     let values: Vec<_> = values
         .map(|(destination, value)| format!("{destination} {value}"))
@@ -299,17 +292,18 @@ fn seconds(time: Duration) -> String {
     format!("{:.2}", time.as_secs_f64())
 }
 
-/// What a person may try while everything is up.
-fn stay(transcript: &Transcript, files: &DemoFiles, endpoints: &Endpoints, ports: ServicePorts) {
-    let Endpoints { admin, bundle, proxy } = endpoints;
-    let (partner, api, reports) = (
-        ports.authority(Service::Partner),
-        ports.authority(Service::Api),
-        ports.authority(Service::Reports),
-    );
-    let bundle = bundle.display();
-    let authority = files.authority_path();
-    let authority = authority.display();
+/// Prints what a person may try while everything is up.
+fn stay(
+    transcript: &mut Transcript,
+    files: &DemoFiles,
+    proxy: SocketAddr,
+    admin: SocketAddr,
+    ports: ServicePorts,
+) {
+    let [partner, api, reports] =
+        [Service::Partner, Service::Api, Service::Reports].map(|service| ports.authority(service));
+    let [bundle, authority] =
+        [files::BUNDLE, files::AUTHORITY].map(|name| files.path(name).display().to_string());
     transcript.heading("Everything stays up until Ctrl-C. To try:");
     transcript.quote(&format!(
         "curl --proxy http://{proxy} http://{partner}/\n\
@@ -322,32 +316,20 @@ fn stay(transcript: &Transcript, files: &DemoFiles, endpoints: &Endpoints, ports
     ));
 }
 
-/// Where the running proxy is.
-struct Endpoints {
-    admin: SocketAddr,
-    bundle: PathBuf,
-    proxy: SocketAddr,
-}
+#[cfg(test)]
+mod tests {
+    use super::metric;
 
-impl Endpoints {
-    fn of(addresses: &Addresses, files: &DemoFiles) -> Option<Self> {
-        let proxy = addresses.listen.iter().find_map(|listen| match listen {
-            Listen::Tcp(address) => Some(*address),
-            Listen::Unix(_) => None,
-        })?;
-        Some(Self {
-            admin: addresses.admin?,
-            bundle: files.bundle(),
-            proxy,
-        })
+    #[test]
+    fn the_samples_of_a_destination_are_added_up() {
+        let page = "# HELP a_total Requests.\n\
+                    a_total{code=\"200\",destination=\"api\"} 2\n\
+                    a_total{code=\"429\",destination=\"api\"} 1\n\
+                    a_total{code=\"200\",destination=\"api-two\"} 4\n\
+                    a_total_created{destination=\"api\"} 8\n\
+                    alone 16\n";
+        assert_eq!(metric(page, "a_total", "api"), 3.0);
+        assert_eq!(metric(page, "a_total", "partner"), 0.0);
+        assert_eq!(metric(page, "b_total", "api"), 0.0);
     }
 }
-
-/// More than may wait: the last ones are told so at once.
-const BURST: u32 = 8;
-
-/// What a shell says of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
-
-/// The longest that counters may lag behind answers.
-const SETTLED: Duration = Duration::from_secs(2);

@@ -20,57 +20,45 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Error;
 use super::files::DemoFiles;
 
+/// How long a failed handshake waits for the client to close.
+const LINGER: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Service {
     /// Demands a bearer token, over TLS.
     Api,
     /// Demands a client certificate.
     Partner,
-    /// Demands nothing, in clear.
+    /// Demands nothing, without TLS.
     Reports,
 }
 
-/// Where the services are, on 127.0.0.1.
+/// The ports of the services on 127.0.0.1, in the order of [`Service::ALL`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ServicePorts {
-    api: u16,
-    partner: u16,
-    reports: u16,
-}
+pub(super) struct ServicePorts([u16; Service::ALL.len()]);
 
 /// Starts all three; they run until `tasks` is dropped.
 pub(super) async fn start(files: &DemoFiles, tasks: &mut JoinSet<()>) -> Result<ServicePorts, Error> {
     let bearer: Arc<str> = format!("Bearer {}", files.token()).into();
-    let mut port = async |service| {
+    let mut ports = [0; Service::ALL.len()];
+    for service in Service::ALL {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let port = listener.local_addr()?.port();
-        let tls = match service {
-            Service::Api | Service::Partner => Some(TlsAcceptor::from(Arc::new(files.tls(service)?))),
-            Service::Reports => None,
-        };
-        tasks.spawn(serve(listener, service, tls, Arc::clone(&bearer)));
-        Ok::<_, Error>(port)
-    };
-    Ok(ServicePorts {
-        api: port(Service::Api).await?,
-        partner: port(Service::Partner).await?,
-        reports: port(Service::Reports).await?,
-    })
+        ports[service as usize] = listener.local_addr()?.port();
+        tasks.spawn(serve(listener, service, files.tls(service)?, Arc::clone(&bearer)));
+    }
+    Ok(ServicePorts(ports))
 }
 
 impl ServicePorts {
-    /// `partner.demo:41234`.
+    /// Returns the authority of a service, such as `partner.demo:41234`.
     pub(super) fn authority(self, service: Service) -> String {
-        let port = match service {
-            Service::Api => self.api,
-            Service::Partner => self.partner,
-            Service::Reports => self.reports,
-        };
-        format!("{}:{port}", service.host())
+        format!("{}:{}", service.host(), self.0[service as usize])
     }
 }
 
 impl Service {
+    const ALL: [Self; 3] = [Self::Api, Self::Partner, Self::Reports];
+
     pub(super) fn host(self) -> &'static str {
         match self {
             Self::Api => "api.demo",
@@ -79,36 +67,27 @@ impl Service {
         }
     }
 
-    /// What it answers a caller whose certificate has this name.
+    /// Answers a client whose certificate has the name `client`.
     fn answer(
         self,
         request: &Request<Incoming>,
-        caller: Option<&str>,
+        client: Option<&str>,
         bearer: &str,
     ) -> Response<Full<Bytes>> {
         let shown = request.headers().get(header::AUTHORIZATION);
-        let (status, text) = match self {
-            Self::Api if shown.is_some_and(|shown| shown == bearer) => {
-                (StatusCode::OK, "the token is right".to_owned())
+        let text = match self {
+            Self::Api if shown.is_none_or(|shown| shown != bearer) => {
+                let mut response = Response::new(Full::from("no bearer token, or a wrong one"));
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+                let challenge = HeaderValue::from_static("Bearer");
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+                return response;
             }
-            Self::Api => (
-                StatusCode::UNAUTHORIZED,
-                "no bearer token, or a wrong one".to_owned(),
-            ),
-            Self::Partner => (
-                StatusCode::OK,
-                format!("your certificate says {}", caller.unwrap_or("nothing")),
-            ),
-            Self::Reports => (StatusCode::OK, "a report".to_owned()),
+            Self::Api => "the token is right".to_owned(),
+            Self::Partner => format!("your certificate says {}", client.unwrap_or("nothing")),
+            Self::Reports => "a report".to_owned(),
         };
-        let mut response = Response::new(Full::new(Bytes::from(text)));
-        *response.status_mut() = status;
-        if status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
+        Response::new(text.into())
     }
 }
 
@@ -118,56 +97,50 @@ async fn serve(listener: TcpListener, service: Service, tls: Option<TlsAcceptor>
         let (tls, bearer) = (tls.clone(), Arc::clone(&bearer));
         connections.spawn(async move {
             match tls {
-                None => converse(stream, service, None, &bearer).await,
-                Some(tls) => converse_tls(stream, service, &tls, &bearer).await,
+                None => answer_all(stream, service, None, &bearer).await,
+                Some(tls) => serve_tls(stream, service, &tls, &bearer).await,
             }
         });
-        // Those that have ended are let go.
+        // Frees the connections that have ended.
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn converse_tls(stream: TcpStream, service: Service, tls: &TlsAcceptor, bearer: &str) {
+async fn serve_tls(stream: TcpStream, service: Service, tls: &TlsAcceptor, bearer: &str) {
     match tls.accept(stream).into_fallible().await {
         Ok(stream) => {
-            let caller = stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .and_then(|chain| common_name(chain.first()?));
-            converse(stream, service, caller, bearer).await;
+            let chain = stream.get_ref().1.peer_certificates();
+            let client = chain.and_then(|chain| common_name(chain.first()?));
+            answer_all(stream, service, client, bearer).await;
         }
-        // Closed at once, with the caller's request unread, the socket would be reset and the alert lost on the way.
+        // Closing at once, with the client's request unread, would reset the socket and lose the alert on its way.
         Err((_, mut stream)) => {
-            let _ = tokio::time::timeout(LINGER, async {
-                while stream.read(&mut [0; 512]).await.is_ok_and(|n| n > 0) {}
-            })
-            .await;
+            let mut buffer = [0; 512];
+            let drained = async { while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {} };
+            let _ = tokio::time::timeout(LINGER, drained).await;
         }
     }
 }
 
-async fn converse(
+async fn answer_all(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     service: Service,
-    caller: Option<String>,
+    client: Option<String>,
     bearer: &str,
 ) {
     let answer = service_fn(|request| {
-        let answer = service.answer(&request, caller.as_deref(), bearer);
+        let answer = service.answer(&request, client.as_deref(), bearer);
         async { Ok::<_, Infallible>(answer) }
     });
-    // How it ended is the caller's business.
+    // The client sees how it ended.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), answer)
         .await;
 }
 
-/// The name in the subject of a certificate.
+/// Returns the common name in the subject of a certificate.
 fn common_name(certificate: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = certificate.subject().iter_common_name().next()?;
     name.as_str().ok().map(str::to_owned)
 }
-
-const LINGER: Duration = Duration::from_secs(1);

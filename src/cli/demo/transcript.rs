@@ -1,6 +1,6 @@
-//! What the demo tells, and whether it went as it should.
+//! The output of the demo, and whether its steps went as they should.
 //!
-//! Every step says what it should come to; one that does not is shown as failed, counted, and fails the run.
+//! Every step has an expected result; a step with another one is shown as failed and fails the run.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -11,96 +11,88 @@ use rustls::AlertDescription;
 
 use super::client::{Error, Reply};
 
-/// Lines on standard output; what fails is counted.
-#[derive(Debug)]
+const BOLD: &str = "\x1b[1m";
+const GREEN: &str = "\x1b[32m";
+const RED: &str = "\x1b[31m";
+
+/// The column at which the second part of a row begins.
+const COLUMN: usize = 38;
+
+const WIDTH: usize = 110;
+
+/// Prints lines and counts failed steps.
 pub(super) struct Transcript {
     failed: usize,
     is_coloured: bool,
-    output: Output,
+    output: Box<dyn Write>,
     steps: usize,
 }
 
-/// Who is told.
-#[derive(Debug)]
-enum Output {
-    /// Tests: a failed step of theirs would pass for a failed test.
-    #[cfg(test)]
-    Nobody,
-    Stdout,
-}
-
-/// What a call should come to.
+/// The expected result of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Expected {
     /// TLS ends with this alert.
     Alert(AlertDescription),
-    /// This status, and these words in the body.
+    /// A response with this status, and these words in its body.
     Answer(StatusCode, &'static str),
 }
 
 impl Transcript {
-    /// Coloured on a terminal, unless `$NO_COLOR` says otherwise.
+    /// Prints to standard output, in colour on a terminal unless `$NO_COLOR` is set.
     pub(super) fn new() -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let stdout = std::io::stdout();
         Self {
             failed: 0,
-            is_coloured: !no_color && std::io::stdout().is_terminal(),
-            output: Output::Stdout,
+            is_coloured: !no_color && stdout.is_terminal(),
+            output: Box::new(stdout),
             steps: 0,
         }
     }
 
-    pub(super) fn line(&self, text: &str) {
-        match self.output {
-            #[cfg(test)]
-            Output::Nobody => {}
-            // A reader that has seen enough changes nothing: the exit code tells the rest.
-            Output::Stdout => drop(writeln!(std::io::stdout(), "{text}")),
-        }
+    pub(super) fn line(&mut self, text: &str) {
+        // A reader that closes early changes nothing: the exit code has the result.
+        let _ = writeln!(self.output, "{text}");
     }
 
-    pub(super) fn heading(&self, text: &str) {
+    pub(super) fn heading(&mut self, text: &str) {
         self.line("");
-        self.line(&self.painted(BOLD, text));
+        self.coloured_line(BOLD, text);
     }
 
-    pub(super) fn note(&self, text: &str) {
+    pub(super) fn note(&mut self, text: &str) {
         for line in wrapped(text) {
             self.line(&format!("     {line}"));
         }
     }
 
-    pub(super) fn quote(&self, text: &str) {
-        text.lines().for_each(|line| self.line(&format!("   | {line}")));
-    }
-
-    /// Two columns.
-    fn row(&self, left: &str, right: &str) {
-        self.line(&format!("   {left:<COLUMN$} {right}"));
-    }
-
-    /// A step that came to `got`, and what it should have come to.
-    pub(super) fn result(&mut self, what: &str, got: &str, expected: &str, holds: bool) {
-        self.steps += 1;
-        self.row(what, got);
-        if !holds {
-            self.failed += 1;
-            let failed = format!("   {:<COLUMN$} FAILED: expected {expected}", "");
-            self.line(&self.painted(RED, &failed));
+    pub(super) fn quote(&mut self, text: &str) {
+        for line in text.lines() {
+            self.line(&format!("   | {line}"));
         }
     }
 
-    /// A call, and what it came to.
+    /// Prints the result of a step. If it is wrong, prints what was expected, and counts a failure.
+    pub(super) fn result(&mut self, what: &str, got: &str, expected: &str, holds: bool) {
+        self.steps += 1;
+        self.line(&format!("   {what:<COLUMN$} {got}"));
+        if !holds {
+            self.failed += 1;
+            let failed = format!("   {:<COLUMN$} FAILED: expected {expected}", "");
+            self.coloured_line(RED, &failed);
+        }
+    }
+
+    /// Prints a call and its result.
     pub(super) fn call(&mut self, url: &str, outcome: &Result<Reply, Error>, expected: Expected) {
         let problem = outcome.as_ref().ok().and_then(Reply::problem);
-        let got = match (outcome, &problem) {
-            (Ok(answer), Some((error, _))) => format!("{} {error}", answer.status.as_u16()),
-            (Ok(answer), None) => format!(
-                "{} {}",
-                answer.status.as_u16(),
-                answer.text.lines().next().unwrap_or_default()
-            ),
-            (Err(error), _) => error.to_string(),
+        let got = match outcome {
+            Ok(reply) => {
+                let first_line = reply.text.lines().next().unwrap_or_default();
+                let text = problem.as_ref().map_or(first_line, |(error, _)| error);
+                format!("{} {text}", reply.status.as_u16())
+            }
+            Err(error) => error.to_string(),
         };
         let holds = expected.is_met_by(outcome);
         self.result(&format!("GET {url}"), &got, &expected.to_string(), holds);
@@ -109,25 +101,25 @@ impl Transcript {
         }
     }
 
-    /// The last line, with a `hint` behind it where all is well, and the exit code.
-    pub(super) fn end(&self, hint: &str) -> ExitCode {
+    /// Prints the last line, with a `hint` if all steps went well, and returns the exit code.
+    pub(super) fn end(&mut self, hint: &str) -> ExitCode {
         self.line("");
         if self.failed == 0 {
-            self.line(&self.painted(
-                GREEN,
-                &format!("All {} steps went as they should.{hint}", self.steps),
-            ));
+            let text = format!("All {} steps went as they should.{hint}", self.steps);
+            self.coloured_line(GREEN, &text);
             ExitCode::SUCCESS
         } else {
-            self.line(&self.painted(RED, &format!("{} of {} steps FAILED.", self.failed, self.steps)));
+            let text = format!("{} of {} steps FAILED.", self.failed, self.steps);
+            self.coloured_line(RED, &text);
             ExitCode::FAILURE
         }
     }
 
-    fn painted(&self, colour: &str, text: &str) -> String {
-        match self.is_coloured {
-            true => format!("{colour}{text}\x1b[0m"),
-            false => text.to_owned(),
+    fn coloured_line(&mut self, colour: &str, text: &str) {
+        if self.is_coloured {
+            self.line(&format!("{colour}{text}\x1b[0m"));
+        } else {
+            self.line(text);
         }
     }
 }
@@ -153,7 +145,7 @@ impl fmt::Display for Expected {
     }
 }
 
-/// `text` in lines that a terminal shows whole.
+/// Splits `text` into lines that fit on a terminal.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_ascii_whitespace() {
@@ -168,25 +160,14 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
-const BOLD: &str = "\x1b[1m";
-const GREEN: &str = "\x1b[32m";
-const RED: &str = "\x1b[31m";
-
-/// Where the second column of a row begins.
-const COLUMN: usize = 38;
-
-const WIDTH: usize = 110;
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-
     use super::*;
 
     fn answer(status: u16, text: &str) -> Result<Reply, Error> {
         Ok(Reply {
             status: StatusCode::from_u16(status).unwrap(),
-            headers: HeaderMap::new(),
+            retry_after: None,
             text: text.to_owned(),
         })
     }
@@ -199,14 +180,14 @@ mod tests {
             (token, answer(200, "the token is right"), true),
             (token, answer(200, "no token"), false),
             (token, answer(401, "the token is right"), false),
-            (token, Err(Error::Slow), false),
+            (token, Err(Error::Other("no answer".to_owned())), false),
             (
                 alert,
                 Err(Error::Alert(AlertDescription::CertificateRequired)),
                 true,
             ),
             (alert, Err(Error::Alert(AlertDescription::UnknownCA)), false),
-            (alert, Err(Error::Slow), false),
+            (alert, Err(Error::Other("no answer".to_owned())), false),
             (alert, answer(200, ""), false),
         ];
         for (expected, outcome, holds) in cases {
@@ -217,7 +198,8 @@ mod tests {
     #[test]
     fn one_failed_step_fails_the_run() {
         let mut transcript = Transcript {
-            output: Output::Nobody,
+            // A failed step on standard output would look like a failed test.
+            output: Box::new(std::io::sink()),
             ..Transcript::new()
         };
         let right = Expected::Answer(StatusCode::OK, "");
