@@ -85,13 +85,13 @@ pub(crate) struct Pages {
 }
 
 /// Whether new work is accepted.
-enum Readiness {
+enum ProcessState {
     Draining,
     Ready,
     ShortOfMemory,
 }
 
-impl Readiness {
+impl ProcessState {
     fn of(drain: &Drain) -> Self {
         if drain.is_draining() {
             Self::Draining
@@ -179,18 +179,18 @@ fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
         "/" => page(StatusCode::OK, TEXT, INDEX),
         "/healthz" => page(StatusCode::OK, TEXT, "ok\n"),
         "/metrics" => page(StatusCode::OK, telemetry::CONTENT_TYPE, pages.telemetry.render()),
-        "/readyz" => match Readiness::of(&pages.drain) {
-            Readiness::Draining => page(
+        "/readyz" => match ProcessState::of(&pages.drain) {
+            ProcessState::Draining => page(
                 StatusCode::SERVICE_UNAVAILABLE,
                 TEXT,
                 "draining: this process is stopping and finishes the requests in flight\n",
             ),
-            Readiness::ShortOfMemory => page(
+            ProcessState::ShortOfMemory => page(
                 StatusCode::SERVICE_UNAVAILABLE,
                 TEXT,
                 "short of memory: limits.memory is reached, and requests are refused until there is room\n",
             ),
-            Readiness::Ready => page(StatusCode::OK, TEXT, "ready\n"),
+            ProcessState::Ready => page(StatusCode::OK, TEXT, "ready\n"),
         },
         "/status" => page(StatusCode::OK, JSON, status::page(pages)),
         _ => page(StatusCode::NOT_FOUND, TEXT, "no such page; / lists all pages\n"),

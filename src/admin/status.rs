@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::{Pages, Readiness};
+use super::{Pages, ProcessState};
 use crate::units::rfc3339;
 
 /// Builds one JSON object. A destination with a pool of credentials has an entry for each of them, by its index.
@@ -23,10 +23,10 @@ pub(super) fn page(pages: &Pages) -> String {
             .or_default()
             .push(belief);
     }
-    let state = match Readiness::of(&pages.drain) {
-        Readiness::Ready => "ready",
-        Readiness::Draining => "draining",
-        Readiness::ShortOfMemory => "short of memory",
+    let state = match ProcessState::of(&pages.drain) {
+        ProcessState::Ready => "ready",
+        ProcessState::Draining => "draining",
+        ProcessState::ShortOfMemory => "short of memory",
     };
     let up = SystemTime::now()
         .duration_since(pages.started)

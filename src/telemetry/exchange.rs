@@ -50,7 +50,7 @@ pub(crate) struct Exchange {
     cache_status: Option<&'static str>,
     sent: ByteCount,
     received: ByteCount,
-    phase: Phase,
+    phase: ExchangePhase,
 }
 
 /// The record of an answer that the app may not get: the answer, and how long the upstream took.
@@ -80,7 +80,7 @@ struct ByteCount {
 
 /// Which gauge counts this exchange.
 #[derive(Debug)]
-enum Phase {
+enum ExchangePhase {
     /// The destination is not known yet.
     NoDestination,
     Request {
@@ -121,14 +121,14 @@ impl Exchange {
             cache_status: None,
             sent: ByteCount::default(),
             received: ByteCount::default(),
-            phase: Phase::NoDestination,
+            phase: ExchangePhase::NoDestination,
         })
     }
 
     /// Begins an exchange for work that no app waits for; nothing is recorded.
     pub(crate) fn unrecorded(telemetry: &Arc<Telemetry>, method: &Method, uri: &Uri) -> Box<Self> {
         let mut exchange = Self::begin(telemetry, method, uri);
-        exchange.phase = Phase::Discarded;
+        exchange.phase = ExchangePhase::Discarded;
         exchange
     }
 
@@ -141,7 +141,7 @@ impl Exchange {
 
     /// Sets the destination. The request counts as in flight there from now on.
     pub(crate) fn set_destination(&mut self, counters: &Arc<Counters>) {
-        self.phase = Phase::Request {
+        self.phase = ExchangePhase::Request {
             _in_flight: GaugeGuard::new(&counters.in_flight),
         };
         self.counters = Some(Arc::clone(counters));
@@ -261,7 +261,7 @@ impl Exchange {
         // the tunnel.
         self.uri = self.uri.take().and_then(|uri| uri.to_string().parse().ok());
         let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
-        self.phase = Phase::Tunnel {
+        self.phase = ExchangePhase::Tunnel {
             _open: counters.tunnel_opened(),
             since: now,
             end: TunnelEnd::Closed,
@@ -270,14 +270,14 @@ impl Exchange {
 
     /// Sets how the tunnel ended; without this it is [`TunnelEnd::Closed`].
     pub(crate) fn tunnel_ended(&mut self, how: TunnelEnd) {
-        if let Phase::Tunnel { end, .. } = &mut self.phase {
+        if let ExchangePhase::Tunnel { end, .. } = &mut self.phase {
             *end = how;
         }
     }
 
     /// Drops the exchange without a record, for a CONNECT whose inner requests are recorded one by one.
     pub(crate) fn discard(mut self: Box<Self>) {
-        self.phase = Phase::Discarded;
+        self.phase = ExchangePhase::Discarded;
     }
 
     /// Adds body bytes from the app.
@@ -323,7 +323,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if matches!(self.phase, Phase::Discarded) {
+        if matches!(self.phase, ExchangePhase::Discarded) {
             return;
         }
         let now = Instant::now();
@@ -344,8 +344,8 @@ impl Drop for Exchange {
         let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
         counters.request(answer.by, self.method, answer.status);
         match &self.phase {
-            Phase::Tunnel { since, end, .. } => counters.tunnel_closed(*end, now - *since),
-            Phase::NoDestination | Phase::Request { .. } | Phase::Discarded => {
+            ExchangePhase::Tunnel { since, end, .. } => counters.tunnel_closed(*end, now - *since),
+            ExchangePhase::NoDestination | ExchangePhase::Request { .. } | ExchangePhase::Discarded => {
                 observe(&counters.request_duration, now - self.begun);
                 if let Some(overhead) = overhead {
                     observe(&counters.overhead, overhead);
@@ -417,7 +417,7 @@ impl ByteCount {
 }
 
 /// The app closed the connection before it had an answer. The code is not registered; it is nginx's.
-/// `answered_by` tells it from a 499 of an upstream.
+/// `answered_by` distinguishes it from a 499 of an upstream.
 fn client_closed_request() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }

@@ -133,7 +133,7 @@ fn a_refusal_by_policy_is_counted_under_its_reason() {
 async fn own_work_is_what_neither_limit_nor_upstream_nor_app_took() {
     let telemetry = Telemetry::new();
     let mut exchange = begun(&telemetry, "POST");
-    advance(Duration::from_millis(1003)).await; // 3 of our own, the rest in the queue
+    advance(Duration::from_millis(1003)).await; // 3 ms of own work, the rest in the queue
     exchange.waited(Duration::from_secs(1));
     exchange.asked_upstream();
     advance(Duration::from_millis(40)).await; // connecting

@@ -27,14 +27,14 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// An app that trusts certain roots, with or without a proxy.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(super) struct DemoClient {
     proxy: Option<SocketAddr>,
     tls: TlsConnector,
 }
 
 /// The answer to a call.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct DemoReply {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<String>,
     pub(super) text: String,
@@ -52,7 +52,7 @@ trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
 
-impl Client {
+impl DemoClient {
     /// Builds a client that trusts the certificates in `pem` and no others. Without a proxy it connects to
     /// 127.0.0.1 for every name.
     pub(super) fn new(proxy: Option<SocketAddr>, pem: &[u8]) -> Result<Self, rustls::Error> {
@@ -68,14 +68,14 @@ impl Client {
     }
 
     /// Sends a GET as a client library does: `http://` in absolute form to a proxy, `https://` through CONNECT.
-    pub(super) async fn get(&self, url: &str) -> Result<Reply, Error> {
+    pub(super) async fn get(&self, url: &str) -> Result<DemoReply, Error> {
         match tokio::time::timeout(LIMIT, self.get_in_time(url)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::Other(format!("no answer within {} s", LIMIT.as_secs()))),
         }
     }
 
-    async fn get_in_time(&self, url: &str) -> Result<Reply, Error> {
+    async fn get_in_time(&self, url: &str) -> Result<DemoReply, Error> {
         let url: Uri = url.parse()?;
         let path = url.path_and_query().cloned().map(Uri::from).unwrap_or_default();
         let is_https = url.scheme() == Some(&Scheme::HTTPS);
@@ -111,7 +111,7 @@ impl Client {
     }
 }
 
-impl Reply {
+impl DemoReply {
     /// Returns the error type and the sentence of a refusal by outrider.
     pub(super) fn problem(&self) -> Option<(String, String)> {
         let problem: serde_json::Value = serde_json::from_str(&self.text).ok()?;
@@ -150,7 +150,7 @@ async fn ask(
     method: Method,
     target: Uri,
     host: &Authority,
-) -> Result<(Reply, Option<Upgraded>), Error> {
+) -> Result<(DemoReply, Option<Upgraded>), Error> {
     let is_connect = method == Method::CONNECT;
     let request = Request::builder()
         .method(method)
@@ -169,7 +169,7 @@ async fn ask(
             return Err(reason.unwrap_or(error).into());
         }
     };
-    let mut reply = Reply {
+    let mut reply = DemoReply {
         status: response.status(),
         retry_after: None,
         text: String::new(),

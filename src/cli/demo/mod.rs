@@ -18,7 +18,7 @@ use rustls::AlertDescription;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::client::Client;
+use self::client::DemoClient;
 use self::files::DemoFiles;
 use self::services::{Service, ServicePorts};
 use self::transcript::{Expected, Transcript};
@@ -133,7 +133,7 @@ async fn without_outrider(
 ) -> Result<(), Error> {
     transcript
         .heading("1. The app alone: partner.demo demands a client certificate, api.demo a bearer token");
-    let app = Client::new(None, &std::fs::read(files.path(files::AUTHORITY))?)?;
+    let app = DemoClient::new(None, &std::fs::read(files.path(files::AUTHORITY))?)?;
     let no_certificate = Expected::Alert(AlertDescription::CertificateRequired);
     let no_token = Expected::Answer(StatusCode::UNAUTHORIZED, "bearer token");
     for (service, expected) in [(Service::Partner, no_certificate), (Service::Api, no_token)] {
@@ -154,7 +154,7 @@ async fn with_outrider(
     transcript.heading(&format!(
         "3. The same app behind the proxy http://{proxy}; it trusts the CA bundle and knows no secret"
     ));
-    let app = Client::new(Some(proxy), &std::fs::read(files.path(files::BUNDLE))?)?;
+    let app = DemoClient::new(Some(proxy), &std::fs::read(files.path(files::BUNDLE))?)?;
     let knows_certificate = Expected::Answer(StatusCode::OK, files::CLIENT);
     let knows_token = Expected::Answer(StatusCode::OK, "token is right");
     for (service, expected) in [(Service::Partner, knows_certificate), (Service::Api, knows_token)] {
@@ -180,7 +180,7 @@ async fn with_outrider(
 }
 
 /// Calls the limited service more often than allowed. Returns how many calls were refused.
-async fn burst(transcript: &mut Transcript, app: &Client, ports: ServicePorts) -> u32 {
+async fn burst(transcript: &mut Transcript, app: &DemoClient, ports: ServicePorts) -> u32 {
     transcript.heading(&format!(
         "5. {BURST} calls at once to a service with rate_limit {}, on_limit {}",
         files::RATE_LIMIT,
@@ -235,7 +235,7 @@ async fn burst(transcript: &mut Transcript, app: &Client, ports: ServicePorts) -
 async fn metrics(transcript: &mut Transcript, admin: SocketAddr, refused: u32) -> Result<(), Error> {
     let url = format!("http://{admin}/metrics");
     transcript.heading(&format!("6. What {url} says of it"));
-    let scrape = Client::new(None, b"")?;
+    let scrape = DemoClient::new(None, b"")?;
     let expected: [(_, &[_]); 3] = [
         (
             "outrider_requests_total",

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use http::StatusCode;
 use rustls::AlertDescription;
 
-use super::client::{Error, Reply};
+use super::client::{DemoReply, Error};
 
 const BOLD: &str = "\x1b[1m";
 const GREEN: &str = "\x1b[32m";
@@ -84,8 +84,8 @@ impl Transcript {
     }
 
     /// Prints a call and its result.
-    pub(super) fn call(&mut self, url: &str, outcome: &Result<Reply, Error>, expected: Expected) {
-        let problem = outcome.as_ref().ok().and_then(Reply::problem);
+    pub(super) fn call(&mut self, url: &str, outcome: &Result<DemoReply, Error>, expected: Expected) {
+        let problem = outcome.as_ref().ok().and_then(DemoReply::problem);
         let got = match outcome {
             Ok(reply) => {
                 let first_line = reply.text.lines().next().unwrap_or_default();
@@ -125,7 +125,7 @@ impl Transcript {
 }
 
 impl Expected {
-    pub(super) fn is_met_by(self, outcome: &Result<Reply, Error>) -> bool {
+    pub(super) fn is_met_by(self, outcome: &Result<DemoReply, Error>) -> bool {
         match (self, outcome) {
             (Self::Alert(expected), Err(Error::Alert(alert))) => *alert == expected,
             (Self::Answer(status, words), Ok(answer)) => {
@@ -164,8 +164,8 @@ fn wrapped(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, text: &str) -> Result<Reply, Error> {
-        Ok(Reply {
+    fn answer(status: u16, text: &str) -> Result<DemoReply, Error> {
+        Ok(DemoReply {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,
             text: text.to_owned(),
