@@ -20,7 +20,7 @@ const MOST_FOLLOWERS: usize = 1000;
 
 /// How far the leader has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum FetchPhase {
     Asked,
     /// The head of the response is in; the body is being copied since this moment.
     Copying(Instant),
@@ -45,26 +45,26 @@ pub(crate) enum FetchOutcome {
 pub(crate) struct Leader {
     pub(super) cache: Arc<ResponseCache>,
     fetch_key: u64,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<FetchPhase>,
 }
 
 /// A fetch as the followers see it.
 #[derive(Debug)]
 pub(super) struct SharedFetch {
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<FetchPhase>,
     followers: usize,
 }
 
 /// A request that waits for the leader.
 #[derive(Debug)]
 pub(crate) struct Follower {
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<FetchPhase>,
 }
 
 impl Leader {
     /// Makes a leader, and the fetch that others can follow.
     pub(super) fn new(cache: &Arc<ResponseCache>, fetch_key: u64) -> (Self, SharedFetch) {
-        let (sender, phase) = watch::channel(Phase::Asked);
+        let (sender, phase) = watch::channel(FetchPhase::Asked);
         let leader = Self {
             cache: Arc::clone(cache),
             fetch_key,
@@ -74,7 +74,7 @@ impl Leader {
     }
 
     pub(super) fn copying(&self) {
-        self.phase.send_replace(Phase::Copying(Instant::now()));
+        self.phase.send_replace(FetchPhase::Copying(Instant::now()));
     }
 
     pub(crate) fn finish(self, outcome: FetchOutcome) {
@@ -82,10 +82,10 @@ impl Leader {
     }
 
     fn report(&self, outcome: FetchOutcome) {
-        if !matches!(*self.phase.borrow(), Phase::Over(_)) {
+        if !matches!(*self.phase.borrow(), FetchPhase::Over(_)) {
             // Removed first: a follower that looks again must not find this fetch.
             self.cache.fetch_ended(self.fetch_key);
-            self.phase.send_replace(Phase::Over(outcome));
+            self.phase.send_replace(FetchPhase::Over(outcome));
         }
     }
 }
@@ -116,9 +116,9 @@ impl Follower {
         let mut deadline = Instant::now() + patience;
         loop {
             match *self.phase.borrow_and_update() {
-                Phase::Over(outcome) => return outcome,
-                Phase::Copying(since) => deadline = deadline.min(since + LONGEST_COPY),
-                Phase::Asked => {}
+                FetchPhase::Over(outcome) => return outcome,
+                FetchPhase::Copying(since) => deadline = deadline.min(since + LONGEST_COPY),
+                FetchPhase::Asked => {}
             }
             match timeout_at(deadline, self.phase.changed()).await {
                 Ok(Ok(())) => {}

@@ -1,15 +1,15 @@
 //! What an answer says about the limits of the upstream that sent it.
 //!
-//! [`Hints::of`] reads the status and the fields; [`asked_pause`] reads them for repeats and for token endpoints. A
-//! malformed field is ignored or shortened and reported in [`Hints::bad_field`], so that no upstream can stop us for a
-//! year, or make us faster than we would be without the field. What follows from the hints is decided in
+//! [`Hints::of`] reads the status and the fields; [`asked_pause`] reads them for repeats and for token endpoints.
+//! A malformed field is ignored or shortened and reported in [`Hints::bad_field`], so that no upstream can stop
+//! us for a year, or make us faster than we would be without the field. What follows from the hints is decided in
 //! [`learned`](super::learned); nothing is remembered here.
 //!
 //! # Refusals
 //!
-//! An answer is a refusal because of a limit if its status is 429; if it is 403 or 503 and the answer asks for a pause or
-//! reports a quota with nothing left; or if it is any error with a mark of Envoy or AWS. In gRPC ([`grpc`]) it is
-//! RESOURCE_EXHAUSTED, or UNAVAILABLE with a field as above.
+//! An answer is a refusal because of a limit if its status is 429; if it is 403 or 503 and the answer asks for a
+//! pause or reports a quota with nothing left; or if it is any error with a mark of Envoy or AWS. In gRPC
+//! ([`grpc`]) it is RESOURCE_EXHAUSTED, or UNAVAILABLE with a field as above.
 //!
 //! | field on a refusal | read as | who sends it |
 //! | --- | --- | --- |
@@ -21,8 +21,8 @@
 //! | `X-Retry-In` | a duration with units (`105.7ms`) | Traefik |
 //! | `grpc-status-details-bin` with RetryInfo, `grpc-retry-pushback-ms` | the delay | Google's services; gRPC's proposal A6 |
 //!
-//! Any of these fields goes before a reset. Of several, the one in units smaller than a second counts, else the longest. A
-//! zero never goes before another value: it was rounded down.
+//! Any of these fields goes before a reset. Of several, the one in units smaller than a second counts, else the
+//! longest. A zero never goes before another value: it was rounded down.
 //!
 //! # Quotas
 //!
@@ -39,17 +39,18 @@
 //! | `X-HubSpot-RateLimit-Daily`, `-Secondly`, `-Max` with `-Interval-Milliseconds` | the quotas `day`, `second`, `interval` | HubSpot |
 //! | `X-Shopify-Shop-Api-Call-Limit` | used and limit, `32/40` | Shopify |
 //!
-//! A reset is a number of seconds or of epoch seconds (GitHub, Okta), milliseconds (Rocket.Chat, orpc, hapi-rate-limit),
-//! micro- or nanoseconds (PUBG), a date as in HTTP, in ISO 8601 (Rachio, Jira, Anthropic) or in JavaScript's form
-//! (lemlist), or a duration (`1s`, `6m0s`: OpenAI). The size of a number shows which of these it is. A moment is compared
-//! with the answer's own `Date`, so that it does not matter how wrong our clock is.
+//! A reset is a number of seconds or of epoch seconds (GitHub, Okta), milliseconds (Rocket.Chat, orpc,
+//! hapi-rate-limit), micro- or nanoseconds (PUBG), a date as in HTTP, in ISO 8601 (Rachio, Jira, Anthropic) or in
+//! JavaScript's form (lemlist), or a duration (`1s`, `6m0s`: OpenAI). The size of a number shows which of these
+//! it is. A moment is compared with the answer's own `Date`, so that it does not matter how wrong our clock is.
 //!
-//! A quota with a name and the figures of the one without a name is the same counter, reported twice (Kong). A name that
-//! only repeats the numbers (`5-in-6sec`) is ignored. A reset of zero says nothing while something is left: in Envoy it is
-//! the time to the next token. Less than nothing (`-1`) is read as nothing.
+//! A quota with a name and the figures of the one without a name is the same counter, reported twice (Kong). A
+//! name that only repeats the numbers (`5-in-6sec`) is ignored. A reset of zero says nothing while something is
+//! left: in Envoy it is the time to the next token. Less than nothing (`-1`) is read as nothing.
 //!
-//! Not read: limits on anything but requests (`-tokens`, `qu` other than requests); quotas on an answer from a cache (a
-//! positive `Age`; the draft's section on caching); `Retry-After` on 2xx and 3xx, which is about that one resource.
+//! Not read: limits on anything but requests (`-tokens`, `qu` other than requests); quotas on an answer from a
+//! cache (a positive `Age`; the draft's section on caching); `Retry-After` on 2xx and 3xx, which is about that
+//! one resource.
 
 use std::time::{Duration, SystemTime};
 

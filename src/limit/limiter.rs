@@ -100,7 +100,8 @@ impl Limiter {
         let rules = Rules {
             for_all,
             queue: settings.queue,
-            rates: (limits.iter())
+            rates: limits
+                .iter()
                 .map(|limit| Gcra::new(&limit.rate).share(parts))
                 .collect(),
             slots: settings.concurrency,

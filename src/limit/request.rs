@@ -1,7 +1,8 @@
 //! The configured limits of a destination as numbers, and a request as these limits see it.
 //!
-//! [`Rules`] holds the limits. A [`LimitedRequest`] says which of them apply to a request; with its time of arrival and
-//! its [`Ticket`] it is a [`PendingRequest`], which is either admitted at once or waits in the [`queue`](super::queue).
+//! [`Rules`] holds the limits. A [`LimitedRequest`] says which of them apply to a request; with its time of
+//! arrival and its [`Ticket`] it is a [`PendingRequest`], which is either admitted at once or waits in the
+//! [`queue`](super::queue).
 
 use super::gcra::Gcra;
 use super::learned::LearnedKey;
@@ -12,8 +13,8 @@ const MOST_RATES: usize = 63;
 
 const SLOTS: u64 = 1 << 63;
 
-/// The limits of one destination as numbers. Immutable; [`LimiterState`](super::state::LimiterState) has one bucket for
-/// each rate.
+/// The limits of one destination as numbers. Immutable; [`LimiterState`](super::state::LimiterState) has one
+/// bucket for each rate.
 #[derive(Debug)]
 pub(super) struct Rules {
     /// The limits that apply to every request.

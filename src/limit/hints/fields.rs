@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-const FAMILIES: &[(&str, Family)] = &[
-    ("ratelimit", Family::Draft),
-    ("x-ratelimit", Family::X),
-    ("x-rate-limit", Family::Dashed),
+const FAMILIES: &[(&str, FieldFamily)] = &[
+    ("ratelimit", FieldFamily::Draft),
+    ("x-ratelimit", FieldFamily::X),
+    ("x-rate-limit", FieldFamily::Dashed),
 ];
 const RETRIES: &[&str] = &[
     "retry-after",
@@ -31,7 +31,7 @@ pub(super) struct LimitField<'n> {
 /// What the fields of one quota have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QuotaKey<'n> {
-    pub(super) family: Family,
+    pub(super) family: FieldFamily,
     /// The parts of the field's name before and after the word that says what it is; both empty where the quota
     /// has no name.
     name: (&'n str, &'n str),
@@ -39,7 +39,7 @@ pub(super) struct QuotaKey<'n> {
 
 /// Fields whose names begin alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum FieldFamily {
     /// `ratelimit-*`
     Draft,
     /// `x-ratelimit-*`
@@ -98,7 +98,7 @@ impl<'n> LimitField<'n> {
 
     /// Whether the name only looks like one about a quota. It may be about anything.
     pub(super) fn is_guess(self) -> bool {
-        self.quota.family != Family::Other && self.quota.is_named()
+        self.quota.family != FieldFamily::Other && self.quota.is_named()
     }
 
     /// A field like `Retry-After-short` or `Retry-After-Seconds`.
@@ -110,7 +110,7 @@ impl<'n> LimitField<'n> {
         };
         Self {
             quota: QuotaKey {
-                family: Family::Other,
+                family: FieldFamily::Other,
                 name: ("", quota),
             },
             part,
@@ -118,7 +118,7 @@ impl<'n> LimitField<'n> {
         }
     }
 
-    fn of_quota(family: Family, name: (&'n str, &'n str), part: FieldPart) -> Self {
+    fn of_quota(family: FieldFamily, name: (&'n str, &'n str), part: FieldPart) -> Self {
         Self {
             quota: QuotaKey { family, name },
             part,
@@ -127,7 +127,7 @@ impl<'n> LimitField<'n> {
     }
 
     /// Reads the words after the family's.
-    fn worded(family: Family, words: &'n str) -> Option<Self> {
+    fn worded(family: FieldFamily, words: &'n str) -> Option<Self> {
         let mut start = 0;
         for word in words.split('-') {
             let end = start + word.len();
@@ -264,17 +264,17 @@ fn counts_other(name: &str) -> bool {
     !name.is_empty() && (name.contains("token") || name.split('-').any(is_unit))
 }
 
-fn stem_of(family: Family, part: FieldPart) -> &'static str {
+fn stem_of(family: FieldFamily, part: FieldPart) -> &'static str {
     match (family, part) {
-        (Family::Draft, FieldPart::Limit) => "ratelimit-limit",
-        (Family::Draft, FieldPart::Remaining) => "ratelimit-remaining",
-        (Family::Draft, _) => "ratelimit-reset",
-        (Family::X, FieldPart::Limit) => "x-ratelimit-limit",
-        (Family::X, FieldPart::Remaining) => "x-ratelimit-remaining",
-        (Family::X, _) => "x-ratelimit-reset",
-        (Family::Dashed | Family::Other, FieldPart::Limit) => "x-rate-limit-limit",
-        (Family::Dashed | Family::Other, FieldPart::Remaining) => "x-rate-limit-remaining",
-        (Family::Dashed | Family::Other, _) => "x-rate-limit-reset",
+        (FieldFamily::Draft, FieldPart::Limit) => "ratelimit-limit",
+        (FieldFamily::Draft, FieldPart::Remaining) => "ratelimit-remaining",
+        (FieldFamily::Draft, _) => "ratelimit-reset",
+        (FieldFamily::X, FieldPart::Limit) => "x-ratelimit-limit",
+        (FieldFamily::X, FieldPart::Remaining) => "x-ratelimit-remaining",
+        (FieldFamily::X, _) => "x-ratelimit-reset",
+        (FieldFamily::Dashed | FieldFamily::Other, FieldPart::Limit) => "x-rate-limit-limit",
+        (FieldFamily::Dashed | FieldFamily::Other, FieldPart::Remaining) => "x-rate-limit-remaining",
+        (FieldFamily::Dashed | FieldFamily::Other, _) => "x-rate-limit-reset",
     }
 }
 
@@ -311,7 +311,7 @@ const OTHER_UNITS: &[&str] = &[
 ];
 
 const fn field(stem: &'static str, quota: &'static str, part: FieldPart) -> LimitField<'static> {
-    let family = Family::Other;
+    let family = FieldFamily::Other;
     let name = (quota, "");
     let quota = QuotaKey { family, name };
     LimitField { quota, part, stem }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{AGE, DATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::fields::{self, Family, FieldPart, LimitField, QuotaKey};
+use super::fields::{self, FieldFamily, FieldPart, LimitField, QuotaKey};
 use super::structured::Policies;
 use super::value::{When, count, fraction, listed_window, number};
 use super::{BadField, FieldError, Hints, PauseHint, QuotaHint, grpc, refusal, sane};
@@ -347,7 +347,7 @@ impl<'n> HintReader<'n> {
                 told.iter()
                     .position(|(key, _)| key.family == family && !key.is_named())
             };
-            [Family::Draft, Family::X, Family::Dashed]
+            [FieldFamily::Draft, FieldFamily::X, FieldFamily::Dashed]
                 .into_iter()
                 .filter_map(of)
         };

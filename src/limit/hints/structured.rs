@@ -8,8 +8,8 @@
 //! | -08 | `day;l=100;w=86400` | `day;r=50;t=30` |
 //! | -07 | `100;w=86400` | `limit=100, remaining=50, reset=30` |
 //!
-//! A malformed line is ignored as a whole, as the draft asks. A partition key is not kept: it identifies the client, and
-//! that is us.
+//! A malformed line is ignored as a whole, as the draft asks. A partition key is not kept: it identifies the
+//! client, and that is us.
 
 use std::ops::Range;
 use std::time::Duration;

@@ -303,7 +303,8 @@ fn quotas_out_of_a_cache_are_ignored() {
     );
 }
 
-/// draft-ietf-httpapi-ratelimit-headers-10; -08 has tokens and `l`, -07 the dictionary, -06 policies without a name.
+/// draft-ietf-httpapi-ratelimit-headers-10; -08 has tokens and `l`, -07 the dictionary, -06 policies without a
+/// name.
 #[test]
 fn the_structured_fields_are_read_in_every_form_that_is_sent() {
     assert_says(&[

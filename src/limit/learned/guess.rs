@@ -7,12 +7,12 @@
 //! | a probe passes: the upstream is *open* | send all that come |
 //! | it has been closed and opened a second time | the requests that passed between both openings, divided by the time, are the *rate* |
 //!
-//! The rate is an average, and unused requests are saved up, so that it never holds back what the upstream would take. It
-//! is the best of the last three measurements. It grows while it holds requests: fast until a second measurement, then
-//! slowly. After five minutes without a held request it is forgotten.
+//! The rate is an average, and unused requests are saved up, so that it never holds back what the upstream would
+//! take. It is the best of the last three measurements. It grows while it holds requests: fast until a second
+//! measurement, then slowly. After five minutes without a held request it is forgotten.
 //!
-//! Errors are not limits. A refusal after which the next request passes changes nothing. And where as many requests are
-//! refused at a lower rate as at a higher one, there is no limit, and the guess is dropped.
+//! Errors are not limits. A refusal after which the next request passes changes nothing. And where as many
+//! requests are refused at a lower rate as at a higher one, there is no limit, and the guess is dropped.
 
 use std::collections::VecDeque;
 

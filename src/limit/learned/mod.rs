@@ -4,20 +4,22 @@
 //!
 //! | the upstream sends | we learn | we hold requests |
 //! | --- | --- | --- |
-//! | a refusal with a time: 429 and `Retry-After: 30` | a *pause* | all of them until that time, an hour at most |
+//! | a refusal with a time: 429 and `Retry-After: 30` | a *pause* | all that it counts until that time, an hour at most |
 //! | what is left: `X-RateLimit-Remaining: 7` | a *quota* | when that many have been sent, until the quota resets |
 //! | a refusal without a time: 429 alone, or with 2 s at most, which may be rounded up | a *guessed rate* | for a moment, then to the rate at which requests got through |
 //!
 //! # How a quota holds requests
 //!
-//! 1. A response reports `X-RateLimit-Remaining: 7` and `X-RateLimit-Reset: 30`. [`hints`](super::hints) parses it.
-//! 2. [`CallerLimits`] keeps what is known for one host, port and credential. It finds the limit of that name that
+//! 1. A response reports `X-RateLimit-Remaining: 7` and `X-RateLimit-Reset: 30`. [`hints`](super::hints) parses
+//!    these fields.
+//! 2. [`CallerLimits`] keeps what is known for one host, port and credential. It finds the limit of that name which
 //!    counts the route of this request, or adds one, and hands it the figures.
 //! 3. [`quota`] computes how many requests may still be sent: the 7, less the requests in flight, because the
 //!    upstream may not have counted those yet. Each request that is sent takes one.
-//! 4. With nothing left, [`Learned::verdict`] answers [`LearnedVerdict::Held`], and the request waits in the queue of
+//! 4. With nothing left, [`Learned::verdict`] answers [`LearnedVerdict::Held`]. The request waits in the queue of
 //!    [`state`](super::state), or is refused if it may not wait so long.
-//! 5. When the 30 seconds are over, one request goes first, the *probe*. If it passes, the others follow.
+//! 5. When the 30 seconds are over, one request goes first, the *probe*, because our clock may be ahead of the
+//!    upstream's. If it passes, the others follow.
 //!
 //! # The states of one limit
 //!
@@ -33,19 +35,19 @@
 //! | state | requests | it ends |
 //! | --- | --- | --- |
 //! | open | go; with a guessed rate, no faster than that | when nothing is left, or with a refusal |
-//! | exhausted | wait | at the reset or at the end of the pause; a quota that names no time is tried again and again |
+//! | exhausted | wait | at the reset or at the end of the pause; a quota that names no time is tried now and then |
 //! | probing | one goes; without new figures two more for each answer (*slow start*) | with figures, or when enough answers have come |
 //!
 //! After the first refusal without a time the limit is probing at once. If the probe is refused as well, it is
-//! exhausted for a fifth of the time since the first refusal, or for as long again where requests may wait. What passes
-//! between two such times gives the guessed rate: see [`guess`].
+//! exhausted for a fifth of the time since the first refusal, or for as long again where requests may wait. What
+//! passes between two such times gives the guessed rate: see [`guess`].
 //!
 //! # Which requests a limit counts
 //!
-//! A new limit counts the [`RoutePattern`] whose response reported it. It *widens* when a response to a second route
-//! reports figures that can be those of the same counter, or a pause that ends at the same moment; then it counts all
-//! paths that begin as both do. It *narrows* when a response to a covered route reports other figures or none. It is
-//! *forgotten* when it holds nobody and has not been reported for five minutes, or for its window.
+//! A new limit counts the [`RoutePattern`] whose response reported it. It *widens* when a response to a second
+//! route reports figures that can be those of the same counter, or a pause that ends at the same moment; then it
+//! counts all paths that begin as both do. It *narrows* when a response to a covered route reports other figures
+//! or none. It is *forgotten* when it holds nobody and has not been reported for five minutes, or for its window.
 //!
 //! While nothing is known about a caller, a slow start holds its requests too, for a second at most.
 //!

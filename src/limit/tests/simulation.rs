@@ -1,24 +1,24 @@
 //! Services of every kind in simulated time: what a client gets beside outrider, against what it gets alone.
 //!
-//! Each cell is a service, what it reports, its limit, the demand and what `on_limit` says. The same schedule goes to a
-//! fresh service without outrider. `cargo test --lib limit::tests::simulation -- --nocapture` prints the cells that
-//! fall below the floor; `OUTRIDER_WRITE_TABLES=1` writes the table in `docs/limits.md`.
+//! Each cell is a service, what it reports, its limit, the demand and what `on_limit` says. The same schedule
+//! goes to a fresh service without outrider. `cargo test --lib limit::tests::simulation -- --nocapture` prints
+//! the cells that fall below the floor; `OUTRIDER_WRITE_TABLES=1` writes the table in `docs/limits.md`.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use self::client::{Demand, Obeys, Sending, Tally};
+use self::reporting::Reporting;
 use self::service::{Limit, Model, Service};
-use self::telling::Telling;
 use super::wait;
 use crate::config::OnLimit;
 
 mod adapter;
 mod client;
+mod reporting;
 mod service;
 mod table;
-mod telling;
 
 /// When the simulation begins, in milliseconds since the epoch: neither at the beginning of a second nor of a
 /// window.
@@ -27,7 +27,7 @@ const BEGIN: u64 = 1_790_000_002_250;
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     model: Model,
-    telling: Telling,
+    reporting: Reporting,
     limit: Limit,
     demand: Demand,
     waits: bool,
@@ -52,21 +52,21 @@ impl Cell {
     fn all() -> Vec<Self> {
         let mut cells = Vec::new();
         for model in MODELS {
-            for telling in Telling::of(model).iter().copied() {
-                cells.extend(Self::of(model, telling));
+            for reporting in Reporting::of(model).iter().copied() {
+                cells.extend(Self::of(model, reporting));
             }
         }
         cells
     }
 
     /// Returns the cells of all limits and demands for a service.
-    fn of(model: Model, telling: Telling) -> Vec<Self> {
+    fn of(model: Model, reporting: Reporting) -> Vec<Self> {
         let mut cells = Vec::new();
         let mut add = |limits: &[Limit], demands: &[(Demand, bool)]| {
             for limit in limits.iter().copied() {
                 cells.extend(demands.iter().copied().map(|(demand, waits)| Self {
                     model,
-                    telling,
+                    reporting,
                     limit,
                     demand,
                     waits,
@@ -76,7 +76,7 @@ impl Cell {
         };
         // Ways to write a time differ little from one another, and so do hosts from users: a few demands are
         // enough.
-        let is_like_others = telling.row() == Telling::RoundedUp.row() || model == Model::PerHost;
+        let is_like_others = reporting.row() == Reporting::RoundedUp.row() || model == Model::PerHost;
         let steady: &[_] = if is_like_others { &FEW } else { &STEADY };
         match model {
             Model::Concurrency => {
@@ -105,7 +105,7 @@ impl Cell {
         let Self { model, limit, .. } = self;
         let schedule = client::schedule(model, limit, self.demand, self.many_routes);
         let service = || Service::new(model, limit);
-        let alone = |obeys| client::alone(&schedule, service(), self.telling, obeys);
+        let alone = |obeys| client::alone(&schedule, service(), self.reporting, obeys);
         let on_limit = if self.waits {
             wait(PATIENCE / 1000)
         } else {
@@ -116,7 +116,7 @@ impl Cell {
             cell: self,
             ideal: self.ideal(&schedule).max(reckless.passed()),
             alone: reckless,
-            beside: client::beside(&schedule, service(), self.telling, on_limit, true),
+            beside: client::beside(&schedule, service(), self.reporting, on_limit, true),
             obedient: alone(Obeys::RetryAfter).passed(),
             strict: alone(Obeys::Reset).passed(),
         }
@@ -303,8 +303,8 @@ fn both_clients_meet_the_same_service() {
         };
         let schedule = client::schedule(model, limit, Demand::Steady(3.0), true);
         let service = || Service::new(model, limit);
-        let alone = client::alone(&schedule, service(), Telling::Nothing, Obeys::Nothing);
-        let beside = client::beside(&schedule, service(), Telling::Nothing, OnLimit::Reject, false);
+        let alone = client::alone(&schedule, service(), Reporting::Nothing, Obeys::Nothing);
+        let beside = client::beside(&schedule, service(), Reporting::Nothing, OnLimit::Reject, false);
         let (passed, name) = (alone.passed(), model.name());
         assert_eq!(
             (beside.passed(), beside.refused, beside.own),

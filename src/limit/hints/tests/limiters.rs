@@ -1,5 +1,5 @@
-//! Answers as packages for limits write them, each with the very fields that it sends: the same limit of 5 in 6 s unless
-//! another is said. The clock of the tests is MADE, 1784111777.
+//! Answers as packages for limits write them, each with the very fields that it sends: the same limit of 5 in 6 s
+//! unless another is said. The clock of the tests is MADE, 1784111777.
 
 use super::{assert_says, says};
 

@@ -2,8 +2,8 @@
 
 use super::{MADE, assert_says, says};
 
-/// docs.github.com, "Rate limits for the REST API": epoch seconds, the resource, 403 or 429 at zero; secondary limits
-/// with Retry-After, or a minute.
+/// docs.github.com, "Rate limits for the REST API": epoch seconds, the resource, 403 or 429 at zero; secondary
+/// limits with Retry-After, or a minute.
 #[test]
 fn github() {
     let fields = |remaining: u32| {

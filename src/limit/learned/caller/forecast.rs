@@ -5,8 +5,8 @@ use crate::limit::gcra::Gcra;
 use crate::limit::learned::route::RoutePattern;
 use crate::limit::learned::{LearnedSnapshot, ReportedQuota};
 
-/// When a request may go, as far as the limits of one caller show: requests that go before it, and the level of each
-/// guessed rate.
+/// When a request may go, as far as the limits of one caller show: requests that go before it, and the level of
+/// each guessed rate.
 #[derive(Debug)]
 pub(in crate::limit::learned) struct CallerForecast {
     before: [u64; MOST_LIMITS],

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::BEGIN;
 use super::adapter::{self, Request};
+use super::reporting::Reporting;
 use super::service::{Figures, Limit, Model, Service};
-use super::telling::Telling;
 use crate::config::OnLimit;
 use crate::limit::chance::simulated;
 
@@ -104,7 +104,7 @@ pub(super) enum Obeys {
 }
 
 /// Sends everything at its time.
-pub(super) fn alone(schedule: &[Sending], mut service: Service, telling: Telling, obeys: Obeys) -> Tally {
+pub(super) fn alone(schedule: &[Sending], mut service: Service, reporting: Reporting, obeys: Obeys) -> Tally {
     #[derive(PartialEq, Eq, PartialOrd, Ord)]
     enum Event {
         Sends,
@@ -130,8 +130,8 @@ pub(super) fn alone(schedule: &[Sending], mut service: Service, telling: Telling
                 let answered = now + figures.takes + back;
                 let pause = match obeys {
                     Obeys::Nothing => None,
-                    Obeys::Reset if figures.is_allowed() => telling.exhausted(&figures, BEGIN + now),
-                    Obeys::RetryAfter | Obeys::Reset => telling.retry_after(&figures),
+                    Obeys::Reset if figures.is_allowed() => reporting.exhausted(&figures, BEGIN + now),
+                    Obeys::RetryAfter | Obeys::Reset => reporting.retry_after(&figures),
                 };
                 if let Some(pause) = pause {
                     events.push(Reverse((
@@ -150,11 +150,12 @@ pub(super) fn alone(schedule: &[Sending], mut service: Service, telling: Telling
     tally
 }
 
-/// Sends everything at its time through a limiter that knows nothing yet; it learns if it `respects` the upstream.
+/// Sends everything at its time through a limiter that knows nothing yet; it learns if it `respects` the
+/// upstream.
 pub(super) fn beside(
     schedule: &[Sending],
     service: Service,
-    telling: Telling,
+    reporting: Reporting,
     on_limit: OnLimit,
     respects: bool,
 ) -> Tally {
@@ -183,7 +184,7 @@ pub(super) fn beside(
                 let figures = service.borrow_mut().ask(&sending.request, now());
                 tally.borrow_mut().count(&figures, now());
                 sleep(Duration::from_millis(figures.takes)).await;
-                let fields = telling.fields(&figures, BEGIN + now());
+                let fields = reporting.fields(&figures, BEGIN + now());
                 sleep(Duration::from_millis(sending.back)).await;
                 adapter::learn(&permit, &sending.request, figures.status, &fields);
             }));

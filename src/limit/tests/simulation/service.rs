@@ -1,7 +1,7 @@
 //! Services that limit their callers, each counting as real packages count.
 //!
 //! Pure: time is passed in, in milliseconds since the simulation began. What a service reports is in
-//! [`telling`](super::telling).
+//! [`reporting`](super::reporting).
 
 use std::collections::VecDeque;
 

@@ -12,7 +12,7 @@ pub(super) fn name(cell: &Cell) -> String {
     format!(
         "{:<30} {:<26} {:<14} {:>6} {:<6} {:<4}",
         cell.model.name(),
-        cell.telling.name(),
+        cell.reporting.name(),
         cell.limit.name,
         cell.demand.name(),
         if cell.waits { "wait" } else { "reject" },
@@ -72,9 +72,9 @@ pub(super) fn failing(outcomes: &[&Outcome], all: usize) -> String {
 /// Returns the table: a row for each model and what it reports, with the worst of its cells.
 pub(super) fn rows(outcomes: &[Outcome]) -> String {
     let mut text = String::from(HEAD);
-    let row = |outcome: &Outcome| (outcome.cell.model.name(), outcome.cell.telling.row());
+    let row = |outcome: &Outcome| (outcome.cell.model.name(), outcome.cell.reporting.row());
     for group in outcomes.chunk_by(|one, other| row(one) == row(other)) {
-        let (model, telling) = row(&group[0]);
+        let (model, reporting) = row(&group[0]);
         let least = |figure: fn(&Outcome) -> f64| {
             let least = group.iter().map(figure).fold(f64::INFINITY, f64::min);
             (least * 100.0).round() as u64
@@ -93,7 +93,7 @@ pub(super) fn rows(outcomes: &[Outcome]) -> String {
         let first = first.map(|outcome| outcome.beside.refused).max();
         let _ = writeln!(
             text,
-            "| {model} | {telling} | {} % | {} % | {} % | {} | {} | {} | {} | {} s |",
+            "| {model} | {reporting} | {} % | {} % | {} % | {} | {} | {} | {} | {} s |",
             least(Outcome::share),
             least(Outcome::kept),
             least(|outcome| outcome.beside.passed() as f64 / outcome.ideal.max(1) as f64),

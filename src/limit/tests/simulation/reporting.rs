@@ -9,7 +9,7 @@ use super::service::{Figures, Model};
 use crate::units;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Telling {
+pub(super) enum Reporting {
     /// Limit, remainder and the seconds left until the reset, rounded up; `Retry-After` on a refusal.
     All,
     /// `Retry-After` on a refusal, rounded up.
@@ -28,7 +28,7 @@ pub(super) enum Telling {
     AheadUndated,
 }
 
-impl Telling {
+impl Reporting {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::All => "all",
