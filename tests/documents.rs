@@ -13,7 +13,7 @@ use crate::support::proxy::configuration;
 use crate::support::{Nginx, Pki, Proxy, Run, TOKEN, run};
 
 /// Commands that are not run here, by how they begin, and the reason.
-const NOT_RUN: [(&str, &str); 11] = [
+const NOT_RUN: [(&str, &str); 8] = [
     ("apt-get install", "installs packages of the system"),
     ("ab ", "needs a machine of its own for half a million requests"),
     ("cargo bench", "tests/run runs each bench once"),
@@ -24,13 +24,7 @@ const NOT_RUN: [(&str, &str); 11] = [
         "export PATH=$PWD/target/release",
         "the environment of the commands has it",
     ),
-    (
-        "OUTRIDER_WRITE_TABLES=1",
-        "runs these tests, and writes into the pages",
-    ),
-    ("tests/limiters/run", "tests/run runs it"),
     ("tests/run", "runs these tests"),
-    ("bash tests/sidecar_test.sh", "tests/run runs it"),
 ];
 
 /// What stands in a page, and what is run in its place beside the program that is already built.
