@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::partner::destination;
 use crate::support::programs::clean;
 use crate::support::proxy::configuration;
-use crate::support::{Nginx, Pki, Proxy, Run, TOKEN, run};
+use crate::support::{Nginx, Pki, ProgramOutput, Proxy, TOKEN, run};
 
 /// Commands that are not run here, by how they begin, and the reason.
 const NOT_RUN: [(&str, &str); 8] = [
@@ -127,7 +127,7 @@ impl Desktop {
     }
 
     /// Types `commands` into one shell; stops at the first one that fails.
-    fn types(&self, commands: &[Command]) -> Run {
+    fn types(&self, commands: &[Command]) -> ProgramOutput {
         let mut script = "set -eu -o pipefail\n".to_owned();
         for Command { text, place } in commands {
             let text = BUILT

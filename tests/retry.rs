@@ -414,10 +414,10 @@ fn what_nginx_refuses_passes_a_little_later() {
     });
     // It writes its log once the answer is out.
     eventually("a dozen have passed", || {
-        let asked = nginx.asked();
+        let asked = nginx.requests();
         asked.len() - refused(&asked) == 12
     });
-    let refused = refused(&nginx.asked());
+    let refused = refused(&nginx.requests());
     assert!(refused >= 5, "nothing had to be sent again: {refused}");
     assert_eq!(retries(&proxy, "503"), refused as f64);
 }

@@ -53,7 +53,7 @@ pub(crate) enum Error {
     Damaged { reference: SecretRef },
 
     #[error("the crypto library does not sign with this key")]
-    RequestFailed,
+    Failed,
 
     #[error(
         "{reference}: {algorithm} needs {wanted}, and this is {found}; name another key, or the algorithm that fits it"

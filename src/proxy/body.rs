@@ -14,7 +14,7 @@ use super::splice;
 use super::tunnel::TunnelSlot;
 use crate::drain::ExchangeGuard;
 use crate::fields::{self, Listed};
-use crate::http1::server::Carried;
+use crate::http1::server::RelayedBody;
 use crate::limit::Permit;
 use crate::memory::Reservation;
 use crate::stream::Rewound;
@@ -75,7 +75,7 @@ impl Upgraded {
         self: Box<Self>,
         app: T,
         early: Bytes,
-        relayed: ForwardedBody,
+        forwarded: ForwardedBody,
         mut exchange: Box<Exchange>,
     ) where
         T: AsyncRead + AsyncWrite + Unpin,
@@ -93,7 +93,7 @@ impl Upgraded {
     }
 }
 
-impl Carried for Body {
+impl RelayedBody for Body {
     fn poll_upload(&mut self, cx: &mut Context<'_>) {
         if let Self::Forwarded(forwarded, _) = self {
             forwarded.body.poll_upload(cx);

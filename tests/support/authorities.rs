@@ -20,7 +20,7 @@ pub(crate) struct Authority {
 }
 
 /// A root authority and the folder of its files.
-pub(crate) struct World {
+pub(crate) struct Authorities {
     pub(crate) folder: TempDir,
     pub(crate) root: Authority,
 }
@@ -52,7 +52,7 @@ impl Authority {
     }
 }
 
-impl World {
+impl Authorities {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = Authority::new("Agency Root", None, &|_| {});
