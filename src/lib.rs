@@ -1,40 +1,138 @@
-//! outrider: an outbound forward proxy that rides beside an app in its own container.
+//! outrider: an outbound forward proxy that runs beside an app, in the same container.
 //!
-//! The app only sets `HTTP_PROXY` and `HTTPS_PROXY`. The proxy attaches the client certificate or the
-//! `Authorization` header that each destination asks for, keeps to its rate limits, refuses what the policy
-//! does not allow, and tells what happened.
+//! The app only sets `HTTP_PROXY` and `HTTPS_PROXY`. outrider attaches the client certificate or the credential
+//! that each destination asks for, keeps to its rate limits, refuses what the policy does not allow, and records
+//! what happened.
 //!
-//! # Words
+//! This is the map. `docs/architecture.md` has the same sections, which a test compares, and the lives of a
+//! destination and of a learned limit.
 //!
-//! *destination*: a named entry of the configuration. *target*: where a request wants to go. *upstream*: the
-//! machinery that gets there. *credential*: what is attached. *permit*: leave to send one request. *exchange*:
-//! one request and what became of it. *tunnel*, *intercept*, *upgrade*: the three ways https can pass.
+//! # The picture
+//!
+//! ```text
+//!              ┌──────────────────────────────── one process ─────────────────────────────────┐
+//!              │  cli ──▶ app ──▶ worker 1 … N       (each: a thread, a runtime, a pool)      │
+//!              │           │                                                                  │
+//!              │           └─ reload, rotation, drain: swaps what the workers use             │
+//!              │                                                                              │
+//!    app ─────▶│  server ▶ http1 ▶ proxy ▶ cache ▶ limit ▶ auth ▶ upstream ▶ http1            │─────▶ partner
+//!              │                     │               ▲                 │                      │
+//!              │                     ▼               └─ learns from    ▼                      │
+//!              │                   policy               the answer   look-up, approve,        │
+//!              │                                                     dial, TLS                │
+//!              │  admin: metrics, health, status        store: one limit for a fleet          │─────▶ Redis
+//!              └──────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! What was written (`Config`), what it means (`Policy`) and what is alive (`Live`) are three types in three
+//! modules. A request loads the live state once and keeps it until its end, so a reload never changes a request
+//! that is under way.
 //!
 //! # Ranks
 //!
-//! A module names only modules of a lower rank; `tests/layout.rs` checks it.
+//! A module names only modules of a lower rank. `tests/layout.rs` checks it, so there is no cycle between them.
 //!
-//! | rank | modules |
-//! | --: | --- |
-//! | 12 | `cli`, `bench` |
-//! | 11 | `app` |
-//! | 10 | `worker` |
-//! | 9 | `server`, `admin` |
-//! | 8 | `proxy` |
-//! | 7 | `auth`, `store` |
-//! | 6 | `upstream`, `limit`, `cache`, `ca` |
-//! | 5 | `policy`, `secret` |
-//! | 4 | `telemetry` |
-//! | 3 | `config` |
-//! | 2 | `fields`, `http1`, `window` |
-//! | 1 | `host`, `units`, `stream`, `drain` |
-//! | 0 | `descriptors`, `memory`, `sync` |
+//! | rank | module | what it does |
+//! | --: | --- | --- |
+//! | 12 | `cli` | the commands: run, exec, check, explain, env, init, schema, demo |
+//! | 12 | `bench` | what the benches and the cost test measure |
+//! | 11 | `app` | starts everything; the one loop where anything changes |
+//! | 10 | `worker` | a thread with a runtime, a share of the connections, and a pool |
+//! | 9 | `server` | accepts the app's connections |
+//! | 9 | `admin` | the pages on the admin port |
+//! | 8 | `proxy` | what happens to a request |
+//! | 7 | `auth` | attaches credentials: secrets, tokens, signatures |
+//! | 7 | `store` | counts one limit for all instances, in Redis |
+//! | 6 | `upstream` | gets a request to its destination: pool, look-up, dialler, TLS, circuit breaker |
+//! | 6 | `limit` | how many requests a destination gets |
+//! | 6 | `cache` | stored answers, by RFC 9111 |
+//! | 6 | `ca` | the local authority, its certificates and the bundle for the app |
+//! | 5 | `policy` | what the configuration means; no I/O |
+//! | 5 | `secret` | reads and guards secrets |
+//! | 4 | `telemetry` | metrics, the record of an exchange, the log |
+//! | 3 | `config` | the configuration as written, and everything wrong with it |
+//! | 2 | `http1` | HTTP/1.1 on the wire, both sides |
+//! | 2 | `fields` | which header fields may pass |
+//! | 2 | `window` | counts over a sliding span of time |
+//! | 1 | `host` | where a request wants to go, parsed once |
+//! | 1 | `units` | durations, sizes, rates |
+//! | 1 | `method`, `path` | methods and patterns of paths, parsed once |
+//! | 1 | `stream`, `drain` | byte streams; the end of the process |
+//! | 0 | `descriptors`, `memory` | how many file descriptors and how much memory may be used |
+//! | 0 | `sync`, `error` | locks that outlive a panic; an error with its causes |
 //!
 //! # The life of a request
 //!
-//! `server` accepts, `http1` reads the head. `proxy` parses the target, asks the policy for a verdict and takes
-//! one of three ways: `forward` carries one HTTP exchange, `tunnel` joins two sockets, `intercept` ends the
-//! app's TLS under the local authority and gives each inner request to `forward`.
+//! ```text
+//! server/mod.rs           accept; refuse beyond limits.connections; hand over to the worker with fewest
+//! proxy/connection.rs     serve one connection of the app
+//! http1/server            read the head; refuse what two parsers could read in two ways
+//! proxy/mod.rs            parse the target, begin the record, ask policy: forward, tunnel, intercept or deny
+//!   proxy/tunnel.rs         tunnel: open the upstream, answer 200, join two sockets
+//!   proxy/intercept.rs      intercept: answer 200, end the app's TLS, give each inner request to forward
+//! proxy/forward.rs        forward: may it be asked? strip hop-by-hop fields, load the live state
+//! proxy/cached.rs         answer from the cache, or wait for an equal request, or go on
+//! proxy/fetch.rs          try after try:
+//!   proxy/attempt.rs        circuit and limits admit it; attach the credential, send, learn from the answer
+//!     limit                   Permit or Refusal; a permit stays with the body until its end
+//!     auth                    the credential of the rule, or of the pool
+//!     upstream                a pooled connection, or: look-up, approve, dial, TLS
+//!   proxy/tries.rs          decides whether another try follows
+//! proxy/scrub.rs          redact our secrets in the answer
+//! proxy/reply.rs          the only file that makes a response of our own, with Proxy-Status
+//! ```
+//!
+//! Whatever ends it, the record (`Exchange`) is written once, when it is dropped: one set of counters and one line
+//! in the log.
+//!
+//! A CONNECT that is intercepted cannot contain another CONNECT, and an inner request cannot change its
+//! destination: its `Host` must be the tunnel's, or the answer is 421.
+//!
+//! # Glossary
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | app | the program beside outrider, which sends it its requests |
+//! | destination | a named entry of the configuration: some hosts and the rules for them |
+//! | target | where a request wants to go: scheme, host, port |
+//! | upstream | the server of a destination, and the code that gets there |
+//! | verdict | what the policy says to a target: forward, tunnel, intercept, deny |
+//! | forward | carry one HTTP request and its answer |
+//! | tunnel | join two sockets for a CONNECT, unread |
+//! | intercept | end the app's TLS under the local authority, to see the requests in a CONNECT |
+//! | upgrade | send an `http://` request of the app over TLS |
+//! | exchange | one request and what became of it; a metric and a line in the log |
+//! | credential | what is attached: a header, a parameter, a signature, a token, a client certificate |
+//! | rule, `match` | a part of `auth`, `rate_limit` or `priority` that concerns certain methods and paths |
+//! | reading | one way in which a server may understand a path |
+//! | refusal | an answer of outrider: it says why, and what to change |
+//! | permit | the right to send one request |
+//! | limiter | the limits of one destination at run time, its queue included |
+//! | configured limit | a rate or a concurrency that you wrote |
+//! | learned limit | what the upstream's answers say: a quota, a pause, or a rate that we guess |
+//! | quota | how many requests are left until a moment |
+//! | pause | nothing may be sent until a moment |
+//! | guessed rate | a rate measured from what passed, for a service that only says 429 |
+//! | probe | the one request that goes first when a pause or a quota ends |
+//! | slow start | requests that follow a probe, a few more with each answer |
+//! | caller | the user as the upstream sees him, by the credential; only a number of it is kept |
+//! | route | kind of method and shape of path, for learned limits |
+//! | lease | permits that an instance has borrowed from the store |
+//! | share | the part of a rate that an instance keeps to while the store is away |
+//! | circuit | whether a host is asked, or left alone after failures |
+//! | try, retry | one sending of a request; another one after it |
+//! | rehearsal | simulated limits and faults of a destination |
+//! | cache entry | a stored answer, and the fields of its request |
+//! | endpoint | the run-time part of a destination in `upstream`: TLS settings, identity, counters |
+//! | pool | connections that wait for their next request, one pool a worker |
+//! | identity | a client certificate and its key |
+//! | authority, leaf | our local certificate authority; a certificate that it signed for one host |
+//! | bundle | the system's roots and our authority, for the app |
+//! | snapshot | every secret of a configuration, read once |
+//! | rotation | changed secrets are taken over while requests go on |
+//! | reload | a changed configuration is taken over whole, or not at all |
+//! | drain | the time between SIGTERM and the end |
+//! | instance | one copy of the app with its outrider; all of them are the fleet |
 
 #[doc(hidden)]
 pub mod bench;

@@ -3,7 +3,7 @@
 //! Every example in YAML is loaded, every link leads somewhere, every key has its place. The commands of the pages are run
 //! by `tests/documents.rs`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -29,6 +29,12 @@ const FOREIGN: [(&str, &str); 2] = [
         "Prometheus: promtool reads it in tests/documents.rs",
     ),
 ];
+
+/// The sections of docs/architecture.md that the header of src/lib.rs repeats.
+const SHARED_SECTIONS: [&str; 4] = ["The picture", "Ranks", "The life of a request", "Glossary"];
+
+/// Words of docs/architecture.md that begin like a type of ours.
+const NOT_TYPES_OF_OURS: [&str; 3] = ["Age", "Drop", "Host"];
 
 /// A page for people, and its path from the top of the repository.
 struct Page {
@@ -373,6 +379,103 @@ fn ids(comment: &str) -> Vec<String> {
         })
         .map(str::to_owned)
         .collect()
+}
+
+/// The map in the header of src/lib.rs is that of docs/architecture.md.
+#[test]
+fn the_map_in_the_code_is_the_one_of_the_page() {
+    let page = Page::read("docs/architecture.md").text;
+    let header: String = (fs::read_to_string(root().join("src/lib.rs")).unwrap().lines())
+        .map_while(|line| line.strip_prefix("//!"))
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .collect();
+    for title in SHARED_SECTIONS {
+        let section = section(&page, title);
+        assert!(section.len() > 100, "{title}");
+        assert!(
+            header.contains(section.trim()),
+            "`{title}` is another one in docs/architecture.md and in src/lib.rs"
+        );
+    }
+}
+
+/// docs/architecture.md has each module with the rank that `tests/layout.rs` checks.
+#[test]
+fn the_ranks_of_the_page_are_those_of_the_test() {
+    let page = Page::read("docs/architecture.md").text;
+    let mut written = BTreeSet::new();
+    for row in section(&page, "Ranks")
+        .lines()
+        .filter(|line| line.starts_with("| "))
+    {
+        let mut cells = row.split('|').map(str::trim).skip(1);
+        if let Some(rank) = cells.next().and_then(|cell| cell.parse::<usize>().ok()) {
+            let modules = cells.next().unwrap().split('`').skip(1).step_by(2);
+            written.extend(modules.map(|module| (rank, module.to_owned())));
+        }
+    }
+    let layout = fs::read_to_string(root().join("tests/layout.rs")).unwrap();
+    let (_, rest) = layout
+        .split_once("const RANKS: &[&[&str]] = &[\n")
+        .expect("the ranks");
+    let (rows, _) = rest.split_once("\n];").expect("their end");
+    let checked: BTreeSet<_> = (rows.lines().enumerate())
+        .flat_map(|(rank, row)| {
+            row.split('"')
+                .skip(1)
+                .step_by(2)
+                .map(move |module| (rank, module.to_owned()))
+        })
+        .collect();
+    assert!(checked.len() > 20, "{checked:?}");
+    let missing: Vec<_> = checked.difference(&written).collect();
+    assert!(
+        missing.is_empty(),
+        "give them a row in docs/architecture.md and in src/lib.rs: {missing:?}"
+    );
+}
+
+/// Files and types that docs/architecture.md names are there.
+#[test]
+fn the_architecture_names_what_is_there() {
+    let page = Page::read("docs/architecture.md");
+    let is_of_path = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_/.".contains(c);
+    let mut missing: Vec<&str> = (page
+        .text
+        .split(|c: char| c.is_whitespace() || "`,;:()".contains(c)))
+    .filter(|word| {
+        word.contains('/')
+            && word.starts_with(|c: char| c.is_ascii_lowercase())
+            && word.chars().all(is_of_path)
+    })
+    .filter(|path| !root().join("src").join(path).exists() && !root().join(path).exists())
+    .collect();
+    let code: String = (sources(&root().join("src")).iter())
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let prose = page.prose();
+    let types = (prose.split('`').skip(1).step_by(2))
+        .filter(|word| {
+            word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(char::is_alphanumeric)
+        })
+        .filter(|word| !NOT_TYPES_OF_OURS.contains(word));
+    missing.extend(types.filter(|name| {
+        let defined = |kind: &str| {
+            let definition = format!("{kind} {name}");
+            let mut places = code.split(&definition).skip(1);
+            places.any(|rest| !rest.starts_with(char::is_alphanumeric))
+        };
+        !defined("struct") && !defined("enum")
+    }));
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The text below a heading of the second level, up to the next one.
+fn section<'p>(page: &'p str, title: &str) -> &'p str {
+    let (_, rest) = page
+        .split_once(&format!("\n## {title}\n"))
+        .unwrap_or_else(|| panic!("no section `{title}`"));
+    rest.split("\n## ").next().unwrap_or_default()
 }
 
 /// Each key has its place in a page, as code.
