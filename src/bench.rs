@@ -29,7 +29,7 @@ use crate::limit::shared::store_queue::Sharing;
 use crate::limit::{self, Limiter, Limiters};
 use crate::policy::{Asked, Policy, Verdict};
 use crate::proxy::{self, RetryPolicy};
-use crate::secret::Sources;
+use crate::secret::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream::breaker::{Breaker, HostHealth};
 
@@ -209,7 +209,7 @@ impl CredentialBench {
         let policy = policy(
             "destinations: { d: { hosts: [api.test], headers: { set: { Authorization: 'Bearer 0123456789abcdef' } } } }",
         );
-        let attachment = Attachment::build(None, &policy.destinations[1].headers, &Sources::of_process());
+        let attachment = Attachment::build(None, &policy.destinations[1].headers, &Snapshot::of_process());
         Self(attachment.expect("no secret to read"))
     }
 

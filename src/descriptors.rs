@@ -1,7 +1,7 @@
-//! How many file descriptors connections may take: two for each of the app's, its own and one towards an upstream.
+//! The file descriptors that connections may take: two for each of the app, one to it and one to an upstream.
 //!
-//! What the system allows beyond that is kept for the rest: the admin port, files, look-ups, upstream connections
-//! that wait in a pool. All of the process shares one account.
+//! Some are kept for the rest: the admin port, files, look-ups, upstream connections that wait in a pool. The whole
+//! process shares one account.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,7 +17,7 @@ struct Account {
     taken: AtomicUsize,
 }
 
-/// Divides so many descriptors; returns how many connections may be open at a time.
+/// Divides `all` descriptors; returns how many connections may be open at a time.
 pub(crate) fn divide(all: Option<u64>) -> usize {
     let most = pairs(all);
     PAIRS.most.store(most, Ordering::Relaxed);
@@ -31,7 +31,7 @@ fn pairs(all: Option<u64>) -> usize {
 }
 
 impl DescriptorPair {
-    /// `None` where all are taken.
+    /// Takes two descriptors; `None` where all are taken.
     pub(crate) fn take() -> Option<Self> {
         PAIRS.take()
     }
@@ -52,13 +52,13 @@ impl Account {
     }
 
     fn take(&'static self) -> Option<DescriptorPair> {
-        // The place is given back by the value where there was none.
+        // Where all were taken, the value gives its part back when it is dropped.
         let (before, pair) = (self.taken.fetch_add(1, Ordering::Relaxed), DescriptorPair(self));
         (before < self.most.load(Ordering::Relaxed)).then_some(pair)
     }
 }
 
-/// For everything but connections of the app and what they need at once.
+/// Descriptors kept for everything but connections of the app and their upstream connections.
 const RESERVED: u64 = 80;
 
 #[cfg(test)]

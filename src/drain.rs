@@ -1,9 +1,9 @@
-//! The end of life: who is told, and when it is quiet enough to leave.
+//! Draining: the requests in flight, and whether it is quiet enough to leave.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Shared by all: whether we are leaving, what is going on, how much has moved.
+/// Whether we are leaving, how many exchanges there are, and how much has moved. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain(Arc<State>);
 
@@ -14,12 +14,12 @@ struct State {
     moved: AtomicU64,
 }
 
-/// An exchange that is going on; leaving waits for it.
+/// An exchange in flight: draining waits until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ExchangeGuard(Arc<State>);
 
 impl Drain {
-    /// From now on we are leaving.
+    /// Begins to drain.
     pub(crate) fn begin(&self) {
         self.0.draining.store(true, Ordering::Release);
     }
@@ -28,18 +28,18 @@ impl Drain {
         self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Holds the end back until the value is dropped.
+    /// Registers an exchange until the value is dropped.
     pub(crate) fn busy(&self) -> ExchangeGuard {
         self.0.exchanges.fetch_add(1, Ordering::Relaxed);
         ExchangeGuard(Arc::clone(&self.0))
     }
 
-    /// Bytes went through a tunnel: it is not idle.
+    /// Notes that bytes went through a tunnel: it is not idle.
     pub(crate) fn moved(&self) {
         self.0.moved.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Exchanges in flight, and a figure that changes whenever a tunnel moves bytes.
+    /// Returns the exchanges in flight, and a number that changes whenever a tunnel moves bytes.
     pub(crate) fn activity(&self) -> (usize, u64) {
         (
             self.0.exchanges.load(Ordering::Acquire),

@@ -1,10 +1,11 @@
-//! How much memory may be used: what is reserved of it, and whether there is room for more.
+//! The memory that may be used, how much of it is reserved, and whether there is room for more.
 //!
-//! Whatever holds memory for as long as others like (a request, half a head, a gathered body, a stored answer, an answer
-//! that nobody reads) reserves it first, and is refused where there is none. From time to time what is resident is
-//! measured, so that what nobody reserves counts as well. All of the process shares one account, [`MEMORY`].
+//! Code that holds memory for as long as a peer likes (a request, half a head, a gathered body, a stored answer, an
+//! answer that nobody reads) reserves it first, and is refused where there is no room. Resident memory is measured
+//! from time to time, so that memory without a reservation counts as well. The whole process shares one account,
+//! [`MEMORY`].
 //!
-//! What is resident is measured in `app`, and who is told is decided there.
+//! `app` measures what is resident, and logs when memory is short.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -44,7 +45,7 @@ impl Memory {
         }
     }
 
-    /// Sets how much may be used, `resident` being so now; `None`: any amount.
+    /// Sets how much may be used (`None`: any amount); `resident` is in use now.
     pub(crate) fn set_ceiling(&self, ceiling: Option<usize>, resident: usize) {
         self.ceiling
             .store(ceiling.unwrap_or(usize::MAX), Ordering::Relaxed);
@@ -75,7 +76,7 @@ impl Memory {
         limit.saturating_sub(self.reserved.load(Ordering::Relaxed))
     }
 
-    /// How much of the room that is kept from what can be done without is taken.
+    /// Returns by how much stored answers exceed what they may take.
     pub(crate) fn overdraft(&self) -> usize {
         self.spared().saturating_sub(self.room())
     }
@@ -90,28 +91,28 @@ impl Memory {
         self.has_refused.swap(false, Ordering::Relaxed)
     }
 
-    /// The most to read ahead at once: less and less as the room shrinks, so that it suffices for many.
+    /// Returns how much to read ahead at once: less as the room shrinks, so that it suffices for many readers.
     pub(crate) fn read_ahead(&self, most: usize) -> usize {
         (self.room() / READERS).clamp(LEAST_READ, most)
     }
 
-    /// What the kernel may hold of one direction of a socket, as the option takes it. `None`: as much as the system sets.
+    /// Returns the size of a kernel buffer for one direction of a socket. `None`: as the system sets it.
     pub(crate) fn kernel_buffer(&self) -> Option<usize> {
         let ceiling = self.ceiling().filter(|ceiling| *ceiling < AMPLE)?;
         Some((ceiling / CONNECTIONS).max(LEAST_BUFFER))
     }
 
-    /// What the kernel holds, on both sides, of what passes through us in one direction and is not taken.
+    /// Returns what the kernel holds, on both sides, of one direction of a tunnel whose reader is slow.
     pub(crate) fn stuck(&self) -> usize {
         self.kernel_buffer().map_or(0, |bytes| 4 * bytes)
     }
 
-    /// How much is kept from what can be done without.
+    /// Returns how much is kept for requests, and not for stored answers.
     fn spared(&self) -> usize {
         self.ceiling().map_or(0, |ceiling| ceiling / SPARED)
     }
 
-    /// Reserves for what can be done without.
+    /// Reserves for a stored answer.
     fn take_spare(&self, bytes: usize) -> Result<(), Exhausted> {
         self.reserve(bytes, self.spared())
     }
@@ -158,7 +159,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Has so many bytes reserved from here on, for what can be done without: not the last of the room.
+    /// Reserves so many bytes in all, for stored answers: not the last of the room.
     pub(crate) fn fit(&mut self, bytes: usize) -> Result<(), Exhausted> {
         if bytes > self.0 {
             MEMORY.take_spare(bytes - self.0)?;
@@ -200,10 +201,10 @@ pub(crate) const CONNECTION: usize = 4 * 1024;
 pub(crate) const REQUEST: usize = 8 * 1024;
 /// TLS with the app, ended here.
 pub(crate) const INTERCEPTED: usize = 32 * 1024;
-/// A buffer that counts for little: what is smaller is not reserved by itself.
+/// A buffer smaller than this is not reserved by itself.
 pub(crate) const SMALL: usize = 4 * 1024;
 
-/// This part of the ceiling is not for what can be done without: stored answers.
+/// One in so many parts of the ceiling is not for stored answers.
 const SPARED: usize = 4;
 /// So many can read ahead before half of the room is gone.
 const READERS: usize = 256;

@@ -1,8 +1,8 @@
 //! Locks that outlive a panic.
 //!
-//! The standard lock is poisoned when a thread panics while it holds it, and every later holder gets an error. Here the
-//! lock is taken all the same: what our locks protect is whole between any two statements (a map, a list, a counter),
-//! and a proxy that refused every request from then on would be worse than one lost entry.
+//! The standard lock is poisoned when a thread panics while it holds it, and every later holder gets an error. Here
+//! the lock is taken all the same: what our locks protect is whole between any two statements (a map, a list, a
+//! counter), and a proxy that refused every request from then on would be worse than one lost entry.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! One thread, one runtime, one share of the connections and of the upstream pool.
+//! The workers: each has one thread, one runtime, and its share of the connections and of the upstream pool.
 
 use std::io;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ impl BoundListener {
     }
 }
 
-/// Closes pooled connections that are too old, idle for too long, or of an identity that is gone.
+/// Closes pooled connections that are too old, idle for too long, or of an identity that is not used any more.
 async fn sweep(proxy: Arc<Proxy>) {
     loop {
         tokio::time::sleep(pool::SWEEP).await;

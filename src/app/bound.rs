@@ -1,4 +1,4 @@
-//! The doors: sockets that have their addresses before anything else is built, and accept when all of it is.
+//! Listening sockets: bound before anything else is built, opened when all of it is.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ impl BoundSockets {
         Ok(bound)
     }
 
-    /// Our own addresses, which must never be dialled.
+    /// Returns our own addresses, which must never be dialled.
     pub(super) fn own(&self) -> Vec<SocketAddr> {
         let admin = self.admin.as_ref().and_then(local_address);
         self.tcp
@@ -100,7 +100,7 @@ fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, Error> {
     use std::os::unix::fs::FileTypeExt;
     use std::os::unix::net::{UnixListener, UnixStream};
     let bind = || match UnixListener::bind(path) {
-        // A socket file that nobody answers at is what a crash left behind. Any other file is somebody's.
+        // A crash leaves a socket file where nobody answers. Any other file belongs to somebody.
         Err(error)
             if error.kind() == io::ErrorKind::AddrInUse
                 && std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())

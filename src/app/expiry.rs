@@ -1,10 +1,10 @@
-//! Says in time that a client certificate ends.
+//! Warnings that a client certificate expires soon.
 //!
-//! Certificates of a year are told of 30, 7 and 1 days before their end. One that lives shorter is meant to be renewed
-//! by a machine, which most do at two thirds of its life, so that is when silence ends. The platform renews an
-//! instance identity half an hour before its end, every day anew: only when half of that is over is something wrong.
+//! A certificate of a year is reported 30, 7 and 1 days before its end. A machine renews shorter ones, mostly at
+//! two thirds of their life, so they are reported after that. The platform renews an instance identity half an hour
+//! before its end, every day: it is reported only when half of that time is over.
 //!
-//! What has ended before it was read is told by whoever read it.
+//! A certificate that had expired before it was loaded is reported by the loader, not here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::upstream::tls::Lifetime;
 
-/// What has been said of each destination's certificate.
+/// What has been reported of each destination's certificate.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
-    said: HashMap<Arc<str>, ReportedExpiry>,
+    reported: HashMap<Arc<str>, ReportedExpiry>,
 }
 
 #[derive(Debug)]
@@ -34,13 +34,13 @@ pub(super) enum ExpiryStage {
 }
 
 impl Expiries {
-    /// The certificates that have come nearer to their end since this was last asked, and how near.
+    /// Returns the certificates that have come nearer to their end since the last call, and how near.
     pub(super) fn look<'l>(
         &mut self,
         lives: impl Iterator<Item = (&'l Arc<str>, &'l Lifetime)>,
         now: SystemTime,
     ) -> Vec<(&'l Arc<str>, &'l Lifetime, ExpiryStage)> {
-        let mut old = std::mem::take(&mut self.said);
+        let mut old = std::mem::take(&mut self.reported);
         let mut news = Vec::new();
         for (destination, life) in lives {
             let stage = stage(life, now);
@@ -52,10 +52,10 @@ impl Expiries {
             if is_news {
                 news.push((destination, life, stage));
             }
-            // A clock that goes back makes nothing unsaid.
+            // A clock that goes back does not repeat a report.
             let stage = old.as_ref().map_or(stage, |said| said.stage.max(stage));
             let life = old.map_or_else(|| life.clone(), |said| said.life);
-            self.said
+            self.reported
                 .insert(Arc::clone(destination), ReportedExpiry { life, stage });
         }
         news
@@ -72,14 +72,11 @@ fn stage(life: &Lifetime, now: SystemTime) -> ExpiryStage {
     }
 }
 
-/// How long before the end something is to be said.
+/// Returns how long before the end it is to be reported.
 fn notices(life: &Lifetime) -> Vec<Duration> {
     let whole = (life.not_after.duration_since(life.not_before)).unwrap_or_default();
     if life.is_of_platform {
-        let renewal = match whole > 4 * HOUR {
-            true => HOUR / 2,
-            false => whole / 8,
-        };
+        let renewal = if whole > 4 * HOUR { HOUR / 2 } else { whole / 8 };
         return vec![renewal / 2];
     }
     let third = whole / 3;
@@ -109,7 +106,7 @@ mod tests {
         }
     }
 
-    /// How long before the end something is said, found out by living through it.
+    /// How long before the end it is reported, found out by living through it.
     fn said(life: &Lifetime) -> Vec<(Duration, ExpiryStage)> {
         let name: Arc<str> = "partner".into();
         let mut expiries = Expiries::default();
@@ -172,9 +169,9 @@ mod tests {
         assert_eq!(count(&old, 340), 0);
         assert_eq!(count(&new, 341), 0);
         assert_eq!(count(&new, 660), 1);
-        // Back to the old one: told of again, as of any that is new here.
+        // Back to the old one: reported again, as any that is new here.
         assert_eq!(count(&old, 341), 1);
-        // What is over when it comes has been told of when it was read.
+        // The loader has reported one that had expired before.
         assert_eq!(count(&new, 700), 0);
     }
 }

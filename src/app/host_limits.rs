@@ -1,8 +1,6 @@
-//! What the machine allows us, and what we owe it: CPUs, descriptors, memory, no core file, signals that are ignored.
+//! The limits of the machine: CPUs, descriptors, memory; and no core file.
 
-use procfs::process::Process;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::descriptors;
 use crate::units::parse_size;
@@ -24,40 +22,14 @@ pub(super) fn prepare_process() {
     }
 }
 
-/// The container's CPU share, rounded up; without one, the CPUs there are.
+/// Returns the container's CPU share, rounded up; without a share, the number of CPUs.
 pub(super) fn cpus() -> usize {
     // Reads the quotas of cgroups v1 and v2 as well as the affinity mask.
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Whether a signal is ignored: whoever started us wants that it does nothing. What is caught is not ignored any more.
-pub(crate) fn is_ignored(signal: SignalKind) -> bool {
-    let ignored = Process::myself()
-        .and_then(|process| process.status())
-        .map_or(0, |status| status.sigign);
-    ignored & (1 << (signal.as_raw_value() - 1)) != 0
-}
-
-/// SIGHUP, unless it is ignored, as under `nohup`: then it stays so, for a command of ours as well.
-#[derive(Debug)]
-pub(super) struct HangupSignal(Option<Signal>);
-
-impl HangupSignal {
-    pub(super) fn listen() -> std::io::Result<Self> {
-        let kind = SignalKind::hangup();
-        Ok(Self((!is_ignored(kind)).then(|| signal(kind)).transpose()?))
-    }
-
-    /// The next one; never where it is ignored.
-    pub(super) async fn wait(&mut self) {
-        match &mut self.0 {
-            Some(hangup) => drop(hangup.recv().await),
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// How much memory we may use: `configured`, else the sidecar's own MEMORY_LIMIT as the platform sets it, else any amount.
+/// Returns how much memory we may use: `configured`, else MEMORY_LIMIT as the platform sets it for the sidecar,
+/// else any amount (`None`).
 pub(super) fn memory(configured: Option<u64>) -> Option<usize> {
     let platform = || {
         let text = std::env::var("MEMORY_LIMIT").ok()?;
@@ -66,7 +38,7 @@ pub(super) fn memory(configured: Option<u64>) -> Option<usize> {
     (configured.or_else(platform)).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// Resident memory in bytes.
+/// Returns the resident memory in bytes.
 pub(super) fn resident() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: usize = text.split_ascii_whitespace().nth(1)?.parse().ok()?;

@@ -1,9 +1,9 @@
-//! Builds everything; the one loop where anything changes.
+//! The running proxy: its start, and the one loop where anything changes.
 //!
 //! [`App::start`] turns a configuration into running workers. From then on [`App::run`] is the only place where
-//! something changes: a signal, a changed file, too much memory. A reload compiles the whole configuration, then swaps it
-//! whole; when anything is wrong the old one stays and the log and the metrics say so. Nothing that arrives at
-//! run time ends the process: its exit would restart the app instance beside it.
+//! something changes: on a signal, a changed file, too much memory. A reload compiles the whole configuration, then
+//! swaps it whole; when anything is wrong the old one stays, and the log and the metrics say so. Nothing that
+//! happens at run time ends the process: its exit would restart the app instance beside it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,62 +13,67 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval};
 
 use crate::admin::{self, AllowedHosts, Pages};
 use crate::ca;
 use crate::config::{Ca, Config, Listen, Problems, Source};
 use crate::drain::Drain;
+use crate::error::ErrorChain;
 use crate::policy::Policy;
 use crate::proxy::{Clients, Live, LoopMarker, Proxy, Route};
+use crate::secret::Snapshot;
 use crate::store::QuotaStore;
 use crate::telemetry::{CredentialKind, RefreshResult, ReloadResult, Telemetry, log};
 use crate::units::rfc3339;
 use crate::upstream::Endpoint;
 use crate::upstream::resolve::{self, Resolver};
-use crate::upstream::tls::{Lifetime, SettingsError};
+use crate::upstream::tls::Lifetime;
 use crate::worker::Workers;
 
-use aside::{aside, look_after};
+use background::{in_background, maintain};
 use bound::BoundSockets;
-pub(crate) use host_limits::is_ignored;
+use build::Builder;
+use live::{DestinationError, FailedPart, Inputs, bring_up, take_over};
+pub(crate) use signals::{Termination, is_ignored};
 
-mod aside;
+mod background;
 mod bound;
 mod build;
-mod doors;
+mod bundle;
 mod expiry;
 mod host_limits;
+mod live;
 mod notice;
 mod rotation;
 mod shortage;
+mod signals;
 mod watch;
 
 /// The running proxy. Dropping it stops it where it is.
 #[derive(Debug)]
 pub(crate) struct App {
     addresses: Addresses,
-    build: Arc<build::Builder>,
+    builder: Arc<Builder>,
     config: Arc<Config>,
     expiries: expiry::Expiries,
-    /// From before the doors are told: whoever knows of them may ask for a reload.
-    hangup: host_limits::HangupSignal,
-    /// The last reload failed for want of a secret that can be used; when one changes, it is tried again.
+    /// Made before the addresses are known: a program that knows them may ask for a reload.
+    hangup: signals::HangupSignal,
+    /// The last reload failed because a secret could not be used; it is tried again when a secret changes.
     is_reload_due: bool,
     notices: notice::Notices,
     proxy: Arc<Proxy>,
     source: Source,
     /// Counts the quotas of all instances.
     store: Option<Arc<QuotaStore>>,
-    waiting: rotation::Waiting,
+    pending: rotation::PendingSecrets,
     watch: watch::FileWatcher,
     _workers: Workers,
-    /// Dropped last: what the workers cut short at the end is still told.
+    /// Dropped last: the requests that the workers cut short at the end are still logged.
     log: log::LogGuard,
 }
 
-/// Where the doors are, with the ports that the system chose.
+/// The addresses of the listeners, with the ports that the system chose.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     pub(crate) admin: Option<SocketAddr>,
@@ -86,12 +91,6 @@ pub(crate) enum Error {
         source: io::Error,
     },
 
-    #[error("destinations.{destination}")]
-    Credentials {
-        destination: Arc<str>,
-        source: crate::auth::Error,
-    },
-
     #[error("the local authority cannot be made")]
     Ca(#[from] ca::Error),
 
@@ -104,11 +103,8 @@ pub(crate) enum Error {
     #[error("it panicked while the configuration was made, which is a fault of outrider; report it")]
     Panicked,
 
-    #[error("destinations.{destination}.tls")]
-    Tls {
-        destination: Arc<str>,
-        source: Arc<SettingsError>,
-    },
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
 
     #[error("rate_limit_store")]
     Store(#[from] crate::store::StartError),
@@ -118,26 +114,10 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether a certificate and a key are not of one pair, as while they are being replaced.
-    fn is_mismatch(&self) -> bool {
-        let Self::Tls { source, .. } = self else {
-            return false;
-        };
-        matches!(**source, SettingsError::KeyMismatch { .. })
-    }
-
-    fn is_of_client_certificate(&self) -> bool {
-        let Self::Tls { source, .. } = self else {
-            return false;
-        };
-        // Each of them begins with its key.
-        source.to_string().starts_with("tls.client_certificate")
-    }
-
-    /// Whether other secrets would mend it.
+    /// Whether other secrets would remedy it.
     fn is_of_secrets(&self) -> bool {
         match self {
-            Self::Credentials { .. } | Self::Store(_) | Self::Tls { .. } => true,
+            Self::Destination(_) | Self::Store(_) => true,
             Self::Bind { .. }
             | Self::Ca(_)
             | Self::Config(_)
@@ -177,13 +157,13 @@ impl App {
         let telemetry = Telemetry::new();
         telemetry.set_access(config.log.access);
         let resolver = Arc::new(Resolver::new(&config.dns, &telemetry)?);
-        settle(&mut config.ca);
-        let build = build::Builder::new(&config.ca, bound.own(), Arc::clone(&resolver));
-        let (build, config) = (Arc::new(build), Arc::new(config));
+        bundle::settle(&mut config.ca);
+        let builder = Builder::new(&config.ca, bound.own(), Arc::clone(&resolver));
+        let (builder, config) = (Arc::new(builder), Arc::new(config));
         let started = {
-            let (build, config) = (Arc::clone(&build), Arc::clone(&config));
+            let (builder, config) = (Arc::clone(&builder), Arc::clone(&config));
             let (source, telemetry) = (source.clone(), Arc::clone(&telemetry));
-            aside(move || start_live(policy, &config, &source, &build, &telemetry))
+            in_background(move || start_live(policy, &config, &source, &builder, &telemetry))
         };
         let (store, live, watch) = started.await?;
         let mut notices = notice::Notices::new();
@@ -206,7 +186,7 @@ impl App {
             let own = AllowedHosts::new(listener.local_addr().ok(), application.as_deref());
             let pages = Pages {
                 drain: proxy.drain.clone(),
-                limits: Arc::clone(&build.limits),
+                limits: Arc::clone(&builder.limits),
                 started: SystemTime::now(),
                 telemetry: Arc::clone(&telemetry),
             };
@@ -217,17 +197,17 @@ impl App {
         telemetry.config_loaded();
         Ok(Self {
             addresses,
-            build,
+            builder,
             config,
             expiries: expiry::Expiries::default(),
-            hangup: host_limits::HangupSignal::listen()?,
+            hangup: signals::HangupSignal::listen()?,
             is_reload_due: false,
             log,
             notices,
             proxy,
             source,
             store,
-            waiting: rotation::Waiting::default(),
+            pending: rotation::PendingSecrets::default(),
             watch,
             _workers: workers,
         })
@@ -237,46 +217,47 @@ impl App {
         &self.addresses
     }
 
-    /// Keeps the proxy up to date until `end` comes true.
+    /// Keeps the proxy up to date until `end` completes.
     pub(crate) async fn run<T>(&mut self, end: impl Future<Output = T>) -> Result<T, Error> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut end = std::pin::pin!(end);
-        let mut care = std::pin::pin!(look_after(Arc::clone(&self.proxy), Arc::clone(&self.build)));
+        let mut upkeep = std::pin::pin!(maintain(Arc::clone(&self.proxy), Arc::clone(&self.builder)));
         loop {
             tokio::select! {
                 ended = &mut end => return Ok(ended),
-                never = &mut care => match never {},
+                never = &mut upkeep => match never {},
                 () = self.turn(&mut tick) => {}
             }
         }
     }
 
-    /// Waits for the next thing that may change something, and takes it over.
+    /// Waits for the next signal, notice or tick, and does what is due.
     async fn turn(&mut self, tick: &mut Interval) {
-        let waits = self.waiting.is_short(Instant::now());
-        let stirred = async {
-            match waits {
+        let waits = self.pending.is_short(Instant::now());
+        let changed = async {
+            if waits {
                 // The other half of a pair is due any moment, whether the system gives notice or not.
-                true => drop(tokio::time::timeout(AGAIN, self.notices.next()).await),
-                false => self.notices.next().await,
+                let _ = tokio::time::timeout(AGAIN, self.notices.next()).await;
+            } else {
+                self.notices.next().await;
             }
-            // What belongs together comes together.
+            // Files that belong together are replaced together.
             tokio::time::sleep(SETTLED).await;
         };
         tokio::select! {
             () = self.hangup.wait() => self.reload().await,
-            () = stirred => self.look().await,
+            () = changed => self.look().await,
             _ = tick.tick() => {
                 self.look().await;
-                self.tell_of_expiry();
+                self.warn_of_expiry();
             }
         }
     }
 
-    /// Lets what is going on finish. The app is told to stop at the same moment and still needs its way out, so
-    /// connections are accepted all the while; the end comes when it has been quiet for a moment, at the configured
-    /// time, or when `now` comes true.
+    /// Waits until the requests in flight have finished. The platform stops the app at the same moment, and the app
+    /// still sends requests then, so connections are accepted all the while. The wait ends when it has been quiet
+    /// for a moment, at the configured time, or when `now` completes.
     pub(crate) async fn drain(&self, now: impl Future<Output = ()>) {
         self.proxy.drain.begin();
         tracing::info!(
@@ -300,19 +281,19 @@ impl App {
             () = tokio::time::sleep(self.config.drain) => {
                 tracing::warn!(exchanges = self.proxy.drain.activity().0, "left: the time to drain is over");
             }
-            () = now => tracing::warn!(exchanges = self.proxy.drain.activity().0, "left at once, as told"),
+            () = now => tracing::warn!(exchanges = self.proxy.drain.activity().0, "second signal: exiting without draining"),
         }
         if let Some(store) = &self.store {
             store.leave().await;
         }
     }
 
-    /// Looks at the files, and does what has to be done about them.
+    /// Looks at the files; reloads or rotates where they have changed.
     async fn look(&mut self) {
         let change = self.watch.look().await;
         if change.configuration {
             self.reload().await;
-        } else if change.secrets || self.waiting.is_any() {
+        } else if change.secrets || self.pending.is_any() {
             self.rotate().await;
         }
     }
@@ -324,10 +305,10 @@ impl App {
             Err(error) => {
                 self.is_reload_due = error.is_of_secrets();
                 self.proxy.telemetry.config_reload(ReloadResult::Failed);
-                tracing::error!(source = %self.source, error = %log::Chain(&error), "configuration not reloaded, the old one stays");
+                tracing::error!(source = %self.source, error = %ErrorChain(&error), "configuration not reloaded, the old one stays");
             }
         }
-        // Whatever came of it: a secret that has changed is taken over, and one that does not fit is waited for.
+        // Also after a failure: a secret that has changed is taken over, and one that does not fit is waited for.
         self.take_secrets().await;
     }
 
@@ -348,46 +329,57 @@ impl App {
 
     async fn take_secrets(&mut self) {
         let old = self.proxy.live.load_full();
-        let rotated = {
-            let (build, config, source) = (
-                Arc::clone(&self.build),
-                Arc::clone(&self.config),
-                self.source.clone(),
-            );
-            let (store, telemetry) = (self.store.clone(), Arc::clone(&self.proxy.telemetry));
-            let old = Arc::clone(&old);
-            aside(move || {
-                let rotation = build.rotate(&config, store.as_deref(), &old, &telemetry);
-                let files = (rotation.live.as_ref()).map(|live| files(&source, &build, &config, live));
-                Ok((rotation, files))
+        let made = {
+            let (builder, config) = (Arc::clone(&self.builder), Arc::clone(&self.config));
+            let (source, store) = (self.source.clone(), self.store.clone());
+            let (old, telemetry) = (Arc::clone(&old), Arc::clone(&self.proxy.telemetry));
+            in_background(move || {
+                let secrets = Snapshot::of_process();
+                let inputs = Inputs {
+                    builder: &builder,
+                    config: &config,
+                    secrets: &secrets,
+                    store: store.as_deref(),
+                    telemetry: &telemetry,
+                };
+                let (policy, authority) = (Arc::clone(&old.policy), Arc::clone(&old.authority));
+                let (live, failed) = bring_up(policy, authority, inputs, Some(&old));
+                let is_rotated = live.rotated(&old).next().is_some();
+                let made = is_rotated.then(|| (files(&source, &config, &live, &secrets), live));
+                Ok((made, failed))
             })
         };
-        let (rotation, files) = rotated.await.unwrap_or_else(|error| {
-            tracing::error!(error = %log::Chain(&error), "changed secrets are not looked into: the old ones stay");
+        let (made, failed) = made.await.unwrap_or_else(|error| {
+            tracing::error!(error = %ErrorChain(&error), "changed secrets are not looked into: the old ones stay");
             Default::default()
         });
-        if let Some(live) = rotation.live {
-            self.proxy.live.store(Arc::new(live));
-        }
-        if let Some(files) = files {
+        if let Some((files, live)) = made {
+            let live = Arc::new(live);
+            self.proxy.live.store(Arc::clone(&live));
+            take_over(&live, Some(&old), &self.builder, &self.proxy.telemetry);
             self.watch.follow(files).await;
+            let has_failed = |route: &Route| {
+                let name = &route.destination.name;
+                failed.iter().any(|failed| failed.destination == *name)
+            };
+            let rotated = live.rotated(&old).filter(|(route, _)| !has_failed(route));
+            rotated.for_each(|(route, before)| log_rotation(route, before));
         }
+        self.report(failed);
+        // A folder may be another one by now.
+        self.notices.follow(self.watch.paths()).await;
+    }
+
+    /// Reports destinations whose changed secrets cannot be used: at once where requests are refused, else when it
+    /// lasts.
+    fn report(&mut self, failed: Vec<FailedPart>) {
+        let (broken, kept): (Vec<_>, Vec<_>) = failed.into_iter().partition(|failed| failed.was_broken);
+        broken.iter().for_each(FailedPart::log);
         let telemetry = &self.proxy.telemetry;
-        for route in rotation.taken {
-            let before = &old.route(&route.destination).endpoint;
-            // Where something else of the destination has changed, there is nothing to say of its certificate.
-            let life = life_of(&route.endpoint).filter(|life| life_of(before) != Some(life));
-            if life.is_some() {
-                (route.counters).credential_refresh(CredentialKind::ClientCertificate, RefreshResult::Done);
-            }
-            tracing::info!(
-                destination = %route.destination.name,
-                certificate = life.map(|life| life.serial.as_str()),
-                expires = life.map(|life| tracing::field::display(rfc3339(life.not_after))),
-                "secrets rotated"
-            );
-        }
-        for (destination, error) in self.waiting.lasting(rotation.refused, Instant::now()) {
+        for FailedPart {
+            destination, error, ..
+        } in self.pending.lasting(kept, Instant::now())
+        {
             telemetry.config_reload(ReloadResult::Failed);
             if error.is_of_client_certificate() {
                 let kind = CredentialKind::ClientCertificate;
@@ -395,15 +387,13 @@ impl App {
             }
             tracing::warn!(
                 %destination,
-                error = %log::Chain(&error),
+                error = %ErrorChain(&error),
                 "changed secrets cannot be used: the old ones stay, and the new ones are tried again",
             );
         }
-        // A folder may be another one by now.
-        self.notices.follow(self.watch.paths()).await;
     }
 
-    fn tell_of_expiry(&mut self) {
+    fn warn_of_expiry(&mut self) {
         let live = self.proxy.live.load();
         let lives = live.routes.iter().filter_map(|route| {
             let life = life_of(&route.endpoint)?;
@@ -432,22 +422,34 @@ impl App {
     async fn try_reload(&mut self) -> Result<(), Error> {
         let old = self.proxy.live.load_full();
         let made = {
-            let (build, ca, source) = (
-                Arc::clone(&self.build),
-                self.addresses.ca.clone(),
-                self.source.clone(),
-            );
-            let (running, telemetry) = (self.store.clone(), Arc::clone(&self.proxy.telemetry));
-            let old = Arc::clone(&old);
-            aside(move || {
+            let (builder, ca) = (Arc::clone(&self.builder), self.addresses.ca.clone());
+            let (source, running) = (self.source.clone(), self.store.clone());
+            let (old, telemetry) = (Arc::clone(&old), Arc::clone(&self.proxy.telemetry));
+            in_background(move || {
                 let config = source.load()?;
-                let policy = Policy::compile(&config)?;
-                let store = build.store(&config, running.as_ref(), &telemetry)?;
-                let live = build.live(policy, &config, store.as_deref(), Some(&old), &telemetry)?;
-                if !Arc::ptr_eq(&live.authority, &old.authority) {
-                    write_bundle(&live.authority, &build, &ca);
+                let policy = Arc::new(builder.guarded(Policy::compile(&config)?));
+                let secrets = Snapshot::of_process();
+                let store = builder.store(&config, &secrets, running.as_ref(), &telemetry)?;
+                let authority = build::authority(&policy, &config.ca, Some(&old.authority))?;
+                let inputs = Inputs {
+                    builder: &builder,
+                    config: &config,
+                    secrets: &secrets,
+                    store: store.as_deref(),
+                    telemetry: &telemetry,
+                };
+                let (live, mut failed) = bring_up(policy, authority, inputs, Some(&old));
+                if let Some(first) = failed.iter().position(FailedPart::refuses_reload) {
+                    return Err(failed.swap_remove(first).error.into());
                 }
-                let files = files(&source, &build, &config, &live);
+                failed
+                    .iter()
+                    .filter(|failed| !failed.is_kept)
+                    .for_each(FailedPart::log);
+                if !Arc::ptr_eq(&live.authority, &old.authority) {
+                    bundle::write(&live.authority, &builder, &ca);
+                }
+                let files = files(&source, &config, &live, &secrets);
                 Ok((config, store, live, files))
             })
         };
@@ -462,12 +464,8 @@ impl App {
         self.proxy.telemetry.set_access(config.log.access);
         self.log.reload(&config.log);
         self.watch.follow(files).await;
-        for route in &old.routes {
-            let is_there = |new: &Arc<Route>| new.destination.name == route.destination.name;
-            if !live.routes.iter().any(is_there) {
-                (route.counters).credential_removed(CredentialKind::ClientCertificate);
-            }
-        }
+        take_over(&live, Some(&old), &self.builder, &self.proxy.telemetry);
+        remind(&live, &config);
         self.proxy.live.store(Arc::new(live));
         self.store = store;
         self.config = Arc::new(config);
@@ -484,7 +482,7 @@ impl App {
             ("log.format", old.log.format != new.log.format),
             (
                 "ca.bundle",
-                // Under `exec` the default stands for a place of the command's own.
+                // Under `exec` the default means a place of the command.
                 old.ca.bundle != new.ca.bundle && new.ca.bundle != Config::embedded().ca.bundle,
             ),
         ];
@@ -494,98 +492,90 @@ impl App {
     }
 }
 
-/// SIGTERM or SIGINT: the platform, or a person at a terminal, wants us to leave.
-#[derive(Debug)]
-pub(crate) struct Termination {
-    interrupt: Signal,
-    last: Option<Instant>,
-    terminate: Signal,
-}
-
-impl Termination {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            last: None,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    /// The next one. Some senders signal the process and its group: two within a moment are one wish.
-    pub(crate) async fn wait(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => {}
-            }
-            if self.last.is_none_or(|last| last.elapsed() > ONE_WISH) {
-                self.last = Some(Instant::now());
-                return;
-            }
-        }
-    }
-}
-
-/// Moves the bundle where nobody else can change it. Where there is no such place, whoever writes it says so.
-fn settle(ca: &mut Ca) {
-    let Ok(settled) = ca::settle(ca) else { return };
-    if settled.bundle != ca.bundle || settled.truststore != ca.truststore {
-        let (bundle, instead) = (settled.bundle.display(), ca.bundle.display());
-        tracing::warn!(%bundle, %instead, "the CA bundle is in another place: other users could change the usual one");
-    }
-    *ca = settled;
-}
-
 /// Everything that is alive at the start, and the files that it was made from.
 fn start_live(
     policy: Policy,
     config: &Config,
     source: &Source,
-    build: &build::Builder,
+    builder: &Builder,
     telemetry: &Arc<Telemetry>,
 ) -> Result<(Option<Arc<QuotaStore>>, Live, watch::FileWatcher), Error> {
+    let secrets = Snapshot::of_process();
     // As with a destination: what cannot be read does not keep the others from working.
-    let store = build.store(config, None, telemetry).unwrap_or_else(|error| {
+    let store = (builder.store(config, &secrets, None, telemetry)).unwrap_or_else(|error| {
         tracing::error!(
-            error = %log::Chain(&error),
-            "no quota store: each instance keeps to its share until this is mended",
+            error = %ErrorChain(&error),
+            "no quota store: each instance keeps to its share until this is corrected",
         );
         Some(Arc::new(QuotaStore::unknown()))
     });
-    let live = build.live(policy, config, store.as_deref(), None, telemetry)?;
-    write_bundle(&live.authority, build, &config.ca);
-    let watch = watch::FileWatcher::new(files(source, build, config, &live));
+    let policy = Arc::new(builder.guarded(policy));
+    let authority = build::authority(&policy, &config.ca, None)?;
+    let inputs = Inputs {
+        builder,
+        config,
+        secrets: &secrets,
+        store: store.as_deref(),
+        telemetry,
+    };
+    let (live, failed) = bring_up(policy, authority, inputs, None);
+    failed.iter().for_each(FailedPart::log);
+    take_over(&live, None, builder, telemetry);
+    remind(&live, config);
+    bundle::write(&live.authority, builder, &config.ca);
+    let watch = watch::FileWatcher::new(files(source, config, &live, &secrets));
     Ok((store, live, watch))
 }
 
-/// The proxy runs without its bundle, for what is not intercepted; but a person has to know.
-fn write_bundle(authority: &ca::Authority, build: &build::Builder, ca: &Ca) {
-    if let Err(error) = authority.write(&build.roots, &ca.bundle, &ca.truststore) {
-        tracing::error!(
-            error = %log::Chain(&error),
-            "the CA bundle cannot be written: apps will not trust intercepted connections",
+/// Logs, at each start and reload, what must not be forgotten.
+fn remind(live: &Live, config: &Config) {
+    if let Some(networks) = config.egress.unnamed_classes() {
+        tracing::warn!(
+            networks,
+            "denied although egress.deny_networks does not name them; to open one, add it to egress.allow_networks"
         );
+    }
+    for rehearsal in live.routes.iter().filter_map(|route| route.rehearsal.as_ref()) {
+        rehearsal.announce();
     }
 }
 
-/// The client certificate that is shown there.
+/// Logs that `route` has other secrets than the one `before`, and its certificate where that is another one.
+fn log_rotation(route: &Route, before: &Route) {
+    let life = life_of(&route.endpoint).filter(|life| life_of(&before.endpoint) != Some(life));
+    if life.is_some() {
+        (route.counters).credential_refresh(CredentialKind::ClientCertificate, RefreshResult::Done);
+    }
+    tracing::info!(
+        destination = %route.destination.name,
+        certificate = life.map(|life| life.serial.as_str()),
+        expires = life.map(|life| tracing::field::display(rfc3339(life.not_after))),
+        "secrets rotated"
+    );
+}
+
+/// Returns how long the client certificate lives that is shown there.
 fn life_of(endpoint: &Endpoint) -> Option<&Lifetime> {
     endpoint.tls().ok()?.life()
 }
 
-/// The files whose change matters. The store's is the configuration's: all limits are made with it.
-fn files(source: &Source, build: &build::Builder, config: &Config, live: &Live) -> watch::Files {
-    let secrets = (live.policy.destinations.iter()).flat_map(|destination| build.files(destination));
+/// Returns the files whose change matters. The store's is the configuration's: all limits are made with it.
+fn files(source: &Source, config: &Config, live: &Live, secrets: &Snapshot) -> watch::Files {
+    let references = (live.policy.destinations.iter()).flat_map(|one| live::references(one, secrets));
     let own = source.file().map(Path::to_owned);
     watch::Files {
-        configuration: own.into_iter().chain(build.store_files(config)).collect(),
-        secrets: secrets.collect(),
+        configuration: own
+            .into_iter()
+            .chain(build::store_files(config, secrets))
+            .collect(),
+        secrets: references
+            .flat_map(|reference| secrets.files(&reference))
+            .collect(),
     }
 }
 
 /// How soon after a look half of a pair is looked at again.
 const AGAIN: Duration = Duration::from_millis(100);
-const ONE_WISH: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_millis(500);
 /// From the first notice of a change to the look at it.
 const SETTLED: Duration = Duration::from_millis(10);

@@ -1,10 +1,11 @@
-//! Hears at once that something happened to a file, from the kernel (inotify).
+//! Notices of the kernel (inotify) that something happened to a file.
 //!
-//! A notice only says that it is worth looking; what has changed is found out by [`super::watch`], which looks once a tick
-//! anyway. So it does no harm that some file systems give no notice, that a folder is not there yet, or that the
+//! A notice only says that it is worth looking: [`super::watch`] finds out what has changed, and looks once a tick
+//! anyway. So it does no harm that some file systems give no notice, that a folder does not exist yet, or that the
 //! kernel has no watch left for us.
 //!
-//! Folders are watched, not files: a file that is replaced by renaming is another one, and its watch stays with the old.
+//! Folders are watched, not files: a rename puts a new file in place, and the watch of the old file stays with the
+//! old.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,10 +18,10 @@ use std::time::Duration;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::aside::aside;
+use super::background::in_background;
 use crate::secret::guard;
 
-/// The folders that are listened to.
+/// Notices about some folders.
 #[derive(Debug)]
 pub(super) struct Notices {
     /// `None`: the system gives none.
@@ -50,21 +51,21 @@ impl Notices {
         }
     }
 
-    /// Listens for what happens to these files, and to nothing else any more. Beside the main thread, and not for ever: to
-    /// find a folder of a file system that hangs takes as long as that hangs.
+    /// Listens for notices about these files, and no others. This runs in the background and has a limit: to find a
+    /// folder of a file system that hangs takes as long as that hangs.
     pub(super) async fn follow(&mut self, files: Vec<PathBuf>) {
         let Some(descriptor) = self.descriptor.clone() else {
             return;
         };
         let stale = self.watched.clone();
         let work = move || follow(&descriptor, &files, &stale);
-        let followed = aside(|| Ok(guard::within(PATIENCE, guard::name("folders"), work))).await;
+        let followed = in_background(|| Ok(guard::within(PATIENCE, guard::name("folders"), work))).await;
         if let Ok(Ok(watched)) = followed {
             self.watched = watched;
         }
     }
 
-    /// Waits until something has happened. Whatever has happened before the wait is over is one notice.
+    /// Waits until something has happened. All that happens before the wait is over counts as one notice.
     pub(super) async fn next(&self) {
         let Some(descriptor) = &self.descriptor else {
             return std::future::pending().await;
@@ -81,7 +82,7 @@ impl Notices {
     }
 }
 
-/// Has the system tell of the folders of `files`, and of no others; gives back their numbers.
+/// Watches the folders of `files`, and no others; returns the numbers of the watches.
 fn follow(descriptor: &AsyncFd<OwnedFd>, files: &[PathBuf], old: &[i32]) -> Vec<i32> {
     let folders: BTreeSet<_> = files.iter().flat_map(|file| folders(file)).collect();
     // The kernel gives the same number again for a folder that is watched already.
@@ -95,7 +96,8 @@ fn follow(descriptor: &AsyncFd<OwnedFd>, files: &[PathBuf], old: &[i32]) -> Vec<
     watched
 }
 
-/// Every folder in which a rename can put another file at `path`: the file's own, and each that holds a link on the way.
+/// Returns every folder where a rename can put another file at `path`: that of the file, and each with a link on
+/// the way.
 fn folders(path: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -111,7 +113,7 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The folder of the first link on the way, and the way on from where the link leads.
+/// Returns the folder of the first link on the way, and the rest of the path from where the link leads.
 fn first_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
     let mut folder = PathBuf::new();
     let mut parts = path.components();
@@ -136,7 +138,7 @@ const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::ONLYDIR);
 
-/// A file system that takes longer than this to find a folder hangs. What is not heard of is looked at all the same.
+/// A file system that takes longer than this to find a folder hangs. The tick looks at its files all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

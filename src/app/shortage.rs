@@ -1,4 +1,4 @@
-//! Whether memory is short: what is resident is measured, stored answers make way, and each change is told once.
+//! Short memory: measures what is resident, shrinks caches, and logs each change once.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use super::host_limits;
 /// Whether new work is refused for want of memory.
 #[derive(Debug, Default)]
 pub(super) struct Shortage {
-    is_told: bool,
+    is_reported: bool,
     /// When there was enough room again.
     enough_since: Option<Instant>,
 }
 
 impl Shortage {
-    /// Measures, and tells of a change.
+    /// Measures, and logs a change.
     pub(super) fn look(&mut self, telemetry: &Telemetry) {
         let (Some(ceiling), Some(resident)) = (MEMORY.ceiling(), host_limits::resident()) else {
-            if std::mem::take(self).is_told {
+            if std::mem::take(self).is_reported {
                 telemetry.memory_short(false);
                 tracing::info!("limits.memory refuses nothing any longer");
             }
@@ -32,13 +32,13 @@ impl Shortage {
         let is_short = MEMORY.take_refused() || MEMORY.is_full();
         let is_over = self.is_over(!is_short && MEMORY.room() > ceiling / ENOUGH);
         let megabytes = |bytes: usize| bytes / (1024 * 1024);
-        if is_short && !self.is_told {
+        if is_short && !self.is_reported {
             tracing::warn!(
                 limit_mb = megabytes(ceiling),
                 resident_mb = megabytes(resident),
                 "limits.memory is reached: new work is refused with 503 until there is room; raise it, or send less at a time",
             );
-        } else if is_over && self.is_told {
+        } else if is_over && self.is_reported {
             tracing::info!(
                 limit_mb = megabytes(ceiling),
                 resident_mb = megabytes(resident),
@@ -47,12 +47,12 @@ impl Shortage {
         } else {
             return;
         }
-        self.is_told = is_short;
+        self.is_reported = is_short;
         telemetry.memory_short(is_short);
     }
 
-    /// Returns whether there has been enough room for long enough. What is refused gives back its memory, so each refusal
-    /// makes room for a moment: without the wait one peak would be told many times.
+    /// Returns whether there has been enough room for long enough. A refused request gives back its memory, so each
+    /// refusal makes room for a moment: without the wait one peak would be logged many times.
     fn is_over(&mut self, is_enough: bool) -> bool {
         if !is_enough {
             self.enough_since = None;
@@ -65,13 +65,13 @@ impl Shortage {
 /// Sets the limit of the memory of this process.
 pub(super) fn limit(configured: Option<u64>) {
     match host_limits::memory(configured) {
-        // What cannot be read counts as nothing; what is reserved counts still.
+        // Where it cannot be measured, only reservations count.
         Some(ceiling) => MEMORY.set_ceiling(Some(ceiling), host_limits::resident().unwrap_or(0)),
         None => MEMORY.set_ceiling(None, usize::MAX),
     }
 }
 
-/// Lets stored answers go where they take the room that is kept for requests, those of all caches alike.
+/// Evicts stored answers where they take the room that is kept for requests, from all caches alike.
 pub(super) fn shrink_caches(live: &Live) {
     let excess = MEMORY.overdraft();
     if excess == 0 {
@@ -85,9 +85,9 @@ pub(super) fn shrink_caches(live: &Live) {
     }
 }
 
-/// This part of the ceiling has to be free again.
+/// One in so many parts of the ceiling has to be free again.
 const ENOUGH: usize = 16;
-/// For so long.
+/// How long there has to be room.
 const CALM: Duration = Duration::from_secs(3);
 
 #[cfg(test)]

@@ -1,22 +1,22 @@
-//! Notices changed files by looking at them.
+//! Changed files, found by looking at them.
 //!
-//! Looking sees renames over a file, swapped symlinks of mounted folders and files that appear later alike, on every file
-//! system, and costs a stat call a file. When to look is decided elsewhere: once a tick, and when [`super::notice`] hears
-//! something.
+//! A look sees renames over a file, swapped symlinks of mounted folders and files that appear later, on every file
+//! system, and costs one stat call a file. The caller decides when to look: once a tick, and after a notice of
+//! [`super::notice`].
 //!
-//! To look at a file whose file system hangs takes as long as that hangs. Such a file counts as unchanged, and the others
-//! are looked at all the same; all of this happens beside the main thread.
+//! To look at a file whose file system hangs takes as long as that hangs. Such a file counts as unchanged, and the
+//! others are looked at all the same; all of this happens in the background.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::aside::aside;
+use super::background::in_background;
 use crate::secret::guard;
 use crate::sync::lock;
 
-/// Watches files beside the main thread.
+/// Watches files in the background.
 #[derive(Debug)]
 pub(super) struct FileWatcher(Arc<Mutex<WatchedFiles>>);
 
@@ -51,11 +51,11 @@ struct WatchedFile {
 enum FileState {
     Absent,
     As(FileVersion),
-    /// Not looked at yet. What has been read of it may have been older than what is there now.
+    /// Not looked at yet. The bytes that were read may be older than the file is now.
     Never,
 }
 
-/// Tells one version of a file from another.
+/// Distinguishes one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileVersion {
     inode: u64,
@@ -64,7 +64,7 @@ struct FileVersion {
 }
 
 impl FileWatcher {
-    /// Must be called beside the main thread.
+    /// Must not be called on the main thread: it looks at files.
     pub(super) fn new(files: Files) -> Self {
         Self(Arc::new(Mutex::new(WatchedFiles::new(files))))
     }
@@ -74,7 +74,8 @@ impl FileWatcher {
         self.beside(|watch| watch.follow(files)).await;
     }
 
-    /// What has changed since this was last asked. A file that is still being written is told again when it is done.
+    /// Returns what has changed since the last look. A file that is still being written has changed again when it
+    /// is done.
     pub(super) async fn look(&self) -> Change {
         self.beside(WatchedFiles::look).await
     }
@@ -88,7 +89,7 @@ impl FileWatcher {
         work: impl FnOnce(&mut WatchedFiles) -> T + Send + 'static,
     ) -> T {
         let watch = Arc::clone(&self.0);
-        let done = aside(move || Ok(work(&mut lock(&watch)))).await;
+        let done = in_background(move || Ok(work(&mut lock(&watch)))).await;
         // Without a thread nothing is found out; the next tick tries again.
         done.unwrap_or_default()
     }
@@ -101,8 +102,8 @@ impl WatchedFiles {
         watch
     }
 
-    /// Watches other files from now on; those that were watched before keep their mark. A secret that is new counts as
-    /// changed at the next look, which finds out whether it is.
+    /// Watches other files from now on; those that were watched before keep their mark. A secret that is new counts
+    /// as changed at the next look, which finds out whether it is.
     fn follow(&mut self, files: Files) {
         follow(&mut self.configuration, files.configuration, |path| {
             let path = path.to_owned();

@@ -16,7 +16,7 @@ use super::matcher::SecretMatcher;
 use super::query::Parameter;
 use crate::config::{Auth, HeaderText, Headers, SecretRef, Text};
 use crate::fields::FieldNames;
-use crate::secret::{Secret, Sources};
+use crate::secret::{Secret, Snapshot};
 
 #[cfg(test)]
 mod tests;
@@ -36,8 +36,8 @@ pub(crate) struct Attachment {
 impl Attachment {
     /// Reads the secrets and builds the field values of `headers` and `auth`. If both set a field, `auth` wins.
     /// Kinds of `auth` that differ from request to request add nothing here.
-    pub(crate) fn build(auth: Option<&Auth>, headers: &Headers, sources: &Sources) -> Result<Self, Error> {
-        Self::build_with([], auth, headers, sources)
+    pub(crate) fn build(auth: Option<&Auth>, headers: &Headers, snapshot: &Snapshot) -> Result<Self, Error> {
+        Self::build_with([], auth, headers, snapshot)
     }
 
     /// Does the same for a credential that sets `more` fields for each request.
@@ -45,7 +45,7 @@ impl Attachment {
         more: impl IntoIterator<Item = HeaderName>,
         auth: Option<&Auth>,
         headers: &Headers,
-        sources: &Sources,
+        snapshot: &Snapshot,
     ) -> Result<Self, Error> {
         let mut names = FieldNames::new(&headers.remove);
         let mut matcher = SecretMatcher::default();
@@ -58,7 +58,7 @@ impl Attachment {
         for (name, value) in &headers.set {
             let value = match value {
                 HeaderText::Plain(value) => value.clone(),
-                HeaderText::Reference(reference) => field(b"", reference, sources, "an HTTP field")?,
+                HeaderText::Reference(reference) => field(b"", reference, snapshot, "an HTTP field")?,
             };
             attachment.put(name.clone(), value);
         }
@@ -69,16 +69,16 @@ impl Attachment {
                 Auth::AwsSigV4(_) | Auth::Hmac(_) | Auth::HttpSignature(_) | Auth::Jwt(_) | Auth::OAuth2(_),
             ) => {}
             Some(Auth::Basic { username, password }) => {
-                attachment.put(AUTHORIZATION, basic(username, password, sources)?);
+                attachment.put(AUTHORIZATION, basic(username, password, snapshot)?);
             }
             Some(Auth::Bearer(reference)) => {
-                attachment.put(AUTHORIZATION, field(b"Bearer ", reference, sources, BEARER)?);
+                attachment.put(AUTHORIZATION, field(b"Bearer ", reference, snapshot, BEARER)?);
             }
             Some(Auth::Header { name, value }) => {
-                attachment.put(name.clone(), field(b"", value, sources, "an HTTP field")?);
+                attachment.put(name.clone(), field(b"", value, snapshot, "an HTTP field")?);
             }
             Some(Auth::Query { name, value }) => {
-                let secret = sources.read(value)?;
+                let secret = snapshot.read(value)?;
                 check(secret.expose(), value, "a URL")?;
                 matcher.add(secret.expose());
                 attachment.parameter = Some(Parameter::new(name, &secret));
@@ -138,10 +138,10 @@ impl Attachment {
 fn field(
     prefix: &[u8],
     reference: &SecretRef,
-    sources: &Sources,
+    snapshot: &Snapshot,
     place: &'static str,
 ) -> Result<HeaderValue, Error> {
-    let secret = sources.read(reference)?;
+    let secret = snapshot.read(reference)?;
     check(secret.expose(), reference, place)?;
     let mut text = Zeroizing::new(Vec::with_capacity(prefix.len() + secret.expose().len()));
     text.extend_from_slice(prefix);
@@ -151,15 +151,15 @@ fn field(
 
 /// Builds the value of Basic authentication (RFC 7617). The password may be any UTF-8 text without control
 /// characters, because it is sent as base64. It may be empty: some services take a key as the user name.
-fn basic(username: &Text, password: &SecretRef, sources: &Sources) -> Result<HeaderValue, Error> {
+fn basic(username: &Text, password: &SecretRef, snapshot: &Snapshot) -> Result<HeaderValue, Error> {
     let username = match username {
         Text::Plain(username) => Secret::new(Zeroizing::new(username.clone().into_bytes())),
-        Text::Reference(reference) => sources.read(reference)?,
+        Text::Reference(reference) => snapshot.read(reference)?,
     };
     if let Some((_, what)) = unfit(username.expose(), |byte| byte == b':' || byte.is_ascii_control()) {
         return Err(Error::NotUserName { what });
     }
-    let secret = sources.read_password(password)?;
+    let secret = snapshot.read_password(password)?;
     if let Some((position, what)) = unfit(secret.expose(), |byte| byte.is_ascii_control()) {
         let place = "a password";
         return Err(Error::NotFieldText {

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::hidden;
 use super::key::{self, SigningKey};
 use crate::config::{self, Algorithm, Claim, SecretRef, Text};
-use crate::secret::{self, Secret, Sources, pem};
+use crate::secret::{self, Secret, Snapshot, pem};
 use crate::sync::lock;
 use crate::upstream::tls;
 
@@ -84,26 +84,26 @@ impl JwtSigner {
     pub(crate) fn build(
         settings: &config::Jwt,
         defaults: &[(&str, &str)],
-        sources: &Sources,
+        snapshot: &Snapshot,
     ) -> Result<Self, Error> {
         let mut claims = Map::new();
         for (name, value) in defaults {
             claims.insert((*name).to_owned(), json!(value));
         }
         for (name, claim) in &settings.claims {
-            claims.insert(name.clone(), value(claim, sources)?);
+            claims.insert(name.clone(), value(claim, snapshot)?);
         }
-        let key = SigningKey::load(&settings.key, settings.algorithm, sources)?;
+        let key = SigningKey::load(&settings.key, settings.algorithm, snapshot)?;
         let mut header = json!({ "alg": name(settings.algorithm), "typ": settings.typ });
         match &settings.key_id {
             None => {}
             Some(Text::Plain(id)) => header["kid"] = json!(id),
             Some(Text::Reference(reference)) => {
-                header["kid"] = json!(*text(&sources.read(reference)?, reference)?);
+                header["kid"] = json!(*text(&snapshot.read(reference)?, reference)?);
             }
         }
         if let Some(reference) = &settings.certificate {
-            let chain = certificates(reference, &settings.key, &key, sources)?;
+            let chain = certificates(reference, &settings.key, &key, snapshot)?;
             header["x5t"] =
                 json!(BASE64URL_NOPAD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &chain[0]).as_ref()));
             header["x5t#S256"] = json!(BASE64URL_NOPAD.encode(digest(&SHA256, &chain[0]).as_ref()));
@@ -167,9 +167,9 @@ impl JwtSigner {
 }
 
 impl JwtCredential {
-    pub(super) fn build(settings: &config::Jwt, sources: &Sources) -> Result<Self, Error> {
+    pub(super) fn build(settings: &config::Jwt, snapshot: &Snapshot) -> Result<Self, Error> {
         Ok(Self {
-            signer: JwtSigner::build(settings, &[], sources)?,
+            signer: JwtSigner::build(settings, &[], snapshot)?,
             cached: Mutex::new(None),
         })
     }
@@ -215,20 +215,20 @@ impl fmt::Debug for JwtCredential {
 }
 
 /// Returns the value of a claim, with its secrets.
-fn value(claim: &Claim, sources: &Sources) -> Result<Json, Error> {
+fn value(claim: &Claim, snapshot: &Snapshot) -> Result<Json, Error> {
     Ok(match claim {
         Claim::List(items) => {
-            let items = items.iter().map(|item| value(item, sources));
+            let items = items.iter().map(|item| value(item, snapshot));
             Json::Array(items.collect::<Result<_, _>>()?)
         }
         Claim::Map(entries) => {
             let entries = entries
                 .iter()
-                .map(|(name, claim)| Ok((name.clone(), value(claim, sources)?)));
+                .map(|(name, claim)| Ok((name.clone(), value(claim, snapshot)?)));
             Json::Object(entries.collect::<Result<_, Error>>()?)
         }
         Claim::Plain(value) => value.clone(),
-        Claim::Reference(reference) => json!(*text(&sources.read(reference)?, reference)?),
+        Claim::Reference(reference) => json!(*text(&snapshot.read(reference)?, reference)?),
     })
 }
 
@@ -238,10 +238,10 @@ fn certificates(
     reference: &SecretRef,
     key_reference: &SecretRef,
     key: &SigningKey,
-    sources: &Sources,
+    snapshot: &Snapshot,
 ) -> Result<Vec<CertificateDer<'static>>, Error> {
     // Read as bytes: trimming white space could cut off the end of DER.
-    let all = pem::certificates(&sources.read_binary(reference)?).map_err(|why| Error::Certificate {
+    let all = pem::certificates(&snapshot.read_binary(reference)?).map_err(|why| Error::Certificate {
         reference: reference.clone(),
         why,
     })?;

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Algorithm, SecretRef};
 use crate::secret::kind::KeyKind;
-use crate::secret::{self, Sources, pem};
+use crate::secret::{self, Snapshot, pem};
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -102,13 +102,13 @@ impl SigningKey {
     pub(crate) fn load(
         reference: &SecretRef,
         algorithm: Algorithm,
-        sources: &Sources,
+        snapshot: &Snapshot,
     ) -> Result<Self, Error> {
-        if let Some(key) = Self::of_bytes(sources.read(reference)?.expose(), algorithm) {
+        if let Some(key) = Self::of_bytes(snapshot.read(reference)?.expose(), algorithm) {
             return Ok(key);
         }
         // Read again as bytes: a shared secret is trimmed, which could cut off the end of a key in DER.
-        let secret = sources.read_binary(reference)?;
+        let secret = snapshot.read_binary(reference)?;
         let der = pem::private_key(&secret).map_err(|why| Error::Pem {
             reference: reference.clone(),
             why,

@@ -23,7 +23,7 @@ use crate::host::Target;
 use crate::http1::RawTarget;
 use crate::limit::Limiter;
 use crate::policy::Destination;
-use crate::secret::{self, Sources};
+use crate::secret::{self, Snapshot};
 use crate::upstream::Endpoint;
 use crate::upstream::connect::authority_of;
 
@@ -132,7 +132,7 @@ impl Credentials {
     /// are kept. Tokens of `running` are kept if they would be requested in the same way.
     pub(crate) fn build(
         destination: &Destination,
-        sources: &Sources,
+        snapshot: &Snapshot,
         endpoint: &Arc<Endpoint>,
         limits: impl Fn(&str) -> Arc<Limiter>,
         token_endpoints: impl Fn(&TokenUrl) -> TokenEndpoint,
@@ -158,19 +158,25 @@ impl Credentials {
             let auth = written.map(|written| &written.auth);
             let place = written.map_or("auth", |written| written.place.as_str());
             let per_request = match auth {
-                Some(Auth::Jwt(jwt)) => PerRequest::Jwt(Box::new(JwtCredential::build(jwt, sources)?)),
+                Some(Auth::Jwt(jwt)) => PerRequest::Jwt(Box::new(JwtCredential::build(jwt, snapshot)?)),
                 Some(Auth::OAuth2(oauth2)) => {
                     let running = running.into_iter().flat_map(Self::tokens);
                     let token_endpoint = token_endpoints(&oauth2.token_url);
                     let counters = Arc::clone(&shared.counters);
-                    PerRequest::Token(Tokens::build(oauth2, sources, token_endpoint, counters, running)?)
+                    PerRequest::Token(Tokens::build(
+                        oauth2,
+                        snapshot,
+                        token_endpoint,
+                        counters,
+                        running,
+                    )?)
                 }
-                Some(auth) => (Signer::build(auth, sources)?)
+                Some(auth) => (Signer::build(auth, snapshot)?)
                     .map_or(PerRequest::Nothing, |signer| PerRequest::Signed(Box::new(signer))),
                 None => PerRequest::Nothing,
             };
             let attachment =
-                Attachment::build_with(per_request.fields(), auth, &destination.headers, sources)?;
+                Attachment::build_with(per_request.fields(), auth, &destination.headers, snapshot)?;
             Ok::<_, Error>(Arc::new(LiveCredential {
                 attachment,
                 changing: MatcherCache::default(),
@@ -203,14 +209,14 @@ impl Credentials {
     }
 
     /// Checks that all credentials can be built.
-    pub(crate) fn check(destination: &Destination, sources: &Sources) -> Result<(), Error> {
+    pub(crate) fn check(destination: &Destination, snapshot: &Snapshot) -> Result<(), Error> {
         let credentials = destination.auth.iter().flat_map(|rule| &rule.credentials);
         for auth in credentials.map(|one| Some(&one.auth)).chain([None]) {
-            Attachment::build(auth, &destination.headers, sources)?;
+            Attachment::build(auth, &destination.headers, snapshot)?;
             match auth {
-                Some(Auth::Jwt(jwt)) => drop(JwtCredential::build(jwt, sources)?),
-                Some(Auth::OAuth2(oauth2)) => Tokens::check(oauth2, sources)?,
-                Some(auth) => drop(Signer::build(auth, sources)?),
+                Some(Auth::Jwt(jwt)) => drop(JwtCredential::build(jwt, snapshot)?),
+                Some(Auth::OAuth2(oauth2)) => Tokens::check(oauth2, snapshot)?,
+                Some(auth) => drop(Signer::build(auth, snapshot)?),
                 None => {}
             }
         }
@@ -269,6 +275,11 @@ impl Credentials {
     pub(crate) fn has_endpoint(&self, id: u64) -> bool {
         self.all().any(|one| one.endpoint.id() == id)
             || self.tokens().any(|tokens| tokens.endpoint().id() == id)
+    }
+
+    /// The limiters of those that are several for one rule.
+    pub(crate) fn limiters(&self) -> impl Iterator<Item = &Arc<Limiter>> {
+        self.all().filter_map(|credential| credential.limiter.as_ref())
     }
 
     /// In the order in which they were made.

@@ -32,15 +32,15 @@ fn credentials(secret: &str) -> (Arc<Destination>, Credentials) {
     let config = Config::parse(ALL, "a.yml").unwrap_or_else(|problems| panic!("{problems}"));
     let destination = Arc::clone(&Policy::compile(&config).unwrap().destinations[1]);
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let sources = Sources::of_variables([("SECRET", secret.to_owned()), ("KEY", key.serialize_pem())]);
-    let roots = SystemRoots::new(&sources, std::path::Path::new("/nowhere"));
-    let tls = tls::Settings::build(&destination, &sources, &roots).map_err(Arc::new);
+    let snapshot = Snapshot::of_variables([("SECRET", secret.to_owned()), ("KEY", key.serialize_pem())]);
+    let roots = SystemRoots::new(&snapshot, std::path::Path::new("/nowhere"));
+    let tls = tls::Settings::build(&destination, &snapshot, &roots).map_err(Arc::new);
     let telemetry = Telemetry::new();
     let endpoint = Endpoint::new(Arc::clone(&destination), telemetry.counters("d"), tls);
     let limits = Limiters::default();
     let credentials = Credentials::build(
         &destination,
-        &sources,
+        &snapshot,
         &Arc::new(endpoint),
         |place| limits.of_member(&destination, place, &telemetry),
         |_| unreachable!("no token is asked for"),
@@ -92,8 +92,8 @@ fn no_error_shows_a_secret() {
         format!("{CANARY}é"),
         format!("-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----"),
     ] {
-        let sources = Sources::of_variables([("SECRET", secret.as_str()), ("KEY", secret.as_str())]);
-        let error = Credentials::check(destination, &sources).unwrap_err();
+        let snapshot = Snapshot::of_variables([("SECRET", secret.as_str()), ("KEY", secret.as_str())]);
+        let error = Credentials::check(destination, &snapshot).unwrap_err();
         let mut shown = format!("{error} {error:?}");
         let mut cause = std::error::Error::source(&error);
         while let Some(error) = cause {

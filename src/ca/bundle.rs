@@ -1,7 +1,7 @@
-//! The files that tell the app whom to trust: a PEM bundle, and the same as PKCS#12 for Java.
+//! The files with the roots that the app trusts: a PEM bundle, and the same as PKCS#12 for Java.
 //!
-//! Most variables that name a bundle (`SSL_CERT_FILE` and its kin) replace the trust of the app, so the bundle holds
-//! the system's roots and the authority. A reader sees the old file or the new one, never half of one.
+//! Most variables that name a bundle (`SSL_CERT_FILE` and its kin) replace the trust of the app, so the bundle
+//! holds the system's roots and the authority. A reader sees the old file or the new one, never half of one.
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write};

@@ -1,7 +1,7 @@
 //! The certificates that the authority makes: its own and the leaves.
 //!
-//! Both carry what the strictest clients ask for (Python 3.13 and `openssl verify -x509_strict`): key identifiers on
-//! both sides, critical constraints, a critical subject alternative name where the subject is empty. Serials are
+//! Both carry what the strictest clients ask for (Python 3.13 and `openssl verify -x509_strict`): key identifiers
+//! on both sides, critical constraints, a critical subject alternative name where the subject is empty. Serials are
 //! random, because a client that meets one serial twice under one issuer refuses the second.
 //!
 //! How long a leaf is kept and who asks for it is in `leaves`.
@@ -70,7 +70,7 @@ pub(super) fn authority(
     params.self_signed(issuer.key()).map(CertificateDer::from)
 }
 
-/// Signs a leaf for one host. The name stands in the alternative name only, so its length does not matter.
+/// Signs a leaf for one host. Its name is in the alternative name only, so its length does not matter.
 pub(super) fn leaf(
     host: &Host,
     key: &impl PublicKeyData,

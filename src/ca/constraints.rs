@@ -1,12 +1,13 @@
-//! Which names the authority may vouch for, and which it may not.
+//! The hosts that the authority may vouch for, as name constraints.
 //!
 //! An app that trusts the authority trusts it only for the hosts that the configuration intercepts: the certificate
-//! says so in a critical name-constraints extension (RFC 5280, section 4.2.1.10). OpenSSL and what stands on it
-//! (Python, Node, curl), Go and rustls check it, so that a stolen key vouches for nothing else there. Java does not look
-//! at the constraints of a root that it was told to trust, as the standard allows; it accepts what they permit.
+//! says so in a critical name-constraints extension (RFC 5280, section 4.2.1.10). OpenSSL and what uses it
+//! (Python, Node, curl), Go and rustls check it, so that a stolen key vouches for nothing else there. Java does not
+//! look at the constraints of a root that it is configured to trust, as the standard allows; it accepts what they
+//! permit.
 //!
-//! BoringSSL knows no constraints for addresses and refuses a leaf for one wherever the authority has any; Mbed TLS takes
-//! no certificate with a critical extension that it does not know, this one among them. For their sake the
+//! BoringSSL knows no constraints for addresses and refuses a leaf for one wherever the authority has any; Mbed TLS
+//! takes no certificate with a critical extension that it does not know, this one among them. For their sake the
 //! configuration may leave out a part, or all.
 //!
 //! A dNSName subtree contains every name below it, so `host` also permits `x.host`, and `*.suffix` also permits
@@ -94,8 +95,8 @@ impl PermittedHosts {
     }
 }
 
-/// Stands for "no name at all". Not every client takes an exclusion of the empty dNSName for all names, but each of them
-/// knows a permitted subtree; and below `.invalid` there is no host (RFC 6761, section 6.4).
+/// Means "no name at all". Not every client takes an exclusion of the empty dNSName for all names, but each of
+/// them knows a permitted subtree; and below `.invalid` there is no host (RFC 6761, section 6.4).
 const NO_NAME: &str = "outrider.invalid";
 
 fn subtree(network: &IpNet) -> GeneralSubtree {

@@ -1,7 +1,7 @@
 //! The leaves that are in use: minted once, renewed at half their life, bounded in number.
 //!
-//! A name costs one signature and about two kilobytes, whoever asks how often. Past the bound the tenth that was
-//! asked for longest ago is forgotten, so that a flood of names costs the flooder signatures and us no memory.
+//! A name costs one signature and about two kilobytes, however often it is asked for. Past the bound the tenth that
+//! was asked for longest ago is evicted, so that a flood of names does not fill the memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,11 +1,11 @@
-//! Whom the app trusts: the local authority, its leaves, the bundle.
+//! The local certificate authority, its leaves, and the bundle that makes the app trust it.
 //!
 //! Where the proxy has to see a request inside TLS it ends the app's TLS itself, under a leaf that this authority
-//! signs. The authority is made at start, its key never leaves the process, and its certificate is constrained to the
-//! hosts that are intercepted. The app learns of it from a bundle that holds the system's roots and this one.
+//! signs. The authority is made at start, its key never leaves the process, and its certificate is constrained to
+//! the hosts that are intercepted. The app learns of it from a bundle that holds the system's roots and this one.
 //!
-//! The authority's certificate holds for a year, because apps read the bundle once; `ca.lifetime` bounds the leaves.
-//! Which hosts are intercepted is decided in `policy`, and the handshake happens in `proxy`.
+//! The authority's certificate holds for a year, because apps read the bundle once; `ca.lifetime` bounds the
+//! leaves. Which hosts are intercepted is decided in `policy`, and the handshake happens in `proxy`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ pub(crate) enum Error {
     #[error("the local authority cannot make a certificate")]
     Certificate(#[from] rcgen::Error),
 
-    /// A file, a folder or a link is not ours: whoever owns it could replace the roots that the app trusts.
+    /// A file, a folder or a link belongs to another user, who could replace the roots that the app trusts.
     #[error(
         "{} belongs to another user, who could change what the app trusts; \
          name another place in ca.bundle and ca.truststore",
@@ -67,7 +67,7 @@ pub(crate) enum Error {
         path: PathBuf,
     },
 
-    /// A build for FIPS that is none.
+    /// Built with the `fips` feature, but the crypto module is not in FIPS mode.
     #[error(
         "this build is for FIPS 140-3, and its module is not in that mode; build it again as docs/fips.md says"
     )]
@@ -107,7 +107,7 @@ pub(crate) enum Offer {
     H2,
 }
 
-/// What stays the same when the hosts change: name and keys.
+/// The name and the keys of an authority, which stay the same when the hosts change.
 struct AuthorityKeys {
     issuer: Issuer<'static, KeyPair>,
     /// One key for all leaves, so that a new name costs one signature and no key.
@@ -118,7 +118,8 @@ struct AuthorityKeys {
 }
 
 impl Authority {
-    /// A new key and certificate, name-constrained to `hosts` as far as `about` says; leaves live at most `lifetime`.
+    /// A new key and certificate, name-constrained to `hosts` as far as `about` says; leaves live at most
+    /// `lifetime`.
     pub(crate) fn new(hosts: &[HostPattern], about: Constraints, lifetime: Duration) -> Result<Self, Error> {
         let identity = Arc::new(AuthorityKeys::generate()?);
         Self::certify(
@@ -131,8 +132,8 @@ impl Authority {
 
     /// The same key under a certificate for other hosts; `None` where nothing changes.
     ///
-    /// An app that holds the certificate of `self` goes on trusting the leaves for the hosts that it names; only for
-    /// hosts that were added ([`Self::widens`]) does it need the new bundle, and a restart to read it.
+    /// An app that holds the certificate of `self` goes on trusting the leaves for the hosts that it names; only
+    /// for hosts that were added ([`Self::widens`]) does it need the new bundle, and a restart to read it.
     pub(crate) fn for_hosts(
         &self,
         hosts: &[HostPattern],
@@ -203,7 +204,7 @@ impl Authority {
         if let Some(config) = self.leaves.fresh(host, offer, now) {
             return Ok(config);
         }
-        // Two who ask for a new name at once both mint it, and the later one stays: cheaper than a lock for all.
+        // Two requests for a new name at once both mint it, and the later leaf stays: cheaper than a lock for all.
         let leaf = self.mint(host, now)?;
         let config = leaf.config(offer);
         self.leaves.keep(host.clone(), leaf, now);
@@ -220,7 +221,7 @@ impl Authority {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-        // A ticket key of its own binds tickets to this name; the default session store would cost tens of
+        // A separate ticket key binds tickets to this name; the default session store would cost tens of
         // kilobytes a name.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -243,7 +244,7 @@ impl fmt::Debug for Authority {
 
 impl AuthorityKeys {
     fn generate() -> Result<Self, Error> {
-        // A name of its own, so that the bundles of two processes can be told apart.
+        // A random name distinguishes the bundles of two processes.
         let name = format!("{AUTHORITY_NAME}{:08x}", rand::random::<u32>());
         let issuer = certificate::issuer(&name, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
 

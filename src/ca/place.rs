@@ -1,11 +1,11 @@
-//! Where the bundle lies, and whether a stranger could lie in its stead.
+//! The place of the bundle, and whether another user could replace it.
 //!
-//! On a shared host anybody may lay a folder, or a link, below `/tmp`. Whoever can change a part of the way to the
-//! bundle chooses whom the app trusts. So each part of it, links included, has to belong to us or to root, and must
-//! not be writable by others; a folder where nobody may take away what is another's (as `/tmp` is) is passed through.
-//! Once that is so nobody else can change it, and names of files are as good as descriptors.
+//! On a shared host anybody may lay a folder, or a link, below `/tmp`. A user who can change a part of the way to
+//! the bundle chooses whom the app trusts. So each part of it, links included, has to belong to us or to root, and
+//! must not be writable by others; a folder where nobody may take away what is another's (as `/tmp` is) is passed
+//! through. Once that is so nobody else can change it, and names of files are as good as descriptors.
 //!
-//! `run` writes the bundle and `env` tells the app of it: both ask here, and come to the same place.
+//! `run` writes the bundle and `env` prints its place: both ask here, and get the same answer.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Metadata};
@@ -16,8 +16,8 @@ use std::path::{Component, Path, PathBuf};
 use super::Error;
 use crate::config::{Ca, Config};
 
-/// Where the bundle and the truststore can be trusted to be; makes their folders. Where somebody is in the way of the
-/// default place, that is a folder beside it with our user's number.
+/// Where the bundle and the truststore can be trusted to be; makes their folders. Where somebody is in the way of
+/// the default place, that is a folder beside it with our user's number.
 pub(crate) fn settle(ca: &Ca) -> Result<Ca, Error> {
     let first = reserve(&ca.bundle).and_then(|()| reserve(&ca.truststore));
     let Err(error) = first else {
@@ -45,17 +45,18 @@ pub(super) fn prepare(file: &Path) -> Result<(), Error> {
     judge(file)
 }
 
-/// As [`prepare`], for a file that is told to an app before it may be there: nobody else can lay one in its place. In
-/// `/tmp` itself everybody could.
+/// As [`prepare`], for a file that an app learns of before it exists: nobody else can lay one in its place.
+/// In `/tmp` itself everybody could.
 fn reserve(file: &Path) -> Result<(), Error> {
     prepare(file)?;
     let folder = folder_of(file);
     let data = fs::metadata(folder).map_err(|source| write_error(folder, source))?;
-    match fs::symlink_metadata(file).is_err() && is_open(&data, us()) {
-        true => Err(Error::Open {
+    if fs::symlink_metadata(file).is_err() && is_open(&data, us()) {
+        Err(Error::Open {
             path: folder.to_owned(),
-        }),
-        false => Ok(()),
+        })
+    } else {
+        Ok(())
     }
 }
 
@@ -99,9 +100,10 @@ fn judge(path: &Path) -> Result<(), Error> {
                 return Err(write_error(path, io::Error::other("too many links")));
             }
             let target = fs::read_link(&at).map_err(|source| write_error(&at, source))?;
-            match target.is_absolute() {
-                true => at = PathBuf::from("/"),
-                false => drop(at.pop()),
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            } else {
+                at.pop();
             }
             left.extend(parts(&target));
         }
@@ -116,18 +118,19 @@ fn judge_part(path: &Path, data: &Metadata, us: (u32, u32)) -> Result<(), Error>
     if owner != us.0 && owner != ROOT {
         return Err(Error::Foreign { path: path() });
     }
-    // A link has no mode of its own.
+    // The mode of a link means nothing.
     if data.is_symlink() {
         return Ok(());
     }
-    match is_open(data, us) && !(data.is_dir() && data.mode() & STICKY != 0) {
-        true => Err(Error::Open { path: path() }),
-        false => Ok(()),
+    if is_open(data, us) && !(data.is_dir() && data.mode() & STICKY != 0) {
+        Err(Error::Open { path: path() })
+    } else {
+        Ok(())
     }
 }
 
-/// Whether others than its owner and root may write it. The group of root holds nobody else, nor does ours where it is
-/// the user's own, as many systems make it.
+/// Whether others than its owner and root may write it. The group of root holds nobody else, nor does ours where it
+/// is the user's own, as many systems make it.
 fn is_open(data: &Metadata, (user, group): (u32, u32)) -> bool {
     let is_own_group = data.gid() == ROOT || data.gid() == user && user == group;
     data.mode() & 0o002 != 0 || data.mode() & 0o020 != 0 && !is_own_group

@@ -14,7 +14,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::leaves::LEAVES_MAX;
 use super::{Authority, Constraints, Offer};
 use crate::host::{Host, HostPattern, Pattern, PortPattern};
-use crate::secret::Sources;
+use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
 
 mod programs;
@@ -47,7 +47,7 @@ fn authority(hosts: &[&str]) -> Authority {
 /// The system's, whatever the variables of whoever runs the tests.
 fn roots() -> SystemRoots {
     SystemRoots::new(
-        &Sources::of_variables::<String, String>([]),
+        &Snapshot::of_variables::<String, String>([]),
         Path::new("/nonexistent"),
     )
 }

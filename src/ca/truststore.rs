@@ -1,8 +1,8 @@
 //! The truststore for Java: a PKCS#12 file (RFC 7292) of trusted certificates.
 //!
-//! Everything in it is public, so nothing is encrypted: the bags lie open, under a MAC whose password everybody knows,
-//! because Java's readers ask for one. A library for PKCS#12 would bring a second stack of ciphers and take longer than
-//! all the rest of a start.
+//! Everything in it is public, so nothing is encrypted: the bags lie open, under a MAC whose password everybody
+//! knows, because Java's readers ask for one. A library for PKCS#12 would bring a second stack of ciphers and take
+//! longer than all the rest of a start.
 
 use std::io::{self, Write};
 
@@ -158,8 +158,8 @@ fn blocks(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().copied().cycle().take(length).collect()
 }
 
-/// Rounds of key derivation for a password that everybody knows: the least that Java's and OpenSSL's readers meet in
-/// the wild, so that start-up does not pay for them.
+/// Rounds of key derivation for a password that everybody knows: the least that Java's and OpenSSL's readers meet
+/// in the wild, so that start-up does not pay for them.
 const ITERATIONS: u32 = 1_000;
 
 /// What SHA-256 takes in at once.
@@ -168,7 +168,7 @@ const BLOCK: usize = 64;
 /// For what distributions ship.
 const ROOM: usize = 256 * 1024;
 
-/// Tags of DER, and the mark of a length that takes bytes of its own.
+/// Tags of DER, and the mark of a length in several bytes.
 const CONTENT: u8 = 0xa0;
 const LONG: u8 = 0x80;
 const OCTET_STRING: u8 = 0x04;

@@ -16,7 +16,7 @@ use crate::config::{
 use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
-use crate::secret::{self, Sources, pem, pkcs12};
+use crate::secret::{self, Snapshot, pem, pkcs12};
 use crate::store::StoreAddress;
 use crate::upstream::tls;
 
@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
-    let (problems, warnings) = examine(&config, &Sources::of_process(), SystemTime::now());
+    let (problems, warnings) = examine(&config, &Snapshot::of_process(), SystemTime::now());
     if source == Source::Embedded {
         note(&format!(
             "note: there is no {DEFAULT_FILE} here, so {source} holds"
@@ -72,7 +72,7 @@ fn refuse(problems: &Problems) -> ExitCode {
 }
 
 /// Everything that is wrong with a configuration that could be read, and everything that deserves a look.
-fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Problems) {
+fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, Problems) {
     let mut problems = Problems::default();
     let mut warnings = Problems::default();
     let mut readable = Vec::new();
@@ -80,7 +80,7 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
     for destination in &config.destinations {
         let before = problems.all.len();
         for reference in references(destination) {
-            read(&reference, sources, &mut problems, &mut warnings);
+            read(&reference, snapshot, &mut problems, &mut warnings);
         }
         if problems.all.len() == before {
             readable.push(destination.name.as_str());
@@ -92,11 +92,11 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
         warn_of_rehearsal(destination, &mut warnings);
     }
     if let Some(written) = &config.rate_limit_store {
-        if let Err(error) = StoreAddress::read(written, sources) {
+        if let Err(error) = StoreAddress::read(written, snapshot) {
             add(&mut problems, "rate_limit_store", &error);
         }
         if let Text::Reference(reference) = written {
-            for warning in sources.warnings(reference) {
+            for warning in snapshot.warnings(reference) {
                 add(&mut warnings, "rate_limit_store", &warning);
             }
         }
@@ -104,13 +104,13 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
     match Policy::compile(config) {
         Ok(policy) => {
             warn_of_addresses(config, &policy, &mut warnings);
-            let roots = SystemRoots::new(sources, &config.ca.bundle);
+            let roots = SystemRoots::new(snapshot, &config.ca.bundle);
             for destination in policy
                 .destinations
                 .iter()
                 .filter(|d| readable.contains(&&*d.name))
             {
-                build(destination, sources, &roots, now, &mut problems, &mut warnings);
+                build(destination, snapshot, &roots, now, &mut problems, &mut warnings);
             }
         }
         Err(found) => problems.all.extend(found.all),
@@ -124,17 +124,17 @@ fn examine(config: &Config, sources: &Sources, now: SystemTime) -> (Problems, Pr
 /// Makes of the secrets what the proxy makes of them.
 fn build(
     destination: &policy::Destination,
-    sources: &Sources,
+    snapshot: &Snapshot,
     roots: &SystemRoots,
     now: SystemTime,
     problems: &mut Problems,
     warnings: &mut Problems,
 ) {
     let path = format!("destinations.{}", destination.name);
-    if let Err(error) = Credentials::check(destination, sources) {
+    if let Err(error) = Credentials::check(destination, snapshot) {
         add(problems, &path, &error);
     }
-    match tls::Settings::build(destination, sources, roots) {
+    match tls::Settings::build(destination, snapshot, roots) {
         Err(error) => add_keyed(problems, &path, &error),
         Ok(settings) => {
             // What is told of a secret's place has been told with its path.
@@ -249,12 +249,12 @@ fn references(destination: &Destination) -> Vec<Reference<'_>> {
 }
 
 /// Reads what a reference points to, as the proxy would.
-fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, warnings: &mut Problems) {
+fn read(reference: &Reference<'_>, snapshot: &Snapshot, problems: &mut Problems, warnings: &mut Problems) {
     let secret = match reference.holds {
-        Holds::Lists => sources.read_list(reference.to),
-        Holds::ClientSecret | Holds::Password => sources.read_password(reference.to),
-        Holds::Certificates | Holds::Key(_) | Holds::Pkcs12(_) => sources.read_binary(reference.to),
-        Holds::Attached | Holds::Secret | Holds::SessionToken => sources.read(reference.to),
+        Holds::Lists => snapshot.read_list(reference.to),
+        Holds::ClientSecret | Holds::Password => snapshot.read_password(reference.to),
+        Holds::Certificates | Holds::Key(_) | Holds::Pkcs12(_) => snapshot.read_binary(reference.to),
+        Holds::Attached | Holds::Secret | Holds::SessionToken => snapshot.read(reference.to),
     };
     let secret = match secret {
         Ok(secret) => secret,
@@ -268,7 +268,7 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
         Err(error) => return add(problems, &reference.path, &error),
     };
     // What is wrong with the secret that opens this one is told under its own key.
-    let opener = |opener: Option<&SecretRef>| opener.map(|opener| sources.read(opener)).transpose();
+    let opener = |opener: Option<&SecretRef>| opener.map(|opener| snapshot.read(opener)).transpose();
     match reference.holds {
         Holds::Certificates => {
             if let Err(error) = pem::certificates(&secret) {
@@ -311,7 +311,7 @@ fn read(reference: &Reference<'_>, sources: &Sources, problems: &mut Problems, w
     }
     // Certificates are public, and so is which of them are revoked.
     if !matches!(reference.holds, Holds::Certificates | Holds::Lists) {
-        for warning in sources.warnings(reference.to) {
+        for warning in snapshot.warnings(reference.to) {
             add(warnings, &reference.path, &warning);
         }
     }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use super::{ConfigArg, fail, print};
 use crate::ca;
 use crate::config::{Ca, Listen};
-use crate::telemetry::log::Chain;
+use crate::error::ErrorChain;
 
 pub(super) use variables::{USER, variables};
 
@@ -95,7 +95,7 @@ pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
             Some(settled)
         }
         Err(error) => {
-            let error = Chain(&error);
+            let error = ErrorChain(&error);
             eprintln!(
                 "outrider: no CA bundle is named, so intercepted connections will not be trusted: {error}"
             );

@@ -8,8 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::ConfigArg;
 use crate::app::{Addresses, App, Error, Termination};
 use crate::config::Listen;
+use crate::error::ErrorChain;
 use crate::proxy::Clients;
-use crate::telemetry::log::Chain;
 
 /// Run the proxy
 ///
@@ -81,7 +81,7 @@ fn address(listen: &Listen) -> String {
 pub(super) fn fail(error: &Error) -> ExitCode {
     match error {
         Error::Config(problems) => eprintln!("{problems}"),
-        other => eprintln!("outrider: {}", Chain(other)),
+        other => eprintln!("outrider: {}", ErrorChain(other)),
     }
     ExitCode::FAILURE
 }

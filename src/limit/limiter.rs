@@ -142,6 +142,10 @@ impl Limiter {
         limiter
     }
 
+    pub(super) fn key(&self) -> Arc<str> {
+        self.settings.key(&self.destination)
+    }
+
     /// Whether it was made from these settings.
     pub(super) fn has(&self, settings: &Settings) -> bool {
         self.settings == *settings

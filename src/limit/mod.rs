@@ -76,7 +76,7 @@ struct Settings {
 }
 
 impl Limiters {
-    /// Returns the limiter of a destination: the running one if its settings have not changed, else a new one.
+    /// Returns the limiter of a destination: the one that is [held](Self::hold) where its limits are as before, else a new one.
     ///
     /// `sharing`: the store that counts for all instances.
     pub(crate) fn of(
@@ -101,8 +101,9 @@ impl Limiters {
         self.with(&destination.name, settings, telemetry)
     }
 
-    /// Returns the limiter of one credential of a pool, by its place in the destination: the running one if its
-    /// settings have not changed, else a new one. It holds what the upstream says about that credential.
+    /// Returns the limiter of one credential of a pool, by its place in the destination: the one that is
+    /// [held](Self::hold) if its settings have not changed, else a new one. It holds what the upstream says about that
+    /// credential.
     pub(crate) fn of_member(
         &self,
         destination: &Destination,
@@ -147,30 +148,30 @@ impl Limiters {
         limiters.into_iter().flat_map(learned_limits).collect()
     }
 
-    /// Forgets the limiters of destinations that are gone.
-    pub(crate) fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        // Destination names contain no slash.
-        let name = |key: &str| key.split('/').next().map(&is_there);
-        self.limiters().retain(|key, _| name(key) == Some(true));
+    /// Keeps these limiters for the next build, and forgets all others.
+    pub(crate) fn hold(&self, limiters: impl IntoIterator<Item = Arc<Limiter>>) {
+        let keyed = |limiter: Arc<Limiter>| (limiter.key(), limiter);
+        *self.limiters() = limiters.into_iter().map(keyed).collect();
     }
 
     fn with(&self, name: &Arc<str>, settings: Settings, telemetry: &Telemetry) -> Arc<Limiter> {
-        let key = match &settings.member {
-            None => Arc::clone(name),
-            Some(place) => format!("{name}/{place}").into(),
-        };
-        let mut limiters = self.limiters();
-        match limiters.get(&key) {
+        match self.limiters().get(&settings.key(name)) {
             Some(running) if running.has(&settings) => Arc::clone(running),
-            _ => {
-                let limiter = Limiter::new(name, settings, telemetry.counters(name));
-                limiters.insert(key, Arc::clone(&limiter));
-                limiter
-            }
+            _ => Limiter::new(name, settings, telemetry.counters(name)),
         }
     }
 
     fn limiters(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Limiter>>> {
         lock(&self.limiters)
+    }
+}
+
+impl Settings {
+    /// Returns the key of a limiter of `destination`.
+    fn key(&self, destination: &Arc<str>) -> Arc<str> {
+        match &self.member {
+            None => Arc::clone(destination),
+            Some(place) => format!("{destination}/{place}").into(),
+        }
     }
 }

@@ -385,6 +385,7 @@ async fn a_reload_keeps_the_state_of_equal_settings_only() {
         ..settings(wait(1))
     };
     let before = limits.with(&"a".into(), settings(None), &telemetry);
+    limits.hold([Arc::clone(&before)]);
     assert!(Arc::ptr_eq(
         &before,
         &limits.with(&"a".into(), settings(None), &telemetry)
@@ -394,6 +395,9 @@ async fn a_reload_keeps_the_state_of_equal_settings_only() {
         &limits.with(&"b".into(), settings(None), &telemetry)
     ));
     let after = limits.with(&"a".into(), settings(Some(1)), &telemetry);
+    let refused = limits.with(&"a".into(), settings(None), &telemetry);
+    assert!(Arc::ptr_eq(&before, &refused), "what is not used changes nothing");
+    limits.hold([Arc::clone(&after)]);
     assert!(!Arc::ptr_eq(&before, &after));
     assert!(Arc::ptr_eq(
         &after,
@@ -406,9 +410,10 @@ async fn a_reload_keeps_the_state_of_equal_settings_only() {
 async fn the_limiter_of_a_destination_that_is_gone_is_forgotten() {
     let limits = Limiters::default();
     let telemetry = Telemetry::new();
-    let limiter = |name: &str| Arc::downgrade(&limits.with(&name.into(), settings(wait(1)), &telemetry));
-    let (stays, goes) = (limiter("a"), limiter("b"));
-    limits.retain(|name| name == "a");
+    let both = ["a", "b"].map(|name| limits.with(&name.into(), settings(wait(1)), &telemetry));
+    let [stays, goes] = [&both[0], &both[1]].map(Arc::downgrade);
+    limits.hold(both);
+    limits.hold(stays.upgrade());
     assert!(stays.upgrade().is_some() && goes.upgrade().is_none());
 }
 
@@ -422,6 +427,7 @@ async fn waits_and_refusals_are_counted() {
         ..settings(wait(1))
     };
     let limiter = limits.with(&"search".into(), settings, &telemetry);
+    limits.hold([Arc::clone(&limiter)]);
     let page = || {
         limits.observe();
         String::from_utf8(telemetry.render()).unwrap()

@@ -321,7 +321,7 @@ impl TryAdmission {
             {
                 route.counters.credential_refused(status);
             }
-            if let Ok(credentials) = &route.credentials {
+            if let Some(credentials) = &route.credentials {
                 if !is_token_replaced {
                     credentials.record_status(credential, status, &route.destination.name);
                 }
@@ -394,7 +394,7 @@ fn asked<'a>(
 }
 
 fn caller(head: &request::Parts, route: &Route) -> Caller {
-    let credentials = route.credentials.as_ref().ok();
+    let credentials = route.credentials.as_ref();
     caller::of(
         head,
         &route.destination,

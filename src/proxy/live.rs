@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Error, Rehearsal, RetryPolicy};
-use crate::auth::{self, Credentials};
+use crate::auth::Credentials;
 use crate::ca::Authority;
 use crate::cache::ResponseCache;
 use crate::limit::Limiter;
@@ -29,8 +29,8 @@ pub(crate) struct Route {
     /// `None`: the destination has no cache.
     pub(crate) cache: Option<Arc<ResponseCache>>,
     pub(crate) counters: Arc<Counters>,
-    /// If a secret cannot be read, only the requests of its destination are refused.
-    pub(crate) credentials: Result<Credentials, auth::Error>,
+    /// `None`: a secret cannot be used, so that requests are refused.
+    pub(crate) credentials: Option<Credentials>,
     pub(crate) destination: Arc<Destination>,
     pub(crate) endpoint: Arc<Endpoint>,
     /// Changes whenever a secret of the destination does.
@@ -42,7 +42,7 @@ pub(crate) struct Route {
 
 impl Route {
     pub(super) fn credentials(&self) -> Result<&Credentials, Error> {
-        self.credentials.as_ref().map_err(|_| Error::Credential)
+        self.credentials.as_ref().ok_or(Error::Credential)
     }
 }
 
@@ -50,9 +50,17 @@ impl Live {
     /// Returns whether a request may still need the connections of this endpoint.
     pub(crate) fn has_endpoint(&self, id: u64) -> bool {
         self.routes.iter().any(|route| {
-            let of_credentials = route.credentials.as_ref().is_ok_and(|all| all.has_endpoint(id));
+            let of_credentials = route.credentials.as_ref().is_some_and(|all| all.has_endpoint(id));
             route.endpoint.id() == id || of_credentials
         })
+    }
+
+    /// Returns the routes whose secrets are not those of `old`, each with the old one. Both are of the same policy.
+    pub(crate) fn rotated<'l>(&'l self, old: &'l Self) -> impl Iterator<Item = (&'l Route, &'l Route)> {
+        let routes = self.routes.iter().zip(&old.routes);
+        routes
+            .map(|(route, old)| (&**route, &**old))
+            .filter(|(route, old)| route.fingerprint != old.fingerprint)
     }
 
     pub(crate) fn route(&self, destination: &Destination) -> &Arc<Route> {

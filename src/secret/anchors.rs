@@ -1,8 +1,8 @@
 //! Trust anchors, and what their own certificates restrict.
 //!
-//! webpki keeps a root's name, key and name constraints. What else its certificate says (RFC 5280, 4.2.1.3, 4.2.1.9 and
-//! 4.2.1.12) is kept here, for those few roots that say something: a server's certificate may be trusted to stand for
-//! itself, and must not issue others then. OpenSSL holds its roots to the same.
+//! webpki keeps a root's name, key and name constraints. What else its certificate says (RFC 5280, 4.2.1.3, 4.2.1.9
+//! and 4.2.1.12) is kept here, for the few roots that say something: a server's certificate may be trusted as
+//! its own root, and must not issue others then. OpenSSL treats its roots alike.
 
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
@@ -11,7 +11,7 @@ use x509_parser::extensions::KeyUsage;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Version;
 
-/// Whose certificates lead to an end. Cloned where a destination adds its own.
+/// The roots that a chain may end at. Cloned where a destination adds more.
 #[derive(Clone, Debug)]
 pub(crate) struct Anchors {
     restricted: Vec<(usize, Restriction)>,
@@ -69,7 +69,8 @@ impl Anchors {
         &self.store.roots
     }
 
-    /// What `root`, one of [`roots`](Self::roots), may not do. Asked by its place: an equal one beside it may do more.
+    /// Returns what `root`, one of [`roots`](Self::roots), may not do. Found by its place: an equal one beside it
+    /// may do more.
     pub(crate) fn restriction(&self, root: &TrustAnchor<'_>) -> Option<&Restriction> {
         let is_meant = |place: usize| std::ptr::eq(&raw const self.store.roots[place], &raw const *root);
         let found = self.restricted.iter().find(|(place, _)| is_meant(*place));
@@ -87,7 +88,7 @@ impl Restriction {
             path_length: None,
             signs_lists: false,
         };
-        // What cannot be read, or says a thing twice, stands for itself at most.
+        // One that cannot be read, or says a thing twice, is trusted for itself at most.
         let Ok((_, certificate)) = X509Certificate::from_der(der) else {
             return Some(nothing());
         };

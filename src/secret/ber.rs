@@ -1,7 +1,8 @@
 //! Reads BER (X.690) that may be damaged, or made to do harm.
 //!
-//! yasna adds the lengths that it finds to its position before it compares them with what is there: one that is larger
-//! than the file makes it panic, or read the same bytes for ever. So every length is looked at before it sees any.
+//! yasna adds the lengths that it finds to its position before it compares them with what is there: one that is
+//! larger than the file makes it panic, or read the same bytes for ever. So every length is looked at before it
+//! sees any.
 
 use yasna::{ASN1Result, BERReader};
 
@@ -20,13 +21,13 @@ pub(super) fn parse<T>(
     }
 }
 
-/// The first value of `bytes`, whatever follows it; `None` where it is not whole.
+/// Returns the first value of `bytes`, and ignores the rest; `None` where it is not whole.
 pub(super) fn first(bytes: &[u8]) -> Option<&[u8]> {
     let rest = after_value(bytes, DEEPEST)?;
     Some(&bytes[..bytes.len() - rest.len()])
 }
 
-/// The parts of the sequence, or other constructed value, that `bytes` are; `None` where they are none.
+/// Returns the parts of a sequence or other constructed value; `None` where `bytes` are something else.
 pub(super) fn parts(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     if first(bytes)?.len() != bytes.len() {
         return None;
@@ -45,13 +46,13 @@ pub(super) fn parts(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     Some(parts)
 }
 
-/// What a value holds, its tag and length left out; of a length that is told.
+/// Returns the content of a value of definite length, without tag and length.
 pub(super) fn content(value: &[u8]) -> Option<&[u8]> {
     let (length, rest) = length(after_tag(value)?.1)?;
     rest.get(..length?)
 }
 
-/// What follows the first value of `bytes`; `None` where that value is not whole, to its innermost part.
+/// Returns the bytes behind the first value; `None` where that value is not whole, to its innermost part.
 fn after_value(bytes: &[u8], depth: usize) -> Option<&[u8]> {
     let depth = depth.checked_sub(1)?;
     let (is_constructed, bytes) = after_tag(bytes)?;
@@ -65,7 +66,7 @@ fn after_value(bytes: &[u8], depth: usize) -> Option<&[u8]> {
             }
             Some(bytes)
         }
-        // Of a length that is not told: its parts, up to the mark of the end.
+        // Of indefinite length: its parts, up to the end mark.
         (None, true) => loop {
             if let Some(bytes) = bytes.strip_prefix(END) {
                 return Some(bytes);
@@ -76,7 +77,7 @@ fn after_value(bytes: &[u8], depth: usize) -> Option<&[u8]> {
     }
 }
 
-/// Whether the value is made of others, and what follows its tag.
+/// Returns whether the value is constructed, and the bytes behind its tag.
 fn after_tag(bytes: &[u8]) -> Option<(bool, &[u8])> {
     let (first, mut bytes) = bytes.split_first()?;
     if first & 0x1f == 0x1f {
@@ -86,7 +87,7 @@ fn after_tag(bytes: &[u8]) -> Option<(bool, &[u8])> {
     Some((first & 0x20 != 0, bytes))
 }
 
-/// The length of what comes, `None` where it is not told, and what follows.
+/// Returns the length (`None`: indefinite) and the bytes behind it.
 fn length(bytes: &[u8]) -> Option<(Option<usize>, &[u8])> {
     let (first, bytes) = bytes.split_first()?;
     match usize::from(*first) {
@@ -101,7 +102,7 @@ fn length(bytes: &[u8]) -> Option<(Option<usize>, &[u8])> {
     }
 }
 
-/// What ends a value of a length that is not told.
+/// The end mark of a value of indefinite length.
 const END: &[u8] = &[0, 0];
 
 /// How deep values may lie in each other. A PKCS#12 store needs a dozen.

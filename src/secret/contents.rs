@@ -1,7 +1,7 @@
-//! What is in a file of certificates and keys: the blocks of PEM, or the values of DER, each told by what it is.
+//! The contents of a file of certificates and keys: the blocks of PEM, or the values of DER, each with its kind.
 //!
-//! A label counts where it is known, and what is below it where labels are used loosely: there are files that call
-//! PKCS#8 an RSA PRIVATE KEY, and PKCS#7 a CERTIFICATE.
+//! A known label counts. Where labels are used loosely the content counts: there are files that call PKCS#8 an RSA
+//! PRIVATE KEY, and PKCS#7 a CERTIFICATE.
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use x509_parser::certificate::X509Certificate;
@@ -27,7 +27,7 @@ pub(super) enum ContentKind {
     /// PKCS#7, or CMS, which is its successor.
     Bundle,
     Certificate,
-    /// Java's keystores of before version 9, which are no DER.
+    /// A Java keystore of before version 9, which is not DER.
     Java(Java),
     Key(KeyForm),
     /// A list of revoked certificates.
@@ -54,7 +54,7 @@ pub(crate) enum Java {
     Jks,
 }
 
-/// Everything in `bytes`, in their order.
+/// Returns everything in `bytes`, in the order of the file.
 pub(super) fn read(bytes: &[u8]) -> Vec<ContentItem> {
     let inner = form::unwrapped(bytes);
     let bytes = inner.as_ref().map_or(bytes, |inner| inner.as_slice());
@@ -83,7 +83,7 @@ pub(super) fn read(bytes: &[u8]) -> Vec<ContentItem> {
     items
 }
 
-/// The labels of what was found, as an error lists them.
+/// Returns the labels of what was found, as an error lists them.
 pub(super) fn labels(items: &[ContentItem]) -> NameList {
     NameList(items.iter().map(|item| item.label.clone()).collect())
 }
@@ -111,7 +111,7 @@ impl ContentItem {
         }
     }
 
-    /// Whether it begins as DER does and is nothing that is known, or not whole.
+    /// Whether it begins as DER does and is of no known kind, or not whole.
     pub(super) fn is_damaged_der(&self) -> bool {
         self.kind == ContentKind::Other && self.label == UNKNOWN
     }
@@ -158,7 +158,7 @@ impl ContentItem {
         }
     }
 
-    /// The certificates, or the lists of revoked ones, of a bundle (RFC 5652, section 5.1).
+    /// Returns the certificates, or the lists of revoked ones, of a bundle (RFC 5652, section 5.1).
     pub(super) fn bundled(&self, what: ContentKind) -> Option<Vec<&[u8]>> {
         let parts = ber::parts(self.der.as_ref()?)?;
         let ([SIGNED_DATA, content], tag) = (&parts[..], if what == ContentKind::List { 0xa1 } else { 0xa0 })
@@ -169,7 +169,7 @@ impl ContentItem {
         let signed = ber::parts(content.first()?)?;
         let set = signed.into_iter().find(|part| part.first() == Some(&tag));
         let values = set.map_or(Some(Vec::new()), ber::parts)?;
-        // Certificates of attributes, and others, have tags of their own.
+        // Attribute certificates, and others, have other tags.
         Some(
             values
                 .into_iter()
@@ -192,7 +192,7 @@ impl KeyForm {
 }
 
 impl ContentKind {
-    /// What a whole value of DER is, by the types of its parts.
+    /// Returns the kind of a whole value of DER, by the types of its parts.
     pub(super) fn of_der(der: &[u8]) -> Option<Self> {
         let parts = ber::parts(der)?;
         let tags: Vec<u8> = parts.iter().filter_map(|part| part.first().copied()).collect();
@@ -215,7 +215,7 @@ impl ContentKind {
     }
 }
 
-/// The blocks of PEM. Each marker may stand anywhere in a line.
+/// Returns the blocks of PEM. A marker may be anywhere in a line.
 fn blocks(text: &[u8]) -> Vec<ContentItem> {
     let mut items = Vec::new();
     let mut rest = text;
@@ -225,7 +225,7 @@ fn blocks(text: &[u8]) -> Vec<ContentItem> {
             break;
         };
         let label = &rest[..end];
-        // Who knows what stands there: keep to what labels are made of.
+        // Any text may be here: keep to the characters of labels.
         let is_plain =
             |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b" #-".contains(byte);
         if label.len() > 40 || !label.iter().all(is_plain) {

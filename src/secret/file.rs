@@ -19,7 +19,7 @@ impl FileName {
     }
 }
 
-/// In quotes where the shell would take a character for more than itself.
+/// In quotes where a character means something to the shell.
 impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(path) = &self.0 else {
@@ -33,14 +33,15 @@ impl fmt::Display for FileName {
         } else {
             text.into_owned()
         };
-        match text.chars().all(is_plain) {
-            true => f.write_str(&text),
-            false => write!(f, "'{}'", text.replace('\'', r"'\''")),
+        if text.chars().all(is_plain) {
+            f.write_str(&text)
+        } else {
+            write!(f, "'{}'", text.replace('\'', r"'\''"))
         }
     }
 }
 
-/// The beginning of a command that opens a PKCS#12 file. OpenSSL reads none in base64, with or without markers.
+/// The beginning of a command that opens a PKCS#12 file. OpenSSL does not read base64, with or without markers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OpenCommand {
     file: FileName,

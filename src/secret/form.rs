@@ -1,4 +1,5 @@
-//! Takes off what editors, shells and platforms wrap around keys and certificates: a byte order mark, UTF-16, base64.
+//! The wrappers that editors, shells and platforms put around keys and certificates: a byte order mark, UTF-16,
+//! base64.
 //!
 //! Windows PowerShell writes UTF-16 where somebody redirects into a file. Variables of build systems and of bound
 //! services are often base64 of a whole PEM file, since their line ends did not survive otherwise.
@@ -6,7 +7,7 @@
 use data_encoding::BASE64_NOPAD;
 use zeroize::Zeroizing;
 
-/// What is inside all wrappers; `None` where there are none, so that `bytes` are it.
+/// Returns the content inside all wrappers; `None` where there is no wrapper.
 pub(super) fn unwrapped(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut inner: Option<Zeroizing<Vec<u8>>> = None;
     for _ in 0..MOST_LAYERS {
@@ -25,8 +26,8 @@ fn is_plain(bytes: &[u8]) -> bool {
     is_binary(bytes) || memchr::memmem::find(bytes, BEGIN).is_some()
 }
 
-/// Whether this begins as DER or a Java keystore does. Text does not: `0` is not followed by a byte above ASCII, nor by
-/// one that happens to be the length of the rest, but in texts that are of no use here.
+/// Whether this begins as DER or a Java keystore does. Text does not: `0` is not followed by a byte above ASCII,
+/// nor by one that happens to be the length of the rest, but in texts that are of no use here.
 pub(super) fn is_binary(bytes: &[u8]) -> bool {
     match bytes {
         [0x30, 0x80..=0x84, ..] => true,
@@ -59,8 +60,8 @@ fn without_mark(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// What base64 stands for, of either alphabet, padded or not, with any line ends; `None` where it stands for nothing
-/// that is looked for here.
+/// Decodes base64 of either alphabet, padded or not, with any line ends; `None` where the result is nothing that is
+/// looked for here.
 fn from_base64(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if is_plain(bytes) {
         return None;
@@ -83,7 +84,7 @@ fn from_base64(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     (is_plain(&inner) || is_wrapped).then_some(inner)
 }
 
-/// What unpadded base64 stands for.
+/// Decodes unpadded base64.
 fn decoded(letters: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut inner = Zeroizing::new(vec![0; BASE64_NOPAD.decode_len(letters.len()).ok()?]);
     let length = BASE64_NOPAD.decode_mut(letters, &mut inner).ok()?;
@@ -91,7 +92,7 @@ fn decoded(letters: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(inner)
 }
 
-/// What a block of PEM holds between its markers, headers left out; `None` where that is not base64.
+/// Decodes the content of a block of PEM, without headers; `None` where that is not base64.
 pub(super) fn body(letters_and_ends: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let letters = letters(letters_and_ends);
     let unpadded = match letters.as_slice() {
@@ -121,7 +122,7 @@ fn letters(text: &[u8]) -> Zeroizing<Vec<u8>> {
     letters
 }
 
-/// A PEM file in base64 in UTF-16, in base64 once more: nobody has more on purpose.
+/// A PEM file in base64, in UTF-16, in base64 once more: nobody wraps more often on purpose.
 const MOST_LAYERS: usize = 4;
 
 /// How the keystores of Java before version 9 begin.

@@ -1,5 +1,5 @@
-//! Keeps the caller safe from work that may never end, or panic: a read from a file system that hangs, a parser that
-//! meets what nobody thought of.
+//! Guarded work: its caller is safe from work that never ends or panics, such as a read from a file system that
+//! hangs, or a parser with a fault.
 
 use std::any::Any;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -16,16 +16,16 @@ use crate::sync::lock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interrupted {
     Panicked,
-    /// It goes on by itself; until it ends, the same is not tried again.
+    /// It goes on; until it ends, the same work is not tried again.
     TooLong,
 }
 
-/// Which work it is.
+/// Identifies a piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WorkId(u64);
 
-/// Does `work` on a thread of its own and waits for `limit`. `what` names the work: where the same has been given up
-/// and still runs, it is not begun again, so that what hangs costs one thread, however often it is tried.
+/// Does `work` on a new thread and waits for at most `limit`. Where the same work, by `what`, has been given up and
+/// still runs, it is not begun again: work that hangs costs one thread, however often it is tried.
 pub(crate) fn within<T: Send + 'static>(
     limit: Duration,
     what: WorkId,
@@ -39,7 +39,7 @@ pub(crate) fn within<T: Send + 'static>(
     let (give, result) = sync_channel(1);
     let work = move || {
         let _done = done;
-        // Where nobody waits any more, nobody wants the result.
+        // The caller may have given up.
         let _ = give.send(work());
     };
     let thread = thread::Builder::new().name("secret".to_owned());
@@ -55,12 +55,12 @@ pub(crate) fn within<T: Send + 'static>(
     })
 }
 
-/// Names work by what it is about, of which it tells nothing.
+/// Identifies work by its subject, without revealing that.
 pub(crate) fn name(about: impl Hash) -> WorkId {
     WorkId(SEED.get_or_init(RandomState::new).hash_one(about))
 }
 
-/// Does `work` here; a panic in it is an answer.
+/// Does `work` on this thread, and catches a panic.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Interrupted> {
     // What is shared with others is behind locks that outlive a panic.
     catch_unwind(AssertUnwindSafe(work)).map_err(|_: Box<dyn Any + Send>| Interrupted::Panicked)
@@ -73,7 +73,7 @@ fn has_stuck(what: WorkId) -> bool {
     stuck.iter().any(|(other, _)| *other == what)
 }
 
-/// Says that a thread has ended, however it did.
+/// Marks that a thread has ended, also by a panic.
 struct Done(Arc<AtomicBool>);
 
 impl Drop for Done {
@@ -82,7 +82,7 @@ impl Drop for Done {
     }
 }
 
-/// What was given up, and whether it has ended since. Of the process: so are its threads.
+/// Work that was given up, and whether it has ended since.
 static STUCK: Mutex<Vec<(WorkId, Arc<AtomicBool>)>> = Mutex::new(Vec::new());
 
 static SEED: OnceLock<RandomState> = OnceLock::new();

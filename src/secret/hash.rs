@@ -1,7 +1,7 @@
 //! The hash functions with which keys are derived from passwords.
 //!
-//! aws-lc-rs has most of it. It lacks PBKDF2 with SHA-224 and all of HMAC with SHA-512/256, which OpenSSL, GnuTLS and NSS
-//! offer: there the crates pbkdf2 and hmac, which scrypt brings anyway, fill in.
+//! aws-lc-rs has most of it. It lacks PBKDF2 with SHA-224 and all of HMAC with SHA-512/256, which OpenSSL, GnuTLS
+//! and NSS offer: there the crates pbkdf2 and hmac, which scrypt brings anyway, fill in.
 
 use std::num::NonZeroU32;
 
@@ -13,7 +13,7 @@ use yasna::{ASN1Result, BERReader};
 
 use super::pbe;
 
-/// One hash function in all the roles that it has here.
+/// One hash function, and what is made with it.
 pub(super) struct Hash {
     pub(super) digest: &'static digest::Algorithm,
     mac: VerifyMac,
@@ -22,10 +22,10 @@ pub(super) struct Hash {
     oids: [&'static [u64]; 2],
 }
 
-/// Whether the third is the HMAC of the second under the first.
+/// Verifies that the third is the HMAC of the second under the first.
 type VerifyMac = fn(&[u8], &[u8], &[u8]) -> bool;
 
-/// PBKDF2: from a password and a salt, by so many iterations, as much as there is room.
+/// PBKDF2: fills the last from a password, a salt and a number of iterations.
 type DeriveKey = fn(&[u8], &[u8], NonZeroU32, &mut [u8]);
 
 impl Hash {

@@ -1,4 +1,4 @@
-//! Of which kind a key is: for messages, and for the question whether a handshake can be signed with it.
+//! The kinds of keys: for messages, and to see whether a handshake can be signed with one.
 
 use std::fmt;
 

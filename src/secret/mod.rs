@@ -1,19 +1,20 @@
-//! What must not leak: secret bytes and where they come from.
+//! Secret bytes, and the places that they come from.
 //!
-//! A [`Secret`] is read by reference ([`Sources`]), held zeroised and redacted, and leaves only through
-//! [`Secret::expose`], so that every place where it goes can be found. [`pem`] and [`pkcs12`] take certificates and
-//! keys out of one; [`roots`] are the public certificates that the system trusts.
+//! A [`Secret`] is read by reference ([`Snapshot`]), zeroised and redacted, and shown by [`Secret::expose`] alone,
+//! so that every place where it goes can be found. [`pem`] and [`pkcs12`] take certificates and keys out of one;
+//! [`roots`] are the public certificates that the system trusts.
 //!
 //! Which secret goes where is decided in `policy`; what is made of it, in `auth`, `upstream` and `ca`.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-pub(crate) use sources::{SecretWarning, Sources};
+pub(crate) use snapshot::{SecretWarning, Snapshot};
 
 use crate::config::SecretRef;
 use file::FileName;
@@ -34,7 +35,7 @@ mod openssh;
 mod pbe;
 mod pkcs8;
 mod services;
-mod sources;
+mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 mod traditional;
@@ -42,11 +43,11 @@ mod traditional;
 /// Secret bytes: redacted in `Debug`, without `Display`, zeroised on drop.
 pub(crate) struct Secret {
     bytes: Zeroizing<Vec<u8>>,
-    /// Where it was read, if that was a file of its own: for commands in messages.
+    /// The file that it was read from, if it is the whole file: for commands in messages.
     file: FileName,
 }
 
-/// Why a secret cannot be had. Names the place and the remedy, never the secret.
+/// Why a secret cannot be read. Names the place and the remedy, never the secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
@@ -71,7 +72,7 @@ pub(crate) enum Error {
     NotFile { reference: SecretRef, path: PathBuf },
 
     #[error(
-        "{reference}: {place} is not a JSON object of bound services (line {line}, column {column}); mend it, or name \
+        "{reference}: {place} is not a JSON object of bound services (line {line}, column {column}); correct it, or name \
          another place"
     )]
     NotServices {
@@ -89,7 +90,7 @@ pub(crate) enum Error {
     },
 
     #[error(
-        "{reference}: {path} was not read within {} seconds; the file system behind it hangs: mend that, or name \
+        "{reference}: {path} was not read within {} seconds; the file system behind it hangs: repair that, or name \
          another place",
         READING.as_secs()
     )]
@@ -112,7 +113,7 @@ pub(crate) enum Error {
     Unreadable {
         reference: SecretRef,
         path: PathBuf,
-        source: io::Error,
+        source: Arc<io::Error>,
     },
 
     #[error("{reference}: the environment variable is not set, or empty; set it, or name another place")]
@@ -144,7 +145,7 @@ impl Secret {
         Self { bytes, file }
     }
 
-    /// The same, of what `reference` names.
+    /// Notes where it was read.
     fn of(self, reference: &SecretRef) -> Self {
         let file = FileName::of(reference);
         Self { file, ..self }
@@ -161,7 +162,7 @@ impl Secret {
         self.file.clone()
     }
 
-    /// The bytes. Whoever calls this is responsible for where they go.
+    /// Returns the bytes. The caller is responsible for where they go.
     pub(crate) fn expose(&self) -> &[u8] {
         &self.bytes
     }
@@ -192,7 +193,7 @@ impl fmt::Display for NameList {
 /// How long a file may take to be read. Local ones take microseconds, those of a network some milliseconds.
 const READING: Duration = Duration::from_secs(5);
 
-/// How long what a password protects may take to be opened: the most work that is allowed, on a busy machine.
+/// How long a file that a password protects may take to open: the most work that is allowed, on a busy machine.
 const OPENING: Duration = Duration::from_secs(20);
 
 /// Names shown in an error; an app with more bound services than this does not read them all.

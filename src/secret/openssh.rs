@@ -1,11 +1,11 @@
 //! Private keys as `ssh-keygen` writes them (PROTOCOL.key of OpenSSH).
 //!
-//! Taken is an Ed25519 key without a passphrase, which ssh-keygen itself cannot write in another form before OpenSSH
-//! 9.6. It converts all others by itself.
+//! Taken is an Ed25519 key without a passphrase, which ssh-keygen itself cannot write in another form before
+//! OpenSSH 9.6. It converts all others by itself.
 
 use zeroize::Zeroizing;
 
-/// What is in such a file.
+/// The content of such a file.
 pub(super) enum OpenSsh {
     Damaged,
     /// In PKCS#8.
@@ -62,7 +62,7 @@ fn number(rest: &mut &[u8]) -> Option<u32> {
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 const ED25519: &[u8] = b"ssh-ed25519";
 
-/// What stands before the seed in PKCS#8 (RFC 8410, section 7).
+/// The bytes before the seed in PKCS#8 (RFC 8410, section 7).
 const PKCS8: &[u8] = &[
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];

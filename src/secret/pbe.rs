@@ -1,10 +1,10 @@
-//! Opens what a password protects: PBES2 of PKCS#5 (RFC 8018), and the older schemes of PKCS#12 (RFC 7292).
+//! Encryption with a password: PBES2 of PKCS#5 (RFC 8018), and the older schemes of PKCS#12 (RFC 7292).
 //!
-//! Only ever reads, so what is weak today is understood, too: agencies send .p12 files that OpenSSL 1.1, Java 8 or
-//! Windows wrote, with RC2 of 40 bits and 3DES. AES, most hashes and PBKDF2 are aws-lc-rs's; the rest are crates of
-//! RustCrypto.
+//! It only decrypts, so it understands schemes that are weak today: agencies send .p12 files that OpenSSL 1.1, Java
+//! 8 or Windows wrote, with RC2 of 40 bits and 3DES. AES, most hashes and PBKDF2 are aws-lc-rs's; the rest are
+//! crates of RustCrypto.
 //!
-//! What is locked so is read in [`super::pkcs8`] and [`super::pkcs12`].
+//! The files are read in [`super::pkcs8`] and [`super::pkcs12`].
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -28,7 +28,7 @@ pub(super) enum Error {
     Damaged,
     /// Its name, or its number.
     Unsupported(String),
-    /// The password is another one; or the bytes are damaged, which nobody can tell from it.
+    /// The password is wrong, or the bytes are damaged: the two cannot be distinguished.
     Wrong,
 }
 
@@ -115,7 +115,7 @@ impl Password {
         }
     }
 
-    /// No password, as others write it: some say that it is empty, some that there is none.
+    /// The absence of a password as other programs write it: as an empty one, or as no bytes.
     pub(super) fn none() -> Self {
         Self {
             bytes: Zeroizing::default(),
@@ -255,9 +255,10 @@ impl Mac {
                 _ => return Err(Error::Damaged),
             },
         };
-        match hash.is_mac(&key, content, expected) {
-            true => Ok(()),
-            false => Err(Error::Wrong),
+        if hash.is_mac(&key, content, expected) {
+            Ok(())
+        } else {
+            Err(Error::Wrong)
         }
     }
 }

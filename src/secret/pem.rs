@@ -1,9 +1,9 @@
 //! Certificates, private keys and lists of revoked certificates, in the forms in which people really have them.
 //!
-//! Read are PEM and DER. Tolerated in PEM: any line ends, indentation, text around and between the blocks, line ends that an
-//! environment variable or a JSON document turned into the two characters `\n` or into blanks, and keys beside their
-//! certificates. All of it may be in base64 once more, or in UTF-16. An encrypted key is opened with its passphrase.
-//! What cannot be used is named, with the command that makes something of it that can.
+//! Read are PEM and DER. Tolerated in PEM: any line ends, indentation, text around and between the blocks, line
+//! ends that an environment variable or a JSON document turned into the two characters `\n` or into blanks, and
+//! keys beside their certificates. All of it may be in base64 once more, or in UTF-16. An encrypted key is opened
+//! with its passphrase. What cannot be used is named, with the command that makes something of it that can.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use super::openssh::OpenSsh;
 use super::pbe::{self, Password};
 use super::{NameList, OPENING, Secret, ber, pkcs8, traditional};
 
-/// Why a text does not hold what is wanted of it. Says nothing of what it does hold but the labels of its blocks.
+/// Why a text does not hold what is wanted. Shows nothing of it but the labels of its blocks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Error {
     #[error(
@@ -99,39 +99,41 @@ pub(crate) enum Error {
     )]
     Unsupported { what: String, file: FileName },
 
-    #[error("the passphrase does not open the private key; mend `passphrase`")]
+    #[error("the passphrase does not open the private key; correct `passphrase`")]
     WrongPassphrase,
 }
 
-/// What a command needs to read the encryption of before.
+/// The arguments with which OpenSSL 3 reads old encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Legacy(bool);
 
-/// Every certificate, in the order of the text; at least one.
+/// Returns every certificate, in the order of the text; at least one.
 pub(crate) fn certificates(secret: &Secret) -> Result<Vec<CertificateDer<'static>>, Error> {
     let items = contents::read(secret.expose());
     let found = all(&items, ContentKind::Certificate)?;
-    match found.is_empty() {
-        true => Err(refused(&items, secret).unwrap_or_else(|| Error::NoCertificate {
+    if found.is_empty() {
+        Err(refused(&items, secret).unwrap_or_else(|| Error::NoCertificate {
             found: contents::labels(&items),
-        })),
-        false => Ok(found.into_iter().map(|der| der.to_vec().into()).collect()),
+        }))
+    } else {
+        Ok(found.into_iter().map(|der| der.to_vec().into()).collect())
     }
 }
 
-/// Every list of revoked certificates, in the order of the text; at least one.
+/// Returns every list of revoked certificates, in the order of the text; at least one.
 pub(crate) fn revocation_lists(secret: &Secret) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
     let items = contents::read(secret.expose());
     let found = all(&items, ContentKind::List)?;
-    match found.is_empty() {
-        true => Err(Error::NoList {
+    if found.is_empty() {
+        Err(Error::NoList {
             found: contents::labels(&items),
-        }),
-        false => Ok(found.into_iter().map(|der| der.to_vec().into()).collect()),
+        })
+    } else {
+        Ok(found.into_iter().map(|der| der.to_vec().into()).collect())
     }
 }
 
-/// The one private key, in PKCS#1, PKCS#8 or SEC1.
+/// Returns the one private key, in PKCS#1, PKCS#8 or SEC1.
 pub(crate) fn private_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Error> {
     let items = contents::read(secret.expose());
     let item = only_key(&items, secret)?;
@@ -143,7 +145,7 @@ pub(crate) fn private_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Err
     })
 }
 
-/// The same, of a key that may be encrypted. A key that is not needs no passphrase, and ignores one.
+/// Returns the one private key, which may be encrypted. For one that is not, the passphrase is ignored.
 pub(crate) fn unlocked_key(
     secret: &Secret,
     passphrase: Option<&Secret>,
@@ -179,7 +181,7 @@ pub(crate) fn unlocked_key(
     }
 }
 
-/// What is not read here, and what can be made of it.
+/// Returns the error about contents that are not read here, with the command that converts them.
 pub(super) fn refused(items: &[ContentItem], secret: &Secret) -> Option<Error> {
     let file = secret.file();
     items.iter().find_map(|item| match item.kind {
@@ -232,7 +234,7 @@ fn only_key<'i>(items: &'i [ContentItem], secret: &Secret) -> Result<&'i Content
     }
 }
 
-/// The key of an item for which no passphrase is needed, or why it is none; `None` where one is needed.
+/// Returns the key of an item, or why it cannot be used; `None` where a passphrase is needed.
 fn plain_key(item: &ContentItem, secret: &Secret) -> Option<Result<PrivateKeyDer<'static>, Error>> {
     let Some(der) = &item.der else {
         return Some(Err(Error::Malformed));

@@ -1,7 +1,8 @@
 //! PKCS#12 (RFC 7292): a key and its certificates in one file, as .p12 and .pfx come by mail.
 //!
-//! Binary, or base64 of it where only text can stand, also between the markers of PEM. Read are the password-protected forms that OpenSSL, Java and
-//! Windows write, of today and of before; what is protected by a public key is not.
+//! Binary, or base64 of it where only text can stand, also between the markers of PEM. Read are the
+//! password-protected forms that OpenSSL, Java and Windows write, of today and of before; what is protected by a
+//! public key is not.
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use yasna::{ASN1Result, BERReader, BERReaderSeq, Tag};
@@ -13,7 +14,7 @@ use super::guard::{self, Interrupted};
 use super::pbe::{self, EncryptionScheme, Mac, Password};
 use super::{OPENING, Secret, ber, pem, pkcs8};
 
-/// What is in a PKCS#12 file.
+/// The content of a PKCS#12 file.
 pub(crate) struct Bundle {
     /// In the order of the file; at least one.
     pub(crate) certificates: Vec<CertificateDer<'static>>,
@@ -59,7 +60,7 @@ pub(crate) enum Error {
     )]
     Unsupported { what: String, opening: OpenCommand },
 
-    #[error("the password of the PKCS#12 file is another one; mend `password`")]
+    #[error("wrong password for the PKCS#12 file; correct `password`")]
     WrongPassword,
 }
 
@@ -75,7 +76,7 @@ pub(crate) fn open(file: &Secret, password: Option<&Secret>) -> Result<Bundle, E
     })
 }
 
-/// Does it here, whatever comes of it.
+/// Opens it on this thread, without a limit.
 pub(super) fn opened(file: &Secret, password: Option<&Secret>) -> Result<Bundle, Error> {
     let items = contents::read(file.expose());
     let der = match items.iter().find(|item| item.kind == ContentKind::Store) {

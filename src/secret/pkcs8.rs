@@ -14,9 +14,10 @@ pub(super) fn unlock(locked: &[u8], passphrase: &Password) -> Result<PrivateKeyD
     let (algorithm, locked) = parts.map_err(|_| Error::Damaged)?;
     let key = algorithm.unlock(&locked, passphrase)?;
     // One wrong passphrase of 256 leaves padding that looks right.
-    match is_private_key_info(&key) {
-        true => Ok(PrivatePkcs8KeyDer::from(key.to_vec()).into()),
-        false => Err(Error::Wrong),
+    if is_private_key_info(&key) {
+        Ok(PrivatePkcs8KeyDer::from(key.to_vec()).into())
+    } else {
+        Err(Error::Wrong)
     }
 }
 

@@ -1,13 +1,14 @@
-//! The roots that the system trusts: public, yet kept here, because `upstream` verifies with them and `ca` writes them
-//! into the app's bundle, and neither may know the other.
+//! The roots that the system trusts: public, yet kept here, because `upstream` verifies with them and `ca` writes
+//! them into the app's bundle, and neither may know the other.
 //!
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR` replace the distribution's bundle, as with OpenSSL, and the certificates of
 //! `CF_SYSTEM_CERT_PATH` come on top. The bundle that we write ourselves is never read: a profile script exports
-//! `SSL_CERT_FILE` to us as well as to the app, and to trust it would be to trust our own authority upstream. Nor is the
-//! authority of any outrider taken from another file: the bundle of an earlier start may stand in a variable.
+//! `SSL_CERT_FILE` to us as well as to the app, and to trust it would be to trust our own authority upstream. Nor is
+//! the authority of any outrider taken from another file: a variable may name the bundle of an earlier start.
 //!
-//! What single clients of the app are told to trust ([`CLIENT_VARIABLES`]) goes into the app's bundle, since the bundle
-//! takes the place of these files. No upstream is verified with it: a file for pip must not decide who gets a credential.
+//! The files that single clients of the app trust ([`CLIENT_VARIABLES`]) go into the app's bundle, since the
+//! bundle takes the place of these files. No upstream is verified with it: a file for pip must not decide who gets
+//! a credential.
 
 use std::collections::HashSet;
 use std::fs;
@@ -22,14 +23,15 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use super::Sources;
+use super::Snapshot;
 use super::anchors::Anchors;
 use crate::sync::lock;
 
-/// The system's trusted roots: found at once, read when somebody needs them. A reload makes new ones.
+/// The system's trusted roots: found at the start, read when they are first needed.
 #[derive(Debug)]
 pub(crate) struct SystemRoots {
-    /// What the anchors were made from, until the bundle has been: both are wanted at the start, and reading is slow.
+    /// What the anchors were made from, until the bundle has been: both are wanted at the start, and reading is
+    /// slow.
     kept: Mutex<Option<RootCertificates>>,
     places: Vec<PathBuf>,
     /// What clients of the app trust beside it.
@@ -40,10 +42,10 @@ pub(crate) struct SystemRoots {
 /// Certificates as read, and what could not be.
 #[derive(Debug, Default)]
 pub(crate) struct RootCertificates {
-    /// All of them, one after the other: in pieces of their own they would leave holes in the heap for good.
+    /// All of them, one after the other: single allocations would leave holes in the heap for good.
     der: Vec<u8>,
-    /// Whether each is parsed: OpenSSL takes nothing of a file in which one is damaged, so that a damaged one of a single
-    /// client's file would take the bundle from all clients. Those of the system are as it ships them.
+    /// Whether each is parsed: OpenSSL takes nothing of a file in which one is damaged, so that a damaged one of a
+    /// single client's file would take the bundle from all clients. Those of the system are as it ships them.
     is_strict: bool,
     /// Where each stands. Sorted by their bytes, each once.
     spans: Vec<Range<usize>>,
@@ -60,9 +62,9 @@ pub(crate) struct UnreadableRoots {
 
 impl SystemRoots {
     /// Where the environment and the distribution say that they are; `own_bundle` is never one of them.
-    pub(crate) fn new(sources: &Sources, own_bundle: &Path) -> Self {
+    pub(crate) fn new(snapshot: &Snapshot, own_bundle: &Path) -> Self {
         let paths = |name| {
-            let paths = sources.variable(name);
+            let paths = snapshot.variable(name);
             paths.map_or_else(Vec::new, |paths| std::env::split_paths(&paths).collect())
         };
         let own = fs::canonicalize(own_bundle).unwrap_or_else(|_| own_bundle.to_owned());
@@ -72,7 +74,7 @@ impl SystemRoots {
                 && fs::canonicalize(path).map_or(true, |path| path != own)
         };
 
-        let mut places: Vec<_> = sources
+        let mut places: Vec<_> = snapshot
             .variable("SSL_CERT_FILE")
             .map(PathBuf::from)
             .into_iter()
@@ -83,7 +85,7 @@ impl SystemRoots {
             places.extend(BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()));
         }
         places.extend(paths("CF_SYSTEM_CERT_PATH").into_iter().filter(foreign));
-        let clients = CLIENT_VARIABLES.iter().filter_map(|name| sources.variable(name));
+        let clients = CLIENT_VARIABLES.iter().filter_map(|name| snapshot.variable(name));
         let mut clients: Vec<_> = clients.map(PathBuf::from).filter(foreign).collect();
         clients.sort();
         clients.dedup();
@@ -110,8 +112,8 @@ impl SystemRoots {
         })
     }
 
-    /// Reads the certificates themselves, which are not kept: 300 kB that only the bundle needs. Those of the app's clients
-    /// are among them.
+    /// Reads the certificates themselves, which are not kept: 300 kB that only the bundle needs. Those of the app's
+    /// clients are among them.
     pub(crate) fn read(&self) -> RootCertificates {
         let kept = self.kept().take();
         let mut read = kept.unwrap_or_else(|| self.load(&self.places));
@@ -172,8 +174,8 @@ impl RootCertificates {
         Ok(())
     }
 
-    /// Takes every block `CERTIFICATE` or `X509 CERTIFICATE` of a file that was not seen before; others, and what stands around
-    /// them, are nothing to us. Returns how many there are; `None` where it was not read.
+    /// Takes every block `CERTIFICATE` or `X509 CERTIFICATE` of a file that was not seen before; others, and the
+    /// text around them, are ignored. Returns how many there are; `None` where it was not read.
     fn file(&mut self, path: &Path, seen: &mut SeenFiles) -> io::Result<Option<usize>> {
         let data = fs::metadata(path)?;
         if !data.is_file() || !seen.insert((data.dev(), data.ino())) {
@@ -208,9 +210,10 @@ impl RootCertificates {
             }
             line.clear();
         }
-        match is_inside {
-            true => Err(damaged("a certificate is cut short")),
-            false => result.map(|()| Some(found)),
+        if is_inside {
+            Err(damaged("a certificate is cut short"))
+        } else {
+            result.map(|()| Some(found))
         }
     }
 
@@ -251,11 +254,11 @@ fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// With what the name of each local authority begins.
+/// The beginning of the name of each local authority.
 pub(crate) const AUTHORITY_NAME: &str = "outrider local authority ";
 
-/// The variables that name what one client trusts, a file or a folder of PEM, and that [`SystemRoots`] does not heed
-/// otherwise. `outrider env` points each at the bundle.
+/// The variables that name what one client trusts, a file or a folder of PEM, and that [`SystemRoots`] does not
+/// heed otherwise. `outrider env` points each at the bundle.
 pub(crate) const CLIENT_VARIABLES: &[&str] = &[
     "REQUESTS_CA_BUNDLE",               // Python requests
     "CURL_CA_BUNDLE",                   // curl

@@ -2,32 +2,34 @@
 //!
 //! `VCAP_SERVICES_FILE_PATH` names a JSON file, `SERVICE_BINDING_ROOT` a folder with a folder for each binding and a
 //! file for each key, and `VCAP_SERVICES` is the JSON itself. The platform sets one of them; the first that is set
-//! counts, in this order. A service is found by its instance name or binding name, else by a tag, never by position.
+//! counts, in this order. A service is found by its instance name or binding name, else by a tag, never by
+//! position.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::sources::{LARGEST, Sources, read_file};
+use super::snapshot::{LARGEST, Snapshot};
 use super::{Error, NameList};
 use crate::config::SecretRef;
 
 /// Reads `keys` of the bound service that answers to `service`. A number or a boolean is rendered as in JSON.
 pub(super) fn read(
-    sources: &Sources,
+    snapshot: &Snapshot,
     service: &str,
     keys: &[String],
     reference: &SecretRef,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
-    match BoundServices::of(sources) {
+    match BoundServices::of(snapshot) {
         None => Err(Error::Unbound {
             reference: reference.clone(),
         }),
-        Some(BoundServices::Folder(root)) => read_folder(&root, service, keys, reference),
+        Some(BoundServices::Folder(root)) => read_folder(snapshot, &root, service, keys, reference),
         Some(BoundServices::File(path)) => {
-            let text = read_file(&path, LARGEST, reference)?;
+            let text = snapshot.file(&path, LARGEST, reference)?;
             read_document(&text, &path.display().to_string(), service, keys, reference)
         }
         Some(BoundServices::Variable(text)) => {
@@ -36,18 +38,18 @@ pub(super) fn read(
     }
 }
 
-/// The files that [`read`] reads.
+/// Returns the files that [`read`] reads.
 pub(super) fn files(
-    sources: &Sources,
+    snapshot: &Snapshot,
     service: &str,
     keys: &[String],
     reference: &SecretRef,
 ) -> Vec<PathBuf> {
-    match BoundServices::of(sources) {
+    match BoundServices::of(snapshot) {
         None | Some(BoundServices::Variable(_)) => Vec::new(),
         Some(BoundServices::File(path)) => vec![path],
         Some(BoundServices::Folder(root)) => {
-            let bindings = bindings(&root, reference).unwrap_or_default();
+            let bindings = bindings(snapshot, &root, reference).unwrap_or_default();
             let found = choose(&bindings, service).unwrap_or_default();
             let key = keys.first().filter(|key| is_file_name(key));
             found
@@ -66,10 +68,10 @@ enum BoundServices {
 }
 
 impl BoundServices {
-    fn of(sources: &Sources) -> Option<Self> {
+    fn of(snapshot: &Snapshot) -> Option<Self> {
         use std::os::unix::ffi::OsStringExt;
 
-        let variable = |name| sources.variable(name);
+        let variable = |name| snapshot.variable(name);
         (variable("VCAP_SERVICES_FILE_PATH").map(|path| Self::File(path.into())))
             .or_else(|| variable("SERVICE_BINDING_ROOT").map(|path| Self::Folder(path.into())))
             .or_else(|| variable("VCAP_SERVICES").map(|text| Self::Variable(Zeroizing::new(text.into_vec()))))
@@ -84,7 +86,7 @@ struct Binding {
     tags: Vec<String>,
 }
 
-/// The bindings that `service` names; by tag only where none has the name.
+/// Returns the bindings that `service` names; by tag only where none has the name.
 fn choose<'b>(bindings: &'b [Binding], service: &str) -> Option<Vec<&'b Binding>> {
     let by = |wanted: fn(&Binding) -> &[String]| {
         let found: Vec<_> = bindings
@@ -96,7 +98,7 @@ fn choose<'b>(bindings: &'b [Binding], service: &str) -> Option<Vec<&'b Binding>
     by(|binding| &binding.names).or_else(|| by(|binding| &binding.tags))
 }
 
-/// The one binding that `service` names.
+/// Returns the one binding that `service` names.
 fn choose_one<'b>(
     bindings: &'b [Binding],
     service: &str,
@@ -154,6 +156,7 @@ fn read_document(
 }
 
 fn read_folder(
+    snapshot: &Snapshot,
     root: &Path,
     service: &str,
     keys: &[String],
@@ -162,9 +165,9 @@ fn read_folder(
     let unreadable = |source| Error::Unreadable {
         reference: reference.clone(),
         path: root.to_owned(),
-        source,
+        source: Arc::new(source),
     };
-    let bindings = bindings(root, reference).map_err(unreadable)?;
+    let bindings = bindings(snapshot, root, reference).map_err(unreadable)?;
     let folder = root.join(&choose_one(&bindings, service, reference)?.folder);
 
     let Some((key, within)) = keys.split_first() else {
@@ -183,8 +186,8 @@ fn read_folder(
             known: NameList(known),
         });
     }
-    let text = read_file(&path, LARGEST, reference)?;
-    // A text stands in its file as it is, and may look like JSON; what is not a text was written as JSON.
+    let text = snapshot.file(&path, LARGEST, reference)?;
+    // A text is written to its file as it is, and may look like JSON; other values are written as JSON.
     match within {
         [] => Ok(text),
         within => walk(
@@ -252,11 +255,11 @@ impl Binding {
     }
 
     /// Of a folder below SERVICE_BINDING_ROOT, whose name is the binding's, else the instance's.
-    fn of_folder(folder: &Path, name: String, reference: &SecretRef) -> Self {
+    fn of_folder(snapshot: &Snapshot, folder: &Path, name: String, reference: &SecretRef) -> Self {
         let metadata = |key: &str| {
             // The platform writes underscores, its documentation says hyphens.
             let written = [key.to_owned(), key.replace('_', "-")];
-            let read = |key| read_file(&folder.join(key), LARGEST, reference).ok();
+            let read = |key| snapshot.file(&folder.join(key), LARGEST, reference).ok();
             let bytes = written.iter().find_map(read);
             let text = bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
             text.map(|text| text.trim().to_owned())
@@ -280,7 +283,7 @@ impl Binding {
 }
 
 /// The bindings below SERVICE_BINDING_ROOT, by name.
-fn bindings(root: &Path, reference: &SecretRef) -> std::io::Result<Vec<Binding>> {
+fn bindings(snapshot: &Snapshot, root: &Path, reference: &SecretRef) -> std::io::Result<Vec<Binding>> {
     let mut bindings = Vec::new();
     for entry in fs::read_dir(root)? {
         let path = entry?.path();
@@ -288,7 +291,7 @@ fn bindings(root: &Path, reference: &SecretRef) -> std::io::Result<Vec<Binding>>
             && !name.starts_with('.')
             && path.is_dir()
         {
-            bindings.push(Binding::of_folder(&path, name.to_owned(), reference));
+            bindings.push(Binding::of_folder(snapshot, &path, name.to_owned(), reference));
         }
     }
     bindings.sort_by(|a, b| a.folder.cmp(&b.folder));

@@ -11,6 +11,7 @@ use super::*;
 pub(crate) mod damaged;
 mod forms;
 mod locked;
+mod snapshot;
 
 const CANARY: &str = "canary-7f3a";
 
@@ -52,7 +53,7 @@ const DOCUMENT: &str = r#"{
 }"#;
 
 /// The same services in the three forms of the platform.
-fn three_forms(folder: &Path) -> Vec<(&'static str, Sources)> {
+fn three_forms(folder: &Path) -> Vec<(&'static str, Snapshot)> {
     let file = folder.join("vcap_services");
     fs::write(&file, DOCUMENT).unwrap();
     let root = folder.join("bindings");
@@ -78,15 +79,15 @@ fn three_forms(folder: &Path) -> Vec<(&'static str, Sources)> {
     vec![
         (
             "VCAP_SERVICES",
-            Sources::of_variables([("VCAP_SERVICES", DOCUMENT)]),
+            Snapshot::of_variables([("VCAP_SERVICES", DOCUMENT)]),
         ),
         (
             "VCAP_SERVICES_FILE_PATH",
-            Sources::of_variables([("VCAP_SERVICES_FILE_PATH", &file)]),
+            Snapshot::of_variables([("VCAP_SERVICES_FILE_PATH", &file)]),
         ),
         (
             "SERVICE_BINDING_ROOT",
-            Sources::of_variables([("SERVICE_BINDING_ROOT", &root)]),
+            Snapshot::of_variables([("SERVICE_BINDING_ROOT", &root)]),
         ),
     ]
 }
@@ -94,7 +95,7 @@ fn three_forms(folder: &Path) -> Vec<(&'static str, Sources)> {
 #[test]
 fn bound_services_read_alike_in_all_three_forms() {
     let folder = TempDir::new().unwrap();
-    for (form, sources) in three_forms(folder.path()) {
+    for (form, snapshot) in three_forms(folder.path()) {
         for (path, wanted) in [
             ("partner/token", CANARY),       // the instance named partner, not the one tagged so
             ("weather/token", "of weather"), // instance name beside a binding name
@@ -105,7 +106,7 @@ fn bound_services_read_alike_in_all_three_forms() {
             ("partner/nested/deep/key", "below"),
             ("partner/list/1", "second"),
         ] {
-            assert_eq!(text(sources.read(&vcap(path))), wanted, "{form} {path}");
+            assert_eq!(text(snapshot.read(&vcap(path))), wanted, "{form} {path}");
         }
     }
 }
@@ -113,7 +114,7 @@ fn bound_services_read_alike_in_all_three_forms() {
 #[test]
 fn an_error_lists_names_and_never_values() {
     let folder = TempDir::new().unwrap();
-    for (form, sources) in three_forms(folder.path()) {
+    for (form, snapshot) in three_forms(folder.path()) {
         for (path, wanted) in [
             ("shared/token", "partner, weather"),
             ("nobody/token", "cache, partner, weather"),
@@ -123,7 +124,7 @@ fn an_error_lists_names_and_never_values() {
             ("partner/nested/shallow", "deep"),
             ("partner/token/too/far", "partner/token/too/far"),
         ] {
-            let error = sources.read(&vcap(path)).unwrap_err();
+            let error = snapshot.read(&vcap(path)).unwrap_err();
             let told = told(&error);
             assert!(told.contains(wanted), "{form} {path}: {told}");
             assert!(!told.contains(CANARY), "{form} {path}: {told}");
@@ -140,33 +141,33 @@ fn the_first_place_that_is_set_counts() {
         r#"{"l": [{"name": "partner", "credentials": {"token": "of the file"}}]}"#,
     )
     .unwrap();
-    let sources = Sources::of_variables([
+    let snapshot = Snapshot::of_variables([
         ("VCAP_SERVICES", DOCUMENT),
         ("VCAP_SERVICES_FILE_PATH", other.to_str().unwrap()),
         ("SERVICE_BINDING_ROOT", ""),
     ]);
-    assert_eq!(text(sources.read(&vcap("partner/token"))), "of the file");
-    assert_eq!(sources.files(&vcap("partner/token")), [other]);
+    assert_eq!(text(snapshot.read(&vcap("partner/token"))), "of the file");
+    assert_eq!(snapshot.files(&vcap("partner/token")), [other]);
 }
 
 #[test]
 fn a_key_cannot_leave_its_binding() {
     let folder = TempDir::new().unwrap();
-    let sources = three_forms(folder.path()).pop().unwrap().1;
+    let snapshot = three_forms(folder.path()).pop().unwrap().1;
     for key in ["..", ".", "", "../cache/uri", "/etc/hostname"] {
         let reference = SecretRef::Vcap {
             service: "partner".into(),
             keys: vec![key.into()],
         };
         assert!(
-            matches!(sources.read(&reference), Err(Error::UnknownKey { .. })),
+            matches!(snapshot.read(&reference), Err(Error::UnknownKey { .. })),
             "{key}"
         );
         let within = |path: &PathBuf| path.starts_with(folder.path().join("bindings/partner"));
-        assert!(sources.files(&reference).iter().all(within), "{key}");
+        assert!(snapshot.files(&reference).iter().all(within), "{key}");
     }
     assert_eq!(
-        sources.files(&vcap("weather/token")),
+        snapshot.files(&vcap("weather/token")),
         [folder.path().join("bindings/bound-as/token")]
     );
 }
@@ -178,11 +179,11 @@ fn broken_service_documents_are_refused_without_a_quotation() {
         (r#""canary-7f3a""#, "VCAP_SERVICES"),
         ("canary-7f3a", "line 1"),
     ] {
-        let sources = Sources::of_variables([("VCAP_SERVICES", document)]);
-        let told = told(&sources.read(&vcap("partner/token")).unwrap_err());
+        let snapshot = Snapshot::of_variables([("VCAP_SERVICES", document)]);
+        let told = told(&snapshot.read(&vcap("partner/token")).unwrap_err());
         assert!(told.contains(place) && !told.contains(CANARY), "{told}");
     }
-    let nothing = Sources::of_variables::<String, String>([]);
+    let nothing = Snapshot::of_variables::<String, String>([]);
     assert!(matches!(
         nothing.read(&vcap("partner/token")),
         Err(Error::Unbound { .. })
@@ -201,14 +202,14 @@ fn variables_and_files_are_trimmed_of_line_ends_only() {
         ("a\nb\n", "a\nb"),
     ] {
         fs::write(&path, written).unwrap();
-        let sources = Sources::of_variables([("TOKEN", written)]);
+        let snapshot = Snapshot::of_variables([("TOKEN", written)]);
         assert_eq!(
-            text(sources.read(&SecretRef::File(path.clone()))),
+            text(snapshot.read(&SecretRef::File(path.clone()))),
             wanted,
             "{written:?}"
         );
         assert_eq!(
-            text(sources.read(&SecretRef::Env("TOKEN".into()))),
+            text(snapshot.read(&SecretRef::Env("TOKEN".into()))),
             wanted,
             "{written:?}"
         );
@@ -223,40 +224,40 @@ fn what_cannot_be_a_secret_is_refused() {
     fs::write(path("empty"), "\r\n\n").unwrap();
     fs::write(path("large"), vec![b'x'; 1024 * 1024 + 1]).unwrap();
     fs::write(path("largest"), vec![b'x'; 1024 * 1024]).unwrap();
-    let sources = Sources::of_variables([("EMPTY", "")]);
+    let snapshot = Snapshot::of_variables([("EMPTY", "")]);
 
-    assert!(matches!(sources.read(&file("empty")), Err(Error::Empty { .. })));
+    assert!(matches!(snapshot.read(&file("empty")), Err(Error::Empty { .. })));
     assert!(matches!(
-        sources.read(&file("large")),
+        snapshot.read(&file("large")),
         Err(Error::TooLarge { .. })
     ));
     assert_eq!(
-        sources.read(&file("largest")).unwrap().expose().len(),
+        snapshot.read(&file("largest")).unwrap().expose().len(),
         1024 * 1024
     );
     assert!(matches!(
-        sources.read(&file("missing")),
+        snapshot.read(&file("missing")),
         Err(Error::Unreadable { .. })
     ));
     assert!(matches!(
-        sources.read(&SecretRef::File(folder.path().into())),
+        snapshot.read(&SecretRef::File(folder.path().into())),
         Err(Error::NotFile { .. })
     ));
     // A device would be read for ever.
     assert!(matches!(
-        sources.read(&SecretRef::File("/dev/zero".into())),
+        snapshot.read(&SecretRef::File("/dev/zero".into())),
         Err(Error::NotFile { .. })
     ));
     for name in ["EMPTY", "UNSET", "", "A=B", "A\0B"] {
         assert!(
             matches!(
-                sources.read(&SecretRef::Env(name.into())),
+                snapshot.read(&SecretRef::Env(name.into())),
                 Err(Error::Unset { .. })
             ),
             "{name}"
         );
         assert!(matches!(
-            Sources::of_process().read(&SecretRef::Env(name.into())),
+            Snapshot::of_process().read(&SecretRef::Env(name.into())),
             Err(Error::Unset { .. })
         ));
     }
@@ -269,7 +270,7 @@ fn a_secret_readable_by_everyone_is_warned_of() {
     fs::write(&path, CANARY).unwrap();
     let warnings = |mode| {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        Sources::of_process().warnings(&SecretRef::File(path.clone()))
+        Snapshot::of_process().warnings(&SecretRef::File(path.clone()))
     };
     assert_eq!(warnings(0o600), []);
     assert_eq!(warnings(0o640), []);
@@ -287,9 +288,9 @@ fn a_secret_readable_by_everyone_is_warned_of() {
 fn debug_shows_no_secret() {
     let secret = Secret::new(Zeroizing::new(CANARY.into()));
     assert_eq!(format!("{secret:?}"), "Secret(redacted)");
-    let sources = Sources::of_variables([("TOKEN", CANARY), ("VCAP_SERVICES", DOCUMENT)]);
-    assert!(!format!("{sources:?}").contains(CANARY));
-    assert!(format!("{sources:?}").contains("TOKEN"));
+    let snapshot = Snapshot::of_variables([("TOKEN", CANARY), ("VCAP_SERVICES", DOCUMENT)]);
+    assert!(!format!("{snapshot:?}").contains(CANARY));
+    assert!(format!("{snapshot:?}").contains("TOKEN"));
 }
 
 #[test]
@@ -391,11 +392,11 @@ fn system_roots_come_from_the_environment_but_never_from_our_own_bundle() {
                 path(name)
             }
         };
-        let sources = Sources::of_variables([
+        let snapshot = Snapshot::of_variables([
             ("SSL_CERT_FILE", variable(file)),
             ("CF_SYSTEM_CERT_PATH", variable(platform)),
         ]);
-        SystemRoots::new(&sources, &path("own.pem"))
+        SystemRoots::new(&snapshot, &path("own.pem"))
     };
     let count = |file: &str, platform: &str| roots(file, platform).read().certificates().count();
 
@@ -431,11 +432,11 @@ fn a_root_that_stands_in_several_places_is_taken_once() {
     std::os::unix::fs::symlink("one.pem", path("certs/0a1b2c3d.0")).unwrap();
     std::os::unix::fs::symlink("gone.pem", path("certs/4e5f6a7b.0")).unwrap();
     fs::write(path("certs/private.pem"), pair().1).unwrap();
-    let sources = Sources::of_variables([
+    let snapshot = Snapshot::of_variables([
         ("SSL_CERT_FILE", path("all.pem")),
         ("SSL_CERT_DIR", path("certs")),
     ]);
-    let read = SystemRoots::new(&sources, &path("own.pem")).read();
+    let read = SystemRoots::new(&snapshot, &path("own.pem")).read();
     let wanted = [one, other].map(|text| pem::certificates(&secret(&text)).unwrap().remove(0));
     let mut wanted: Vec<_> = wanted.iter().map(AsRef::as_ref).collect();
     wanted.sort_unstable();
@@ -455,8 +456,8 @@ fn damaged_roots_are_told_and_cost_no_others() {
         (format!("{begin}MIIB"), 0),
     ] {
         fs::write(&path, &text).unwrap();
-        let sources = Sources::of_variables([("SSL_CERT_FILE", &path)]);
-        let read = SystemRoots::new(&sources, Path::new("own.pem")).read();
+        let snapshot = Snapshot::of_variables([("SSL_CERT_FILE", &path)]);
+        let read = SystemRoots::new(&snapshot, Path::new("own.pem")).read();
         assert_eq!(
             (read.certificates().count(), read.problems.len()),
             (count, 1),
@@ -466,8 +467,8 @@ fn damaged_roots_are_told_and_cost_no_others() {
     }
 }
 
-/// What a client of the app trusts is in the bundle, and no upstream is verified with it. The authority of an earlier start
-/// is in neither, wherever its bundle lies.
+/// What a client of the app trusts is in the bundle, and no upstream is verified with it. The authority of an
+/// earlier start is in neither, wherever its bundle lies.
 #[test]
 fn what_clients_trust_is_for_the_app_alone() {
     let folder = TempDir::new().unwrap();
@@ -528,8 +529,8 @@ fn what_clients_trust_is_for_the_app_alone() {
     ] {
         let system = [("SSL_CERT_FILE", path("system.pem"))];
         let variables = variables.iter().map(|(name, file)| (*name, path(file)));
-        let sources = Sources::of_variables(system.into_iter().chain(variables.clone()));
-        let roots = SystemRoots::new(&sources, &path("own.pem"));
+        let snapshot = Snapshot::of_variables(system.into_iter().chain(variables.clone()));
+        let roots = SystemRoots::new(&snapshot, &path("own.pem"));
         let told: Vec<_> = variables.collect();
         let read = roots.read();
         assert_eq!(
@@ -553,7 +554,7 @@ fn a_password_may_be_empty_where_that_is_said() {
     let file = folder.path().join("password");
     fs::write(&file, "\n").unwrap();
     let services = r#"{"user-provided":[{"name":"partner","credentials":{"password":"","key":"x"}}]}"#;
-    let sources = Sources::of_variables([
+    let snapshot = Snapshot::of_variables([
         ("EMPTY", ""),
         ("LINE", "\n"),
         ("FULL", "p"),
@@ -574,7 +575,7 @@ fn a_password_may_be_empty_where_that_is_said() {
         (vcap("absent"), None),
         (SecretRef::File(file), None),
     ] {
-        let read = sources.read_password(&reference);
+        let read = snapshot.read_password(&reference);
         let read = read
             .as_ref()
             .map(|secret| str::from_utf8(secret.expose()).unwrap());

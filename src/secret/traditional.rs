@@ -39,7 +39,7 @@ pub(super) fn unlock(item: &ContentItem, passphrase: &[u8]) -> Result<PrivateKey
     }
 }
 
-/// What OpenSSL calls `EVP_BytesToKey`, with MD5 and one round.
+/// Derives a key as OpenSSL's `EVP_BytesToKey` does, with MD5 and one round.
 fn derived(passphrase: &[u8], salt: &[u8; 8], length: usize) -> Zeroizing<Vec<u8>> {
     let mut key = Zeroizing::new(Vec::with_capacity(length + 16));
     let mut last = Zeroizing::new([0; 16]);

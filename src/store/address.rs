@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{SecretRef, Text, store_url};
 use crate::host::{Host, Scheme, Target};
-use crate::secret::{self, Secret, Sources};
+use crate::secret::{self, Secret, Snapshot};
 
 /// A store's address, with what it takes to be let in. `Display` is without that.
 pub(crate) struct StoreAddress {
@@ -38,13 +38,13 @@ pub(crate) struct UrlSource(Option<SecretRef>);
 
 impl StoreAddress {
     /// Reads and parses what `rate_limit_store` says.
-    pub(crate) fn read(written: &Text, sources: &Sources) -> Result<Self, Error> {
+    pub(crate) fn read(written: &Text, snapshot: &Snapshot) -> Result<Self, Error> {
         let (url, place) = match written {
             Text::Plain(url) => (
                 Secret::new(Zeroizing::new(url.clone().into_bytes())),
                 UrlSource(None),
             ),
-            Text::Reference(reference) => (sources.read(reference)?, UrlSource(Some(reference.clone()))),
+            Text::Reference(reference) => (snapshot.read(reference)?, UrlSource(Some(reference.clone()))),
         };
         Self::parse(url).map_err(|what| Error::Url { place, what })
     }

@@ -18,14 +18,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::config::{Destination, Dns};
+use crate::error::ErrorChain;
 use crate::limit::Limiter;
 use crate::limit::shared::lease::FleetConfig;
 use crate::limit::shared::store_queue::{PermitCall, Sharing, StoreQueue};
 use crate::limit::shared::{ANSWERS, PermitGrant, SCRIPT};
 use crate::policy::Egress;
-use crate::secret::Sources;
+use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
-use crate::telemetry::log::Chain;
 use crate::telemetry::{Telemetry, instance_index};
 use crate::upstream::resolve::{self, Resolver};
 use crate::upstream::tls;
@@ -99,12 +99,12 @@ impl QuotaStore {
         address: StoreAddress,
         own: Vec<SocketAddr>,
         dns: &Dns,
-        sources: &Sources,
+        snapshot: &Snapshot,
         roots: &SystemRoots,
         telemetry: &Arc<Telemetry>,
     ) -> Result<Self, StartError> {
         let tls = match address.is_tls() {
-            true => Some(tls::Settings::of_system(sources, roots)?),
+            true => Some(tls::Settings::of_system(snapshot, roots)?),
             false => None,
         };
         let connector = Arc::new(Connector {
@@ -350,7 +350,7 @@ impl StoreHealth {
             let parts = concerned.iter().map(|limiter| limiter.parts()).max();
             tracing::warn!(
                 store = %self.store,
-                error = %Chain(error),
+                error = %ErrorChain(error),
                 instances = parts.unwrap_or(1),
                 "the quota store cannot be asked: each instance keeps to its share until it can",
             );

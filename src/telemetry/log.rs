@@ -184,22 +184,6 @@ fn clean(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(cleaned)
 }
 
-/// An error with all its causes, as one line. For people: the first level often says only what was attempted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Chain<'e>(pub(crate) &'e (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
-    }
-}
-
 /// Returns a subscriber like that of the log, with another writer.
 #[cfg(test)]
 pub(super) fn captured<W>(level: Level, text: bool, writer: W) -> impl tracing::Subscriber + Send + Sync

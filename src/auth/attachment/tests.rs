@@ -9,8 +9,8 @@ fn env(name: &str) -> SecretRef {
     SecretRef::Env(name.to_owned())
 }
 
-fn sources() -> Sources {
-    Sources::of_variables([
+fn snapshot() -> Snapshot {
+    Snapshot::of_variables([
         ("TOKEN", CANARY.to_owned()),
         ("LINES", format!("{CANARY}\r\nX-Evil: 1")),
         ("NUL", format!("{CANARY}\u{1}")),
@@ -24,7 +24,7 @@ fn sources() -> Sources {
 }
 
 fn build(auth: Option<Auth>, headers: &Headers) -> Result<Attachment, Error> {
-    Attachment::build(auth.as_ref(), headers, &sources())
+    Attachment::build(auth.as_ref(), headers, &snapshot())
 }
 
 fn of(auth: Auth) -> Attachment {

@@ -78,8 +78,8 @@ fn the_published_example_comes_out_the_same() {
     let prefix = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
     let der = [&prefix[..], &private].concat();
     let key = ::pem::encode(&::pem::Pem::new("PRIVATE KEY", der));
-    let sources = Sources::of_variables([("KEY", key)]);
-    let key = SigningKey::load(&SecretRef::Env("KEY".to_owned()), Algorithm::Ed25519, &sources).unwrap();
+    let snapshot = Snapshot::of_variables([("KEY", key)]);
+    let key = SigningKey::load(&SecretRef::Env("KEY".to_owned()), Algorithm::Ed25519, &snapshot).unwrap();
     let header = BASE64URL_NOPAD.encode(br#"{"alg":"EdDSA"}"#);
     assert_eq!(
         *compact(&header, b"Example of Ed25519 signing", &key).unwrap(),
@@ -163,8 +163,8 @@ fn every_algorithm_verifies_and_is_named() {
         ),
     ];
     for (algorithm, name, (key, public), verification) in cases {
-        let sources = Sources::of_variables([("KEY", key)]);
-        let signer = JwtSigner::build(&settings(algorithm, &[]), &[], &sources).unwrap();
+        let snapshot = Snapshot::of_variables([("KEY", key)]);
+        let signer = JwtSigner::build(&settings(algorithm, &[]), &[], &snapshot).unwrap();
         let token = signer.token(at(1_000)).unwrap();
         let (header, _, signature) = read(&token);
         assert_eq!(header, json!({ "alg": name, "kid": "k1", "typ": "JWT" }));
@@ -183,9 +183,9 @@ fn claims_are_as_written_and_the_times_are_fresh() {
         ("admin", Claim::Plain(json!(true))),
         ("level", Claim::Plain(json!(3))),
     ];
-    let sources = Sources::of_variables([("KEY", ed25519()), ("ISSUER", "app \"1\"".to_owned())]);
+    let snapshot = Snapshot::of_variables([("KEY", ed25519()), ("ISSUER", "app \"1\"".to_owned())]);
     let defaults = [("iss", "other"), ("sub", "client")];
-    let signer = JwtSigner::build(&settings(Algorithm::Ed25519, &claims), &defaults, &sources).unwrap();
+    let signer = JwtSigner::build(&settings(Algorithm::Ed25519, &claims), &defaults, &snapshot).unwrap();
     let (_, claims, _) = read(&signer.token(at(1_000_005)).unwrap());
     let expected = json!({
         "admin": true, "aud": ["a", "b"], "iss": "app \"1\"", "level": 3, "sub": "client",
@@ -201,8 +201,8 @@ fn claims_are_as_written_and_the_times_are_fresh() {
 
 #[test]
 fn a_token_serves_for_half_of_its_life() {
-    let sources = Sources::of_variables([("KEY", ed25519())]);
-    let jwt = JwtCredential::build(&settings(Algorithm::Ed25519, &[]), &sources).unwrap();
+    let snapshot = Snapshot::of_variables([("KEY", ed25519())]);
+    let jwt = JwtCredential::build(&settings(Algorithm::Ed25519, &[]), &snapshot).unwrap();
     let made = |seconds| {
         let value = jwt.value(at(seconds)).unwrap();
         assert!(value.is_sensitive());
@@ -230,9 +230,13 @@ fn what_is_no_text_and_what_does_not_fit_is_told() {
     use std::os::unix::ffi::OsStringExt;
 
     let no_text = std::ffi::OsString::from_vec(vec![0xff, 0xfe]);
-    let sources = Sources::of_variables([("KEY", ed25519().into()), ("ISSUER", no_text)]);
+    let snapshot = Snapshot::of_variables([("KEY", ed25519().into()), ("ISSUER", no_text)]);
     let claims = [("iss", Claim::Reference(SecretRef::Env("ISSUER".to_owned())))];
-    let shown = |settings: &config::Jwt| JwtSigner::build(settings, &[], &sources).unwrap_err().to_string();
+    let shown = |settings: &config::Jwt| {
+        JwtSigner::build(settings, &[], &snapshot)
+            .unwrap_err()
+            .to_string()
+    };
     let error = shown(&settings(Algorithm::Ed25519, &claims));
     assert!(error.starts_with("env:ISSUER: not UTF-8"), "{error}");
     let error = shown(&settings(Algorithm::RsaPkcs1Sha256, &[]));
@@ -244,7 +248,7 @@ fn what_is_no_text_and_what_does_not_fit_is_told() {
 
 #[test]
 fn an_id_is_given_where_it_is_wanted() {
-    let sources = Sources::of_variables([("KEY", ed25519())]);
+    let snapshot = Snapshot::of_variables([("KEY", ed25519())]);
     for (written, alone, in_assertion) in [
         (None, false, true),
         (Some(true), true, true),
@@ -254,7 +258,7 @@ fn an_id_is_given_where_it_is_wanted() {
             has_id: written,
             ..settings(Algorithm::Ed25519, &[])
         };
-        let signer = JwtSigner::build(&settings, &[], &sources).unwrap();
+        let signer = JwtSigner::build(&settings, &[], &snapshot).unwrap();
         let has_id = |token: &str| read(token).1["jti"].is_string();
         assert_eq!(has_id(&signer.token(at(1_000)).unwrap()), alone, "{written:?}");
         assert_eq!(
@@ -263,7 +267,7 @@ fn an_id_is_given_where_it_is_wanted() {
             "{written:?}"
         );
         // With an id it is valid for one request.
-        let jwt = JwtCredential::build(&settings, &sources).unwrap();
+        let jwt = JwtCredential::build(&settings, &snapshot).unwrap();
         let is_kept = jwt.value(at(1_000)).unwrap() == jwt.value(at(1_000)).unwrap();
         assert_eq!(is_kept, !alone, "{written:?}");
     }
@@ -271,7 +275,7 @@ fn an_id_is_given_where_it_is_wanted() {
 
 #[test]
 fn claims_may_lie_within_each_other() {
-    let sources = Sources::of_variables([("KEY", ed25519()), ("ROLE", "admin".to_owned())]);
+    let snapshot = Snapshot::of_variables([("KEY", ed25519()), ("ROLE", "admin".to_owned())]);
     let role = || Claim::Reference(SecretRef::Env("ROLE".to_owned()));
     let plain = |value: Json| Claim::Plain(value);
     let claims = [(
@@ -284,7 +288,7 @@ fn claims_may_lie_within_each_other() {
             ("of".to_owned(), Claim::Map(vec![("app".to_owned(), role())])),
         ]),
     )];
-    let signer = JwtSigner::build(&settings(Algorithm::Ed25519, &claims), &[], &sources).unwrap();
+    let signer = JwtSigner::build(&settings(Algorithm::Ed25519, &claims), &[], &snapshot).unwrap();
     let (_, shown, _) = read(&signer.token(at(1_000)).unwrap());
     let expected = json!({ "roles": ["admin", "user", 1.5], "of": { "app": "admin" } });
     assert_eq!(shown["realm"], expected);
@@ -293,7 +297,7 @@ fn claims_may_lie_within_each_other() {
         "a",
         Claim::List(vec![Claim::Reference(SecretRef::Env("NONE".to_owned()))]),
     )];
-    let error = JwtSigner::build(&settings(Algorithm::Ed25519, &missing), &[], &sources).unwrap_err();
+    let error = JwtSigner::build(&settings(Algorithm::Ed25519, &missing), &[], &snapshot).unwrap_err();
     assert!(error.to_string().starts_with("env:NONE: "), "{error}");
 }
 
@@ -309,7 +313,7 @@ fn the_header_names_the_certificate_of_the_key() {
     let other = certificate("other.test", 2050, &rcgen::KeyPair::generate().unwrap());
     let old = certificate("app.test", 2030, &pair);
     let new = certificate("app.test", 2040, &pair);
-    let sources = Sources::of_variables([
+    let snapshot = Snapshot::of_variables([
         ("KEY", pair.serialize_pem()),
         ("CERTIFICATE", [other.pem(), old.pem(), new.pem()].concat()),
         ("OTHER", other.pem()),
@@ -321,7 +325,7 @@ fn the_header_names_the_certificate_of_the_key() {
         ..settings(Algorithm::EcdsaP256Sha256, &[])
     };
     let header = |has_chain| {
-        let signer = JwtSigner::build(&with("CERTIFICATE", has_chain), &[], &sources).unwrap();
+        let signer = JwtSigner::build(&with("CERTIFICATE", has_chain), &[], &snapshot).unwrap();
         read(&signer.token(at(1_000)).unwrap()).0
     };
     let hash = |algorithm| BASE64URL_NOPAD.encode(digest(algorithm, new.der()).as_ref());
@@ -334,12 +338,12 @@ fn the_header_names_the_certificate_of_the_key() {
     expected["x5c"] = json!([BASE64.encode(new.der())]);
     assert_eq!(header(true), expected);
 
-    let error = JwtSigner::build(&with("OTHER", false), &[], &sources).unwrap_err();
+    let error = JwtSigner::build(&with("OTHER", false), &[], &snapshot).unwrap_err();
     assert_eq!(
         error.to_string(),
         "env:OTHER: no certificate of the key env:KEY in it; name the one that was issued for this key"
     );
-    assert!(JwtSigner::build(&with("KEY", false), &[], &sources).is_err());
+    assert!(JwtSigner::build(&with("KEY", false), &[], &snapshot).is_err());
 }
 
 /// RFC 7515, section 4.1.6: each certificate is followed by the one that certifies it, wherever they are in the
@@ -368,13 +372,13 @@ fn the_chain_of_a_header_is_in_order() {
     let leaf = |years| params("app", years).signed_by(&pair, &issuer).unwrap();
     let (own, next) = (leaf([2000, 2080]), leaf([2080, 2090]));
     let all = [root.pem(), next.pem(), middle.pem(), own.pem()].concat();
-    let sources = Sources::of_variables([("KEY", pair.serialize_pem()), ("CERTIFICATE", all)]);
+    let snapshot = Snapshot::of_variables([("KEY", pair.serialize_pem()), ("CERTIFICATE", all)]);
     let settings = config::Jwt {
         certificate: Some(SecretRef::Env("CERTIFICATE".to_owned())),
         has_chain: true,
         ..settings(Algorithm::EcdsaP256Sha256, &[])
     };
-    let signer = JwtSigner::build(&settings, &[], &sources).unwrap();
+    let signer = JwtSigner::build(&settings, &[], &snapshot).unwrap();
     let shown = read(&signer.token(at(1_000)).unwrap()).0;
     let chain = [own.der(), middle.der(), root.der()].map(|one| BASE64.encode(one));
     assert_eq!(shown["x5c"], json!(chain));
@@ -389,10 +393,10 @@ fn a_certificate_in_der_may_end_like_a_line() {
         .find(|certificate| certificate.der().last() == Some(&b'\n'));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), certificate.unwrap().der()).unwrap();
-    let sources = Sources::of_variables([("KEY", pair.serialize_pem())]);
+    let snapshot = Snapshot::of_variables([("KEY", pair.serialize_pem())]);
     let settings = config::Jwt {
         certificate: Some(SecretRef::File(file.path().to_owned())),
         ..settings(Algorithm::EcdsaP256Sha256, &[])
     };
-    JwtSigner::build(&settings, &[], &sources).unwrap();
+    JwtSigner::build(&settings, &[], &snapshot).unwrap();
 }

@@ -46,8 +46,8 @@ fn curve(name: &str) -> Vec<u8> {
 
 fn load(key: impl AsRef<[u8]>, algorithm: Algorithm) -> Result<SigningKey, Error> {
     let text = String::from_utf8(key.as_ref().to_vec()).unwrap();
-    let sources = Sources::of_variables([("KEY", text)]);
-    SigningKey::load(&SecretRef::Env("KEY".to_owned()), algorithm, &sources)
+    let snapshot = Snapshot::of_variables([("KEY", text)]);
+    SigningKey::load(&SecretRef::Env("KEY".to_owned()), algorithm, &snapshot)
 }
 
 #[test]

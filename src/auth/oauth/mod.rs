@@ -25,11 +25,11 @@ use zeroize::Zeroizing;
 pub(crate) use error::{Error, NoToken};
 
 use crate::config::{ClientAuth, OAuth2};
+use crate::error::ErrorChain;
 use crate::host::Target;
 use crate::policy::Egress;
-use crate::secret::Sources;
+use crate::secret::Snapshot;
 use crate::sync::lock;
-use crate::telemetry::log::Chain;
 use crate::telemetry::{Counters, CredentialKind, RefreshResult};
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{self, DialContext, Endpoint, Outbound, Protocol, ResponseBody};
@@ -127,13 +127,13 @@ impl Tokens {
     /// way.
     pub(super) fn build<'t>(
         settings: &OAuth2,
-        sources: &Sources,
+        snapshot: &Snapshot,
         token_endpoint: TokenEndpoint,
         counters: Arc<Counters>,
         mut running: impl Iterator<Item = &'t Self>,
     ) -> Result<Self, Error> {
-        let plan = TokenRequestPlan::build(settings, sources)?;
-        let fingerprint = fingerprint(settings, sources, token_endpoint.identity);
+        let plan = TokenRequestPlan::build(settings, snapshot)?;
+        let fingerprint = fingerprint(settings, snapshot, token_endpoint.identity);
         let kept = running.find(|running| running.shared.fingerprint == fingerprint);
         let shared = kept.map_or_else(
             || Arc::new(SharedToken::new(fingerprint)),
@@ -157,8 +157,8 @@ impl Tokens {
     }
 
     /// Checks that a token could be requested.
-    pub(super) fn check(settings: &OAuth2, sources: &Sources) -> Result<(), Error> {
-        TokenRequestPlan::build(settings, sources).map(drop)
+    pub(super) fn check(settings: &OAuth2, snapshot: &Snapshot) -> Result<(), Error> {
+        TokenRequestPlan::build(settings, snapshot).map(drop)
     }
 
     /// Waits for a valid token and adds the time to `waited`. Replaces an old one in the background.
@@ -413,7 +413,7 @@ impl TokenRequest {
             .credential_refresh(CredentialKind::Token, RefreshResult::Failed);
         tracing::warn!(
             destination = fetcher.counters.destination(),
-            error = %Chain(&*failure),
+            error = %ErrorChain(&*failure),
             told = denial.description.as_deref(),
             again_in = %humantime::format_duration(Duration::from_millis(pause.as_millis() as u64)),
             "no new token",
@@ -458,15 +458,14 @@ async fn whole(mut body: ResponseBody) -> Result<Zeroizing<Vec<u8>>, TokenFailur
 }
 
 /// Returns a hash that changes whenever a token would be requested in another way.
-fn fingerprint(settings: &OAuth2, sources: &Sources, identity: u64) -> u64 {
+fn fingerprint(settings: &OAuth2, snapshot: &Snapshot, identity: u64) -> u64 {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let mut hasher = HASHER.build_hasher();
     settings.hash(&mut hasher);
-    for (_, reference) in settings.references() {
-        if let Ok(secret) = sources.read(reference) {
-            secret.expose().hash(&mut hasher);
-        }
-    }
+    let references = settings.references().into_iter();
+    snapshot
+        .fingerprint(references.map(|(_, reference)| reference))
+        .hash(&mut hasher);
     if settings.client_auth == ClientAuth::Tls {
         // The token may be bound to the certificate (RFC 8705, section 3).
         identity.hash(&mut hasher);

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::Error;
 use crate::auth::jwt::{self, JwtSigner};
 use crate::config::{ClientAuth, Grant, OAuth2, Text};
-use crate::secret::{Secret, Sources};
+use crate::secret::{Secret, Snapshot};
 
 /// All characters except the unreserved ones of RFC 3986, section 2.3. These are read alike by servers that decode
 /// forms and by servers that should and do not.
@@ -69,7 +69,7 @@ struct Basic {
 
 impl TokenRequestPlan {
     /// Reads the secrets and builds the constant part.
-    pub(super) fn build(settings: &OAuth2, sources: &Sources) -> Result<Self, Error> {
+    pub(super) fn build(settings: &OAuth2, snapshot: &Snapshot) -> Result<Self, Error> {
         let mut plan = Self {
             assertion: None,
             authorization: None,
@@ -87,7 +87,7 @@ impl TokenRequestPlan {
         let id = settings
             .client_id
             .as_ref()
-            .map(|id| text(id, sources))
+            .map(|id| text(id, snapshot))
             .transpose()?;
         let id = id.as_ref().map(|id| id.as_str());
         let url = settings.token_url.text.as_str();
@@ -95,8 +95,8 @@ impl TokenRequestPlan {
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)))
             .collect();
-        plan.grant(settings, &defaults, sources)?;
-        plan.client(settings, id.unwrap_or_default(), &defaults, sources)?;
+        plan.grant(settings, &defaults, snapshot)?;
+        plan.client(settings, id.unwrap_or_default(), &defaults, snapshot)?;
         if !settings.scopes.is_empty() {
             plan.add("scope", settings.scopes.join(" ").as_bytes());
         }
@@ -107,7 +107,7 @@ impl TokenRequestPlan {
             plan.add("resource", resource.as_bytes());
         }
         for (name, value) in &settings.params {
-            let secret = read(value, sources)?;
+            let secret = read(value, snapshot)?;
             plan.add(name, secret.expose());
             if let Text::Reference(_) = value {
                 plan.secrets.push(secret);
@@ -120,17 +120,17 @@ impl TokenRequestPlan {
         &mut self,
         settings: &OAuth2,
         defaults: &[(&str, &str)],
-        sources: &Sources,
+        snapshot: &Snapshot,
     ) -> Result<(), Error> {
         match &settings.grant {
             Grant::ClientCredentials => self.add("grant_type", b"client_credentials"),
             Grant::JwtBearer(assertion) => {
                 self.add("grant_type", b"urn:ietf:params:oauth:grant-type:jwt-bearer");
-                self.assertion = Some(JwtSigner::build(assertion, defaults, sources)?);
+                self.assertion = Some(JwtSigner::build(assertion, defaults, snapshot)?);
             }
             Grant::RefreshToken(token) => {
                 self.add("grant_type", b"refresh_token");
-                self.refresh_token = Some(sources.read(token)?);
+                self.refresh_token = Some(snapshot.read(token)?);
             }
             Grant::TokenExchange {
                 actor,
@@ -142,7 +142,7 @@ impl TokenRequestPlan {
                 let exchanged = [("subject_token", Some(subject)), ("actor_token", actor.as_ref())];
                 for (name, exchanged) in exchanged {
                     let Some(exchanged) = exchanged else { continue };
-                    let token = sources.read(&exchanged.token)?;
+                    let token = snapshot.read(&exchanged.token)?;
                     self.add(name, token.expose());
                     self.add(&format!("{name}_type"), exchanged.token_type.as_bytes());
                     self.secrets.push(token);
@@ -160,22 +160,22 @@ impl TokenRequestPlan {
         settings: &OAuth2,
         id: &str,
         defaults: &[(&str, &str)],
-        sources: &Sources,
+        snapshot: &Snapshot,
     ) -> Result<(), Error> {
         match &settings.client_auth {
             ClientAuth::Basic(secret) => {
-                let secret = sources.read_password(secret)?;
+                let secret = snapshot.read_password(secret)?;
                 self.basic(id, secret);
                 // A client_id in the body would be a second way to authenticate.
                 return Ok(());
             }
             ClientAuth::Post(secret) => {
-                let secret = sources.read_password(secret)?;
+                let secret = snapshot.read_password(secret)?;
                 self.add("client_secret", secret.expose());
                 self.secrets.push(secret);
             }
             ClientAuth::PrivateKeyJwt(assertion) => {
-                self.client_assertion = Some(JwtSigner::build(assertion, defaults, sources)?);
+                self.client_assertion = Some(JwtSigner::build(assertion, defaults, snapshot)?);
                 self.add(
                     "client_assertion_type",
                     b"urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
@@ -303,18 +303,18 @@ impl AsRef<[u8]> for Wiped {
     }
 }
 
-fn read(written: &Text, sources: &Sources) -> Result<Secret, Error> {
+fn read(written: &Text, snapshot: &Snapshot) -> Result<Secret, Error> {
     Ok(match written {
         Text::Plain(text) => Secret::new(Zeroizing::new(text.clone().into_bytes())),
-        Text::Reference(reference) => sources.read(reference)?,
+        Text::Reference(reference) => snapshot.read(reference)?,
     })
 }
 
 /// Reads a text for the claims of an assertion.
-fn text(written: &Text, sources: &Sources) -> Result<Zeroizing<String>, Error> {
+fn text(written: &Text, snapshot: &Snapshot) -> Result<Zeroizing<String>, Error> {
     Ok(match written {
         Text::Plain(text) => Zeroizing::new(text.clone()),
-        Text::Reference(reference) => jwt::text(&sources.read(reference)?, reference)?,
+        Text::Reference(reference) => jwt::text(&snapshot.read(reference)?, reference)?,
     })
 }
 

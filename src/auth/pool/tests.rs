@@ -5,7 +5,7 @@ use crate::auth::Credentials;
 use crate::config::Config;
 use crate::limit::Limiters;
 use crate::policy::Policy;
-use crate::secret::Sources;
+use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Endpoint, tls};
@@ -16,16 +16,16 @@ fn credentials() -> Credentials {
                 auth: { pool: [{ bearer: env:A }, { bearer: env:B }, { bearer: env:C }] } } }";
     let policy = Policy::compile(&Config::parse(text, "a.yml").unwrap()).unwrap();
     let destination = &policy.destinations[1];
-    let sources = Sources::of_variables(["A", "B", "C"].map(|name| (name, name.to_lowercase())));
-    let roots = SystemRoots::new(&sources, std::path::Path::new("/nowhere"));
-    let tls = tls::Settings::build(destination, &sources, &roots).map_err(Arc::new);
+    let snapshot = Snapshot::of_variables(["A", "B", "C"].map(|name| (name, name.to_lowercase())));
+    let roots = SystemRoots::new(&snapshot, std::path::Path::new("/nowhere"));
+    let tls = tls::Settings::build(destination, &snapshot, &roots).map_err(Arc::new);
     let telemetry = Telemetry::new();
     let endpoint = Endpoint::new(Arc::clone(destination), telemetry.counters("d"), tls);
     let limits = Limiters::default();
     let limiter = |place: &str| limits.of_member(destination, place, &telemetry);
     Credentials::build(
         destination,
-        &sources,
+        &snapshot,
         &Arc::new(endpoint),
         limiter,
         |_| unreachable!("no token is asked for"),

@@ -15,7 +15,7 @@ use self::canonical::CanonicalRequest;
 use super::{Error, Payload, RequestToSign, ValueOrigin, plain, sensitive, set, sha256_hex};
 use crate::config::{AwsSigV4, SecretRef, Text};
 use crate::host::Scheme;
-use crate::secret::{self, Secret, Sources};
+use crate::secret::{self, Secret, Snapshot};
 use crate::units::rfc3339;
 
 mod canonical;
@@ -44,18 +44,18 @@ pub(crate) struct AwsSigner {
 }
 
 impl AwsSigner {
-    pub(crate) fn build(settings: &AwsSigV4, sources: &Sources) -> Result<Self, Error> {
-        let key = read(&settings.secret_access_key, sources, "a secret access key")?;
+    pub(crate) fn build(settings: &AwsSigV4, snapshot: &Snapshot) -> Result<Self, Error> {
+        let key = read(&settings.secret_access_key, snapshot, "a secret access key")?;
         let mut secret = Zeroizing::new(Vec::with_capacity(4 + key.expose().len()));
         secret.extend_from_slice(b"AWS4");
         secret.extend_from_slice(key.expose());
         Ok(Self {
-            access_key_id: access_key_id(&settings.access_key_id, sources)?,
+            access_key_id: access_key_id(&settings.access_key_id, snapshot)?,
             max_body: settings.max_body,
             region: settings.region.as_str().into(),
             secret: Secret::new(secret),
             service: settings.service.as_str().into(),
-            token: token(settings.session_token.as_ref(), sources)?,
+            token: token(settings.session_token.as_ref(), snapshot)?,
         })
     }
 
@@ -158,14 +158,14 @@ impl fmt::Debug for AwsSigner {
     }
 }
 
-fn access_key_id(written: &Text, sources: &Sources) -> Result<Box<str>, Error> {
+fn access_key_id(written: &Text, snapshot: &Snapshot) -> Result<Box<str>, Error> {
     let (secret, place) = match written {
         Text::Plain(text) => {
             let secret = Secret::new(Zeroizing::new(text.clone().into_bytes()));
             (secret, ValueOrigin::Key("aws_sigv4.access_key_id"))
         }
         Text::Reference(reference) => (
-            sources.read(reference)?,
+            snapshot.read(reference)?,
             ValueOrigin::Reference(reference.clone()),
         ),
     };
@@ -179,11 +179,11 @@ fn access_key_id(written: &Text, sources: &Sources) -> Result<Box<str>, Error> {
 
 /// Reads the session token. Permanent keys have none: a variable that is not set means that, so that one
 /// configuration works for both.
-fn token(reference: Option<&SecretRef>, sources: &Sources) -> Result<Option<HeaderValue>, Error> {
+fn token(reference: Option<&SecretRef>, snapshot: &Snapshot) -> Result<Option<HeaderValue>, Error> {
     let Some(reference) = reference else {
         return Ok(None);
     };
-    match read(reference, sources, "a session token") {
+    match read(reference, snapshot, "a session token") {
         Err(Error::Secret(secret::Error::Unset { .. })) => Ok(None),
         Err(error) => Err(error),
         Ok(token) => sensitive(token.expose()).map(Some),
@@ -191,8 +191,8 @@ fn token(reference: Option<&SecretRef>, sources: &Sources) -> Result<Option<Head
 }
 
 /// Reads a secret that is one word of visible ASCII.
-fn read(reference: &SecretRef, sources: &Sources, what: &'static str) -> Result<Secret, Error> {
-    let secret = sources.read(reference)?;
+fn read(reference: &SecretRef, snapshot: &Snapshot, what: &'static str) -> Result<Secret, Error> {
+    let secret = snapshot.read(reference)?;
     if secret.expose().iter().all(u8::is_ascii_graphic) {
         Ok(secret)
     } else {

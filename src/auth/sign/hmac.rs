@@ -12,7 +12,7 @@ use super::{Error, Payload, RequestToSign, sensitive, set};
 use crate::auth::key::SigningKey;
 use crate::config::{self, BodyHash, Encoding, Piece, Template};
 use crate::host::Scheme;
-use crate::secret::Sources;
+use crate::secret::Snapshot;
 use crate::units::{http_date, rfc3339};
 
 #[cfg(test)]
@@ -37,15 +37,15 @@ struct SigningValues<'a> {
 }
 
 impl HmacSigner {
-    pub(crate) fn build(settings: &config::Hmac, sources: &Sources) -> Result<Self, Error> {
+    pub(crate) fn build(settings: &config::Hmac, snapshot: &Snapshot) -> Result<Self, Error> {
         let key_id = match &settings.key_id {
             None => "".into(),
-            Some(written) => super::key_id(written, sources)?,
+            Some(written) => super::key_id(written, snapshot)?,
         };
         let all = settings.set.iter().map(|(_, value)| value);
         Ok(Self {
             encoding: settings.encoding,
-            key: super::key_of(&settings.key, settings.algorithm, settings.key_encoding, sources)?,
+            key: super::key_of(&settings.key, settings.algorithm, settings.key_encoding, snapshot)?,
             key_id,
             max_body: settings.max_body,
             message: settings.message.clone(),

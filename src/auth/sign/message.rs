@@ -15,7 +15,7 @@ use super::{Error, Payload, RequestToSign, plain, sensitive, set, sha256};
 use crate::auth::key::SigningKey;
 use crate::config::{Algorithm, Component, HttpSignature, form_encoded};
 use crate::host::Scheme;
-use crate::secret::Sources;
+use crate::secret::Snapshot;
 use crate::units::http_date;
 
 #[cfg(test)]
@@ -34,9 +34,9 @@ pub(crate) struct MessageSigner {
 }
 
 impl MessageSigner {
-    pub(crate) fn build(settings: &HttpSignature, sources: &Sources) -> Result<Self, Error> {
-        let key = super::key_of(&settings.key, settings.algorithm, settings.key_encoding, sources)?;
-        let key_id = super::key_id(&settings.key_id, sources)?;
+    pub(crate) fn build(settings: &HttpSignature, snapshot: &Snapshot) -> Result<Self, Error> {
+        let key = super::key_of(&settings.key, settings.algorithm, settings.key_encoding, snapshot)?;
+        let key_id = super::key_id(&settings.key_id, snapshot)?;
         let settings = settings.clone();
         Ok(Self {
             key,

@@ -17,7 +17,7 @@ use super::hidden;
 use super::key::{self, SigningKey};
 use crate::config::{Algorithm, Auth, KeyEncoding, SecretRef, Text};
 use crate::host::Scheme;
-use crate::secret::{self, Sources};
+use crate::secret::{self, Snapshot};
 
 pub(super) mod aws;
 mod hmac;
@@ -33,11 +33,13 @@ pub(crate) enum Signer {
 
 impl Signer {
     /// Builds the signer of a credential. `None`: this kind does not sign.
-    pub(super) fn build(auth: &Auth, sources: &Sources) -> Result<Option<Self>, Error> {
+    pub(super) fn build(auth: &Auth, snapshot: &Snapshot) -> Result<Option<Self>, Error> {
         Ok(Some(match auth {
-            Auth::AwsSigV4(settings) => Self::Aws(aws::AwsSigner::build(settings, sources)?),
-            Auth::Hmac(settings) => Self::Hmac(hmac::HmacSigner::build(settings, sources)?),
-            Auth::HttpSignature(settings) => Self::Message(message::MessageSigner::build(settings, sources)?),
+            Auth::AwsSigV4(settings) => Self::Aws(aws::AwsSigner::build(settings, snapshot)?),
+            Auth::Hmac(settings) => Self::Hmac(hmac::HmacSigner::build(settings, snapshot)?),
+            Auth::HttpSignature(settings) => {
+                Self::Message(message::MessageSigner::build(settings, snapshot)?)
+            }
             _ => return Ok(None),
         }))
     }
@@ -160,14 +162,14 @@ fn key_of(
     reference: &SecretRef,
     algorithm: Algorithm,
     encoding: KeyEncoding,
-    sources: &Sources,
+    snapshot: &Snapshot,
 ) -> Result<SigningKey, Error> {
     let what = match encoding {
-        KeyEncoding::Text => return Ok(SigningKey::load(reference, algorithm, sources)?),
+        KeyEncoding::Text => return Ok(SigningKey::load(reference, algorithm, snapshot)?),
         KeyEncoding::Base64 => "base64",
         KeyEncoding::Hex => "hexadecimal",
     };
-    let secret = sources.read(reference)?;
+    let secret = snapshot.read(reference)?;
     let bytes = match encoding {
         KeyEncoding::Hex => HEXLOWER_PERMISSIVE.decode(secret.expose()).ok(),
         KeyEncoding::Base64 | KeyEncoding::Text => from_base64(secret.expose()),
@@ -194,10 +196,10 @@ fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Reads the id of a key. It must be valid between quotes.
-fn key_id(written: &Text, sources: &Sources) -> Result<Box<str>, Error> {
+fn key_id(written: &Text, snapshot: &Snapshot) -> Result<Box<str>, Error> {
     let (secret, place) = match written {
         Text::Plain(text) => return Ok(text.as_str().into()),
-        Text::Reference(reference) => (sources.read(reference)?, reference.clone()),
+        Text::Reference(reference) => (snapshot.read(reference)?, reference.clone()),
     };
     let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     let text = std::str::from_utf8(secret.expose()).ok();

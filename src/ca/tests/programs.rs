@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::{authority, client, connect, leaf_of, name, roots};
 use crate::ca::{Authority, Error, Offer, TRUSTSTORE_PASSWORD};
 use crate::host::Host;
-use crate::secret::Sources;
+use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
 
 /// The files of one authority.
@@ -396,8 +396,8 @@ fn writing_again_replaces_the_file_and_leaves_nothing_behind() {
 fn our_own_bundle_is_no_source_of_roots() {
     let first = authority(&["a.test"]);
     let files = Files::of(&first);
-    let sources = Sources::of_variables([("SSL_CERT_FILE", files.bundle.to_str().unwrap())]);
-    let roots = SystemRoots::new(&sources, &files.bundle);
+    let snapshot = Snapshot::of_variables([("SSL_CERT_FILE", files.bundle.to_str().unwrap())]);
+    let roots = SystemRoots::new(&snapshot, &files.bundle);
     authority(&["a.test"])
         .write(&roots, &files.bundle, &files.truststore)
         .unwrap();

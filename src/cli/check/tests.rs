@@ -32,8 +32,8 @@ fn config(text: &str, folder: &Path) -> Config {
 
 /// Problems and warnings of a text, as they are printed, `DIR` for the folder.
 fn examined(text: &str, folder: &Path, variables: &[(&str, &str)]) -> (String, String) {
-    let sources = Sources::of_variables(variables.iter().copied());
-    let (problems, warnings) = examine(&config(text, folder), &sources, SystemTime::now());
+    let snapshot = Snapshot::of_variables(variables.iter().copied());
+    let (problems, warnings) = examine(&config(text, folder), &snapshot, SystemTime::now());
     let shown = |problems: &Problems| problems.to_string().replace(&folder.display().to_string(), "DIR");
     (shown(&problems), shown(&warnings))
 }
@@ -196,7 +196,7 @@ fn what_no_password_opens_is_told() {
         ),
         (
             "{ pkcs12: file:$DIR/a.p12, password: env:WRONG }".into(),
-            "client_certificate.pkcs12: the password of the PKCS#12 file is another one; ",
+            "client_certificate.pkcs12: wrong password for the PKCS#12 file; ",
         ),
         (
             "instance_identity".into(),
@@ -399,7 +399,11 @@ fn a_certificate_that_has_expired_is_a_warning() {
     let config = config(PARTNER, folder.path());
     // Certificates of the test are valid until the year 4096.
     let later = SystemTime::now() + Duration::from_secs(2_500 * 31_557_600);
-    let (problems, warnings) = examine(&config, &Sources::of_variables([("TOKEN", "long-enough")]), later);
+    let (problems, warnings) = examine(
+        &config,
+        &Snapshot::of_variables([("TOKEN", "long-enough")]),
+        later,
+    );
     assert!(problems.is_empty(), "{problems}");
     assert!(
         warnings

@@ -25,8 +25,8 @@ use self::transcript::{Expected, Transcript};
 use super::run::runtime;
 use crate::app::{self, App, Termination};
 use crate::config::{Listen, Source};
+use crate::error::ErrorChain;
 use crate::proxy::Clients;
-use crate::telemetry::log::Chain;
 
 mod client;
 mod files;
@@ -77,7 +77,7 @@ enum Error {
 
 pub(super) fn run(args: &Args) -> ExitCode {
     demonstrate(args).unwrap_or_else(|error| {
-        eprintln!("outrider demo: {}", Chain(&error));
+        eprintln!("outrider demo: {}", ErrorChain(&error));
         ExitCode::FAILURE
     })
 }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::host::Target;
 use crate::limit::Limiters;
 use crate::policy::Policy;
-use crate::secret::Sources;
+use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Endpoint, tls};
@@ -225,14 +225,14 @@ async fn what_outrider_attaches_is_one_caller_for_each_rule() {
     );
     let target = Target::of_absolute(&"https://a.test/".parse().unwrap()).unwrap();
     let credentials = |secret: &str| {
-        let sources = Sources::of_variables([("SECRET", secret), ("OTHER", "other")]);
-        let roots = SystemRoots::new(&sources, Path::new("/nowhere"));
-        let tls = tls::Settings::build(&destination, &sources, &roots).map_err(Arc::new);
+        let snapshot = Snapshot::of_variables([("SECRET", secret), ("OTHER", "other")]);
+        let roots = SystemRoots::new(&snapshot, Path::new("/nowhere"));
+        let tls = tls::Settings::build(&destination, &snapshot, &roots).map_err(Arc::new);
         let (telemetry, limits) = (Telemetry::new(), Limiters::default());
         let endpoint = Endpoint::new(Arc::clone(&destination), telemetry.counters("d"), tls);
         Credentials::build(
             &destination,
-            &sources,
+            &snapshot,
             &Arc::new(endpoint),
             |place| limits.of_member(&destination, place, &telemetry),
             |_| unreachable!("no token is asked for"),

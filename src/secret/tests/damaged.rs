@@ -251,7 +251,7 @@ fn broken_services_are_refused_and_never_panic() {
     let reference = vcap("api/key/deep/0");
     let read = |text: &[u8]| {
         let text = OsString::from_vec(text.to_vec());
-        Sources::of_variables([("VCAP_SERVICES", text)]).read(&reference)
+        Snapshot::of_variables([("VCAP_SERVICES", text)]).read(&reference)
     };
     assert_eq!(read(text.as_bytes()).unwrap().expose(), b"v");
     for broken in broken(text.as_bytes()) {
@@ -276,7 +276,7 @@ fn only_files_of_a_bounded_size_are_read() {
     let large = fs::File::create(path("large")).unwrap();
     // Sparse: it takes no room.
     large.set_len(1 << 40).unwrap();
-    let sources = Sources::of_process();
+    let snapshot = Snapshot::of_process();
     for (name, wanted) in [
         ("pipe", "not a regular file"),
         ("link", "not a regular file"),
@@ -287,9 +287,9 @@ fn only_files_of_a_bounded_size_are_read() {
     ] {
         let reference = SecretRef::File(path(name));
         for read in [
-            sources.read(&reference),
-            sources.read_binary(&reference),
-            sources.read_list(&reference),
+            snapshot.read(&reference),
+            snapshot.read_binary(&reference),
+            snapshot.read_list(&reference),
         ] {
             let told = read.unwrap_err().to_string();
             assert!(told.contains(wanted), "{name}: {told}");
@@ -307,11 +307,11 @@ fn a_binding_with_a_pipe_in_it_is_passed_by() {
     }
     let pipe = root.path().join("sick/tags");
     assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
-    let sources = Sources::of_variables([("SERVICE_BINDING_ROOT", root.path())]);
+    let snapshot = Snapshot::of_variables([("SERVICE_BINDING_ROOT", root.path())]);
     in_time(move || {
         for name in ["good", "sick"] {
             let reference = vcap(&format!("{name}/key"));
-            assert_eq!(sources.read(&reference).unwrap().expose(), name.as_bytes());
+            assert_eq!(snapshot.read(&reference).unwrap().expose(), name.as_bytes());
         }
     });
 }

@@ -50,7 +50,7 @@ fn wrapped(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     forms
 }
 
-/// As [`Sources::read_binary`] has it.
+/// As [`Snapshot::read_binary`] has it.
 fn whole(bytes: &[u8]) -> Secret {
     Secret::whole(Zeroizing::new(bytes.to_vec()))
 }

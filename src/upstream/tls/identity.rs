@@ -14,11 +14,12 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 use zeroize::Zeroize;
 
+use super::settings_error::TlsKey;
 use super::{SettingsError, TlsWarning, certificate, certificates, read};
 use crate::config::{ClientCertificate, SecretRef};
 use crate::secret::file::FileName;
 use crate::secret::kind::KeyKind;
-use crate::secret::{Secret, Sources, pem, pkcs12};
+use crate::secret::{Secret, Snapshot, pem, pkcs12};
 
 /// A client certificate with its key.
 pub(super) struct ClientIdentity {
@@ -43,9 +44,9 @@ pub(crate) struct Lifetime {
 struct IdentityParts {
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    key_name: &'static str,
+    key_name: TlsKey,
     key_reference: SecretRef,
-    name: &'static str,
+    name: TlsKey,
     reference: SecretRef,
 }
 
@@ -53,26 +54,32 @@ impl ClientIdentity {
     /// Reads it from wherever it is. The certificate is the one whose public key is the key's, wherever it stands in
     /// the file, of several the best one as of now; its issuers follow in order, and certificates that do not belong to
     /// the chain are left out.
-    pub(super) fn load(from: &ClientCertificate, sources: &Sources) -> Result<Self, SettingsError> {
+    pub(super) fn load(from: &ClientCertificate, snapshot: &Snapshot) -> Result<Self, SettingsError> {
         let (mut parts, is_of_platform) = match from {
             ClientCertificate::InstanceIdentity => {
-                let pair = (sources.instance_identity())
-                    .map_err(|source| SettingsError::Secret { key: WHOLE, source })?;
-                (IdentityParts::of_pem(&pair.cert, &pair.key, None, sources)?, true)
+                let pair = (snapshot.instance_identity()).map_err(|source| SettingsError::Secret {
+                    key: TlsKey::ClientCertificate,
+                    source,
+                })?;
+                (
+                    IdentityParts::of_pem(&pair.cert, &pair.key, None, snapshot)?,
+                    true,
+                )
             }
             ClientCertificate::Pem {
                 cert,
                 key,
                 passphrase,
             } => {
-                let parts = IdentityParts::of_pem(cert, key, passphrase.as_ref(), sources)?;
+                let parts = IdentityParts::of_pem(cert, key, passphrase.as_ref(), snapshot)?;
                 // Whoever names the platform's files one by one is renewed by it all the same.
-                let of_platform = sources.instance_identity();
+                let of_platform = snapshot.instance_identity();
                 (parts, of_platform.is_ok_and(|pair| pair.cert == *cert))
             }
-            ClientCertificate::Pkcs12 { file, password } => {
-                (IdentityParts::of_pkcs12(file, password.as_ref(), sources)?, false)
-            }
+            ClientCertificate::Pkcs12 { file, password } => (
+                IdentityParts::of_pkcs12(file, password.as_ref(), snapshot)?,
+                false,
+            ),
         };
         let (key, found) = (any_supported_type(&parts.key), KeyKind::of_private(&parts.key));
         parts.key.zeroize();
@@ -132,24 +139,24 @@ impl IdentityParts {
         cert: &SecretRef,
         key: &SecretRef,
         passphrase: Option<&SecretRef>,
-        sources: &Sources,
+        snapshot: &Snapshot,
     ) -> Result<Self, SettingsError> {
-        let certificates = certificates(CERTIFICATE, cert, sources)?;
-        let text = read(KEY, key, sources)?;
+        let certificates = certificates(TlsKey::ClientCertificateCert, cert, snapshot)?;
+        let text = read(TlsKey::ClientCertificateKey, key, snapshot)?;
         let passphrase = passphrase
-            .map(|reference| read_text(PASSPHRASE, reference, sources))
+            .map(|reference| read_text(TlsKey::ClientCertificatePassphrase, reference, snapshot))
             .transpose()?;
         let der = pem::unlocked_key(&text, passphrase.as_ref()).map_err(|source| SettingsError::Pem {
-            key: KEY,
+            key: TlsKey::ClientCertificateKey,
             reference: key.clone(),
             source,
         })?;
         Ok(Self {
             certificates,
             key: der,
-            key_name: KEY,
+            key_name: TlsKey::ClientCertificateKey,
             key_reference: key.clone(),
-            name: CERTIFICATE,
+            name: TlsKey::ClientCertificateCert,
             reference: cert.clone(),
         })
     }
@@ -157,12 +164,14 @@ impl IdentityParts {
     fn of_pkcs12(
         file: &SecretRef,
         password: Option<&SecretRef>,
-        sources: &Sources,
+        snapshot: &Snapshot,
     ) -> Result<Self, SettingsError> {
         let of_key = |key| move |source| SettingsError::Secret { key, source };
-        let bytes = sources.read_binary(file).map_err(of_key(PKCS12))?;
+        let bytes = snapshot
+            .read_binary(file)
+            .map_err(of_key(TlsKey::ClientCertificatePkcs12))?;
         let password = password
-            .map(|reference| read_text(PASSWORD, reference, sources))
+            .map(|reference| read_text(TlsKey::ClientCertificatePassword, reference, snapshot))
             .transpose()?;
         let bundle = pkcs12::open(&bytes, password.as_ref()).map_err(|source| SettingsError::Pkcs12 {
             reference: file.clone(),
@@ -171,9 +180,9 @@ impl IdentityParts {
         Ok(Self {
             certificates: bundle.certificates,
             key: bundle.key,
-            key_name: PKCS12,
+            key_name: TlsKey::ClientCertificatePkcs12,
             key_reference: file.clone(),
-            name: PKCS12,
+            name: TlsKey::ClientCertificatePkcs12,
             reference: file.clone(),
         })
     }
@@ -305,8 +314,8 @@ fn weak_hash(certificate: &X509Certificate<'_>) -> Option<&'static str> {
 }
 
 /// Reads a password, without the line ends behind it.
-fn read_text(key: &'static str, reference: &SecretRef, sources: &Sources) -> Result<Secret, SettingsError> {
-    sources
+fn read_text(key: TlsKey, reference: &SecretRef, snapshot: &Snapshot) -> Result<Secret, SettingsError> {
+    snapshot
         .read(reference)
         .map_err(|source| SettingsError::Secret { key, source })
 }
@@ -329,10 +338,3 @@ pub(super) fn remedy(found: &KeyKind, reference: &SecretRef) -> String {
 /// The remedy where a key cannot be used at all.
 pub(super) const NEW_KEY: &str = "`openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -keyout KEY.pem -out REQUEST.pem` makes \
                        one, and the request for its certificate";
-
-const CERTIFICATE: &str = "tls.client_certificate.cert";
-const KEY: &str = "tls.client_certificate.key";
-const PASSPHRASE: &str = "tls.client_certificate.passphrase";
-const PASSWORD: &str = "tls.client_certificate.password";
-const PKCS12: &str = "tls.client_certificate.pkcs12";
-const WHOLE: &str = "tls.client_certificate";

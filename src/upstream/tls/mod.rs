@@ -23,21 +23,22 @@ pub(crate) use error::Error;
 pub(crate) use handshake::tell;
 pub(crate) use identity::{Lifetime, chain_of};
 pub(crate) use late::Session;
+pub(crate) use settings_error::SettingsError;
 
-use crate::config::{ClientCertificate, Group, SecretRef, Tls, TlsVersion};
+use crate::config::{ClientCertificate, SecretRef, Tls, TlsVersion};
 use crate::host::{Host, Target};
 use crate::policy::Destination;
 use crate::secret::anchors::Anchors;
-use crate::secret::kind::KeyKind;
 use crate::secret::roots::SystemRoots;
-use crate::secret::{self, Secret, Sources, pem, pkcs12};
+use crate::secret::{self, Secret, Snapshot, pem};
 use crate::sync::lock;
 use crate::units::rfc3339;
 use crypto::provider;
-use identity::{ClientIdentity, NEW_KEY, remedy};
+use identity::ClientIdentity;
 use late::Late;
 use presenter::Presenter;
 use revocation::Revocation;
+use settings_error::TlsKey;
 use verify::{Generation, Verifier};
 
 mod certificate;
@@ -52,6 +53,7 @@ mod late;
 mod policies;
 mod presenter;
 mod revocation;
+mod settings_error;
 mod usage;
 mod verify;
 
@@ -97,88 +99,6 @@ pub(crate) enum Alpn {
     H2,
     /// h2, then http/1.1.
     Either,
-}
-
-/// Why TLS settings cannot be made. Names the destination's key (`tls.ca`, …), the cause and the remedy.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SettingsError {
-    #[error(
-        "{key}: certificate {position} of {reference} is no X.509 certificate that can be used; export it again"
-    )]
-    BadCertificate {
-        key: &'static str,
-        reference: SecretRef,
-        position: usize,
-    },
-
-    #[error(
-        "tls.crl: list {position} of {reference} cannot be used: {source}; get it anew from its authority"
-    )]
-    BadList {
-        reference: SecretRef,
-        position: usize,
-        source: revocation::Unusable,
-    },
-
-    #[error("tls: no TLS version or cipher is left to speak")]
-    Crypto(#[source] rustls::Error),
-
-    #[error(
-        "tls.client_certificate: the key of {key} does not belong to any certificate of {certificate}; \
-         name the two halves of one pair"
-    )]
-    KeyMismatch { certificate: SecretRef, key: SecretRef },
-
-    #[error(
-        "tls.groups: the cryptography of this build has no {group} (FIPS 140-3 does not approve x25519 alone); remove it"
-    )]
-    NoGroup { group: Group },
-
-    #[error(
-        "tls: this build is for FIPS 140-3, and its module is not in that mode; build it again as docs/fips.md says"
-    )]
-    NotApproved,
-
-    #[error(
-        "tls: a certificate or key made the program panic, which is a fault of outrider; export them again"
-    )]
-    Panicked,
-
-    #[error("{key}: {reference} cannot be used")]
-    Pem {
-        key: &'static str,
-        reference: SecretRef,
-        source: pem::Error,
-    },
-
-    #[error("tls.client_certificate.pkcs12: {reference} cannot be used")]
-    Pkcs12 {
-        reference: SecretRef,
-        source: pkcs12::Error,
-    },
-
-    #[error("{key}: the secret cannot be read")]
-    Secret {
-        key: &'static str,
-        source: secret::Error,
-    },
-
-    #[error("{key}: {reference} is {found}{}", remedy(found, reference))]
-    WeakKey {
-        key: &'static str,
-        reference: SecretRef,
-        found: KeyKind,
-    },
-
-    #[error(
-        "{key}: the certificate of {reference} is for {found}, with which no handshake can be signed here; have one issued \
-         for another key: {NEW_KEY}"
-    )]
-    WeakCertificate {
-        key: &'static str,
-        reference: SecretRef,
-        found: KeyKind,
-    },
 }
 
 /// Something about TLS settings that a person should look at; they are in use all the same.
@@ -232,23 +152,23 @@ impl Settings {
     /// Reads certificates and keys; a key that does not belong to its certificate is an error.
     pub(crate) fn build(
         destination: &Destination,
-        sources: &Sources,
+        snapshot: &Snapshot,
         roots: &SystemRoots,
     ) -> Result<Self, SettingsError> {
-        Self::of(&destination.tls, sources, roots)
+        Self::of(&destination.tls, snapshot, roots)
     }
 
     /// The system's roots and no identity: for what is no destination.
-    pub(crate) fn of_system(sources: &Sources, roots: &SystemRoots) -> Result<Self, SettingsError> {
-        Self::of(&Tls::default(), sources, roots)
+    pub(crate) fn of_system(snapshot: &Snapshot, roots: &SystemRoots) -> Result<Self, SettingsError> {
+        Self::of(&Tls::default(), snapshot, roots)
     }
 
-    fn of(tls: &Tls, sources: &Sources, roots: &SystemRoots) -> Result<Self, SettingsError> {
+    fn of(tls: &Tls, snapshot: &Snapshot, roots: &SystemRoots) -> Result<Self, SettingsError> {
         let mut warnings = Vec::new();
         let identity = tls
             .client_certificate
             .as_ref()
-            .map(|pair| ClientIdentity::load(pair, sources))
+            .map(|pair| ClientIdentity::load(pair, snapshot))
             .transpose()?;
         if let (Some(identity), Some(pair)) = (&identity, &tls.client_certificate) {
             let private = match pair {
@@ -257,7 +177,7 @@ impl Settings {
                 ClientCertificate::Pem { key, .. } => Some(key),
                 ClientCertificate::Pkcs12 { file, .. } => Some(file),
             };
-            let found = private.map_or_else(Vec::new, |reference| sources.warnings(reference));
+            let found = private.map_or_else(Vec::new, |reference| snapshot.warnings(reference));
             warnings.extend(found.into_iter().map(TlsWarning::from));
             warnings.extend(identity.warnings.iter().cloned());
         }
@@ -266,13 +186,13 @@ impl Settings {
             true => provider().clone(),
             false => Arc::new(crypto::exchanging(&tls.groups)?),
         };
-        let (anchors, named) = trusted(tls, sources, roots)?;
+        let (anchors, named) = trusted(tls, snapshot, roots)?;
         warnings.extend(anchors.is_empty().then_some(TlsWarning::NoRoots));
         let verifier = Arc::new(Verifier {
             named,
             pins: tls.pins.clone(),
             provider: provider.clone(),
-            revocation: revoked(tls, sources)?,
+            revocation: revoked(tls, snapshot)?,
             anchors,
         });
         let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
@@ -503,10 +423,10 @@ impl fmt::Debug for Settings {
 /// each of which is also trusted to stand for itself.
 fn trusted(
     tls: &Tls,
-    sources: &Sources,
+    snapshot: &Snapshot,
     roots: &SystemRoots,
 ) -> Result<(Arc<Anchors>, Vec<CertificateDer<'static>>), SettingsError> {
-    let written = [("tls.ca", &tls.ca), ("tls.ca_extra", &tls.ca_extra)];
+    let written = [(TlsKey::Ca, &tls.ca), (TlsKey::CaExtra, &tls.ca_extra)];
     let mut anchors = match &tls.ca {
         Some(_) => Arc::new(Anchors::new()),
         None => roots.anchors().clone(),
@@ -514,7 +434,7 @@ fn trusted(
     let mut pinned = Vec::new();
     for (key, reference) in written {
         let Some(reference) = reference else { continue };
-        for (i, certificate) in certificates(key, reference, sources)?.into_iter().enumerate() {
+        for (i, certificate) in certificates(key, reference, snapshot)?.into_iter().enumerate() {
             Arc::make_mut(&mut anchors)
                 .add(certificate.clone())
                 .map_err(|_| SettingsError::BadCertificate {
@@ -529,12 +449,12 @@ fn trusted(
 }
 
 /// The lists of `tls.crl`.
-fn revoked(tls: &Tls, sources: &Sources) -> Result<Revocation, SettingsError> {
+fn revoked(tls: &Tls, snapshot: &Snapshot) -> Result<Revocation, SettingsError> {
     let mut lists = Vec::new();
     let mut places = Vec::new();
     for reference in &tls.crl {
-        let key = "tls.crl";
-        let secret = sources
+        let key = TlsKey::Crl;
+        let secret = snapshot
             .read_list(reference)
             .map_err(|source| SettingsError::Secret { key, source })?;
         let found = pem::revocation_lists(&secret).map_err(|source| SettingsError::Pem {
@@ -557,11 +477,11 @@ fn revoked(tls: &Tls, sources: &Sources) -> Result<Revocation, SettingsError> {
 
 /// Reads the certificates that `reference` under `key` names; at least one.
 fn certificates(
-    key: &'static str,
+    key: TlsKey,
     reference: &SecretRef,
-    sources: &Sources,
+    snapshot: &Snapshot,
 ) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
-    let text = read(key, reference, sources)?;
+    let text = read(key, reference, snapshot)?;
     pem::certificates(&text).map_err(|source| SettingsError::Pem {
         key,
         reference: reference.clone(),
@@ -569,8 +489,8 @@ fn certificates(
     })
 }
 
-fn read(key: &'static str, reference: &SecretRef, sources: &Sources) -> Result<Secret, SettingsError> {
-    sources
+fn read(key: TlsKey, reference: &SecretRef, snapshot: &Snapshot) -> Result<Secret, SettingsError> {
+    snapshot
         .read_binary(reference)
         .map_err(|source| SettingsError::Secret { key, source })
 }

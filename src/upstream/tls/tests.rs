@@ -123,9 +123,9 @@ fn with_certificate() -> Tls {
 fn settings(tls: &Tls, variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
     let mut variables = variables.to_vec();
     variables.push(("SSL_CERT_FILE", "/nonexistent/roots.pem"));
-    let sources = Sources::of_variables(variables);
-    let roots = SystemRoots::new(&sources, std::path::Path::new("/nonexistent/bundle.pem"));
-    Settings::of(tls, &sources, &roots)
+    let snapshot = Snapshot::of_variables(variables);
+    let roots = SystemRoots::new(&snapshot, std::path::Path::new("/nonexistent/bundle.pem"));
+    Settings::of(tls, &snapshot, &roots)
 }
 
 fn host(text: &str) -> Host {
@@ -411,8 +411,8 @@ async fn ca_replaces_the_systems_roots_and_ca_extra_stands_beside_them() {
     let file = folder.path().join("roots.pem");
     std::fs::write(&file, system.pem()).unwrap();
     let variables = [("SSL_CERT_FILE", file.to_str().unwrap()), ("CA", &agency.pem())];
-    let sources = Sources::of_variables(variables);
-    let roots = SystemRoots::new(&sources, &folder.path().join("bundle.pem"));
+    let snapshot = Snapshot::of_variables(variables);
+    let roots = SystemRoots::new(&snapshot, &folder.path().join("bundle.pem"));
     let extra = Tls {
         ca_extra: Some(env("CA")),
         ..Tls::default()
@@ -422,7 +422,7 @@ async fn ca_replaces_the_systems_roots_and_ca_extra_stands_beside_them() {
         (with_ca(), false, true),
         (extra, true, true),
     ] {
-        let settings = Settings::of(&tls, &sources, &roots).unwrap();
+        let settings = Settings::of(&tls, &snapshot, &roots).unwrap();
         for (authority, good) in [(&system, of_system), (&agency, of_agency)] {
             let server = Arc::new(server(&[&Pair::leaf("partner.test", authority)], None, BOTH));
             let met = meet(&settings, &server, &target(host("partner.test")), Alpn::H1).await;

@@ -33,13 +33,13 @@ fn env(name: &str) -> SecretRef {
     SecretRef::Env(name.to_owned())
 }
 
-fn sources() -> Sources {
+fn snapshot() -> Snapshot {
     let output = Command::new("openssl")
         .args(["genpkey", "-algorithm", "ED25519"])
         .output()
         .unwrap();
     let key = String::from_utf8(output.stdout).unwrap();
-    Sources::of_variables([
+    Snapshot::of_variables([
         ("SECRET", "gX1fBat3bV"),
         ("ODD", "a:b&c=d e/é%"),
         ("REFRESH", "tGzv3JOkF0XG5Qx2TlKWIA"),
@@ -76,7 +76,7 @@ fn ask_in(
     form: BasicEncoding,
     rotated: Option<&str>,
 ) -> (request::Parts, BTreeMap<String, String>) {
-    let plan = TokenRequestPlan::build(settings, &sources()).unwrap();
+    let plan = TokenRequestPlan::build(settings, &snapshot()).unwrap();
     let rotated = rotated.map(|token| Zeroizing::new(token.to_owned()));
     let (head, body) = plan
         .request(
@@ -155,7 +155,7 @@ fn what_a_form_reserves_is_encoded() {
         let pair = BASE64.decode(pair.as_bytes()).unwrap();
         assert_eq!(str::from_utf8(&pair).unwrap(), shown);
     }
-    let plan = TokenRequestPlan::build(&odd, &sources()).unwrap();
+    let plan = TokenRequestPlan::build(&odd, &snapshot()).unwrap();
     assert!(plan.has_other_form());
     // The server may repeat all that it was sent.
     let shown: Vec<_> = plan.secrets().collect();
@@ -178,7 +178,7 @@ fn what_a_form_reserves_is_encoded() {
     assert_eq!(parameters["client_secret"], "a:b&c=d e/é%");
     assert_eq!(parameters["client_id"], "a:b c");
     assert!(
-        !TokenRequestPlan::build(&odd, &sources())
+        !TokenRequestPlan::build(&odd, &snapshot())
             .unwrap()
             .has_other_form()
     );
@@ -191,7 +191,7 @@ fn a_secret_may_be_empty_where_that_is_said() {
     assert_eq!(head.headers["authorization"], "Basic czZCaGRSa3F0Mzo=");
     let (_, parameters) = ask(&client(ClientAuth::Post(env("EMPTY"))), None);
     assert_eq!(parameters["client_secret"], "");
-    let plan = TokenRequestPlan::build(&client(ClientAuth::Basic(env("SECRET"))), &sources()).unwrap();
+    let plan = TokenRequestPlan::build(&client(ClientAuth::Basic(env("SECRET"))), &snapshot()).unwrap();
     assert!(!plan.has_other_form(), "both are the same");
 }
 
@@ -233,7 +233,7 @@ fn the_refresh_token_that_the_server_gave_last_is_sent() {
     assert_eq!(ask(&refresh, None).1, expected("tGzv3JOkF0XG5Qx2TlKWIA"));
     assert_eq!(ask(&refresh, Some("new")).1, expected("new"));
     assert!(
-        !TokenRequestPlan::build(&refresh, &sources())
+        !TokenRequestPlan::build(&refresh, &snapshot())
             .unwrap()
             .is_repeatable()
     );
@@ -321,7 +321,7 @@ fn nothing_shows_a_secret() {
         Some("app"),
         ClientAuth::Post(env("SECRET")),
     );
-    let plan = TokenRequestPlan::build(&plan, &sources()).unwrap();
+    let plan = TokenRequestPlan::build(&plan, &snapshot()).unwrap();
     let shown = format!("{plan:?}");
     assert!(!shown.contains("gX1f") && !shown.contains("tGzv"), "{shown}");
     let secrets: Vec<_> = plan.secrets().collect();
@@ -332,7 +332,7 @@ fn nothing_shows_a_secret() {
         Some("app"),
         ClientAuth::Basic(env("NONE")),
     );
-    let error = TokenRequestPlan::build(&missing, &sources())
+    let error = TokenRequestPlan::build(&missing, &snapshot())
         .unwrap_err()
         .to_string();
     assert!(

@@ -53,7 +53,7 @@ fn settings(service: &str) -> AwsSigV4 {
 
 fn build(settings: &AwsSigV4, variables: &[(&str, &str)]) -> Result<AwsSigner, Error> {
     let variables = [("KEY", KEY)].iter().chain(variables).copied();
-    AwsSigner::build(settings, &Sources::of_variables(variables))
+    AwsSigner::build(settings, &Snapshot::of_variables(variables))
 }
 
 fn aws(service: &str) -> AwsSigner {

@@ -57,8 +57,8 @@ impl Form {
                 .map(|(name, value)| (name.parse().unwrap(), template(value)))
                 .collect(),
         };
-        let sources = Sources::of_variables([("KEY", self.key), ("ID", "app-1")]);
-        HmacSigner::build(&settings, &sources).unwrap()
+        let snapshot = Snapshot::of_variables([("KEY", self.key), ("ID", "app-1")]);
+        HmacSigner::build(&settings, &snapshot).unwrap()
     }
 
     fn head(&self) -> Parts {

@@ -44,7 +44,7 @@ fn settings(algorithm: Algorithm, key_id: &str, components: &[&str]) -> HttpSign
 }
 
 fn build(settings: &HttpSignature, key: &str) -> Result<MessageSigner, Error> {
-    MessageSigner::build(settings, &Sources::of_variables([("KEY", key)]))
+    MessageSigner::build(settings, &Snapshot::of_variables([("KEY", key)]))
 }
 
 /// The request of RFC 9421, appendix B.2.

@@ -195,6 +195,7 @@ impl World {
     fn start(self: &Rc<Self>, instance: usize, telemetry: &Telemetry) {
         let (limits, queue) = (Limiters::default(), Arc::new(StoreQueue::default()));
         let demand = self.scene.demand(instance);
+        let mut made = Vec::new();
         for destination in 0..self.scene.destinations {
             let name = format!("d{destination}");
             let rate = format!("{}/s burst {}", self.scene.rate, self.scene.burst);
@@ -222,11 +223,13 @@ impl World {
                 }),
             };
             let limiter = limits.with(&name.as_str().into(), settings, telemetry);
+            made.push(Arc::clone(&limiter));
             if demand > 0.0 {
                 let world = Rc::clone(self);
                 spawn_local(async move { world.clients(limiter, instance, destination, demand).await });
             }
         }
+        limits.hold(made);
         let world = Rc::clone(self);
         spawn_local(async move {
             let _alive = limits;

@@ -334,17 +334,17 @@ async fn a_root_that_is_no_authority_stands_for_itself_alone() {
         (both, ["", "", ""]),
     ] {
         std::fs::write(&bundle, &roots).unwrap();
-        let sources = Sources::of_variables(vec![
+        let snapshot = Snapshot::of_variables(vec![
             ("SSL_CERT_FILE", bundle.to_str().unwrap()),
             ("CA", roots.as_str()),
         ]);
-        let system = SystemRoots::new(&sources, std::path::Path::new("/nonexistent/bundle.pem"));
+        let system = SystemRoots::new(&snapshot, std::path::Path::new("/nonexistent/bundle.pem"));
         let extra = Tls {
             ca_extra: Some(env("CA")),
             ..Tls::default()
         };
         for tls in [&Tls::default(), &with_ca(), &extra] {
-            let settings = Settings::of(tls, &sources, &system).unwrap();
+            let settings = Settings::of(tls, &snapshot, &system).unwrap();
             for (pair, reason) in [&partner, &issued, &twin].into_iter().zip(wanted) {
                 let server = Arc::new(server(&[pair], None, BOTH));
                 let met = meet(&settings, &server, &target(host("partner.test")), Alpn::H1).await;

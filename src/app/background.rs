@@ -1,4 +1,5 @@
-//! Work that reads secrets, beside the main thread: whatever it meets, signals and the admin port are answered.
+//! Work off the main thread: builds, which read files that may hang, and upkeep. Signals and the admin port are
+//! answered meanwhile.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,23 +16,23 @@ use super::{Error, TICK};
 use crate::memory::MEMORY;
 use crate::proxy::Proxy;
 
-/// Does `work` on a thread of its own. Where nobody waits any more, it goes on and nobody learns what came of it.
-pub(super) async fn aside<T: Send + 'static>(
+/// Does `work` on a new thread. When the future is dropped, the work goes on and its result is lost.
+pub(super) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let (give, result) = oneshot::channel();
     let runtime = Handle::current();
     let thread = thread::Builder::new().name("outrider-build".to_owned());
     thread.spawn(move || {
-        // A store that counts for all instances has a task there.
+        // A store that counts for all instances spawns a task there.
         let _runtime = runtime.enter();
         let _ = give.send(work());
     })?;
     result.await.unwrap_or(Err(Error::Panicked))
 }
 
-/// Keeps an eye on memory and on who has long been silent, also while a change is being read.
-pub(super) async fn look_after(proxy: Arc<Proxy>, build: Arc<Builder>) -> Infallible {
+/// Measures memory, and updates circuits and limits that no request has touched for long. Never ends.
+pub(super) async fn maintain(proxy: Arc<Proxy>, builder: Arc<Builder>) -> Infallible {
     let mut shortage = Shortage::default();
     let mut pulse = tokio::time::interval(PULSE);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -50,7 +51,7 @@ pub(super) async fn look_after(proxy: Arc<Proxy>, build: Arc<Builder>) -> Infall
                 let breakers = live.routes.iter().filter_map(|route| route.breaker.as_ref());
                 breakers.for_each(|breaker| breaker.observe(now));
                 drop(live);
-                build.limits.observe();
+                builder.limits.observe();
             }
         }
     }

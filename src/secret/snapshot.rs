@@ -1,16 +1,23 @@
-//! Reads secrets by reference: the environment, files and bound services.
+//! One reading of the secrets: the environment, files and bound services.
 //!
-//! Nothing is kept: each [`Sources::read`] goes to the place itself, so a rotated file is seen at the next read and no
-//! copy of a secret outlives its use. What bound services look like is in [`super::services`].
+//! A [`Snapshot`] is taken for one build. It reads a file when that is first asked for, and never again, so that a
+//! fingerprint and what is made of the same bytes are always of one moment, and so are a certificate and its key.
+//! The next snapshot sees a file that has been replaced. What was read is wiped when the snapshot is dropped. How
+//! bound services are written is in [`super::services`].
 
+use std::cell::RefCell;
 #[cfg(test)]
 use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
@@ -18,10 +25,26 @@ use zeroize::Zeroizing;
 use super::{Error, READING, Secret, guard, services};
 use crate::config::{ClientCertificate, SecretRef};
 
-/// Reads secrets: from the environment, from files and from bound services.
-#[derive(Debug)]
-pub(crate) struct Sources {
-    environment: Variables,
+/// The largest secret file. The largest that Cloud Foundry writes is 1 MB.
+pub(super) const LARGEST: u64 = 1024 * 1024;
+
+/// The largest list of revoked certificates: some four hundred thousand of them.
+const LARGEST_LIST: u64 = 16 * 1024 * 1024;
+
+/// Every secret of one build, each read once.
+pub(crate) struct Snapshot {
+    /// What each file held when it was first asked for.
+    files: RefCell<HashMap<PathBuf, Result<Zeroizing<Vec<u8>>, Unread>>>,
+    variables: Variables,
+}
+
+/// Why a file gave no bytes.
+#[derive(Clone)]
+enum Unread {
+    Failed(Arc<io::Error>),
+    NotFile,
+    Slow,
+    TooLarge,
 }
 
 /// The two halves of an identity.
@@ -46,15 +69,13 @@ enum Variables {
     Process,
 }
 
-impl Sources {
-    /// Of the running process.
+impl Snapshot {
+    /// Takes it of the variables of this process, and of files.
     pub(crate) fn of_process() -> Self {
-        Self {
-            environment: Variables::Process,
-        }
+        Self::of(Variables::Process)
     }
 
-    /// Of the variables given, and of files.
+    /// Takes it of the variables given, and of files.
     #[cfg(test)]
     pub(crate) fn of_variables<N, V>(variables: impl IntoIterator<Item = (N, V)>) -> Self
     where
@@ -64,24 +85,29 @@ impl Sources {
         let variables = variables
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()));
+        Self::of(Variables::Given(variables.collect()))
+    }
+
+    fn of(variables: Variables) -> Self {
         Self {
-            environment: Variables::Given(variables.collect()),
+            files: RefCell::default(),
+            variables,
         }
     }
 
     /// Reads one secret; trailing newlines are trimmed; an empty one is an error.
     pub(crate) fn read(&self, reference: &SecretRef) -> Result<Secret, Error> {
         let secret = Secret::new(self.bytes(reference, LARGEST)?).of(reference);
-        match secret.expose().is_empty() {
-            true => Err(Error::Empty {
+        if secret.expose().is_empty() {
+            return Err(Error::Empty {
                 reference: reference.clone(),
-            }),
-            false => Ok(secret),
+            });
         }
+        Ok(secret)
     }
 
-    /// The same of a password, which may be empty where that is said on purpose: by a variable that is set to nothing, or
-    /// by a bound service. An empty file may be one that is being written.
+    /// Reads a password, which may be empty on purpose: in a variable that is set to nothing, or in a bound
+    /// service. An empty file may be one that is being written.
     pub(crate) fn read_password(&self, reference: &SecretRef) -> Result<Secret, Error> {
         let read = self.read(reference);
         let is_empty = match (&read, reference) {
@@ -89,30 +115,46 @@ impl Sources {
             (Err(Error::Empty { .. }), SecretRef::Env(_) | SecretRef::Vcap { .. }) => true,
             (Ok(_) | Err(_), _) => false,
         };
-        match is_empty {
-            true => Ok(Secret::new(Zeroizing::default())),
-            false => read,
+        if is_empty {
+            return Ok(Secret::new(Zeroizing::default()));
         }
+        read
     }
 
-    /// The same of what may be binary, so that a line end may be its last byte.
+    /// Reads what may be binary, so that a line end may be its last byte.
     pub(crate) fn read_binary(&self, reference: &SecretRef) -> Result<Secret, Error> {
         self.read_up_to(LARGEST, reference)
     }
 
-    /// The same of what is no secret and may be larger: a list of revoked certificates.
+    /// Reads a list of revoked certificates, which is public and may be larger.
     pub(crate) fn read_list(&self, reference: &SecretRef) -> Result<Secret, Error> {
         self.read_up_to(LARGEST_LIST, reference)
     }
 
     fn read_up_to(&self, limit: u64, reference: &SecretRef) -> Result<Secret, Error> {
         let bytes = self.bytes(reference, limit)?;
-        match bytes.trim_ascii().is_empty() {
-            true => Err(Error::Empty {
+        if bytes.trim_ascii().is_empty() {
+            return Err(Error::Empty {
                 reference: reference.clone(),
-            }),
-            false => Ok(Secret::whole(bytes).of(reference)),
+            });
         }
+        Ok(Secret::whole(bytes).of(reference))
+    }
+
+    /// Returns a number that differs whenever a byte of one of these secrets does, or one can be read that could
+    /// not be read before. It means something in this process only.
+    pub(crate) fn fingerprint<'r>(&self, references: impl IntoIterator<Item = &'r SecretRef>) -> u64 {
+        static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let mut hasher = SEED.build_hasher();
+        for reference in references {
+            reference.hash(&mut hasher);
+            // Of any size: the code that uses a secret knows how large that may be.
+            match self.bytes(reference, LARGEST_LIST) {
+                Ok(bytes) => bytes.hash(&mut hasher),
+                Err(_) => hasher.write_u8(0),
+            }
+        }
+        hasher.finish()
     }
 
     fn bytes(&self, reference: &SecretRef, limit: u64) -> Result<Zeroizing<Vec<u8>>, Error> {
@@ -123,8 +165,24 @@ impl Sources {
                     reference: reference.clone(),
                 }),
             },
-            SecretRef::File(path) => read_file(path, limit, reference),
+            SecretRef::File(path) => self.file(path, limit, reference),
             SecretRef::Vcap { service, keys } => services::read(self, service, keys, reference),
+        }
+    }
+
+    /// Returns what the file held when it was first asked for.
+    pub(super) fn file(
+        &self,
+        path: &Path,
+        limit: u64,
+        reference: &SecretRef,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut files = self.files.borrow_mut();
+        let read = files.entry(path.to_owned()).or_insert_with(|| read_file(path));
+        match read {
+            Ok(bytes) if bytes.len() as u64 <= limit => Ok(bytes.clone()),
+            Ok(_) => Err(Unread::TooLarge.of(path, limit, reference)),
+            Err(unread) => Err(unread.of(path, limit, reference)),
         }
     }
 
@@ -157,8 +215,8 @@ impl Sources {
         }
     }
 
-    /// The files that a reference is read from, to be watched. Platforms replace whole folders by renaming a link, so
-    /// watch the parent folder, too.
+    /// The files that a reference is read from, to be watched. Platforms replace whole folders by renaming a link,
+    /// so watch the parent folder, too.
     pub(crate) fn files(&self, reference: &SecretRef) -> Vec<PathBuf> {
         match reference {
             SecretRef::Env(_) => Vec::new(),
@@ -184,12 +242,12 @@ impl Sources {
 
     /// One variable of the environment; `None` where it is not set or empty.
     pub(super) fn variable(&self, name: &str) -> Option<OsString> {
-        self.environment.get(name).filter(|value| !value.is_empty())
+        self.variables.get(name).filter(|value| !value.is_empty())
     }
 
     /// Whether it is set, be it to nothing.
     fn is_set(&self, name: &str) -> bool {
-        self.environment.get(name).is_some()
+        self.variables.get(name).is_some()
     }
 }
 
@@ -207,6 +265,16 @@ impl Variables {
     }
 }
 
+/// Shows which variables and files, never what they hold.
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("files", &self.files.borrow().keys())
+            .field("variables", &self.variables)
+            .finish()
+    }
+}
+
 impl std::fmt::Debug for Variables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -217,63 +285,64 @@ impl std::fmt::Debug for Variables {
     }
 }
 
-/// Reads a regular file of at most `limit` bytes, or gives up: a network's file system may hang.
-pub(super) fn read_file(path: &Path, limit: u64, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let (own, named) = (path.to_owned(), reference.clone());
-    let work = move || read_now(&own, limit, &named);
-    guard::within(READING, guard::name(path), work).unwrap_or_else(|_| {
-        Err(Error::Slow {
-            reference: reference.clone(),
-            path: path.to_owned(),
-        })
-    })
+impl Unread {
+    /// The error that names the file and who asked for it.
+    fn of(&self, path: &Path, limit: u64, reference: &SecretRef) -> Error {
+        let (path, reference) = (path.to_owned(), reference.clone());
+        match self {
+            Self::Failed(source) => Error::Unreadable {
+                reference,
+                // Whole, because a relative path begins where this process runs, and that may be the surprise.
+                path: std::path::absolute(&path).unwrap_or(path),
+                source: Arc::clone(source),
+            },
+            Self::NotFile => Error::NotFile { reference, path },
+            Self::Slow => Error::Slow { reference, path },
+            Self::TooLarge => Error::TooLarge { reference, limit },
+        }
+    }
 }
 
-fn read_now(path: &Path, limit: u64, reference: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Error> {
-    // Whole, because a relative path begins where this process runs, and that may be the surprise.
-    let unreadable = |source| Error::Unreadable {
-        reference: reference.clone(),
-        path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-        source,
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(Arc::new(error))
+    }
+}
+
+/// Reads a regular file, or gives up: a network's file system may hang.
+fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let own = path.to_owned();
+    let work = move || read_now(&own);
+    guard::within(READING, guard::name(path), work).unwrap_or(Err(Unread::Slow))
+}
+
+fn read_now(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let is_file = |metadata: &fs::Metadata| {
+        if metadata.is_file() {
+            Ok(())
+        } else {
+            Err(Unread::NotFile)
+        }
     };
-    let is_file = |metadata: &fs::Metadata| match metadata.is_file() {
-        true => Ok(()),
-        false => Err(Error::NotFile {
-            reference: reference.clone(),
-            path: path.to_owned(),
-        }),
-    };
-    // Looked at before it is opened, which does something with some devices; and after, since it may be another one by
-    // then. A pipe would make us wait for a writer, but for the flag.
-    is_file(&fs::metadata(path).map_err(unreadable)?)?;
+    // Looked at before it is opened, which does something with some devices; and after, since it may be another one
+    // by then. A pipe would make us wait for a writer, but for the flag.
+    is_file(&fs::metadata(path)?)?;
     let mut options = fs::OpenOptions::new();
     let options = options
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-    let file = options.open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
+    let file = options.open(path)?;
+    let metadata = file.metadata()?;
     is_file(&metadata)?;
-    if metadata.len() > limit {
-        return Err(Error::TooLarge {
-            reference: reference.clone(),
-            limit,
-        });
+    if metadata.len() > LARGEST_LIST {
+        return Err(Unread::TooLarge);
     }
     // Room for the whole file at once: a buffer that grows leaves copies behind.
     let room = usize::try_from(metadata.len()).unwrap_or(0) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    match bytes.len() as u64 > limit {
-        true => Err(Error::TooLarge {
-            reference: reference.clone(),
-            limit,
-        }),
-        false => Ok(bytes),
+    file.take(LARGEST_LIST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_LIST {
+        return Err(Unread::TooLarge);
     }
+    Ok(bytes)
 }
-
-/// The largest secret file. The largest that Cloud Foundry writes is 1 MB.
-pub(super) const LARGEST: u64 = 1024 * 1024;
-
-/// The largest list of revoked certificates: some four hundred thousand of them.
-const LARGEST_LIST: u64 = 16 * 1024 * 1024;

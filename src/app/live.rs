@@ -1,0 +1,477 @@
+//! From a compiled policy to everything that is alive about it: the one life of a destination.
+//!
+//! [`bring_up`] makes every destination, for a start, a reload and a rotation of secrets alike. Each part of the
+//! previous [`Live`] whose settings and secrets are the same is kept: connections and TLS sessions by the settings
+//! of the upstream and the bytes of its secrets; circuits, retry budgets, rehearsals and limiters by their
+//! settings; a cache where the answers would be the same. It only makes, so that what it made can be dropped
+//! without a trace: [`take_over`] publishes what is used.
+//!
+//! A secret that cannot be used makes a [`FailedPart`]. The callers differ in what they do with it: a start logs it,
+//! and the destination refuses its requests; a reload is refused as a whole; a rotation keeps the old route and
+//! looks again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::auth::{self, Credentials, TokenEndpoint};
+use crate::ca::Authority;
+use crate::cache::ResponseCache;
+use crate::config::{Auth, Config, HeaderText, SecretRef, TokenUrl};
+use crate::error::ErrorChain;
+use crate::policy::{Destination, Policy};
+use crate::proxy::{Live, Rehearsal, RetryPolicy, Route};
+use crate::secret::Snapshot;
+use crate::secret::guard::caught;
+use crate::store::QuotaStore;
+use crate::telemetry::{CircuitState, Counters, CredentialKind, Telemetry};
+use crate::units::unix_seconds;
+use crate::upstream::breaker::Breaker;
+use crate::upstream::{Endpoint, tls};
+
+use super::build::Builder;
+
+/// What destinations are made from, beside the policy.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'i> {
+    pub(super) builder: &'i Builder,
+    pub(super) config: &'i Config,
+    pub(super) secrets: &'i Snapshot,
+    pub(super) store: Option<&'i QuotaStore>,
+    pub(super) telemetry: &'i Telemetry,
+}
+
+/// A part of a destination that cannot be made, because a secret cannot be used.
+#[derive(Debug)]
+pub(super) struct FailedPart {
+    pub(super) destination: Arc<str>,
+    pub(super) error: DestinationError,
+    /// The previous one goes on in its place. Else requests to the destination are refused.
+    pub(super) is_kept: bool,
+    /// It did not work before either.
+    pub(super) was_broken: bool,
+}
+
+/// Why a part of a destination cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DestinationError {
+    #[error("destinations.{destination}")]
+    Credentials {
+        destination: Arc<str>,
+        source: auth::Error,
+    },
+
+    #[error("destinations.{destination}.tls")]
+    Tls {
+        destination: Arc<str>,
+        source: Arc<tls::SettingsError>,
+    },
+}
+
+/// One build.
+struct Build<'b> {
+    inputs: Inputs<'b>,
+    failed: Vec<FailedPart>,
+    policy: &'b Policy,
+    /// One for each destination of the policy, in their order.
+    reached: Vec<Reached<'b>>,
+}
+
+/// How a destination is reached.
+struct Reached<'b> {
+    /// The destination of this name before.
+    before: Option<&'b Arc<Route>>,
+    endpoint: Arc<Endpoint>,
+    /// Of all secrets of the destination.
+    fingerprint: u64,
+}
+
+/// Makes every destination of `policy`, and keeps what is the same of `previous`. Changes nothing that is in use.
+pub(super) fn bring_up(
+    policy: Arc<Policy>,
+    authority: Arc<Authority>,
+    inputs: Inputs<'_>,
+    previous: Option<&Live>,
+) -> (Live, Vec<FailedPart>) {
+    let mut build = Build {
+        inputs,
+        failed: Vec::new(),
+        policy: &policy,
+        reached: Vec::new(),
+    };
+    build.reach_all(previous);
+    let routes = build.routes(previous);
+    let failed = build.failed;
+    let live = Live {
+        authority,
+        limits: inputs.config.limits.clone(),
+        policy,
+        routes,
+    };
+    (live, failed)
+}
+
+/// Publishes `live`, which is used from now on in the place of `previous`: limiters, gauges, and what a person
+/// should know about certificates.
+pub(super) fn take_over(live: &Live, previous: Option<&Live>, builder: &Builder, telemetry: &Telemetry) {
+    builder.limits.hold(live.routes.iter().flat_map(|route| {
+        let members = route.credentials.iter().flat_map(Credentials::limiters);
+        [&route.limiter].into_iter().chain(members).cloned()
+    }));
+    let until = unix_seconds(live.authority.not_after());
+    (telemetry.counters("none")).credential_expiry(CredentialKind::LocalCa, until);
+    let mut before = by_name(previous);
+    for route in &live.routes {
+        let before = before.remove(&route.destination.name);
+        if before.is_none_or(|before| !Arc::ptr_eq(&before.endpoint, &route.endpoint)) {
+            publish_certificates(route);
+        }
+        if route.breaker.is_none() && before.is_some_and(|before| before.breaker.is_some()) {
+            // It may have been open when it was taken out.
+            route.counters.circuit(CircuitState::Closed);
+        }
+    }
+    for gone in before.values() {
+        (gone.counters).credential_removed(CredentialKind::ClientCertificate);
+    }
+}
+
+/// Returns every secret that a destination is made with.
+pub(super) fn references(destination: &Destination, secrets: &Snapshot) -> Vec<SecretRef> {
+    let credentials = destination.auth.iter().flat_map(|rule| &rule.credentials);
+    let of_credentials = credentials.flat_map(|credential| credential.auth.references());
+    let of_headers = (destination.headers.set.iter()).filter_map(|(_, value)| match value {
+        HeaderText::Reference(reference) => Some(reference),
+        HeaderText::Plain(_) => None,
+    });
+    let tls = &destination.tls;
+    let certificate = tls.client_certificate.as_ref();
+    (of_credentials.map(|(_, reference)| reference))
+        .chain(of_headers)
+        .chain(tls.ca.iter().chain(&tls.ca_extra).chain(&tls.crl))
+        .cloned()
+        .chain(certificate.map_or_else(Vec::new, |certificate| secrets.parts(certificate)))
+        .collect()
+}
+
+impl FailedPart {
+    /// Logs that requests to the destination are refused.
+    pub(super) fn log(&self) {
+        let destination = &self.destination;
+        match &self.error {
+            DestinationError::Credentials { source, .. } => tracing::error!(
+                %destination,
+                error = %ErrorChain(source),
+                "no credential: requests to this destination are refused until this is corrected",
+            ),
+            DestinationError::Tls { source, .. } => tracing::error!(
+                %destination,
+                error = %ErrorChain(source.as_ref()),
+                "no TLS: requests to this destination are refused until this is corrected",
+            ),
+        }
+    }
+
+    /// Whether a reload is refused for it. Of a pair that is being replaced the other half is waited for
+    /// afterwards.
+    pub(super) fn refuses_reload(&self) -> bool {
+        let is_half = self.is_kept && self.error.is_mismatch();
+        !self.was_broken && !is_half
+    }
+}
+
+impl DestinationError {
+    /// Whether a certificate and a key are not of one pair, as while they are being replaced.
+    fn is_mismatch(&self) -> bool {
+        match self {
+            Self::Credentials { .. } => false,
+            Self::Tls { source, .. } => source.is_mismatch(),
+        }
+    }
+
+    pub(super) fn is_of_client_certificate(&self) -> bool {
+        match self {
+            Self::Credentials { .. } => false,
+            Self::Tls { source, .. } => source.is_of_client_certificate(),
+        }
+    }
+}
+
+impl<'b> Build<'b> {
+    fn reach_all(&mut self, previous: Option<&'b Live>) {
+        let before = by_name(previous);
+        // Connections that wait were made under the rules of then: other rules, other connections.
+        let has_same_egress = previous.is_some_and(|old| *old.policy.egress == *self.policy.egress);
+        let policy = self.policy;
+        for destination in &policy.destinations {
+            let before = before.get(&destination.name).copied();
+            let reached = self.reach(destination, before, has_same_egress);
+            self.reached.push(reached);
+        }
+    }
+
+    /// Returns how a destination is reached: as before where nothing about that has changed.
+    fn reach(
+        &mut self,
+        destination: &Arc<Destination>,
+        before: Option<&'b Arc<Route>>,
+        has_same_egress: bool,
+    ) -> Reached<'b> {
+        let Inputs {
+            builder,
+            secrets,
+            telemetry,
+            ..
+        } = self.inputs;
+        let fingerprint = secrets.fingerprint(&references(destination, secrets));
+        let same = before.filter(|old| has_same_egress && old.destination.has_same_upstream(destination));
+        if let Some(old) = same.filter(|old| old.fingerprint == fingerprint) {
+            return Reached::as_before(old);
+        }
+        let tls = caught(|| tls::Settings::build(destination, secrets, &builder.roots));
+        let tls = tls.unwrap_or(Err(tls::SettingsError::Panicked)).map_err(Arc::new);
+        if let Err(source) = &tls {
+            let works = |old: &&Arc<Route>| old.endpoint.tls().is_ok();
+            let kept = same.filter(works);
+            self.failed.push(FailedPart {
+                destination: Arc::clone(&destination.name),
+                error: DestinationError::Tls {
+                    destination: Arc::clone(&destination.name),
+                    source: Arc::clone(source),
+                },
+                is_kept: kept.is_some(),
+                was_broken: before.is_some_and(|old| !works(&old)),
+            });
+            if let Some(old) = kept {
+                return Reached::as_before(old);
+            }
+        }
+        let counters = telemetry.counters(&destination.name);
+        Reached {
+            before,
+            endpoint: Arc::new(Endpoint::new(Arc::clone(destination), counters, tls)),
+            fingerprint,
+        }
+    }
+
+    fn routes(&mut self, previous: Option<&Live>) -> Vec<Arc<Route>> {
+        let has_same_egress = previous.is_some_and(|old| old.policy.egress == self.policy.egress);
+        let is_rotated = |reached: &Reached<'_>| {
+            (reached.before).is_some_and(|before| before.fingerprint != reached.fingerprint)
+        };
+        let is_any_rotated = self.reached.iter().any(is_rotated);
+        let policy = self.policy;
+        let route = |destination| self.route(destination, is_any_rotated, has_same_egress);
+        policy.destinations.iter().map(route).collect()
+    }
+
+    /// Returns what a request to a destination needs: as before where nothing has changed.
+    fn route(
+        &mut self,
+        destination: &Arc<Destination>,
+        is_any_rotated: bool,
+        has_same_egress: bool,
+    ) -> Arc<Route> {
+        let Reached {
+            before,
+            endpoint,
+            fingerprint,
+        } = &self.reached[destination.index];
+        let (before, fingerprint) = (*before, *fingerprint);
+        let is_same_endpoint = |old: &&Arc<Route>| Arc::ptr_eq(&old.endpoint, endpoint);
+        // The configuration is the same.
+        let same = before.filter(|old| Arc::ptr_eq(&old.destination, destination));
+        // Its token may be asked for at a destination that has changed.
+        let may_move = is_any_rotated && asks_for_tokens(destination);
+        if let Some(old) = same.filter(is_same_endpoint).filter(|_| !may_move) {
+            return Arc::clone(old);
+        }
+        let counters = self.inputs.telemetry.counters(&destination.name);
+        let credentials = match self.credentials(destination, &counters) {
+            Ok(credentials) => Some(credentials),
+            Err(source) => {
+                let works = |old: &&Arc<Route>| old.credentials.is_some();
+                let kept = same.filter(works);
+                self.failed.push(FailedPart {
+                    destination: Arc::clone(&destination.name),
+                    error: DestinationError::Credentials {
+                        destination: Arc::clone(&destination.name),
+                        source,
+                    },
+                    is_kept: kept.is_some(),
+                    was_broken: before.is_some_and(|old| !works(&old)),
+                });
+                if let Some(old) = kept {
+                    return Arc::clone(old);
+                }
+                None
+            }
+        };
+        let Inputs {
+            builder,
+            config,
+            store,
+            telemetry,
+            ..
+        } = self.inputs;
+        let written = (config.destinations.iter()).find(|written| *written.name == *destination.name);
+        let sharing = store
+            .zip(written)
+            .and_then(|(store, written)| store.sharing(written, config.instances));
+        Arc::new(Route {
+            breaker: breaker(destination, before, &counters),
+            cache: cache(destination, before.filter(|_| has_same_egress)),
+            credentials,
+            endpoint: Arc::clone(&self.reached[destination.index].endpoint),
+            limiter: builder.limits.of(destination, sharing, telemetry),
+            rehearsal: rehearsal(destination, before, &counters),
+            retry_policy: retry_policy(destination, before),
+            destination: Arc::clone(destination),
+            counters,
+            fingerprint,
+        })
+    }
+
+    fn credentials(
+        &self,
+        destination: &Destination,
+        counters: &Arc<Counters>,
+    ) -> Result<Credentials, auth::Error> {
+        let Reached { before, endpoint, .. } = &self.reached[destination.index];
+        let Inputs {
+            builder,
+            secrets,
+            telemetry,
+            ..
+        } = self.inputs;
+        let old = before.and_then(|old| old.credentials.as_ref());
+        // With the endpoint every byte of every secret is the same.
+        let is_same = before.is_some_and(|old| {
+            Arc::ptr_eq(&old.endpoint, endpoint) && old.destination.auth == destination.auth
+        });
+        let credentials = caught(|| {
+            Credentials::build(
+                destination,
+                secrets,
+                endpoint,
+                |place| builder.limits.of_member(destination, place, telemetry),
+                |url| self.token_endpoint(url, destination, counters),
+                old,
+                old.filter(|_| is_same),
+            )
+        });
+        credentials.unwrap_or(Err(auth::Error::Panicked))
+    }
+
+    /// Returns how a token endpoint is reached: as the destination that names its host, else as the one that needs
+    /// the token. The host needs no destination: the configuration that holds its address allows it. What its name
+    /// resolves to is judged all the same.
+    fn token_endpoint(
+        &self,
+        url: &TokenUrl,
+        destination: &Destination,
+        counters: &Arc<Counters>,
+    ) -> TokenEndpoint {
+        let Inputs { builder, secrets, .. } = self.inputs;
+        let named = self.policy.named(&url.target);
+        let reached = &self.reached[named.map_or(destination.index, |named| named.index)];
+        let endpoint = if named.is_some() {
+            Arc::clone(&reached.endpoint)
+        } else {
+            let destination = Arc::new(destination.of_token_endpoint());
+            let tls = tls::Settings::build(&destination, secrets, &builder.roots).map_err(Arc::new);
+            Arc::new(Endpoint::new(destination, Arc::clone(counters), tls))
+        };
+        TokenEndpoint {
+            egress: Arc::clone(&self.policy.egress),
+            endpoint,
+            identity: reached.fingerprint,
+            resolver: Arc::clone(&builder.resolver),
+        }
+    }
+}
+
+impl<'b> Reached<'b> {
+    fn as_before(route: &'b Arc<Route>) -> Self {
+        Self {
+            before: Some(route),
+            endpoint: Arc::clone(&route.endpoint),
+            fingerprint: route.fingerprint,
+        }
+    }
+}
+
+fn by_name(live: Option<&Live>) -> HashMap<&Arc<str>, &Arc<Route>> {
+    let routes = live.into_iter().flat_map(|live| &live.routes);
+    routes.map(|route| (&route.destination.name, route)).collect()
+}
+
+fn asks_for_tokens(destination: &Destination) -> bool {
+    let mut credentials = destination.auth.iter().flat_map(|rule| &rule.credentials);
+    credentials.any(|credential| matches!(credential.auth, Auth::OAuth2(_)))
+}
+
+/// Returns the running cache where a request would still be answered as the one whose answer is stored, else a new
+/// one.
+fn cache(destination: &Destination, before: Option<&Arc<Route>>) -> Option<Arc<ResponseCache>> {
+    let config = destination.cache.as_ref()?;
+    let same = before.filter(|old| old.destination.has_same_answers(destination));
+    let running = same.and_then(|old| old.cache.as_ref());
+    Some(kept(running, |_| true, || ResponseCache::new(config)))
+}
+
+/// Returns the running circuit where its settings are as before, else a new one.
+fn breaker(
+    destination: &Destination,
+    before: Option<&Arc<Route>>,
+    counters: &Arc<Counters>,
+) -> Option<Arc<Breaker>> {
+    let settings = destination.circuit_breaker?;
+    let running = before.and_then(|old| old.breaker.as_ref());
+    let new = || Breaker::new(settings, &destination.name, Arc::clone(counters));
+    Some(kept(running, |running| *running.settings() == settings, new))
+}
+
+/// Returns the running rehearsal where its settings are as before, else a new one.
+fn rehearsal(
+    destination: &Destination,
+    before: Option<&Arc<Route>>,
+    counters: &Arc<Counters>,
+) -> Option<Arc<Rehearsal>> {
+    let settings = destination.rehearse?;
+    let running = before.and_then(|old| old.rehearsal.as_ref());
+    let new = || Rehearsal::new(settings, &destination.name, Arc::clone(counters));
+    Some(kept(running, |running| *running.settings() == settings, new))
+}
+
+/// Returns the running budget of repeats where the settings are as before, else a new one.
+fn retry_policy(destination: &Destination, before: Option<&Arc<Route>>) -> Option<Arc<RetryPolicy>> {
+    let settings = destination.retry.as_ref()?;
+    let running = before.and_then(|old| old.retry_policy.as_ref());
+    let new = || RetryPolicy::new(settings.clone(), &destination.name);
+    Some(kept(running, |running| running.settings() == settings, new))
+}
+
+/// Returns what runs where it is as it should be, else a new one.
+fn kept<T>(running: Option<&Arc<T>>, is_same: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> Arc<T> {
+    match running {
+        Some(running) if is_same(running) => Arc::clone(running),
+        Some(_) | None => Arc::new(new()),
+    }
+}
+
+/// Publishes what a person should know about the certificates of a destination that is reached in another way now.
+fn publish_certificates(route: &Route) {
+    route.counters.forget_upstream_certificates();
+    let Ok(settings) = route.endpoint.tls() else {
+        return;
+    };
+    for warning in settings.warnings(SystemTime::now()) {
+        tracing::warn!(destination = %route.destination.name, "{warning}");
+    }
+    let kind = CredentialKind::ClientCertificate;
+    match settings.life() {
+        Some(life) => (route.counters).credential_expiry(kind, unix_seconds(life.not_after)),
+        None => route.counters.credential_removed(kind),
+    }
+}
