@@ -101,7 +101,7 @@ pub(super) struct ObservedRefusal {
 
 /// What to do after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Backoff {
+pub(super) struct RefusalPause {
     /// Nothing is sent until then; afterwards one request goes first.
     pub(super) until: u64,
     pub(super) per_second: Option<f64>,
@@ -186,7 +186,7 @@ impl RateGuess {
         next: u64,
         now: u64,
         refusal: &ObservedRefusal,
-    ) -> Option<Backoff> {
+    ) -> Option<RefusalPause> {
         let ObservedRefusal {
             asked,
             is_sure,
@@ -216,7 +216,7 @@ impl RateGuess {
             }
             // Most refusals so far were errors: the others need not wait for the request that finds out.
             let is_certain = self.errors >= MOST_DOUBTS || now < self.errors_until;
-            return (!is_certain).then_some(Backoff {
+            return (!is_certain).then_some(RefusalPause {
                 until: now,
                 per_second: self.per_second(),
             });
@@ -236,7 +236,7 @@ impl RateGuess {
             Some(0) => pause.min(SECOND),
             None => pause.min(LONGEST_PAUSE),
         };
-        Some(Backoff {
+        Some(RefusalPause {
             until: now.saturating_add(pause),
             per_second: self.per_second(),
         })
