@@ -1,7 +1,7 @@
 //! JSON Web Tokens that outrider signs (RFC 7515, 7519): assertions for token endpoints (RFC 7521, 7523), and
 //! tokens for services whose clients sign their own tokens.
 //!
-//! A [`JwtSigner`] holds everything except the time. [`JwtSigner::make`] returns a token in compact form.
+//! A [`JwtSigner`] holds everything except the time. [`JwtSigner::token`] returns a token in compact form.
 //! [`JwtCredential`] attaches one to requests and signs a new one after half of its lifetime, because an RSA
 //! signature costs more than the rest of a request.
 
@@ -209,7 +209,7 @@ impl fmt::Debug for JwtSigner {
 impl fmt::Debug for JwtCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JwtCredential")
-            .field("maker", &self.signer)
+            .field("signer", &self.signer)
             .finish_non_exhaustive()
     }
 }

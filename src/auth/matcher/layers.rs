@@ -27,7 +27,7 @@ pub(super) struct DecodedLayer<'a> {
 pub(super) struct WipedText<'a>(Cow<'a, [u8]>);
 
 /// The first character of a text.
-enum Decoded {
+enum DecodedCharacter {
     /// A byte that is not an escape.
     Literal,
     /// An escape: its bytes, their number, and the length of the escape.
@@ -58,12 +58,12 @@ impl<'a> DecodedLayer<'a> {
         let (mut at, mut end) = (0, self.end);
         while at < text.len() {
             let (bytes, length, taken) = match piece(&text[at..]) {
-                Decoded::Escaped(bytes, length, taken) => (bytes, length, taken),
-                Decoded::Unfinished if !is_last => {
+                DecodedCharacter::Escaped(bytes, length, taken) => (bytes, length, taken),
+                DecodedCharacter::Unfinished if !is_last => {
                     end = self.start(at);
                     break;
                 }
-                Decoded::Literal | Decoded::Unfinished => {
+                DecodedCharacter::Literal | DecodedCharacter::Unfinished => {
                     let run = text[at + 1..].iter().position(|byte| begins_escape(*byte));
                     let next = run.map_or(text.len(), |run| at + 1 + run);
                     decoded.extend_from_slice(&text[at..next]);
@@ -135,14 +135,14 @@ fn begins_escape(byte: u8) -> bool {
 }
 
 /// Decodes the first character of `text`, which is not empty.
-fn piece(text: &[u8]) -> Decoded {
+fn piece(text: &[u8]) -> DecodedCharacter {
     match text[0] {
         b'%' if text.get(1) == Some(&b'u') => unit(text),
         b'%' => byte(text, 1),
         b'\\' => backslash(text),
         b'&' => html(text),
-        0 => Decoded::Escaped([0; 4], 0, 1),
-        _ => Decoded::Literal,
+        0 => DecodedCharacter::Escaped([0; 4], 0, 1),
+        _ => DecodedCharacter::Literal,
     }
 }
 
@@ -162,61 +162,61 @@ fn hexadecimal(text: &[u8], digits: usize) -> Result<Option<u32>, NotHexadecimal
 }
 
 /// Decodes two digits after a prefix of `mark` bytes.
-fn byte(text: &[u8], mark: usize) -> Decoded {
+fn byte(text: &[u8], mark: usize) -> DecodedCharacter {
     match hexadecimal(&text[mark..], 2) {
-        Ok(Some(byte)) => Decoded::Escaped([byte.to_be_bytes()[3], 0, 0, 0], 1, mark + 2),
-        Ok(None) => Decoded::Unfinished,
-        Err(NotHexadecimal) => Decoded::Literal,
+        Ok(Some(byte)) => DecodedCharacter::Escaped([byte.to_be_bytes()[3], 0, 0, 0], 1, mark + 2),
+        Ok(None) => DecodedCharacter::Unfinished,
+        Err(NotHexadecimal) => DecodedCharacter::Literal,
     }
 }
 
 /// Decodes RFC 8259 section 7, and `\'` and `\x27` as in JavaScript. Escaped control characters are left: no secret
 /// contains one.
-fn backslash(text: &[u8]) -> Decoded {
+fn backslash(text: &[u8]) -> DecodedCharacter {
     match text.get(1) {
-        None => Decoded::Unfinished,
+        None => DecodedCharacter::Unfinished,
         Some(b'u') => unit(text),
         Some(b'x') => byte(text, 2),
-        Some(kind @ (b'"' | b'\'' | b'/' | b'\\')) => Decoded::Escaped([*kind, 0, 0, 0], 1, 2),
-        Some(_) => Decoded::Literal,
+        Some(kind @ (b'"' | b'\'' | b'/' | b'\\')) => DecodedCharacter::Escaped([*kind, 0, 0, 0], 1, 2),
+        Some(_) => DecodedCharacter::Literal,
     }
 }
 
 /// Decodes four digits after a prefix of two bytes, and a second escape for a surrogate pair.
-fn unit(text: &[u8]) -> Decoded {
+fn unit(text: &[u8]) -> DecodedCharacter {
     let high = match hexadecimal(&text[2..], 4) {
         Ok(Some(high)) => high,
-        Ok(None) => return Decoded::Unfinished,
-        Err(NotHexadecimal) => return Decoded::Literal,
+        Ok(None) => return DecodedCharacter::Unfinished,
+        Err(NotHexadecimal) => return DecodedCharacter::Literal,
     };
     if !(0xd800..0xdc00).contains(&high) {
         return character(high, 6);
     }
     match text.get(6..8) {
         Some(mark) if *mark == text[..2] => {}
-        Some(_) => return Decoded::Literal,
-        None => return Decoded::Unfinished,
+        Some(_) => return DecodedCharacter::Literal,
+        None => return DecodedCharacter::Unfinished,
     }
     match hexadecimal(&text[8..], 4) {
         Ok(Some(low @ 0xdc00..=0xdfff)) => character(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00), 12),
-        Ok(None) => Decoded::Unfinished,
-        Ok(Some(_)) | Err(NotHexadecimal) => Decoded::Literal,
+        Ok(None) => DecodedCharacter::Unfinished,
+        Ok(Some(_)) | Err(NotHexadecimal) => DecodedCharacter::Literal,
     }
 }
 
 /// Decodes a character reference of HTML or XML: a number, or the name of an ASCII character.
-fn html(text: &[u8]) -> Decoded {
+fn html(text: &[u8]) -> DecodedCharacter {
     let within = &text[1..text.len().min(LONGEST_ENTITY)];
     let may_go_on = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'#';
     let Some(end) = within.iter().position(|byte| !may_go_on(byte)) else {
         return if text.len() < LONGEST_ENTITY {
-            Decoded::Unfinished
+            DecodedCharacter::Unfinished
         } else {
-            Decoded::Literal
+            DecodedCharacter::Literal
         };
     };
     if within[end] != b';' {
-        return Decoded::Literal;
+        return DecodedCharacter::Literal;
     }
     let number = |digits: &[u8], radix| u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok();
     let code = match &within[..end] {
@@ -226,17 +226,17 @@ fn html(text: &[u8]) -> Decoded {
             .find(|(own, _)| own.as_bytes() == name)
             .map(|(_, byte)| u32::from(*byte)),
     };
-    code.map_or(Decoded::Literal, |code| character(code, end + 2))
+    code.map_or(DecodedCharacter::Literal, |code| character(code, end + 2))
 }
 
 /// Encodes the character of an escape of `taken` bytes in UTF-8.
-fn character(code: u32, taken: usize) -> Decoded {
+fn character(code: u32, taken: usize) -> DecodedCharacter {
     let Some(character) = char::from_u32(code) else {
-        return Decoded::Literal;
+        return DecodedCharacter::Literal;
     };
     let mut bytes = [0; 4];
     let length = character.encode_utf8(&mut bytes).len();
-    Decoded::Escaped(bytes, length, taken)
+    DecodedCharacter::Escaped(bytes, length, taken)
 }
 
 /// The names of ASCII characters in HTML and XML.

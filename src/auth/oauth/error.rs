@@ -57,7 +57,7 @@ pub(crate) struct TokenFailure {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenFailureReason {
     #[error("its answer breaks off")]
-    BodyError,
+    Incomplete,
 
     #[error("its answer is not one that RFC 6749 knows: {0}")]
     Malformed(&'static str),
@@ -120,7 +120,7 @@ impl NoToken {
     /// Returns the error type of RFC 9209.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match &self.failure.reason {
-            TokenFailureReason::BodyError => "http_response_incomplete",
+            TokenFailureReason::Incomplete => "http_response_incomplete",
             TokenFailureReason::Malformed(_) | TokenFailureReason::TooLarge(_) => "http_protocol_error",
             TokenFailureReason::OtherType(_)
             | TokenFailureReason::Outlived
@@ -169,7 +169,7 @@ impl TokenFailure {
                 !status.is_server_error() && !is_passing && !is_busy
             }
             TokenFailureReason::OtherType(_) | TokenFailureReason::Redirected(_) => true,
-            TokenFailureReason::BodyError
+            TokenFailureReason::Incomplete
             | TokenFailureReason::Malformed(_)
             | TokenFailureReason::Outlived
             | TokenFailureReason::Signature(_)

@@ -447,7 +447,7 @@ fn token(grant: &IssuedToken, started: Instant, chance: f64) -> Token {
 async fn whole(mut body: ResponseBody) -> Result<Zeroizing<Vec<u8>>, TokenFailureReason> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST));
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        if let Ok(data) = frame.map_err(|_| TokenFailureReason::BodyError)?.into_data() {
+        if let Ok(data) = frame.map_err(|_| TokenFailureReason::Incomplete)?.into_data() {
             if bytes.len() + data.len() > LARGEST {
                 return Err(TokenFailureReason::TooLarge(LARGEST));
             }

@@ -48,9 +48,9 @@ pub(super) struct State {
     requests: u64,
     last: Option<Arc<TokenFailure>>,
     /// Between token requests, after failures.
-    pause: Backoff,
+    pause: TokenBackoff,
     /// Between tokens that the upstream refused.
-    refusals: Backoff,
+    refusals: TokenBackoff,
     token: Option<Token>,
 }
 
@@ -69,7 +69,7 @@ pub(super) enum TokenStep {
 
 /// A wait that doubles each time.
 #[derive(Debug, Default)]
-struct Backoff {
+struct TokenBackoff {
     times: u32,
     until: Option<Instant>,
 }
@@ -106,7 +106,7 @@ impl State {
         self.end(request);
         self.token = Some(token);
         let has_failed = self.last.take().is_some();
-        self.pause = Backoff::default();
+        self.pause = TokenBackoff::default();
         has_failed
     }
 
@@ -152,7 +152,7 @@ impl State {
             .until
             .is_some_and(|until| now.duration_since(until) > CALM)
         {
-            self.refusals = Backoff::default();
+            self.refusals = TokenBackoff::default();
         }
         self.refusals.extend(now, LONGEST_REFUSED, chance);
         self.token = None;
@@ -172,7 +172,7 @@ impl State {
     }
 }
 
-impl Backoff {
+impl TokenBackoff {
     fn left(&self, now: Instant) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)

@@ -16,7 +16,7 @@ fn failure(reason: TokenFailureReason) -> Arc<TokenFailure> {
 }
 
 fn down() -> Arc<TokenFailure> {
-    failure(TokenFailureReason::BodyError)
+    failure(TokenFailureReason::Incomplete)
 }
 
 fn refused(code: OAuthErrorCode, retry_after: Option<u64>) -> Arc<TokenFailure> {
