@@ -118,7 +118,7 @@ fn run() -> Vec<(String, String, String, String)> {
     output.read_to_string(&mut told).unwrap();
     assert!(child.wait().unwrap().success());
     let told: BTreeMap<String, serde_json::Value> = serde_json::from_str(&told).expect("the results");
-    (told.into_iter())
+    told.into_iter()
         .map(|(id, test)| {
             let text = |key: &str| test[key].as_str().unwrap_or_default().to_owned();
             (id, text("kind"), text("result"), text("detail"))

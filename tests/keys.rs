@@ -99,7 +99,8 @@ fn what_tools_write_is_accepted_or_refused_with_a_remedy() {
     });
     let lines: Vec<String> = thread::scope(|scope| {
         let lines = |rows: &[KeyFile]| rows.iter().map(KeyFile::line).collect::<Vec<_>>();
-        let tools: Vec<_> = (by_tool.values())
+        let tools: Vec<_> = by_tool
+            .values()
             .map(|rows| scope.spawn(move || lines(rows)))
             .collect();
         tools.into_iter().flat_map(|tool| tool.join().unwrap()).collect()
@@ -155,7 +156,8 @@ fn shell(folder: &Path, script: &str, typed: &str) {
     let mut command = clean("setsid");
     command.args(["--wait", "sh", "-ec", script]);
     let output = fs::File::create(folder.join("output")).unwrap();
-    let mut child = (command.current_dir(folder))
+    let mut child = command
+        .current_dir(folder)
         .env("PASSWORD", PASSWORD)
         .env("PYTHON", tool("venv/bin/python"))
         .env("NODE", tool("node_modules/node/bin/node"))

@@ -69,7 +69,8 @@ fn a_loop_ends_after_one_turn() {
     for count in [1, 2] {
         let links: Vec<_> = (0..count).map(|_| Arc::new(OnceLock::new())).collect();
         let origins: Vec<_> = links.iter().map(relay).collect();
-        let proxies: Vec<_> = (origins.iter())
+        let proxies: Vec<_> = origins
+            .iter()
             .map(|origin| Proxy::to(&origin.authority(), "http: 1"))
             .collect();
         for (at, link) in links.iter().enumerate() {

@@ -265,7 +265,8 @@ fn http_2_streams_take_part_in_the_limit() {
             wire
         })
         .collect();
-    let connections: Vec<Wire> = (connections.into_iter())
+    let connections: Vec<Wire> = connections
+        .into_iter()
         .map(|mut wire| {
             for stream in (1..200).step_by(2) {
                 wire.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
@@ -294,7 +295,9 @@ fn caches_leave_room_for_requests() {
         body.len()
     );
     let origins: Vec<Origin> = (0..4).map(|_| Origin::saying(answer.clone())).collect();
-    let destinations: Vec<String> = (origins.iter().enumerate())
+    let destinations: Vec<String> = origins
+        .iter()
+        .enumerate()
         .map(|(number, origin)| {
             format!(
                 "d{number}: {{ hosts: [\"{}\"], cache: {{}} }}",
@@ -328,7 +331,9 @@ fn caches_leave_room_for_requests() {
 fn idle_clients_leave_descriptors_for_requests_and_the_operator() {
     take_descriptors();
     let origins: Vec<Origin> = (0..3).map(|_| Origin::plain()).collect();
-    let destinations: Vec<String> = (origins.iter().enumerate())
+    let destinations: Vec<String> = origins
+        .iter()
+        .enumerate()
         .map(|(number, origin)| format!("d{number}: {{ hosts: [\"{}\"] }}", origin.authority()))
         .collect();
     let config = format!("destinations: {{ {} }}", destinations.join(", "));
@@ -397,8 +402,8 @@ impl MemoryGroup {
         let group = std::fs::create_dir(&folder).is_ok().then_some(Self(folder))?;
         let set = |name, bytes: u64| std::fs::write(group.0.join(name), bytes.to_string()).is_ok();
         // Any limit turns that count on.
-        (set("memory.limit_in_bytes", GROUP) && set("memory.kmem.tcp.limit_in_bytes", 1 << 40))
-            .then_some(group)
+        let is_set = set("memory.limit_in_bytes", GROUP) && set("memory.kmem.tcp.limit_in_bytes", 1 << 40);
+        is_set.then_some(group)
     }
 
     fn read(&self, name: &str) -> String {

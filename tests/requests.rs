@@ -41,7 +41,8 @@ fn obfuscated_transfer_encodings_are_refused() {
         b"Transfer-Encoding:",
         b"X: y\r\n Transfer-Encoding: chunked",
     ];
-    let requests: Vec<_> = (codings.iter())
+    let requests: Vec<_> = codings
+        .iter()
         .map(|coding| {
             let head: &[u8] = b"POST {url}/ HTTP/1.1\r\nHost: {host}\r\n";
             let name = String::from_utf8_lossy(coding).into_owned();
@@ -74,7 +75,8 @@ fn malformed_content_lengths_are_refused() {
         "Content-Length: \u{665}",
         "Content-Length : 5",
     ];
-    let requests: Vec<_> = (lengths.iter())
+    let requests: Vec<_> = lengths
+        .iter()
         .map(|length| format!("POST {{url}}/ HTTP/1.1\r\nHost: {{host}}\r\n{length}\r\n\r\nhello"))
         .collect();
     let cases: Vec<_> = lengths
@@ -148,7 +150,8 @@ fn malformed_fields_are_refused() {
         ("no colon", b"just words"),
         ("bytes above ASCII in the name", b"X\xc3\xa9: a"),
     ];
-    let requests: Vec<_> = (fields.iter())
+    let requests: Vec<_> = fields
+        .iter()
         .map(|(name, field)| {
             let head: &[u8] = b"GET {url}/ HTTP/1.1\r\nHost: {host}\r\n";
             (*name, [head, field, b"\r\n\r\n"].concat())

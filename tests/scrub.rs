@@ -127,7 +127,9 @@ fn an_echo_in_a_text_is_removed_if_scrub_says_so() {
     let typed = "Content-Type: application/json\r\n";
     let digests = "ETag: \"a\"\r\nContent-MD5: eA==\r\nDigest: md5=eA==\r\nContent-Digest: md5=:eA==:\r\nRepr-Digest: md5=:eA==:\r\n";
     for piece in [1, 7, 16, body.len()] {
-        let chunks: Vec<String> = (body.as_bytes().chunks(piece))
+        let chunks: Vec<String> = body
+            .as_bytes()
+            .chunks(piece)
             .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk)))
             .collect();
         for (name, answer) in [
@@ -457,7 +459,8 @@ struct Httpbin {
 impl Httpbin {
     #[track_caller]
     fn start() -> Self {
-        let child = (python(HTTPBIN).stdin(Stdio::null()))
+        let child = python(HTTPBIN)
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

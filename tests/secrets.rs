@@ -37,7 +37,8 @@ fn no_core_is_written() {
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false));
 
     // Another program dumps core here, which shows that the test can fail.
-    let mut other = (clean("sleep").arg("60"))
+    let mut other = clean("sleep")
+        .arg("60")
         .current_dir(std::env::temp_dir())
         .spawn()
         .unwrap();

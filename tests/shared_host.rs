@@ -33,7 +33,9 @@ fn env(tmp: &Path) -> ProgramOutput {
 fn started(tmp: &Path) -> String {
     let file = tmp.join("run.yml");
     fs::write(&file, "listen: 127.0.0.1:0\nadmin: false\n").unwrap();
-    let mut child = (outrider(["run", "--config"]).arg(&file).env("TMPDIR", tmp))
+    let mut child = outrider(["run", "--config"])
+        .arg(&file)
+        .env("TMPDIR", tmp)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

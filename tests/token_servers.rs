@@ -34,7 +34,8 @@ impl TokenServer {
             true => tool("venv/bin/python"),
             false => tool("node_modules/node/bin/node"),
         };
-        let child = (clean(program).arg(format!("tests/token_servers/{script}")))
+        let child = clean(program)
+            .arg(format!("tests/token_servers/{script}"))
             .arg(given.to_string())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())
@@ -116,7 +117,8 @@ fn every_token_server_knows_a_client_with_an_odd_secret() {
             proxy.log()
         );
         let seen = origin.raw();
-        let tokens: Vec<_> = (seen.lines())
+        let tokens: Vec<_> = seen
+            .lines()
             .filter_map(|line| line.strip_prefix("authorization: Bearer "))
             .collect();
         assert_eq!(tokens.len(), 2, "{script}: {seen}");

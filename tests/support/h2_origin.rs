@@ -141,7 +141,9 @@ async fn answer(
         body: body.to_vec(),
         ..Received::default()
     };
-    told.headers.0 = (head.headers.iter())
+    told.headers.0 = head
+        .headers
+        .iter()
         .map(|(name, value)| {
             (
                 name.to_string(),

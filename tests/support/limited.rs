@@ -36,7 +36,9 @@ impl RateLimitedServer {
     pub(crate) fn python(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/limited.py");
-        let child = (clean("python3").arg(script).args(arguments))
+        let child = clean("python3")
+            .arg(script)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

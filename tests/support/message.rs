@@ -102,7 +102,8 @@ impl Response {
         let mut interim = Vec::new();
         let (status, headers) = loop {
             let line = read_line(stream)?;
-            let status = (line.strip_prefix("HTTP/1."))
+            let status = line
+                .strip_prefix("HTTP/1.")
                 .and_then(|rest| rest.get(2..5)?.parse::<u16>().ok())
                 .ok_or_else(|| io::Error::other(format!("no status line: {line:?}")))?;
             let headers = Headers::read(stream)?;

@@ -43,7 +43,8 @@ impl ServerProcess {
     pub(crate) fn start(command: &mut Command, port: u16) -> Self {
         // Some servers are in a folder that only root has on the PATH.
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-        let child = (command.env("PATH", path))
+        let child = command
+            .env("PATH", path)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

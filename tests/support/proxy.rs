@@ -222,7 +222,7 @@ impl Proxy {
             .iter()
             .map(|(label, value)| format!("{label}=\"{value}\""))
             .collect();
-        (page.lines())
+        page.lines()
             .filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '))
             .filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'))
             .filter(|(labels, _)| wanted.iter().all(|label| labels.contains(label)))
