@@ -1,6 +1,6 @@
-//! Answers that need not be asked for again: bounded in number and in age, failures for some seconds too.
+//! The cache of answers, bounded in number and age. Failures are kept for some seconds as well.
 //!
-//! Time is passed in. Who asks when nothing is found is in [`super`].
+//! Time is passed in. [`super`] decides what to do without a cached answer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{DnsAnswer, Error};
 
-/// The answers of all workers.
+/// The answers, shared by all workers.
 #[derive(Debug)]
 pub(super) struct DnsCache {
     entries: DashMap<Box<str>, DnsEntry>,
@@ -37,13 +37,13 @@ impl DnsCache {
         }
     }
 
-    /// The answer that still holds.
+    /// Returns the answer, unless it has expired.
     pub(super) fn fresh(&self, name: &str, now: Instant) -> Option<DnsAnswer> {
         let entry = self.entries.get(name)?;
         (now < entry.fresh_until).then(|| entry.answer.clone())
     }
 
-    /// Addresses that no longer hold, but may serve while the name servers fail.
+    /// Returns expired addresses that may be used while the name servers fail.
     pub(super) fn stale(&self, name: &str, now: Instant) -> Option<Arc<[IpAddr]>> {
         let entry = self.entries.get(name)?;
         if now < entry.stale_until {
@@ -76,8 +76,8 @@ impl DnsCache {
         addresses
     }
 
-    /// Keeps a failure so long that a busy app does not ask for each request, and so short that nobody waits for it
-    /// after it is mended.
+    /// Keeps a failure, long enough that a busy app does not cause a query for each request, and short enough that nobody
+    /// waits when the name servers work again.
     pub(super) fn keep_failure(&self, name: &str, error: Error, now: Instant) {
         let ttl = if error.is_final() { FINAL_TTL } else { FAILURE_TTL };
         let until = now + ttl;
@@ -92,7 +92,7 @@ impl DnsCache {
         );
     }
 
-    /// Lets an answer that has run out serve on without asking, for a moment.
+    /// Lets an expired answer be used for a moment without a query.
     pub(super) fn prolong(&self, name: &str, now: Instant) {
         if let Some(mut entry) = self.entries.get_mut(name) {
             entry.fresh_until = entry.stale_until.min(now + RECHECK);
@@ -106,8 +106,8 @@ impl DnsCache {
         self.entries.insert(name.into(), entry);
     }
 
-    /// Drops what has run out, or, where all of it is alive, every other one: so that the work is rare, however
-    /// quickly names come.
+    /// Drops expired answers, or every other answer if none has expired: so this work is rare, even if new names come
+    /// quickly.
     fn make_room(&self, now: Instant) {
         self.entries.retain(|_, entry| now < entry.stale_until);
         if self.entries.len() >= CAPACITY {
@@ -120,16 +120,16 @@ impl DnsCache {
     }
 }
 
-/// How many names are remembered.
+/// The most names in the cache.
 const CAPACITY: usize = 10_000;
 
-/// Servers that did not answer are asked again after this time.
+/// How long a failure of the servers is kept.
 const FAILURE_TTL: Duration = Duration::from_secs(1);
 
-/// That a name does not exist is believed this long.
+/// How long it is kept that a name does not exist.
 const FINAL_TTL: Duration = Duration::from_secs(5);
 
-/// Servers that failed are left alone for this time while a stale answer serves.
+/// How long failed servers get no query while there is an expired answer.
 const RECHECK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(seconds(now, |time| cache.fresh("a.test", time).is_some()), 65);
     }
 
-    /// An app, or whoever feeds it names, cannot fill the memory.
+    /// Many names cannot fill the memory.
     #[test]
     fn the_number_of_names_is_bounded() {
         let (cache, now) = (cache(), Instant::now());

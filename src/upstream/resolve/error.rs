@@ -1,4 +1,4 @@
-//! Why a name has no address, in words for whoever configured it.
+//! Why a name has no address, with the remedy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 /// Why a name has no address. RFC 9209: `dns_error` or `dns_timeout`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    /// The name exists, but not for this.
+    /// The name exists, but has no record of this kind.
     #[error("{name} has no address: it exists, but with neither an A nor an AAAA record")]
     Empty { name: Arc<str> },
-    /// The servers answer, but not this question.
+    /// The servers answer, but not this query.
     #[error("the name servers ({servers}) cannot answer for {name}: {rcode}")]
     Failed {
         name: Arc<str>,
         servers: Arc<str>,
         rcode: &'static str,
     },
-    /// Something came back that is no answer.
+    /// What came back is not a valid answer.
     #[error(
         "the name servers ({servers}) sent no usable answer for {name}; see that dns.servers are name servers"
     )]
@@ -38,13 +38,13 @@ pub(crate) enum Error {
         servers: Arc<str>,
         limit: Duration,
     },
-    /// Not even a question could be sent.
+    /// No query could be sent.
     #[error("the name servers ({servers}) cannot be reached; see dns.servers and the network to them")]
     Unreachable { servers: Arc<str> },
 }
 
 impl Error {
-    /// The error type of RFC 9209.
+    /// Returns the error type of RFC 9209.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match self {
             Self::Timeout { .. } => "dns_timeout",
@@ -58,7 +58,7 @@ impl Error {
         }
     }
 
-    /// The `rcode` parameter of `dns_error` (RFC 9209, section 2.3.2), where a server gave one.
+    /// Returns the `rcode` parameter of `dns_error` (RFC 9209, section 2.3.2), if a server gave one.
     pub(crate) fn rcode(&self) -> Option<&'static str> {
         match self {
             Self::Empty { .. } => Some("NOERROR"),
@@ -72,7 +72,7 @@ impl Error {
         }
     }
 
-    /// A server that knows has said so: no other one is asked, and no older answer serves on.
+    /// Whether the answer is certain: no other server is asked, and no expired answer is used.
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Empty { .. } | Self::Host { .. } | Self::Name { .. } | Self::NotFound { .. } => true,

@@ -1,11 +1,11 @@
-//! Names to addresses: configured hosts first, then the cache, then the name servers.
+//! Resolves names to addresses: from the configured hosts, else the cache, else the name servers.
 //!
-//! A name is tried as it stands, never with a search domain, so that what the policy judged is what is looked up.
-//! `localhost` is the loopback without asking. Answers are cached for their time to live within the configured
-//! bounds; when the name servers fail, an answer that has run out serves a while longer. Each worker asks for a name
-//! once, however many requests wait for it, and depends on no other worker's runtime.
+//! A name is looked up exactly as the policy has checked it, never with a search domain. `localhost` is the loopback,
+//! without a query. Answers are cached for their time to live, within the configured bounds; when the name servers fail, an
+//! expired answer is used a while longer. A worker sends one query for a name, even if many requests wait for it, and does
+//! not depend on another worker's runtime.
 //!
-//! The cache is in [`cache`], asking is in [`servers`]. Whether an address may be dialled is decided in `policy`.
+//! The cache is in [`cache`], queries are in [`servers`]. Whether an address may be dialled is decided in `policy`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -39,43 +39,43 @@ mod tests;
 pub(crate) struct Resolver {
     cache: DnsCache,
     hosts: HashMap<Box<str>, Arc<[IpAddr]>>,
-    /// Empty: the system's.
+    /// Empty: the system's servers.
     servers: Vec<SocketAddr>,
     system: SystemFiles,
     telemetry: Arc<Telemetry>,
     timeout: Duration,
-    /// By runtime, because hickory's background tasks live on the runtime that asked first.
+    /// By runtime, because hickory's background tasks live on the runtime that made the first query.
     workers: DashMap<runtime::Id, Arc<WorkerResolver>>,
 }
 
 type DnsAnswer = Result<Arc<[IpAddr]>, Error>;
 
-/// The files in which a system says how it resolves.
+/// The files that say how the system resolves names.
 #[derive(Debug)]
 struct SystemFiles {
     hosts: PathBuf,
     resolv_conf: PathBuf,
 }
 
-/// What one worker has of its own. Made when it first asks.
+/// The resolver state of one worker, made at its first query.
 #[derive(Debug)]
 struct WorkerResolver {
-    flights: Mutex<Flights>,
+    queries: Mutex<Queries>,
     servers: Servers,
 }
 
-/// Names that are being asked for.
-type Flights = HashMap<Box<str>, Arc<OnceCell<DnsAnswer>>>;
+/// The names for which a query is under way.
+type Queries = HashMap<Box<str>, Arc<OnceCell<DnsAnswer>>>;
 
-/// One request's part in a flight; the last one to go clears it away.
-struct FlightGuard<'w> {
-    flight: Arc<OnceCell<DnsAnswer>>,
+/// One request's part in a query. The last one to be dropped removes the query.
+struct QueryGuard<'w> {
+    query: Arc<OnceCell<DnsAnswer>>,
     name: &'w str,
     worker: &'w WorkerResolver,
 }
 
 impl Resolver {
-    /// Refuses a name of `dns.hosts` that has no address.
+    /// Makes a resolver; fails if a name in `dns.hosts` has no address.
     pub(crate) fn new(dns: &Dns, telemetry: &Arc<Telemetry>) -> Result<Self, Error> {
         let system = SystemFiles {
             hosts: "/etc/hosts".into(),
@@ -111,7 +111,7 @@ impl Resolver {
         })
     }
 
-    /// The addresses of `name` (lower case), tried as absolute; IPv4 first. Never an empty list.
+    /// Returns the addresses of `name` (lower case, taken as absolute), IPv4 first. Never an empty list.
     ///
     /// Answers or fails within `dns.timeout`.
     pub(crate) async fn resolve(&self, name: &str) -> DnsAnswer {
@@ -129,8 +129,8 @@ impl Resolver {
         let deadline = now + self.timeout;
         let worker = self.worker();
         let seat = worker.join(name);
-        // When the one who asks goes away, the next takes over, with the rest of its own time.
-        seat.flight
+        // If the request that queries is dropped, the next one takes over, with the time that it has left.
+        seat.query
             .get_or_init(|| self.look_up(name, &worker.servers, deadline))
             .await
             .clone()
@@ -179,7 +179,7 @@ impl Resolver {
             Servers::new(&self.servers, self.timeout)
         };
         let worker = Arc::new(WorkerResolver {
-            flights: Mutex::default(),
+            queries: Mutex::default(),
             servers,
         });
         self.workers.insert(id, Arc::clone(&worker));
@@ -188,8 +188,8 @@ impl Resolver {
 }
 
 impl SystemFiles {
-    /// What the hosts file says about `name`. Read at each look-up, because platforms write it late; an unreadable
-    /// file says nothing.
+    /// Returns the addresses of `name` in the hosts file. It is read each time, because platforms write it late; a file that
+    /// cannot be read counts as empty.
     fn hosts(&self, name: &str) -> Vec<IpAddr> {
         let text = read(&self.hosts).unwrap_or_default();
         let mut addresses: Vec<IpAddr> = (text.lines().map(words))
@@ -204,7 +204,7 @@ impl SystemFiles {
         addresses
     }
 
-    /// The name servers of `resolv.conf`; none where it is missing or names none.
+    /// Returns the name servers of `resolv.conf`; an empty list if it is missing or has no servers.
     fn servers(&self) -> Vec<SocketAddr> {
         let text = read(&self.resolv_conf).unwrap_or_else(|error| {
             tracing::warn!(file = %self.resolv_conf.display(), %error, "the system's name servers are not known");
@@ -220,43 +220,43 @@ impl SystemFiles {
 }
 
 impl WorkerResolver {
-    fn join<'w>(&'w self, name: &'w str) -> FlightGuard<'w> {
-        let mut flights = self.flights();
-        let flight = match flights.get(name) {
-            Some(flight) => Arc::clone(flight),
-            None => Arc::clone(flights.entry(name.into()).or_default()),
+    fn join<'w>(&'w self, name: &'w str) -> QueryGuard<'w> {
+        let mut queries = self.queries();
+        let query = match queries.get(name) {
+            Some(query) => Arc::clone(query),
+            None => Arc::clone(queries.entry(name.into()).or_default()),
         };
-        FlightGuard {
-            flight,
+        QueryGuard {
+            query,
             name,
             worker: self,
         }
     }
 
-    fn flights(&self) -> MutexGuard<'_, Flights> {
-        lock(&self.flights)
+    fn queries(&self) -> MutexGuard<'_, Queries> {
+        lock(&self.queries)
     }
 }
 
-impl Drop for FlightGuard<'_> {
+impl Drop for QueryGuard<'_> {
     fn drop(&mut self) {
-        let mut flights = self.worker.flights();
-        let ours = flights
+        let mut queries = self.worker.queries();
+        let ours = queries
             .get(self.name)
-            .is_some_and(|flight| Arc::ptr_eq(flight, &self.flight));
-        // Who comes after the landing finds the answer in the cache. Two: the map and this seat.
-        if ours && (self.flight.initialized() || Arc::strong_count(&self.flight) <= 2) {
-            flights.remove(self.name);
+            .is_some_and(|query| Arc::ptr_eq(query, &self.query));
+        // Later requests find the answer in the cache. Two references: the map and this guard.
+        if ours && (self.query.initialized() || Arc::strong_count(&self.query) <= 2) {
+            queries.remove(self.name);
         }
     }
 }
 
-/// A text file, however it is encoded.
+/// Reads a text file, in any encoding.
 fn read(path: &Path) -> io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The words of a line, without its comment.
+/// Splits a line into words, without its comment.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split(['#', ';'])
         .next()
@@ -266,5 +266,5 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
 
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// How long to wait for the servers where an answer that has run out could serve (RFC 8767, section 5).
+/// How long to wait for the servers if there is an expired answer (RFC 8767, section 5).
 const STALE_PATIENCE: Duration = Duration::from_millis(1800);

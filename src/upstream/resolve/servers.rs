@@ -1,8 +1,8 @@
-//! Asking name servers: one after the other, A and AAAA at once, within a limit.
+//! Queries name servers: one after the other, for A and AAAA at once, within a time limit.
 //!
-//! The order of the servers counts, because the first may know names that the others do not. One that answered last
-//! is asked first; only silence or failure leads to the next, never a "no such name". The wire protocol is hickory's,
-//! one client a server.
+//! The order of the servers matters, because the first may know names that the others do not. The server that answered
+//! last is asked first; only silence or a failure leads to the next one, never "no such name". The protocol is hickory's,
+//! with one client for each server.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -24,18 +24,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Error;
 
-/// The name servers of one worker. Whatever they run in the background runs on the runtime that asks.
+/// The name servers of one worker. Their background tasks run on its runtime.
 #[derive(Debug)]
 pub(super) struct Servers {
     clients: Vec<TokioResolver>,
-    /// Which one answered last.
+    /// The server that answered last.
     current: AtomicUsize,
     /// As errors name them.
     names: Arc<str>,
     timeout: Duration,
 }
 
-/// Addresses, and how long they hold.
+/// Addresses, and how long they are valid.
 #[derive(Debug)]
 pub(super) struct FoundAddresses {
     pub(super) addresses: Vec<IpAddr>,
@@ -48,8 +48,7 @@ impl Servers {
         Self::named(servers, &names.join(", "), timeout)
     }
 
-    /// The system's servers. Where its file names none this machine itself is asked, as the C library does, and
-    /// errors say so.
+    /// Uses the system's servers. If its file has none, this machine is asked, as the C library does, and errors say so.
     pub(super) fn of_system(servers: &[SocketAddr], file: &Path, timeout: Duration) -> Self {
         if !servers.is_empty() {
             return Self::new(servers, timeout);
@@ -101,7 +100,7 @@ impl Servers {
         Err(failure.unwrap_or_else(|| self.timed_out(name)))
     }
 
-    /// Asks one server for both kinds of address. One kind is enough; for the other there is little patience then.
+    /// Asks one server for both kinds of address. When one kind has come, the other is waited for only a moment.
     async fn ask(
         &self,
         client: &TokioResolver,
@@ -122,13 +121,13 @@ impl Servers {
                     ttl: v4.ttl.min(v6.ttl),
                 })
             }
-            // The half that failed is asked for again soon.
+            // The kind that failed is asked for again soon.
             (Ok(found), Err(error)) | (Err(error), Ok(found)) if !error.is_final() => Ok(FoundAddresses {
                 ttl: Duration::ZERO,
                 ..found
             }),
             (Ok(found), Err(_)) | (Err(_), Ok(found)) => Ok(found),
-            // What is certain about the name is certain about both kinds, but for "no such record".
+            // A certain answer holds for both kinds, except "no such record".
             (Err(Error::Empty { .. }), Err(error)) | (Err(error), Err(Error::Empty { .. })) => Err(error),
             (Err(error), Err(other)) => Err(if other.is_final() { other } else { error }),
         }
@@ -222,7 +221,7 @@ fn client(server: SocketAddr, timeout: Duration) -> Option<TokioResolver> {
     let options: &mut ResolverOpts = builder.options_mut();
     options.attempts = 0;
     options.cache_size = 0;
-    // Old servers and middleboxes stumble over it, and an address fits without.
+    // Old servers and middleboxes fail on it, and addresses fit without it.
     options.edns0 = false;
     options.timeout = timeout;
     options.use_hosts_file = ResolveHosts::Never;
@@ -242,7 +241,7 @@ fn mnemonic(code: ResponseCode) -> &'static str {
     }
 }
 
-/// How long the other kind of address is waited for once one kind is there. Some servers never answer for AAAA.
+/// How long the other kind of address is waited for. Some servers never answer for AAAA.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// How long a server may be silent before the next is asked.

@@ -363,7 +363,7 @@ async fn many_requests_for_one_name_ask_once() {
         assert_eq!(addresses, ips(&["192.0.2.1"]));
     }
     assert_eq!(server.asked(), ["a.test. A", "a.test. AAAA"]);
-    assert!(resolver.worker().flights().is_empty());
+    assert!(resolver.worker().queries().is_empty());
 }
 
 #[tokio::test]
@@ -388,7 +388,7 @@ async fn when_the_one_who_asks_goes_away_the_next_takes_over() {
     );
     first.abort();
     assert_eq!(second.await.unwrap().unwrap().to_vec(), ips(&["192.0.2.1"]));
-    assert!(resolver.worker().flights().is_empty());
+    assert!(resolver.worker().queries().is_empty());
 }
 
 #[tokio::test]
@@ -401,7 +401,7 @@ async fn requests_that_go_away_leave_nothing_behind() {
         let gone = tokio::time::timeout(Duration::ZERO, resolver.resolve(&name)).await;
         assert!(gone.is_err());
     }
-    assert!(resolver.worker().flights().is_empty());
+    assert!(resolver.worker().queries().is_empty());
 }
 
 /// A worker's runtime may be gone; the look-ups of the others do not depend on it.

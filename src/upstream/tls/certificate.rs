@@ -1,4 +1,4 @@
-//! What a certificate says of itself, in words that may stand in a message.
+//! Reads names and dates of certificates, for messages.
 //!
 //! The words come from the network: they are cut and stripped of everything but visible ASCII.
 
@@ -12,14 +12,14 @@ use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
-/// A certificate, parsed; `None` where it is none.
+/// Parses a certificate; `None` if it cannot be read.
 pub(super) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
     X509Certificate::from_der(der)
         .ok()
         .map(|(_, certificate)| certificate)
 }
 
-/// From when and until when.
+/// Returns from when and until when it is valid.
 pub(super) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     (
         time(certificate.validity().not_before),
@@ -42,7 +42,7 @@ pub(super) fn time(time: ASN1Time) -> SystemTime {
     moved.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// What a certificate is called: its subject, or the first name that it is for where that is empty.
+/// Returns the subject of a certificate, or the first of its alternative names if the subject is empty.
 pub(super) fn title(certificate: &X509Certificate<'_>) -> String {
     if certificate.subject().iter().next().is_some() {
         return name(certificate.subject());
@@ -52,7 +52,7 @@ pub(super) fn title(certificate: &X509Certificate<'_>) -> String {
     first.map_or_else(|| plain(""), general_name)
 }
 
-/// One of the names that a certificate is for.
+/// Returns one of the alternative names as text.
 pub(super) fn general_name(name: &GeneralName<'_>) -> String {
     match name {
         GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => plain(name),
@@ -66,7 +66,7 @@ pub(super) fn general_name(name: &GeneralName<'_>) -> String {
     }
 }
 
-/// `DnsName("a.test")` and `IpAddress(…)`, as webpki puts it, without the shell; at most five.
+/// Shows names such as webpki's `DnsName("a.test")` and `IpAddress(…)` without the wrapping; at most five.
 pub(super) fn names(presented: &[String]) -> String {
     let name = |written: &String| {
         let inner = written
@@ -82,13 +82,13 @@ pub(super) fn names(presented: &[String]) -> String {
     }
 }
 
-/// What a root is called. webpki keeps of its name what stands within the sequence.
+/// Returns the name of a root. webpki keeps the contents of its sequence only.
 pub(super) fn name_of_anchor(anchor: &TrustAnchor<'_>) -> String {
     let der = sequence(&anchor.subject);
     X509Name::from_der(&der).map_or_else(|_| plain(""), |(_, parsed)| name(&parsed))
 }
 
-/// A DER sequence of what stands in it.
+/// Makes a DER sequence of its contents.
 pub(super) fn sequence(contents: &[u8]) -> Vec<u8> {
     let length = contents.len().to_be_bytes();
     let first = length.iter().position(|byte| *byte != 0).unwrap_or(length.len());
@@ -104,7 +104,7 @@ pub(super) fn sequence(contents: &[u8]) -> Vec<u8> {
     der
 }
 
-/// The common name, else the whole name.
+/// Returns the common name, else the whole name.
 pub(super) fn name(name: &X509Name<'_>) -> String {
     let common = name.iter_common_name().next().and_then(|part| part.as_str().ok());
     match common {
@@ -113,7 +113,7 @@ pub(super) fn name(name: &X509Name<'_>) -> String {
     }
 }
 
-/// At most 80 characters, all of them visible ASCII: a name in a certificate may hold anything.
+/// Returns at most 80 characters, all of them visible ASCII: a name in a certificate may contain anything.
 pub(super) fn plain(text: &str) -> String {
     let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     let plain: String = text.chars().take(80).map(visible).collect();

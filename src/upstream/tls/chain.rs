@@ -1,9 +1,8 @@
-//! The certificates that a server shows, as webpki takes them.
+//! The certificates that a server shows, in a form that webpki accepts.
 //!
-//! webpki refuses a certificate with a critical extension that it does not know before it looks at anything else of it,
-//! and the extensions about policies are among these. Where one is critical, webpki gets a copy in which it is not: one
-//! byte says FALSE and nothing moves. Signatures are checked over the original, which is what was signed, and
-//! [`policies`] judges the extensions.
+//! webpki refuses a certificate with an unknown critical extension before it checks anything else, and it does not know the
+//! extensions about policies. If one of them is critical, webpki gets a copy in which it is not: one byte becomes FALSE, and
+//! no other byte changes. Signatures are checked over the original, and [`policies`] checks the extensions.
 
 use std::iter;
 
@@ -17,7 +16,7 @@ use super::{certificate, policies};
 /// A server's certificate and what it sends along.
 #[derive(Debug)]
 pub(super) struct ServerChain<'c> {
-    /// The server's own first; empty where webpki takes all as they are.
+    /// The server's first; empty if webpki accepts all originals.
     copies: Vec<CertificateDer<'c>>,
     intermediates: &'c [CertificateDer<'c>],
     leaf: &'c CertificateDer<'c>,
@@ -37,17 +36,17 @@ impl<'c> ServerChain<'c> {
         }
     }
 
-    /// The server's own certificate, for webpki.
+    /// Returns the server's certificate, for webpki.
     pub(super) fn leaf(&self) -> &CertificateDer<'c> {
         self.copies.first().unwrap_or(self.leaf)
     }
 
-    /// The others, for webpki.
+    /// Returns the others, for webpki.
     pub(super) fn intermediates(&self) -> &[CertificateDer<'c>] {
         self.copies.get(1..).unwrap_or(self.intermediates)
     }
 
-    /// What the server has shown in place of `part` of a copy. By where that lies: two originals may have equal copies.
+    /// Returns the original of `part` of a copy. By its address, because two originals may have equal copies.
     pub(super) fn original<'p>(&'p self, part: &'p [u8]) -> &'p [u8] {
         let shown = iter::once(self.leaf).chain(self.intermediates);
         let found = self.copies.iter().zip(shown).find_map(|(copy, original)| {
@@ -57,7 +56,7 @@ impl<'c> ServerChain<'c> {
         found.unwrap_or(part)
     }
 
-    /// What `judge` says where it is given `algorithms`, made to check signatures over the originals.
+    /// Calls `judge` with `algorithms` that check signatures over the originals.
     pub(super) fn with<T>(
         &self,
         algorithms: &[&'static dyn SignatureVerificationAlgorithm],
@@ -109,7 +108,7 @@ impl SignatureVerificationAlgorithm for OverOriginal<'_> {
     }
 }
 
-/// Whether a certificate has what a critical extension about policies looks like: so that others are not read for it.
+/// Whether a certificate may have a critical extension about policies, so that others need not be parsed for it.
 fn may_be_critical(der: &[u8]) -> bool {
     memmem::find_iter(der, CRITICAL_FROM).any(|at| {
         let rest = &der[at + CRITICAL_FROM.len()..];
@@ -119,7 +118,7 @@ fn may_be_critical(der: &[u8]) -> bool {
     })
 }
 
-/// A certificate whose extensions about policies are not critical.
+/// Returns a copy whose extensions about policies are not critical.
 fn lenient<'c>(der: &'c CertificateDer<'_>) -> CertificateDer<'c> {
     let Some(certificate) = certificate::parse(der) else {
         return CertificateDer::from(&**der);
@@ -143,7 +142,7 @@ fn lenient<'c>(der: &'c CertificateDer<'_>) -> CertificateDer<'c> {
     copy.into()
 }
 
-/// Where `part` of `whole` begins in it; `None` where it is no part of it.
+/// Returns where `part` begins in `whole`; `None` if it is not a part of it.
 fn place(part: &[u8], whole: &[u8]) -> Option<usize> {
     let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     (start.checked_add(part.len())? <= whole.len()).then_some(start)

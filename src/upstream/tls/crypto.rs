@@ -1,4 +1,4 @@
-//! The cryptography that upstreams are spoken to with, and the groups of the key exchange.
+//! The cryptography for TLS to upstreams, and the groups of the key exchange.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,13 +8,13 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use super::SettingsError;
 use crate::config::Group;
 
-/// The cryptography of the whole process: X25519MLKEM768 first, then X25519 and the NIST curves.
+/// Returns the cryptography of the whole process: X25519MLKEM768 first, then X25519 and the NIST curves.
 pub(super) fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider()))
 }
 
-/// The same with `groups` for the key exchange, the first choice first.
+/// Returns the same with `groups` for the key exchange, the first choice first.
 pub(super) fn exchanging(groups: &[Group]) -> Result<CryptoProvider, SettingsError> {
     let known = &provider().kx_groups;
     let of = |group: &Group| {

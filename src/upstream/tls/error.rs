@@ -1,8 +1,7 @@
-//! Why TLS to an upstream failed, in a person's words: which host, what was wrong with which certificate, who wanted
-//! what.
+//! Explains why TLS to an upstream failed: which host, which certificate, and what was wrong.
 //!
 //! In TLS 1.2 a refused client certificate ends the handshake; in TLS 1.3 the handshake is over by then and the alert
-//! comes with the first read. Both are the same [`Error`] here. No message holds bytes of the server but names from its
+//! comes with the first read. Both are the same [`Error`] here. Of the server's bytes a message contains only names from its
 //! certificate, cut and cleaned.
 
 use std::error::Error as StdError;
@@ -79,7 +78,7 @@ pub(crate) enum Error {
     #[error("{host} speaks no version of TLS that is accepted here: {}", spoken(*versions))]
     Version {
         host: String,
-        /// Where it was the server that said so.
+        /// The server's alert, if it sent one.
         alert: Option<AlertDescription>,
         versions: TlsVersion,
     },
@@ -95,7 +94,7 @@ pub(super) struct Before {
 }
 
 impl Error {
-    /// The RFC 9209 error type.
+    /// Returns the error type of RFC 9209.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match self {
             Self::Alert { .. }
@@ -113,7 +112,7 @@ impl Error {
         }
     }
 
-    /// The word for logs: a closed set, finer than [`Error::proxy_status`].
+    /// Returns the word for logs: a closed set, finer than [`Error::proxy_status`].
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Alert { .. } => "tls_alert",
@@ -130,7 +129,7 @@ impl Error {
         }
     }
 
-    /// Whether the certificate is refused by what a destination demands beyond a chain that verifies: its lists and pins.
+    /// Whether the destination's lists or pins refuse the certificate.
     pub(crate) fn is_of_destination(&self) -> bool {
         let Self::Certificate { fault, .. } = self else {
             return false;
@@ -143,7 +142,7 @@ impl Error {
         )
     }
 
-    /// The number of the alert that the server sent: `alert-id` of RFC 9209.
+    /// Returns the number of the alert that the server sent: `alert-id` of RFC 9209.
     pub(crate) fn alert_id(&self) -> Option<u8> {
         match self {
             Self::Alert { alert, .. }
@@ -163,7 +162,7 @@ impl Error {
         }
     }
 
-    /// Of TLS's own error, on a connection where `before` is what came before.
+    /// Explains an error of rustls; `before`: what came before it on connections to the host.
     pub(super) fn of_rustls(error: &rustls::Error, host: &str, before: &Before) -> Self {
         use PeerIncompatible::{ServerDoesNotSupportTls12Or13, ServerTlsVersionIsDisabledByOurConfig};
 
@@ -181,7 +180,7 @@ impl Error {
                 alert: None,
                 versions: before.versions,
             },
-            // All the others are breaches of the protocol in one way or another; rustls adds to them.
+            // All others are protocol errors of some kind; rustls may add more.
             other => Self::Protocol {
                 host,
                 source: other.clone(),
@@ -192,7 +191,7 @@ impl Error {
     fn of_alert(alert: AlertDescription, host: String, before: &Before) -> Self {
         use AlertDescription as Alert;
 
-        // These speak of a certificate, and the only one that a server can mean is ours.
+        // These are about a certificate, and a server can only mean ours.
         let of_certificate = matches!(
             alert,
             Alert::AccessDenied
@@ -214,7 +213,7 @@ impl Error {
                     advice: refusal(alert, accepts, ours.as_deref()),
                 }
             }
-            // Go and Java say bad_certificate to a client that has none; OpenSSL, in TLS 1.2, handshake_failure.
+            // Go and Java send bad_certificate to a client without certificate; OpenSSL, in TLS 1.2, handshake_failure.
             CertificateRequested::ButHadNone { accepts }
                 if of_certificate || required || alert == Alert::HandshakeFailure =>
             {
@@ -241,14 +240,14 @@ impl Error {
     }
 }
 
-/// An error of one kind, TLS's own for one, among the causes of another.
+/// Finds an error of one type among the causes of another.
 pub(super) fn find<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref::<E>() {
             return Some(found);
         }
-        // `source()` of an I/O error skips the error that it wraps and goes on with that one's source.
+        // `source()` of an I/O error skips the error that it wraps.
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         cause = match inner {
             Some(inner) => Some(inner),
@@ -266,7 +265,7 @@ pub(super) fn is_not_tls(error: &rustls::Error) -> bool {
     )
 }
 
-/// What to make of a server that closes without an alert.
+/// Explains a server that closes without an alert.
 pub(super) fn closing_hint(before: &Before) -> String {
     match &before.asked {
         CertificateRequested::AndAnswered { accepts, ours } => {
@@ -281,7 +280,7 @@ pub(super) fn closing_hint(before: &Before) -> String {
     }
 }
 
-/// What may have been wrong with a ClientHello that got no answer.
+/// Explains what may be wrong with a ClientHello that gets no answer.
 pub(super) fn length_hint(before: &Before) -> String {
     if !before.is_long || before.asked != CertificateRequested::Never {
         return String::new();
@@ -296,7 +295,7 @@ pub(super) fn length_hint(before: &Before) -> String {
     )
 }
 
-/// " of NAMES", where there are any.
+/// Returns " of NAMES", if there are any.
 fn of(accepts: &str) -> String {
     match accepts.is_empty() {
         true => String::new(),
@@ -314,7 +313,7 @@ fn spoken(least: TlsVersion) -> &'static str {
     }
 }
 
-/// What a server did that TLS does not allow, or offers nothing that we take.
+/// Explains what a server did that TLS does not allow, or that it offers nothing that we accept.
 fn breach(error: &rustls::Error) -> String {
     use PeerIncompatible as Incompatible;
 
@@ -339,7 +338,7 @@ fn breach(error: &rustls::Error) -> String {
     why.to_owned()
 }
 
-/// The name of an alert as the standards spell it.
+/// Returns the name of an alert as the standards spell it.
 fn name(alert: AlertDescription) -> String {
     let mut name = String::new();
     let mut lower = false;
@@ -354,14 +353,14 @@ fn name(alert: AlertDescription) -> String {
     name
 }
 
-/// What the person at our end can do about an alert.
+/// Returns what can be done about an alert on our side.
 fn advice(alert: AlertDescription) -> &'static str {
     match alert {
         AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
             "; it accepts no cipher suite or key exchange of ours (ECDHE over X25519, P-256 or P-384, with AES-GCM), or \
              wants a client certificate"
         }
-        // Its check of a client's key asks for the curve among the groups that the client exchanges keys over.
+        // It accepts a client's key only if its curve is among the groups that the client offers.
         AlertDescription::IllegalParameter => {
             "; if tls.client_certificate has a P-521 key: OpenSSL takes that in TLS 1.3 only, so use P-256 or P-384"
         }
@@ -371,7 +370,7 @@ fn advice(alert: AlertDescription) -> &'static str {
     }
 }
 
-/// What the person at our end can do about a refused certificate.
+/// Returns what can be done about a refused certificate on our side.
 fn refusal(alert: AlertDescription, accepts: &str, ours: Option<&str>) -> String {
     if let Some(ours) = ours {
         return format!("; it takes those of {accepts}, and ours leads to {ours}");

@@ -1,7 +1,7 @@
-//! From webpki's one word to what a person needs: which certificate, and what about it.
+//! Explains an error of webpki: which certificate is wrong, and what is wrong with it.
 //!
-//! webpki says what is wrong and not with which certificate; those that the server presented tell. Nothing is decided
-//! here: it is refused already.
+//! webpki says what is wrong but not with which certificate; that is found by looking at the certificates that the server
+//! presented. Nothing is decided here: the certificate is refused already.
 
 use std::time::SystemTime;
 
@@ -15,7 +15,7 @@ use super::fault::CertificateFault;
 use super::revocation::Revocation;
 use super::usage;
 
-/// What a server presented: its certificate, and its issuers as far as they were sent, each after the one it issued.
+/// The certificate that a server presented, and its issuers as far as they were sent, in order.
 pub(super) struct Presented<'c> {
     chain: Vec<X509Certificate<'c>>,
     has_intermediates: bool,
@@ -39,13 +39,13 @@ impl<'c> Presented<'c> {
         }
     }
 
-    /// What the server's own certificate is called.
+    /// Returns the name of the server's certificate.
     pub(super) fn title(&self) -> String {
         self.chain.first().map(certificate::title).unwrap_or_default()
     }
 
-    /// Whether the server's own certificate may be shown `now`, and until when.
-    pub(super) fn stands_for_itself(&self, now: UnixTime) -> Result<SystemTime, CertificateFault> {
+    /// Checks that the server's certificate is valid `now`, and returns until when.
+    pub(super) fn own_validity(&self, now: UnixTime) -> Result<SystemTime, CertificateFault> {
         let now = system_time(now);
         let Some(leaf) = self.chain.first() else {
             return Err(CertificateFault::Unusable("it cannot be read".to_owned()));
@@ -62,7 +62,7 @@ impl<'c> Presented<'c> {
         usage::is_of_server(leaf).map(|()| until)
     }
 
-    /// What `error` means for a person.
+    /// Explains `error`.
     pub(super) fn fault(
         &self,
         error: webpki::Error,
@@ -123,13 +123,13 @@ impl<'c> Presented<'c> {
             | Error::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => {
                 revocation.fault(&error, &self.chain, now)
             }
-            // The rest is rare and says it all in its own words; webpki may add more.
+            // The rest is rare and explains itself; webpki may add more.
             _ => None,
         };
         found.unwrap_or_else(|| CertificateFault::Unusable(error.to_string()))
     }
 
-    /// " of NAME" where it is not the server's own certificate that is meant, but one above it.
+    /// Returns " of NAME" if a certificate above the server's is meant.
     fn whose(&self, is_meant: impl Fn(&X509Certificate<'_>) -> bool) -> String {
         match self.chain.iter().position(is_meant) {
             None | Some(0) => String::new(),
@@ -137,7 +137,7 @@ impl<'c> Presented<'c> {
         }
     }
 
-    /// Which authority is missing: the issuer of the last certificate to which the presented ones lead.
+    /// Returns which authority is missing: the issuer of the last certificate in the presented chain.
     fn unknown_issuer(&self) -> Option<CertificateFault> {
         let (leaf, last) = (self.chain.first()?, self.chain.last()?);
         if leaf.subject() == leaf.issuer() {
@@ -155,7 +155,7 @@ impl<'c> Presented<'c> {
         })
     }
 
-    /// A signature that is wrong, or that a key made which is too weak to be asked.
+    /// Explains a wrong signature, or one by a key that is too weak.
     fn signature(&self) -> CertificateFault {
         let weak = |(i, one)| {
             let key = weakness(one)?;
@@ -165,14 +165,14 @@ impl<'c> Presented<'c> {
             };
             Some(CertificateFault::Key { whose, key })
         };
-        // The server's own key has signed none of them.
+        // The server's key has signed none of them.
         let found = self.chain.iter().enumerate().skip(1).find_map(weak);
         found.unwrap_or_else(|| {
             let wrong = self
                 .chain
                 .windows(2)
                 .position(|pair| pair[0].verify_signature(Some(pair[1].public_key())).is_err());
-            // The last one's issuer is a root, whose certificate is not at hand.
+            // The issuer of the last one is a root, whose certificate we do not have.
             let wrong = wrong.unwrap_or_else(|| self.chain.len().saturating_sub(1));
             let whose = match wrong {
                 0 => String::new(),
@@ -186,7 +186,7 @@ impl<'c> Presented<'c> {
         })
     }
 
-    /// Which signature is of a kind that is not accepted.
+    /// Finds the signature whose algorithm is not accepted.
     fn algorithm(&self) -> CertificateFault {
         let is_old = |one: &X509Certificate<'_>| old_algorithm(&one.signature_algorithm.algorithm).is_some();
         let whose = self.whose(is_old);
@@ -227,7 +227,7 @@ impl<'c> Presented<'c> {
         })
     }
 
-    /// The authority that allows fewer below it than there are.
+    /// Finds the authority that allows fewer certificates below it than there are.
     fn shortest(&self) -> String {
         let too_long = |(below, one): &(usize, &X509Certificate<'_>)| {
             let constraints = one.basic_constraints().ok().flatten();
@@ -258,7 +258,7 @@ impl<'c> Presented<'c> {
     }
 }
 
-/// The server's own key, where it is too weak or of a kind that nothing here takes.
+/// Returns what is wrong with the server's key, if it is too weak or of an unknown kind.
 pub(super) fn weak_key(leaf: &CertificateDer<'_>) -> Option<CertificateFault> {
     let key = weakness(&certificate::parse(leaf)?)?;
     let whose = String::new();
@@ -282,7 +282,7 @@ fn weakness(certificate: &X509Certificate<'_>) -> Option<String> {
     }
 }
 
-/// The name of a signature algorithm that was given up because it can be forged.
+/// Returns the name of a signature algorithm that is no longer accepted because it can be forged.
 fn old_algorithm(oid: &Oid<'_>) -> Option<&'static str> {
     let known = OLD.iter().find(|(known, _)| *known == oid.to_id_string());
     known.map(|(_, name)| *name)

@@ -1,4 +1,4 @@
-//! What is wrong with a server's certificate, in a person's words.
+//! What is wrong with a server's certificate, and what can be done.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,7 @@ use rustls::{CertificateError, OtherError};
 
 use crate::units::rfc3339;
 
-/// Why a server's certificate is refused. Reads on after "HOST shows".
+/// Why a server's certificate is refused. Continues a sentence after "HOST shows".
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum CertificateFault {
     #[error(
@@ -130,7 +130,7 @@ pub(crate) enum CertificateFault {
 }
 
 impl CertificateFault {
-    /// The word for logs: a closed set.
+    /// Returns the word for logs: a closed set.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Authority | Self::NotSigner | Self::Purpose { .. } => "certificate_purpose",
@@ -154,7 +154,7 @@ impl CertificateFault {
         }
     }
 
-    /// Of what the handshake reports: ours, unless rustls found it before we were asked.
+    /// Takes the fault from what the handshake reports: ours, unless rustls found another before.
     pub(super) fn of(error: &CertificateError) -> Self {
         let ours = match error {
             CertificateError::Other(OtherError(inner)) => inner.downcast_ref::<Self>().cloned(),

@@ -1,4 +1,4 @@
-//! What a finished handshake tells: a line for whoever looks closely, and when the server's certificate ends.
+//! Reports a finished handshake: a log line, and when the server's certificate ends.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use super::certificate;
 use crate::host::Target;
 use crate::telemetry::Counters;
 
-/// Tells of a new connection to `target`. The certificate is looked at where it was shown: in full handshakes.
+/// Reports a new connection to `target`. The certificate is known after a full handshake only.
 pub(crate) fn tell(connection: &ClientConnection, target: &Target, destination: &str, counters: &Counters) {
     let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
     let version = match connection.protocol_version() {

@@ -1,4 +1,4 @@
-//! Who we are: the client certificate, its key, and the chain put in order.
+//! Loads the client certificate and its key, and puts the chain in order.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use crate::secret::{Secret, Snapshot, pem, pkcs12};
 pub(super) struct ClientIdentity {
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) life: Lifetime,
-    /// What its certificates are not for, as servers will find.
+    /// Why servers may refuse its certificates.
     pub(super) warnings: Vec<TlsWarning>,
 }
 
-/// How long a client certificate lives, and which one it is.
+/// When a client certificate is valid, and which one it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
     /// The platform renews it, shortly before its end.
@@ -40,7 +40,7 @@ pub(crate) struct Lifetime {
     pub(crate) serial: String,
 }
 
-/// What was read, and under which keys of the configuration.
+/// The certificates and the key as read, and the keys of the configuration that name them.
 struct IdentityParts {
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -51,9 +51,8 @@ struct IdentityParts {
 }
 
 impl ClientIdentity {
-    /// Reads it from wherever it is. The certificate is the one whose public key is the key's, wherever it stands in
-    /// the file, of several the best one as of now; its issuers follow in order, and certificates that do not belong to
-    /// the chain are left out.
+    /// Reads it. The certificate is the one that fits the key, in any place of the file; if several fit, the best one as of
+    /// now. Its issuers follow in order; certificates that do not belong to the chain are left out.
     pub(super) fn load(from: &ClientCertificate, snapshot: &Snapshot) -> Result<Self, SettingsError> {
         let (mut parts, is_of_platform) = match from {
             ClientCertificate::InstanceIdentity => {
@@ -72,7 +71,7 @@ impl ClientIdentity {
                 passphrase,
             } => {
                 let parts = IdentityParts::of_pem(cert, key, passphrase.as_ref(), snapshot)?;
-                // Whoever names the platform's files one by one is renewed by it all the same.
+                // The platform renews its files also if they are named one by one.
                 let of_platform = snapshot.instance_identity();
                 (parts, of_platform.is_ok_and(|pair| pair.cert == *cert))
             }
@@ -107,7 +106,7 @@ impl ClientIdentity {
             key: parts.key_reference.clone(),
         })?;
         let leaf = chain[0];
-        // Our key is RSA then, and its certificate is for RSA-PSS alone.
+        // Then our key is RSA, and its certificate is only for RSA-PSS.
         let found = KeyKind::of_public(parsed[leaf].public_key().raw);
         if matches!(found, KeyKind::Other(_)) && !found.signs_handshakes() {
             return Err(SettingsError::WeakCertificate {
@@ -196,7 +195,7 @@ impl fmt::Debug for ClientIdentity {
     }
 }
 
-/// What a server may hold against `chain`: the client's certificate and its issuers.
+/// Returns why a server may refuse `chain`, the client's certificate and its issuers.
 fn warnings<'c>(chain: impl Iterator<Item = &'c X509Certificate<'c>>) -> Vec<TlsWarning> {
     let warning = |(place, one): (usize, &X509Certificate<'_>)| {
         let usage = one.key_usage().ok().flatten().map(|usage| usage.value);
@@ -215,7 +214,7 @@ fn warnings<'c>(chain: impl Iterator<Item = &'c X509Certificate<'c>>) -> Vec<Tls
             let name = certificate::title(one);
             found.extend((!issues).then_some(TlsWarning::NotIssuer { name }));
         }
-        // Nobody looks at how a root is signed, which is by itself.
+        // The signature of a root, which is by itself, is not checked by anybody.
         if let Some(hash) = weak_hash(one).filter(|_| one.subject().as_raw() != one.issuer().as_raw()) {
             let name = certificate::title(one);
             found.push(TlsWarning::WeakSignature { name, hash });
@@ -225,15 +224,15 @@ fn warnings<'c>(chain: impl Iterator<Item = &'c X509Certificate<'c>>) -> Vec<Tls
     chain.enumerate().flat_map(warning).collect()
 }
 
-/// The bits of the public key, without the algorithm, which has several spellings. `None` where the key does not say.
+/// Returns the bits of the public key, without the algorithm, which can be written in several ways. `None` if unknown.
 fn public_key(key: &dyn SigningKey) -> Option<Vec<u8>> {
     let spki = key.public_key()?;
     let (_, spki) = SubjectPublicKeyInfo::from_der(&spki).ok()?;
     Some(spki.subject_public_key.data.into_owned())
 }
 
-/// The certificate of the key whose public half is `public`, and its issuers, each behind the one that it issued: by their
-/// positions, at least one. `None`: no certificate is of the key.
+/// Returns the positions of the certificate that fits the public key `public` and of its issuers, in order. `None`: no
+/// certificate fits.
 pub(crate) fn chain_of(
     public: Option<&[u8]>,
     parsed: &[X509Certificate<'_>],
@@ -250,8 +249,8 @@ pub(crate) fn chain_of(
     Some(chain)
 }
 
-/// The certificate, by its position, of the key whose public half is `public`. Of several, as they are there after a
-/// renewal: one that can be used, that is valid now, and ends last.
+/// Returns the position of the certificate that fits the public key `public`. If there are several, as after a renewal: one
+/// that can be used, that is valid now, and that ends last.
 fn leaf(public: Option<&[u8]>, parsed: &[X509Certificate<'_>], now: SystemTime) -> Option<usize> {
     let is_of_key = |one: &X509Certificate<'_>| {
         public.is_none_or(|public| one.public_key().subject_public_key.data == public)
@@ -262,12 +261,12 @@ fn leaf(public: Option<&[u8]>, parsed: &[X509Certificate<'_>], now: SystemTime) 
     })
 }
 
-/// The certificate, by its position, that issued the one at `position`. Of several of the name, as they are there where an
-/// authority was renewed or is signed by two others: one whose key fits, that is valid now, and ends last.
+/// Returns the position of the certificate that issued the one at `position`. If several have the name, because an authority
+/// was renewed or is signed by two others: one whose key fits, that is valid now, and that ends last.
 fn issuer_of(position: usize, parsed: &[X509Certificate<'_>], now: SystemTime) -> Option<usize> {
     let one = &parsed[position];
     let is_root = |one: &X509Certificate<'_>| one.subject().as_raw() == one.issuer().as_raw();
-    // Behind a root comes at most what another authority says of it, and not the same root from before its renewal.
+    // A root may be followed by a certificate of it by another authority, but not by the same root before its renewal.
     let has_name = |i: &usize| {
         let other = &parsed[*i];
         let repeats = is_root(one) && is_root(other);
@@ -283,22 +282,22 @@ fn issuer_of(position: usize, parsed: &[X509Certificate<'_>], now: SystemTime) -
     }
 }
 
-/// Whether it is valid now, and until when.
+/// Returns whether it is valid now, and until when.
 fn worth(certificate: &X509Certificate<'_>, now: SystemTime) -> (bool, SystemTime) {
     let (from, until) = certificate::validity(certificate);
     (from <= now && now <= until, until)
 }
 
-/// The first one of those that are worth most.
+/// Returns the first of those with the highest worth.
 fn first_of_best<T: Ord>(
     places: impl DoubleEndedIterator<Item = usize>,
     worth: impl Fn(usize) -> T,
 ) -> Option<usize> {
-    // Of equal ones `max_by_key` gives the last.
+    // `max_by_key` returns the last of equal ones.
     places.rev().max_by_key(|i| worth(*i))
 }
 
-/// The hash with which a certificate is signed, where servers refuse it. OpenSSL does so since version 3 by default.
+/// Returns the hash with which a certificate is signed, if servers refuse it: OpenSSL does since version 3.
 fn weak_hash(certificate: &X509Certificate<'_>) -> Option<&'static str> {
     let algorithm = certificate.signature_algorithm.oid();
     let weak = [
@@ -320,7 +319,7 @@ fn read_text(key: TlsKey, reference: &SecretRef, snapshot: &Snapshot) -> Result<
         .map_err(|source| SettingsError::Secret { key, source })
 }
 
-/// What is to be done with a key of this kind.
+/// Returns the remedy for a key of this kind.
 pub(super) fn remedy(found: &KeyKind, reference: &SecretRef) -> String {
     match found {
         KeyKind::Unknown => {
@@ -335,6 +334,6 @@ pub(super) fn remedy(found: &KeyKind, reference: &SecretRef) -> String {
     }
 }
 
-/// The remedy where a key cannot be used at all.
+/// The remedy for a key that cannot be used.
 pub(super) const NEW_KEY: &str = "`openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -keyout KEY.pem -out REQUEST.pem` makes \
                        one, and the request for its certificate";

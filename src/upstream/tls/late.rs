@@ -1,9 +1,9 @@
-//! A connection whose server may ask for the client's certificate once it has read a request.
+//! A connection whose server may ask for the client's certificate after it has read a request.
 //!
 //! In TLS 1.2 it asks for another handshake (renegotiation), in TLS 1.3 for authentication after the handshake; HTTP/2
-//! forbids both (RFC 9113 section 9.2.3, RFC 8740). rustls does neither. It declines the first with a warning, which has to
-//! be written at once: the server waits for it. What it does then is its own choice: most end the connection, and one that
-//! answers all the same is heard.
+//! forbids both (RFC 9113 section 9.2.3, RFC 8740). rustls supports neither. It declines the first with a warning, which has
+//! to be written at once, because the server waits for it. Most servers then end the connection; if one answers all the
+//! same, its answer is read.
 
 use std::error::Error as StdError;
 use std::io;
@@ -34,7 +34,7 @@ pub(crate) enum Late {
 }
 
 impl Late {
-    /// Where it is what ended a connection after its handshake.
+    /// Returns how the server has asked, if that ended a connection after its handshake.
     pub(super) fn of(error: &(dyn StdError + 'static)) -> Option<Self> {
         if let Some(found) = error::find::<Self>(error) {
             return Some(*found);
@@ -58,7 +58,7 @@ impl<S> Session<S> {
         Self { is_asked, stream }
     }
 
-    /// What the handshake has come to.
+    /// Returns the state of the TLS connection.
     pub(crate) fn connection(&self) -> &ClientConnection {
         self.stream.get_ref().1
     }
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Session<S> {
             // In TLS 1.3 it may be a new key.
             let is_old = self.connection().protocol_version() == Some(ProtocolVersion::TLSv1_2);
             self.is_asked |= was_quiet && is_old;
-            // What cannot be written now is written when it can; a failure shows to whoever reads or writes next.
+            // What the socket does not take now is written later; an error shows at the next read or write.
             let _ = Pin::new(&mut self.stream).poll_flush(cx);
         }
         if !self.is_asked {

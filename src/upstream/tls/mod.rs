@@ -1,11 +1,11 @@
-//! TLS to upstreams: who we trust, who we are, and what a failed handshake means to a person.
+//! TLS to upstreams: the roots that are trusted, the client certificate, and explanations of failed handshakes.
 //!
-//! [`Settings`] are made once for a destination: its roots, its identity, its lowest version. Each host and port gets a
-//! session store of its own below them, so that a session never resumes for another identity, other roots, another
-//! port or another ALPN. There is no early data and no key log.
+//! [`Settings`] are made once for a destination: its roots, its identity, its lowest version. Under them each host and port
+//! has its session store, so that a session never resumes for another identity, other roots, another port or another ALPN
+//! offer. There is no early data and no key log.
 //!
-//! [`identity`] loads the client certificate, [`verify`] says what is wrong with a server's, [`error`] tells a person.
-//! Which connections may be shared is the pool's matter.
+//! [`identity`] loads the client certificate, [`verify`] checks the server's, [`error`] explains failures. Which connections
+//! may be shared is decided in the pool.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -60,16 +60,16 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-/// TLS settings of one destination: one identity, one set of roots, and session stores of their own, so that no
-/// session made for one identity resumes for another.
+/// The TLS settings of one destination: one identity, one set of roots, and their session stores, so that no session made for
+/// one identity resumes for another.
 pub(crate) struct Settings {
-    /// Without ALPN and without a session store: those come with [`Settings::config`].
+    /// Without ALPN and session store: [`Settings::config`] adds them.
     base: ClientConfig,
     configs: Mutex<HashMap<(Target, Alpn), Config>>,
     identity: Option<ClientIdentity>,
     /// Its ClientHello is longer than a segment of TCP.
     is_long: bool,
-    /// By host: who asked for which certificate.
+    /// By host: which certificates its servers have asked for.
     presenters: Mutex<HashMap<Host, Arc<Presenter>>>,
     server_name: Option<ServerName<'static>>,
     verifier: Arc<Verifier>,
@@ -81,11 +81,11 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Secured<S> {
     pub(crate) stream: Session<S>,
-    /// When the first certificate or list ends on which the trust in the server rests.
+    /// The end of the first certificate or list on which the trust in the server rests.
     pub(crate) until: SystemTime,
 }
 
-/// How a target is reached, and what its sessions rest on.
+/// The TLS configuration of a target, and the verifier of its sessions.
 #[derive(Clone)]
 struct Config {
     config: Arc<ClientConfig>,
@@ -101,7 +101,7 @@ pub(crate) enum Alpn {
     Either,
 }
 
-/// Something about TLS settings that a person should look at; they are in use all the same.
+/// Something about TLS settings that a person should look at. The settings are used all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TlsWarning {
     #[error("tls.client_certificate: expired {}; renew it", rfc3339(*since))]
@@ -158,7 +158,7 @@ impl Settings {
         Self::of(&destination.tls, snapshot, roots)
     }
 
-    /// The system's roots and no identity: for what is no destination.
+    /// Makes settings with the system's roots and without identity, for connections that belong to no destination.
     pub(crate) fn of_system(snapshot: &Snapshot, roots: &SystemRoots) -> Result<Self, SettingsError> {
         Self::of(&Tls::default(), snapshot, roots)
     }
@@ -172,7 +172,7 @@ impl Settings {
             .transpose()?;
         if let (Some(identity), Some(pair)) = (&identity, &tls.client_certificate) {
             let private = match pair {
-                // What the platform made, nobody can chmod.
+                // The platform makes these files: nobody can chmod them.
                 ClientCertificate::InstanceIdentity => None,
                 ClientCertificate::Pem { key, .. } => Some(key),
                 ClientCertificate::Pkcs12 { file, .. } => Some(file),
@@ -202,7 +202,7 @@ impl Settings {
         let mut base = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)
             .map_err(SettingsError::Crypto)?
-            // rustls calls every verifier of one's own dangerous. Ours asks webpki and explains its answer.
+            // rustls calls each custom verifier dangerous. Ours asks webpki and explains its answer.
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Generation::new(&verifier)))
             .with_no_client_auth();
@@ -225,7 +225,7 @@ impl Settings {
         })
     }
 
-    /// What a person should know about these settings as of `now`.
+    /// Returns what a person should know about these settings as of `now`.
     pub(crate) fn warnings(&self, now: SystemTime) -> Vec<TlsWarning> {
         let mut warnings = self.warnings.clone();
         let ended = self.verifier.revocation.ended(now);
@@ -241,20 +241,19 @@ impl Settings {
         warnings
     }
 
-    /// How long the client certificate lives; `None` without one.
+    /// Returns when the client certificate is valid; `None` without one.
     pub(crate) fn life(&self) -> Option<&Lifetime> {
         self.identity.as_ref().map(|identity| &identity.life)
     }
 
-    /// The name sent as SNI and verified: `tls.server_name`, else the host. An address is verified, never sent.
+    /// Returns the name that is sent as SNI and verified: `tls.server_name`, else the host. An address is verified, not sent.
     pub(crate) fn server_name(&self, host: &Host) -> ServerName<'static> {
         self.server_name.clone().unwrap_or_else(|| name_of(host))
     }
 
-    /// Client handshake within `limit`, over any connection to `target`.
+    /// Makes a client handshake within `limit`, over any connection to `target`.
     ///
-    /// With [`Alpn::H2`] a server that does not choose h2 is an error; with the others the caller looks at what was
-    /// chosen.
+    /// With [`Alpn::H2`] a server that does not choose h2 is an error; otherwise the caller checks what was chosen.
     pub(crate) async fn connect<S>(
         &self,
         stream: S,
@@ -277,7 +276,7 @@ impl Settings {
         }
     }
 
-    /// The same for a protocol that has no name in ALPN.
+    /// Does the same for a protocol that has no name in ALPN.
     pub(crate) async fn connect_bare<S>(
         &self,
         stream: S,
@@ -317,9 +316,9 @@ impl Settings {
         }
     }
 
-    /// What an error on a connection made with these settings says about TLS, wherever in the chain of causes it
-    /// stands; `None` where TLS is not to blame. In TLS 1.3 a refused client certificate shows only here, on the first
-    /// read. The request may have been processed: it must not be sent again unless it is idempotent.
+    /// Explains an error on a connection made with these settings, if TLS is one of its causes; else `None`. In TLS 1.3 a
+    /// refused client certificate shows only here, on the first read. The request may have been processed, so it must not be
+    /// sent again unless it is idempotent.
     pub(crate) fn explain(&self, error: &(dyn std::error::Error + 'static), host: &Host) -> Option<Error> {
         if let Some(how) = Late::of(error) {
             let host = host.to_string();
@@ -344,7 +343,7 @@ impl Settings {
         }
     }
 
-    /// What came before an error on a connection to `host`.
+    /// Returns what came before an error on a connection to `host`.
     fn before(&self, host: &Host) -> error::Before {
         let presenters = lock(&self.presenters);
         let presenter = presenters.get(host).cloned();
@@ -356,7 +355,7 @@ impl Settings {
         }
     }
 
-    /// Who shows our certificate to `host`.
+    /// Returns what shows our certificate to `host`.
     fn presenter(&self, host: &Host) -> Arc<Presenter> {
         let mut presenters = lock(&self.presenters);
         if let Some(presenter) = presenters.get(host) {
@@ -371,8 +370,8 @@ impl Settings {
         presenter
     }
 
-    /// The configuration under which `target` is reached: its own session store, everything else shared. Sessions are
-    /// forgotten as soon as a certificate or list has ended on which one of them rests.
+    /// Returns the configuration for `target`, with its session store; everything else is shared. Its sessions are dropped when
+    /// a certificate or list has ended on which one of them rests.
     fn config(&self, target: &Target, alpn: Alpn, now: SystemTime) -> Config {
         let is_current = |config: &&Config| config.generation.until().is_none_or(|until| now < until);
         let key = (target.clone(), alpn);
@@ -381,7 +380,7 @@ impl Settings {
             return config.clone();
         }
         if configs.len() >= ORIGINS {
-            // Names come from the app. A flood of them costs us the resumption of a few, never memory.
+            // Names come from the app. With too many of them some sessions cannot resume, but memory stays bounded.
             configs.clear();
         }
         let mut config = self.base.clone();
@@ -396,7 +395,7 @@ impl Settings {
         config
     }
 
-    /// `config` for `host`, with a verifier of its own.
+    /// Makes the configuration for `host`, with another verifier.
     fn renewed(&self, host: &Host, mut config: ClientConfig) -> Config {
         let generation = Arc::new(Generation::new(&self.verifier));
         config
@@ -419,8 +418,8 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// The roots of `tls.ca` in place of the system's, those of `tls.ca_extra` beside them; and the certificates of both,
-/// each of which is also trusted to stand for itself.
+/// Reads the roots: those of `tls.ca` instead of the system's, and those of `tls.ca_extra` in addition. Also returns the
+/// certificates of both, each of which is trusted as a server's certificate as well.
 fn trusted(
     tls: &Tls,
     snapshot: &Snapshot,
@@ -448,7 +447,7 @@ fn trusted(
     Ok((anchors, pinned))
 }
 
-/// The lists of `tls.crl`.
+/// Reads the lists of `tls.crl`.
 fn revoked(tls: &Tls, snapshot: &Snapshot) -> Result<Revocation, SettingsError> {
     let mut lists = Vec::new();
     let mut places = Vec::new();
@@ -497,8 +496,8 @@ fn read(key: TlsKey, reference: &SecretRef, snapshot: &Snapshot) -> Result<Secre
 
 fn name_of(host: &Host) -> ServerName<'static> {
     match host {
-        // A parsed host is a name of at most 253 letters, digits, hyphens and dots. One that rustls does not take can
-        // belong to nobody either, so it verifies as a name that nobody can have (RFC 6761).
+        // A parsed host is a name of at most 253 letters, digits, hyphens and dots. If rustls does not accept it, no server
+        // can have it; it is then verified as a name that nobody can have (RFC 6761).
         Host::Name(name) => ServerName::try_from(name.to_string()).unwrap_or_else(|_| nobody()),
         Host::V4(address) => ServerName::IpAddress(std::net::IpAddr::V4(*address).into()),
         Host::V6(address) => ServerName::IpAddress(std::net::IpAddr::V6(*address).into()),
@@ -509,5 +508,5 @@ fn nobody() -> ServerName<'static> {
     ServerName::IpAddress(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED).into())
 }
 
-/// Hosts, ports and protocols of one destination that can resume sessions at once.
+/// The most hosts, ports and protocols of one destination that can resume sessions.
 const ORIGINS: usize = 256;

@@ -1,12 +1,12 @@
-//! Certificate policies of a path: RFC 5280, section 6.1, where any policy will do and nothing is demanded or forbidden at
-//! the start. webpki leaves them out.
+//! Checks the certificate policies of a path (RFC 5280, section 6.1), which webpki does not. Any policy is acceptable, and at
+//! the start nothing is demanded or forbidden.
 //!
-//! A path is refused where one of its authorities demands a policy (requireExplicitPolicy) and none is valid all the way
-//! down: section 6.1.5 (g). Policies without such a demand refuse nothing. The root's own extensions do not count, as in
-//! the RFC: who trusts it trusts it as it is.
+//! A path is refused if one of its authorities demands a policy (requireExplicitPolicy) and no policy is valid down to the
+//! server: section 6.1.5 (g). Without such a demand nothing is refused. The extensions of the root do not count, as in the
+//! RFC.
 //!
-//! RFC 5280 draws a tree, which a hostile chain makes grow without bounds (CVE-2023-0464); RFC 9618 makes a graph of it.
-//! For one who takes any policy the lowest row says it all: a policy that is valid there hangs below one of each row above.
+//! RFC 5280 builds a tree, which a hostile chain can make grow without bounds (CVE-2023-0464); RFC 9618 makes it a graph.
+//! As any policy is acceptable, the lowest row is enough: a policy that is valid there has a parent in each row above.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ use x509_parser::oid_registry::{
 use super::certificate;
 use super::fault::CertificateFault;
 
-/// Judges the policies of a path that is verified otherwise. `path`: the server's certificate first, the root left out.
+/// Checks the policies of a path that is verified otherwise. `path`: the server's certificate first, without the root.
 pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), CertificateFault> {
     let whose = |place: usize| match place {
         0 => String::new(),
@@ -38,7 +38,7 @@ pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), CertificateFault
     let beyond = u32::try_from(path.len()).map_or(u32::MAX, |length| length + 1);
     let (mut explicit, mut mapping, mut any) = (beyond, beyond, beyond);
     let mut valid = Valid::below_root();
-    // The last that demands a policy, and where and why none is left.
+    // The last certificate that demands a policy, and where and why no valid one is left.
     let mut demands = 0;
     let mut lost: Option<(usize, NoPolicy)> = None;
     let refused = |demands: usize, lost: &Option<(usize, NoPolicy)>| {
@@ -63,7 +63,7 @@ pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), CertificateFault
             return refused(demands, &lost);
         }
         if is_last {
-            // Whether it is self-issued or not: 6.1.5 (a).
+            // Also for a self-issued one: 6.1.5 (a).
             explicit = explicit.saturating_sub(1);
             if said.explicit == Some(0) {
                 (explicit, demands) = (0, place);
@@ -89,28 +89,28 @@ pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), CertificateFault
     }
 }
 
-/// What a certificate says about policies.
+/// The extensions of a certificate about policies.
 #[derive(Default)]
 struct PolicyExtensions<'c> {
     /// It names anyPolicy.
     any: bool,
-    /// After how many certificates anyPolicy counts no more.
+    /// After how many certificates anyPolicy no longer counts.
     any_inhibited: Option<u32>,
     /// After how many certificates a policy is demanded.
     explicit: Option<u32>,
-    /// After how many certificates no policy is mapped any more.
+    /// After how many certificates policies are no longer mapped.
     mapping: Option<u32>,
     /// From a policy of the issuer to one of the subject.
     mappings: Vec<(&'c [u8], &'c [u8])>,
-    /// The policies that it names, anyPolicy left out.
+    /// The policies that it names, without anyPolicy.
     named: HashSet<&'c [u8]>,
 }
 
 impl<'c> PolicyExtensions<'c> {
-    /// What RFC 5280 does not allow is the error.
+    /// Reads the extensions. The error says what RFC 5280 does not allow.
     fn of(certificate: &'c X509Certificate<'_>) -> Result<Self, &'static str> {
         let mut said = Self::default();
-        // Each of the four at most once; what is not read whole is not read.
+        // Each of the four at most once. Trailing bytes make an extension unreadable.
         let find = |oid: &Oid<'_>| {
             let found = certificate.get_extension_unique(oid).map_err(|_| TWICE)?;
             let is_whole = |value: &[u8]| yasna::parse_der(value, |reader| reader.read_der()).is_ok();
@@ -193,7 +193,7 @@ struct Valid<'c> {
 }
 
 impl<'c> Valid<'c> {
-    /// Below a root every policy is valid: 6.1.2 (a).
+    /// Starts below a root, where every policy is valid: 6.1.2 (a).
     fn below_root() -> Self {
         Self {
             any: true,
@@ -205,7 +205,7 @@ impl<'c> Valid<'c> {
         !self.any && self.expected.is_empty()
     }
 
-    /// One certificate down: 6.1.3 (d) and (e). Says why nothing is valid there, if so.
+    /// Goes one certificate down: 6.1.3 (d) and (e). Returns why no policy is valid there, if so.
     fn descend(&mut self, said: &PolicyExtensions<'c>, may_be_any: bool) -> NoPolicy {
         let is_valid = |policy: &&&[u8]| self.any || self.expected.contains(**policy);
         let mut below: HashSet<_> = said.named.iter().filter(is_valid).copied().collect();
@@ -222,7 +222,7 @@ impl<'c> Valid<'c> {
         }
     }
 
-    /// The issuer's names become the subject's: 6.1.4 (b). All at once: no name is mapped twice.
+    /// Maps the issuer's policies to the subject's: 6.1.4 (b). All at once, so that no policy is mapped twice.
     fn map(&mut self, mappings: &[(&'c [u8], &'c [u8])], may_map: bool) {
         let is_valid = |(from, _): &&(&[u8], &[u8])| may_map && (self.any || self.expected.contains(from));
         let mapped: Vec<_> = mappings.iter().filter(is_valid).map(|(_, to)| *to).collect();
@@ -233,7 +233,7 @@ impl<'c> Valid<'c> {
     }
 }
 
-/// Why no policy is valid from a certificate on. Reads on after its name.
+/// Why no policy is valid from a certificate on. Continues a sentence after its name.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 enum NoPolicy {
     #[error("names only anyPolicy, which an authority above it forbids (inhibitAnyPolicy)")]
@@ -249,7 +249,7 @@ enum NoPolicy {
 const TWICE: &str = "an extension about policies that stands in it twice";
 const UNREADABLE: &str = "an extension about policies that cannot be read";
 
-/// The extensions that are judged here, all of id-ce, by the last byte of their identifiers: certificatePolicies,
+/// The extensions that are checked here, all of id-ce, by the last byte of their identifiers: certificatePolicies,
 /// policyMappings, policyConstraints and inhibitAnyPolicy.
 pub(super) const EXTENSIONS: &[u8] = &[32, 33, 36, 54];
 

@@ -12,16 +12,16 @@ use x509_parser::x509::X509Name;
 use super::certificate;
 use crate::sync::lock;
 
-/// Of one host: its servers ask for the same.
+/// Of one host, because its servers ask for the same.
 pub(super) struct Presenter {
     asked: Mutex<Option<CertificateRequest>>,
     certified: Option<Arc<CertifiedKey>>,
 }
 
-/// A server's demand, as far as a person wants to know it.
+/// A server's request for a certificate.
 #[derive(Clone)]
 struct CertificateRequest {
-    /// The first authorities of those whose certificates it takes, in DER.
+    /// The first of the authorities whose certificates it accepts, in DER.
     authorities: Vec<Vec<u8>>,
     more: usize,
 }
@@ -30,9 +30,9 @@ struct CertificateRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum CertificateRequested {
     AndAnswered {
-        /// Whose certificates it takes; empty where it did not say.
+        /// The authorities whose certificates it accepts; empty if it did not say.
         accepts: String,
-        /// To whom ours leads, where that is none of them.
+        /// The authority of our certificate, if it is not among them.
         ours: Option<String>,
     },
     ButHadNone {
@@ -50,8 +50,8 @@ impl Presenter {
         }
     }
 
-    /// What a server of this host has ever asked. One that asks does so each time, but only a full handshake shows it:
-    /// a resumed one does not ask again.
+    /// Returns what a server of this host has asked for so far. A server that asks does so in each full handshake, but not when
+    /// it resumes a session.
     pub(super) fn asked(&self) -> CertificateRequested {
         let asked = lock(&self.asked).clone();
         let Some(request) = asked else {
@@ -78,7 +78,7 @@ impl CertificateRequest {
         }
     }
 
-    /// `A, B and 3 more`.
+    /// Lists the authorities, as `A, B and 3 more`.
     fn accepts(&self) -> String {
         let name = |der: &Vec<u8>| {
             let name = X509Name::from_der(der).ok();
@@ -91,7 +91,7 @@ impl CertificateRequest {
         }
     }
 
-    /// To whom the certificate leads, where a server that says whose certificates it takes does not name its issuers.
+    /// Returns the authority of the certificate, if the server names authorities and none of them is in its chain.
     fn misses(&self, certified: &CertifiedKey) -> Option<String> {
         // Those that are not kept may be the ones.
         if self.authorities.is_empty() || self.more > 0 {
@@ -131,7 +131,7 @@ impl fmt::Debug for Presenter {
     }
 }
 
-/// Authorities that are kept of a demand; servers may name hundreds.
+/// The most authorities that are kept; servers may name hundreds.
 const SHOWN: usize = 8;
 
 /// The longest name that is kept, in bytes.

@@ -1,8 +1,8 @@
-//! Which certificates their authorities have taken back: the lists of `tls.crl`.
+//! Revoked certificates: the lists of `tls.crl`.
 //!
-//! Where lists are configured, each certificate of a chain, the root's left out, must stand on none, and there must be
-//! a current list of its issuer to say so: as OpenSSL's clients have it (curl's `--crlfile`, nginx's `proxy_ssl_crl`),
-//! and other than browsers, which go on where they cannot know. webpki judges; here is what it leaves unsaid.
+//! If lists are configured, each certificate of a chain except the root needs a current list of its issuer, and must not be
+//! on it. OpenSSL's clients do the same (curl's `--crlfile`, nginx's `proxy_ssl_crl`); browsers accept what they cannot
+//! check. webpki decides; this module adds what it does not say.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -19,7 +19,7 @@ use super::fault::CertificateFault;
 use super::usage;
 use crate::units::rfc3339;
 
-/// The lists of one destination, the newest first: of several of one issuer the newest counts.
+/// The lists of one destination, the newest first: of several lists of one issuer the newest counts.
 #[derive(Default)]
 pub(super) struct Revocation {
     lists: Vec<List>,
@@ -55,7 +55,7 @@ pub(crate) enum Unusable {
 }
 
 impl Revocation {
-    /// Takes the lists in; the position of one that cannot be used comes with the reason.
+    /// Reads the lists. The error is the position of a list that cannot be used, and why.
     pub(super) fn new(lists: &[CertificateRevocationListDer<'_>]) -> Result<Self, (usize, Unusable)> {
         let read = |(i, der)| read(der).map_err(|error| (i, error));
         let lists = lists.iter().enumerate().map(read);
@@ -65,10 +65,10 @@ impl Revocation {
         Ok(Self { lists, plain })
     }
 
-    /// What `judge` says where it is told to look at the lists.
+    /// Returns what `judge` says with the lists.
     pub(super) fn with<T>(&self, judge: impl FnOnce(Option<webpki::RevocationOptions<'_>>) -> T) -> T {
         let lists: Vec<_> = self.plain.iter().collect();
-        // An error is an empty list: then there is nothing to look at.
+        // It fails for an empty set of lists only: then there is nothing to check.
         let options = RevocationOptionsBuilder::new(&lists).ok();
         judge(options.map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build()))
     }
@@ -78,8 +78,8 @@ impl Revocation {
         !self.lists.is_empty()
     }
 
-    /// Until when what the lists of `issuers` (names in DER) say holds, as of `now`; `None` where there is none of them.
-    /// Of a list that does not count yet, the place of its issuer and why: webpki does not look at that.
+    /// Returns until when the lists of `issuers` (names in DER) are valid as of `now`; `None` if they have no lists. The error
+    /// is the place of an issuer whose list is not valid yet, and why: webpki does not check that.
     pub(super) fn until(
         &self,
         issuers: &[&[u8]],
@@ -92,14 +92,14 @@ impl Revocation {
             let why = format!("the list of {name} in tls.crl is not valid before {from}; is a clock wrong?");
             return Err((place(list).unwrap_or_default(), why));
         }
-        // An older list beside the current one is not the one that was looked at.
+        // Only the newest list of an issuer was used.
         Ok(lists().map(|list| list.until).filter(|until| now < *until).min())
     }
 
-    /// The issuers of lists that were to be renewed before `now`, and since when.
+    /// Returns the issuers whose lists should have been renewed before `now`, and since when.
     pub(super) fn ended(&self, now: SystemTime) -> impl Iterator<Item = (&str, SystemTime)> {
         let ended = self.lists.iter().filter(move |list| list.until < now);
-        // An older list beside the current one does no harm.
+        // An older list beside the current one does not matter.
         let is_newest = |list: &&List| {
             let newest = self.lists.iter().find(|other| other.issuer == list.issuer);
             newest.is_some_and(|newest| std::ptr::eq(newest, *list))
@@ -107,7 +107,7 @@ impl Revocation {
         ended.filter(is_newest).map(|list| (&*list.name, list.until))
     }
 
-    /// Which certificate of `chain` a list made webpki refuse, and why.
+    /// Returns which certificate of `chain` webpki refused because of a list, and why.
     pub(super) fn fault(
         &self,
         error: &webpki::Error,
@@ -157,7 +157,7 @@ impl Revocation {
                 let one = chain.windows(2).find(lacks)?.first()?;
                 Some(unknown(one, usage::no_list_signer(&issuer(one))))
             }
-            // Whatever else is wrong with a list is its signature, or who signed it.
+            // What remains is a wrong signature, or a wrong signer.
             _ => {
                 let (one, list) = listed.next()?;
                 let name = &self.lists[list].name;
@@ -167,7 +167,7 @@ impl Revocation {
         }
     }
 
-    /// What a list says of a certificate; `None` where it is not on it.
+    /// Returns the entry of a certificate on the list; `None` if it is not on it.
     fn entry(&self, list: usize, certificate: &X509Certificate<'_>) -> Option<String> {
         let serial = certificate.raw_serial();
         let unsigned = serial.strip_prefix(&[0]).unwrap_or(serial);
@@ -184,7 +184,7 @@ impl Revocation {
     }
 }
 
-/// The issuers only: a list may name a hundred thousand certificates.
+/// Shows the issuers only: a list may name a hundred thousand certificates.
 impl fmt::Debug for Revocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()

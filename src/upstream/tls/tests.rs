@@ -452,9 +452,9 @@ async fn the_lowest_version_holds() {
     );
 }
 
-/// A self-signed certificate named in `tls.ca` stands for itself, with its name and dates only.
+/// Of a self-signed certificate named in `tls.ca` only the name and the dates are checked.
 #[tokio::test]
-async fn a_named_certificate_stands_for_itself() {
+async fn a_named_certificate_is_checked_by_name_and_dates() {
     let algorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
     type Alter = fn(&mut CertificateParams);
     let kinds: [(&str, Alter); 2] = [

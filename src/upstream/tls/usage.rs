@@ -1,7 +1,7 @@
-//! What the keys of a path are for: RFC 5280, 4.2.1.3 and 6.1.4 (n), and RFC 8446, 4.4.2.2.
+//! Checks what the keys of a path may be used for: RFC 5280, 4.2.1.3 and 6.1.4 (n), and RFC 8446, 4.4.2.2.
 //!
-//! webpki verifies signatures, dates, names, `cA`, path length and extended key usage. It does not look at the key usage
-//! of who issued a certificate, nor at that of a server's, nor at what a root's own certificate says.
+//! webpki verifies signatures, dates, names, `cA`, path length and extended key usage. It does not check the key usage of
+//! issuers and servers, nor what the certificate of a root says.
 
 use rustls::pki_types::TrustAnchor;
 use x509_parser::certificate::X509Certificate;
@@ -10,8 +10,8 @@ use super::certificate;
 use super::fault::CertificateFault;
 use crate::secret::anchors::{Anchors, Issues, Restriction};
 
-/// Judges a path that webpki has verified: the server's certificate first, and its root among the anchors. `has_lists`:
-/// its certificates were looked for on lists of their issuers.
+/// Checks a path that webpki has verified: the server's certificate first, and its root among the anchors. `has_lists`: its
+/// certificates were looked up in lists of their issuers.
 pub(super) fn judge(
     path: &[X509Certificate<'_>],
     root: &TrustAnchor<'_>,
@@ -30,14 +30,14 @@ pub(super) fn judge(
         }
     }
     let restriction = anchors.restriction(root);
-    // A certificate that is trusted itself stands for itself, and nothing is issued.
+    // A certificate that is trusted itself has issued nothing here.
     match restriction.filter(|restriction| *restriction.certificate != *server.as_raw()) {
         Some(restriction) => is_within(restriction, certificate::name_of_anchor(root), path, has_lists),
         None => Ok(()),
     }
 }
 
-/// Whether a server may show this certificate: all key exchanges that are spoken here are signed.
+/// Checks that a server may sign with this certificate: all key exchanges used here are signed.
 pub(super) fn is_of_server(certificate: &X509Certificate<'_>) -> Result<(), CertificateFault> {
     let whose = String::new;
     let purposes = certificate.extended_key_usage().map_err(|_| unreadable())?;
@@ -50,7 +50,7 @@ pub(super) fn is_of_server(certificate: &X509Certificate<'_>) -> Result<(), Cert
     }
 }
 
-/// Whether `chain` keeps to what the certificate of its root says.
+/// Checks `chain` against what the certificate of its root says.
 fn is_within(
     restriction: &Restriction,
     root: String,
@@ -81,7 +81,7 @@ fn is_within(
     }
 }
 
-/// Why lists of `issuer` count for nothing.
+/// Returns why lists of `issuer` are not valid.
 pub(super) fn no_list_signer(issuer: &str) -> String {
     format!("{issuer} may sign no lists (its key usage lacks cRLSign); get a list of one that may")
 }

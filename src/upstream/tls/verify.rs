@@ -1,13 +1,12 @@
-//! Whether a server is who it should be: webpki's answer, explained.
+//! Verifies a server's certificate with webpki, and explains the result.
 //!
-//! Nothing is accepted here that webpki refuses, but for two cases. A certificate that the user named in `tls.ca` or
-//! `tls.ca_extra` itself, byte for byte, stands for itself whatever is wrong with the paths above it. Its name and its dates
-//! must still be right. Self-signed partners are common, and OpenSSL's clients accept them so. And policies may be critical:
-//! webpki does not look at them, [`policies`] does ([`chain`](super::chain)).
+//! What webpki refuses is refused, with two exceptions. A certificate that is in `tls.ca` or `tls.ca_extra` byte for byte is
+//! accepted even if its path is wrong; its name and its dates must still be right. Self-signed partners are common, and
+//! OpenSSL's clients accept them like this. And a certificate may have critical policies: webpki does not know them,
+//! [`policies`] checks them ([`chain`](super::chain)).
 //!
-//! The keys of a path must be for what they do ([`usage`]). Pins and revocation only ever refuse more. A pin must be the
-//! key of a certificate of the chain that was verified, its root included: what a server merely sends along proves
-//! nothing.
+//! Each key of a path must be allowed to do what it does ([`usage`]). Pins and revocation can only refuse more. A pin must be
+//! the key of a certificate in the verified chain, its root included: other certificates that a server sends prove nothing.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
@@ -35,18 +34,18 @@ use crate::sync::lock;
 /// Verifies servers against one set of roots.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// Certificates that the user named: each stands for itself, too.
+    /// Certificates that the user named: each is trusted as a server's certificate as well.
     pub(super) named: Vec<CertificateDer<'static>>,
-    /// Of which a chain must have one; empty: any chain will do.
+    /// A chain must have one of these keys; empty: any chain is accepted.
     pub(super) pins: Vec<Pin>,
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) revocation: Revocation,
-    /// Empty: then nobody is trusted but the named.
+    /// Empty: only the named certificates are trusted.
     pub(super) anchors: Arc<Anchors>,
 }
 
-/// Verifies for the sessions that may resume one another: rustls resumes a session only under the verifier that has
-/// judged its certificate. It knows until when all of its judgements hold.
+/// The verifier of a group of sessions. rustls resumes a session only with the verifier that accepted its certificate. It
+/// knows until when all certificates that it accepted are valid.
 #[derive(Debug)]
 pub(super) struct Generation {
     until: Mutex<Option<SystemTime>>,
@@ -61,7 +60,7 @@ impl Generation {
         }
     }
 
-    /// When the first certificate or list ends on which one of the judgements rests; `None` before the first judgement.
+    /// Returns the end of the first certificate or list on which an accepted certificate rests; `None` before the first.
     pub(super) fn until(&self) -> Option<SystemTime> {
         *lock(&self.until)
     }
@@ -73,7 +72,7 @@ impl Generation {
 }
 
 impl Verifier {
-    /// Until when the certificate holds, and the lists that were asked about it; or why it is refused.
+    /// Returns until when the certificate and the lists that were used are valid; or why it is refused.
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,
@@ -85,7 +84,7 @@ impl Verifier {
         let explain = |error| presented().fault(error, &self.revocation, system_time(now));
         let chain = ServerChain::new(leaf, intermediates);
         let certificate = EndEntityCert::try_from(chain.leaf()).map_err(explain)?;
-        // What is said of a path that webpki has verified: where it is refused, webpki looks for another one.
+        // Checks a path that webpki has verified. If it is refused, webpki looks for another one.
         let said = RefCell::new(None);
         let judge = |path: &VerifiedPath<'_>| {
             let judged = self.judge_path(path, &chain, now);
@@ -119,7 +118,7 @@ impl Verifier {
                 if self.named.contains(leaf)
                     && may_stand_for_itself(&error, said.as_ref(), self.revocation.is_asked()) =>
             {
-                let until = presented().stands_for_itself(now)?;
+                let until = presented().own_validity(now)?;
                 let key = hash(&certificate.subject_public_key_info());
                 if !self.pins.is_empty() && !self.pins.contains(&key) {
                     let keys = listed(&[(presented().title(), key)]);
@@ -129,7 +128,7 @@ impl Verifier {
             }
             (Err(_), Some(Err(fault))) => return Err(fault),
             (Err(error), _) => return Err(explain(error)),
-            // webpki has asked about the path before it accepts it.
+            // webpki has called the check before it accepts a path.
             (Ok(()), None) => return Err(CertificateFault::Unusable("its path was not judged".to_owned())),
         };
         certificate
@@ -138,7 +137,7 @@ impl Verifier {
         Ok(until)
     }
 
-    /// What webpki leaves to us: what the keys are for, which policies are valid, and which keys are pinned.
+    /// Checks what webpki does not: key usage, policies and pins.
     fn judge_path(
         &self,
         path: &VerifiedPath<'_>,
@@ -169,7 +168,7 @@ impl Verifier {
         Ok(of_lists.map_or(until, |list| list.min(until)))
     }
 
-    /// Adds what the certificate tells about a signature that cannot be right.
+    /// Adds what the certificate shows about a signature that cannot be right.
     fn weighed<T>(result: Result<T, rustls::Error>, leaf: &CertificateDer<'_>) -> Result<T, rustls::Error> {
         result.map_err(|error| match &error {
             rustls::Error::InvalidCertificate(_) => super::explain::weak_key(leaf).map_or(error, of_fault),
@@ -231,8 +230,8 @@ impl ServerCertVerifier for Generation {
     }
 }
 
-/// Whether what is wrong with the paths of a certificate is nothing to one that is trusted itself. Where there are lists,
-/// they are asked about it all the same as soon as its issuer is known, and no other error may hide what they say.
+/// Whether an error of the path does not matter for a certificate that is trusted itself. If there are lists, they are
+/// checked all the same if its issuer is known, and no other error may hide their result.
 fn may_stand_for_itself(
     error: &webpki::Error,
     said: Option<&Result<SystemTime, CertificateFault>>,
@@ -247,12 +246,12 @@ fn may_stand_for_itself(
     }
 }
 
-/// The peer is then told `certificate_unknown`; we know more.
+/// The peer gets the alert `certificate_unknown`; the fault itself is for our messages.
 fn of_fault(fault: CertificateFault) -> rustls::Error {
     CertificateError::Other(OtherError(Arc::new(fault))).into()
 }
 
-/// Whose key is which, from the leaf to the root.
+/// The names and keys of a path, from the leaf to the root.
 type Keys = Vec<(String, Pin)>;
 
 fn keys(path: &VerifiedPath<'_>) -> Keys {
