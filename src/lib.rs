@@ -58,7 +58,7 @@
 //! | 1 | `units` | durations, sizes, rates |
 //! | 1 | `method`, `path` | methods and patterns of paths, parsed once |
 //! | 1 | `stream`, `drain` | byte streams; the end of the process |
-//! | 0 | `descriptors`, `error`, `memory` | how many file descriptors and how much memory may be used |
+//! | 0 | `descriptors`, `memory` | how many file descriptors and how much memory may be used |
 //! | 0 | `sync`, `error` | locks that outlive a panic; an error with its causes |
 //!
 //! # The life of a request
