@@ -11,13 +11,13 @@ use crate::support::redis::Redis;
 use crate::support::{CANARY, Origin, Pki, Proxy, Wire, eventually, run};
 
 /// An origin that remembers when it was asked, and by whom.
-struct Counter {
-    origin: Origin,
+pub(crate) struct Counter {
+    pub(crate) origin: Origin,
     asked: Arc<Mutex<Vec<(Instant, usize)>>>,
 }
 
 impl Counter {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
         let origin = Origin::http(move |wire| {
@@ -31,7 +31,7 @@ impl Counter {
     }
 
     /// Those from `from` to `until`, as milliseconds since `from`.
-    fn between(&self, from: Instant, until: Instant) -> Vec<(f64, usize)> {
+    pub(crate) fn between(&self, from: Instant, until: Instant) -> Vec<(f64, usize)> {
         let asked = self.asked.lock().unwrap();
         let inside = asked.iter().filter(|(at, _)| (from..until).contains(at));
         let mut inside: Vec<_> = inside
@@ -43,7 +43,7 @@ impl Counter {
 }
 
 /// The most that any window of a second holds.
-fn busiest_second(asked: &[(f64, usize)]) -> usize {
+pub(crate) fn busiest_second(asked: &[(f64, usize)]) -> usize {
     let within = |from: f64| {
         asked
             .iter()
@@ -53,7 +53,7 @@ fn busiest_second(asked: &[(f64, usize)]) -> usize {
     asked.iter().map(|(at, _)| within(*at)).max().unwrap_or(0)
 }
 
-fn instance(origin: &Origin, store: &str, limits: &str, env: &[(&str, &str)]) -> Proxy {
+pub(crate) fn instance(origin: &Origin, store: &str, limits: &str, env: &[(&str, &str)]) -> Proxy {
     let config = format!(
         "workers: 1\nlog: {{ format: json, access: none }}\nrate_limit_store: {store}\n\
          destinations: {{ p: {{ hosts: [\"{}\"], {limits} }} }}",
@@ -62,23 +62,32 @@ fn instance(origin: &Origin, store: &str, limits: &str, env: &[(&str, &str)]) ->
     Proxy::start_with(&config, env)
 }
 
-fn fleet(count: usize, origin: &Origin, store: &str, limits: &str) -> Vec<Proxy> {
+pub(crate) fn fleet(count: usize, origin: &Origin, store: &str, limits: &str) -> Vec<Proxy> {
     let start = |_| instance(origin, store, limits, &[]);
     (0..count).map(start).collect()
 }
 
-/// Clients that ask as fast as they are answered, for as long as `story` takes. Counts the answers by status.
-fn under_load(proxies: &[Proxy], origin: &Origin, story: impl FnOnce()) -> Vec<(u16, usize)> {
+/// Runs `clients` of each proxy and origin, who ask as fast as they are answered, for as long as `story` takes.
+/// Counts the answers by status.
+pub(crate) fn under_load(
+    proxies: &[Proxy],
+    origins: &[&Origin],
+    clients: usize,
+    story: impl FnOnce(),
+) -> Vec<(u16, usize)> {
     let stop = AtomicBool::new(false);
     let counts: Vec<AtomicUsize> = (0..600).map(|_| AtomicUsize::new(0)).collect();
     thread::scope(|scope| {
-        for (number, proxy) in proxies.iter().enumerate() {
+        let pairs = proxies.iter().enumerate();
+        for ((number, proxy), origin) in
+            pairs.flat_map(|proxy| origins.iter().map(move |origin| (proxy, origin)))
+        {
             let request = format!(
                 "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
                 origin.url(&format!("/{number}")),
                 origin.authority()
             );
-            for _ in 0..6 {
+            for _ in 0..clients {
                 let (request, stop, counts) = (request.clone(), &stop, &counts);
                 scope.spawn(move || {
                     let mut wire: Wire = proxy.wire();
@@ -102,13 +111,13 @@ fn under_load(proxies: &[Proxy], origin: &Origin, story: impl FnOnce()) -> Vec<(
         .collect()
 }
 
-fn pause_until(moment: Instant) {
+pub(crate) fn pause_until(moment: Instant) {
     while let Some(left) = moment.checked_duration_since(Instant::now()) {
         thread::park_timeout(left);
     }
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Eight processes ask for more than there is: together they get what one would, and each its part.
 #[test]
@@ -122,7 +131,9 @@ fn eight_instances_keep_one_quota() {
         "rate_limit: 200/s burst 20, on_limit: wait 5s",
     );
     let begin = Instant::now();
-    let statuses = under_load(&proxies, &counter.origin, || pause_until(begin + 10 * SECOND));
+    let statuses = under_load(&proxies, &[&counter.origin], 6, || {
+        pause_until(begin + 10 * SECOND)
+    });
     assert_eq!(statuses.len(), 1, "only 200: {statuses:?}");
 
     let all = counter.between(begin, begin + 10 * SECOND);
@@ -169,7 +180,7 @@ fn a_server_that_dies_and_returns_passes_no_limit_and_fails_no_request() {
     );
     let begin = Instant::now();
     let (killed, returned, end) = (begin + 2 * SECOND, begin + 5 * SECOND, begin + 11 * SECOND);
-    let statuses = under_load(&proxies, &counter.origin, || {
+    let statuses = under_load(&proxies, &[&counter.origin], 6, || {
         pause_until(killed);
         redis.kill();
         pause_until(returned);

@@ -26,6 +26,7 @@ mod dashboards;
 mod documents;
 mod endings;
 mod fleet;
+mod fleet_cluster;
 mod handshakes;
 mod heads;
 mod http2;

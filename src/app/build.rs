@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::ca::Authority;
-use crate::config::{Ca, Config, Text};
+use crate::config::{Ca, Config};
 use crate::limit::Limiters;
 use crate::policy::Policy;
 use crate::secret::Snapshot;
@@ -67,10 +67,11 @@ impl Builder {
 
 /// Returns the files that the address of the store is read from.
 pub(super) fn store_files(config: &Config, secrets: &Snapshot) -> Vec<PathBuf> {
-    match &config.rate_limit_store {
-        Some(Text::Reference(reference)) => secrets.files(reference),
-        Some(Text::Plain(_)) | None => Vec::new(),
-    }
+    let written = config.rate_limit_store.iter();
+    let references = written.flat_map(|written| store::references(written, secrets));
+    references
+        .flat_map(|reference| secrets.files(&reference))
+        .collect()
 }
 
 /// Returns the authority for the hosts that are intercepted: `old` where it is for the same ones.

@@ -11,13 +11,13 @@ use super::{ConfigArg, print};
 use crate::auth::{Credentials, SecretMatcher};
 use crate::config::{
     ClientCertificate, Config, Constraints, DEFAULT_FILE, Destination, Egress, HeaderText, Mode, Network,
-    NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef, Source, Text,
+    NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef, Source,
 };
 use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Snapshot, pem, pkcs12};
-use crate::store::StoreAddress;
+use crate::store::{self, StoreAddress};
 use crate::upstream::tls;
 
 /// Check a configuration and list every problem in it
@@ -95,8 +95,12 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         if let Err(error) = StoreAddress::read(written, snapshot) {
             add(&mut problems, "rate_limit_store", &error);
         }
-        if let Text::Reference(reference) = written {
-            for warning in snapshot.warnings(reference) {
+        let roots = SystemRoots::new(snapshot, &config.ca.bundle);
+        if let Err(error) = tls::Settings::of(&written.tls, snapshot, &roots) {
+            add_keyed(&mut problems, "rate_limit_store", &error);
+        }
+        for reference in store::references(written, snapshot) {
+            for warning in snapshot.warnings(&reference) {
                 add(&mut warnings, "rate_limit_store", &warning);
             }
         }

@@ -275,7 +275,7 @@ fn removed(field: &Field<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn tls(field: Field<'_>) -> Option<Tls> {
+pub(super) fn tls(field: Field<'_>) -> Option<Tls> {
     let reader = field.reader(keys::TLS)?;
     let versions = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
     let server_name = |field: Field<'_>| {

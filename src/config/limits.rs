@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::destination::{method, path};
+use super::destination::{method, path, tls};
 use super::keys;
 use super::node::shown;
 use super::reader::{Field, Reader, one_of};
 use super::{
-    AppliesTo, Cache, CircuitBreaker, Class, OnLimit, Priority, RateLimit, Rehearse, Retry, SecretRef, Text,
+    AppliesTo, Cache, CircuitBreaker, Class, OnLimit, Priority, RateLimit, RateLimitStore, Rehearse, Retry,
+    SecretRef, Text, Tls,
 };
 use crate::host::Scheme;
 use crate::units;
@@ -266,11 +267,37 @@ pub(super) fn rehearse(reader: &Reader<'_>) -> Option<Rehearse> {
     Some(rehearse)
 }
 
-/// A plain URL must not hold a password: what stands in the file is read by many.
-pub(super) fn rate_limit_store(field: Option<Field<'_>>) -> Option<Text> {
+/// A URL or a reference to one, or a mapping with what else is needed.
+pub(super) fn rate_limit_store(field: Option<Field<'_>>) -> Option<RateLimitStore> {
     let field = field.filter(|field| !field.is_empty())?;
+    if !field.is_mapping() {
+        return Some(RateLimitStore {
+            url: store_text(&field)?,
+            sentinel_password: None,
+            tls: Tls::default(),
+        });
+    }
+    let reader = field.reader(keys::RATE_LIMIT_STORE)?;
+    let url = reader.take("url");
+    if url.is_none() {
+        reader.problem(
+            "`url` is missing",
+            "write where the store is, as in url: vcap:redis/uri",
+        );
+    }
+    let sentinel_password = reader.take("sentinel_password").and_then(Field::secret);
+    let tls = reader.take("tls").and_then(tls).unwrap_or_default();
+    Some(RateLimitStore {
+        url: store_text(&url?)?,
+        sentinel_password,
+        tls,
+    })
+}
+
+/// A plain URL must not hold a password: the file is read by many.
+fn store_text(field: &Field<'_>) -> Option<Text> {
     let right = "write a reference, as in vcap:redis/uri, or redis://HOST:PORT where there is no password";
-    let text = field.text(right)?;
+    let text = field.clone().text(right)?;
     if let Some(reference) = SecretRef::parse(text, field.decoding.environment) {
         return reference
             .map_err(|error| field.problem(&error, error.right()))
@@ -279,11 +306,11 @@ pub(super) fn rate_limit_store(field: Option<Field<'_>>) -> Option<Text> {
     }
     // Not repeated: it may hold a password wherever it went wrong.
     match store_url(text) {
-        None | Some((_, "")) => {
+        None | Some((_, _, "")) => {
             field.problem("neither a reference nor a URL of Redis or Valkey", right);
             None
         }
-        Some((_, address)) if address.contains('@') || address.contains("password=") => {
+        Some((_, _, address)) if address.contains('@') || address.contains("password=") => {
             field.problem("a URL with a password where a reference belongs", right);
             None
         }
@@ -291,16 +318,36 @@ pub(super) fn rate_limit_store(field: Option<Field<'_>>) -> Option<Text> {
     }
 }
 
-/// Whether the URL of a store asks for TLS, as `https` does, and what follows its scheme; `None` where it is none. Clients
-/// and platforms write all of these: valkeys (valkey-py, Aiven), redis+ssl and redis+tls (Lettuce), valkey+tls (Bun).
-pub(crate) fn store_url(text: &str) -> Option<(Scheme, &str)> {
+/// What the URL of a store leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreForm {
+    Cluster,
+    Sentinel,
+    Server,
+}
+
+/// Returns whether the URL of a store asks for TLS, as `https` does, what it leads to, and the rest of it; `None` when it
+/// is no such URL. Clients and platforms write all of these: valkeys (valkey-py, Aiven), redis+ssl and redis+tls
+/// (Lettuce), valkey+tls (Bun), redis-cluster and redis-sentinel (fred, Lettuce), redis+cluster and redis+sentinel (limits).
+pub(crate) fn store_url(text: &str) -> Option<(Scheme, StoreForm, &str)> {
     let (scheme, rest) = text.split_once("://")?;
-    let scheme = match scheme.to_ascii_lowercase().as_str() {
+    let name = scheme.to_ascii_lowercase();
+    let mut words = name.split(['+', '-']);
+    let mut scheme = match words.next()? {
         "redis" | "valkey" => Scheme::Http,
-        "rediss" | "valkeys" | "redis+ssl" | "redis+tls" | "valkey+ssl" | "valkey+tls" => Scheme::Https,
+        "rediss" | "valkeys" => Scheme::Https,
         _ => return None,
     };
-    Some((scheme, rest))
+    let mut form = StoreForm::Server;
+    for word in words {
+        match (word, form) {
+            ("ssl" | "tls", _) if scheme == Scheme::Http => scheme = Scheme::Https,
+            ("cluster", StoreForm::Server) => form = StoreForm::Cluster,
+            ("sentinel", StoreForm::Server) => form = StoreForm::Sentinel,
+            _ => return None,
+        }
+    }
+    Some((scheme, form, rest))
 }
 
 /// The mapping after a key that is off where it is not written, or is `null`, `off` or `false`.

@@ -28,7 +28,7 @@ pub(crate) use auth::oauth::{ClientAuth, Grant, OAuth2, TokenUrl};
 pub(crate) use auth::signatures::{AwsSigV4, Encoding, Hmac, HttpSignature, KeyEncoding, SESSION_TOKEN};
 pub(crate) use auth::template::{BodyHash, Piece, Template};
 pub(crate) use environment::Environment;
-pub(crate) use limits::store_url;
+pub(crate) use limits::{StoreForm, store_url};
 pub(crate) use locate::{DEFAULT_FILE, Source, load_located};
 pub(crate) use problems::{Locations, Problem, Problems};
 #[cfg(test)]
@@ -76,14 +76,24 @@ pub(crate) struct Config {
     /// How many instances share each quota. `None`: `auto`, one unless a store knows better.
     pub(crate) instances: Option<NonZeroU32>,
     pub(crate) limits: Limits,
-    /// The URL of the store that holds the quotas of all instances; plain only where it has no password.
-    pub(crate) rate_limit_store: Option<Text>,
+    /// The store that holds the quotas of all instances.
+    pub(crate) rate_limit_store: Option<RateLimitStore>,
     /// In the order of the file.
     pub(crate) destinations: Vec<Destination>,
     /// Where everything stands in the file, for whoever finds a problem later.
     pub(crate) locations: Locations,
     /// Of hosts that no destination names.
     pub(crate) timeouts: Timeouts,
+}
+
+/// How the store of the quotas is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RateLimitStore {
+    /// Plain only without a password.
+    pub(crate) url: Text,
+    /// What Sentinels ask for.
+    pub(crate) sentinel_password: Option<SecretRef>,
+    pub(crate) tls: Tls,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

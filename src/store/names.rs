@@ -1,8 +1,8 @@
 //! Under which names the store keeps the limits of a destination.
 //!
-//! A quota belongs to a client of an upstream, so the names come from the destination's hosts and from the references to
-//! its credential: `env:TOKEN`, `vcap:weather/token`. The secrets behind the references never take part. Everybody who
-//! can read the store could try guesses on a name that was made from one.
+//! A quota belongs to a client of an upstream, so the names come from the destination's hosts and from the
+//! references to its credential: `env:TOKEN`, `vcap:weather/token`. The secrets behind the references never take
+//! part. Everybody who can read the store could try guesses on a name that was made from one.
 //!
 //! All names of a destination share a hash tag: a cluster keeps them in one place.
 

@@ -1,7 +1,7 @@
-//! What a Redis server is told, and what it says: the part of its protocol (RESP2) that a few commands need.
+//! The part of the Redis protocol (RESP2) that a few commands need: writes commands and reads answers.
 //!
-//! Commands are lists of byte strings. Answers are read from whatever has arrived; what is larger or nested deeper than
-//! any answer to our commands is refused, because the bytes come from a network.
+//! Commands are lists of byte strings. Answers are read from whatever has arrived; what is larger or nested deeper
+//! than any answer to our commands is refused, because the bytes come from a network.
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<(RedisReply, usize)>, Protocol
     let mut reader = ReplyReader { bytes, at: 0 };
     match reader.reply(0) {
         Ok(reply) => Ok(Some((reply, reader.at))),
-        Err(ReadError::Incomplete) if bytes.len() <= LONGEST_REPLY => Ok(None),
-        Err(ReadError::Incomplete | ReadError::ProtocolError) => Err(ProtocolError),
+        Err(ReplyFault::Incomplete) if bytes.len() <= LONGEST_REPLY => Ok(None),
+        Err(ReplyFault::Incomplete | ReplyFault::ProtocolError) => Err(ProtocolError),
     }
 }
 
@@ -48,14 +48,24 @@ impl RedisReply {
         }
     }
 
+    pub(super) fn number(&self) -> Option<i64> {
+        match self {
+            Self::Integer(number) => Some(*number),
+            Self::Error(_) | Self::List(_) | Self::Nil | Self::Text(_) => None,
+        }
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => std::str::from_utf8(text).ok(),
+            Self::Error(_) | Self::Integer(_) | Self::List(_) | Self::Nil => None,
+        }
+    }
+
     /// A list of whole numbers.
     pub(super) fn numbers(&self) -> Option<Vec<i64>> {
         let Self::List(items) = self else { return None };
-        let number = |item: &Self| match item {
-            Self::Integer(number) => Some(*number),
-            Self::Error(_) | Self::List(_) | Self::Nil | Self::Text(_) => None,
-        };
-        items.iter().map(number).collect()
+        items.iter().map(Self::number).collect()
     }
 }
 
@@ -66,7 +76,7 @@ fn line(kind: u8, number: usize, to: &mut Vec<u8>) {
 }
 
 /// Why no answer could be read.
-enum ReadError {
+enum ReplyFault {
     Incomplete,
     ProtocolError,
 }
@@ -77,8 +87,8 @@ struct ReplyReader<'b> {
 }
 
 impl<'b> ReplyReader<'b> {
-    fn reply(&mut self, depth: usize) -> Result<RedisReply, ReadError> {
-        let (kind, text) = self.line()?.split_first().ok_or(ReadError::ProtocolError)?;
+    fn reply(&mut self, depth: usize) -> Result<RedisReply, ReplyFault> {
+        let (kind, text) = self.line()?.split_first().ok_or(ReplyFault::ProtocolError)?;
         match kind {
             b'+' => Ok(RedisReply::Text(text.to_vec())),
             b'-' => Ok(RedisReply::Error(String::from_utf8_lossy(text).into_owned())),
@@ -89,7 +99,7 @@ impl<'b> ReplyReader<'b> {
                     let text = self.take(length)?.to_vec();
                     match self.take(2)? {
                         b"\r\n" => Ok(RedisReply::Text(text)),
-                        _ => Err(ReadError::ProtocolError),
+                        _ => Err(ReplyFault::ProtocolError),
                     }
                 }
             },
@@ -100,50 +110,51 @@ impl<'b> ReplyReader<'b> {
                     .collect::<Result<_, _>>()
                     .map(RedisReply::List),
             },
-            _ => Err(ReadError::ProtocolError),
+            _ => Err(ReplyFault::ProtocolError),
         }
     }
 
     /// Up to the end of the line, without it.
-    fn line(&mut self) -> Result<&'b [u8], ReadError> {
+    fn line(&mut self) -> Result<&'b [u8], ReplyFault> {
         let rest = &self.bytes[self.at..];
         match rest.windows(2).take(LONGEST_LINE).position(|two| two == b"\r\n") {
             Some(end) => {
                 self.at += end + 2;
                 Ok(&rest[..end])
             }
-            None if rest.len() > LONGEST_LINE => Err(ReadError::ProtocolError),
-            None => Err(ReadError::Incomplete),
+            None if rest.len() > LONGEST_LINE => Err(ReplyFault::ProtocolError),
+            None => Err(ReplyFault::Incomplete),
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<&'b [u8], ReadError> {
+    fn take(&mut self, length: usize) -> Result<&'b [u8], ReplyFault> {
         let taken = self
             .bytes
             .get(self.at..self.at + length)
-            .ok_or(ReadError::Incomplete)?;
+            .ok_or(ReplyFault::Incomplete)?;
         self.at += length;
         Ok(taken)
     }
 }
 
-fn number(text: &[u8]) -> Result<i64, ReadError> {
-    let text = std::str::from_utf8(text).map_err(|_| ReadError::ProtocolError)?;
-    text.parse().map_err(|_| ReadError::ProtocolError)
+fn number(text: &[u8]) -> Result<i64, ReplyFault> {
+    let text = std::str::from_utf8(text).map_err(|_| ReplyFault::ProtocolError)?;
+    text.parse().map_err(|_| ReplyFault::ProtocolError)
 }
 
 /// A length; `None` for the one that says that there is nothing.
-fn length(text: &[u8], most: usize) -> Result<Option<usize>, ReadError> {
+fn length(text: &[u8], most: usize) -> Result<Option<usize>, ReplyFault> {
     match number(text)? {
         -1 => Ok(None),
         length => match usize::try_from(length) {
             Ok(length) if length <= most => Ok(Some(length)),
-            Ok(_) | Err(_) => Err(ReadError::ProtocolError),
+            Ok(_) | Err(_) => Err(ReplyFault::ProtocolError),
         },
     }
 }
 
-const DEEPEST: usize = 2;
+/// As deep as the map of a cluster: ranges, servers, metadata.
+const DEEPEST: usize = 4;
 const LONGEST_LINE: usize = 4096;
 const LONGEST_LIST: usize = 4096;
 const LONGEST_TEXT: usize = 64 * 1024;

@@ -158,20 +158,46 @@ pub(in crate::config) static ROOT: Table = &[
         "What the app may cost us; past them new work is refused with a reason.",
     ),
     works(
-        "rate_limit_store",
-        Kind::Any(&[Kind::Secret, Kind::Text, Kind::Literal("null")]),
-        "",
-        "One quota for all instances, in Redis or Valkey: a reference, as in vcap:redis/uri, or redis://HOST:PORT.",
-    ),
-    works(
         "destinations",
         Kind::Named("^[a-z0-9_-]{1,63}$", &Kind::Table(DESTINATION)),
         "{}",
         "By name: the hosts that get a credential, rules or limits. The name is the label in metrics and logs.",
     ),
+    works(
+        "rate_limit_store",
+        Kind::Any(&[
+            Kind::Secret,
+            Kind::Text,
+            Kind::Table(RATE_LIMIT_STORE),
+            Kind::Literal("null"),
+        ]),
+        "",
+        "One quota for all instances, in Redis or Valkey: a reference, as in vcap:redis/uri, or redis://HOST:PORT; for a \
+         cluster redis+cluster://HOST,HOST, for Sentinels redis+sentinel://HOST,HOST/PRIMARY.",
+    ),
     later("tcp", &["null", "{}"], "Other protocols through a local port."),
     later("route_service", &["null"], "The inbound half, bound to routes."),
     later("doctor", &["null", "{}"], "What doctor tries."),
+];
+
+pub(in crate::config) static RATE_LIMIT_STORE: Table = &[
+    needed(
+        "url",
+        Kind::Any(&[Kind::Secret, Kind::Text]),
+        "Where the store is, as after rate_limit_store itself.",
+    ),
+    works(
+        "sentinel_password",
+        Kind::Secret,
+        "",
+        "What Sentinels ask for; the password of the URL is for the servers that they watch.",
+    ),
+    works(
+        "tls",
+        Kind::Table(TLS),
+        "{}",
+        "The certificate that we show and whom we trust, as for a destination.",
+    ),
 ];
 
 pub(in crate::config) static LOG: Table = &[

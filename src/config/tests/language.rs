@@ -153,7 +153,7 @@ fn how_much_a_destination_is_asked_is_read() {
         service: "redis".to_owned(),
         keys: vec!["uri".to_owned()],
     };
-    assert_eq!(config.rate_limit_store, Some(Text::Reference(store)));
+    assert_eq!(config.rate_limit_store.unwrap().url, Text::Reference(store));
 
     let search = config.destinations.pop().unwrap();
     let priority = |class, path: Option<&str>| Priority {

@@ -1,9 +1,10 @@
-//! What one instance holds of a shared rate: permits that the store has granted, and its share while the store is away.
+//! What one instance holds of a shared rate: permits that the store has granted, and its share while the store is
+//! away.
 //!
-//! A permit can be used from a certain moment on and ends a while later, so that unused permits do not pile up into a
-//! burst. The lease asks for more when few are left. How many depends on the demand: one when requests are rare, what a
-//! second needs when they are many, so that a busy fleet asks seldom. The share is the rate divided by the number of
-//! instances; what was used of it is reported to the store later.
+//! A permit can be used from a certain moment on and ends a while later, so that unused permits do not pile up into
+//! a burst. The lease asks for more when few are left. How many depends on the demand: one when requests are rare,
+//! what a second needs when they are many, so that a busy fleet asks seldom. The share is the rate divided by the
+//! number of instances; what was used of it is reported to the store later.
 //!
 //! A lease is in one of six states. Permits that it holds can be used in each of them; the last column says when a
 //! request may go without one.
@@ -230,8 +231,8 @@ impl RateLease {
         self.share.own = part.returned(self.share.own);
     }
 
-    /// Returns whether to ask the store now, with so many `waiting` in the queue. Returns true once: from then on an answer
-    /// is expected.
+    /// Returns whether to ask the store now, with so many `waiting` in the queue. Returns true once: from then on
+    /// an answer is expected.
     pub(in crate::limit) fn should_ask(&mut self, waiting: impl FnOnce() -> u32, now: u64) -> bool {
         let may = self.asked_at.is_none() && !self.store_is_away && self.rate.period() != NEVER;
         if !may || self.asks_from > now {
@@ -425,7 +426,8 @@ impl RateLease {
         f64::from(rate.remaining(level, now)) / f64::from(rate.burst())
     }
 
-    /// Returns a rate and the level of its bucket that behave as this lease is expected to: a forecast of waits uses them.
+    /// Returns a rate and the level of its bucket that behave as this lease is expected to: a forecast of waits
+    /// uses them.
     pub(in crate::limit) fn outlook(&self, now: u64) -> (Gcra, u64) {
         if self.store_is_away {
             return (self.share_rate(), self.share.level);
@@ -513,8 +515,8 @@ impl RateLease {
 }
 
 impl FleetConfig {
-    /// Returns the size to assume for a fleet of unknown size. With the platform's index the parts of all instances, a half, a
-    /// sixth, a twelfth, never add up to more than the whole, however many there are.
+    /// Returns the size to assume for a fleet of unknown size. With the platform's index the parts of all
+    /// instances, a half, a sixth, a twelfth, never add up to more than the whole, however many there are.
     fn unknown(self) -> u32 {
         match self.index {
             Some(index) => index.saturating_add(1).saturating_mul(index.saturating_add(2)),

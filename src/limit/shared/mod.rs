@@ -1,12 +1,12 @@
 //! One quota for all instances of an app: what an instance asks of the store, and what the store grants.
 //!
-//! Each instance holds a [`lease`] of every shared rate: a few permits, each with the moment from which it can be used.
-//! When few are left it asks for more, in one call for all limits of a destination. The store runs [`SCRIPT`], which
-//! counts by the store's clock. The permits of all instances together are what one bucket would have let through. While
-//! the store cannot be asked, each instance keeps to its part of the rate.
+//! Each instance holds a [`lease`] of every shared rate: a few permits, each with the moment from which it can be
+//! used. When few are left it asks for more, in one call for all limits of a destination. The store runs
+//! [`SCRIPT`], which counts by the store's clock. The permits of all instances together are what one bucket would
+//! have let through. While the store cannot be asked, each instance keeps to its part of the rate.
 //!
-//! Slots of concurrency, and what is learned from an upstream's answers, stay with each instance. Pure: the connections
-//! to the store are in `store`.
+//! Slots of concurrency, and what is learned from an upstream's answers, stay with each instance. Pure: the
+//! connections to the store are in `store`.
 
 use super::gcra::Gcra;
 

@@ -1,5 +1,5 @@
-//! The store's script once more, in Rust: for simulations, which no server could keep up with. A test runs both with the
-//! same schedule and compares every number.
+//! The store's script once more, in Rust: for simulations, which no server could keep up with. A test runs both
+//! with the same schedule and compares every number.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;

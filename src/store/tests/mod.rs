@@ -1,2 +1,3 @@
 mod resp;
 mod script;
+mod topology;

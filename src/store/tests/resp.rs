@@ -53,7 +53,7 @@ fn what_no_server_says_is_refused() {
         b"$-2\r\n",
         b"*5000\r\n",
         b"$1\r\nxyz",
-        b"*1\r\n*1\r\n*1\r\n:1\r\n",
+        b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n",
         &long,
     ];
     for bytes in cases {

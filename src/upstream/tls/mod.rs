@@ -158,12 +158,8 @@ impl Settings {
         Self::of(&destination.tls, snapshot, roots)
     }
 
-    /// Makes settings with the system's roots and without identity, for connections that belong to no destination.
-    pub(crate) fn of_system(snapshot: &Snapshot, roots: &SystemRoots) -> Result<Self, SettingsError> {
-        Self::of(&Tls::default(), snapshot, roots)
-    }
-
-    fn of(tls: &Tls, snapshot: &Snapshot, roots: &SystemRoots) -> Result<Self, SettingsError> {
+    /// Makes the settings that a `tls` section asks for.
+    pub(crate) fn of(tls: &Tls, snapshot: &Snapshot, roots: &SystemRoots) -> Result<Self, SettingsError> {
         let mut warnings = Vec::new();
         let identity = tls
             .client_certificate

@@ -1,0 +1,167 @@
+//! How a server is reached (resolve, approve, dial, TLS, log in), and how the servers are found.
+//!
+//! Whatever names a server, the configuration, a Sentinel or a cluster: it goes through [`Connector::stream`], so
+//! that nothing is dialled which the egress check has not approved.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::timeout;
+
+use super::address::{StoreAddress, StoreKind};
+use super::connection::{RedisConnection, RedisStream};
+use super::error::Error;
+use super::resp::{ProtocolError, RedisReply};
+use super::topology::{self, Topology};
+use crate::host::{Host, Target};
+use crate::policy::{Approved, Egress};
+use crate::upstream::resolve::Resolver;
+use crate::upstream::{dial, tls};
+
+/// How long each step may take: the connection, the handshake, the login.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// How long one server may take to say where the others are.
+const QUESTION: Duration = Duration::from_secs(1);
+
+/// What it takes to reach the servers of the store.
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) address: StoreAddress,
+    pub(super) egress: Egress,
+    pub(super) resolver: Resolver,
+    /// `None`: without TLS.
+    pub(super) tls: Option<tls::Settings>,
+}
+
+impl Connector {
+    /// Opens a connection to a server that keeps data.
+    pub(super) async fn open<T>(&self, node: &Target) -> Result<RedisConnection<T>, Error> {
+        let mut connection = self.stream(node).await?;
+        let StoreAddress { user, password, .. } = &self.address;
+        let user = user.as_ref().map(String::as_bytes);
+        let password = password.as_ref().map(|password| password.expose());
+        let database = self.address.database.to_string();
+        authenticate(&mut connection, user, password);
+        // Also for the first database: the answer shows that the server is ready and lets us in.
+        connection.command(&[b"SELECT", database.as_bytes()], ());
+        in_time(LIMIT, connection.finish()).await?;
+        Ok(connection.logged_in())
+    }
+
+    /// Finds the servers that keep the keys. `known`: servers of the cluster that were found before. `attempt`
+    /// chooses who is asked first, so that one server with an old view does not decide for ever.
+    pub(super) async fn locate(
+        &self,
+        kind: &StoreKind,
+        known: &[Target],
+        attempt: usize,
+    ) -> Result<Topology, Error> {
+        let written = &self.address.nodes;
+        match kind {
+            StoreKind::Server => Ok(Topology::of_one(self.address.first().clone())),
+            StoreKind::Cluster => {
+                let candidates: Vec<_> = known.iter().chain(written).collect();
+                first_answer(&candidates, attempt, |node| self.slots(node)).await
+            }
+            StoreKind::Sentinel { primary } => {
+                let sentinels: Vec<_> = written.iter().collect();
+                let ask = |sentinel| self.primary(sentinel, primary);
+                first_answer(&sentinels, attempt, ask).await.map(Topology::of_one)
+            }
+        }
+    }
+
+    /// Asks a server of a cluster for the map of all slots.
+    async fn slots(&self, node: &Target) -> Result<Topology, Error> {
+        let mut connection = self.open(node).await?;
+        connection.command(&[b"CLUSTER", b"SLOTS"], ());
+        match connection.finish().await {
+            Ok(reply) => Ok(Topology::read(&reply, node)?),
+            Err(Error::Refused { kind }) if kind == "ERR" => Err(Error::NoCluster {
+                place: node.to_string(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks a Sentinel for the primary that it watches under `name`.
+    async fn primary(&self, sentinel: &Target, name: &str) -> Result<Target, Error> {
+        let mut connection = self.stream(sentinel).await?;
+        let password = self.address.sentinel_password.as_ref();
+        authenticate(&mut connection, None, password.map(|password| password.expose()));
+        connection.command(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()], ());
+        let reply = match connection.finish().await? {
+            RedisReply::List(reply) => reply,
+            RedisReply::Nil => {
+                return Err(Error::NoPrimary {
+                    name: name.to_owned(),
+                });
+            }
+            RedisReply::Error(_) | RedisReply::Integer(_) | RedisReply::Text(_) => {
+                return Err(ProtocolError.into());
+            }
+        };
+        let [host, port] = reply.as_slice() else {
+            return Err(ProtocolError.into());
+        };
+        let port = port.text().and_then(|port| port.parse().ok());
+        let node = port.and_then(|port| topology::node(host.text(), port, sentinel));
+        Ok(node.ok_or(ProtocolError)?)
+    }
+
+    /// Connects to a server; the next thing to say is the password.
+    async fn stream(&self, node: &Target) -> Result<RedisConnection<()>, Error> {
+        let stream = dial::dial(&self.approve(node).await?, LIMIT).await?;
+        let (stream, until): (Box<dyn RedisStream>, Option<SystemTime>) = match &self.tls {
+            None => (Box::new(stream), None),
+            Some(settings) => {
+                let secured = settings.connect_bare(stream, &node.host, LIMIT).await;
+                let tls::Secured { stream, until } = secured.map_err(Box::new)?;
+                (Box::new(stream), Some(until))
+            }
+        };
+        Ok(RedisConnection::new(stream, until))
+    }
+
+    async fn approve(&self, node: &Target) -> Result<Approved, Error> {
+        let resolved = match &node.host {
+            Host::Name(name) => self.resolver.resolve(name).await?,
+            Host::V4(address) => [IpAddr::from(*address)].into(),
+            Host::V6(address) => [IpAddr::from(*address)].into(),
+        };
+        let approved = self.egress.approve(&resolved, node.port);
+        approved.map_err(|_| Error::Denied {
+            place: node.to_string(),
+        })
+    }
+}
+
+fn authenticate(connection: &mut RedisConnection<()>, user: Option<&[u8]>, password: Option<&[u8]>) {
+    match (user, password) {
+        (Some(user), Some(password)) => connection.command(&[b"AUTH", user, password], ()),
+        (None, Some(password)) => connection.command(&[b"AUTH", password], ()),
+        (_, None) => {}
+    }
+}
+
+/// Asks one candidate after the other and returns the first answer, or the last error.
+async fn first_answer<'a, V, F: Future<Output = Result<V, Error>>>(
+    candidates: &[&'a Target],
+    attempt: usize,
+    ask: impl Fn(&'a Target) -> F,
+) -> Result<V, Error> {
+    let mut error = Error::Closed;
+    for index in 0..candidates.len() {
+        let candidate = candidates[(attempt + index) % candidates.len()];
+        match in_time(QUESTION, ask(candidate)).await {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => error = failed,
+        }
+    }
+    Err(error)
+}
+
+async fn in_time<V>(limit: Duration, step: impl Future<Output = Result<V, Error>>) -> Result<V, Error> {
+    timeout(limit, step).await.unwrap_or(Err(Error::Slow { limit }))
+}
