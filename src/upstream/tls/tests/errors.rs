@@ -96,7 +96,7 @@ async fn a_wrong_server_certificate_says_what_is_wrong() {
             "expired above",
             vec![below_old, middle_old],
             "certificate_expired",
-            &[" of Http10Targets CA", "2020-01-01"],
+            &[" of Old CA", "2020-01-01"],
         ),
         (
             "not yet",
