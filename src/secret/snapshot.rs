@@ -31,10 +31,13 @@ pub(super) const LARGEST: u64 = 1024 * 1024;
 /// The largest list of revoked certificates: some four hundred thousand of them.
 const LARGEST_LIST: u64 = 16 * 1024 * 1024;
 
+/// The bytes of a file, or why there are none.
+type FileContents = Result<Zeroizing<Vec<u8>>, Unread>;
+
 /// Every secret of one build, each read once.
 pub(crate) struct Snapshot {
     /// What each file held when it was first asked for.
-    files: RefCell<HashMap<PathBuf, Result<Zeroizing<Vec<u8>>, Unread>>>,
+    files: RefCell<HashMap<PathBuf, FileContents>>,
     variables: Variables,
 }
 
@@ -310,13 +313,13 @@ impl From<io::Error> for Unread {
 }
 
 /// Reads a regular file, or gives up: a network's file system may hang.
-fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
+fn read_file(path: &Path) -> FileContents {
     let own = path.to_owned();
     let work = move || read_now(&own);
     guard::within(READING, guard::name(path), work).unwrap_or(Err(Unread::Slow))
 }
 
-fn read_now(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
+fn read_now(path: &Path) -> FileContents {
     let is_file = |metadata: &fs::Metadata| {
         if metadata.is_file() {
             Ok(())
