@@ -27,7 +27,7 @@ use crate::host::{Host, HostPattern, Scheme, Target};
 use crate::limit::shared::lease::FleetConfig;
 use crate::limit::shared::store_queue::Sharing;
 use crate::limit::{self, Limiter, Limiters};
-use crate::policy::{Asked, Policy, Verdict};
+use crate::policy::{Policy, RequestForm, Verdict};
 use crate::proxy::{self, RetryPolicy};
 use crate::secret::Snapshot;
 use crate::telemetry::Telemetry;
@@ -90,7 +90,7 @@ impl RoutingBench {
         let Ok(target) = Target::of_absolute(uri) else {
             return false;
         };
-        match self.0.route(&target, Asked::Request) {
+        match self.0.route(&target, RequestForm::Request) {
             Verdict::Forward(destination) => {
                 destination.permits(&Method::GET, uri.path()).is_ok() && destination.leaves(&target).is_ok()
             }

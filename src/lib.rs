@@ -152,6 +152,8 @@ mod host;
 mod http1;
 mod limit;
 mod memory;
+mod method;
+mod path;
 mod policy;
 mod proxy;
 mod secret;

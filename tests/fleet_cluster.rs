@@ -152,7 +152,7 @@ fn a_cluster_that_names_outrider_itself_is_not_followed() {
         let _ = wire.read_exact(b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n".len());
         wire.send("+OK\r\n");
         let _ = wire.read_exact(1);
-        wire.send(&format!("-MOVED 1 127.0.0.1:{port}\r\n"));
+        wire.send(format!("-MOVED 1 127.0.0.1:{port}\r\n"));
         drop(wire.rest());
     });
     let proxy = Proxy::start(&format!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Bottom to top. A module may name modules of a lower row only, never its neighbours.
 const RANKS: &[&[&str]] = &[
     &["descriptors", "error", "memory", "sync"],
-    &["drain", "host", "stream", "units"],
+    &["drain", "host", "method", "path", "stream", "units"],
     &["fields", "http1", "window"],
     &["config"],
     &["telemetry"],

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Interval};
 
 use crate::admin::{self, AllowedHosts, Pages};
 use crate::ca;
-use crate::config::{Ca, Config, Listen, Problems, Source};
+use crate::config::{Ca, Config, ConfigSource, Listen, Problems};
 use crate::drain::Drain;
 use crate::error::ErrorChain;
 use crate::policy::Policy;
@@ -63,7 +63,7 @@ pub(crate) struct App {
     is_reload_due: bool,
     notices: notice::Notices,
     proxy: Arc<Proxy>,
-    source: Source,
+    source: ConfigSource,
     /// Counts the quotas of all instances.
     store: Option<Arc<QuotaStore>>,
     pending: rotation::PendingSecrets,
@@ -146,7 +146,11 @@ impl Error {
 
 impl App {
     /// Starts the proxy. The admin port is served on the runtime that this is called on.
-    pub(crate) async fn start(mut config: Config, source: Source, clients: Clients) -> Result<Self, Error> {
+    pub(crate) async fn start(
+        mut config: Config,
+        source: ConfigSource,
+        clients: Clients,
+    ) -> Result<Self, Error> {
         let log = log::init(&config.log);
         host_limits::prepare_process();
         // Before anything is bound: a wrong configuration leaves nothing behind.
@@ -496,7 +500,7 @@ impl App {
 fn start_live(
     policy: Policy,
     config: &Config,
-    source: &Source,
+    source: &ConfigSource,
     builder: &Builder,
     telemetry: &Arc<Telemetry>,
 ) -> Result<(Option<Arc<QuotaStore>>, Live, watch::FileWatcher), Error> {
@@ -560,7 +564,7 @@ fn life_of(endpoint: &Endpoint) -> Option<&Lifetime> {
 }
 
 /// Returns the files whose change matters. The store's is the configuration's: all limits are made with it.
-fn files(source: &Source, config: &Config, live: &Live, secrets: &Snapshot) -> watch::Files {
+fn files(source: &ConfigSource, config: &Config, live: &Live, secrets: &Snapshot) -> watch::Files {
     let references = (live.policy.destinations.iter()).flat_map(|one| live::references(one, secrets));
     let own = source.file().map(Path::to_owned);
     watch::Files {

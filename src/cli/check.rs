@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use super::{ConfigArg, print};
 use crate::auth::{Credentials, SecretMatcher};
 use crate::config::{
-    ClientCertificate, Config, Constraints, DEFAULT_FILE, Destination, Egress, HeaderText, Mode, Network,
-    NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef, Source,
+    ClientCertificate, Config, ConfigSource, Constraints, DEFAULT_FILE, DestinationKeys, Egress, HeaderText,
+    Mode, Network, NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef,
 };
 use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::policy::{self, Policy};
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Err(problems) => return refuse(&problems),
     };
     let (problems, warnings) = examine(&config, &Snapshot::of_process(), SystemTime::now());
-    if source == Source::Embedded {
+    if source == ConfigSource::Embedded {
         note(&format!(
             "note: there is no {DEFAULT_FILE} here, so {source} holds"
         ));
@@ -71,7 +71,7 @@ fn refuse(problems: &Problems) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Everything that is wrong with a configuration that could be read, and everything that deserves a look.
+/// Returns the problems of a configuration that could be read, and warnings.
 fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, Problems) {
     let mut problems = Problems::default();
     let mut warnings = Problems::default();
@@ -83,7 +83,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
             read(&reference, snapshot, &mut problems, &mut warnings);
         }
         if problems.all.len() == before {
-            readable.push(destination.name.as_str());
+            readable.push(&*destination.name);
         }
         warn_of_limits(destination, &mut warnings);
         warn_of_tunnels(destination, &mut warnings);
@@ -125,7 +125,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
     )
 }
 
-/// Makes of the secrets what the proxy makes of them.
+/// Builds from the secrets what the proxy builds from them.
 fn build(
     destination: &policy::Destination,
     snapshot: &Snapshot,
@@ -150,7 +150,7 @@ fn build(
     }
 }
 
-/// One reference of a destination.
+/// A reference of a destination.
 struct Reference<'c> {
     path: String,
     to: &'c SecretRef,
@@ -179,7 +179,7 @@ enum Holds<'c> {
 }
 
 /// Every reference of a destination, and what it is for.
-fn references(destination: &Destination) -> Vec<Reference<'_>> {
+fn references(destination: &DestinationKeys) -> Vec<Reference<'_>> {
     let mut references = Vec::new();
     let mut add = |key: &str, to, holds| {
         references.push(Reference {
@@ -321,7 +321,7 @@ fn read(reference: &Reference<'_>, snapshot: &Snapshot, problems: &mut Problems,
     }
 }
 
-/// Clients on BoringSSL know no name constraints for addresses, and refuse what they do not know.
+/// Warns of interception by address: clients on BoringSSL know no name constraints for addresses, and refuse them.
 fn warn_of_addresses(config: &Config, policy: &Policy, warnings: &mut Problems) {
     if config.ca.constraints != Constraints::NamesAndAddresses {
         return;
@@ -348,7 +348,7 @@ fn warn_of_addresses(config: &Config, policy: &Policy, warnings: &mut Problems) 
     }
 }
 
-/// A list of denied networks takes none away, and who opens the metadata services should know.
+/// Warns of a list of denied networks that looks as if it opened the others, and of open metadata services.
 fn warn_of_networks(egress: &Egress, warnings: &mut Problems) {
     if let Some(unnamed) = egress.unnamed_classes() {
         warnings.add(
@@ -367,8 +367,8 @@ fn warn_of_networks(egress: &Egress, warnings: &mut Problems) {
     }
 }
 
-/// Limits that let nothing through, and an order for a queue that nobody is ever in.
-fn warn_of_limits(destination: &Destination, warnings: &mut Problems) {
+/// Warns of limits that let nothing through, and of an order for a queue that is always empty.
+fn warn_of_limits(destination: &DestinationKeys, warnings: &mut Problems) {
     let path = |key: &str| format!("destinations.{}.{key}", destination.name);
     for (i, _) in (destination.rate_limits.iter().enumerate()).filter(|(_, limit)| limit.rate.count == 0) {
         warnings.add(
@@ -386,12 +386,12 @@ fn warn_of_limits(destination: &Destination, warnings: &mut Problems) {
     }
 }
 
-/// What is written and does nothing for `https://`, because its tunnels pass untouched.
-fn warn_of_tunnels(destination: &Destination, warnings: &mut Problems) {
+/// Warns of keys that do nothing for `https://`, because its tunnels pass untouched.
+fn warn_of_tunnels(destination: &DestinationKeys, warnings: &mut Problems) {
     if destination.mode != Mode::Tunnel {
         return;
     }
-    let idle: Vec<_> = policy::idle_in_tunnels(destination).collect();
+    let idle = destination.idle_in_tunnels();
     if !idle.is_empty() {
         warnings.add(
             format!("destinations.{}.mode", destination.name),
@@ -404,13 +404,13 @@ fn warn_of_tunnels(destination: &Destination, warnings: &mut Problems) {
     }
 }
 
-/// What works, and reaches further than it may be meant.
-fn warn_of_reach(destination: &Destination, warnings: &mut Problems) {
+/// Warns of credentials that reach more hosts than may be meant.
+fn warn_of_reach(destination: &DestinationKeys, warnings: &mut Problems) {
     let identity = destination
         .tls
         .as_ref()
         .is_some_and(|tls| tls.client_certificate.is_some());
-    if !policy::attaches(&destination.auth) && !identity {
+    if !destination.attaches() && !identity {
         return;
     }
     for (i, host) in destination.hosts.iter().enumerate() {
@@ -434,8 +434,8 @@ fn warn_of_reach(destination: &Destination, warnings: &mut Problems) {
     }
 }
 
-/// What may be read on the way.
-fn warn_of_clear_wires(destination: &Destination, warnings: &mut Problems) {
+/// Warns of credentials that can be read on the way.
+fn warn_of_clear_wires(destination: &DestinationKeys, warnings: &mut Problems) {
     if destination.insecure_attach_over_http {
         let path = format!("destinations.{}.insecure_attach_over_http", destination.name);
         warnings.add(
@@ -446,8 +446,8 @@ fn warn_of_clear_wires(destination: &Destination, warnings: &mut Problems) {
     }
 }
 
-/// What must not stay so in production.
-fn warn_of_rehearsal(destination: &Destination, warnings: &mut Problems) {
+/// Warns of a rehearsal, which must not run in production.
+fn warn_of_rehearsal(destination: &DestinationKeys, warnings: &mut Problems) {
     if let Some(rehearse) = &destination.rehearse {
         warnings.add(
             format!("destinations.{}.rehearse", destination.name),
@@ -472,7 +472,7 @@ fn add(problems: &mut Problems, path: &str, error: &dyn std::error::Error) {
     problems.add(path, what, right);
 }
 
-/// The whole chain of an error, and the remedy that stands behind a semicolon in it.
+/// Returns the whole chain of an error, and the remedy after its semicolon.
 fn told(error: &dyn std::error::Error) -> (String, String) {
     let mut what = error.to_string();
     let mut cause = error.source();

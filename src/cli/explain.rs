@@ -1,8 +1,8 @@
 //! `outrider explain`: the verdict on a URL, and why.
 //!
-//! It asks the compiled policy the questions that the proxy asks of a request, in the same order, and writes down
-//! the answers; nothing is decided here, and nothing is resolved or dialled, but for the admin port of an outrider that
-//! runs here: it is asked what it has learned. References to secrets are shown, secrets never.
+//! It asks the compiled policy the questions that the proxy asks about a request, in the same order, and prints the
+//! answers. Nothing is decided here, and nothing is resolved or dialled except the admin port of an outrider that runs
+//! here: it reports the limits that it has learned. References to secrets are shown, secrets never.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -15,11 +15,12 @@ use http::{HeaderMap, Method, Uri};
 
 use super::ConfigArg;
 use crate::config::{
-    Auth, Class, Config, Destination as Written, HeaderText, HttpVersion, Mode, OnLimit, RateLimit, Text, Tls,
+    Auth, Config, DestinationKeys, HeaderText, HttpVersion, Mark, Mode, OnLimit, RateLimit, Text, Tls,
+    Word as _,
 };
 use crate::host::{Host, Scheme, Target};
 use crate::http1::RawTarget;
-use crate::policy::{self, Asked, Denial, Destination, PathGlob, Policy, Verdict};
+use crate::policy::{Denial, Destination, Policy, RequestForm, Verdict};
 
 use self::now::Now;
 
@@ -57,7 +58,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let (policy, config, source) = match compiled {
         Ok(compiled) => compiled,
         Err(problems) => {
-            // Whoever closed the other end does not want to know.
+            // A reader that closed its end misses nothing.
             let _ = writeln!(io::stderr(), "{problems}");
             return ExitCode::from(2);
         }
@@ -80,13 +81,13 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// What became of a request, told in order.
+/// The facts about a request, in order.
 #[derive(Debug)]
 struct Explanation {
     facts: Vec<(&'static str, String)>,
-    /// Whose limits a running outrider may have learned.
+    /// The host whose limits a running outrider may have learned.
     learner: Option<Learner>,
-    /// What it has.
+    /// The limits that it has learned.
     now: Option<Now>,
     passes: bool,
 }
@@ -113,20 +114,17 @@ impl Explanation {
         explanation
     }
 
-    /// Follows a request through the policy. Ends where the proxy would end it.
+    /// Follows a request through the policy, and stops where the proxy would refuse it.
     fn follow(&mut self, target: &Target, method: &Method, uri: &Uri, policy: &Policy, config: &Config) {
         let path = uri.path();
         let asked = match target.scheme {
-            Scheme::Http => Asked::Request,
+            Scheme::Http => RequestForm::Request,
             // Clients ask a proxy for https by CONNECT.
-            Scheme::Https => Asked::Connect,
+            Scheme::Https => RequestForm::Connect,
         };
         self.tell("request", format!("{method} {}://{target}{path}", target.scheme));
         let (destination, pattern) = policy.find(target);
-        let written = destination
-            .index
-            .checked_sub(1)
-            .and_then(|index| config.destinations.get(index));
+        let written = (destination.index > 0).then_some(&*destination.written);
         self.tell(
             "destination",
             match pattern {
@@ -191,7 +189,7 @@ impl Explanation {
         self.tell("verdict", verdict.to_owned());
     }
 
-    /// What is known of the addresses before anything is resolved; whether they are known and approved.
+    /// Reports the addresses as far as they are known without resolving; returns whether they are known and approved.
     fn addresses(&mut self, left: &Target, policy: &Policy, config: &Config) -> Result<bool, Denial> {
         let (resolved, source): (Vec<IpAddr>, _) = match &left.host {
             Host::V4(address) => (vec![(*address).into()], "as asked"),
@@ -216,7 +214,7 @@ impl Explanation {
         Ok(true)
     }
 
-    /// What is put on and struck from the request.
+    /// Reports what is added to the request and removed from it.
     fn attached(&mut self, destination: &Destination, method: &Method, path: &str, scheme: Scheme) {
         let rule = destination.auth_rule(method, path).ok().flatten();
         let written = rule.map_or(&[] as &[_], |rule| &destination.auth[rule].credentials);
@@ -272,8 +270,7 @@ impl Explanation {
             _ => format!(" shared by {instances} instances"),
         };
         let rates = destination.rate_limits.iter().map(|limit| {
-            let of = (limit.method.as_ref(), limit.path.as_deref());
-            let other = if concerns(of, method, path) {
+            let other = if limit.matcher.reaches(method, path) {
                 ""
             } else {
                 " (not this request)"
@@ -303,20 +300,16 @@ impl Explanation {
         self.tell("on_limit", format!("wait {longest}"));
         self.tell("queue", format!("{} requests", destination.queue));
         if !destination.priorities.is_empty() {
-            let class = destination.priorities.iter().find(|priority| {
-                let of = (priority.method.as_ref(), priority.path.as_deref());
-                concerns(of, method, path)
-            });
-            let class = match class.map(|priority| priority.class).unwrap_or_default() {
-                Class::High => "high",
-                Class::Normal => "normal",
-                Class::Low => "low",
-            };
-            self.tell("priority", class.to_owned());
+            let class = destination
+                .priorities
+                .iter()
+                .find(|priority| priority.matcher.reaches(method, path));
+            let class = class.map(|priority| priority.class).unwrap_or_default();
+            self.tell("priority", class.word().to_owned());
         }
     }
 
-    /// What is done about a destination that fails, and whether it is the destination at all that answers.
+    /// Reports what happens when the destination fails, and whether answers are simulated.
     fn failures(&mut self, destination: &Destination, method: &Method) {
         if let Some(retry) = &destination.retry {
             let unsafe_method = if method.is_idempotent() {
@@ -366,7 +359,7 @@ impl Explanation {
         self.tell("verdict", format!("refused ({}): {denial}", denial.reason()));
     }
 
-    /// Before the verdict, which is the last.
+    /// Adds the learned limits before the verdict, which is last.
     fn tell_now(&mut self, now: Now) {
         let verdict = self.facts.pop();
         for line in now.lines() {
@@ -403,7 +396,7 @@ impl Explanation {
     }
 }
 
-/// The target of what a person typed, and the whole. The error is the reason of the 400.
+/// Reads a URL as a person types it. The error is the reason of the 400.
 fn parse(url: &str) -> Result<(Target, Uri), String> {
     let absolute = if url.contains("://") {
         url.to_owned()
@@ -428,19 +421,19 @@ fn parse(url: &str) -> Result<(Target, Uri), String> {
     Ok((target, uri))
 }
 
-fn intercepted(written: Option<&Written>) -> String {
+fn intercepted(written: Option<&DestinationKeys>) -> String {
     let why = match written {
-        Some(written) if written.mode == Mode::Auto => joined(policy::must_see(written)),
+        Some(written) if written.mode == Mode::Auto => joined(written.set(Mark::EndsTls)),
         Some(_) | None => "mode: intercept".to_owned(),
     };
     format!("intercepted, because of {why}: the app sees a certificate of the local authority")
 }
 
-fn tunnelled(written: Option<&Written>) -> String {
+fn tunnelled(written: Option<&DestinationKeys>) -> String {
     let Some(written) = written else {
         return "tunnelled, by egress.default: bytes pass untouched, nothing is attached".to_owned();
     };
-    let idle = joined(policy::idle_in_tunnels(written));
+    let idle = joined(written.idle_in_tunnels());
     if idle.is_empty() {
         "tunnelled, because nothing has to see the requests: bytes pass untouched".to_owned()
     } else {
@@ -466,7 +459,7 @@ fn leaving(left: &Target, asked: &Target, tunnel: bool, destination: &Destinatio
     format!("{place}, {version}{upgraded}")
 }
 
-/// The kind and where it lives.
+/// Returns the kind of a credential and the place of its secret.
 fn credential(auth: &Auth) -> String {
     match auth {
         Auth::AwsSigV4(aws) => format!(
@@ -497,17 +490,11 @@ fn credential(auth: &Auth) -> String {
     }
 }
 
-fn concerns(of: (Option<&Method>, Option<&str>), method: &Method, path: &str) -> bool {
-    let path_fits = |glob: &str| PathGlob::parse(glob).is_ok_and(|glob| glob.reaches(path));
-    of.0.is_none_or(|own| policy::covers(own, method)) && of.1.is_none_or(path_fits)
-}
-
 /// ` for POST /api/reindex`; empty for a limit of all requests.
 fn matched(limit: &RateLimit) -> String {
-    let parts = [limit.method.as_ref().map(Method::as_str), limit.path.as_deref()];
-    parts
-        .into_iter()
-        .flatten()
+    limit
+        .matcher
+        .parts()
         .fold(String::new(), |text, part| match text.as_str() {
             "" => format!(" for {part}"),
             _ => format!("{text} {part}"),
@@ -522,5 +509,5 @@ fn joined<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
         .join(", ")
 }
 
-/// What `respect_upstream` adds to the limits that are written.
+/// The effect of `respect_upstream`.
 const LEARNS: &str = "limits that the upstream's answers tell are kept to, too";

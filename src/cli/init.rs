@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Creates the file; whatever stands in its place, a link included, is an error.
+/// Creates the file; an existing file or link is an error.
 fn write(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     file.write_all(STARTER.as_bytes())
@@ -63,7 +63,7 @@ mod tests {
         assert!(config.destinations.is_empty());
     }
 
-    /// Whoever takes the comment signs away has a sound file too.
+    /// A user who removes the comment signs has a sound file too.
     #[test]
     fn the_examples_in_the_starter_are_sound() {
         let (head, examples) = STARTER.split_once("destinations:\n").unwrap();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 
-use crate::config::{self, Config, Problems, Source};
+use crate::config::{self, Config, ConfigSource, Problems};
 
 mod check;
 mod completions;
@@ -68,7 +68,7 @@ pub(crate) struct ConfigArg {
 
 impl ConfigArg {
     /// Finds and reads the configuration.
-    pub(crate) fn load(&self) -> Result<(Config, Source), Problems> {
+    pub(crate) fn load(&self) -> Result<(Config, ConfigSource), Problems> {
         config::load_located(self.config.as_deref())
     }
 }

@@ -1,4 +1,4 @@
-//! How something is signed: the algorithms, and what each family of standards calls them.
+//! Algorithms of signatures, and their names in each family of standards.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub(crate) enum Algorithm {
     RsaPssSha512,
 }
 
-/// The name that a person can look up: of RFC 9421 where it has one, of RFC 7518 beside it.
+/// The name in RFC 9421 if there is one, with the name in RFC 7518 beside it.
 impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,6 +1,6 @@
 //! Environment variables, and paths that name them.
 //!
-//! The environment is passed in, never reached for, so that a test needs not set a variable.
+//! The environment is passed in, so that a test need not set a variable.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub(crate) enum ExpandError {
 }
 
 impl ExpandError {
-    /// What would be right.
+    /// Returns the remedy.
     pub(super) fn right(&self) -> &'static str {
         match self {
             Self::Empty => "write a path",
@@ -41,7 +41,7 @@ impl ExpandError {
 }
 
 impl<'e> Environment<'e> {
-    /// The environment that `look_up` knows.
+    /// Builds an environment from a function that looks a variable up.
     #[cfg(test)]
     pub(crate) fn new(look_up: &'e dyn Fn(&str) -> Option<OsString>) -> Self {
         Self { look_up }
@@ -51,7 +51,7 @@ impl<'e> Environment<'e> {
         (self.look_up)(name).filter(|value| !value.is_empty())
     }
 
-    /// A path with `$NAME`, `${NAME}` and a leading `~` replaced. `$TMPDIR` is `/tmp` where it is not set.
+    /// Replaces `$NAME`, `${NAME}` and a leading `~` in a path. `$TMPDIR` is `/tmp` where it is not set.
     pub(crate) fn expand(self, path: &str) -> Result<PathBuf, ExpandError> {
         let mut expanded = OsString::new();
         let mut rest = path;
@@ -88,7 +88,7 @@ impl<'e> Environment<'e> {
 }
 
 impl Environment<'static> {
-    /// Of the running process.
+    /// Returns the environment of the running process.
     pub(crate) fn of_process() -> Self {
         Self {
             look_up: &|name| std::env::var_os(name),
@@ -102,7 +102,7 @@ impl std::fmt::Debug for Environment<'_> {
     }
 }
 
-/// The name at the front of what follows a `$`, and what follows the name.
+/// Splits the text after a `$` into the name of a variable and the rest.
 fn variable_name(text: &str) -> Option<(&str, &str)> {
     let (name, after) = match text.strip_prefix('{') {
         Some(braced) => braced.split_once('}')?,
@@ -117,7 +117,7 @@ fn variable_name(text: &str) -> Option<(&str, &str)> {
     is_variable_name(name).then_some((name, after))
 }
 
-/// Letters, digits and `_`, not a digit first.
+/// Whether a name has only letters, digits and `_`, and does not begin with a digit.
 pub(super) fn is_variable_name(name: &str) -> bool {
     !name.starts_with(|first: char| first.is_ascii_digit())
         && !name.is_empty()

@@ -1,320 +1,373 @@
-//! From the tree to how much, how often and how patiently a destination is asked: limits, priorities, retries, the
-//! circuit breaker, the cache, rehearsals, and the store that several instances share.
+//! How much, how often and how patiently a destination is asked: limits, priorities, retries, the circuit breaker, the
+//! cache, rehearsals, and the store that several instances share.
 
 use std::fmt;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
-use super::destination::{method, path, tls};
-use super::keys;
+use super::declare::{Syntax, ValueKind};
 use super::node::shown;
-use super::reader::{Field, Reader, one_of};
-use super::{
-    AppliesTo, Cache, CircuitBreaker, Class, OnLimit, Priority, RateLimit, RateLimitStore, Rehearse, Retry,
-    SecretRef, Text, Tls,
-};
+use super::reader::{Located, SectionReader};
+use super::rule::Matcher;
+use super::syntax::{Filled, GIB, KIB, ListOf, Number, Percent, Positive, Size};
+use super::{SecretRef, Text, Tls};
 use crate::host::Scheme;
-use crate::units;
+use crate::units::{self, Rate};
 
-pub(super) fn concurrency(reader: &Reader<'_>) -> Option<u32> {
-    reader
-        .take("concurrency")?
-        .number(1, keys::MOST_CONCURRENT, "a number")
-}
+/// At most, in words of the language: requests at once, and requests before a rehearsed limit.
+pub(super) const MOST_CONCURRENT: u64 = u32::MAX as u64;
+const MOST_ATTEMPTS: u64 = 10;
+const MOST_FAILURES: u64 = 1_000_000;
 
-pub(super) fn queue(reader: &Reader<'_>) -> usize {
-    reader
-        .take("queue")
-        .and_then(|field| field.number(1, keys::MOST_WAITING, "a number"))
-        .unwrap_or(1000)
-}
+/// Answers after which a request may be sent again.
+const REPEATABLE: &[&str] = &["connect", "408", "425", "429", "500", "502", "503", "504"];
 
-pub(super) fn on_limit(reader: &Reader<'_>) -> OnLimit {
-    reader
-        .take("on_limit")
-        .and_then(patience)
-        .unwrap_or(OnLimit::Reject)
-}
-
-pub(super) fn apply_to(reader: &Reader<'_>) -> AppliesTo {
-    let choices = [
-        ("auto", AppliesTo::Auto),
-        ("destination", AppliesTo::Destination),
-        ("host", AppliesTo::Host),
-        ("credential", AppliesTo::Credential),
-        ("route", AppliesTo::Route),
-    ];
-    let field = reader.take("limits_apply_to");
-    field.and_then(|field| field.choice(&choices)).unwrap_or_default()
-}
-
-fn patience(field: Field<'_>) -> Option<OnLimit> {
-    let right = "write reject, or wait and how long at most, as in wait 2s";
-    let text = field.text(right)?;
-    if text == "reject" {
-        return Some(OnLimit::Reject);
+section! {
+    /// How often some of the requests may be sent.
+    #[derive(Hash)]
+    pub(crate) struct RateLimit {
+        /// As in 2/s burst 4.
+        rate("limit"): Rate = required "write limit: 5/s";
+        /// Which requests it counts; default: all.
+        matcher("match"): Matcher = "{}";
     }
-    let wait = text
-        .strip_prefix("wait ")
-        .map(|duration| units::parse_duration(duration.trim()));
-    match wait {
-        Some(Ok(duration)) => Some(OnLimit::Wait(duration)),
-        Some(Err(_)) | None => {
-            field.problem(
-                format_args!("`{}` is neither reject nor a wait", shown(text)),
-                right,
-            );
-            None
+}
+
+/// One limit or several.
+pub(super) struct RateLimits;
+
+/// A rate, or a rate with a match.
+struct ListedLimit;
+
+impl Syntax for ListedLimit {
+    type Value = RateLimit;
+
+    const KIND: ValueKind = ValueKind::Any(&[Rate::KIND, RateLimit::KIND]);
+
+    const IF_EMPTY: &'static str = "remove the key, or write a limit, as in 5/s";
+
+    fn read(written: Located<'_>) -> Option<RateLimit> {
+        if written.is_mapping() {
+            return RateLimit::read(written);
         }
-    }
-}
-
-pub(super) fn rate_limits(field: Option<Field<'_>>) -> Vec<RateLimit> {
-    let Some(field) = field else { return Vec::new() };
-    let fields = if field.is_list() {
-        field
-            .filled_list("remove the key, or write a limit, as in 5/s")
-            .unwrap_or_default()
-    } else if field.is_mapping() {
-        field.problem(
-            "a limit with a match stands in a list",
-            "write [{ limit: 5/s, match: { path: /api/** } }]",
-        );
-        return Vec::new();
-    } else {
-        vec![field]
-    };
-    let mut limits = Vec::new();
-    for field in fields {
-        let limit = if field.is_mapping() {
-            field
-                .clone()
-                .reader(keys::RATE_LIMIT)
-                .and_then(|reader| matched_limit(&reader))
-        } else {
-            rate(&field).map(|rate| RateLimit {
-                rate,
-                method: None,
-                path: None,
-            })
-        };
-        let Some(limit) = limit else { continue };
-        if limits.contains(&limit) {
-            field.problem("the same limit stands twice", "keep one of them");
-        }
-        limits.push(limit);
-    }
-    limits
-}
-
-fn matched_limit(reader: &Reader<'_>) -> Option<RateLimit> {
-    let rate = reader
-        .need("limit", "write limit: 5/s")
-        .and_then(|field| rate(&field));
-    let (method, path) = matched(reader);
-    Some(RateLimit {
-        rate: rate?,
-        method,
-        path,
-    })
-}
-
-fn rate(field: &Field<'_>) -> Option<units::Rate> {
-    let text = field.text("write requests per unit, as in 5/s, 30/m, 1000/h or 10000/d")?;
-    field.kept(text, text.parse())
-}
-
-pub(super) fn priorities(reader: &Reader<'_>) -> Vec<Priority> {
-    let classes = [
-        ("high", Class::High),
-        ("normal", Class::Normal),
-        ("low", Class::Low),
-    ];
-    let fields = reader
-        .take("priority")
-        .filter(|field| !field.is_empty())
-        .and_then(Field::list)
-        .unwrap_or_default();
-    let priority = |field: Field<'_>| {
-        let reader = field.reader(keys::PRIORITY)?;
-        let class = reader
-            .need("class", "write class: high, normal or low")
-            .and_then(|field| field.choice(&classes));
-        let (method, path) = matched(&reader);
-        Some(Priority {
-            class: class?,
-            method,
-            path,
+        Rate::read(written).map(|rate| RateLimit {
+            rate,
+            matcher: Matcher::default(),
         })
-    };
-    fields.into_iter().filter_map(priority).collect()
+    }
 }
 
-pub(super) fn retry(reader: &Reader<'_>) -> Option<Retry> {
-    let reader = switched(reader, "retry", keys::RETRY)?;
-    let (on_connect, on_status) = retried(reader.take("on"));
-    Some(Retry {
-        attempts: reader
-            .take("attempts")
-            .and_then(|field| field.number(2, keys::MOST_ATTEMPTS, "a number"))
-            .unwrap_or(2),
-        budget: percent(reader.take("budget"), 1).unwrap_or(20),
-        on_connect,
-        on_status,
-        max_wait: reader
-            .take("max_wait")
-            .and_then(Field::duration)
-            .unwrap_or(Duration::from_secs(5)),
-    })
-}
+impl Syntax for RateLimits {
+    type Value = Vec<RateLimit>;
 
-/// `connect` and status codes.
-fn retried(field: Option<Field<'_>>) -> (bool, Vec<StatusCode>) {
-    let right = format!("write {}", one_of(keys::RETRIED));
-    let Some(fields) = field.and_then(|field| field.filled_list(&right)) else {
-        return (
-            true,
-            vec![StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE],
-        );
-    };
-    let (mut on_connect, mut on_status) = (false, Vec::new());
-    for field in &fields {
-        let Some(text) = field.text(&right) else { continue };
-        let is_new = match text.parse() {
-            _ if !keys::RETRIED.contains(&text) => {
-                let what = format_args!("`{}` is nothing after which a request is sent again", shown(text));
-                field.problem(what, &right);
-                continue;
+    const KIND: ValueKind = ValueKind::Any(&[Rate::KIND, Filled::<ListedLimit>::KIND]);
+
+    fn read(written: Located<'_>) -> Option<Vec<RateLimit>> {
+        if written.is_mapping() {
+            written.problem(
+                "a limit with a match stands in a list",
+                "write [{ limit: 5/s, match: { path: /api/** } }]",
+            );
+            return None;
+        }
+        if !written.is_list() {
+            return ListedLimit::read(written).map(|limit| vec![limit]);
+        }
+        let limits = Filled::<ListedLimit>::read(written.clone())?;
+        for (i, limit) in limits.iter().enumerate() {
+            if limits[..i].contains(limit) {
+                written.problem_at(i, "the same limit stands twice", "keep one of them");
             }
-            Ok(status) if on_status.contains(&status) => false,
-            Ok(status) => {
-                on_status.push(status);
-                true
+        }
+        Some(limits)
+    }
+}
+
+section! {
+    /// Which requests go first where several wait. The first match counts; without one a request is [`Class::Normal`].
+    #[derive(Hash)]
+    pub(crate) struct Priority {
+        /// Which requests are of this class; default: all.
+        matcher("match"): Matcher = "{}";
+        /// high, normal or low.
+        class: Class = required "write class: high, normal or low";
+    }
+}
+
+choice! {
+    /// In the order in which they go.
+    #[derive(Default, PartialOrd, Ord)]
+    pub(crate) enum Class {
+        High = "high",
+        #[default]
+        Normal = "normal",
+        Low = "low",
+    }
+}
+
+/// Classes of requests, in the order in which they are looked for.
+pub(super) struct Priorities;
+
+impl Syntax for Priorities {
+    type Value = Vec<Priority>;
+
+    const KIND: ValueKind = ValueKind::List(&Priority::KIND);
+
+    fn read(written: Located<'_>) -> Option<Vec<Priority>> {
+        if written.is_empty() {
+            return Some(Vec::new());
+        }
+        ListOf::<Priority>::read(written)
+    }
+}
+
+/// What happens to a request that a limit holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnLimit {
+    Reject,
+    Wait(Duration),
+}
+
+impl Syntax for OnLimit {
+    type Value = Self;
+
+    const KIND: ValueKind = ValueKind::Any(&[ValueKind::Choice(&["reject"]), ValueKind::Text]);
+
+    fn read(written: Located<'_>) -> Option<Self> {
+        let right = "write reject, or wait and how long at most, as in wait 2s";
+        let text = written.text(right)?;
+        if text == "reject" {
+            return Some(Self::Reject);
+        }
+        let wait = text
+            .strip_prefix("wait ")
+            .map(|duration| units::parse_duration(duration.trim()));
+        match wait {
+            Some(Ok(duration)) => Some(Self::Wait(duration)),
+            Some(Err(_)) | None => {
+                written.problem(
+                    format_args!("`{}` is neither reject nor a wait", shown(text)),
+                    right,
+                );
+                None
             }
-            Err(_) => !std::mem::replace(&mut on_connect, true),
-        };
-        if !is_new {
-            field.problem("stands twice", "keep one of them");
         }
     }
-    (on_connect, on_status)
 }
 
-pub(super) fn circuit_breaker(reader: &Reader<'_>) -> Option<CircuitBreaker> {
-    let reader = switched(reader, "circuit_breaker", keys::CIRCUIT_BREAKER)?;
-    let duration = |name, fallback| {
-        reader
-            .take(name)
-            .and_then(Field::positive_duration)
-            .unwrap_or(fallback)
-    };
-    Some(CircuitBreaker {
-        failures: reader
-            .take("failures")
-            .and_then(|field| field.number(1, keys::MOST_FAILURES, "a number"))
-            .unwrap_or(10),
-        open_for: duration("open_for", Duration::from_secs(15)),
-        within: duration("within", Duration::from_secs(30)),
-    })
-}
-
-pub(super) fn cache(reader: &Reader<'_>) -> Option<Cache> {
-    let reader = switched(reader, "cache", keys::CACHE)?;
-    let duration = |name, fallback| reader.take(name).and_then(Field::duration).unwrap_or(fallback);
-    Some(Cache {
-        min_fresh: duration("min_fresh", Duration::ZERO),
-        size: reader
-            .take("size")
-            .and_then(|field| field.size("64KiB", "16GiB"))
-            .unwrap_or(16 << 20),
-        stale_if_error: duration("stale_if_error", Duration::from_secs(600)),
-        stale_while_revalidate: duration("stale_while_revalidate", Duration::ZERO),
-    })
-}
-
-pub(super) fn rehearse(reader: &Reader<'_>) -> Option<Rehearse> {
-    let reader = switched(reader, "rehearse", keys::REHEARSE)?;
-    let answers = keys::REHEARSED.map(|text| (text, text));
-    let rehearse = Rehearse {
-        after: reader
-            .take("after")
-            .and_then(|field| field.number(0, keys::MOST_CONCURRENT, "a number")),
-        answer: reader
-            .take("answer")
-            .and_then(|field| field.choice(&answers))
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(StatusCode::TOO_MANY_REQUESTS),
-        fail: percent(reader.take("fail"), 0).unwrap_or(0),
-        latency: reader
-            .take("latency")
-            .and_then(Field::duration)
-            .unwrap_or(Duration::ZERO),
-        retry_after: reader
-            .take("retry_after")
-            .and_then(Field::positive_duration)
-            .unwrap_or(Duration::from_secs(10)),
-    };
-    if !["after", "latency", "fail"]
-        .iter()
-        .any(|key| reader.written().any(|written| written == *key))
-    {
-        reader.problem(
-            "nothing to simulate",
-            "write when the limit is reached, as in { after: 20 }, or latency or fail",
-        );
+choice! {
+    /// What a limit is taken to be about that the upstream reports.
+    #[derive(Default)]
+    pub(crate) enum AppliesTo {
+        /// What its answers show.
+        #[default]
+        Auto = "auto",
+        Destination = "destination",
+        Host = "host",
+        Credential = "credential",
+        Route = "route",
     }
-    Some(rehearse)
 }
 
-/// A URL or a reference to one, or a mapping with what else is needed.
-pub(super) fn rate_limit_store(field: Option<Field<'_>>) -> Option<RateLimitStore> {
-    let field = field.filter(|field| !field.is_empty())?;
-    if !field.is_mapping() {
-        return Some(RateLimitStore {
-            url: store_text(&field)?,
-            sentinel_password: None,
-            tls: Tls::default(),
-        });
+section! {
+    /// What is sent again.
+    pub(crate) struct Retry {
+        /// How often a request is sent at most, the first time included.
+        attempts: u32 as Number<u32, 2, MOST_ATTEMPTS> = "2";
+        /// After what: no connection, or one of these answers.
+        on: RetryOn = "[connect, 429, 503]";
+        /// An answer that asks for a longer wait is passed on as it is.
+        max_wait: Duration = "5s";
+        /// How many of the requests may be repeats.
+        budget: u8 as Percent<1> = "20%";
     }
-    let reader = field.reader(keys::RATE_LIMIT_STORE)?;
-    let url = reader.take("url");
-    if url.is_none() {
-        reader.problem(
-            "`url` is missing",
-            "write where the store is, as in url: vcap:redis/uri",
-        );
-    }
-    let sentinel_password = reader.take("sentinel_password").and_then(Field::secret);
-    let tls = reader.take("tls").and_then(tls).unwrap_or_default();
-    Some(RateLimitStore {
-        url: store_text(&url?)?,
-        sentinel_password,
-        tls,
-    })
 }
 
-/// A plain URL must not hold a password: the file is read by many.
-fn store_text(field: &Field<'_>) -> Option<Text> {
-    let right = "write a reference, as in vcap:redis/uri, or redis://HOST:PORT where there is no password";
-    let text = field.clone().text(right)?;
-    if let Some(reference) = SecretRef::parse(text, field.decoding.environment) {
-        return reference
-            .map_err(|error| field.problem(&error, error.right()))
-            .ok()
-            .map(Text::Reference);
-    }
-    // Not repeated: it may hold a password wherever it went wrong.
-    match store_url(text) {
-        None | Some((_, _, "")) => {
-            field.problem("neither a reference nor a URL of Redis or Valkey", right);
-            None
+/// After what a request is sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RetryOn {
+    /// No connection could be made.
+    pub(crate) connect: bool,
+    /// One of these answers.
+    pub(crate) statuses: Vec<StatusCode>,
+}
+
+/// One of [`REPEATABLE`]: a status, or `None` for `connect`.
+struct Repeatable;
+
+impl Syntax for Repeatable {
+    type Value = Option<StatusCode>;
+
+    const KIND: ValueKind = ValueKind::Choice(REPEATABLE);
+
+    const IF_EMPTY: &'static str = "write connect, 408, 425, 429, 500, 502, 503 or 504";
+
+    fn read(written: Located<'_>) -> Option<Option<StatusCode>> {
+        let text = written.text(Self::IF_EMPTY)?;
+        if !REPEATABLE.contains(&text) {
+            let what = format_args!("`{}` is nothing after which a request is sent again", shown(text));
+            written.problem(what, Self::IF_EMPTY);
+            return None;
         }
-        Some((_, _, address)) if address.contains('@') || address.contains("password=") => {
-            field.problem("a URL with a password where a reference belongs", right);
-            None
+        Some(text.parse().ok())
+    }
+}
+
+impl Syntax for RetryOn {
+    type Value = Self;
+
+    const KIND: ValueKind = Filled::<Repeatable>::KIND;
+
+    fn read(written: Located<'_>) -> Option<Self> {
+        let all = Filled::<Repeatable>::read(written.clone())?;
+        for (i, one) in all.iter().enumerate() {
+            if all[..i].contains(one) {
+                written.problem_at(i, "stands twice", "keep one of them");
+            }
         }
-        Some(_) => Some(Text::Plain(text.to_owned())),
+        Some(Self {
+            connect: all.contains(&None),
+            statuses: all.into_iter().flatten().collect(),
+        })
+    }
+}
+
+section! {
+    /// When a failing host is left alone.
+    #[derive(Copy)]
+    pub(crate) struct CircuitBreaker {
+        /// After so many failures a host is left alone.
+        failures: u32 as Number<u32, 1, MOST_FAILURES> = "10";
+        /// Failures count for so long.
+        within: Duration as Positive = "30s";
+        /// After so long one request tries whether the host works again.
+        open_for: Duration as Positive = "15s";
+    }
+}
+
+section! {
+    /// What is kept of answers.
+    #[derive(Copy)]
+    pub(crate) struct Cache {
+        /// Of all that is kept, from 64KiB to 16GiB.
+        size: u64 as Size<{ 64 * KIB }, { 16 * GIB }> = "16MiB";
+        /// An answer that is kept is used without asking until it is this old.
+        min_fresh: Duration = "0s";
+        /// How long after its time an answer is used while the destination fails.
+        stale_if_error: Duration = "10m";
+        /// How long after its time an answer is used while a new one is fetched.
+        stale_while_revalidate: Duration = "0s";
+    }
+}
+
+section! {
+    /// Faults that are simulated.
+    #[derive(Copy)]
+    pub(crate) struct Rehearse, check {
+        /// After so many requests the limit is simulated as reached; default: never.
+        after: Option<u32> as Number<u32, 0, MOST_CONCURRENT>;
+        /// The status of the refusal.
+        answer: StatusCode as RehearsedAnswer = "429";
+        /// The wait that the refusal asks for; then as many requests pass again.
+        retry_after: Duration as Positive = "10s";
+        /// Added to every answer.
+        latency: Duration = "0s";
+        /// How many of the requests fail.
+        fail: u8 as Percent<0> = "0%";
+    }
+}
+
+words! {
+    /// How a destination reports that its limit is reached.
+    RehearsedAnswer: StatusCode {
+        "429" = StatusCode::TOO_MANY_REQUESTS,
+        "503" = StatusCode::SERVICE_UNAVAILABLE,
+        "403" = StatusCode::FORBIDDEN,
+    }
+}
+
+impl Rehearse {
+    fn check(&self, reader: &SectionReader<'_>) {
+        let simulates = |key: &str| matches!(key, "after" | "latency" | "fail");
+        if !reader.written().any(simulates) {
+            reader.problem(
+                "nothing to simulate",
+                "write when the limit is reached, as in { after: 20 }, or latency or fail",
+            );
+        }
+    }
+}
+
+section! {
+    /// How the store of the quotas is reached.
+    pub(crate) struct RateLimitStore {
+        /// Where the store is, as after rate_limit_store itself.
+        url: Text as StoreUrl = required "write where the store is, as in url: vcap:redis/uri";
+        /// What Sentinels ask for; the password of the URL is for the servers that they watch.
+        sentinel_password: Option<SecretRef>;
+        /// The certificate that we show and whom we trust, as for a destination.
+        tls: Tls = "{}";
+    }
+}
+
+/// A URL or a reference to one, or a mapping with what else is needed; `None` where it is empty.
+pub(super) struct OptionalStore;
+
+/// A reference to the URL of a store, or the URL where it has no password: many people read the file.
+pub(super) struct StoreUrl;
+
+impl Syntax for OptionalStore {
+    type Value = Option<RateLimitStore>;
+
+    const KIND: ValueKind = ValueKind::Any(&[
+        ValueKind::Secret,
+        ValueKind::Text,
+        RateLimitStore::KIND,
+        ValueKind::Literal("null"),
+    ]);
+
+    fn read(written: Located<'_>) -> Option<Self::Value> {
+        if written.is_mapping() {
+            return RateLimitStore::read(written).map(Some);
+        }
+        if written.is_empty() {
+            return Some(None);
+        }
+        StoreUrl::read(written).map(|url| {
+            Some(RateLimitStore {
+                url,
+                sentinel_password: None,
+                tls: Tls::default(),
+            })
+        })
+    }
+}
+
+impl Syntax for StoreUrl {
+    type Value = Text;
+
+    const KIND: ValueKind = ValueKind::Any(&[ValueKind::Secret, ValueKind::Text]);
+
+    fn read(written: Located<'_>) -> Option<Text> {
+        let right =
+            "write a reference, as in vcap:redis/uri, or redis://HOST:PORT where there is no password";
+        let text = written.text(right)?;
+        if let Some(reference) = written.reference(text) {
+            return reference.map(Text::Reference);
+        }
+        // Not repeated: it may contain a password.
+        match store_url(text) {
+            None | Some((_, _, "")) => {
+                written.problem("neither a reference nor a URL of Redis or Valkey", right);
+                None
+            }
+            Some((_, _, address)) if address.contains('@') || address.contains("password=") => {
+                written.problem("a URL with a password where a reference belongs", right);
+                None
+            }
+            Some(_) => Some(Text::Plain(text.to_owned())),
+        }
     }
 }
 
@@ -350,39 +403,12 @@ pub(crate) fn store_url(text: &str) -> Option<(Scheme, StoreForm, &str)> {
     Some((scheme, form, rest))
 }
 
-/// The mapping after a key that is off where it is not written, or is `null`, `off` or `false`.
-fn switched<'a>(reader: &Reader<'a>, name: &str, table: keys::Table) -> Option<Reader<'a>> {
-    let field = reader.take(name)?;
-    let is_off = field.is_null() || matches!(field.plain(), Some("off" | "false"));
-    if is_off { None } else { field.reader(table) }
-}
-
-/// A whole number of a hundred, as in `20%`.
-fn percent(field: Option<Field<'_>>, least: u8) -> Option<u8> {
-    let field = field?;
-    let right = format!("write whole percents from {least}% to 100%, as in 20%");
-    let text = field.text(&right)?;
-    let percent = units::parse_percent(text).filter(|percent| *percent >= least);
-    if percent.is_none() {
-        field.problem(format_args!("`{}` is not a share", shown(text)), right);
-    }
-    percent
-}
-
-/// The method and the path of a `match`.
-pub(super) fn matched(reader: &Reader<'_>) -> (Option<Method>, Option<String>) {
-    let matched = reader.section("match", keys::MATCH);
-    let method = matched.take("method").and_then(|field| method(&field));
-    let path = matched.take("path").and_then(|field| path(&field));
-    (method, path)
-}
-
-/// For a person: what is done.
+/// What is done, for a person.
 impl fmt::Display for Retry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} tries at most, after", self.attempts)?;
-        let connect = self.on_connect.then_some("connect");
-        let statuses = self.on_status.iter().map(StatusCode::as_str);
+        let connect = self.on.connect.then_some("connect");
+        let statuses = self.on.statuses.iter().map(StatusCode::as_str);
         for (i, reason) in connect.into_iter().chain(statuses).enumerate() {
             write!(f, "{} {reason}", if i > 0 { "," } else { "" })?;
         }
@@ -395,8 +421,7 @@ impl fmt::Display for Retry {
     }
 }
 
-/// For a person: what is done.
-/// As a sentence tells whom a limit concerns that was learned.
+/// What a learned limit concerns, in a sentence.
 impl fmt::Display for AppliesTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -423,7 +448,7 @@ impl fmt::Display for CircuitBreaker {
     }
 }
 
-/// For a person: what is done.
+/// What is done, for a person.
 impl fmt::Display for Rehearse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = self.after.map(|after| {

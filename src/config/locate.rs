@@ -1,4 +1,4 @@
-//! Which configuration holds, and reading its file.
+//! Finds the configuration, and reads its file.
 
 use std::fmt;
 use std::fs::File;
@@ -7,30 +7,30 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Environment, Problem, Problems, node};
 
-/// Where the configuration comes from.
+/// The source of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// There is no file; what is built in holds.
+pub(crate) enum ConfigSource {
+    /// There is no file: the built-in default.
     Embedded,
     File(PathBuf),
 }
 
-/// The configuration that holds: the `explicit` file, else `$OUTRIDER_CONFIG`, else `./outrider.yml` if there is
-/// one, else what is built in.
+/// Returns the source of the configuration: the `explicit` file, else `$OUTRIDER_CONFIG`, else `./outrider.yml` if it
+/// exists, else the built-in default.
 ///
-/// A file that is named has to be there, and so has an `outrider.yml` that cannot be looked at: what is built in
-/// allows more than most files do, so it never stands in for a file that cannot be read.
-pub(crate) fn locate(explicit: Option<&Path>) -> Source {
+/// The built-in default allows more than most files, so it never replaces a file that is named, or one that exists and
+/// cannot be read.
+pub(crate) fn locate(explicit: Option<&Path>) -> ConfigSource {
     locate_in(explicit, Environment::of_process(), Path::new(DEFAULT_FILE))
 }
 
 /// Finds the configuration as [`locate`] does, and reads it.
-pub(crate) fn load_located(explicit: Option<&Path>) -> Result<(Config, Source), Problems> {
+pub(crate) fn load_located(explicit: Option<&Path>) -> Result<(Config, ConfigSource), Problems> {
     let source = locate(explicit);
     Ok((source.load()?, source))
 }
 
-impl Source {
+impl ConfigSource {
     pub(crate) fn load(&self) -> Result<Config, Problems> {
         match self {
             Self::Embedded => Ok(Config::embedded()),
@@ -38,7 +38,7 @@ impl Source {
         }
     }
 
-    /// The file to watch.
+    /// Returns the file to watch.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::Embedded => None,
@@ -47,8 +47,8 @@ impl Source {
     }
 }
 
-/// As a log line or a person is told.
-impl fmt::Display for Source {
+/// For a log line or a person.
+impl fmt::Display for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded => f.write_str("the built-in default"),
@@ -57,20 +57,20 @@ impl fmt::Display for Source {
     }
 }
 
-fn locate_in(explicit: Option<&Path>, environment: Environment<'_>, default: &Path) -> Source {
+fn locate_in(explicit: Option<&Path>, environment: Environment<'_>, default: &Path) -> ConfigSource {
     if let Some(path) = explicit {
-        return Source::File(path.to_owned());
+        return ConfigSource::File(path.to_owned());
     }
     if let Some(path) = environment.variable(VARIABLE) {
-        return Source::File(path.into());
+        return ConfigSource::File(path.into());
     }
     match default.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Source::Embedded,
-        Ok(_) | Err(_) => Source::File(default.to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => ConfigSource::Embedded,
+        Ok(_) | Err(_) => ConfigSource::File(default.to_owned()),
     }
 }
 
-/// The text of a file, of which no more is read than a configuration may have.
+/// Reads a file, at most as many bytes of it as a configuration may have.
 pub(super) fn read(path: &Path) -> Result<String, Problem> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(node::LARGEST as u64 + 1).read_to_end(&mut bytes));
@@ -100,10 +100,10 @@ pub(super) fn read(path: &Path) -> Result<String, Problem> {
     })
 }
 
-/// Names the configuration file where the command line does not.
+/// The variable that names the configuration file where the command line does not.
 const VARIABLE: &str = "OUTRIDER_CONFIG";
 
-/// In the working directory.
+/// The configuration file in the working directory.
 pub(crate) const DEFAULT_FILE: &str = "outrider.yml";
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
         let here = folder.path().join("outrider.yml");
         let set = |name: &str| (name == VARIABLE).then(|| OsString::from("variable.yml"));
         let empty = |name: &str| (name == VARIABLE).then(OsString::new);
-        let file = |path: &str| Source::File(path.into());
+        let file = |path: &str| ConfigSource::File(path.into());
         let explicit = Some(Path::new("explicit.yml"));
 
         assert_eq!(
@@ -129,15 +129,18 @@ mod tests {
             locate_in(None, Environment::new(&set), &here),
             file("variable.yml")
         );
-        assert_eq!(locate_in(None, Environment::new(&empty), &here), Source::Embedded);
+        assert_eq!(
+            locate_in(None, Environment::new(&empty), &here),
+            ConfigSource::Embedded
+        );
         std::fs::write(&here, "drain: 8s").unwrap();
         assert_eq!(
             locate_in(None, Environment::new(&empty), &here),
-            Source::File(here)
+            ConfigSource::File(here)
         );
     }
 
-    /// What is built in allows more than most files: it must not hold where a file is meant to.
+    /// The built-in default allows more than most files: it must not replace one.
     #[test]
     fn a_file_that_cannot_be_read_is_never_replaced_by_what_is_built_in() {
         let folder = tempfile::tempdir().unwrap();
@@ -148,7 +151,7 @@ mod tests {
         // A link to nothing, a path through a file, a folder.
         for path in [dangling, file.join("outrider.yml"), folder.path().to_owned()] {
             let source = locate_in(None, Environment::new(&|_| None), &path);
-            assert_eq!(source, Source::File(path));
+            assert_eq!(source, ConfigSource::File(path));
             assert!(source.load().is_err());
         }
     }

@@ -1,10 +1,13 @@
-//! YAML as a tree in which everything knows where it stands.
+//! YAML as a tree whose every value knows its place.
 //!
 //! The parser's events are read one by one into [`Node`]s, with an explicit stack, so that a hostile file meets a
 //! limit and never the end of the thread's stack. What the configuration does not need is refused with a reason:
-//! anchors and aliases (the stuff of bombs), tags, several documents, keys that are no text.
+//! anchors and aliases (bombs are made of them), tags, several documents, keys that are not texts.
 //!
-//! What the values mean is not decided here.
+//! Why our own tree on `saphyr-parser`'s events: serde stops at the first structural fault and knows no place after it; we
+//! report all faults with their lines, the nearest key, and never a value that may be a secret.
+//!
+//! What the values mean is decided in the declarations of the keys.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,35 +18,35 @@ use super::problems::MOST as MOST_PROBLEMS;
 use super::{Locations, Problem};
 
 /// 1-based line and column.
-pub(super) type Place = (usize, usize);
+pub(super) type LineColumn = (usize, usize);
 
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) at: Place,
-    pub(super) value: Value,
+    pub(super) at: LineColumn,
+    pub(super) value: Content,
 }
 
 #[derive(Debug)]
-pub(super) enum Value {
+pub(super) enum Content {
     /// As written; `plain`: without quotes, so that it can be a number, a boolean or null.
     Scalar {
         text: String,
         plain: bool,
     },
     List(Vec<Node>),
-    Map(Vec<Entry>),
+    Map(Vec<MapEntry>),
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct MapEntry {
     pub(super) key: String,
-    /// Of the key.
-    pub(super) at: Place,
+    /// The position of the key.
+    pub(super) at: LineColumn,
     pub(super) node: Node,
 }
 
 impl Node {
-    /// Reads a text into a tree, or says where it is no YAML that a configuration can be written in.
+    /// Reads a text into a tree, or reports the first place that is not YAML as a configuration uses it.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
         if text.len() > LARGEST {
             return Err(problem(
@@ -52,7 +55,7 @@ impl Node {
                 "a configuration of this size is a mistake",
             ));
         }
-        // A byte order mark is what some editors put before UTF-8; it means nothing.
+        // Some editors write a byte order mark before UTF-8; it means nothing.
         let text = text.trim_start_matches('\u{feff}');
         let mut tree = Tree::default();
         let mut documents = 0;
@@ -67,11 +70,11 @@ impl Node {
                 }
                 Event::SequenceStart(anchor, tag) => {
                     bare(at, anchor, tag.is_some())?;
-                    tree.open(at, Value::List(Vec::new()))?;
+                    tree.open(at, Content::List(Vec::new()))?;
                 }
                 Event::MappingStart(anchor, tag) => {
                     bare(at, anchor, tag.is_some())?;
-                    tree.open(at, Value::Map(Vec::new()))?;
+                    tree.open(at, Content::Map(Vec::new()))?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => tree.close()?,
                 Event::DocumentStart(_) => {
@@ -97,39 +100,55 @@ impl Node {
         }
     }
 
+    /// Builds the node of a default as a declaration writes it.
+    pub(super) fn of_default(text: &str) -> Option<Self> {
+        if !text.starts_with(['[', '{', '"']) {
+            let value = Content::Scalar {
+                text: text.to_owned(),
+                plain: true,
+            };
+            return Some(Self { at: (1, 1), value });
+        }
+        // The root of a document must not be empty; an item may be.
+        match Self::parse(&format!("[{text}]")).ok()?.value {
+            Content::List(mut items) if items.len() == 1 => items.pop(),
+            Content::List(_) | Content::Map(_) | Content::Scalar { .. } => None,
+        }
+    }
+
     /// `null`, `~` or nothing at all.
     pub(super) fn is_null(&self) -> bool {
         match &self.value {
-            Value::Scalar { text, plain } => {
+            Content::Scalar { text, plain } => {
                 *plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL")
             }
-            Value::List(_) | Value::Map(_) => false,
+            Content::List(_) | Content::Map(_) => false,
         }
     }
 
-    /// What stands here, in words.
+    /// Returns the kind of value, in words.
     pub(super) fn kind(&self) -> &'static str {
         match &self.value {
-            Value::Scalar { .. } if self.is_null() => "nothing",
-            Value::Scalar { .. } => "a text",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a mapping",
+            Content::Scalar { .. } if self.is_null() => "nothing",
+            Content::Scalar { .. } => "a text",
+            Content::List(_) => "a list",
+            Content::Map(_) => "a mapping",
         }
     }
 
-    /// Notes where everything stands and files the keys that stand twice; only the first one stays.
+    /// Notes the place of every value and files a problem for each key that is written twice; only the first one stays.
     pub(super) fn index(&mut self, path: &str, locations: &mut Locations, problems: &mut Vec<Problem>) {
         if !path.is_empty() {
             locations.places.insert(path.to_owned(), self.at);
         }
         match &mut self.value {
-            Value::Scalar { .. } => {}
-            Value::List(items) => {
+            Content::Scalar { .. } => {}
+            Content::List(items) => {
                 for (i, item) in items.iter_mut().enumerate() {
                     item.index(&format!("{path}[{i}]"), locations, problems);
                 }
             }
-            Value::Map(entries) => {
+            Content::Map(entries) => {
                 let mut seen: HashMap<String, usize> = HashMap::new();
                 entries.retain_mut(|entry| {
                     let path = join(path, &entry.key);
@@ -152,7 +171,7 @@ impl Node {
     }
 }
 
-/// The path of `key` below `path`, on one line whatever the key is.
+/// Returns the path of `key` below `path`, on one line for any key.
 pub(super) fn join(path: &str, key: &str) -> String {
     let key = shown(key);
     if path.is_empty() {
@@ -162,7 +181,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// A text of the file as a problem may show it: short, on one line, without control characters.
+/// Returns a text of the file as a problem may show it: short, on one line, without control characters.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     let short = text.chars().take(LONGEST_SHOWN + 1).count() <= LONGEST_SHOWN;
     if short && !text.chars().any(char::is_control) {
@@ -183,21 +202,22 @@ pub(super) fn shown(text: &str) -> Cow<'_, str> {
 #[derive(Default)]
 struct Tree {
     root: Option<Node>,
-    open: Vec<Open>,
+    open: Vec<OpenNode>,
     nodes: usize,
 }
 
-/// A list or a mapping whose end has not come; in a mapping, the key whose value is awaited.
-struct Open {
+/// A list or a mapping that has not ended; in a mapping, the key whose value comes next.
+struct OpenNode {
     node: Node,
-    key: Option<(String, Place)>,
+    key: Option<(String, LineColumn)>,
 }
 
 impl Tree {
-    fn scalar(&mut self, at: Place, text: Cow<'_, str>, plain: bool) -> Result<(), Problem> {
-        if let Some(Open {
+    fn scalar(&mut self, at: LineColumn, text: Cow<'_, str>, plain: bool) -> Result<(), Problem> {
+        if let Some(OpenNode {
             node: Node {
-                value: Value::Map(_), ..
+                value: Content::Map(_),
+                ..
             },
             key: key @ None,
         }) = self.open.last_mut()
@@ -214,17 +234,18 @@ impl Tree {
         }
         self.add(Node {
             at,
-            value: Value::Scalar {
+            value: Content::Scalar {
                 text: text.into_owned(),
                 plain,
             },
         })
     }
 
-    fn open(&mut self, at: Place, value: Value) -> Result<(), Problem> {
-        if let Some(Open {
+    fn open(&mut self, at: LineColumn, value: Content) -> Result<(), Problem> {
+        if let Some(OpenNode {
             node: Node {
-                value: Value::Map(_), ..
+                value: Content::Map(_),
+                ..
             },
             key: None,
         }) = self.open.last()
@@ -242,7 +263,7 @@ impl Tree {
                 "nothing in a configuration stands this deep",
             ));
         }
-        self.open.push(Open {
+        self.open.push(OpenNode {
             node: Node { at, value },
             key: None,
         });
@@ -256,7 +277,7 @@ impl Tree {
         }
     }
 
-    /// Puts a finished node where it belongs.
+    /// Adds a finished node to the list or mapping around it.
     fn add(&mut self, node: Node) -> Result<(), Problem> {
         self.nodes += 1;
         if self.nodes > MOST {
@@ -268,30 +289,30 @@ impl Tree {
         }
         match self.open.last_mut() {
             None => self.root = Some(node),
-            Some(Open {
+            Some(OpenNode {
                 node:
                     Node {
-                        value: Value::Map(entries),
+                        value: Content::Map(entries),
                         ..
                     },
                 key,
             }) => {
                 if let Some((key, at)) = key.take() {
-                    entries.push(Entry { key, at, node });
+                    entries.push(MapEntry { key, at, node });
                 }
             }
-            Some(Open {
+            Some(OpenNode {
                 node:
                     Node {
-                        value: Value::List(items),
+                        value: Content::List(items),
                         ..
                     },
                 ..
             }) => items.push(node),
-            Some(Open {
+            Some(OpenNode {
                 node:
                     Node {
-                        value: Value::Scalar { .. },
+                        value: Content::Scalar { .. },
                         ..
                     },
                 ..
@@ -302,7 +323,7 @@ impl Tree {
 }
 
 /// Refuses anchors and tags.
-fn bare(at: Place, anchor: usize, tagged: bool) -> Result<(), Problem> {
+fn bare(at: LineColumn, anchor: usize, tagged: bool) -> Result<(), Problem> {
     if anchor != 0 {
         return Err(problem(
             Some(at),
@@ -320,8 +341,8 @@ fn bare(at: Place, anchor: usize, tagged: bool) -> Result<(), Problem> {
     Ok(())
 }
 
-/// An alias; or, more likely, a `*.example.com` without quotes.
-fn starred(at: Place, text: &str) -> Problem {
+/// Refuses an alias, which is more likely a `*.example.com` without quotes.
+fn starred(at: LineColumn, text: &str) -> Problem {
     let line = text.lines().nth(at.0.saturating_sub(1)).unwrap_or_default();
     if line.contains("*.") || line.contains("**") {
         return problem(
@@ -337,11 +358,11 @@ fn starred(at: Place, text: &str) -> Problem {
     )
 }
 
-/// What the parser stumbled over, in words for whoever wrote the file. Its own words are never more than the kind
-/// of the error and one character, so they cannot tell a secret.
+/// Explains an error of the parser to the author of the file. The parser's words hold the kind of the error and at most
+/// one character, so they cannot contain a secret.
 fn unreadable(error: &ScanError, text: &str) -> Problem {
     let at = (error.marker().line(), error.marker().col() + 1);
-    // The parser tells of a tab where it begins to matter, which may be the end of the line above.
+    // The parser reports a tab where it begins to matter, which may be the end of the line above.
     let tab = (text.lines().enumerate().skip(at.0.saturating_sub(1)).take(2))
         .find(|(_, line)| line.trim_start_matches(' ').starts_with('\t'));
     if let Some((line, _)) = tab {
@@ -388,7 +409,7 @@ fn unreadable(error: &ScanError, text: &str) -> Problem {
     problem(Some(at), what, right)
 }
 
-fn problem(at: Option<Place>, what: &str, right: &str) -> Problem {
+fn problem(at: Option<LineColumn>, what: &str, right: &str) -> Problem {
     Problem {
         path: String::new(),
         at,

@@ -1,12 +1,12 @@
 //! Everything that is wrong with a configuration, at once.
 //!
-//! Whoever finds a problem files it under its path; the line and the column are looked up in [`Locations`] when
-//! the text has been read. So `policy`, which never sees the text, reports places in the file too.
+//! A problem is filed under its path; the line and the column are looked up in [`Locations`] once the text has been read.
+//! So `policy`, which never sees the text, reports places in the file too.
 
 use std::collections::HashMap;
 use std::fmt;
 
-/// One thing that is wrong: where, what, and what would be right.
+/// One problem: its place, what is wrong, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     /// `destinations.partner.hosts[2]`; empty for the file as a whole.
@@ -14,7 +14,7 @@ pub(crate) struct Problem {
     /// 1-based line and column, where known.
     pub(crate) at: Option<(usize, usize)>,
     pub(crate) what: String,
-    /// Empty where `what` says it all.
+    /// The remedy; empty where `what` contains it.
     pub(crate) right: String,
 }
 
@@ -26,11 +26,11 @@ pub(crate) struct Problems {
     pub(crate) all: Vec<Problem>,
 }
 
-/// So many are told at once; a file with more is probably no configuration.
+/// So many are reported at once; a file with more is probably not a configuration.
 pub(super) const MOST: usize = 100;
 
-/// Where everything stands in the file: from a path to its line and column.
-#[derive(Clone, Debug, Default)]
+/// The place of every value in the file: from a path to its line and column.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Locations {
     /// The file's name as problems print it.
     pub(super) file: String,
@@ -52,8 +52,7 @@ impl Problems {
         self.all.is_empty()
     }
 
-    /// The same problems with the file's name and with line and column wherever they were missing, in the order
-    /// of the file.
+    /// Adds the file's name, and line and column where they are missing, and sorts the problems in the order of the file.
     pub(crate) fn located(mut self, locations: &Locations) -> Self {
         self.file.clone_from(&locations.file);
         for problem in &mut self.all {
@@ -99,7 +98,7 @@ impl fmt::Display for Problem {
 }
 
 impl Locations {
-    /// Line and column of a path, or of the nearest thing above it that is written.
+    /// Returns line and column of a path, or of the nearest value above it that is written.
     pub(crate) fn of(&self, path: &str) -> Option<(usize, usize)> {
         let mut path = path;
         while !path.is_empty() {

@@ -1,18 +1,26 @@
 //! Takes values out of the tree and files what is wrong with them.
 //!
-//! A [`Reader`] stands on one mapping and knows its [`Table`]: making one finds every unknown key and every key
-//! that does not work yet, so a key is never ignored. A [`Field`] is one value; turning it into a type either
-//! succeeds or files a problem at its place and gives `None`, so that decoding goes on and every problem is told at
-//! once. Whoever decodes fills in anything for a `None`: where a problem is filed, the whole result is discarded.
+//! A [`SectionReader`] reads one mapping and knows its [`Table`]: making one finds every unknown key and every key that does not
+//! work yet, so a key is never ignored. A [`Located`] is one value and its place; turning it into a type either succeeds
+//! or files a problem there and gives `None`. Decoding goes on after that, so that all problems are reported at once.
 
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::keys::{Key, Status, Table};
-use super::node::{Entry, Node, Value, join, shown};
-use super::{Environment, Problem, SecretRef, keys, problems};
+use super::declare::{Declaration, Section as _, Status, Syntax, Table, ValueKind};
+use super::node::{Content, MapEntry, Node, join, shown};
+use super::{Config, DestinationKeys, Environment, PathBuf, Problem, SecretRef, problems};
 use crate::units;
+
+/// What would be right where a secret belongs.
+pub(super) const REFERENCE: &str = "write env:NAME, file:PATH or vcap:SERVICE/KEY";
+
+/// The Jaro-Winkler similarity from which a key counts as misspelt.
+const NEAR: f64 = 0.8;
+
+/// The units of a size, largest first.
+const UNITS: [(u32, &str); 3] = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
 
 /// What all readers of one file share.
 pub(super) struct Decoding<'a> {
@@ -21,53 +29,64 @@ pub(super) struct Decoding<'a> {
 }
 
 /// One mapping.
-pub(super) struct Reader<'a> {
-    entries: &'a [Entry],
+pub(super) struct SectionReader<'a> {
+    entries: &'a [MapEntry],
     table: Table,
-    whole: Field<'a>,
+    whole: Located<'a>,
 }
 
-/// One value, and where it stands.
+/// One value and its place.
 #[derive(Clone)]
-pub(super) struct Field<'a> {
+pub(super) struct Located<'a> {
     pub(super) decoding: &'a Decoding<'a>,
     pub(super) node: &'a Node,
     pub(super) path: String,
 }
 
-impl<'a> Reader<'a> {
-    /// The value of a key that works, if it is written.
-    pub(super) fn take(&self, name: &str) -> Option<Field<'a>> {
+impl<'a> SectionReader<'a> {
+    /// Reads a key that holds `default` where it is not written. A mapping of which every line is commented out is as good
+    /// as one that is not written.
+    pub(super) fn or<S: Syntax>(&self, name: &str, default: &'static str) -> Option<S::Value> {
+        let written = self.take(name);
+        if let Some(written) = written.filter(|written| default != "{}" || !written.is_null()) {
+            return S::read(written);
+        }
+        // The defaults are ours, and a test reads each of them.
+        let node = Node::of_default(default)?;
+        S::read(Located {
+            decoding: self.whole.decoding,
+            node: &node,
+            path: join(&self.whole.path, name),
+        })
+    }
+
+    /// Reads a key that need not be written.
+    pub(super) fn optional<S: Syntax, T: Unwritten<S::Value>>(&self, name: &str) -> Option<T> {
+        let value = self.take(name).map(S::read);
+        value.map_or(Some(None), |value| value.map(Some)).map(T::of)
+    }
+
+    /// Reads a key that has to be written.
+    pub(super) fn required<S: Syntax>(&self, name: &str, right: &str) -> Option<S::Value> {
+        self.need(name, right).and_then(S::read)
+    }
+
+    /// Returns the value of a key that works, if it is written.
+    pub(super) fn take(&self, name: &str) -> Option<Located<'a>> {
         debug_assert!(
-            self.table
-                .iter()
-                .any(|key| key.name == name && matches!(key.status, Status::Works)),
-            "{name} is taken but stands in no table"
+            self.table.iter().any(|key| key.name == name && key.works()),
+            "{name} is in no table"
         );
         let entry = self.entries.iter().find(|entry| entry.key == name)?;
         Some(self.whole.below(&entry.key, &entry.node))
     }
 
-    /// The mapping after a key. One that is not written, or is nothing but comments, is as good as one without
-    /// keys.
-    pub(super) fn section(&self, name: &str, table: Table) -> Self {
-        let field = self.take(name).filter(|field| !field.node.is_null());
-        let empty = || Self {
-            entries: &[],
-            table,
-            whole: self.whole.clone(),
-        };
-        field.and_then(|field| field.reader(table)).unwrap_or_else(empty)
-    }
-
-    pub(super) fn environment(&self) -> Environment<'a> {
-        self.whole.decoding.environment
-    }
-
-    /// The value of a key that has to be written.
-    pub(super) fn need(&self, name: &str, right: &str) -> Option<Field<'a>> {
+    /// Returns the value of a key that has to be written; `right` says what to write where it is missing.
+    pub(super) fn need(&self, name: &str, right: &str) -> Option<Located<'a>> {
         debug_assert!(
-            self.table.iter().any(|key| key.name == name && key.required),
+            self.table
+                .iter()
+                .any(|key| key.name == name && key.required.is_some()),
             "{name} is needed"
         );
         let field = self.take(name);
@@ -82,18 +101,14 @@ impl<'a> Reader<'a> {
         self.whole.problem(what, right);
     }
 
-    /// Whether a key is written that does not work, or none of the table.
-    pub(super) fn has_told(&self) -> bool {
+    /// Whether a problem was filed for a key: one that does not work yet, or is in no table.
+    pub(super) fn has_complained(&self) -> bool {
         self.entries.len() > self.written().count()
     }
 
-    /// The keys that are written and work, in the order of the file.
+    /// Returns the keys that are written and work, in the order of the file.
     pub(super) fn written(&self) -> impl Iterator<Item = &'a str> {
-        let works = |entry: &&Entry| {
-            self.table
-                .iter()
-                .any(|key| key.name == entry.key && matches!(key.status, Status::Works))
-        };
+        let works = |entry: &&MapEntry| self.table.iter().any(|key| key.name == entry.key && key.works());
         self.entries.iter().filter(works).map(|entry| entry.key.as_str())
     }
 
@@ -104,11 +119,11 @@ impl<'a> Reader<'a> {
                 return;
             }
             match self.table.iter().find(|key| key.name == entry.key) {
-                Some(Key {
+                Some(Declaration {
                     status: Status::Works,
                     ..
                 }) => {}
-                Some(Key {
+                Some(Declaration {
                     status: Status::Later(off),
                     ..
                 }) => {
@@ -121,21 +136,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn at_key(&self, entry: &Entry, what: &str, right: &str) {
+    fn at_key(&self, entry: &MapEntry, what: &str, right: &str) {
         let path = join(&self.whole.path, &entry.key);
         self.whole.decoding.file(path, entry.at, what, right);
     }
 }
 
-impl<'a> Field<'a> {
+impl<'a> Located<'a> {
     /// Files a problem at this value.
     pub(super) fn problem(&self, what: impl Display, right: impl Display) {
         self.decoding.file(self.path.clone(), self.node.at, what, right);
     }
 
-    /// A mapping whose keys are in `table`.
-    pub(super) fn reader(self, table: Table) -> Option<Reader<'a>> {
-        let Value::Map(entries) = &self.node.value else {
+    /// Returns a reader of a mapping whose keys are in `table`.
+    pub(super) fn reader(self, table: Table) -> Option<SectionReader<'a>> {
+        let Content::Map(entries) = &self.node.value else {
             let names: Vec<_> = works(table).collect();
             self.problem(
                 "has to be a mapping",
@@ -143,7 +158,7 @@ impl<'a> Field<'a> {
             );
             return None;
         };
-        let reader = Reader {
+        let reader = SectionReader {
             entries,
             table,
             whole: self,
@@ -152,24 +167,25 @@ impl<'a> Field<'a> {
         Some(reader)
     }
 
-    /// A mapping from names that the user chooses.
-    pub(super) fn named(self) -> Vec<(&'a Entry, Self)> {
+    /// Returns the entries of a mapping from names that the user chooses.
+    pub(super) fn named(self) -> Option<Vec<(&'a MapEntry, Self)>> {
         match &self.node.value {
-            Value::Map(entries) => entries
-                .iter()
-                .map(|entry| (entry, self.below(&entry.key, &entry.node)))
-                .collect(),
-            Value::Scalar { .. } if self.node.is_null() => Vec::new(),
-            Value::Scalar { .. } | Value::List(_) => {
+            Content::Map(entries) => {
+                let entries = entries.iter();
+                let entries = entries.map(|entry| (entry, self.below(&entry.key, &entry.node)));
+                Some(entries.collect())
+            }
+            Content::Scalar { .. } if self.node.is_null() => Some(Vec::new()),
+            Content::Scalar { .. } | Content::List(_) => {
                 self.problem("has to be a mapping", "write `name: value` below it");
-                Vec::new()
+                None
             }
         }
     }
 
-    /// The values of a list.
+    /// Returns the values of a list.
     pub(super) fn list(self) -> Option<Vec<Self>> {
-        let Value::List(items) = &self.node.value else {
+        let Content::List(items) = &self.node.value else {
             self.problem("has to be a list", "write [A, B], or a line `- A` for each");
             return None;
         };
@@ -181,7 +197,14 @@ impl<'a> Field<'a> {
         Some(items.iter().enumerate().map(item).collect())
     }
 
-    /// The values of a list that must not be empty; `right` says what to do instead.
+    /// Files a problem at the item of a list that has this index, or at the value where it is no list.
+    pub(super) fn problem_at(&self, index: usize, what: impl Display, right: impl Display) {
+        let items = if self.is_list() { self.clone().list() } else { None };
+        let items = items.unwrap_or_default();
+        items.get(index).unwrap_or(self).problem(what, right);
+    }
+
+    /// Returns the values of a list that must not be empty; `right` says what to do instead.
     pub(super) fn filled_list(self, right: &str) -> Option<Vec<Self>> {
         let items = self.clone().list()?;
         if items.is_empty() {
@@ -192,30 +215,30 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn is_list(&self) -> bool {
-        matches!(self.node.value, Value::List(_))
+        matches!(self.node.value, Content::List(_))
     }
 
     pub(super) fn is_mapping(&self) -> bool {
-        matches!(self.node.value, Value::Map(_))
+        matches!(self.node.value, Content::Map(_))
     }
 
-    /// The text of a scalar, quoted or not, if it is one.
+    /// Returns the text of a scalar, quoted or not.
     pub(super) fn scalar(&self) -> Option<&'a str> {
         match &self.node.value {
-            Value::Scalar { text, .. } if !self.node.is_null() => Some(text),
-            Value::Scalar { .. } | Value::List(_) | Value::Map(_) => None,
+            Content::Scalar { text, .. } if !self.node.is_null() => Some(text),
+            Content::Scalar { .. } | Content::List(_) | Content::Map(_) => None,
         }
     }
 
-    /// A scalar without quotes.
+    /// Returns the text of a scalar without quotes.
     pub(super) fn plain(&self) -> Option<&'a str> {
         match &self.node.value {
-            Value::Scalar { text, plain: true } => Some(text),
-            Value::Scalar { .. } | Value::List(_) | Value::Map(_) => None,
+            Content::Scalar { text, plain: true } => Some(text),
+            Content::Scalar { .. } | Content::List(_) | Content::Map(_) => None,
         }
     }
 
-    /// A text; `right` says what is wanted where there is none.
+    /// Returns the text, or files a problem; `right` says what to write.
     pub(super) fn text(&self, right: &str) -> Option<&'a str> {
         let text = self.scalar();
         if text.is_none() {
@@ -244,13 +267,13 @@ impl<'a> Field<'a> {
 
     pub(super) fn is_empty(&self) -> bool {
         match &self.node.value {
-            Value::Scalar { .. } => self.node.is_null(),
-            Value::List(items) => items.is_empty(),
-            Value::Map(entries) => entries.is_empty(),
+            Content::Scalar { .. } => self.node.is_null(),
+            Content::List(items) => items.is_empty(),
+            Content::Map(entries) => entries.is_empty(),
         }
     }
 
-    /// A whole number from `least` to `most`; `wanted` says what is wanted, as in `a number`.
+    /// Reads a whole number from `least` to `most`; `wanted` names it, as in `a number`.
     pub(super) fn number<N: TryFrom<u64>>(self, least: u64, most: u64, wanted: &str) -> Option<N> {
         let digits = self
             .plain()
@@ -271,7 +294,7 @@ impl<'a> Field<'a> {
         self.kept(text, units::parse_duration(text))
     }
 
-    /// A duration that a wait can have.
+    /// Reads a duration that is longer than nothing.
     pub(super) fn positive_duration(self) -> Option<Duration> {
         let duration = self.clone().duration()?;
         if duration.is_zero() {
@@ -281,24 +304,37 @@ impl<'a> Field<'a> {
         Some(duration)
     }
 
-    /// A size in bytes within a range, whose ends are given as the configuration writes them.
-    pub(super) fn size(self, least: &str, most: &str) -> Option<u64> {
+    /// Reads a size in bytes from `least` to `most`.
+    pub(super) fn size(self, least: u64, most: u64) -> Option<u64> {
         let text = self.text("write a number and a unit, as in 64KiB or 1MiB")?;
         let size = self.kept(text, units::parse_size(text))?;
-        let within = |end: &str, ordering: std::cmp::Ordering| {
-            units::parse_size(end).is_ok_and(|end| size.cmp(&end) != ordering)
-        };
-        if within(least, std::cmp::Ordering::Less) && within(most, std::cmp::Ordering::Greater) {
+        if (least..=most).contains(&size) {
             return Some(size);
         }
         self.problem(
             format_args!("`{}` is out of range", shown(text)),
-            format_args!("write a size from {least} to {most}"),
+            format_args!("write a size from {} to {}", size_text(least), size_text(most)),
         );
         None
     }
 
-    /// One of several words.
+    /// Reads a text that begins like a reference to a secret; `None` where it does not.
+    pub(super) fn reference(&self, text: &str) -> Option<Option<SecretRef>> {
+        let reference = SecretRef::parse(text, self.decoding.environment)?;
+        Some(
+            reference
+                .map_err(|error| self.problem(&error, error.right()))
+                .ok(),
+        )
+    }
+
+    /// Reads a path, with `$VARS` and `~` expanded.
+    pub(super) fn path_of(&self, text: &str) -> Option<PathBuf> {
+        let path = self.decoding.environment.expand(text);
+        path.map_err(|error| self.problem(&error, error.right())).ok()
+    }
+
+    /// Reads one of several words.
     pub(super) fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Option<T> {
         let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
         let right = format!("write {}", one_of(&words));
@@ -313,7 +349,7 @@ impl<'a> Field<'a> {
         chosen
     }
 
-    /// A reference to a secret. What stands there is not repeated: it may be the secret.
+    /// Reads a reference to a secret. The text is not repeated: it may be the secret.
     pub(super) fn secret(self) -> Option<SecretRef> {
         let Some(text) = self.scalar() else {
             self.problem(
@@ -322,12 +358,8 @@ impl<'a> Field<'a> {
             );
             return None;
         };
-        match SecretRef::parse(text, self.decoding.environment) {
-            Some(Ok(reference)) => Some(reference),
-            Some(Err(error)) => {
-                self.problem(&error, error.right());
-                None
-            }
+        match self.reference(text) {
+            Some(reference) => reference,
             None => {
                 self.problem("a plain value where a reference belongs", REFERENCE);
                 None
@@ -335,8 +367,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Keeps the value, or files the error, which shows the text that it is about. The error says what is wrong
-    /// before a semicolon and what would be right after it.
+    /// Keeps the value, or files the error with the text. The error says what is wrong before a semicolon and what would be
+    /// right after it.
     pub(super) fn kept<T, E: Display>(&self, text: &str, result: Result<T, E>) -> Option<T> {
         result
             .map_err(|error| {
@@ -356,8 +388,25 @@ impl<'a> Field<'a> {
     }
 }
 
+/// The field of a key that need not be written.
+pub(super) trait Unwritten<V> {
+    fn of(value: Option<V>) -> Self;
+}
+
+impl<V> Unwritten<V> for Option<V> {
+    fn of(value: Self) -> Self {
+        value
+    }
+}
+
+impl<V> Unwritten<Self> for Vec<V> {
+    fn of(value: Option<Self>) -> Self {
+        value.unwrap_or_default()
+    }
+}
+
 impl Decoding<'_> {
-    /// Whether as much is wrong as anybody wants to read.
+    /// Whether as many problems are filed as one report holds.
     fn is_full(&self) -> bool {
         self.problems.borrow().len() >= problems::MOST
     }
@@ -385,20 +434,31 @@ pub(super) fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// A value on one line, to compare it with what a table writes.
+/// Returns a size as the configuration writes it.
+fn size_text(bytes: u64) -> String {
+    let unit = UNITS
+        .iter()
+        .find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    unit.map_or_else(
+        || format!("{bytes}B"),
+        |(shift, unit)| format!("{}{unit}", bytes >> shift),
+    )
+}
+
+/// Returns a value on one line, to compare it with a declared one.
 fn flow(node: &Node) -> String {
     match &node.value {
-        Value::Scalar { .. } if node.is_null() => "null".to_owned(),
-        Value::Scalar { text, .. } => text.clone(),
-        Value::List(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
-        Value::Map(entries) => {
-            let entry = |entry: &Entry| format!("{}: {}", entry.key, flow(&entry.node));
+        Content::Scalar { .. } if node.is_null() => "null".to_owned(),
+        Content::Scalar { text, .. } => text.clone(),
+        Content::List(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Content::Map(entries) => {
+            let entry = |entry: &MapEntry| format!("{}: {}", entry.key, flow(&entry.node));
             format!("{{{}}}", entries.iter().map(entry).collect::<Vec<_>>().join(", "))
         }
     }
 }
 
-/// What to write instead of a key that does not work yet.
+/// Returns what to write instead of a key that does not work yet.
 fn without(off: &[&str]) -> String {
     match off {
         [] => "remove it".to_owned(),
@@ -406,15 +466,15 @@ fn without(off: &[&str]) -> String {
     }
 }
 
-/// What whoever wrote an unknown key probably meant.
+/// Returns the remedy for an unknown key: the nearest key, the mapping that it belongs to, or all keys.
 fn meant(key: &str, table: Table) -> String {
     let plain = |key: &str| key.to_ascii_lowercase().replace('-', "_");
     let near = |name: &str| strsim::jaro_winkler(&plain(key), name);
     let nearest = (works(table)).max_by(|a, b| near(a).total_cmp(&near(b)));
     let nearest = nearest.filter(|name| near(name) >= NEAR);
     // Most keys are a destination's, and so are most of those that are written in the wrong place.
-    let place = place_of(&plain(key), keys::DESTINATION, "destinations.NAME");
-    let place = place.or_else(|| place_of(&plain(key), keys::ROOT, ""));
+    let place = place_of(&plain(key), DestinationKeys::KEYS, "destinations.NAME");
+    let place = place.or_else(|| place_of(&plain(key), Config::KEYS, ""));
     match (nearest, place) {
         (Some(nearest), place) if place.is_none() || nearest == plain(key) => {
             format!("did you mean `{nearest}`?")
@@ -427,7 +487,7 @@ fn meant(key: &str, table: Table) -> String {
     }
 }
 
-/// The mapping that has a key of this name.
+/// Returns the path of the mapping that has a key of this name.
 fn place_of(name: &str, table: Table, path: &str) -> Option<String> {
     if works(table).any(|key| key == name) {
         return Some(if path.is_empty() {
@@ -439,22 +499,13 @@ fn place_of(name: &str, table: Table, path: &str) -> Option<String> {
     table.iter().find_map(|key| {
         let path = join(path, key.name);
         match &key.kind {
-            keys::Kind::Table(table) | keys::Kind::OneOf(table) => place_of(name, table, &path),
-            keys::Kind::Named(_, keys::Kind::Table(table)) => place_of(name, table, &join(&path, "NAME")),
+            ValueKind::Table(table) | ValueKind::OneOf(table) => place_of(name, table, &path),
+            ValueKind::Named(_, ValueKind::Table(table)) => place_of(name, table, &join(&path, "NAME")),
             _ => None,
         }
     })
 }
 
 fn works(table: Table) -> impl Iterator<Item = &'static str> {
-    table
-        .iter()
-        .filter(|key| matches!(key.status, Status::Works))
-        .map(|key| key.name)
+    table.iter().filter(|key| key.works()).map(|key| key.name)
 }
-
-/// What would be right where a secret belongs.
-pub(super) const REFERENCE: &str = "write env:NAME, file:PATH or vcap:SERVICE/KEY";
-
-/// Jaro-Winkler similarity from which a key counts as misspelt.
-const NEAR: f64 = 0.8;

@@ -5,11 +5,12 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{self, Key, Kind, Status, Table};
+use super::Config;
+use super::declare::{Declaration, Mark, Section as _, Status, Table, ValueKind};
 use super::node::join;
 
 /// A mapping of the language and where it is written.
-struct Section {
+struct Heading {
     path: String,
     table: Table,
 }
@@ -17,11 +18,11 @@ struct Section {
 /// Returns the page, in Markdown.
 fn page() -> String {
     let mut sections = Vec::new();
-    collect(keys::ROOT, "", &mut sections);
+    collect(Config::KEYS, "", &mut sections);
     // A mapping whose every key also belongs to another one is described there.
     let described: Vec<_> = (sections.iter().enumerate())
         .map(|(i, own)| {
-            let covers = |(j, other): &(usize, &Section)| {
+            let covers = |(j, other): &(usize, &Heading)| {
                 covers(other.table, own.table) && (*j < i || !covers(own.table, other.table))
             };
             let other = sections.iter().enumerate().find(covers);
@@ -37,19 +38,13 @@ fn page() -> String {
     page
 }
 
-/// Returns the keys of a destination for which TLS is ended under `mode: auto`.
-pub(crate) fn keys_that_end_tls() -> Vec<&'static str> {
-    let keys = keys::DESTINATION.iter().filter(|key| key.ends_tls);
-    keys.map(|key| key.name).collect()
-}
-
-impl Section {
+impl Heading {
     fn write(&self, page: &mut String, all: &[Self]) {
         // Writing to a string cannot fail.
         let _ = write!(page, "\n## {}\n\n", self.heading());
         page.push_str("| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
         for key in self.table {
-            let default = match (key.default, key.required) {
+            let default = match (key.default, key.required.is_some()) {
                 ("" | "{}", false) => String::new(),
                 ("", true) => "required".to_owned(),
                 (default, _) => format!("`{default}`"),
@@ -79,23 +74,20 @@ impl Section {
     }
 }
 
-fn meaning(key: &Key) -> String {
+fn meaning(key: &Declaration) -> String {
     let mut meaning = match key.status {
         Status::Works => key.doc.to_owned(),
         Status::Later(_) => format!("Does not work yet. {}", key.doc),
     };
-    if key.ends_tls {
+    if key.implies(Mark::EndsTls) {
         meaning.push_str(" **Ends TLS.**");
     }
     meaning.replace('|', "\\|")
 }
 
 /// Finds every mapping of the language, in the order of the file.
-fn collect(table: Table, path: &str, found: &mut Vec<Section>) {
-    if found.iter().any(|section| std::ptr::eq(section.table, table)) {
-        return;
-    }
-    found.push(Section {
+fn collect(table: Table, path: &str, found: &mut Vec<Heading>) {
+    found.push(Heading {
         path: path.to_owned(),
         table,
     });
@@ -104,62 +96,62 @@ fn collect(table: Table, path: &str, found: &mut Vec<Section>) {
     }
 }
 
-fn collect_kind(kind: &Kind, path: &str, found: &mut Vec<Section>) {
+fn collect_kind(kind: &ValueKind, path: &str, found: &mut Vec<Heading>) {
     match kind {
-        Kind::Any(kinds) => kinds.iter().for_each(|kind| collect_kind(kind, path, found)),
-        Kind::Filled(kind) | Kind::List(kind) => collect_kind(kind, &format!("{path}[]"), found),
-        Kind::Named(_, kind) => collect_kind(kind, &join(path, "NAME"), found),
-        Kind::OneOf(table) | Kind::Table(table) => collect(table, path, found),
-        Kind::Address
-        | Kind::Boolean
-        | Kind::Choice(_)
-        | Kind::Duration
-        | Kind::Json
-        | Kind::Literal(_)
-        | Kind::Number(..)
-        | Kind::Rate
-        | Kind::Secret
-        | Kind::Size
-        | Kind::Text
-        | Kind::Value => {}
+        ValueKind::Any(kinds) => kinds.iter().for_each(|kind| collect_kind(kind, path, found)),
+        ValueKind::Filled(kind) | ValueKind::List(kind) => collect_kind(kind, &format!("{path}[]"), found),
+        ValueKind::Named(_, kind) => collect_kind(kind, &join(path, "NAME"), found),
+        ValueKind::OneOf(table) | ValueKind::Table(table) => collect(table, path, found),
+        ValueKind::Address
+        | ValueKind::Boolean
+        | ValueKind::Choice(_)
+        | ValueKind::Duration
+        | ValueKind::Json
+        | ValueKind::Literal(_)
+        | ValueKind::Number(..)
+        | ValueKind::Rate
+        | ValueKind::Secret
+        | ValueKind::Size
+        | ValueKind::Text
+        | ValueKind::Value => {}
     }
 }
 
 /// Whether every key of `part` is also one of `whole`, with the same meaning.
 fn covers(whole: Table, part: Table) -> bool {
-    let is_same = |one: &Key, other: &Key| one.name == other.name && one.doc == other.doc;
+    let is_same = |one: &Declaration, other: &Declaration| one.name == other.name && one.doc == other.doc;
     part.iter().all(|key| whole.iter().any(|own| is_same(own, key)))
 }
 
 /// Returns the type of a value, for a cell of a table.
-fn kind(kind: &Kind, all: &[Section]) -> String {
-    let inner = |inner: &Kind| self::kind(inner, all);
+fn kind(kind: &ValueKind, all: &[Heading]) -> String {
+    let inner = |inner: &ValueKind| self::kind(inner, all);
     match kind {
-        Kind::Address => "ADDRESS:PORT".to_owned(),
-        Kind::Any(kinds) => kinds.iter().map(inner).collect::<Vec<_>>().join(" or "),
-        Kind::Boolean => "true or false".to_owned(),
-        Kind::Choice(words) => {
+        ValueKind::Address => "ADDRESS:PORT".to_owned(),
+        ValueKind::Any(kinds) => kinds.iter().map(inner).collect::<Vec<_>>().join(" or "),
+        ValueKind::Boolean => "true or false".to_owned(),
+        ValueKind::Choice(words) => {
             let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
             words.join(", ")
         }
-        Kind::Duration => "duration".to_owned(),
-        Kind::Filled(kind) | Kind::List(kind) => format!("list of {}", inner(kind)),
-        Kind::Json => "value, list or mapping".to_owned(),
-        Kind::Literal(text) => format!("`{text}`"),
-        Kind::Named(_, kind) => format!("NAME: {}", inner(kind)),
-        Kind::Number(least, most) if *most >= u64::from(u32::MAX) => format!("number from {least}"),
-        Kind::Number(least, most) => format!("number {least} to {most}"),
-        Kind::OneOf(table) => link("one of these", table, all),
-        Kind::Rate => "rate".to_owned(),
-        Kind::Secret => "reference".to_owned(),
-        Kind::Size => "size".to_owned(),
-        Kind::Table(table) => link("mapping", table, all),
-        Kind::Text => "text".to_owned(),
-        Kind::Value => "value".to_owned(),
+        ValueKind::Duration => "duration".to_owned(),
+        ValueKind::Filled(kind) | ValueKind::List(kind) => format!("list of {}", inner(kind)),
+        ValueKind::Json => "value, list or mapping".to_owned(),
+        ValueKind::Literal(text) => format!("`{text}`"),
+        ValueKind::Named(_, kind) => format!("NAME: {}", inner(kind)),
+        ValueKind::Number(least, most) if *most >= u64::from(u32::MAX) => format!("number from {least}"),
+        ValueKind::Number(least, most) => format!("number {least} to {most}"),
+        ValueKind::OneOf(table) => link("one of these", table, all),
+        ValueKind::Rate => "rate".to_owned(),
+        ValueKind::Secret => "reference".to_owned(),
+        ValueKind::Size => "size".to_owned(),
+        ValueKind::Table(table) => link("mapping", table, all),
+        ValueKind::Text => "text".to_owned(),
+        ValueKind::Value => "value".to_owned(),
     }
 }
 
-fn link(text: &str, table: Table, all: &[Section]) -> String {
+fn link(text: &str, table: Table, all: &[Heading]) -> String {
     let mut covering = all.iter().filter(|section| covers(section.table, table));
     let first = covering.clone().find(|section| !covers(table, section.table));
     let section = first.or_else(|| covering.next());

@@ -1,16 +1,17 @@
-//! The JSON schema of the configuration, made from the tables of keys.
+//! The JSON schema of the configuration, made from the declarations.
 //!
 //! An editor that knows it completes keys, shows what they mean and marks what `outrider check` would refuse. Some
-//! rules are finer than a schema can say; `check` has the last word.
+//! rules are finer than a schema can express; `check` knows them all.
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{self, Key, Kind, Status, Table};
+use super::Config;
+use super::declare::{Declaration, Section, Status, Table, ValueKind};
 use super::node::{self, Node};
 
-/// The schema, in JSON Schema draft 2020-12.
+/// Returns the schema, in JSON Schema draft 2020-12.
 pub(crate) fn schema() -> Value {
-    let mut schema = object(keys::ROOT);
+    let mut schema = object(Config::KEYS);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("outrider.yml");
     schema["description"] = json!("The configuration of outrider, an outbound forward proxy beside an app.");
@@ -24,7 +25,7 @@ fn object(table: Table) -> Value {
         .collect();
     let required: Vec<_> = table
         .iter()
-        .filter(|key| key.required)
+        .filter(|key| key.required.is_some())
         .map(|key| key.name)
         .collect();
     json!({
@@ -35,7 +36,7 @@ fn object(table: Table) -> Value {
     })
 }
 
-fn property(key: &Key) -> Value {
+fn property(key: &Declaration) -> Value {
     let mut property = match &key.status {
         Status::Works => written(&key.kind),
         Status::Later([]) => json!({ "not": {} }),
@@ -55,67 +56,63 @@ fn property(key: &Key) -> Value {
     property
 }
 
-fn written(kind: &Kind) -> Value {
+fn written(kind: &ValueKind) -> Value {
     match kind {
-        Kind::Address => json!({ "type": "string", "pattern": ":[0-9]+$" }),
-        Kind::Any(kinds) => json!({ "anyOf": kinds.iter().map(written).collect::<Vec<_>>() }),
-        Kind::Boolean => json!({ "type": "boolean" }),
-        Kind::Choice(words) => {
-            // `http: 2` is a number to whoever reads YAML by the book, and a word to us.
+        ValueKind::Address => json!({ "type": "string", "pattern": ":[0-9]+$" }),
+        ValueKind::Any(kinds) => json!({ "anyOf": kinds.iter().map(written).collect::<Vec<_>>() }),
+        ValueKind::Boolean => json!({ "type": "boolean" }),
+        ValueKind::Choice(words) => {
+            // `http: 2` is a number in YAML, and a word to us.
             let numbers = words.iter().map(|word| value(word)).filter(Value::is_number);
             let words = words.iter().map(|word| json!(word));
             json!({ "enum": words.chain(numbers).collect::<Vec<_>>() })
         }
-        Kind::Duration => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
-        Kind::Filled(kind) => json!({ "type": "array", "items": written(kind), "minItems": 1 }),
-        Kind::Json => json!({ "type": ["string", "number", "boolean", "array", "object"] }),
-        Kind::List(kind) => json!({ "type": "array", "items": written(kind) }),
-        Kind::Literal(text) => json!({ "const": value(text) }),
-        Kind::Named("", kind) => json!({ "type": "object", "additionalProperties": written(kind) }),
-        Kind::Named(names, kind) => json!({
+        ValueKind::Duration => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
+        ValueKind::Filled(kind) => json!({ "type": "array", "items": written(kind), "minItems": 1 }),
+        ValueKind::Json => json!({ "type": ["string", "number", "boolean", "array", "object"] }),
+        ValueKind::List(kind) => json!({ "type": "array", "items": written(kind) }),
+        ValueKind::Literal(text) => json!({ "const": value(text) }),
+        ValueKind::Named("", kind) => json!({ "type": "object", "additionalProperties": written(kind) }),
+        ValueKind::Named(names, kind) => json!({
             "type": "object",
             "propertyNames": { "pattern": names },
             "additionalProperties": written(kind),
         }),
-        Kind::Number(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
-        Kind::OneOf(table) => {
+        ValueKind::Number(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        ValueKind::OneOf(table) => {
             let mut one = object(table);
             one["minProperties"] = json!(1);
             one["maxProperties"] = json!(1);
             one
         }
-        Kind::Rate => {
+        ValueKind::Rate => {
             json!({ "type": "string", "pattern": "^\\s*[0-9]+/(s|m|h|d)(\\s+burst\\s+[0-9]+)?\\s*$" })
         }
-        Kind::Secret => json!({ "type": "string", "pattern": "^(env|file|vcap):" }),
-        Kind::Size => json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|[KMGkmg])$" }),
-        Kind::Table(table) => object(table),
-        Kind::Text => json!({ "type": "string" }),
-        Kind::Value => json!({ "type": ["string", "number", "boolean"] }),
+        ValueKind::Secret => json!({ "type": "string", "pattern": "^(env|file|vcap):" }),
+        ValueKind::Size => json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|[KMGkmg])$" }),
+        ValueKind::Table(table) => object(table),
+        ValueKind::Text => json!({ "type": "string" }),
+        ValueKind::Value => json!({ "type": ["string", "number", "boolean"] }),
     }
 }
 
-/// What a table writes as YAML.
+/// Returns a default as JSON.
 fn value(text: &str) -> Value {
-    // The root of a document must not be null; an item may be.
-    match Node::parse(&format!("[{text}]")).map(|root| json_of(&root)) {
-        Ok(Value::Array(mut items)) if items.len() == 1 => items.remove(0),
-        Ok(_) | Err(_) => json!(text),
-    }
+    Node::of_default(text).map_or_else(|| json!(text), |node| json_of(&node))
 }
 
 fn json_of(node: &Node) -> Value {
     match &node.value {
-        node::Value::Scalar { .. } if node.is_null() => Value::Null,
-        node::Value::Scalar { text, plain: true } => {
+        node::Content::Scalar { .. } if node.is_null() => Value::Null,
+        node::Content::Scalar { text, plain: true } => {
             let number = text.parse().ok().map(Value::Number);
             number
                 .or_else(|| text.parse().ok().map(Value::Bool))
                 .unwrap_or_else(|| json!(text))
         }
-        node::Value::Scalar { text, plain: false } => json!(text),
-        node::Value::List(items) => items.iter().map(json_of).collect(),
-        node::Value::Map(entries) => entries
+        node::Content::Scalar { text, plain: false } => json!(text),
+        node::Content::List(items) => items.iter().map(json_of).collect(),
+        node::Content::Map(entries) => entries
             .iter()
             .map(|entry| (entry.key.clone(), json_of(&entry.node)))
             .collect(),

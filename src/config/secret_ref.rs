@@ -1,11 +1,11 @@
-//! References to secrets: where one lives, never what it is.
+//! References to secrets: the place of a secret, never the secret.
 
 use std::fmt;
 
 use super::environment::{ExpandError, is_variable_name};
 use super::{Environment, SecretRef};
 
-/// A text that begins like a reference and is none. Never shows the text: it may be a secret behind a prefix.
+/// Why a text that begins like a reference is not one. Never shows the text: it may be a secret behind a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ReferenceError {
     #[error("no name of an environment variable after `env:`")]
@@ -17,7 +17,7 @@ pub(super) enum ReferenceError {
 }
 
 impl SecretRef {
-    /// Reads `env:NAME`, `file:PATH` or `vcap:SERVICE/KEY[/KEY…]`; `None` where the text begins like none of them.
+    /// Reads `env:NAME`, `file:PATH` or `vcap:SERVICE/KEY[/KEY…]`; `None` for a text that begins otherwise.
     pub(super) fn parse(text: &str, environment: Environment<'_>) -> Option<Result<Self, ReferenceError>> {
         let (kind, rest) = text.split_once(':')?;
         match kind {

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::FixedState;
 use http::{Method, StatusCode};
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::attributes::RequestAttributes;
@@ -32,8 +31,10 @@ use crate::telemetry::{Counters, LimitHandles};
 use crate::units;
 
 pub(crate) use self::permit::Permit;
+use self::queued::QueuedRequest;
 
 mod permit;
+mod queued;
 mod status;
 
 /// How long a request with `on_limit: reject` waits for the answer to a probe.
@@ -70,15 +71,6 @@ struct StoreMember {
     /// The name under which the store knows this limiter.
     member: String,
     sharing: Sharing,
-}
-
-/// A request in the queue. Unless it was admitted, dropping it gives everything back.
-struct QueuedRequest<'l> {
-    request: LimitedRequest,
-    wake: Arc<Notify>,
-    is_admitted: bool,
-    limiter: &'l Limiter,
-    ticket: Ticket,
 }
 
 impl Limiter {
@@ -593,18 +585,6 @@ impl StoreMember {
         Self {
             member: format!("{:016x}", rand::random::<u64>()),
             sharing,
-        }
-    }
-}
-
-impl Drop for QueuedRequest<'_> {
-    fn drop(&mut self) {
-        if !self.is_admitted {
-            let limiter = self.limiter;
-            let now = limiter.nanos(Instant::now());
-            limiter
-                .state()
-                .leave(&limiter.rules, self.ticket, self.request.limits, now);
         }
     }
 }

@@ -6,14 +6,13 @@ use std::time::Duration;
 use http::Method;
 
 use super::refusal::LimitInfo;
-use crate::config::{Class, Priority, RateLimit};
-use crate::policy::{self, PathGlob};
+use crate::config::{Class, Matcher, Priority, RateLimit};
 use crate::telemetry::{Counters, LimitHandles};
 
 /// Which requests a rate applies to, and how it is reported.
 #[derive(Debug)]
 pub(super) struct RateRule {
-    matched: Match,
+    matcher: Matcher,
     pub(super) reported: ReportedLimit,
 }
 
@@ -21,7 +20,7 @@ pub(super) struct RateRule {
 #[derive(Debug)]
 pub(super) struct ClassRule {
     class: Class,
-    matched: Match,
+    matcher: Matcher,
 }
 
 /// A limit as answers and metrics report it.
@@ -31,19 +30,10 @@ pub(super) struct ReportedLimit {
     pub(super) handles: LimitHandles,
 }
 
-#[derive(Debug)]
-struct Match {
-    method: Option<Method>,
-    path: Option<PathGlob>,
-}
-
 impl RateRule {
     pub(super) fn new(limit: &RateLimit, counters: &Counters) -> Self {
         let mut label = limit.rate.to_string();
-        for part in [limit.method.as_ref().map(Method::as_str), limit.path.as_deref()]
-            .into_iter()
-            .flatten()
-        {
+        for part in limit.matcher.parts() {
             label.push(' ');
             label.push_str(part);
         }
@@ -53,17 +43,17 @@ impl RateRule {
             window: limit.rate.per,
         };
         Self {
-            matched: Match::new(limit.method.as_ref(), limit.path.as_deref()),
+            matcher: limit.matcher.clone(),
             reported: ReportedLimit::new(info, counters),
         }
     }
 
     pub(super) fn applies_to(&self, method: &Method, path: &str) -> bool {
-        self.matched.holds(method, path)
+        self.matcher.reaches(method, path)
     }
 
     pub(super) fn applies_to_all(&self) -> bool {
-        self.matched.method.is_none() && self.matched.path.is_none()
+        self.matcher.is_any()
     }
 }
 
@@ -71,12 +61,12 @@ impl ClassRule {
     pub(super) fn new(priority: &Priority) -> Self {
         Self {
             class: priority.class,
-            matched: Match::new(priority.method.as_ref(), priority.path.as_deref()),
+            matcher: priority.matcher.clone(),
         }
     }
 
     pub(super) fn class(&self, method: &Method, path: &str) -> Option<Class> {
-        self.matched.holds(method, path).then_some(self.class)
+        self.matcher.reaches(method, path).then_some(self.class)
     }
 }
 
@@ -95,20 +85,5 @@ impl ReportedLimit {
             window: Duration::ZERO,
         };
         Self::new(info, counters)
-    }
-}
-
-impl Match {
-    fn new(method: Option<&Method>, path: Option<&str>) -> Self {
-        Self {
-            method: method.cloned(),
-            // The policy has checked it. A path that does not parse would apply to every path.
-            path: path.and_then(|path| PathGlob::parse(path).ok()),
-        }
-    }
-
-    fn holds(&self, method: &Method, path: &str) -> bool {
-        self.method.as_ref().is_none_or(|own| policy::covers(own, method))
-            && self.path.as_ref().is_none_or(|own| own.reaches(path))
     }
 }

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::bucket::RateBucket;
 use super::*;
+use crate::config::Matcher;
+use crate::path::PathGlob;
 use crate::units::Rate;
 
 mod hostile;
@@ -28,8 +30,7 @@ fn rate(count: u32, seconds: u64, burst: u32) -> RateLimit {
     };
     RateLimit {
         rate,
-        method: None,
-        path: None,
+        matcher: Matcher::default(),
     }
 }
 
@@ -300,8 +301,10 @@ async fn what_comes_from_outside_lets_the_first_go() {
 }
 
 fn matching(mut limit: RateLimit, method: Option<Method>, path: Option<&str>) -> RateLimit {
-    limit.method = method;
-    limit.path = path.map(str::to_owned);
+    limit.matcher = Matcher {
+        method,
+        path: path.map(|path| PathGlob::parse(path).unwrap()),
+    };
     limit
 }
 

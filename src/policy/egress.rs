@@ -13,14 +13,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::{Denial, network};
-use crate::config::{self, Network, NetworkClass, Problems};
+use crate::config::{self, Network, NetworkClass, Problems, Word as _};
 
 #[cfg(test)]
 mod tests;
 
 /// The network rules, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Egress {
+pub(crate) struct EgressRules {
     allow: Vec<Network>,
     deny: Vec<Network>,
     own: Vec<SocketAddr>,
@@ -28,12 +28,12 @@ pub(crate) struct Egress {
 
 /// Addresses the egress rules have allowed. Nothing else can be dialled.
 ///
-/// Only [`Egress::approve`] makes one, and only `upstream::dial` takes one, so an unchecked
+/// Only [`EgressRules::approve`] makes one, and only `upstream::dial` takes one, so an unchecked
 /// connection does not compile.
 #[derive(Clone, Debug)]
 pub(crate) struct Approved(Vec<SocketAddr>);
 
-impl Egress {
+impl EgressRules {
     pub(super) fn compile(config: &config::Egress, problems: &mut Problems) -> Self {
         let denied = &config.deny_networks;
         for (key, networks) in [("deny", denied), ("allow", &config.allow_networks)] {
@@ -48,11 +48,13 @@ impl Egress {
                 }
             }
         }
-        // The blocks first: they are what a person wrote, and so what a refusal should name.
+        // The blocks first: a refusal should name what a person wrote.
         let blocks = denied
             .iter()
             .filter(|network| matches!(network, Network::Block(_)));
-        let classes = NetworkClass::ALL.map(Network::Class);
+        let classes = NetworkClass::CHOICES
+            .iter()
+            .map(|(_, class)| Network::Class(*class));
         Self {
             allow: config.allow_networks.clone(),
             deny: blocks.copied().chain(classes).collect(),
@@ -60,7 +62,7 @@ impl Egress {
         }
     }
 
-    /// For an address that the operator wrote for outrider itself: everything but the metadata services of platforms.
+    /// Returns the rules for an address that the operator wrote for outrider itself: everything but metadata services.
     pub(crate) fn of_operator() -> Self {
         Self {
             allow: Vec::new(),
@@ -69,10 +71,9 @@ impl Egress {
         }
     }
 
-    /// The same rules, which also refuse to dial our own `listeners`.
+    /// Adds our own `listeners` to the addresses that are refused.
     ///
-    /// A listener on an unspecified address stands for the loopback ones; whoever binds one also names the
-    /// addresses of the interfaces here.
+    /// A listener on an unspecified address means the loopback ones; the caller adds the addresses of the interfaces.
     pub(crate) fn with_own(self, listeners: Vec<SocketAddr>) -> Self {
         let own = listeners
             .into_iter()
@@ -81,9 +82,9 @@ impl Egress {
         Self { own, ..self }
     }
 
-    /// Keeps the allowed ones of the addresses a name `resolved` to, in their order; IPv4-mapped ones as IPv4.
+    /// Keeps the allowed ones of the addresses that a name `resolved` to, in their order; IPv4-mapped ones as IPv4.
     ///
-    /// Where none is left, the denial is that of the first. No addresses in, none out.
+    /// Where no address is left, the denial is that of the first. Without addresses the result is empty.
     pub(crate) fn approve(&self, resolved: &[IpAddr], port: u16) -> Result<Approved, Denial> {
         let mut kept = Vec::with_capacity(resolved.len());
         let mut refused = None;
@@ -99,7 +100,7 @@ impl Egress {
         }
     }
 
-    /// The class under which all of `block` is denied, where no exception touches it.
+    /// Returns the class under which all of `block` is denied; `None` where an exception touches it.
     pub(super) fn denies_block(&self, block: &IpNet) -> Option<&'static str> {
         if block.prefix_len() == block.max_prefix_len() {
             return self.denied(block.addr());
@@ -132,35 +133,35 @@ impl Egress {
         }
     }
 
-    /// The class under which `address` is denied, for itself, for an IPv4 address that it carries, or for the loopback
+    /// Returns the class under which `address` is denied, for itself, for an IPv4 address that it carries, or for the loopback
     /// address that dialling an unspecified one reaches.
     fn denied(&self, address: IpAddr) -> Option<&'static str> {
-        let face = self.face(address);
-        if let Face::Denied(class) = face {
+        let verdict = self.verdict(address);
+        if let AddressVerdict::Denied(class) = verdict {
             return Some(class);
         }
         if let Some(class) = loopback_behind(address).and_then(|loopback| self.denied(loopback)) {
             return Some(class);
         }
-        carried(address).find_map(|v4| match self.face(v4.into()) {
-            Face::Denied(class) => Some(class),
+        carried(address).find_map(|v4| match self.verdict(v4.into()) {
+            AddressVerdict::Denied(class) => Some(class),
             // The exception names the IPv4 address; the way through a translator has to be named as well.
-            Face::Excepted(class) if !self.excepts(address) => Some(class),
-            Face::Excepted(_) | Face::Open => None,
+            AddressVerdict::Excepted(class) if !self.excepts(address) => Some(class),
+            AddressVerdict::Excepted(_) | AddressVerdict::Open => None,
         })
     }
 
-    /// What the rules say of one address, taken for itself.
-    fn face(&self, address: IpAddr) -> Face {
+    /// Judges one address for itself.
+    fn verdict(&self, address: IpAddr) -> AddressVerdict {
         let metadata = Network::Class(NetworkClass::Metadata);
         // Opening a network that a metadata service lives in does not open the service.
         if self.deny.contains(&metadata) && matches(&metadata, address) && !self.excepts_service(address) {
-            return Face::Denied(NetworkClass::Metadata.name());
+            return AddressVerdict::Denied(NetworkClass::Metadata.word());
         }
         match self.deny.iter().find(|deny| matches(deny, address)) {
-            None => Face::Open,
-            Some(deny) if self.excepts(address) => Face::Excepted(word(deny)),
-            Some(deny) => Face::Denied(word(deny)),
+            None => AddressVerdict::Open,
+            Some(deny) if self.excepts(address) => AddressVerdict::Excepted(word(deny)),
+            Some(deny) => AddressVerdict::Denied(word(deny)),
         }
     }
 
@@ -197,16 +198,16 @@ impl Approved {
     }
 }
 
-/// What the rules say of one address.
+/// The verdict on one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Face {
+enum AddressVerdict {
     Denied(&'static str),
     /// It would be denied, and an exception opens it.
     Excepted(&'static str),
     Open,
 }
 
-/// Whether an exception opens what is denied so: every one does a class, and a block those that are no larger than it.
+/// Whether an exception opens a denied network: any exception opens a class; only one that is no larger opens a block.
 fn outranks(allow: &Network, deny: &Network) -> bool {
     match (allow, deny) {
         (_, Network::Class(_)) => true,
@@ -222,10 +223,10 @@ fn matches(rule: &Network, address: IpAddr) -> bool {
     }
 }
 
-/// The class as a person knows it; a block of the configuration has no name of its own.
+/// Returns the word of a class; a block of the configuration has no name.
 fn word(rule: &Network) -> &'static str {
     match rule {
-        Network::Class(class) => class.name(),
+        Network::Class(class) => class.word(),
         Network::Block(_) => "listed in egress.deny_networks",
     }
 }

@@ -1,9 +1,9 @@
-//! What it means: the compiled, immutable policy. No I/O.
+//! The policy: what the configuration means, compiled and immutable. No I/O.
 //!
-//! [`Policy::compile`] turns the configuration into look-ups and plain values and reports everything that
-//! contradicts itself. A request then asks three questions, each answered with a value and a reason:
-//! [`Policy::route`] (whose is it, and which way does it go), [`Destination::permits`] (may it be asked) and
-//! [`Destination::leaves`] (how does it leave). [`Egress::approve`] judges the addresses before anything is dialled.
+//! [`Policy::compile`] turns the configuration into look-ups and plain values and reports every contradiction. A request
+//! then asks three questions, each answered with a value and a reason: [`Policy::route`] (which destination, and is it
+//! forwarded, intercepted or tunnelled), [`Destination::permits`] (is it allowed) and [`Destination::leaves`] (which target
+//! does it leave for). [`EgressRules::approve`] judges the addresses before anything is dialled.
 //!
 //! Reading secrets, resolving and dialling are not here.
 
@@ -12,43 +12,37 @@ use std::sync::Arc;
 
 use http::Method;
 
-#[cfg(test)]
-pub(crate) use destination::MUST_SEE;
-pub(crate) use destination::{Destination, attaches, idle_in_tunnels, must_see};
-pub(crate) use egress::{Approved, Egress};
-pub(crate) use method::covers;
-pub(crate) use path::PathGlob;
+pub(crate) use destination::Destination;
+pub(crate) use egress::{Approved, EgressRules};
 
 use crate::config::{Auth, ClientAuth, Config, EgressDefault, Problems};
 use crate::host::{Host, HostPattern, Pattern, PortPattern, Target};
+use crate::path;
 use router::Router;
 
 mod destination;
 mod egress;
-mod method;
 mod network;
-mod path;
-mod reading;
 mod router;
 #[cfg(test)]
 mod tests;
 
-/// What the proxy runs on. A request loads it once and keeps it.
+/// The compiled configuration. A request loads it once and keeps it.
 #[derive(Debug)]
 pub(crate) struct Policy {
     /// `destinations[0]` is `unlisted`: the hosts that no destination names. `destinations[i].index == i`.
     pub(crate) destinations: Vec<Arc<Destination>>,
-    /// Shared with those who dial without a request: token endpoints.
-    pub(crate) egress: Arc<Egress>,
+    /// Shared with token requests, which dial without a request of the app.
+    pub(crate) egress: Arc<EgressRules>,
     pub(crate) default: EgressDefault,
     /// Of unlisted hosts.
     pub(crate) ports: Vec<u16>,
     pub(crate) router: Router,
 }
 
-/// What the app asked for.
+/// How the app asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RequestForm {
     /// A CONNECT.
     Connect,
     /// An absolute-form request.
@@ -125,7 +119,7 @@ pub(crate) enum Denial {
 }
 
 impl Denial {
-    /// The word for metric label and log: a closed set. Dashboards depend on it.
+    /// Returns the word for metric label and log: a closed set. Dashboards depend on it.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Loop { .. } => "loop",
@@ -140,22 +134,21 @@ impl Denial {
 }
 
 impl Policy {
-    /// Turns what the user wrote into what the proxy runs on, or says everything that is wrong with it.
+    /// Compiles the configuration, or reports everything that is wrong with it.
     ///
     /// Pure: reads no file, socket, clock or environment variable.
     pub(crate) fn compile(config: &Config) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let egress = Egress::compile(&config.egress, &mut problems);
+        let egress = EgressRules::compile(&config.egress, &mut problems);
         let mut destinations = vec![Arc::new(Destination::unlisted(
             config.timeouts,
-            config.limits.response_fields,
+            config.limits.response_fields(),
         ))];
         for (i, destination) in config.destinations.iter().enumerate() {
             destinations.push(Arc::new(Destination::compile(
                 destination,
                 i + 1,
-                config.instances,
-                config.limits.response_fields,
+                config,
                 &mut problems,
             )));
             for (j, pattern) in destination.hosts.iter().enumerate() {
@@ -183,13 +176,13 @@ impl Policy {
         }
     }
 
-    /// The destination that names a target; `None` where it is one of the others.
+    /// Returns the destination that names a target.
     pub(crate) fn named(&self, target: &Target) -> Option<&Arc<Destination>> {
         let (destination, pattern) = self.find(target);
         pattern.map(|_| destination)
     }
 
-    /// `client_auth: tls` is nothing without a certificate.
+    /// Checks that `client_auth: tls` has a certificate.
     fn check_token_endpoints(&self, problems: &mut Problems) {
         for destination in &self.destinations {
             for credential in destination.auth.iter().flat_map(|rule| &rule.credentials) {
@@ -214,8 +207,8 @@ impl Policy {
         }
     }
 
-    /// The destination of `target` (`unlisted` where none names it) and what happens to the request.
-    pub(crate) fn route(&self, target: &Target, asked: Asked) -> Verdict<'_> {
+    /// Returns the destination of `target` (`unlisted` where no destination names it) and what happens to the request.
+    pub(crate) fn route(&self, target: &Target, asked: RequestForm) -> Verdict<'_> {
         let (destination, pattern) = self.find(target);
         if pattern.is_none() {
             if self.default == EgressDefault::Deny {
@@ -235,13 +228,13 @@ impl Policy {
             }
         }
         match asked {
-            Asked::Request => Verdict::Forward(destination),
-            Asked::Connect if destination.intercept => Verdict::Intercept(destination),
-            Asked::Connect => Verdict::Tunnel(destination),
+            RequestForm::Request => Verdict::Forward(destination),
+            RequestForm::Connect if destination.intercept => Verdict::Intercept(destination),
+            RequestForm::Connect => Verdict::Tunnel(destination),
         }
     }
 
-    /// The destination of `target` and the pattern by which it names it; none for `unlisted`.
+    /// Returns the destination of `target` and its pattern that matches; `unlisted` has no pattern.
     pub(crate) fn find(&self, target: &Target) -> (&Arc<Destination>, Option<&HostPattern>) {
         match self.router.find(target) {
             Some(claim) => (&self.destinations[claim.destination], Some(&claim.pattern)),
@@ -249,7 +242,7 @@ impl Policy {
         }
     }
 
-    /// The host patterns under which the local authority must be able to sign.
+    /// Returns the host patterns for which the local authority must be able to sign.
     pub(crate) fn intercepted(&self) -> Vec<HostPattern> {
         let claims = self.router.claims().iter();
         let intercepted = claims.filter(|claim| self.destinations[claim.destination].intercept);
@@ -257,8 +250,8 @@ impl Policy {
     }
 }
 
-/// The class that makes an address or block of `hosts` unreachable, and the exception that would open it.
-fn denied(pattern: &HostPattern, egress: &Egress) -> Option<(&'static str, String)> {
+/// Returns the class that makes an address or block of `hosts` unreachable, and the exception that would open it.
+fn denied(pattern: &HostPattern, egress: &EgressRules) -> Option<(&'static str, String)> {
     let block = match &pattern.what {
         Pattern::Host(host) => host.ip()?.into(),
         Pattern::Network(network) => *network,
@@ -269,7 +262,7 @@ fn denied(pattern: &HostPattern, egress: &Egress) -> Option<(&'static str, Strin
         .map(|class| (class, block.to_string()))
 }
 
-/// How `hosts` names `target`: a port is written only where a pattern without one would not match.
+/// Returns the pattern of `hosts` that names `target`: with a port only where a pattern without one would not match.
 fn pattern_for(target: &Target) -> HostPattern {
     HostPattern {
         what: Pattern::Host(target.host.clone()),

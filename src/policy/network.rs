@@ -1,7 +1,7 @@
 //! The classes of networks, and the IPv4 addresses that hide in IPv6 ones.
 //!
 //! The tables follow the special-purpose registries of IANA (RFC 6890) and what cloud providers document as their
-//! metadata services. All of IPv6 that is neither global unicast nor in a class of its own counts as reserved.
+//! metadata services. All of IPv6 that is neither global unicast nor in another class counts as reserved.
 //!
 //! Which class is denied is decided in [`super::egress`].
 
@@ -36,8 +36,8 @@ pub(super) fn touches(class: NetworkClass, network: &IpNet) -> bool {
         .any(|block| block.contains(network) || network.contains(block))
 }
 
-/// The IPv4 addresses that a translator, tunnel or relay could make of `address`. Not the IPv4-mapped ones: these
-/// are IPv4 addresses by another spelling and are made canonical before anything is judged.
+/// Returns the IPv4 addresses that a translator, tunnel or relay could make of `address`. IPv4-mapped addresses are left
+/// out: they are IPv4 addresses in another spelling, and canonical before anything is judged.
 pub(super) fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let bytes = address.octets();
     let quad = move |at: [usize; 4]| Ipv4Addr::from(at.map(|i| bytes[i]));
@@ -49,8 +49,8 @@ pub(super) fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let at_the_end = compatible || isatap || inside(SIIT) || inside(NAT64) || inside(NAT64_LOCAL);
     let teredo_client = Ipv4Addr::from(!u32::from(low));
 
-    // RFC 6052 lets an operator cut the local-use prefix at /48, /56, /64 or /96, so each reading counts. A reading
-    // in 0.0.0.0/8 is one where the cut is elsewhere: nothing can be reached there.
+    // RFC 6052 lets an operator cut the local-use prefix at /48, /56, /64 or /96, so each reading counts. A reading in
+    // 0.0.0.0/8 means that the cut is elsewhere: nothing can be reached there.
     let cuts = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12]]
         .map(|at| (inside(NAT64_LOCAL) && bytes[at[0]] != 0).then(|| quad(at)));
 
@@ -65,7 +65,7 @@ pub(super) fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     .flatten()
 }
 
-/// The IPv4 block that an IPv4-mapped block spells.
+/// Returns the IPv4 block of an IPv4-mapped block.
 pub(super) fn unmapped(block: &IpNet) -> Option<Ipv4Net> {
     match block {
         IpNet::V6(block) if MAPPED.contains(block) => {
@@ -171,7 +171,7 @@ const RESERVED: &[IpNet] = &[
     n6(&[0x8000], &[], 1),
 ];
 
-/// What lies within the blocks of [`RESERVED`] and is not: classes of their own, and what is globally reachable.
+/// Parts of the blocks of [`RESERVED`] that are not reserved: other classes, and globally reachable addresses.
 const NOT_RESERVED: &[IpNet] = &[
     n6(&[], &[1], 128),
     n6(&[0x64, 0xff9b], &[], 96),

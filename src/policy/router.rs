@@ -1,8 +1,8 @@
 //! Which destination a target belongs to: the most specific pattern wins.
 //!
-//! An exact host beats a suffix, a longer suffix a shorter one, a narrower network a wider one; with the same host
-//! part, a pattern with a port beats one without, and that one beats any port. A look-up costs one hash for the host and one for each label
-//! above it; networks are tried only for targets that are written as an address.
+//! An exact host beats a suffix, a longer suffix a shorter one, a narrower network a wider one; with the same host part, a
+//! pattern with a port beats one without, and that one beats any port. A look-up costs one hash for the host and one for
+//! each label above it; networks are tried only for targets that are written as an address.
 //!
 //! What then happens to the request is decided by [`super::Policy::route`].
 
@@ -14,32 +14,32 @@ use crate::config::{self, Problems};
 use crate::host::{Host, HostPattern, Pattern, PortPattern, Target};
 
 /// Looked up for every request; the hash is seeded anew in each process.
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+type HostMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// All host patterns of the configuration, ready to be looked up.
 #[derive(Debug, Default)]
 pub(crate) struct Router {
-    claims: Vec<Claim>,
-    hosts: Map<Host, Ports>,
+    claims: Vec<HostClaim>,
+    hosts: HostMap<Host, PortClaims>,
     /// Narrowest first, then the most specific of the ports.
     networks: Vec<usize>,
-    suffixes: Map<Arc<str>, Ports>,
+    suffixes: HostMap<Arc<str>, PortClaims>,
 }
 
 /// A pattern and the destination that names it, by its index in the policy.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct HostClaim {
     pub(super) pattern: HostPattern,
     pub(super) destination: usize,
 }
 
 /// The claims on one host or suffix, the most specific first.
 #[derive(Debug, Default)]
-struct Ports(Vec<(PortPattern, usize)>);
+struct PortClaims(Vec<(PortPattern, usize)>);
 
 impl Router {
     /// Destination `i` of the configuration has index `i + 1` in the policy.
-    pub(super) fn compile(destinations: &[config::Destination], problems: &mut Problems) -> Self {
+    pub(super) fn compile(destinations: &[Arc<config::DestinationKeys>], problems: &mut Problems) -> Self {
         let mut router = Self::default();
         let mut first: HashMap<&HostPattern, &str> = HashMap::new();
         for (i, destination) in destinations.iter().enumerate() {
@@ -49,7 +49,7 @@ impl Router {
                         first.insert(pattern, &destination.name);
                         router.add(pattern.clone(), i + 1);
                     }
-                    Some(other) if *other == destination.name => {}
+                    Some(other) if *other == &*destination.name => {}
                     Some(other) => problems.add(
                         format!("destinations.{}.hosts[{j}]", destination.name),
                         format!("{pattern} is named by destination {other} as well"),
@@ -71,8 +71,8 @@ impl Router {
         router
     }
 
-    /// The most specific claim on `target`.
-    pub(super) fn find(&self, target: &Target) -> Option<&Claim> {
+    /// Returns the most specific claim on `target`.
+    pub(super) fn find(&self, target: &Target) -> Option<&HostClaim> {
         let exact = self
             .hosts
             .get(&target.host)
@@ -85,7 +85,7 @@ impl Router {
         self.claims.get(claim)
     }
 
-    pub(super) fn claims(&self) -> &[Claim] {
+    pub(super) fn claims(&self) -> &[HostClaim] {
         &self.claims
     }
 
@@ -104,7 +104,7 @@ impl Router {
                 .add(pattern.port, claim),
             Pattern::Network(_) => self.networks.push(claim),
         }
-        self.claims.push(Claim { pattern, destination });
+        self.claims.push(HostClaim { pattern, destination });
     }
 
     /// Walks up the labels, so a suffix matches on a label border only and never the name itself.
@@ -135,7 +135,7 @@ impl Router {
     }
 }
 
-impl Ports {
+impl PortClaims {
     fn add(&mut self, port: PortPattern, claim: usize) {
         self.0.push((port, claim));
         self.0.sort_by_key(|(port, _)| Reverse(*port));

@@ -1,11 +1,12 @@
 use http::Method;
 
-use super::{Asked, Denial, Destination, Policy, Verdict};
+use super::{Denial, Destination, Policy, RequestForm, Verdict};
 use crate::config::Config;
 use crate::host::{Scheme, Target};
 
 fn compile(text: &str) -> Result<Policy, String> {
-    Policy::compile(&Config::parse(text, "test.yml").unwrap()).map_err(|problems| problems.to_string())
+    let config = Config::parse(text, "test.yml").map_err(|problems| problems.to_string())?;
+    Policy::compile(&config).map_err(|problems| problems.to_string())
 }
 
 fn policy(text: &str) -> Policy {
@@ -21,7 +22,7 @@ fn absolute(text: &str) -> Target {
 }
 
 /// The verdict as a word and the destination's name.
-fn routed(policy: &Policy, target: &Target, asked: Asked) -> (String, String) {
+fn routed(policy: &Policy, target: &Target, asked: RequestForm) -> (String, String) {
     let (word, destination) = match policy.route(target, asked) {
         Verdict::Deny(destination, denial) => (denial.reason(), destination),
         Verdict::Forward(destination) => ("forward", destination),
@@ -182,39 +183,63 @@ fn networks_match_addresses_only() {
 fn unlisted_hosts_are_denied_or_pass_on_the_listed_ports() {
     let word = |policy: &Policy, target, asked| routed(policy, &target, asked).0;
     let deny = policy("destinations: { d: { hosts: [a.example] } }");
-    assert_eq!(word(&deny, connect("b.example:443"), Asked::Connect), "unlisted");
     assert_eq!(
-        word(&deny, absolute("http://b.example/"), Asked::Request),
+        word(&deny, connect("b.example:443"), RequestForm::Connect),
         "unlisted"
     );
-    assert_eq!(word(&deny, connect("a.example:22"), Asked::Connect), "unlisted");
-    assert_eq!(word(&deny, connect("a.example:443"), Asked::Connect), "tunnel");
+    assert_eq!(
+        word(&deny, absolute("http://b.example/"), RequestForm::Request),
+        "unlisted"
+    );
+    assert_eq!(
+        word(&deny, connect("a.example:22"), RequestForm::Connect),
+        "unlisted"
+    );
+    assert_eq!(
+        word(&deny, connect("a.example:443"), RequestForm::Connect),
+        "tunnel"
+    );
 
     let tunnel = policy(
         "egress: { default: tunnel, ports: [443, 8080] }\ndestinations: { d: { hosts: [a.example] } }",
     );
-    assert_eq!(word(&tunnel, connect("b.example:443"), Asked::Connect), "tunnel");
     assert_eq!(
-        word(&tunnel, absolute("http://b.example:8080/"), Asked::Request),
+        word(&tunnel, connect("b.example:443"), RequestForm::Connect),
+        "tunnel"
+    );
+    assert_eq!(
+        word(&tunnel, absolute("http://b.example:8080/"), RequestForm::Request),
         "forward"
     );
     assert_eq!(
-        word(&tunnel, absolute("http://b.example/"), Asked::Request),
+        word(&tunnel, absolute("http://b.example/"), RequestForm::Request),
         "port"
     );
-    assert_eq!(word(&tunnel, connect("b.example:22"), Asked::Connect), "port");
-    assert_eq!(word(&tunnel, connect("b.example:25"), Asked::Connect), "port");
-    assert_eq!(word(&tunnel, connect("a.example:80"), Asked::Connect), "tunnel");
-    assert_eq!(word(&tunnel, connect("a.example:22"), Asked::Connect), "port");
+    assert_eq!(
+        word(&tunnel, connect("b.example:22"), RequestForm::Connect),
+        "port"
+    );
+    assert_eq!(
+        word(&tunnel, connect("b.example:25"), RequestForm::Connect),
+        "port"
+    );
+    assert_eq!(
+        word(&tunnel, connect("a.example:80"), RequestForm::Connect),
+        "tunnel"
+    );
+    assert_eq!(
+        word(&tunnel, connect("a.example:22"), RequestForm::Connect),
+        "port"
+    );
 
-    let Verdict::Deny(_, denial) = deny.route(&connect("b.example:8443"), Asked::Connect) else {
+    let Verdict::Deny(_, denial) = deny.route(&connect("b.example:8443"), RequestForm::Connect) else {
         panic!()
     };
     assert!(
         denial.to_string().contains("add b.example:8443 to the hosts"),
         "{denial}"
     );
-    let Verdict::Deny(_, denial) = deny.route(&connect("b.example:443"), Asked::Connect) else {
+    let Verdict::Deny(_, denial) = deny.route(&connect("b.example:443"), RequestForm::Connect) else {
         panic!()
     };
     assert!(
@@ -255,12 +280,12 @@ fn connect_is_intercepted_where_something_must_see_the_requests() {
             let policy = with(&format!("mode: {mode}, {keys}")).unwrap();
             let word = |target, asked| routed(&policy, &target, asked).0;
             assert_eq!(
-                word(connect("a.example:443"), Asked::Connect),
+                word(connect("a.example:443"), RequestForm::Connect),
                 expected,
                 "{mode} {keys}"
             );
             assert_eq!(
-                word(absolute("http://a.example"), Asked::Request),
+                word(absolute("http://a.example"), RequestForm::Request),
                 "forward",
                 "{mode} {keys}"
             );
@@ -502,11 +527,11 @@ fn what_could_work_is_no_problem() {
     }
 }
 
-/// Every problem is told at once.
+/// Every problem is reported at once.
 #[test]
 fn problems_do_not_hide_each_other() {
     let problems = compile(
-        "destinations:\n  d: { hosts: [10.0.0.1, a.example], paths: [/a/..] }\n  e: { hosts: [a.example], http: 2 }",
+        "destinations:\n  d: { hosts: [10.0.0.1, a.example], scrub: true }\n  e: { hosts: [a.example], http: 2 }",
     );
     assert_eq!(problems.unwrap_err().lines().count(), 4);
 }
@@ -516,7 +541,7 @@ fn problems_do_not_hide_each_other() {
 fn the_embedded_configuration_compiles() {
     let policy = Policy::compile(&Config::embedded()).unwrap();
     assert_eq!(
-        routed(&policy, &connect("example.com:443"), Asked::Connect),
+        routed(&policy, &connect("example.com:443"), RequestForm::Connect),
         ("tunnel".into(), "unlisted".into())
     );
     assert!(
@@ -567,12 +592,4 @@ fn a_certificate_that_is_to_be_shown_to_a_token_endpoint_is_there() {
     assert_eq!(compile(&api(&format!(", {certificate}"))), Ok(()));
     let login = format!("login: {{ hosts: [login.test], {certificate} }}");
     assert_eq!(compile(&format!("{}, {login}", api(""))), Ok(()));
-}
-
-/// What is marked in the declarations is what policy goes by.
-#[test]
-fn the_keys_that_end_tls_are_those_of_the_declarations() {
-    let mut marked = crate::config::keys_that_end_tls();
-    marked.sort_unstable();
-    assert_eq!(marked, super::MUST_SEE.map(|(key, _)| key));
 }

@@ -24,7 +24,7 @@ where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     F: Future<Output = AppResponse<T>>,
 {
-    let limits = proxy.live.load().limits.request_fields;
+    let limits = proxy.live.load().limits.request_fields();
     let begins = move |interim| bond.hear_interim(interim);
     server::serve(io, limits, begins, async |request| match request {
         Ok(request) => answer(request.map(|body| body.map(Incoming::H1))).await,

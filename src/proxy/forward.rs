@@ -37,7 +37,7 @@ pub(super) async fn run(
     let busy = proxy.drain.busy();
     let Routed { live, route } = routed;
     let present = FieldsPresent::of(request.headers());
-    headers::check(&request, &present, mirror, live.limits.request_fields)?;
+    headers::check(&request, &present, mirror, live.limits.request_fields())?;
     let held = Reservation::take(memory::REQUEST)?;
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;

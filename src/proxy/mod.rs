@@ -25,7 +25,7 @@ pub(crate) use retry::RetryPolicy;
 use crate::drain::Drain;
 use crate::host::Target;
 use crate::http1::server;
-use crate::policy::{Asked, Verdict};
+use crate::policy::{RequestForm, Verdict};
 use crate::stream::Io;
 use crate::telemetry::{Exchange, Telemetry};
 use crate::upstream::resolve::Resolver;
@@ -171,7 +171,7 @@ async fn open(
     headers::check_connect(request)?;
     let target = Target::of_connect(request.uri())?;
     let live = proxy.live.load_full();
-    let (route, is_intercepted) = match live.policy.route(&target, Asked::Connect) {
+    let (route, is_intercepted) = match live.policy.route(&target, RequestForm::Connect) {
         Verdict::Tunnel(destination) => (live.route(destination), false),
         Verdict::Forward(destination) | Verdict::Intercept(destination) => (live.route(destination), true),
         Verdict::Deny(destination, denial) => {
@@ -200,7 +200,7 @@ impl Proxy {
     /// Finds the route to `target` under the current policy.
     fn route_to(&self, target: &Target, exchange: &mut Exchange) -> Result<Routed, Error> {
         let live = self.live.load_full();
-        let (destination, denial) = match live.policy.route(target, Asked::Request) {
+        let (destination, denial) = match live.policy.route(target, RequestForm::Request) {
             Verdict::Forward(destination)
             | Verdict::Intercept(destination)
             | Verdict::Tunnel(destination) => (destination, None),

@@ -71,14 +71,17 @@ pub(super) mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::config::RetryOn;
 
     /// Two attempts, for 429 and failed connections.
     pub(in crate::proxy) fn policy(budget: u8) -> RetryPolicy {
         let settings = Retry {
             attempts: 2,
             budget,
-            on_connect: true,
-            on_status: vec![StatusCode::TOO_MANY_REQUESTS],
+            on: RetryOn {
+                connect: true,
+                statuses: vec![StatusCode::TOO_MANY_REQUESTS],
+            },
             max_wait: Duration::from_secs(5),
         };
         RetryPolicy::new(settings, &"p".into())

@@ -140,11 +140,11 @@ impl<'r> Repeats<'r> {
             Ok(response)
                 if self.is_repeatable
                     && has_whole_body
-                    && settings.on_status.contains(&response.status()) =>
+                    && settings.on.statuses.contains(&response.status()) =>
             {
                 Some(RetryReason::Status(response.status()))
             }
-            Err(failed) if failed.is_unsent && settings.on_connect && may_recover(&failed.error) => {
+            Err(failed) if failed.is_unsent && settings.on.connect && may_recover(&failed.error) => {
                 Some(RetryReason::Connect)
             }
             Ok(_) | Err(_) => None,

@@ -14,7 +14,7 @@ use super::error::Error;
 use super::resp::{ProtocolError, RedisReply};
 use super::topology::{self, Topology};
 use crate::host::{Host, Target};
-use crate::policy::{Approved, Egress};
+use crate::policy::{Approved, EgressRules};
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{dial, tls};
 
@@ -28,7 +28,7 @@ const QUESTION: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Connector {
     pub(super) address: StoreAddress,
-    pub(super) egress: Egress,
+    pub(super) egress: EgressRules,
     pub(super) resolver: Resolver,
     /// `None`: without TLS.
     pub(super) tls: Option<tls::Settings>,

@@ -25,11 +25,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{Destination, Dns};
+use crate::config::{DestinationKeys, Dns};
 use crate::limit::shared::SCRIPT;
 use crate::limit::shared::lease::FleetConfig;
 use crate::limit::shared::store_queue::{Sharing, StoreQueue};
-use crate::policy::Egress;
+use crate::policy::EgressRules;
 use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
 use crate::telemetry::{Telemetry, instance_index};
@@ -103,7 +103,7 @@ impl QuotaStore {
         };
         let connector = Arc::new(Connector {
             address,
-            egress: Egress::of_operator().with_own(own),
+            egress: EgressRules::of_operator().with_own(own),
             resolver: Resolver::new(dns, telemetry)?,
             tls,
         });
@@ -140,7 +140,7 @@ impl QuotaStore {
     /// Returns how a destination shares its rates. `instances`: how many there are, as written.
     pub(crate) fn sharing(
         &self,
-        destination: &Destination,
+        destination: &DestinationKeys,
         instances: Option<NonZeroU32>,
     ) -> Option<Sharing> {
         if destination.rate_limits.is_empty() {

@@ -9,10 +9,11 @@
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 
-use crate::config::{Auth, Destination, RateLimit, Text};
+use crate::config::{Auth, DestinationKeys, Matcher, RateLimit, Text};
+use crate::path::PathGlob;
 
 /// Returns the name of each of a destination's rates, in their order.
-pub(super) fn names(destination: &Destination) -> Vec<String> {
+pub(super) fn names(destination: &DestinationKeys) -> Vec<String> {
     let mut identity = NameHash::new();
     let mut hosts: Vec<_> = destination.hosts.iter().map(ToString::to_string).collect();
     hosts.sort_unstable();
@@ -32,8 +33,9 @@ pub(super) fn names(destination: &Destination) -> Vec<String> {
         let mut name = NameHash::new();
         name.add(tag.as_bytes());
         name.add(limit.rate.to_string().as_bytes());
-        name.add(limit.method.as_ref().map_or("", http::Method::as_str).as_bytes());
-        name.add(limit.path.as_deref().unwrap_or_default().as_bytes());
+        let Matcher { method, path } = &limit.matcher;
+        name.add(method.as_ref().map_or("", http::Method::as_str).as_bytes());
+        name.add(path.as_ref().map_or("", PathGlob::as_str).as_bytes());
         format!("outrider:{{{tag}}}:{}", name.end())
     };
     destination.rate_limits.iter().map(name).collect()

@@ -22,7 +22,7 @@ pub(crate) use error::Error;
 use self::pool::{AttemptFailed, ResendReason};
 use crate::config::HttpVersion;
 use crate::host::Target;
-use crate::policy::{Destination, Egress};
+use crate::policy::{Destination, EgressRules};
 use crate::telemetry::Counters;
 
 pub(crate) mod body;
@@ -61,7 +61,7 @@ pub(crate) struct Endpoint {
 #[derive(Clone, Copy)]
 pub(crate) struct DialContext<'p> {
     pub(crate) resolver: &'p resolve::Resolver,
-    pub(crate) egress: &'p Egress,
+    pub(crate) egress: &'p EgressRules,
 }
 
 /// The protocol that the app speaks to us, or that an upstream speaks. By default an upstream gets the app's.

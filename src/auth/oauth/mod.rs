@@ -27,7 +27,7 @@ pub(crate) use error::{Error, NoToken};
 use crate::config::{ClientAuth, OAuth2};
 use crate::error::ErrorChain;
 use crate::host::Target;
-use crate::policy::Egress;
+use crate::policy::EgressRules;
 use crate::secret::Snapshot;
 use crate::sync::lock;
 use crate::telemetry::{Counters, CredentialKind, RefreshResult};
@@ -64,7 +64,7 @@ pub(crate) struct TokenEndpoint {
     /// Changes whenever the client certificate for it does.
     pub(crate) identity: u64,
     pub(crate) resolver: Arc<Resolver>,
-    pub(crate) egress: Arc<Egress>,
+    pub(crate) egress: Arc<EgressRules>,
 }
 
 /// The token of one credential.

@@ -10,7 +10,7 @@ use http::header::HeaderName;
 
 use super::{Error, Payload, RequestToSign, sensitive, set};
 use crate::auth::key::SigningKey;
-use crate::config::{self, BodyHash, Encoding, Piece, Template};
+use crate::config::{self, BodyHash, SignatureEncoding, Template, TemplatePiece};
 use crate::host::Scheme;
 use crate::secret::Snapshot;
 use crate::units::{http_date, rfc3339};
@@ -20,7 +20,7 @@ mod tests;
 
 /// Signs requests with one secret.
 pub(crate) struct HmacSigner {
-    encoding: Encoding,
+    encoding: SignatureEncoding,
     key: SigningKey,
     key_id: Box<str>,
     max_body: usize,
@@ -75,16 +75,16 @@ impl HmacSigner {
         for name in self.fields() {
             request.head.headers.remove(name);
         }
-        let says_it = |value: &Template| value.has(&Piece::Signature);
+        let says_it = |value: &Template| value.has(&TemplatePiece::Signature);
         for (name, value) in self.set.iter().filter(|(_, value)| !says_it(value)) {
             let value = self.fill(value, &values, request)?;
             set(&mut request.head.headers, name.clone(), sensitive(&value)?)?;
         }
         let signature = self.key.sign(&self.fill(&self.message, &values, request)?)?;
         values.signature = match self.encoding {
-            Encoding::Base64 => BASE64.encode(&signature),
-            Encoding::Base64Url => BASE64URL_NOPAD.encode(&signature),
-            Encoding::Hex => HEXLOWER.encode(&signature),
+            SignatureEncoding::Base64 => BASE64.encode(&signature),
+            SignatureEncoding::Base64Url => BASE64URL_NOPAD.encode(&signature),
+            SignatureEncoding::Hex => HEXLOWER.encode(&signature),
         };
         for (name, value) in self.set.iter().filter(|(_, value)| says_it(value)) {
             let value = self.fill(value, &values, request)?;
@@ -102,11 +102,11 @@ impl HmacSigner {
         let mut bytes = Vec::new();
         for piece in &template.0 {
             match piece {
-                Piece::Body => bytes.extend_from_slice(self.body(request)?),
-                Piece::BodyHash(hash) => {
+                TemplatePiece::Body => bytes.extend_from_slice(self.body(request)?),
+                TemplatePiece::BodyHash(hash) => {
                     bytes.extend_from_slice(hashed(self.body(request)?, *hash).as_bytes());
                 }
-                Piece::Field(name) => {
+                TemplatePiece::Field(name) => {
                     for (i, line) in request.head.headers.get_all(name).iter().enumerate() {
                         bytes.extend_from_slice(if i > 0 { b", " } else { b"" });
                         bytes.extend_from_slice(line.as_bytes().trim_ascii());
@@ -139,7 +139,7 @@ impl fmt::Debug for HmacSigner {
 }
 
 /// Returns the text for a placeholder that needs neither fields nor body.
-fn text(piece: &Piece, values: &SigningValues<'_>, request: &RequestToSign<'_>) -> String {
+fn text(piece: &TemplatePiece, values: &SigningValues<'_>, request: &RequestToSign<'_>) -> String {
     let RequestToSign {
         head,
         authority,
@@ -161,24 +161,24 @@ fn text(piece: &Piece, values: &SigningValues<'_>, request: &RequestToSign<'_>) 
         target
     };
     match piece {
-        Piece::Authority => (*authority).to_owned(),
-        Piece::Date => http_date(*now),
-        Piece::KeyId => values.key_id.to_owned(),
-        Piece::Method => head.method.as_str().to_owned(),
-        Piece::MethodInLowerCase => head.method.as_str().to_ascii_lowercase(),
-        Piece::Nonce => values.nonce.clone(),
-        Piece::Path => head.uri.path().to_owned(),
-        Piece::Query => head.uri.query().unwrap_or_default().to_owned(),
-        Piece::Rfc3339 => rfc3339(*now),
-        Piece::Scheme => scheme.to_owned(),
-        Piece::Signature => values.signature.clone(),
-        Piece::Target => target(),
-        Piece::Text(text) => text.clone(),
-        Piece::Timestamp => since().as_secs().to_string(),
-        Piece::TimestampMillis => since().as_millis().to_string(),
-        Piece::Url => format!("{scheme}://{authority}{}", target()),
+        TemplatePiece::Authority => (*authority).to_owned(),
+        TemplatePiece::Date => http_date(*now),
+        TemplatePiece::KeyId => values.key_id.to_owned(),
+        TemplatePiece::Method => head.method.as_str().to_owned(),
+        TemplatePiece::MethodInLowerCase => head.method.as_str().to_ascii_lowercase(),
+        TemplatePiece::Nonce => values.nonce.clone(),
+        TemplatePiece::Path => head.uri.path().to_owned(),
+        TemplatePiece::Query => head.uri.query().unwrap_or_default().to_owned(),
+        TemplatePiece::Rfc3339 => rfc3339(*now),
+        TemplatePiece::Scheme => scheme.to_owned(),
+        TemplatePiece::Signature => values.signature.clone(),
+        TemplatePiece::Target => target(),
+        TemplatePiece::Text(text) => text.clone(),
+        TemplatePiece::Timestamp => since().as_secs().to_string(),
+        TemplatePiece::TimestampMillis => since().as_millis().to_string(),
+        TemplatePiece::Url => format!("{scheme}://{authority}{}", target()),
         // `fill` takes these bytes from the request.
-        Piece::Body | Piece::BodyHash(_) | Piece::Field(_) => String::new(),
+        TemplatePiece::Body | TemplatePiece::BodyHash(_) | TemplatePiece::Field(_) => String::new(),
     }
 }
 

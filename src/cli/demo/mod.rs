@@ -24,7 +24,7 @@ use self::services::{Service, ServicePorts};
 use self::transcript::{Expected, Transcript};
 use super::run::runtime;
 use crate::app::{self, App, Termination};
-use crate::config::{Listen, Source};
+use crate::config::{ConfigSource, Listen};
 use crate::error::ErrorChain;
 use crate::proxy::Clients;
 
@@ -95,7 +95,7 @@ fn demonstrate(args: &Args) -> Result<ExitCode, Error> {
         transcript.line("outrider demo: three services and an app that knows no secret, all on this machine");
         without_outrider(&mut transcript, &files, ports).await?;
 
-        let source = Source::File(files.write_configuration(ports)?);
+        let source = ConfigSource::File(files.write_configuration(ports)?);
         transcript.heading("2. The configuration of outrider: the whole outrider.yml");
         transcript.quote(&DemoFiles::configuration(ports));
         let config = source.load().map_err(app::Error::from)?;

@@ -6,7 +6,7 @@ use http::HeaderName;
 use http::header::{COOKIE, SET_COOKIE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-/// Something of a request that a signature can cover. Displayed as the identifier that is signed.
+/// A part of a request that a signature can cover. Displayed as the identifier that is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Component {
     Authority,
@@ -25,7 +25,7 @@ pub(crate) enum Component {
     TargetUri,
 }
 
-/// What stands in a list of components and is none. What would be right stands after the semicolon.
+/// Why a text is not a component, with the remedy after the semicolon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ComponentError {
     #[error("not a component that a proxy signs; write the name of a field, or one of {DERIVED}")]
@@ -111,7 +111,7 @@ fn query_param(parameter: Option<&str>) -> Result<Component, ComponentError> {
     }
 }
 
-/// A name or a value of a query, decoded as the fields of a form are and encoded again as RFC 9421, section 2.2.8, has it.
+/// Decodes a name or a value of a query like a field of a form, and encodes it again (RFC 9421, section 2.2.8).
 pub(crate) fn form_encoded(text: &str) -> String {
     let octets: Vec<u8> = percent_decode_str(&text.replace('+', " ")).collect();
     percent_encode(&octets, FORM).to_string()
@@ -128,7 +128,7 @@ const FORM: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_');
 
-/// What goes one hop only, and what frames a message.
+/// Fields that go one hop only, and fields that frame a message.
 const ONE_HOP: [&str; 10] = [
     "connection",
     "keep-alive",

@@ -1,23 +1,64 @@
-//! From the tree to [`OAuth2`]: tokens that are asked for.
+//! Tokens that are requested (OAuth 2.0).
 //!
-//! Keys are called as the parameters and claims of the standards are: RFC 6749, 7519, 7521, 8693 and 8707. A key that
-//! the grant or the client's authentication does not read is a problem: it would be taken for one that counts.
+//! Keys have the names of the parameters and claims of the standards: RFC 6749, 7519, 7521, 8693 and 8707. A key that the
+//! grant or the client's authentication does not read is a problem: the user would think that it counts.
 
 use http::Uri;
 
-use super::jwt::{self, Jwt};
-use crate::config::keys;
+use super::jwt::{Jwt, KeyNames};
+use super::text::{OneLine, OneLineOrReference};
+use crate::config::declare::{Section, Syntax, ValueKind, Word};
 use crate::config::node::shown;
-use crate::config::reader::{Field, REFERENCE, Reader};
+use crate::config::reader::{Located, REFERENCE, SectionReader};
+use crate::config::syntax::ListOf;
 use crate::config::{SecretRef, Text};
 use crate::host::Target;
 
-/// How a token is asked for.
+/// Parameters of a token request that have a key beside `params`, and what to write.
+const OWN: &[(&str, &str)] = &[
+    ("actor_token", "actor_token beside params"),
+    ("actor_token_type", "actor_token_type beside params"),
+    ("assertion", "assertion: { key: REFERENCE } beside params"),
+    (
+        "client_assertion",
+        "client_assertion: { key: REFERENCE } beside params",
+    ),
+    (
+        "client_assertion_type",
+        "client_auth: private_key_jwt beside params",
+    ),
+    ("client_id", "client_id beside params"),
+    (
+        "client_secret",
+        "client_secret beside params, with client_auth: post",
+    ),
+    ("grant_type", "grant beside params"),
+    ("refresh_token", "refresh_token beside params"),
+    ("requested_token_type", "requested_token_type beside params"),
+    ("scope", "scopes beside params, as in scopes: [read]"),
+    ("subject_token", "subject_token beside params"),
+    ("subject_token_type", "subject_token_type beside params"),
+];
+
+const ASSERTION_KEYS: KeyNames = KeyNames {
+    certificate: "oauth2.assertion.certificate",
+    claims: "oauth2.assertion.claims",
+    key: "oauth2.assertion.key",
+    key_id: "oauth2.assertion.key_id",
+};
+const CLIENT_ASSERTION_KEYS: KeyNames = KeyNames {
+    certificate: "oauth2.client_assertion.certificate",
+    claims: "oauth2.client_assertion.claims",
+    key: "oauth2.client_assertion.key",
+    key_id: "oauth2.client_assertion.key_id",
+};
+
+/// How a token is requested.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OAuth2 {
     pub(crate) audience: Vec<String>,
     pub(crate) client_auth: ClientAuth,
-    /// `None`: the grant alone says who asks.
+    /// `None`: the grant alone identifies the client.
     pub(crate) client_id: Option<Text>,
     pub(crate) grant: Grant,
     /// Further parameters of the token request.
@@ -28,7 +69,7 @@ pub(crate) struct OAuth2 {
     pub(crate) token_url: TokenUrl,
 }
 
-/// Where tokens are asked for.
+/// The token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TokenUrl {
     /// As written: servers compare it with the audience of an assertion.
@@ -37,7 +78,7 @@ pub(crate) struct TokenUrl {
     pub(crate) path_and_query: String,
 }
 
-/// What a token is given for.
+/// What the client presents to get a token (RFC 6749, section 1.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Grant {
     /// RFC 6749, section 4.4.
@@ -54,55 +95,113 @@ pub(crate) enum Grant {
     },
 }
 
-/// A token that another one is given for, and what kind it is of.
+/// A token that is exchanged, and its type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ExchangedToken {
     pub(crate) token: SecretRef,
     pub(crate) token_type: String,
 }
 
-/// How the client shows who it is.
+/// How the client authenticates (RFC 6749, section 2.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ClientAuth {
-    /// A public client, or none.
+    /// A public client, or no client.
     None,
     Basic(SecretRef),
     Post(SecretRef),
     /// RFC 7523, section 2.2.
     PrivateKeyJwt(Jwt),
-    /// By the client certificate of the connection (RFC 8705).
+    /// With the client certificate of the connection (RFC 8705).
     Tls,
 }
 
+section! {
+    /// How a token is requested, as it is written.
+    pub(crate) struct OAuth2Keys {
+        /// The token endpoint: https://, unless insecure_attach_over_http says otherwise.
+        token_url: TokenUrl = required "write token_url: https://login.example.com/token";
+        /// What a token is given for (RFC 6749, 7523, 8693).
+        grant: GrantKind = "client_credentials";
+        /// A plain value or a reference.
+        client_id: Option<Text> as OneLineOrReference;
+        /// With client_auth: basic or post. A variable that is set to nothing means an empty one.
+        client_secret: Option<SecretRef>;
+        /// How the client authenticates; default: basic with client_secret, private_key_jwt with client_assertion, else none.
+        /// tls: by the client certificate that the token endpoint gets (RFC 8705).
+        client_auth: Option<ClientAuthKind>;
+        /// With client_auth: private_key_jwt. iss and sub are client_id, aud is token_url, unless claims say otherwise.
+        client_assertion: Option<Jwt>;
+        /// With grant: jwt_bearer. iss and sub are client_id where it is written, aud is token_url, unless claims say otherwise.
+        assertion: Option<Jwt>;
+        /// With grant: refresh_token. A new one that the server returns is kept in memory.
+        refresh_token: Option<SecretRef>;
+        /// With grant: token_exchange: the token that is exchanged.
+        subject_token: Option<SecretRef>;
+        /// What kind of token that is.
+        subject_token_type: String as OneLine = "urn:ietf:params:oauth:token-type:access_token";
+        /// With grant: token_exchange: the token of the party that acts for the subject.
+        actor_token: Option<SecretRef>;
+        /// What kind of token that is.
+        actor_token_type: String as OneLine = "urn:ietf:params:oauth:token-type:access_token";
+        /// With grant: token_exchange: the kind of token that is wanted.
+        requested_token_type: Option<String> as OneLine;
+        /// What the token is to allow.
+        scopes: Vec<String> as ListOf<Scopes> = "[]";
+        /// Whom the token is for, by name; one or several.
+        audience: Vec<String> as OneOrList<OneLine> = "[]";
+        /// Whom the token is for, by absolute URI (RFC 8707); one or several.
+        resource: Vec<String> as OneOrList<Resource> = "[]";
+        /// Further parameters of the token request: plain values or references.
+        params: Vec<(String, Text)> as Params = "{}";
+    }
+}
+
+choice! {
+    /// What `grant` may be.
+    pub(crate) enum GrantKind {
+        ClientCredentials = "client_credentials",
+        RefreshToken = "refresh_token",
+        JwtBearer = "jwt_bearer",
+        TokenExchange = "token_exchange",
+    }
+}
+
+choice! {
+    /// What `client_auth` may be.
+    pub(crate) enum ClientAuthKind {
+        Basic = "basic",
+        Post = "post",
+        PrivateKeyJwt = "private_key_jwt",
+        Tls = "tls",
+        None = "none",
+    }
+}
+
 impl OAuth2 {
-    /// As the configuration calls it.
+    /// Returns the grant, as the configuration writes it.
     pub(crate) fn grant(&self) -> &'static str {
-        word(
-            &GRANTS,
-            match &self.grant {
-                Grant::ClientCredentials => Kind::ClientCredentials,
-                Grant::JwtBearer(_) => Kind::JwtBearer,
-                Grant::RefreshToken(_) => Kind::RefreshToken,
-                Grant::TokenExchange { .. } => Kind::TokenExchange,
-            },
-        )
+        let kind = match &self.grant {
+            Grant::ClientCredentials => GrantKind::ClientCredentials,
+            Grant::JwtBearer(_) => GrantKind::JwtBearer,
+            Grant::RefreshToken(_) => GrantKind::RefreshToken,
+            Grant::TokenExchange { .. } => GrantKind::TokenExchange,
+        };
+        kind.word()
     }
 
-    /// As the configuration calls it.
+    /// Returns the way in which the client authenticates, as the configuration writes it.
     pub(crate) fn client_auth(&self) -> &'static str {
-        word(
-            &METHODS,
-            match &self.client_auth {
-                ClientAuth::None => Method::None,
-                ClientAuth::Basic(_) => Method::Basic,
-                ClientAuth::Post(_) => Method::Post,
-                ClientAuth::PrivateKeyJwt(_) => Method::PrivateKeyJwt,
-                ClientAuth::Tls => Method::Tls,
-            },
-        )
+        let kind = match &self.client_auth {
+            ClientAuth::None => ClientAuthKind::None,
+            ClientAuth::Basic(_) => ClientAuthKind::Basic,
+            ClientAuth::Post(_) => ClientAuthKind::Post,
+            ClientAuth::PrivateKeyJwt(_) => ClientAuthKind::PrivateKeyJwt,
+            ClientAuth::Tls => ClientAuthKind::Tls,
+        };
+        kind.word()
     }
 
-    /// Every secret that it names, with its key.
+    /// Returns every reference to a secret, with its key.
     pub(crate) fn references(&self) -> Vec<(&'static str, &SecretRef)> {
         let mut all = Vec::new();
         if let Some(Text::Reference(id)) = &self.client_id {
@@ -135,371 +234,283 @@ impl OAuth2 {
     }
 }
 
-/// What `client_auth` may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
-    None,
-    Basic,
-    Post,
-    PrivateKeyJwt,
-    Tls,
-}
+impl Syntax for OAuth2 {
+    type Value = Self;
 
-/// What `grant` may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    ClientCredentials,
-    JwtBearer,
-    RefreshToken,
-    TokenExchange,
-}
+    const KIND: ValueKind = OAuth2Keys::KIND;
 
-/// The value of `oauth2`.
-pub(super) fn oauth2(field: Field<'_>) -> Option<OAuth2> {
-    let reader = field.reader(keys::OAUTH2)?;
-    let kind = (reader.take("grant")).map_or(Some(Kind::ClientCredentials), |field| field.choice(&GRANTS));
-    let client_id = reader.take("client_id").map(|field| text(&field));
-    let client_secret = reader.take("client_secret").map(Field::secret);
-    let client_assertion = reader.take("client_assertion").map(jwt::jwt);
-    let assertion = reader.take("assertion").map(jwt::jwt);
-    let method = match reader.take("client_auth") {
-        Some(field) => field.choice(&METHODS),
-        None if client_secret.is_some() => Some(Method::Basic),
-        None if client_assertion.is_some() => Some(Method::PrivateKeyJwt),
-        None => Some(Method::None),
-    };
-    let refresh_token = reader.take("refresh_token").map(Field::secret);
-    let subject = exchanged(&reader, "subject_token", "subject_token_type");
-    let actor = exchanged(&reader, "actor_token", "actor_token_type");
-    let requested_token_type = reader.take("requested_token_type").map(|field| plain(&field));
-    let audience = list(reader.take("audience"));
-    let resource = resources(reader.take("resource"));
-    let scopes = scopes(reader.take("scopes"));
-    let params = params(&reader);
-    let token_url = (reader.need("token_url", "write token_url: https://login.example.com/token"))
-        .and_then(|field| token_url(&field));
-
-    // Below, only where everything above can be believed.
-    let (kind, method) = (kind?, method?);
-    unread(&reader, kind, method);
-    let grant = match kind {
-        Kind::ClientCredentials if method == Method::None => {
+    fn read(written: Located<'_>) -> Option<Self> {
+        let reader = written.reader(OAuth2Keys::KEYS)?;
+        let keys = OAuth2Keys::decode(&reader)?;
+        let client_auth = keys.client_auth.unwrap_or_else(|| {
+            if keys.client_secret.is_some() {
+                ClientAuthKind::Basic
+            } else if keys.client_assertion.is_some() {
+                ClientAuthKind::PrivateKeyJwt
+            } else {
+                ClientAuthKind::None
+            }
+        });
+        check_unread(&reader, keys.grant, client_auth);
+        let client_id = keys.client_id;
+        if client_id.is_none() && client_auth != ClientAuthKind::None {
+            missing(&reader, "client_id", "write a name or a reference");
+        }
+        let grant = match keys.grant {
+            GrantKind::ClientCredentials => {
+                if client_auth == ClientAuthKind::None {
+                    reader.problem(
+                        "client_credentials needs a client that shows who it is",
+                        "write client_secret: REFERENCE, or client_auth: private_key_jwt or tls",
+                    );
+                }
+                Some(Grant::ClientCredentials)
+            }
+            GrantKind::JwtBearer => {
+                let right = "write { key: REFERENCE, claims: { … } }";
+                needed(&reader, "assertion", right, keys.assertion).map(Grant::JwtBearer)
+            }
+            GrantKind::RefreshToken => {
+                needed(&reader, "refresh_token", REFERENCE, keys.refresh_token).map(Grant::RefreshToken)
+            }
+            GrantKind::TokenExchange => {
+                let actor = keys.actor_token.map(|token| ExchangedToken {
+                    token,
+                    token_type: keys.actor_token_type,
+                });
+                let subject = needed(&reader, "subject_token", REFERENCE, keys.subject_token);
+                subject.map(|token| Grant::TokenExchange {
+                    actor,
+                    requested_token_type: keys.requested_token_type,
+                    subject: ExchangedToken {
+                        token,
+                        token_type: keys.subject_token_type,
+                    },
+                })
+            }
+        };
+        let secret = |secret| needed(&reader, "client_secret", REFERENCE, secret);
+        let client_auth = match client_auth {
+            ClientAuthKind::None => Some(ClientAuth::None),
+            ClientAuthKind::Basic => secret(keys.client_secret).map(ClientAuth::Basic),
+            ClientAuthKind::Post => secret(keys.client_secret).map(ClientAuth::Post),
+            ClientAuthKind::PrivateKeyJwt => {
+                let right = "write { key: REFERENCE }";
+                needed(&reader, "client_assertion", right, keys.client_assertion)
+                    .map(ClientAuth::PrivateKeyJwt)
+            }
+            ClientAuthKind::Tls => Some(ClientAuth::Tls),
+        };
+        if let Some(Grant::JwtBearer(assertion)) = &grant
+            && client_id.is_none()
+            && !assertion.has_claim("iss")
+        {
             reader.problem(
-                "client_credentials needs a client that shows who it is",
-                "write client_secret: REFERENCE, or client_auth: private_key_jwt or tls",
+                "nothing says who issues the assertion",
+                "write assertion.claims.iss, or client_id",
             );
-            None
         }
-        Kind::ClientCredentials => Some(Grant::ClientCredentials),
-        Kind::JwtBearer => (needed(
-            &reader,
-            "assertion",
-            "write { key: REFERENCE, claims: { … } }",
-            assertion,
-        ))
-        .map(Grant::JwtBearer),
-        Kind::RefreshToken => {
-            needed(&reader, "refresh_token", REFERENCE, refresh_token).map(Grant::RefreshToken)
+        for key in ["audience", "resource"] {
+            if keys.params.iter().any(|(name, _)| name == key)
+                && let Some(written) = reader.take(key)
+            {
+                written.problem("stands in params as well", "keep one of them");
+            }
         }
-        Kind::TokenExchange => {
-            (needed(&reader, "subject_token", REFERENCE, subject)).map(|subject| Grant::TokenExchange {
-                actor: actor.flatten(),
-                requested_token_type: requested_token_type.flatten(),
-                subject,
-            })
-        }
-    };
-    let client_auth = match method {
-        Method::None => Some(ClientAuth::None),
-        Method::Basic => needed(&reader, "client_secret", REFERENCE, client_secret).map(ClientAuth::Basic),
-        Method::Post => needed(&reader, "client_secret", REFERENCE, client_secret).map(ClientAuth::Post),
-        Method::PrivateKeyJwt => {
-            let right = "write { key: REFERENCE }";
-            needed(&reader, "client_assertion", right, client_assertion).map(ClientAuth::PrivateKeyJwt)
-        }
-        Method::Tls => Some(ClientAuth::Tls),
-    };
-    let client_id = match (client_id, method) {
-        (None, Method::None) => None,
-        (id, _) => Some(needed(&reader, "client_id", "write a name or a reference", id)?),
-    };
-    let grant = grant?;
-    if let Grant::JwtBearer(assertion) = &grant
-        && client_id.is_none()
-        && !assertion.has_claim("iss")
-    {
-        reader.problem(
-            "nothing says who issues the assertion",
-            "write assertion.claims.iss, or client_id",
-        );
+        Some(Self {
+            audience: keys.audience,
+            client_auth: client_auth?,
+            client_id,
+            grant: grant?,
+            params: keys.params,
+            resource: keys.resource,
+            scopes: keys.scopes,
+            token_url: keys.token_url,
+        })
     }
-    Some(OAuth2 {
-        audience,
-        client_auth: client_auth?,
-        client_id,
-        grant,
-        params,
-        resource,
-        scopes,
-        token_url: token_url?,
-    })
 }
 
 /// Files a problem for each key that is written and not read.
-fn unread(reader: &Reader<'_>, kind: Kind, method: Method) {
+fn check_unread(reader: &SectionReader<'_>, grant: GrantKind, client_auth: ClientAuthKind) {
     let of_grant = |key: &str| match key {
-        "assertion" => Some(Kind::JwtBearer),
-        "refresh_token" => Some(Kind::RefreshToken),
+        "assertion" => Some(GrantKind::JwtBearer),
+        "refresh_token" => Some(GrantKind::RefreshToken),
         "subject_token"
         | "subject_token_type"
         | "actor_token"
         | "actor_token_type"
-        | "requested_token_type" => Some(Kind::TokenExchange),
+        | "requested_token_type" => Some(GrantKind::TokenExchange),
         _ => None,
     };
     for key in reader.written() {
-        let Some(field) = reader.take(key) else { continue };
-        if let Some(wanted) = of_grant(key).filter(|wanted| *wanted != kind) {
-            field.problem(
+        let Some(written) = reader.take(key) else { continue };
+        if let Some(wanted) = of_grant(key).filter(|wanted| *wanted != grant) {
+            written.problem(
                 format_args!(
                     "belongs to grant: {}, and this one is {}",
-                    word(&GRANTS, wanted),
-                    word(&GRANTS, kind)
+                    wanted.word(),
+                    grant.word()
                 ),
-                format_args!("remove it, or write grant: {}", word(&GRANTS, wanted)),
+                format_args!("remove it, or write grant: {}", wanted.word()),
             );
         }
-        let (fits, wanted) = match key {
-            "client_secret" => (matches!(method, Method::Basic | Method::Post), "basic or post"),
-            "client_assertion" => (method == Method::PrivateKeyJwt, "private_key_jwt"),
+        if let Some(token) = key
+            .strip_suffix("_type")
+            .filter(|_| key != "requested_token_type")
+            && reader.take(token).is_none()
+        {
+            written.problem(
+                format_args!("there is no {token} that it could be the type of"),
+                format_args!("write {token}: REFERENCE, or remove it"),
+            );
+        }
+        let (is_read, wanted) = match key {
+            "client_secret" => (
+                matches!(client_auth, ClientAuthKind::Basic | ClientAuthKind::Post),
+                "basic or post",
+            ),
+            "client_assertion" => (client_auth == ClientAuthKind::PrivateKeyJwt, "private_key_jwt"),
             _ => continue,
         };
-        if !fits {
-            field.problem(
-                format_args!("is not read where client_auth is {}", word(&METHODS, method)),
+        if !is_read {
+            written.problem(
+                format_args!("is not read where client_auth is {}", client_auth.word()),
                 format_args!("remove it, or write client_auth: {wanted}"),
             );
         }
     }
 }
 
-/// A value that has to be written, given what became of it where it is.
-fn needed<T>(reader: &Reader<'_>, name: &str, right: &str, written: Option<Option<T>>) -> Option<T> {
-    if written.is_none() {
-        reader.problem(&format!("`{name}` is missing"), right);
+/// Returns a value that this grant or client needs, or files a problem.
+fn needed<T>(reader: &SectionReader<'_>, name: &str, right: &str, value: Option<T>) -> Option<T> {
+    if value.is_none() {
+        missing(reader, name, right);
     }
-    written.flatten()
+    value
 }
 
-/// A token and its type, which is that of an access token where it is not written.
-fn exchanged(reader: &Reader<'_>, token: &str, kind: &str) -> Option<Option<ExchangedToken>> {
-    let written = reader.take(kind);
-    let token_type = written.clone().map(|field| plain(&field));
-    let Some(token) = reader.take(token).map(Field::secret) else {
-        if let Some(field) = written {
-            field.problem(
-                format_args!("there is no {token} that it could be the type of"),
-                format_args!("write {token}: REFERENCE, or remove it"),
+fn missing(reader: &SectionReader<'_>, name: &str, right: &str) {
+    reader.problem(&format!("`{name}` is missing"), right);
+}
+
+impl Syntax for TokenUrl {
+    type Value = Self;
+
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn read(written: Located<'_>) -> Option<Self> {
+        let right = "write an address, as in https://login.example.com/token";
+        let text = written.text(right)?;
+        let uri = Uri::try_from(text).ok();
+        let target = uri.as_ref().and_then(|uri| Target::of_absolute(uri).ok());
+        let (Some(uri), Some(target)) = (uri, target) else {
+            // Not shown: it may be a reference with a mistake in it, or a password.
+            written.problem("not the address of a token endpoint", right);
+            return None;
+        };
+        let has_user = uri
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'));
+        if has_user || text.contains('#') {
+            written.problem(
+                "has a user name or a fragment, which no token endpoint has",
+                right,
             );
+            return None;
         }
-        return None;
-    };
-    let token_type = token_type.unwrap_or_else(|| Some(ACCESS_TOKEN.to_owned()));
-    Some(
-        token
-            .zip(token_type)
-            .map(|(token, token_type)| ExchangedToken { token, token_type }),
-    )
-}
-
-fn token_url(field: &Field<'_>) -> Option<TokenUrl> {
-    let right = "write an address, as in https://login.example.com/token";
-    let text = field.text(right)?;
-    let uri = Uri::try_from(text).ok();
-    let target = uri.as_ref().and_then(|uri| Target::of_absolute(uri).ok());
-    let (Some(uri), Some(target)) = (uri, target) else {
-        // Not shown: a reference that went wrong, or a password, may stand there.
-        field.problem("not the address of a token endpoint", right);
-        return None;
-    };
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-        || text.contains('#')
-    {
-        field.problem(
-            "has a user name or a fragment, which no token endpoint has",
-            right,
-        );
-        return None;
+        Some(Self {
+            text: text.to_owned(),
+            target,
+            path_and_query: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        })
     }
-    Some(TokenUrl {
-        text: text.to_owned(),
-        target,
-        path_and_query: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-    })
 }
 
-fn scopes(field: Option<Field<'_>>) -> Vec<String> {
-    let items = field.and_then(Field::list).unwrap_or_default();
-    let scope = |field: &Field<'_>| {
-        let text = field.text("write a scope, as in read")?;
-        // RFC 6749, section 3.3.
-        let sound = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-        if text.is_empty() || !text.bytes().all(sound) {
-            field.problem(
+/// A scope (RFC 6749, section 3.3).
+struct Scopes;
+
+impl Syntax for Scopes {
+    type Value = String;
+
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn read(written: Located<'_>) -> Option<String> {
+        let text = written.text("write a scope, as in read")?;
+        let is_sound = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        if text.is_empty() || !text.bytes().all(is_sound) {
+            written.problem(
                 format_args!("`{}` is not a scope", shown(text)),
                 "write each on its own, as in [read, write], without blanks and quotes in it",
             );
             return None;
         }
         Some(text.to_owned())
-    };
-    items.iter().filter_map(scope).collect()
+    }
 }
 
-/// RFC 8707, section 2: absolute, without a fragment.
-fn resources(field: Option<Field<'_>>) -> Vec<String> {
-    let items = match field {
-        Some(field) if field.is_list() => field.list().unwrap_or_default(),
-        field => field.into_iter().collect(),
-    };
-    let resource = |field: &Field<'_>| {
-        let text = plain(field)?;
+/// An absolute URI without a fragment (RFC 8707, section 2).
+struct Resource;
+
+impl Syntax for Resource {
+    type Value = String;
+
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn read(written: Located<'_>) -> Option<String> {
+        let text = OneLine::read(written.clone())?;
         let is_absolute = text.split_once(':').is_some_and(|(scheme, rest)| {
             let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
             is_scheme && !rest.is_empty()
         });
         if !is_absolute || text.contains('#') {
-            field.problem(
+            written.problem(
                 format_args!("`{}` is not an absolute URI", shown(&text)),
                 "write one, as in https://api.example.com, without a fragment",
             );
             return None;
         }
         Some(text)
-    };
-    items.iter().filter_map(resource).collect()
+    }
 }
 
-/// One text or several.
-fn list(field: Option<Field<'_>>) -> Vec<String> {
-    let items = match field {
-        Some(field) if field.is_list() => field.list().unwrap_or_default(),
-        field => field.into_iter().collect(),
-    };
-    items.iter().filter_map(plain).collect()
-}
+/// One value or a list of them.
+struct OneOrList<S>(std::marker::PhantomData<S>);
 
-fn params(reader: &Reader<'_>) -> Vec<(String, Text)> {
-    let named = reader.take("params").map(Field::named).unwrap_or_default();
-    let mut params = Vec::with_capacity(named.len());
-    for (entry, field) in named {
-        let name = entry.key.as_str();
-        if let Some(key) = OWN.iter().find_map(|(own, key)| (*own == name).then_some(*key)) {
-            field.problem(
-                format_args!("`{name}` is a parameter that outrider sets itself"),
-                format_args!("write {key}"),
-            );
-        } else if name.is_empty() {
-            field.problem("not the name of a parameter", "write one, as in audience");
+impl<S: Syntax> Syntax for OneOrList<S> {
+    type Value = Vec<S::Value>;
+
+    const KIND: ValueKind = ValueKind::Any(&[S::KIND, ValueKind::List(&S::KIND)]);
+
+    fn read(written: Located<'_>) -> Option<Self::Value> {
+        if written.is_list() {
+            return ListOf::<S>::read(written);
         }
-        params.extend(text(&field).map(|value| (name.to_owned(), value)));
+        S::read(written).map(|one| vec![one])
     }
-    for key in ["audience", "resource"] {
-        if params.iter().any(|(name, _)| name == key)
-            && let Some(field) = reader.take(key)
-        {
-            field.problem("stands in params as well", "keep one of them");
+}
+
+/// Parameters by their names.
+struct Params;
+
+impl Syntax for Params {
+    type Value = Vec<(String, Text)>;
+
+    const KIND: ValueKind = ValueKind::Named("", &ValueKind::Value);
+
+    fn read(written: Located<'_>) -> Option<Self::Value> {
+        let mut params = Vec::new();
+        for (entry, written) in written.named()? {
+            let name = entry.key.as_str();
+            if let Some((_, key)) = OWN.iter().find(|(own, _)| *own == name) {
+                written.problem(
+                    format_args!("`{name}` is a parameter that outrider sets itself"),
+                    format_args!("write {key}"),
+                );
+            } else if name.is_empty() {
+                written.problem("not the name of a parameter", "write one, as in audience");
+            }
+            params.extend(OneLineOrReference::read(written).map(|value| (name.to_owned(), value)));
         }
-    }
-    params
-}
-
-/// A plain text or a reference.
-pub(super) fn text(field: &Field<'_>) -> Option<Text> {
-    let text = field.text("write a plain value or a reference")?;
-    match SecretRef::parse(text, field.decoding.environment) {
-        Some(Ok(reference)) => Some(Text::Reference(reference)),
-        Some(Err(error)) => {
-            field.problem(&error, error.right());
-            None
-        }
-        None => plain(field).map(Text::Plain),
+        Some(params)
     }
 }
-
-pub(super) fn plain(field: &Field<'_>) -> Option<String> {
-    let text = field.text("write a text")?;
-    if text.is_empty() || text.contains(char::is_control) {
-        field.problem(
-            "empty, or with a control character in it",
-            "write a text on one line",
-        );
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-fn word<T: PartialEq>(choices: &[(&'static str, T)], value: T) -> &'static str {
-    choices
-        .iter()
-        .find_map(|(word, own)| (*own == value).then_some(*word))
-        .unwrap_or_default()
-}
-
-const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-
-const GRANTS: [(&str, Kind); 4] = [
-    ("client_credentials", Kind::ClientCredentials),
-    ("refresh_token", Kind::RefreshToken),
-    ("jwt_bearer", Kind::JwtBearer),
-    ("token_exchange", Kind::TokenExchange),
-];
-
-const METHODS: [(&str, Method); 5] = [
-    ("basic", Method::Basic),
-    ("post", Method::Post),
-    ("private_key_jwt", Method::PrivateKeyJwt),
-    ("tls", Method::Tls),
-    ("none", Method::None),
-];
-
-/// Parameters of a token request that have a key of their own.
-const OWN: &[(&str, &str)] = &[
-    ("actor_token", "actor_token beside params"),
-    ("actor_token_type", "actor_token_type beside params"),
-    ("assertion", "assertion: { key: REFERENCE } beside params"),
-    (
-        "client_assertion",
-        "client_assertion: { key: REFERENCE } beside params",
-    ),
-    (
-        "client_assertion_type",
-        "client_auth: private_key_jwt beside params",
-    ),
-    ("client_id", "client_id beside params"),
-    (
-        "client_secret",
-        "client_secret beside params, with client_auth: post",
-    ),
-    ("grant_type", "grant beside params"),
-    ("refresh_token", "refresh_token beside params"),
-    ("requested_token_type", "requested_token_type beside params"),
-    ("scope", "scopes beside params, as in scopes: [read]"),
-    ("subject_token", "subject_token beside params"),
-    ("subject_token_type", "subject_token_type beside params"),
-];
-
-const ASSERTION_KEYS: jwt::Names = jwt::Names {
-    certificate: "oauth2.assertion.certificate",
-    claims: "oauth2.assertion.claims",
-    key: "oauth2.assertion.key",
-    key_id: "oauth2.assertion.key_id",
-};
-const CLIENT_ASSERTION_KEYS: jwt::Names = jwt::Names {
-    certificate: "oauth2.client_assertion.certificate",
-    claims: "oauth2.client_assertion.claims",
-    key: "oauth2.client_assertion.key",
-    key_id: "oauth2.client_assertion.key_id",
-};

@@ -1,60 +1,138 @@
-//! From the tree to the settings of the credentials that sign.
+//! The credentials that sign: AWS Signature Version 4, HTTP Message Signatures, and plain HMACs.
 
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 
 use super::component::Component;
-use super::template::{Piece, Template};
-use crate::config::destination::header_name;
-use crate::config::reader::{Field, REFERENCE, Reader};
+use super::template::{Template, TemplatePiece};
+use super::text::{Quotable, QuotableOrReference};
+use crate::config::declare::{Syntax, ValueKind};
+use crate::config::headers::header_name;
+use crate::config::reader::{Located, REFERENCE, SectionReader};
+use crate::config::syntax::{Filled, MIB, Size};
 use crate::config::{Algorithm, SecretRef, Text};
 
-/// AWS Signature Version 4.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct AwsSigV4 {
-    pub(crate) access_key_id: Text,
-    /// The largest body that is hashed, in bytes.
-    pub(crate) max_body: usize,
-    pub(crate) region: String,
-    pub(crate) secret_access_key: SecretRef,
-    pub(crate) service: String,
-    pub(crate) session_token: Option<SecretRef>,
+/// The one secret that may be missing.
+pub(crate) const SESSION_TOKEN: &str = "aws_sigv4.session_token";
+
+const WHAT_TO_SIGN: &str =
+    "write what the service wants to be signed, as in \"{method}\\n{target}\\n{body_sha256}\"";
+
+section! {
+    /// AWS Signature Version 4.
+    #[derive(Hash)]
+    pub(crate) struct AwsSigV4 {
+        /// As in s3 or execute-api.
+        service: String as AwsScope = required "write service: s3";
+        /// As in us-gov-west-1.
+        region: String as AwsScope = required "write region: us-gov-west-1";
+        /// A plain value or a reference.
+        access_key_id: Text as QuotableOrReference = required "write access_key_id: env:AWS_ACCESS_KEY_ID";
+        /// A reference.
+        secret_access_key: SecretRef = required REFERENCE;
+        /// Of temporary keys; an environment variable that is not set means that there is none.
+        session_token: Option<SecretRef>;
+        /// The largest body that is read whole to be signed.
+        max_body: usize as LargestBody = "1MiB";
+    }
 }
 
-/// HTTP Message Signatures, RFC 9421.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct HttpSignature {
-    pub(crate) algorithm: Algorithm,
-    pub(crate) components: Vec<Component>,
-    pub(crate) created: bool,
-    pub(crate) expires: Option<Duration>,
-    pub(crate) key: SecretRef,
-    pub(crate) key_encoding: KeyEncoding,
-    pub(crate) key_id: Text,
-    pub(crate) label: String,
-    pub(crate) max_body: usize,
-    /// The parameter that says the algorithm.
-    pub(crate) names_algorithm: bool,
-    pub(crate) nonce: bool,
-    pub(crate) tag: Option<String>,
+section! {
+    /// HTTP Message Signatures, RFC 9421.
+    #[derive(Hash)]
+    pub(crate) struct HttpSignature, check {
+        /// By which the server knows the key.
+        key_id: Text as QuotableOrReference = required "write key_id: NAME";
+        /// A private key in PEM or DER, or the secret of an HMAC.
+        key: SecretRef = required REFERENCE;
+        /// How the secret of an HMAC is written.
+        key_encoding: KeyEncoding = "text";
+        /// As RFC 9421 names it.
+        algorithm: Algorithm as HttpAlgorithm = required "write algorithm: ed25519";
+        /// What is signed: fields, @method, @target-uri, @authority, @scheme, @request-target, @path, @query,
+        /// '@query-param;name="id"'. content-digest is computed.
+        components: Vec<Component> as Components = required "write components: [\"@method\", \"@target-uri\"]";
+        /// The name of the signature in its fields.
+        label: String as Label = "sig1";
+        /// Add the time at which it was made.
+        created: bool = "true";
+        /// Add the time after which it is void.
+        expires: Option<Duration> as WholeSeconds;
+        /// Add a random value to each.
+        nonce: bool = "false";
+        /// What it is for, as the application that reads it calls it.
+        tag: Option<String> as Quotable;
+        /// Name the algorithm in it.
+        names_algorithm("alg"): bool = "false";
+        /// The largest body that is read whole to be signed.
+        max_body: usize as LargestBody = "1MiB";
+    }
 }
 
-/// An HMAC over what a service wants, said where it wants it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Hmac {
-    pub(crate) algorithm: Algorithm,
-    pub(crate) encoding: Encoding,
-    pub(crate) key: SecretRef,
-    pub(crate) key_encoding: KeyEncoding,
-    pub(crate) key_id: Option<Text>,
-    pub(crate) max_body: usize,
-    pub(crate) message: Template,
-    pub(crate) set: Vec<(HeaderName, Template)>,
+section! {
+    /// An HMAC over what a service wants, written where it wants it.
+    #[derive(Hash)]
+    pub(crate) struct Hmac, check {
+        /// The shared secret.
+        key: SecretRef = required REFERENCE;
+        /// How the secret is written.
+        key_encoding: KeyEncoding = "text";
+        /// A plain value or a reference, for {key_id}.
+        key_id: Option<Text> as QuotableOrReference;
+        /// The hash; sha1 only where a service knows nothing better.
+        algorithm: Algorithm as HmacAlgorithm = "sha256";
+        /// How {signature} is written.
+        encoding: SignatureEncoding = "hex";
+        /// What is signed, as in "{method}\n{target}\n{timestamp}\n{body_sha256}".
+        message: Template as SignedMessage = required WHAT_TO_SIGN;
+        /// The fields that carry it, as in { Authorization: 'HMAC {key_id}:{signature}', X-Timestamp: '{timestamp}' }.
+        set: Vec<(HeaderName, Template)> as SetTemplates = required "write set: { X-Signature: '{signature}' }";
+        /// The largest body that is read whole to be signed.
+        max_body: usize as LargestBody = "1MiB";
+    }
+}
+
+choice! {
+    /// How a shared secret is written.
+    pub(crate) enum KeyEncoding {
+        Text = "text",
+        Base64 = "base64",
+        Hex = "hex",
+    }
+}
+
+choice! {
+    /// How a signature is written.
+    pub(crate) enum SignatureEncoding {
+        Hex = "hex",
+        Base64 = "base64",
+        Base64Url = "base64url",
+    }
+}
+
+words! {
+    HttpAlgorithm: Algorithm {
+        "ecdsa-p256-sha256" = Algorithm::EcdsaP256Sha256,
+        "ecdsa-p384-sha384" = Algorithm::EcdsaP384Sha384,
+        "ed25519" = Algorithm::Ed25519,
+        "hmac-sha256" = Algorithm::HmacSha256,
+        "rsa-pss-sha512" = Algorithm::RsaPssSha512,
+        "rsa-v1_5-sha256" = Algorithm::RsaPkcs1Sha256,
+    }
+}
+
+words! {
+    HmacAlgorithm: Algorithm {
+        "sha1" = Algorithm::HmacSha1,
+        "sha256" = Algorithm::HmacSha256,
+        "sha384" = Algorithm::HmacSha384,
+        "sha512" = Algorithm::HmacSha512,
+    }
 }
 
 impl AwsSigV4 {
-    /// Every secret that it names, with its key.
+    /// Returns every reference to a secret, with its key.
     pub(super) fn references(&self) -> Vec<(&'static str, &SecretRef)> {
         let mut all = vec![("aws_sigv4.secret_access_key", &self.secret_access_key)];
         if let Text::Reference(id) = &self.access_key_id {
@@ -66,7 +144,20 @@ impl AwsSigV4 {
 }
 
 impl HttpSignature {
-    /// Every secret that it names, with its key.
+    fn check(&self, reader: &SectionReader<'_>) {
+        let encoding = reader.take("key_encoding");
+        if let Some(written) = encoding.filter(|_| self.algorithm != Algorithm::HmacSha256) {
+            written.problem(
+                "only the secret of an HMAC has one",
+                "remove it: a private key is PEM",
+            );
+        }
+        if self.expires.is_some() && !self.created {
+            reader.problem("expires without created", "remove created: false");
+        }
+    }
+
+    /// Returns every reference to a secret, with its key.
     pub(super) fn references(&self) -> Vec<(&'static str, &SecretRef)> {
         let mut all = vec![("http_signature.key", &self.key)];
         if let Text::Reference(id) = &self.key_id {
@@ -77,7 +168,14 @@ impl HttpSignature {
 }
 
 impl Hmac {
-    /// Every secret that it names, with its key.
+    fn check(&self, reader: &SectionReader<'_>) {
+        let mut templates = self.set.iter().map(|(_, value)| value).chain([&self.message]);
+        if self.key_id.is_none() && templates.any(|template| template.has(&TemplatePiece::KeyId)) {
+            reader.problem("{key_id} without a key_id", "write key_id: NAME");
+        }
+    }
+
+    /// Returns every reference to a secret, with its key.
     pub(super) fn references(&self) -> Vec<(&'static str, &SecretRef)> {
         let mut all = vec![("hmac.key", &self.key)];
         if let Some(Text::Reference(id)) = &self.key_id {
@@ -86,8 +184,8 @@ impl Hmac {
         all
     }
 
-    /// Whether each of the two leaves nothing of the other on a request.
-    pub(super) fn sets_what(&self, other: &Self) -> bool {
+    /// Whether both set the same fields, so that each replaces the other on a request.
+    pub(super) fn sets_same_fields(&self, other: &Self) -> bool {
         let names = |hmac: &Self| {
             let mut names: Vec<_> = hmac
                 .set
@@ -101,312 +199,186 @@ impl Hmac {
     }
 }
 
-/// How a shared secret is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum KeyEncoding {
-    Base64,
-    Hex,
-    Text,
+/// The largest body that is signed: the default is enough for the calls of nearly every API, and little beside the memory of
+/// a sidecar.
+struct LargestBody;
+
+impl Syntax for LargestBody {
+    type Value = usize;
+
+    const KIND: ValueKind = ValueKind::Size;
+
+    fn read(written: Located<'_>) -> Option<usize> {
+        Size::<0, { 64 * MIB }>::read(written)?.try_into().ok()
+    }
 }
 
-/// How a signature is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Encoding {
-    Base64,
-    Base64Url,
-    Hex,
-}
+/// A part of the scope of an AWS key.
+struct AwsScope;
 
-pub(super) fn aws_sigv4(reader: &Reader<'_>) -> Option<AwsSigV4> {
-    let service = reader
-        .need("service", "write service: s3")
-        .and_then(|field| scope(&field));
-    let region = reader
-        .need("region", "write region: us-gov-west-1")
-        .and_then(|field| scope(&field));
-    let access_key_id = reader
-        .need("access_key_id", "write access_key_id: env:AWS_ACCESS_KEY_ID")
-        .and_then(|field| text_or_reference(&field));
-    let secret_access_key = secret(reader, "secret_access_key");
-    let session_token = optional(reader.take("session_token"), Field::secret);
-    let max_body = max_body(reader);
-    Some(AwsSigV4 {
-        access_key_id: access_key_id?,
-        max_body: max_body?,
-        region: region?,
-        secret_access_key: secret_access_key?,
-        service: service?,
-        session_token: session_token?,
-    })
-}
+impl Syntax for AwsScope {
+    type Value = String;
 
-pub(super) fn http_signature(reader: &Reader<'_>) -> Option<HttpSignature> {
-    let key_id = reader
-        .need("key_id", "write key_id: NAME")
-        .and_then(|field| text_or_reference(&field));
-    let key = secret(reader, "key");
-    let algorithm = reader
-        .need("algorithm", "write algorithm: ed25519")
-        .and_then(|field| field.choice(&HTTP_ALGORITHMS));
-    let components = reader
-        .need("components", "write components: [\"@method\", \"@target-uri\"]")
-        .and_then(components);
-    let label = match reader.take("label") {
-        None => Some("sig1".to_owned()),
-        Some(field) => label(&field),
-    };
-    let boolean = |key, default| reader.take(key).map_or(Some(default), Field::boolean);
-    let created = boolean("created", true);
-    let nonce = boolean("nonce", false);
-    let names_algorithm = boolean("alg", false);
-    let expires = optional(reader.take("expires"), |field| {
-        let expires = field.clone().positive_duration()?;
-        if expires.subsec_nanos() != 0 {
-            field.problem("a fraction of a second", "write whole seconds, as in 5m");
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn read(written: Located<'_>) -> Option<String> {
+        let right = "write it as AWS does, as in s3 or us-gov-west-1";
+        let text = written.text(right)?;
+        let is_word = |byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.');
+        if text.is_empty() || !text.bytes().all(is_word) {
+            written.problem("not the name of a service or a region", right);
             return None;
         }
-        Some(expires)
-    });
-    let tag = optional(reader.take("tag"), |field| string(&field));
-    let key_encoding = key_encoding(reader);
-    let max_body = max_body(reader);
-
-    // Below, only where everything above can be believed.
-    let (algorithm, created, expires) = (algorithm?, created?, expires?);
-    if let Some(field) = reader
-        .take("key_encoding")
-        .filter(|_| algorithm != Algorithm::HmacSha256)
-    {
-        field.problem(
-            "only the secret of an HMAC has one",
-            "remove it: a private key is PEM",
-        );
+        Some(text.to_owned())
     }
-    if expires.is_some() && !created {
-        reader.problem("expires without created", "remove created: false");
-    }
-    Some(HttpSignature {
-        algorithm,
-        components: components?,
-        created,
-        expires,
-        key: key?,
-        key_encoding: key_encoding?,
-        key_id: key_id?,
-        label: label?,
-        max_body: max_body?,
-        names_algorithm: names_algorithm?,
-        nonce: nonce?,
-        tag: tag?,
-    })
 }
 
-pub(super) fn hmac(reader: &Reader<'_>) -> Option<Hmac> {
-    let key = secret(reader, "key");
-    let key_encoding = key_encoding(reader);
-    let max_body = max_body(reader);
-    let key_id = optional(reader.take("key_id"), |field| text_or_reference(&field));
-    let algorithm = match reader.take("algorithm") {
-        None => Some(Algorithm::HmacSha256),
-        Some(field) => field.choice(&HMAC_ALGORITHMS),
-    };
-    let encoding = match reader.take("encoding") {
-        None => Some(Encoding::Hex),
-        Some(field) => field.choice(&[
-            ("hex", Encoding::Hex),
-            ("base64", Encoding::Base64),
-            ("base64url", Encoding::Base64Url),
-        ]),
-    };
-    let right = "write what the service wants to be signed, as in \"{method}\\n{target}\\n{body_sha256}\"";
-    let message = reader.need("message", right).and_then(|field| {
-        let message = template(&field)?;
-        if message.has(&Piece::Signature) {
-            field.problem(
+/// A key of a structured field (RFC 9651, section 3.1.2).
+struct Label;
+
+impl Syntax for Label {
+    type Value = String;
+
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn read(written: Located<'_>) -> Option<String> {
+        let right = "write a name of small letters, digits, -, _, . and *, as in sig1";
+        let text = written.text(right)?;
+        let begins = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '*');
+        let goes_on = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*');
+        if !begins || !text.bytes().all(goes_on) {
+            written.problem("not the name of a signature", right);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+}
+
+/// A duration without a fraction of a second.
+struct WholeSeconds;
+
+impl Syntax for WholeSeconds {
+    type Value = Duration;
+
+    const KIND: ValueKind = ValueKind::Duration;
+
+    fn read(written: Located<'_>) -> Option<Duration> {
+        let time = written.clone().positive_duration()?;
+        if time.subsec_nanos() != 0 {
+            written.problem("a fraction of a second", "write whole seconds, as in 5m");
+            return None;
+        }
+        Some(time)
+    }
+}
+
+impl Syntax for Component {
+    type Value = Self;
+
+    const KIND: ValueKind = ValueKind::Text;
+
+    const IF_EMPTY: &'static str = "write at least one component";
+
+    fn read(written: Located<'_>) -> Option<Self> {
+        let text = written.text("write the name of a component, as in \"@method\"")?;
+        written.kept(text, Self::parse(text))
+    }
+}
+
+/// Components, each once.
+struct Components;
+
+impl Syntax for Components {
+    type Value = Vec<Component>;
+
+    const KIND: ValueKind = Filled::<Component>::KIND;
+
+    fn read(written: Located<'_>) -> Option<Vec<Component>> {
+        let components = Filled::<Component>::read(written.clone())?;
+        for (i, component) in components.iter().enumerate() {
+            if components[..i].contains(component) {
+                written.problem_at(i, "stands there already", "remove it: each is signed once");
+            }
+        }
+        Some(components)
+    }
+}
+
+impl Syntax for Template {
+    type Value = Self;
+
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn read(written: Located<'_>) -> Option<Self> {
+        let text = written.text("write a text with {placeholders}")?;
+        written.kept(text, Self::parse(text))
+    }
+}
+
+/// A text that differs from request to request.
+struct SignedMessage;
+
+impl Syntax for SignedMessage {
+    type Value = Template;
+
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn read(written: Located<'_>) -> Option<Template> {
+        let message = Template::read(written.clone())?;
+        if message.has(&TemplatePiece::Signature) {
+            written.problem(
                 "{signature} cannot be part of what is signed",
                 "write it in `set`",
             );
             return None;
         }
-        if message.0.iter().all(|piece| matches!(piece, Piece::Text(_))) {
-            field.problem("the same for every request", right);
+        if message
+            .0
+            .iter()
+            .all(|piece| matches!(piece, TemplatePiece::Text(_)))
+        {
+            written.problem("the same for every request", WHAT_TO_SIGN);
             return None;
         }
         Some(message)
-    });
-    let set = reader
-        .need("set", "write set: { X-Signature: '{signature}' }")
-        .and_then(set);
-    let (key_id, message, set) = (key_id?, message?, set?);
-    let names_key = message.has(&Piece::KeyId) || set.iter().any(|(_, value)| value.has(&Piece::KeyId));
-    if names_key && key_id.is_none() {
-        reader.problem("{key_id} without a key_id", "write key_id: NAME");
-    }
-    Some(Hmac {
-        algorithm: algorithm?,
-        encoding: encoding?,
-        key: key?,
-        key_encoding: key_encoding?,
-        key_id,
-        max_body: max_body?,
-        message,
-        set,
-    })
-}
-
-/// A value that may be left out: `None` only where there is a wrong one.
-fn optional<'a, T>(
-    field: Option<Field<'a>>,
-    decode: impl FnOnce(Field<'a>) -> Option<T>,
-) -> Option<Option<T>> {
-    match field {
-        None => Some(None),
-        Some(field) => decode(field).map(Some),
     }
 }
 
-fn secret(reader: &Reader<'_>, name: &str) -> Option<SecretRef> {
-    reader.need(name, REFERENCE).and_then(Field::secret)
-}
+/// The fields that carry a signature.
+struct SetTemplates;
 
-fn text_or_reference(field: &Field<'_>) -> Option<Text> {
-    let text = field.text("write a name or a reference")?;
-    match SecretRef::parse(text, field.decoding.environment) {
-        Some(Ok(reference)) => Some(Text::Reference(reference)),
-        Some(Err(error)) => {
-            field.problem(&error, error.right());
-            None
+impl Syntax for SetTemplates {
+    type Value = Vec<(HeaderName, Template)>;
+
+    const KIND: ValueKind = ValueKind::Named("", &Template::KIND);
+
+    fn read(written: Located<'_>) -> Option<Self::Value> {
+        let whole = written.clone();
+        let mut set = Vec::new();
+        for (entry, written) in written.named()? {
+            let name = header_name(&written, &entry.key)?;
+            let value = Template::read(written.clone())?;
+            if value.has(&TemplatePiece::Body) {
+                written.problem("a body cannot stand in a header", "write {body_sha256}");
+                return None;
+            }
+            let is_text = |piece: &TemplatePiece| match piece {
+                TemplatePiece::Text(text) => HeaderValue::from_str(text).is_ok(),
+                _ => true,
+            };
+            if !value.0.iter().all(is_text) {
+                written.problem("cannot stand in a header", "write it in one line");
+                return None;
+            }
+            set.push((name, value));
         }
-        None => string(field).map(Text::Plain),
-    }
-}
-
-/// What can stand between quotes in a field.
-fn string(field: &Field<'_>) -> Option<String> {
-    let text = field.text("write a text")?;
-    let is_plain = |c: char| matches!(c, ' '..='~') && c != '"' && c != '\\';
-    if text.is_empty() || !text.chars().all(is_plain) {
-        field.problem(
-            "has to be visible ASCII, without quotes and backslashes",
-            "write it without",
-        );
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-/// A part of the scope of an AWS key.
-fn scope(field: &Field<'_>) -> Option<String> {
-    let right = "write it as AWS does, as in s3 or us-gov-west-1";
-    let text = field.text(right)?;
-    let is_word = |byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.');
-    if text.is_empty() || !text.bytes().all(is_word) {
-        field.problem("not the name of a service or a region", right);
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-/// A key of a structured field (RFC 9651, section 3.1.2).
-fn label(field: &Field<'_>) -> Option<String> {
-    let right = "write a name of small letters, digits, -, _, . and *, as in sig1";
-    let text = field.text(right)?;
-    let begins = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '*');
-    let goes_on = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*');
-    if !begins || !text.bytes().all(goes_on) {
-        field.problem("not the name of a signature", right);
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-fn components(field: Field<'_>) -> Option<Vec<Component>> {
-    let items = field.filled_list("write at least one component")?;
-    let mut components = Vec::with_capacity(items.len());
-    for item in &items {
-        let text = item.text("write the name of a component, as in \"@method\"")?;
-        let component = item.kept(text, Component::parse(text))?;
-        if components.contains(&component) {
-            item.problem("stands there already", "remove it: each is signed once");
-        }
-        components.push(component);
-    }
-    Some(components)
-}
-
-fn template(field: &Field<'_>) -> Option<Template> {
-    let text = field.text("write a text with {placeholders}")?;
-    field.kept(text, Template::parse(text))
-}
-
-fn set(field: Field<'_>) -> Option<Vec<(HeaderName, Template)>> {
-    let whole = field.clone();
-    let mut set = Vec::new();
-    for (entry, field) in field.named() {
-        let name = header_name(&field, &entry.key)?;
-        let value = template(&field)?;
-        if value.has(&Piece::Body) {
-            field.problem("a body cannot stand in a header", "write {body_sha256}");
+        if !set.iter().any(|(_, value)| value.has(&TemplatePiece::Signature)) {
+            whole.problem(
+                "no field says the signature",
+                "write one, as in X-Signature: '{signature}'",
+            );
             return None;
         }
-        let is_text = |piece: &Piece| match piece {
-            Piece::Text(text) => HeaderValue::from_str(text).is_ok(),
-            _ => true,
-        };
-        if !value.0.iter().all(is_text) {
-            field.problem("cannot stand in a header", "write it in one line");
-            return None;
-        }
-        set.push((name, value));
+        Some(set)
     }
-    if !set.iter().any(|(_, value)| value.has(&Piece::Signature)) {
-        whole.problem(
-            "no field says the signature",
-            "write one, as in X-Signature: '{signature}'",
-        );
-        return None;
-    }
-    Some(set)
 }
-
-fn key_encoding(reader: &Reader<'_>) -> Option<KeyEncoding> {
-    let Some(field) = reader.take("key_encoding") else {
-        return Some(KeyEncoding::Text);
-    };
-    field.choice(&[
-        ("text", KeyEncoding::Text),
-        ("base64", KeyEncoding::Base64),
-        ("hex", KeyEncoding::Hex),
-    ])
-}
-
-fn max_body(reader: &Reader<'_>) -> Option<usize> {
-    let size = match reader.take("max_body") {
-        None => return Some(MAX_BODY),
-        Some(field) => field.size("0B", "64MiB")?,
-    };
-    usize::try_from(size).ok()
-}
-
-/// The one secret that need not be there.
-pub(crate) const SESSION_TOKEN: &str = "aws_sigv4.session_token";
-
-/// Enough for the calls of nearly every API, and little beside what a sidecar has.
-const MAX_BODY: usize = 1024 * 1024;
-
-/// As [`keys`](crate::config::keys) has them.
-const HTTP_ALGORITHMS: [(&str, Algorithm); 6] = [
-    ("ecdsa-p256-sha256", Algorithm::EcdsaP256Sha256),
-    ("ecdsa-p384-sha384", Algorithm::EcdsaP384Sha384),
-    ("ed25519", Algorithm::Ed25519),
-    ("hmac-sha256", Algorithm::HmacSha256),
-    ("rsa-pss-sha512", Algorithm::RsaPssSha512),
-    ("rsa-v1_5-sha256", Algorithm::RsaPkcs1Sha256),
-];
-
-const HMAC_ALGORITHMS: [(&str, Algorithm); 4] = [
-    ("sha1", Algorithm::HmacSha1),
-    ("sha256", Algorithm::HmacSha256),
-    ("sha384", Algorithm::HmacSha384),
-    ("sha512", Algorithm::HmacSha512),
-];

@@ -1,13 +1,13 @@
-//! Texts with `{placeholders}`: what an HMAC is computed over, and how it is written down.
+//! Texts with `{placeholders}`: the message of an HMAC, and the fields that carry it.
 
 use http::HeaderName;
 
 /// A text whose placeholders are filled in anew for each request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Template(pub(crate) Vec<Piece>);
+pub(crate) struct Template(pub(crate) Vec<TemplatePiece>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Piece {
+pub(crate) enum TemplatePiece {
     Authority,
     Body,
     BodyHash(BodyHash),
@@ -45,7 +45,7 @@ pub(crate) enum BodyHash {
     Sha512Hex,
 }
 
-/// Why a text is no template. What would be right stands after the semicolon.
+/// Why a text is not a template, with the remedy after the semicolon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TemplateError {
     #[error("a text with a brace that stands alone; write {{{{ or }}}} for a brace that is meant as one")]
@@ -72,29 +72,29 @@ impl Template {
                 .and_then(|open| open.split_once('}'))
                 .ok_or(TemplateError::Brace)?;
             if !plain.is_empty() {
-                pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                pieces.push(TemplatePiece::Text(std::mem::take(&mut plain)));
             }
-            pieces.push(Piece::parse(name).ok_or(TemplateError::Unknown)?);
+            pieces.push(TemplatePiece::parse(name).ok_or(TemplateError::Unknown)?);
             rest = after;
         }
         plain.push_str(rest);
         if !plain.is_empty() {
-            pieces.push(Piece::Text(plain));
+            pieces.push(TemplatePiece::Text(plain));
         }
         Ok(Self(pieces))
     }
 
-    pub(crate) fn has(&self, piece: &Piece) -> bool {
+    pub(crate) fn has(&self, piece: &TemplatePiece) -> bool {
         self.0.contains(piece)
     }
 
-    /// Whether the body has to be seen for it.
+    /// Whether the template needs the body.
     pub(crate) fn has_body(&self) -> bool {
-        (self.0.iter()).any(|piece| matches!(piece, Piece::Body | Piece::BodyHash(_)))
+        (self.0.iter()).any(|piece| matches!(piece, TemplatePiece::Body | TemplatePiece::BodyHash(_)))
     }
 }
 
-impl Piece {
+impl TemplatePiece {
     fn parse(name: &str) -> Option<Self> {
         if let Some(field) = name.strip_prefix("header.") {
             return HeaderName::from_bytes(field.as_bytes()).ok().map(Self::Field);
@@ -137,25 +137,25 @@ mod tests {
 
     #[test]
     fn placeholders_are_found_between_texts() {
-        let text = |text: &str| Piece::Text(text.to_owned());
+        let text = |text: &str| TemplatePiece::Text(text.to_owned());
         for (written, pieces) in [
             ("", vec![]),
             ("a", vec![text("a")]),
-            ("{body}", vec![Piece::Body]),
+            ("{body}", vec![TemplatePiece::Body]),
             (
                 "{method}\n{target} {header.X-Date}.",
                 vec![
-                    Piece::Method,
+                    TemplatePiece::Method,
                     text("\n"),
-                    Piece::Target,
+                    TemplatePiece::Target,
                     text(" "),
-                    Piece::Field(HeaderName::from_static("x-date")),
+                    TemplatePiece::Field(HeaderName::from_static("x-date")),
                     text("."),
                 ],
             ),
             (
                 "{{\"id\": \"{key_id}\"}}",
-                vec![text("{\"id\": \""), Piece::KeyId, text("\"}")],
+                vec![text("{\"id\": \""), TemplatePiece::KeyId, text("\"}")],
             ),
         ] {
             assert_eq!(Template::parse(written), Ok(Template(pieces)), "{written}");

@@ -115,7 +115,7 @@ fn what_nobody_wants_to_read_to_its_end_is_cut() {
     assert_eq!(problems.all.len(), 101);
     assert_eq!(
         problems.all[100].to_string(),
-        "there may be more; mend these first"
+        "there may be more; correct these first"
     );
     let duplicates = parse(&"drain: 8s\n".repeat(1_000)).map(drop).unwrap_err();
     assert_eq!(duplicates.all.len(), 101);

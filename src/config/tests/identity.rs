@@ -34,7 +34,13 @@ fn a_client_certificate_is_named_in_three_ways() {
         let text =
             format!("destinations: {{ d: {{ hosts: [d.test], tls: {{ client_certificate: {text} }} }} }}");
         let mut config = parse(&text).unwrap();
-        let found = config.destinations.remove(0).tls.unwrap().client_certificate;
+        let found = config
+            .destinations
+            .remove(0)
+            .tls
+            .clone()
+            .unwrap()
+            .client_certificate;
         assert_eq!(found.as_ref(), Some(&wanted), "{text}");
         assert_eq!(wanted.to_string(), shown);
     }

@@ -1,9 +1,11 @@
-//! What the language says, and that tables and decoder say the same.
+//! What the language says.
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::*;
-use crate::config::keys::{Key, Kind, Status, Table};
+use crate::path::PathGlob;
 
 #[test]
 fn a_whole_file_is_read() {
@@ -60,13 +62,13 @@ fn a_whole_file_is_read() {
         config.limits.memory,
     );
     assert_eq!(limits, (100, 50, Some(64 << 20)));
-    let fields = [config.limits.request_fields, config.limits.response_fields];
+    let fields = [config.limits.request_fields(), config.limits.response_fields()];
     let fields = fields.map(|limits| (limits.size, limits.count));
     assert_eq!(fields, [(32 << 10, 150), (128 << 10, 500)]);
     let names: Vec<_> = config
         .destinations
         .iter()
-        .map(|destination| destination.name.as_str())
+        .map(|destination| &*destination.name)
         .collect();
     assert_eq!(
         names,
@@ -80,7 +82,7 @@ fn a_whole_destination_is_read() {
     let mut config = parse(WHOLE).unwrap();
     let search = config.destinations.pop().unwrap();
     assert_eq!(search.hosts, [HostPattern::parse("*.search.test").unwrap()]);
-    assert_eq!(search.paths, ["/api/**"]);
+    assert_eq!(search.paths, [PathGlob::parse("/api/**").unwrap()]);
     assert_eq!(search.methods, [Method::GET, Method::POST]);
     assert_eq!(search.concurrency, Some(8));
     assert_eq!(search.headers.remove, ["X-Internal-*"]);
@@ -104,8 +106,8 @@ fn a_whole_destination_is_read() {
         .map(|limit| limit.rate.to_string())
         .collect();
     assert_eq!(limits, ["30/m", "1000/h", "2/s burst 4"]);
-    assert_eq!(search.rate_limits[2].method, Some(Method::POST));
-    assert_eq!(search.rate_limits[2].path.as_deref(), Some("/api/reindex"));
+    let matcher = &search.rate_limits[2].matcher;
+    assert_eq!(matcher.parts().collect::<Vec<_>>(), ["POST", "/api/reindex"]);
     assert_eq!(
         (search.mode, search.http, search.upgrade),
         (Mode::Intercept, HttpVersion::H2, Some(false))
@@ -113,7 +115,7 @@ fn a_whole_destination_is_read() {
     assert!(search.insecure_attach_over_http && search.tls.is_none());
 
     let partner = config.destinations.pop().unwrap();
-    let tls = partner.tls.unwrap();
+    let tls = partner.tls.clone().unwrap();
     let file = |path: &str| SecretRef::File(path.into());
     let identity = ClientCertificate::Pem {
         cert: file("certs/partner.crt"),
@@ -158,8 +160,10 @@ fn how_much_a_destination_is_asked_is_read() {
     let search = config.destinations.pop().unwrap();
     let priority = |class, path: Option<&str>| Priority {
         class,
-        method: None,
-        path: path.map(str::to_owned),
+        matcher: Matcher {
+            method: None,
+            path: path.map(|path| PathGlob::parse(path).unwrap()),
+        },
     };
     let priorities = [
         priority(Class::Low, Some("/api/batch/**")),
@@ -172,8 +176,10 @@ fn how_much_a_destination_is_asked_is_read() {
     let retry = Retry {
         attempts: 3,
         budget: 5,
-        on_connect: true,
-        on_status: vec![StatusCode::SERVICE_UNAVAILABLE],
+        on: RetryOn {
+            connect: true,
+            statuses: vec![StatusCode::SERVICE_UNAVAILABLE],
+        },
         max_wait: second,
     };
     assert_eq!(search.retry, Some(retry));
@@ -235,9 +241,9 @@ fn what_is_off_may_say_so() {
     }
     let destination = destination("retry: {}, circuit_breaker: {}, cache: {}, rehearse: { after: 1 }");
     let retry = destination.retry.unwrap();
-    assert_eq!((retry.attempts, retry.budget, retry.on_connect), (2, 20, true));
+    assert_eq!((retry.attempts, retry.budget, retry.on.connect), (2, 20, true));
     assert_eq!(
-        retry.on_status,
+        retry.on.statuses,
         [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE]
     );
     assert_eq!(destination.circuit_breaker.unwrap().failures, 10);
@@ -253,8 +259,14 @@ fn what_a_destination_does_not_say_about_time_is_as_in_the_file() {
     let config = parse(WHOLE).unwrap();
     let seconds = |t: Timeouts| [t.connect, t.tls, t.response, t.idle].map(|time| time.as_secs());
     assert_eq!(seconds(config.timeouts), [5, 5, 60, 20]);
-    assert_eq!(seconds(config.destinations[0].timeouts), [5, 5, 7, 20]);
-    assert_eq!(seconds(config.destinations[1].timeouts), [5, 5, 60, 20]);
+    assert_eq!(
+        seconds(config.timeouts.with(config.destinations[0].timeouts)),
+        [5, 5, 7, 20]
+    );
+    assert_eq!(
+        seconds(config.timeouts.with(config.destinations[1].timeouts)),
+        [5, 5, 60, 20]
+    );
 }
 
 #[test]
@@ -318,8 +330,9 @@ fn credentials_stand_in_lists_and_pools() {
             let reference = one.auth.references()[0].1;
             format!("{}.{}={reference}", one.place, one.auth.kind())
         });
-        let method = rule.method.as_ref().map(|method| method.to_string());
-        (method, rule.path.clone(), credentials.collect::<Vec<_>>())
+        let method = rule.matcher.method.as_ref().map(ToString::to_string);
+        let path = rule.matcher.path.as_ref().map(|path| path.as_str().to_owned());
+        (method, path, credentials.collect::<Vec<_>>())
     };
     let credentials = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
     assert_eq!(
@@ -367,156 +380,6 @@ fn a_section_of_comments_only_is_no_section() {
     let config = parse("drain: 8s\nlog:\n  # level: debug\ndestinations:\negress:\ndns: ~\n").unwrap();
     assert_eq!(config.log.level, tracing::Level::INFO);
     assert_eq!(config.egress.default, EgressDefault::Deny);
-}
-
-/// The defaults of the tables are what the decoder fills in.
-#[test]
-fn a_default_that_is_written_changes_nothing() {
-    fn defaults(table: Table) -> String {
-        let written = |key: &&Key| matches!(key.status, Status::Works) && !key.default.is_empty();
-        let value = |key: &Key| match key.kind {
-            Kind::Table(table) => defaults(table),
-            _ => key.default.to_owned(),
-        };
-        let entries = table
-            .iter()
-            .filter(written)
-            .map(|key| format!("{}: {}", key.name, value(key)));
-        format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
-    }
-    let shown = |text: &str| {
-        let config = parse(text).map_err(|problems| problems.to_string()).unwrap();
-        format!(
-            "{:#?}",
-            Config {
-                locations: Locations::default(),
-                ..config
-            }
-        )
-    };
-    assert_eq!(shown(&defaults(keys::ROOT)), shown("drain: 8s"));
-
-    let keys = defaults(keys::DESTINATION).replacen('{', "{ hosts: [a.test], ", 1);
-    let written = shown(&format!("destinations: {{ d: {keys} }}"));
-    assert_eq!(written, shown("destinations: { d: { hosts: [a.test] } }"));
-}
-
-/// A key of the language: the steps to it, and what the tables say about it.
-struct Place {
-    steps: Vec<String>,
-    key: &'static Key,
-}
-
-/// Where a key stands, as problems name it.
-fn path(steps: &[String]) -> String {
-    steps.join(".").replace(".[0]", "[0]")
-}
-
-/// A file in which nothing but this value stands.
-fn document(steps: &[String], value: &str) -> String {
-    steps
-        .iter()
-        .rev()
-        .fold(value.to_owned(), |inner, step| match step.as_str() {
-            "[0]" => format!("[{inner}]"),
-            key => format!("{{ {key}: {inner} }}"),
-        })
-}
-
-/// Every key of the tables, wherever it can stand.
-fn places() -> Vec<Place> {
-    fn of_table(table: Table, steps: &[String], found: &mut Vec<Place>) {
-        for key in table {
-            let steps = [steps, &[key.name.to_owned()]].concat();
-            of_kind(&key.kind, &steps, found);
-            found.push(Place { steps, key });
-        }
-    }
-    fn of_kind(kind: &Kind, steps: &[String], found: &mut Vec<Place>) {
-        let below = |step: &str| [steps, &[step.to_owned()]].concat();
-        match kind {
-            Kind::Any(kinds) => kinds.iter().for_each(|kind| of_kind(kind, steps, found)),
-            Kind::Filled(kind) | Kind::List(kind) => of_kind(kind, &below("[0]"), found),
-            Kind::Named(_, kind) => of_kind(kind, &below("name"), found),
-            Kind::OneOf(table) | Kind::Table(table) => of_table(table, steps, found),
-            Kind::Address
-            | Kind::Boolean
-            | Kind::Choice(_)
-            | Kind::Duration
-            | Kind::Json
-            | Kind::Literal(_)
-            | Kind::Number(..) => {}
-            Kind::Rate | Kind::Secret | Kind::Size | Kind::Text | Kind::Value => {}
-        }
-    }
-    let mut found = Vec::new();
-    of_table(keys::ROOT, &[], &mut found);
-    found
-}
-
-/// Holds tables and decoder together: what the decoder does not take, it cannot complain about.
-#[test]
-fn every_key_that_works_is_taken() {
-    let works: Vec<_> = places()
-        .into_iter()
-        .filter(|place| matches!(place.key.status, Status::Works))
-        .collect();
-    assert!(works.len() > 70, "{}", works.len());
-    for place in works {
-        let path = path(&place.steps);
-        let problems = parse(&document(&place.steps, "[[]]")).map(drop).unwrap_err();
-        let noticed = |problem: &Problem| problem.path == path || problem.path == format!("{path}[0]");
-        assert!(
-            problems.all.iter().any(noticed),
-            "nonsense at {path} goes unnoticed:\n{problems}"
-        );
-    }
-}
-
-#[test]
-fn every_key_that_does_not_work_yet_says_so_unless_it_is_off() {
-    let mut seen = 0;
-    for place in places() {
-        let Status::Later(off) = place.key.status else {
-            continue;
-        };
-        seen += 1;
-        let path = path(&place.steps);
-        let told = |value: &str| {
-            let problems =
-                parse(&document(&place.steps, value)).map_or_else(|problems| problems.all, |_| Vec::new());
-            problems
-                .into_iter()
-                .find(|problem| problem.path == path)
-                .map(|problem| problem.what)
-        };
-        for value in ["1", "{ a: 1 }", "[1]"] {
-            assert_eq!(
-                told(value).as_deref(),
-                Some("does not work yet in this version"),
-                "{path}: {value}"
-            );
-        }
-        for value in off {
-            assert_eq!(told(value), None, "{path}: {value}");
-        }
-    }
-    assert!(seen > 10, "{seen}");
-}
-
-#[test]
-fn required_keys_are_missed() {
-    for place in places().into_iter().filter(|place| place.key.required) {
-        let (_, steps) = place.steps.split_last().unwrap();
-        let problems = parse(&document(steps, "{}")).map(drop).unwrap_err();
-        let what = format!("`{}` is missing", place.key.name);
-        let missed = |problem: &Problem| problem.path == path(steps) && problem.what == what;
-        assert!(
-            problems.all.iter().any(missed),
-            "{what} at {}:\n{problems}",
-            path(steps)
-        );
-    }
 }
 
 pub(super) const WHOLE: &str = r#"

@@ -1,10 +1,16 @@
 //! The language, what is wrong in it, and what is hostile.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::*;
+use http::Method;
 
+use super::declare::Section as _;
+use super::*;
+use crate::host::{Host, HostPattern};
+
+mod declared;
 mod hostile;
 mod identity;
 mod language;
@@ -25,10 +31,10 @@ fn parse(text: &str) -> Result<Config, Problems> {
 }
 
 /// The one destination of a text.
-fn destination(keys: &str) -> Destination {
+fn destination(keys: &str) -> DestinationKeys {
     let text = format!("destinations: {{ d: {{ hosts: [a.test], {keys} }} }}");
     let config = parse(&text).map_err(|problems| problems.to_string());
-    config.unwrap().destinations.remove(0)
+    DestinationKeys::clone(&config.unwrap().destinations[0])
 }
 
 #[test]

@@ -18,8 +18,10 @@ use crate::limit::status::shown_path;
 use crate::units::nanos;
 
 pub(super) use self::forecast::CallerForecast;
+use self::limit::LearnedLimit;
 
 mod forecast;
+mod limit;
 #[cfg(test)]
 mod tests;
 
@@ -60,17 +62,6 @@ struct RouteLimits {
     counted_by: LearnedSet,
     /// Limits that do not count this route, though their scope covers it.
     not_counted_by: LearnedSet,
-}
-
-/// One limit of the upstream.
-#[derive(Debug)]
-struct LearnedLimit {
-    guess: RateGuess,
-    /// The upstream's name for it; empty where it has none.
-    name: Box<str>,
-    quota: LearnedQuota,
-    scope: Scope,
-    evidence: Evidence,
 }
 
 impl CallerLimits {
@@ -595,11 +586,5 @@ impl CallerLimits {
         let refusing = self.limits.iter_mut().enumerate();
         let among = refusing.filter(move |(index, _)| set.contains(*index));
         among.filter_map(|(index, limit)| Some((index, limit.as_mut()?)))
-    }
-}
-
-impl LearnedLimit {
-    fn is_idle(&self, now: u64) -> bool {
-        self.quota.is_idle(now) && self.guess.is_idle(now)
     }
 }

@@ -11,7 +11,8 @@ use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use super::*;
-use crate::config::{Class, Priority};
+use crate::config::{Class, Matcher, Priority};
+use crate::path::PathGlob;
 
 /// The value with which a handler panics here.
 struct Tested;
@@ -96,8 +97,10 @@ async fn live(seed: u64, is_honest: bool) {
     };
     let priority = |class, path: &str| Priority {
         class,
-        method: None,
-        path: Some(path.to_owned()),
+        matcher: Matcher {
+            method: None,
+            path: Some(PathGlob::parse(path).unwrap()),
+        },
     };
     let waits = random.random_bool(0.8);
     let limiter = with(Settings {

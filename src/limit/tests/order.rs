@@ -1,13 +1,16 @@
 //! Which requests go first, and which are refused instead of queued.
 
 use super::*;
-use crate::config::{Class, Priority};
+use crate::config::{Class, Matcher, Priority};
+use crate::path::PathGlob;
 
 fn prioritised(on_limit: OnLimit, queue: usize, rate: RateLimit) -> Arc<Limiter> {
     let priority = |class, path: &str| Priority {
         class,
-        method: None,
-        path: Some(path.to_owned()),
+        matcher: Matcher {
+            method: None,
+            path: Some(PathGlob::parse(path).unwrap()),
+        },
     };
     with(Settings {
         priorities: vec![

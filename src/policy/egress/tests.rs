@@ -1,20 +1,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Egress;
+use super::EgressRules;
 use crate::config::Config;
 use crate::policy::{Denial, Policy};
 
-fn egress(text: &str) -> Egress {
+fn egress(text: &str) -> EgressRules {
     let config = Config::parse(&format!("egress: {text}"), "test.yml").unwrap();
     Policy::compile(&config).unwrap().egress.as_ref().clone()
 }
 
-fn default() -> Egress {
+fn default() -> EgressRules {
     egress("{ default: deny }")
 }
 
 /// `None` where it may be dialled, else the class.
-fn class(egress: &Egress, address: &str) -> Option<&'static str> {
+fn class(egress: &EgressRules, address: &str) -> Option<&'static str> {
     match egress.approve(&[address.parse().unwrap()], 443) {
         Ok(approved) => {
             assert_eq!(approved.addresses().len(), 1, "{address}");

@@ -1,11 +1,12 @@
 use super::*;
+use crate::config::Word as _;
 
 fn classes(address: &str) -> Vec<&'static str> {
     let address = address.parse().unwrap();
-    let mut found: Vec<_> = NetworkClass::ALL
-        .into_iter()
-        .filter(|class| contains(*class, address))
-        .map(NetworkClass::name)
+    let classes = NetworkClass::CHOICES.iter();
+    let mut found: Vec<_> = classes
+        .filter(|(_, class)| contains(*class, address))
+        .map(|(name, _)| *name)
         .collect();
     found.sort_unstable();
     found

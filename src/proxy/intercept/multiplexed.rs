@@ -35,7 +35,7 @@ pub(super) async fn serve<S>(stream: S, inside: Arc<TunnelContext>, idle: Durati
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = inside.proxy.live.load().limits.request_fields;
+    let limits = inside.proxy.live.load().limits.request_fields();
     let streams = Arc::new(Streams::default());
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let (inside, open) = (Arc::clone(&inside), ActiveStream::new(&streams));

@@ -13,6 +13,7 @@ use super::*;
 use crate::config::ClientCertificate;
 use crate::host::Scheme;
 
+mod damaged;
 mod errors;
 mod identity;
 mod late;

@@ -4,7 +4,7 @@ use http::Request;
 use http::request::Parts;
 
 use super::*;
-use crate::config::{Algorithm, KeyEncoding, SecretRef, Text};
+use crate::config::{Algorithm, KeyEncoding, SecretRef, SignatureEncoding, Text};
 
 /// 2014-01-05T21:31:40Z.
 const NOW: u64 = 1_388_957_500;
@@ -15,7 +15,7 @@ struct Form {
     key: &'static str,
     key_encoding: KeyEncoding,
     algorithm: Algorithm,
-    encoding: Encoding,
+    encoding: SignatureEncoding,
     message: &'static str,
     set: &'static [(&'static str, &'static str)],
     uri: &'static str,
@@ -30,7 +30,7 @@ impl Default for Form {
             key: "secret",
             key_encoding: KeyEncoding::Text,
             algorithm: Algorithm::HmacSha256,
-            encoding: Encoding::Hex,
+            encoding: SignatureEncoding::Hex,
             message: "{body}",
             set: &[("X-Signature", "{signature}")],
             uri: "/",
@@ -139,7 +139,7 @@ fn forms() -> Vec<Form> {
         },
         Form {
             name: "Authorization: HMAC id:signature",
-            encoding: Encoding::Base64,
+            encoding: SignatureEncoding::Base64,
             message: "{method}\n{path}\n{date}\n{body_sha256}",
             set: &[("Authorization", "HMAC {key_id}:{signature}"), ("Date", "{date}")],
             uri: "/foo?param=value",
@@ -155,7 +155,7 @@ fn forms() -> Vec<Form> {
         },
         Form {
             name: "draft-cavage-http-signatures",
-            encoding: Encoding::Base64,
+            encoding: SignatureEncoding::Base64,
             message: "(request-target): {method_lower} {target}\nhost: {authority}\ndate: {header.date}\n\
                       digest: {header.digest}",
             set: &[
@@ -185,7 +185,7 @@ fn forms() -> Vec<Form> {
             name: "HMAC-SHA256 with signed headers, as Azure App Configuration has it",
             key: "YSAzMiBieXRlIGtleSBmb3IgdGhlIHRlc3RzLi4uLi4=",
             key_encoding: KeyEncoding::Base64,
-            encoding: Encoding::Base64,
+            encoding: SignatureEncoding::Base64,
             message: "{method}\n{target}\n{date};{authority};{body_sha256_base64}",
             set: &[
                 ("X-Ms-Date", "{date}"),
@@ -217,7 +217,7 @@ fn forms() -> Vec<Form> {
             // URL-safe and without padding: the bytes ff fe 00 and three letters.
             key: "__4Aa2V5",
             key_encoding: KeyEncoding::Base64,
-            encoding: Encoding::Base64,
+            encoding: SignatureEncoding::Base64,
             message: "{timestamp}{method}{target}{body}",
             uri: "/orders?x=1",
             body: BODY,
@@ -238,7 +238,7 @@ fn forms() -> Vec<Form> {
             key: "00FF10",
             key_encoding: KeyEncoding::Hex,
             algorithm: Algorithm::HmacSha512,
-            encoding: Encoding::Base64Url,
+            encoding: SignatureEncoding::Base64Url,
             message: "{key_id}|{scheme}|{path}|{query}|{body_sha512_base64}|{body_sha512}",
             uri: "/a?b=c",
             body: BODY,

@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::config::{AppliesTo, OnLimit, RateLimit};
+use crate::config::{AppliesTo, Matcher, OnLimit, RateLimit};
 use crate::limit::shared::lease::FleetConfig;
 use crate::limit::shared::store_queue::{Sharing, StoreQueue};
 use crate::limit::shared::twin::Twin;
@@ -210,8 +210,7 @@ impl World {
                 respect_upstream: false,
                 rate_limits: vec![RateLimit {
                     rate: rate.parse().unwrap(),
-                    method: None,
-                    path: None,
+                    matcher: Matcher::default(),
                 }],
                 sharing: Some(Sharing {
                     queue: Arc::clone(&queue),

@@ -1,11 +1,11 @@
-//! How servers may read a path: decoded again, with dot segments resolved, without what they leave out.
+//! How servers may read a path: decoded again, with dot segments resolved, without characters that they drop.
 //!
 //! Each of these is an independent habit, and a chain of servers has them in any order and several times. So all texts
 //! that follow from one path by any of them are collected. What a glob means depends on some habits, too: to a server
 //! that leaves `;v=1` out, `/a;v=1` is `/a` in the glob as well. So a reading says which of these [`Habits`] it took.
 //!
-//! What a server does beyond that (links, short names of files, rewrites of its own) nobody here can know, nor what it
-//! makes of bytes that are no text: such a path is not [sound](Readings::is_sound).
+//! Other readings (links, short names of files, rewrites) cannot be known here, nor can the reading of bytes that are not
+//! text: such a path is not [sound](Readings::is_sound).
 
 use std::borrow::Cow;
 
@@ -14,28 +14,28 @@ use std::borrow::Cow;
 pub(crate) enum Readings<'a> {
     /// As it is written, up to case and a slash at its end.
     One(Cow<'a, str>),
-    Several(Vec<Text>),
-    /// More than anybody means to write.
+    Several(Vec<ReadPath>),
+    /// Too many to list.
     TooMany,
 }
 
 /// One way to read a path: decoded, without a slash at its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading<'r> {
-    /// `None`: no other than the path as it is written.
-    pub(super) exact: Option<&'r str>,
-    /// As servers compare that ignore case.
+    /// `None`: the path as it is written.
+    pub(crate) exact: Option<&'r str>,
+    /// In the form in which servers compare that ignore case.
     pub(super) folded: &'r str,
     pub(super) habits: Habits,
 }
 
-/// What follows from a path by some habits.
+/// A path as it is read with some habits.
 #[derive(Debug)]
-pub(crate) struct Text {
+pub(crate) struct ReadPath {
     exact: String,
     folded: String,
     habits: Habits,
-    /// Every byte of it was a character that can be seen.
+    /// Every byte of it was a visible character.
     is_text: bool,
     is_decoded: bool,
 }
@@ -45,7 +45,7 @@ pub(crate) struct Text {
 pub(super) struct Habits(u8);
 
 impl<'a> Readings<'a> {
-    /// Of a path without its query.
+    /// Returns the readings of a path without its query.
     pub(crate) fn of(path: &'a str) -> Self {
         if is_common(path) {
             let path = without_end(path);
@@ -54,7 +54,7 @@ impl<'a> Readings<'a> {
                 false => path.into(),
             });
         }
-        let mut all = vec![Text {
+        let mut all = vec![ReadPath {
             exact: path.to_owned(),
             folded: String::new(),
             habits: Habits::default(),
@@ -100,8 +100,8 @@ impl<'a> Readings<'a> {
         })))
     }
 
-    /// Whether these are all: no control characters, no bytes that are no UTF-8, no names of dots alone but `.` and `..`.
-    /// Each server does something else with these.
+    /// Whether these are all readings: there are no control characters, no bytes outside UTF-8, and no names of dots alone
+    /// but `.` and `..`. Servers disagree about these.
     pub(super) fn is_sound(&self) -> bool {
         match self {
             Self::One(_) => true,
@@ -112,14 +112,14 @@ impl<'a> Readings<'a> {
 }
 
 impl Reading<'_> {
-    /// As a sentence can show it.
-    pub(super) fn shown(&self) -> String {
+    /// Returns the reading as a sentence can show it.
+    pub(crate) fn shown(&self) -> String {
         shown(self.exact.unwrap_or(self.folded))
     }
 }
 
-impl Text {
-    /// What one habit more makes of it.
+impl ReadPath {
+    /// Returns the readings with one more habit.
     fn next(&self) -> Vec<Self> {
         let again = (self.exact.contains('%')).then(|| decoded(&self.exact));
         let is_changed = |decoded: &str| !self.is_decoded || decoded != self.exact;
@@ -148,7 +148,7 @@ impl Text {
 }
 
 impl Habits {
-    /// Each choice of them.
+    /// Returns every combination of habits.
     pub(super) fn choices() -> impl Iterator<Item = Self> {
         (0..1 << OF_GLOBS).map(Self)
     }
@@ -169,7 +169,7 @@ impl Habits {
         self.and(other) == other
     }
 
-    /// What a server with these reads in a glob that is decoded; `None`: what it means depends on other habits as well.
+    /// Returns the reading of a decoded glob with these habits; `None` where it depends on other habits as well.
     pub(super) fn read(self, glob: &str) -> Option<String> {
         let mut text = glob.to_owned();
         for (habit, own) in HABITS {
@@ -187,7 +187,7 @@ impl Habits {
 
 /// Whether all servers read a path alike, up to its case.
 pub(super) fn is_common(path: &str) -> bool {
-    // Of what RFC 3986 lets stand in a path all but escapes and parameters.
+    // The characters of RFC 3986 for paths, without escapes and parameters.
     let is_common = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~,@=+:!$&'()*".contains(&byte);
     let odd = ["//", "/.", "./", "::", ":$"];
     path.bytes().all(is_common) && !path.ends_with('.') && !odd.iter().any(|odd| path.contains(odd))
@@ -200,19 +200,19 @@ pub(super) fn without_end(path: &str) -> &str {
     }
 }
 
-/// A text as servers compare it that ignore case.
+/// Returns a text in the form in which servers compare that ignore case.
 pub(super) fn fold(text: &str) -> String {
     let upper = text.chars().flat_map(char::to_uppercase);
     upper.flat_map(char::to_lowercase).collect()
 }
 
-/// Whether no control character and no `%` without two hexadecimal digits stands there.
+/// Whether a path has no control character and no `%` without two hexadecimal digits.
 pub(super) fn is_well_formed(path: &str) -> bool {
     let is_escape = |after: &str| matches!(after.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     !path.contains(|c: char| c.is_ascii_control()) && path.split('%').skip(1).all(is_escape)
 }
 
-/// Decoded once, and whether that is text. A slash that was encoded becomes [`ENCODED_SLASH`].
+/// Decodes a text once; returns also whether the result is text. An encoded slash becomes [`ENCODED_SLASH`].
 pub(super) fn decoded(text: &str) -> (String, bool) {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -328,7 +328,7 @@ fn narrow(path: &str) -> Option<String> {
     path.contains(is_wide).then(|| path.chars().map(narrow).collect())
 }
 
-/// What was encoded ends the path all the same.
+/// Ends the path at an encoded delimiter too.
 fn before_query(path: &str) -> Option<String> {
     path.find(['?', '#']).map(|end| path[..end].to_owned())
 }
@@ -337,7 +337,7 @@ fn before_nul(path: &str) -> Option<String> {
     path.find('\0').map(|end| path[..end].to_owned())
 }
 
-/// What was encoded parts segments all the same.
+/// Separates segments at an encoded slash too.
 fn slashes(path: &str) -> Option<String> {
     path.contains(ENCODED_SLASH)
         .then(|| path.replace(ENCODED_SLASH, "/"))
@@ -355,7 +355,7 @@ fn file_names(path: &str) -> Option<String> {
     each(path, file_name)
 }
 
-/// Characters that cannot be seen are left out.
+/// Drops invisible characters.
 fn unseen(path: &str) -> Option<String> {
     let is_unseen = |c: char| {
         (c.is_control() && !matches!(c, ENCODED_SLASH | WILDCARD))
@@ -395,7 +395,7 @@ fn each<'a>(path: &'a str, change: impl Fn(&'a str) -> &'a str) -> Option<String
     is_changed.then(|| segments().join("/"))
 }
 
-/// A segment as Windows names a file: without dots and blanks at its end, and without the stream that is meant.
+/// Returns a segment as Windows names a file: without dots and blanks at its end, and without the name of a stream.
 fn file_name(segment: &str) -> &str {
     let stream = [":$", "::"].iter().filter_map(|mark| segment.find(mark)).min();
     let name = &segment[..stream.unwrap_or(segment.len())];
@@ -406,8 +406,8 @@ fn file_name(segment: &str) -> &str {
     }
 }
 
-/// Whether a name of dots and blanks alone stands there, other than `.` and `..`: to Windows it may be nothing, or more
-/// than one folder up.
+/// Whether a name has only dots and blanks, other than `.` and `..`: to Windows it may be nothing, or more than one folder
+/// up.
 fn has_dots(path: &str) -> bool {
     path.split('/').any(|name| {
         name.contains('.')
@@ -416,7 +416,7 @@ fn has_dots(path: &str) -> bool {
     })
 }
 
-/// A path as a sentence can show it: short, and in visible ASCII.
+/// Returns a path as a sentence can show it: short, and in visible ASCII.
 fn shown(path: &str) -> String {
     let is_shown = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
     let shown = path.chars().take(LONGEST_SHOWN);
@@ -424,15 +424,15 @@ fn shown(path: &str) -> String {
     shown.collect::<String>().replace(ENCODED_SLASH, "%2F")
 }
 
-/// A slash that was encoded: for some servers a part of a name. No path holds it otherwise that is text.
+/// An encoded slash: for some servers a part of a name. No other character of a text is decoded to it.
 pub(super) const ENCODED_SLASH: char = '\u{1}';
 /// Any characters, in a glob.
 pub(super) const WILDCARD: char = '\u{2}';
 
-/// What it makes of a path; `None`: nothing else.
+/// Returns the reading of a path with one habit; `None` where the habit changes nothing.
 type Habit = fn(&str) -> Option<String>;
 
-/// All but decoding again, and what says of each that a server has it; nothing where it changes no glob.
+/// All habits but decoding again, each with its flag; no flag where it changes no glob.
 const HABITS: [(Habit, Habits); 12] = [
     (wide_escapes, Habits(0)),
     (overlong, Habits(0)),
@@ -461,5 +461,5 @@ const IGNORED: [std::ops::RangeInclusive<char>; 5] = [
 
 const LONGEST_SHOWN: usize = 80;
 const MOST_READINGS: usize = 64;
-/// Of all readings together: what a path may cost.
+/// The bytes of all readings together: the bound of what a path may cost.
 const MOST_BYTES: usize = 512 * 1024;

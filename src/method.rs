@@ -1,14 +1,14 @@
-//! Which methods a rule is about, and which spellings servers agree on.
+//! Which methods a rule covers, and which spellings servers agree on.
 
 use http::Method;
 
-/// Whether what is said of `own` holds for `asked`: HEAD is GET without the body (RFC 9110 section 9.3.2).
+/// Whether a rule about `own` covers `asked`: HEAD is GET without the body (RFC 9110 section 9.3.2).
 pub(crate) fn covers(own: &Method, asked: &Method) -> bool {
     own == asked || (*own == Method::GET && *asked == Method::HEAD)
 }
 
 /// Whether a method is registered with IANA. Some servers take others, `get` among them, for one of these.
-pub(super) fn is_registered(method: &Method) -> bool {
+pub(crate) fn is_registered(method: &Method) -> bool {
     matches!(
         *method,
         Method::GET
@@ -22,7 +22,7 @@ pub(super) fn is_registered(method: &Method) -> bool {
 }
 
 /// Whether a query names another method than the request has, as some frameworks take it.
-pub(super) fn is_overridden(query: &str) -> bool {
+pub(crate) fn is_overridden(query: &str) -> bool {
     query.split(['&', ';']).any(|pair| {
         let name = pair.split('=').next().unwrap_or(pair);
         // Most are shorter or longer than `_method` can be written.
@@ -30,7 +30,7 @@ pub(super) fn is_overridden(query: &str) -> bool {
             let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
             let name = name.split('\0').next().unwrap_or_default();
             let name = name.trim_matches(|c: char| c == '+' || c.is_whitespace());
-            // PHP makes `_` of the others, which its own names cannot have.
+            // PHP turns the others into `_`, because its names cannot contain them.
             name.strip_prefix(['_', '.', '['])
                 .is_some_and(|name| name.eq_ignore_ascii_case("method"))
         }

@@ -472,7 +472,7 @@ fn no_server_is_led_to_what_is_not_allowed() {
                 .decode_utf8_lossy()
                 .into_owned();
             let means = globs.iter().any(|glob| {
-                let seen = |form: &Form| {
+                let seen = |form: &GlobForm| {
                     matches(&form.exact, reading::without_end(&led))
                         || matches(&form.folded, reading::without_end(&led))
                 };

@@ -5,25 +5,30 @@
 //! slashes, backslashes, double encoding and more: a path is allowed where each of its [`Readings`] falls under a glob
 //! ([`allow`]), and counted by every glob that one of them falls under ([`PathGlob::reaches`]).
 //!
-//! What a matching path means (allowed, counted) is decided by whoever holds the glob.
+//! Whether a matching path is allowed or counted is decided by the owner of the glob.
 
-use super::reading::{self, Habits, Reading, Readings};
+use reading::{Habits, Reading};
 
+pub(crate) use reading::Readings;
+
+mod reading;
 #[cfg(test)]
 mod tests;
 
 /// A compiled path glob: `/api/**`, `/v1/*/items`, `/files/*.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PathGlob {
-    /// Decoded once.
+    /// As it is written.
+    text: Box<str>,
+    /// The same, decoded.
     written: Box<[Segment]>,
-    /// The habits on which it depends what the glob means.
+    /// The habits that change the meaning of the glob.
     relevant: Habits,
-    /// One for each choice of these.
-    forms: Box<[Form]>,
+    /// One for each combination of these.
+    forms: Box<[GlobForm]>,
 }
 
-/// Why a text is no path glob; `Display` says what would be right.
+/// Why a text is not a path glob; `Display` contains the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GlobError {
     #[error(
@@ -39,7 +44,7 @@ pub(crate) enum GlobError {
     Relative,
 }
 
-/// Why a path is not allowed. `Display` is what can be said of the destination that has the globs.
+/// Why a path is not allowed. `Display` continues a sentence that begins with the destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("does not allow this path; where it should, add it to the destination's paths")]
@@ -56,12 +61,12 @@ pub(crate) enum Refused {
     Unclear,
 }
 
-/// What a glob means to servers with the same habits: decoded, without a slash at its end.
+/// The meaning of a glob for servers with the same habits: decoded, without a slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Form {
+struct GlobForm {
     habits: Habits,
     exact: Box<[Segment]>,
-    /// As [`reading::fold`] makes it.
+    /// The same after [`reading::fold`].
     folded: Box<[Segment]>,
 }
 
@@ -73,7 +78,7 @@ enum Segment {
     One(Box<[Box<str>]>),
 }
 
-/// Whether one of `globs` vouches for `path` (no query), however a server reads it.
+/// Checks that `globs` allow `path` (no query) in every reading of a server.
 pub(crate) fn allow(globs: &[PathGlob], path: &str) -> Result<(), Refused> {
     if !globs.iter().any(|glob| glob.matches(path)) {
         return Err(Refused::Other);
@@ -118,22 +123,28 @@ impl PathGlob {
             }
         }
         let forms = Habits::choices().filter(|habits| habits.and(relevant) == *habits);
-        let forms = forms.map(|habits| Ok(Form::of(&read(habits)?, habits)));
+        let forms = forms.map(|habits| Ok(GlobForm::of(&read(habits)?, habits)));
         Ok(Self {
+            text: text.into(),
             written: segments(&decoded),
             relevant,
             forms: forms.collect::<Result<_, _>>()?,
         })
     }
 
-    /// Whether some server could read `path` (no query) as something that this glob means.
+    /// Returns the glob as it is written.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether some server could read `path` (no query) as a path that this glob matches.
     pub(crate) fn reaches(&self, path: &str) -> bool {
         self.matches(path)
             || (Readings::of(path).all()).is_none_or(|mut all| all.any(|reading| self.means(reading)))
     }
 
     /// Whether this glob matches a path as it is written.
-    pub(super) fn matches(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &str) -> bool {
         if path.contains('%') {
             matches(&self.written, &reading::decoded(path).0)
         } else {
@@ -142,23 +153,23 @@ impl PathGlob {
     }
 
     /// Whether this glob matches one of the [`Readings`] of a path, in any case.
-    pub(super) fn means(&self, reading: Reading<'_>) -> bool {
+    pub(crate) fn means(&self, reading: Reading<'_>) -> bool {
         (self.form(reading)).is_some_and(|form| matches(&form.folded, reading.folded))
     }
 
-    /// Whether it does so in the very case.
-    pub(super) fn means_exactly(&self, reading: Reading<'_>) -> bool {
+    /// Whether this glob matches the reading in the same case.
+    pub(crate) fn means_exactly(&self, reading: Reading<'_>) -> bool {
         let exact = |exact| (self.form(reading)).is_some_and(|form| matches(&form.exact, exact));
         reading.exact.is_none_or(exact)
     }
 
-    fn form(&self, reading: Reading<'_>) -> Option<&Form> {
+    fn form(&self, reading: Reading<'_>) -> Option<&GlobForm> {
         let habits = reading.habits.and(self.relevant);
         self.forms.iter().find(|form| form.habits == habits)
     }
 }
 
-impl Form {
+impl GlobForm {
     fn of(glob: &str, habits: Habits) -> Self {
         let glob = reading::without_end(glob);
         Self {
@@ -236,6 +247,6 @@ fn fits(text: &str, parts: &[Box<str>]) -> bool {
         };
         rest = &rest[at + part.len()..];
     }
-    // A lone * is a segment, so it is not nothing: `//` is no way to skip one.
+    // A lone * is a segment and so not empty: `//` cannot skip one.
     !text.is_empty()
 }
