@@ -273,26 +273,23 @@ fn destinations_have_caches_of_their_own() {
 fn what_is_stored_survives_a_reload_of_the_same() {
     let (origin, count) = counting(MINUTE);
     let proxy = origin.proxy("cache: {}");
-    let reload = |config: &str| {
-        let before = proxy.metric("outrider_config_reloads_total", &[("result", "done")]);
-        proxy.rewrite(config);
+    let rewrite = |settings: &str| {
+        proxy.rewrite(&destination(&origin.authority(), settings));
         proxy.signal(Signal::HUP);
-        eventually("the reload", || {
-            proxy.metric("outrider_config_reloads_total", &[("result", "done")]) > before
-        });
-        proxy.get(&origin.url("/"));
     };
-    proxy.get(&origin.url("/"));
-    reload(&destination(
-        &origin.authority(),
-        "cache: {}, timeouts: { idle: 9s }",
-    ));
-    assert_eq!(count.load(Ordering::SeqCst), 1);
-    reload(&destination(
-        &origin.authority(),
-        "cache: {}, headers: { set: { X-Agency: \"047\" } }",
-    ));
-    assert_eq!(count.load(Ordering::SeqCst), 2);
+    let get = || {
+        proxy.get(&origin.url("/"));
+        count.load(Ordering::SeqCst)
+    };
+    assert_eq!(get(), 1);
+    rewrite("cache: {}, timeouts: { idle: 9s }");
+    eventually("the reload", || {
+        proxy.metric("outrider_config_reloads_total", &[("result", "done")]) > 0.0
+    });
+    assert_eq!(get(), 1);
+    // The signal and the look at the file may each lead to a reload, so their number says nothing.
+    rewrite("cache: {}, headers: { set: { X-Agency: \"047\" } }");
+    eventually("the answer is asked for anew", || get() == 2);
 }
 
 /// O2: nothing that is not in the key has a say in what is stored.
