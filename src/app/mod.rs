@@ -250,7 +250,11 @@ impl App {
             tokio::time::sleep(SETTLED).await;
         };
         tokio::select! {
-            () = self.hangup.wait() => self.reload().await,
+            () = self.hangup.wait() => {
+                // The reload reads all files, so what has changed until now needs no second one.
+                self.watch.look().await;
+                self.reload().await;
+            }
             () = changed => self.look().await,
             _ = tick.tick() => {
                 self.look().await;
