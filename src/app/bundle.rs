@@ -6,7 +6,7 @@ use crate::error::ErrorChain;
 
 use super::build::Builder;
 
-/// Moves the bundle to a place where nobody else can change it. Where there is no such place, [`write`] logs that.
+/// Moves the bundle to a place where nobody else can change it. Where there is no such place, [`write()`] logs that.
 pub(super) fn settle(ca: &mut Ca) {
     let Ok(settled) = ca::settle(ca) else { return };
     if settled.bundle != ca.bundle || settled.truststore != ca.truststore {

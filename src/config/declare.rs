@@ -1,9 +1,9 @@
 //! How a key of the language is declared: once.
 //!
-//! [`section!`] declares a mapping: for each key the field, its type, how the value is written, the default as it is
+//! `section!` declares a mapping: for each key the field, its type, how the value is written, the default as it is
 //! written in the file, and what it means. From that come the struct, its decoder, the table of keys (which finds an
-//! unknown key and names the nearest one), the JSON schema and the reference page. [`choice!`] declares a word that is
-//! one of several, [`words!`] does it for a type from elsewhere.
+//! unknown key and names the nearest one), the JSON schema and the reference page. `choice!` declares a word that is
+//! one of several, `words!` does it for a type from elsewhere.
 //!
 //! How a value is written is a type that implements [`Syntax`]; most are in [`super::syntax`].
 
