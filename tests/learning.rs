@@ -45,17 +45,18 @@ fn without_outrider_most_of_a_burst_is_refused() {
     }
 }
 
-/// nginx says nothing but that it refuses; its limit is configured as it is there.
+/// nginx says nothing but that it refuses; its limit is configured as it is there. It takes one request more than `burst` at
+/// once, so a request may be late by a tenth of a second on a busy machine.
 #[test]
 fn a_limit_configured_as_nginx_has_it_is_kept() {
     thread::scope(|scope| {
         for status in [429, 503] {
             scope.spawn(move || {
                 let what = format!("nginx limit_req, {status}");
-                let nginx = RateLimitedServer::nginx(20, 10, status);
-                let proxy = nginx.proxy("rate_limit: 20/s burst 10, on_limit: wait 30s");
-                let burst = nginx.burst(Some(&proxy), "/items/", 200);
-                assert_paced(&burst, &nginx.requests(), (200.0 - 10.0) / 20.0, &what);
+                let nginx = RateLimitedServer::nginx(10, 10, status);
+                let proxy = nginx.proxy("rate_limit: 10/s burst 10, on_limit: wait 30s");
+                let burst = nginx.burst(Some(&proxy), "/items/", 100);
+                assert_paced(&burst, &nginx.requests(), (100.0 - 10.0) / 10.0, &what);
             });
         }
     });

@@ -17,7 +17,7 @@ use crate::support::{Origin, PATIENCE, Proxy, TOKEN, Wire, eventually, ok};
 /// What the limit may be passed by: what is read before it is known whether it can be kept, what the allocator
 /// has not given back yet, and in a debug build the size of each task. Without a limit the loads here take 70
 /// MB and more.
-const SLACK: u64 = 16 << 20;
+const SLACK: u64 = 24 << 20;
 
 /// Raises the limit of descriptors to the maximum.
 fn take_descriptors() {
