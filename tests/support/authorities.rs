@@ -105,18 +105,7 @@ impl Authorities {
 
     pub(crate) fn write(&self, cert: String, key: String) -> Identity {
         let name = format!("{:x}", rand::random::<u64>());
-        let (cert_path, key_path) = (
-            self.path(&format!("{name}.crt")),
-            self.path(&format!("{name}.key")),
-        );
-        std::fs::write(&cert_path, &cert).unwrap();
-        std::fs::write(&key_path, &key).unwrap();
-        Identity {
-            cert,
-            key,
-            cert_path,
-            key_path,
-        }
+        Identity::write(self.folder.path(), &name, cert, key)
     }
 
     /// Makes a key and a certificate of the root with openssl, for kinds that rcgen does not have.

@@ -73,25 +73,12 @@ impl Pki {
     /// Makes a certificate for a key of the test.
     pub(crate) fn issue_for(&self, name: &str, params: CertificateParams, key: &KeyPair) -> Identity {
         let cert = params.signed_by(key, &self.issuer).unwrap().pem();
-        self.write(name, cert, key.serialize_pem())
+        Identity::write(self.folder.path(), name, cert, key.serialize_pem())
     }
 
     /// Makes a revocation list with these serial numbers.
     pub(crate) fn list(&self, revoked: &[u64]) -> String {
         super::authorities::list(&self.issuer, revoked)
-    }
-
-    fn write(&self, name: &str, cert: String, key: String) -> Identity {
-        let cert_path = self.folder.path().join(format!("{name}.crt"));
-        let key_path = self.folder.path().join(format!("{name}.key"));
-        std::fs::write(&cert_path, &cert).unwrap();
-        std::fs::write(&key_path, &key).unwrap();
-        Identity {
-            cert,
-            key,
-            cert_path,
-            key_path,
-        }
     }
 
     /// Configures a TLS server with `identity` that asks for no certificate.
@@ -122,6 +109,20 @@ impl Pki {
 }
 
 impl Identity {
+    /// Writes both texts into a folder, as `name.crt` and `name.key`.
+    pub(super) fn write(folder: &Path, name: &str, cert: String, key: String) -> Self {
+        let cert_path = folder.join(format!("{name}.crt"));
+        let key_path = folder.join(format!("{name}.key"));
+        std::fs::write(&cert_path, &cert).unwrap();
+        std::fs::write(&key_path, &key).unwrap();
+        Self {
+            cert,
+            key,
+            cert_path,
+            key_path,
+        }
+    }
+
     fn der(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let chain = CertificateDer::pem_slice_iter(self.cert.as_bytes())
             .map(Result::unwrap)
