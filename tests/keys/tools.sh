@@ -38,14 +38,17 @@ nss() {
   pk12util -o x.p12 -n app -d sql:db -k password -w password "$@"
 }
 
-# A keyring of gpgsm with a pair: $id. gpgsm reads no PBES2 before 2.4.
+# A keyring of gpgsm with a pair: $id. gpgsm reads no PBES2 before 2.4, and refuses one in fifty of the files that it can
+# read: another salt helps.
 ring() {
-  p12 rsa in.p12 -legacy -macalg sha1 -certpbe PBE-SHA1-3DES -keypbe PBE-SHA1-3DES
   chmod 700 .
   echo allow-loopback-pinentry > gpg-agent.conf
   trap 'gpgconf --kill gpg-agent' EXIT
   gpgsm='gpgsm --batch --disable-dirmngr --pinentry-mode loopback --passphrase-fd 0'
-  echo "$PASSWORD" | $gpgsm --import in.p12
+  for _ in 1 2 3 4 5; do
+    p12 rsa in.p12 -legacy -macalg sha1 -certpbe PBE-SHA1-3DES -keypbe PBE-SHA1-3DES
+    echo "$PASSWORD" | $gpgsm --import in.p12 && break
+  done
   id=$(gpgsm --list-keys --with-colons | sed -n 's/^fpr:*\([^:]*\):.*/\1/p' | head -n 1)
 }
 
