@@ -45,6 +45,13 @@ pub(crate) enum Error {
     Other(pem::Error),
 
     #[error(
+        "`password` is right for the MAC of the PKCS#12 file, and does not decrypt what is in it: the file was written \
+         with two passwords, or by a program that derives a wrong key (gpgsm 2.2 does, in one file of sixty); export it \
+         again, with one password"
+    )]
+    OtherPassword,
+
+    #[error(
         "the PKCS#12 file takes longer than {} seconds to open; `{opening} -out NEW.pem` writes its key and certificates \
          to NEW.pem: name that under `cert` and `key`, and the new pass phrase under `passphrase`",
         OPENING.as_secs()
@@ -156,6 +163,13 @@ impl Pfx {
                 .mac
                 .verify(of.0, of.1, &proof.salt, proof.iterations, password)?;
         }
+        self.contents(password).map_err(|error| match error {
+            Error::WrongPassword if self.proof.is_some() => Error::OtherPassword,
+            other => other,
+        })
+    }
+
+    fn contents(&self, password: &Password) -> Result<Bundle, Error> {
         let (mut certificates, mut keys) = (Vec::new(), Vec::new());
         for safe in listed(&self.content, Safe::read)? {
             let content = match safe {

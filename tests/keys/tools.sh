@@ -38,8 +38,8 @@ nss() {
   pk12util -o x.p12 -n app -d sql:db -k password -w password "$@"
 }
 
-# A keyring of gpgsm with a pair: $id. gpgsm reads no PBES2 before 2.4, and refuses one in fifty of the files that it can
-# read: another salt helps.
+# A keyring of gpgsm with a pair: $id. gpgsm reads no PBES2 before 2.4, and derives a wrong key for one salt in sixty:
+# another salt helps.
 ring() {
   chmod 700 .
   echo allow-loopback-pinentry > gpg-agent.conf
@@ -50,6 +50,20 @@ ring() {
     echo "$PASSWORD" | $gpgsm --import in.p12 && break
   done
   id=$(gpgsm --list-keys --with-colons | sed -n 's/^fpr:*\([^:]*\):.*/\1/p' | head -n 1)
+}
+
+# Exports the pair of the ring: ring_p12 OPTION... One file in sixty cannot be decrypted: another is made then.
+ring_p12() {
+  for _ in 1 2 3 4 5; do
+    rm -f x.p12
+    echo "$PASSWORD" | $gpgsm "$@" --output x.p12 --export-secret-key-p12 "$id"
+    if grep -q -e '-----BEGIN' x.p12; then
+      sed '1,/^-----BEGIN/d; /^-----END/d' x.p12 | base64 -d > binary.p12
+    else
+      cp x.p12 binary.p12
+    fi
+    openssl pkcs12 -legacy -in binary.p12 -passin env:PASSWORD -nodes -out /dev/null && break
+  done
 }
 
 # A keystore of Java with a pair: store TYPE OPTION...

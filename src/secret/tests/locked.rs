@@ -413,6 +413,29 @@ fn pkcs12_that_does_not_do_says_what_would() {
     }
 }
 
+/// As `openssl pkcs12 -twopass` writes it, and gpgsm 2.2.40 by mistake, for some salts.
+#[test]
+fn a_password_that_fits_the_mac_only_is_not_called_wrong() {
+    let openssl = OpenSsl::with_pair(KINDS[1]);
+    let script = "printf 'mac-password\nmac-password\nother-one\nother-one\n' | \
+                  setsid --wait openssl pkcs12 -export -twopass -inkey key.pem -in cert.pem -out two.p12";
+    let mut command = Command::new("sh");
+    let output = command
+        .args(["-c", script])
+        .current_dir(openssl.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let file = openssl.read("two.p12");
+    for (password, wanted) in [
+        ("mac-password", pkcs12::Error::OtherPassword),
+        ("other-one", pkcs12::Error::WrongPassword),
+    ] {
+        let told = pkcs12::open(&file, Some(&secret(password))).err();
+        assert_eq!(told, Some(wanted), "{password}");
+    }
+}
+
 /// PBMAC1 (RFC 9579), which this OpenSSL does not write yet: put together by hand, computed by it.
 #[test]
 fn the_newest_proof_is_checked_too() {
