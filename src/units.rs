@@ -225,9 +225,10 @@ mod tests {
             (-62_167_219_200, "0000-01-01T00:00:00Z"),
         ] {
             let away = Duration::from_secs(i64::unsigned_abs(seconds));
-            let time = match seconds < 0 {
-                true => UNIX_EPOCH - away,
-                false => UNIX_EPOCH + away,
+            let time = if seconds < 0 {
+                UNIX_EPOCH - away
+            } else {
+                UNIX_EPOCH + away
             };
             assert_eq!(rfc3339(time), text);
             assert_eq!(unix_seconds(time), seconds);

@@ -75,7 +75,7 @@ fn chunk_extensions_are_dropped_and_bounded() {
     );
 }
 
-/// A7: what stands behind the body never becomes a header.
+/// A7: a trailer never becomes a header.
 #[test]
 fn trailers_carry_no_framing_routing_or_credentials() {
     let origin = Origin::http(ok);

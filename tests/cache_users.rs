@@ -235,14 +235,15 @@ fn head_does_not_get_what_another_credential_was_given() {
         while let Ok(request) = wire.request() {
             let is_known = request.headers.get("authorization").is_some();
             let who = if is_known { "known" } else { "nobody" };
-            match request.line.starts_with("HEAD") {
-                true => wire.send(format!(
+            if request.line.starts_with("HEAD") {
+                wire.send(format!(
                     "HTTP/1.1 200 OK\r\nX-Who: {who}\r\nContent-Length: 0\r\n\r\n"
-                )),
-                false => wire.send(ok(
+                ))
+            } else {
+                wire.send(ok(
                     &format!("Cache-Control: max-age=60\r\nX-Who: {who}\r\n"),
                     "body",
-                )),
+                ))
             };
         }
     });

@@ -27,7 +27,7 @@ const NOT_RUN: [(&str, &str); 8] = [
     ("tests/run", "runs these tests"),
 ];
 
-/// What stands in a page, and what is run in its place beside the program that is already built.
+/// A command of a page, and what is run instead, as the program is already built.
 const BUILT: [(&str, &str); 2] = [
     ("cargo build --release && ", ""),
     ("cargo run --release -- ", "outrider "),

@@ -1,5 +1,6 @@
 //! The house as a test: who may know whom, how long a file may be, and what may stand in it.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,28 @@ const RANKS: &[&[&str]] = &[
     &["worker"],
     &["app"],
     &["bench", "cli"],
+];
+
+/// Type names that each area may have.
+const IDIOMS: &[&str] = &["Args", "Config", "Error", "Settings", "State"];
+
+/// Words that make a sentence hard to read; comments say it otherwise.
+const WORDS: &[&str] = &[
+    "whoever",
+    "whomever",
+    "whosoever",
+    "of its own",
+    "of their own",
+    "is none",
+    "are none",
+    "that none",
+    "has none",
+    "brought none",
+    "what stands",
+    "stands there",
+    "let go",
+    "is had",
+    "are had",
 ];
 
 /// The longest that a file may be.
@@ -55,6 +78,30 @@ fn no_file_outgrows_its_idea() {
         .map(|(lines, path)| format!("{}: {lines} lines", path.display()))
         .collect();
     assert!(long.is_empty(), "split, one idea a file:\n{}", long.join("\n"));
+}
+
+/// A reader who sees a name need not ask which of two types it is.
+#[test]
+fn a_type_name_means_one_thing() {
+    let mut places = BTreeMap::<String, Vec<String>>::new();
+    for path in sources("src").into_iter().filter(|path| !is_test(path)) {
+        for name in type_names(&code(&path)) {
+            places.entry(name).or_default().push(path.display().to_string());
+        }
+    }
+    places.retain(|name, files| files.len() > 1 && !IDIOMS.contains(&name.as_str()));
+    assert!(places.is_empty(), "rename all but one: {places:#?}");
+}
+
+#[test]
+fn comments_use_plain_words() {
+    let mut found = Vec::new();
+    for path in sources("src").into_iter().chain(sources("tests")) {
+        let text = comments(&fs::read_to_string(root().join(&path)).unwrap());
+        let words = WORDS.iter().filter(|word| has_word(&text, word));
+        found.extend(words.map(|word| format!("{}: {word}", path.display())));
+    }
+    assert!(found.is_empty(), "say it in other words:\n{}", found.join("\n"));
 }
 
 #[test]
@@ -98,6 +145,14 @@ fn the_layout_test_sees_a_planted_violation() {
     assert!(rank("cli") > rank("proxy") && rank("proxy") > rank("policy"));
     assert_eq!(module_of(Path::new("src/proxy/forward.rs")), "proxy");
     assert_eq!(module_of(Path::new("src/drain.rs")), "drain");
+    assert_eq!(
+        type_names(
+            "pub(super) struct A<T>(T);\n    type Data = B;\nimpl C {}\nenum D {}\n#[cfg(test)]\nmod tests {\nstruct E;\n"
+        ),
+        ["A", "D"]
+    );
+    let text = comments("/// Told by\n/// Whoever reads.\nlet whomever = 1; // is\n// none\n");
+    assert!(has_word(&text, "whoever") && !has_word(&text, "whomever") && !has_word(&text, "who"));
     let manifest = "[package]\nname = \"x\"\n[dependencies]\nrand = \"1\"\n[dev-dependencies]\ndata-encoding = \"1\"\n[profile.dev]\ndebug = 1\n";
     assert_eq!(
         dependencies(manifest).collect::<Vec<_>>(),
@@ -144,6 +199,55 @@ fn crate_paths(code: &str) -> Vec<String> {
         })
         .filter(|name| !name.is_empty())
         .collect()
+}
+
+fn is_test(path: &Path) -> bool {
+    path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests")
+}
+
+/// The types that a file declares, but those of its tests and those that a trait asks for.
+fn type_names(code: &str) -> Vec<String> {
+    let code = code.split("#[cfg(test)]\nmod ").next().unwrap();
+    let declared = code.lines().filter_map(|line| {
+        let is_inner = line.starts_with(' ');
+        let line = line.trim_start();
+        let line = match line.strip_prefix("pub") {
+            Some(rest) => rest.split_once(' ')?.1,
+            None => line,
+        };
+        let (kind, rest) = line.split_once(' ')?;
+        let is_type = matches!(kind, "struct" | "enum" | "trait" | "union") || kind == "type" && !is_inner;
+        is_type.then(|| {
+            rest.chars()
+                .take_while(|c| c.is_alphanumeric())
+                .collect::<String>()
+        })
+    });
+    declared
+        .filter(|name| name.starts_with(char::is_uppercase))
+        .collect()
+}
+
+/// The comments of a file in small letters, each block in one line: a phrase may be broken over two lines.
+fn comments(text: &str) -> String {
+    text.lines()
+        .fold(String::new(), |mut comments, line| {
+            match line.trim_start().strip_prefix("//") {
+                Some(comment) => comments.push_str(comment.trim_start_matches(['/', '!'])),
+                None => comments.push('\n'),
+            }
+            comments
+        })
+        .to_lowercase()
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + word.len()..].chars().next();
+        let is_letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+        !is_letter(before) && !is_letter(after)
+    })
 }
 
 /// The names under which a manifest's dependencies are used.

@@ -99,7 +99,7 @@ fn a_certificate_is_the_client_and_binds_the_token() {
     );
     servers.assert_quiet(&proxy);
 
-    // The destination that names the token endpoint has the certificate, and the one that asks has none: the
+    // The destination that names the token endpoint has the certificate, and the one that asks has not: the
     // token is given, and does not help here.
     let proxy = servers.start(&format!(
         "destinations:\n  api: {{ hosts: [\"api.test:{}\"], tls: {{ ca: \"file:{ca}\" }}, auth: {{ {oauth2} }} }}\n  \
@@ -394,7 +394,7 @@ fn a_token_survives_a_reload() {
     assert_eq!(servers.seen().requests.len(), 2);
 }
 
-/// A request that waits for a token says so in its line, and one that does not has none.
+/// A request that waits for a token says so in its line, and another does not.
 #[test]
 fn a_wait_for_a_token_is_no_time_of_our_own() {
     let servers = AuthorizationServer::new();

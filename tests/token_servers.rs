@@ -30,9 +30,10 @@ impl TokenServer {
         let packages = tool("node_modules/oidc-provider");
         let packages = packages.ancestors().nth(2).unwrap();
         let given = serde_json::json!({ "packages": packages, "id": ID, "secret": secret });
-        let program = match script.ends_with(".py") {
-            true => tool("venv/bin/python"),
-            false => tool("node_modules/node/bin/node"),
+        let program = if script.ends_with(".py") {
+            tool("venv/bin/python")
+        } else {
+            tool("node_modules/node/bin/node")
         };
         let child = clean(program)
             .arg(format!("tests/token_servers/{script}"))
@@ -86,9 +87,10 @@ fn fastidious() -> Origin {
     let refuses = AtomicBool::new(true);
     Origin::http(move |wire| {
         while wire.request().is_ok() {
-            wire.send(match refuses.swap(false, Ordering::Relaxed) {
-                true => "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
-                false => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            wire.send(if refuses.swap(false, Ordering::Relaxed) {
+                "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+            } else {
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
             });
         }
     })

@@ -44,7 +44,7 @@ fn authority(hosts: &[&str]) -> Authority {
     Authority::new(&hosts, Constraints::default(), WEEK).unwrap()
 }
 
-/// The system's, whatever the variables of whoever runs the tests.
+/// The system's, whatever the variables of the developer who runs the tests.
 fn roots() -> SystemRoots {
     SystemRoots::new(
         &Snapshot::of_variables::<String, String>([]),
@@ -282,7 +282,7 @@ fn the_offer_decides_what_is_spoken() {
     }
 }
 
-/// I4: a ticket opens sessions of its own name only.
+/// I4: a ticket resumes sessions of the same name only.
 #[test]
 fn tickets_are_bound_to_the_name() {
     let authority = authority(&["*.example.com"]);

@@ -79,7 +79,7 @@ fn mac_data(parts: &[&[u8]]) -> Vec<u8> {
     })
 }
 
-/// What stands before `length` bytes that are the content of a ContentInfo of plain bytes.
+/// Returns the head of a ContentInfo of plain bytes whose content is `length` bytes long.
 fn data(length: usize) -> Vec<u8> {
     let kind = construct_der(|writer| writer.write_oid(&ObjectIdentifier::from_slice(DATA)));
     let bytes = head(OCTET_STRING, length);

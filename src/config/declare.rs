@@ -19,7 +19,7 @@ pub(in crate::config) struct Declaration {
     /// One line, for the schema and the reference page.
     pub(in crate::config) doc: &'static str,
     pub(in crate::config) kind: ValueKind,
-    /// The value of a key that is not written, as YAML; empty where there is none.
+    /// The value of a key that is not written, as YAML; empty if it has no default.
     pub(in crate::config) default: &'static str,
     /// What to write where the key is missing, for one that has to be written.
     pub(in crate::config) required: Option<&'static str>,

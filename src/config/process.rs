@@ -76,7 +76,7 @@ section! {
         /// The same for Java.
         truststore: PathBuf = "$TMPDIR/outrider/truststore.p12";
         /// How long a certificate of the local authority is valid; the key is new at every start.
-        lifetime: Duration as Lifetime = "7d";
+        lifetime: Duration as CertificateLifetime = "7d";
         /// What the local authority's certificate is confined to (name constraints). BoringSSL refuses an intercepted
         /// address under `names_and_addresses`; with `names` a stolen key of the authority is good for any address. Mbed
         /// TLS takes `none` only; with it such a key is good for every host.
@@ -96,9 +96,9 @@ choice! {
 }
 
 /// How long a certificate is valid.
-pub(super) struct Lifetime;
+pub(super) struct CertificateLifetime;
 
-impl Syntax for Lifetime {
+impl Syntax for CertificateLifetime {
     type Value = Duration;
 
     const KIND: ValueKind = ValueKind::Duration;

@@ -285,7 +285,7 @@ fn write_framing(out: &mut BytesMut, encoding: &BodyEncoding, spelling: Option<&
     let _ = write!(out, "{length}\r\n");
 }
 
-/// Writes Date, which an intermediary adds to a response that has none (RFC 9110 section 6.6.1).
+/// Writes Date, which an intermediary adds to a response without it (RFC 9110 section 6.6.1).
 fn write_date(out: &mut BytesMut, spelling: Option<&Spelling>) {
     thread_local! {
         static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };

@@ -118,7 +118,7 @@ pub(super) struct PauseHint {
 /// What an answer says about one quota.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct QuotaHint {
-    /// The upstream's name for it: `core`, `default`; empty where it has none.
+    /// The upstream's name for it: `core`, `default`; empty if it has no name.
     pub(super) name: Box<str>,
     /// Never zero.
     pub(super) limit: Option<u64>,

@@ -102,7 +102,7 @@ impl LimiterState {
     }
 
     /// Admits the request, queues it, or returns what it would have to wait for. `max_wait` returns how long it
-    /// may wait, and is called only if it has to. So is `key`, if the request has none yet.
+    /// may wait, and is called only if it has to. So is `key`, if the request has no key yet.
     pub(super) fn arrive(
         &mut self,
         rules: &Rules,
@@ -171,8 +171,8 @@ impl LimiterState {
         Arrival::Queued(ticket, wake, pending.max_wait)
     }
 
-    /// Returns the state of a queued request. Admits every request that can go by now, so that none depends on
-    /// the timer of another.
+    /// Returns the state of a queued request. Admits every request that can go by now, so that no request
+    /// depends on the timer of another.
     pub(super) fn check(&mut self, rules: &Rules, ticket: Ticket, now: u64) -> QueueState {
         self.admit_ready(rules, now);
         let position = self.queue.position(ticket);

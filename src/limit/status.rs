@@ -21,7 +21,7 @@ pub(crate) struct LimitStatus {
     pub(crate) host: String,
     /// For people: `all requests`, `requests that only read to /search`.
     pub(crate) concerns: String,
-    /// The upstream's name for the quota; empty where it has none.
+    /// The upstream's name for the quota; empty if it has no name.
     pub(crate) name: String,
     pub(crate) paused_until: Option<SystemTime>,
     pub(crate) quota: Option<QuotaLeft>,

@@ -49,9 +49,10 @@ impl<'a> Readings<'a> {
     pub(crate) fn of(path: &'a str) -> Self {
         if is_common(path) {
             let path = without_end(path);
-            return Self::One(match path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                true => path.to_ascii_lowercase().into(),
-                false => path.into(),
+            return Self::One(if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                path.to_ascii_lowercase().into()
+            } else {
+                path.into()
             });
         }
         let mut all = vec![ReadPath {

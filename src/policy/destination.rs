@@ -90,7 +90,7 @@ impl Destination {
     }
 
     /// Derives what follows from a destination of the configuration. Files problems under `destinations.NAME`; the result
-    /// is used only where there is none.
+    /// is used only if there is no problem.
     pub(super) fn compile(
         written: &Arc<config::DestinationKeys>,
         index: usize,

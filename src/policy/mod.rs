@@ -170,9 +170,10 @@ impl Policy {
             router,
         };
         policy.check_token_endpoints(&mut problems);
-        match problems.is_empty() {
-            true => Ok(policy),
-            false => Err(problems.located(&config.locations)),
+        if problems.is_empty() {
+            Ok(policy)
+        } else {
+            Err(problems.located(&config.locations))
         }
     }
 

@@ -42,7 +42,7 @@ impl<'r> EarlierOutcome<'r> {
         matches!(self, Self::Answer(..))
     }
 
-    /// Returns the earlier response. If there is none, the earlier error, or else `refusal`: the reason why no
+    /// Returns the earlier response. Without one, the earlier error, or else `refusal`: the reason why no
     /// newer response came.
     pub(super) fn or(self, refusal: Error, exchange: &mut Exchange) -> Result<TryOutcome<'r>, Error> {
         match self {

@@ -229,7 +229,7 @@ impl Mac {
         })
     }
 
-    /// `salt` and `iterations` stand beside the algorithm, where it has none of its own.
+    /// Checks the MAC. `salt` and `iterations` are those beside the algorithm; PBMAC1 has them in its parameters.
     pub(super) fn verify(
         &self,
         content: &[u8],

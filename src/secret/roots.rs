@@ -97,7 +97,7 @@ impl SystemRoots {
         }
     }
 
-    /// What upstreams are verified with; read at the first call and kept. Empty where the system has none.
+    /// What upstreams are verified with; read at the first call and kept. Empty if the system has no trust store.
     pub(crate) fn anchors(&self) -> &Arc<Anchors> {
         self.anchors.get_or_init(|| {
             let read = self.load(&self.places);
@@ -147,13 +147,13 @@ impl RootCertificates {
         // A folder holds links to the same files by other names, and often all of them once more in one file.
         let mut seen = HashSet::new();
         for place in places {
-            let result = match place.is_dir() {
-                true => self.folder(place, &mut seen),
-                // In a folder there may be anything; a file was named for its certificates.
-                false => self.file(place, &mut seen).and_then(|found| match found {
+            let result = if place.is_dir() {
+                self.folder(place, &mut seen)
+            } else {
+                self.file(place, &mut seen).and_then(|found| match found {
                     Some(0) => Err(damaged("there is no certificate in PEM in it")),
                     Some(_) | None => Ok(()),
-                }),
+                })
             };
             if let Err(source) = result {
                 self.problem(place, source);

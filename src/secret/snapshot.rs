@@ -31,7 +31,7 @@ pub(super) const LARGEST: u64 = 1024 * 1024;
 /// The largest list of revoked certificates: some four hundred thousand of them.
 const LARGEST_LIST: u64 = 16 * 1024 * 1024;
 
-/// The bytes of a file, or why there are none.
+/// The bytes of a file, or why it was not read.
 type FileContents = Result<Zeroizing<Vec<u8>>, Unread>;
 
 /// Every secret of one build, each read once.

@@ -57,7 +57,7 @@ impl BufferedBody {
         self.kept.is_sized.then_some(self.kept.data.len())
     }
 
-    /// States its length, and drops its trailers: a body of a stated length has none.
+    /// States its length, and drops its trailers: a body of a stated length cannot have them.
     pub(super) fn state_length(&mut self) {
         if !self.kept.is_sized {
             let kept = Arc::make_mut(&mut self.kept);

@@ -50,7 +50,7 @@ impl Redis {
         redis
     }
 
-    /// Wants `password`, and speaks TLS as `identity` on a port of its own.
+    /// Wants `password`, and speaks TLS as `identity` on another port.
     #[track_caller]
     pub(crate) fn guarded(pki: &Pki, identity: &Identity, password: &str) -> Self {
         let tls_port = closed_port();

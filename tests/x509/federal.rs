@@ -77,9 +77,10 @@ impl<'w> Federal<'w> {
         let authority = "authorityKeyIdentifier=keyid";
         let said = format!(
             "subjectKeyIdentifier=hash\n{}{said}",
-            match name == issuer {
-                true => String::new(),
-                false => format!("{authority}\n"),
+            if name == issuer {
+                String::new()
+            } else {
+                format!("{authority}\n")
             }
         );
         std::fs::write(&extensions, said).unwrap();
@@ -87,15 +88,14 @@ impl<'w> Federal<'w> {
         sign.args(["x509", "-req", "-days", "9", "-sha256", "-in"])
             .arg(self.file(name, "csr"));
         sign.arg("-extfile").arg(extensions);
-        match name == issuer {
-            true => sign.arg("-signkey").arg(self.file(name, "key")),
-            false => {
-                let certificate = self.file(issuer, "crt");
-                sign.arg("-CA")
-                    .arg(certificate)
-                    .arg("-CAkey")
-                    .arg(self.file(issuer, "key"))
-            }
+        if name == issuer {
+            sign.arg("-signkey").arg(self.file(name, "key"))
+        } else {
+            let certificate = self.file(issuer, "crt");
+            sign.arg("-CA")
+                .arg(certificate)
+                .arg("-CAkey")
+                .arg(self.file(issuer, "key"))
         };
         let made = run(&mut sign);
         let pem = made.succeeded().stdout.clone();

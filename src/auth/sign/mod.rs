@@ -87,7 +87,7 @@ pub(crate) struct RequestToSign<'a> {
 pub(crate) enum Payload<'a> {
     /// Larger than the signer can take.
     Streamed,
-    /// The whole body. Empty: there is none.
+    /// The whole body; empty if the request has no body.
     Whole(&'a [u8]),
 }
 

@@ -106,7 +106,7 @@ fn is_here(program: &str) -> bool {
     found.is_ok()
 }
 
-/// Without the trust and proxies of whoever runs the tests.
+/// Without the trust and proxies of the developer who runs the tests.
 fn program(name: &str) -> Command {
     let mut command = Command::new(name);
     command.stdin(Stdio::null());

@@ -334,7 +334,7 @@ fn a_list_of_denied_networks_that_takes_nothing_away_is_a_warning() {
     }
 }
 
-/// E5: a tunnel that passes untouched carries no credential; whoever wrote one beside it should know.
+/// E5: a tunnel that passes untouched carries no credential; the author who wrote one beside it should know.
 #[test]
 fn a_limit_that_does_nothing_or_too_much_is_a_warning() {
     let folder = tempfile::tempdir().unwrap();

@@ -124,9 +124,10 @@ fn java_hosts(no_proxy: &str) -> String {
 
 /// The virtual machine splits the variable at white space, except within quotes of either kind.
 fn java_quoted(option: String) -> String {
-    match option.contains(char::is_whitespace) || option.contains('\'') {
-        true => format!("\"{option}\""),
-        false => option,
+    if option.contains(char::is_whitespace) || option.contains('\'') {
+        format!("\"{option}\"")
+    } else {
+        option
     }
 }
 

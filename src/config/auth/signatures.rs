@@ -31,7 +31,7 @@ section! {
         access_key_id: Text as QuotableOrReference = required "write access_key_id: env:AWS_ACCESS_KEY_ID";
         /// A reference.
         secret_access_key: SecretRef = required REFERENCE;
-        /// Of temporary keys; an environment variable that is not set means that there is none.
+        /// Of temporary keys; an environment variable that is not set means no token.
         session_token: Option<SecretRef>;
         /// The largest body that is read whole to be signed.
         max_body: usize as LargestBody = "1MiB";

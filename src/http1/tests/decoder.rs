@@ -183,7 +183,7 @@ async fn a_chunk_that_two_readers_could_read_differently_is_refused() {
         "fffffffffffffffff\r\n",
         "00000000000000005\r\nhello\r\n",
         "1000000000000000000000001\r\n",
-        // Line ends that are none.
+        // Faulty line ends.
         "5\nhello\r\n0\r\n\r\n",
         "5\rhello\r\n",
         "5;x\nhello\r\n",
@@ -197,7 +197,7 @@ async fn a_chunk_that_two_readers_could_read_differently_is_refused() {
         "5\r\nhello\r0\r\n\r\n",
         "5\r\nhello!\r\n0\r\n\r\n",
         "5\r\nhell\r\n0\r\n\r\n",
-        // Trailers that are none.
+        // Faulty trailers.
         "0\r\nx\r\n\r\n",
         "0\r\nx : y\r\n\r\n",
         "0\r\n x: y\r\n\r\n",

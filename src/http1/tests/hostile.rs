@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::exchange::{asked, kind, served};
 use super::script::{End, Script, cuts};
 
-/// Behind each stands a request that must never be read as one of its own.
+/// Follows each request, and must never be read as a separate one.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +124,7 @@ async fn nothing_is_smuggled_in_a_start_line() {
             "{what}: {lines:?}"
         );
     }
-    // CVE-2023-45539: what stands behind a number sign is for nobody on the way, and goes no further.
+    // CVE-2023-45539: a fragment is not for intermediaries, and is not forwarded.
     let (log, _) = served(Script::whole("GET http://a/x#.png HTTP/1.1\r\n\r\n")).await;
     assert_eq!(log.lines(), ["GET http://a/x HTTP/1.1"]);
 }

@@ -152,7 +152,7 @@ async fn interim_answers_come_before_the_final_one_and_not_after() {
     assert!(interim.upgrade().is_none(), "the connection is over");
 }
 
-/// Whoever closes its side is told from who has left by first bytes of an answer. They are an interim answer's, too.
+/// The first bytes of an answer show whether an app closed only its side or has left. An interim answer's will do.
 #[tokio::test(start_paused = true)]
 async fn what_was_sent_ahead_begins_an_interim_answer() {
     let (mut app, mut take, interim) = app();

@@ -157,7 +157,7 @@ impl QuotaKey<'_> {
         self.name != ("", "")
     }
 
-    /// Returns the name of the quota; empty where it has none.
+    /// Returns the name of the quota; empty if it has no name.
     pub(super) fn name(self) -> Box<str> {
         match self.name {
             (before, "") => before.into(),

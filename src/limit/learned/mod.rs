@@ -79,8 +79,8 @@ const MOST_CALLERS: usize = 64;
 
 /// Counts, outside the lock, how many requests have been sent and how many of them have ended.
 ///
-/// A request counts itself first and then reads `watched`. Whoever learns something sets `watched` first and then
-/// reads the counts. So at least one of the two sees the other.
+/// A request counts itself first and then reads `watched`. A thread that learns something sets `watched` first and
+/// then reads the counts. So at least one of the two sees the other.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     ended: AtomicU64,

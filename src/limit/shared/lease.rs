@@ -355,16 +355,15 @@ impl RateLease {
         // Less than was asked for: the rest comes in turns, and asking earlier gains nothing.
         let got = at_once.saturating_add(later);
         let is_empty = ahead > self.terms.tolerance;
-        self.asks_from = match got < ask.need || (got == 0 && is_empty) {
-            false => 0,
-            true => {
-                let reach = ask.patience.max(LEASE);
-                let opens = ahead.saturating_sub(self.terms.tolerance).saturating_sub(reach);
-                let pitch = self.terms.period.saturating_mul(u64::from(self.fleet.active));
-                let pause = pitch.saturating_mul(u64::from(later / 2).max(1)) as f64 * (0.5 + turn);
-                now.saturating_add(opens)
-                    .saturating_add((pause as u64).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
-            }
+        self.asks_from = if got < ask.need || (got == 0 && is_empty) {
+            let reach = ask.patience.max(LEASE);
+            let opens = ahead.saturating_sub(self.terms.tolerance).saturating_sub(reach);
+            let pitch = self.terms.period.saturating_mul(u64::from(self.fleet.active));
+            let pause = pitch.saturating_mul(u64::from(later / 2).max(1)) as f64 * (0.5 + turn);
+            now.saturating_add(opens)
+                .saturating_add((pause as u64).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+        } else {
+            0
         };
     }
 
@@ -419,9 +418,10 @@ impl RateLease {
 
     /// Returns what is left of the whole rate, as of the last answer: 1 full, 0 exhausted.
     pub(in crate::limit) fn left(&self, now: u64) -> f64 {
-        let (rate, level) = match self.store_is_away {
-            true => (self.share_rate(), self.share.level),
-            false => (self.rate, self.fleet.level),
+        let (rate, level) = if self.store_is_away {
+            (self.share_rate(), self.share.level)
+        } else {
+            (self.rate, self.fleet.level)
         };
         f64::from(rate.remaining(level, now)) / f64::from(rate.burst())
     }
@@ -450,9 +450,10 @@ impl RateLease {
 
     /// Returns how many permits it wants to hold.
     fn goal(&self, now: u64) -> u32 {
-        let reach = match self.fleet.is_tight {
-            true => self.fleet.span,
-            false => self.terms.grace,
+        let reach = if self.fleet.is_tight {
+            self.fleet.span
+        } else {
+            self.terms.grace
         };
         let pitch = self
             .terms
@@ -466,10 +467,13 @@ impl RateLease {
     fn presence(&self, now: u64) -> Presence {
         match self.announced_at {
             Some(at) if now < at.saturating_add(SECOND) => Presence::Announced,
-            Some(at) if now < at.saturating_add(HEARTBEAT) => match self.demand.is_fresh(now) {
-                true => Presence::Active,
-                false => Presence::Announced,
-            },
+            Some(at) if now < at.saturating_add(HEARTBEAT) => {
+                if self.demand.is_fresh(now) {
+                    Presence::Active
+                } else {
+                    Presence::Announced
+                }
+            }
             Some(_) | None => Presence::Idle,
         }
     }

@@ -159,9 +159,12 @@ impl Limit {
         }
         let moment = tat - tolerance;
         if (at_once < need || demand > 0.0) && moment > now {
-            let within = |horizon: f64| match moment > now + horizon {
-                true => 0.0,
-                false => ((now + horizon - moment) / period).floor() + 1.0,
+            let within = |horizon: f64| {
+                if moment > now + horizon {
+                    0.0
+                } else {
+                    ((now + horizon - moment) / period).floor() + 1.0
+                }
             };
             let most = f64::max(1.0, (LEASE / (active.max(1.0) * period)).floor()) - held;
             let missing = f64::max(need - at_once, 0.0);
@@ -210,18 +213,22 @@ pub(crate) fn random_terms(random: &mut StdRng) -> RateTerms {
     RateTerms::of(Gcra::new(&Rate {
         count,
         per: Duration::from_secs(per),
-        burst: match random.random_bool(0.3) {
-            true => 1,
-            false => random.random_range(1..=count),
+        burst: if random.random_bool(0.3) {
+            1
+        } else {
+            random.random_range(1..=count)
         },
     }))
 }
 
 /// Anything that an instance might say.
 pub(crate) fn random_ask(terms: RateTerms, births: &[i64], random: &mut StdRng) -> PermitRequest {
-    let mut often_none = |most| match random.random_bool(0.5) {
-        true => 0,
-        false => random.random_range(0..=most),
+    let mut often_none = |most| {
+        if random.random_bool(0.5) {
+            0
+        } else {
+            random.random_range(0..=most)
+        }
     };
     let (need, more, even_more, held) = (often_none(20), often_none(20), often_none(60), often_none(10));
     let (spent, left) = (often_none(30), often_none(30));

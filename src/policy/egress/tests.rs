@@ -25,7 +25,7 @@ fn class(egress: &EgressRules, address: &str) -> Option<&'static str> {
     }
 }
 
-/// Every form in which IPv6 carries `address`, except the mapped one, which is no form of its own.
+/// Every form in which IPv6 carries `address`, except the mapped one, which is read as IPv4.
 fn carriers(address: Ipv4Addr, other: Ipv4Addr) -> Vec<Ipv6Addr> {
     let low = u128::from(u32::from(address));
     let other = u128::from(u32::from(other));

@@ -262,7 +262,7 @@ fn broken_services_are_refused_and_never_panic() {
     }
 }
 
-/// What is behind a path may hang whoever opens it, or never end.
+/// A path may lead to something that blocks when it is opened, or never ends.
 #[test]
 fn only_files_of_a_bounded_size_are_read() {
     let folder = TempDir::new().unwrap();

@@ -25,7 +25,7 @@ pub(super) const KINDS: [&[&str]; 5] = [
 /// What `-legacy` stands for in commands that do not know the option.
 const OLD: [&str; 4] = ["-provider", "legacy", "-provider", "default"];
 
-/// OpenSSL in a folder of its own; the passwords come from the environment.
+/// OpenSSL in a temporary folder; the passwords come from the environment.
 pub(super) struct OpenSsl(TempDir);
 
 impl OpenSsl {

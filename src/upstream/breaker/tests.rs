@@ -332,9 +332,10 @@ async fn of_several_hosts_one_that_is_not_asked_again_is_forgotten() {
         for dead_first in [true, false] {
             let (breaker, telemetry) = breaker();
             let hosts = ["dead.test"].iter().chain(others);
-            let hosts: Vec<_> = match dead_first {
-                true => hosts.collect(),
-                false => hosts.rev().collect(),
+            let hosts: Vec<_> = if dead_first {
+                hosts.collect()
+            } else {
+                hosts.rev().collect()
             };
             for host in hosts {
                 ask_at(

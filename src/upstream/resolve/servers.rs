@@ -48,7 +48,7 @@ impl Servers {
         Self::named(servers, &names.join(", "), timeout)
     }
 
-    /// Uses the system's servers. If its file has none, this machine is asked, as the C library does, and errors say so.
+    /// Uses the system's servers. If its file names no server, this machine is asked, as the C library does, and errors say so.
     pub(super) fn of_system(servers: &[SocketAddr], file: &Path, timeout: Duration) -> Self {
         if !servers.is_empty() {
             return Self::new(servers, timeout);

@@ -35,9 +35,10 @@ pub(super) fn system_time(time: UnixTime) -> SystemTime {
 /// Converts a time of a certificate; one that the clock cannot hold becomes 1970.
 pub(super) fn time(time: ASN1Time) -> SystemTime {
     let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
-    let moved = match time.timestamp() < 0 {
-        true => SystemTime::UNIX_EPOCH.checked_sub(seconds),
-        false => SystemTime::UNIX_EPOCH.checked_add(seconds),
+    let moved = if time.timestamp() < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(seconds)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(seconds)
     };
     moved.unwrap_or(SystemTime::UNIX_EPOCH)
 }
@@ -117,8 +118,9 @@ pub(super) fn name(name: &X509Name<'_>) -> String {
 pub(super) fn plain(text: &str) -> String {
     let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     let plain: String = text.chars().take(80).map(visible).collect();
-    match plain.is_empty() {
-        true => "a name left empty".to_owned(),
-        false => plain,
+    if plain.is_empty() {
+        "a name left empty".to_owned()
+    } else {
+        plain
     }
 }

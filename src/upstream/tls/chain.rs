@@ -25,9 +25,10 @@ pub(super) struct ServerChain<'c> {
 impl<'c> ServerChain<'c> {
     pub(super) fn new(leaf: &'c CertificateDer<'_>, intermediates: &'c [CertificateDer<'_>]) -> Self {
         let shown = || iter::once(leaf).chain(intermediates);
-        let copies = match shown().any(|der| may_be_critical(der)) {
-            true => shown().map(|der| lenient(der)).collect(),
-            false => Vec::new(),
+        let copies = if shown().any(|der| may_be_critical(der)) {
+            shown().map(|der| lenient(der)).collect()
+        } else {
+            Vec::new()
         };
         Self {
             copies,

@@ -285,9 +285,10 @@ pub(super) fn length_hint(before: &Before) -> String {
     if !before.is_long || before.asked != CertificateRequested::Never {
         return String::new();
     }
-    let short = match cfg!(feature = "fips") {
-        true => "secp256r1, secp384r1",
-        false => "x25519, secp256r1, secp384r1",
+    let short = if cfg!(feature = "fips") {
+        "secp256r1, secp384r1"
+    } else {
+        "x25519, secp256r1, secp384r1"
     };
     format!(
         "; it, or a box on the way, may not take a ClientHello of more than one segment: if other clients reach it, set \
@@ -297,9 +298,10 @@ pub(super) fn length_hint(before: &Before) -> String {
 
 /// Returns " of NAMES", if there are any.
 fn of(accepts: &str) -> String {
-    match accepts.is_empty() {
-        true => String::new(),
-        false => format!(" of {accepts}"),
+    if accepts.is_empty() {
+        String::new()
+    } else {
+        format!(" of {accepts}")
     }
 }
 

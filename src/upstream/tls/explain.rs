@@ -145,9 +145,10 @@ impl<'c> Presented<'c> {
                 name: certificate::title(leaf),
             });
         }
-        let or = match self.has_intermediates {
-            false => ", or have its server send the intermediate certificate as well",
-            true => "",
+        let or = if self.has_intermediates {
+            ""
+        } else {
+            ", or have its server send the intermediate certificate as well"
         };
         Some(CertificateFault::UnknownIssuer {
             issuer: certificate::name(last.issuer()),

@@ -178,9 +178,10 @@ impl Settings {
             warnings.extend(identity.warnings.iter().cloned());
         }
 
-        let provider = match tls.groups.is_empty() {
-            true => provider().clone(),
-            false => Arc::new(crypto::exchanging(&tls.groups)?),
+        let provider = if tls.groups.is_empty() {
+            provider().clone()
+        } else {
+            Arc::new(crypto::exchanging(&tls.groups)?)
         };
         let (anchors, named) = trusted(tls, snapshot, roots)?;
         warnings.extend(anchors.is_empty().then_some(TlsWarning::NoRoots));

@@ -83,9 +83,10 @@ pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), CertificateFault
         mapping = said.mapping.map_or(mapping, |skip| skip.min(mapping));
         any = said.any_inhibited.map_or(any, |skip| skip.min(any));
     }
-    match explicit == 0 && valid.is_none() {
-        true => refused(demands, &lost),
-        false => Ok(()),
+    if explicit == 0 && valid.is_none() {
+        refused(demands, &lost)
+    } else {
+        Ok(())
     }
 }
 
@@ -128,9 +129,10 @@ impl<'c> PolicyExtensions<'c> {
             }
             for policy in policies {
                 let id = policy.policy_id.as_bytes();
-                let is_new = match id == ANY {
-                    true => !std::mem::replace(&mut said.any, true),
-                    false => said.named.insert(id),
+                let is_new = if id == ANY {
+                    !std::mem::replace(&mut said.any, true)
+                } else {
+                    said.named.insert(id)
                 };
                 if !is_new {
                     return Err("certificatePolicies that name a policy twice");

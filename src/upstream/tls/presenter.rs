@@ -100,12 +100,13 @@ impl CertificateRequest {
         let chain = certified.cert.iter();
         let chain: Vec<_> = chain.filter_map(|der| certificate::parse(der)).collect();
         let is_named = |name: &X509Name<'_>| self.authorities.iter().any(|der| der == name.as_raw());
-        match chain
+        if chain
             .iter()
             .any(|one| is_named(one.issuer()) || is_named(one.subject()))
         {
-            true => None,
-            false => chain.last().map(|last| certificate::name(last.issuer())),
+            None
+        } else {
+            chain.last().map(|last| certificate::name(last.issuer()))
         }
     }
 }

@@ -90,9 +90,10 @@ impl Verifier {
             let judged = self.judge_path(path, &chain, now);
             let is_refused = judged.is_err();
             said.replace(Some(judged));
-            match is_refused {
-                true => Err(webpki::Error::CertDistrusted),
-                false => Ok(()),
+            if is_refused {
+                Err(webpki::Error::CertDistrusted)
+            } else {
+                Ok(())
             }
         };
         let verified = self.revocation.with(|revocation| {

@@ -28,7 +28,7 @@ fn a_destination_has_a_name_and_hosts() {
     ]);
 }
 
-/// None of these may show what stands in the file: it may be the secret.
+/// No message may repeat the text of the file: it may be the secret.
 #[test]
 fn a_secret_in_the_file_is_refused_and_not_repeated() {
     let reference = "write env:NAME, file:PATH or vcap:SERVICE/KEY";
@@ -155,7 +155,7 @@ fn one_credential_of_a_kind_that_works() {
     ]);
 }
 
-/// Whoever could set or remove these could smuggle a request or send it elsewhere.
+/// A configuration that could set or remove these could smuggle a request or send it elsewhere.
 #[test]
 fn headers_of_the_connection_are_not_for_the_configuration() {
     for name in [

@@ -6,7 +6,7 @@ use super::{Evidence, LearnedQuota, RateGuess, Scope};
 #[derive(Debug)]
 pub(super) struct LearnedLimit {
     pub(super) guess: RateGuess,
-    /// The upstream's name for it; empty where it has none.
+    /// The upstream's name for it; empty if it has no name.
     pub(super) name: Box<str>,
     pub(super) quota: LearnedQuota,
     pub(super) scope: Scope,

@@ -72,9 +72,10 @@ impl Fleet {
         let (now, clock) = (self.now, (self.now / 1000) as i64);
         let instance = &mut self.instances[index];
         if let Some((at, ask, grant)) = instance.answer.take() {
-            match at <= now {
-                true => instance.lease.receive(&ask, grant, now),
-                false => instance.answer = Some((at, ask, grant)),
+            if at <= now {
+                instance.lease.receive(&ask, grant, now)
+            } else {
+                instance.answer = Some((at, ask, grant))
             }
         }
         if self.random.random_bool(instance.busy) {
@@ -123,9 +124,10 @@ impl Fleet {
 
 fn some_rate(random: &mut StdRng) -> Gcra {
     let count = random.random_range(5..400);
-    let burst = match random.random_bool(0.3) {
-        true => 1,
-        false => random.random_range(1..=count),
+    let burst = if random.random_bool(0.3) {
+        1
+    } else {
+        random.random_range(1..=count)
     };
     rate(count, 1, burst)
 }

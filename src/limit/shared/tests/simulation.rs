@@ -141,10 +141,7 @@ impl World {
             self.start(instance, &telemetry);
         }
         let at = |seconds| self.begin + Duration::from_secs(seconds);
-        let end = match self.scene.has_outage {
-            true => 19,
-            false => 9,
-        };
+        let end = if self.scene.has_outage { 19 } else { 9 };
         sleep_until(at(3)).await;
         self.counts.set(true);
         let calls = self.twin.borrow().calls;

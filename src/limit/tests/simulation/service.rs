@@ -296,10 +296,10 @@ impl Counter {
                 let is_allowed = weight(*used + 1) <= count * window;
                 *used += u64::from(is_allowed);
                 let remaining = (count * window).saturating_sub(weight(*used)) / window;
-                let retry = match *used < count {
-                    // As soon as enough of the former window has passed out of sight.
-                    true => left.saturating_sub((count - 1 - *used) * window / (*before).max(1)),
-                    false => left + window - (count - 1) * window / *used,
+                let retry = if *used < count {
+                    left.saturating_sub((count - 1 - *used) * window / (*before).max(1))
+                } else {
+                    left + window - (count - 1) * window / *used
                 };
                 Figures::new(is_allowed, count, remaining, Some(left), retry)
             }

@@ -25,7 +25,7 @@ pub(super) enum Say {
     WrongId(Vec<Record>),
 }
 
-/// A name server on a port of its own, until it is dropped. Names it was told nothing about exist without records.
+/// A name server on a free port, until it is dropped. Names that it does not know exist without records.
 pub(super) struct NameServer {
     pub(super) address: SocketAddr,
     script: Arc<Script>,

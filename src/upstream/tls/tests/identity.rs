@@ -373,9 +373,10 @@ fn a_key_that_is_not_for_clients_is_warned_of() {
     ] {
         let algorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
         let middle = Pair::new("Agency CA", Some(&root), algorithm, |params| {
-            params.is_ca = match is_authority {
-                true => IsCa::Ca(BasicConstraints::Unconstrained),
-                false => IsCa::ExplicitNoCa,
+            params.is_ca = if is_authority {
+                IsCa::Ca(BasicConstraints::Unconstrained)
+            } else {
+                IsCa::ExplicitNoCa
             };
             params.key_usages = of_middle.to_vec();
         });

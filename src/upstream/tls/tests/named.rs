@@ -1,4 +1,4 @@
-//! A certificate that `tls.ca` names itself, and what stands beside it there.
+//! A certificate that `tls.ca` names itself, and the other certificates of the file.
 
 use rcgen::{CustomExtension, GeneralSubtree, NameConstraints};
 

@@ -104,7 +104,7 @@ async fn a_pin_is_a_key_of_the_verified_chain_and_never_replaces_it() {
         assert!(error.to_string().contains(&format!("sha256/{key} (")), "{error}");
     }
 
-    // Whoever holds a certificate of a trusted authority can send along any other: that is no part of the chain.
+    // A server with a certificate of a trusted authority can send along any other: that is no part of the chain.
     let smuggled = Arc::new(server(
         &[&agency.partner, &agency.middle, &other.middle, &other.root],
         None,
@@ -259,9 +259,10 @@ async fn sessions_resume_until_what_they_rest_on_ends() {
     let pair = |name, issuer: Option<&Pair>, days, is_ca| {
         Pair::new(name, issuer, &rcgen::PKCS_ECDSA_P256_SHA256, |params| {
             params.not_after = day(days);
-            params.is_ca = match is_ca {
-                true => IsCa::Ca(BasicConstraints::Unconstrained),
-                false => IsCa::NoCa,
+            params.is_ca = if is_ca {
+                IsCa::Ca(BasicConstraints::Unconstrained)
+            } else {
+                IsCa::NoCa
             };
         })
     };
