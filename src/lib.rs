@@ -10,18 +10,18 @@
 //! # The picture
 //!
 //! ```text
-//!              ┌──────────────────────────────── one process ─────────────────────────────────┐
-//!              │  cli ──▶ app ──▶ worker 1 … N       (each: a thread, a runtime, a pool)      │
-//!              │           │                                                                  │
-//!              │           └─ reload, rotation, drain: swaps what the workers use             │
-//!              │                                                                              │
-//!    app ─────▶│  server ▶ http1 ▶ proxy ▶ cache ▶ limit ▶ auth ▶ upstream ▶ http1            │─────▶ partner
-//!              │                     │               ▲                 │                      │
-//!              │                     ▼               └─ learns from    ▼                      │
-//!              │                   policy               the answer   look-up, approve,        │
-//!              │                                                     dial, TLS                │
-//!              │  admin: metrics, health, status        store: one limit for a fleet          │─────▶ Redis
-//!              └──────────────────────────────────────────────────────────────────────────────┘
+//!          ┌──────────────────────────────── one process ─────────────────────────────────┐
+//!          │  cli ──▶ app ──▶ worker 1 … N       (each: a thread, a runtime, a pool)      │
+//!          │           │                                                                  │
+//!          │           └─ reload, rotation, drain: swaps what the workers use             │
+//!          │                                                                              │
+//! app ────▶│  server ▶ http1 ▶ proxy ▶ cache ▶ limit ▶ auth ▶ upstream ▶ http1            │──▶ partner
+//!          │                     │               ▲                 │                      │
+//!          │                     ▼               └─ learns from    ▼                      │
+//!          │                   policy               the answer   look-up, approve,        │
+//!          │                                                     dial, TLS                │
+//!          │  admin: metrics, health, status        store: one limit for a fleet          │──▶ Redis
+//!          └──────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! What was written (`Config`), what it means (`Policy`) and what is alive (`Live`) are three types in three
@@ -64,16 +64,16 @@
 //! # The life of a request
 //!
 //! ```text
-//! server/mod.rs           accept; refuse beyond limits.connections; hand over to the worker with fewest
+//! server/mod.rs           accept; refuse beyond limits.connections; give to the idlest worker
 //! proxy/connection.rs     serve one connection of the app
 //! http1/server            read the head; refuse what two parsers could read in two ways
-//! proxy/mod.rs            parse the target, begin the record, ask policy: forward, tunnel, intercept or deny
+//! proxy/mod.rs            parse the target, begin the record, ask policy: one of these, or deny
 //!   proxy/tunnel.rs         tunnel: open the upstream, answer 200, join two sockets
-//!   proxy/intercept.rs      intercept: answer 200, end the app's TLS, give each inner request to forward
+//!   proxy/intercept.rs      intercept: answer 200, end TLS, give each inner request to forward
 //! proxy/forward.rs        forward: may it be asked? strip hop-by-hop fields, load the live state
 //! proxy/cached.rs         answer from the cache, or wait for an equal request, or go on
 //! proxy/fetch.rs          try after try:
-//!   proxy/attempt.rs        circuit and limits admit it; attach the credential, send, learn from the answer
+//!   proxy/attempt.rs        circuit and limits admit it; attach the credential, send, learn
 //!     limit                   Permit or Refusal; a permit stays with the body until its end
 //!     auth                    the credential of the rule, or of the pool
 //!     upstream                a pooled connection, or: look-up, approve, dial, TLS
@@ -105,18 +105,18 @@
 //! | credential | what is attached: a header, a parameter, a signature, a token, a client certificate |
 //! | rule, `match` | a part of `auth`, `rate_limit` or `priority` that concerns certain methods and paths |
 //! | reading | one way in which a server may understand a path |
-//! | refusal | an answer of outrider: it says why, and what to change |
+//! | refusal | an answer of outrider: it says why, and what to change; in `limit::hints` and `limit::learned` an answer of the upstream (429, 503 …) |
 //! | permit | the right to send one request |
 //! | limiter | the limits of one destination at run time, its queue included |
 //! | configured limit | a rate or a concurrency that you wrote |
 //! | learned limit | what the upstream's answers say: a quota, a pause, or a rate that we guess |
-//! | quota | how many requests are left until a moment |
+//! | quota | how many requests the upstream leaves us until a moment |
 //! | pause | nothing may be sent until a moment |
 //! | guessed rate | a rate measured from what passed, for a service that only says 429 |
 //! | probe | the one request that goes first when a pause or a quota ends |
 //! | slow start | requests that follow a probe, a few more with each answer |
-//! | caller | the user as the upstream sees him, by the credential; only a number of it is kept |
-//! | route | kind of method and shape of path, for learned limits |
+//! | caller | the user as the upstream sees him: a fingerprint of the credential |
+//! | route | for learned limits: whether the method only reads, and the first segments of the path |
 //! | lease | permits that an instance has borrowed from the store |
 //! | share | the part of a rate that an instance keeps to while the store is away |
 //! | circuit | whether a host is asked, or left alone after failures |
@@ -124,7 +124,7 @@
 //! | rehearsal | simulated limits and faults of a destination |
 //! | cache entry | a stored answer, and the fields of its request |
 //! | endpoint | the run-time part of a destination in `upstream`: TLS settings, identity, counters |
-//! | pool | connections that wait for their next request, one pool a worker |
+//! | pool | connections that wait for their next request, one pool a worker; in `auth`, several credentials of one destination |
 //! | identity | a client certificate and its key |
 //! | authority, leaf | our local certificate authority; a certificate that it signed for one host |
 //! | bundle | the system's roots and our authority, for the app |

@@ -167,6 +167,15 @@ const HEAD: &str = "\
 
 # Every key of `outrider.yml`
 
+This page lists every key, with its type, its default and its meaning; the other pages show how keys work together. The
+smallest file names one host:
+
+```yaml
+destinations: { partner: { hosts: [partner.agency.gov] } }
+```
+
+A key that is misspelt, unknown or written twice stops the start, and `outrider check` says what was meant.
+
 | type | is written as |
 | --- | --- |
 | duration | a number and a unit: `500ms`, `10s`, `5m`, `1h`, `7d` |

@@ -1,7 +1,7 @@
 //! One rate: when may the next request go?
 //!
-//! This is the generic cell rate algorithm. A bucket is one number, its level: the moment at which it will be
-//! empty again. Each request raises the level by one period, and the next may go while the level is at most the
+//! This is the generic cell rate algorithm. A bucket is one number, its level: the moment at which the whole
+//! burst will be free again. Each request raises the level by one period, and the next may go while the level is at most the
 //! tolerance ahead of now. So a burst passes after a quiet time, and then the rate holds, without a counter or
 //! the edge of a window.
 //!

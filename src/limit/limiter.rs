@@ -38,7 +38,7 @@ mod queued;
 mod status;
 
 /// How long a request with `on_limit: reject` waits for the answer to a probe.
-const LONGEST_ANSWER: Duration = Duration::from_secs(1);
+const LONGEST_PROBE: Duration = Duration::from_secs(1);
 
 /// Finds learned limits: two that share a hash do little harm.
 const HASH: FixedState = FixedState::with_seed(0);
@@ -378,7 +378,7 @@ impl Limiter {
     }
 
     /// Returns what the upstream may count a request by.
-    fn learned_key(&self, attributes: &RequestAttributes<'_>) -> LearnedKey {
+    pub(super) fn learned_key(&self, attributes: &RequestAttributes<'_>) -> LearnedKey {
         let host = if self.is_one_host() {
             1
         } else {
@@ -407,7 +407,7 @@ impl Limiter {
     /// Returns how long a request may wait.
     fn max_wait(&self, deadline: impl FnOnce() -> Option<Duration>) -> MaxWait {
         let (most, may_wait) = match self.settings.on_limit {
-            OnLimit::Reject => (LONGEST_ANSWER, false),
+            OnLimit::Reject => (LONGEST_PROBE, false),
             OnLimit::Wait(max_wait) => (max_wait, true),
         };
         let for_probe = units::nanos(deadline().map_or(most, |deadline| deadline.min(most)));
@@ -426,7 +426,7 @@ impl Limiter {
     ) -> Permit {
         Permit {
             is_answered: AtomicBool::new(false),
-            is_held: AtomicBool::new(false),
+            is_unsent: AtomicBool::new(false),
             limits,
             limiter: (!limits.is_empty() || sent.is_counted()).then(|| Arc::clone(self)),
             sent,

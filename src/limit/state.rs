@@ -1,12 +1,12 @@
 //! The state of one destination's limits: how much is in use, and which requests wait.
 //!
 //! A request takes from all limits that apply to it, or from none. If it has to wait, it joins the
-//! [`queue`](super::queue). A later request never overtakes it if both have a limit in common; requests without a
-//! common limit do not hold each other up. Nothing is reserved for a waiting request: whenever something changes,
+//! [`queue`](super::queue). A later request never overtakes it if both have a configured limit in common, unless
+//! a learned limit holds the earlier one; requests without a common limit do not hold each other up. Nothing is reserved for a waiting request: whenever something changes,
 //! [`LimiterState::admit_ready`] goes through the queue from the front and admits every request that can go. So
 //! when one gives up, those behind it move up by themselves.
 //!
-//! Only the waiters at the front, which no earlier one blocks, need a timer. `admit_ready` wakes each waiter that
+//! Only the waiters at the front, which no earlier one blocks, set a timer: their tasks sleep in `Limiter::wait`. `admit_ready` wakes each waiter that
 //! reaches the front or is admitted. How long a request would have to wait is forecast by simulating the queue.
 //!
 //! Pure except for the wake-ups: time is passed in, as nanoseconds since the limiter was made. The lock, the
@@ -65,9 +65,9 @@ pub(super) enum QueueState {
     Admitted(SentRequest),
     /// Removed from a full queue, to make room for a higher class.
     Displaced,
-    /// It has to check again at this moment, or when it is woken.
+    /// It has to check again at this moment, or when it is woken: it may be able to go then.
     Due(u64),
-    /// The upstream lets it go at this moment at the earliest.
+    /// A learned limit holds it until this moment. If that is after its deadline, it is refused at once.
     Held(u64),
     /// It has to check again when it is woken.
     Waiting,
@@ -102,14 +102,15 @@ impl LimiterState {
     }
 
     /// Admits the request, queues it, or returns what it would have to wait for. `max_wait` returns how long it
-    /// may wait, and is called only if it has to. So is `key`, if the request has no key yet.
+    /// may wait, and is called only if it has to. `key` returns the key of a request without one; it is called if
+    /// something has been learned since the look outside the lock, or if the request has to wait.
     pub(super) fn arrive(
         &mut self,
         rules: &Rules,
         mut request: LimitedRequest,
         now: u64,
         max_wait: impl FnOnce() -> MaxWait,
-        key: impl FnOnce() -> Option<LearnedKey>,
+        key: impl Fn() -> Option<LearnedKey>,
     ) -> Arrival {
         let LimitedRequest { class, limits, .. } = request;
         self.arrivals += 1;
@@ -121,6 +122,9 @@ impl LimiterState {
             if let Some(lease) = self.usage.buckets[index].lease() {
                 lease.count_demand(now);
             }
+        }
+        if request.key.is_none() && self.usage.learned.as_ref().is_some_and(Learned::is_watched) {
+            request.key = key();
         }
         self.admit_ready(rules, now);
         let is_in_the_way =
@@ -143,6 +147,7 @@ impl LimiterState {
         let obstacle = self.forecast(rules, request, now);
         let max_wait = max_wait();
         pending.max_wait = max_wait.for_turn;
+        // A slow start holds nothing that may not wait.
         if pending.max_wait == 0
             && !is_blocked
             && let Some(sent) = self.usage.go(rules, pending, now)
@@ -425,7 +430,7 @@ impl LimiterState {
             }
             let same = |(key, _): &&(LearnedKey, HeldBy)| Some(*key) == waiter.pending.request.key;
             if holding.iter().any(|holding| same(&holding)) {
-                // An earlier waiter with the same key has the timer.
+                // The timer of an earlier waiter with the same key serves both.
                 waiter.is_held = true;
                 waiter.is_front = false;
                 position += 1;
@@ -438,7 +443,7 @@ impl LimiterState {
                 self.queue.admit(position, sent);
                 continue;
             }
-            // Of the waiters held by the same limits, the first has the timer.
+            // Of the waiters that the same limits hold, only the first sets a timer.
             let is_front = match verdict {
                 LearnedVerdict::Held(held_by, _) => !holding.iter().any(|(_, other)| held_by.shares(*other)),
                 LearnedVerdict::Free => true,

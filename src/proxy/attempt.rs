@@ -377,7 +377,7 @@ async fn wait_for_permit(
         }
         Some(patience) => limiter.admit_within(asked, || patience).await?,
     };
-    Ok(Some(permit.held()))
+    Ok(Some(permit.unsent()))
 }
 
 fn asked<'a>(

@@ -52,7 +52,7 @@ pub(super) async fn open(
                 path: "",
                 target,
             };
-            route.limiter.admit(asked, || None).await?.held()
+            route.limiter.admit(asked, || None).await?.unsent()
         };
         exchange.waited(permit.waited());
         Some(permit)

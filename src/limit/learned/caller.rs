@@ -136,6 +136,7 @@ impl CallerLimits {
             }
         }
         let hold = match due {
+            // What is over in a moment is waited for as an answer to a probe is, also with `on_limit: reject`.
             until if held == probed || until.saturating_sub(now) <= MOMENT => Hold::ForProbe(until),
             until => Hold::Until(until),
         };
@@ -578,13 +579,13 @@ impl CallerLimits {
     }
 
     fn all(&self) -> impl Iterator<Item = (usize, &LearnedLimit)> {
-        let refusing = self.limits.iter().enumerate();
-        refusing.filter_map(|(index, limit)| Some((index, limit.as_ref()?)))
+        let limits = self.limits.iter().enumerate();
+        limits.filter_map(|(index, limit)| Some((index, limit.as_ref()?)))
     }
 
     fn among(&mut self, set: LearnedSet) -> impl Iterator<Item = (usize, &mut LearnedLimit)> {
-        let refusing = self.limits.iter_mut().enumerate();
-        let among = refusing.filter(move |(index, _)| set.contains(*index));
+        let limits = self.limits.iter_mut().enumerate();
+        let among = limits.filter(move |(index, _)| set.contains(*index));
         among.filter_map(|(index, limit)| Some((index, limit.as_mut()?)))
     }
 }

@@ -3,7 +3,7 @@
 //! | event | what we do |
 //! | --- | --- |
 //! | a refusal after requests that passed | send the next request at once and alone, as a probe |
-//! | the probe is refused as well: the upstream is *closed* | wait a fifth of the time that it has been closed, then send one more; where requests may wait, as long again |
+//! | the probe is refused as well: the upstream is *closed* | wait as long as has passed since the first refusal, then send one more; a fifth of that where requests may not wait |
 //! | a probe passes: the upstream is *open* | send all that come |
 //! | it has been closed and opened a second time | the requests that passed between both openings, divided by the time, are the *rate* |
 //!
@@ -82,7 +82,7 @@ struct GuessedRate {
     span: u64,
     step: f64,
     grown: u64,
-    /// When it last held a request.
+    /// When a request last had to wait for it.
     held: u64,
 }
 

@@ -1,4 +1,7 @@
-//! Limits that the upstream has reported, and how we keep to them.
+//! Limits that are learned from the answers of the upstream, and how we keep to them.
+//!
+//! In this module a *refusal* is an answer of the upstream (429, 503 …). What outrider itself answers is a
+//! [`Refusal`](super::Refusal). Nothing here is shared among instances: each learns for itself.
 //!
 //! There are three sources:
 //!
@@ -12,20 +15,22 @@
 //!
 //! 1. A response reports `X-RateLimit-Remaining: 7` and `X-RateLimit-Reset: 30`. [`hints`](super::hints) parses
 //!    these fields.
-//! 2. [`CallerLimits`] keeps what is known for one host, port and credential. It finds the limit of that name which
-//!    counts the route of this request, or adds one, and hands it the figures.
-//! 3. [`quota`] computes how many requests may still be sent: the 7, less the requests in flight, because the
-//!    upstream may not have counted those yet. Each request that is sent takes one.
+//! 2. [`CallerLimits`] keeps what is known for one host, port and credential. It finds the limit which counts the
+//!    route of this request, or adds one, and hands it the figures. Where the upstream names its quotas (GitHub:
+//!    `core`, `search`), each name is another limit.
+//! 3. [`quota`] computes how many requests may still be sent: the 7, less the requests that are in flight at that moment,
+//!    because the upstream may not have counted those yet. Each request that is sent later takes one.
 //! 4. With nothing left, [`Learned::verdict`] answers [`LearnedVerdict::Held`]. The request waits in the queue of
-//!    [`state`](super::state), or is refused if it may not wait so long.
+//!    [`state`](super::state), or is refused if it may not wait so long. It wakes by its own timer at the reset, or
+//!    earlier if an answer brings news.
 //! 5. When the 30 seconds are over, one request goes first, the *probe*, because our clock may be ahead of the
 //!    upstream's. If it passes, the others follow.
 //!
 //! # The states of one limit
 //!
 //! ```text
-//!          nothing is left, or a refusal
-//!          asks for a pause                        its time is over
+//!       nothing is left, or the upstream
+//!       refuses and says how long               its time is over
 //!   OPEN ───────────────────────────▶ EXHAUSTED ────────────────────▶ PROBING
 //!    ▲                                    ▲                           │     │
 //!    │                                    └── the probe is refused ───┘     │
@@ -36,18 +41,18 @@
 //! | --- | --- | --- |
 //! | open | go; with a guessed rate, no faster than that | when nothing is left, or with a refusal |
 //! | exhausted | wait | at the reset or at the end of the pause; a quota that names no time is tried now and then |
-//! | probing | one goes; without new figures two more for each answer (*slow start*) | with figures, or when enough answers have come |
+//! | probing | one goes; without new figures two more for each answer (*slow start*) | with figures, when enough answers have come, or with the first answer of a service that sends no figures |
 //!
-//! After the first refusal without a time the limit is probing at once. If the probe is refused as well, it is
-//! exhausted for a fifth of the time since the first refusal, or for as long again where requests may wait. What
-//! passes between two such times gives the guessed rate: see [`guess`].
+//! After the first refusal without a time the limit is probing at once. If the probe is refused as well, the limit is
+//! exhausted for as long as has passed since the first refusal; for a fifth of that where requests may not wait
+//! (`on_limit: reject`). What passes between two such times gives the guessed rate: see [`guess`].
 //!
 //! # Which requests a limit counts
 //!
 //! A new limit counts the [`RoutePattern`] whose response reported it. It *widens* when a response to a second
 //! route reports figures that can be those of the same counter, or a pause that ends at the same moment; then it
 //! counts all paths that begin as both do. It *narrows* when a response to a covered route reports other figures
-//! or none. It is *forgotten* when it holds nobody and has not been reported for five minutes, or for its window.
+//! or none. It is *forgotten* when it holds nobody and has not been reported for five minutes or its window, whichever is longer.
 //!
 //! While nothing is known about a caller, a slow start holds its requests too, for a second at most.
 //!
@@ -79,8 +84,9 @@ const MOST_CALLERS: usize = 64;
 
 /// Counts, outside the lock, how many requests have been sent and how many of them have ended.
 ///
-/// A request counts itself first and then reads `watched`. A thread that learns something sets `watched` first and
-/// then reads the counts. So at least one of the two sees the other.
+/// A request without configured limits counts itself first and then reads `watched`. A thread that learns something
+/// sets `watched` first and then reads the counts. So at least one of the two sees the other. A request with
+/// configured limits reads `watched` again under the lock, under which everything is learned.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     ended: AtomicU64,
@@ -159,7 +165,7 @@ pub(super) enum LearnedEvent {
 /// A forecast of when requests may go, for one caller.
 #[derive(Debug)]
 pub(super) struct LearnedForecast {
-    beliefs: Option<CallerForecast>,
+    expected: Option<CallerForecast>,
     now: u64,
     caller: u64,
 }
@@ -288,6 +294,11 @@ impl Learned {
         is_begun && self.callers.values().all(|caller| caller.is_idle(now))
     }
 
+    /// Whether something may have been learned. Certain while the lock of the limiter is held.
+    pub(super) fn is_watched(&self) -> bool {
+        self.traffic.is_watched()
+    }
+
     /// Decides whether a request may go that came at `arrived` and may wait for `max_wait`.
     pub(super) fn verdict(
         &mut self,
@@ -389,7 +400,7 @@ impl Learned {
         caller.learn(sent, route, response, counts, now)
     }
 
-    /// Returns until when requests are held, as far as the upstream has said.
+    /// Returns until when requests are held: by a pause, or by a quota of which nothing is left.
     pub(super) fn paused_until(&self, now: u64) -> Option<u64> {
         let until = self.callers.values().filter_map(CallerLimits::paused_until).max();
         until.filter(|until| *until > now)
@@ -412,7 +423,7 @@ impl Learned {
     /// Begins a forecast for requests with this key.
     pub(super) fn forecast(&self, key: &LearnedKey, now: u64) -> LearnedForecast {
         LearnedForecast {
-            beliefs: self.callers.get(&key.caller).map(CallerLimits::forecast),
+            expected: self.callers.get(&key.caller).map(CallerLimits::forecast),
             now,
             caller: key.caller,
         }
@@ -424,9 +435,9 @@ impl Learned {
             let stopped = self.pause_end(key.host, forecast.now);
             return (stopped.unwrap_or(forecast.now), ReportedQuota::default());
         };
-        match (self.callers.get(&key.caller), &forecast.beliefs) {
-            (Some(caller), Some(beliefs)) if key.caller == forecast.caller => {
-                caller.when(beliefs, route, forecast.now)
+        match (self.callers.get(&key.caller), &forecast.expected) {
+            (Some(caller), Some(expected)) if key.caller == forecast.caller => {
+                caller.when(expected, route, forecast.now)
             }
             _ => (forecast.now, ReportedQuota::default()),
         }
@@ -436,10 +447,10 @@ impl Learned {
     pub(super) fn add_sent(&self, forecast: &mut LearnedForecast, key: &LearnedKey, at: u64) {
         if key.caller == forecast.caller
             && let Some(route) = &key.route
-            && let Some(beliefs) = &mut forecast.beliefs
+            && let Some(expected) = &mut forecast.expected
             && let Some(caller) = self.callers.get(&key.caller)
         {
-            caller.add_sent(beliefs, route, at);
+            caller.add_sent(expected, route, at);
         }
     }
 

@@ -4,8 +4,8 @@
 //!
 //! Each answer reports what is left (`remaining`). Requests that the upstream had not counted by then are still
 //! in flight, so [`LearnedQuota::left`] is the reported figure less those in flight. Answers can overtake each
-//! other: within a window the lowest result counts, until nothing is in flight and the last figure is exact. When
-//! nothing is left, nothing is sent until the window ends. Then one request goes first as a *probe*, because the
+//! other: within a window the lowest result counts. When nothing is in flight any more, the lowest figure since the
+//! last such moment is exact, and counts instead. When nothing is left, nothing is sent until the window ends. Then one request goes first as a *probe*, because the
 //! clocks of both sides differ. Where the upstream does not say when the window ends, requests go one at a time
 //! to find out.
 //!
@@ -38,7 +38,7 @@ const LONGEST_PAUSE: u64 = 60 * SECOND;
 pub(super) struct LearnedQuota {
     /// Requests with a lower number were sent before this quota was known. They count as taken from it.
     first_number: u64,
-    /// The number of the next request when the quota was first reported empty.
+    /// A request number: that of the next request when the quota was first reported used up.
     empty_since: Option<u64>,
     /// When it was first reported.
     first_reported: u64,
@@ -51,11 +51,11 @@ pub(super) struct LearnedQuota {
     /// How many requests may still be sent.
     left: u64,
     pub(super) limit: Option<u64>,
-    /// The lowest reported figure since nothing was in flight.
+    /// The lowest figure reported since the last moment at which nothing was in flight.
     lowest_since_idle: u64,
     /// Requests that were counted here and have not ended.
     in_flight: u64,
-    /// The window has ended, and a request is on its way to find out what is left.
+    /// The window has ended: requests go a few at a time, the first alone, to find out what is left.
     probe: Option<SlowStart>,
     /// When requests were sent lately: the first one of each part of a window. Only kept while no reset is known.
     recent: VecDeque<u64>,
@@ -67,7 +67,7 @@ pub(super) struct LearnedQuota {
     /// The length of a window; the longest reported time to a reset where the upstream does not state the window.
     window: u64,
     reported_at: u64,
-    /// The number of the next request when it was last reported.
+    /// A request number: that of the next request when the quota was last reported.
     reported_next: u64,
     last_taken: u64,
     /// Those among `in_flight` that were sent before this quota was known: they may be about something else.
@@ -82,7 +82,7 @@ pub(super) struct LearnedQuota {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QuotaState {
     Open,
-    /// A probe is in flight. More requests go when it is answered, or at this moment at the latest.
+    /// The requests that may go first are in flight. More go when one is answered, or at this moment at the latest.
     Probing(u64),
     /// Nothing goes before this moment, unless an answer changes that.
     Exhausted(u64),
@@ -219,8 +219,8 @@ impl LearnedQuota {
         if was_taken || was_unseen {
             self.in_flight = self.in_flight.saturating_sub(1);
             if self.in_flight == 0 && self.left == 0 && self.lowest_since_idle < u64::MAX {
-                // Nothing is in flight, so the lowest figure is exact, except for the request that has just ended
-                // without a report.
+                // Nothing is in flight, so the lowest figure is exact, but for this request: its own figure, if
+                // it brings one, is read after this.
                 self.left = self.lowest_since_idle.saturating_sub(1);
             }
             if let Some(probe) = &mut self.probe {
@@ -317,7 +317,8 @@ impl LearnedQuota {
         }
     }
 
-    /// Begins a pause that the upstream asks for. It goes before the reset that the quota reports.
+    /// Holds all requests until a moment that replaces the reset of the quota: the end of a pause that the upstream asks
+    /// for, or of a time for which a guess keeps it closed.
     pub(super) fn pause(&mut self, until: u64, next: u64) {
         let until = self.pause_end.map_or(until, |old| old.max(until));
         self.probe_gap = (self.probe_gap * 2).clamp(SECOND / 4, SECOND);

@@ -10,7 +10,8 @@ use http::Method;
 
 const MOST_PREFIXES: usize = 4;
 
-/// A request as an upstream sees it that counts each route apart. The default value matches every request.
+/// A request as an upstream sees it that counts each route apart. Where all routes count together, every request
+/// gets the default value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::limit) struct RoutePattern {
     is_safe: bool,

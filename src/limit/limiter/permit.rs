@@ -14,14 +14,14 @@ use crate::limit::hints::Hints;
 use crate::limit::learned::SentRequest;
 use crate::limit::request::{LimitSet, Ticket};
 
-/// The permission to send one request. Dropping it frees the concurrency slot. Dropping it while it is
-/// [held](Self::held) also returns what rates and quotas counted.
+/// The permission to send one request. Dropping it frees the concurrency slot. Dropping it before the request is
+/// [sent](Self::used) also returns what rates and quotas counted.
 #[derive(Debug)]
 pub(crate) struct Permit {
     /// The answer has come.
     pub(super) is_answered: AtomicBool,
     /// The request has not been sent yet.
-    pub(super) is_held: AtomicBool,
+    pub(super) is_unsent: AtomicBool,
     pub(super) limits: LimitSet,
     /// `None` where nothing was taken and nothing can be learned.
     pub(super) limiter: Option<Arc<Limiter>>,
@@ -38,14 +38,14 @@ impl Permit {
     }
 
     /// Marks the request as not sent yet: if it never is, it does not count.
-    pub(crate) fn held(self) -> Self {
-        self.is_held.store(true, Ordering::Relaxed);
+    pub(crate) fn unsent(self) -> Self {
+        self.is_unsent.store(true, Ordering::Relaxed);
         self
     }
 
     /// Marks the request as sent, or tried without success: from now on it counts.
     pub(crate) fn used(&self) {
-        self.is_held.store(false, Ordering::Relaxed);
+        self.is_unsent.store(false, Ordering::Relaxed);
     }
 
     /// Learns from the head of the upstream's answer. Only the first head of a permit counts.
@@ -66,7 +66,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let Some(limiter) = &self.limiter else { return };
         if let Some(ticket) = self.ticket
-            && *self.is_held.get_mut()
+            && *self.is_unsent.get_mut()
         {
             let now = limiter.nanos(Instant::now());
             limiter

@@ -100,11 +100,11 @@ pub(crate) struct FleetConfig {
 /// The fleet as of the last answer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fleet {
-    /// When the fleet's bucket will be full again, by this instance's clock.
+    /// When the whole burst of the fleet will be free again, by this instance's clock.
     level: u64,
     /// How far that was in the future then.
     ahead: u64,
-    /// The bucket is empty: permits are for later moments.
+    /// The burst is used up: permits are for later moments.
     is_tight: bool,
     /// Requests of so long a time can use a permit that is granted now.
     span: u64,

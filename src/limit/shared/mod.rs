@@ -1,4 +1,4 @@
-//! One quota for all instances of an app: what an instance asks of the store, and what the store grants.
+//! One configured rate for all instances of an app: what an instance asks of the store, and what the store grants.
 //!
 //! Each instance holds a [`lease`] of every shared rate: a few permits, each with the moment from which it can be
 //! used. When few are left it asks for more, in one call for all limits of a destination. The store runs

@@ -9,6 +9,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::limit::request::{LimitedRequest, MaxWait};
+use crate::limit::state::Arrival;
 
 pub(super) fn learning(on_limit: OnLimit) -> Arc<Limiter> {
     with(Settings {
@@ -23,6 +25,36 @@ pub(super) fn fields(fields: &[(&str, String)]) -> HeaderMap {
         (name, HeaderValue::from_str(value).unwrap())
     });
     fields.collect()
+}
+
+/// A request looks outside the lock whether anything has been learned, and takes the lock after an answer has paused
+/// its destination.
+#[tokio::test(start_paused = true)]
+async fn what_is_learned_before_the_lock_is_taken_holds_a_request() {
+    let limiter = with(Settings {
+        concurrency: Some(9),
+        respect_upstream: true,
+        ..settings(OnLimit::Reject)
+    });
+    let attributes = bench::request(&Method::GET, "/");
+    let mut request = LimitedRequest::default();
+    request.limits.add_slots();
+    let permit = get(&limiter).await.unwrap();
+    permit.learn(
+        StatusCode::TOO_MANY_REQUESTS,
+        &fields(&[("retry-after", "30".to_owned())]),
+        attributes,
+    );
+    drop(permit);
+    let max_wait = || MaxWait {
+        for_probe: 0,
+        for_turn: 0,
+    };
+    let key = || Some(limiter.learned_key(&attributes));
+    let arrival = limiter
+        .state()
+        .arrive(&limiter.rules, request, 1_000_000, max_wait, key);
+    assert!(matches!(arrival, Arrival::Refused(_)), "{arrival:?}");
 }
 
 /// An upstream with one fixed window.

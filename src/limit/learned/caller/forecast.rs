@@ -19,7 +19,7 @@ impl CallerLimits {
         ratios.reduce(f64::min)
     }
 
-    /// Returns until when requests are held, as far as the upstream has said.
+    /// Returns until when requests are held: by a pause, or by a quota of which nothing is left.
     pub(in crate::limit::learned) fn paused_until(&self) -> Option<u64> {
         self.all()
             .filter_map(|(_, limit)| limit.quota.exhausted_until())
