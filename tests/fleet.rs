@@ -111,6 +111,18 @@ pub(crate) fn under_load(
         .collect()
 }
 
+/// Two instances share `4/h`. On a busy machine an answer of the store may be late, and the share may add one each.
+#[track_caller]
+pub(crate) fn assert_shared(proxies: &[Proxy], origin: &Origin) {
+    let statuses: Vec<_> = (0..10)
+        .map(|turn| proxies[turn % 2].get(&origin.url("/")).status)
+        .collect();
+    let log = proxies[0].log() + &proxies[1].log();
+    let admitted = statuses.iter().filter(|status| **status == 200).count();
+    assert!((4..=6).contains(&admitted), "{statuses:?} {log}");
+    assert!(!log.contains("the quota store cannot be asked"), "{log}");
+}
+
 pub(crate) fn pause_until(moment: Instant) {
     while let Some(left) = moment.checked_duration_since(Instant::now()) {
         thread::park_timeout(left);
@@ -132,30 +144,30 @@ fn eight_instances_keep_one_quota() {
     );
     let begin = Instant::now();
     let statuses = under_load(&proxies, &[&counter.origin], 6, || {
-        pause_until(begin + 10 * SECOND)
+        pause_until(begin + 6 * SECOND)
     });
     assert_eq!(statuses.len(), 1, "only 200: {statuses:?}");
 
-    let all = counter.between(begin, begin + 10 * SECOND);
+    let all = counter.between(begin, begin + 6 * SECOND);
     let (calls, micros) = redis.runs();
     let busiest = busiest_second(&all);
-    let steady = counter.between(begin + SECOND, begin + 10 * SECOND);
+    let steady = counter.between(begin + SECOND, begin + 6 * SECOND);
     let shares: Vec<_> = (0..8)
         .map(|number| steady.iter().filter(|(_, by)| *by == number).count())
         .collect();
     println!(
-        "{} in 10 s, {busiest} in the busiest second; after the first second {}, by instance {shares:?}; \
+        "{} in 6 s, {busiest} in the busiest second; after the first second {}, by instance {shares:?}; \
          {calls} calls of {micros:.0} us, {:.3} for a request",
         all.len(),
         steady.len(),
         calls as f64 / all.len() as f64
     );
-    assert!(all.len() as f64 <= 1.02 * 2020.0, "{} in ten seconds", all.len());
+    assert!(all.len() as f64 <= 1.02 * 1220.0, "{} in six seconds", all.len());
     // The moments are the origin's, which a busy machine wakes late: five hundredths, not two.
     assert!(busiest as f64 <= 1.05 * 220.0, "{busiest} in one second");
     assert!(
-        steady.len() as f64 >= 0.98 * 1800.0,
-        "only {} in nine seconds",
+        steady.len() as f64 >= 0.98 * 1000.0,
+        "only {} in five seconds",
         steady.len()
     );
     let fair = steady.len() / 8;
@@ -179,7 +191,7 @@ fn a_server_that_dies_and_returns_passes_no_limit_and_fails_no_request() {
         "rate_limit: 200/s burst 20, on_limit: wait 5s",
     );
     let begin = Instant::now();
-    let (killed, returned, end) = (begin + 2 * SECOND, begin + 5 * SECOND, begin + 11 * SECOND);
+    let (killed, returned, end) = (begin + SECOND, begin + 3 * SECOND, begin + 9 * SECOND);
     let statuses = under_load(&proxies, &[&counter.origin], 6, || {
         pause_until(killed);
         redis.kill();
@@ -192,7 +204,7 @@ fn a_server_that_dies_and_returns_passes_no_limit_and_fails_no_request() {
         "{statuses:?}"
     );
     let all = counter.between(begin, end);
-    let seconds: Vec<_> = (0..11)
+    let seconds: Vec<_> = (0..9)
         .map(|second| {
             all.iter()
                 .filter(|(at, _)| (*at / 1000.0) as usize == second)
@@ -206,13 +218,13 @@ fn a_server_that_dies_and_returns_passes_no_limit_and_fails_no_request() {
     // The whole of the shares is one more burst.
     assert!(busiest_second(&all) as f64 <= 1.02 * 240.0, "{seconds:?}");
     assert!(
-        all.len() as f64 <= 1.02 * (11.0 * 200.0 + 40.0),
+        all.len() as f64 <= 1.02 * (9.0 * 200.0 + 40.0),
         "{} in all",
         all.len()
     );
     // While it is away the shares are used, and afterwards everything is as before.
-    assert!(seconds[4] > 150, "{seconds:?}");
-    assert!(seconds[9] > 190 && seconds[10] > 190, "{seconds:?}");
+    assert!(seconds[2] > 150, "{seconds:?}");
+    assert!(seconds[7] > 190 && seconds[8] > 190, "{seconds:?}");
     for proxy in &proxies {
         assert!(proxy.metric("outrider_quota_store_errors_total", &[]) >= 1.0);
         let log = proxy.log();
@@ -242,10 +254,7 @@ fn the_store_is_reached_over_tls_with_a_password() {
         .collect();
     // Three: the script is not known to the server at the first.
     eventually("both are known to the store", || redis.runs().0 >= 3);
-    let statuses: Vec<_> = (0..8)
-        .map(|turn| proxies[turn % 2].get(&origin.url("/")).status)
-        .collect();
-    assert_eq!(statuses, [200, 200, 200, 200, 429, 429, 429, 429]);
+    assert_shared(&proxies, &origin);
     for proxy in &proxies {
         assert_eq!(proxy.metric("outrider_quota_store_errors_total", &[]), 0.0);
     }
@@ -261,7 +270,7 @@ fn the_store_is_reached_over_tls_with_a_password() {
 fn a_store_whose_certificate_ends_is_verified_anew() {
     let pki = Pki::new();
     let mut params = server_params(&["partner.test"]);
-    let end = time::OffsetDateTime::now_utc() + Duration::from_secs(8);
+    let end = time::OffsetDateTime::now_utc() + Duration::from_secs(5);
     params.not_after = end.replace_nanosecond(0).unwrap();
     let (end, password) = (params.not_after, format!("{CANARY}-redis"));
     let redis = Redis::guarded(&pki, &pki.issue("redis", params), &password);
@@ -299,10 +308,7 @@ fn no_name_in_the_store_comes_from_a_secret() {
             instance(&origin, "env:QUOTAS", &limits, &env)
         });
         eventually("both are known to the store", || redis.runs().0 >= 3);
-        let statuses: Vec<_> = (0..8)
-            .map(|turn| proxies[turn % 2].get(&origin.url("/")).status)
-            .collect();
-        assert_eq!(statuses, [200, 200, 200, 200, 429, 429, 429, 429], "{credential}");
+        assert_shared(&proxies, &origin);
     }
 }
 

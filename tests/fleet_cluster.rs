@@ -1,10 +1,9 @@
-//! One quota for several instances in a real Redis cluster and under real Sentinels, while keys move and servers
-//! die.
+//! One quota for several instances in a real Redis cluster while keys move, and a store that wants certificates.
 
 use std::time::Instant;
 
-use crate::fleet::{Counter, SECOND, busiest_second, fleet, instance, pause_until, under_load};
-use crate::support::redis::{Cluster, Redis, Sentinels};
+use crate::fleet::{Counter, SECOND, assert_shared, busiest_second, pause_until, under_load};
+use crate::support::redis::{Cluster, Redis};
 use crate::support::{CANARY, Origin, Pki, Proxy, Wire, eventually};
 
 /// The slot of one limit moves in the middle: its calls are sent after it, and nobody notices.
@@ -44,7 +43,7 @@ fn limits_hold_in_a_cluster_while_a_slot_moves() {
             .find(|key| !key.ends_with(":members"))
             .unwrap()
             .to_owned();
-        moved_to = cluster.move_slot(&key, || pause_until(begin + 3 * SECOND));
+        moved_to = cluster.move_slot(&key, || {}, || pause_until(begin + 3 * SECOND));
         pause_until(begin + 6 * SECOND);
     });
     assert_eq!(statuses.len(), 1, "only 200: {statuses:?}");
@@ -75,72 +74,6 @@ fn limits_hold_in_a_cluster_while_a_slot_moves() {
             "{log}"
         );
     }
-}
-
-/// The primary is killed in the middle, and a Sentinel too: the limits go on with the new primary.
-#[test]
-fn a_failover_of_sentinels_passes_no_limit_and_fails_no_request() {
-    let (mut primary, counter) = (Redis::open(), Counter::start());
-    let replica = Redis::replica_of(&primary);
-    let mut sentinels = Sentinels::watching(&primary);
-    let store = format!("redis+sentinel://{}/main", sentinels.addresses());
-    let limits = "rate_limit: 150/s burst 20, on_limit: wait 5s";
-    let proxies = fleet(3, &counter.origin, &store, limits);
-    let begin = Instant::now();
-    let (killed, end) = (begin + 2 * SECOND, begin + 12 * SECOND);
-    let statuses = under_load(&proxies, &[&counter.origin], 6, || {
-        pause_until(killed);
-        primary.kill();
-        sentinels.kill_one();
-        pause_until(end);
-    });
-    assert_eq!(statuses.len(), 1, "only 200: {statuses:?}");
-    let all = counter.between(begin, end);
-    let last = counter.between(end - 2 * SECOND, end).len();
-    println!(
-        "{} in all, {} in the busiest second, {last} in the last two",
-        all.len(),
-        busiest_second(&all)
-    );
-    // The whole of the shares is one more burst.
-    assert!(busiest_second(&all) as f64 <= 1.02 * 190.0);
-    assert!(
-        all.len() as f64 <= 1.02 * (12.0 * 150.0 + 40.0),
-        "{} in all",
-        all.len()
-    );
-    assert!(last as f64 >= 0.95 * 300.0, "{last} in two seconds");
-    assert!(replica.runs().0 > 0);
-    for proxy in &proxies {
-        let log = proxy.log();
-        assert_eq!(log.matches("the quota store cannot be asked").count(), 1, "{log}");
-        let back = log
-            .lines()
-            .find(|line| line.contains("the quota store answers again"))
-            .unwrap();
-        let seconds = back.split("\"seconds\":").nth(1).unwrap();
-        let seconds: f64 = seconds.split([',', '}']).next().unwrap().parse().unwrap();
-        println!("away for {seconds} s");
-        assert!(seconds < 7.0, "{back}");
-    }
-}
-
-#[test]
-fn a_name_that_no_sentinel_knows_is_logged_and_the_share_holds() {
-    let primary = Redis::open();
-    let _replica = Redis::replica_of(&primary);
-    let sentinels = Sentinels::watching(&primary);
-    let store = format!("redis+sentinel://{}/other", sentinels.addresses());
-    let origin = Origin::plain();
-    let limits = "rate_limit: 4/h, on_limit: reject";
-    let proxy = instance(&origin, &store, limits, &[("CF_INSTANCE_INDEX", "0")]);
-    eventually("it is logged", || {
-        proxy
-            .log()
-            .contains("no Sentinel knows a primary named `other`; check the name")
-    });
-    let statuses: Vec<_> = (0..3).map(|_| proxy.get(&origin.url("/")).status).collect();
-    assert_eq!(statuses, [200, 200, 429]);
 }
 
 /// Every server that a cluster names passes the egress check before it is dialled.
@@ -198,8 +131,5 @@ fn the_store_is_shown_a_client_certificate() {
     );
     let proxies = [start(&certificate), start(&certificate)];
     eventually("both are known to the store", || redis.runs().0 >= 3);
-    let statuses: Vec<_> = (0..8)
-        .map(|turn| proxies[turn % 2].get(&origin.url("/")).status)
-        .collect();
-    assert_eq!(statuses, [200, 200, 200, 200, 429, 429, 429, 429]);
+    assert_shared(&proxies, &origin);
 }

@@ -73,13 +73,13 @@ impl<T> RedisConnection<T> {
         self.pending.into_iter().map(|(about, _)| about).collect()
     }
 
-    /// Waits for all answers and returns the last one. Fails when one of them is an error.
-    pub(super) async fn finish(&mut self) -> Result<RedisReply, Error> {
+    /// Waits for all answers and returns the last one. Fails when one of them is an error, which `refused` explains.
+    pub(super) async fn finish(&mut self, refused: impl Fn(&str) -> Error) -> Result<RedisReply, Error> {
         let mut last = RedisReply::Nil;
         while !self.pending.is_empty() {
             last = self.next().await?.1;
             if let RedisReply::Error(text) = &last {
-                return Err(Error::refused(text));
+                return Err(refused(text));
             }
         }
         Ok(last)
@@ -97,8 +97,10 @@ impl<T> RedisConnection<T> {
             }
             if !self.output.is_empty() {
                 self.is_flushed = false;
-                let written = in_time(self.stream.write(&self.output)).await?;
-                self.output.drain(..written);
+                match in_time(self.stream.write(&self.output)).await {
+                    Ok(written) => drop(self.output.drain(..written)),
+                    Err(error) => self.read_last(error).await?,
+                }
             } else if !self.is_flushed {
                 in_time(self.stream.flush()).await?;
                 self.is_flushed = true;
@@ -115,6 +117,17 @@ impl<T> RedisConnection<T> {
                     return Err(Error::Closed);
                 }
             }
+        }
+    }
+
+    /// Reads what the server has sent before it closed: it says more than `error`, which came of writing.
+    async fn read_last(&mut self, error: Error) -> Result<(), Error> {
+        self.output.clear();
+        match in_time(self.stream.read_buf(&mut self.input)).await {
+            Ok(read) if read > 0 => Ok(()),
+            // An alert of TLS.
+            Err(Error::Io(alert)) if alert.kind() == io::ErrorKind::InvalidData => Err(alert.into()),
+            Ok(_) | Err(_) => Err(error),
         }
     }
 }

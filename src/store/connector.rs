@@ -37,15 +37,20 @@ pub(super) struct Connector {
 impl Connector {
     /// Opens a connection to a server that keeps data.
     pub(super) async fn open<T>(&self, node: &Target) -> Result<RedisConnection<T>, Error> {
+        let opened = self.log_in(node).await;
+        opened.map_err(|error| self.explain(error, node))
+    }
+
+    async fn log_in<T>(&self, node: &Target) -> Result<RedisConnection<T>, Error> {
         let mut connection = self.stream(node).await?;
         let StoreAddress { user, password, .. } = &self.address;
         let user = user.as_ref().map(String::as_bytes);
         let password = password.as_ref().map(|password| password.expose());
         let database = self.address.database.to_string();
         authenticate(&mut connection, user, password);
-        // Also for the first database: the answer shows that the server is ready and lets us in.
+        // Also for the first database: the answer shows that we are let in.
         connection.command(&[b"SELECT", database.as_bytes()], ());
-        in_time(LIMIT, connection.finish()).await?;
+        in_time(LIMIT, connection.finish(Error::refused)).await?;
         Ok(connection.logged_in())
     }
 
@@ -76,9 +81,13 @@ impl Connector {
     async fn slots(&self, node: &Target) -> Result<Topology, Error> {
         let mut connection = self.open(node).await?;
         connection.command(&[b"CLUSTER", b"SLOTS"], ());
-        match connection.finish().await {
-            Ok(reply) => Ok(Topology::read(&reply, node)?),
-            Err(Error::Refused { kind }) if kind == "ERR" => Err(Error::NoCluster {
+        match connection.finish(Error::refused).await {
+            Ok(reply) => match Topology::read(&reply, node)? {
+                // A server that has just joined, or has forgotten the cluster.
+                topology if topology.nodes().is_empty() => Err(Error::NoSlot),
+                topology => Ok(topology),
+            },
+            Err(Error::Refused { kind, .. }) if kind == "ERR" => Err(Error::NoCluster {
                 place: node.to_string(),
             }),
             Err(error) => Err(error),
@@ -87,11 +96,17 @@ impl Connector {
 
     /// Asks a Sentinel for the primary that it watches under `name`.
     async fn primary(&self, sentinel: &Target, name: &str) -> Result<Target, Error> {
+        let found = self.ask_sentinel(sentinel, name).await;
+        found.map_err(|error| self.explain(error, sentinel))
+    }
+
+    async fn ask_sentinel(&self, sentinel: &Target, name: &str) -> Result<Target, Error> {
         let mut connection = self.stream(sentinel).await?;
         let password = self.address.sentinel_password.as_ref();
         authenticate(&mut connection, None, password.map(|password| password.expose()));
         connection.command(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()], ());
-        let reply = match connection.finish().await? {
+        let refused = |text: &str| Error::refused_by_sentinel(text, sentinel.to_string());
+        let reply = match connection.finish(refused).await? {
             RedisReply::List(reply) => reply,
             RedisReply::Nil => {
                 return Err(Error::NoPrimary {
@@ -106,8 +121,16 @@ impl Connector {
             return Err(ProtocolError.into());
         };
         let port = port.text().and_then(|port| port.parse().ok());
-        let node = port.and_then(|port| topology::node(host.text(), port, sentinel));
-        Ok(node.ok_or(ProtocolError)?)
+        topology::node(host.text(), port.ok_or(ProtocolError)?, sentinel)
+    }
+
+    /// Explains an error of a new connection. In TLS 1.3 a server refuses our certificate only after the handshake.
+    fn explain(&self, error: Error, node: &Target) -> Error {
+        let of_tls = match (&self.tls, &error) {
+            (Some(settings), Error::Io(error)) => settings.explain(error, &node.host),
+            (Some(_) | None, _) => None,
+        };
+        of_tls.map_or(error, |of_tls| Box::new(of_tls).into())
     }
 
     /// Connects to a server; the next thing to say is the password.
@@ -145,7 +168,8 @@ fn authenticate(connection: &mut RedisConnection<()>, user: Option<&[u8]>, passw
     }
 }
 
-/// Asks one candidate after the other and returns the first answer, or the last error.
+/// Asks one candidate after the other and returns the first answer. Otherwise the last error: of those that a server
+/// has answered, if there are any.
 async fn first_answer<'a, V, F: Future<Output = Result<V, Error>>>(
     candidates: &[&'a Target],
     attempt: usize,
@@ -156,7 +180,8 @@ async fn first_answer<'a, V, F: Future<Output = Result<V, Error>>>(
         let candidate = candidates[(attempt + index) % candidates.len()];
         match in_time(QUESTION, ask(candidate)).await {
             Ok(answer) => return Ok(answer),
-            Err(failed) => error = failed,
+            Err(failed) if failed.is_answer() || !error.is_answer() => error = failed,
+            Err(_) => {}
         }
     }
     Err(error)

@@ -3,11 +3,144 @@
 use std::io;
 use std::time::Duration;
 
-use super::resp::ProtocolError;
+use super::resp::{ProtocolError, error_kind};
 use crate::upstream::resolve;
 use crate::upstream::{dial, tls};
 
-const LONGEST_KIND: usize = 32;
+/// What a person can do about an error of a server: its kind, a part of its text, the remedy. The first line that
+/// fits counts. A script's errors of Redis 5 and 6, and some of Redis 7, have the kind `ERR`.
+const SERVER_REMEDIES: &[(&str, &str, &str)] = &[
+    ("ASK", "", "its slots are being moved for long; check the cluster"),
+    (
+        "BUSY",
+        "",
+        "a script of somebody else has run for long; SCRIPT KILL ends it",
+    ),
+    (
+        "CLUSTERDOWN",
+        "",
+        "a part of the cluster has no primary; with cluster-require-full-coverage no the other parts go on",
+    ),
+    (
+        "DENIED",
+        "",
+        "it is in protected mode; give it a password, or bind it to the address that is dialled",
+    ),
+    (
+        "ERR",
+        "any password",
+        "it asks for no password; leave the password out of its address",
+    ),
+    (
+        "ERR",
+        "no password is set",
+        "it asks for no password; leave the password out of its address",
+    ),
+    ("ERR", "invalid password", "check the password in its address"),
+    (
+        "ERR",
+        "arguments for 'auth'",
+        "it knows no users before Redis 6; leave the user out of its address",
+    ),
+    ("ERR", "run this command", NOT_ALLOWED),
+    ("ERR", "ACL failure", NOT_ALLOWED),
+    (
+        "ERR",
+        "cluster mode",
+        "a cluster has no database but 0; leave the number out of the address",
+    ),
+    (
+        "ERR",
+        "DB index",
+        "it has no database of this number; correct the address, or raise databases",
+    ),
+    (
+        "ERR",
+        "max number of clients",
+        "it has too many connections; raise maxclients",
+    ),
+    (
+        "ERR",
+        "unknown command 'SELECT'",
+        "it is a Sentinel; write redis+sentinel://HOST:PORT/PRIMARY",
+    ),
+    (
+        "ERR",
+        "unknown command `SELECT`",
+        "it is a Sentinel; write redis+sentinel://HOST:PORT/PRIMARY",
+    ),
+    (
+        "ERR",
+        "unknown command",
+        "a command that is needed is disabled or renamed there (rename-command)",
+    ),
+    ("LOADING", "", "it still reads its data from the disk; wait"),
+    (
+        "MASTERDOWN",
+        "",
+        "it is a replica that does not reach its primary; name the primary",
+    ),
+    ("MISCONF", "", "it cannot save to its disk; see its log"),
+    (
+        "MOVED",
+        "",
+        "its slots are being moved for long; check the cluster",
+    ),
+    ("NOAUTH", "", "check the password in its address"),
+    ("NOPERM", "", NOT_ALLOWED),
+    (
+        "NOREPLICAS",
+        "",
+        "it has fewer replicas than it needs to take writes (min-replicas-to-write)",
+    ),
+    (
+        "OOM",
+        "",
+        "its memory is full; raise maxmemory, or set a maxmemory-policy that evicts keys",
+    ),
+    ("READONLY", "", "it is a replica; name the primary"),
+    (
+        "TRYAGAIN",
+        "",
+        "its slots are being moved for long; check the cluster",
+    ),
+    ("WRONGPASS", "", "check the password in its address"),
+    ("WRONGTYPE", "", "somebody else has written to our keys"),
+];
+
+const NOT_ALLOWED: &str = "its user lacks a permission; docs/fleets.md lists them";
+
+/// The same for a Sentinel.
+const SENTINEL_REMEDIES: &[(&str, &str, &str)] = &[
+    ("DENIED", "", "it is in protected mode; give it a password"),
+    (
+        "ERR",
+        "any password",
+        "it asks for no password; leave out sentinel_password",
+    ),
+    (
+        "ERR",
+        "no password is set",
+        "it asks for no password; leave out sentinel_password",
+    ),
+    ("ERR", "invalid password", "check sentinel_password"),
+    (
+        "ERR",
+        "unknown command",
+        "it is no Sentinel; name the Sentinels, whose port is 26379 mostly, or write redis://",
+    ),
+    (
+        "NOAUTH",
+        "",
+        "it asks for a password; set sentinel_password, because that of the address is for the servers",
+    ),
+    (
+        "NOPERM",
+        "",
+        "the default user must be allowed SENTINEL GET-MASTER-ADDR-BY-NAME",
+    ),
+    ("WRONGPASS", "", "check sentinel_password"),
+];
 
 /// Why the store cannot be asked. Shows the first word of an error only: servers repeat in the rest what they were
 /// sent.
@@ -30,17 +163,33 @@ pub(super) enum Error {
     #[error("{place} is not part of a cluster; write redis:// or rediss:// in the address")]
     NoCluster { place: String },
 
+    #[error(
+        "the cluster names a server without an address; with cluster-preferred-endpoint-type hostname each server needs \
+         cluster-announce-hostname"
+    )]
+    NoEndpoint,
+
     #[error("no Sentinel knows a primary named `{name}`; check the name in the address")]
     NoPrimary { name: String },
+
+    #[error("no server of the cluster keeps the slot of a limit; see CLUSTER INFO")]
+    NoSlot,
 
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
 
-    #[error("the store has refused with {kind}{}", remedy(kind))]
-    Refused { kind: String },
+    #[error("the store has refused with {kind}{}{remedy}", colon(remedy))]
+    Refused { kind: String, remedy: &'static str },
 
     #[error("the name of the store cannot be resolved")]
     Resolve(#[from] resolve::Error),
+
+    #[error("the Sentinel {place} has refused with {kind}{}{remedy}", colon(remedy))]
+    SentinelRefused {
+        place: String,
+        kind: String,
+        remedy: &'static str,
+    },
 
     #[error("the store did not answer within {}", humantime::format_duration(*.limit))]
     Slow { limit: Duration },
@@ -50,23 +199,46 @@ pub(super) enum Error {
 }
 
 impl Error {
-    /// Builds the error from what the server has answered.
+    /// Builds the error from what a server has answered.
     pub(super) fn refused(text: &str) -> Self {
-        let is_word = |letter: &char| letter.is_ascii_uppercase();
-        Self::Refused {
-            kind: text.chars().take_while(is_word).take(LONGEST_KIND).collect(),
+        let (kind, remedy) = explain(text, SERVER_REMEDIES);
+        Self::Refused { kind, remedy }
+    }
+
+    /// Builds the error from what the Sentinel at `place` has answered.
+    pub(super) fn refused_by_sentinel(text: &str, place: String) -> Self {
+        let (kind, remedy) = explain(text, SENTINEL_REMEDIES);
+        Self::SentinelRefused { place, kind, remedy }
+    }
+
+    /// Returns whether a server has said this itself. Then it says more than an error of a server that is away.
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Self::NoCluster { .. }
+            | Self::NoEndpoint
+            | Self::NoPrimary { .. }
+            | Self::NoSlot
+            | Self::Refused { .. }
+            | Self::SentinelRefused { .. } => true,
+            Self::Closed
+            | Self::Denied { .. }
+            | Self::Dial(_)
+            | Self::Io(_)
+            | Self::Protocol(_)
+            | Self::Resolve(_)
+            | Self::Slow { .. }
+            | Self::Tls(_) => false,
         }
     }
 }
 
-fn remedy(kind: &str) -> &'static str {
-    match kind {
-        "ASK" | "MOVED" | "TRYAGAIN" => ": its slots are being moved for long; check the cluster",
-        "CLUSTERDOWN" => ": a part of the cluster has no primary",
-        "NOAUTH" | "WRONGPASS" => ": check the password in its address",
-        "NOPERM" => ": its user must be allowed EVAL, EVALSHA, TIME, hashes and sorted sets",
-        "READONLY" => ": it is a replica; name the primary",
-        "WRONGTYPE" => ": somebody else has written to our keys",
-        _ => "",
-    }
+fn explain(text: &str, remedies: &[(&str, &str, &'static str)]) -> (String, &'static str) {
+    let kind = error_kind(text);
+    let fits = |(of, part, _): &&(&str, &str, &str)| *of == kind && text.contains(part);
+    let remedy = remedies.iter().find(fits).map_or("", |(_, _, remedy)| remedy);
+    (kind.to_owned(), remedy)
+}
+
+fn colon(remedy: &str) -> &'static str {
+    if remedy.is_empty() { "" } else { ": " }
 }

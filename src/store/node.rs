@@ -10,8 +10,8 @@ use super::connection::RedisConnection;
 use super::connector::Connector;
 use super::error::Error;
 use super::members_key;
-use super::resp::{ProtocolError, RedisReply};
-use super::topology::Redirection;
+use super::resp::{ProtocolError, RedisReply, error_kind};
+use super::topology;
 use crate::host::Target;
 use crate::limit::Limiter;
 use crate::limit::shared::store_queue::PermitCall;
@@ -49,6 +49,8 @@ pub(super) enum NodeJob {
 pub(super) struct CallAttempt {
     pub(super) call: PermitCall,
     pub(super) redirects: u32,
+    /// Whether to report that it was answered.
+    pub(super) is_reported: bool,
 }
 
 /// What has happened at the server numbered so.
@@ -58,8 +60,8 @@ pub(super) struct NodeMessage {
 }
 
 pub(super) enum NodeEvent {
-    /// It has answered a call, the first one on this connection or since a refusal.
-    Answered,
+    /// It has answered a call of this limiter that was to be reported.
+    Answered(Arc<Limiter>),
     /// The keys of this call are on their way to another server.
     Asked(CallAttempt, Target),
     /// There is no connection. `None`: a new one is made because the server's certificate has ended.
@@ -67,7 +69,7 @@ pub(super) enum NodeEvent {
     /// This call was not answered.
     Lost(CallAttempt),
     /// The keys of this call are at another server.
-    Moved(CallAttempt, Redirection),
+    Moved(CallAttempt, Target),
     /// It has refused the call of this limiter.
     Refused(Arc<Limiter>, Error),
     /// Some keys of this call are on their way, some are not.
@@ -141,7 +143,7 @@ impl StoreNode {
             }
         }
         self.report(NodeEvent::Up);
-        let (mut is_released, mut is_new) = (false, true);
+        let mut is_released = false;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -156,7 +158,7 @@ impl StoreNode {
                 answer = connection.next() => {
                     let (pending, reply) = answer?;
                     if let PendingAnswer::Grant { attempt, asking, had_script } = pending {
-                        self.handle(attempt, asking, had_script, &reply, &mut is_new, connection)?;
+                        self.handle(attempt, asking, had_script, &reply, connection)?;
                     }
                 }
                 _ = tick.tick() => {
@@ -226,27 +228,26 @@ impl StoreNode {
         asking: bool,
         had_script: bool,
         reply: &RedisReply,
-        is_new: &mut bool,
         connection: &mut RedisConnection<PendingAnswer>,
     ) -> Result<(), Error> {
         if let RedisReply::Error(text) = reply {
-            match reply.error().unwrap_or_default() {
+            match error_kind(text) {
                 "ASK" => {
-                    let redirection = Redirection::read(text, &self.address)?;
-                    self.report(NodeEvent::Asked(attempt, redirection.node));
+                    let to = topology::redirection(text, &self.address)?;
+                    self.report(NodeEvent::Asked(attempt, to));
                 }
-                "MOVED" => self.report(NodeEvent::Moved(attempt, Redirection::read(text, &self.address)?)),
+                "MOVED" => {
+                    let to = topology::redirection(text, &self.address)?;
+                    self.report(NodeEvent::Moved(attempt, to));
+                }
                 // The server was restarted, or is another one.
                 "NOSCRIPT" if !had_script => self.call(attempt, asking, true, connection),
                 "TRYAGAIN" => self.report(NodeEvent::Split(attempt)),
                 kind if FINAL.contains(&kind) => {
                     self.report(NodeEvent::Lost(attempt));
-                    return Err(Error::refused(kind));
+                    return Err(Error::refused(text));
                 }
-                kind => {
-                    *is_new = true;
-                    self.report(NodeEvent::Refused(attempt.call.limiter, Error::refused(kind)));
-                }
+                _ => self.report(NodeEvent::Refused(attempt.call.limiter, Error::refused(text))),
             }
             return Ok(());
         }
@@ -258,8 +259,8 @@ impl StoreNode {
             return Err(ProtocolError.into());
         };
         attempt.call.answered(&grants);
-        if std::mem::take(is_new) {
-            self.report(NodeEvent::Answered);
+        if attempt.is_reported {
+            self.report(NodeEvent::Answered(attempt.call.limiter));
         }
         Ok(())
     }

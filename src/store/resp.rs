@@ -3,10 +3,18 @@
 //! Commands are lists of byte strings. Answers are read from whatever has arrived; what is larger or nested deeper
 //! than any answer to our commands is refused, because the bytes come from a network.
 
+/// As deep as the map of a cluster: ranges, servers, metadata.
+const DEEPEST: usize = 4;
+const LONGEST_KIND: usize = 32;
+const LONGEST_LINE: usize = 4096;
+const LONGEST_LIST: usize = 4096;
+const LONGEST_TEXT: usize = 64 * 1024;
+const LONGEST_REPLY: usize = 256 * 1024;
+
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RedisReply {
-    /// The first word, as in `NOSCRIPT`, and the whole text.
+    /// The whole text, which begins with a word such as `NOSCRIPT`.
     Error(String),
     Integer(i64),
     List(Vec<Self>),
@@ -40,10 +48,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<(RedisReply, usize)>, Protocol
 }
 
 impl RedisReply {
-    /// The first word of an error: its kind.
+    /// Returns the kind of an error.
+    #[cfg(test)]
     pub(super) fn error(&self) -> Option<&str> {
         match self {
-            Self::Error(text) => Some(text.split(' ').next().unwrap_or(text)),
+            Self::Error(text) => Some(error_kind(text)),
             Self::Integer(_) | Self::List(_) | Self::Nil | Self::Text(_) => None,
         }
     }
@@ -67,6 +76,25 @@ impl RedisReply {
         let Self::List(items) = self else { return None };
         items.iter().map(Self::number).collect()
     }
+}
+
+/// Returns the kind of an error: its first word. Redis 5 and 6 write the kind of a script's error at the end, as in
+/// `ERR Error running script (call to f_…): @user_script:65: @user_script: 65: -READONLY You can't …`.
+pub(super) fn error_kind(text: &str) -> &str {
+    let first = capitals(text);
+    if !text.starts_with("ERR Error running script") {
+        return first;
+    }
+    let inner = text.rsplit(": ").next().unwrap_or(text);
+    match capitals(inner.trim_start_matches('-')) {
+        inner if inner.len() > 1 => inner,
+        _ => first,
+    }
+}
+
+fn capitals(text: &str) -> &str {
+    let end = text.find(|letter: char| !letter.is_ascii_uppercase());
+    &text[..end.unwrap_or(text.len()).min(LONGEST_KIND)]
 }
 
 fn line(kind: u8, number: usize, to: &mut Vec<u8>) {
@@ -152,10 +180,3 @@ fn length(text: &[u8], most: usize) -> Result<Option<usize>, ReplyFault> {
         },
     }
 }
-
-/// As deep as the map of a cluster: ranges, servers, metadata.
-const DEEPEST: usize = 4;
-const LONGEST_LINE: usize = 4096;
-const LONGEST_LIST: usize = 4096;
-const LONGEST_TEXT: usize = 64 * 1024;
-const LONGEST_REPLY: usize = 256 * 1024;

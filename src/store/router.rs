@@ -62,6 +62,8 @@ pub(super) struct StoreRouter {
 
 /// A running [`StoreNode`].
 struct NodeHandle {
+    /// Why it has no connection, until a call was to go there.
+    error: Option<Error>,
     id: u64,
     link: LinkState,
     jobs: mpsc::UnboundedSender<NodeJob>,
@@ -149,12 +151,17 @@ impl StoreRouter {
     /// Sends a new call for a limiter.
     fn ask(&mut self, limiter: &Arc<Limiter>) {
         if let Some(call) = limiter.call() {
-            self.route(CallAttempt { call, redirects: 0 });
+            self.route(CallAttempt {
+                call,
+                redirects: 0,
+                is_reported: false,
+            });
         }
     }
 
     /// Sends a call to the server of its keys, or leaves its limiter to its share.
-    fn route(&mut self, attempt: CallAttempt) {
+    fn route(&mut self, mut attempt: CallAttempt) {
+        attempt.is_reported = self.health.has_failed();
         let limiter = &attempt.call.limiter;
         match self.owner(limiter).and_then(|owner| self.nodes.get(owner)) {
             Some(node) => match node.link {
@@ -177,13 +184,12 @@ impl StoreRouter {
     fn set_link(&mut self, node: &Target, link: LinkState) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.link = link;
+            node.error = None;
         }
     }
 
     fn owner(&self, limiter: &Limiter) -> Option<&Target> {
-        let (names, _) = limiter.names();
-        let slot = slot_of(names.first().map_or("", String::as_str));
-        self.topology.as_ref()?.owner(slot)
+        self.topology.as_ref()?.owner(slot_of_limiter(limiter))
     }
 
     /// Returns the limiters whose keys are at a server.
@@ -198,16 +204,17 @@ impl StoreRouter {
         let node = self.nodes.iter().find(|(_, node)| node.id == message.id);
         let address = node.map(|(address, _)| address.clone());
         match (message.event, address) {
-            (NodeEvent::Answered, _) => {
-                if self.resting.is_empty() && self.nodes.values().all(|node| node.link == LinkState::Up) {
-                    self.health.good();
-                }
-            }
+            (NodeEvent::Answered(limiter), _) => self.health.good(&limiter),
             (NodeEvent::Asked(attempt, to), _) => {
                 self.start(&to);
-                match self.nodes.get(&to) {
-                    Some(node) if node.link == LinkState::Up => node.send(attempt, true),
-                    Some(_) | None => self.again(attempt),
+                match self.nodes.get_mut(&to).map(|node| (node.error.take(), node)) {
+                    Some((_, node)) if node.link == LinkState::Up => node.send(attempt, true),
+                    Some((Some(error), _)) => {
+                        let limiter = attempt.call.limiter;
+                        self.health.bad(&error, Some(&to), &[Arc::clone(&limiter)]);
+                        self.rest(limiter);
+                    }
+                    Some((None, _)) | None => self.again(attempt),
                 }
             }
             (NodeEvent::Lost(attempt), _) => {
@@ -218,19 +225,20 @@ impl StoreRouter {
                     self.route(attempt);
                 }
             }
-            (NodeEvent::Moved(attempt, redirection), _) => {
+            (NodeEvent::Moved(attempt, to), _) => {
                 if matches!(self.kind, StoreKind::Server) {
                     self.kind = StoreKind::Cluster;
                 }
-                self.start(&redirection.node);
+                self.start(&to);
+                let slot = slot_of_limiter(&attempt.call.limiter);
                 if let Some(topology) = &mut self.topology {
-                    topology.apply(redirection);
+                    topology.apply(slot, to);
                 }
                 self.search();
                 self.again(attempt);
             }
-            (NodeEvent::Refused(limiter, error), _) => {
-                self.health.bad(&error, &[Arc::clone(&limiter)]);
+            (NodeEvent::Refused(limiter, error), address) => {
+                self.health.bad(&error, address.as_ref(), &[Arc::clone(&limiter)]);
                 self.rest(limiter);
             }
             (NodeEvent::Split(attempt), _) => self.again(attempt),
@@ -251,8 +259,11 @@ impl StoreRouter {
                 self.resting.retain(|(_, resting)| !contains(&limiters, resting));
                 limiters.iter().for_each(|limiter| limiter.unanswered());
                 if let Some(error) = error {
-                    self.health.bad(&error, &limiters);
+                    self.health.bad(&error, Some(&address), &limiters);
                     self.search();
+                    if let Some(node) = self.nodes.get_mut(&address) {
+                        node.error = Some(error);
+                    }
                 }
             }
             // Of a server that is not part of the store any more.
@@ -262,15 +273,16 @@ impl StoreRouter {
 
     /// Sends a call again after a moment.
     fn again(&mut self, attempt: CallAttempt) {
-        let CallAttempt { call, redirects } = attempt;
+        let redirects = attempt.redirects;
         if redirects >= MOST_REDIRECTS {
+            let limiter = attempt.call.limiter;
             self.health
-                .bad(&Error::refused("MOVED"), &[Arc::clone(&call.limiter)]);
-            return self.rest(call.limiter);
+                .bad(&Error::refused("MOVED"), None, &[Arc::clone(&limiter)]);
+            return self.rest(limiter);
         }
         let attempt = CallAttempt {
-            call,
             redirects: redirects + 1,
+            ..attempt
         };
         let later = self.later.clone();
         self.tasks.spawn(async move {
@@ -328,7 +340,7 @@ impl StoreRouter {
                 let limiters = self.queue.limiters();
                 if self.topology.is_none() {
                     limiters.iter().for_each(|limiter| limiter.unanswered());
-                    self.health.bad(&error, &limiters);
+                    self.health.bad(&error, None, &limiters);
                     self.search();
                 }
                 return;
@@ -348,15 +360,20 @@ impl StoreRouter {
             .map(|limiter| self.owner(limiter).cloned())
             .collect();
         self.topology = Some(topology);
-        for (limiter, before) in limiters.iter().zip(before) {
-            match self.owner(limiter) {
-                Some(owner) if before.as_ref() != Some(owner) && self.is_up(owner) => {
-                    self.back(&[Arc::clone(limiter)]);
-                }
+        let mut without = Vec::new();
+        for (limiter, before) in limiters.into_iter().zip(before) {
+            match self.owner(&limiter) {
+                Some(owner) if before.as_ref() != Some(owner) && self.is_up(owner) => self.back(&[limiter]),
                 // Otherwise it asks when the connection is there.
                 Some(_) => {}
-                None => limiter.unanswered(),
+                None => {
+                    limiter.unanswered();
+                    without.push(limiter);
+                }
             }
+        }
+        if !without.is_empty() {
+            self.health.bad(&Error::NoSlot, None, &without);
         }
     }
 
@@ -376,6 +393,7 @@ impl StoreRouter {
             script_hash: Arc::clone(&self.script_hash),
         };
         let handle = NodeHandle {
+            error: None,
             id,
             link: LinkState::Opening,
             jobs,
@@ -392,12 +410,14 @@ impl StoreRouter {
         self.resting = resting;
         let rested: Vec<_> = rested.into_iter().map(|(_, limiter)| limiter).collect();
         self.back(&rested);
-        for limiter in self.queue.limiters() {
+        let limiters = self.queue.limiters();
+        for limiter in &limiters {
             if limiter.is_quiet() {
-                self.ask(&limiter);
+                self.ask(limiter);
             }
         }
-        if self.nodes.values().any(|node| node.link != LinkState::Up) {
+        let is_down = self.nodes.values().any(|node| node.link != LinkState::Up);
+        if is_down || limiters.iter().any(|limiter| self.owner(limiter).is_none()) {
             self.search();
         }
         while self.tasks.try_join_next().is_some() {}
@@ -415,6 +435,12 @@ impl StoreRouter {
         let left: Vec<_> = nodes.map(|(_, node)| node.task).collect();
         while !left.iter().all(AbortHandle::is_finished) && self.tasks.join_next().await.is_some() {}
     }
+}
+
+/// Returns the slot of all keys of a limiter.
+fn slot_of_limiter(limiter: &Limiter) -> u16 {
+    let (names, _) = limiter.names();
+    slot_of(names.first().map_or("", String::as_str))
 }
 
 fn contains(limiters: &[Arc<Limiter>], limiter: &Arc<Limiter>) -> bool {

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use super::error::Error;
 use super::resp::{ProtocolError, RedisReply};
 use crate::host::{Host, Scheme, Target};
 
@@ -21,13 +22,6 @@ pub(super) struct Topology {
     moved: HashMap<u16, Target>,
 }
 
-/// Where a server of a cluster sends us instead: the rest of its error `MOVED 3999 127.0.0.1:6381` or `ASK …`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Redirection {
-    pub(super) slot: u16,
-    pub(super) node: Target,
-}
-
 impl Topology {
     /// One server for everything.
     pub(super) fn of_one(node: Target) -> Self {
@@ -38,29 +32,16 @@ impl Topology {
     }
 
     /// Reads the answer of `asked` to CLUSTER SLOTS.
-    pub(super) fn read(reply: &RedisReply, asked: &Target) -> Result<Self, ProtocolError> {
+    pub(super) fn read(reply: &RedisReply, asked: &Target) -> Result<Self, Error> {
         let RedisReply::List(ranges) = reply else {
-            return Err(ProtocolError);
+            return Err(ProtocolError.into());
         };
         let range = |range: &RedisReply| {
-            let RedisReply::List(parts) = range else {
-                return None;
-            };
-            let [first, last, RedisReply::List(primary), ..] = parts.as_slice() else {
-                return None;
-            };
-            let [host, port, ..] = primary.as_slice() else {
-                return None;
-            };
-            let node = node(host.text(), u16::try_from(port.number()?).ok()?, asked)?;
-            Some((slot(first.number()?)?, slot(last.number()?)?, node))
+            let (first, last, host, port) = parts(range).ok_or(ProtocolError)?;
+            Ok((first, last, node(host, port, asked)?))
         };
         Ok(Self {
-            ranges: ranges
-                .iter()
-                .map(range)
-                .collect::<Option<_>>()
-                .ok_or(ProtocolError)?,
+            ranges: ranges.iter().map(range).collect::<Result<_, Error>>()?,
             moved: HashMap::new(),
         })
     }
@@ -93,23 +74,31 @@ impl Topology {
     }
 
     /// Notes that one slot has moved.
-    pub(super) fn apply(&mut self, redirection: Redirection) {
-        self.moved.insert(redirection.slot, redirection.node);
+    pub(super) fn apply(&mut self, slot: u16, to: Target) {
+        self.moved.insert(slot, to);
     }
 }
 
-impl Redirection {
-    /// Reads the error that `asked` has answered.
-    pub(super) fn read(error: &str, asked: &Target) -> Result<Self, ProtocolError> {
-        let read = || {
-            let mut words = error.split(' ').skip(1);
-            let slot = slot(words.next()?.parse().ok()?)?;
-            let (host, port) = words.next()?.rsplit_once(':')?;
-            let node = node(Some(host), port.parse().ok()?, asked)?;
-            Some(Self { slot, node })
-        };
-        read().ok_or(ProtocolError)
-    }
+/// Reads where a server of a cluster sends us instead: its error `MOVED 3999 127.0.0.1:6381` or `ASK …`.
+pub(super) fn redirection(error: &str, asked: &Target) -> Result<Target, Error> {
+    let place = error.split(' ').nth(2).and_then(|place| place.rsplit_once(':'));
+    let (host, port) = place.ok_or(ProtocolError)?;
+    node(Some(host), port.parse().map_err(|_| ProtocolError)?, asked)
+}
+
+/// Reads a range of CLUSTER SLOTS: the first and the last slot, and the primary.
+fn parts(range: &RedisReply) -> Option<(u16, u16, Option<&str>, u16)> {
+    let RedisReply::List(parts) = range else {
+        return None;
+    };
+    let [first, last, RedisReply::List(primary), ..] = parts.as_slice() else {
+        return None;
+    };
+    let [host, port, ..] = primary.as_slice() else {
+        return None;
+    };
+    let port = u16::try_from(port.number()?).ok()?;
+    Some((slot(first.number()?)?, slot(last.number()?)?, host.text(), port))
 }
 
 /// Returns the slot of a key: that of the part between the first braces, where there is one.
@@ -137,17 +126,21 @@ fn crc16(bytes: &[u8]) -> u16 {
 }
 
 /// Builds the address of a server as `asked` names it. Without a host it is the one of `asked`.
-pub(super) fn node(host: Option<&str>, port: u16, asked: &Target) -> Option<Target> {
+pub(super) fn node(host: Option<&str>, port: u16, asked: &Target) -> Result<Target, Error> {
+    let parse = |host: &str| Host::parse(host).map_err(|_| ProtocolError);
     let host = match host {
         None | Some("") => asked.host.clone(),
+        // As Redis writes a host name that it does not know.
+        Some("?") => return Err(Error::NoEndpoint),
         // An IPv6 address comes without brackets.
-        Some(host) if host.contains(':') => {
-            Host::parse(&format!("[{}]", host.trim_matches(['[', ']']))).ok()?
-        }
-        Some(host) => Host::parse(host).ok()?,
+        Some(host) if host.contains(':') => parse(&format!("[{}]", host.trim_matches(['[', ']'])))?,
+        Some(host) => parse(host)?,
     };
     let scheme: Scheme = asked.scheme;
-    (port > 0).then_some(Target { scheme, host, port })
+    if port == 0 {
+        return Err(ProtocolError.into());
+    }
+    Ok(Target { scheme, host, port })
 }
 
 fn slot(number: i64) -> Option<u16> {

@@ -71,11 +71,9 @@ pub(crate) fn eventually(claim: &str, mut what: impl FnMut() -> bool) {
     }
 }
 
-/// Returns a port on which nobody listens.
+/// Returns a port on which nobody listens, and which the system gives to no connection and no listener on port 0.
 pub(crate) fn closed_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..32_000));
+    let is_closed = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.by_ref().take(100).find(is_closed).unwrap()
 }

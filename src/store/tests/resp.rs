@@ -88,6 +88,34 @@ fn an_error_tells_its_kind_and_a_list_its_numbers() {
         Some("READONLY")
     );
     assert_eq!(RedisReply::Nil.error(), None);
+    // Of scripts: Redis 7, then Redis 6.2.
+    let script = "ERR Error running script (call to f_b238): @user_script:65: ";
+    for (text, kind) in [
+        (
+            "OOM command not allowed when used memory > 'maxmemory'. script: b238, on @user_script:65.",
+            "OOM",
+        ),
+        (
+            "ERR The user executing the script can't run this command or subcommand script: b238",
+            "ERR",
+        ),
+        (
+            &format!("{script}@user_script: 65: -READONLY You can't write against a read only replica."),
+            "READONLY",
+        ),
+        (
+            &format!("{script}WRONGTYPE Operation against a key holding the wrong kind of value"),
+            "WRONGTYPE",
+        ),
+        (
+            &format!("{script}@user_script: 10: The user executing the script can't run this command"),
+            "ERR",
+        ),
+        ("nothing", ""),
+        ("", ""),
+    ] {
+        assert_eq!(RedisReply::Error(text.to_owned()).error(), Some(kind), "{text}");
+    }
     let list = RedisReply::List(vec![RedisReply::Integer(1), RedisReply::Integer(-2)]);
     assert_eq!(list.numbers(), Some(vec![1, -2]));
     assert_eq!(RedisReply::List(vec![RedisReply::Nil]).numbers(), None);

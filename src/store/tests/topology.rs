@@ -2,7 +2,7 @@
 
 use crate::host::{Host, Scheme, Target};
 use crate::store::resp::{self, RedisReply};
-use crate::store::topology::{Redirection, Topology, slot_of};
+use crate::store::topology::{Topology, redirection, slot_of};
 
 fn node(host: &str, port: u16) -> Target {
     let (scheme, host) = (Scheme::Http, Host::parse(host).unwrap());
@@ -53,7 +53,7 @@ fn the_map_of_a_cluster_is_read() {
     assert_eq!(owner(&map, 5462), None);
     assert_eq!(owner(&map, 16383).as_deref(), Some("[::1]:7003"));
     assert_eq!(map.nodes().len(), 3);
-    map.apply(Redirection::read("MOVED 5462 redis.test:7004", &asked).unwrap());
+    map.apply(5462, redirection("MOVED 5462 redis.test:7004", &asked).unwrap());
     assert_eq!(owner(&map, 5462).as_deref(), Some("redis.test:7004"));
     assert_eq!(map.nodes().len(), 4);
     for wrong in [
@@ -68,31 +68,30 @@ fn the_map_of_a_cluster_is_read() {
     ] {
         Topology::read(&reply(wrong), &asked).unwrap_err();
     }
+    let nameless = reply("*1\r\n*3\r\n:0\r\n:1\r\n*2\r\n$1\r\n?\r\n:7001\r\n");
+    let error = Topology::read(&nameless, &asked).unwrap_err();
+    assert!(error.to_string().contains("cluster-announce-hostname"), "{error}");
 }
 
 #[test]
-fn a_redirection_names_a_slot_and_a_server() {
+fn a_redirection_names_a_server() {
     let asked = node("10.0.0.9", 7000);
-    for (error, slot, to) in [
-        ("MOVED 3999 127.0.0.1:6381", 3999, "127.0.0.1:6381"),
-        ("ASK 0 ::1:6381", 0, "[::1]:6381"),
-        ("MOVED 1 :6381", 1, "10.0.0.9:6381"),
+    for (error, to) in [
+        ("MOVED 3999 127.0.0.1:6381", "127.0.0.1:6381"),
+        ("ASK 0 ::1:6381", "[::1]:6381"),
+        ("MOVED 1 :6381", "10.0.0.9:6381"),
     ] {
-        let redirection = Redirection::read(error, &asked).unwrap();
-        assert_eq!(
-            (redirection.slot, redirection.node.to_string().as_str()),
-            (slot, to)
-        );
+        assert_eq!(redirection(error, &asked).unwrap().to_string(), to, "{error}");
     }
     for error in [
         "MOVED",
         "MOVED 1",
-        "MOVED x h:1",
-        "MOVED 16384 h:1",
         "MOVED 1 h",
         "MOVED 1 h:0",
+        "MOVED 1 h:65536",
         "MOVED 1 a/b:1",
+        "MOVED 1 ?:6381",
     ] {
-        Redirection::read(error, &asked).unwrap_err();
+        redirection(error, &asked).unwrap_err();
     }
 }
