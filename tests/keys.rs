@@ -1,7 +1,7 @@
 //! Keys, certificates and stores as common tools write them: each is accepted, or refused with the command that
 //! makes something of it that is taken. Every such command is run here, and what it writes is taken.
 //!
-//! What is written is in `keys/tools.txt`; the table in `docs/keys.md` is what comes out. `OUTRIDER_WRITE_TABLES=1`
+//! What is written is in `keys/tools.txt`; the table in `docs/keys.md` is what comes out. `OUTRIDER_WRITE_DOCS=1`
 //! writes it.
 
 use std::collections::BTreeMap;
@@ -217,7 +217,7 @@ fn problem(folder: &Path, place: &str) -> Option<String> {
     first
 }
 
-/// Writes the table where `OUTRIDER_WRITE_TABLES` is set; fails where the document has another. The lines of
+/// Writes the table where `OUTRIDER_WRITE_DOCS` is set; fails where the document has another. The lines of
 /// tools that are not here stay as they are.
 fn compare_or_write(lines: &[String]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/keys.md");
@@ -237,8 +237,8 @@ fn compare_or_write(lines: &[String]) {
         return;
     }
     assert!(
-        std::env::var_os("OUTRIDER_WRITE_TABLES").is_some(),
-        "docs/keys.md has another table; OUTRIDER_WRITE_TABLES=1 writes this one:\n{table}"
+        std::env::var_os("OUTRIDER_WRITE_DOCS").is_some(),
+        "docs/keys.md has another table; OUTRIDER_WRITE_DOCS=1 writes this one:\n{table}"
     );
     fs::write(&path, format!("{before}{BEGIN_MARK}{table}{END_MARK}{after}")).unwrap();
 }

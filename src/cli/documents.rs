@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -465,7 +465,7 @@ fn the_architecture_names_what_is_there() {
             let mut places = code.split(&definition).skip(1);
             places.any(|rest| !rest.starts_with(char::is_alphanumeric))
         };
-        !defined("struct") && !defined("enum")
+        !["struct", "enum", "trait"].into_iter().any(defined)
     }));
     assert!(missing.is_empty(), "{missing:?}");
 }
@@ -487,7 +487,6 @@ fn every_key_is_in_the_documents() {
         .filter(|page| !matches!(page.path.as_str(), "docs/reference.md" | "CHANGELOG.md"))
         .flat_map(|page| page.text.split('`').skip(1).step_by(2))
         .collect();
-    let is_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let words: HashSet<&str> = code
         .iter()
         .flat_map(|code| code.split(|c| !is_of_word(c)))
@@ -498,6 +497,41 @@ fn every_key_is_in_the_documents() {
     assert!(keys.len() > 100, "{keys:?}");
     keys.retain(|key| !words.contains(key));
     assert!(keys.is_empty(), "give each a line in docs/: {keys:?}");
+}
+
+/// A key that is declared and never used would pass every test of the language.
+#[test]
+fn every_key_is_in_a_test_of_what_it_does() {
+    let files = [sources(&root().join("src")), sources(&root().join("tests"))].concat();
+    let is_test = |path: &PathBuf| {
+        let path = path.strip_prefix(root()).unwrap();
+        path.components()
+            .any(|part| part.as_os_str().to_string_lossy().starts_with("tests"))
+            && !path.starts_with("src/config")
+    };
+    let texts: Vec<_> = files
+        .iter()
+        .filter(|path| is_test(path))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let words: HashSet<&str> = texts
+        .iter()
+        .flat_map(|text| text.split(|c| !is_of_word(c)))
+        .collect();
+    let schema = schema();
+    let mut keys = Vec::new();
+    collect(
+        &schema,
+        &|meaning| !meaning.starts_with("Does not work yet"),
+        &mut keys,
+    );
+    assert!(keys.len() > 100, "{keys:?}");
+    keys.retain(|key| !words.contains(key));
+    assert!(keys.is_empty(), "test in tests/ what each does: {keys:?}");
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 
 /// The keys of the schema whose description is `wanted`.
@@ -529,7 +563,7 @@ fn root() -> &'static Path {
 }
 
 /// Every Rust file below `folder`.
-fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -150,7 +150,7 @@ impl Explanation {
         } else {
             destination
                 .permits(method, path)
-                .and_then(|()| destination.heeds(uri.query(), &HeaderMap::new()))
+                .and_then(|()| destination.refuse_overrides(uri.query(), &HeaderMap::new()))
                 .and_then(|()| destination.auth_rule(method, path))
                 .and_then(|_| destination.leaves(target))
         };

@@ -24,7 +24,7 @@ pub(in crate::config) struct Declaration {
     /// What to write where the key is missing, for one that has to be written.
     pub(in crate::config) required: Option<&'static str>,
     pub(in crate::config) status: Status,
-    /// What the key implies. `None`: the declaration does not say.
+    /// What the key implies. `None` outside of destinations, where nothing is implied.
     pub(in crate::config) marks: Option<&'static [Mark]>,
 }
 
@@ -75,13 +75,14 @@ pub(in crate::config) enum Status {
 /// What a key of a destination implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// Stored answers depend on it: where the value changes, they are invalidated.
+    /// It decides what the destination answers (its credential, its address): where the value changes, stored answers are
+    /// invalidated. A key that changes an answer on its way from the cache to the app needs no mark.
     Answers,
-    /// In a tunnel whose bytes pass untouched it still works: it counts tunnels.
+    /// It still works in a tunnel whose bytes pass untouched, because it counts tunnels.
     CountsTunnels,
     /// The proxy must see the requests for it to work: where it is set, `mode: auto` ends TLS.
     EndsTls,
-    /// Connections to the destination depend on it: where the value changes, those that are kept are closed.
+    /// It decides how a connection is opened, or with which identity: where the value changes, kept connections are closed.
     Upstream,
 }
 

@@ -8,7 +8,7 @@ use super::reader::Located;
 use super::syntax::{AutoOrSize, GIB, KIB, MIB, Number, Positive, Size};
 use crate::http1::HeadRules;
 
-/// A key below it is at most this large: a map of fields holds no more than some 24,000 names.
+/// The most fields that a key may allow: a map of fields holds no more than some 24,000 names.
 const MOST_FIELDS: u64 = 10_000;
 const MOST_CONNECTIONS: u64 = 1_000_000;
 

@@ -44,7 +44,7 @@ pub(super) struct Located<'a> {
 }
 
 impl<'a> SectionReader<'a> {
-    /// Reads a key that holds `default` where it is not written. A mapping of which every line is commented out is as good
+    /// Reads a key, or `default` where it is not written. A mapping of which every line is commented out is as good
     /// as one that is not written.
     pub(super) fn or<S: Syntax>(&self, name: &str, default: &'static str) -> Option<S::Value> {
         let written = self.take(name);

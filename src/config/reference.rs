@@ -196,8 +196,12 @@ fn the_page_in_docs_is_current() {
         std::fs::write(&path, &page).unwrap();
     }
     let written = std::fs::read_to_string(path).unwrap();
+    let other = written
+        .lines()
+        .zip(page.lines())
+        .find(|(written, made)| written != made);
     assert!(
         written == page,
-        "run OUTRIDER_WRITE_DOCS=1 cargo test --lib config::reference"
+        "run OUTRIDER_WRITE_DOCS=1 cargo test --lib config::reference; the first other line: {other:?}"
     );
 }

@@ -29,7 +29,8 @@ const UNLISTED: &str = "unlisted";
 pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
     pub(crate) index: usize,
-    /// What was written. A field below that has the name of a key replaces it.
+    /// What was written, under the names of the keys. A field of this struct with the name of a key hides the written one:
+    /// it is the value that takes effect.
     pub(crate) written: Arc<config::DestinationKeys>,
     /// How many instances share each rate limit, as the file says for all destinations.
     pub(crate) instances: Option<NonZeroU32>,
@@ -158,7 +159,7 @@ impl Destination {
 
     /// Refuses parameters and fields that some servers take for the method or the path of a request, where these make a
     /// difference.
-    pub(crate) fn heeds(&self, query: Option<&str>, fields: &HeaderMap) -> Result<(), Denial> {
+    pub(crate) fn refuse_overrides(&self, query: Option<&str>, fields: &HeaderMap) -> Result<(), Denial> {
         if !self.has_rules {
             return Ok(());
         }

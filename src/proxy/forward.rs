@@ -41,7 +41,7 @@ pub(super) async fn run(
     let held = Reservation::take(memory::REQUEST)?;
     let destination = &route.destination;
     destination.permits(request.method(), request.uri().path())?;
-    destination.heeds(request.uri().query(), request.headers())?;
+    destination.refuse_overrides(request.uri().query(), request.headers())?;
     // Only the scheme, not the whole target: each value kept across an await makes the future larger.
     let asked = target.scheme;
     let target = destination.leaves(target)?;

@@ -2,7 +2,7 @@
 //!
 //! Each cell is a service, what it reports, its limit, the demand and what `on_limit` says. The same schedule
 //! goes to a fresh service without outrider. `cargo test --lib limit::tests::simulation -- --nocapture` prints
-//! the cells that fall below the floor; `OUTRIDER_WRITE_TABLES=1` writes the table in `docs/limits.md`.
+//! the cells that fall below the floor; `OUTRIDER_WRITE_DOCS=1` writes the table in `docs/limits.md`.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};

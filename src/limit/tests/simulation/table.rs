@@ -107,7 +107,7 @@ pub(super) fn rows(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// Writes the table where `OUTRIDER_WRITE_TABLES` is set; fails where the document has another.
+/// Writes the table where `OUTRIDER_WRITE_DOCS` is set; fails where the document has another.
 pub(super) fn compare_or_write(table: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md");
     let text = fs::read_to_string(&path).unwrap();
@@ -117,8 +117,8 @@ pub(super) fn compare_or_write(table: &str) {
         return;
     }
     assert!(
-        std::env::var_os("OUTRIDER_WRITE_TABLES").is_some(),
-        "docs/limits.md has another table; OUTRIDER_WRITE_TABLES=1 writes this one:\n{table}"
+        std::env::var_os("OUTRIDER_WRITE_DOCS").is_some(),
+        "docs/limits.md has another table; OUTRIDER_WRITE_DOCS=1 writes this one:\n{table}"
     );
     let text = format!("{before}{BEGIN_MARK}\n{table}{END_MARK}{after}");
     fs::write(&path, text).unwrap();
