@@ -39,6 +39,7 @@ pub(super) fn request(head: &Bytes, most: usize) -> Result<(Request<()>, Facts),
     };
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method).map_err(|_| no_request(head))?;
+    target::check_fragment(target).map_err(Error::Malformed)?;
     *request.uri_mut() = match Uri::from_maybe_shared(head.slice_ref(target)) {
         Ok(uri) => uri,
         Err(_) => {

@@ -56,6 +56,18 @@ impl RawTarget {
     }
 }
 
+/// Refuses a fragment with bytes that no part of a target may have: control characters, and what is not UTF-8. `http` removes
+/// a fragment without a look at it, and other parsers refuse such a request, or end the line at a carriage return.
+pub(super) fn check_fragment(target: &[u8]) -> Result<(), Fault> {
+    let Some(start) = memchr::memchr(b'#', target) else {
+        return Ok(());
+    };
+    let fragment = &target[start..];
+    let control = fragment.iter().position(u8::is_ascii_control);
+    let bad = control.or_else(|| str::from_utf8(fragment).err().map(|error| error.valid_up_to()));
+    bad.map_or(Ok(()), |place| Err(Fault::Target(Some(fragment[place]))))
+}
+
 /// Makes the path of `OPTIONS http://host` a `*`, because it is about the whole server (RFC 9112 section 3.2.4). `http` has
 /// added a slash if `target` has no path.
 pub(super) fn mean_the_server(uri: &mut Uri, target: &[u8]) {
@@ -86,3 +98,24 @@ fn fault(target: &[u8]) -> Fault {
 
 /// Printable ASCII that `http::Uri` refuses, in the path or in the query.
 const RAW: &[u8] = b"\"<>`";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fragment_is_checked_like_the_rest_of_a_target() {
+        for good in ["/", "/x#", "/#top", "http://a/?b#/c?d", "/#größe"] {
+            assert_eq!(check_fragment(good.as_bytes()), Ok(()), "{good}");
+        }
+        for (bad, byte) in [
+            (&b"/#\rx"[..], b'\r'),
+            (b"/#\0", 0),
+            (b"http://a#\x7f", 0x7f),
+            (b"/#a\xc3(", 0xc3),
+        ] {
+            let fault = check_fragment(bad);
+            assert_eq!(fault, Err(Fault::Target(Some(byte))), "{}", bad.escape_ascii());
+        }
+    }
+}

@@ -103,6 +103,9 @@ async fn nothing_is_smuggled_in_a_start_line() {
         ("a carriage return in the target", "GET /\rx HTTP/1.1"),
         ("NUL in the target", "GET /\0 HTTP/1.1"),
         ("a tab in the target", "GET /\tx HTTP/1.1"),
+        ("a carriage return in a fragment", "GET http://a/#\rx HTTP/1.1"),
+        ("a control character in a fragment", "GET /#x\x06 HTTP/1.1"),
+        ("DEL in the fragment of a raw target", "GET /?<#\x7f HTTP/1.1"),
         (
             "a version that is not one digit, a point and one digit",
             "GET / HTTP/1.10",
