@@ -13,7 +13,7 @@ use crate::support::proxy::configuration;
 use crate::support::{Nginx, Pki, ProgramOutput, Proxy, TOKEN, run};
 
 /// Commands that are not run here, by how they begin, and the reason.
-const NOT_RUN: [(&str, &str); 8] = [
+const NOT_RUN: [(&str, &str); 9] = [
     ("apt-get install", "installs packages of the system"),
     ("ab ", "needs a machine of its own for half a million requests"),
     ("cargo bench", "tests/run runs each bench once"),
@@ -23,6 +23,10 @@ const NOT_RUN: [(&str, &str); 8] = [
     (
         "export PATH=$PWD/target/release",
         "the environment of the commands has it",
+    ),
+    (
+        "tests/fuzz/run",
+        "builds everything again, and runs for as long as it is asked to",
     ),
     ("tests/run", "runs these tests"),
 ];

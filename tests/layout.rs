@@ -19,7 +19,7 @@ const RANKS: &[&[&str]] = &[
     &["admin", "server"],
     &["worker"],
     &["app"],
-    &["bench", "cli"],
+    &["bench", "cli", "fuzz"],
 ];
 
 /// Type names that each area may have.
@@ -128,13 +128,17 @@ fn a_path_climbs_at_most_once() {
 
 #[test]
 fn every_dependency_is_used() {
-    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let all: Vec<_> = sources("src").into_iter().chain(sources("tests")).collect();
-    let code = all.iter().map(|path| code(path)).collect::<String>();
-    let unused: Vec<_> = dependencies(&manifest)
-        .filter(|name| !names_crate(&code, &name.replace('-', "_")))
-        .collect();
-    assert!(unused.is_empty(), "take them out of Cargo.toml: {unused:?}");
+    let (fuzz, tests): (Vec<_>, Vec<_>) =
+        (sources("tests").into_iter()).partition(|path| path.starts_with("tests/fuzz"));
+    let own = sources("src").into_iter().chain(tests).collect();
+    for (manifest, sources) in [("Cargo.toml", own), ("tests/fuzz/Cargo.toml", fuzz)] {
+        let text = fs::read_to_string(root().join(manifest)).unwrap();
+        let code = sources.iter().map(|path| code(path)).collect::<String>();
+        let unused: Vec<_> = dependencies(&text)
+            .filter(|name| !names_crate(&code, &name.replace('-', "_")))
+            .collect();
+        assert!(unused.is_empty(), "take them out of {manifest}: {unused:?}");
+    }
 }
 
 /// The checks above find what they look for.

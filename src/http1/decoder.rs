@@ -220,7 +220,7 @@ impl ChunkedState {
 }
 
 /// Reads the size in a line such as `1f;extension\r\n`.
-fn chunk_size(line: &[u8]) -> Result<u64, Error> {
+pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Error> {
     // httparse accepts an empty line as zero, and a bare line feed in an extension.
     let is_line = line.first().is_some_and(u8::is_ascii_hexdigit) && line.ends_with(b"\r\n");
     match httparse::parse_chunk_size(line) {

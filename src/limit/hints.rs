@@ -124,8 +124,8 @@ pub(super) struct QuotaHint {
     pub(super) limit: Option<u64>,
     /// Not more than the limit.
     pub(super) remaining: Option<u64>,
-    /// From now until the whole quota is back, at most [`LONGEST_RESET`]. Zero only if nothing remains: it is now
-    /// or just past.
+    /// From now until the whole quota is back, at most [`LONGEST_RESET`]. Zero (it is now or just past) only if
+    /// nothing remains, or if the answer does not say what remains.
     pub(super) reset: Option<Duration>,
     /// The time in which the limit may be used up. Never zero, at most [`LONGEST_WINDOW`].
     pub(super) window: Option<Duration>,

@@ -33,6 +33,8 @@ pub(crate) mod bench;
 mod bucket;
 mod chance;
 mod deadline;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gcra;
 mod hints;
 mod learned;

@@ -21,6 +21,8 @@ use file::FileName;
 
 pub(crate) mod anchors;
 pub(crate) mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod guard;
 pub(crate) mod kind;
 pub(crate) mod pem;

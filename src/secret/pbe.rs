@@ -522,8 +522,9 @@ const PURPOSE_MAC: u8 = 3;
 /// About three seconds of a slow core; OpenSSL writes 2048, careful people a million.
 const MOST_ITERATIONS: u32 = 5_000_000;
 
-/// In one file: its proof, its certificates and its key are each derived for by themselves, some of them twice.
-const MOST_IN_ALL: u32 = 20_000_000;
+/// In one file: its proof, its certificates and its key are each derived for by themselves, some of them twice. A fuzzer
+/// gets less, so that no input takes it seconds.
+const MOST_IN_ALL: u32 = if cfg!(fuzzing) { 20_000 } else { 20_000_000 };
 
 /// For scrypt, in bytes: four times what OpenSSL takes.
 const MOST_MEMORY: u64 = 64 * 1024 * 1024;

@@ -125,7 +125,7 @@ fn choose_one<'b>(
     }
 }
 
-fn read_document(
+pub(super) fn read_document(
     text: &[u8],
     place: &str,
     service: &str,

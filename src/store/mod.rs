@@ -45,6 +45,8 @@ mod address;
 mod connection;
 mod connector;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod health;
 mod names;
 mod node;
