@@ -73,7 +73,7 @@ impl<T> RedisConnection<T> {
         self.pending.into_iter().map(|(about, _)| about).collect()
     }
 
-    /// Waits for all answers and returns the last one. Fails when one of them is an error, which `refused` explains.
+    /// Waits for all answers and returns the last one. Fails when one of them is an error; `refused` explains it.
     pub(super) async fn finish(&mut self, refused: impl Fn(&str) -> Error) -> Result<RedisReply, Error> {
         let mut last = RedisReply::Nil;
         while !self.pending.is_empty() {

@@ -168,8 +168,8 @@ fn authenticate(connection: &mut RedisConnection<()>, user: Option<&[u8]>, passw
     }
 }
 
-/// Asks one candidate after the other and returns the first answer. Otherwise the last error: of those that a server
-/// has answered, if there are any.
+/// Asks one candidate after the other and returns the first answer. Fails with the last error, if possible with one
+/// that a server has answered.
 async fn first_answer<'a, V, F: Future<Output = Result<V, Error>>>(
     candidates: &[&'a Target],
     attempt: usize,

@@ -39,7 +39,8 @@ impl StoreHealth {
         let server = server.map(tracing::field::display);
         let Some(parts) = concerned.iter().map(|limiter| limiter.parts()).max() else {
             // For example a server of a cluster that keeps nothing of ours.
-            tracing::debug!(store = %self.store, server, error = %ErrorChain(error), "a server of the quota store failed");
+            let error = ErrorChain(error);
+            tracing::debug!(store = %self.store, server, %error, "a server of the quota store failed");
             return;
         };
         for limiter in concerned {

@@ -45,8 +45,8 @@ impl PermitBatch {
     /// Returns when the first that has not ended can be used.
     pub(super) fn next(&self, now: u64) -> Option<u64> {
         let alive = self.alive(now);
-        let void = u64::from(self.count - alive);
-        (alive > 0).then(|| self.first.saturating_add(self.period.saturating_mul(void)))
+        let expired = u64::from(self.count - alive);
+        (alive > 0).then(|| self.first.saturating_add(self.period.saturating_mul(expired)))
     }
 
     /// Removes and returns the first.

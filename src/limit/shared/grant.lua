@@ -1,18 +1,18 @@
 -- One quota for a whole fleet: grants permits of several limits in one atomic step.
 --
--- A limit is one number, `tat`, as in the generic cell rate algorithm: when its bucket will be whole again. Times are
--- microseconds of this server's clock, counted from 2026. `born` is when the key was made: an instance that knows of
--- another birth knows that the server has lost what it held.
+-- A limit is one number, `tat`, as in the generic cell rate algorithm: when its bucket will be full again. Times are
+-- microseconds of this server's clock, counted from 2026. `born` is when the key was made. An instance that remembers
+-- another time sees that the server has lost its data.
 --
--- KEYS: for each limit a hash and the sorted set of those who share it, scored by when they are forgotten.
+-- KEYS: for each limit a hash and the sorted set of the instances that share it, scored by when each is removed.
 -- ARGV: the member's name, then for each limit fifteen numbers, named below. Answers eight numbers for each limit.
 
 local time = redis.call('TIME')
 local now = (time[1] - 1767225600) * 1000000 + time[2]
 local member = ARGV[1]
--- How long a member is remembered, how long it counts as one who asks, how far ahead a lease reaches, the farthest that
--- anything is reserved, how long nobody asks when nobody can, how long it takes all to return (microseconds); how long
--- a key outlives its use (milliseconds).
+-- How long a member is kept, how long it counts as active, how far ahead a lease reaches, the farthest that permits
+-- are reserved, the silence that shows an outage, how long all instances take to return (microseconds); how long a
+-- key outlives its use (milliseconds).
 local LIFE, ACTIVE, LEASE, FARTHEST = 90000000, 3000000, 1000000, 10000000
 local SILENCE, RETURN, KEEP = 500000, 2500000, 600000
 local answer = {}
@@ -30,20 +30,20 @@ for limit = 1, #KEYS / 2 do
   local live, active, lost = tonumber(state[3]), tonumber(state[4]), tonumber(state[5]) or 0
   local opens, asked = tonumber(state[6]) or 0, tonumber(state[7]) or 0
   if not (born and tat) then
-    -- Nobody has used it for long; or the server has lost it, which the next lines find out.
+    -- The limit was not used for long; or the server has lost it, which the next lines find out.
     born, tat = now, now
   end
   -- Not below: a bucket holds no more than its burst. Not above: this server's clock may have been set back.
   tat = math.min(math.max(tat, now), now + tolerance + period + FARTHEST)
   if seen ~= 0 and seen ~= born and lost == 0 then
-    -- It is lost: assume the worst, an empty bucket.
+    -- The data is lost: assume the worst, an empty bucket.
     lost, asked = 1, 0
     tat = math.max(tat, now + tolerance + period + reserved)
   end
   opens = math.min(opens, now + RETURN)
   if returned > 0 and opens <= now and asked + SILENCE < now then
-    -- The first to return of a fleet that could not reach this server. Until all are back, none has more than its
-    -- share, so that nothing is given out twice.
+    -- The first instance that returns after an outage. Until all are back, each keeps to its share, so that no permit
+    -- is granted twice.
     opens = now + RETURN
     if lost > 0 then tat = math.max(tat, opens + tolerance + period) end
   end
@@ -52,7 +52,7 @@ for limit = 1, #KEYS / 2 do
   if not is_open then
     need, soon, demand = 0, 0, 0
   elseif seen ~= 0 and seen ~= born then
-    -- Each one brings back what it has not used of its share.
+    -- Each instance brings back what it has not used of its share.
     tat = math.max(tat - left * period, now)
   elseif spent > 0 then
     -- What it has used of its share while this server could not be asked.
@@ -69,19 +69,19 @@ for limit = 1, #KEYS / 2 do
     active = redis.call('ZCOUNT', members, '(' .. string.format('%.0f', now + LIFE - ACTIVE), '+inf')
   end
 
-  -- Those who wait go at once, as far as the burst reaches.
+  -- Waiting requests go at once, as far as the burst reaches.
   local at_once, later, first = 0, 0, 0
   if tat <= now + tolerance then
     at_once = math.min(need, math.floor((now + tolerance - tat) / period) + 1)
     tat = tat + at_once * period
-    -- What is only likely to be used is used within its grace, so it counts as if it were used at the end of that.
+    -- Permits that are only likely to be used count as if they were used at the end of their grace.
     local late = math.max(tat, now + grace)
     if at_once < soon and at_once == need and late <= now + tolerance then
       local more = math.min(soon - need, math.floor((now + tolerance - late) / period) + 1)
       at_once, tat = at_once + more, late + more * period
     end
   end
-  -- Of what is still to come each one may reserve its part of a lease, so that they take turns.
+  -- Of later permits each instance may reserve its part of a lease, so that they take turns.
   local moment = tat - tolerance
   if (at_once < need or demand > 0) and moment > now then
     local function within(horizon)
@@ -91,8 +91,8 @@ for limit = 1, #KEYS / 2 do
     local most = math.max(1, math.floor(LEASE / (math.max(active, 1) * period))) - held
     local missing = math.max(0, need - at_once)
     local needed = math.min(missing, within(math.min(patience, FARTHEST)))
-    -- Those who will ask until the first of these permits is there, as far as they would wait for it, and while it
-    -- lasts; less what chance may take away, because a permit that nobody uses is lost for all.
+    -- The requests that will come before the first of these permits can be used, as far as they would wait for it,
+    -- and while it lasts. Less a standard deviation, because an unused permit is lost for all.
     local span = math.min(moment - now, patience) + math.min(tolerance, LEASE)
     local likely = demand * span / 1000000
     likely = math.max(0, math.floor(likely - math.sqrt(likely)) - spare)

@@ -130,7 +130,7 @@ struct Share {
 /// Where the last permit came from.
 #[derive(Clone, Copy, Debug)]
 enum Taken {
-    Lent(PermitBatch),
+    Granted(PermitBatch),
     Share,
 }
 
@@ -171,7 +171,7 @@ impl RateLease {
         if self.rate.period() == NEVER {
             return NEVER;
         }
-        let lent = (self.batches.iter()).find_map(|batch| batch.next(now));
+        let granted = self.batches.iter().find_map(|batch| batch.next(now));
         let share = self.share_rate().earliest(self.share.level);
         let otherwise = match self.asked_at {
             _ if self.store_is_away => share,
@@ -180,7 +180,7 @@ impl RateLease {
             None if self.asks_from > now => self.asks_from,
             None => now.saturating_add(PATIENCE),
         };
-        lent.map_or(otherwise, |lent| lent.min(otherwise))
+        granted.map_or(otherwise, |granted| granted.min(otherwise))
     }
 
     /// Returns whether a decision has to wait for the store, which takes [`PATIENCE`] at most.
@@ -191,16 +191,16 @@ impl RateLease {
                 !self.store_is_away
                     && self.shares_until <= now
                     && now < asked.saturating_add(PATIENCE)
-                    && self.lent(now) == 0
+                    && self.usable(now) == 0
             }
-            None => is_open && self.lent(now) == 0,
+            None => is_open && self.usable(now) == 0,
         }
     }
 
     /// Uses a permit `now`, which must not be before the earliest moment.
     pub(in crate::limit) fn take(&mut self, now: u64) {
         self.expire(now);
-        let lent = match self.batches.front_mut() {
+        let granted = match self.batches.front_mut() {
             Some(batch) if batch.first <= now => Some(batch.split()),
             Some(_) | None => None,
         };
@@ -208,13 +208,13 @@ impl RateLease {
         if self.batches.front().is_some_and(|batch| batch.count == 0) {
             self.batches.pop_front();
         }
-        if lent.is_none() {
+        if granted.is_none() {
             self.share.level = part.taken(self.share.level, now);
             self.share.earn(self.fleet.level, now);
             self.share.owed = self.share.owed.saturating_add(part.period());
         }
         self.share.own = part.taken(self.share.own, now);
-        self.taken = Some(lent.map_or(Taken::Share, Taken::Lent));
+        self.taken = Some(granted.map_or(Taken::Share, Taken::Granted));
     }
 
     /// Takes back the last permit: its request does not go after all.
@@ -222,7 +222,7 @@ impl RateLease {
         let part = self.share_rate();
         match self.taken.take() {
             None => return,
-            Some(Taken::Lent(permit)) => self.batches.push_front(permit),
+            Some(Taken::Granted(permit)) => self.batches.push_front(permit),
             Some(Taken::Share) => {
                 self.share.level = part.returned(self.share.level);
                 self.share.owed = self.share.owed.saturating_sub(part.period());
@@ -434,7 +434,7 @@ impl RateLease {
         }
         if self.fleet.is_tight && self.fleet.level.saturating_sub(self.terms.tolerance) > now {
             let next = self.earliest(now);
-            return (self.rate.paced(self.fleet.active, self.lent(now)), next);
+            return (self.rate.paced(self.fleet.active, self.usable(now)), next);
         }
         (self.rate, self.fleet.level)
     }
@@ -479,8 +479,9 @@ impl RateLease {
     }
 
     /// Returns how many permits can be used now.
-    fn lent(&self, now: u64) -> u32 {
-        (self.batches.iter())
+    fn usable(&self, now: u64) -> u32 {
+        self.batches
+            .iter()
             .map(|batch| batch.alive(now) - batch.after(now).min(batch.alive(now)))
             .sum()
     }
@@ -502,11 +503,11 @@ impl RateLease {
     /// Drops permits that were not used in time.
     fn expire(&mut self, now: u64) {
         self.batches.retain_mut(|batch| {
-            let void = batch.count - batch.alive(now);
+            let expired = batch.count - batch.alive(now);
             batch.first = batch
                 .first
-                .saturating_add(batch.period.saturating_mul(u64::from(void)));
-            batch.count -= void;
+                .saturating_add(batch.period.saturating_mul(u64::from(expired)));
+            batch.count -= expired;
             batch.count > 0
         });
     }

@@ -13,14 +13,23 @@ use super::gcra::Gcra;
 mod batch;
 mod demand;
 pub(crate) mod lease;
+#[cfg(test)]
+pub(crate) mod script_model;
 pub(crate) mod store_queue;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-pub(crate) mod twin;
 
 /// What the store runs: grants permits of several limits in one atomic step.
 pub(crate) const SCRIPT: &str = include_str!("grant.lua");
+
+/// How many numbers the script takes, and returns, for each limit.
+pub(crate) const ARGUMENTS: usize = 15;
+pub(crate) const ANSWERS: usize = 8;
+
+/// How far ahead of its use a permit can be reserved, and how long it can stay unused at most.
+const LEASE: u64 = SECOND;
+
+const SECOND: u64 = 1_000_000_000;
 
 /// What an instance asks of the store about one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -165,12 +174,3 @@ impl RateTerms {
         }
     }
 }
-
-/// How many numbers the script takes, and returns, for each limit.
-pub(crate) const ARGUMENTS: usize = 15;
-pub(crate) const ANSWERS: usize = 8;
-
-/// How far ahead of its use a permit can be reserved, and how long it can stay unused at most.
-const LEASE: u64 = SECOND;
-
-const SECOND: u64 = 1_000_000_000;

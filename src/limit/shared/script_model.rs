@@ -1,5 +1,5 @@
-//! The store's script once more, in Rust: for simulations, which no server could keep up with. A test runs both
-//! with the same schedule and compares every number.
+//! A model of the store's script in Rust, for simulations that are too fast for a server. A test makes the same calls
+//! to both and compares every number.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -12,21 +12,31 @@ use super::{PermitGrant, PermitRequest, Presence, RateTerms};
 use crate::limit::gcra::Gcra;
 use crate::units::Rate;
 
+/// In microseconds, as in the script.
+const LIFE: f64 = 90_000_000.0;
+const ACTIVE: f64 = 3_000_000.0;
+const LEASE: f64 = 1_000_000.0;
+const FARTHEST: f64 = 10_000_000.0;
+const SILENCE: f64 = 500_000.0;
+const RETURN: f64 = 2_500_000.0;
+/// In milliseconds.
+const KEEP: f64 = 600_000.0;
+
 /// What the store holds: limits by name.
 #[derive(Debug, Default)]
-pub(crate) struct Twin {
+pub(crate) struct ScriptModel {
     limits: HashMap<String, Limit>,
     /// How many calls it has answered.
     pub(crate) calls: u64,
 }
 
-/// All times in microseconds, as doubles: the script knows no other numbers.
+/// One limit. All times are microseconds, as doubles: the script knows no other numbers.
 #[derive(Debug, Default)]
 struct Limit {
     state: Option<State>,
-    /// Who shares it, and when each is forgotten.
+    /// The instances that share it, and when each is removed.
     members: HashMap<Rc<str>, i64>,
-    /// The same, the next to be forgotten first.
+    /// The same in the order of their removal.
     order: BTreeSet<(i64, Rc<str>)>,
 }
 
@@ -42,7 +52,7 @@ struct State {
     dies: f64,
 }
 
-impl Twin {
+impl ScriptModel {
     /// Answers a call about the limits of `asks` at `now`, in microseconds of its clock.
     pub(crate) fn call(
         &mut self,
@@ -58,14 +68,14 @@ impl Twin {
         asks.iter().map(answer).collect()
     }
 
-    /// The server was killed and knows nothing any more.
-    pub(crate) fn lose_everything(&mut self) {
+    /// Loses all limits, as a server that is killed does.
+    pub(crate) fn clear(&mut self) {
         self.limits.clear();
     }
 }
 
 impl Limit {
-    fn remember(&mut self, member: &str, until: i64) {
+    fn add_member(&mut self, member: &str, until: i64) {
         let name: Rc<str> = match self.members.get_key_value(member) {
             Some((name, _)) => Rc::clone(name),
             None => Rc::from(member),
@@ -76,7 +86,7 @@ impl Limit {
         self.order.insert((until, name));
     }
 
-    fn forget(&mut self, now: i64) {
+    fn remove_expired(&mut self, now: i64) {
         while let Some((until, _)) = self.order.first()
             && *until <= now
             && let Some((_, name)) = self.order.pop_first()
@@ -139,8 +149,8 @@ impl Limit {
                 Presence::Idle => ACTIVE,
                 Presence::Active | Presence::Announced => 0.0,
             };
-            self.remember(member, (now + LIFE - idle) as i64);
-            self.forget(now as i64);
+            self.add_member(member, (now + LIFE - idle) as i64);
+            self.remove_expired(now as i64);
             live = self.members.len() as f64;
             let asked = ((now + LIFE - ACTIVE) as i64 + 1, Rc::from(""));
             active = self.order.range(asked..).count() as f64;
@@ -183,7 +193,7 @@ impl Limit {
         let ahead = (tat - now).ceil();
         self.state = Some(State {
             born,
-            // As the script writes it down.
+            // As the script stores it.
             tat: format!("{tat:.3}").parse().unwrap(),
             live,
             active,
@@ -197,16 +207,7 @@ impl Limit {
     }
 }
 
-const LIFE: f64 = 90_000_000.0;
-const ACTIVE: f64 = 3_000_000.0;
-const LEASE: f64 = 1_000_000.0;
-const FARTHEST: f64 = 10_000_000.0;
-const SILENCE: f64 = 500_000.0;
-const RETURN: f64 = 2_500_000.0;
-/// Milliseconds.
-const KEEP: f64 = 600_000.0;
-
-/// A rate such as people write.
+/// Returns a rate such as people write.
 pub(crate) fn random_terms(random: &mut StdRng) -> RateTerms {
     let count = random.random_range(1..500);
     let per = [1, 60, 3600][random.random_range(0..3)];
@@ -221,17 +222,17 @@ pub(crate) fn random_terms(random: &mut StdRng) -> RateTerms {
     }))
 }
 
-/// Anything that an instance might say.
+/// Returns any request that an instance might make.
 pub(crate) fn random_ask(terms: RateTerms, births: &[i64], random: &mut StdRng) -> PermitRequest {
-    let mut often_none = |most| {
+    let mut often_zero = |most| {
         if random.random_bool(0.5) {
             0
         } else {
             random.random_range(0..=most)
         }
     };
-    let (need, more, even_more, held) = (often_none(20), often_none(20), often_none(60), often_none(10));
-    let (spent, left) = (often_none(30), often_none(30));
+    let (need, more, even_more, held) = (often_zero(20), often_zero(20), often_zero(60), often_zero(10));
+    let (spent, left) = (often_zero(30), often_zero(30));
     PermitRequest {
         terms,
         need,

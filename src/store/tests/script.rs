@@ -1,4 +1,4 @@
-//! The script on a real server, against its twin in Rust.
+//! The script on a real server, against its model in Rust.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::limit::shared::twin::{self, Twin};
+use crate::limit::shared::script_model::{self, ScriptModel};
 use crate::limit::shared::{ANSWERS, PermitGrant, PermitRequest, SCRIPT};
 use crate::store::resp::{self, RedisReply};
 
@@ -103,13 +103,13 @@ fn with_given_time() -> String {
 }
 
 #[test]
-fn the_script_and_its_twin_agree_on_every_number() {
+fn the_script_and_its_model_agree_on_every_number() {
     let mut server = Server::start();
     let script = with_given_time();
     for seed in 0..40 {
         let mut random = StdRng::seed_from_u64(seed);
-        let (mut twin, mut now, mut births) = (Twin::default(), 1_000_000_000_000, vec![0, 1]);
-        let limits: Vec<_> = (0..3).map(|_| twin::random_terms(&mut random)).collect();
+        let (mut model, mut now, mut births) = (ScriptModel::default(), 1_000_000_000_000, vec![0, 1]);
+        let limits: Vec<_> = (0..3).map(|_| script_model::random_terms(&mut random)).collect();
         server.say(&[b"FLUSHALL"]);
         for step in 0..100 {
             now += match random.random_range(0..20) {
@@ -119,17 +119,17 @@ fn the_script_and_its_twin_agree_on_every_number() {
             };
             if random.random_bool(0.01) {
                 server.say(&[b"FLUSHALL"]);
-                twin.lose_everything();
+                model.clear();
             }
             let member = format!("member-{}", random.random_range(0..12));
             let asks: Vec<_> = ["a", "b", "c"]
                 .into_iter()
                 .zip(&limits)
                 .take(random.random_range(1..=3))
-                .map(|(name, terms)| (name, twin::random_ask(*terms, &births, &mut random)))
+                .map(|(name, terms)| (name, script_model::random_ask(*terms, &births, &mut random)))
                 .collect();
             let theirs = server.call(&script, &member, &asks, Some(now));
-            let ours = twin.call(&member, &asks, now);
+            let ours = model.call(&member, &asks, now);
             assert_eq!(theirs, ours, "seed {seed}, step {step}: {asks:#?}");
             births.push(ours[0].born());
         }
@@ -140,8 +140,8 @@ fn the_script_and_its_twin_agree_on_every_number() {
 fn every_key_runs_out_and_shares_a_slot() {
     let mut server = Server::start();
     let mut random = StdRng::seed_from_u64(1);
-    let terms = twin::random_terms(&mut random);
-    let ask = twin::random_ask(terms, &[0], &mut random);
+    let terms = script_model::random_terms(&mut random);
+    let ask = script_model::random_ask(terms, &[0], &mut random);
     server.call(SCRIPT, "m", &[("a", ask), ("b", ask)], None);
     let RedisReply::List(keys) = server.say(&[b"KEYS", b"*"]) else {
         panic!("no list")

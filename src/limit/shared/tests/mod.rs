@@ -58,7 +58,7 @@ fn a_quiet_instance_asks_for_one_permit_when_somebody_waits() {
     lease.count_demand(SECOND);
     assert!(lease.is_asking(SECOND));
     assert!(lease.should_ask(|| 1, SECOND));
-    assert!(!lease.should_ask(|| 1, SECOND), "said once");
+    assert!(!lease.should_ask(|| 1, SECOND), "asked once");
     let ask = lease.request(1, 2 * SECOND, SECOND);
     assert_eq!((ask.need, ask.soon, ask.patience), (1, 1, 2 * SECOND));
     assert_eq!(ask.demand, 0, "one is no habit");
@@ -69,7 +69,7 @@ fn a_quiet_instance_asks_for_one_permit_when_somebody_waits() {
 }
 
 #[test]
-fn who_comes_while_another_call_is_under_way_does_not_wait_longer() {
+fn a_request_during_another_call_does_not_wait_longer() {
     let mut lease = lease(rate(10, 1, 10));
     let heartbeat = lease.request(0, 0, SECOND);
     lease.count_demand(SECOND + 20 * MS);
@@ -104,7 +104,7 @@ fn a_busy_instance_asks_for_several_before_it_has_none() {
 }
 
 #[test]
-fn permits_have_their_moments_and_are_void_after_their_life() {
+fn permits_have_their_moments_and_expire_after_their_life() {
     let gcra = rate(100, 1, 6);
     let mut lease = lease(gcra);
     let ask = lease.request(4, SECOND, 0);
@@ -113,7 +113,7 @@ fn permits_have_their_moments_and_are_void_after_their_life() {
     assert_eq!(lease.earliest(0), 20 * MS);
     assert_eq!(take_all(&mut lease, 29 * MS), 1);
     assert_eq!(lease.earliest(29 * MS), 30 * MS);
-    // Fifty milliseconds of tolerance: the second is void after 80, the third after 90.
+    // Fifty milliseconds of tolerance: the second expires after 80, the third after 90.
     assert_eq!(lease.earliest(81 * MS), 40 * MS);
     assert_eq!(take_all(&mut lease, 85 * MS), 1);
     assert!(lease.earliest(91 * MS) > 91 * MS);
@@ -152,7 +152,7 @@ fn an_answer_that_is_late_leaves_it_to_the_share() {
 
 #[test]
 fn without_the_store_an_instance_keeps_to_its_share() {
-    for (written, index, told, parts) in [
+    for (written, index, known, parts) in [
         (None, None, None, 10),
         (None, Some(0), None, 2),
         (None, Some(3), None, 20),
@@ -165,7 +165,7 @@ fn without_the_store_an_instance_keeps_to_its_share() {
             index,
         };
         let mut lease = RateLease::new(rate(100, 1, 40), config, 0.0);
-        if told.is_some() {
+        if known.is_some() {
             let ask = lease.request(0, 0, 0);
             lease.receive(&ask, answer(0, 0, 0, 0), 0);
         }
@@ -177,13 +177,13 @@ fn without_the_store_an_instance_keeps_to_its_share() {
         let fair = 100 * 100 / parts;
         assert!(
             (fair..=fair + 40 / parts + 1).contains(&taken),
-            "{config:?} {told:?}: {taken} of {fair}"
+            "{config:?} {known:?}: {taken} of {fair}"
         );
     }
 }
 
 #[test]
-fn the_parts_of_a_fleet_that_nobody_counts_never_exceed_the_whole() {
+fn the_shares_of_a_fleet_of_unknown_size_never_exceed_the_whole() {
     let sum: f64 = (0..10_000)
         .map(|index| {
             let config = FleetConfig {
@@ -278,7 +278,7 @@ fn a_rate_of_zero_never_asks() {
 }
 
 #[test]
-fn an_instance_tells_now_and_then_that_it_is_there() {
+fn an_instance_announces_itself_now_and_then() {
     let mut lease = RateLease::new(rate(10, 1, 10), FleetConfig::default(), 0.0);
     assert!(lease.is_quiet(0));
     let ask = lease.request(0, 0, 0);

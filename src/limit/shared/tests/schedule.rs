@@ -1,4 +1,4 @@
-//! Random fleets against the plain meaning of a limit.
+//! Random fleets, compared with what one bucket lets through.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use super::{MS, rate};
 use crate::limit::gcra::Gcra;
 use crate::limit::shared::lease::{FleetConfig, RateLease};
-use crate::limit::shared::twin::Twin;
+use crate::limit::shared::script_model::ScriptModel;
 use crate::limit::shared::{PermitGrant, PermitRequest, SECOND};
 
 /// A few instances, their store, and the requests that wait.
@@ -16,7 +16,7 @@ struct Fleet {
     random: StdRng,
     gcra: Gcra,
     instances: Vec<Instance>,
-    twin: Twin,
+    store: ScriptModel,
     now: u64,
     used: Vec<u64>,
     is_away: bool,
@@ -52,14 +52,14 @@ impl Fleet {
             instances: instances.collect(),
             random,
             gcra,
-            twin: Twin::default(),
+            store: ScriptModel::default(),
             now: SECOND,
             used: Vec::new(),
             is_away: false,
         }
     }
 
-    fn play(&mut self, until: u64) {
+    fn run(&mut self, until: u64) {
         while self.now < until {
             self.now += self.random.random_range(1..2 * MS);
             for index in 0..self.instances.len() {
@@ -105,7 +105,7 @@ impl Fleet {
                 instance.lease.store_returned();
             }
             let ask = instance.lease.request(waiting, 500 * MS, now);
-            let grant = self.twin.call(&index.to_string(), &[("r", ask)], clock)[0];
+            let grant = self.store.call(&index.to_string(), &[("r", ask)], clock)[0];
             instance.answer = Some((now + self.random.random_range(0..2 * MS), ask, grant));
         }
     }
@@ -142,7 +142,7 @@ fn a_fleet_never_exceeds_what_one_bucket_would_let_through() {
     for seed in 0..300 {
         let gcra = some_rate(&mut StdRng::seed_from_u64(seed));
         let mut fleet = Fleet::new(seed, gcra, |random| random.random::<f64>().powi(3));
-        fleet.play(6 * SECOND);
+        fleet.run(6 * SECOND);
         let excess = fleet.excess();
         assert!(excess <= slop(gcra), "seed {seed}: {excess} too many at {gcra:?}");
     }
@@ -153,10 +153,10 @@ fn a_busy_fleet_uses_what_there_is_and_shares_it() {
     for seed in 0..100 {
         let gcra = some_rate(&mut StdRng::seed_from_u64(seed));
         let mut fleet = Fleet::new(seed, gcra, |_| 0.9);
-        fleet.play(3 * SECOND);
-        let (used, calls) = (fleet.used.len(), fleet.twin.calls);
+        fleet.run(3 * SECOND);
+        let (used, calls) = (fleet.used.len(), fleet.store.calls);
         fleet.instances.iter_mut().for_each(|instance| instance.used = 0);
-        fleet.play(13 * SECOND);
+        fleet.run(13 * SECOND);
         let used = (fleet.used.len() - used) as f64;
         let ideal = 10.0 * SECOND as f64 / gcra.period() as f64;
         let demand = fleet.instances.len() as f64 * 8_500.0;
@@ -178,7 +178,7 @@ fn a_busy_fleet_uses_what_there_is_and_shares_it() {
             least > 0.7 * fair - 2.0,
             "seed {seed}: {least} of {fair}: {gcra:?}"
         );
-        let calls = (fleet.twin.calls - calls) as f64;
+        let calls = (fleet.store.calls - calls) as f64;
         if fair > 200.0 {
             assert!(calls < 0.3 * used, "seed {seed}: {calls} calls for {used}");
         }
@@ -190,16 +190,16 @@ fn an_outage_adds_no_more_than_the_shares() {
     for seed in 0..200 {
         let gcra = some_rate(&mut StdRng::seed_from_u64(seed));
         let mut fleet = Fleet::new(seed, gcra, |random| random.random());
-        fleet.play(3 * SECOND);
+        fleet.run(3 * SECOND);
         fleet.is_away = true;
         let until = fleet.now + fleet.random.random_range(MS..3 * SECOND);
-        fleet.play(until);
+        fleet.run(until);
         fleet.is_away = false;
         if fleet.random.random_bool(0.5) {
-            fleet.twin.lose_everything();
+            fleet.store.clear();
         }
         let until = fleet.now + 5 * SECOND;
-        fleet.play(until);
+        fleet.run(until);
         let (excess, parts) = (fleet.excess(), fleet.instances.len() as i64);
         let stated = i64::from(gcra.burst()).max(2 * parts) + slop(gcra);
         assert!(

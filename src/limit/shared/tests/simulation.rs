@@ -1,4 +1,4 @@
-//! Whole fleets in simulated time: the limiters as they are, a store that is the script's twin, a network of a
+//! Whole fleets in simulated time: the limiters as they are, a model of the script, a network of a
 //! millisecond each way.
 //!
 //! The small fleets are tests. The large one takes minutes and prints the table of docs/fleets.md:
@@ -17,14 +17,17 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::{AppliesTo, Matcher, OnLimit, RateLimit};
 use crate::limit::shared::lease::FleetConfig;
+use crate::limit::shared::script_model::ScriptModel;
 use crate::limit::shared::store_queue::{Sharing, StoreQueue};
-use crate::limit::shared::twin::Twin;
 use crate::limit::{Limiter, Limiters, Settings};
 use crate::telemetry::Telemetry;
 
-/// What is simulated.
+/// How long a message is under way.
+const LATENCY: Duration = Duration::from_millis(1);
+
+/// The fleet and its demand.
 #[derive(Clone, Copy)]
-struct Scene {
+struct Scenario {
     name: &'static str,
     instances: usize,
     destinations: usize,
@@ -36,19 +39,19 @@ struct Scene {
     has_outage: bool,
 }
 
-/// Who asks how much; half as much again as there is in all.
+/// How much each instance asks: half as much again as the limit in all.
 #[derive(Clone, Copy)]
 enum Mix {
     AllBusy,
-    /// All that there is to each destination comes from a tenth of the instances.
+    /// A tenth of the instances asks for all of it.
     TenthBusy,
     /// The second instance asks half as much as the first, the third a third.
     Zipf,
-    /// All the same, and less in all than what there is.
+    /// Each asks the same, and all together half of the limit.
     Calm,
 }
 
-/// What came of it, in the seconds that count.
+/// The result of a simulation, after its first seconds.
 struct Outcome {
     /// Of what the limits allow.
     admitted: f64,
@@ -63,21 +66,21 @@ struct Outcome {
     jain: f64,
 }
 
-/// The world in which a scene plays: one thread, so that nothing depends on chance.
-struct World {
-    scene: Scene,
+/// A running simulation. It has one thread, so that its result is always the same.
+struct Simulation {
+    scenario: Scenario,
     begin: Instant,
-    twin: RefCell<Twin>,
+    store: RefCell<ScriptModel>,
     is_away: Cell<bool>,
     random: RefCell<StdRng>,
-    /// Admitted while it counts, by instance.
+    /// Admitted after the first seconds, by instance.
     got: RefCell<Vec<u32>>,
     /// Admitted in each tenth of a second, by destination.
     tenths: RefCell<Vec<Vec<u32>>>,
     counts: Cell<bool>,
 }
 
-impl Scene {
+impl Scenario {
     /// Requests in a second from an instance to a destination.
     fn demand(&self, instance: usize) -> f64 {
         let (all, count) = (f64::from(self.rate) * 1.5, self.instances as f64);
@@ -111,7 +114,7 @@ impl Scene {
         demands.into_iter().map(|demand| demand.min(high)).collect()
     }
 
-    fn play(self) -> Outcome {
+    fn run(self) -> Outcome {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -119,54 +122,54 @@ impl Scene {
             .unwrap();
         let local = LocalSet::new();
         runtime.block_on(local.run_until(async move {
-            let world = Rc::new(World {
-                scene: self,
+            let simulation = Rc::new(Simulation {
+                scenario: self,
                 begin: Instant::now(),
-                twin: RefCell::default(),
+                store: RefCell::default(),
                 is_away: Cell::new(false),
                 random: RefCell::new(StdRng::seed_from_u64(1)),
                 got: RefCell::new(vec![0; self.instances]),
                 tenths: RefCell::new(vec![Vec::new(); self.destinations]),
                 counts: Cell::new(false),
             });
-            world.play().await
+            simulation.run().await
         }))
     }
 }
 
-impl World {
-    async fn play(self: &Rc<Self>) -> Outcome {
+impl Simulation {
+    async fn run(self: &Rc<Self>) -> Outcome {
         let telemetry = Telemetry::new();
-        for instance in 0..self.scene.instances {
+        for instance in 0..self.scenario.instances {
             self.start(instance, &telemetry);
         }
         let at = |seconds| self.begin + Duration::from_secs(seconds);
-        let end = if self.scene.has_outage { 19 } else { 9 };
+        let end = if self.scenario.has_outage { 19 } else { 9 };
         sleep_until(at(3)).await;
         self.counts.set(true);
-        let calls = self.twin.borrow().calls;
-        if self.scene.has_outage {
+        let calls = self.store.borrow().calls;
+        if self.scenario.has_outage {
             sleep_until(at(5)).await;
             self.is_away.set(true);
             sleep_until(at(15)).await;
-            self.twin.borrow_mut().lose_everything();
+            self.store.borrow_mut().clear();
             self.is_away.set(false);
         }
         sleep_until(at(end)).await;
-        let calls = self.twin.borrow().calls - calls;
+        let calls = self.store.borrow().calls - calls;
         self.outcome(calls, (end - 3) as f64)
     }
 
     fn outcome(&self, calls: u64, seconds: f64) -> Outcome {
-        let Scene {
+        let Scenario {
             rate,
             burst,
             destinations,
             ..
-        } = self.scene;
+        } = self.scenario;
         let got = self.got.borrow();
         let admitted: f64 = got.iter().copied().map(f64::from).sum();
-        let parts: Vec<_> = (got.iter().zip(self.scene.fair()))
+        let parts: Vec<_> = (got.iter().zip(self.scenario.fair()))
             .filter(|(_, fair)| *fair * seconds >= 0.5)
             .map(|(got, fair)| f64::from(*got) / (fair * seconds * destinations as f64))
             .collect();
@@ -175,7 +178,8 @@ impl World {
             parts.iter().map(|part| part * part).sum::<f64>(),
         );
         let tenths = self.tenths.borrow();
-        let busiest = (tenths.iter())
+        let busiest = tenths
+            .iter()
             .flat_map(|tenths| tenths.windows(10).map(|window| window.iter().sum::<u32>()))
             .max();
         Outcome {
@@ -191,11 +195,11 @@ impl World {
     /// One instance: its limiters, its clients, and the task that asks the store.
     fn start(self: &Rc<Self>, instance: usize, telemetry: &Telemetry) {
         let (limits, queue) = (Limiters::default(), Arc::new(StoreQueue::default()));
-        let demand = self.scene.demand(instance);
+        let demand = self.scenario.demand(instance);
         let mut made = Vec::new();
-        for destination in 0..self.scene.destinations {
+        for destination in 0..self.scenario.destinations {
             let name = format!("d{destination}");
-            let rate = format!("{}/s burst {}", self.scene.rate, self.scene.burst);
+            let rate = format!("{}/s burst {}", self.scenario.rate, self.scenario.burst);
             let settings = Settings {
                 applies_to: AppliesTo::Auto,
                 concurrency: None,
@@ -221,15 +225,15 @@ impl World {
             let limiter = limits.with(&name.as_str().into(), settings, telemetry);
             made.push(Arc::clone(&limiter));
             if demand > 0.0 {
-                let world = Rc::clone(self);
-                spawn_local(async move { world.clients(limiter, instance, destination, demand).await });
+                let simulation = Rc::clone(self);
+                spawn_local(async move { simulation.clients(limiter, instance, destination, demand).await });
             }
         }
         limits.hold(made);
-        let world = Rc::clone(self);
+        let simulation = Rc::clone(self);
         spawn_local(async move {
             let _alive = limits;
-            world.ask(&queue).await;
+            simulation.ask(&queue).await;
         });
     }
 
@@ -246,14 +250,14 @@ impl World {
             let chance: f64 = self.random.borrow_mut().random();
             at += Duration::from_secs_f64(-(1.0 - chance).ln() / demand);
             sleep_until(at).await;
-            let (world, limiter) = (Rc::clone(&self), Arc::clone(&limiter));
+            let (simulation, limiter) = (Rc::clone(&self), Arc::clone(&limiter));
             spawn_local(async move {
                 if limiter
                     .admit(crate::limit::bench::request(&Method::GET, "/"), || None)
                     .await
                     .is_ok()
                 {
-                    world.admitted(instance, destination);
+                    simulation.admitted(instance, destination);
                 }
             });
         }
@@ -295,11 +299,11 @@ impl World {
     }
 
     fn call(self: &Rc<Self>, limiter: &Arc<Limiter>) {
-        let (world, limiter) = (Rc::clone(self), Arc::clone(limiter));
+        let (simulation, limiter) = (Rc::clone(self), Arc::clone(limiter));
         spawn_local(async move {
             let call = limiter.call().unwrap();
-            sleep(HALF_WAY).await;
-            if world.is_away.get() {
+            sleep(LATENCY).await;
+            if simulation.is_away.get() {
                 return limiter.unanswered();
             }
             let grants = {
@@ -307,21 +311,19 @@ impl World {
                 let asks: Vec<_> = (names.iter().map(String::as_str))
                     .zip(call.requests.iter().copied())
                     .collect();
-                let now = world.begin.elapsed().as_micros() as i64 + 1;
-                world.twin.borrow_mut().call(member, &asks, now)
+                let now = simulation.begin.elapsed().as_micros() as i64 + 1;
+                simulation.store.borrow_mut().call(member, &asks, now)
             };
-            sleep(HALF_WAY).await;
+            sleep(LATENCY).await;
             call.answered(&grants);
         });
     }
 }
 
-const HALF_WAY: Duration = Duration::from_millis(1);
-
-fn print(scene: &Scene, outcome: &Outcome) {
+fn print(scenario: &Scenario, outcome: &Outcome) {
     println!(
         "| {} | {:.1} % | {:.1} % | {:.3} | {:.2} / {:.2} | {:.4} |",
-        scene.name,
+        scenario.name,
         100.0 * outcome.admitted,
         100.0 * outcome.busiest,
         outcome.calls,
@@ -331,8 +333,8 @@ fn print(scene: &Scene, outcome: &Outcome) {
     );
 }
 
-fn scenes(instances: usize, destinations: usize, rate: u32, burst: u32) -> Vec<Scene> {
-    let scene = |name, mix, has_outage| Scene {
+fn scenarios(instances: usize, destinations: usize, rate: u32, burst: u32) -> Vec<Scenario> {
+    let scenario = |name, mix, has_outage| Scenario {
         name,
         instances,
         destinations,
@@ -342,31 +344,31 @@ fn scenes(instances: usize, destinations: usize, rate: u32, burst: u32) -> Vec<S
         has_outage,
     };
     vec![
-        scene("all busy", Mix::AllBusy, false),
-        scene("a tenth busy", Mix::TenthBusy, false),
-        scene("demand by Zipf", Mix::Zipf, false),
-        scene("all calm, half of the limit", Mix::Calm, false),
-        scene("all busy, the store away for 10 s", Mix::AllBusy, true),
+        scenario("all busy", Mix::AllBusy, false),
+        scenario("a tenth busy", Mix::TenthBusy, false),
+        scenario("demand by Zipf", Mix::Zipf, false),
+        scenario("all calm, half of the limit", Mix::Calm, false),
+        scenario("all busy, the store away for 10 s", Mix::AllBusy, true),
     ]
 }
 
 #[test]
 fn small_fleets_keep_their_quota_cheaply_and_fairly() {
-    for scene in scenes(50, 2, 500, 50) {
-        let outcome = scene.play();
-        print(&scene, &outcome);
-        let is_calm = matches!(scene.mix, Mix::Calm);
+    for scenario in scenarios(50, 2, 500, 50) {
+        let outcome = scenario.run();
+        print(&scenario, &outcome);
+        let is_calm = matches!(scenario.mix, Mix::Calm);
         let expected = if is_calm { 0.48..0.52 } else { 0.95..1.02 };
         assert!(
             expected.contains(&outcome.admitted),
             "{}: {}",
-            scene.name,
+            scenario.name,
             outcome.admitted
         );
-        assert!(outcome.busiest < 1.1, "{}: {}", scene.name, outcome.busiest);
-        assert!(outcome.calls < 1.0, "{}: {}", scene.name, outcome.calls);
-        assert!(outcome.least > 0.5, "{}: {}", scene.name, outcome.least);
-        assert!(outcome.jain > 0.95, "{}: {}", scene.name, outcome.jain);
+        assert!(outcome.busiest < 1.1, "{}: {}", scenario.name, outcome.busiest);
+        assert!(outcome.calls < 1.0, "{}: {}", scenario.name, outcome.calls);
+        assert!(outcome.least > 0.5, "{}: {}", scenario.name, outcome.least);
+        assert!(outcome.jain > 0.95, "{}: {}", scenario.name, outcome.jain);
     }
 }
 
@@ -375,9 +377,9 @@ fn small_fleets_keep_their_quota_cheaply_and_fairly() {
 fn large_fleets_for_the_table() {
     for (instances, destinations, rate, burst) in [(1000, 100, 1000, 1000), (100, 10, 1000, 100)] {
         println!("{instances} instances, {destinations} destinations, each {rate}/s burst {burst}");
-        for scene in scenes(instances, destinations, rate, burst) {
+        for scenario in scenarios(instances, destinations, rate, burst) {
             let begin = std::time::Instant::now();
-            print(&scene, &scene.play());
+            print(&scenario, &scenario.run());
             eprintln!("{} s", begin.elapsed().as_secs());
         }
     }
