@@ -313,7 +313,7 @@ fn no_name_in_the_store_comes_from_a_secret() {
 }
 
 #[test]
-fn a_wrong_password_is_told_and_the_share_holds() {
+fn a_wrong_password_is_logged_and_the_share_holds() {
     let pki = Pki::new();
     let redis = Redis::guarded(&pki, &pki.server("partner.test"), &format!("{CANARY}-right"));
     let origin = Origin::plain();
@@ -325,7 +325,7 @@ fn a_wrong_password_is_told_and_the_share_holds() {
         limits,
         &[("QUOTAS", &url), ("CF_INSTANCE_INDEX", "0")],
     );
-    eventually("it is told", || {
+    eventually("it is logged", || {
         proxy.log().contains("WRONGPASS: check the password")
     });
     // The first of a fleet of which nothing else is known takes a half.
@@ -389,7 +389,7 @@ fn a_store_in_whatever_trouble_leaves_it_to_the_share() {
                     "{trouble}: {:?}",
                     started.elapsed()
                 );
-                // The log comes through a pipe, later than what it tells of.
+                // The log comes through a pipe, later than what it reports.
                 eventually(trouble, || {
                     proxy.metric("outrider_quota_store_errors_total", &[]) >= 1.0
                         && proxy.log().contains("cannot be asked")
@@ -410,7 +410,7 @@ fn a_store_that_is_outrider_itself_is_not_dialled() {
          destinations: {{ p: {{ hosts: [\"{}\"], rate_limit: 4/h }} }}",
         origin.authority()
     ));
-    eventually("it is told", || {
+    eventually("it is logged", || {
         proxy.log().contains("is a listener of outrider itself")
     });
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
@@ -434,7 +434,7 @@ fn check_says_what_is_wrong_with_the_store() {
         ("env:BASE", "the database is not a number"),
         ("redis://a:p@b", "a URL with a password where a reference belongs"),
     ];
-    for (store, told) in cases {
+    for (store, expected) in cases {
         std::fs::write(&file, format!("rate_limit_store: {store}\n")).unwrap();
         let mut command = outrider(["check", "--config"]);
         command
@@ -444,7 +444,7 @@ fn check_says_what_is_wrong_with_the_store() {
             .env("BASE", format!("rediss://:{CANARY}@a:1/b"));
         let checked = run(&mut command);
         assert_eq!(checked.code(), 1, "{store}: {checked:?}");
-        assert!(checked.stdout.contains(told), "{store}: {checked:?}");
+        assert!(checked.stdout.contains(expected), "{store}: {checked:?}");
         assert!(!format!("{checked:?}").contains(CANARY), "{store}: {checked:?}");
     }
 }

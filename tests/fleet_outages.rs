@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fleet::{Counter, SECOND, busiest_second, fleet, instance, pause_until};
+use crate::fleet::{Counter, SECOND, assert_shared, busiest_second, fleet, instance, pause_until};
 use crate::support::redis::{Cluster, Redis};
 use crate::support::{CANARY, Origin, Proxy, Wire, closed_port, eventually};
 
@@ -32,6 +32,7 @@ fn a_server_that_refuses_costs_no_request() {
         each_refusal_of_a_server_is_logged_with_its_remedy,
         a_server_that_is_busy_for_a_while_is_waited_for,
         an_address_that_a_server_names_is_checked_before_it_is_dialled,
+        the_permissions_of_the_page_suffice,
     ]);
 }
 
@@ -163,9 +164,9 @@ fn a_cluster_that_demands_all_of_its_parts_is_down() {
     let slowest = under_pace(&proxies, &counter.origin, || {
         cluster.nodes[(keeper + 1) % 3].kill();
         eventually("it is logged", || {
-            let told =
+            let expected =
                 "CLUSTERDOWN: a part of the cluster has no primary; with cluster-require-full-coverage no";
-            proxies.iter().all(|proxy| proxy.log().contains(told))
+            proxies.iter().all(|proxy| proxy.log().contains(expected))
         });
         cluster.nodes[(keeper + 1) % 3].restart();
         eventually("it is over", || {
@@ -209,8 +210,8 @@ fn a_slot_that_stays_half_moved_is_logged() {
     let slowest = under_pace(&proxies, &counter.origin, || {
         let half = || {
             eventually("it is logged", || {
-                let told = "its slots are being moved for long; check the cluster";
-                proxies.iter().all(|proxy| proxy.log().contains(told))
+                let expected = "its slots are being moved for long; check the cluster";
+                proxies.iter().all(|proxy| proxy.log().contains(expected))
             });
         };
         cluster.move_slot(&cluster.limits()[0], half, || {});
@@ -347,7 +348,7 @@ fn each_refusal_of_a_server_is_logged_with_its_remedy() {
         ),
     ];
     thread::scope(|scope| {
-        for (name, credentials, database, told, begins, ends) in cases {
+        for (name, credentials, database, expected, begins, ends) in cases {
             scope.spawn(move || {
                 let (redis, origin) = (Redis::open(), Origin::plain());
                 // Commands on one connection, which is the one that maxclients admits.
@@ -371,7 +372,7 @@ fn each_refusal_of_a_server_is_logged_with_its_remedy() {
                     keys.split(' ').for_each(|key| say(&format!("SET {key} other")));
                 }
                 let proxy = instance(&origin, "env:QUOTAS", limits, &env);
-                eventually(name, || proxy.log().contains(told));
+                eventually(name, || proxy.log().contains(expected));
                 let statuses: Vec<_> = (0..3).map(|_| proxy.get(&origin.url("/")).status).collect();
                 assert_eq!(statuses, [200, 200, 429], "{name}");
                 ends.iter().for_each(|command| say(command));
@@ -381,6 +382,34 @@ fn each_refusal_of_a_server_is_logged_with_its_remedy() {
             });
         }
     });
+}
+
+/// The user that docs/fleets.md makes is allowed all that is needed, in a cluster too.
+fn the_permissions_of_the_page_suffice() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fleets.md")).unwrap();
+    let line = page
+        .lines()
+        .find(|line| line.starts_with("ACL SETUSER outrider "))
+        .unwrap();
+    let redis = Redis::with(&format!("--cluster-enabled yes --cluster-port {}", closed_port()));
+    redis.say("CLUSTER ADDSLOTSRANGE 0 16383");
+    eventually("the cluster is up", || {
+        redis.say("CLUSTER INFO").contains("cluster_state:ok")
+    });
+    redis.say(&line.replace("PASSWORD", &format!("{CANARY}-user")));
+    let url = format!(
+        "redis+cluster://outrider:{CANARY}-user@127.0.0.1:{}",
+        redis.port()
+    );
+    let origin = Origin::plain();
+    let limits = "rate_limit: 4/h, on_limit: reject";
+    let proxies = [0, 1].map(|_| instance(&origin, "env:QUOTAS", limits, &[("QUOTAS", url.as_str())]));
+    eventually("both are known to the store", || redis.runs().0 >= 3);
+    assert_shared(&proxies, &origin);
+    // What is said of a slot that moves, and at the end.
+    for command in ["ASKING", "ZREM outrider:{x}:y:members z"] {
+        assert_eq!(redis.say(&format!("ACL DRYRUN outrider {command}")), "OK");
+    }
 }
 
 /// A server that reads a large dump is waited for, and one whose script runs for long.
@@ -462,12 +491,20 @@ fn an_address_that_a_server_names_is_checked_before_it_is_dialled() {
 
 /// Reads a command and returns its first word; `None` at the end of the connection.
 fn command(wire: &mut Wire) -> Option<String> {
-    let count: usize = wire.read_line().trim().strip_prefix('*')?.parse().ok()?;
-    let mut parts = (0..count).map(|_| {
-        let length: usize = wire.read_line().trim().strip_prefix('$')?.parse().ok()?;
+    let count: usize = line(wire)?.strip_prefix('*')?.parse().ok()?;
+    let mut first = None;
+    for _ in 0..count {
+        let length: usize = line(wire)?.strip_prefix('$')?.parse().ok()?;
         let bytes = wire.read_exact(length + 2).ok()?;
-        Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())
-    });
-    let parts: Vec<_> = parts.by_ref().collect::<Option<_>>()?;
-    parts.into_iter().next()
+        first.get_or_insert_with(|| String::from_utf8_lossy(&bytes).trim_end().to_owned());
+    }
+    first
+}
+
+fn line(wire: &mut Wire) -> Option<String> {
+    let mut line = String::new();
+    while !line.ends_with('\n') {
+        line.push(char::from(wire.read_exact(1).ok()?[0]));
+    }
+    Some(line.trim_end().to_owned())
 }

@@ -97,7 +97,7 @@ fn each_refusal_of_a_sentinel_is_logged_with_its_remedy() {
     let half = format!("{open},127.0.0.1:1");
     let one = open.split(',').next().unwrap();
     let wrong = format!("{CANARY}-wrong");
-    for (url, password, told) in [
+    for (url, password, expected) in [
         (
             format!("redis+sentinel://{closed}/main"),
             "",
@@ -138,7 +138,7 @@ fn each_refusal_of_a_sentinel_is_logged_with_its_remedy() {
         let store = format!("{{ url: \"{url}\"{sentinel_password} }}");
         let env = [("SENTINELS", password), ("CF_INSTANCE_INDEX", "0")];
         let proxy = instance(&origin, &store, "rate_limit: 4/h, on_limit: reject", &env);
-        eventually(told, || proxy.log().contains(told));
+        eventually(expected, || proxy.log().contains(expected));
         let statuses: Vec<_> = (0..3).map(|_| proxy.get(&origin.url("/")).status).collect();
         assert_eq!(statuses, [200, 200, 429], "{url}");
     }

@@ -78,7 +78,7 @@ fn a_cluster_over_tls_with_client_certificates() {
     let expired = pki.issue("expired", expired);
     let other = Pki::named("another authority");
     let stranger = other.client("app");
-    for (tls, told) in [
+    for (tls, expected) in [
         (
             trust(&pki),
             "demands a client certificate and this destination has none; set tls.client_certificate",
@@ -88,9 +88,9 @@ fn a_cluster_over_tls_with_client_certificates() {
         (show(&other, &client), "TLS with the store has failed"),
     ] {
         let proxy = instance(&origin, &url, &tls);
-        eventually(told, || proxy.log().contains(REFUSED));
+        eventually(expected, || proxy.log().contains(REFUSED));
         let log = proxy.log();
-        assert!(log.contains(told), "{told}: {log}");
+        assert!(log.contains(expected), "{expected}: {log}");
     }
 }
 
@@ -109,8 +109,8 @@ fn a_cluster_over_tls_whose_certificates_have_names() {
     let url = format!("rediss+cluster://{}", ports.join(","));
     let proxy = instance(&origin, &url, &tls);
     eventually("the name does not fit", || proxy.log().contains(REFUSED));
-    let told = "shows a certificate for store.test, not for 127.0.0.1; if that is the right one, set tls.server_name";
-    assert!(proxy.log().contains(told), "{}", proxy.log());
+    let expected = "shows a certificate for store.test, not for 127.0.0.1; if that is the right one, set tls.server_name";
+    assert!(proxy.log().contains(expected), "{}", proxy.log());
     let by_name = instance(&origin, &url, &format!("{tls}, server_name: store.test"));
     eventually("it is known", || cluster.limits().len() == 1);
     assert!(!by_name.log().contains(REFUSED), "{}", by_name.log());
