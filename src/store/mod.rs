@@ -6,10 +6,9 @@
 //! in any way, also one that is only slow, is given up and made anew after a pause. Until then every limiter keeps
 //! to its share, so that no request fails, waits longer, or passes a limit because of the store.
 //!
-//! Why our own client: the crate `redis` (1.8) dials by itself. Its Sentinel client takes neither a stream nor a
-//! resolver from its caller, so the egress check could not see what it dials; its clusters take a resolver only,
-//! and their TLS knows nothing of lists of revoked certificates. It also brings 13 crates that the program does not
-//! have.
+//! Why our own client: 147 kB of the program. Beside it, `redis` (1.8) makes the program 1.3 MB larger and an idle
+//! process 1.1 MB, `fred` (10.1) 1.4 MB and 1.9 MB. `redis` also dials by itself: its Sentinel client takes neither
+//! a stream nor a resolver from its caller, so the egress check could not see what it dials.
 //!
 //! What is asked and what an answer means is in `limit::shared`; here are the connections and the words for a
 //! person.
