@@ -12,6 +12,63 @@ use std::time::SystemTime;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+/// These frame the message or say where it goes; a removal that happens to match does not mean them.
+const FRAMING: [HeaderName; 3] = [header::CONTENT_LENGTH, header::HOST, header::TRANSFER_ENCODING];
+
+const NAME: &[u8] = b"outrider";
+
+const ONE_HOP: [&str; 5] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+];
+
+/// Ours to say, to the app only: `Outrider-Rehearsal`.
+const OURS: &str = "outrider-";
+
+const NOT_IN_TRAILERS: [&str; 26] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "max-forwards",
+    "pragma",
+    "range",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "www-authenticate",
+];
+
+/// Some servers and frameworks take these for the method or the path of a request.
+const OVERRIDES: [&str; 5] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
 /// The names of the request fields that the configuration sets or removes.
 #[derive(Debug, Default)]
 pub(crate) struct FieldNames {
@@ -186,63 +243,6 @@ fn begins_alike(name: &str, prefix: &str) -> bool {
     name.len() >= prefix.len()
         && (name.bytes().zip(prefix.bytes())).all(|(own, other)| own == other || fold(own) == fold(other))
 }
-
-/// These frame the message or say where it goes; a removal that happens to match does not mean them.
-const FRAMING: [HeaderName; 3] = [header::CONTENT_LENGTH, header::HOST, header::TRANSFER_ENCODING];
-
-const NAME: &[u8] = b"outrider";
-
-const ONE_HOP: [&str; 5] = [
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "proxy-authorization",
-    "proxy-connection",
-];
-
-/// Ours to say, to the app only: `Outrider-Rehearsal`.
-const OURS: &str = "outrider-";
-
-const NOT_IN_TRAILERS: [&str; 26] = [
-    "authorization",
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-type",
-    "cookie",
-    "expect",
-    "host",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "location",
-    "max-forwards",
-    "pragma",
-    "range",
-    "set-cookie",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "www-authenticate",
-];
-
-/// Some servers and frameworks take these for the method or the path of a request.
-const OVERRIDES: [&str; 5] = [
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-];
-
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Reads a field that holds an HTTP date (RFC 9110 section 5.6.7). Of several lines, the first counts.
 pub(crate) fn date(fields: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {

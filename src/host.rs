@@ -18,6 +18,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 #[cfg(test)]
 mod tests;
 
+/// Bytes of a name in its dotted form (RFC 1035, section 3.1).
+const MAX_NAME: usize = 253;
+
+/// Bytes of one label.
+const MAX_LABEL: usize = 63;
+
 /// A host in its one canonical form: a lower-case A-label name without trailing dot, or an address.
 ///
 /// An IPv4-mapped IPv6 address is the IPv4 address: the kernel dials the same peer for both.
@@ -446,12 +452,6 @@ fn parse_network(address: &str, length: &str) -> Result<IpNet, HostError> {
         .map(|network| network.trunc())
         .map_err(|_| HostError::Pattern)
 }
-
-/// Bytes of a name in its dotted form (RFC 1035, section 3.1).
-const MAX_NAME: usize = 253;
-
-/// Bytes of one label.
-const MAX_LABEL: usize = 63;
 
 /// Prefix length of `::ffff:0:0/96`, where the IPv4 address begins.
 const MAPPED: u8 = 96;

@@ -9,6 +9,21 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+/// What a request takes beside its head and its body, on both of its connections.
+pub(crate) const REQUEST: usize = 8 * 1024;
+
+/// One in so many parts of the ceiling is not for stored answers.
+const SPARED: usize = 4;
+/// So many can read ahead before half of the room is gone.
+const READERS: usize = 256;
+const LEAST_READ: usize = 4 * 1024;
+/// The kernel's buffers are this part of the ceiling each.
+const CONNECTIONS: usize = 1280;
+/// A smaller one holds no packet of the loopback: with half of it a healthy download was 100 times slower.
+const LEAST_BUFFER: usize = 64 * 1024;
+/// From such a ceiling on the kernel may do as it likes.
+const AMPLE: usize = 1024 * 1024 * 1024;
+
 /// The memory of this process.
 pub(crate) static MEMORY: Memory = Memory::new();
 
@@ -197,24 +212,10 @@ impl Drop for Reservation {
 
 /// What a connection of the app takes.
 pub(crate) const CONNECTION: usize = 4 * 1024;
-/// What a request takes beside its head and its body, on both of its connections.
-pub(crate) const REQUEST: usize = 8 * 1024;
 /// TLS with the app, ended here.
 pub(crate) const INTERCEPTED: usize = 32 * 1024;
 /// A buffer smaller than this is not reserved by itself.
 pub(crate) const SMALL: usize = 4 * 1024;
-
-/// One in so many parts of the ceiling is not for stored answers.
-const SPARED: usize = 4;
-/// So many can read ahead before half of the room is gone.
-const READERS: usize = 256;
-const LEAST_READ: usize = 4 * 1024;
-/// The kernel's buffers are this part of the ceiling each.
-const CONNECTIONS: usize = 1280;
-/// A smaller one holds no packet of the loopback: with half of it a healthy download was 100 times slower.
-const LEAST_BUFFER: usize = 64 * 1024;
-/// From such a ceiling on the kernel may do as it likes.
-const AMPLE: usize = 1024 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

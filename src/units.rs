@@ -7,6 +7,24 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// In milliseconds.
+/// The last second of the year 9999.
+const LAST_HTTP_DATE: i64 = 253_402_300_799;
+
+/// After so many seconds the Gregorian calendar repeats.
+const FOUR_CENTURIES: i64 = 146_097 * 86_400;
+
+const DURATION_UNITS: &[(&str, u64)] = &[
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
+/// In seconds.
+const RATE_UNITS: &[(&str, u64)] = &[("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+
 /// A text that is not a duration, size or rate. `Display` says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnitError {
@@ -186,24 +204,6 @@ fn whole(text: &str) -> Option<u64> {
 
 /// Later arithmetic adds durations to the clock, which panics on overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
-
-/// In milliseconds.
-/// The last second of the year 9999.
-const LAST_HTTP_DATE: i64 = 253_402_300_799;
-
-/// After so many seconds the Gregorian calendar repeats.
-const FOUR_CENTURIES: i64 = 146_097 * 86_400;
-
-const DURATION_UNITS: &[(&str, u64)] = &[
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
-
-/// In seconds.
-const RATE_UNITS: &[(&str, u64)] = &[("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
 
 #[cfg(test)]
 mod tests {

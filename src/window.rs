@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use crate::units::nanos;
 
+const SLICES: u64 = 10;
+
 /// How often two kinds of events happened within the last `span`.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -83,8 +85,6 @@ impl Window {
         self.newest = current;
     }
 }
-
-const SLICES: u64 = 10;
 
 #[cfg(test)]
 mod tests {

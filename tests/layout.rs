@@ -44,6 +44,9 @@ const WORDS: &[&str] = &[
     "are had",
 ];
 
+/// So many lines below its first use a constant is still found at once.
+const FAR: usize = 60;
+
 /// The longest that a file may be.
 const LINES: usize = 600;
 
@@ -91,6 +94,31 @@ fn a_type_name_means_one_thing() {
     }
     places.retain(|name, files| files.len() > 1 && !IDIOMS.contains(&name.as_str()));
     assert!(places.is_empty(), "rename all but one: {places:#?}");
+}
+
+/// A reader who meets a constant has seen it, or finds it at the top of the file.
+#[test]
+fn constants_stand_above_their_use() {
+    let mut late = Vec::new();
+    for path in sources("src") {
+        let text = fs::read_to_string(root().join(&path)).unwrap();
+        let names = text
+            .lines()
+            .enumerate()
+            .filter_map(|(at, line)| Some((at, constant(line)?)));
+        for (at, name) in names {
+            let is_use = |line: &&str| !line.trim_start().starts_with("//") && has_word(line, name);
+            let first = text.lines().position(|line| is_use(&line)).unwrap_or(at);
+            if at > first + FAR {
+                late.push(format!("{}:{}: {name}", path.display(), at + 1));
+            }
+        }
+    }
+    assert!(
+        late.is_empty(),
+        "move them to the top of the file:\n{}",
+        late.join("\n")
+    );
 }
 
 #[test]
@@ -157,6 +185,8 @@ fn the_layout_test_sees_a_planted_violation() {
     );
     let text = comments("/// Told by\n/// Whoever reads.\nlet whomever = 1; // is\n// none\n");
     assert!(has_word(&text, "whoever") && !has_word(&text, "whomever") && !has_word(&text, "who"));
+    assert_eq!(constant("pub(super) const A: u8 = 1;"), Some("A"));
+    assert_eq!(constant("    const B: u8 = 1;"), None);
     let manifest = "[package]\nname = \"x\"\n[dependencies]\nrand = \"1\"\n[dev-dependencies]\ndata-encoding = \"1\"\n[profile.dev]\ndebug = 1\n";
     assert_eq!(
         dependencies(manifest).collect::<Vec<_>>(),
@@ -207,6 +237,20 @@ fn crate_paths(code: &str) -> Vec<String> {
 
 fn is_test(path: &Path) -> bool {
     path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests")
+}
+
+/// The name of the constant or static that a line declares for the whole file.
+fn constant(line: &str) -> Option<&str> {
+    let line = match line.strip_prefix("pub") {
+        Some(rest) => rest.split_once(' ')?.1,
+        None => line,
+    };
+    let rest = line
+        .strip_prefix("const ")
+        .or_else(|| line.strip_prefix("static "))?;
+    rest.split_once(':')
+        .map(|(name, _)| name)
+        .filter(|name| *name != "_")
 }
 
 /// The types that a file declares, but those of its tests and those that a trait asks for.

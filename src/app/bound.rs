@@ -13,6 +13,8 @@ use crate::memory::MEMORY;
 use crate::stream::bound_buffers;
 use crate::worker::BoundListener;
 
+const BACKLOG: i32 = 1024;
+
 /// Sockets that have their addresses but do not accept yet.
 pub(super) struct BoundSockets {
     admin: Option<socket2::Socket>,
@@ -124,8 +126,6 @@ fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, Error> {
 fn local_address(socket: &socket2::Socket) -> Option<SocketAddr> {
     socket.local_addr().ok()?.as_socket()
 }
-
-const BACKLOG: i32 = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -50,6 +50,13 @@ mod shortage;
 mod signals;
 mod watch;
 
+/// How soon after a look half of a pair is looked at again.
+const AGAIN: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(500);
+/// From the first notice of a change to the look at it.
+const SETTLED: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_secs(1);
+
 /// The running proxy. Dropping it stops it where it is.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -581,10 +588,3 @@ fn files(source: &ConfigSource, config: &Config, live: &Live, secrets: &Snapshot
             .collect(),
     }
 }
-
-/// How soon after a look half of a pair is looked at again.
-const AGAIN: Duration = Duration::from_millis(100);
-const QUIET: Duration = Duration::from_millis(500);
-/// From the first notice of a change to the look at it.
-const SETTLED: Duration = Duration::from_millis(10);
-const TICK: Duration = Duration::from_secs(1);

@@ -21,6 +21,18 @@ use tokio::io::unix::AsyncFd;
 use super::background::in_background;
 use crate::secret::guard;
 
+/// What can put other bytes where a path leads.
+const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::ONLYDIR);
+
+/// A file system that takes longer than this to find a folder hangs. The tick looks at its files all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Notices about some folders.
 #[derive(Debug)]
 pub(super) struct Notices {
@@ -128,18 +140,6 @@ fn first_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
     }
     None
 }
-
-/// What can put other bytes where a path leads.
-const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
-    .union(WatchFlags::CREATE)
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::MOVED_FROM)
-    .union(WatchFlags::MOVED_TO)
-    .union(WatchFlags::ATTRIB)
-    .union(WatchFlags::ONLYDIR);
-
-/// A file system that takes longer than this to find a folder hangs. The tick looks at its files all the same.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

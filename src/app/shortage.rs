@@ -10,6 +10,9 @@ use crate::telemetry::Telemetry;
 
 use super::host_limits;
 
+/// One in so many parts of the ceiling has to be free again.
+const ENOUGH: usize = 16;
+
 /// Whether new work is refused for want of memory.
 #[derive(Debug, Default)]
 pub(super) struct Shortage {
@@ -85,8 +88,6 @@ pub(super) fn shrink_caches(live: &Live) {
     }
 }
 
-/// One in so many parts of the ceiling has to be free again.
-const ENOUGH: usize = 16;
 /// How long there has to be room.
 const CALM: Duration = Duration::from_secs(3);
 

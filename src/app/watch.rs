@@ -16,6 +16,9 @@ use super::background::in_background;
 use crate::secret::guard;
 use crate::sync::lock;
 
+/// A file system that takes longer than this to look at a file hangs.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Watches files in the background.
 #[derive(Debug)]
 pub(super) struct FileWatcher(Arc<Mutex<WatchedFiles>>);
@@ -174,9 +177,6 @@ impl FileState {
         })
     }
 }
-
-/// A file system that takes longer than this to look at a file hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

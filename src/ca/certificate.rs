@@ -19,6 +19,14 @@ use time::OffsetDateTime;
 use super::constraints::PermittedHosts;
 use crate::host::Host;
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How far the clocks of a container's processes may differ: a leaf holds from an hour ago.
+const SKEW: Duration = Duration::from_secs(60 * 60);
+
+const AUTHORITY_LIFETIME: Duration = DAY.saturating_mul(365);
+const LEAF_LIFETIME_MAX: Duration = DAY.saturating_mul(30);
+
 /// From when to when a certificate holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Validity {
@@ -121,10 +129,3 @@ fn to_date(time: SystemTime) -> OffsetDateTime {
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
-
-/// How far the clocks of a container's processes may differ: a leaf holds from an hour ago.
-const SKEW: Duration = Duration::from_secs(60 * 60);
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const AUTHORITY_LIFETIME: Duration = DAY.saturating_mul(365);
-const LEAF_LIFETIME_MAX: Duration = DAY.saturating_mul(30);

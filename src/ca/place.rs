@@ -16,6 +16,14 @@ use std::path::{Component, Path, PathBuf};
 use super::Error;
 use crate::config::{Ca, Config};
 
+/// As many as the kernel follows.
+const MOST_LINKS: usize = 40;
+
+const ROOT: u32 = 0;
+
+/// Only the owner of a file, or of the folder, can take the file away.
+const STICKY: u32 = 0o1000;
+
 /// Where the bundle and the truststore can be trusted to be; makes their folders. Where somebody is in the way of
 /// the default place, that is a folder beside it with our user's number.
 pub(crate) fn settle(ca: &Ca) -> Result<Ca, Error> {
@@ -165,14 +173,6 @@ fn us() -> (u32, u32) {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     (user.as_raw(), group.as_raw())
 }
-
-/// As many as the kernel follows.
-const MOST_LINKS: usize = 40;
-
-const ROOT: u32 = 0;
-
-/// Only the owner of a file, or of the folder, can take the file away.
-const STICKY: u32 = 0o1000;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,28 @@ use rustls_pki_types::CertificateDer;
 use yasna::models::ObjectIdentifier;
 use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
 
+/// Rounds of key derivation for a password that everybody knows: the least that Java's and OpenSSL's readers meet
+/// in the wild, so that start-up does not pay for them.
+const ITERATIONS: u32 = 1_000;
+
+/// For what distributions ship.
+const ROOM: usize = 256 * 1024;
+
+/// Tags of DER, and the mark of a length in several bytes.
+const CONTENT: u8 = 0xa0;
+const LONG: u8 = 0x80;
+const OCTET_STRING: u8 = 0x04;
+const SEQUENCE: u8 = 0x30;
+
+const ANY_USAGE: &[u64] = &[2, 5, 29, 37, 0];
+const CERTIFICATE_BAG: &[u64] = &[1, 2, 840, 113_549, 1, 12, 10, 1, 3];
+const DATA: &[u64] = &[1, 2, 840, 113_549, 1, 7, 1];
+const FRIENDLY_NAME: &[u64] = &[1, 2, 840, 113_549, 1, 9, 20];
+const SHA_256: &[u64] = &[2, 16, 840, 1, 101, 3, 4, 2, 1];
+/// Oracle's own.
+const TRUSTED_KEY_USAGE: &[u64] = &[2, 16, 840, 1, 113_894, 746_875, 1, 1];
+const X509_CERTIFICATE: &[u64] = &[1, 2, 840, 113_549, 1, 9, 22, 1];
+
 /// What opens the PKCS#12 file. Java does not load a store without one; this is its convention for public content.
 pub(crate) const TRUSTSTORE_PASSWORD: &str = "changeit";
 
@@ -158,27 +180,5 @@ fn blocks(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().copied().cycle().take(length).collect()
 }
 
-/// Rounds of key derivation for a password that everybody knows: the least that Java's and OpenSSL's readers meet
-/// in the wild, so that start-up does not pay for them.
-const ITERATIONS: u32 = 1_000;
-
 /// What SHA-256 takes in at once.
 const BLOCK: usize = 64;
-
-/// For what distributions ship.
-const ROOM: usize = 256 * 1024;
-
-/// Tags of DER, and the mark of a length in several bytes.
-const CONTENT: u8 = 0xa0;
-const LONG: u8 = 0x80;
-const OCTET_STRING: u8 = 0x04;
-const SEQUENCE: u8 = 0x30;
-
-const ANY_USAGE: &[u64] = &[2, 5, 29, 37, 0];
-const CERTIFICATE_BAG: &[u64] = &[1, 2, 840, 113_549, 1, 12, 10, 1, 3];
-const DATA: &[u64] = &[1, 2, 840, 113_549, 1, 7, 1];
-const FRIENDLY_NAME: &[u64] = &[1, 2, 840, 113_549, 1, 9, 20];
-const SHA_256: &[u64] = &[2, 16, 840, 1, 101, 3, 4, 2, 1];
-/// Oracle's own.
-const TRUSTED_KEY_USAGE: &[u64] = &[2, 16, 840, 1, 113_894, 746_875, 1, 1];
-const X509_CERTIFICATE: &[u64] = &[1, 2, 840, 113_549, 1, 9, 22, 1];

@@ -18,6 +18,24 @@ use super::key::{RequestIdentity, SelectingFields};
 use crate::fields::date;
 use crate::units::http_date;
 
+/// Fields of a 304 that are ignored, because the stored bytes do not change.
+const OF_THE_BYTES: [HeaderName; 5] = [
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::ETAG,
+    HeaderName::from_static("content-md5"),
+];
+
+/// Fields that a 304 leaves out (RFC 9110 section 15.4.5).
+const OF_THE_BODY: [HeaderName; 5] = [
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    HeaderName::from_static("content-md5"),
+];
+
 /// What one field takes in the map beside its text, in bytes: name, value, hash, index and the name's buffer.
 const FIELD: usize = 160;
 
@@ -272,21 +290,3 @@ fn tags(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
-
-/// Fields of a 304 that are ignored, because the stored bytes do not change.
-const OF_THE_BYTES: [HeaderName; 5] = [
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::ETAG,
-    HeaderName::from_static("content-md5"),
-];
-
-/// Fields that a 304 leaves out (RFC 9110 section 15.4.5).
-const OF_THE_BODY: [HeaderName; 5] = [
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    HeaderName::from_static("content-md5"),
-];

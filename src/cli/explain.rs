@@ -28,6 +28,9 @@ mod now;
 #[cfg(test)]
 mod tests;
 
+/// The effect of `respect_upstream`.
+const LEARNS: &str = "limits that the upstream's answers tell are kept to, too";
+
 /// Say what would happen to a request, and why
 ///
 /// Nothing is sent, but for one request to the admin port of an outrider that runs here: what it has learned is told.
@@ -508,6 +511,3 @@ fn joined<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
         .collect::<Vec<_>>()
         .join(", ")
 }
-
-/// The effect of `respect_upstream`.
-const LEARNS: &str = "limits that the upstream's answers tell are kept to, too";

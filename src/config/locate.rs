@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Environment, Problem, Problems, node};
 
+/// The configuration file in the working directory.
+pub(crate) const DEFAULT_FILE: &str = "outrider.yml";
+
 /// The source of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ConfigSource {
@@ -102,9 +105,6 @@ pub(super) fn read(path: &Path) -> Result<String, Problem> {
 
 /// The variable that names the configuration file where the command line does not.
 const VARIABLE: &str = "OUTRIDER_CONFIG";
-
-/// The configuration file in the working directory.
-pub(crate) const DEFAULT_FILE: &str = "outrider.yml";
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,18 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 use super::problems::MOST as MOST_PROBLEMS;
 use super::{Locations, Problem};
 
+/// In bytes.
+pub(super) const LARGEST: usize = 1 << 20;
+
+/// Levels of lists and mappings; the language needs seven.
+const DEEPEST: usize = 32;
+
+/// Values in one file; about twice what fits into 1 MiB of sensible configuration.
+const MOST: usize = 100_000;
+
+/// Characters of a key that a problem repeats.
+const LONGEST_SHOWN: usize = 60;
+
 /// 1-based line and column.
 pub(super) type LineColumn = (usize, usize);
 
@@ -417,15 +429,3 @@ fn problem(at: Option<LineColumn>, what: &str, right: &str) -> Problem {
         right: right.to_owned(),
     }
 }
-
-/// In bytes.
-pub(super) const LARGEST: usize = 1 << 20;
-
-/// Levels of lists and mappings; the language needs seven.
-const DEEPEST: usize = 32;
-
-/// Values in one file; about twice what fits into 1 MiB of sensible configuration.
-const MOST: usize = 100_000;
-
-/// Characters of a key that a problem repeats.
-const LONGEST_SHOWN: usize = 60;

@@ -9,6 +9,33 @@ use super::Config;
 use super::declare::{Declaration, Mark, Section as _, Status, Table, ValueKind};
 use super::node::join;
 
+const HEAD: &str = "\
+<!-- Made from the declarations in src/config. Do not edit: change them, then run
+     OUTRIDER_WRITE_DOCS=1 cargo test --lib config::reference -->
+
+# Every key of `outrider.yml`
+
+This page lists every key, with its type, its default and its meaning; the other pages show how keys work together. The
+smallest file names one host:
+
+```yaml
+destinations: { partner: { hosts: [partner.agency.gov] } }
+```
+
+A key that is misspelt, unknown or written twice stops the start, and `outrider check` says what was meant.
+
+| type | is written as |
+| --- | --- |
+| duration | a number and a unit: `500ms`, `10s`, `5m`, `1h`, `7d` |
+| size | a number and a unit: `64KiB`, `1MiB` |
+| rate | requests per unit, and how many may pass at once after a quiet time: `5/s`, `30/m`, `5/s burst 10` |
+| reference | where a secret is: `env:NAME`, `file:PATH` or `vcap:SERVICE/KEY` |
+| value | a text, which may look like a number or a boolean |
+
+**Ends TLS**: the proxy must see the requests for this key to work. Where it is written, `mode: auto` intercepts the
+destination's `CONNECT`, and the app sees a certificate of the local authority.
+";
+
 /// A mapping of the language and where it is written.
 struct Heading {
     path: String,
@@ -160,33 +187,6 @@ fn link(text: &str, table: Table, all: &[Heading]) -> String {
         |section| format!("[{text}](#{})", section.anchor()),
     )
 }
-
-const HEAD: &str = "\
-<!-- Made from the declarations in src/config. Do not edit: change them, then run
-     OUTRIDER_WRITE_DOCS=1 cargo test --lib config::reference -->
-
-# Every key of `outrider.yml`
-
-This page lists every key, with its type, its default and its meaning; the other pages show how keys work together. The
-smallest file names one host:
-
-```yaml
-destinations: { partner: { hosts: [partner.agency.gov] } }
-```
-
-A key that is misspelt, unknown or written twice stops the start, and `outrider check` says what was meant.
-
-| type | is written as |
-| --- | --- |
-| duration | a number and a unit: `500ms`, `10s`, `5m`, `1h`, `7d` |
-| size | a number and a unit: `64KiB`, `1MiB` |
-| rate | requests per unit, and how many may pass at once after a quiet time: `5/s`, `30/m`, `5/s burst 10` |
-| reference | where a secret is: `env:NAME`, `file:PATH` or `vcap:SERVICE/KEY` |
-| value | a text, which may look like a number or a boolean |
-
-**Ends TLS**: the proxy must see the requests for this key to work. Where it is written, `mode: auto` intercepts the
-destination's `CONNECT`, and the app sees a certificate of the local authority.
-";
 
 #[test]
 fn the_page_in_docs_is_current() {

@@ -14,6 +14,9 @@ use super::framing::{BodyEncoding, Facts, Framing};
 use super::wire::Wire;
 use super::{Error, HeadRules, RawTarget, head};
 
+/// Fields that concern one connection, or that the writer sets.
+const HOP: [&str; 5] = ["connection", "content-length", "host", "te", "transfer-encoding"];
+
 const RULES: HeadRules = HeadRules {
     count: 100,
     keeps_spelling: false,
@@ -320,9 +323,6 @@ where
         Err(_) => "refused".to_owned(),
     }
 }
-
-/// Fields that concern one connection, or that the writer sets.
-const HOP: [&str; 5] = ["connection", "content-length", "host", "te", "transfer-encoding"];
 
 /// A stream that is always ready and gives at most `step` bytes at once.
 struct Pieces<'b> {

@@ -11,6 +11,9 @@ use http::uri::PathAndQuery;
 
 use super::Fault;
 
+/// Printable ASCII that `http::Uri` refuses, in the path or in the query.
+const RAW: &[u8] = b"\"<>`";
+
 /// The path and query of a request as they were sent, if the URI cannot hold them.
 #[derive(Clone, Debug)]
 pub(crate) struct RawTarget {
@@ -95,9 +98,6 @@ fn fault(target: &[u8]) -> Fault {
     let bad = target.iter().find(is_bad).or_else(|| target.iter().find(is_raw));
     Fault::Target(bad.copied())
 }
-
-/// Printable ASCII that `http::Uri` refuses, in the path or in the query.
-const RAW: &[u8] = b"\"<>`";
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{Error, Excess};
 use crate::stream;
 
+/// The read buffer that an idle connection may keep, in bytes.
+const KEPT: usize = 4 * 1024;
+
 /// A stream, and the bytes that have been read from it ahead of use.
 #[derive(Debug)]
 pub(super) struct Wire<T> {
@@ -179,6 +182,3 @@ pub(super) fn end_of_head(bytes: &[u8]) -> Option<usize> {
         _ => None,
     })
 }
-
-/// The read buffer that an idle connection may keep, in bytes.
-const KEPT: usize = 4 * 1024;

@@ -13,6 +13,16 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+const FIELDS: &[(&str, ParseDuration)] = &[
+    ("prefer", prefer),
+    ("grpc-timeout", grpc),
+    ("connect-timeout-ms", milliseconds),
+    ("x-envoy-upstream-rq-timeout-ms", milliseconds),
+    ("x-envoy-expected-rq-timeout-ms", milliseconds),
+    ("x-server-timeout", seconds),
+    ("x-stainless-timeout", seconds),
+];
+
 /// Returns how long the client of a request with these fields waits for its answer; `None` where it does not say.
 pub(crate) fn deadline(fields: &HeaderMap) -> Option<Duration> {
     let values = FIELDS.iter().flat_map(|(name, read)| {
@@ -74,16 +84,6 @@ fn whole(text: &str) -> Option<u64> {
 }
 
 type ParseDuration = fn(&str) -> Option<Duration>;
-
-const FIELDS: &[(&str, ParseDuration)] = &[
-    ("prefer", prefer),
-    ("grpc-timeout", grpc),
-    ("connect-timeout-ms", milliseconds),
-    ("x-envoy-upstream-rq-timeout-ms", milliseconds),
-    ("x-envoy-expected-rq-timeout-ms", milliseconds),
-    ("x-server-timeout", seconds),
-    ("x-stainless-timeout", seconds),
-];
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,42 @@
 
 use std::borrow::Cow;
 
+/// An encoded slash: for some servers a part of a name. No other character of a text is decoded to it.
+pub(super) const ENCODED_SLASH: char = '\u{1}';
+/// Any characters, in a glob.
+pub(super) const WILDCARD: char = '\u{2}';
+
+/// All habits but decoding again, each with its flag; no flag where it changes no glob.
+const HABITS: [(Habit, Habits); 12] = [
+    (wide_escapes, Habits(0)),
+    (overlong, Habits(0)),
+    (slashes, Habits(1)),
+    (narrow, Habits(1 << 1)),
+    (before_query, Habits(1 << 2)),
+    (before_nul, Habits(0)),
+    (backslashes, Habits(0)),
+    (without_parameters, Habits(1 << 3)),
+    (file_names, Habits(1 << 4)),
+    (unseen, Habits(1 << 5)),
+    (merged, Habits(0)),
+    (resolved, Habits(0)),
+];
+/// How many of them change what a glob means.
+const OF_GLOBS: u8 = 6;
+
+/// File systems leave these out of names.
+const IGNORED: [std::ops::RangeInclusive<char>; 5] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{206a}'..='\u{206f}',
+    '\u{feff}'..='\u{feff}',
+];
+
+const MOST_READINGS: usize = 64;
+/// The bytes of all readings together: the bound of what a path may cost.
+const MOST_BYTES: usize = 512 * 1024;
+
 /// All ways in which servers may read one path.
 #[derive(Debug)]
 pub(crate) enum Readings<'a> {
@@ -425,42 +461,7 @@ fn shown(path: &str) -> String {
     shown.collect::<String>().replace(ENCODED_SLASH, "%2F")
 }
 
-/// An encoded slash: for some servers a part of a name. No other character of a text is decoded to it.
-pub(super) const ENCODED_SLASH: char = '\u{1}';
-/// Any characters, in a glob.
-pub(super) const WILDCARD: char = '\u{2}';
-
 /// Returns the reading of a path with one habit; `None` where the habit changes nothing.
 type Habit = fn(&str) -> Option<String>;
 
-/// All habits but decoding again, each with its flag; no flag where it changes no glob.
-const HABITS: [(Habit, Habits); 12] = [
-    (wide_escapes, Habits(0)),
-    (overlong, Habits(0)),
-    (slashes, Habits(1)),
-    (narrow, Habits(1 << 1)),
-    (before_query, Habits(1 << 2)),
-    (before_nul, Habits(0)),
-    (backslashes, Habits(0)),
-    (without_parameters, Habits(1 << 3)),
-    (file_names, Habits(1 << 4)),
-    (unseen, Habits(1 << 5)),
-    (merged, Habits(0)),
-    (resolved, Habits(0)),
-];
-/// How many of them change what a glob means.
-const OF_GLOBS: u8 = 6;
-
-/// File systems leave these out of names.
-const IGNORED: [std::ops::RangeInclusive<char>; 5] = [
-    '\u{ad}'..='\u{ad}',
-    '\u{200b}'..='\u{200f}',
-    '\u{202a}'..='\u{202e}',
-    '\u{206a}'..='\u{206f}',
-    '\u{feff}'..='\u{feff}',
-];
-
 const LONGEST_SHOWN: usize = 80;
-const MOST_READINGS: usize = 64;
-/// The bytes of all readings together: the bound of what a path may cost.
-const MOST_BYTES: usize = 512 * 1024;

@@ -14,6 +14,82 @@ use crate::config::NetworkClass;
 #[cfg(test)]
 mod tests;
 
+const COMPATIBLE: Ipv6Net = v6(&[], &[], 96);
+const MAPPED: Ipv6Net = v6(&[], &[0xffff, 0, 0], 96);
+const NAT64: Ipv6Net = v6(&[0x64, 0xff9b], &[], 96);
+const NAT64_LOCAL: Ipv6Net = v6(&[0x64, 0xff9b, 1], &[], 48);
+const SIIT: Ipv6Net = v6(&[], &[0xffff, 0, 0, 0], 96);
+const SIX_TO_FOUR: Ipv6Net = v6(&[0x2002], &[], 16);
+const TEREDO: Ipv6Net = v6(&[0x2001], &[], 32);
+
+const LINK_LOCAL: &[IpNet] = &[v4([169, 254, 0, 0], 16), n6(&[0xfe80], &[], 10)];
+
+const LOOPBACK: &[IpNet] = &[v4([127, 0, 0, 0], 8), n6(&[], &[1], 128)];
+
+const METADATA: &[IpNet] = &[
+    v4([169, 254, 169, 254], 32), // AWS, Azure, Google, Oracle, OpenStack and most others
+    v4([169, 254, 170, 2], 32),   // AWS container credentials
+    v4([169, 254, 170, 23], 32),  // AWS pod identity
+    v4([169, 254, 42, 42], 32),   // Scaleway
+    v4([169, 254, 0, 23], 32),    // Tencent
+    v4([168, 63, 129, 16], 32),   // Azure's wire server, a public address
+    v4([192, 0, 0, 192], 32),     // Oracle Classic
+    v4([100, 100, 100, 200], 32), // Alibaba
+    v4([100, 96, 0, 96], 32),     // Volcengine
+    n6(&[0xfd00, 0xec2], &[0x254], 128), // AWS
+    n6(&[0xfd00, 0xec2], &[0x23], 128), // AWS pod identity
+    n6(&[0xfd20, 0xce], &[0x254], 128), // Google
+    n6(&[0xfd00, 0xc1], &[0xa9fe, 0xa9fe], 128), // Oracle
+    n6(&[0xfd00, 0x42], &[0x42], 128), // Scaleway
+    n6(&[0xfe80], &[0xa9fe, 0xa9fe], 128), // OpenStack
+];
+
+const MULTICAST: &[IpNet] = &[v4([224, 0, 0, 0], 4), n6(&[0xff00], &[], 8)];
+
+const PRIVATE: &[IpNet] = &[
+    v4([10, 0, 0, 0], 8),
+    v4([100, 64, 0, 0], 10), // shared by carriers and clouds
+    v4([172, 16, 0, 0], 12),
+    v4([192, 168, 0, 0], 16),
+    n6(&[0xfc00], &[], 7),
+    n6(&[0xfec0], &[], 10), // site-local, deprecated, still routed here and there
+];
+
+const RESERVED: &[IpNet] = &[
+    v4([0, 0, 0, 0], 8),
+    v4([192, 0, 0, 0], 24),
+    v4([192, 0, 2, 0], 24),
+    v4([192, 88, 99, 0], 24),
+    v4([198, 18, 0, 0], 15),
+    v4([198, 51, 100, 0], 24),
+    v4([203, 0, 113, 0], 24),
+    v4([240, 0, 0, 0], 4),
+    n6(&[], &[], 3),        // special forms and unallocated
+    n6(&[0x2001], &[], 23), // protocol assignments, Teredo among them
+    n6(&[0x2001, 0xdb8], &[], 32),
+    n6(&[0x2002], &[], 16), // 6to4, whose relays are gone
+    n6(&[0x3fff], &[], 20),
+    n6(&[0x4000], &[], 2), // unallocated
+    n6(&[0x8000], &[], 1),
+];
+
+/// Parts of the blocks of [`RESERVED`] that are not reserved: other classes, and globally reachable addresses.
+const NOT_RESERVED: &[IpNet] = &[
+    n6(&[], &[1], 128),
+    n6(&[0x64, 0xff9b], &[], 96),
+    n6(&[0x2001, 1], &[1], 128),
+    n6(&[0x2001, 1], &[2], 128),
+    n6(&[0x2001, 1], &[3], 128),
+    n6(&[0x2001, 3], &[], 32),
+    n6(&[0x2001, 4, 0x112], &[], 48),
+    n6(&[0x2001, 0x20], &[], 28),
+    n6(&[0x2001, 0x30], &[], 28),
+    n6(&[0xfc00], &[], 7),
+    n6(&[0xfe80], &[], 10),
+    n6(&[0xfec0], &[], 10),
+    n6(&[0xff00], &[], 8),
+];
+
 /// Whether `address` belongs to `class`. Metadata services also belong to the network they live in.
 pub(super) fn contains(class: NetworkClass, address: IpAddr) -> bool {
     blocks(class).iter().any(|block| block.contains(&address))
@@ -111,79 +187,3 @@ const fn v6(head: &[u16], tail: &[u16], length: u8) -> Ipv6Net {
 const fn n6(head: &[u16], tail: &[u16], length: u8) -> IpNet {
     IpNet::V6(v6(head, tail, length))
 }
-
-const COMPATIBLE: Ipv6Net = v6(&[], &[], 96);
-const MAPPED: Ipv6Net = v6(&[], &[0xffff, 0, 0], 96);
-const NAT64: Ipv6Net = v6(&[0x64, 0xff9b], &[], 96);
-const NAT64_LOCAL: Ipv6Net = v6(&[0x64, 0xff9b, 1], &[], 48);
-const SIIT: Ipv6Net = v6(&[], &[0xffff, 0, 0, 0], 96);
-const SIX_TO_FOUR: Ipv6Net = v6(&[0x2002], &[], 16);
-const TEREDO: Ipv6Net = v6(&[0x2001], &[], 32);
-
-const LINK_LOCAL: &[IpNet] = &[v4([169, 254, 0, 0], 16), n6(&[0xfe80], &[], 10)];
-
-const LOOPBACK: &[IpNet] = &[v4([127, 0, 0, 0], 8), n6(&[], &[1], 128)];
-
-const METADATA: &[IpNet] = &[
-    v4([169, 254, 169, 254], 32), // AWS, Azure, Google, Oracle, OpenStack and most others
-    v4([169, 254, 170, 2], 32),   // AWS container credentials
-    v4([169, 254, 170, 23], 32),  // AWS pod identity
-    v4([169, 254, 42, 42], 32),   // Scaleway
-    v4([169, 254, 0, 23], 32),    // Tencent
-    v4([168, 63, 129, 16], 32),   // Azure's wire server, a public address
-    v4([192, 0, 0, 192], 32),     // Oracle Classic
-    v4([100, 100, 100, 200], 32), // Alibaba
-    v4([100, 96, 0, 96], 32),     // Volcengine
-    n6(&[0xfd00, 0xec2], &[0x254], 128), // AWS
-    n6(&[0xfd00, 0xec2], &[0x23], 128), // AWS pod identity
-    n6(&[0xfd20, 0xce], &[0x254], 128), // Google
-    n6(&[0xfd00, 0xc1], &[0xa9fe, 0xa9fe], 128), // Oracle
-    n6(&[0xfd00, 0x42], &[0x42], 128), // Scaleway
-    n6(&[0xfe80], &[0xa9fe, 0xa9fe], 128), // OpenStack
-];
-
-const MULTICAST: &[IpNet] = &[v4([224, 0, 0, 0], 4), n6(&[0xff00], &[], 8)];
-
-const PRIVATE: &[IpNet] = &[
-    v4([10, 0, 0, 0], 8),
-    v4([100, 64, 0, 0], 10), // shared by carriers and clouds
-    v4([172, 16, 0, 0], 12),
-    v4([192, 168, 0, 0], 16),
-    n6(&[0xfc00], &[], 7),
-    n6(&[0xfec0], &[], 10), // site-local, deprecated, still routed here and there
-];
-
-const RESERVED: &[IpNet] = &[
-    v4([0, 0, 0, 0], 8),
-    v4([192, 0, 0, 0], 24),
-    v4([192, 0, 2, 0], 24),
-    v4([192, 88, 99, 0], 24),
-    v4([198, 18, 0, 0], 15),
-    v4([198, 51, 100, 0], 24),
-    v4([203, 0, 113, 0], 24),
-    v4([240, 0, 0, 0], 4),
-    n6(&[], &[], 3),        // special forms and unallocated
-    n6(&[0x2001], &[], 23), // protocol assignments, Teredo among them
-    n6(&[0x2001, 0xdb8], &[], 32),
-    n6(&[0x2002], &[], 16), // 6to4, whose relays are gone
-    n6(&[0x3fff], &[], 20),
-    n6(&[0x4000], &[], 2), // unallocated
-    n6(&[0x8000], &[], 1),
-];
-
-/// Parts of the blocks of [`RESERVED`] that are not reserved: other classes, and globally reachable addresses.
-const NOT_RESERVED: &[IpNet] = &[
-    n6(&[], &[1], 128),
-    n6(&[0x64, 0xff9b], &[], 96),
-    n6(&[0x2001, 1], &[1], 128),
-    n6(&[0x2001, 1], &[2], 128),
-    n6(&[0x2001, 1], &[3], 128),
-    n6(&[0x2001, 3], &[], 32),
-    n6(&[0x2001, 4, 0x112], &[], 48),
-    n6(&[0x2001, 0x20], &[], 28),
-    n6(&[0x2001, 0x30], &[], 28),
-    n6(&[0xfc00], &[], 7),
-    n6(&[0xfe80], &[], 10),
-    n6(&[0xfec0], &[], 10),
-    n6(&[0xff00], &[], 8),
-];

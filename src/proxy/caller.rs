@@ -31,6 +31,110 @@ use crate::policy::Destination;
 #[cfg(test)]
 mod tests;
 
+/// The ends of names of API keys, in fields and parameters: `X-Api-Key`, `apikey`, `X-RapidAPI-Key`,
+/// `Ocp-Apim-Subscription-Key`, `access_token`, `appid`.
+const KEYS: [&str; 17] = [
+    "accesskey",
+    "accesskeyid",
+    "accesstoken",
+    "apikey",
+    "apikeyid",
+    "apitoken",
+    "appid",
+    "appkey",
+    "applicationid",
+    "applicationkey",
+    "authkey",
+    "authtoken",
+    "clientid",
+    "consumerkey",
+    "privatetoken",
+    "subscriptionkey",
+    "usertoken",
+];
+
+/// More fields that hold a credential, or name the account whose quota counts.
+const FIELDS: [&str; 16] = [
+    "aeg-sas-key",
+    "fastly-key",
+    "openai-organization",
+    "openai-project",
+    "stripe-account",
+    "x-auth-email",
+    "x-auth-user",
+    "x-authorization",
+    "x-functions-key",
+    "x-goog-user-project",
+    "x-honeycomb-team",
+    "x-mashape-key",
+    "x-master-key",
+    "x-metabase-session",
+    "x-tenant-id",
+    "xero-tenant-id",
+];
+
+/// Cookies that identify a session.
+const SESSIONS: [&str; 7] = [
+    "ASP.NET_SessionId",
+    "connect.sid",
+    "JSESSIONID",
+    "PHPSESSID",
+    "session_id",
+    "sessionid",
+    "sid",
+];
+
+/// Schemes whose value is a key id, a colon and a signature.
+const SIGNED_SCHEMES: [&str; 9] = [
+    "acs",
+    "AWS",
+    "OBS",
+    "OSS",
+    "QBox",
+    "Qiniu",
+    "SharedKey",
+    "SharedKeyLite",
+    "UCloud",
+];
+
+/// The parameters of Authorization and Signature-Input that identify a caller.
+const NAMES: [&str; 18] = [
+    "access",
+    "accesskey",
+    "ak",
+    "apikey",
+    "app_id",
+    "client_token",
+    "credential",
+    "id",
+    "k",
+    "key",
+    "key_id",
+    "keyid",
+    "oauth_consumer_key",
+    "oauth_token",
+    "q-ak",
+    "token",
+    "username",
+    "username*",
+];
+
+/// Claims that differ between two tokens of one user.
+const PASSING_CLAIMS: [&str; 12] = [
+    "ath",
+    "auth_time",
+    "exp",
+    "htm",
+    "htu",
+    "iat",
+    "jti",
+    "nbf",
+    "nonce",
+    "query_hash",
+    "uri",
+    "uti",
+];
+
 /// Random, so that a hash reveals no credential and nobody can find another one with the same hash.
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
@@ -262,107 +366,3 @@ fn cut(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 fn before(text: &[u8], end: u8) -> &[u8] {
     cut(text, end).map_or(text, |(before, _)| before)
 }
-
-/// The ends of names of API keys, in fields and parameters: `X-Api-Key`, `apikey`, `X-RapidAPI-Key`,
-/// `Ocp-Apim-Subscription-Key`, `access_token`, `appid`.
-const KEYS: [&str; 17] = [
-    "accesskey",
-    "accesskeyid",
-    "accesstoken",
-    "apikey",
-    "apikeyid",
-    "apitoken",
-    "appid",
-    "appkey",
-    "applicationid",
-    "applicationkey",
-    "authkey",
-    "authtoken",
-    "clientid",
-    "consumerkey",
-    "privatetoken",
-    "subscriptionkey",
-    "usertoken",
-];
-
-/// More fields that hold a credential, or name the account whose quota counts.
-const FIELDS: [&str; 16] = [
-    "aeg-sas-key",
-    "fastly-key",
-    "openai-organization",
-    "openai-project",
-    "stripe-account",
-    "x-auth-email",
-    "x-auth-user",
-    "x-authorization",
-    "x-functions-key",
-    "x-goog-user-project",
-    "x-honeycomb-team",
-    "x-mashape-key",
-    "x-master-key",
-    "x-metabase-session",
-    "x-tenant-id",
-    "xero-tenant-id",
-];
-
-/// Cookies that identify a session.
-const SESSIONS: [&str; 7] = [
-    "ASP.NET_SessionId",
-    "connect.sid",
-    "JSESSIONID",
-    "PHPSESSID",
-    "session_id",
-    "sessionid",
-    "sid",
-];
-
-/// Schemes whose value is a key id, a colon and a signature.
-const SIGNED_SCHEMES: [&str; 9] = [
-    "acs",
-    "AWS",
-    "OBS",
-    "OSS",
-    "QBox",
-    "Qiniu",
-    "SharedKey",
-    "SharedKeyLite",
-    "UCloud",
-];
-
-/// The parameters of Authorization and Signature-Input that identify a caller.
-const NAMES: [&str; 18] = [
-    "access",
-    "accesskey",
-    "ak",
-    "apikey",
-    "app_id",
-    "client_token",
-    "credential",
-    "id",
-    "k",
-    "key",
-    "key_id",
-    "keyid",
-    "oauth_consumer_key",
-    "oauth_token",
-    "q-ak",
-    "token",
-    "username",
-    "username*",
-];
-
-/// Claims that differ between two tokens of one user.
-const PASSING_CLAIMS: [&str; 12] = [
-    "ath",
-    "auth_time",
-    "exp",
-    "htm",
-    "htu",
-    "iat",
-    "jti",
-    "nbf",
-    "nonce",
-    "query_hash",
-    "uri",
-    "uti",
-];

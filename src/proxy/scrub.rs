@@ -28,6 +28,34 @@ use crate::upstream::ResponseBody;
 use crate::upstream::body::BodyError;
 use crate::upstream::connect::Stream;
 
+/// Digests of the body as the upstream sent it: RFC 9530 and its predecessors.
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Subtypes that are text, besides `text/*`.
+const TEXTS: [&str; 16] = [
+    "csp-report",
+    "ecmascript",
+    "graphql",
+    "javascript",
+    "json",
+    "json-seq",
+    "jsonl",
+    "jsonlines",
+    "ndjson",
+    "problem",
+    "sql",
+    "toml",
+    "www-form-urlencoded",
+    "xml",
+    "xml-dtd",
+    "yaml",
+];
+
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const STAR: u8 = b'*';
 const REDACTED: HeaderValue = HeaderValue::from_static("*");
@@ -378,34 +406,6 @@ fn unreadable(status: StatusCode, fields: &HeaderMap) -> Option<&'static str> {
         None
     }
 }
-
-/// Digests of the body as the upstream sent it: RFC 9530 and its predecessors.
-const DIGESTS: [HeaderName; 4] = [
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("repr-digest"),
-];
-
-/// Subtypes that are text, besides `text/*`.
-const TEXTS: [&str; 16] = [
-    "csp-report",
-    "ecmascript",
-    "graphql",
-    "javascript",
-    "json",
-    "json-seq",
-    "jsonl",
-    "jsonlines",
-    "ndjson",
-    "problem",
-    "sql",
-    "toml",
-    "www-form-urlencoded",
-    "xml",
-    "xml-dtd",
-    "yaml",
-];
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,12 @@
 
 use yasna::{ASN1Result, BERReader};
 
+/// The end mark of a value of indefinite length.
+const END: &[u8] = &[0, 0];
+
+/// How deep values may lie in each other. A PKCS#12 store needs a dozen.
+const DEEPEST: usize = 40;
+
 /// A length reaches beyond what is there, there is something behind the end, or it is not what was to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Damaged;
@@ -101,12 +107,6 @@ fn length(bytes: &[u8]) -> Option<(Option<usize>, &[u8])> {
         }
     }
 }
-
-/// The end mark of a value of indefinite length.
-const END: &[u8] = &[0, 0];
-
-/// How deep values may lie in each other. A PKCS#12 store needs a dozen.
-const DEEPEST: usize = 40;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,24 @@ use zeroize::Zeroizing;
 
 use super::{NameList, ber, form};
 
+const MARKER: &[u8] = b"-----";
+const BEGIN: &[u8] = b"-----BEGIN ";
+
+const SEQUENCE: u8 = 0x30;
+const BIT_STRING: u8 = 0x03;
+const INTEGER: u8 = 0x02;
+const OCTETS: u8 = 0x04;
+const OID: u8 = 0x06;
+
+/// 1.2.840.113549.1.7.2, as it is written.
+const SIGNED_DATA: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
+
+/// In one file of DER: far more than anybody joins.
+const MOST_VALUES: usize = 1000;
+
+/// In place of a label; no label has small letters.
+const UNKNOWN: &str = "unknown or damaged DER";
+
 /// One block of PEM, or one value of DER.
 pub(super) struct ContentItem {
     pub(super) kind: ContentKind,
@@ -269,21 +287,4 @@ fn headers(body: &[u8]) -> (Vec<(String, String)>, Zeroizing<Vec<u8>>) {
     (headers, rest)
 }
 
-const MARKER: &[u8] = b"-----";
-const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
-
-const SEQUENCE: u8 = 0x30;
-const BIT_STRING: u8 = 0x03;
-const INTEGER: u8 = 0x02;
-const OCTETS: u8 = 0x04;
-const OID: u8 = 0x06;
-
-/// 1.2.840.113549.1.7.2, as it is written.
-const SIGNED_DATA: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
-
-/// In one file of DER: far more than anybody joins.
-const MOST_VALUES: usize = 1000;
-
-/// In place of a label; no label has small letters.
-const UNKNOWN: &str = "unknown or damaged DER";

@@ -7,6 +7,15 @@
 use data_encoding::BASE64_NOPAD;
 use zeroize::Zeroizing;
 
+/// A PEM file in base64, in UTF-16, in base64 once more: nobody wraps more often on purpose.
+const MOST_LAYERS: usize = 4;
+
+/// How the keystores of Java before version 9 begin.
+pub(super) const JKS: &[u8] = &[0xfe, 0xed, 0xfe, 0xed];
+pub(super) const JCEKS: &[u8] = &[0xce; 4];
+
+const BEGIN: &[u8] = b"-----BEGIN ";
+
 /// Returns the content inside all wrappers; `None` where there is no wrapper.
 pub(super) fn unwrapped(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut inner: Option<Zeroizing<Vec<u8>>> = None;
@@ -121,12 +130,3 @@ fn letters(text: &[u8]) -> Zeroizing<Vec<u8>> {
     }
     letters
 }
-
-/// A PEM file in base64, in UTF-16, in base64 once more: nobody wraps more often on purpose.
-const MOST_LAYERS: usize = 4;
-
-/// How the keystores of Java before version 9 begin.
-pub(super) const JKS: &[u8] = &[0xfe, 0xed, 0xfe, 0xed];
-pub(super) const JCEKS: &[u8] = &[0xce; 4];
-
-const BEGIN: &[u8] = b"-----BEGIN ";

@@ -13,6 +13,28 @@ use yasna::{ASN1Result, BERReader};
 
 use super::pbe;
 
+static SHA384: Hash = Hash {
+    digest: &digest::SHA384,
+    mac: |key, content, expected| is_mac(hmac::HMAC_SHA384, key, content, expected),
+    derive: |password, salt, n, key| pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA384, n, salt, password, key),
+    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 2], &[1, 2, 840, 113549, 2, 10]],
+};
+static SHA512: Hash = Hash {
+    digest: &digest::SHA512,
+    mac: |key, content, expected| is_mac(hmac::HMAC_SHA512, key, content, expected),
+    derive: |password, salt, n, key| pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, n, salt, password, key),
+    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 3], &[1, 2, 840, 113549, 2, 11]],
+};
+static SHA512_256: Hash = Hash {
+    digest: &digest::SHA512_256,
+    mac: |key, content, expected| {
+        let mac = ::hmac::Hmac::<Sha512_256>::new_from_slice(key);
+        mac.is_ok_and(|mac| mac.chain_update(content).verify_slice(expected).is_ok())
+    },
+    derive: |password, salt, n, key| ::pbkdf2::pbkdf2_hmac::<Sha512_256>(password, salt, n.get(), key),
+    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 6], &[1, 2, 840, 113549, 2, 13]],
+};
+
 /// One hash function, and what is made with it.
 pub(super) struct Hash {
     pub(super) digest: &'static digest::Algorithm,
@@ -75,25 +97,4 @@ static SHA256: Hash = Hash {
     mac: |key, content, expected| is_mac(hmac::HMAC_SHA256, key, content, expected),
     derive: |password, salt, n, key| pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, n, salt, password, key),
     oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 1], &[1, 2, 840, 113549, 2, 9]],
-};
-static SHA384: Hash = Hash {
-    digest: &digest::SHA384,
-    mac: |key, content, expected| is_mac(hmac::HMAC_SHA384, key, content, expected),
-    derive: |password, salt, n, key| pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA384, n, salt, password, key),
-    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 2], &[1, 2, 840, 113549, 2, 10]],
-};
-static SHA512: Hash = Hash {
-    digest: &digest::SHA512,
-    mac: |key, content, expected| is_mac(hmac::HMAC_SHA512, key, content, expected),
-    derive: |password, salt, n, key| pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, n, salt, password, key),
-    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 3], &[1, 2, 840, 113549, 2, 11]],
-};
-static SHA512_256: Hash = Hash {
-    digest: &digest::SHA512_256,
-    mac: |key, content, expected| {
-        let mac = ::hmac::Hmac::<Sha512_256>::new_from_slice(key);
-        mac.is_ok_and(|mac| mac.chain_update(content).verify_slice(expected).is_ok())
-    },
-    derive: |password, salt, n, key| ::pbkdf2::pbkdf2_hmac::<Sha512_256>(password, salt, n.get(), key),
-    oids: [&[2, 16, 840, 1, 101, 3, 4, 2, 6], &[1, 2, 840, 113549, 2, 13]],
 };

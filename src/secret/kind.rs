@@ -8,6 +8,8 @@ use x509_parser::der_parser::oid;
 
 use super::ber;
 
+const ED25519: &str = "an Ed25519 key";
+
 /// The kind of a private or public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyKind {
@@ -107,8 +109,6 @@ fn curve(parameters: &[u8]) -> KeyKind {
         _ => KeyKind::UnnamedCurve,
     }
 }
-
-const ED25519: &str = "an Ed25519 key";
 
 const KINDS: &[(Oid<'static>, &str)] = &[
     (oid!(1.2.840.10040.4.1), "a DSA key"),

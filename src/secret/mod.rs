@@ -42,6 +42,9 @@ mod snapshot;
 pub(crate) mod tests;
 mod traditional;
 
+/// How long a file may take to be read. Local ones take microseconds, those of a network some milliseconds.
+const READING: Duration = Duration::from_secs(5);
+
 /// Secret bytes: redacted in `Debug`, without `Display`, zeroised on drop.
 pub(crate) struct Secret {
     bytes: Zeroizing<Vec<u8>>,
@@ -191,9 +194,6 @@ impl fmt::Display for NameList {
         }
     }
 }
-
-/// How long a file may take to be read. Local ones take microseconds, those of a network some milliseconds.
-const READING: Duration = Duration::from_secs(5);
 
 /// How long a file that a password protects may take to open: the most work that is allowed, on a busy machine.
 const OPENING: Duration = Duration::from_secs(20);

@@ -21,6 +21,26 @@ use zeroize::Zeroizing;
 
 use super::hash::{Hash, SHA1};
 
+const PBES2: &[u64] = &[1, 2, 840, 113549, 1, 5, 13];
+const PBKDF2: &[u64] = &[1, 2, 840, 113549, 1, 5, 12];
+const PBMAC1: &[u64] = &[1, 2, 840, 113549, 1, 5, 14];
+const SCRYPT: &[u64] = &[1, 3, 6, 1, 4, 1, 11591, 4, 11];
+
+/// What a derived value is for (RFC 7292, appendix B.3).
+const PURPOSE_KEY: u8 = 1;
+const PURPOSE_VECTOR: u8 = 2;
+const PURPOSE_MAC: u8 = 3;
+
+/// About three seconds of a slow core; OpenSSL writes 2048, careful people a million.
+const MOST_ITERATIONS: u32 = 5_000_000;
+
+/// In one file: its proof, its certificates and its key are each derived for by themselves, some of them twice. A fuzzer
+/// gets less, so that no input takes it seconds.
+const MOST_IN_ALL: u32 = if cfg!(fuzzing) { 20_000 } else { 20_000_000 };
+
+/// For scrypt, in bytes: four times what OpenSSL takes.
+const MOST_MEMORY: u64 = 64 * 1024 * 1024;
+
 /// Why something stays locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Error {
@@ -508,23 +528,3 @@ pub(super) fn plain(name: &str) -> String {
     let is_plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
     name.chars().filter(is_plain).take(40).collect()
 }
-
-const PBES2: &[u64] = &[1, 2, 840, 113549, 1, 5, 13];
-const PBKDF2: &[u64] = &[1, 2, 840, 113549, 1, 5, 12];
-const PBMAC1: &[u64] = &[1, 2, 840, 113549, 1, 5, 14];
-const SCRYPT: &[u64] = &[1, 3, 6, 1, 4, 1, 11591, 4, 11];
-
-/// What a derived value is for (RFC 7292, appendix B.3).
-const PURPOSE_KEY: u8 = 1;
-const PURPOSE_VECTOR: u8 = 2;
-const PURPOSE_MAC: u8 = 3;
-
-/// About three seconds of a slow core; OpenSSL writes 2048, careful people a million.
-const MOST_ITERATIONS: u32 = 5_000_000;
-
-/// In one file: its proof, its certificates and its key are each derived for by themselves, some of them twice. A fuzzer
-/// gets less, so that no input takes it seconds.
-const MOST_IN_ALL: u32 = if cfg!(fuzzing) { 20_000 } else { 20_000_000 };
-
-/// For scrypt, in bytes: four times what OpenSSL takes.
-const MOST_MEMORY: u64 = 64 * 1024 * 1024;

@@ -14,6 +14,13 @@ use super::guard::{self, Interrupted};
 use super::pbe::{self, EncryptionScheme, Mac, Password};
 use super::{OPENING, Secret, ber, pem, pkcs8};
 
+const DATA: &[u64] = &[1, 2, 840, 113549, 1, 7, 1];
+const ENCRYPTED_DATA: &[u64] = &[1, 2, 840, 113549, 1, 7, 6];
+const KEY_BAG: &[u64] = &[1, 2, 840, 113549, 1, 12, 10, 1, 1];
+const LOCKED_KEY_BAG: &[u64] = &[1, 2, 840, 113549, 1, 12, 10, 1, 2];
+const CERTIFICATE_BAG: &[u64] = &[1, 2, 840, 113549, 1, 12, 10, 1, 3];
+const X509: &[u64] = &[1, 2, 840, 113549, 1, 9, 22, 1];
+
 /// The content of a PKCS#12 file.
 pub(crate) struct Bundle {
     /// In the order of the file; at least one.
@@ -311,10 +318,3 @@ impl From<pbe::Error> for Error {
         }
     }
 }
-
-const DATA: &[u64] = &[1, 2, 840, 113549, 1, 7, 1];
-const ENCRYPTED_DATA: &[u64] = &[1, 2, 840, 113549, 1, 7, 6];
-const KEY_BAG: &[u64] = &[1, 2, 840, 113549, 1, 12, 10, 1, 1];
-const LOCKED_KEY_BAG: &[u64] = &[1, 2, 840, 113549, 1, 12, 10, 1, 2];
-const CERTIFICATE_BAG: &[u64] = &[1, 2, 840, 113549, 1, 12, 10, 1, 3];
-const X509: &[u64] = &[1, 2, 840, 113549, 1, 9, 22, 1];

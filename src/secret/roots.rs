@@ -27,6 +27,48 @@ use super::Snapshot;
 use super::anchors::Anchors;
 use crate::sync::lock;
 
+/// The variables that name what one client trusts, a file or a folder of PEM, and that [`SystemRoots`] does not
+/// heed otherwise. `outrider env` points each at the bundle.
+pub(crate) const CLIENT_VARIABLES: &[&str] = &[
+    "REQUESTS_CA_BUNDLE",               // Python requests
+    "CURL_CA_BUNDLE",                   // curl
+    "NODE_EXTRA_CA_CERTS",              // Node
+    "AWS_CA_BUNDLE",                    // AWS SDKs and command line
+    "GIT_SSL_CAINFO",                   // git, whose libcurl may stand on GnuTLS
+    "PIP_CERT",                         // pip
+    "NEW_RELIC_CA_BUNDLE_PATH",         // New Relic's agent for Python
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", // gRPC's C core: Python, Ruby, PHP
+    "HTTPLIB2_CA_CERTS",                // httplib2, under Google's older Python clients
+    "DENO_CERT",                        // Deno
+];
+
+/// Twice what distributions ship, and more than an allocator takes from its heap: it goes back to the system.
+const ROOM: usize = 512 * 1024;
+
+/// A hundred times what distributions ship.
+const LARGEST: u64 = 32 * 1024 * 1024;
+
+/// All certificates together, in bytes of DER.
+const MOST: usize = 16 * 1024 * 1024;
+
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+const END: &[u8] = b"-----END CERTIFICATE-----";
+/// The same by its older name, which OpenSSL takes, too.
+const BEGIN_X509: &[u8] = b"-----BEGIN X509 CERTIFICATE-----";
+const END_X509: &[u8] = b"-----END X509 CERTIFICATE-----";
+
+/// Where distributions keep all roots in one file, the likeliest first (Cloud Foundry's stacks are Ubuntu), then
+/// folders. One file is read in a tenth of the time that the same roots take in a folder of links.
+const BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+];
+
 /// The system's trusted roots: found at the start, read when they are first needed.
 #[derive(Debug)]
 pub(crate) struct SystemRoots {
@@ -256,45 +298,3 @@ fn damaged(what: &'static str) -> io::Error {
 
 /// The beginning of the name of each local authority.
 pub(crate) const AUTHORITY_NAME: &str = "outrider local authority ";
-
-/// The variables that name what one client trusts, a file or a folder of PEM, and that [`SystemRoots`] does not
-/// heed otherwise. `outrider env` points each at the bundle.
-pub(crate) const CLIENT_VARIABLES: &[&str] = &[
-    "REQUESTS_CA_BUNDLE",               // Python requests
-    "CURL_CA_BUNDLE",                   // curl
-    "NODE_EXTRA_CA_CERTS",              // Node
-    "AWS_CA_BUNDLE",                    // AWS SDKs and command line
-    "GIT_SSL_CAINFO",                   // git, whose libcurl may stand on GnuTLS
-    "PIP_CERT",                         // pip
-    "NEW_RELIC_CA_BUNDLE_PATH",         // New Relic's agent for Python
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", // gRPC's C core: Python, Ruby, PHP
-    "HTTPLIB2_CA_CERTS",                // httplib2, under Google's older Python clients
-    "DENO_CERT",                        // Deno
-];
-
-/// Twice what distributions ship, and more than an allocator takes from its heap: it goes back to the system.
-const ROOM: usize = 512 * 1024;
-
-/// A hundred times what distributions ship.
-const LARGEST: u64 = 32 * 1024 * 1024;
-
-/// All certificates together, in bytes of DER.
-const MOST: usize = 16 * 1024 * 1024;
-
-const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-const END: &[u8] = b"-----END CERTIFICATE-----";
-/// The same by its older name, which OpenSSL takes, too.
-const BEGIN_X509: &[u8] = b"-----BEGIN X509 CERTIFICATE-----";
-const END_X509: &[u8] = b"-----END X509 CERTIFICATE-----";
-
-/// Where distributions keep all roots in one file, the likeliest first (Cloud Foundry's stacks are Ubuntu), then
-/// folders. One file is read in a tenth of the time that the same roots take in a folder of links.
-const BUNDLES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/certs",
-    "/etc/pki/tls/certs",
-];

@@ -7,6 +7,8 @@ use super::resp::{ProtocolError, error_kind};
 use crate::upstream::resolve;
 use crate::upstream::{dial, tls};
 
+const NOT_ALLOWED: &str = "its user lacks a permission; docs/fleets.md lists them";
+
 /// What a person can do about an error of a server: its kind, a part of its text, the remedy. The first line that
 /// fits counts. A script's errors of Redis 5 and 6, and some of Redis 7, have the kind `ERR`.
 const SERVER_REMEDIES: &[(&str, &str, &str)] = &[
@@ -107,8 +109,6 @@ const SERVER_REMEDIES: &[(&str, &str, &str)] = &[
     ("WRONGPASS", "", "check the password in its address"),
     ("WRONGTYPE", "", "somebody else has written to our keys"),
 ];
-
-const NOT_ALLOWED: &str = "its user lacks a permission; docs/fleets.md lists them";
 
 /// The same for a Sentinel.
 const SENTINEL_REMEDIES: &[(&str, &str, &str)] = &[

@@ -19,6 +19,8 @@ use crate::host::Target;
 use crate::http1::Interim;
 use crate::sync::lock;
 
+const MOST_IDLE: usize = 8;
+
 /// The upstream connections that belong to one connection of the app, and the place to which its interim answers go.
 #[derive(Debug, Default)]
 pub(crate) struct BoundConnections {
@@ -137,7 +139,6 @@ fn speaks(fields: &HeaderMap, name: &HeaderName, has_token: bool) -> bool {
     })
 }
 
-const MOST_IDLE: usize = 8;
 const SCHEMES: [&[u8]; 2] = [b"NTLM", b"Negotiate"];
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ mod circuit;
 #[cfg(test)]
 mod tests;
 
+/// The most hosts beside the first. Beyond it the least recently used one is forgotten, closed circuits before others.
+const MOST: usize = 256;
+
 /// The circuits of one destination, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Breaker {
@@ -206,6 +209,3 @@ impl HostHealth {
 fn key(target: &Target) -> (Host, u16) {
     (target.host.clone(), target.port)
 }
-
-/// The most hosts beside the first. Beyond it the least recently used one is forgotten, closed circuits before others.
-const MOST: usize = 256;

@@ -20,6 +20,9 @@ use crate::memory::MEMORY;
 use crate::policy::Approved;
 use crate::stream::bound_buffers;
 
+/// Between the starts of two attempts: the recommended value of RFC 8305, section 5.
+const STAGGER: Duration = Duration::from_millis(250);
+
 /// Why no connection was made, of all addresses tried.
 ///
 /// Of several errors the one is reported that a person can do most about: ours, then a refusal, then a missing route.
@@ -179,9 +182,6 @@ fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     }
     order
 }
-
-/// Between the starts of two attempts: the recommended value of RFC 8305, section 5.
-const STAGGER: Duration = Duration::from_millis(250);
 
 /// Silence after which the kernel asks whether the other side still lives. Firewalls forget quiet connections
 /// after some minutes.

@@ -15,6 +15,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// Accepts and drops what is written after the peer has gone, so that the reader sees all that came, and then the end.
 #[derive(Debug)]
 pub(super) struct ReadToEnd<T> {
@@ -130,5 +132,3 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ReadToEnd<T> {
         self.stream.is_write_vectored()
     }
 }
-
-const PAUSE: Duration = Duration::from_millis(2);

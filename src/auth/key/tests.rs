@@ -10,6 +10,9 @@ use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use super::*;
 use crate::secret::tests::damaged::broken_at;
 
+/// The identifier of RSASSA-PSS (RFC 8017, appendix C) in DER.
+const RSASSA_PSS_DER: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
+
 const MESSAGE: &[u8] = b"what do ya want for nothing?";
 
 /// Runs `openssl ARGUMENTS` with `input`. It must succeed.
@@ -258,9 +261,6 @@ fn debug_shows_no_key() {
     let key = load("Jefe", Algorithm::HmacSha256).unwrap();
     assert_eq!(format!("{key:?}"), "SigningKey { algorithm: HmacSha256, .. }");
 }
-
-/// The identifier of RSASSA-PSS (RFC 8017, appendix C) in DER.
-const RSASSA_PSS_DER: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
 
 /// A damaged key signs or is refused. It never causes a panic.
 #[test]

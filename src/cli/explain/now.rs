@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// Lines.
+const MOST: usize = 10;
+
 /// What is believed of one host of a destination, each as an object of the page.
 #[derive(Debug)]
 pub(super) enum Now {
@@ -117,9 +120,6 @@ fn exchange(address: SocketAddr) -> io::Result<Vec<u8>> {
     }
     Err(io::ErrorKind::InvalidData.into())
 }
-
-/// Lines.
-const MOST: usize = 10;
 
 /// In bytes.
 const LONGEST: usize = 16 << 20;

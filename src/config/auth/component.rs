@@ -6,6 +6,9 @@ use http::HeaderName;
 use http::header::{COOKIE, SET_COOKIE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
+const DERIVED: &str =
+    "@method, @target-uri, @authority, @scheme, @request-target, @path, @query or '@query-param;name=\"id\"'";
+
 /// A part of a request that a signature can cover. Displayed as the identifier that is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Component {
@@ -141,9 +144,6 @@ const ONE_HOP: [&str; 10] = [
     "transfer-encoding",
     "upgrade",
 ];
-
-const DERIVED: &str =
-    "@method, @target-uri, @authority, @scheme, @request-target, @path, @query or '@query-param;name=\"id\"'";
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,15 @@ pub(super) mod signatures;
 pub(super) mod template;
 mod text;
 
+const MATCH: Declaration = Declaration::new(
+    "match",
+    "To which requests it is attached; default: to all that no match before it takes.",
+    Matcher::KIND,
+)
+.default("{}");
+
+const NONE: Declaration = Declaration::new("none", "true: nothing is attached.", ValueKind::Literal("true"));
+
 impl Auth {
     /// Returns the name of the kind, as the configuration writes it.
     pub(crate) fn kind(&self) -> &'static str {
@@ -133,19 +142,12 @@ kinds! {
     "hmac": Box<Hmac> => Auth::Hmac;
 }
 
-const MATCH: Declaration = Declaration::new(
-    "match",
-    "To which requests it is attached; default: to all that no match before it takes.",
-    Matcher::KIND,
-)
-.default("{}");
 const POOL: Declaration = Declaration::new(
     "pool",
     "Several credentials of one kind: the one with the most left of its quota is attached, and one that is refused is left out \
      for a while.",
     Filled::<Credential>::KIND,
 );
-const NONE: Declaration = Declaration::new("none", "true: nothing is attached.", ValueKind::Literal("true"));
 
 const SEVERAL: &str =
     "write several credentials of one kind, as in [{ bearer: env:TOKEN_1 }, { bearer: env:TOKEN_2 }]";

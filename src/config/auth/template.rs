@@ -2,6 +2,11 @@
 
 use http::HeaderName;
 
+const NAMES: &str = "{method}, {method_lower}, {scheme}, {authority}, {target}, {path}, {query}, {url}, \
+                     {header.NAME}, {body}, {body_sha256}, {body_sha256_base64}, {body_sha512}, \
+                     {body_sha512_base64}, {body_sha1}, {timestamp}, {timestamp_ms}, {date}, {rfc3339}, {nonce}, \
+                     {key_id} and {signature}";
+
 /// A text whose placeholders are filled in anew for each request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Template(pub(crate) Vec<TemplatePiece>);
@@ -125,11 +130,6 @@ impl TemplatePiece {
         })
     }
 }
-
-const NAMES: &str = "{method}, {method_lower}, {scheme}, {authority}, {target}, {path}, {query}, {url}, \
-                     {header.NAME}, {body}, {body_sha256}, {body_sha256_base64}, {body_sha512}, \
-                     {body_sha512_base64}, {body_sha1}, {timestamp}, {timestamp_ms}, {date}, {rfc3339}, {nonce}, \
-                     {key_id} and {signature}";
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,47 @@ use std::time::{Duration, Instant};
 use super::language::WHOLE;
 use super::*;
 
+/// The whole language, the keys that do not work yet included.
+const LANGUAGE: &str = r#"
+clients:
+  app: { basic: env:PROXY_PASSWORD }
+  partner: { certificate: CN=partner, ca: file:clients-ca.pem }
+rate_limit_store: vcap:redis/uri
+destinations:
+  partner:
+    hosts: [partner.agency.test, "partner.agency.test:8443"]   # a comment
+    tls:
+      client_certificate: { pkcs12: vcap:partner/p12, password: vcap:partner/password }
+      pins: []
+    probe: GET /healthz
+  search:
+    hosts:
+      - "*.search.test"
+      - 10.0.0.0/8
+    auth:
+      oauth2:
+        token_url: https://login.search.test/token
+        scopes: [read]
+        params: { audience: https://api.search.test }
+    priority: [{ match: { path: /api/batch/** }, class: low }]
+    retry: { attempts: 2, on: [connect, 429, 503], max_wait: 5s, budget: 20% }
+    headers:
+      set:
+        X-Long: >
+          folded
+          text
+        X-Block: |
+          a block
+  others:
+    hosts: [api.data.test]
+    auth:
+      - { match: { path: /public/** }, none: true }
+      - { match: { path: /v5/** }, http_signature: { key_id: app, components: ["@method", content-digest] } }
+      - { pool: [{ bearer: env:TOKEN_1 }, { bearer: env:TOKEN_2 }] }
+tcp:
+  database: { listen: 127.0.0.1:15432, to: db.agency.test:5432, starttls: postgres }
+"#;
+
 /// A generator of the same numbers at every run (xorshift).
 struct Numbers(u64);
 
@@ -135,44 +176,3 @@ fn what_is_nested_too_deep_is_refused_and_what_is_not_is_read() {
         "a.yml:1:129: nested too deep; nothing in a configuration stands this deep"
     );
 }
-
-/// The whole language, the keys that do not work yet included.
-const LANGUAGE: &str = r#"
-clients:
-  app: { basic: env:PROXY_PASSWORD }
-  partner: { certificate: CN=partner, ca: file:clients-ca.pem }
-rate_limit_store: vcap:redis/uri
-destinations:
-  partner:
-    hosts: [partner.agency.test, "partner.agency.test:8443"]   # a comment
-    tls:
-      client_certificate: { pkcs12: vcap:partner/p12, password: vcap:partner/password }
-      pins: []
-    probe: GET /healthz
-  search:
-    hosts:
-      - "*.search.test"
-      - 10.0.0.0/8
-    auth:
-      oauth2:
-        token_url: https://login.search.test/token
-        scopes: [read]
-        params: { audience: https://api.search.test }
-    priority: [{ match: { path: /api/batch/** }, class: low }]
-    retry: { attempts: 2, on: [connect, 429, 503], max_wait: 5s, budget: 20% }
-    headers:
-      set:
-        X-Long: >
-          folded
-          text
-        X-Block: |
-          a block
-  others:
-    hosts: [api.data.test]
-    auth:
-      - { match: { path: /public/** }, none: true }
-      - { match: { path: /v5/** }, http_signature: { key_id: app, components: ["@method", content-digest] } }
-      - { pool: [{ bearer: env:TOKEN_1 }, { bearer: env:TOKEN_2 }] }
-tcp:
-  database: { listen: 127.0.0.1:15432, to: db.agency.test:5432, starttls: postgres }
-"#;

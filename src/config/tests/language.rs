@@ -7,6 +7,74 @@ use http::StatusCode;
 use super::*;
 use crate::path::PathGlob;
 
+pub(super) const WHOLE: &str = r#"
+listen: [127.0.0.1:3128, "[::1]:0", unix:~/outrider.sock]
+admin: false
+workers: 2
+drain: 5s
+instances: 4
+log: { format: json, level: debug, access: all, metrics: off }
+telemetry: { otlp: null, push: null }
+ca: { bundle: $CERTS/bundle.pem, lifetime: 1d }
+egress:
+  default: tunnel
+  ports: [443, 8443]
+  deny_networks: [metadata, 10.1.2.3/8, 192.0.2.1]
+  allow_networks: [loopback]
+  parent: []
+  parent_ca: null
+  parent_bypass: [apps.internal]
+dns:
+  servers: [10.0.0.2:53]
+  timeout: 3s
+  min_ttl: 1s
+  max_ttl: 2s
+  stale: 0s
+  hosts: { A.test: 192.0.2.1, b.test: [192.0.2.2, "2001:db8::1"] }
+timeouts: { idle: 20s }
+limits: { connections: 100, tunnels: 50, header_size: 32KiB, header_count: 150, response_header_size: 128KiB, response_header_count: 500, memory: 64MiB }
+rate_limit_store: vcap:redis/uri
+destinations:
+  weather:
+    hosts: [api.weather.test]
+    auth: { bearer: vcap:weather/token }
+    rate_limit: 5/s burst 10
+    on_limit: wait 2s
+    timeouts: { response: 7s }
+    parent: inherit
+  partner:
+    hosts: [partner.test, "partner.test:8443"]
+    tls:
+      client_certificate: { cert: file:certs/partner.crt, key: file:~/partner.key }
+      ca: file:$CERTS/ca.pem
+      ca_extra: file:${CERTS}/more.pem
+      server_name: partner.test
+      min_version: "1.3"
+      groups: [x25519, secp256r1, secp384r1, X25519MLKEM768]
+  search:
+    hosts: ["*.search.test"]
+    paths: [/api/**]
+    methods: [GET, POST]
+    headers: { set: { X-Agency: "047", X-Key: env:KEY }, remove: [X-Internal-*] }
+    rate_limit:
+      - 30/m
+      - 1000/h
+      - { limit: 2/s burst 4, match: { method: POST, path: /api/reindex } }
+    priority: [{ match: { path: /api/batch/** }, class: low }, { class: high }]
+    concurrency: 8
+    queue: 10
+    respect_upstream: true
+    limits_apply_to: host
+    retry: { attempts: 3, on: [503, connect], max_wait: 1s, budget: 5% }
+    circuit_breaker: { failures: 3, within: 10s, open_for: 1s }
+    cache: { size: 1MiB, min_fresh: 1s, stale_if_error: 1m, stale_while_revalidate: 2s }
+    rehearse: { after: 20, answer: 503, retry_after: 1s, latency: 300ms, fail: 2% }
+    mode: intercept
+    http: 2
+    upgrade: false
+    insecure_attach_over_http: true
+"#;
+
 #[test]
 fn a_whole_file_is_read() {
     let config = parse(WHOLE).map_err(|problems| problems.to_string()).unwrap();
@@ -381,71 +449,3 @@ fn a_section_of_comments_only_is_no_section() {
     assert_eq!(config.log.level, tracing::Level::INFO);
     assert_eq!(config.egress.default, EgressDefault::Deny);
 }
-
-pub(super) const WHOLE: &str = r#"
-listen: [127.0.0.1:3128, "[::1]:0", unix:~/outrider.sock]
-admin: false
-workers: 2
-drain: 5s
-instances: 4
-log: { format: json, level: debug, access: all, metrics: off }
-telemetry: { otlp: null, push: null }
-ca: { bundle: $CERTS/bundle.pem, lifetime: 1d }
-egress:
-  default: tunnel
-  ports: [443, 8443]
-  deny_networks: [metadata, 10.1.2.3/8, 192.0.2.1]
-  allow_networks: [loopback]
-  parent: []
-  parent_ca: null
-  parent_bypass: [apps.internal]
-dns:
-  servers: [10.0.0.2:53]
-  timeout: 3s
-  min_ttl: 1s
-  max_ttl: 2s
-  stale: 0s
-  hosts: { A.test: 192.0.2.1, b.test: [192.0.2.2, "2001:db8::1"] }
-timeouts: { idle: 20s }
-limits: { connections: 100, tunnels: 50, header_size: 32KiB, header_count: 150, response_header_size: 128KiB, response_header_count: 500, memory: 64MiB }
-rate_limit_store: vcap:redis/uri
-destinations:
-  weather:
-    hosts: [api.weather.test]
-    auth: { bearer: vcap:weather/token }
-    rate_limit: 5/s burst 10
-    on_limit: wait 2s
-    timeouts: { response: 7s }
-    parent: inherit
-  partner:
-    hosts: [partner.test, "partner.test:8443"]
-    tls:
-      client_certificate: { cert: file:certs/partner.crt, key: file:~/partner.key }
-      ca: file:$CERTS/ca.pem
-      ca_extra: file:${CERTS}/more.pem
-      server_name: partner.test
-      min_version: "1.3"
-      groups: [x25519, secp256r1, secp384r1, X25519MLKEM768]
-  search:
-    hosts: ["*.search.test"]
-    paths: [/api/**]
-    methods: [GET, POST]
-    headers: { set: { X-Agency: "047", X-Key: env:KEY }, remove: [X-Internal-*] }
-    rate_limit:
-      - 30/m
-      - 1000/h
-      - { limit: 2/s burst 4, match: { method: POST, path: /api/reindex } }
-    priority: [{ match: { path: /api/batch/** }, class: low }, { class: high }]
-    concurrency: 8
-    queue: 10
-    respect_upstream: true
-    limits_apply_to: host
-    retry: { attempts: 3, on: [503, connect], max_wait: 1s, budget: 5% }
-    circuit_breaker: { failures: 3, within: 10s, open_for: 1s }
-    cache: { size: 1MiB, min_fresh: 1s, stale_if_error: 1m, stale_while_revalidate: 2s }
-    rehearse: { after: 20, answer: 503, retry_after: 1s, latency: 300ms, fail: 2% }
-    mode: intercept
-    http: 2
-    upgrade: false
-    insecure_attach_over_http: true
-"#;

@@ -16,6 +16,13 @@ use crate::http1::server::{self, Handled};
 use crate::http1::{Error, HeadRules, Inbound};
 use crate::stream::Reset;
 
+pub(super) const LIMITS: HeadRules = HeadRules {
+    count: 100,
+    keeps_spelling: false,
+    size: 16 * 1024,
+};
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
+
 /// A request as a service saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Heard {
@@ -212,10 +219,3 @@ pub(super) fn kind<E>(failure: &SendError<E>) -> &'static str {
         SendError::TimedOut => "timed out",
     }
 }
-
-pub(super) const LIMITS: HeadRules = HeadRules {
-    count: 100,
-    keeps_spelling: false,
-    size: 16 * 1024,
-};
-pub(super) const LIMIT: Duration = Duration::from_secs(60);

@@ -5,6 +5,45 @@ use http::{Method, StatusCode, Version};
 
 use crate::http1::framing::{Facts, Framing};
 
+const NO_LENGTHS: [&str; 19] = [
+    "",
+    "+5",
+    "-5",
+    "-0",
+    "5 5",
+    "5,5",
+    "5, 5",
+    "0x5",
+    "5a",
+    "5.0",
+    "1e3",
+    "5;",
+    "\u{ff15}",
+    "½",
+    "9223372036854775808",
+    "18446744073709551615",
+    "18446744073709551616",
+    "99999999999999999999999",
+    "chunked",
+];
+
+const NO_CODINGS: [&str; 14] = [
+    "",
+    "identity",
+    "gzip",
+    "gzip, chunked",
+    "chunked, gzip",
+    "chunked, chunked",
+    "chunked,",
+    ",chunked",
+    "chunked;q=1",
+    "\"chunked\"",
+    "xchunked",
+    "chunke",
+    "chunked\u{a0}",
+    "chunked, identity",
+];
+
 fn fields(lines: &[(&str, &str)]) -> Facts {
     let mut facts = Facts::default();
     for (name, value) in lines {
@@ -140,42 +179,3 @@ fn a_response_whose_end_is_in_doubt_is_none() {
         );
     }
 }
-
-const NO_LENGTHS: [&str; 19] = [
-    "",
-    "+5",
-    "-5",
-    "-0",
-    "5 5",
-    "5,5",
-    "5, 5",
-    "0x5",
-    "5a",
-    "5.0",
-    "1e3",
-    "5;",
-    "\u{ff15}",
-    "½",
-    "9223372036854775808",
-    "18446744073709551615",
-    "18446744073709551616",
-    "99999999999999999999999",
-    "chunked",
-];
-
-const NO_CODINGS: [&str; 14] = [
-    "",
-    "identity",
-    "gzip",
-    "gzip, chunked",
-    "chunked, gzip",
-    "chunked, chunked",
-    "chunked,",
-    ",chunked",
-    "chunked;q=1",
-    "\"chunked\"",
-    "xchunked",
-    "chunke",
-    "chunked\u{a0}",
-    "chunked, identity",
-];

@@ -15,6 +15,8 @@ use super::exchange::{Heard, LIMIT, LIMITS, ask, served};
 use super::script::{End, Said, Script};
 use crate::http1::client::ClientConnection;
 
+const ROUNDS: usize = 10_000;
+
 const REQUESTS: [&str; 5] = [
     "GET http://a.test/x?y HTTP/1.1\r\nHost: a.test\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
     "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\nExpect: 100-continue\r\n\r\nhello world",
@@ -275,5 +277,3 @@ async fn whatever_an_upstream_answers_comes_to_an_end() {
         "{whole} whole, {cut} cut, {none} none"
     );
 }
-
-const ROUNDS: usize = 10_000;

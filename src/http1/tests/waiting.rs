@@ -16,6 +16,9 @@ use crate::http1::client::ClientConnection;
 use crate::http1::server::{self, Handled};
 use crate::http1::{Error, Inbound};
 
+const OK: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\nok";
+const LONG: &str = "an answer that does not fit into the little room that there is";
+
 #[tokio::test(start_paused = true)]
 async fn who_is_waited_for_without_end_is_left() {
     for (sent, seconds, last) in [
@@ -223,6 +226,3 @@ async fn ended<R>(serving: JoinHandle<R>) {
     let ended = tokio::time::timeout(Duration::from_secs(24 * 3600), serving).await;
     ended.expect("it waits for ever").unwrap();
 }
-
-const OK: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\nok";
-const LONG: &str = "an answer that does not fit into the little room that there is";

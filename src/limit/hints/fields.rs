@@ -7,6 +7,48 @@
 
 use std::time::Duration;
 
+/// Sorted by name.
+pub(super) static FIELDS: &[LimitField] = &[
+    field("anthropic-ratelimit-requests-limit", "requests", FieldPart::Limit),
+    field(
+        "anthropic-ratelimit-requests-remaining",
+        "requests",
+        FieldPart::Remaining,
+    ),
+    field("anthropic-ratelimit-requests-reset", "requests", FieldPart::Reset),
+    field("grpc-retry-pushback-ms", "", FieldPart::GrpcPushback),
+    field("grpc-status-details-bin", "", FieldPart::GrpcDetails),
+    field("ratelimit", "", FieldPart::State),
+    field("ratelimit-name", "", FieldPart::Name),
+    field("ratelimit-policy", "", FieldPart::Policy),
+    field("retry-after", "", FieldPart::RetryAfter),
+    field("retry-after-ms", "", FieldPart::RetryAfterMillis),
+    field("x-hubspot-ratelimit-daily", "day", FieldPart::Limit),
+    field("x-hubspot-ratelimit-daily-remaining", "day", FieldPart::Remaining),
+    field(
+        "x-hubspot-ratelimit-interval-milliseconds",
+        "interval",
+        FieldPart::WindowMillis,
+    ),
+    field("x-hubspot-ratelimit-max", "interval", FieldPart::Limit),
+    field("x-hubspot-ratelimit-remaining", "interval", FieldPart::Remaining),
+    field("x-hubspot-ratelimit-secondly", "second", FieldPart::Limit),
+    field(
+        "x-hubspot-ratelimit-secondly-remaining",
+        "second",
+        FieldPart::Remaining,
+    ),
+    field("x-ms-retry-after-ms", "", FieldPart::RetryAfterMillis),
+    field("x-rate-limit-retry-after", "", FieldPart::RetryAfter),
+    field("x-ratelimit-after", "", FieldPart::RetryAfter),
+    field("x-ratelimit-bucket", "", FieldPart::Name),
+    field("x-ratelimit-resource", "", FieldPart::Name),
+    field("x-ratelimit-retry-after", "", FieldPart::RetryAfter),
+    field("x-retry-after", "", FieldPart::RetryAfter),
+    field("x-retry-in", "", FieldPart::RetryIn),
+    field("x-shopify-shop-api-call-limit", "shop", FieldPart::Used),
+];
+
 const FAMILIES: &[(&str, FieldFamily)] = &[
     ("ratelimit", FieldFamily::Draft),
     ("x-ratelimit", FieldFamily::X),
@@ -316,45 +358,3 @@ const fn field(stem: &'static str, quota: &'static str, part: FieldPart) -> Limi
     let quota = QuotaKey { family, name };
     LimitField { quota, part, stem }
 }
-
-/// Sorted by name.
-pub(super) static FIELDS: &[LimitField] = &[
-    field("anthropic-ratelimit-requests-limit", "requests", FieldPart::Limit),
-    field(
-        "anthropic-ratelimit-requests-remaining",
-        "requests",
-        FieldPart::Remaining,
-    ),
-    field("anthropic-ratelimit-requests-reset", "requests", FieldPart::Reset),
-    field("grpc-retry-pushback-ms", "", FieldPart::GrpcPushback),
-    field("grpc-status-details-bin", "", FieldPart::GrpcDetails),
-    field("ratelimit", "", FieldPart::State),
-    field("ratelimit-name", "", FieldPart::Name),
-    field("ratelimit-policy", "", FieldPart::Policy),
-    field("retry-after", "", FieldPart::RetryAfter),
-    field("retry-after-ms", "", FieldPart::RetryAfterMillis),
-    field("x-hubspot-ratelimit-daily", "day", FieldPart::Limit),
-    field("x-hubspot-ratelimit-daily-remaining", "day", FieldPart::Remaining),
-    field(
-        "x-hubspot-ratelimit-interval-milliseconds",
-        "interval",
-        FieldPart::WindowMillis,
-    ),
-    field("x-hubspot-ratelimit-max", "interval", FieldPart::Limit),
-    field("x-hubspot-ratelimit-remaining", "interval", FieldPart::Remaining),
-    field("x-hubspot-ratelimit-secondly", "second", FieldPart::Limit),
-    field(
-        "x-hubspot-ratelimit-secondly-remaining",
-        "second",
-        FieldPart::Remaining,
-    ),
-    field("x-ms-retry-after-ms", "", FieldPart::RetryAfterMillis),
-    field("x-rate-limit-retry-after", "", FieldPart::RetryAfter),
-    field("x-ratelimit-after", "", FieldPart::RetryAfter),
-    field("x-ratelimit-bucket", "", FieldPart::Name),
-    field("x-ratelimit-resource", "", FieldPart::Name),
-    field("x-ratelimit-retry-after", "", FieldPart::RetryAfter),
-    field("x-retry-after", "", FieldPart::RetryAfter),
-    field("x-retry-in", "", FieldPart::RetryIn),
-    field("x-shopify-shop-api-call-limit", "shop", FieldPart::Used),
-];

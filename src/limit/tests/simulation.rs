@@ -20,6 +20,73 @@ mod reporting;
 mod service;
 mod table;
 
+/// How long a request waits where it may, in milliseconds.
+const PATIENCE: u64 = 30_000;
+
+/// The demands, and whether requests wait.
+const STEADY: [(Demand, bool); 6] = [
+    (Demand::Steady(0.7), false),
+    (Demand::Steady(1.5), false),
+    (Demand::Steady(3.0), false),
+    (Demand::Steady(0.7), true),
+    (Demand::Steady(1.5), true),
+    (Demand::Steady(3.0), true),
+];
+const FEW: [(Demand, bool); 3] = [
+    (Demand::Steady(0.7), false),
+    (Demand::Steady(1.5), true),
+    (Demand::Steady(3.0), false),
+];
+const BURSTS: [(Demand, bool); 2] = [(Demand::Bursts, false), (Demand::Bursts, true)];
+const FIRST: [(Demand, bool); 1] = [(Demand::First, true)];
+
+const LIMITS: [Limit; 2] = [
+    Limit::new("5 in 6 s", 5, 6_000, 120_000),
+    Limit::new("30 in 60 s", 30, 60_000, 180_000),
+];
+
+const FAST: Limit = Limit::new("20 in 1 s", 20, 1_000, 8_000);
+/// Simulating a queue of hundreds takes long.
+const FAST_SHORT: Limit = Limit {
+    duration: 4_000,
+    ..FAST
+};
+
+const HOURLY: [Limit; 1] = [Limit::new("100 in 1 h", 100, 3_600_000, 10_800_000)];
+
+/// The limit changes in the middle.
+const CHANGED: [Limit; 2] = [
+    Limit {
+        later: 20,
+        ..Limit::new("10, 20 in 10 s", 10, 10_000, 120_000)
+    },
+    Limit {
+        later: 10,
+        ..Limit::new("20, 10 in 10 s", 20, 10_000, 120_000)
+    },
+];
+
+/// So many at once; an answer takes 50 ms.
+const AT_ONCE: [Limit; 1] = [Limit::new("2 at once", 2, 50, 8_000)];
+
+const MODELS: [Model; 15] = [
+    Model::FixedWindow,
+    Model::CalendarWindow,
+    Model::SlidingLog,
+    Model::SlidingCounter,
+    Model::TokenBucket,
+    Model::TokenBucketNext,
+    Model::BucketOfOne,
+    Model::StrictSpacing,
+    Model::Concurrency,
+    Model::PerUser,
+    Model::PerRoute,
+    Model::PerHost,
+    Model::OneCounter,
+    Model::Random429,
+    Model::Random503,
+];
+
 /// When the simulation begins, in milliseconds since the epoch: neither at the beginning of a second nor of a
 /// window.
 const BEGIN: u64 = 1_790_000_002_250;
@@ -203,73 +270,6 @@ const FLOOR: f64 = 0.75;
 
 /// Refusals by the service that may be more than alone by chance.
 const SLACK: u64 = 2;
-
-/// How long a request waits where it may, in milliseconds.
-const PATIENCE: u64 = 30_000;
-
-/// The demands, and whether requests wait.
-const STEADY: [(Demand, bool); 6] = [
-    (Demand::Steady(0.7), false),
-    (Demand::Steady(1.5), false),
-    (Demand::Steady(3.0), false),
-    (Demand::Steady(0.7), true),
-    (Demand::Steady(1.5), true),
-    (Demand::Steady(3.0), true),
-];
-const FEW: [(Demand, bool); 3] = [
-    (Demand::Steady(0.7), false),
-    (Demand::Steady(1.5), true),
-    (Demand::Steady(3.0), false),
-];
-const BURSTS: [(Demand, bool); 2] = [(Demand::Bursts, false), (Demand::Bursts, true)];
-const FIRST: [(Demand, bool); 1] = [(Demand::First, true)];
-
-const LIMITS: [Limit; 2] = [
-    Limit::new("5 in 6 s", 5, 6_000, 120_000),
-    Limit::new("30 in 60 s", 30, 60_000, 180_000),
-];
-
-const FAST: Limit = Limit::new("20 in 1 s", 20, 1_000, 8_000);
-/// Simulating a queue of hundreds takes long.
-const FAST_SHORT: Limit = Limit {
-    duration: 4_000,
-    ..FAST
-};
-
-const HOURLY: [Limit; 1] = [Limit::new("100 in 1 h", 100, 3_600_000, 10_800_000)];
-
-/// The limit changes in the middle.
-const CHANGED: [Limit; 2] = [
-    Limit {
-        later: 20,
-        ..Limit::new("10, 20 in 10 s", 10, 10_000, 120_000)
-    },
-    Limit {
-        later: 10,
-        ..Limit::new("20, 10 in 10 s", 20, 10_000, 120_000)
-    },
-];
-
-/// So many at once; an answer takes 50 ms.
-const AT_ONCE: [Limit; 1] = [Limit::new("2 at once", 2, 50, 8_000)];
-
-const MODELS: [Model; 15] = [
-    Model::FixedWindow,
-    Model::CalendarWindow,
-    Model::SlidingLog,
-    Model::SlidingCounter,
-    Model::TokenBucket,
-    Model::TokenBucketNext,
-    Model::BucketOfOne,
-    Model::StrictSpacing,
-    Model::Concurrency,
-    Model::PerUser,
-    Model::PerRoute,
-    Model::PerHost,
-    Model::OneCounter,
-    Model::Random429,
-    Model::Random503,
-];
 
 /// Cells below the floor, or in which the service refuses a little more than alone: services that send no time or
 /// zero and refuse for fractions of a second, and limits that double without notice.

@@ -11,6 +11,12 @@ use tokio::time::Instant;
 
 use super::{DnsAnswer, Error};
 
+/// How long a failure of the servers is kept.
+const FAILURE_TTL: Duration = Duration::from_secs(1);
+
+/// How long it is kept that a name does not exist.
+const FINAL_TTL: Duration = Duration::from_secs(5);
+
 /// The answers, shared by all workers.
 #[derive(Debug)]
 pub(super) struct DnsCache {
@@ -122,12 +128,6 @@ impl DnsCache {
 
 /// The most names in the cache.
 const CAPACITY: usize = 10_000;
-
-/// How long a failure of the servers is kept.
-const FAILURE_TTL: Duration = Duration::from_secs(1);
-
-/// How long it is kept that a name does not exist.
-const FINAL_TTL: Duration = Duration::from_secs(5);
 
 /// How long failed servers get no query while there is an expired answer.
 const RECHECK: Duration = Duration::from_secs(5);

@@ -34,6 +34,11 @@ mod servers;
 #[cfg(test)]
 mod tests;
 
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// How long to wait for the servers if there is an expired answer (RFC 8767, section 5).
+const STALE_PATIENCE: Duration = Duration::from_millis(1800);
+
 /// Resolves names for all workers; answers are cached within the configured bounds.
 #[derive(Debug)]
 pub(crate) struct Resolver {
@@ -263,8 +268,3 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
         .unwrap_or(line)
         .split_ascii_whitespace()
 }
-
-const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-
-/// How long to wait for the servers if there is an expired answer (RFC 8767, section 5).
-const STALE_PATIENCE: Duration = Duration::from_millis(1800);

@@ -24,6 +24,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Error;
 
+/// How long the other kind of address is waited for. Some servers never answer for AAAA.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How long a server may be silent before the next is asked.
+const TURN: Duration = Duration::from_secs(1);
+
 /// The name servers of one worker. Their background tasks run on its runtime.
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -240,9 +246,3 @@ fn mnemonic(code: ResponseCode) -> &'static str {
         other => other.to_str(),
     }
 }
-
-/// How long the other kind of address is waited for. Some servers never answer for AAAA.
-const GRACE: Duration = Duration::from_millis(200);
-
-/// How long a server may be silent before the next is asked.
-const TURN: Duration = Duration::from_secs(1);

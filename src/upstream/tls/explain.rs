@@ -15,6 +15,21 @@ use super::fault::CertificateFault;
 use super::revocation::Revocation;
 use super::usage;
 
+/// The critical extensions that are known here: key usage, alternative names, basic and name constraints, distribution
+/// points, policies and their mappings and constraints, extended key usage, inhibited anyPolicy.
+const KNOWN: &[&str] = &[
+    "2.5.29.15",
+    "2.5.29.17",
+    "2.5.29.19",
+    "2.5.29.30",
+    "2.5.29.31",
+    "2.5.29.32",
+    "2.5.29.33",
+    "2.5.29.36",
+    "2.5.29.37",
+    "2.5.29.54",
+];
+
 /// The certificate that a server presented, and its issuers as far as they were sent, in order.
 pub(super) struct Presented<'c> {
     chain: Vec<X509Certificate<'c>>,
@@ -293,21 +308,6 @@ const SHORTEST_RSA: usize = 2048;
 
 /// P-256, P-384, P-521.
 const CURVES: &[&str] = &["1.2.840.10045.3.1.7", "1.3.132.0.34", "1.3.132.0.35"];
-
-/// The critical extensions that are known here: key usage, alternative names, basic and name constraints, distribution
-/// points, policies and their mappings and constraints, extended key usage, inhibited anyPolicy.
-const KNOWN: &[&str] = &[
-    "2.5.29.15",
-    "2.5.29.17",
-    "2.5.29.19",
-    "2.5.29.30",
-    "2.5.29.31",
-    "2.5.29.32",
-    "2.5.29.33",
-    "2.5.29.36",
-    "2.5.29.37",
-    "2.5.29.54",
-];
 
 const OLD: &[(&str, &str)] = &[
     ("1.2.840.113549.1.1.2", "MD2"),

@@ -60,6 +60,9 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+/// The most hosts, ports and protocols of one destination that can resume sessions.
+const ORIGINS: usize = 256;
+
 /// The TLS settings of one destination: one identity, one set of roots, and their session stores, so that no session made for
 /// one identity resumes for another.
 pub(crate) struct Settings {
@@ -504,6 +507,3 @@ fn name_of(host: &Host) -> ServerName<'static> {
 fn nobody() -> ServerName<'static> {
     ServerName::IpAddress(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED).into())
 }
-
-/// The most hosts, ports and protocols of one destination that can resume sessions.
-const ORIGINS: usize = 256;

@@ -21,6 +21,18 @@ use x509_parser::oid_registry::{
 use super::certificate;
 use super::fault::CertificateFault;
 
+const TWICE: &str = "an extension about policies that stands in it twice";
+const UNREADABLE: &str = "an extension about policies that cannot be read";
+
+/// anyPolicy, 2.5.29.32.0.
+const ANY: &[u8] = &[0x55, 0x1d, 0x20, 0x00];
+
+/// A statement's address and a notice for people: id-qt-cps and id-qt-unotice.
+const QUALIFIERS: &[&[u8]] = &[
+    &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x02, 0x01],
+    &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x02, 0x02],
+];
+
 /// Checks the policies of a path that is verified otherwise. `path`: the server's certificate first, without the root.
 pub(super) fn judge(path: &[X509Certificate<'_>]) -> Result<(), CertificateFault> {
     let whose = |place: usize| match place {
@@ -248,18 +260,6 @@ enum NoPolicy {
     Unnamed,
 }
 
-const TWICE: &str = "an extension about policies that stands in it twice";
-const UNREADABLE: &str = "an extension about policies that cannot be read";
-
 /// The extensions that are checked here, all of id-ce, by the last byte of their identifiers: certificatePolicies,
 /// policyMappings, policyConstraints and inhibitAnyPolicy.
 pub(super) const EXTENSIONS: &[u8] = &[32, 33, 36, 54];
-
-/// anyPolicy, 2.5.29.32.0.
-const ANY: &[u8] = &[0x55, 0x1d, 0x20, 0x00];
-
-/// A statement's address and a notice for people: id-qt-cps and id-qt-unotice.
-const QUALIFIERS: &[&[u8]] = &[
-    &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x02, 0x01],
-    &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x02, 0x02],
-];

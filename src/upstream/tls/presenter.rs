@@ -12,6 +12,12 @@ use x509_parser::x509::X509Name;
 use super::certificate;
 use crate::sync::lock;
 
+/// The most authorities that are kept; servers may name hundreds.
+const SHOWN: usize = 8;
+
+/// The longest name that is kept, in bytes.
+const LONGEST: usize = 1024;
+
 /// Of one host, because its servers ask for the same.
 pub(super) struct Presenter {
     asked: Mutex<Option<CertificateRequest>>,
@@ -131,9 +137,3 @@ impl fmt::Debug for Presenter {
             .finish_non_exhaustive()
     }
 }
-
-/// The most authorities that are kept; servers may name hundreds.
-const SHOWN: usize = 8;
-
-/// The longest name that is kept, in bytes.
-const LONGEST: usize = 1024;

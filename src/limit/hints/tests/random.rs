@@ -10,6 +10,62 @@ use rand::{RngExt, SeedableRng};
 
 use super::{LONGEST_NAME, LONGEST_PAUSE, LONGEST_RESET, LONGEST_WINDOW, MOST_QUOTAS, fields, grpc, hints};
 
+/// As grpcio 1.85 writes RetryInfo with 3.5 s.
+const DETAILS: &str =
+    "CAgSBXF1b3RhGjYKKHR5cGUuZ29vZ2xlYXBpcy5jb20vZ29vZ2xlLnJwYy5SZXRyeUluZm8SCgoICAMQgMq17gE";
+
+const OTHERS: [&str; 4] = [
+    "grpc-status",
+    "x-amzn-errortype",
+    "x-envoy-ratelimited",
+    "x-github-request-id",
+];
+
+const BY_WORDS: [&str; 15] = [
+    "ratelimit-limit",
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "retry-after-short",
+    "x-ratelimit-limit",
+    "x-ratelimit-limit-minute",
+    "x-ratelimit-remaining",
+    "x-ratelimit-remaining-minute",
+    "x-ratelimit-reset",
+    "x-ratelimit-reset-after",
+    "x-ratelimit-user-limit-hour",
+    "x-ratelimit-userlimit",
+    "x-ratelimit-userremaining",
+    "x-ratelimit-userreset",
+    "x-rate-limit-retry-after-seconds",
+];
+
+const SEEDS: [&str; 24] = [
+    "0",
+    "60",
+    "1784111837",
+    "1784111837000",
+    "18446744073709551616",
+    "1.5",
+    "6m0s",
+    "99999999999999999999d",
+    "Wed, 15 Jul 2026 10:37:17 GMT",
+    "Wednesday, 15-Jul-26 10:37:17 GMT",
+    "Wed Jul 15 10:37:17 2026",
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "2026-07-15T10:37:17.250Z",
+    "2026-07-15T10:37Z",
+    "\"a\";r=0;t=5;pk=:ZQ==:, b;r=1",
+    "\"a\";q=100;qu=\"requests\";w=60",
+    "limit=1, remaining=0, reset=5",
+    "100;w=60",
+    "32/40",
+    "NaN",
+    "8",
+    "-1",
+    "Wed Jul 15 2026 12:37:17 GMT+0200 (Central European Summer Time)",
+    DETAILS,
+];
+
 #[test]
 fn whatever_an_upstream_writes_nothing_leaves_the_bounds() {
     let mut random = StdRng::seed_from_u64(7);
@@ -110,59 +166,3 @@ fn value(random: &mut StdRng) -> Vec<u8> {
     }
     value
 }
-
-/// As grpcio 1.85 writes RetryInfo with 3.5 s.
-const DETAILS: &str =
-    "CAgSBXF1b3RhGjYKKHR5cGUuZ29vZ2xlYXBpcy5jb20vZ29vZ2xlLnJwYy5SZXRyeUluZm8SCgoICAMQgMq17gE";
-
-const OTHERS: [&str; 4] = [
-    "grpc-status",
-    "x-amzn-errortype",
-    "x-envoy-ratelimited",
-    "x-github-request-id",
-];
-
-const BY_WORDS: [&str; 15] = [
-    "ratelimit-limit",
-    "ratelimit-remaining",
-    "ratelimit-reset",
-    "retry-after-short",
-    "x-ratelimit-limit",
-    "x-ratelimit-limit-minute",
-    "x-ratelimit-remaining",
-    "x-ratelimit-remaining-minute",
-    "x-ratelimit-reset",
-    "x-ratelimit-reset-after",
-    "x-ratelimit-user-limit-hour",
-    "x-ratelimit-userlimit",
-    "x-ratelimit-userremaining",
-    "x-ratelimit-userreset",
-    "x-rate-limit-retry-after-seconds",
-];
-
-const SEEDS: [&str; 24] = [
-    "0",
-    "60",
-    "1784111837",
-    "1784111837000",
-    "18446744073709551616",
-    "1.5",
-    "6m0s",
-    "99999999999999999999d",
-    "Wed, 15 Jul 2026 10:37:17 GMT",
-    "Wednesday, 15-Jul-26 10:37:17 GMT",
-    "Wed Jul 15 10:37:17 2026",
-    "Fri, 31 Dec 9999 23:59:59 GMT",
-    "2026-07-15T10:37:17.250Z",
-    "2026-07-15T10:37Z",
-    "\"a\";r=0;t=5;pk=:ZQ==:, b;r=1",
-    "\"a\";q=100;qu=\"requests\";w=60",
-    "limit=1, remaining=0, reset=5",
-    "100;w=60",
-    "32/40",
-    "NaN",
-    "8",
-    "-1",
-    "Wed Jul 15 2026 12:37:17 GMT+0200 (Central European Summer Time)",
-    DETAILS,
-];

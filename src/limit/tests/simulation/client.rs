@@ -18,6 +18,10 @@ use super::service::{Figures, Limit, Model, Service};
 use crate::config::OnLimit;
 use crate::limit::chance::simulated;
 
+const BURST: usize = 15;
+
+const ITEMS: [&str; 4] = ["/items/1", "/items/2", "/items/3", "/items/4"];
+
 /// A request, and how long it is on its way, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sending {
@@ -219,7 +223,3 @@ impl Tally {
         }
     }
 }
-
-const BURST: usize = 15;
-
-const ITEMS: [&str; 4] = ["/items/1", "/items/2", "/items/3", "/items/4"];

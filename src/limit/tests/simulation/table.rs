@@ -7,6 +7,11 @@ use std::path::Path;
 use super::client::Demand;
 use super::{Cell, Outcome, Tally};
 
+const HEAD: &str = "\
+| service | it tells | of alone | of what it is told | of the ideal | refused of a first burst | refused alone | with outrider | refused by outrider | longer silence |
+| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |
+";
+
 /// Returns the name of a cell in the list of failing ones.
 pub(super) fn name(cell: &Cell) -> String {
     format!(
@@ -123,11 +128,6 @@ pub(super) fn compare_or_write(table: &str) {
     let text = format!("{before}{BEGIN_MARK}\n{table}{END_MARK}{after}");
     fs::write(&path, text).unwrap();
 }
-
-const HEAD: &str = "\
-| service | it tells | of alone | of what it is told | of the ideal | refused of a first burst | refused alone | with outrider | refused by outrider | longer silence |
-| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |
-";
 
 const BEGIN_MARK: &str = "<!-- begin: simulation -->";
 const END_MARK: &str = "<!-- end: simulation -->";
