@@ -42,6 +42,8 @@ pub(crate) struct Origin {
 struct ConnectionLog {
     connections: Mutex<Vec<ConnectionRecord>>,
     changed: Condvar,
+    /// The received bytes of all connections, in the order in which they came.
+    raw: Mutex<Vec<u8>>,
 }
 
 impl Origin {
@@ -156,12 +158,9 @@ impl Origin {
         self.log.connections.lock().unwrap().clone()
     }
 
-    /// Returns all received bytes, one connection after the other.
+    /// Returns all received bytes in the order in which they came. A proxy with several workers has several connections.
     pub(crate) fn raw(&self) -> String {
-        self.seen()
-            .iter()
-            .map(|seen| String::from_utf8_lossy(&seen.bytes).into_owned())
-            .collect()
+        String::from_utf8_lossy(&self.log.raw.lock().unwrap()).into_owned()
     }
 
     /// Waits until what was seen satisfies `what`.
@@ -286,8 +285,13 @@ impl<S: Read> Read for RecordingStream<S> {
         let result = self.stream.read(buffer);
         self.log.change(self.number, |seen| match &result {
             Ok(0) => seen.ended = true,
-            Ok(count) if seen.bytes.len() < KEPT => seen.bytes.extend_from_slice(&buffer[..*count]),
-            Ok(_) => {}
+            Ok(count) => {
+                for kept in [&mut seen.bytes, &mut *self.log.raw.lock().unwrap()] {
+                    if kept.len() < KEPT {
+                        kept.extend_from_slice(&buffer[..*count]);
+                    }
+                }
+            }
             Err(error) => seen.ended |= !waited(error),
         });
         result
@@ -304,5 +308,5 @@ impl<S: Write> Write for RecordingStream<S> {
     }
 }
 
-/// How many received bytes of a connection are kept.
+/// How many received bytes are kept of a connection, and of all together.
 const KEPT: usize = 4 << 20;
