@@ -130,7 +130,7 @@ impl Connector {
             (Some(settings), Error::Io(error)) => settings.explain(error, &node.host),
             (Some(_) | None, _) => None,
         };
-        of_tls.map_or(error, |of_tls| Box::new(of_tls).into())
+        of_tls.map_or(error, Error::from)
     }
 
     /// Connects to a server; the next thing to say is the password.
@@ -140,7 +140,7 @@ impl Connector {
             None => (Box::new(stream), None),
             Some(settings) => {
                 let secured = settings.connect_bare(stream, &node.host, LIMIT).await;
-                let tls::Secured { stream, until } = secured.map_err(Box::new)?;
+                let tls::Secured { stream, until } = secured?;
                 (Box::new(stream), Some(until))
             }
         };

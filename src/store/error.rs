@@ -100,7 +100,11 @@ const SERVER_REMEDIES: &[(&str, &str, &str)] = &[
         "",
         "its memory is full; raise maxmemory, or set a maxmemory-policy that evicts keys",
     ),
-    ("READONLY", "", "it is a replica; name the primary"),
+    (
+        "READONLY",
+        "",
+        "it is a replica; name the primary or its Sentinels; during a failover, wait",
+    ),
     (
         "TRYAGAIN",
         "",
@@ -155,7 +159,7 @@ pub(super) enum Error {
     Denied { place: String },
 
     #[error("the store cannot be reached")]
-    Dial(#[from] dial::Error),
+    Dial(#[source] dial::Error),
 
     #[error("the connection to the store has failed")]
     Io(#[from] io::Error),
@@ -171,6 +175,17 @@ pub(super) enum Error {
 
     #[error("no Sentinel knows a primary named `{name}`; check the name in the address")]
     NoPrimary { name: String },
+
+    /// To a connection, or to the TLS handshake. The limits of `timeouts` do not hold for the store.
+    #[error(
+        "no answer{step} within {}; check host, port and the firewalls on the way{hint}",
+        humantime::format_duration(*.limit)
+    )]
+    NoAnswer {
+        hint: String,
+        limit: Duration,
+        step: &'static str,
+    },
 
     #[error("no server of the cluster keeps the slot of a limit; see CLUSTER INFO")]
     NoSlot,
@@ -195,7 +210,33 @@ pub(super) enum Error {
     Slow { limit: Duration },
 
     #[error("TLS with the store has failed")]
-    Tls(#[from] Box<tls::Error>),
+    Tls(#[source] Box<tls::Error>),
+}
+
+impl From<dial::Error> for Error {
+    fn from(error: dial::Error) -> Self {
+        match error {
+            dial::Error::Timeout { limit } => Self::NoAnswer {
+                hint: String::new(),
+                limit,
+                step: "",
+            },
+            error => Self::Dial(error),
+        }
+    }
+}
+
+impl From<tls::Error> for Error {
+    fn from(error: tls::Error) -> Self {
+        match error {
+            tls::Error::Timeout { hint, limit, .. } => Self::NoAnswer {
+                hint,
+                limit,
+                step: " to the TLS handshake",
+            },
+            error => Self::Tls(Box::new(error)),
+        }
+    }
 }
 
 impl Error {
@@ -224,6 +265,7 @@ impl Error {
             | Self::Denied { .. }
             | Self::Dial(_)
             | Self::Io(_)
+            | Self::NoAnswer { .. }
             | Self::Protocol(_)
             | Self::Resolve(_)
             | Self::Slow { .. }
@@ -241,4 +283,28 @@ fn explain(text: &str, remedies: &[(&str, &str, &'static str)]) -> (String, &'st
 
 fn colon(remedy: &str) -> &'static str {
     if remedy.is_empty() { "" } else { ": " }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorChain;
+
+    /// The store has limits that nobody can raise.
+    #[test]
+    fn a_timeout_names_no_key_of_the_configuration() {
+        let limit = Duration::from_secs(2);
+        let dial = Error::from(dial::Error::Timeout { limit });
+        let tls = Error::from(tls::Error::Timeout {
+            host: "redis.test".to_owned(),
+            hint: "; a hint".to_owned(),
+            limit,
+        });
+        let rest = "within 2s; check host, port and the firewalls on the way";
+        assert_eq!(ErrorChain(&dial).to_string(), format!("no answer {rest}"));
+        assert_eq!(
+            ErrorChain(&tls).to_string(),
+            format!("no answer to the TLS handshake {rest}; a hint")
+        );
+    }
 }
