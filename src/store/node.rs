@@ -232,14 +232,14 @@ impl StoreNode {
     ) -> Result<(), Error> {
         if let RedisReply::Error(text) = reply {
             match error_kind(text) {
-                "ASK" => {
-                    let to = topology::redirection(text, &self.address)?;
-                    self.report(NodeEvent::Asked(attempt, to));
-                }
-                "MOVED" => {
-                    let to = topology::redirection(text, &self.address)?;
-                    self.report(NodeEvent::Moved(attempt, to));
-                }
+                kind @ ("ASK" | "MOVED") => match topology::redirection(text, &self.address) {
+                    Ok(to) if kind == "ASK" => self.report(NodeEvent::Asked(attempt, to)),
+                    Ok(to) => self.report(NodeEvent::Moved(attempt, to)),
+                    Err(error) => {
+                        self.report(NodeEvent::Lost(attempt));
+                        return Err(error);
+                    }
+                },
                 // The server was restarted, or is another one.
                 "NOSCRIPT" if !had_script => self.call(attempt, asking, true, connection),
                 "TRYAGAIN" => self.report(NodeEvent::Split(attempt)),
@@ -275,4 +275,40 @@ impl StoreNode {
 /// should not come back in one.
 pub(super) fn jitter(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::store::tests;
+    use crate::telemetry::Telemetry;
+
+    /// Otherwise its limiter, which may be at another server, would wait for an answer for ever.
+    #[tokio::test]
+    async fn a_call_with_a_useless_redirection_is_reported_as_lost() {
+        let telemetry = Telemetry::new();
+        let (messages, mut reported) = mpsc::unbounded_channel();
+        let (_jobs, jobs) = mpsc::unbounded_channel();
+        let node = StoreNode {
+            address: tests::node("10.0.0.9", 7000),
+            connector: tests::connector(&telemetry),
+            messages,
+            id: 1,
+            jobs,
+            script_hash: "".into(),
+        };
+        let mut connection = RedisConnection::new(Box::new(tokio::io::duplex(1).0), None);
+        for text in ["ASK 1 ?:7001", "MOVED 1 ?:7001", "ASK 1 a/b:1", "MOVED 1"] {
+            let (attempt, reply) = (tests::attempt(3, &telemetry), RedisReply::Error(text.to_owned()));
+            node.handle(attempt, false, false, &reply, &mut connection)
+                .unwrap_err();
+            let message = reported.try_recv().unwrap();
+            assert!(
+                matches!(message.event, NodeEvent::Lost(CallAttempt { redirects: 3, .. })),
+                "{text}"
+            );
+        }
+    }
 }

@@ -36,6 +36,8 @@ const MOST_REDIRECTS: u32 = 16;
 const REST: Duration = Duration::from_secs(2);
 /// Before a call is sent again whose keys are being moved; so much longer each time.
 const RETRY: Duration = Duration::from_millis(10);
+/// How long all of them wait together.
+const ALL_RETRIES: Duration = RETRY.saturating_mul(MOST_REDIRECTS * (MOST_REDIRECTS - 1) / 2);
 const TICK: Duration = Duration::from_secs(1);
 
 pub(super) struct StoreRouter {
@@ -214,6 +216,13 @@ impl StoreRouter {
                         self.health.bad(&error, Some(&to), &[Arc::clone(&limiter)]);
                         self.rest(limiter);
                     }
+                    // Not even its connection has failed yet, for example because its packets are dropped.
+                    Some((None, _)) | None if attempt.redirects >= MOST_REDIRECTS => {
+                        let limiter = attempt.call.limiter;
+                        let error = Error::Slow { limit: ALL_RETRIES };
+                        self.health.bad(&error, Some(&to), &[Arc::clone(&limiter)]);
+                        self.rest(limiter);
+                    }
                     Some((None, _)) | None => self.again(attempt),
                 }
             }
@@ -342,6 +351,9 @@ impl StoreRouter {
                     limiters.iter().for_each(|limiter| limiter.unanswered());
                     self.health.bad(&error, None, &limiters);
                     self.search();
+                } else {
+                    // The servers that were found go on.
+                    self.health.bad(&error, None, &[]);
                 }
                 return;
             }
@@ -451,5 +463,69 @@ impl NodeHandle {
     fn send(&self, attempt: CallAttempt, asking: bool) {
         // When the task has ended, a message says so.
         let _ = self.jobs.send(NodeJob::Grant { attempt, asking });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests;
+    use crate::telemetry::Telemetry;
+
+    fn router(telemetry: &Arc<Telemetry>) -> StoreRouter {
+        let health = StoreHealth::new("test".to_owned(), Arc::clone(telemetry));
+        let mut router = StoreRouter::new(tests::connector(telemetry), Arc::default(), health, "".into());
+        router.topology = Some(Topology::of_one(tests::node("10.0.0.1", 7000)));
+        router
+    }
+
+    fn errors(telemetry: &Telemetry) -> String {
+        let page = String::from_utf8(telemetry.render()).unwrap();
+        let line = page
+            .lines()
+            .find(|line| line.starts_with("outrider_quota_store_errors_total "));
+        line.unwrap().to_owned()
+    }
+
+    /// The log names the server whose packets are dropped, not the cluster.
+    #[tokio::test]
+    async fn a_server_that_is_asked_for_and_never_answers_is_named() {
+        let telemetry = Telemetry::new();
+        let mut router = router(&telemetry);
+        let (to, (jobs, _receiver)) = (tests::node("10.0.0.2", 7001), mpsc::unbounded_channel());
+        let handle = NodeHandle {
+            error: None,
+            id: 1,
+            link: LinkState::Opening,
+            jobs,
+            task: router.tasks.spawn(std::future::pending()),
+        };
+        router.nodes.insert(to.clone(), handle);
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(Arc::new(log.reopen().unwrap()))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for redirects in [MOST_REDIRECTS - 1, MOST_REDIRECTS] {
+                let event = NodeEvent::Asked(tests::attempt(redirects, &telemetry), to.clone());
+                router.handle(NodeMessage { id: 7, event });
+                assert_eq!(router.resting.len(), usize::from(redirects == MOST_REDIRECTS));
+            }
+        });
+        let log = std::fs::read_to_string(log.path()).unwrap();
+        for part in ["10.0.0.2:7001", "the store did not answer within 1s 200ms"] {
+            assert!(log.contains(part), "{part} is not in {log}");
+        }
+        assert!(!log.contains("MOVED"), "{log}");
+    }
+
+    #[tokio::test]
+    async fn a_search_that_fails_is_counted_although_the_servers_are_known() {
+        let telemetry = Telemetry::new();
+        let mut router = router(&telemetry);
+        router.located(Err(Error::Closed));
+        assert_eq!(errors(&telemetry), "outrider_quota_store_errors_total 1");
+        assert!(router.topology.is_some() && !router.health.has_failed());
     }
 }

@@ -1,13 +1,8 @@
 //! Slots, the map of a cluster, and redirections.
 
-use crate::host::{Host, Scheme, Target};
 use crate::store::resp::{self, RedisReply};
+use crate::store::tests::node;
 use crate::store::topology::{Topology, redirection, slot_of};
-
-fn node(host: &str, port: u16) -> Target {
-    let (scheme, host) = (Scheme::Http, Host::parse(host).unwrap());
-    Target { scheme, host, port }
-}
 
 fn reply(bytes: &str) -> RedisReply {
     let (reply, length) = resp::read(bytes.as_bytes()).unwrap().unwrap();
