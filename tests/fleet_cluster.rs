@@ -63,8 +63,8 @@ fn limits_hold_in_a_cluster_while_a_slot_moves() {
             "{} in six seconds",
             asked.len()
         );
-        assert!(busiest as f64 <= 1.05 * 70.0, "{busiest} in one second");
-        assert!(steady as f64 >= 0.95 * 300.0, "only {steady} in five seconds");
+        assert!(busiest as f64 <= 1.2 * 70.0, "{busiest} in one second");
+        assert!(steady as f64 >= 0.9 * 300.0, "only {steady} in five seconds");
     }
     for proxy in &proxies {
         let log = proxy.log();

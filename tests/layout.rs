@@ -179,13 +179,13 @@ fn the_layout_test_sees_a_planted_violation() {
     assert_eq!(module_of(Path::new("src/drain.rs")), "drain");
     assert_eq!(
         type_names(
-            "pub(super) struct A<T>(T);\n    type Data = B;\nimpl C {}\nenum D {}\n#[cfg(test)]\nmod tests {\nstruct E;\n"
+            "pub(in crate::a) struct A<T>(T);\n    type Data = B;\nimpl C {}\nenum D {}\n#[cfg(test)]\nmod tests {\nstruct E;\n"
         ),
         ["A", "D"]
     );
     let text = comments("/// Told by\n/// Whoever reads.\nlet whomever = 1; // is\n// none\n");
     assert!(has_word(&text, "whoever") && !has_word(&text, "whomever") && !has_word(&text, "who"));
-    assert_eq!(constant("pub(super) const A: u8 = 1;"), Some("A"));
+    assert_eq!(constant("pub(in crate::a) const A: u8 = 1;"), Some("A"));
     assert_eq!(constant("    const B: u8 = 1;"), None);
     let manifest = "[package]\nname = \"x\"\n[dependencies]\nrand = \"1\"\n[dev-dependencies]\ndata-encoding = \"1\"\n[profile.dev]\ndebug = 1\n";
     assert_eq!(
@@ -239,15 +239,20 @@ fn is_test(path: &Path) -> bool {
     path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests")
 }
 
+/// A line without `pub`, `pub(crate)` or `pub(in path)`.
+fn without_visibility(line: &str) -> &str {
+    match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ").map_or(line, |(_, rest)| rest),
+        Some(rest) => rest.trim_start(),
+        None => line,
+    }
+}
+
 /// The name of the constant or static that a line declares for the whole file.
 fn constant(line: &str) -> Option<&str> {
-    let line = match line.strip_prefix("pub") {
-        Some(rest) => rest.split_once(' ')?.1,
-        None => line,
-    };
-    let rest = line
+    let rest = without_visibility(line)
         .strip_prefix("const ")
-        .or_else(|| line.strip_prefix("static "))?;
+        .or_else(|| without_visibility(line).strip_prefix("static "))?;
     rest.split_once(':')
         .map(|(name, _)| name)
         .filter(|name| *name != "_")
@@ -258,11 +263,7 @@ fn type_names(code: &str) -> Vec<String> {
     let code = code.split("#[cfg(test)]\nmod ").next().unwrap();
     let declared = code.lines().filter_map(|line| {
         let is_inner = line.starts_with(' ');
-        let line = line.trim_start();
-        let line = match line.strip_prefix("pub") {
-            Some(rest) => rest.split_once(' ')?.1,
-            None => line,
-        };
+        let line = without_visibility(line.trim_start());
         let (kind, rest) = line.split_once(' ')?;
         let is_type = matches!(kind, "struct" | "enum" | "trait" | "union") || kind == "type" && !is_inner;
         is_type.then(|| {

@@ -193,15 +193,12 @@ impl Limiter {
         if self.traffic.is_watched() {
             request.key = Some(self.learned_key(&attributes));
         }
+        let key = || (self.settings.respect_upstream).then(|| self.learned_key(&attributes));
         let arrived = Instant::now();
         let now = self.nanos(arrived);
         let arrival = {
             let mut state = self.state();
-            let arrival = state.arrive(&self.rules, request, now, max_wait, || {
-                self.settings
-                    .respect_upstream
-                    .then(|| self.learned_key(&attributes))
-            });
+            let arrival = state.arrive(&self.rules, request, now, max_wait, key);
             self.post(&mut state, now);
             arrival
         };
@@ -211,6 +208,8 @@ impl Limiter {
             }
             Arrival::Refused(obstacle) => Err(self.refusal(obstacle, now)),
             Arrival::Queued(ticket, wake, max_wait) => {
+                // What is learned while it waits may be the reason why it is refused.
+                request.key = request.key.or_else(key);
                 let queued = QueuedRequest {
                     request,
                     wake,

@@ -113,7 +113,7 @@ pub(super) fn opened(file: &Secret, password: Option<&Secret>) -> Result<Bundle,
     }
     for none in [Password::new(b""), Password::none()] {
         match open(&none) {
-            Err(Error::WrongPassword) => {}
+            Err(Error::OtherPassword | Error::WrongPassword) => {}
             result => return result,
         }
     }

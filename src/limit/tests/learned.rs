@@ -57,6 +57,36 @@ async fn what_is_learned_before_the_lock_is_taken_holds_a_request() {
     assert!(matches!(arrival, Arrival::Refused(_)), "{arrival:?}");
 }
 
+/// A request that waits for a slot, while the answer that frees it pauses the destination for longer than it may wait.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_paused_while_it_waits_is_refused_for_the_pause() {
+    let limiter = with(Settings {
+        concurrency: Some(1),
+        respect_upstream: true,
+        ..settings(wait(5))
+    });
+    // Until the slow start is over.
+    for _ in 0..50 {
+        tokio::time::advance(SECOND).await;
+        let permit = get(&limiter).await.unwrap();
+        permit.learn(
+            StatusCode::OK,
+            &HeaderMap::new(),
+            bench::request(&Method::GET, "/"),
+        );
+    }
+    let permit = get(&limiter).await.unwrap();
+    let waiting = queued(get(&limiter)).await;
+    permit.learn(
+        StatusCode::TOO_MANY_REQUESTS,
+        &fields(&[("retry-after", "60".to_owned())]),
+        bench::request(&Method::GET, "/"),
+    );
+    drop(permit);
+    let refusal = waiting.await.unwrap_err();
+    assert_eq!((&*refusal.limit, refusal.seconds()), ("learned", 60));
+}
+
 /// An upstream with one fixed window.
 struct Window {
     limit: u64,
