@@ -238,7 +238,7 @@ impl Cluster {
 
     fn node(arguments: &str) -> Redis {
         Redis::with(&format!(
-            "--cluster-enabled yes --cluster-node-timeout 600 --cluster-port {} --repl-diskless-sync-delay 0 {arguments}",
+            "--cluster-enabled yes --cluster-node-timeout 2000 --cluster-port {} --repl-diskless-sync-delay 0 {arguments}",
             closed_port()
         ))
     }
