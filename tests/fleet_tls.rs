@@ -103,7 +103,9 @@ fn a_cluster_over_tls_whose_certificates_have_names() {
         let tls = tls_arguments(&pki, &server);
         format!("{tls} --tls-cluster yes --tls-auth-clients no")
     });
-    let ports: Vec<_> = (cluster.nodes.iter())
+    let ports: Vec<_> = cluster
+        .nodes
+        .iter()
         .map(|node| format!("store.test:{}", node.tls_port()))
         .collect();
     let url = format!("rediss+cluster://{}", ports.join(","));

@@ -1,5 +1,6 @@
 //! Heads and bodies as [`crate::fuzz`] reads them, with the checks that hold for any bytes.
 
+use std::fmt::Debug;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -65,13 +66,7 @@ pub(crate) fn request(bytes: &[u8]) -> Option<Head> {
         let framing = Framing::of_request(request.version(), &facts).map_err(Error::Malformed)?;
         Ok((request, facts, framing, rest))
     };
-    let whole = read(bytes, usize::MAX, RULES.count);
-    assert_eq!(
-        shown(&read(bytes, 1, RULES.count)),
-        shown(&whole),
-        "one byte at a time"
-    );
-    let (request, facts, framing, rest) = whole.ok()?;
+    let (request, facts, framing, rest) = read_both_ways(read, bytes)?;
     let head = of_request(&request, &facts, framing, rest);
     // What we write from it must be read in the same way.
     let authority = HeaderValue::from_static("a.test");
@@ -104,13 +99,7 @@ pub(crate) fn response(method: &Method, bytes: &[u8]) -> Option<Head> {
             .map_err(Error::Malformed)?;
         Ok((response, facts, framing, rest))
     };
-    let whole = read(bytes, usize::MAX, RULES.count);
-    assert_eq!(
-        shown(&read(bytes, 1, RULES.count)),
-        shown(&whole),
-        "one byte at a time"
-    );
-    let (response, facts, framing, rest) = whole.ok()?;
+    let (response, facts, framing, rest) = read_both_ways(read, bytes)?;
     let head = of_response(&response, &facts, framing, rest);
     let (parts, ()) = response.into_parts();
     let mut written = BytesMut::new();
@@ -314,14 +303,22 @@ fn encoding(framing: Framing) -> BodyEncoding {
 
 /// Returns a text for comparisons. It leaves the error out, because the rule that a head breaks first may depend on how
 /// much of it has arrived.
-fn shown<T>(read: &Result<(T, Facts, Framing, usize), Error>) -> String
-where
-    T: std::fmt::Debug,
-{
-    match read {
+/// A message, and how many bytes were left behind its head.
+type HeadReading<T> = (T, Facts, Framing, usize);
+
+/// Reads a head in one piece and byte by byte, which must come to the same.
+fn read_both_ways<T: Debug>(
+    read: impl Fn(&[u8], usize, usize) -> Result<HeadReading<T>, Error>,
+    bytes: &[u8],
+) -> Option<HeadReading<T>> {
+    let shown = |read: &Result<HeadReading<T>, Error>| match read {
         Ok((message, facts, framing, rest)) => format!("{message:?} {facts:?} {framing:?} {rest}"),
         Err(_) => "refused".to_owned(),
-    }
+    };
+    let whole = read(bytes, usize::MAX, RULES.count);
+    let piecewise = read(bytes, 1, RULES.count);
+    assert_eq!(shown(&piecewise), shown(&whole), "one byte at a time");
+    whole.ok()
 }
 
 /// A stream that is always ready and gives at most `step` bytes at once.

@@ -193,7 +193,8 @@ impl Limiter {
         if self.traffic.is_watched() {
             request.key = Some(self.learned_key(&attributes));
         }
-        let key = || (self.settings.respect_upstream).then(|| self.learned_key(&attributes));
+        let learns = self.settings.respect_upstream;
+        let key = || learns.then(|| self.learned_key(&attributes));
         let arrived = Instant::now();
         let now = self.nanos(arrived);
         let arrival = {

@@ -169,7 +169,9 @@ impl Simulation {
         } = self.scenario;
         let got = self.got.borrow();
         let admitted: f64 = got.iter().copied().map(f64::from).sum();
-        let parts: Vec<_> = (got.iter().zip(self.scenario.fair()))
+        let parts: Vec<_> = got
+            .iter()
+            .zip(self.scenario.fair())
             .filter(|(_, fair)| *fair * seconds >= 0.5)
             .map(|(got, fair)| f64::from(*got) / (fair * seconds * destinations as f64))
             .collect();
