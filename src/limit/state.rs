@@ -334,12 +334,21 @@ impl LimiterState {
         let mut slots_floor = now;
         let learned = self.usage.learned.as_ref();
         let mut forecast = learned.map(|learned| (learned, learned.forecast(&key, now)));
-        for waiter in self.queue.before(class, horizon) {
+        // A waiter that nothing learned holds passes those that are held.
+        let before = |is_held: bool| {
+            let waiters = self.queue.before(class, horizon);
+            waiters.filter(move |waiter| waiter.is_held == is_held)
+        };
+        for waiter in before(false).chain(before(true)) {
             let limits = waiter.pending.request.limits;
             let its = waiter.pending.request.key.unwrap_or_default();
             let mut at = if limits.has_slots() { slots_floor } else { now };
+            let mut is_passed = waiter.is_held;
             if let Some((learned, forecast)) = &forecast {
-                at = at.max(learned.when(forecast, &its).0);
+                let free_at = learned.when(forecast, &its).0;
+                at = at.max(free_at);
+                // What holds it holds this request for at least as long, so it still goes before.
+                is_passed &= its.caller != key.caller || learned.when(forecast, &key).0 < free_at;
             }
             for (index, _) in rules.rates(limits) {
                 let (rate, level) = buckets[index];
@@ -348,7 +357,7 @@ impl LimiterState {
             if let Some((learned, forecast)) = &mut forecast {
                 learned.add_sent(forecast, &its, at);
             }
-            if waiter.is_held {
+            if is_passed {
                 continue;
             }
             for (index, _) in rules.rates(limits) {

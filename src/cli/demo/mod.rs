@@ -226,7 +226,11 @@ async fn burst(transcript: &mut Transcript, app: &DemoClient, ports: ServicePort
         &format!("{} turned away at once", refused.len()),
         last.as_deref().unwrap_or_default(),
         "a 429 for those whose turn would come too late",
-        last.is_some() && refused.iter().all(|(_, reply)| reply.retry_after.is_some()),
+        // They hear it while others still wait for their turn.
+        last.is_some()
+            && refused
+                .iter()
+                .all(|(after, reply)| Some(after) < answered.last() && reply.retry_after.is_some()),
     );
     BURST.saturating_sub(answered.len().try_into().unwrap_or(BURST))
 }
