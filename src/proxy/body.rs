@@ -20,7 +20,7 @@ use crate::memory::Reservation;
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
 use crate::upstream::body::{BodyError, Progress};
-use crate::upstream::connect::Stream;
+use crate::upstream::link::Stream;
 
 /// How long the app may take to read a response that was made here.
 const LOCAL_UNREAD: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::scrub::RedactedBody;
 use crate::cache::ResponseCopy;
 use crate::upstream::body::BodyError;
-use crate::upstream::connect::Stream;
+use crate::upstream::link::Stream;
 
 /// The body of a response.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use crate::http1::ReasonPhrase;
 use crate::telemetry::MessagePart;
 use crate::upstream::ResponseBody;
 use crate::upstream::body::BodyError;
-use crate::upstream::connect::Stream;
+use crate::upstream::link::Stream;
 
 /// Digests of the body as the upstream sent it: RFC 9530 and its predecessors.
 const DIGESTS: [HeaderName; 4] = [

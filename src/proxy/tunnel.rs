@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, Response};
-use tokio::net::TcpStream;
 
 use super::splice::{self, Joined, Moved};
 use super::{AppResponse, Error, Live, Proxy, Route};
@@ -14,16 +13,17 @@ use crate::host::Target;
 use crate::http1::server::TakenOver;
 use crate::limit::{Caller, Permit, RequestAttributes};
 use crate::memory::{self, Reservation};
-use crate::stream::{Io, Rewound};
-use crate::telemetry::Exchange;
+use crate::stream::{Io, Reset as _, Rewound};
+use crate::telemetry::{Exchange, TunnelEnd};
 use crate::upstream::connect;
+use crate::upstream::link::{Link, OpenedLink, Way};
 
 /// A tunnel that is connected to the upstream, before the app gets its 200.
 pub(super) struct Tunnel {
     idle: Duration,
     permit: Option<Permit>,
     slot: TunnelSlot,
-    upstream: TcpStream,
+    upstream: OpenedLink,
 }
 
 /// One of the tunnels that `limits.tunnels` allows at a time, and its memory. Dropping it frees both.
@@ -87,21 +87,29 @@ impl Tunnel {
                 upstream,
             } = self;
             let held = (permit, slot);
-            match app {
-                Io::Tcp(app) => {
+            let OpenedLink { link, way } = upstream;
+            match (app, link) {
+                (Io::Tcp(app), Link::Tcp(upstream)) => {
                     // Built outside the `async` block: otherwise the future stores both the sockets and the
                     // `Joined` made from them.
                     let mut joined = Joined::new(app, upstream, early);
                     Box::pin(async move {
                         let moved = joined.run(idle, &proxy.drain).await;
-                        end(exchange, moved);
+                        end(exchange, moved, way);
                         drop(held);
                     })
                 }
-                Io::Other(app) => Box::pin(async move {
-                    let app = Rewound::new(early, app);
-                    let moved = splice::copy(app, upstream, idle, &proxy.drain).await;
-                    end(exchange, moved);
+                (app, mut upstream) => Box::pin(async move {
+                    let mut app = Rewound::new(early, app);
+                    let moved = splice::copy(&mut app, &mut upstream, idle, &proxy.drain).await;
+                    if moved.end == TunnelEnd::Failed {
+                        // A reset on one side must not look like an orderly end on the other.
+                        app.reset();
+                        if let Link::Tcp(upstream) = &upstream {
+                            let _ = upstream.set_zero_linger();
+                        }
+                    }
+                    end(exchange, moved, way);
                     drop(held);
                 }),
             }
@@ -110,7 +118,8 @@ impl Tunnel {
     }
 }
 
-fn end(mut exchange: Box<Exchange>, moved: Moved) {
+fn end(mut exchange: Box<Exchange>, moved: Moved, way: Way) {
+    way.ended(moved.received);
     exchange.sent(moved.sent);
     exchange.received(moved.received);
     exchange.tunnel_ended(moved.end);

@@ -19,8 +19,8 @@ use tokio::time::timeout;
 
 use super::Error;
 use super::buffered::BufferedBody;
-use super::connect::Stream;
 use super::idle::IdleLimit;
+use super::link::Stream;
 use super::pool;
 use super::reclaim::ReclaimableBody;
 use super::streamed::Streamed;

@@ -6,26 +6,24 @@ use http::HeaderValue;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::link::{Link, OpenedLink, Stream, Way};
 use super::pool::{self, ActiveConnection, ConnectionInfo, PooledConnection};
 use super::read_to_end::ReadToEnd;
 use super::{DialContext, Endpoint, Error, Protocol, dial, tls};
 use crate::host::{Host, Scheme, Target};
-use crate::stream::Socket;
 use crate::telemetry::TlsSide;
 
-/// A connection to an upstream, with or without TLS.
-pub(crate) type Stream = Socket<Box<tls::Session<TcpStream>>>;
-
-/// Opens a TCP connection to `target`, for a tunnel.
+/// Opens a connection to `target` for a tunnel: a socket, or a stream through a parent.
 pub(crate) async fn open(
     target: &Target,
     endpoint: &Endpoint,
     network: DialContext<'_>,
-) -> Result<TcpStream, Error> {
-    counted(bare(target, endpoint, network).await, endpoint)
+) -> Result<OpenedLink, Error> {
+    let link = counted(bare(target, endpoint, network).await, endpoint)?;
+    let way = Way::straight();
+    Ok(OpenedLink { link, way })
 }
 
 /// Counts an attempt to connect, and whether it succeeded.
@@ -37,7 +35,7 @@ fn counted<T>(result: Result<T, Error>, endpoint: &Endpoint) -> Result<T, Error>
     result
 }
 
-async fn bare(target: &Target, endpoint: &Endpoint, network: DialContext<'_>) -> Result<TcpStream, Error> {
+async fn bare(target: &Target, endpoint: &Endpoint, network: DialContext<'_>) -> Result<Link, Error> {
     let limit = endpoint.destination.timeouts.connect;
     let approved = match &target.host {
         Host::Name(name) => {
@@ -47,7 +45,7 @@ async fn bare(target: &Target, endpoint: &Endpoint, network: DialContext<'_>) ->
         Host::V4(address) => network.egress.approve(&[(*address).into()], target.port)?,
         Host::V6(address) => network.egress.approve(&[(*address).into()], target.port)?,
     };
-    Ok(dial::dial(&approved, limit).await?)
+    Ok(Link::Tcp(dial::dial(&approved, limit).await?))
 }
 
 /// Opens an HTTP connection to `target`. A task of this worker drives an HTTP/2 connection, for all requests that share it.
@@ -80,7 +78,7 @@ async fn ready(
         Scheme::Http => {
             let stream = bare(target, endpoint, network).await?;
             match alpn {
-                tls::Alpn::H1 => Ok(h1(Stream::Tcp(stream), info)),
+                tls::Alpn::H1 => Ok(h1(Stream::Clear(stream), info)),
                 // HTTP/2 without TLS is not negotiated: the configuration demands it, or the app speaks it itself.
                 tls::Alpn::H2 | tls::Alpn::Either => h2(stream, info).await,
             }
@@ -108,7 +106,7 @@ async fn ready(
             match (chosen, alpn) {
                 (Some(b"h2"), _) => h2(stream, info).await,
                 (_, tls::Alpn::H2) => Err(Error::Version),
-                (_, tls::Alpn::H1 | tls::Alpn::Either) => Ok(h1(Stream::Other(Box::new(stream)), info)),
+                (_, tls::Alpn::H1 | tls::Alpn::Either) => Ok(h1(Stream::Tls(Box::new(stream)), info)),
             }
         }
     }

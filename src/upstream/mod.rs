@@ -34,6 +34,7 @@ pub(crate) mod dial;
 pub(crate) mod error;
 mod http10;
 mod idle;
+pub(crate) mod link;
 pub(crate) mod pool;
 mod read_to_end;
 mod reclaim;

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::body::{Outbound, ResponseBody};
 use super::bound::{self, BoundConnections};
-use super::connect::Stream;
+use super::link::Stream;
 use super::streamed::Streamed;
 use super::unreadable::{self, Unreadable};
 use super::{Endpoint, Error, Protocol, RequestObserver, is_repeatable, tls};

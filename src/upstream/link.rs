@@ -1,0 +1,104 @@
+//! What carries the bytes to an upstream: a socket, or a stream through a parent proxy; with or without TLS on top.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::tls;
+use crate::stream::{Rewound, Socket};
+
+/// A connection that carries bytes to an upstream. Through a parent that is reached without TLS it is a plain socket
+/// as well, as soon as the parent has opened the way.
+pub(crate) type Link = Socket<Box<Relay>>;
+
+/// A stream through a parent. What the parent sent behind its answer is read first.
+pub(crate) type Relay = Rewound<Socket<tls::Session<TcpStream>>>;
+
+/// A link to a target for a tunnel.
+#[derive(Debug)]
+pub(crate) struct OpenedLink {
+    pub(crate) link: Link,
+    /// To be told how the tunnel ended.
+    pub(crate) way: Way,
+}
+
+/// How a link gets to its target: straight, or through a parent.
+#[derive(Debug)]
+pub(crate) struct Way {
+    parent: Option<Arc<str>>,
+}
+
+impl Way {
+    pub(crate) fn straight() -> Self {
+        Self { parent: None }
+    }
+
+    /// Takes note of the end of a tunnel that `received` so many bytes from its target: some parents open a tunnel and
+    /// close it when they cannot reach the target.
+    pub(crate) fn ended(self, received: u64) {
+        if let Some(parent) = self.parent.filter(|_| received == 0) {
+            tracing::warn!(%parent, "the parent opened the tunnel and closed it without a byte");
+        }
+    }
+}
+
+/// A connection to an upstream, with or without TLS of its destination.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Clear(Link),
+    Tls(Box<tls::Session<Link>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(link) => Pin::new(link).poll_read(cx, buf),
+            Self::Tls(session) => Pin::new(session).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Clear(link) => Pin::new(link).poll_write(cx, bytes),
+            Self::Tls(session) => Pin::new(session).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(link) => Pin::new(link).poll_flush(cx),
+            Self::Tls(session) => Pin::new(session).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(link) => Pin::new(link).poll_shutdown(cx),
+            Self::Tls(session) => Pin::new(session).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Clear(link) => Pin::new(link).poll_write_vectored(cx, slices),
+            Self::Tls(session) => Pin::new(session).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Clear(link) => link.is_write_vectored(),
+            Self::Tls(session) => session.is_write_vectored(),
+        }
+    }
+}
