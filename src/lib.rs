@@ -49,6 +49,7 @@
 //! | 6 | `ca` | the local authority, its certificates and the bundle for the app |
 //! | 5 | `policy` | what the configuration means; no I/O |
 //! | 5 | `secret` | reads and guards secrets |
+//! | 5 | `starttls` | protocols that ask for TLS in the clear: what is said before it begins |
 //! | 4 | `telemetry` | metrics, the record of an exchange, the log |
 //! | 3 | `config` | the configuration as written, and everything wrong with it |
 //! | 2 | `http1` | HTTP/1.1 on the wire, both sides |
@@ -70,6 +71,7 @@
 //! proxy/mod.rs            parse the target, begin the record, ask policy: one of these, or deny
 //!   proxy/tunnel.rs         tunnel: open the upstream, answer 200, join two sockets
 //!   proxy/intercept.rs      intercept: answer 200, end TLS, give each inner request to forward
+//! proxy/tcp               a local port of `tcp`: the words before TLS, TLS, then join two streams
 //! proxy/forward.rs        forward: may it be asked? strip hop-by-hop fields, load the live state
 //! proxy/cached.rs         answer from the cache, or wait for an equal request, or go on
 //! proxy/fetch.rs          try after try:
@@ -173,6 +175,8 @@ mod proxy;
 mod secret;
 #[cfg(not(fuzzing))]
 mod server;
+#[cfg(not(fuzzing))]
+mod starttls;
 mod store;
 mod stream;
 mod sync;

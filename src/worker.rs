@@ -3,13 +3,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::thread::JoinHandle;
+use std::thread;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::proxy::Proxy;
-use crate::server::{self, Acceptor, WorkerConnections, WorkerHandle};
+use crate::server::{self, Acceptor, Door, WorkerConnections, WorkerHandle};
 use crate::upstream::pool;
 
 /// A socket that accepts, not yet registered with any worker.
@@ -19,17 +20,22 @@ pub(crate) enum BoundListener {
     Unix(std::os::unix::net::UnixListener),
 }
 
+/// The ports of `tcp`, which a reload may change: each with the name of its entry.
+pub(crate) type TcpDoors = Vec<(Arc<str>, Arc<BoundListener>)>;
+
 /// All workers. Dropping it stops them where they are.
 #[derive(Debug)]
 pub(crate) struct Workers {
+    doors: watch::Sender<TcpDoors>,
     stop: watch::Sender<bool>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Workers {
     /// Starts `count` threads that accept from `listeners`.
     pub(crate) fn start(count: usize, listeners: &[BoundListener], proxy: &Arc<Proxy>) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
+        let doors = watch::Sender::new(TcpDoors::new());
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..count.max(1))
             .map(|_| {
                 let (inbox, handed_over) = mpsc::unbounded_channel();
@@ -44,6 +50,7 @@ impl Workers {
             .unzip();
         let connections = Arc::new(WorkerConnections { handles });
         let mut workers = Self {
+            doors,
             stop,
             threads: Vec::new(),
         };
@@ -57,7 +64,8 @@ impl Workers {
                 .build()?;
             let (connections, proxy, mut stopped) =
                 (Arc::clone(&connections), Arc::clone(proxy), stopped.clone());
-            let thread = std::thread::Builder::new()
+            let doors = workers.doors.subscribe();
+            let thread = thread::Builder::new()
                 .name(format!("worker-{worker}"))
                 .spawn(move || {
                     runtime.block_on(async move {
@@ -66,6 +74,7 @@ impl Workers {
                                 Ok(listener) => {
                                     tokio::spawn(server::accept(
                                         listener,
+                                        Door::Proxy,
                                         worker,
                                         Arc::clone(&connections),
                                         Arc::clone(&proxy),
@@ -74,6 +83,7 @@ impl Workers {
                                 Err(error) => tracing::error!(error = %error, "a worker cannot listen"),
                             }
                         }
+                        tokio::spawn(keep_doors(doors, worker, connections, Arc::clone(&proxy)));
                         tokio::spawn(server::take_over(inbox, Arc::clone(&proxy)));
                         tokio::spawn(sweep(proxy));
                         // An error means that the sender is gone: that is the end, too.
@@ -85,6 +95,11 @@ impl Workers {
             workers.threads.push(thread);
         }
         Ok(workers)
+    }
+
+    /// Opens these ports, and closes the others of before. Connections go on.
+    pub(crate) fn set_doors(&self, doors: TcpDoors) {
+        self.doors.send_replace(doors);
     }
 }
 
@@ -116,6 +131,51 @@ impl BoundListener {
                 Acceptor::Unix(UnixListener::from_std(listener)?)
             }
         })
+    }
+}
+
+/// Accepts from the ports of `tcp` that there are at the moment.
+async fn keep_doors(
+    mut doors: watch::Receiver<TcpDoors>,
+    worker: usize,
+    connections: Arc<WorkerConnections>,
+    proxy: Arc<Proxy>,
+) {
+    let mut open: Vec<(Arc<str>, Arc<BoundListener>, JoinHandle<()>)> = Vec::new();
+    loop {
+        let wanted = doors.borrow_and_update().clone();
+        let is_wanted = |name: &Arc<str>, listener: &Arc<BoundListener>| {
+            wanted
+                .iter()
+                .any(|(own, other)| own == name && Arc::ptr_eq(other, listener))
+        };
+        open.retain(|(name, listener, task)| {
+            let stays = is_wanted(name, listener);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (name, listener) in wanted {
+            if open
+                .iter()
+                .any(|(own, other, _)| *own == name && Arc::ptr_eq(other, &listener))
+            {
+                continue;
+            }
+            match listener.try_clone().and_then(BoundListener::register) {
+                Ok(acceptor) => {
+                    let door = Door::Tcp(Arc::clone(&name));
+                    let (connections, proxy) = (Arc::clone(&connections), Arc::clone(&proxy));
+                    let task = tokio::spawn(server::accept(acceptor, door, worker, connections, proxy));
+                    open.push((name, listener, task));
+                }
+                Err(error) => tracing::error!(error = %error, "a worker cannot listen"),
+            }
+        }
+        if doors.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -12,7 +12,7 @@ const RANKS: &[&[&str]] = &[
     &["fields", "http1", "window"],
     &["config"],
     &["telemetry"],
-    &["policy", "secret"],
+    &["policy", "secret", "starttls"],
     &["ca", "cache", "limit", "upstream"],
     &["auth", "store"],
     &["proxy"],

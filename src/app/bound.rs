@@ -62,8 +62,7 @@ impl BoundSockets {
     pub(super) fn open(self) -> io::Result<(Vec<BoundListener>, Option<std::net::TcpListener>)> {
         let mut listeners = Vec::new();
         for (socket, _) in self.tcp {
-            socket.listen(BACKLOG)?;
-            listeners.push(BoundListener::Tcp(socket.into()));
+            listeners.push(open_tcp(socket)?);
         }
         listeners.extend(
             self.unix
@@ -78,7 +77,13 @@ impl BoundSockets {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> Result<(socket2::Socket, SocketAddr), Error> {
+/// Makes a bound socket accept.
+pub(super) fn open_tcp(socket: socket2::Socket) -> io::Result<BoundListener> {
+    socket.listen(BACKLOG)?;
+    Ok(BoundListener::Tcp(socket.into()))
+}
+
+pub(super) fn bind_tcp(address: SocketAddr) -> Result<(socket2::Socket, SocketAddr), Error> {
     let bind = || {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address),
@@ -98,7 +103,7 @@ fn bind_tcp(address: SocketAddr) -> Result<(socket2::Socket, SocketAddr), Error>
     bind().map_err(|source| Error::bind(address.to_string(), source))
 }
 
-fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, Error> {
+pub(super) fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, Error> {
     use std::os::unix::fs::FileTypeExt;
     use std::os::unix::net::{UnixListener, UnixStream};
     let bind = || match UnixListener::bind(path) {

@@ -15,6 +15,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::resolve::Resolver;
 
 use super::Error;
+use super::doors::TcpListeners;
 
 #[derive(Debug)]
 pub(crate) struct Builder {
@@ -35,9 +36,10 @@ impl Builder {
         }
     }
 
-    /// Returns the same policy, under which our own listeners are never dialled.
-    pub(super) fn guarded(&self, policy: Policy) -> Policy {
-        let egress = Arc::unwrap_or_clone(policy.egress).with_own(self.own.clone());
+    /// Returns the same policy, under which our own listeners are never dialled, nor the ports `of_tcp`.
+    pub(super) fn guarded(&self, policy: Policy, of_tcp: &TcpListeners) -> Policy {
+        let own = self.own.iter().copied().chain(of_tcp.own()).collect();
+        let egress = Arc::unwrap_or_clone(policy.egress).with_own(own);
         Policy {
             egress: Arc::new(egress),
             ..policy

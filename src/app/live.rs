@@ -55,15 +55,12 @@ pub(super) struct FailedPart {
 /// Why a part of a destination cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DestinationError {
-    #[error("destinations.{destination}")]
-    Credentials {
-        destination: Arc<str>,
-        source: auth::Error,
-    },
+    #[error("{place}")]
+    Credentials { place: String, source: auth::Error },
 
-    #[error("destinations.{destination}.tls")]
+    #[error("{place}.tls")]
     Tls {
-        destination: Arc<str>,
+        place: String,
         source: Arc<tls::SettingsError>,
     },
 }
@@ -236,7 +233,7 @@ impl<'b> Build<'b> {
             self.failed.push(FailedPart {
                 destination: Arc::clone(&destination.name),
                 error: DestinationError::Tls {
-                    destination: Arc::clone(&destination.name),
+                    place: destination.place(),
                     source: Arc::clone(source),
                 },
                 is_kept: kept.is_some(),
@@ -295,7 +292,7 @@ impl<'b> Build<'b> {
                 self.failed.push(FailedPart {
                     destination: Arc::clone(&destination.name),
                     error: DestinationError::Credentials {
-                        destination: Arc::clone(&destination.name),
+                        place: destination.place(),
                         source,
                     },
                     is_kept: kept.is_some(),

@@ -26,21 +26,22 @@ use crate::secret::Snapshot;
 use crate::store::QuotaStore;
 use crate::telemetry::{CredentialKind, RefreshResult, ReloadResult, Telemetry, log};
 use crate::units::rfc3339;
-use crate::upstream::Endpoint;
 use crate::upstream::resolve::{self, Resolver};
-use crate::upstream::tls::Lifetime;
 use crate::worker::Workers;
 
 use background::{in_background, maintain};
 use bound::BoundSockets;
 use build::Builder;
+use doors::TcpListeners;
 use live::{DestinationError, FailedPart, Inputs, bring_up, take_over};
+use rotation::{life_of, log_rotation};
 pub(crate) use signals::{Termination, is_ignored};
 
 mod background;
 mod bound;
 mod build;
 mod bundle;
+mod doors;
 mod expiry;
 mod host_limits;
 mod live;
@@ -70,12 +71,13 @@ pub(crate) struct App {
     is_reload_due: bool,
     notices: notice::Notices,
     proxy: Arc<Proxy>,
+    tcp: TcpListeners,
     source: ConfigSource,
     /// Counts the quotas of all instances.
     store: Option<Arc<QuotaStore>>,
     pending: rotation::PendingSecrets,
     watch: watch::FileWatcher,
-    _workers: Workers,
+    workers: Workers,
     /// Dropped last: the requests that the workers cut short at the end are still logged.
     log: log::LogGuard,
 }
@@ -164,6 +166,7 @@ impl App {
         let policy = Policy::compile(&config)?;
         shortage::limit(config.limits.memory);
         let bound = BoundSockets::bind(&config)?;
+        let tcp = TcpListeners::bind(&config, &TcpListeners::default())?;
 
         let telemetry = Telemetry::new();
         telemetry.set_access(config.log.access);
@@ -173,8 +176,8 @@ impl App {
         let (builder, config) = (Arc::new(builder), Arc::new(config));
         let started = {
             let (builder, config) = (Arc::clone(&builder), Arc::clone(&config));
-            let (source, telemetry) = (source.clone(), Arc::clone(&telemetry));
-            in_background(move || start_live(policy, &config, &source, &builder, &telemetry))
+            let (source, tcp, telemetry) = (source.clone(), tcp.clone(), Arc::clone(&telemetry));
+            in_background(move || start_live(policy, &config, &source, &tcp, &builder, &telemetry))
         };
         let (store, live, watch) = started.await?;
         let mut notices = notice::Notices::new();
@@ -205,6 +208,8 @@ impl App {
         }
         let count = config.workers.unwrap_or_else(host_limits::cpus);
         let workers = Workers::start(count, &listeners, &proxy)?;
+        workers.set_doors(tcp.doors());
+        tcp.announce(&config, &TcpListeners::default());
         telemetry.config_loaded();
         Ok(Self {
             addresses,
@@ -219,8 +224,9 @@ impl App {
             source,
             store,
             pending: rotation::PendingSecrets::default(),
+            tcp,
             watch,
-            _workers: workers,
+            workers,
         })
     }
 
@@ -440,9 +446,13 @@ impl App {
             let (builder, ca) = (Arc::clone(&self.builder), self.addresses.ca.clone());
             let (source, running) = (self.source.clone(), self.store.clone());
             let (old, telemetry) = (Arc::clone(&old), Arc::clone(&self.proxy.telemetry));
+            let running = (running, self.tcp.clone());
             in_background(move || {
+                let (running, open) = running;
                 let config = source.load()?;
-                let policy = Arc::new(builder.guarded(Policy::compile(&config)?));
+                let policy = Policy::compile(&config)?;
+                let tcp = TcpListeners::bind(&config, &open)?;
+                let policy = Arc::new(builder.guarded(policy, &tcp));
                 let secrets = Snapshot::of_process();
                 let store = builder.store(&config, &secrets, running.as_ref(), &telemetry)?;
                 let authority = build::authority(&policy, &config.ca, Some(&old.authority))?;
@@ -465,10 +475,10 @@ impl App {
                     bundle::write(&live.authority, &builder, &ca);
                 }
                 let files = files(&source, &config, &live, &secrets);
-                Ok((config, store, live, files))
+                Ok((config, store, live, files, tcp))
             })
         };
-        let (config, store, live, files) = made.await?;
+        let (config, store, live, files, tcp) = made.await?;
         if live.authority.widens(&old.authority) {
             tracing::warn!(
                 bundle = %self.addresses.ca.bundle.display(),
@@ -482,6 +492,9 @@ impl App {
         take_over(&live, Some(&old), &self.builder, &self.proxy.telemetry);
         remind(&live, &config);
         self.proxy.live.store(Arc::new(live));
+        self.workers.set_doors(tcp.doors());
+        tcp.announce(&config, &self.tcp);
+        self.tcp = tcp;
         self.store = store;
         self.config = Arc::new(config);
         Ok(())
@@ -512,6 +525,7 @@ fn start_live(
     policy: Policy,
     config: &Config,
     source: &ConfigSource,
+    tcp: &TcpListeners,
     builder: &Builder,
     telemetry: &Arc<Telemetry>,
 ) -> Result<(Option<Arc<QuotaStore>>, Live, watch::FileWatcher), Error> {
@@ -524,7 +538,7 @@ fn start_live(
         );
         Some(Arc::new(QuotaStore::unknown()))
     });
-    let policy = Arc::new(builder.guarded(policy));
+    let policy = Arc::new(builder.guarded(policy, tcp));
     let authority = build::authority(&policy, &config.ca, None)?;
     let inputs = Inputs {
         builder,
@@ -553,25 +567,6 @@ fn remind(live: &Live, config: &Config) {
     for rehearsal in live.routes.iter().filter_map(|route| route.rehearsal.as_ref()) {
         rehearsal.announce();
     }
-}
-
-/// Logs that `route` has other secrets than the one `before`, and its certificate where that is another one.
-fn log_rotation(route: &Route, before: &Route) {
-    let life = life_of(&route.endpoint).filter(|life| life_of(&before.endpoint) != Some(life));
-    if life.is_some() {
-        (route.counters).credential_refresh(CredentialKind::ClientCertificate, RefreshResult::Done);
-    }
-    tracing::info!(
-        destination = %route.destination.name,
-        certificate = life.map(|life| life.serial.as_str()),
-        expires = life.map(|life| tracing::field::display(rfc3339(life.not_after))),
-        "secrets rotated"
-    );
-}
-
-/// Returns how long the client certificate lives that is shown there.
-fn life_of(endpoint: &Endpoint) -> Option<&Lifetime> {
-    endpoint.tls().ok()?.life()
 }
 
 /// Returns the files whose change matters. The store's is the configuration's: all limits are made with it.

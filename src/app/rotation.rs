@@ -11,6 +11,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::live::FailedPart;
+use crate::proxy::Route;
+use crate::telemetry::{CredentialKind, RefreshResult};
+use crate::units::rfc3339;
+use crate::upstream::Endpoint;
+use crate::upstream::tls::Lifetime;
 
 /// Longer than any platform needs from the first file of a pair to the second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -55,6 +60,25 @@ impl PendingSecrets {
     }
 }
 
+/// Logs that `route` has other secrets than the one `before`, and its certificate where that is another one.
+pub(super) fn log_rotation(route: &Route, before: &Route) {
+    let life = life_of(&route.endpoint).filter(|life| life_of(&before.endpoint) != Some(life));
+    if life.is_some() {
+        (route.counters).credential_refresh(CredentialKind::ClientCertificate, RefreshResult::Done);
+    }
+    tracing::info!(
+        destination = %route.destination.name,
+        certificate = life.map(|life| life.serial.as_str()),
+        expires = life.map(|life| tracing::field::display(rfc3339(life.not_after))),
+        "secrets rotated"
+    );
+}
+
+/// Returns how long the client certificate lives that is shown there.
+pub(super) fn life_of(endpoint: &Endpoint) -> Option<&Lifetime> {
+    endpoint.tls().ok()?.life()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,7 +91,7 @@ mod tests {
         let failed = |name: &str| FailedPart {
             destination: name.into(),
             error: DestinationError::Credentials {
-                destination: name.into(),
+                place: format!("destinations.{name}"),
                 source: crate::auth::Error::Panicked,
             },
             is_kept: true,

@@ -11,7 +11,7 @@ use super::{ConfigArg, print};
 use crate::auth::{Credentials, SecretMatcher};
 use crate::config::{
     ClientCertificate, Config, ConfigSource, Constraints, DEFAULT_FILE, DestinationKeys, Egress, HeaderText,
-    Mode, Network, NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef,
+    Mode, Network, NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef, TcpKeys, Tls,
 };
 use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::policy::{self, Policy};
@@ -91,6 +91,16 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         warn_of_clear_wires(destination, &mut warnings);
         warn_of_rehearsal(destination, &mut warnings);
     }
+    for entry in &config.tcp {
+        let before = problems.all.len();
+        for reference in references_of_tcp(entry) {
+            read(&reference, snapshot, &mut problems, &mut warnings);
+        }
+        if problems.all.len() == before {
+            readable.push(&*entry.name);
+        }
+        warn_of_clear_ports(entry, &mut warnings);
+    }
     if let Some(written) = &config.rate_limit_store {
         if let Err(error) = StoreAddress::read(written, snapshot) {
             add(&mut problems, "rate_limit_store", &error);
@@ -134,7 +144,7 @@ fn build(
     problems: &mut Problems,
     warnings: &mut Problems,
 ) {
-    let path = format!("destinations.{}", destination.name);
+    let path = destination.place();
     if let Err(error) = Credentials::check(destination, snapshot) {
         add(problems, &path, &error);
     }
@@ -208,46 +218,67 @@ fn references(destination: &DestinationKeys) -> Vec<Reference<'_>> {
         }
     }
     if let Some(tls) = &destination.tls {
-        for (key, roots) in [("tls.ca", &tls.ca), ("tls.ca_extra", &tls.ca_extra)] {
-            if let Some(roots) = roots {
-                add(key, roots, Holds::Certificates);
+        of_tls(tls, &mut add);
+    }
+    references
+}
+
+/// Adds every reference of a `tls` section.
+fn of_tls<'c>(tls: &'c Tls, add: &mut dyn FnMut(&str, &'c SecretRef, Holds<'c>)) {
+    for (key, roots) in [("tls.ca", &tls.ca), ("tls.ca_extra", &tls.ca_extra)] {
+        if let Some(roots) = roots {
+            add(key, roots, Holds::Certificates);
+        }
+    }
+    match &tls.crl[..] {
+        [only] => add("tls.crl", only, Holds::Lists),
+        several => {
+            for (i, list) in several.iter().enumerate() {
+                add(&format!("tls.crl[{i}]"), list, Holds::Lists);
             }
         }
-        match &tls.crl[..] {
-            [only] => add("tls.crl", only, Holds::Lists),
-            several => {
-                for (i, list) in several.iter().enumerate() {
-                    add(&format!("tls.crl[{i}]"), list, Holds::Lists);
+    }
+    if let Some(identity) = &tls.client_certificate {
+        match identity {
+            // What it is made of is found, and told of, when it is built.
+            ClientCertificate::InstanceIdentity => {}
+            ClientCertificate::Pem {
+                cert,
+                key,
+                passphrase,
+            } => {
+                add("tls.client_certificate.cert", cert, Holds::Certificates);
+                add("tls.client_certificate.key", key, Holds::Key(passphrase.as_ref()));
+                if let Some(passphrase) = passphrase {
+                    add("tls.client_certificate.passphrase", passphrase, Holds::Secret);
+                }
+            }
+            ClientCertificate::Pkcs12 { file, password } => {
+                add(
+                    "tls.client_certificate.pkcs12",
+                    file,
+                    Holds::Pkcs12(password.as_ref()),
+                );
+                if let Some(password) = password {
+                    add("tls.client_certificate.password", password, Holds::Secret);
                 }
             }
         }
-        if let Some(identity) = &tls.client_certificate {
-            match identity {
-                // What it is made of is found, and told of, when it is built.
-                ClientCertificate::InstanceIdentity => {}
-                ClientCertificate::Pem {
-                    cert,
-                    key,
-                    passphrase,
-                } => {
-                    add("tls.client_certificate.cert", cert, Holds::Certificates);
-                    add("tls.client_certificate.key", key, Holds::Key(passphrase.as_ref()));
-                    if let Some(passphrase) = passphrase {
-                        add("tls.client_certificate.passphrase", passphrase, Holds::Secret);
-                    }
-                }
-                ClientCertificate::Pkcs12 { file, password } => {
-                    add(
-                        "tls.client_certificate.pkcs12",
-                        file,
-                        Holds::Pkcs12(password.as_ref()),
-                    );
-                    if let Some(password) = password {
-                        add("tls.client_certificate.password", password, Holds::Secret);
-                    }
-                }
-            }
-        }
+    }
+}
+
+/// Every reference of a local port, and what it is for.
+fn references_of_tcp(entry: &TcpKeys) -> Vec<Reference<'_>> {
+    let mut references = Vec::new();
+    let mut add = |key: &str, to, holds| {
+        references.push(Reference {
+            path: format!("tcp.{}.{key}", entry.name),
+            to,
+            holds,
+        });
+    };
+    if let Some(tls) = &entry.tls {
+        of_tls(tls, &mut add);
     }
     references
 }
@@ -444,6 +475,36 @@ fn warn_of_clear_wires(destination: &DestinationKeys, warnings: &mut Problems) {
             "remove it if the destination speaks TLS",
         );
     }
+}
+
+/// Warns of a local port that ends no TLS, and of one whose protocol asks for TLS in the clear and is not told so.
+fn warn_of_clear_ports(entry: &TcpKeys, warnings: &mut Problems) {
+    let path = |key: &str| format!("tcp.{}.{key}", entry.name);
+    if entry.tls.is_none() {
+        warnings.add(
+            path("tls"),
+            "off: what the app sends in clear leaves in clear, and no certificate is shown",
+            "right for an app that speaks TLS itself; else remove it",
+        );
+        return;
+    }
+    if entry.starttls.is_some() {
+        return;
+    }
+    // On these ports TLS never begins at once.
+    let asks = match entry.to.port {
+        25 | 587 => "smtp",
+        143 => "imap",
+        389 => "ldap",
+        3306 => "mysql",
+        5432 => "postgres",
+        _ => return,
+    };
+    warnings.add(
+        path("to"),
+        format!("servers on port {} ask for TLS in the clear first", entry.to.port),
+        format!("add starttls: {asks}"),
+    );
 }
 
 /// Warns of a rehearsal, which must not run in production.

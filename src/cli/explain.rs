@@ -25,6 +25,7 @@ use crate::policy::{Denial, Destination, Policy, RequestForm, Verdict};
 use self::now::Now;
 
 mod now;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -49,7 +50,7 @@ pub(super) struct Args {
     #[arg(short, long, default_value = "GET")]
     method: Method,
 
-    /// What the app asks for; a bare host or host:port means https (port 80: http)
+    /// What the app asks for; a bare host or host:port means https (port 80: http). tcp:NAME is a local port
     url: String,
 }
 
@@ -66,7 +67,10 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut explanation = Explanation::of(&args.url, &args.method, &policy, &config);
+    let mut explanation = match tcp::named(&args.url, &policy) {
+        Some(destination) => Explanation::of_tcp(destination, &policy, &config),
+        None => Explanation::of(&args.url, &args.method, &policy, &config),
+    };
     explanation.facts.insert(0, ("configuration", source.to_string()));
     if let Some(learner) = explanation.learner.take() {
         explanation.tell_now(Now::ask(config.admin, &learner.destination, &learner.host));
@@ -103,13 +107,17 @@ struct Learner {
 }
 
 impl Explanation {
-    fn of(url: &str, method: &Method, policy: &Policy, config: &Config) -> Self {
-        let mut explanation = Self {
+    fn new() -> Self {
+        Self {
             facts: Vec::new(),
             learner: None,
             now: None,
             passes: false,
-        };
+        }
+    }
+
+    fn of(url: &str, method: &Method, policy: &Policy, config: &Config) -> Self {
+        let mut explanation = Self::new();
         match parse(url) {
             Ok((target, uri)) => explanation.follow(&target, method, &uri, policy, config),
             Err(why) => explanation.tell("verdict", format!("refused with 400: {why}")),
@@ -183,6 +191,11 @@ impl Explanation {
             });
         }
         self.tell("parent", "none".to_owned());
+        self.pass(judged);
+    }
+
+    /// Ends with a verdict. `judged`: the addresses are known and approved.
+    fn pass(&mut self, judged: bool) {
         self.passes = true;
         let verdict = if judged {
             "passes"

@@ -7,7 +7,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigArg;
 use crate::app::{Addresses, App, Error, Termination};
-use crate::config::Listen;
 use crate::error::ErrorChain;
 use crate::proxy::Clients;
 
@@ -56,7 +55,7 @@ pub(super) fn runtime() -> Result<Runtime, Error> {
 
 /// Returns the line that says where the proxy, the metrics and the CA bundle are.
 pub(super) fn started(addresses: &Addresses) -> String {
-    let listen: Vec<_> = addresses.listen.iter().map(address).collect();
+    let listen: Vec<_> = addresses.listen.iter().map(ToString::to_string).collect();
     let admin = addresses
         .admin
         .map(|admin| format!(", metrics on http://{admin}/metrics"))
@@ -67,13 +66,6 @@ pub(super) fn started(addresses: &Addresses) -> String {
         listen.join(" and "),
         addresses.ca.bundle.display(),
     )
-}
-
-fn address(listen: &Listen) -> String {
-    match listen {
-        Listen::Tcp(address) => address.to_string(),
-        Listen::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 /// Prints why the proxy did not start. Problems of the configuration are printed as by `outrider check`, one a

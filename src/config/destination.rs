@@ -191,7 +191,7 @@ impl Syntax for Destinations {
 }
 
 /// Files a problem for a name that cannot be a label.
-fn check_name(name: &str, written: &Located<'_>) {
+pub(super) fn check_name(name: &str, written: &Located<'_>) {
     let is_sound =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
     if name.len() > LONGEST_NAME || !name.bytes().all(is_sound) {

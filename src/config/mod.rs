@@ -43,6 +43,7 @@ pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use process::{Access, Ca, Constraints, Limits, Log, LogFormat, TimeoutOverrides, Timeouts};
 pub(crate) use rule::Matcher;
 pub(crate) use schema::schema;
+pub(crate) use tcp::{StartTls, TcpKeys};
 pub(crate) use tls::{ClientCertificate, Group, Pin, Tls, TlsVersion};
 
 use declare::{Syntax, ValueKind};
@@ -53,6 +54,7 @@ use node::Node;
 use process::TelemetryKeys;
 use reader::{Decoding, Located, SectionReader};
 use syntax::AutoOrNumber;
+use tcp::TcpEntries;
 
 #[macro_use]
 mod declare;
@@ -75,6 +77,7 @@ mod rule;
 mod schema;
 mod secret_ref;
 mod syntax;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -116,12 +119,13 @@ section! {
         /// One quota for all instances, in Redis or Valkey: a reference, as in vcap:redis/uri, or redis://HOST:PORT; for a
         /// cluster redis+cluster://HOST,HOST, for Sentinels redis+sentinel://HOST,HOST/PRIMARY.
         rate_limit_store: Option<RateLimitStore> as OptionalStore = "null";
+        /// By name: local ports for other protocols than HTTP, whose connections leave as TLS or mutual TLS. The name is the
+        /// label in metrics and logs, and no destination has it.
+        tcp: Vec<Arc<TcpKeys>> as TcpEntries = "{}";
     }
     later {
         /// Who may use the listener.
         "clients" = ["null", "{}"];
-        /// Other protocols through a local port.
-        "tcp" = ["null", "{}"];
         /// The inbound half, bound to routes.
         "route_service" = ["null"];
         /// What doctor tries.
@@ -245,6 +249,7 @@ impl Config {
     }
 
     fn check(&self, reader: &SectionReader<'_>) {
+        self.check_tcp(reader);
         if let Some(admin) = self.admin.filter(|admin| admin.port() != 0)
             && self.listen.contains(&Listen::Tcp(admin))
             && let Some(written) = reader.take("admin")

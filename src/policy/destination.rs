@@ -13,7 +13,7 @@ use http::{HeaderMap, Method};
 
 use super::Denial;
 use crate::config::{
-    self, AppliesTo, Auth, HeaderText, HttpVersion, Mark, Matcher, Mode, Problems, Timeouts, Tls,
+    self, AppliesTo, Auth, HeaderText, HttpVersion, Mark, Matcher, Mode, Problems, TcpKeys, Timeouts, Tls,
 };
 use crate::fields;
 use crate::host::{Scheme, Target};
@@ -40,6 +40,8 @@ pub(crate) struct Destination {
     pub(crate) respect_upstream: bool,
     /// How many fields, and how large ones, an answer may have.
     pub(crate) response_fields: HeadRules,
+    /// A local port is its only way in: no request is routed to it.
+    pub(crate) tcp: Option<Arc<TcpKeys>>,
     pub(crate) timeouts: Timeouts,
     pub(crate) tls: Tls,
     /// `http://` from the app leaves as TLS.
@@ -69,6 +71,7 @@ impl Destination {
             // Many hosts are one here: the limit of one of them must not hold the others.
             respect_upstream: false,
             response_fields,
+            tcp: None,
             timeouts,
             tls: Tls::default(),
             upgrade: false,
@@ -88,6 +91,25 @@ impl Destination {
             },
             ..Self::unlisted(self.timeouts, self.response_fields)
         }
+    }
+
+    /// Builds the destination of a local port. Where it leaves to is in `tcp`, and no router knows it.
+    pub(super) fn of_tcp(written: &Arc<TcpKeys>, index: usize, config: &config::Config) -> Self {
+        let timeouts = written.timeouts(config.timeouts);
+        Self {
+            name: Arc::clone(&written.name),
+            index,
+            written: Arc::new(written.as_destination()),
+            tcp: Some(Arc::clone(written)),
+            tls: written.tls.clone().unwrap_or_default(),
+            ..Self::unlisted(timeouts, config.limits.response_fields())
+        }
+    }
+
+    /// Returns its path in the configuration.
+    pub(crate) fn place(&self) -> String {
+        let section = if self.tcp.is_some() { "tcp" } else { "destinations" };
+        format!("{section}.{}", self.name)
     }
 
     /// Derives what follows from a destination of the configuration. Files problems under `destinations.NAME`; the result
@@ -112,6 +134,7 @@ impl Destination {
                 keeps_spelling: written.preserve_header_case,
                 ..config.limits.response_fields()
             },
+            tcp: None,
             timeouts: config.timeouts.with(written.timeouts),
             tls: written.tls.clone().unwrap_or_default(),
             upgrade: written

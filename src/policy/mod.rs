@@ -30,7 +30,8 @@ mod tests;
 /// The compiled configuration. A request loads it once and keeps it.
 #[derive(Debug)]
 pub(crate) struct Policy {
-    /// `destinations[0]` is `unlisted`: the hosts that no destination names. `destinations[i].index == i`.
+    /// `destinations[0]` is `unlisted`: the hosts that no destination names. `destinations[i].index == i`. Those of `tcp`
+    /// come last.
     pub(crate) destinations: Vec<Arc<Destination>>,
     /// Shared with token requests, which dial without a request of the app.
     pub(crate) egress: Arc<EgressRules>,
@@ -161,6 +162,23 @@ impl Policy {
                 }
             }
         }
+        // The router knows nothing of these: only their local ports lead to them.
+        for entry in &config.tcp {
+            let destination = Destination::of_tcp(entry, destinations.len(), config);
+            destinations.push(Arc::new(destination));
+            if let Some(ip) = entry.to.host.ip()
+                && let Some(class) = egress.denies_block(&ip.into())
+            {
+                problems.add(
+                    format!("tcp.{}.to", entry.name),
+                    format!(
+                        "{} lies in a denied network ({class}), so it could never be reached",
+                        entry.to
+                    ),
+                    format!("add {ip} to egress.allow_networks"),
+                );
+            }
+        }
         let router = Router::compile(&config.destinations, &mut problems);
         let policy = Self {
             destinations,
@@ -181,6 +199,12 @@ impl Policy {
     pub(crate) fn named(&self, target: &Target) -> Option<&Arc<Destination>> {
         let (destination, pattern) = self.find(target);
         pattern.map(|_| destination)
+    }
+
+    /// Returns the destination of a local port by its name.
+    pub(crate) fn tcp(&self, name: &str) -> Option<&Arc<Destination>> {
+        let mut entries = self.destinations.iter().filter(|one| one.tcp.is_some());
+        entries.find(|one| *one.name == *name)
     }
 
     /// Checks that `client_auth: tls` has a certificate.

@@ -8,6 +8,7 @@ use crate::http1::{Excess, Fault};
 use crate::limit;
 use crate::memory::Exhausted;
 use crate::policy::Denial;
+use crate::starttls::UpgradeFault;
 use crate::upstream;
 use crate::upstream::breaker;
 
@@ -74,6 +75,10 @@ pub(crate) enum Error {
 
     #[error("outrider is at its own limit ({0}); raise it in the configuration or send less at a time")]
     Overloaded(&'static str),
+
+    /// A connection of a local port failed before the app and the server were joined, or right after.
+    #[error("{}", if fault.is_of_app() { fault.to_string() } else { format!("{host} {fault}") })]
+    StartTls { host: host::Host, fault: UpgradeFault },
 
     #[error("TRACE is answered by no destination through this proxy: it would show the attached credential")]
     Trace,
@@ -142,6 +147,11 @@ impl Error {
             Self::Denied(Denial::Loop { .. }) | Self::Looped => StatusCode::LOOP_DETECTED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::StartTls { fault, .. } if fault.is_of_app() => StatusCode::BAD_REQUEST,
+            Self::StartTls {
+                fault: UpgradeFault::Timeout { .. },
+                ..
+            } => StatusCode::GATEWAY_TIMEOUT,
             Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -156,9 +166,11 @@ impl Error {
             Self::Unsigned(_) => StatusCode::BAD_REQUEST,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Upstream(error) if error.timed_out() => StatusCode::GATEWAY_TIMEOUT,
-            Self::NoToken(_) | Self::Unasked(_) | Self::Unreadable(_) | Self::Upstream(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::NoToken(_)
+            | Self::StartTls { .. }
+            | Self::Unasked(_)
+            | Self::Unreadable(_)
+            | Self::Upstream(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -180,6 +192,7 @@ impl Error {
                 "http_request_denied"
             }
             Self::NoToken(no_token) => no_token.proxy_status(),
+            Self::StartTls { fault, .. } => fault.proxy_status(),
             Self::LeftAlone(_) => "destination_unavailable",
             Self::Overloaded(_) => "connection_limit_reached",
             Self::Unasked(_) => "http_upgrade_failed",
@@ -235,6 +248,7 @@ impl Error {
             | Self::NotHttp(_)
             | Self::NotStored
             | Self::Overloaded(_)
+            | Self::StartTls { .. }
             | Self::Unasked(_)
             | Self::Unauthenticated
             | Self::Unconfirmed(_)

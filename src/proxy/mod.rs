@@ -54,6 +54,7 @@ mod reply_body;
 mod retry;
 mod scrub;
 mod splice;
+pub(crate) mod tcp;
 mod tries;
 mod tunnel;
 

@@ -397,7 +397,7 @@ async fn copy_one_way(
     drain: &Drain,
 ) -> io::Result<()> {
     loop {
-        let chunk = poll_fn(|cx| poll_chunk(cx, &mut source)).await?;
+        let chunk = next_chunk(&mut source).await?;
         if chunk.is_empty() {
             break;
         }
@@ -409,6 +409,11 @@ async fn copy_one_way(
         drain.moved();
     }
     sink.shutdown().await
+}
+
+/// Reads once; an empty chunk is the end.
+pub(super) async fn next_chunk(source: &mut (impl AsyncRead + Unpin)) -> io::Result<Box<[u8]>> {
+    poll_fn(|cx| poll_chunk(cx, source)).await
 }
 
 /// Reads once through the worker's buffer. Only the bytes that came are kept while we wait for the sink.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::descriptors::DescriptorPair;
 use crate::memory::{self, MEMORY, Reservation};
 use crate::proxy::{self, Proxy};
-use crate::stream::{Io, bound_buffers};
+use crate::stream::{Io, Reset as _, bound_buffers};
 
 /// A worker hands a connection over if it has so many more than another one.
 const CLEARLY_MORE: usize = 4;
@@ -55,9 +55,19 @@ pub(crate) struct WorkerHandle {
 /// worker, whose count would still be low.
 #[derive(Debug)]
 pub(crate) struct Handover {
+    door: Door,
     pair: DescriptorPair,
     slot: ConnectionSlot,
     stream: std::net::TcpStream,
+}
+
+/// What a listener leads to.
+#[derive(Clone, Debug)]
+pub(crate) enum Door {
+    /// The proxy: HTTP.
+    Proxy,
+    /// The entry of `tcp` with this name.
+    Tcp(Arc<str>),
 }
 
 /// Counts one connection, with its worker and towards `limits.connections`, until it is dropped.
@@ -71,6 +81,7 @@ struct ConnectionSlot {
 /// Accepts connections until the task is dropped. No error ends it: what arrives must not stop the process.
 pub(crate) async fn accept(
     acceptor: Acceptor,
+    door: Door,
     worker: usize,
     workers: Arc<WorkerConnections>,
     proxy: Arc<Proxy>,
@@ -84,7 +95,7 @@ pub(crate) async fn accept(
         match accepted {
             Ok(io) => {
                 pause = FIRST_PAUSE;
-                admit(io, worker, &workers, &proxy);
+                admit(io, &door, worker, &workers, &proxy);
             }
             Err(error) if is_about_the_connection(&error) => {}
             Err(error) => {
@@ -99,27 +110,38 @@ pub(crate) async fn accept(
 
 /// Serves the connections that other workers hand over.
 pub(crate) async fn take_over(mut inbox: mpsc::UnboundedReceiver<Handover>, proxy: Arc<Proxy>) {
-    while let Some(Handover { pair, slot, stream }) = inbox.recv().await {
+    while let Some(handover) = inbox.recv().await {
+        let Handover {
+            door,
+            pair,
+            slot,
+            stream,
+        } = handover;
         if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-            serve(Io::Tcp(stream), slot, pair, Arc::clone(&proxy));
+            serve(Io::Tcp(stream), door, slot, pair, Arc::clone(&proxy));
         }
     }
 }
 
-fn admit(io: Io, worker: usize, workers: &Arc<WorkerConnections>, proxy: &Arc<Proxy>) {
+fn admit(io: Io, door: &Door, worker: usize, workers: &Arc<WorkerConnections>, proxy: &Arc<Proxy>) {
     let pair = match DescriptorPair::take() {
         Some(pair) if workers.connections() < proxy.live.load().limits.connections => pair,
         Some(_) | None => {
             proxy.telemetry.connection_limit_reached();
-            return refuse_at_capacity(&io);
+            return match door {
+                Door::Proxy => refuse_at_capacity(&io),
+                // None of these protocols has words that hold before anything else is said.
+                Door::Tcp(_) => io.reset(),
+            };
         }
     };
     io.set_nodelay();
     let io = match io {
-        Io::Tcp(stream) => match workers.hand_over(stream, pair, worker) {
+        Io::Tcp(stream) => match workers.hand_over(stream, door, pair, worker) {
             Some((stream, pair)) => {
                 return serve(
                     Io::Tcp(stream),
+                    door.clone(),
                     ConnectionSlot::take(worker, workers),
                     pair,
                     Arc::clone(proxy),
@@ -134,11 +156,19 @@ fn admit(io: Io, worker: usize, workers: &Arc<WorkerConnections>, proxy: &Arc<Pr
             Io::Other(stream)
         }
     };
-    serve(io, ConnectionSlot::take(worker, workers), pair, Arc::clone(proxy));
+    let slot = ConnectionSlot::take(worker, workers);
+    serve(io, door.clone(), slot, pair, Arc::clone(proxy));
 }
 
 /// Serves one connection. `pair` stands for its descriptors, and lives as long as it does, also as a tunnel.
-fn serve(io: Io, slot: ConnectionSlot, pair: DescriptorPair, proxy: Arc<Proxy>) {
+fn serve(io: Io, door: Door, slot: ConnectionSlot, pair: DescriptorPair, proxy: Arc<Proxy>) {
+    if let Door::Tcp(name) = door {
+        tokio::spawn(async move {
+            proxy::tcp::serve(io, &name, slot, &proxy).await;
+            drop(pair);
+        });
+        return;
+    }
     tokio::spawn(async move {
         let (of_requests, bond) = (Arc::clone(&proxy), Arc::default());
         let same = Arc::clone(&bond);
@@ -178,6 +208,7 @@ impl WorkerConnections {
     fn hand_over(
         self: &Arc<Self>,
         stream: tokio::net::TcpStream,
+        door: &Door,
         pair: DescriptorPair,
         worker: usize,
     ) -> Option<(tokio::net::TcpStream, DescriptorPair)> {
@@ -195,7 +226,13 @@ impl WorkerConnections {
         if let Ok(stream) = stream.into_std() {
             // If that worker has ended the connection closes, as the app's other connections do then.
             let slot = ConnectionSlot::take(least, self);
-            let _ = self.handles[least].inbox.send(Handover { pair, slot, stream });
+            let door = door.clone();
+            let _ = self.handles[least].inbox.send(Handover {
+                door,
+                pair,
+                slot,
+                stream,
+            });
         }
         None
     }
@@ -251,7 +288,7 @@ mod tests {
         for _ in 0..60 {
             let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
             let pair = DescriptorPair::take().unwrap();
-            if let Some(stream) = workers.hand_over(stream.await.unwrap(), pair, 0) {
+            if let Some(stream) = workers.hand_over(stream.await.unwrap(), &Door::Proxy, pair, 0) {
                 kept.push((ConnectionSlot::take(0, &workers), stream));
             }
         }

@@ -139,7 +139,7 @@ impl Connector {
         let (stream, until): (Box<dyn RedisStream>, Option<SystemTime>) = match &self.tls {
             None => (Box::new(stream), None),
             Some(settings) => {
-                let secured = settings.connect_bare(stream, &node.host, LIMIT).await;
+                let secured = settings.connect_bare(stream, &node.host, None, LIMIT).await;
                 let tls::Secured { stream, until } = secured?;
                 (Box::new(stream), Some(until))
             }

@@ -276,18 +276,21 @@ impl Settings {
         }
     }
 
-    /// Does the same for a protocol that has no name in ALPN.
+    /// Does the same for a protocol that is not HTTP, with its name in ALPN if it has one. No session is resumed.
     pub(crate) async fn connect_bare<S>(
         &self,
         stream: S,
         host: &Host,
+        alpn: Option<&[u8]>,
         limit: Duration,
     ) -> Result<Secured<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = self.renewed(host, self.base.clone());
-        self.handshake(stream, host, config, limit).await
+        let mut config = self.base.clone();
+        config.alpn_protocols.extend(alpn.map(<[u8]>::to_vec));
+        self.handshake(stream, host, self.renewed(host, config), limit)
+            .await
     }
 
     async fn handshake<S>(

@@ -1,0 +1,180 @@
+//! Bytes in both directions between the app and its server, and which side broke.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::ServerStream;
+use crate::drain::Drain;
+use crate::memory::{MEMORY, Reservation};
+use crate::proxy::splice::next_chunk;
+use crate::starttls;
+use crate::stream::Io;
+use crate::sync::lock;
+use crate::telemetry::{Exchange, TunnelEnd};
+
+/// How long the other direction may be silent where one has ended.
+const HALF_OPEN: Duration = Duration::from_secs(300);
+/// How long a server that takes no bytes any more may take to say why.
+const REASON: Duration = Duration::from_secs(1);
+
+/// How the two were parted.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) end: TunnelEnd,
+    pub(super) broken: Option<(BrokenSide, io::Error)>,
+    /// Bytes that the app got.
+    pub(super) received: u64,
+}
+
+/// Whose connection broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BrokenSide {
+    App,
+    Server,
+}
+
+/// The app begins TLS with us.
+#[derive(Debug, thiserror::Error)]
+#[error("the app begins TLS")]
+struct TlsHello;
+
+/// Whether the app's side was ended because it began TLS.
+pub(super) fn is_tls_hello(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<TlsHello>())
+}
+
+/// Moves bytes until both directions have ended, one fails, or neither has moved a byte for `idle`. `is_tls`: the app must
+/// not begin TLS itself.
+pub(super) async fn join(
+    app: &mut Io,
+    server: Box<dyn ServerStream>,
+    exchange: &mut Exchange,
+    idle: Duration,
+    is_tls: bool,
+    drain: &Drain,
+) -> Ending {
+    let exchange = Mutex::new(exchange);
+    let (moved, received) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (app_read, app_write) = tokio::io::split(app);
+    let (server_read, server_write) = tokio::io::split(server);
+    let sent_some = |bytes: &[u8]| {
+        if is_tls && moved.load(Ordering::Relaxed) == 0 && starttls::is_tls(bytes) {
+            return Err(io::Error::other(TlsHello));
+        }
+        Ok(())
+    };
+    let count = |bytes: usize, is_upload: bool| {
+        let bytes = bytes as u64;
+        let mut exchange = lock(&exchange);
+        if is_upload {
+            exchange.sent(bytes);
+        } else {
+            exchange.received(bytes);
+            received.fetch_add(bytes, Ordering::Relaxed);
+        }
+        moved.fetch_add(bytes, Ordering::Relaxed);
+        drain.moved();
+    };
+    let upload = async {
+        let (mut from, mut to) = (app_read, server_write);
+        loop {
+            let chunk = next_chunk(&mut from)
+                .await
+                .map_err(|error| (BrokenSide::App, error))?;
+            sent_some(&chunk).map_err(|error| (BrokenSide::App, error))?;
+            let is_end = write(&mut to, &chunk)
+                .await
+                .map_err(|error| (BrokenSide::Server, error))?;
+            if is_end {
+                return Ok(());
+            }
+            count(chunk.len(), true);
+        }
+    };
+    let download = async {
+        let (mut from, mut to) = (server_read, app_write);
+        loop {
+            let chunk = match next_chunk(&mut from).await {
+                // Many servers end TLS without close_notify. What is cut short shows in the protocol inside.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Box::default(),
+                chunk => chunk.map_err(|error| (BrokenSide::Server, error))?,
+            };
+            let is_end = write(&mut to, &chunk)
+                .await
+                .map_err(|error| (BrokenSide::App, error))?;
+            if is_end {
+                return Ok(());
+            }
+            count(chunk.len(), false);
+        }
+    };
+    let (mut upload, mut download) = (std::pin::pin!(upload), std::pin::pin!(download));
+    let (mut is_uploaded, mut is_downloaded) = (false, false);
+    let mut longest = idle;
+    let mut silence = std::pin::pin!(sleep(idle));
+    let mut last = 0;
+    let (end, broken) = loop {
+        let ended: Result<(), (BrokenSide, io::Error)> = tokio::select! {
+            ended = &mut upload, if !is_uploaded => {
+                is_uploaded = ended.is_ok();
+                ended
+            }
+            ended = &mut download, if !is_downloaded => {
+                is_downloaded = ended.is_ok();
+                ended
+            }
+            () = &mut silence => {
+                let now = moved.load(Ordering::Relaxed);
+                if now == last {
+                    break (TunnelEnd::Idle, None);
+                }
+                last = now;
+                silence.as_mut().reset(Instant::now() + longest);
+                continue;
+            }
+        };
+        match ended {
+            Ok(()) if is_uploaded && is_downloaded => break (TunnelEnd::Closed, None),
+            Ok(()) => {
+                longest = idle.min(HALF_OPEN);
+                last = moved.load(Ordering::Relaxed);
+                silence.as_mut().reset(Instant::now() + longest);
+            }
+            // The alert that says why waits to be read.
+            Err((BrokenSide::Server, error)) if !is_uploaded && !is_downloaded => {
+                let told = timeout(REASON, &mut download).await;
+                let reason = told.ok().and_then(Result::err);
+                break (
+                    TunnelEnd::Failed,
+                    Some(reason.unwrap_or((BrokenSide::Server, error))),
+                );
+            }
+            // The app has said that it leaves. Some servers close so that what we said last is answered by a reset.
+            Err((BrokenSide::Server, _)) if is_uploaded => break (TunnelEnd::Closed, None),
+            Err(broken) => break (TunnelEnd::Failed, Some(broken)),
+        }
+    };
+    Ending {
+        end,
+        broken,
+        received: received.load(Ordering::Relaxed),
+    }
+}
+
+/// Writes a chunk; an empty one ends the direction. Returns whether it did.
+async fn write(sink: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> io::Result<bool> {
+    if chunk.is_empty() {
+        // The other side may be gone by now, which its own direction tells.
+        let _ = sink.shutdown().await;
+        return Ok(true);
+    }
+    let _held = Reservation::of(chunk.len() + MEMORY.stuck());
+    sink.write_all(chunk).await?;
+    sink.flush().await?;
+    Ok(false)
+}
