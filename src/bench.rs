@@ -94,7 +94,7 @@ impl RoutingBench {
             Verdict::Forward(destination) => {
                 destination.permits(&Method::GET, uri.path()).is_ok() && destination.leaves(&target).is_ok()
             }
-            Verdict::Deny(..) | Verdict::Intercept(_) | Verdict::Tunnel(_) => false,
+            Verdict::Deny(..) | Verdict::Intercept(_) | Verdict::Observe(..) | Verdict::Tunnel(_) => false,
         }
     }
 }

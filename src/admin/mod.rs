@@ -1,4 +1,4 @@
-//! The admin port: /metrics, /healthz, /readyz, /status.
+//! The admin port: /metrics, /healthz, /observed, /readyz, /status.
 //!
 //! A small HTTP/1 server beside the proxy, with separate bounds on connections, requests and time: a slow
 //! reader costs one page for some seconds and nothing else. Its pages only report; they change nothing and
@@ -42,6 +42,7 @@ outrider
 
 /healthz  ok as long as the process lives
 /metrics  Prometheus text format
+/observed JSON: what egress.default: observe let pass, and deny would refuse
 /readyz   ready, or 503 with the reason
 /status   JSON: how this process is, and what it has learned of each destination's limits
 ";
@@ -163,7 +164,10 @@ where
 /// Builds the page that `request` asks for. A request body is not read.
 fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    let known = matches!(path, "/" | "/healthz" | "/metrics" | "/readyz" | "/status");
+    let known = matches!(
+        path,
+        "/" | "/healthz" | "/metrics" | "/observed" | "/readyz" | "/status"
+    );
     if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = page(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -179,6 +183,11 @@ fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
         "/" => page(StatusCode::OK, TEXT, INDEX),
         "/healthz" => page(StatusCode::OK, TEXT, "ok\n"),
         "/metrics" => page(StatusCode::OK, telemetry::CONTENT_TYPE, pages.telemetry.render()),
+        "/observed" => page(
+            StatusCode::OK,
+            JSON,
+            format!("{:#}\n", pages.telemetry.observed()),
+        ),
         "/readyz" => match ProcessState::of(&pages.drain) {
             ProcessState::Draining => page(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -20,7 +20,7 @@ use crate::config::{
 };
 use crate::host::{Host, Scheme, Target};
 use crate::http1::RawTarget;
-use crate::policy::{Denial, Destination, Policy, RequestForm, Verdict};
+use crate::policy::{Denial, Destination, Policy, RequestForm, Verdict, WouldDeny};
 
 use self::now::Now;
 
@@ -149,9 +149,14 @@ impl Explanation {
             Verdict::Deny(_, denial) => return self.refuse(denial),
             Verdict::Forward(_) => {}
             Verdict::Intercept(_) => self.tell("connect", intercepted(written)),
+            Verdict::Observe(_, reason) => self.tell("observed", observed(*reason)),
             Verdict::Tunnel(_) => self.tell("connect", tunnelled(written)),
         }
-        let tunnel = matches!(verdict, Verdict::Tunnel(_));
+        let tunnel = match &verdict {
+            Verdict::Tunnel(_) => true,
+            Verdict::Observe(..) => asked == RequestForm::Connect,
+            Verdict::Deny(..) | Verdict::Forward(_) | Verdict::Intercept(_) => false,
+        };
         if *method == Method::TRACE && !tunnel {
             let why = "TRACE is never passed on, because the answer would show what is attached";
             return self.tell("verdict", format!("refused with 405: {why}"));
@@ -457,6 +462,14 @@ fn tunnelled(written: Option<&DestinationKeys>) -> String {
     }
 }
 
+fn observed(reason: WouldDeny) -> String {
+    let what = match reason {
+        WouldDeny::Port => "a destination names the host, though not this port",
+        WouldDeny::Unlisted => "no destination names the host",
+    };
+    format!("egress.default: observe lets it pass and records it; deny would refuse it, because {what}")
+}
+
 fn leaving(left: &Target, asked: &Target, tunnel: bool, destination: &Destination) -> String {
     let place = format!("{}://{left}", left.scheme);
     if tunnel {
@@ -476,7 +489,7 @@ fn leaving(left: &Target, asked: &Target, tunnel: bool, destination: &Destinatio
 }
 
 /// Returns the kind of a credential and the place of its secret.
-fn credential(auth: &Auth) -> String {
+pub(super) fn credential(auth: &Auth) -> String {
     match auth {
         Auth::AwsSigV4(aws) => format!(
             "AWS Signature Version 4 for {} in {}, key from {}",

@@ -25,6 +25,8 @@ section! {
     pub(crate) struct DestinationKeys, check {
         /// host, host:port, host:* (any port), *.suffix, address or CIDR; the most specific wins. Without a port: 80 and 443.
         hosts: Vec<HostPattern> as Filled<HostPattern> [] = required "write hosts: [api.example.com]";
+        /// true: refuse these hosts, whatever else the file says; a pattern that is as specific as one that allows wins.
+        deny: bool [] = "false";
         /// Only these paths, as in /api/**; default: all.
         paths: Vec<PathGlob> as Filled<PathGlob> [EndsTls];
         /// Only these methods; default: all.
@@ -161,11 +163,29 @@ impl DestinationKeys {
     }
 
     fn check(&self, reader: &SectionReader<'_>) {
+        if self.deny {
+            self.check_denied(reader);
+        }
         if self.cache.is_some() && self.auth.iter().any(|rule| rule.credentials.len() > 1) {
             reader.problem(
                 "a cache beside a pool: what is answered to one credential would be given for another",
                 "remove cache, or keep one credential",
             );
+        }
+    }
+
+    /// Files a problem for each key that has no effect, since no request gets further than `deny: true`.
+    fn check_denied(&self, reader: &SectionReader<'_>) {
+        for key in self.differing(&Self::unwritten("")) {
+            let written = reader
+                .take(key.name)
+                .filter(|_| !matches!(key.name, "hosts" | "deny"));
+            if let Some(written) = written {
+                written.problem(
+                    "has no effect beside `deny: true`, which refuses every request",
+                    "leave it out; to refuse some requests only, list the others in paths or methods",
+                );
+            }
         }
     }
 }

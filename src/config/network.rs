@@ -140,8 +140,8 @@ fn address(written: &Located<'_>, text: &str, example: SocketAddr) -> Option<Soc
 section! {
     /// What may be reached.
     pub(crate) struct Egress {
-        /// Hosts that no destination names.
-        default: EgressDefault as DefaultWord = "deny";
+        /// Hosts that no destination names; observe: let them pass as with tunnel, and record what deny would refuse.
+        default: EgressDefault = "deny";
         /// For those hosts.
         ports: Vec<u16> as ListOf<Port> = "[80, 443]";
         /// Blocks that resolved addresses must not be in. They add to the classes, which are always denied.
@@ -165,26 +165,8 @@ choice! {
     pub(crate) enum EgressDefault {
         Deny = "deny",
         Tunnel = "tunnel",
-    }
-}
-
-/// `deny` or `tunnel`; `observe` is planned.
-pub(super) struct DefaultWord;
-
-impl Syntax for DefaultWord {
-    type Value = EgressDefault;
-
-    const KIND: ValueKind = EgressDefault::KIND;
-
-    fn read(written: Located<'_>) -> Option<EgressDefault> {
-        if written.scalar() == Some("observe") {
-            written.problem(
-                "`observe` does not work yet in this version",
-                "write deny or tunnel",
-            );
-            return None;
-        }
-        EgressDefault::read(written)
+        /// As `tunnel`, and what `deny` would refuse is recorded.
+        Observe = "observe",
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Destination {
     pub(crate) written: Arc<config::DestinationKeys>,
     /// How many instances share each rate limit, as the file says for all destinations.
     pub(crate) instances: Option<NonZeroU32>,
+    /// Every request is refused. In a field, so that a request need not follow the pointer to what was written.
+    pub(super) denies: bool,
     /// A CONNECT is ended here, because the proxy must see the requests.
     pub(crate) intercept: bool,
     /// The upstream's reports of its limits are kept to.
@@ -67,6 +69,7 @@ impl Destination {
             index: 0,
             written: Arc::new(config::DestinationKeys::unwritten(UNLISTED)),
             instances: None,
+            denies: false,
             intercept: false,
             // Many hosts are one here: the limit of one of them must not hold the others.
             respect_upstream: false,
@@ -124,6 +127,7 @@ impl Destination {
             name: Arc::clone(&written.name),
             index,
             instances: config.instances,
+            denies: written.deny,
             intercept: match written.mode {
                 Mode::Auto => !written.set(Mark::EndsTls).is_empty(),
                 Mode::Intercept => true,

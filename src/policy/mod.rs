@@ -56,7 +56,28 @@ pub(crate) enum Verdict<'p> {
     Deny(&'p Arc<Destination>, Denial),
     Forward(&'p Arc<Destination>),
     Intercept(&'p Arc<Destination>),
+    /// It passes only because of `egress.default: observe`: a CONNECT as a tunnel, another request forwarded.
+    Observe(&'p Arc<Destination>, WouldDeny),
     Tunnel(&'p Arc<Destination>),
+}
+
+/// Why `egress.default: deny` would refuse what `observe` lets pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WouldDeny {
+    /// A destination names the host, though not this port.
+    Port,
+    /// No destination names the host.
+    Unlisted,
+}
+
+impl WouldDeny {
+    /// Returns the word for metric label, log and record: a closed set.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Port => "port",
+            Self::Unlisted => "unlisted",
+        }
+    }
 }
 
 /// Why policy refuses. `Display` is a sentence for the developer of the app, with the remedy.
@@ -72,6 +93,11 @@ pub(crate) enum Denial {
         reading: String,
         other: String,
     },
+    #[error(
+        "destination {destination} says deny: true, so its hosts are refused; where this one should be reached, take it \
+         out of the destination's hosts, or name it more specifically in another destination"
+    )]
+    Denied { destination: Arc<str> },
     #[error("{address} is a listener of outrider itself; a request through it would come back to it")]
     Loop { address: SocketAddr },
     #[error(
@@ -123,6 +149,7 @@ impl Denial {
     /// Returns the word for metric label and log: a closed set. Dashboards depend on it.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
+            Self::Denied { .. } => "denied",
             Self::Loop { .. } => "loop",
             Self::Method { .. } | Self::Override { .. } | Self::UnknownMethod { .. } => "method",
             Self::Network { .. } => "network",
@@ -152,7 +179,7 @@ impl Policy {
                 config,
                 &mut problems,
             )));
-            for (j, pattern) in destination.hosts.iter().enumerate() {
+            for (j, pattern) in destination.hosts.iter().enumerate().filter(|_| !destination.deny) {
                 if let Some((class, exception)) = denied(pattern, &egress) {
                     problems.add(
                         format!("destinations.{}.hosts[{j}]", destination.name),
@@ -215,6 +242,16 @@ impl Policy {
                     continue;
                 };
                 let shown = self.named(&oauth2.token_url.target).unwrap_or(destination);
+                if shown.denies {
+                    problems.add(
+                        format!(
+                            "destinations.{}.{}.oauth2.token_url",
+                            destination.name, credential.place
+                        ),
+                        format!("destinations.{} says deny: true about its host", shown.name),
+                        "take the host out of there",
+                    );
+                }
                 if oauth2.client_auth == ClientAuth::Tls && shown.tls.client_certificate.is_none() {
                     problems.add(
                         format!(
@@ -251,6 +288,21 @@ impl Policy {
                 };
                 return Verdict::Deny(destination, denial);
             }
+            if self.default == EgressDefault::Observe {
+                let is_named = self.router.names_host(&target.host);
+                let reason = if is_named {
+                    WouldDeny::Port
+                } else {
+                    WouldDeny::Unlisted
+                };
+                return Verdict::Observe(destination, reason);
+            }
+        }
+        if destination.denies {
+            let denial = Denial::Denied {
+                destination: Arc::clone(&destination.name),
+            };
+            return Verdict::Deny(destination, denial);
         }
         match asked {
             RequestForm::Request => Verdict::Forward(destination),

@@ -1,13 +1,15 @@
 //! Which destination a target belongs to: the most specific pattern wins.
 //!
 //! An exact host beats a suffix, a longer suffix a shorter one, a narrower network a wider one; with the same host part, a
-//! pattern with a port beats one without, and that one beats any port. A look-up costs one hash for the host and one for
+//! pattern with a port beats one without, and that one beats any port. Where two patterns are the same, one that denies
+//! beats one that allows. A look-up costs one hash for the host and one for
 //! each label above it; networks are tried only for targets that are written as an address.
 //!
 //! What then happens to the request is decided by [`super::Policy::route`].
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::{self, Problems};
@@ -41,18 +43,25 @@ impl Router {
     /// Destination `i` of the configuration has index `i + 1` in the policy.
     pub(super) fn compile(destinations: &[Arc<config::DestinationKeys>], problems: &mut Problems) -> Self {
         let mut router = Self::default();
-        let mut first: HashMap<&HostPattern, &str> = HashMap::new();
-        for (i, destination) in destinations.iter().enumerate() {
+        let mut first: HashMap<&HostPattern, &config::DestinationKeys> = HashMap::new();
+        // Those that deny come first: with the same pattern they win.
+        let in_order = |deny: bool| {
+            destinations
+                .iter()
+                .enumerate()
+                .filter(move |(_, own)| own.deny == deny)
+        };
+        for (i, destination) in in_order(true).chain(in_order(false)) {
             for (j, pattern) in destination.hosts.iter().enumerate() {
                 match first.get(pattern) {
                     None => {
-                        first.insert(pattern, &destination.name);
+                        first.insert(pattern, destination);
                         router.add(pattern.clone(), i + 1);
                     }
-                    Some(other) if *other == &*destination.name => {}
+                    Some(other) if other.name == destination.name || (other.deny && !destination.deny) => {}
                     Some(other) => problems.add(
                         format!("destinations.{}.hosts[{j}]", destination.name),
-                        format!("{pattern} is named by destination {other} as well"),
+                        format!("{pattern} is named by destination {} as well", other.name),
                         "name it in one of the two, or tell them apart by port",
                     ),
                 }
@@ -85,6 +94,16 @@ impl Router {
         self.claims.get(claim)
     }
 
+    /// Whether some port of `host` is named.
+    pub(super) fn names_host(&self, host: &Host) -> bool {
+        match host {
+            _ if self.hosts.contains_key(host) => true,
+            Host::Name(name) => self.suffixes_of(name).next().is_some(),
+            Host::V4(address) => self.networks_of((*address).into()).next().is_some(),
+            Host::V6(address) => self.networks_of((*address).into()).next().is_some(),
+        }
+    }
+
     pub(super) fn claims(&self) -> &[HostClaim] {
         &self.claims
     }
@@ -107,31 +126,31 @@ impl Router {
         self.claims.push(HostClaim { pattern, destination });
     }
 
-    /// Walks up the labels, so a suffix matches on a label border only and never the name itself.
     fn find_suffix(&self, name: &str, port: u16) -> Option<usize> {
         if self.suffixes.is_empty() {
             return None;
         }
-        let borders = name.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
-        borders
-            .filter_map(|(at, _)| self.suffixes.get(&name[at + 1..])?.at(port))
-            .next()
+        self.suffixes_of(name).find_map(|ports| ports.at(port))
     }
 
-    fn find_network(&self, address: std::net::IpAddr, port: u16) -> Option<usize> {
-        self.networks
-            .iter()
-            .copied()
-            .find(|claim| match &self.claims[*claim].pattern {
-                HostPattern {
-                    what: Pattern::Network(network),
-                    port: listed,
-                } => network.contains(&address) && listed.matches(port),
-                HostPattern {
-                    what: Pattern::Host(_) | Pattern::Suffix(_),
-                    ..
-                } => false,
-            })
+    /// Walks up the labels, so a suffix matches on a label border only and never the name itself.
+    fn suffixes_of<'r>(&'r self, name: &'r str) -> impl Iterator<Item = &'r PortClaims> {
+        let borders = name.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
+        borders.filter_map(|(at, _)| self.suffixes.get(&name[at + 1..]))
+    }
+
+    fn find_network(&self, address: IpAddr, port: u16) -> Option<usize> {
+        let mut claims = self.networks_of(address);
+        claims.find(|claim| self.claims[*claim].pattern.port.matches(port))
+    }
+
+    /// Returns the claims on networks that contain `address`, the narrowest first.
+    fn networks_of(&self, address: IpAddr) -> impl Iterator<Item = usize> {
+        let contains = move |claim: &usize| match &self.claims[*claim].pattern.what {
+            Pattern::Network(network) => network.contains(&address),
+            Pattern::Host(_) | Pattern::Suffix(_) => false,
+        };
+        self.networks.iter().copied().filter(contains)
     }
 }
 

@@ -4,6 +4,8 @@ use super::{Denial, Destination, Policy, RequestForm, Verdict};
 use crate::config::Config;
 use crate::host::{Scheme, Target};
 
+mod ranks;
+
 fn compile(text: &str) -> Result<Policy, String> {
     let config = Config::parse(text, "test.yml").map_err(|problems| problems.to_string())?;
     Policy::compile(&config).map_err(|problems| problems.to_string())
@@ -27,6 +29,7 @@ fn routed(policy: &Policy, target: &Target, asked: RequestForm) -> (String, Stri
         Verdict::Deny(destination, denial) => (denial.reason(), destination),
         Verdict::Forward(destination) => ("forward", destination),
         Verdict::Intercept(destination) => ("intercept", destination),
+        Verdict::Observe(destination, reason) => (reason.as_str(), destination),
         Verdict::Tunnel(destination) => ("tunnel", destination),
     };
     (word.to_owned(), destination.name.to_string())

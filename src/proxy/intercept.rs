@@ -171,7 +171,7 @@ where
         return AppResponse::Response(reply::options(&mut exchange));
     }
     // Asked again for each request: a reload may have changed the policy since the tunnel was opened.
-    let routed = inside.proxy.route_to(&inside.target, &mut exchange);
+    let routed = inside.proxy.route_to(&inside.target, &request, &mut exchange);
     let result = match routed.and_then(|routed| inside.check(&request).map(|()| routed)) {
         Ok(routed) => {
             forward::run(

@@ -27,7 +27,7 @@ use crate::host::Target;
 use crate::http1::server;
 use crate::policy::{RequestForm, Verdict};
 use crate::stream::Io;
-use crate::telemetry::{Exchange, Telemetry};
+use crate::telemetry::{Exchange, ObservedRequest, Telemetry};
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{BoundConnections, DialContext, Incoming, Protocol};
 
@@ -100,7 +100,7 @@ pub(crate) async fn handle(
         return AppResponse::Response(reply::options(&mut exchange));
     }
     let result = match Target::of_absolute(request.uri()) {
-        Ok(target) => match proxy.route_to(&target, &mut exchange) {
+        Ok(target) => match proxy.route_to(&target, &request, &mut exchange) {
             Ok(routed) => {
                 forward::run(
                     request,
@@ -174,6 +174,10 @@ async fn open(
     let live = proxy.live.load_full();
     let (route, is_intercepted) = match live.policy.route(&target, RequestForm::Connect) {
         Verdict::Tunnel(destination) => (live.route(destination), false),
+        Verdict::Observe(destination, reason) => {
+            exchange.observe(ObservedRequest::connect(&target, reason.as_str()));
+            (live.route(destination), false)
+        }
         Verdict::Forward(destination) | Verdict::Intercept(destination) => (live.route(destination), true),
         Verdict::Deny(destination, denial) => {
             exchange.set_destination(&live.route(destination).counters);
@@ -199,12 +203,27 @@ impl Proxy {
     }
 
     /// Finds the route to `target` under the current policy.
-    fn route_to(&self, target: &Target, exchange: &mut Exchange) -> Result<Routed, Error> {
+    fn route_to<B>(
+        &self,
+        target: &Target,
+        request: &Request<B>,
+        exchange: &mut Exchange,
+    ) -> Result<Routed, Error> {
         let live = self.live.load_full();
         let (destination, denial) = match live.policy.route(target, RequestForm::Request) {
             Verdict::Forward(destination)
             | Verdict::Intercept(destination)
             | Verdict::Tunnel(destination) => (destination, None),
+            Verdict::Observe(destination, reason) => {
+                let path = request.uri().path();
+                exchange.observe(ObservedRequest::new(
+                    target,
+                    request.method(),
+                    path,
+                    reason.as_str(),
+                ));
+                (destination, None)
+            }
             Verdict::Deny(destination, denial) => (destination, Some(denial)),
         };
         let route = Arc::clone(live.route(destination));

@@ -9,6 +9,7 @@ use http::uri::Authority;
 use http::{StatusCode, Uri};
 
 use super::labels::{AnsweredBy, MethodLabel};
+use super::observed::ObservedRequest;
 
 /// The target of the event. The log writes it at every level.
 pub(super) const TARGET: &str = "access";
@@ -28,6 +29,8 @@ pub(super) struct AccessLine<'a> {
     pub(super) answered_by: AnsweredBy,
     pub(super) error: Option<&'static str>,
     pub(super) reason: Option<&'static str>,
+    /// It passed because of `egress.default: observe`.
+    pub(super) observed: Option<&'a ObservedRequest>,
     /// Why it was refused, and what to do. Clients hide the answer to a refused CONNECT, so the log has it, too.
     pub(super) detail: Option<&'a str>,
     pub(super) sent: u64,
@@ -43,7 +46,11 @@ impl AccessLine<'_> {
         let authority = self.uri.and_then(Uri::authority).or(self.authority);
         // `Authority::host` leaves user information out.
         let host = authority.map(|authority| cut(authority.host(), HOST_LENGTH));
-        let port = authority.and_then(Authority::port_u16);
+        // What was observed can be made into a policy, for which the port must not be guessed.
+        let port = match self.observed {
+            Some(observed) => Some(observed.target.port),
+            None => authority.and_then(Authority::port_u16),
+        };
         let path = self.uri.map(Uri::path).filter(|path| !path.is_empty());
         tracing::info!(
             target: TARGET,
@@ -56,6 +63,7 @@ impl AccessLine<'_> {
             answered_by = self.answered_by.as_str(),
             error = self.error,
             reason = self.reason,
+            would_deny = self.observed.map(|observed| observed.reason),
             detail = self.detail.map(|detail| cut(detail, DETAIL_LENGTH)),
             sent = self.sent,
             received = self.received,

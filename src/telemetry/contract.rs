@@ -34,6 +34,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_limit_waiting", "destination"),
     ("outrider_log_lines_dropped_total", ""),
     ("outrider_memory_short", ""),
+    ("outrider_observed_total", "reason"),
     ("outrider_overhead_seconds", "destination"),
     ("outrider_paused_until_timestamp_seconds", "destination"),
     ("outrider_quota_store_errors_total", ""),
@@ -239,6 +240,10 @@ fn everything() -> Arc<Telemetry> {
         exchange.answered();
         exchange.received(1);
     }
+    let mut observed = Exchange::begin(&telemetry, &http::Method::GET, &"http://b.test/".parse().unwrap());
+    let target = crate::host::Target::of_absolute(&"http://b.test/".parse().unwrap()).unwrap();
+    observed.observe(ObservedRequest::new(&target, &http::Method::GET, "/", "unlisted"));
+    drop(observed);
     let mut denied = Exchange::begin(&telemetry, &http::Method::GET, &"/".parse().unwrap());
     denied.refused(http::StatusCode::FORBIDDEN, "http_request_denied", Some("path"));
     drop(denied);

@@ -18,6 +18,7 @@ use super::access::AccessLine;
 use super::counters::{Counters, GaugeGuard};
 use super::families::observe;
 use super::labels::{AnsweredBy, MethodLabel, TunnelEnd};
+use super::observed::ObservedRequest;
 use crate::config::Access;
 
 /// How many bytes of a long transfer are counted at once, so that it shows on the metrics page before its end.
@@ -43,7 +44,7 @@ pub(crate) struct Exchange {
     answer: Option<RecordedAnswer>,
     head_sent: bool,
     error: Option<&'static str>,
-    reason: Option<&'static str>,
+    policy: Option<PolicyNote>,
     /// The sentence of a refusal, for the access line.
     detail: Option<Box<str>>,
     /// The Cache-Status to send if the request is refused.
@@ -62,6 +63,14 @@ pub(crate) struct TakenBackAnswer(Option<RecordedAnswer>, Option<Duration>);
 struct RecordedAnswer {
     status: StatusCode,
     by: AnsweredBy,
+}
+
+/// What policy says of the request, where there is something to say.
+#[derive(Debug)]
+enum PolicyNote {
+    /// The reason of a refusal.
+    Denied(&'static str),
+    Observed(Box<ObservedRequest>),
 }
 
 /// Adds up our own work. `since` is when the stopwatch was last started.
@@ -116,7 +125,7 @@ impl Exchange {
             answer: None,
             head_sent: false,
             error: None,
-            reason: None,
+            policy: None,
             detail: None,
             cache_status: None,
             sent: ByteCount::default(),
@@ -206,7 +215,16 @@ impl Exchange {
             by: AnsweredBy::Outrider,
         });
         self.error = Some(error);
-        self.reason = reason;
+        let was_denied = matches!(self.policy, Some(PolicyNote::Denied(_)));
+        if reason.is_some() || was_denied {
+            self.policy = reason.map(PolicyNote::Denied);
+        }
+    }
+
+    /// Notes that the request passes only because of `egress.default: observe`. It is recorded with its result, unless policy
+    /// refuses it for another reason.
+    pub(crate) fn observe(&mut self, request: ObservedRequest) {
+        self.policy = Some(PolicyNote::Observed(Box::new(request)));
     }
 
     /// Sets the sentence that goes with a refusal. It must contain no secret and nothing that the app sent.
@@ -260,6 +278,10 @@ impl Exchange {
         // A copy: the URI is a view into the buffer that the head was read into, which would live as long as
         // the tunnel.
         self.uri = self.uri.take().and_then(|uri| uri.to_string().parse().ok());
+        // Now, because a tunnel may stay open for days.
+        if let Some(PolicyNote::Observed(request)) = &self.policy {
+            self.telemetry.observe(request, true);
+        }
         let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
         self.phase = ExchangePhase::Tunnel {
             _open: counters.tunnel_opened(),
@@ -358,14 +380,25 @@ impl Drop for Exchange {
         if let Some(error) = self.error {
             counters.error(error);
         }
-        if let Some(reason) = self.reason {
-            counters.denied(reason);
+        let (mut reason, mut observed) = (None, None);
+        match &self.policy {
+            None => {}
+            Some(PolicyNote::Denied(denied)) => {
+                counters.denied(denied);
+                reason = Some(*denied);
+            }
+            Some(PolicyNote::Observed(request)) => {
+                if !matches!(self.phase, ExchangePhase::Tunnel { .. }) {
+                    self.telemetry.observe(request, answer.by == AnsweredBy::Upstream);
+                }
+                observed = Some(&**request);
+            }
         }
 
         let is_noteworthy = answer.status.as_u16() >= 400 || self.error.is_some() || !self.waited.is_zero();
         match self.telemetry.access() {
             Access::None => return,
-            Access::Errors if !is_noteworthy => return,
+            Access::Errors if !is_noteworthy && observed.is_none() => return,
             Access::All | Access::Errors => {}
         }
         AccessLine {
@@ -376,7 +409,8 @@ impl Drop for Exchange {
             status: answer.status,
             answered_by: answer.by,
             error: self.error,
-            reason: self.reason,
+            reason,
+            observed,
             detail: self.detail.as_deref(),
             sent: self.sent.total,
             received: self.received.total,

@@ -133,6 +133,8 @@ families! {
         "Log lines dropped because they were read too slowly.";
     memory_short: IntGauge() = "outrider_memory_short",
         "1 while limits.memory refuses new work.";
+    observed: IntCounter(reason) = "outrider_observed_total",
+        "Exchanges that passed because of egress.default: observe, by the reason for which deny would refuse them.";
     overhead: Histogram(destination) in OWN_WORK = "outrider_overhead_seconds",
         "Time spent in outrider itself, waits for app, limits and upstream left out.";
     paused_until: IntGauge(destination) = "outrider_paused_until_timestamp_seconds",

@@ -23,12 +23,14 @@ pub(crate) use instance::instance_index;
 pub(crate) use labels::{
     CacheStatus, CircuitState, CredentialKind, MessagePart, RefreshResult, ReloadResult, TlsSide, TunnelEnd,
 };
+pub(crate) use observed::ObservedRequest;
 pub(crate) use sampler::LogSampler;
 
 use crate::config::Access;
 use crate::sync::lock;
 
 use families::Families;
+use observed::ObservedTraffic;
 
 pub(crate) mod log;
 
@@ -40,6 +42,7 @@ mod families;
 mod handshakes;
 mod instance;
 mod labels;
+mod observed;
 mod process;
 mod sampler;
 
@@ -71,6 +74,7 @@ pub(crate) struct Telemetry {
     families: Arc<Families>,
     /// Counts exchanges that end before their destination is known.
     none: Arc<Counters>,
+    observed: Mutex<ObservedTraffic>,
     process: Option<process::Process>,
     registry: Registry,
 }
@@ -90,12 +94,17 @@ impl Telemetry {
         for result in ReloadResult::LABELS {
             families.config_reloads(result);
         }
+        // From the start, so that the first one is seen as an increase.
+        for reason in ["port", "unlisted"] {
+            families.observed(reason);
+        }
         let none = Arc::new(Counters::new(&families, NO_DESTINATION));
         Arc::new(Self {
             access: AtomicU8::new(Access::Errors as u8),
             counters: Mutex::new(HashMap::from([(NO_DESTINATION.into(), Arc::clone(&none))])),
             families,
             none,
+            observed: Mutex::default(),
             process,
             registry,
         })
@@ -142,6 +151,17 @@ impl Telemetry {
     /// Counts a failure to reach the store of the shared quotas.
     pub(crate) fn quota_store_error(&self) {
         self.families.quota_store_errors().inc();
+    }
+
+    /// Records what `egress.default: deny` would have refused. `passed`: the destination answered, or a tunnel to it opened.
+    fn observe(&self, request: &ObservedRequest, passed: bool) {
+        self.families.observed(request.reason).inc();
+        lock(&self.observed).add(request, passed, SystemTime::now());
+    }
+
+    /// Returns the page of what was observed.
+    pub(crate) fn observed(&self) -> serde_json::Value {
+        lock(&self.observed).page()
     }
 
     /// Records a question to a name server; `result` is `ok` or an RFC 9209 error type.

@@ -56,7 +56,7 @@ destinations:
         "\
 a.yml:1:9: listen: `3128` is a port without an address; write 127.0.0.1:3128
 a.yml:2:1: drian: no such key; did you mean `drain`?
-a.yml:4:12: egress.default: `allow` is not one of the choices; write deny or tunnel
+a.yml:4:12: egress.default: `allow` is not one of the choices; write deny, tunnel or observe
 a.yml:5:3: egress.default: stands twice; the first one is on line 4; keep one of them
 a.yml:8:5: destinations.Partner: not a name for a destination; use at most 63 of a to z, 0 to 9, - and _
 a.yml:8:21: destinations.Partner.hosts[1]: `a b`: HOST
@@ -300,8 +300,8 @@ fn networks_and_resolvers_are_addresses() {
             &network("10.0.0.0/33"),
         ),
         (
-            "egress: { default: observe }",
-            "a.yml:1:20: egress.default: `observe` does not work yet in this version; write deny or tunnel",
+            "egress: { default: observed }",
+            "a.yml:1:20: egress.default: `observed` is not one of the choices; write deny, tunnel or observe",
         ),
         (
             "dns: { servers: 10.0.0.3 }",
