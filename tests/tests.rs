@@ -39,6 +39,7 @@ mod interim_programs;
 mod keys;
 mod late_certificates;
 mod layout;
+mod learn;
 mod learning;
 mod leaving;
 mod lifecycle;

@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 
 use crate::config::{self, Config, ConfigSource, Problems};
 
+mod admin_page;
 mod check;
 mod completions;
 mod demo;
@@ -17,6 +18,7 @@ mod env;
 mod exec;
 mod explain;
 mod init;
+mod learn;
 mod run;
 mod schema;
 
@@ -54,6 +56,7 @@ enum Command {
     Exec(exec::Args),
     Explain(explain::Args),
     Init(init::Args),
+    Learn(learn::Args),
     Run(run::Args),
     Schema(schema::Args),
 }
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => exec::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Learn(args) => learn::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Schema(args) => schema::run(&args),
     }

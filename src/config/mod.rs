@@ -27,6 +27,7 @@ pub(crate) use auth::signatures::{
     AwsSigV4, Hmac, HttpSignature, KeyEncoding, SESSION_TOKEN, SignatureEncoding,
 };
 pub(crate) use auth::template::{BodyHash, Template, TemplatePiece};
+pub(crate) use changed::{ChangedKey, WrittenConfig};
 pub(crate) use declare::{Mark, Word};
 pub(crate) use destination::{DestinationKeys, HttpVersion, Mode};
 pub(crate) use environment::Environment;
@@ -37,7 +38,8 @@ pub(crate) use limits::{
     AppliesTo, Cache, CircuitBreaker, Class, OnLimit, Priority, RateLimit, RateLimitStore, Rehearse, Retry,
     StoreForm, store_url,
 };
-pub(crate) use locate::{ConfigSource, DEFAULT_FILE, load_located};
+pub(crate) use locate::{ConfigSource, DEFAULT_FILE, load_located, locate};
+pub(crate) use merge::{MergeError, NewDestination, add_destinations, destination_lines};
 pub(crate) use network::{Dns, Egress, EgressDefault, Listen, Network, NetworkClass};
 pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use process::{Access, Ca, Constraints, Limits, Log, LogFormat, TimeoutOverrides, Timeouts};
@@ -61,11 +63,13 @@ mod declare;
 
 mod algorithm;
 mod auth;
+mod changed;
 mod destination;
 mod environment;
 mod headers;
 mod limits;
 mod locate;
+mod merge;
 mod network;
 mod node;
 mod problems;
@@ -91,7 +95,7 @@ section! {
     pub(crate) struct Config, check {
         /// Where apps reach the proxy: a loopback address with its port, unix:PATH, or a list.
         listen: Vec<Listen> as Listeners = "127.0.0.1:3128";
-        /// Where /metrics, /healthz, /readyz and /status are served; false turns it off.
+        /// Where /metrics, /healthz, /observed, /readyz and /status are served; false turns it off.
         admin: Option<SocketAddr> as AdminAddress = "127.0.0.1:9901";
         /// Threads; auto: the container's CPU share, at least 1.
         workers: Option<usize> as AutoOrNumber<usize, 1, MOST_WORKERS> = "auto";
@@ -135,6 +139,14 @@ section! {
         /// Where each value is in the file, for a problem that is found later.
         locations: Locations;
     }
+}
+
+/// Reads the text of a configuration file.
+pub(crate) fn read_text(path: &Path) -> Result<String, Problems> {
+    locate::read(path).map_err(|problem| Problems {
+        file: path.display().to_string(),
+        all: vec![problem],
+    })
 }
 
 /// `auto`, which reads as `None`, or how many instances share a rate limit.
@@ -260,12 +272,7 @@ impl Config {
 
     /// Reads a configuration file.
     pub(crate) fn load(path: &Path) -> Result<Self, Problems> {
-        let name = path.display().to_string();
-        let text = locate::read(path).map_err(|problem| Problems {
-            file: name.clone(),
-            all: vec![problem],
-        })?;
-        Self::parse(&text, &name)
+        Self::parse(&read_text(path)?, &path.display().to_string())
     }
 
     /// Returns the configuration without a file: tunnel everything except private and metadata networks.

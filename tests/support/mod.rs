@@ -26,6 +26,7 @@ mod message;
 mod nginx;
 pub(crate) mod openssl;
 pub(crate) mod origin;
+pub(crate) mod packages;
 pub(crate) mod partner;
 pub(crate) mod pki;
 pub(crate) mod programs;

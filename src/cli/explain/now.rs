@@ -1,10 +1,10 @@
 //! What the running outrider believes of a destination's limits: one request to its admin port, /status.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
 
 use serde_json::Value;
+
+use crate::cli::admin_page;
 
 /// Lines.
 const MOST: usize = 10;
@@ -24,13 +24,10 @@ impl Now {
         let Some(address) = admin else {
             return Self::Unknown("admin: false".to_owned());
         };
-        let address = match address.ip() {
-            ip if ip.is_loopback() => address,
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (Ipv4Addr::LOCALHOST, address.port()).into(),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (Ipv6Addr::LOCALHOST, address.port()).into(),
-            _ => return Self::Unknown(format!("admin is at {address}, and only loopback is asked")),
+        let Some(address) = admin_page::loopback(address) else {
+            return Self::Unknown(format!("admin is at {address}, and only loopback is asked"));
         };
-        let Some(page) = fetch(address) else {
+        let Ok(page) = admin_page::fetch(address, &address.to_string(), "/status") else {
             return Self::Unknown(format!("no outrider answers at {address}"));
         };
         let beliefs = page["limits_now"][destination].as_array();
@@ -88,43 +85,6 @@ fn line(belief: &Value) -> String {
         Some(place) => format!("{place}: {text}"),
     }
 }
-
-/// The page, if what answers is an outrider.
-fn fetch(address: SocketAddr) -> Option<Value> {
-    let answer = exchange(address).ok()?;
-    let answer = str::from_utf8(&answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let is_fine = head.starts_with("HTTP/1.0 200 ") || head.starts_with("HTTP/1.1 200 ");
-    let page: Value = serde_json::from_str(body).ok().filter(|_| is_fine)?;
-    page["outrider"].is_string().then_some(page)
-}
-
-/// HTTP/1.0: the answer ends with the connection, and has no chunks.
-fn exchange(address: SocketAddr) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + PATIENCE;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /status HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = Vec::new();
-    let mut buffer = vec![0; 64 * 1024];
-    while answer.len() < LONGEST {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut buffer)? {
-            0 => return Ok(answer),
-            length => answer.extend_from_slice(&buffer[..length]),
-        }
-    }
-    Err(io::ErrorKind::InvalidData.into())
-}
-
-/// In bytes.
-const LONGEST: usize = 16 << 20;
-
-const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
