@@ -3,7 +3,9 @@
 //! What the file says is checked by `config` and `policy`; here also what it points to: every secret is read where the
 //! proxy would read it, and every certificate and key is looked into.
 
-use std::io::Write;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -11,7 +13,7 @@ use super::{ConfigArg, print};
 use crate::auth::{Credentials, SecretMatcher};
 use crate::config::{
     ClientCertificate, Config, ConfigSource, Constraints, DEFAULT_FILE, DestinationKeys, Egress, HeaderText,
-    Mode, Network, NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef, TcpKeys, Tls,
+    Mode, Network, NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef, TcpKeys, Tls, read_text,
 };
 use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::policy::{self, Policy};
@@ -19,21 +21,45 @@ use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Snapshot, pem, pkcs12};
 use crate::store::{self, StoreAddress};
 use crate::upstream::tls;
+use against::{Changes, Side};
+
+mod against;
+
+/// The name of standard input in problems.
+const STDIN: &str = "standard input";
+
+/// Bytes; one more than a configuration may have, so that a larger one is refused and not cut.
+const LARGEST_INPUT: u64 = (1 << 20) + 1;
+
+/// The exit code of `--fail-on-widening`.
+const WIDENS: u8 = 3;
 
 /// Check a configuration and list every problem in it
 ///
 /// Reads the configuration, and every secret, certificate and key that it refers to, as `outrider run` would.
 /// Each problem is one line: file:line:column: path: what is wrong; what would be right. The exit code is then 1.
 /// Where nothing is wrong nothing is printed, and the exit code is 0; warnings go to standard error and do not
-/// change it.
+/// change it. With --against, what the change means is printed, what lets more through first; of the old file no secret
+/// is read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   $ outrider check --config outrider.yml
-  outrider.yml:12:5: destinations.partner.rate_limt: no such key; did you mean `rate_limit`?")]
+  outrider.yml:12:5: destinations.partner.rate_limt: no such key; did you mean `rate_limit`?
+  $ git show origin/main:outrider.yml | outrider check --against -
+  lets more through, or trusts others:
+    becomes reachable: api.example.com (destination api)")]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArg,
+
+    /// Say what the change from this file means: hosts, credentials, limits, trust; - is standard input
+    #[arg(long, value_name = "OLD", value_hint = clap::ValueHint::FilePath)]
+    against: Option<std::path::PathBuf>,
+
+    /// Exit with 3 where the change lets more through, or trusts others
+    #[arg(long, requires = "against")]
+    fail_on_widening: bool,
 }
 
 /// Checks, and says what was found.
@@ -54,11 +80,60 @@ pub(super) fn run(args: &Args) -> ExitCode {
             .lines()
             .for_each(|line| note(&format!("warning: {line}")));
     }
-    if problems.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        refuse(&problems)
+    if !problems.is_empty() {
+        return refuse(&problems);
     }
+    match &args.against {
+        None => ExitCode::SUCCESS,
+        Some(old) => compare(old, config, &source, args.fail_on_widening),
+    }
+}
+
+/// Says what the change from the file `old` means. The old file has to be sound as well, secrets aside.
+fn compare(old: &Path, config: Config, source: &ConfigSource, fails_on_widening: bool) -> ExitCode {
+    let read = || {
+        let text = source.file().map_or_else(|| Ok(String::new()), read_text)?;
+        let new = Side::compiled(config, &text)?;
+        let (old, name) = if old.as_os_str() == "-" {
+            (
+                read_input(std::io::stdin().lock()).map_err(|error| unread(&error))?,
+                STDIN.to_owned(),
+            )
+        } else {
+            (read_text(old)?, old.display().to_string())
+        };
+        Ok((Side::of(&old, &name)?, new))
+    };
+    match read() {
+        Err(problems) => refuse(&problems),
+        Ok((old, new)) => {
+            let changes = Changes::between(&old, &new);
+            match print(&changes.text()) {
+                ExitCode::SUCCESS if fails_on_widening && changes.widen() => ExitCode::from(WIDENS),
+                code => code,
+            }
+        }
+    }
+}
+
+/// Reads a configuration from standard input, no more than one may have.
+fn read_input(input: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    input.take(LARGEST_INPUT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn unread(error: &std::io::Error) -> Problems {
+    let mut problems = Problems {
+        file: STDIN.to_owned(),
+        ..Problems::default()
+    };
+    problems.add(
+        "",
+        format!("cannot be read: {error}"),
+        "give the old file as UTF-8 text",
+    );
+    problems
 }
 
 /// Says something beside the result. Where nobody listens, nobody is told.
@@ -77,6 +152,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
     let mut warnings = Problems::default();
     let mut readable = Vec::new();
     warn_of_networks(&config.egress, &mut warnings);
+    warn_of_denied(config, &mut warnings);
     for destination in &config.destinations {
         let before = problems.all.len();
         for reference in references(destination) {
@@ -462,6 +538,25 @@ fn warn_of_reach(destination: &DestinationKeys, warnings: &mut Problems) {
             what,
             right,
         );
+    }
+}
+
+/// Warns of patterns that another destination denies, although they are listed to be reached.
+fn warn_of_denied(config: &Config, warnings: &mut Problems) {
+    let (denying, others): (Vec<_>, Vec<_>) = config.destinations.iter().partition(|own| own.deny);
+    let denied: HashMap<&HostPattern, &str> = (denying.iter())
+        .flat_map(|own| own.hosts.iter().map(|host| (host, &*own.name)))
+        .collect();
+    for destination in others {
+        for (i, host) in destination.hosts.iter().enumerate() {
+            if let Some(name) = denied.get(host) {
+                warnings.add(
+                    format!("destinations.{}.hosts[{i}]", destination.name),
+                    format!("destinations.{name} denies {host}, so it is refused"),
+                    "take it out of one of the two",
+                );
+            }
+        }
     }
 }
 

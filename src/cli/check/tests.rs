@@ -468,3 +468,16 @@ fn intercepted_addresses_are_warned_of() {
     }
     assert_eq!(told("partner.test", auth, ""), "");
 }
+
+/// Deny wins, so one of the two lines does nothing.
+#[test]
+fn a_pattern_that_is_allowed_and_denied_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "destinations: { a: { hosts: [b.test, a.test] }, no: { hosts: [A.test], deny: true } }";
+    let (problems, warnings) = examined(text, folder.path(), &[]);
+    assert_eq!(problems, "");
+    assert!(
+        warnings.contains("destinations.a.hosts[1]: destinations.no denies a.test, so it is refused"),
+        "{warnings}"
+    );
+}

@@ -1,0 +1,78 @@
+//! What changes outside of the destinations.
+
+use std::net::SocketAddr;
+
+use super::{Changes, Effect, Side};
+use crate::config::{ChangedKey, Config, Listen, Network};
+
+/// Compares the other keys of the file.
+pub(super) fn compare(old: &Side, new: &Side, changes: &mut Changes) {
+    for key in old.written.changed(&new.written) {
+        let (effect, how) = judge(&key, &old.written.config, &new.written.config);
+        let ChangedKey { path, old, new } = &key;
+        let how = if how.is_empty() {
+            String::new()
+        } else {
+            format!(" ({how})")
+        };
+        changes.add(effect, format!("{path}: {old} → {new}{how}"));
+    }
+}
+
+/// Returns what another value of a key means.
+fn judge(key: &ChangedKey, old: &Config, new: &Config) -> (Effect, &'static str) {
+    let has_more = |old: &[Network], new: &[Network]| new.iter().any(|network| !old.contains(network));
+    match key.path.as_str() {
+        // The hosts that this concerns are told by themselves.
+        "egress.default" | "egress.ports" => (Effect::Other, ""),
+        "egress.allow_networks" if has_more(&old.egress.allow_networks, &new.egress.allow_networks) => {
+            (Effect::Wider, "more addresses may be dialled")
+        }
+        "egress.allow_networks" => (Effect::Narrower, "fewer addresses may be dialled"),
+        // The classes are always denied.
+        "egress.deny_networks" if has_more(&blocks(new), &blocks(old)) => {
+            (Effect::Wider, "more addresses may be dialled")
+        }
+        "egress.deny_networks" if has_more(&blocks(old), &blocks(new)) => {
+            (Effect::Narrower, "fewer addresses may be dialled")
+        }
+        "egress.deny_networks" => (Effect::Other, "the classes are always denied"),
+        "dns.hosts" => (Effect::Wider, "names lead elsewhere"),
+        "dns.servers" => (Effect::Wider, "others say where names lead"),
+        "listen" if is_public(&listeners(new)) && !is_public(&listeners(old)) => {
+            (Effect::Wider, "others than the app can reach the proxy")
+        }
+        "admin" if new.admin.is_some_and(|admin| is_public(&[admin])) => {
+            (Effect::Wider, "others can read the pages")
+        }
+        "rate_limit_store" => (Effect::Wider, "another store is told the password, and counts"),
+        "ca.constraints" => (Effect::Wider, "what the local authority may sign"),
+        "clients" => (Effect::Wider, "others may use the proxy"),
+        "tcp" | "route_service" => (Effect::Wider, "other ways through"),
+        path if path.starts_with("egress.parent") => (Effect::Wider, "another way out"),
+        _ => (Effect::Other, ""),
+    }
+}
+
+/// Returns the networks that are denied beside the classes.
+fn blocks(config: &Config) -> Vec<Network> {
+    let denied = config.egress.deny_networks.iter();
+    denied
+        .filter(|network| matches!(network, Network::Block(_)))
+        .copied()
+        .collect()
+}
+
+fn listeners(config: &Config) -> Vec<SocketAddr> {
+    let listeners = config.listen.iter().filter_map(|listen| match listen {
+        Listen::Tcp(address) => Some(*address),
+        Listen::Unix(_) => None,
+    });
+    listeners.collect()
+}
+
+fn is_public(addresses: &[SocketAddr]) -> bool {
+    addresses
+        .iter()
+        .any(|address| !address.ip().to_canonical().is_loopback())
+}
