@@ -122,6 +122,12 @@ impl Host {
         }
     }
 
+    /// Parses `host[:port]`, where `port` stands for one that is not written.
+    pub(crate) fn with_port(text: &str, port: u16) -> Result<(Self, u16), HostError> {
+        let (host, written) = split_port(text)?;
+        Ok((Self::parse(host)?, written.map_or(Ok(port), parse_port)?))
+    }
+
     /// Returns the address, if the host is written as one.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self {

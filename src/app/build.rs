@@ -20,6 +20,8 @@ use super::doors::TcpListeners;
 #[derive(Debug)]
 pub(crate) struct Builder {
     pub(super) limits: Arc<Limiters>,
+    /// The name of this process in requests to parents.
+    pub(super) marker: Arc<str>,
     own: Vec<SocketAddr>,
     pub(super) roots: SystemRoots,
     pub(super) resolver: Arc<Resolver>,
@@ -27,9 +29,10 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// `own`: our own listeners.
-    pub(super) fn new(ca: &Ca, own: Vec<SocketAddr>, resolver: Arc<Resolver>) -> Self {
+    pub(super) fn new(ca: &Ca, own: Vec<SocketAddr>, marker: Arc<str>, resolver: Arc<Resolver>) -> Self {
         Self {
             limits: Arc::default(),
+            marker,
             own,
             resolver,
             roots: SystemRoots::new(&Snapshot::of_process(), &ca.bundle),

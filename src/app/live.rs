@@ -19,7 +19,7 @@ use crate::ca::Authority;
 use crate::cache::ResponseCache;
 use crate::config::{Auth, Config, HeaderText, SecretRef, TokenUrl};
 use crate::error::ErrorChain;
-use crate::policy::{Destination, Policy};
+use crate::policy::{Destination, ParentPlan, Policy};
 use crate::proxy::{Live, Rehearsal, RetryPolicy, Route};
 use crate::secret::Snapshot;
 use crate::secret::guard::caught;
@@ -27,6 +27,7 @@ use crate::store::QuotaStore;
 use crate::telemetry::{CircuitState, Counters, CredentialKind, Telemetry};
 use crate::units::unix_seconds;
 use crate::upstream::breaker::Breaker;
+use crate::upstream::parent::{self, ParentSettingsError, Parents};
 use crate::upstream::{Endpoint, tls};
 
 use super::build::Builder;
@@ -58,6 +59,12 @@ pub(crate) enum DestinationError {
     #[error("{place}")]
     Credentials { place: String, source: auth::Error },
 
+    #[error("{place}")]
+    Parent {
+        place: String,
+        source: Arc<ParentSettingsError>,
+    },
+
     #[error("{place}.tls")]
     Tls {
         place: String,
@@ -65,10 +72,14 @@ pub(crate) enum DestinationError {
     },
 }
 
+type BuiltParents = Result<Option<Arc<Parents>>, Arc<ParentSettingsError>>;
+
 /// One build.
 struct Build<'b> {
     inputs: Inputs<'b>,
     failed: Vec<FailedPart>,
+    /// Made once for each plan, and shared by its destinations.
+    parents: Vec<(Arc<ParentPlan>, BuiltParents)>,
     policy: &'b Policy,
     /// One for each destination of the policy, in their order.
     reached: Vec<Reached<'b>>,
@@ -93,6 +104,7 @@ pub(super) fn bring_up(
     let mut build = Build {
         inputs,
         failed: Vec::new(),
+        parents: Vec::new(),
         policy: &policy,
         reached: Vec::new(),
     };
@@ -148,6 +160,7 @@ pub(super) fn references(destination: &Destination, secrets: &Snapshot) -> Vec<S
         .chain(tls.ca.iter().chain(&tls.ca_extra).chain(&tls.crl))
         .cloned()
         .chain(certificate.map_or_else(Vec::new, |certificate| secrets.parts(certificate)))
+        .chain(destination.parent.iter().flat_map(|plan| parent::references(plan, secrets)))
         .collect()
 }
 
@@ -160,6 +173,11 @@ impl FailedPart {
                 %destination,
                 error = %ErrorChain(source),
                 "no credential: requests to this destination are refused until this is corrected",
+            ),
+            DestinationError::Parent { source, .. } => tracing::error!(
+                %destination,
+                error = %ErrorChain(source.as_ref()),
+                "no parent proxy: requests to this destination are refused until this is corrected",
             ),
             DestinationError::Tls { source, .. } => tracing::error!(
                 %destination,
@@ -182,13 +200,14 @@ impl DestinationError {
     fn is_mismatch(&self) -> bool {
         match self {
             Self::Credentials { .. } => false,
+            Self::Parent { source, .. } => source.is_mismatch(),
             Self::Tls { source, .. } => source.is_mismatch(),
         }
     }
 
     pub(super) fn is_of_client_certificate(&self) -> bool {
         match self {
-            Self::Credentials { .. } => false,
+            Self::Credentials { .. } | Self::Parent { .. } => false,
             Self::Tls { source, .. } => source.is_of_client_certificate(),
         }
     }
@@ -202,7 +221,7 @@ impl<'b> Build<'b> {
         let policy = self.policy;
         for destination in &policy.destinations {
             let before = before.get(&destination.name).copied();
-            let reached = self.reach(destination, before, has_same_egress);
+            let reached = self.reach(destination, before, has_same_egress, previous);
             self.reached.push(reached);
         }
     }
@@ -213,6 +232,7 @@ impl<'b> Build<'b> {
         destination: &Arc<Destination>,
         before: Option<&'b Arc<Route>>,
         has_same_egress: bool,
+        previous: Option<&Live>,
     ) -> Reached<'b> {
         let Inputs {
             builder,
@@ -224,6 +244,23 @@ impl<'b> Build<'b> {
         let same = before.filter(|old| has_same_egress && old.destination.has_same_upstream(destination));
         if let Some(old) = same.filter(|old| old.fingerprint == fingerprint) {
             return Reached::as_before(old);
+        }
+        let parents = self.parents(destination, previous);
+        if let Err(source) = &parents {
+            let works = |old: &&Arc<Route>| old.endpoint.parents().is_ok();
+            let kept = same.filter(works);
+            self.failed.push(FailedPart {
+                destination: Arc::clone(&destination.name),
+                error: DestinationError::Parent {
+                    place: destination.place(),
+                    source: Arc::clone(source),
+                },
+                is_kept: kept.is_some(),
+                was_broken: before.is_some_and(|old| !works(&old)),
+            });
+            if let Some(old) = kept {
+                return Reached::as_before(old);
+            }
         }
         let tls = caught(|| tls::Settings::build(destination, secrets, &builder.roots));
         let tls = tls.unwrap_or(Err(tls::SettingsError::Panicked)).map_err(Arc::new);
@@ -246,9 +283,41 @@ impl<'b> Build<'b> {
         let counters = telemetry.counters(&destination.name);
         Reached {
             before,
-            endpoint: Arc::new(Endpoint::new(Arc::clone(destination), counters, tls)),
+            endpoint: Arc::new(Endpoint::new(Arc::clone(destination), counters, tls).behind(parents)),
             fingerprint,
         }
+    }
+
+    /// Returns the parents of a destination: those that another one has, or that were there before.
+    fn parents(&mut self, destination: &Destination, previous: Option<&Live>) -> BuiltParents {
+        let Some(plan) = &destination.parent else {
+            return Ok(None);
+        };
+        let known = self.parents.iter().find(|(known, _)| Arc::ptr_eq(known, plan));
+        if let Some((_, built)) = known {
+            return built.clone();
+        }
+        let Inputs {
+            builder,
+            secrets,
+            telemetry,
+            ..
+        } = self.inputs;
+        let fingerprint = secrets.fingerprint(&parent::references(plan, secrets));
+        let routes = previous.into_iter().flat_map(|live| &live.routes);
+        let mut running = routes.filter_map(|route| route.endpoint.parents().ok().flatten());
+        let same = running.find(|old| old.fingerprint() == fingerprint && old.plan() == plan);
+        let built = match same {
+            Some(old) => Ok(Some(Arc::clone(old))),
+            None => {
+                let rules = self.policy.egress.for_operator();
+                let new = || Parents::build(plan, secrets, &builder.roots, &rules, &builder.marker, telemetry);
+                let new = caught(new).unwrap_or(Err(ParentSettingsError::Panicked));
+                new.map(|new| Some(Arc::new(new))).map_err(Arc::new)
+            }
+        };
+        self.parents.push((Arc::clone(plan), built.clone()));
+        built
     }
 
     fn routes(&mut self, previous: Option<&Live>) -> Vec<Arc<Route>> {
@@ -377,7 +446,9 @@ impl<'b> Build<'b> {
         } else {
             let destination = Arc::new(destination.of_token_endpoint());
             let tls = tls::Settings::build(&destination, secrets, &builder.roots).map_err(Arc::new);
-            Arc::new(Endpoint::new(destination, Arc::clone(counters), tls))
+            // As the destination that needs the token is reached.
+            let parents = reached.endpoint.parents().map(Option::<&_>::cloned).map_err(Arc::clone);
+            Arc::new(Endpoint::new(destination, Arc::clone(counters), tls).behind(parents))
         };
         TokenEndpoint {
             egress: Arc::clone(&self.policy.egress),

@@ -172,7 +172,8 @@ impl App {
         telemetry.set_access(config.log.access);
         let resolver = Arc::new(Resolver::new(&config.dns, &telemetry)?);
         bundle::settle(&mut config.ca);
-        let builder = Builder::new(&config.ca, bound.own(), Arc::clone(&resolver));
+        let loop_marker = LoopMarker::new();
+        let builder = Builder::new(&config.ca, bound.own(), loop_marker.name(), Arc::clone(&resolver));
         let (builder, config) = (Arc::new(builder), Arc::new(config));
         let started = {
             let (builder, config) = (Arc::clone(&builder), Arc::clone(&config));
@@ -190,7 +191,7 @@ impl App {
             resolver,
             telemetry: Arc::clone(&telemetry),
             tunnels: AtomicUsize::new(0),
-            loop_marker: LoopMarker::new(),
+            loop_marker,
         });
         let addresses = bound.addresses(&config.ca);
         let (listeners, admin) = bound.open()?;

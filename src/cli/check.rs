@@ -34,6 +34,8 @@ const LARGEST_INPUT: u64 = (1 << 20) + 1;
 /// The exit code of `--fail-on-widening`.
 const WIDENS: u8 = 3;
 
+mod parents;
+
 /// Check a configuration and list every problem in it
 ///
 /// Reads the configuration, and every secret, certificate and key that it refers to, as `outrider run` would.
@@ -195,6 +197,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         Ok(policy) => {
             warn_of_addresses(config, &policy, &mut warnings);
             let roots = SystemRoots::new(snapshot, &config.ca.bundle);
+            parents::examine(config, &policy, snapshot, &roots, &mut problems, &mut warnings);
             for destination in policy
                 .destinations
                 .iter()

@@ -20,7 +20,7 @@ use crate::config::{
 };
 use crate::host::{Host, Scheme, Target};
 use crate::http1::RawTarget;
-use crate::policy::{Denial, Destination, Policy, RequestForm, Verdict, WouldDeny};
+use crate::policy::{Denial, Destination, ParentPlan, Policy, RequestForm, Verdict, WouldDeny};
 
 use self::now::Now;
 
@@ -175,7 +175,9 @@ impl Explanation {
             Err(denial) => return self.refuse(&denial),
         };
         self.tell("leaves as", leaving(&left, target, tunnel, destination));
-        let judged = match self.addresses(&left, policy, config) {
+        let parent = destination.parent.as_deref();
+        let parent = parent.filter(|plan| !plan.bypasses(&left));
+        let judged = match self.addresses(&left, parent.is_some(), policy, config) {
             Ok(judged) => judged,
             Err(denial) => return self.refuse(&denial),
         };
@@ -195,7 +197,7 @@ impl Explanation {
                 host: format!("{}://{left}", left.scheme),
             });
         }
-        self.tell("parent", "none".to_owned());
+        self.tell("parent", behind(parent, destination, &left));
         self.pass(judged);
     }
 
@@ -211,12 +213,23 @@ impl Explanation {
     }
 
     /// Reports the addresses as far as they are known without resolving; returns whether they are known and approved.
-    fn addresses(&mut self, left: &Target, policy: &Policy, config: &Config) -> Result<bool, Denial> {
+    fn addresses(
+        &mut self,
+        left: &Target,
+        has_parent: bool,
+        policy: &Policy,
+        config: &Config,
+    ) -> Result<bool, Denial> {
         let (resolved, source): (Vec<IpAddr>, _) = match &left.host {
             Host::V4(address) => (vec![(*address).into()], "as asked"),
             Host::V6(address) => (vec![(*address).into()], "as asked"),
             Host::Name(name) => match config.dns.hosts.get(name) {
                 Some(addresses) => (addresses.clone(), "by dns.hosts"),
+                None if has_parent => {
+                    let rule = "the parent resolves the name; egress.deny_networks does not judge what it finds";
+                    self.tell("addresses", rule.to_owned());
+                    return Ok(true);
+                }
                 None => {
                     let rule = "as resolved; those in denied networks are left out";
                     self.tell("addresses", rule.to_owned());
@@ -440,6 +453,26 @@ fn parse(url: &str) -> Result<(Target, Uri), String> {
         .map_err(|fault| format!("{fault}; write it as in https://api.example.com/path"))?;
     let target = Target::of_absolute(&uri).map_err(|error| error.to_string())?;
     Ok((target, uri))
+}
+
+/// Returns the parents of a request as they are written.
+fn behind(parent: Option<&ParentPlan>, destination: &Destination, left: &Target) -> String {
+    match (parent, &destination.parent) {
+        (None, None) => "none".to_owned(),
+        (None, Some(_)) => format!("none: egress.parent_bypass names {}", left.host),
+        (Some(plan), _) => {
+            let all = joined(plan.parents.iter().map(|parent| match &parent.url {
+                Text::Plain(url) => url.clone(),
+                Text::Reference(reference) => reference.to_string(),
+            }));
+            let others = if plan.parents.len() > 1 {
+                ", the first that works"
+            } else {
+                ""
+            };
+            format!("{all} ({}{others})", plan.place)
+        }
+    }
 }
 
 fn intercepted(written: Option<&DestinationKeys>) -> String {

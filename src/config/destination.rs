@@ -13,7 +13,7 @@ use super::limits::{
 use super::node::shown;
 use super::reader::{Located, SectionReader};
 use super::syntax::{Filled, Number, Switched};
-use super::{AuthRule, Config, Headers, Mark, TimeoutOverrides, Tls};
+use super::{AuthRule, Config, Headers, Mark, ParentChoice, TimeoutOverrides, Tls};
 use crate::host::HostPattern;
 use crate::path::PathGlob;
 
@@ -78,10 +78,10 @@ section! {
         insecure_attach_over_http: bool [] = "false";
         /// Where they differ from the ones of the whole file.
         timeouts: TimeoutOverrides [Upstream] = "{}";
+        /// The proxy that this destination is reached through: inherit (egress.parent), none, or as egress.parent is written.
+        parent: ParentChoice [Upstream] = "inherit";
     }
     later {
-        /// Another proxy behind this one.
-        "parent" = ["inherit"];
         /// The one request that doctor may send.
         "probe" = ["null"];
     }

@@ -41,6 +41,7 @@ pub(crate) use limits::{
 pub(crate) use locate::{ConfigSource, DEFAULT_FILE, load_located, locate};
 pub(crate) use merge::{MergeError, NewDestination, add_destinations, destination_lines};
 pub(crate) use network::{Dns, Egress, EgressDefault, Listen, Network, NetworkClass};
+pub(crate) use parent::{ParentChoice, ParentKeys, ParentScheme, ParentUrlParts};
 pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use process::{Access, Ca, Constraints, Limits, Log, LogFormat, TimeoutOverrides, Timeouts};
 pub(crate) use rule::Matcher;
@@ -72,6 +73,7 @@ mod locate;
 mod merge;
 mod network;
 mod node;
+mod parent;
 mod problems;
 mod process;
 mod reader;

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::PathBuf;
 use super::declare::{Syntax, ValueKind, Word};
 use super::node::shown;
 use super::reader::{Located, SectionReader, one_of};
+use super::parent::{Bypass, Parents};
 use super::syntax::{Filled, ListOf, OneOrMore, Port, Positive};
-use crate::host::Host;
+use super::tls::OrNull;
+use super::{ParentKeys, PathBuf, SecretRef};
+use crate::host::{Host, HostPattern};
 
 const LISTEN: SocketAddr = SocketAddr::new(LOCALHOST, 3128);
 const ADMIN: SocketAddr = SocketAddr::new(LOCALHOST, 9901);
@@ -150,14 +152,14 @@ section! {
         /// Exceptions, for example 10.255.0.0/16 or loopback: the only way to open a class. A smaller block of
         /// deny_networks stays denied.
         allow_networks: Vec<Network> as ListOf<Network> = "[]";
-    }
-    later {
-        /// Proxies behind this one.
-        "parent" = ["null", "[]"];
-        /// Whom to trust as parent.
-        "parent_ca" = ["null"];
-        /// Reached directly.
-        "parent_bypass" = ["null", "[]", "[apps.internal]"];
+        /// A proxy that everything leaves through, or several, the next where one fails: http://, https:// or socks5://, a
+        /// reference to such a URL, or a mapping.
+        parent: Vec<ParentKeys> as Parents = "[]";
+        /// Roots for https:// parents instead of the system's: a file or a folder. The system's have those of
+        /// CF_SYSTEM_CERT_PATH.
+        parent_ca: Option<SecretRef>;
+        /// Hosts that are reached without `egress.parent`, and the names below them.
+        parent_bypass: Vec<HostPattern> as OrNull<ListOf<Bypass>> = "[apps.internal]";
     }
 }
 

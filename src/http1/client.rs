@@ -2,12 +2,13 @@
 //! drives it.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::unconstrained;
@@ -18,7 +19,7 @@ use super::decoder::Decoder;
 use super::framing::{BodyEncoding, Framing};
 use super::outflow::{MessageWriter, WriteError};
 use super::wire::Wire;
-use super::{Error, Fault, HeadRules, Spelling, head};
+use super::{Error, Fault, HeadRules, ProxyForm, Spelling, head};
 use crate::memory::{Exhausted, Reservation, SMALL};
 
 /// The most interim answers to a request. Each starts the time limit again.
@@ -37,6 +38,8 @@ pub(crate) struct ClientConnection<T, B> {
     deadline: Deadline,
     is_waiting: bool,
     keeps_alive: bool,
+    /// `None`: the other side is the server itself.
+    proxy: Option<Arc<ProxyForm>>,
     /// The part of the request that is still to be written.
     upload: Option<MessageWriter<B>>,
 }
@@ -72,8 +75,15 @@ impl<T, B> ClientConnection<T, B> {
             deadline: Deadline::default(),
             is_waiting: false,
             keeps_alive: true,
+            proxy: None,
             upload: None,
         }
+    }
+
+    /// Makes the requests those of a client to a proxy.
+    pub(crate) fn to_proxy(self, proxy: Arc<ProxyForm>) -> Self {
+        let proxy = Some(proxy);
+        Self { proxy, ..self }
     }
 
     /// Whether the answer has been read to its end and the whole request has been written.
@@ -146,7 +156,8 @@ where
             BodyEncoding::of(&body.size_hint(), true)
         };
         let mut head = BytesMut::new();
-        head::write_request(&mut head, parts, authority, &encoding, self.limits.keeps_spelling);
+        let (proxy, is_spelled) = (self.proxy.as_deref(), self.limits.keeps_spelling);
+        head::write_request(&mut head, parts, authority, proxy, &encoding, is_spelled);
         self.upload = Some(MessageWriter::new(head, body, encoding, true));
         self.deadline.set(Instant::now() + limit);
         let (mut count, mut bytes) = (0_u32, 0_u32);
@@ -179,8 +190,13 @@ where
             if self.upload.as_ref().is_some_and(is_untouched) && parts.headers.contains_key(header::EXPECT) {
                 (self.upload, self.keeps_alive) = (None, false);
             }
-            let framing = Framing::of_response(&parts.method, status, version, &facts)
-                .map_err(|fault| SendError::Answer(Error::Malformed(fault)))?;
+            let framing = if parts.method == Method::CONNECT && status.is_success() {
+                // The tunnel begins behind the head, whatever its fields say (RFC 9110 section 9.3.6).
+                Framing::None
+            } else {
+                Framing::of_response(&parts.method, status, version, &facts)
+                    .map_err(|fault| SendError::Answer(Error::Malformed(fault)))?
+            };
             self.decoder = Decoder::new(framing, self.limits);
             self.keeps_alive &= facts.keeps_alive(version)
                 && !facts.has_both_framings()

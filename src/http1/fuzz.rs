@@ -73,7 +73,7 @@ pub(crate) fn request(bytes: &[u8]) -> Option<Head> {
     let encoding = encoding(framing);
     let (parts, ()) = request.into_parts();
     let mut written = BytesMut::new();
-    head::write_request(&mut written, &parts, &authority, &encoding, false);
+    head::write_request(&mut written, &parts, &authority, None, &encoding, false);
     let (again, facts, framing, rest) =
         read(&written, usize::MAX, usize::MAX).expect("our own head is well-formed");
     assert_eq!(rest, 0, "nothing comes after our own head");

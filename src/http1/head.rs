@@ -9,7 +9,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::framing::{BodyEncoding, Facts};
-use super::{Error, Excess, Fault, RawTarget, ReasonPhrase, Spelling, spelling, target};
+use super::{Error, Excess, Fault, ProxyForm, RawTarget, ReasonPhrase, Spelling, spelling, target};
 use crate::stream::TLS_HANDSHAKE;
 
 /// Room for fields that are added later.
@@ -143,12 +143,13 @@ pub(super) fn probe_response(start: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Writes the head of a request in origin-form, for the host that `authority` names. `is_spelled`: field names get the app's
-/// spelling, or the usual one; else lower case.
+/// Writes the head of a request for the host that `authority` names: in origin-form, or as `proxy` wants it. `is_spelled`:
+/// field names get the app's spelling, or the usual one; else lower case.
 pub(super) fn write_request(
     out: &mut BytesMut,
     request: &http::request::Parts,
     authority: &HeaderValue,
+    proxy: Option<&ProxyForm>,
     encoding: &BodyEncoding,
     is_spelled: bool,
 ) {
@@ -164,6 +165,7 @@ pub(super) fn write_request(
     out.reserve(request.headers.len() * TYPICAL_LINE + target.len() + 128 + encoding.room());
     out.put_slice(request.method.as_str().as_bytes());
     out.put_slice(b" ");
+    let target = proxy.map_or(target, |proxy| proxy.begin(out, authority, target));
     // `http://host?query` has an empty path, which origin-form cannot have.
     if target.first() == Some(&b'?') {
         out.put_slice(b"/");
@@ -171,6 +173,9 @@ pub(super) fn write_request(
     out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
     write_spelled(out, &header::HOST, authority, spelling);
+    if let Some(credentials) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
+        write_spelled(out, &header::PROXY_AUTHORIZATION, credentials, spelling);
+    }
     let (mut has_length, mut has_te) = (false, false);
     for (name, value) in &request.headers {
         if *name == header::CONTENT_LENGTH {
@@ -192,6 +197,25 @@ pub(super) fn write_request(
         write_framing(out, encoding, spelling);
     }
     out.put_slice(b"\r\n");
+}
+
+impl ProxyForm {
+    /// Writes the target of a request up to its path, and returns what follows (RFC 9112 section 3.2).
+    fn begin<'t>(&self, out: &mut BytesMut, authority: &HeaderValue, path: &'t [u8]) -> &'t [u8] {
+        match &self.scheme {
+            Some(scheme) => {
+                out.put_slice(scheme.as_bytes());
+                out.put_slice(b"://");
+                out.put_slice(authority.as_bytes());
+                // OPTIONS of the whole server has no path there (RFC 9112 section 3.2.4).
+                if path == b"*" { b"" } else { path }
+            }
+            None => {
+                out.put_slice(authority.as_bytes());
+                b""
+            }
+        }
+    }
 }
 
 /// Writes the head of a response. `encoding` decides the framing fields. An answer without a body keeps the Content-Length

@@ -80,6 +80,15 @@ pub(crate) enum Error {
     Version,
 }
 
+/// How requests are written to a proxy (RFC 9112 section 3.2).
+#[derive(Debug)]
+pub(crate) struct ProxyForm {
+    /// The value of Proxy-Authorization, which goes to this proxy alone.
+    pub(crate) authorization: Option<HeaderValue>,
+    /// In absolute-form, with this scheme. `None`: the target is the authority alone, as with CONNECT.
+    pub(crate) scheme: Option<&'static str>,
+}
+
 /// How heads are read: how many and how large fields may be, in the head and again in the trailers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeadRules {

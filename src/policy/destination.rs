@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
-use super::Denial;
+use super::{Denial, ParentPlan};
 use crate::config::{
     self, AppliesTo, Auth, HeaderText, HttpVersion, Mark, Matcher, Mode, Problems, TcpKeys, Timeouts, Tls,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Destination {
     pub(super) denies: bool,
     /// A CONNECT is ended here, because the proxy must see the requests.
     pub(crate) intercept: bool,
+    /// The parent proxies behind which its hosts are. `None`: they are reached directly.
+    pub(crate) parent: Option<Arc<ParentPlan>>,
     /// The upstream's reports of its limits are kept to.
     pub(crate) respect_upstream: bool,
     /// How many fields, and how large ones, an answer may have.
@@ -63,7 +65,11 @@ impl Deref for Destination {
 
 impl Destination {
     /// Builds the destination of all hosts that no other one names: nothing is attached, nothing is limited.
-    pub(super) fn unlisted(timeouts: Timeouts, response_fields: HeadRules) -> Self {
+    pub(super) fn unlisted(
+        timeouts: Timeouts,
+        response_fields: HeadRules,
+        parent: Option<Arc<ParentPlan>>,
+    ) -> Self {
         Self {
             name: UNLISTED.into(),
             index: 0,
@@ -71,6 +77,7 @@ impl Destination {
             instances: None,
             denies: false,
             intercept: false,
+            parent,
             // Many hosts are one here: the limit of one of them must not hold the others.
             respect_upstream: false,
             response_fields,
@@ -92,12 +99,17 @@ impl Destination {
                 server_name: None,
                 ..self.tls.clone()
             },
-            ..Self::unlisted(self.timeouts, self.response_fields)
+            ..Self::unlisted(self.timeouts, self.response_fields, self.parent.clone())
         }
     }
 
     /// Builds the destination of a local port. Where it leaves to is in `tcp`, and no router knows it.
-    pub(super) fn of_tcp(written: &Arc<TcpKeys>, index: usize, config: &config::Config) -> Self {
+    pub(super) fn of_tcp(
+        written: &Arc<TcpKeys>,
+        index: usize,
+        config: &config::Config,
+        parent: Option<Arc<ParentPlan>>,
+    ) -> Self {
         let timeouts = written.timeouts(config.timeouts);
         Self {
             name: Arc::clone(&written.name),
@@ -105,7 +117,7 @@ impl Destination {
             written: Arc::new(written.as_destination()),
             tcp: Some(Arc::clone(written)),
             tls: written.tls.clone().unwrap_or_default(),
-            ..Self::unlisted(timeouts, config.limits.response_fields())
+            ..Self::unlisted(timeouts, config.limits.response_fields(), parent)
         }
     }
 
@@ -121,6 +133,7 @@ impl Destination {
         written: &Arc<config::DestinationKeys>,
         index: usize,
         config: &config::Config,
+        parent: Option<&Arc<ParentPlan>>,
         problems: &mut Problems,
     ) -> Self {
         let destination = Self {
@@ -133,6 +146,7 @@ impl Destination {
                 Mode::Intercept => true,
                 Mode::Tunnel => false,
             },
+            parent: ParentPlan::of_destination(written, &config.egress, parent),
             respect_upstream: written.respect_upstream.unwrap_or(true),
             response_fields: HeadRules {
                 keeps_spelling: written.preserve_header_case,
@@ -296,6 +310,7 @@ impl Destination {
             && self.response_fields == other.response_fields
             && self.timeouts == other.timeouts
             && self.tls == other.tls
+            && self.parent == other.parent
             && !self.written.differs(&other.written, Mark::Upstream)
     }
 

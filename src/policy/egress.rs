@@ -71,6 +71,14 @@ impl EgressRules {
         }
     }
 
+    /// Returns the same for what else the operator wrote: our own listeners stay refused.
+    pub(crate) fn for_operator(&self) -> Self {
+        Self {
+            own: self.own.clone(),
+            ..Self::of_operator()
+        }
+    }
+
     /// Adds our own `listeners` to the addresses that are refused.
     ///
     /// A listener on an unspecified address means the loopback ones; the caller adds the addresses of the interfaces.

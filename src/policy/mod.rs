@@ -14,6 +14,7 @@ use http::Method;
 
 pub(crate) use destination::Destination;
 pub(crate) use egress::{Approved, EgressRules};
+pub(crate) use parent::ParentPlan;
 
 use crate::config::{Auth, ClientAuth, Config, EgressDefault, Problems};
 use crate::host::{Host, HostPattern, Pattern, PortPattern, Target};
@@ -23,6 +24,7 @@ use router::Router;
 mod destination;
 mod egress;
 mod network;
+mod parent;
 mod router;
 #[cfg(test)]
 mod tests;
@@ -168,15 +170,18 @@ impl Policy {
     pub(crate) fn compile(config: &Config) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let egress = EgressRules::compile(&config.egress, &mut problems);
+        let parent = ParentPlan::of_egress(&config.egress);
         let mut destinations = vec![Arc::new(Destination::unlisted(
             config.timeouts,
             config.limits.response_fields(),
+            parent.clone(),
         ))];
         for (i, destination) in config.destinations.iter().enumerate() {
             destinations.push(Arc::new(Destination::compile(
                 destination,
                 i + 1,
                 config,
+                parent.as_ref(),
                 &mut problems,
             )));
             for (j, pattern) in destination.hosts.iter().enumerate().filter(|_| !destination.deny) {
@@ -191,7 +196,7 @@ impl Policy {
         }
         // The router knows nothing of these: only their local ports lead to them.
         for entry in &config.tcp {
-            let destination = Destination::of_tcp(entry, destinations.len(), config);
+            let destination = Destination::of_tcp(entry, destinations.len(), config, parent.clone());
             destinations.push(Arc::new(destination));
             if let Some(ip) = entry.to.host.ip()
                 && let Some(class) = egress.denies_block(&ip.into())

@@ -210,6 +210,9 @@ impl Error {
             Self::Unconfirmed(upstream::Error::Tls(error)) | Self::Upstream(upstream::Error::Tls(error)) => {
                 Some(error.reason())
             }
+            Self::Unconfirmed(upstream::Error::Parent(error)) | Self::Upstream(upstream::Error::Parent(error)) => {
+                Some(error.fault())
+            }
             _ => None,
         }
     }

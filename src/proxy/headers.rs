@@ -58,6 +58,11 @@ impl LoopMarker {
         }
     }
 
+    /// Returns the name of this process, as parents get it with a CONNECT.
+    pub(crate) fn name(&self) -> Arc<str> {
+        String::from_utf8_lossy(self.name.as_bytes()).into()
+    }
+
     /// Returns whether a request has been through this process before.
     pub(super) fn has_looped(&self, fields: &HeaderMap) -> bool {
         let lines = fields.get_all(CDN_LOOP).iter().chain(fields.get_all(header::VIA));

@@ -170,6 +170,9 @@ async fn open(
     proxy: &Arc<Proxy>,
 ) -> Result<Opened, Error> {
     headers::check_connect(request)?;
+    if proxy.loop_marker.has_looped(request.headers()) {
+        return Err(Error::Looped);
+    }
     let target = Target::of_connect(request.uri())?;
     let live = proxy.live.load_full();
     let (route, is_intercepted) = match live.policy.route(&target, RequestForm::Connect) {

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io::{self, Read};
@@ -187,6 +187,31 @@ impl Snapshot {
             Ok(_) => Err(Unread::TooLarge.of(path, limit, reference)),
             Err(unread) => Err(unread.of(path, limit, reference)),
         }
+    }
+
+    /// The files of a folder that `reference` names, sorted; itself where it names no folder. Hidden files are left out:
+    /// mounted folders have such links to what they hold.
+    pub(crate) fn spread(&self, reference: &SecretRef) -> Vec<SecretRef> {
+        let itself = || vec![reference.clone()];
+        let SecretRef::File(folder) = reference else {
+            return itself();
+        };
+        let own = folder.clone();
+        let list = move || fs::read_dir(own).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
+        let listed: Option<Vec<PathBuf>> = match guard::within(READING, guard::name(folder), list) {
+            Ok(Ok(paths)) => Some(paths),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let Some(mut paths) = listed else {
+            return itself();
+        };
+        let is_hidden = |path: &PathBuf| {
+            let name = path.file_name().map(OsStr::as_encoded_bytes);
+            name.is_none_or(|name| name.starts_with(b"."))
+        };
+        paths.retain(|path| !is_hidden(path));
+        paths.sort();
+        paths.into_iter().map(SecretRef::File).collect()
     }
 
     /// Where the platform keeps the certificate of this app instance and its key, which it renews all the while.

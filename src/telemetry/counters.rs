@@ -52,6 +52,13 @@ pub(crate) struct LimitHandles {
     remaining: Gauge,
 }
 
+/// The metrics of one parent proxy.
+pub(crate) struct ParentCounters {
+    families: Arc<Families>,
+    /// `host:port`, as configured.
+    parent: Box<str>,
+}
+
 /// Adds one to a gauge until it is dropped.
 #[derive(Debug)]
 pub(crate) struct GaugeGuard(IntGauge);
@@ -309,6 +316,20 @@ impl Counters {
 impl fmt::Debug for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Counters").field(&self.destination).finish()
+    }
+}
+
+impl ParentCounters {
+    pub(super) fn new(families: &Arc<Families>, parent: &str) -> Self {
+        Self {
+            families: Arc::clone(families),
+            parent: parent.into(),
+        }
+    }
+
+    /// Counts an attempt to get to a destination. `result` is `ok`, or one of a closed set of words.
+    pub(crate) fn connect(&self, result: &'static str) {
+        self.families.parent_connects(&self.parent, result).inc();
     }
 }
 

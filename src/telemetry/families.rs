@@ -137,6 +137,8 @@ families! {
         "Exchanges that passed because of egress.default: observe, by the reason for which deny would refuse them.";
     overhead: Histogram(destination) in OWN_WORK = "outrider_overhead_seconds",
         "Time spent in outrider itself, waits for app, limits and upstream left out.";
+    parent_connects: IntCounter(parent, result) = "outrider_parent_connects_total",
+        "Attempts to get to a destination through a parent proxy: ok, or what the parent did instead.";
     paused_until: IntGauge(destination) = "outrider_paused_until_timestamp_seconds",
         "Until when the destination asked to be left alone; 0 when it is not.";
     quota_store_errors: IntCounter() = "outrider_quota_store_errors_total",

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder, Registry, TextEncoder};
 
-pub(crate) use counters::{Counters, GaugeGuard, LimitHandles};
+pub(crate) use counters::{Counters, GaugeGuard, LimitHandles, ParentCounters};
 pub(crate) use exchange::{Exchange, TakenBackAnswer};
 pub(crate) use handshakes::HandshakeFailure;
 pub(crate) use instance::instance_index;
@@ -119,6 +119,11 @@ impl Telemetry {
         let new = Arc::new(Counters::new(&self.families, destination));
         counters.insert(destination.into(), Arc::clone(&new));
         new
+    }
+
+    /// Returns the metrics of one parent proxy, `host:port`.
+    pub(crate) fn parent(&self, name: &str) -> ParentCounters {
+        ParentCounters::new(&self.families, name)
     }
 
     /// Sets which exchanges get an access line from now on.

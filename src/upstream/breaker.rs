@@ -195,9 +195,13 @@ impl HostHealth {
             // There was no socket or no memory on our side.
             Error::Dial(dial::Error::Empty | dial::Error::Local { .. }) | Error::NoMemory(_) => Self::Unknown,
             Error::Dial(_) => Self::Fails,
+            // A parent that fails says nothing about the hosts behind it.
+            Error::Parent(error) if error.is_failure_of_target() => Self::Fails,
+            Error::Parent(_) => Self::Unknown,
             // The fault is in the request or in the configuration.
             Error::Denied(_)
             | Error::LengthUnknown
+            | Error::ParentSettings(_)
             | Error::RequestBody(_)
             | Error::RequestStalled(_)
             | Error::Settings(_)

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::link::{Link, OpenedLink, Stream, Way};
+use super::parent::{Reached, Wanted};
 use super::pool::{self, ActiveConnection, ConnectionInfo, PooledConnection};
 use super::read_to_end::ReadToEnd;
 use super::{DialContext, Endpoint, Error, Protocol, dial, tls};
@@ -21,9 +22,11 @@ pub(crate) async fn open(
     endpoint: &Endpoint,
     network: DialContext<'_>,
 ) -> Result<OpenedLink, Error> {
-    let link = counted(bare(target, endpoint, network).await, endpoint)?;
-    let way = Way::straight();
-    Ok(OpenedLink { link, way })
+    let reached = counted(bare(target, endpoint, network, Wanted::Tunnel).await, endpoint)?;
+    Ok(OpenedLink {
+        link: reached.link,
+        way: Way(reached.via),
+    })
 }
 
 /// Counts an attempt to connect, and whether it succeeded.
@@ -35,7 +38,17 @@ fn counted<T>(result: Result<T, Error>, endpoint: &Endpoint) -> Result<T, Error>
     result
 }
 
-async fn bare(target: &Target, endpoint: &Endpoint, network: DialContext<'_>) -> Result<Link, Error> {
+/// Connects to `target`, or to the parent that it is behind.
+async fn bare(
+    target: &Target,
+    endpoint: &Endpoint,
+    network: DialContext<'_>,
+    wanted: Wanted,
+) -> Result<Reached, Error> {
+    if let Some(parents) = endpoint.parents_of(target)? {
+        // Boxed: who has no parent does not pay for its state.
+        return Box::pin(parents.open(target, &endpoint.destination.timeouts, network, wanted)).await;
+    }
     let limit = endpoint.destination.timeouts.connect;
     let approved = match &target.host {
         Host::Name(name) => {
@@ -45,7 +58,11 @@ async fn bare(target: &Target, endpoint: &Endpoint, network: DialContext<'_>) ->
         Host::V4(address) => network.egress.approve(&[(*address).into()], target.port)?,
         Host::V6(address) => network.egress.approve(&[(*address).into()], target.port)?,
     };
-    Ok(Link::Tcp(dial::dial(&approved, limit).await?))
+    Ok(Reached {
+        link: Link::Tcp(dial::dial(&approved, limit).await?),
+        until: None,
+        via: None,
+    })
 }
 
 /// Opens an HTTP connection to `target`. A task of this worker drives an HTTP/2 connection, for all requests that share it.
@@ -73,25 +90,37 @@ async fn ready(
         until: pool::until(None),
         endpoint: Arc::clone(endpoint),
         is_closed: Arc::default(),
+        via: None,
     };
     match target.scheme {
         Scheme::Http => {
-            let stream = bare(target, endpoint, network).await?;
+            let wanted = match alpn {
+                tls::Alpn::H1 => Wanted::Forwarding,
+                tls::Alpn::H2 | tls::Alpn::Either => Wanted::Tunnel,
+            };
+            let Reached { link, until, via } = bare(target, endpoint, network, wanted).await?;
+            info.until = pool::until(until);
+            info.via = via;
             match alpn {
-                tls::Alpn::H1 => Ok(h1(Stream::Clear(stream), info)),
+                tls::Alpn::H1 => Ok(h1(Stream::Clear(link), info)),
                 // HTTP/2 without TLS is not negotiated: the configuration demands it, or the app speaks it itself.
-                tls::Alpn::H2 | tls::Alpn::Either => h2(stream, info).await,
+                tls::Alpn::H2 | tls::Alpn::Either => h2(link, info).await,
             }
         }
         Scheme::Https => {
             // Before dialling: without settings there is no use in a connection.
             let settings = endpoint.tls()?;
-            let stream = bare(target, endpoint, network).await?;
+            let reached = bare(target, endpoint, network, Wanted::Tunnel).await?;
             let started = Instant::now();
             let tls::Secured { stream, until } = settings
-                .connect(stream, target, alpn, endpoint.destination.timeouts.tls)
-                .await?;
-            info.until = pool::until(Some(until));
+                .connect(reached.link, target, alpn, endpoint.destination.timeouts.tls)
+                .await
+                .map_err(|error| match &reached.via {
+                    Some(via) => via.handshake(error),
+                    None => error.into(),
+                })?;
+            info.until = pool::until(Some(reached.until.map_or(until, |first| first.min(until))));
+            info.via = reached.via;
             endpoint
                 .counters
                 .tls_handshake(TlsSide::Upstream, started.elapsed());

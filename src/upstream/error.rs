@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::body::BodyError;
+use super::parent::{ParentError, ParentSettingsError};
 use super::unreadable::{Unreadable, Wrong};
 use super::{Endpoint, dial, resolve, tls};
+use crate::error::ErrorChain;
 use crate::host::Host;
 use crate::http1;
 use crate::memory::Exhausted;
@@ -40,6 +42,12 @@ pub(crate) enum Error {
          outrider reads up to 1 MiB to find out: send Content-Length instead of chunks"
     )]
     LengthUnknown,
+
+    #[error(transparent)]
+    Parent(Box<ParentError>),
+
+    #[error("the parent proxy of this destination cannot be used: {}", ErrorChain(&**.0))]
+    ParentSettings(Arc<ParentSettingsError>),
 
     /// On our side, for the body of the request.
     #[error(transparent)]
@@ -101,7 +109,8 @@ impl Error {
             Self::Version => "http_protocol_error",
             Self::LengthUnknown | Self::RequestBody(_) | Self::RequestStalled(_) => "http_request_error",
             Self::ResponseTimeout(_) => "http_response_timeout",
-            Self::Settings(_) => "proxy_configuration_error",
+            Self::Parent(error) => error.proxy_status(),
+            Self::ParentSettings(_) | Self::Settings(_) => "proxy_configuration_error",
             Self::Tls(error) => error.proxy_status(),
             Self::Unreadable(unreadable) => unreadable.proxy_status(),
         }
@@ -114,6 +123,7 @@ impl Error {
             | Self::Dns(resolve::Error::Timeout { .. })
             | Self::ResponseTimeout(_)
             | Self::Tls(tls::Error::Timeout { .. }) => true,
+            Self::Parent(error) => error.timed_out(),
             Self::CutShort { .. }
             | Self::Denied(_)
             | Self::Dial(_)
@@ -121,6 +131,7 @@ impl Error {
             | Self::Incomplete(_)
             | Self::LengthUnknown
             | Self::NoMemory(_)
+            | Self::ParentSettings(_)
             | Self::RequestBody(_)
             | Self::RequestStalled(_)
             | Self::Settings(_)

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::parent::Via;
 use super::tls;
 use crate::stream::{Rewound, Socket};
 
@@ -28,20 +29,15 @@ pub(crate) struct OpenedLink {
 
 /// How a link gets to its target: straight, or through a parent.
 #[derive(Debug)]
-pub(crate) struct Way {
-    parent: Option<Arc<str>>,
-}
+pub(crate) struct Way(pub(super) Option<Arc<Via>>);
 
 impl Way {
-    pub(crate) fn straight() -> Self {
-        Self { parent: None }
-    }
 
     /// Takes note of the end of a tunnel that `received` so many bytes from its target: some parents open a tunnel and
     /// close it when they cannot reach the target.
     pub(crate) fn ended(self, received: u64) {
-        if let Some(parent) = self.parent.filter(|_| received == 0) {
-            tracing::warn!(%parent, "the parent opened the tunnel and closed it without a byte");
+        if let Some(via) = self.0.filter(|_| received == 0) {
+            via.ended();
         }
     }
 }

@@ -19,10 +19,11 @@ pub(crate) use body::{Incoming, Outbound, ResponseBody};
 pub(crate) use bound::BoundConnections;
 pub(crate) use error::Error;
 
+use self::parent::{ParentSettingsError, Parents};
 use self::pool::{AttemptFailed, ResendReason};
 use crate::config::HttpVersion;
 use crate::host::Target;
-use crate::policy::{Destination, EgressRules};
+use crate::policy::{Destination, EgressRules, ParentPlan};
 use crate::telemetry::Counters;
 
 pub(crate) mod body;
@@ -35,6 +36,7 @@ pub(crate) mod error;
 mod http10;
 mod idle;
 pub(crate) mod link;
+pub(crate) mod parent;
 pub(crate) mod pool;
 mod read_to_end;
 mod reclaim;
@@ -54,6 +56,8 @@ pub(crate) struct Endpoint {
     pub(crate) destination: Arc<Destination>,
     pub(crate) counters: Arc<Counters>,
     old: http10::Http10Targets,
+    /// `Ok(None)`: its targets are reached directly. Where its parents cannot be used, they are not reached at all.
+    parents: Result<Option<Arc<Parents>>, Arc<ParentSettingsError>>,
     /// An unreadable certificate, key or authority refuses requests over TLS; it does not stop the others.
     tls: Result<Arc<tls::Settings>, Arc<tls::SettingsError>>,
 }
@@ -85,8 +89,14 @@ impl Endpoint {
             destination,
             counters,
             old: http10::Http10Targets::default(),
+            parents: Ok(None),
             tls: tls.map(Arc::new),
         }
+    }
+
+    /// Puts its targets behind parents.
+    pub(crate) fn behind(self, parents: Result<Option<Arc<Parents>>, Arc<ParentSettingsError>>) -> Self {
+        Self { parents, ..self }
     }
 
     /// Returns the same endpoint with another id, so that it shares no connections.
@@ -96,6 +106,7 @@ impl Endpoint {
             destination: Arc::clone(&self.destination),
             counters: Arc::clone(&self.counters),
             old: http10::Http10Targets::default(),
+            parents: self.parents.clone(),
             tls: self.tls.clone(),
         }
     }
@@ -107,6 +118,22 @@ impl Endpoint {
     /// Whether `target` speaks HTTP/1.0, as far as is known.
     pub(crate) fn is_old(&self, target: &Target) -> bool {
         self.old.has(target)
+    }
+
+    /// Returns the parents, or why they could not be made.
+    pub(crate) fn parents(&self) -> Result<Option<&Arc<Parents>>, &Arc<ParentSettingsError>> {
+        self.parents.as_ref().map(Option::as_ref)
+    }
+
+    /// Returns the parents that `target` is reached through. `None`: it is reached directly.
+    fn parents_of(&self, target: &Target) -> Result<Option<&Arc<Parents>>, Error> {
+        let is_direct = |plan: &ParentPlan| plan.bypasses(target);
+        match &self.parents {
+            Ok(None) => Ok(None),
+            _ if self.destination.parent.as_deref().is_some_and(is_direct) => Ok(None),
+            Ok(parents) => Ok(parents.as_ref()),
+            Err(error) => Err(Error::ParentSettings(Arc::clone(error))),
+        }
     }
 
     /// Returns the TLS settings, or why they could not be made.

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::body::{Outbound, ResponseBody};
 use super::bound::{self, BoundConnections};
 use super::link::Stream;
+use super::parent::Via;
 use super::streamed::Streamed;
 use super::unreadable::{self, Unreadable};
 use super::{Endpoint, Error, Protocol, RequestObserver, is_repeatable, tls};
@@ -94,6 +95,8 @@ pub(crate) struct ConnectionInfo {
     pub(super) endpoint: Arc<Endpoint>,
     /// The upstream has closed it. What came before is still read. HTTP/2 only.
     pub(super) is_closed: Arc<AtomicBool>,
+    /// The parent through which it goes.
+    pub(super) via: Option<Arc<Via>>,
 }
 
 /// An HTTP/1.1 connection, owned by the exchange that uses it or by the pool.
@@ -264,8 +267,12 @@ impl ConnectionInfo {
 
 impl PooledConnection {
     pub(super) fn new(stream: Stream, info: ConnectionInfo, open: GaugeGuard) -> Self {
+        let mut connection = ClientConnection::new(stream, info.endpoint.destination.response_fields);
+        if let Some(form) = info.via.as_ref().and_then(|via| via.form()) {
+            connection = connection.to_proxy(form);
+        }
         Self {
-            connection: ClientConnection::new(stream, info.endpoint.destination.response_fields),
+            connection,
             info,
             bound: None,
             _open: open,
@@ -328,6 +335,11 @@ impl PooledConnection {
             .await
         {
             Ok(response) => {
+                if let Some(via) = &self.info.via
+                    && let Some(error) = via.own_answer(&response)
+                {
+                    return Err(error.into());
+                }
                 let status = response.status();
                 let old = &self.info.endpoint.old;
                 old.answered(&self.info.target, response.version());
@@ -346,7 +358,8 @@ impl PooledConnection {
             http1::client::SendError::Answer(error) => Error::of_http1(error, true, host, endpoint).into(),
             http1::client::SendError::Body(cut) => Error::of_cut(cut).into(),
             http1::client::SendError::Lost(error) => {
-                let error = Error::of_http1(error, false, host, endpoint);
+                let of_parent = self.info.via.as_ref().and_then(|via| via.lost(&error));
+                let error = of_parent.unwrap_or_else(|| Error::of_http1(error, false, host, endpoint));
                 let mut is_back =
                     || is_whole || self.connection.take_back().map(|back| *body = back).is_some();
                 // What TLS has refused it will refuse again.

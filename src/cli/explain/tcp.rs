@@ -29,12 +29,13 @@ impl Explanation {
                 }
             };
             explanation.tell("leaves as", format!("{way}, to {to}"));
-            match explanation.addresses(to, policy, config) {
+            let parent = destination.parent.as_deref().filter(|plan| !plan.bypasses(to));
+            match explanation.addresses(to, parent.is_some(), policy, config) {
                 Err(denial) => explanation.refuse(&denial),
                 Ok(judged) => {
                     explanation.shown(destination);
                     explanation.limits(destination, &Method::CONNECT, "");
-                    explanation.tell("parent", "none".to_owned());
+                    explanation.tell("parent", super::behind(parent, destination, to));
                     explanation.pass(judged);
                 }
             }

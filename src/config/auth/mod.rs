@@ -355,7 +355,7 @@ impl Syntax for ParameterName {
 }
 
 /// A user name, or a reference to one.
-struct UserName;
+pub(super) struct UserName;
 
 impl Syntax for UserName {
     type Value = Text;

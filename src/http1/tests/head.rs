@@ -153,6 +153,7 @@ fn written_request(request: Request<()>, encoding: BodyEncoding) -> String {
         &mut out,
         &request.into_parts().0,
         &HeaderValue::from_static("b:1"),
+        None,
         &encoding,
         false,
     );

@@ -116,16 +116,23 @@ impl Resolver {
         })
     }
 
+    /// Returns the addresses of a name that are known without a query: of `dns.hosts`, and of `localhost`.
+    pub(crate) fn fixed(&self, name: &str) -> Option<Arc<[IpAddr]>> {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if let Some(addresses) = self.hosts.get(name) {
+            return Some(Arc::clone(addresses));
+        }
+        let is_local = name == "localhost" || name.ends_with(".localhost");
+        is_local.then(|| Arc::new(LOOPBACK) as _)
+    }
+
     /// Returns the addresses of `name` (lower case, taken as absolute), IPv4 first. Never an empty list.
     ///
     /// Answers or fails within `dns.timeout`.
     pub(crate) async fn resolve(&self, name: &str) -> DnsAnswer {
         let name = name.strip_suffix('.').unwrap_or(name);
-        if let Some(addresses) = self.hosts.get(name) {
-            return Ok(Arc::clone(addresses));
-        }
-        if name == "localhost" || name.ends_with(".localhost") {
-            return Ok(Arc::new(LOOPBACK));
+        if let Some(addresses) = self.fixed(name) {
+            return Ok(addresses);
         }
         let now = Instant::now();
         if let Some(answer) = self.cache.fresh(name, now) {

@@ -436,7 +436,7 @@ fn trusted(
     let mut pinned = Vec::new();
     for (key, reference) in written {
         let Some(reference) = reference else { continue };
-        for (i, certificate) in certificates(key, reference, snapshot)?.into_iter().enumerate() {
+        for (i, certificate) in authorities(key, reference, snapshot)?.into_iter().enumerate() {
             Arc::make_mut(&mut anchors)
                 .add(certificate.clone())
                 .map_err(|_| SettingsError::BadCertificate {
@@ -489,6 +489,28 @@ fn certificates(
         reference: reference.clone(),
         source,
     })
+}
+
+/// The same of every file where `reference` is a folder, as `CF_SYSTEM_CERT_PATH` is. There, a file without certificates is
+/// passed over, but one of them must have some.
+fn authorities(
+    key: TlsKey,
+    reference: &SecretRef,
+    snapshot: &Snapshot,
+) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
+    let files = snapshot.spread(reference);
+    if files.first() == Some(reference) {
+        return certificates(key, reference, snapshot);
+    }
+    let found: Vec<_> = (files.iter())
+        .filter_map(|file| certificates(key, file, snapshot).ok())
+        .flatten()
+        .collect();
+    if found.is_empty() {
+        let reference = reference.clone();
+        return Err(SettingsError::NoAuthority { key, reference });
+    }
+    Ok(found)
 }
 
 fn read(key: TlsKey, reference: &SecretRef, snapshot: &Snapshot) -> Result<Secret, SettingsError> {

@@ -38,6 +38,9 @@ pub(crate) enum SettingsError {
     )]
     KeyMismatch { certificate: SecretRef, key: SecretRef },
 
+    #[error("{key}: no file of the folder {reference} has a certificate; name the right folder")]
+    NoAuthority { key: TlsKey, reference: SecretRef },
+
     #[error(
         "tls.groups: the cryptography of this build has no {group} (FIPS 140-3 does not approve x25519 alone); remove it"
     )]
@@ -111,6 +114,7 @@ impl SettingsError {
         match self {
             Self::KeyMismatch { .. } | Self::Pkcs12 { .. } => true,
             Self::BadCertificate { key, .. }
+            | Self::NoAuthority { key, .. }
             | Self::Pem { key, .. }
             | Self::Secret { key, .. }
             | Self::WeakCertificate { key, .. }

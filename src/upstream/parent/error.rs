@@ -1,0 +1,410 @@
+//! Why a parent brought us nowhere: who refused, and what to do.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::Parent;
+use crate::config::ParentScheme;
+use crate::host::Target;
+use crate::policy::Denial;
+use crate::upstream::{Error, dial, resolve, tls};
+
+/// A failure of a parent, or one that it reports. `Display` is a sentence for the developer of the app.
+#[derive(Debug)]
+pub(crate) struct ParentError {
+    fault: ParentFault,
+    /// The parents that have failed in the end.
+    tried: usize,
+    /// `host:port`
+    name: Arc<str>,
+    scheme: ParentScheme,
+    target: Target,
+}
+
+/// What happened at a parent.
+#[derive(Debug)]
+pub(super) enum ParentFault {
+    Answered { status: StatusCode, meaning: Meaning },
+    /// The connection ended without an answer.
+    Closed,
+    /// The tunnel was opened, and ended without a byte.
+    ClosedTunnel,
+    /// 407 or what stands for it. `has_some`: we sent credentials.
+    Credentials { has_some: bool },
+    /// Our own rules: it would be a loop, or a metadata service.
+    Denied(Denial),
+    Dial(dial::Error),
+    Dns(resolve::Error),
+    /// Not HTTP, or too large.
+    Malformed(String),
+    NotSocks,
+    /// The tunnel was opened, and what came through it is no TLS.
+    NoTls,
+    /// No answer within this time.
+    Silent(Duration),
+    /// The reply of a SOCKS5 server.
+    Socks(u8),
+    Tls(Box<tls::Error>),
+}
+
+/// What an HTTP parent means by its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// It has too much to do.
+    Busy,
+    /// It could not reach the target, and does not say why.
+    Dead,
+    /// Its rules deny the target.
+    Denied,
+    /// Either of the two, and it does not say which.
+    DeniedOrDead,
+    /// The target's name does not resolve there.
+    NoName,
+    /// It does not serve such requests: it is no proxy, or another one.
+    NoProxy,
+    /// The platform answers in its place.
+    NotRunning,
+    /// The target refused it.
+    Refused,
+    /// The target did not answer it in time.
+    TimedOut,
+}
+
+/// Who has to do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// The parent has failed: another one may work.
+    Parent,
+    /// The parent has failed, or the target has: the parent does not say.
+    Unclear,
+    /// The parent works, and the target was not reached.
+    Target,
+}
+
+impl ParentError {
+    pub(super) fn new(parent: &Parent, target: &Target, fault: ParentFault) -> Self {
+        Self {
+            fault,
+            tried: 1,
+            name: Arc::clone(&parent.name),
+            scheme: parent.scheme,
+            target: target.clone(),
+        }
+    }
+
+    /// Notes that so many parents failed, of which this was the first.
+    pub(super) fn after(self, tried: usize) -> Self {
+        Self { tried, ..self }
+    }
+
+    /// Returns the error type of RFC 9209.
+    pub(crate) fn proxy_status(&self) -> &'static str {
+        match &self.fault {
+            ParentFault::Answered { meaning, .. } => match meaning {
+                Meaning::Busy
+                | Meaning::Dead
+                | Meaning::Denied
+                | Meaning::DeniedOrDead
+                | Meaning::NotRunning => "destination_unavailable",
+                Meaning::NoName => "dns_error",
+                Meaning::NoProxy => "proxy_configuration_error",
+                Meaning::Refused => "connection_refused",
+                Meaning::TimedOut => "connection_timeout",
+            },
+            ParentFault::Closed | ParentFault::ClosedTunnel => "connection_terminated",
+            ParentFault::Credentials { .. } => "proxy_configuration_error",
+            ParentFault::Denied(Denial::Loop { .. }) => "proxy_loop_detected",
+            ParentFault::Denied(_) => "proxy_configuration_error",
+            ParentFault::Dial(error) => error.proxy_status(),
+            ParentFault::Dns(error) => error.proxy_status(),
+            ParentFault::Malformed(_) | ParentFault::NotSocks => "http_protocol_error",
+            ParentFault::NoTls => "tls_protocol_error",
+            ParentFault::Silent(_) => "connection_timeout",
+            ParentFault::Socks(reply) => match reply {
+                4 => "dns_error",
+                5 => "connection_refused",
+                6 => "connection_timeout",
+                _ => "destination_unavailable",
+            },
+            ParentFault::Tls(error) => error.proxy_status(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn fault_for_tests(&self) -> &ParentFault {
+        &self.fault
+    }
+
+    pub(crate) fn timed_out(&self) -> bool {
+        match &self.fault {
+            ParentFault::Answered { meaning, .. } => *meaning == Meaning::TimedOut,
+            ParentFault::Dial(dial::Error::Timeout { .. })
+            | ParentFault::Dns(resolve::Error::Timeout { .. })
+            | ParentFault::Silent(_)
+            | ParentFault::Socks(6) => true,
+            ParentFault::Tls(error) => matches!(**error, tls::Error::Timeout { .. }),
+            ParentFault::Closed
+            | ParentFault::ClosedTunnel
+            | ParentFault::Credentials { .. }
+            | ParentFault::Denied(_)
+            | ParentFault::Dial(_)
+            | ParentFault::Dns(_)
+            | ParentFault::Malformed(_)
+            | ParentFault::NoTls
+            | ParentFault::NotSocks
+            | ParentFault::Socks(_) => false,
+        }
+    }
+
+    /// Returns the word for logs.
+    pub(crate) fn fault(&self) -> &'static str {
+        match self.fault.result() {
+            "closed" => "parent_closed",
+            "closed_tunnel" => "parent_closed_tunnel",
+            "credentials" => "parent_credentials",
+            "denied" => "parent_denied",
+            "malformed" => "parent_malformed",
+            "no_proxy" => "parent_no_proxy",
+            "not_allowed" => "parent_not_allowed",
+            "silent" => "parent_silent",
+            "tls" => "parent_tls",
+            "unreachable" => "parent_unreachable",
+            "busy" => "parent_busy",
+            _ => "parent_target",
+        }
+    }
+
+    /// Whether the target has failed, as far as the parent says. Not where its rules deny the target, or may do so.
+    pub(crate) fn is_failure_of_target(&self) -> bool {
+        match &self.fault {
+            ParentFault::Answered { meaning, .. } => matches!(
+                meaning,
+                Meaning::Dead | Meaning::NoName | Meaning::Refused | Meaning::TimedOut
+            ),
+            ParentFault::Socks(reply) => matches!(reply, 1 | 3..=6),
+            ParentFault::Closed
+            | ParentFault::ClosedTunnel
+            | ParentFault::Credentials { .. }
+            | ParentFault::Denied(_)
+            | ParentFault::Dial(_)
+            | ParentFault::Dns(_)
+            | ParentFault::Malformed(_)
+            | ParentFault::NoTls
+            | ParentFault::NotSocks
+            | ParentFault::Silent(_)
+            | ParentFault::Tls(_) => false,
+        }
+    }
+}
+
+impl ParentFault {
+    /// Returns the label of the metric: a closed set.
+    pub(super) fn result(&self) -> &'static str {
+        match self {
+            Self::Answered { meaning, .. } => match meaning {
+                Meaning::Busy => "busy",
+                Meaning::Dead => "target_unreachable",
+                Meaning::Denied | Meaning::DeniedOrDead => "denied",
+                Meaning::NoName => "target_dns",
+                Meaning::NoProxy => "no_proxy",
+                Meaning::NotRunning => "unreachable",
+                Meaning::Refused => "target_refused",
+                Meaning::TimedOut => "target_timeout",
+            },
+            Self::Closed => "closed",
+            Self::ClosedTunnel | Self::NoTls => "closed_tunnel",
+            Self::Credentials { .. } => "credentials",
+            Self::Denied(_) => "not_allowed",
+            Self::Dial(_) | Self::Dns(_) => "unreachable",
+            Self::Malformed(_) => "malformed",
+            Self::NotSocks => "no_proxy",
+            Self::Silent(_) => "silent",
+            Self::Socks(reply) => match reply {
+                2 => "denied",
+                3 | 4 => "target_dns",
+                5 => "target_refused",
+                6 => "target_timeout",
+                7 => "no_proxy",
+                _ => "target_unreachable",
+            },
+            Self::Tls(_) => "tls",
+        }
+    }
+
+    /// Whether the parent itself has failed, so that the next one is tried.
+    pub(super) fn is_of_parent(&self) -> bool {
+        self.side() == Side::Parent
+    }
+
+    /// Whether the next parent is tried although this one may work.
+    pub(super) fn may_be_of_parent(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent(_))
+    }
+
+    fn side(&self) -> Side {
+        match self {
+            Self::Answered { meaning, .. } => match meaning {
+                Meaning::Busy | Meaning::NoProxy | Meaning::NotRunning => Side::Parent,
+                Meaning::Dead
+                | Meaning::Denied
+                | Meaning::DeniedOrDead
+                | Meaning::NoName
+                | Meaning::Refused
+                | Meaning::TimedOut => Side::Target,
+            },
+            Self::Credentials { .. }
+            | Self::Denied(_)
+            | Self::Dial(_)
+            | Self::Dns(_)
+            | Self::Malformed(_)
+            | Self::NotSocks
+            | Self::Tls(_) => Side::Parent,
+            Self::Closed | Self::ClosedTunnel | Self::NoTls | Self::Silent(_) => Side::Unclear,
+            Self::Socks(7) => Side::Parent,
+            Self::Socks(_) => Side::Target,
+        }
+    }
+}
+
+impl fmt::Display for ParentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, target, .. } = self;
+        let scheme = self.scheme.as_str();
+        write!(f, "through the parent proxy {scheme}://{name} to {target}: {}", self.fault)?;
+        match self.tried {
+            0 | 1 => Ok(()),
+            several => write!(f, "; all {several} parents failed, and nothing is sent around them"),
+        }
+    }
+}
+
+impl fmt::Display for ParentFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered { status, meaning } => {
+                write!(f, "the parent answered {}: {}", status.as_str(), meaning.words())
+            }
+            Self::Closed => f.write_str(
+                "the parent closed the connection without an answer; pproxy and proxy-chain do that where the destination \
+                 cannot be reached, and any parent when it is stopped: see its log",
+            ),
+            Self::ClosedTunnel => f.write_str(
+                "the parent opened the tunnel and closed it without a byte; Traffic Server does that where the destination \
+                 cannot be reached, and Caddy with probe resistance where it does not know our credentials: see the \
+                 destination's host and port, then the credentials of the parent, then its log",
+            ),
+            Self::Credentials { has_some: true } => f.write_str(
+                "the parent does not accept our credentials; see the user and the password in its URL or beside it",
+            ),
+            Self::Credentials { has_some: false } => f.write_str(
+                "the parent wants credentials and has none from us; put them into its URL, kept in a variable or a bound \
+                 service, or write { url: …, username: NAME, password: env:NAME }",
+            ),
+            Self::Denied(denial) => write!(f, "the parent's own address may not be reached: {denial}"),
+            Self::Dial(error) => write!(f, "the parent cannot be reached: {error}"),
+            Self::Dns(error) => write!(f, "the parent cannot be reached: {error}"),
+            Self::Malformed(what) => write!(
+                f,
+                "the parent's answer cannot be read ({what}); see that it is an HTTP proxy, and whether it wants https:// or \
+                 socks5://"
+            ),
+            Self::NotSocks => f.write_str(
+                "the parent does not answer as a SOCKS5 server does; see its port, and whether it is an http:// proxy",
+            ),
+            Self::NoTls => f.write_str(
+                "the parent opened the tunnel, and what came through it is no TLS; see that the destination speaks TLS on \
+                 this port, and, with Caddy's probe resistance, the credentials of the parent",
+            ),
+            Self::Silent(limit) => write!(
+                f,
+                "the parent did not answer within {} (twice timeouts.connect); mostly the destination does not answer it: see \
+                 that it can reach this host and port, or that it does not hang",
+                humantime::format_duration(*limit)
+            ),
+            Self::Socks(reply) => write!(f, "the parent replied {reply}: {}", words_of_socks(*reply)),
+            Self::Tls(error) => write!(f, "TLS to the parent failed: {error}"),
+        }
+    }
+}
+
+impl Meaning {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Busy => "it has too much to do; try again later, or have another one beside it",
+            Self::Dead => {
+                "it could not reach the destination; see the destination's name, host and port from there, and the parent's \
+                 log"
+            }
+            Self::Denied => "its rules deny this destination; have the host and the port allowed there",
+            Self::DeniedOrDead => {
+                "it says so where its rules deny the destination (host or port not in its list), and also where no address of \
+                 the destination could be reached; have both allowed there, then see whether the destination is up"
+            }
+            Self::NoName => {
+                "the destination's name does not resolve there; see its spelling, or, for a name that only this side knows, \
+                 add it to egress.parent_bypass"
+            }
+            Self::NoProxy => {
+                "it does not serve such a request; see that this is a proxy, that it allows CONNECT, and its port"
+            }
+            Self::NotRunning => {
+                "the platform's router answers in its place; see that the parent's app runs and its route is right"
+            }
+            Self::Refused => "the destination refused its connection; see the destination's port, and that it is up",
+            Self::TimedOut => "the destination did not answer it in time; see the firewalls between the two",
+        }
+    }
+}
+
+fn words_of_socks(reply: u8) -> &'static str {
+    match reply {
+        1 => "it failed and does not say why; microsocks says so where the destination's name does not resolve",
+        2 => "its rules deny this destination; have the host and the port allowed there",
+        3 => "the destination's network cannot be reached from there, or, with simple-socks, its name does not resolve",
+        4 => "the destination's host cannot be reached from there, or its name does not resolve",
+        5 => "the destination refused its connection; see the destination's port, and that it is up",
+        6 => "the destination did not answer it in time; see the firewalls between the two",
+        7 => "it does not serve CONNECT; see that this is a SOCKS5 proxy for TCP",
+        8 => "it cannot reach this kind of address; many reach IPv4 only",
+        _ => "no reply that RFC 1928 knows; see its log",
+    }
+}
+
+impl std::error::Error for ParentError {}
+
+impl From<ParentError> for Error {
+    fn from(error: ParentError) -> Self {
+        Self::Parent(Box::new(error))
+    }
+}
+
+impl From<Denial> for ParentFault {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+impl From<dial::Error> for ParentFault {
+    fn from(error: dial::Error) -> Self {
+        Self::Dial(error)
+    }
+}
+
+impl From<resolve::Error> for ParentFault {
+    fn from(error: resolve::Error) -> Self {
+        Self::Dns(error)
+    }
+}
+
+impl From<Box<tls::Error>> for ParentFault {
+    fn from(error: Box<tls::Error>) -> Self {
+        Self::Tls(error)
+    }
+}
