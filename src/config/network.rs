@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::declare::{Syntax, ValueKind, Word};
 use super::node::shown;
 use super::reader::{Located, SectionReader, one_of};
-use super::parent::{Bypass, Parents};
+use super::parent::{Bypass, ParentRoots, Parents};
 use super::syntax::{Filled, ListOf, OneOrMore, Port, Positive};
 use super::tls::OrNull;
 use super::{ParentKeys, PathBuf, SecretRef};
@@ -157,7 +157,7 @@ section! {
         parent: Vec<ParentKeys> as Parents = "[]";
         /// Roots for https:// parents instead of the system's: a file or a folder. The system's have those of
         /// CF_SYSTEM_CERT_PATH.
-        parent_ca: Option<SecretRef>;
+        parent_ca: Option<SecretRef> as ParentRoots = "null";
         /// Hosts that are reached without `egress.parent`, and the names below them.
         parent_bypass: Vec<HostPattern> as OrNull<ListOf<Bypass>> = "[apps.internal]";
     }

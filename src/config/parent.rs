@@ -262,6 +262,22 @@ impl Syntax for ParentChoice {
     }
 }
 
+/// A reference, or `null` where the system's roots are meant.
+pub(super) struct ParentRoots;
+
+impl Syntax for ParentRoots {
+    type Value = Option<SecretRef>;
+
+    const KIND: ValueKind = ValueKind::Any(&[ValueKind::Secret, ValueKind::Literal("null")]);
+
+    fn read(written: Located<'_>) -> Option<Option<SecretRef>> {
+        if written.is_null() {
+            return Some(None);
+        }
+        written.secret().map(Some)
+    }
+}
+
 /// A host that is reached without a parent. A name means the names below it as well, and without a port any port.
 pub(super) struct Bypass;
 
