@@ -160,7 +160,12 @@ pub(super) fn references(destination: &Destination, secrets: &Snapshot) -> Vec<S
         .chain(tls.ca.iter().chain(&tls.ca_extra).chain(&tls.crl))
         .cloned()
         .chain(certificate.map_or_else(Vec::new, |certificate| secrets.parts(certificate)))
-        .chain(destination.parent.iter().flat_map(|plan| parent::references(plan, secrets)))
+        .chain(
+            destination
+                .parent
+                .iter()
+                .flat_map(|plan| parent::references(plan, secrets)),
+        )
         .collect()
 }
 
@@ -311,7 +316,8 @@ impl<'b> Build<'b> {
             Some(old) => Ok(Some(Arc::clone(old))),
             None => {
                 let rules = self.policy.egress.for_operator();
-                let new = || Parents::build(plan, secrets, &builder.roots, &rules, &builder.marker, telemetry);
+                let new =
+                    || Parents::build(plan, secrets, &builder.roots, &rules, &builder.marker, telemetry);
                 let new = caught(new).unwrap_or(Err(ParentSettingsError::Panicked));
                 new.map(|new| Some(Arc::new(new))).map_err(Arc::new)
             }
@@ -447,7 +453,11 @@ impl<'b> Build<'b> {
             let destination = Arc::new(destination.of_token_endpoint());
             let tls = tls::Settings::build(&destination, secrets, &builder.roots).map_err(Arc::new);
             // As the destination that needs the token is reached.
-            let parents = reached.endpoint.parents().map(Option::<&_>::cloned).map_err(Arc::clone);
+            let parents = reached
+                .endpoint
+                .parents()
+                .map(Option::<&_>::cloned)
+                .map_err(Arc::clone);
             Arc::new(Endpoint::new(destination, Arc::clone(counters), tls).behind(parents))
         };
         TokenEndpoint {

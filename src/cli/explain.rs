@@ -226,7 +226,8 @@ impl Explanation {
             Host::Name(name) => match config.dns.hosts.get(name) {
                 Some(addresses) => (addresses.clone(), "by dns.hosts"),
                 None if has_parent => {
-                    let rule = "the parent resolves the name; egress.deny_networks does not judge what it finds";
+                    let rule =
+                        "the parent resolves the name; egress.deny_networks does not judge what it finds";
                     self.tell("addresses", rule.to_owned());
                     return Ok(true);
                 }

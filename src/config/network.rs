@@ -11,8 +11,8 @@ use ipnet::IpNet;
 
 use super::declare::{Syntax, ValueKind, Word};
 use super::node::shown;
-use super::reader::{Located, SectionReader, one_of};
 use super::parent::{Bypass, ParentRoots, Parents};
+use super::reader::{Located, SectionReader, one_of};
 use super::syntax::{Filled, ListOf, OneOrMore, Port, Positive};
 use super::tls::OrNull;
 use super::{ParentKeys, PathBuf, SecretRef};

@@ -118,8 +118,8 @@ impl ParentUrlParts {
                 let username = percent_decode_str(username)
                     .decode_utf8()
                     .map_err(|_| "its user name is not a text")?;
-                let password =
-                    password.map(|password| Zeroizing::new(percent_decode_str(password).collect::<Vec<u8>>()));
+                let password = password
+                    .map(|password| Zeroizing::new(percent_decode_str(password).collect::<Vec<u8>>()));
                 (Some(username.into_owned()), password)
             }
         };
@@ -152,7 +152,9 @@ impl ParentKeys {
             written.problem("a password without a user", "add username: NAME");
         }
         let Text::Plain(url) = &self.url else { return };
-        let Ok(parts) = ParentUrlParts::parse(url) else { return };
+        let Ok(parts) = ParentUrlParts::parse(url) else {
+            return;
+        };
         if parts.scheme != ParentScheme::Https
             && self.tls != Tls::default()
             && let Some(written) = at("tls")
@@ -189,11 +191,17 @@ impl Syntax for ParentUrl {
             Ok(_) => {
                 let right = "write the URL without it, and { url: …, username: NAME, password: env:NAME }; or keep the \
                              whole URL in a variable, and write env:NAME";
-                written.problem("a URL with a password in it, where everybody who reads the file sees it", right);
+                written.problem(
+                    "a URL with a password in it, where everybody who reads the file sees it",
+                    right,
+                );
                 None
             }
             Err(what) => {
-                written.problem(format_args!("neither a reference nor the URL of a proxy: {what}"), PARENT);
+                written.problem(
+                    format_args!("neither a reference nor the URL of a proxy: {what}"),
+                    PARENT,
+                );
                 None
             }
         }

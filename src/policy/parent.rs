@@ -132,7 +132,11 @@ mod tests {
         let places: Vec<_> = policy
             .destinations
             .iter()
-            .map(|one| one.parent.as_ref().map(|plan| (plan.place.as_str(), plan.parents.len())))
+            .map(|one| {
+                one.parent
+                    .as_ref()
+                    .map(|plan| (plan.place.as_str(), plan.parents.len()))
+            })
             .collect();
         assert_eq!(
             places,

@@ -210,9 +210,8 @@ impl Error {
             Self::Unconfirmed(upstream::Error::Tls(error)) | Self::Upstream(upstream::Error::Tls(error)) => {
                 Some(error.reason())
             }
-            Self::Unconfirmed(upstream::Error::Parent(error)) | Self::Upstream(upstream::Error::Parent(error)) => {
-                Some(error.fault())
-            }
+            Self::Unconfirmed(upstream::Error::Parent(error))
+            | Self::Upstream(upstream::Error::Parent(error)) => Some(error.fault()),
             _ => None,
         }
     }

@@ -197,7 +197,8 @@ impl Snapshot {
             return itself();
         };
         let own = folder.clone();
-        let list = move || fs::read_dir(own).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
+        let list =
+            move || fs::read_dir(own).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
         let listed: Option<Vec<PathBuf>> = match guard::within(READING, guard::name(folder), list) {
             Ok(Ok(paths)) => Some(paths),
             Ok(Err(_)) | Err(_) => None,

@@ -32,7 +32,6 @@ pub(crate) struct OpenedLink {
 pub(crate) struct Way(pub(super) Option<Arc<Via>>);
 
 impl Way {
-
     /// Takes note of the end of a tunnel that `received` so many bytes from its target: some parents open a tunnel and
     /// close it when they cannot reach the target.
     pub(crate) fn ended(self, received: u64) {

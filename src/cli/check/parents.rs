@@ -45,7 +45,9 @@ pub(super) fn examine(
                 for name in parents.readable() {
                     warnings.add(
                         plan.place.as_str(),
-                        format!("the credentials for {name} leave in clear, for everybody on the way to read"),
+                        format!(
+                            "the credentials for {name} leave in clear, for everybody on the way to read"
+                        ),
                         "reach it by https://, as the egress proxy of cloud.gov by its https_uri",
                     );
                 }

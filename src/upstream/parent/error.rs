@@ -27,13 +27,18 @@ pub(crate) struct ParentError {
 /// What happened at a parent.
 #[derive(Debug)]
 pub(super) enum ParentFault {
-    Answered { status: StatusCode, meaning: Meaning },
+    Answered {
+        status: StatusCode,
+        meaning: Meaning,
+    },
     /// The connection ended without an answer.
     Closed,
     /// The tunnel was opened, and ended without a byte.
     ClosedTunnel,
     /// 407 or what stands for it. `has_some`: we sent credentials.
-    Credentials { has_some: bool },
+    Credentials {
+        has_some: bool,
+    },
     /// Our own rules: it would be a loop, or a metadata service.
     Denied(Denial),
     Dial(dial::Error),
@@ -277,10 +282,17 @@ impl fmt::Display for ParentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, target, .. } = self;
         let scheme = self.scheme.as_str();
-        write!(f, "through the parent proxy {scheme}://{name} to {target}: {}", self.fault)?;
+        write!(
+            f,
+            "through the parent proxy {scheme}://{name} to {target}: {}",
+            self.fault
+        )?;
         match self.tried {
             0 | 1 => Ok(()),
-            several => write!(f, "; all {several} parents failed, and nothing is sent around them"),
+            several => write!(
+                f,
+                "; all {several} parents failed, and nothing is sent around them"
+            ),
         }
     }
 }
@@ -357,7 +369,9 @@ impl Meaning {
             Self::NotRunning => {
                 "the platform's router answers in its place; see that the parent's app runs and its route is right"
             }
-            Self::Refused => "the destination refused its connection; see the destination's port, and that it is up",
+            Self::Refused => {
+                "the destination refused its connection; see the destination's port, and that it is up"
+            }
             Self::TimedOut => "the destination did not answer it in time; see the firewalls between the two",
         }
     }
@@ -365,9 +379,13 @@ impl Meaning {
 
 fn words_of_socks(reply: u8) -> &'static str {
     match reply {
-        1 => "it failed and does not say why; microsocks says so where the destination's name does not resolve",
+        1 => {
+            "it failed and does not say why; microsocks says so where the destination's name does not resolve"
+        }
         2 => "its rules deny this destination; have the host and the port allowed there",
-        3 => "the destination's network cannot be reached from there, or, with simple-socks, its name does not resolve",
+        3 => {
+            "the destination's network cannot be reached from there, or, with simple-socks, its name does not resolve"
+        }
         4 => "the destination's host cannot be reached from there, or its name does not resolve",
         5 => "the destination refused its connection; see the destination's port, and that it is up",
         6 => "the destination did not answer it in time; see the firewalls between the two",

@@ -44,9 +44,9 @@ impl Health {
             return Turn::Last;
         }
         // Of all that see it at the same time, one is first.
-        let again = self
-            .until
-            .compare_exchange(until, millis(now + BACK), Ordering::Relaxed, Ordering::Relaxed);
+        let again =
+            self.until
+                .compare_exchange(until, millis(now + BACK), Ordering::Relaxed, Ordering::Relaxed);
         if again.is_ok() { Turn::Probe } else { Turn::Last }
     }
 

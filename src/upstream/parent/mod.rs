@@ -197,9 +197,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn reach(self, wanted: Wanted, turn: Turn) -> Result<Reached, ParentFault> {
-        let Self {
-            parent, target, ..
-        } = self;
+        let Self { parent, target, .. } = self;
         let (mut hop, until) = self.hop(turn).await?;
         // The parent has to resolve the name and to connect.
         let limit = 2 * self.timeouts.connect;

@@ -21,24 +21,28 @@ use crate::upstream::tls;
 /// Why a parent cannot be used. Names the place, the cause and the remedy, never the URL: it may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ParentSettingsError {
-    #[error(
-        "{place}: its URL and `username` beside it both name a user; remove one of them"
-    )]
+    #[error("{place}: its URL and `username` beside it both name a user; remove one of them")]
     BothUsers { place: String },
 
-    #[error("{place}: {denial}; name another proxy: outrider cannot be its own parent, nor can what it must not reach")]
+    #[error(
+        "{place}: {denial}; name another proxy: outrider cannot be its own parent, nor can what it must not reach"
+    )]
     Denied { place: String, denial: Denial },
 
     #[error("{place}: the user or the password {what}")]
     Login { place: String, what: &'static str },
 
-    #[error("egress.parent: a certificate or key made the program panic, which is a fault of outrider; export it again")]
+    #[error(
+        "egress.parent: a certificate or key made the program panic, which is a fault of outrider; export it again"
+    )]
     Panicked,
 
     #[error("{place}: the secret cannot be read")]
     Secret { place: String, source: secret::Error },
 
-    #[error("{place}: TLS settings stand beside the URL of a parent that is reached without TLS; write https:// there")]
+    #[error(
+        "{place}: TLS settings stand beside the URL of a parent that is reached without TLS; write https:// there"
+    )]
     NoTls { place: String },
 
     #[error("{place}")]
@@ -194,8 +198,9 @@ impl Parent {
         let (login, authorization) = match login {
             None => (None, None),
             Some((username, password)) if is_socks => {
-                let login = socks5::Login::new(username, password)
-                    .ok_or_else(|| wrong("is empty or has more than 255 bytes, which SOCKS5 does not allow; correct it"))?;
+                let login = socks5::Login::new(username, password).ok_or_else(|| {
+                    wrong("is empty or has more than 255 bytes, which SOCKS5 does not allow; correct it")
+                })?;
                 (Some(login), None)
             }
             Some((username, password)) => (None, Some(basic(&username, &password).map_err(wrong)?)),
@@ -212,7 +217,11 @@ impl Parent {
             return Err(ParentSettingsError::NoTls { place: place() });
         };
         let target = Target {
-            scheme: if tls.is_some() { Scheme::Https } else { Scheme::Http },
+            scheme: if tls.is_some() {
+                Scheme::Https
+            } else {
+                Scheme::Http
+            },
             host: parts.host,
             port: parts.port,
         };
@@ -240,7 +249,9 @@ impl Parent {
 /// Makes the value of Proxy-Authorization (RFC 7617). The error is what is wrong.
 fn basic(username: &[u8], password: &[u8]) -> Result<HeaderValue, &'static str> {
     if username.contains(&b':') {
-        return Err("contains a colon in the user name, which Basic authentication does not allow; have another one");
+        return Err(
+            "contains a colon in the user name, which Basic authentication does not allow; have another one",
+        );
     }
     let pair = Zeroizing::new([username, b":", password].concat());
     if pair.iter().any(u8::is_ascii_control) {

@@ -23,7 +23,14 @@ fn build(parent: &str, variables: &[(&str, &str)]) -> Result<Parents, ParentSett
     let snapshot = Snapshot::of_variables(variables.iter().copied());
     let roots = SystemRoots::new(&snapshot, Path::new("/nowhere"));
     let rules = EgressRules::of_operator().with_own(vec!["127.0.0.1:3128".parse().unwrap()]);
-    Parents::build(plan, &snapshot, &roots, &rules, &"outrider-1".into(), &Telemetry::new())
+    Parents::build(
+        plan,
+        &snapshot,
+        &roots,
+        &rules,
+        &"outrider-1".into(),
+        &Telemetry::new(),
+    )
 }
 
 fn one(parent: &str, variables: &[(&str, &str)]) -> Arc<Parent> {
@@ -53,7 +60,10 @@ async fn connect(answer: &str, stays: bool) -> (String, Result<Bytes, ParentErro
     let opened = tunnel::open(ours, &target, &parent, "outrider-1", LIMIT).await;
     let (head, _held) = playing.await.unwrap();
     let result = opened.map(|(_, early)| early);
-    (head, result.map_err(|fault| ParentError::new(&parent, &target, fault)))
+    (
+        head,
+        result.map_err(|fault| ParentError::new(&parent, &target, fault)),
+    )
 }
 
 #[tokio::test]
@@ -83,7 +93,11 @@ async fn every_200_opens_the_tunnel_and_what_follows_belongs_to_the_target() {
         "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Length: 8\r\n\r\n",
         "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 Anything\r\n\r\n",
     ] {
-        for (early, stays) in [("", true), ("220 hello\r\n", true), ("5\r\nhello\r\n0\r\n\r\n", false)] {
+        for (early, stays) in [
+            ("", true),
+            ("220 hello\r\n", true),
+            ("5\r\nhello\r\n0\r\n\r\n", false),
+        ] {
             let (_, result) = connect(&format!("{answer}{early}"), stays).await;
             assert_eq!(result.unwrap(), early, "{answer}");
         }
@@ -96,74 +110,284 @@ type Row = (&'static str, &'static str, &'static str, bool, &'static str);
 const REFUSALS: &[Row] = &[
     (
         "HTTP/1.1 403 Forbidden\r\nX-Squid-Error: ERR_ACCESS_DENIED 0\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\nhtml",
-        "destination_unavailable", "denied", false, "its rules deny this destination",
+        "destination_unavailable",
+        "denied",
+        false,
+        "its rules deny this destination",
     ),
     (
         "HTTP/1.1 500 Internal Server Error\r\nX-Squid-Error: ERR_CANNOT_FORWARD 0\r\n\r\n<html>",
-        "dns_error", "target_dns", false, "name does not resolve there",
+        "dns_error",
+        "target_dns",
+        false,
+        "name does not resolve there",
     ),
     (
         "HTTP/1.1 503 Service Unavailable\r\nX-Squid-Error: ERR_CONNECT_FAIL 111\r\n\r\n",
-        "connection_refused", "target_refused", false, "the destination refused its connection",
+        "connection_refused",
+        "target_refused",
+        false,
+        "the destination refused its connection",
     ),
     (
         "HTTP/1.1 503 Service Unavailable\r\nX-Squid-Error: ERR_CONNECT_FAIL 110\r\n\r\n",
-        "connection_timeout", "target_timeout", false, "did not answer it in time",
+        "connection_timeout",
+        "target_timeout",
+        false,
+        "did not answer it in time",
     ),
-    ("HTTP/1.1 403 Filtered\r\nServer: tinyproxy/1.11.1\r\n\r\n", "destination_unavailable", "denied", false, "rules"),
-    ("HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\n\r\n", "destination_unavailable", "target_unreachable", false, "could not reach"),
-    ("HTTP/1.1 404 No such domain\r\n\r\n", "dns_error", "target_dns", false, "does not resolve"),
-    ("HTTP/1.1 503 Connect failed\r\n\r\n", "destination_unavailable", "target_unreachable", false, "could not reach"),
-    ("HTTP/1.1 502 Proxy Error\r\nContent-Length: 1\r\n\r\nx", "destination_unavailable", "target_unreachable", false, "could not reach"),
-    ("HTTP/1.1 403 Tunnel Forbidden\r\nServer: ATS/9.2.9\r\n\r\n", "destination_unavailable", "denied", false, "rules"),
-    ("HTTP/1.1 500 Cannot find server.\r\nServer: ATS/9.2.9\r\n\r\n", "dns_error", "target_dns", false, "does not resolve"),
-    ("HTTP/1.1 403 Forbidden\r\ncontent-length: 19\r\n\r\nRBAC: access denied", "destination_unavailable", "denied", false, "rules deny this"),
-    ("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 22\r\n\r\nDNS resolution failure", "dns_error", "target_dns", false, "does not resolve"),
+    (
+        "HTTP/1.1 403 Filtered\r\nServer: tinyproxy/1.11.1\r\n\r\n",
+        "destination_unavailable",
+        "denied",
+        false,
+        "rules",
+    ),
+    (
+        "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\n\r\n",
+        "destination_unavailable",
+        "target_unreachable",
+        false,
+        "could not reach",
+    ),
+    (
+        "HTTP/1.1 404 No such domain\r\n\r\n",
+        "dns_error",
+        "target_dns",
+        false,
+        "does not resolve",
+    ),
+    (
+        "HTTP/1.1 503 Connect failed\r\n\r\n",
+        "destination_unavailable",
+        "target_unreachable",
+        false,
+        "could not reach",
+    ),
+    (
+        "HTTP/1.1 502 Proxy Error\r\nContent-Length: 1\r\n\r\nx",
+        "destination_unavailable",
+        "target_unreachable",
+        false,
+        "could not reach",
+    ),
+    (
+        "HTTP/1.1 403 Tunnel Forbidden\r\nServer: ATS/9.2.9\r\n\r\n",
+        "destination_unavailable",
+        "denied",
+        false,
+        "rules",
+    ),
+    (
+        "HTTP/1.1 500 Cannot find server.\r\nServer: ATS/9.2.9\r\n\r\n",
+        "dns_error",
+        "target_dns",
+        false,
+        "does not resolve",
+    ),
+    (
+        "HTTP/1.1 403 Forbidden\r\ncontent-length: 19\r\n\r\nRBAC: access denied",
+        "destination_unavailable",
+        "denied",
+        false,
+        "rules deny this",
+    ),
+    (
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 22\r\n\r\nDNS resolution failure",
+        "dns_error",
+        "target_dns",
+        false,
+        "does not resolve",
+    ),
     (
         "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 91\r\nconnection: close\r\n\r\nupstream connect error or \
          disconnect/reset before headers. reset reason: connection timeout",
-        "connection_timeout", "target_timeout", false, "in time",
+        "connection_timeout",
+        "target_timeout",
+        false,
+        "in time",
     ),
     (
         "HTTP/1.1 503 Service Unavailable\r\n\r\nupstream connect error or disconnect/reset before headers. reset reason: \
          remote connection failure",
-        "connection_refused", "target_refused", false, "refused",
+        "connection_refused",
+        "target_refused",
+        false,
+        "refused",
     ),
     (
         "HTTP/1.1 502 Bad Gateway\r\n\r\nCannot connect to nosuch.invalid:443: [Errno -2] Name or service not known",
-        "dns_error", "target_dns", false, "does not resolve",
+        "dns_error",
+        "target_dns",
+        false,
+        "does not resolve",
     ),
     (
         "HTTP/1.1 502 Bad Gateway\r\ntransfer-encoding: chunked\r\n\r\n2b\r\nCannot connect: [Errno 111] Connect call failed\r\n0\r\n\r\n",
-        "connection_refused", "target_refused", false, "refused",
+        "connection_refused",
+        "target_refused",
+        false,
+        "refused",
     ),
-    ("HTTP/1.1 502 Bad Gateway\r\nProxy-agent: proxy.py v2\r\nConnection: close\r\n\r\nBad Gateway", "destination_unavailable", "target_unreachable", false, "could not"),
+    (
+        "HTTP/1.1 502 Bad Gateway\r\nProxy-agent: proxy.py v2\r\nConnection: close\r\n\r\nBad Gateway",
+        "destination_unavailable",
+        "target_unreachable",
+        false,
+        "could not",
+    ),
     // Caddy: denied, or dead; and a name that does not resolve.
-    ("HTTP/1.1 403 Forbidden\r\nServer: Caddy\r\nContent-Length: 0\r\n\r\n", "destination_unavailable", "denied", false, "and also where no address of the destination could be reached"),
-    ("HTTP/1.1 502 Bad Gateway\r\nServer: Caddy\r\nContent-Length: 0\r\n\r\n", "dns_error", "target_dns", false, "does not resolve"),
+    (
+        "HTTP/1.1 403 Forbidden\r\nServer: Caddy\r\nContent-Length: 0\r\n\r\n",
+        "destination_unavailable",
+        "denied",
+        false,
+        "and also where no address of the destination could be reached",
+    ),
+    (
+        "HTTP/1.1 502 Bad Gateway\r\nServer: Caddy\r\nContent-Length: 0\r\n\r\n",
+        "dns_error",
+        "target_dns",
+        false,
+        "does not resolve",
+    ),
     // Credentials.
-    ("HTTP/1.1 407 Proxy Authentication Required\r\nX-Squid-Error: ERR_CACHE_ACCESS_DENIED 0\r\n\r\n", "proxy_configuration_error", "credentials", true, "does not accept our credentials"),
-    ("HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"Tinyproxy\"\r\n\r\n", "proxy_configuration_error", "credentials", true, "does not accept our credentials"),
-    ("HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\n\r\n", "proxy_configuration_error", "credentials", true, "credentials"),
-    ("HTTP/1.1 594 Connection Refused\r\n\r\n", "connection_refused", "target_refused", false, "refused"),
-    ("HTTP/1.1 599 Upstream Error\r\n\r\n", "destination_unavailable", "target_unreachable", false, "could not"),
+    (
+        "HTTP/1.1 407 Proxy Authentication Required\r\nX-Squid-Error: ERR_CACHE_ACCESS_DENIED 0\r\n\r\n",
+        "proxy_configuration_error",
+        "credentials",
+        true,
+        "does not accept our credentials",
+    ),
+    (
+        "HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"Tinyproxy\"\r\n\r\n",
+        "proxy_configuration_error",
+        "credentials",
+        true,
+        "does not accept our credentials",
+    ),
+    (
+        "HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\n\r\n",
+        "proxy_configuration_error",
+        "credentials",
+        true,
+        "credentials",
+    ),
+    (
+        "HTTP/1.1 594 Connection Refused\r\n\r\n",
+        "connection_refused",
+        "target_refused",
+        false,
+        "refused",
+    ),
+    (
+        "HTTP/1.1 599 Upstream Error\r\n\r\n",
+        "destination_unavailable",
+        "target_unreachable",
+        false,
+        "could not",
+    ),
     // Not the parent, or none.
-    ("HTTP/1.1 404 Not Found\r\nX-Cf-Routererror: unknown_route\r\n\r\n", "destination_unavailable", "unreachable", true, "the platform's router"),
-    ("HTTP/1.1 400 Bad Request\r\n\r\n", "proxy_configuration_error", "no_proxy", true, "see that this is a proxy"),
-    ("HTTP/1.1 405 Method Not Allowed\r\n\r\n", "proxy_configuration_error", "no_proxy", true, "allows CONNECT"),
-    ("HTTP/1.1 426 Upgrade Required\r\n\r\n", "proxy_configuration_error", "no_proxy", true, "proxy"),
-    ("HTTP/1.1 302 Found\r\nLocation: http://evil.test/\r\n\r\n", "proxy_configuration_error", "no_proxy", true, "proxy"),
-    ("HTTP/1.1 429 Too Many\r\n\r\n", "destination_unavailable", "busy", true, "too much"),
-    ("HTTP/1.1 504 Gateway Timeout\r\n\r\n", "connection_timeout", "target_timeout", false, "in time"),
-    ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "proxy_configuration_error", "no_proxy", true, "proxy"),
+    (
+        "HTTP/1.1 404 Not Found\r\nX-Cf-Routererror: unknown_route\r\n\r\n",
+        "destination_unavailable",
+        "unreachable",
+        true,
+        "the platform's router",
+    ),
+    (
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "proxy_configuration_error",
+        "no_proxy",
+        true,
+        "see that this is a proxy",
+    ),
+    (
+        "HTTP/1.1 405 Method Not Allowed\r\n\r\n",
+        "proxy_configuration_error",
+        "no_proxy",
+        true,
+        "allows CONNECT",
+    ),
+    (
+        "HTTP/1.1 426 Upgrade Required\r\n\r\n",
+        "proxy_configuration_error",
+        "no_proxy",
+        true,
+        "proxy",
+    ),
+    (
+        "HTTP/1.1 302 Found\r\nLocation: http://evil.test/\r\n\r\n",
+        "proxy_configuration_error",
+        "no_proxy",
+        true,
+        "proxy",
+    ),
+    (
+        "HTTP/1.1 429 Too Many\r\n\r\n",
+        "destination_unavailable",
+        "busy",
+        true,
+        "too much",
+    ),
+    (
+        "HTTP/1.1 504 Gateway Timeout\r\n\r\n",
+        "connection_timeout",
+        "target_timeout",
+        false,
+        "in time",
+    ),
+    (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        "proxy_configuration_error",
+        "no_proxy",
+        true,
+        "proxy",
+    ),
     // No HTTP.
-    ("\x15\x03\x01\x00\x02\x02\x46", "http_protocol_error", "malformed", true, "https://"),
-    ("SSH-2.0-OpenSSH_9.2\r\n", "http_protocol_error", "malformed", true, "HTTP proxy"),
-    ("HTTP/1.1 2x0 OK\r\n\r\n", "http_protocol_error", "malformed", true, "cannot be read"),
-    ("HTTP/2.0 200 OK\r\n\r\n", "http_protocol_error", "malformed", true, "cannot be read"),
+    (
+        "\x15\x03\x01\x00\x02\x02\x46",
+        "http_protocol_error",
+        "malformed",
+        true,
+        "https://",
+    ),
+    (
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "http_protocol_error",
+        "malformed",
+        true,
+        "HTTP proxy",
+    ),
+    (
+        "HTTP/1.1 2x0 OK\r\n\r\n",
+        "http_protocol_error",
+        "malformed",
+        true,
+        "cannot be read",
+    ),
+    (
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "http_protocol_error",
+        "malformed",
+        true,
+        "cannot be read",
+    ),
     // Silence and half an answer.
-    ("", "connection_terminated", "closed", false, "closed the connection without an answer"),
-    ("HTTP/1.1 200 Connection est", "connection_terminated", "closed", false, "without an answer"),
+    (
+        "",
+        "connection_terminated",
+        "closed",
+        false,
+        "closed the connection without an answer",
+    ),
+    (
+        "HTTP/1.1 200 Connection est",
+        "connection_terminated",
+        "closed",
+        false,
+        "without an answer",
+    ),
 ];
 
 #[tokio::test]
@@ -198,12 +422,18 @@ async fn a_parent_that_says_nothing_or_only_interim_answers_is_left() {
     for answer in ["", "HTTP/1.1 200 OK\r\nX", "HTTP/1.1 102 Processing\r\n\r\n"] {
         let (_, result) = connect(answer, true).await;
         let error = result.unwrap_err();
-        assert!(error.timed_out() && error.fault_for_tests().is_silence(), "{answer}: {error}");
+        assert!(
+            error.timed_out() && error.fault_for_tests().is_silence(),
+            "{answer}: {error}"
+        );
     }
 }
 
 /// Plays a SOCKS5 server: to each message it reads, it writes the answer. Returns what it read.
-async fn socks(login: bool, steps: Vec<(usize, &'static [u8])>) -> (Vec<Vec<u8>>, Result<Vec<u8>, ParentFault>) {
+async fn socks(
+    login: bool,
+    steps: Vec<(usize, &'static [u8])>,
+) -> (Vec<Vec<u8>>, Result<Vec<u8>, ParentFault>) {
     let variables = [("PARENT", "socks5://user:pa%3Ass@parent.test")];
     let parent = match login {
         true => one("env:PARENT", &variables),
@@ -263,7 +493,10 @@ async fn socks5_logs_in_where_it_is_asked_to() {
     result.unwrap();
     for (is_login, steps) in [
         (true, vec![(4, b"\x05\x02".as_slice()), (LOGIN, b"\x01\x01")]),
-        (true, vec![(4, b"\x05\x02"), (LOGIN, b"\x01\xff\x04user\x05pa:ss")]),
+        (
+            true,
+            vec![(4, b"\x05\x02"), (LOGIN, b"\x01\xff\x04user\x05pa:ss")],
+        ),
         (true, vec![(4, b"\x05\xff")]),
         (false, vec![(GREETING, b"\x05\xff")]),
     ] {
@@ -275,10 +508,18 @@ async fn socks5_logs_in_where_it_is_asked_to() {
 #[tokio::test]
 async fn socks5_refusals_are_told_even_of_two_bytes() {
     for (reply, result, words) in [
-        (b"\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00".as_slice(), "target_unreachable", "microsocks"),
+        (
+            b"\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00".as_slice(),
+            "target_unreachable",
+            "microsocks",
+        ),
         (b"\x05\x02", "denied", "rules deny"),
         (b"\x05\x03", "target_dns", "does not resolve"),
-        (b"\x05\x04\x00\x03\x0enosuch.invalid\x01\xbb", "target_dns", "does not resolve"),
+        (
+            b"\x05\x04\x00\x03\x0enosuch.invalid\x01\xbb",
+            "target_dns",
+            "does not resolve",
+        ),
         (b"\x05\x05", "target_refused", "refused"),
         (b"\x05\x06\x00\x01", "target_timeout", "in time"),
         (b"\x05\x07", "no_proxy", "CONNECT"),
@@ -287,7 +528,11 @@ async fn socks5_refusals_are_told_even_of_two_bytes() {
         (b"", "closed", "without an answer"),
         (b"\x05", "closed", "without an answer"),
         (b"\x05\x00\x00\x03\xffshort", "closed", "without an answer"),
-        (b"\x05\x00\x00\x09\x00\x00", "no_proxy", "does not answer as a SOCKS5 server"),
+        (
+            b"\x05\x00\x00\x09\x00\x00",
+            "no_proxy",
+            "does not answer as a SOCKS5 server",
+        ),
         (b"\x04\x5a", "no_proxy", "does not answer as a SOCKS5 server"),
     ] {
         let (_, failed) = socks(false, vec![(GREETING, b"\x05\x00"), (REQUEST, reply)]).await;
@@ -295,7 +540,11 @@ async fn socks5_refusals_are_told_even_of_two_bytes() {
         assert_eq!(fault.result(), result, "{reply:?}");
         assert!(fault.to_string().contains(words), "{fault}");
     }
-    for greeting in [b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice(), b"\x05\x01", b"\x05\x02"] {
+    for greeting in [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice(),
+        b"\x05\x01",
+        b"\x05\x02",
+    ] {
         let (_, failed) = socks(false, vec![(GREETING, greeting)]).await;
         assert_eq!(failed.unwrap_err().result(), "no_proxy");
     }
@@ -324,9 +573,16 @@ fn the_credentials_of_every_shape_are_found() {
         "{ url: https://p.apps.internal:61443, username: vcap:egress-proxy/username, password: vcap:egress-proxy/password }",
     ] {
         let variables = [("VCAP_SERVICES", services)];
-        assert_eq!(basic(reference, &variables).as_deref(), Some("Basic dTpw"), "{reference}");
+        assert_eq!(
+            basic(reference, &variables).as_deref(),
+            Some("Basic dTpw"),
+            "{reference}"
+        );
         let parent = one(reference, &variables);
-        assert_eq!((&*parent.name, parent.tls.is_some()), ("p.apps.internal:61443", true));
+        assert_eq!(
+            (&*parent.name, parent.tls.is_some()),
+            ("p.apps.internal:61443", true)
+        );
     }
     for (url, expected) in [
         ("http://u:p@h:1", Some("Basic dTpw")),
@@ -355,13 +611,41 @@ fn what_cannot_be_a_parent_says_so_without_its_password() {
         ("env:P", "http://u:ses%0aame@h:1", "control character"),
         ("env:P", "http://u%3Ax:sesame@h:1", "colon"),
         ("env:P", "socks5://u:@h:1", "255 bytes"),
-        ("env:P", "http://u:sesame@127.0.0.1:3128", "listener of outrider itself"),
-        ("env:P", "http://u:sesame@localhost:3128", "listener of outrider itself"),
-        ("env:P", "http://u:sesame@[::ffff:127.0.0.1]:3128", "listener of outrider itself"),
-        ("env:P", "http://u:sesame@169.254.169.254:80", "denied network (metadata)"),
-        ("{ url: env:P, username: me, password: env:P }", "http://u:sesame@h:1", "both name a user"),
-        ("{ url: env:P, tls: { server_name: a.test } }", "http://u:sesame@h:1", "reached without TLS"),
-        ("{ url: https://h:1, tls: { ca: file:/nowhere/ca.pem } }", "", "/nowhere/ca.pem"),
+        (
+            "env:P",
+            "http://u:sesame@127.0.0.1:3128",
+            "listener of outrider itself",
+        ),
+        (
+            "env:P",
+            "http://u:sesame@localhost:3128",
+            "listener of outrider itself",
+        ),
+        (
+            "env:P",
+            "http://u:sesame@[::ffff:127.0.0.1]:3128",
+            "listener of outrider itself",
+        ),
+        (
+            "env:P",
+            "http://u:sesame@169.254.169.254:80",
+            "denied network (metadata)",
+        ),
+        (
+            "{ url: env:P, username: me, password: env:P }",
+            "http://u:sesame@h:1",
+            "both name a user",
+        ),
+        (
+            "{ url: env:P, tls: { server_name: a.test } }",
+            "http://u:sesame@h:1",
+            "reached without TLS",
+        ),
+        (
+            "{ url: https://h:1, tls: { ca: file:/nowhere/ca.pem } }",
+            "",
+            "/nowhere/ca.pem",
+        ),
         ("vcap:none/uri", "", "no services are bound"),
     ] {
         let error = build(parent, &[("P", url)]).unwrap_err();

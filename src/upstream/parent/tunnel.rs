@@ -12,9 +12,9 @@ use http::{HeaderName, HeaderValue, Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::Parent;
 use super::answer::{self, Refusal};
 use super::error::ParentFault;
-use super::Parent;
 use crate::host::Target;
 use crate::http1::client::{ClientConnection, SendError};
 use crate::http1::{self, HeadRules};
@@ -71,7 +71,10 @@ where
         let reason = timeout(REASON, reason(&mut connection)).await;
         refusal.reason = reason.unwrap_or_default();
     }
-    Err(answer::of_connect(&refusal, parent.tunnel_form.authorization.is_some()))
+    Err(answer::of_connect(
+        &refusal,
+        parent.tunnel_form.authorization.is_some(),
+    ))
 }
 
 /// Reads the beginning of the body.
