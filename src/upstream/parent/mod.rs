@@ -11,6 +11,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use self::health::{Health, Turn};
 use super::link::{Link, Relay};
 use super::{DialContext, Error, dial, tls};
 use crate::config::{ParentScheme, Timeouts};
-use crate::host::{Host, Target};
+use crate::host::{Host, Scheme, Target};
 use crate::http1::ProxyForm;
 use crate::policy::{EgressRules, ParentPlan};
 use crate::stream::{Rewound, Socket};
@@ -96,6 +97,8 @@ pub(super) struct Reached {
 /// The parent of a connection, to explain what happens on it.
 #[derive(Debug)]
 pub(crate) struct Via {
+    /// An answer has come through it.
+    has_served: AtomicBool,
     parent: Arc<Parent>,
     wanted: Wanted,
     target: Target,
@@ -218,6 +221,7 @@ impl Attempt<'_> {
             }
         };
         let via = Via {
+            has_served: AtomicBool::new(false),
             parent: Arc::clone(parent),
             wanted,
             target: target.clone(),
@@ -271,6 +275,7 @@ impl Via {
 
     /// Returns the answer of the parent itself to a request in absolute-form, where it certainly is the parent's.
     pub(super) fn own_answer(&self, response: &Response<()>) -> Option<Error> {
+        self.has_served.store(true, Ordering::Relaxed);
         if self.wanted == Wanted::Tunnel {
             return None;
         }
@@ -284,7 +289,15 @@ impl Via {
         if let Some(error) = self.parent.tls.as_ref().and_then(of_tls) {
             return Some(self.explain(ParentFault::Tls(Box::new(error))));
         }
-        (self.wanted == Wanted::Forwarding).then(|| self.explain(ParentFault::Closed))
+        if self.has_served.load(Ordering::Relaxed) {
+            // It was kept too long.
+            return None;
+        }
+        match (self.wanted, self.target.scheme) {
+            (Wanted::Forwarding, _) => Some(self.explain(ParentFault::Closed)),
+            (Wanted::Tunnel, Scheme::Http) => Some(self.explain(ParentFault::ClosedTunnel)),
+            (Wanted::Tunnel, Scheme::Https) => None,
+        }
     }
 
     /// Explains a TLS handshake that failed because the tunnel ended, or never led to a server that speaks TLS.
