@@ -69,6 +69,14 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let mut explanation = match tcp::named(&args.url, &policy) {
         Some(destination) => Explanation::of_tcp(destination, &policy, &config),
+        None if tcp::is_name(&args.url) => {
+            let _ = writeln!(
+                io::stderr(),
+                "{}: no such entry in {source}",
+                args.url.replacen(':', ".", 1)
+            );
+            return ExitCode::from(2);
+        }
         None => Explanation::of(&args.url, &args.method, &policy, &config),
     };
     explanation.facts.insert(0, ("configuration", source.to_string()));

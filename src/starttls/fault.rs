@@ -44,8 +44,9 @@ pub(crate) enum UpgradeFault {
 
     /// TLS was up by then.
     #[error(
-        "closed the connection right behind the TLS handshake ({0}); it may want a client certificate (tls.client_certificate), \
-         or not accept ours"
+        "closed the connection right behind the TLS handshake{}; it may want a client certificate (tls.client_certificate), \
+         or not accept ours",
+        end(.0)
     )]
     Late(#[source] io::Error),
 
@@ -140,6 +141,13 @@ fn said(text: &str) -> String {
         String::new()
     } else {
         format!(": it says “{text}”")
+    }
+}
+
+fn end(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => String::new(),
+        _ => format!(" ({error})"),
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn refusal(why: &str) -> Vec<u8> {
     element(SEQUENCE, &message)
 }
 
-/// Reads the content of a message; `None` where it is none, or too long.
+/// Reads the content of a message; `None` for anything else, and for one that is too long.
 async fn message<S: AsyncRead + Unpin>(server: &mut S) -> io::Result<Option<Vec<u8>>> {
     if server.read_u8().await? != SEQUENCE {
         return Ok(None);

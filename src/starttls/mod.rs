@@ -78,6 +78,14 @@ impl Upgrade {
         matches!(self, Self::Mysql(_))
     }
 
+    /// Whether the server has said nothing under TLS when the bytes begin to pass.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        match self {
+            Self::None | Self::Ldap => true,
+            Self::Imap | Self::Mysql(_) | Self::Postgres(_) | Self::Smtp => false,
+        }
+    }
+
     /// Whether the next words are the app's.
     pub(crate) fn waits_for_app(&self) -> bool {
         match self {

@@ -22,6 +22,7 @@ pub(crate) mod h2;
 pub(crate) mod h2_origin;
 pub(crate) mod hidden;
 pub(crate) mod limited;
+pub(crate) mod local_ports;
 mod message;
 mod nginx;
 pub(crate) mod openssl;

@@ -13,6 +13,12 @@ pub(super) fn named<'p>(asked: &str, policy: &'p Policy) -> Option<&'p Arc<Desti
     policy.tcp(asked.strip_prefix("tcp:").unwrap_or(asked))
 }
 
+/// Whether `asked` means an entry of `tcp`, and not the port of a host with that name.
+pub(super) fn is_name(asked: &str) -> bool {
+    let name = asked.strip_prefix("tcp:");
+    name.is_some_and(|name| !name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 impl Explanation {
     /// Follows a connection from its local port to the server.
     pub(super) fn of_tcp(destination: &Destination, policy: &Policy, config: &Config) -> Self {

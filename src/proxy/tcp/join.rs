@@ -49,13 +49,14 @@ pub(super) fn is_tls_hello(error: &io::Error) -> bool {
 }
 
 /// Moves bytes until both directions have ended, one fails, or neither has moved a byte for `idle`. `is_tls`: the app must
-/// not begin TLS itself.
+/// not begin TLS itself. `must_answer`: a server that goes away without a byte is taken to refuse us.
 pub(super) async fn join(
     app: &mut Io,
     server: Box<dyn ServerStream>,
     exchange: &mut Exchange,
     idle: Duration,
     is_tls: bool,
+    must_answer: bool,
     drain: &Drain,
 ) -> Ending {
     let exchange = Mutex::new(exchange);
@@ -80,6 +81,8 @@ pub(super) async fn join(
         moved.fetch_add(bytes, Ordering::Relaxed);
         drain.moved();
     };
+    // A server that says nothing at all does not accept our certificate.
+    let is_refusal = || must_answer && received.load(Ordering::Relaxed) == 0;
     let upload = async {
         let (mut from, mut to) = (app_read, server_write);
         loop {
@@ -101,7 +104,7 @@ pub(super) async fn join(
         loop {
             let chunk = match next_chunk(&mut from).await {
                 // Many servers end TLS without close_notify. What is cut short shows in the protocol inside.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Box::default(),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_refusal() => Box::default(),
                 chunk => chunk.map_err(|error| (BrokenSide::Server, error))?,
             };
             let is_end = write(&mut to, &chunk)
@@ -119,10 +122,18 @@ pub(super) async fn join(
     let mut silence = std::pin::pin!(sleep(idle));
     let mut last = 0;
     let (end, broken) = loop {
-        let ended: Result<(), (BrokenSide, io::Error)> = tokio::select! {
+        let ended = tokio::select! {
             ended = &mut upload, if !is_uploaded => {
                 is_uploaded = ended.is_ok();
-                ended
+                match ended {
+                    // The alert that says why waits to be read.
+                    Err((BrokenSide::Server, error)) if !is_downloaded => {
+                        let told = timeout(REASON, &mut download).await;
+                        let reason = told.ok().and_then(Result::err);
+                        Err(reason.unwrap_or((BrokenSide::Server, error)))
+                    }
+                    ended => ended,
+                }
             }
             ended = &mut download, if !is_downloaded => {
                 is_downloaded = ended.is_ok();
@@ -144,15 +155,6 @@ pub(super) async fn join(
                 longest = idle.min(HALF_OPEN);
                 last = moved.load(Ordering::Relaxed);
                 silence.as_mut().reset(Instant::now() + longest);
-            }
-            // The alert that says why waits to be read.
-            Err((BrokenSide::Server, error)) if !is_uploaded && !is_downloaded => {
-                let told = timeout(REASON, &mut download).await;
-                let reason = told.ok().and_then(Result::err);
-                break (
-                    TunnelEnd::Failed,
-                    Some(reason.unwrap_or((BrokenSide::Server, error))),
-                );
             }
             // The app has said that it leaves. Some servers close so that what we said last is answered by a reset.
             Err((BrokenSide::Server, _)) if is_uploaded => break (TunnelEnd::Closed, None),

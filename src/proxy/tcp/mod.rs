@@ -211,6 +211,7 @@ impl Passage<'_> {
             &mut self.exchange,
             idle,
             is_tls,
+            is_tls && self.upgrade.is_unanswered(),
             &self.proxy.drain,
         )
         .await;
