@@ -19,7 +19,7 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::app::App;
+use crate::app::{App, PlaceholderSource};
 use crate::auth::Attachment;
 use crate::ca::{Authority, Offer};
 use crate::config::{self, Config, Listen};
@@ -249,9 +249,14 @@ impl RunningProxy {
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
-                let mut app = App::start(config, source, proxy::Clients::default())
-                    .await
-                    .expect("free ports");
+                let mut app = App::start(
+                    config,
+                    source,
+                    proxy::Clients::default(),
+                    PlaceholderSource::Given(None),
+                )
+                .await
+                .expect("free ports");
                 for listen in &app.addresses().listen {
                     if let Listen::Tcp(address) = listen {
                         sender.send(*address).expect("the caller waits for it");

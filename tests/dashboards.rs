@@ -239,6 +239,7 @@ fn every_panel_and_rule_works_on_a_real_scrape() {
     for alert in [
         "OutriderDown",
         "OutriderAbsent",
+        "OutriderPlaceholderRefused",
         "OutriderFull",
         "OutriderOverheadHigh",
         "OutriderConfigReloadFailed",

@@ -119,6 +119,56 @@ listens() {
   return 1
 }
 
+# The app of a destination that uses bound services, and variables that hold the same secrets.
+with_secrets() {
+  pushed || return
+  cat >>"$home/app/outrider.yml" <<YAML
+destinations:
+  weather: { hosts: [weather.test], auth: { bearer: vcap:weather/token } }
+  other: { hosts: [other.test], auth: { bearer: env:OTHER_TOKEN } }
+YAML
+}
+services='VCAP_SERVICES={"user-provided":[{"name":"weather","credentials":{"token":"canary-vcap","uri":"https://u:canary-vcap@h"}}]}'
+secrets=("$services" OTHER_TOKEN=canary-env COPY=a-canary-env-b)
+
+# secret_sidecar_runs: as sidecar_runs, with the secrets.
+secret_sidecar_runs() {
+  env -i PATH=/usr/local/bin:/usr/bin:/bin HOME="$home/app" TMPDIR="$home/tmp" VCAP_APPLICATION="$(application web)" "${secrets[@]}" \
+    bash -c "$launcher" bash "$home/app" "exec ./outrider run" "" >"$work/sidecar" 2>&1 &
+  started+=($!)
+  listens
+}
+
+echo "--- placeholders"
+with_secrets
+is "the sidecar starts first" secret_sidecar_runs
+launch web env "${secrets[@]}"
+is "the app has no secret of a bound service or a variable" not out_has canary
+is "but a placeholder" out_has "OTHER_TOKEN=outrider-OTHER_TOKEN-"
+is "also in its bound services, which stay JSON" grep -q \
+  '^VCAP_SERVICES={"user-provided":\[{"name":"weather","credentials":{"token":"outrider-weather_token-[a-z0-9]*","uri":"https://u:outrider-' "$work/out"
+placeholder=$(sed -n 's/^OTHER_TOKEN=//p' "$work/out")
+is "and in copies" out_has "COPY=a-$placeholder-b"
+launch web "curl -sS http://weather.test/ -H 'Authorization: Bearer $placeholder'" "${secrets[@]}"
+is "the sidecar knows it, and refuses it elsewhere" out_has '"reason":"placeholder"'
+is "the file of both is for this user only" test "$(stat -c %a "$home/tmp/outrider/placeholders.json")" = 600
+launch web env "${secrets[@]}"
+is "a second process has the same" out_has "OTHER_TOKEN=$placeholder"
+launch "" "env" "${secrets[@]}" OUTRIDER_WITHOUT_SIDECAR=direct
+is "what calls past outrider keeps its secrets" out_has canary-env
+
+with_secrets
+launch "" "./outrider exec -- env" "${secrets[@]}"
+is "a task under exec has no secret" not out_has canary
+is "but a placeholder, too" out_has "OTHER_TOKEN=outrider-OTHER_TOKEN-"
+(sleep 1 && exec env -i PATH=/usr/bin:/bin HOME="$home/app" TMPDIR="$home/tmp" VCAP_APPLICATION="$(application web)" "${secrets[@]}" \
+  "$home/app/outrider" run --config "$home/app/outrider.yml" >"$work/sidecar" 2>&1) &
+started+=($!)
+# shellcheck disable=SC2016
+launch web 'env; curl -sS http://weather.test/ -H "Authorization: Bearer $OTHER_TOKEN"' "${secrets[@]}"
+is "the app starts first, and has no secret either" not out_has canary
+is "and the sidecar knows what the app has" out_has '"reason":"placeholder"'
+
 echo "--- the profile script"
 pushed
 is "the sidecar starts by the manifest's command" sidecar_runs

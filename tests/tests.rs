@@ -48,6 +48,7 @@ mod loops;
 mod main_job;
 mod memory;
 mod oauth;
+mod placeholders;
 mod raw_targets;
 mod rehearse;
 mod replay;

@@ -13,6 +13,9 @@
 # Each is told with its reason. OUTRIDER_WITHOUT_SIDECAR=direct lets tasks and process types that are not listed call
 # directly.
 #
+# Where destinations take secrets from variables or VCAP_SERVICES, the app gets placeholders in their place: `outrider env`
+# prints them. The sidecar reads the same ones from a file that the first of the two processes writes.
+#
 # A process that has the sidecar waits, for at most OUTRIDER_WAIT seconds (15 at most), until the proxy listens: by then
 # the CA bundle is written, which many runtimes read only once, when they start.
 #

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
+use crate::auth::placeholder::PlaceholderSet;
 use crate::ca::Authority;
 use crate::config::{Ca, Config};
 use crate::limit::Limiters;
@@ -14,11 +17,13 @@ use crate::store::{self, QuotaStore, StoreAddress};
 use crate::telemetry::Telemetry;
 use crate::upstream::resolve::Resolver;
 
-use super::Error;
 use super::doors::TcpListeners;
+use super::{Error, PlaceholderSource};
 
 #[derive(Debug)]
 pub(crate) struct Builder {
+    /// Of the app's environment. Replaced by a reload that needs more of them.
+    pub(super) placeholders: ArcSwapOption<PlaceholderSet>,
     pub(super) limits: Arc<Limiters>,
     /// The name of this process in requests to parents.
     pub(super) marker: Arc<str>,
@@ -33,10 +38,18 @@ impl Builder {
         Self {
             limits: Arc::default(),
             marker,
+            placeholders: ArcSwapOption::empty(),
             own,
             resolver,
             roots: SystemRoots::new(&Snapshot::of_process(), &ca.bundle),
         }
+    }
+
+    /// Makes the placeholders that `config` needs and the app has not yet.
+    pub(super) fn update_placeholders(&self, source: &PlaceholderSource, config: &Config, ca: &Ca) {
+        let before = self.placeholders.load_full();
+        self.placeholders
+            .store(source.placeholders(config, &ca.bundle, before));
     }
 
     /// Returns the same policy, under which our own listeners are never dialled, nor the ports `of_tcp`.

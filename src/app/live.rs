@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::auth::placeholder::RoutePlaceholders;
 use crate::auth::{self, Credentials, TokenEndpoint};
 use crate::ca::Authority;
 use crate::cache::ResponseCache;
@@ -382,9 +383,9 @@ impl<'b> Build<'b> {
         let Inputs {
             builder,
             config,
+            secrets,
             store,
             telemetry,
-            ..
         } = self.inputs;
         let written = (config.destinations.iter()).find(|written| *written.name == *destination.name);
         let sharing = store
@@ -396,6 +397,8 @@ impl<'b> Build<'b> {
             credentials,
             endpoint: Arc::clone(&self.reached[destination.index].endpoint),
             limiter: builder.limits.of(destination, sharing, telemetry),
+            placeholders: (builder.placeholders.load().as_ref())
+                .map(|set| Arc::new(RoutePlaceholders::of(set, destination, secrets))),
             rehearsal: rehearsal(destination, before, &counters),
             retry_policy: retry_policy(destination, before),
             destination: Arc::clone(destination),

@@ -34,6 +34,7 @@ use bound::BoundSockets;
 use build::Builder;
 use doors::TcpListeners;
 use live::{DestinationError, FailedPart, Inputs, bring_up, take_over};
+pub(crate) use placeholders::{PlaceholderSource, is_on_platform};
 use rotation::{life_of, log_rotation};
 pub(crate) use signals::{Termination, is_ignored};
 
@@ -46,6 +47,7 @@ mod expiry;
 mod host_limits;
 mod live;
 mod notice;
+mod placeholders;
 mod rotation;
 mod shortage;
 mod signals;
@@ -70,6 +72,7 @@ pub(crate) struct App {
     /// The last reload failed because a secret could not be used; it is tried again when a secret changes.
     is_reload_due: bool,
     notices: notice::Notices,
+    placeholders: PlaceholderSource,
     proxy: Arc<Proxy>,
     tcp: TcpListeners,
     source: ConfigSource,
@@ -159,6 +162,7 @@ impl App {
         mut config: Config,
         source: ConfigSource,
         clients: Clients,
+        placeholders: PlaceholderSource,
     ) -> Result<Self, Error> {
         let log = log::init(&config.log);
         host_limits::prepare_process();
@@ -174,6 +178,7 @@ impl App {
         bundle::settle(&mut config.ca);
         let loop_marker = LoopMarker::new();
         let builder = Builder::new(&config.ca, bound.own(), loop_marker.name(), Arc::clone(&resolver));
+        builder.update_placeholders(&placeholders, &config, &config.ca);
         let (builder, config) = (Arc::new(builder), Arc::new(config));
         let started = {
             let (builder, config) = (Arc::clone(&builder), Arc::clone(&config));
@@ -221,6 +226,7 @@ impl App {
             is_reload_due: false,
             log,
             notices,
+            placeholders,
             proxy,
             source,
             store,
@@ -445,7 +451,8 @@ impl App {
         let old = self.proxy.live.load_full();
         let made = {
             let (builder, ca) = (Arc::clone(&self.builder), self.addresses.ca.clone());
-            let (source, running) = (self.source.clone(), self.store.clone());
+            let (source, placeholders) = (self.source.clone(), self.placeholders.clone());
+            let running = self.store.clone();
             let (old, telemetry) = (Arc::clone(&old), Arc::clone(&self.proxy.telemetry));
             let running = (running, self.tcp.clone());
             in_background(move || {
@@ -455,6 +462,7 @@ impl App {
                 let tcp = TcpListeners::bind(&config, &open)?;
                 let policy = Arc::new(builder.guarded(policy, &tcp));
                 let secrets = Snapshot::of_process();
+                builder.update_placeholders(&placeholders, &config, &ca);
                 let store = builder.store(&config, &secrets, running.as_ref(), &telemetry)?;
                 let authority = build::authority(&policy, &config.ca, Some(&old.authority))?;
                 let inputs = Inputs {
@@ -487,6 +495,7 @@ impl App {
             );
         }
         self.warn_of_what_needs_a_restart(&config);
+        self.placeholders.warn_of_late_ones(&config);
         self.proxy.telemetry.set_access(config.log.access);
         self.log.reload(&config.log);
         self.watch.follow(files).await;

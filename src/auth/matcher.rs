@@ -21,7 +21,7 @@ use crate::secret::Secret;
 mod layers;
 
 /// How many encodings, one inside the other, are decoded: a URL in JSON in JSON in a query, and some more.
-const MOST_LAYERS: usize = 8;
+pub(super) const MOST_LAYERS: usize = 8;
 
 /// The shortest secret that is searched. Most words of a language are shorter, and good secrets are longer.
 const SHORTEST: usize = 8;
@@ -131,6 +131,18 @@ impl SecretMatcher {
     /// Returns how many bytes at the end may be the beginning of a secret that continues in the next text: 0 if
     /// `is_last`. Takes time proportional to the length of `text`, whatever its content.
     pub(crate) fn search(&self, text: &[u8], is_last: bool, mut found: impl FnMut(Range<usize>)) -> usize {
+        self.search_layers(MOST_LAYERS, text, is_last, |_, place| found(place))
+    }
+
+    /// Does the same in the text and in what decoding gives, `layers` in all, and says which secret it is: its number
+    /// in the order in which they were added.
+    pub(super) fn search_layers(
+        &self,
+        layers: usize,
+        text: &[u8],
+        is_last: bool,
+        mut found: impl FnMut(usize, Range<usize>),
+    ) -> usize {
         // A fast path: no layer is longer than the text, and most fields are shorter than any secret.
         let is_short = || self.all.iter().all(|searched| text.len() < searched.shortest);
         if self.all.is_empty() || is_last && is_short() {
@@ -138,7 +150,7 @@ impl SecretMatcher {
         }
         let mut layer = DecodedLayer::of(text);
         let mut cut = self.search_layer(&layer, is_last, &mut found);
-        for _ in 1..MOST_LAYERS {
+        for _ in 1..layers {
             match layer.decoded(is_last) {
                 Some(below) => layer = below,
                 None => break,
@@ -159,12 +171,14 @@ impl SecretMatcher {
         &self,
         layer: &DecodedLayer<'_>,
         is_last: bool,
-        found: &mut impl FnMut(Range<usize>),
+        found: &mut impl FnMut(usize, Range<usize>),
     ) -> usize {
-        let patterns = self.all.iter().flat_map(|searched| &searched.patterns);
+        let secrets = self.all.iter().enumerate();
+        let patterns =
+            secrets.flat_map(|(i, searched)| searched.patterns.iter().map(move |pattern| (i, pattern)));
         let mut unfinished = 0;
-        for pattern in patterns {
-            pattern.find(&layer.text, |place| found(layer.place(place)));
+        for (i, pattern) in patterns {
+            pattern.find(&layer.text, |place| found(i, layer.place(place)));
             if !is_last {
                 unfinished = unfinished.max(pattern.unfinished(&layer.text));
             }

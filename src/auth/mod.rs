@@ -43,6 +43,7 @@ mod jwt;
 pub(crate) mod key;
 mod matcher;
 mod oauth;
+pub(crate) mod placeholder;
 mod pool;
 mod query;
 pub(crate) mod sign;

@@ -36,6 +36,8 @@ const WIDENS: u8 = 3;
 
 mod parents;
 
+mod placeholders;
+
 /// Check a configuration and list every problem in it
 ///
 /// Reads the configuration, and every secret, certificate and key that it refers to, as `outrider run` would.
@@ -179,6 +181,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         }
         warn_of_clear_ports(entry, &mut warnings);
     }
+    placeholders::warn_of_placeholders(config, &mut warnings);
     if let Some(written) = &config.rate_limit_store {
         if let Err(error) = StoreAddress::read(written, snapshot) {
             add(&mut problems, "rate_limit_store", &error);

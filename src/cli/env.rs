@@ -7,9 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 use super::{ConfigArg, fail, print};
+use crate::app::is_on_platform;
+use crate::auth::placeholder::environment::{self, ChangedVariable};
+use crate::auth::placeholder::{are_shared, shared};
 use crate::ca;
-use crate::config::{Ca, Listen};
+use crate::config::{Ca, Config, Listen};
 use crate::error::ErrorChain;
+use crate::secret::Snapshot;
 
 pub(super) use variables::{USER, variables};
 
@@ -78,8 +82,48 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let existing = |name: &str| std::env::var(name).ok();
     let ca = trusted(&config.ca);
+    let changed = match &ca {
+        Some(ca) => changed(&config, ca),
+        None => Ok(Vec::new()),
+    };
+    let changed = match changed {
+        Ok(changed) => changed,
+        Err(error) => {
+            fail(&ErrorChain(&error).to_string());
+            return args.format.refuse();
+        }
+    };
+    let existing = |name: &str| match changed.iter().find(|(own, _)| own == name) {
+        Some((_, value)) => value.clone(),
+        None => existing(name),
+    };
     let variables = variables(&listen, None, ca.as_ref(), args.no_proxy.as_deref(), existing);
-    print(&args.format.write(&variables))
+    let variables = variables
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Some(value)));
+    let is_other = |(name, _): &(String, _)| !variables.clone().any(|(other, _)| other == *name);
+    let all: Vec<_> = changed
+        .iter()
+        .filter(|changed| is_other(changed))
+        .cloned()
+        .collect();
+    print(&args.format.write(&variables.chain(all).collect::<Vec<_>>()))
+}
+
+/// Returns the variables in which an app gets placeholders for secrets. One without a value has to be removed.
+fn changed(config: &Config, ca: &Ca) -> Result<Vec<(String, Option<String>)>, shared::Error> {
+    if !are_shared(&config.placeholders, is_on_platform()) {
+        return Ok(Vec::new());
+    }
+    let secrets = Snapshot::of_process();
+    let set = shared::agree(config, &ca.bundle, &secrets)?;
+    let changed = environment::changes(&set, &config.placeholders, &secrets, std::env::vars_os());
+    let text = |changed: ChangedVariable| {
+        // What is no text cannot be printed, and is removed: it would hold a secret.
+        let value = changed.value.and_then(|value| value.into_string().ok());
+        changed.name.into_string().ok().map(|name| (name, value))
+    };
+    Ok(changed.into_iter().filter_map(text).collect())
 }
 
 /// Returns the bundle and truststore that an app can trust. Prints a note if they are not at the configured place.
@@ -135,18 +179,23 @@ impl Format {
     }
 
     /// Returns the output, in whole lines.
-    fn write(self, variables: &[(&'static str, String)]) -> String {
-        let lines = |line: fn(&str, &str) -> String| {
-            let lines = variables.iter().map(|(name, value)| line(name, value));
+    fn write(self, variables: &[(String, Option<String>)]) -> String {
+        let lines = |line: fn(&str, Option<&str>) -> String| {
+            let lines = variables.iter().map(|(name, value)| line(name, value.as_deref()));
             lines.collect::<String>()
         };
         match self {
-            Self::Sh => lines(|name, value| format!("export {name}={}\n", shell_quoted(value))),
-            Self::Dotenv => lines(|name, value| format!("{name}={}\n", dotenv_quoted(value))),
+            Self::Sh => lines(|name, value| match value {
+                Some(value) => format!("export {name}={}\n", shell_quoted(value)),
+                None => format!("unset -v {name}\n"),
+            }),
+            Self::Dotenv => {
+                lines(|name, value| format!("{name}={}\n", dotenv_quoted(value.unwrap_or_default())))
+            }
             Self::Json => {
                 let object: serde_json::Map<_, _> = variables
                     .iter()
-                    .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
+                    .map(|(name, value)| (name.clone(), value.clone().into()))
                     .collect();
                 format!("{:#}\n", serde_json::Value::Object(object))
             }
@@ -202,7 +251,7 @@ mod tests {
     #[test]
     fn a_shell_gets_every_value_back_as_it_was() {
         for value in HOSTILE {
-            let text = Format::Sh.write(&[("OUTRIDER_TEST", (*value).to_owned())]);
+            let text = Format::Sh.write(&[("OUTRIDER_TEST".to_owned(), Some((*value).to_owned()))]);
             let script = format!("set -eu; {text} printf %s \"$OUTRIDER_TEST\"");
             let output = Command::new("sh").args(["-c", &script]).output().unwrap();
             assert!(output.status.success(), "{value:?}");
@@ -214,7 +263,7 @@ mod tests {
     fn json_is_one_object() {
         let variables: Vec<_> = HOSTILE
             .iter()
-            .map(|value| ("NAME", (*value).to_owned()))
+            .map(|value| ("NAME".to_owned(), Some((*value).to_owned())))
             .collect();
         for variable in variables {
             let text = Format::Json.write(std::slice::from_ref(&variable));
@@ -232,7 +281,10 @@ mod tests {
             ("it's $HOME", "N=\"it's \\$HOME\"\n"),
             ("", "N=\n"),
         ] {
-            assert_eq!(Format::Dotenv.write(&[("N", value.to_owned())]), expected);
+            assert_eq!(
+                Format::Dotenv.write(&[("N".to_owned(), Some(value.to_owned()))]),
+                expected
+            );
         }
     }
 

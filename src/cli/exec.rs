@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
@@ -18,9 +19,12 @@ use zeroize::Zeroizing;
 use super::ConfigArg;
 use super::env::{USER, Unreachable, reached_at, trusted, variables};
 use super::run::{fail, runtime, started};
-use crate::app::{self, App};
-use crate::config::{Ca, Config};
+use crate::app::{self, App, PlaceholderSource};
+use crate::auth::placeholder::environment::{self, ChangedVariable};
+use crate::auth::placeholder::{NoRandom, PlaceholderSet};
+use crate::config::{Ca, Config, PlaceholderMode};
 use crate::proxy::Clients;
+use crate::secret::Snapshot;
 
 use child::ChildProcess;
 
@@ -30,7 +34,8 @@ mod child;
 ///
 /// Starts the proxy, writes the CA bundle, then starts CMD with the variables that `outrider env` prints. Port
 /// 0 in `listen` is allowed. The proxy asks for a random password, which these variables carry, so that other
-/// users of the host cannot use it. SIGHUP reloads the configuration; other signals are passed on to CMD. When
+/// users of the host cannot use it. Secrets that destinations take from variables or bound services are replaced by
+/// placeholders in the environment of CMD, and come back in the requests to these destinations. SIGHUP reloads the configuration; other signals are passed on to CMD. When
 /// CMD ends, the proxy ends with its status, or with 128+N if signal N ended it. If the configuration leaves
 /// ca.bundle at its default, CMD gets a private bundle.
 #[derive(Debug, clap::Args)]
@@ -46,6 +51,10 @@ pub(super) struct Args {
     /// Serve every user of this host who reaches the proxy, for a CMD that cannot send the password (Java)
     #[arg(long)]
     no_password: bool,
+
+    /// Leave the secrets that destinations use in the environment of CMD, instead of placeholders
+    #[arg(long)]
+    keep_secrets: bool,
 
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD", value_hint = clap::ValueHint::CommandWithArguments)]
@@ -68,6 +77,9 @@ enum Error {
     Random,
 
     #[error(transparent)]
+    Placeholders(#[from] NoRandom),
+
+    #[error(transparent)]
     Unreachable(#[from] Unreachable),
 }
 
@@ -75,7 +87,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     match serve(args) {
         Ok(code) => ExitCode::from(code),
         Err(Error::App(error)) => fail(&error),
-        Err(error @ (Error::Folder(_) | Error::Random | Error::Unreachable(_))) => {
+        Err(error @ (Error::Folder(_) | Error::Random | Error::Placeholders(_) | Error::Unreachable(_))) => {
             super::fail(&error.to_string())
         }
         Err(Error::Child(error)) => {
@@ -98,18 +110,69 @@ fn serve(args: &Args) -> Result<u8, Error> {
             Some(password) => Clients::basic(USER, password),
             None => Clients::default(),
         };
-        let mut app = App::start(config, source, clients).await?;
+        let secrets = Snapshot::of_process();
+        let set = placeholders(args, &config, &secrets)?;
+        let changed = match &set {
+            Some(set) => environment::changes(set, &config.placeholders, &secrets, std::env::vars_os()),
+            None => Vec::new(),
+        };
+        drop(secrets);
+        let mut app = App::start(config, source, clients, PlaceholderSource::Given(set)).await?;
         let addresses = app.addresses();
         let listen = reached_at(&addresses.listen)?;
         eprintln!("{}", started(addresses));
 
-        let existing = |name: &str| std::env::var(name).ok();
+        if let Some(line) = told(&changed) {
+            eprintln!("{line}");
+        }
+        let existing = |name: &str| match changed.iter().find(|changed| changed.name == name) {
+            Some(changed) => changed.value.as_ref()?.to_str().map(str::to_owned),
+            None => std::env::var(name).ok(),
+        };
         let password = password.as_deref().map(String::as_str);
         let ca = trusted(&addresses.ca);
         let variables = variables(&listen, password, ca.as_ref(), args.no_proxy.as_deref(), existing);
-        let child = ChildProcess::start(&args.command, variables)?;
+        let variables = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), Some(value.into())));
+        let changed = changed.into_iter().map(|changed| (changed.name, changed.value));
+        let all: Vec<(OsString, Option<OsString>)> = changed.chain(variables).collect();
+        let child = ChildProcess::start(&args.command, all)?;
         // Only orphans of the command could use the proxy after it has ended: no reason to drain.
         Ok(app.run(child.end()).await??)
+    })
+}
+
+/// Returns the placeholders for the command. `None`: it gets the secrets.
+fn placeholders(
+    args: &Args,
+    config: &Config,
+    secrets: &Snapshot,
+) -> Result<Option<Arc<PlaceholderSet>>, NoRandom> {
+    if args.keep_secrets || config.placeholders.mode == PlaceholderMode::Never {
+        return Ok(None);
+    }
+    let set = PlaceholderSet::of(config, secrets, |_| None)?;
+    Ok((!set.is_empty()).then(|| Arc::new(set)))
+}
+
+/// Returns the line that says what is changed in the environment of the command.
+fn told(changed: &[ChangedVariable]) -> Option<String> {
+    let names = |changed: &mut dyn Iterator<Item = &ChangedVariable>| {
+        let names: Vec<_> = changed
+            .map(|changed| changed.name.to_string_lossy().into_owned())
+            .collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let own = names(&mut changed.iter().filter(|changed| !changed.is_copy));
+    let copies = names(&mut changed.iter().filter(|changed| changed.is_copy));
+    let copies = copies.map(|names| format!("these hold copies of secrets: {names}"));
+    let all: Vec<_> = own.into_iter().chain(copies).collect();
+    (!all.is_empty()).then(|| {
+        format!(
+            "outrider: the command gets placeholders for secrets, which come back in its requests (--keep-secrets: no): {}",
+            all.join("; ")
+        )
     })
 }
 

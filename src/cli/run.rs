@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigArg;
-use crate::app::{Addresses, App, Error, Termination};
+use crate::app::{Addresses, App, Error, PlaceholderSource, Termination};
 use crate::error::ErrorChain;
 use crate::proxy::Clients;
 
@@ -36,7 +36,7 @@ fn serve(args: &Args) -> Result<(), Error> {
         let _hangup = signal(SignalKind::hangup())?;
         let (config, source) = args.config.load()?;
         let mut app = tokio::select! {
-            app = App::start(config, source, Clients::default()) => app?,
+            app = App::start(config, source, Clients::default(), PlaceholderSource::Shared) => app?,
             () = termination.wait() => return Ok(()),
         };
         eprintln!("{}", started(app.addresses()));

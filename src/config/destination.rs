@@ -68,8 +68,9 @@ section! {
         cache: Option<Cache> as Switched<Cache> [EndsTls, Answers] = "off";
         /// Simulate the destination's limits and faults, to see the app under them.
         rehearse: Option<Rehearse> as Switched<Rehearse> [EndsTls] = "off";
-        /// true: redact attached secrets from the text of answers too; from their fields they are always redacted.
-        scrub: bool [EndsTls, Answers] = "false";
+        /// true: redact attached secrets from the text of answers too; from their fields they are always redacted. Default: true
+        /// where the app has placeholders for them.
+        scrub: Option<bool> [EndsTls, Answers];
         /// true: over HTTP/1.1 field names leave as the sender spelled them (SOAPAction, ETag), both ways; else in lower case.
         preserve_header_case: bool [Upstream] = "false";
         /// true: add Via to requests and responses. Some servers send answers to such requests uncompressed (nginx as shipped).
@@ -134,6 +135,7 @@ impl DestinationKeys {
             .filter(|key| match *key {
                 "auth" => self.attaches(),
                 "respect_upstream" => self.respect_upstream == Some(true),
+                "scrub" => self.scrub == Some(true),
                 // `tls: {}` only asks for the upgrade of http://.
                 "tls" => self.tls.as_ref().is_some_and(|tls| *tls != Tls::default()),
                 _ => true,

@@ -42,6 +42,7 @@ pub(crate) use locate::{ConfigSource, DEFAULT_FILE, load_located, locate};
 pub(crate) use merge::{MergeError, NewDestination, add_destinations, destination_lines};
 pub(crate) use network::{Dns, Egress, EgressDefault, Listen, Network, NetworkClass};
 pub(crate) use parent::{ParentChoice, ParentKeys, ParentScheme, ParentUrlParts};
+pub(crate) use placeholders::{PlaceholderCharacters, PlaceholderMode, PlaceholderShape, Placeholders};
 pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use process::{Access, Ca, Constraints, Limits, Log, LogFormat, TimeoutOverrides, Timeouts};
 pub(crate) use rule::Matcher;
@@ -74,6 +75,7 @@ mod merge;
 mod network;
 mod node;
 mod parent;
+mod placeholders;
 mod problems;
 mod process;
 mod reader;
@@ -122,6 +124,8 @@ section! {
         limits: Limits = "{}";
         /// By name: the hosts that get a credential, rules or limits. The name is the label in metrics and logs.
         destinations: Vec<Arc<DestinationKeys>> as Destinations = "{}";
+        /// What the app gets in the place of the secrets that destinations use.
+        placeholders: Placeholders = "{}";
         /// One quota for all instances, in Redis or Valkey: a reference, as in vcap:redis/uri, or redis://HOST:PORT; for a
         /// cluster redis+cluster://HOST,HOST, for Sentinels redis+sentinel://HOST,HOST/PRIMARY.
         rate_limit_store: Option<RateLimitStore> as OptionalStore = "null";

@@ -373,7 +373,7 @@ impl Destination {
                 "leave it out, or respect_upstream: false",
             );
         }
-        if written.scrub && !self.attaches_secret() {
+        if written.scrub == Some(true) && !self.attaches_secret() {
             problems.add(
                 at("scrub"),
                 "there is no secret to attach, and so none to strike out",

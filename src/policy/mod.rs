@@ -15,6 +15,7 @@ use http::Method;
 pub(crate) use destination::Destination;
 pub(crate) use egress::{Approved, EgressRules};
 pub(crate) use parent::ParentPlan;
+pub(crate) use placeholder::{PlaceholderDenial, PlaceholderFault};
 
 use crate::config::{Auth, ClientAuth, Config, EgressDefault, Problems};
 use crate::host::{Host, HostPattern, Pattern, PortPattern, Target};
@@ -25,6 +26,7 @@ mod destination;
 mod egress;
 mod network;
 mod parent;
+mod placeholder;
 mod router;
 #[cfg(test)]
 mod tests;
@@ -129,6 +131,8 @@ pub(crate) enum Denial {
         destination: Arc<str>,
         refused: path::Refused,
     },
+    #[error(transparent)]
+    Placeholder(Box<PlaceholderDenial>),
     #[error(
         "destination {destination} attaches a credential, which would leave in clear; \
          ask for https://, or set the destination's upgrade: true"
@@ -156,6 +160,7 @@ impl Denial {
             Self::Method { .. } | Self::Override { .. } | Self::UnknownMethod { .. } => "method",
             Self::Network { .. } => "network",
             Self::Ambiguous { .. } | Self::Path { .. } => "path",
+            Self::Placeholder(_) => "placeholder",
             Self::Plaintext { .. } => "plaintext",
             Self::Port { .. } => "port",
             Self::Unlisted { .. } => "unlisted",

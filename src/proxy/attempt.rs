@@ -402,8 +402,8 @@ fn caller(head: &request::Parts, route: &Route) -> Caller {
     )
 }
 
-/// Reads a small body into memory if the request may be sent again, the credential signs the body, or `target`
-/// speaks HTTP/1.0 and needs its length.
+/// Reads a small body into memory if the request may be sent again, the credential signs the body, its length changes on its
+/// way, or `target` speaks HTTP/1.0 and needs its length.
 async fn gather(
     body: &mut Outbound,
     keeps: bool,
@@ -414,7 +414,7 @@ async fn gather(
     let keeps = keeps || credential.can_be_renewed();
     let mut wanted = credential.hashes().max(keeps.then_some(MOST_KEPT));
     let is_measured = body.lacks_length() && credential.endpoint.is_old(target);
-    if is_measured {
+    if is_measured || body.is_read_whole() {
         wanted = wanted.max(Some(MOST_MEASURED));
     }
     if let Some(most) = wanted
@@ -479,6 +479,6 @@ async fn ready(
 
 /// Returns whether a request carries the credential. OPTIONS does only if the configuration names the method: it
 /// asks what a server can do, often without a user behind it.
-fn carries(head: &request::Parts, route: &Route) -> bool {
+pub(super) fn carries(head: &request::Parts, route: &Route) -> bool {
     head.method != Method::OPTIONS || route.destination.names(&Method::OPTIONS)
 }

@@ -129,7 +129,7 @@ impl HttpBody for Body {
                         }
                     }
                     Some(Err(cut @ BodyError::Idle(_))) => exchange.cut(cut.proxy_status()),
-                    Some(Err(cut @ (BodyError::H1(_) | BodyError::H2(_)))) => {
+                    Some(Err(cut @ (BodyError::Denied(_) | BodyError::H1(_) | BodyError::H2(_)))) => {
                         exchange.cut(cut.proxy_status());
                         exchange.explain(&format!("the answer was cut short: {cut}"));
                     }

@@ -17,7 +17,7 @@ use super::attempt::{RequestContext, RetryReason, TryOutcome, attempt};
 use super::earlier::EarlierOutcome;
 use super::scrub::{self, RedactedBody};
 use super::tries::{NextTry, RetryConditions, Tries};
-use super::{Error, headers};
+use super::{Error, headers, placeholders};
 use crate::auth::LiveCredential;
 use crate::limit::Permit;
 use crate::telemetry::Exchange;
@@ -49,8 +49,13 @@ pub(super) async fn fetch<'r>(
 ) -> Result<Fetched<'r>, Error> {
     let route = &context.routed.route;
     let tries = Tries::new(route.retry_policy.as_deref(), head);
+    let mut first = tries.first();
+    if let Some(own) = &route.placeholders {
+        placeholders::substitute(head, own, route)?;
+        first.earlier = own.matcher().cloned();
+    }
     let (mut body, upload) = Outbound::new(incoming, route.destination.timeouts.idle);
-    let mut tried = attempt(head, &mut body, &tries.first(), &context, exchange).await;
+    let mut tried = attempt(head, &mut body, &first, &context, exchange).await;
     if let Ok(first) = &tried
         && let Some(reason) = tries.reason(first)
         && let Ok(first) = tried

@@ -11,7 +11,7 @@ use super::fetch::fetch;
 use super::headers::{self, FieldsPresent};
 use super::reply_body::ReplyBody;
 use super::tunnel::TunnelSlot;
-use super::{Error, Proxy, Routed, cookies, scrub};
+use super::{Error, Proxy, Routed, cookies, placeholders, scrub};
 use crate::host::Target;
 use crate::http1::{RawTarget, Spelling};
 use crate::memory::{self, Reservation};
@@ -72,7 +72,7 @@ pub(super) async fn run(
     let slot = is_websocket
         .then(|| TunnelSlot::take(proxy, live.limits.tunnels, 0))
         .transpose()?;
-    let (mut head, incoming) = request.into_parts();
+    let (mut head, mut incoming) = request.into_parts();
     if route.cache.is_some() {
         // A cache key is the normalised target, so the upstream must see that one too.
         head.extensions.remove::<RawTarget>();
@@ -80,10 +80,13 @@ pub(super) async fn run(
     if let Some(listed) = stripped.listed {
         head.extensions.insert(listed);
     }
+    if let Some(own) = &route.placeholders {
+        incoming = placeholders::admit(&mut head, incoming, &target, own, route)?;
+    }
     if bond.ties(&head.headers, present.authorization) {
         head.extensions.insert(Arc::clone(bond));
     }
-    if destination.scrub {
+    if route.scrubs() {
         scrub::ask_for_readable(&mut head.headers);
     }
     proxy.loop_marker.mark_request(&mut head.headers, destination.via);

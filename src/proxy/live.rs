@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Error, Rehearsal, RetryPolicy};
 use crate::auth::Credentials;
+use crate::auth::placeholder::RoutePlaceholders;
 use crate::ca::Authority;
 use crate::cache::ResponseCache;
 use crate::limit::Limiter;
@@ -36,11 +37,19 @@ pub(crate) struct Route {
     /// Changes whenever a secret of the destination does.
     pub(crate) fingerprint: u64,
     pub(crate) limiter: Arc<Limiter>,
+    /// What the placeholders of the app mean here. `None`: it has no placeholders.
+    pub(crate) placeholders: Option<Arc<RoutePlaceholders>>,
     pub(crate) rehearsal: Option<Arc<Rehearsal>>,
     pub(crate) retry_policy: Option<Arc<RetryPolicy>>,
 }
 
 impl Route {
+    /// Whether bodies of answers are searched for our secrets.
+    pub(super) fn scrubs(&self) -> bool {
+        let is_shown = || (self.placeholders.as_ref()).is_some_and(|placeholders| placeholders.is_shown);
+        self.destination.scrub.unwrap_or_else(is_shown)
+    }
+
     pub(super) fn credentials(&self) -> Result<&Credentials, Error> {
         self.credentials.as_ref().ok_or(Error::Credential)
     }

@@ -48,6 +48,7 @@ mod forward;
 mod headers;
 mod intercept;
 mod live;
+mod placeholders;
 mod rehearse;
 mod reply;
 mod reply_body;
@@ -113,7 +114,7 @@ pub(crate) async fn handle(
                 )
                 .await
             }
-            Err(error) => Err(error),
+            Err(error) => Err(placeholders::explained(error, &request, &proxy)),
         },
         Err(error) => Err(error.into()),
     };
@@ -184,10 +185,13 @@ async fn open(
         Verdict::Forward(destination) | Verdict::Intercept(destination) => (live.route(destination), true),
         Verdict::Deny(destination, denial) => {
             exchange.set_destination(&live.route(destination).counters);
-            return Err(denial.into());
+            return Err(placeholders::explained(denial.into(), request, proxy));
         }
     };
     exchange.set_destination(&route.counters);
+    if let Some(placeholders) = &route.placeholders {
+        placeholders::check_connect(request, &placeholders.set, &route.destination.name)?;
+    }
     if is_intercepted {
         intercept::open(target, route, proxy, &live).map(Opened::Intercept)
     } else {

@@ -125,7 +125,7 @@ pub(super) fn body(
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || parts.status.is_informational();
     let mut filter = None;
-    if route.destination.scrub && !is_bodiless && is_text(&parts.headers) {
+    if route.scrubs() && !is_bodiless && is_text(&parts.headers) {
         if let Some(why) = unreadable(parts.status, &parts.headers) {
             return Err(Error::Unreadable(why));
         }

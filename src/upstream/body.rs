@@ -28,6 +28,7 @@ use super::unreadable;
 use crate::fields::{self, FieldNames, Listed};
 use crate::http1::{self, Inbound};
 use crate::memory::Reservation;
+use crate::policy::Denial;
 
 /// The most bytes that are kept of a request's body, so that it can be sent again, or of an answer's, so that it can still
 /// be delivered after a further try.
@@ -38,6 +39,19 @@ pub(crate) const MOST_KEPT: usize = 64 * 1024;
 pub(crate) enum Incoming {
     H1(Inbound),
     H2(hyper::body::Incoming),
+    /// Searched, and perhaps changed, on its way.
+    Searched(Box<dyn SearchedBody>),
+}
+
+/// A request body that is searched on its way.
+pub(crate) trait SearchedBody:
+    Body<Data = Bytes, Error = BodyError> + std::fmt::Debug + Send + Sync + Unpin
+{
+    /// See [`Inbound::ask`].
+    fn ask(&self);
+
+    /// Whether it is read whole before it is sent, so that its length can be stated.
+    fn is_read_whole(&self) -> bool;
 }
 
 /// How much of a request body has been read, shared with the record of the exchange.
@@ -108,6 +122,9 @@ pub(crate) struct ReadAhead {
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
+    /// A request body may not pass.
+    #[error(transparent)]
+    Denied(Box<Denial>),
     #[error("no byte came for {}s", .0.as_secs_f32())]
     Idle(Duration),
     #[error(transparent)]
@@ -120,6 +137,7 @@ impl BodyError {
     /// Returns the error type of RFC 9209 for an answer that ended early.
     pub(crate) fn proxy_status(&self) -> &'static str {
         match self {
+            Self::Denied(_) => "http_request_denied",
             Self::Idle(_) => "connection_read_timeout",
             Self::H1(http1::Error::TooLarge(excess)) => unreadable::of_excess(*excess),
             Self::H1(http1::Error::Malformed(fault)) => unreadable::of_fault(*fault),
@@ -128,10 +146,11 @@ impl BodyError {
     }
 }
 
-pub(super) type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+pub(crate) type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 impl Incoming {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+    /// Reads the next frame.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
         match self {
             Self::H1(body) => Pin::new(body)
                 .poll_frame(cx)
@@ -139,27 +158,32 @@ impl Incoming {
             Self::H2(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyError::H2))),
+            Self::Searched(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     /// See [`Inbound::ask`]. Over HTTP/2 there is no way to ask.
-    fn ask(&self) {
-        if let Self::H1(body) = self {
-            body.ask();
+    pub(crate) fn ask(&self) {
+        match self {
+            Self::H1(body) => body.ask(),
+            Self::H2(_) => {}
+            Self::Searched(body) => body.ask(),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    pub(crate) fn is_end_stream(&self) -> bool {
         match self {
             Self::H1(body) => body.is_end_stream(),
             Self::H2(body) => body.is_end_stream(),
+            Self::Searched(body) => body.is_end_stream(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::H1(body) => body.size_hint(),
             Self::H2(body) => body.size_hint(),
+            Self::Searched(body) => body.size_hint(),
         }
     }
 }
@@ -253,6 +277,11 @@ impl Outbound {
     /// Whether there is a body and nothing of it has been read.
     pub(crate) fn is_untouched(&self) -> bool {
         matches!(self, Self::Stream { .. })
+    }
+
+    /// Whether its length changes on its way, and can be stated only when it has been read.
+    pub(crate) fn is_read_whole(&self) -> bool {
+        matches!(self, Self::Stream { incoming: Incoming::Searched(body), .. } if body.is_read_whole())
     }
 
     /// Lets an app that waits for `100 Continue` send the body.

@@ -172,6 +172,7 @@ impl Error {
         }
         if error.is_user() {
             match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<BodyError>()) {
+                Some(BodyError::Denied(denial)) => Self::Denied(Denial::clone(denial)),
                 Some(BodyError::Idle(limit)) => Self::RequestStalled(*limit),
                 Some(cut @ (BodyError::H1(_) | BodyError::H2(_))) => {
                     Self::RequestBody(cut.to_string().into())
@@ -188,6 +189,7 @@ impl Error {
     /// Makes the error for a request body that could not be read. `None`: its length was not the one that its head states.
     pub(super) fn of_cut(cut: Option<BodyError>) -> Self {
         match cut {
+            Some(BodyError::Denied(denial)) => Self::Denied(*denial),
             Some(BodyError::Idle(limit)) => Self::RequestStalled(limit),
             Some(cut) => Self::RequestBody(cut.into()),
             None => Self::RequestBody("its length is not the one that its head states".into()),

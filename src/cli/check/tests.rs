@@ -481,3 +481,34 @@ fn a_pattern_that_is_allowed_and_denied_is_told() {
         "{warnings}"
     );
 }
+
+#[test]
+fn a_placeholder_that_nothing_replaces_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "destinations: { a: { hosts: [a.test], auth: { bearer: env:TOKEN }, mode: tunnel } }\n";
+    let told = |more: &str| {
+        examined(
+            &format!("{text}{more}"),
+            folder.path(),
+            &[("TOKEN", "long-enough")],
+        )
+        .1
+    };
+    let of_tunnels = "the app may have a placeholder for env:TOKEN, and in tunnels of https:// nothing is put in its place";
+    assert!(told("").contains(of_tunnels), "{}", told(""));
+    for off in [
+        "placeholders: { mode: never }",
+        "placeholders: { keep: [env:TOKEN] }",
+    ] {
+        assert!(!told(off).contains(of_tunnels), "{off}: {}", told(off));
+    }
+    let unused = told(
+        "placeholders: { keep: [env:KEEP], remove: [env:REMOVE], shapes: { env:SHAPE: { prefix: a } } }",
+    );
+    for reference in ["env:KEEP", "env:REMOVE", "env:SHAPE"] {
+        assert!(
+            unused.contains(&format!("no destination uses {reference}")),
+            "{unused}"
+        );
+    }
+}

@@ -77,13 +77,13 @@ impl Error {
 }
 
 impl ChildProcess {
-    /// Starts `command` with `variables` added to our environment. Signals are caught first, so that no signal
-    /// is lost.
+    /// Starts `command` in our environment with `variables` changed: set, or removed where there is no value. Signals are
+    /// caught first, so that no signal is lost.
     ///
     /// Must be called inside a tokio runtime.
     pub(in crate::cli) fn start<N, V>(
         command: &[OsString],
-        variables: impl IntoIterator<Item = (N, V)>,
+        variables: impl IntoIterator<Item = (N, Option<V>)>,
     ) -> Result<Self, Error>
     where
         N: AsRef<OsStr>,
@@ -91,8 +91,15 @@ impl ChildProcess {
     {
         let (program, arguments) = command.split_first().ok_or(Error::Missing)?;
         let signals = Signals::catch().map_err(Error::Signals)?;
-        let child = Command::new(program).args(arguments).envs(variables).spawn();
-        let child = child.map_err(|source| Error::Start {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        for (name, value) in variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let child = command.spawn().map_err(|source| Error::Start {
             program: program.clone(),
             source,
         })?;

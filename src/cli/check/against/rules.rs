@@ -76,7 +76,7 @@ impl Told<'_> {
                 "the credential stays out of clear connections",
             ),
             "scrub" => switch(
-                !is.scrub,
+                is.scrub != Some(true),
                 "secrets in answers reach the app",
                 "secrets are struck out of answers",
             ),

@@ -26,7 +26,7 @@ fn parent() {
         .build()
         .unwrap();
     let code = runtime.block_on(async {
-        let child = ChildProcess::start(&command, [("OUTRIDER_TEST", "given")]);
+        let child = ChildProcess::start(&command, [("OUTRIDER_TEST", Some("given"))]);
         match child {
             Ok(child) => child.end().await,
             Err(error) => Ok(error.code()),
