@@ -393,3 +393,63 @@ fn readable(file: &Path) {
     let text = fs::read_to_string(folder.path().join("outrider.yml")).unwrap();
     assert_eq!(text, "destinations:\n  a-test:\n    hosts: [\"a.test:443\"]\n");
 }
+
+/// The command in a pipeline: exit codes, standard input, and nothing of a secret.
+#[test]
+fn a_change_of_the_file_is_told_with_its_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let file = |hosts: &str, secret: &str| {
+        format!("destinations: {{ a: {{ hosts: [{hosts}], auth: {{ bearer: {secret} }} }} }}\n")
+    };
+    fs::write(path("token"), "canary-2f6b-token").unwrap();
+    let secret = format!("file:{}", path("token").display());
+    fs::write(path("new.yml"), file("a.test, b.test", &secret)).unwrap();
+    // The secret of the old file is not there.
+    fs::write(path("old.yml"), file("a.test", "env:GONE")).unwrap();
+    fs::write(path("wider.yml"), file("\"*.test\"", &secret)).unwrap();
+    fs::write(path("broken.yml"), "destinations: { a: {} }").unwrap();
+    let check = |script: &str| {
+        let mut command = clean("sh");
+        command
+            .current_dir(folder.path())
+            .env("OUTRIDER_CONFIG", "new.yml");
+        let done = run(command.args(["-c", &script.replace("outrider", env!("CARGO_BIN_EXE_outrider"))]));
+        assert!(!format!("{done:?}").contains("canary"), "{done:?}");
+        (done.code(), done.stdout)
+    };
+    let (code, told) = check("cat old.yml | outrider check --against -");
+    assert_eq!(code, 0, "{told}");
+    assert!(told.starts_with("lets more through"), "{told}");
+    assert!(
+        told.contains("becomes reachable: b.test (destination a)"),
+        "{told}"
+    );
+    assert!(
+        told.contains("credential no longer goes to a.test: bearer from env:GONE"),
+        "{told}"
+    );
+    assert_eq!(check("outrider check --against old.yml --fail-on-widening").0, 3);
+    let (code, told) = check("outrider check --against wider.yml --fail-on-widening");
+    assert_eq!(code, 0, "{told}");
+    assert!(told.starts_with("lets less through:\n"), "{told}");
+    assert_eq!(
+        check("outrider check --against new.yml").1,
+        "nothing changes: both files mean the same\n"
+    );
+    let (code, told) = check("outrider check --against - <broken.yml");
+    assert_eq!(code, 1, "{told}");
+    assert!(
+        told.starts_with("standard input:1:20: destinations.a: `hosts` is missing"),
+        "{told}"
+    );
+    let (code, told) = check("outrider check --against gone.yml");
+    assert!(
+        code == 1 && told.starts_with("gone.yml: cannot be read"),
+        "{told}"
+    );
+    let (code, told) = check("outrider check --config broken.yml --against old.yml");
+    assert!(code == 1 && told.starts_with("broken.yml:"), "{told}");
+    // A reader that closes early is no failure.
+    assert_eq!(check("outrider check --against old.yml | true").0, 0);
+}

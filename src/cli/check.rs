@@ -3,36 +3,24 @@
 //! What the file says is checked by `config` and `policy`; here also what it points to: every secret is read where the
 //! proxy would read it, and every certificate and key is looked into.
 
-use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::{ConfigArg, print};
 use crate::auth::{Credentials, SecretMatcher};
 use crate::config::{
-    ClientCertificate, Config, ConfigSource, Constraints, DEFAULT_FILE, DestinationKeys, Egress, HeaderText,
-    Mode, Network, NetworkClass, OnLimit, Problems, SESSION_TOKEN, SecretRef, TcpKeys, Tls, read_text,
+    ClientCertificate, Config, ConfigSource, DEFAULT_FILE, DestinationKeys, HeaderText, Problems,
+    SESSION_TOKEN, SecretRef, TcpKeys, Tls,
 };
-use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Snapshot, pem, pkcs12};
 use crate::store::{self, StoreAddress};
 use crate::upstream::tls;
-use against::{Changes, Side};
 
 mod against;
-
-/// The name of standard input in problems.
-const STDIN: &str = "standard input";
-
-/// Bytes; one more than a configuration may have, so that a larger one is refused and not cut.
-const LARGEST_INPUT: u64 = (1 << 20) + 1;
-
-/// The exit code of `--fail-on-widening`.
-const WIDENS: u8 = 3;
+mod warnings;
 
 mod parents;
 
@@ -89,55 +77,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
     match &args.against {
         None => ExitCode::SUCCESS,
-        Some(old) => compare(old, config, &source, args.fail_on_widening),
+        Some(old) => match against::run(old, config, &source, args.fail_on_widening) {
+            Ok(code) => code,
+            Err(problems) => refuse(&problems),
+        },
     }
-}
-
-/// Says what the change from the file `old` means. The old file has to be sound as well, secrets aside.
-fn compare(old: &Path, config: Config, source: &ConfigSource, fails_on_widening: bool) -> ExitCode {
-    let read = || {
-        let text = source.file().map_or_else(|| Ok(String::new()), read_text)?;
-        let new = Side::compiled(config, &text)?;
-        let (old, name) = if old.as_os_str() == "-" {
-            (
-                read_input(std::io::stdin().lock()).map_err(|error| unread(&error))?,
-                STDIN.to_owned(),
-            )
-        } else {
-            (read_text(old)?, old.display().to_string())
-        };
-        Ok((Side::of(&old, &name)?, new))
-    };
-    match read() {
-        Err(problems) => refuse(&problems),
-        Ok((old, new)) => {
-            let changes = Changes::between(&old, &new);
-            match print(&changes.text()) {
-                ExitCode::SUCCESS if fails_on_widening && changes.widen() => ExitCode::from(WIDENS),
-                code => code,
-            }
-        }
-    }
-}
-
-/// Reads a configuration from standard input, no more than one may have.
-fn read_input(input: impl Read) -> std::io::Result<String> {
-    let mut text = String::new();
-    input.take(LARGEST_INPUT).read_to_string(&mut text)?;
-    Ok(text)
-}
-
-fn unread(error: &std::io::Error) -> Problems {
-    let mut problems = Problems {
-        file: STDIN.to_owned(),
-        ..Problems::default()
-    };
-    problems.add(
-        "",
-        format!("cannot be read: {error}"),
-        "give the old file as UTF-8 text",
-    );
-    problems
 }
 
 /// Says something beside the result. Where nobody listens, nobody is told.
@@ -155,8 +99,8 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
     let mut problems = Problems::default();
     let mut warnings = Problems::default();
     let mut readable = Vec::new();
-    warn_of_networks(&config.egress, &mut warnings);
-    warn_of_denied(config, &mut warnings);
+    warnings::warn_of_networks(&config.egress, &mut warnings);
+    warnings::warn_of_denied(config, &mut warnings);
     for destination in &config.destinations {
         let before = problems.all.len();
         for reference in references(destination) {
@@ -165,11 +109,11 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         if problems.all.len() == before {
             readable.push(&*destination.name);
         }
-        warn_of_limits(destination, &mut warnings);
-        warn_of_tunnels(destination, &mut warnings);
-        warn_of_reach(destination, &mut warnings);
-        warn_of_clear_wires(destination, &mut warnings);
-        warn_of_rehearsal(destination, &mut warnings);
+        warnings::warn_of_limits(destination, &mut warnings);
+        warnings::warn_of_tunnels(destination, &mut warnings);
+        warnings::warn_of_reach(destination, &mut warnings);
+        warnings::warn_of_clear_wires(destination, &mut warnings);
+        warnings::warn_of_rehearsal(destination, &mut warnings);
     }
     for entry in &config.tcp {
         let before = problems.all.len();
@@ -179,7 +123,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         if problems.all.len() == before {
             readable.push(&*entry.name);
         }
-        warn_of_clear_ports(entry, &mut warnings);
+        warnings::warn_of_clear_ports(entry, &mut warnings);
     }
     placeholders::warn_of_placeholders(config, &mut warnings);
     if let Some(written) = &config.rate_limit_store {
@@ -198,7 +142,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
     }
     match Policy::compile(config) {
         Ok(policy) => {
-            warn_of_addresses(config, &policy, &mut warnings);
+            warnings::warn_of_addresses(config, &policy, &mut warnings);
             let roots = SystemRoots::new(snapshot, &config.ca.bundle);
             parents::examine(config, &policy, snapshot, &roots, &mut problems, &mut warnings);
             for destination in policy
@@ -431,191 +375,6 @@ fn read(reference: &Reference<'_>, snapshot: &Snapshot, problems: &mut Problems,
         for warning in snapshot.warnings(reference.to) {
             add(warnings, &reference.path, &warning);
         }
-    }
-}
-
-/// Warns of interception by address: clients on BoringSSL know no name constraints for addresses, and refuse them.
-fn warn_of_addresses(config: &Config, policy: &Policy, warnings: &mut Problems) {
-    if config.ca.constraints != Constraints::NamesAndAddresses {
-        return;
-    }
-    for written in &config.destinations {
-        let mut compiled = policy.destinations.iter();
-        let is_intercepted = compiled.any(|one| one.intercept && *one.name == *written.name);
-        let is_address = |host: &&HostPattern| {
-            matches!(
-                host.what,
-                Pattern::Network(_) | Pattern::Host(Host::V4(_) | Host::V6(_))
-            )
-        };
-        if let Some(host) = written.hosts.iter().find(is_address).filter(|_| is_intercepted) {
-            warnings.add(
-                format!("destinations.{}.hosts", written.name),
-                format!(
-                    "https to {host} is intercepted, and clients on BoringSSL (gRPC, Envoy, Electron, Bun) refuse our \
-                     certificate for an address"
-                ),
-                "give them a name; or set `ca.constraints: names`, whose price is in docs/destinations.md",
-            );
-        }
-    }
-}
-
-/// Warns of a list of denied networks that looks as if it opened the others, and of open metadata services.
-fn warn_of_networks(egress: &Egress, warnings: &mut Problems) {
-    if let Some(unnamed) = egress.unnamed_classes() {
-        warnings.add(
-            "egress.deny_networks",
-            format!("these networks are denied although the list does not name them: {unnamed}"),
-            "name all classes or none; to open one, add it to egress.allow_networks",
-        );
-    }
-    let metadata = Network::Class(NetworkClass::Metadata);
-    if let Some(at) = egress.allow_networks.iter().position(|allow| *allow == metadata) {
-        warnings.add(
-            format!("egress.allow_networks[{at}]"),
-            "the metadata services of the platform can be reached, and they give out credentials",
-            "remove metadata, or name one address",
-        );
-    }
-}
-
-/// Warns of limits that let nothing through, and of an order for a queue that is always empty.
-fn warn_of_limits(destination: &DestinationKeys, warnings: &mut Problems) {
-    let path = |key: &str| format!("destinations.{}.{key}", destination.name);
-    for (i, _) in (destination.rate_limits.iter().enumerate()).filter(|(_, limit)| limit.rate.count == 0) {
-        warnings.add(
-            path(&format!("rate_limit[{i}]")),
-            "a rate of zero refuses every request that it concerns",
-            "write how many may pass, or leave the destination out",
-        );
-    }
-    if !destination.priorities.is_empty() && destination.on_limit == OnLimit::Reject {
-        warnings.add(
-            path("priority"),
-            "nobody waits here, so nobody goes first",
-            "write on_limit: wait 2s, or remove it",
-        );
-    }
-}
-
-/// Warns of keys that do nothing for `https://`, because its tunnels pass untouched.
-fn warn_of_tunnels(destination: &DestinationKeys, warnings: &mut Problems) {
-    if destination.mode != Mode::Tunnel {
-        return;
-    }
-    let idle = destination.idle_in_tunnels();
-    if !idle.is_empty() {
-        warnings.add(
-            format!("destinations.{}.mode", destination.name),
-            format!(
-                "tunnels of https:// pass untouched, so they get nothing of {}",
-                idle.join(", ")
-            ),
-            "remove mode, or mode: intercept, to have it for every request",
-        );
-    }
-}
-
-/// Warns of credentials that reach more hosts than may be meant.
-fn warn_of_reach(destination: &DestinationKeys, warnings: &mut Problems) {
-    let identity = destination
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.client_certificate.is_some());
-    if !destination.attaches() && !identity {
-        return;
-    }
-    for (i, host) in destination.hosts.iter().enumerate() {
-        let is_of_many = matches!(host.what, Pattern::Suffix(_) | Pattern::Network(_));
-        let (what, right) = match host.port {
-            _ if is_of_many => (
-                format!("every host under {host} gets the credential"),
-                "name the hosts one by one if they are not all yours to trust",
-            ),
-            PortPattern::Any => (
-                format!("whatever listens at {host} gets the credential"),
-                "name the ports one by one if they are not all yours to trust",
-            ),
-            PortPattern::One(_) | PortPattern::Usual => continue,
-        };
-        warnings.add(
-            format!("destinations.{}.hosts[{i}]", destination.name),
-            what,
-            right,
-        );
-    }
-}
-
-/// Warns of patterns that another destination denies, although they are listed to be reached.
-fn warn_of_denied(config: &Config, warnings: &mut Problems) {
-    let (denying, others): (Vec<_>, Vec<_>) = config.destinations.iter().partition(|own| own.deny);
-    let denied: HashMap<&HostPattern, &str> = (denying.iter())
-        .flat_map(|own| own.hosts.iter().map(|host| (host, &*own.name)))
-        .collect();
-    for destination in others {
-        for (i, host) in destination.hosts.iter().enumerate() {
-            if let Some(name) = denied.get(host) {
-                warnings.add(
-                    format!("destinations.{}.hosts[{i}]", destination.name),
-                    format!("destinations.{name} denies {host}, so it is refused"),
-                    "take it out of one of the two",
-                );
-            }
-        }
-    }
-}
-
-/// Warns of credentials that can be read on the way.
-fn warn_of_clear_wires(destination: &DestinationKeys, warnings: &mut Problems) {
-    if destination.insecure_attach_over_http {
-        let path = format!("destinations.{}.insecure_attach_over_http", destination.name);
-        warnings.add(
-            path,
-            "the credential may leave in clear",
-            "remove it if the destination speaks TLS",
-        );
-    }
-}
-
-/// Warns of a local port that ends no TLS, and of one whose protocol asks for TLS in the clear and is not told so.
-fn warn_of_clear_ports(entry: &TcpKeys, warnings: &mut Problems) {
-    let path = |key: &str| format!("tcp.{}.{key}", entry.name);
-    if entry.tls.is_none() {
-        warnings.add(
-            path("tls"),
-            "off: what the app sends in clear leaves in clear, and no certificate is shown",
-            "right for an app that speaks TLS itself; else remove it",
-        );
-        return;
-    }
-    if entry.starttls.is_some() {
-        return;
-    }
-    // On these ports TLS never begins at once.
-    let asks = match entry.to.port {
-        25 | 587 => "smtp",
-        143 => "imap",
-        389 => "ldap",
-        3306 => "mysql",
-        5432 => "postgres",
-        _ => return,
-    };
-    warnings.add(
-        path("to"),
-        format!("servers on port {} ask for TLS in the clear first", entry.to.port),
-        format!("add starttls: {asks}"),
-    );
-}
-
-/// Warns of a rehearsal, which must not run in production.
-fn warn_of_rehearsal(destination: &DestinationKeys, warnings: &mut Problems) {
-    if let Some(rehearse) = &destination.rehearse {
-        warnings.add(
-            format!("destinations.{}.rehearse", destination.name),
-            format!("answers of this destination are simulated: {rehearse}"),
-            "remove it before production",
-        );
     }
 }
 

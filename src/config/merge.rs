@@ -122,8 +122,8 @@ impl<'t> SourceLines<'t> {
             .map(|line| line.len())
             .sum();
         let line = self.lines.get(line - 1).copied().unwrap_or_default();
-        let inside = line.char_indices().map(|(at, _)| at).chain([line.len()]);
-        Some(before + inside.skip(column.checked_sub(1)?).next()?)
+        let mut inside = line.char_indices().map(|(at, _)| at).chain([line.len()]);
+        Some(before + inside.nth(column.checked_sub(1)?)?)
     }
 
     /// Returns the text with `what` before line `at` (0-based).
@@ -307,8 +307,12 @@ fn append(lines: &SourceLines<'_>, indent: usize, new: &[NewDestination]) -> Str
 
 /// Returns a text with `what` at a byte, and a comma where `more` follows.
 fn in_front(text: &str, at: usize, what: &str, more: bool) -> String {
-    let comma = if more { "," } else { " " };
     let (before, after) = text.split_at(at);
+    let comma = match after.starts_with(char::is_whitespace) {
+        true if more => ",",
+        false if more => ", ",
+        _ => " ",
+    };
     format!("{before}{what}{comma}{after}")
 }
 

@@ -225,6 +225,7 @@ impl Policy {
             router,
         };
         policy.check_token_endpoints(&mut problems);
+        policy.check_ports(config, &mut problems);
         if problems.is_empty() {
             Ok(policy)
         } else {
@@ -242,6 +243,19 @@ impl Policy {
     pub(crate) fn tcp(&self, name: &str) -> Option<&Arc<Destination>> {
         let mut entries = self.destinations.iter().filter(|one| one.tcp.is_some());
         entries.find(|one| *one.name == *name)
+    }
+
+    /// Checks that no local port leaves to a server that a destination denies.
+    fn check_ports(&self, config: &Config, problems: &mut Problems) {
+        for entry in &config.tcp {
+            if let Some(denying) = self.named(&entry.to).filter(|destination| destination.denies) {
+                problems.add(
+                    format!("tcp.{}.to", entry.name),
+                    format!("destinations.{} says deny: true about it", denying.name),
+                    "take it out of one of the two",
+                );
+            }
+        }
     }
 
     /// Checks that `client_auth: tls` has a certificate.

@@ -261,3 +261,42 @@ fn the_json_form_says_the_same() {
     let json: serde_json::Value = serde_json::from_str(&refused.json()).unwrap();
     assert_eq!(json["passes"], false);
 }
+
+/// What `observe` lets pass, and what it does not.
+#[test]
+fn a_host_that_is_only_observed_says_so() {
+    let config = Config::parse(
+        "egress: { default: observe, ports: [80, 443, 8443] }\ndestinations:\n  a: { hosts: [a.example] }\n  \
+         no: { hosts: [no.example], deny: true }",
+        "test.yml",
+    )
+    .unwrap();
+    let policy = Policy::compile(&config).unwrap();
+    for (url, passes, part) in [
+        (
+            "https://b.example/",
+            true,
+            "deny would refuse it, because no destination names the host\n",
+        ),
+        (
+            "http://b.example/x",
+            true,
+            "egress.default: observe lets it pass and records it",
+        ),
+        (
+            "https://a.example:8443/",
+            true,
+            "a destination names the host, though not this port\n",
+        ),
+        ("https://b.example:22/", false, "refused (port)"),
+        (
+            "https://no.example/",
+            false,
+            "refused (denied): destination no says deny: true",
+        ),
+    ] {
+        let explanation = Explanation::of(url, &Method::GET, &policy, &config);
+        assert_eq!(explanation.passes, passes, "{url}");
+        assert!(explanation.text().contains(part), "{}", explanation.text());
+    }
+}

@@ -185,7 +185,7 @@ impl Plan {
         }
         if record.odd > 0 {
             self.notes.push(format!(
-                "{} entries name no usable host and port, and are left out",
+                "left out: {} entries without a usable host and port",
                 record.odd
             ));
         }

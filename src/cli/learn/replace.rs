@@ -82,7 +82,7 @@ fn sync(folder: &Path) -> Result<(), ReplaceError> {
 fn folder_of(path: &Path) -> &Path {
     path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+        .unwrap_or_else(|| Path::new("."))
 }
 
 #[cfg(test)]

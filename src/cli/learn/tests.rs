@@ -128,7 +128,7 @@ fn what_is_hostile_or_useless_is_left_out_and_told() {
         "10.0.0.1:443 is left out: the address 10.0.0.1 is in a denied network (private)",
         "169.254.169.254:80 is left out",
         "bad.test:443 is left out: destination bad denies it",
-        "13 entries name no usable host and port",
+        "left out: 13 entries without a usable host and port",
     ] {
         assert!(notes.contains(told), "{told}\n{notes}");
     }
@@ -272,4 +272,37 @@ fn a_second_run_adds_what_is_new() {
     );
     let none: &[NewDestination] = &[];
     assert_eq!(add_destinations(&second, none).unwrap(), second);
+}
+
+/// Whatever bytes a log has: no panic, and no host that could not be a host.
+#[test]
+fn a_log_of_noise_teaches_nothing_wrong() {
+    use rand::{RngExt as _, SeedableRng as _};
+    let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    let line = br#"{"target":"access","would_deny":"unlisted","method":"GET","host":"a.test","port":80,"status":200,"answered_by":"upstream","path":"/x"}"#;
+    let mut log = Vec::new();
+    for _ in 0..3_000 {
+        let mut line = line.to_vec();
+        for _ in 0..random.random_range(0..4) {
+            let at = random.random_range(0..line.len());
+            line[at] = random.random();
+        }
+        log.extend(line);
+        log.push(b'\n');
+    }
+    let record = Record::of_log(&log[..]).unwrap();
+    for wish in [Wish::Hosts, Wish::Paths] {
+        let (merged, _) = learned("drain: 8s\n", &record, &wish);
+        let policy = policy(&merged);
+        for destination in policy.destinations.iter().skip(1) {
+            let hosts = destination.hosts.iter();
+            assert!(
+                hosts
+                    .clone()
+                    .all(|host| matches!(host.what, crate::host::Pattern::Host(_))),
+                "{merged}"
+            );
+        }
+    }
+    assert!(record.hosts.contains_key(&("a.test".to_owned(), 80)));
 }

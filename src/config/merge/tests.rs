@@ -115,7 +115,7 @@ fn each_way_to_write_the_mapping_gets_its_entry() {
         ),
         (
             "{ log: {level: info}, \"destinations\": {a: {hosts: [\"ü.test\"]}}}",
-            "{ log: {level: info}, \"destinations\": { b: { hosts: [\"b.test:443\"] },a: {hosts: [\"ü.test\"]}}}",
+            "{ log: {level: info}, \"destinations\": { b: { hosts: [\"b.test:443\"] }, a: {hosts: [\"ü.test\"]}}}",
         ),
         // A block of text whose lines look like comments and keys.
         (

@@ -127,6 +127,23 @@ fn a_destination_that_denies_opens_nothing() {
     );
 }
 
+/// The other way out keeps to it, too.
+#[test]
+fn a_local_port_leaves_to_no_server_that_is_denied() {
+    let file = |to: &str| {
+        format!(
+            "destinations: {{ no: {{ hosts: [\"*.a.test:*\"], deny: true }} }}\n\
+             tcp: {{ db: {{ listen: 127.0.0.1:15432, to: \"{to}\" }} }}"
+        )
+    };
+    let problems = compile(&file("db.a.test:5432")).unwrap_err();
+    assert!(
+        problems.contains("tcp.db.to: destinations.no says deny: true"),
+        "{problems}"
+    );
+    compile(&file("a.test:5432")).unwrap();
+}
+
 /// `observe` passes what no destination names; ports, destinations and their rules hold as before.
 #[test]
 fn observe_lets_pass_what_no_destination_names_and_nothing_else() {

@@ -5,23 +5,45 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reach::{HostChange, Reach, hosts};
 use super::{Changes, Effect, listed};
 use crate::cli::explain::credential;
-use crate::config::{Auth, HeaderText, Matcher};
+use crate::config::{Auth, Config, HeaderText, Matcher};
 use crate::policy::Destination;
 
 /// The requests that get a credential, as the rules say it.
 type Requests = BTreeSet<String>;
 
+/// Where a credential goes: hosts, by the number of their change, or the server of an entry of `tcp`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Recipient {
+    Hosts(usize),
+    Server(String),
+}
+
 /// Compares where each credential goes.
-pub(super) fn compare(routes: &[HostChange<'_>], changes: &mut Changes) {
-    // By credential: where it goes in both files, by the number of the route.
-    let mut uses: BTreeMap<String, BTreeMap<usize, [Option<Requests>; 2]>> = BTreeMap::new();
+pub(super) fn compare(routes: &[HostChange<'_>], old: &Config, new: &Config, changes: &mut Changes) {
+    // By credential: where it goes in both files.
+    let mut uses: BTreeMap<String, BTreeMap<Recipient, [Option<Requests>; 2]>> = BTreeMap::new();
+    for (side, config) in [old, new].into_iter().enumerate() {
+        for entry in &config.tcp {
+            let certificate = entry.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
+            let Some(certificate) = certificate else { continue };
+            let server = Recipient::Server(format!("{} (tcp)", entry.to));
+            let uses = uses
+                .entry(format!("client certificate {certificate}"))
+                .or_default();
+            let there = uses.entry(server).or_default();
+            there[side]
+                .get_or_insert_default()
+                .insert("every connection".to_owned());
+        }
+    }
     for (number, route) in routes.iter().enumerate() {
         for (side, reach) in [&route.old, &route.new].into_iter().enumerate() {
             let Reach::Destination(destination) = reach else {
                 continue;
             };
             for (credential, requests) in attached(destination) {
-                let there = uses.entry(credential).or_default().entry(number).or_default();
+                let uses = uses.entry(credential).or_default();
+                let there = uses.entry(Recipient::Hosts(number)).or_default();
                 there[side].get_or_insert_default().insert(requests);
             }
         }
@@ -29,8 +51,7 @@ pub(super) fn compare(routes: &[HostChange<'_>], changes: &mut Changes) {
     for (credential, uses) in uses {
         let places = |chosen: &dyn Fn(&[Option<Requests>; 2]) -> bool| {
             let chosen = uses.iter().filter(|(_, sides)| chosen(sides));
-            let routes: Vec<_> = chosen.map(|(number, _)| &routes[*number]).collect();
-            listed(hosts(&routes))
+            shown(chosen.map(|(recipient, _)| recipient), routes)
         };
         let gained = places(&|sides| sides[0].is_none());
         let lost = places(&|sides| sides[1].is_none());
@@ -58,23 +79,35 @@ pub(super) fn compare(routes: &[HostChange<'_>], changes: &mut Changes) {
                 );
             }
         }
-        let mut others: BTreeMap<(String, String), Vec<&HostChange<'_>>> = BTreeMap::new();
-        for (number, sides) in &uses {
+        let mut others: BTreeMap<(String, String), Vec<&Recipient>> = BTreeMap::new();
+        for (recipient, sides) in &uses {
             if let [Some(old), Some(new)] = sides
                 && old != new
             {
                 let key = (listed(old), listed(new));
-                others.entry(key).or_default().push(&routes[*number]);
+                others.entry(key).or_default().push(recipient);
             }
         }
-        for ((old, new), routes) in others {
-            let hosts = listed(hosts(&routes));
+        for ((old, new), recipients) in others {
+            let hosts = shown(recipients, routes);
             changes.add(
                 Effect::Wider,
                 format!("credential goes with other requests: {credential}, at {hosts}: {old} → {new}"),
             );
         }
     }
+}
+
+/// Returns recipients in one line.
+fn shown<'r>(recipients: impl IntoIterator<Item = &'r Recipient>, routes: &[HostChange<'_>]) -> String {
+    let (mut changes, mut servers) = (Vec::new(), Vec::new());
+    for recipient in recipients {
+        match recipient {
+            Recipient::Hosts(number) => changes.push(&routes[*number]),
+            Recipient::Server(server) => servers.push(server.clone()),
+        }
+    }
+    listed(hosts(&changes).into_iter().chain(servers))
 }
 
 /// Returns what a destination attaches, each with the requests that get it.

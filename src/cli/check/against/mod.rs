@@ -7,8 +7,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
 
-use crate::config::{Config, Problems, WrittenConfig};
+use crate::cli::print;
+use crate::config::{Config, ConfigSource, Problems, WrittenConfig, read_text};
 use crate::policy::Policy;
 
 mod credentials;
@@ -17,6 +21,15 @@ mod reach;
 mod rules;
 #[cfg(test)]
 mod tests;
+
+/// The name of standard input in problems.
+const STDIN: &str = "standard input";
+
+/// Bytes; one more than a configuration may have, so that a larger one is refused and not cut.
+const LARGEST_INPUT: u64 = (1 << 20) + 1;
+
+/// The exit code of `--fail-on-widening`.
+const WIDENS: u8 = 3;
 
 /// One of the two files.
 #[derive(Debug)]
@@ -37,6 +50,50 @@ pub(super) enum Effect {
 /// Everything that the change means, each once.
 #[derive(Debug, Default)]
 pub(super) struct Changes(BTreeSet<(Effect, String)>);
+
+/// Says what the change from the file `old` means. The old file has to be sound as well, secrets aside.
+pub(super) fn run(
+    old: &Path,
+    config: Config,
+    source: &ConfigSource,
+    fails_on_widening: bool,
+) -> Result<ExitCode, Problems> {
+    let text = source.file().map_or_else(|| Ok(String::new()), read_text)?;
+    let new = Side::compiled(config, &text)?;
+    let (old, name) = if old.as_os_str() == "-" {
+        (
+            read_input(std::io::stdin().lock()).map_err(|error| unread(&error))?,
+            STDIN.to_owned(),
+        )
+    } else {
+        (read_text(old)?, old.display().to_string())
+    };
+    let changes = Changes::between(&Side::of(&old, &name)?, &new);
+    Ok(match print(&changes.text()) {
+        ExitCode::SUCCESS if fails_on_widening && changes.widen() => ExitCode::from(WIDENS),
+        code => code,
+    })
+}
+
+/// Reads a configuration from standard input, no more than one may have.
+fn read_input(input: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    input.take(LARGEST_INPUT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn unread(error: &std::io::Error) -> Problems {
+    let mut problems = Problems {
+        file: STDIN.to_owned(),
+        ..Problems::default()
+    };
+    problems.add(
+        "",
+        format!("cannot be read: {error}"),
+        "give the old file as UTF-8 text",
+    );
+    problems
+}
 
 impl Side {
     /// Compiles a text that has been read; `name` is that of its file.
@@ -59,7 +116,7 @@ impl Changes {
     pub(super) fn between(old: &Side, new: &Side) -> Self {
         let mut changes = Self::default();
         let routes = reach::compare(old, new, &mut changes);
-        credentials::compare(&routes, &mut changes);
+        credentials::compare(&routes, &old.written.config, &new.written.config, &mut changes);
         rules::compare(&routes, old, new, &mut changes);
         process::compare(old, new, &mut changes);
         changes

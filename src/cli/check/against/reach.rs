@@ -170,9 +170,13 @@ fn routes<'p>(old: &'p Policy, new: &'p Policy) -> Vec<HostChange<'p>> {
     routes
 }
 
+/// How specific a pattern is: its kind, the length of its suffix or block, its port; then whether it denies.
+#[derive(PartialEq, PartialOrd)]
+struct Rank(u8, usize, PortPattern, bool);
+
 /// Returns what a policy does with the hosts of a pattern that no more specific one names.
 fn reach<'p>(policy: &'p Policy, what: &Pattern, port: PortRange) -> Reach<'p> {
-    let mut best: Option<((u8, usize, PortPattern, bool), &Arc<Destination>)> = None;
+    let mut best: Option<(Rank, &Arc<Destination>)> = None;
     for destination in policy.destinations.iter().skip(1) {
         for own in &destination.hosts {
             let has_port = match port {
@@ -187,7 +191,7 @@ fn reach<'p>(policy: &'p Policy, what: &Pattern, port: PortRange) -> Reach<'p> {
                 Pattern::Suffix(suffix) => (1, suffix.len()),
                 Pattern::Network(network) => (0, network.prefix_len().into()),
             };
-            let rank = (kind, length, own.port, destination.deny);
+            let rank = Rank(kind, length, own.port, destination.deny);
             if best.as_ref().is_none_or(|(other, _)| *other < rank) {
                 best = Some((rank, destination));
             }

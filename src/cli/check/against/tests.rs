@@ -165,6 +165,23 @@ fn credentials_are_followed_to_their_hosts() {
     assert!(narrower.contains("sent to https://old.test/t"), "{text}");
 }
 
+#[test]
+fn a_certificate_that_a_local_port_shows_is_followed_too() {
+    let file = |to: &str| {
+        format!(
+            "tcp: {{ db: {{ listen: 127.0.0.1:15432, to: \"{to}\", tls: {{ client_certificate: {{ cert: file:c, key: \
+             file:k }} }} }} }}"
+        )
+    };
+    let text = between(&file("a.test:5432"), &file("b.test:5432")).text();
+    assert!(text.contains("credential moves: client certificate"), "{text}");
+    assert!(
+        text.contains("to b.test:5432 (tcp), and no longer to a.test:5432 (tcp)"),
+        "{text}"
+    );
+    assert!(text.contains("(other ways through)"), "{text}");
+}
+
 /// Each key of a destination, both ways.
 #[test]
 fn each_rule_is_judged_by_what_it_lets_through() {
