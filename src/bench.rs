@@ -252,7 +252,7 @@ impl RunningProxy {
                 let mut app = App::start(
                     config,
                     source,
-                    proxy::Clients::default(),
+                    crate::clients::CommandClient::default(),
                     PlaceholderSource::Given(None),
                 )
                 .await

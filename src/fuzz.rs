@@ -16,6 +16,7 @@ use crate::http1;
 use crate::limit;
 use crate::policy::Policy;
 use crate::secret;
+use crate::socks;
 use crate::store;
 
 /// Reads the head of a request.
@@ -155,6 +156,48 @@ pub fn resp(bytes: &[u8]) -> bool {
     store::fuzz::reply(bytes)
 }
 
+/// Reads what a client of SOCKS5 sends: greeting, user name and password where it offers them, and request. What is read
+/// does not depend on how the bytes are cut into segments.
+pub fn socks(bytes: &[u8]) -> bool {
+    let Some((offered, rest)) = step(bytes, socks::greeting) else {
+        return false;
+    };
+    let rest = if offered.password {
+        let Some(((user, password), rest)) = step(rest, socks::credentials) else {
+            return false;
+        };
+        assert!(user.len() <= 255 && password.len() <= 255);
+        rest
+    } else {
+        rest
+    };
+    let Some((asked, _)) = step(rest, socks::request) else {
+        return false;
+    };
+    if let Ok(host) = &asked.host {
+        assert_eq!(
+            Host::parse(&host.to_string()).as_ref(),
+            Ok(host),
+            "its own form is another host"
+        );
+    }
+    asked.host.is_ok()
+}
+
+/// Reads one value, and the bytes after it. Fewer bytes are never enough for it, and more change nothing.
+fn step<'b, T: PartialEq + std::fmt::Debug>(
+    bytes: &'b [u8],
+    read: impl Fn(&'b [u8]) -> socks::Parsed<T>,
+) -> Option<(T, &'b [u8])> {
+    let (value, length) = read(bytes).ok()??;
+    for end in 0..length {
+        assert_eq!(read(&bytes[..end]), Ok(None), "{end} of {length} bytes");
+    }
+    assert_eq!(read(&bytes[..length]).as_ref().ok(), Some(&Some((value, length))));
+    let (value, _) = read(bytes).ok()??;
+    Some((value, &bytes[length..]))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -165,7 +208,7 @@ mod tests {
     /// Reads an input of a target, and returns whether it is accepted.
     type Reading = fn(&[u8]) -> bool;
 
-    const TARGETS: [(&str, Reading); 11] = [
+    const TARGETS: [(&str, Reading); 12] = [
         ("body", body),
         ("bound_services", bound_services),
         ("chunk_size", chunk_size),
@@ -181,6 +224,7 @@ mod tests {
         ("response_head", |bytes| {
             response_head(&Method::GET, bytes.get(1..).unwrap_or_default()).is_some()
         }),
+        ("socks", socks),
     ];
 
     /// Reads the seeds, and the inputs that once broke a rule.

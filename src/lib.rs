@@ -42,6 +42,7 @@
 //! | 9 | `admin` | the pages on the admin port |
 //! | 8 | `proxy` | what happens to a request |
 //! | 7 | `auth` | attaches credentials: secrets, tokens, signatures |
+//! | 7 | `clients` | who may use the listener, and its TLS |
 //! | 7 | `store` | counts one limit for all instances, in Redis |
 //! | 6 | `upstream` | gets a request to its destination: pool, look-up, dialler, TLS, circuit breaker |
 //! | 6 | `limit` | how many requests a destination gets |
@@ -53,6 +54,7 @@
 //! | 4 | `telemetry` | metrics, the record of an exchange, the log |
 //! | 3 | `config` | the configuration as written, and everything wrong with it |
 //! | 2 | `http1` | HTTP/1.1 on the wire, both sides |
+//! | 2 | `socks` | SOCKS5 on the wire |
 //! | 2 | `fields` | which header fields may pass |
 //! | 2 | `window` | counts over a sliding span of time |
 //! | 1 | `host` | where a request wants to go, parsed once |
@@ -66,9 +68,10 @@
 //!
 //! ```text
 //! server/mod.rs           accept; refuse beyond limits.connections; give to the idlest worker
+//! proxy/listener.rs       the first byte: HTTP, or SOCKS5 (proxy/socks.rs), or TLS with a client
 //! proxy/connection.rs     serve one connection of the app
 //! http1/server            read the head; refuse what two parsers could read in two ways
-//! proxy/mod.rs            parse the target, begin the record, ask policy: one of these, or deny
+//! proxy/mod.rs            begin the record, ask who sends it, parse the target, ask policy: one of these, or deny
 //!   proxy/tunnel.rs         tunnel: open the upstream, answer 200, join two sockets
 //!   proxy/intercept.rs      intercept: answer 200, end TLS, give each inner request to forward
 //! proxy/tcp               a local port of `tcp`: the words before TLS, TLS, then join two streams
@@ -117,6 +120,7 @@
 //! | guessed rate | a rate measured from what passed, for a service that only says 429 |
 //! | probe | the one request that goes first when a pause or a quota ends |
 //! | slow start | requests that follow a probe, a few more with each answer |
+//! | client | somebody whom the listener serves: known by a password, a certificate, or both |
 //! | caller | the user as the upstream sees him: a fingerprint of the credential |
 //! | route | for learned limits: whether the method only reads, and the first segments of the path |
 //! | lease | permits that an instance has borrowed from the store |
@@ -158,6 +162,8 @@ mod auth;
 mod ca;
 #[cfg(not(fuzzing))]
 mod cache;
+#[cfg(not(fuzzing))]
+mod clients;
 mod config;
 mod descriptors;
 mod drain;
@@ -175,6 +181,7 @@ mod proxy;
 mod secret;
 #[cfg(not(fuzzing))]
 mod server;
+mod socks;
 #[cfg(not(fuzzing))]
 mod starttls;
 mod store;

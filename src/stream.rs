@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 use crate::memory::MEMORY;
 
@@ -21,7 +22,15 @@ pub(crate) enum Socket<O> {
 }
 
 /// A connection from the app.
-pub(crate) type Io = Socket<UnixStream>;
+pub(crate) type Io = Socket<OtherStream>;
+
+/// A connection from the app that is no TCP socket.
+#[derive(Debug)]
+pub(crate) enum OtherStream {
+    /// TLS with a client of the listener.
+    Tls(Box<TlsStream<Rewound<Io>>>),
+    Unix(UnixStream),
+}
 
 /// A stream whose first bytes have been read already, and are read again.
 #[derive(Debug)]
@@ -72,8 +81,9 @@ impl Reset for Io {
     fn reset(&self) {
         match self {
             Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            Self::Other(OtherStream::Tls(stream)) => stream.reset(),
             // A Unix socket has no reset.
-            Self::Other(_) => {}
+            Self::Other(OtherStream::Unix(_)) => {}
         }
     }
 
@@ -81,7 +91,8 @@ impl Reset for Io {
         let all = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
         match self {
             Self::Tcp(stream) => Hangup::of(stream.ready(all)),
-            Self::Other(stream) => Hangup::of(stream.ready(all)),
+            Self::Other(OtherStream::Tls(stream)) => stream.hangup(),
+            Self::Other(OtherStream::Unix(stream)) => Hangup::of(stream.ready(all)),
         }
     }
 }
@@ -96,7 +107,7 @@ impl<T: Reset> Reset for Rewound<T> {
     }
 }
 
-impl<T: Reset> Reset for tokio_rustls::server::TlsStream<T> {
+impl<T: Reset> Reset for TlsStream<T> {
     /// TLS that ends without close_notify was cut: nothing has to be done.
     fn reset(&self) {}
 
@@ -157,6 +168,56 @@ impl<O: AsyncWrite + Unpin> AsyncWrite for Socket<O> {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Other(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+impl AsyncRead for OtherStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for OtherStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
         }
     }
 }
@@ -225,5 +286,8 @@ thread_local! {
 
 /// In bytes.
 pub(crate) const BUFFER_SIZE: usize = 64 * 1024;
+/// The version of SOCKS, the first byte of every connection that speaks it.
+pub(crate) const SOCKS4: u8 = 0x04;
+pub(crate) const SOCKS5: u8 = 0x05;
 /// The content type of a handshake record, the first byte of every TLS connection.
 pub(crate) const TLS_HANDSHAKE: u8 = 0x16;

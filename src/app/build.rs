@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::auth::placeholder::PlaceholderSet;
 use crate::ca::Authority;
+use crate::clients::CommandClient;
 use crate::config::{Ca, Config};
 use crate::limit::Limiters;
 use crate::policy::Policy;
@@ -22,6 +23,8 @@ use super::{Error, PlaceholderSource};
 
 #[derive(Debug)]
 pub(crate) struct Builder {
+    /// Whom the listener serves beside those of the configuration.
+    pub(super) command: CommandClient,
     /// Of the app's environment. Replaced by a reload that needs more of them.
     pub(super) placeholders: ArcSwapOption<PlaceholderSet>,
     pub(super) limits: Arc<Limiters>,
@@ -34,8 +37,15 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// `own`: our own listeners.
-    pub(super) fn new(ca: &Ca, own: Vec<SocketAddr>, marker: Arc<str>, resolver: Arc<Resolver>) -> Self {
+    pub(super) fn new(
+        ca: &Ca,
+        own: Vec<SocketAddr>,
+        marker: Arc<str>,
+        resolver: Arc<Resolver>,
+        command: CommandClient,
+    ) -> Self {
         Self {
+            command,
             limits: Arc::default(),
             marker,
             placeholders: ArcSwapOption::empty(),

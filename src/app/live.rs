@@ -17,21 +17,21 @@ use std::time::SystemTime;
 use crate::auth::placeholder::RoutePlaceholders;
 use crate::auth::{self, Credentials, TokenEndpoint};
 use crate::ca::Authority;
-use crate::cache::ResponseCache;
+use crate::clients::{self, Clients};
 use crate::config::{Auth, Config, HeaderText, SecretRef, TokenUrl};
 use crate::error::ErrorChain;
 use crate::policy::{Destination, ParentPlan, Policy};
-use crate::proxy::{Live, Rehearsal, RetryPolicy, Route};
+use crate::proxy::{Live, Route};
 use crate::secret::Snapshot;
 use crate::secret::guard::caught;
 use crate::store::QuotaStore;
 use crate::telemetry::{CircuitState, Counters, CredentialKind, Telemetry};
 use crate::units::unix_seconds;
-use crate::upstream::breaker::Breaker;
 use crate::upstream::parent::{self, ParentSettingsError, Parents};
 use crate::upstream::{Endpoint, tls};
 
 use super::build::Builder;
+use super::running::{breaker, cache, rehearsal, retry_policy};
 
 /// What destinations are made from, beside the policy.
 #[derive(Clone, Copy)]
@@ -57,6 +57,9 @@ pub(super) struct FailedPart {
 /// Why a part of a destination cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DestinationError {
+    #[error(transparent)]
+    Clients(#[from] clients::BuildError),
+
     #[error("{place}")]
     Credentials { place: String, source: auth::Error },
 
@@ -111,9 +114,11 @@ pub(super) fn bring_up(
     };
     build.reach_all(previous);
     let routes = build.routes(previous);
+    let clients = build.clients(previous);
     let failed = build.failed;
     let live = Live {
         authority,
+        clients,
         limits: inputs.config.limits.clone(),
         policy,
         routes,
@@ -130,6 +135,13 @@ pub(super) fn take_over(live: &Live, previous: Option<&Live>, builder: &Builder,
     }));
     let until = unix_seconds(live.authority.not_after());
     (telemetry.counters("none")).credential_expiry(CredentialKind::LocalCa, until);
+    let own = telemetry.counters("none");
+    match live.clients.as_ref().and_then(|clients| clients.life()) {
+        Some(life) => {
+            own.credential_expiry(CredentialKind::ListenerCertificate, unix_seconds(life.not_after))
+        }
+        None => own.credential_removed(CredentialKind::ListenerCertificate),
+    }
     let mut before = by_name(previous);
     for route in &live.routes {
         let before = before.remove(&route.destination.name);
@@ -143,6 +155,19 @@ pub(super) fn take_over(live: &Live, previous: Option<&Live>, builder: &Builder,
     }
     for gone in before.values() {
         (gone.counters).credential_removed(CredentialKind::ClientCertificate);
+    }
+}
+
+/// Logs, at each start and reload, what must not be forgotten.
+pub(super) fn remind(live: &Live, config: &Config) {
+    if let Some(networks) = config.egress.unnamed_classes() {
+        tracing::warn!(
+            networks,
+            "denied although egress.deny_networks does not name them; to open one, add it to egress.allow_networks"
+        );
+    }
+    for rehearsal in live.routes.iter().filter_map(|route| route.rehearsal.as_ref()) {
+        rehearsal.announce();
     }
 }
 
@@ -175,6 +200,10 @@ impl FailedPart {
     pub(super) fn log(&self) {
         let destination = &self.destination;
         match &self.error {
+            DestinationError::Clients(error) => tracing::error!(
+                error = %ErrorChain(error),
+                "a part of the listener does not work: nobody comes in by it until this is corrected",
+            ),
             DestinationError::Credentials { source, .. } => tracing::error!(
                 %destination,
                 error = %ErrorChain(source),
@@ -205,6 +234,7 @@ impl DestinationError {
     /// Whether a certificate and a key are not of one pair, as while they are being replaced.
     fn is_mismatch(&self) -> bool {
         match self {
+            Self::Clients(error) => error.is_mismatch(),
             Self::Credentials { .. } => false,
             Self::Parent { source, .. } => source.is_mismatch(),
             Self::Tls { source, .. } => source.is_mismatch(),
@@ -213,7 +243,7 @@ impl DestinationError {
 
     pub(super) fn is_of_client_certificate(&self) -> bool {
         match self {
-            Self::Credentials { .. } | Self::Parent { .. } => false,
+            Self::Clients(_) | Self::Credentials { .. } | Self::Parent { .. } => false,
             Self::Tls { source, .. } => source.is_of_client_certificate(),
         }
     }
@@ -325,6 +355,35 @@ impl<'b> Build<'b> {
         };
         self.parents.push((Arc::clone(plan), built.clone()));
         built
+    }
+
+    /// Returns who may use the listener: as before where a secret of the same configuration cannot be used.
+    fn clients(&mut self, previous: Option<&Live>) -> Option<Arc<Clients>> {
+        let Inputs {
+            builder,
+            config,
+            secrets,
+            telemetry,
+            ..
+        } = self.inputs;
+        let before = previous.and_then(|live| live.clients.as_ref());
+        let clients::Built { clients, failed } =
+            clients::build(config, &builder.command, secrets, telemetry, before);
+        if failed.is_empty() {
+            return clients;
+        }
+        let is_same = |old: &&Arc<Clients>| {
+            let new = clients.as_ref();
+            old.is_whole() && new.is_some_and(|new| new.is_of_same_configuration(old))
+        };
+        let kept = before.filter(is_same);
+        self.failed.extend(failed.into_iter().map(|error| FailedPart {
+            destination: "none".into(),
+            error: error.into(),
+            is_kept: kept.is_some(),
+            was_broken: before.is_some_and(|old| !old.is_whole()),
+        }));
+        kept.cloned().or(clients)
     }
 
     fn routes(&mut self, previous: Option<&Live>) -> Vec<Arc<Route>> {
@@ -490,55 +549,6 @@ fn by_name(live: Option<&Live>) -> HashMap<&Arc<str>, &Arc<Route>> {
 fn asks_for_tokens(destination: &Destination) -> bool {
     let mut credentials = destination.auth.iter().flat_map(|rule| &rule.credentials);
     credentials.any(|credential| matches!(credential.auth, Auth::OAuth2(_)))
-}
-
-/// Returns the running cache where a request would still be answered as the one whose answer is stored, else a new
-/// one.
-fn cache(destination: &Destination, before: Option<&Arc<Route>>) -> Option<Arc<ResponseCache>> {
-    let config = destination.cache.as_ref()?;
-    let same = before.filter(|old| old.destination.has_same_answers(destination));
-    let running = same.and_then(|old| old.cache.as_ref());
-    Some(kept(running, |_| true, || ResponseCache::new(config)))
-}
-
-/// Returns the running circuit where its settings are as before, else a new one.
-fn breaker(
-    destination: &Destination,
-    before: Option<&Arc<Route>>,
-    counters: &Arc<Counters>,
-) -> Option<Arc<Breaker>> {
-    let settings = destination.circuit_breaker?;
-    let running = before.and_then(|old| old.breaker.as_ref());
-    let new = || Breaker::new(settings, &destination.name, Arc::clone(counters));
-    Some(kept(running, |running| *running.settings() == settings, new))
-}
-
-/// Returns the running rehearsal where its settings are as before, else a new one.
-fn rehearsal(
-    destination: &Destination,
-    before: Option<&Arc<Route>>,
-    counters: &Arc<Counters>,
-) -> Option<Arc<Rehearsal>> {
-    let settings = destination.rehearse?;
-    let running = before.and_then(|old| old.rehearsal.as_ref());
-    let new = || Rehearsal::new(settings, &destination.name, Arc::clone(counters));
-    Some(kept(running, |running| *running.settings() == settings, new))
-}
-
-/// Returns the running budget of repeats where the settings are as before, else a new one.
-fn retry_policy(destination: &Destination, before: Option<&Arc<Route>>) -> Option<Arc<RetryPolicy>> {
-    let settings = destination.retry.as_ref()?;
-    let running = before.and_then(|old| old.retry_policy.as_ref());
-    let new = || RetryPolicy::new(settings.clone(), &destination.name);
-    Some(kept(running, |running| running.settings() == settings, new))
-}
-
-/// Returns what runs where it is as it should be, else a new one.
-fn kept<T>(running: Option<&Arc<T>>, is_same: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> Arc<T> {
-    match running {
-        Some(running) if is_same(running) => Arc::clone(running),
-        Some(_) | None => Arc::new(new()),
-    }
 }
 
 /// Publishes what a person should know about the certificates of a destination that is reached in another way now.

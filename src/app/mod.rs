@@ -17,11 +17,12 @@ use tokio::time::{Instant, Interval};
 
 use crate::admin::{self, AllowedHosts, Pages};
 use crate::ca;
+use crate::clients::{self, CommandClient};
 use crate::config::{Ca, Config, ConfigSource, Listen, Problems};
 use crate::drain::Drain;
 use crate::error::ErrorChain;
 use crate::policy::Policy;
-use crate::proxy::{Clients, Live, LoopMarker, Proxy, Route};
+use crate::proxy::{Live, LoopMarker, Proxy, Route};
 use crate::secret::Snapshot;
 use crate::store::QuotaStore;
 use crate::telemetry::{CredentialKind, RefreshResult, ReloadResult, Telemetry, log};
@@ -33,7 +34,7 @@ use background::{in_background, maintain};
 use bound::BoundSockets;
 use build::Builder;
 use doors::TcpListeners;
-use live::{DestinationError, FailedPart, Inputs, bring_up, take_over};
+use live::{DestinationError, FailedPart, Inputs, bring_up, remind, take_over};
 pub(crate) use placeholders::{PlaceholderSource, is_on_platform};
 use rotation::{life_of, log_rotation};
 pub(crate) use signals::{Termination, is_ignored};
@@ -49,6 +50,7 @@ mod live;
 mod notice;
 mod placeholders;
 mod rotation;
+mod running;
 mod shortage;
 mod signals;
 mod watch;
@@ -118,6 +120,12 @@ pub(crate) enum Error {
     #[error(transparent)]
     Destination(#[from] DestinationError),
 
+    /// `listen` changes at the next start only.
+    #[error(
+        "clients: outrider still listens on {address}, where others reach it, and without clients it would serve everybody; keep          them until the restart that moves the listener"
+    )]
+    Open { address: SocketAddr },
+
     #[error("rate_limit_store")]
     Store(#[from] crate::store::StartError),
 
@@ -134,6 +142,7 @@ impl Error {
             | Self::Ca(_)
             | Self::Config(_)
             | Self::Dns(_)
+            | Self::Open { .. }
             | Self::Panicked
             | Self::System(_) => false,
         }
@@ -161,7 +170,7 @@ impl App {
     pub(crate) async fn start(
         mut config: Config,
         source: ConfigSource,
-        clients: Clients,
+        command: CommandClient,
         placeholders: PlaceholderSource,
     ) -> Result<Self, Error> {
         let log = log::init(&config.log);
@@ -177,7 +186,8 @@ impl App {
         let resolver = Arc::new(Resolver::new(&config.dns, &telemetry)?);
         bundle::settle(&mut config.ca);
         let loop_marker = LoopMarker::new();
-        let builder = Builder::new(&config.ca, bound.own(), loop_marker.name(), Arc::clone(&resolver));
+        let (own, marker) = (bound.own(), loop_marker.name());
+        let builder = Builder::new(&config.ca, own, marker, Arc::clone(&resolver), command);
         builder.update_placeholders(&placeholders, &config, &config.ca);
         let (builder, config) = (Arc::new(builder), Arc::new(config));
         let started = {
@@ -190,7 +200,6 @@ impl App {
         notices.follow(watch.paths()).await;
 
         let proxy = Arc::new(Proxy {
-            clients,
             drain: Drain::default(),
             live: ArcSwap::from_pointee(live),
             resolver,
@@ -372,7 +381,7 @@ impl App {
                 };
                 let (policy, authority) = (Arc::clone(&old.policy), Arc::clone(&old.authority));
                 let (live, failed) = bring_up(policy, authority, inputs, Some(&old));
-                let is_rotated = live.rotated(&old).next().is_some();
+                let is_rotated = live.rotated(&old).next().is_some() || live.has_rotated_clients(&old);
                 let made = is_rotated.then(|| (files(&source, &config, &live, &secrets), live));
                 Ok((made, failed))
             })
@@ -392,6 +401,9 @@ impl App {
             };
             let rotated = live.rotated(&old).filter(|(route, _)| !has_failed(route));
             rotated.for_each(|(route, before)| log_rotation(route, before));
+            if live.has_rotated_clients(&old) {
+                tracing::info!("secrets of the listener's clients rotated");
+            }
         }
         self.report(failed);
         // A folder may be another one by now.
@@ -451,6 +463,7 @@ impl App {
         let old = self.proxy.live.load_full();
         let made = {
             let (builder, ca) = (Arc::clone(&self.builder), self.addresses.ca.clone());
+            let public = self.addresses.listen.iter().find_map(Listen::public);
             let (source, placeholders) = (self.source.clone(), self.placeholders.clone());
             let running = self.store.clone();
             let (old, telemetry) = (Arc::clone(&old), Arc::clone(&self.proxy.telemetry));
@@ -473,6 +486,10 @@ impl App {
                     telemetry: &telemetry,
                 };
                 let (live, mut failed) = bring_up(policy, authority, inputs, Some(&old));
+                let is_open = live.clients.as_ref().is_none_or(|clients| !clients.asks());
+                if let Some(address) = public.filter(|_| is_open) {
+                    return Err(Error::Open { address });
+                }
                 if let Some(first) = failed.iter().position(FailedPart::refuses_reload) {
                     return Err(failed.swap_remove(first).error.into());
                 }
@@ -566,22 +583,10 @@ fn start_live(
     Ok((store, live, watch))
 }
 
-/// Logs, at each start and reload, what must not be forgotten.
-fn remind(live: &Live, config: &Config) {
-    if let Some(networks) = config.egress.unnamed_classes() {
-        tracing::warn!(
-            networks,
-            "denied although egress.deny_networks does not name them; to open one, add it to egress.allow_networks"
-        );
-    }
-    for rehearsal in live.routes.iter().filter_map(|route| route.rehearsal.as_ref()) {
-        rehearsal.announce();
-    }
-}
-
 /// Returns the files whose change matters. The store's is the configuration's: all limits are made with it.
 fn files(source: &ConfigSource, config: &Config, live: &Live, secrets: &Snapshot) -> watch::Files {
-    let references = (live.policy.destinations.iter()).flat_map(|one| live::references(one, secrets));
+    let of_destinations = (live.policy.destinations.iter()).flat_map(|one| live::references(one, secrets));
+    let references = of_destinations.chain(clients::references(config, secrets));
     let own = source.file().map(Path::to_owned);
     watch::Files {
         configuration: own

@@ -20,6 +20,7 @@ use crate::store::{self, StoreAddress};
 use crate::upstream::tls;
 
 mod against;
+mod clients;
 mod warnings;
 
 mod parents;
@@ -101,6 +102,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
     let mut readable = Vec::new();
     warnings::warn_of_networks(&config.egress, &mut warnings);
     warnings::warn_of_denied(config, &mut warnings);
+    clients::examine(config, snapshot, &mut problems, &mut warnings);
     for destination in &config.destinations {
         let before = problems.all.len();
         for reference in references(destination) {

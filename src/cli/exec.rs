@@ -22,8 +22,8 @@ use super::run::{fail, runtime, started};
 use crate::app::{self, App, PlaceholderSource};
 use crate::auth::placeholder::environment::{self, ChangedVariable};
 use crate::auth::placeholder::{NoRandom, PlaceholderSet};
+use crate::clients::CommandClient;
 use crate::config::{Ca, Config, PlaceholderMode};
-use crate::proxy::Clients;
 use crate::secret::Snapshot;
 
 use child::ChildProcess;
@@ -107,8 +107,8 @@ fn serve(args: &Args) -> Result<u8, Error> {
         use_private_bundle(&mut config.ca, folder.path());
         let password = (!args.no_password).then(password).transpose()?;
         let clients = match password.as_deref() {
-            Some(password) => Clients::basic(USER, password),
-            None => Clients::default(),
+            Some(password) => CommandClient::basic(USER, password),
+            None => CommandClient::default(),
         };
         let secrets = Snapshot::of_process();
         let set = placeholders(args, &config, &secrets)?;

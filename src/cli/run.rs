@@ -7,8 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigArg;
 use crate::app::{Addresses, App, Error, PlaceholderSource, Termination};
+use crate::clients::CommandClient;
 use crate::error::ErrorChain;
-use crate::proxy::Clients;
 
 /// Run the proxy
 ///
@@ -36,7 +36,7 @@ fn serve(args: &Args) -> Result<(), Error> {
         let _hangup = signal(SignalKind::hangup())?;
         let (config, source) = args.config.load()?;
         let mut app = tokio::select! {
-            app = App::start(config, source, Clients::default(), PlaceholderSource::Shared) => app?,
+            app = App::start(config, source, CommandClient::default(), PlaceholderSource::Shared) => app?,
             () = termination.wait() => return Ok(()),
         };
         eprintln!("{}", started(app.addresses()));

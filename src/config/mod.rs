@@ -28,6 +28,7 @@ pub(crate) use auth::signatures::{
 };
 pub(crate) use auth::template::{BodyHash, Template, TemplatePiece};
 pub(crate) use changed::{ChangedKey, WrittenConfig};
+pub(crate) use client::{CertificateName, ClientKeys, Identity, ServerCertificate};
 pub(crate) use declare::{Mark, Word};
 pub(crate) use destination::{DestinationKeys, HttpVersion, Mode};
 pub(crate) use environment::Environment;
@@ -50,6 +51,7 @@ pub(crate) use schema::schema;
 pub(crate) use tcp::{StartTls, TcpKeys};
 pub(crate) use tls::{ClientCertificate, Group, Pin, Tls, TlsVersion};
 
+use client::ClientsByName;
 use declare::{Syntax, ValueKind};
 use destination::Destinations;
 use limits::OptionalStore;
@@ -66,6 +68,7 @@ mod declare;
 mod algorithm;
 mod auth;
 mod changed;
+mod client;
 mod destination;
 mod environment;
 mod headers;
@@ -90,6 +93,9 @@ mod tcp;
 mod tests;
 mod tls;
 
+/// The name that stands for the hosts that no destination names.
+pub(crate) const UNLISTED: &str = "unlisted";
+
 /// At most, of each.
 const MOST_INSTANCES: u64 = 1_000_000;
 const MOST_WORKERS: u64 = 1_024;
@@ -97,8 +103,14 @@ const MOST_WORKERS: u64 = 1_024;
 section! {
     /// The whole file. Defaults are filled in; a field below this is optional only where it says what `None` means.
     pub(crate) struct Config, check {
-        /// Where apps reach the proxy: a loopback address with its port, unix:PATH, or a list.
+        /// Where apps reach the proxy, by HTTP and SOCKS5: an address with its port, unix:PATH, or a list. An address that is not
+        /// loopback needs `clients`.
         listen: Vec<Listen> as Listeners = "127.0.0.1:3128";
+        /// The certificate with which the listener speaks TLS, beside cleartext: cert and key, pkcs12, or instance_identity; auto:
+        /// the instance identity where clients are known by certificates; false: none.
+        listen_tls: ServerCertificate = "auto";
+        /// Who may use the listener, by name; without it, everybody on this machine.
+        clients: Vec<Arc<ClientKeys>> as ClientsByName = "{}";
         /// Where /metrics, /healthz, /observed, /readyz and /status are served; false turns it off.
         admin: Option<SocketAddr> as AdminAddress = "127.0.0.1:9901";
         /// Threads; auto: the container's CPU share, at least 1.
@@ -134,8 +146,6 @@ section! {
         tcp: Vec<Arc<TcpKeys>> as TcpEntries = "{}";
     }
     later {
-        /// Who may use the listener.
-        "clients" = ["null", "{}"];
         /// The inbound half, bound to routes.
         "route_service" = ["null"];
         /// What doctor tries.
@@ -273,6 +283,61 @@ impl Config {
             && let Some(written) = reader.take("admin")
         {
             written.problem("the same address as `listen`", "write another port");
+        }
+        if self.clients.is_empty()
+            && let Some(written) = reader.take("listen")
+        {
+            let public = self
+                .listen
+                .iter()
+                .enumerate()
+                .filter_map(|(i, listen)| listen.public().map(|own| (i, own)));
+            for (i, address) in public {
+                written.problem_at(
+                    i,
+                    "everybody who reaches this address could use the proxy and its credentials",
+                    format_args!(
+                        "say under `clients` who may, or write 127.0.0.1:{}",
+                        address.port()
+                    ),
+                );
+            }
+        }
+        if let Some(clients) = reader.take("clients") {
+            self.check_clients(&clients);
+        }
+    }
+
+    /// Finds destinations that do not exist, and clients that cannot be told apart.
+    fn check_clients(&self, written: &Located<'_>) {
+        let entries = written.clone().named().unwrap_or_default();
+        for (i, client) in self.clients.iter().enumerate() {
+            let Some((_, entry)) = entries.iter().find(|(entry, _)| *entry.key == *client.name) else {
+                continue;
+            };
+            for destination in &client.destinations {
+                let is_known = &**destination == UNLISTED
+                    || self.destinations.iter().any(|own| own.name == *destination);
+                if !is_known {
+                    entry.problem(
+                        format_args!("there is no destination `{}`", node::shown(destination)),
+                        "write the name of one, or unlisted for hosts that no destination names",
+                    );
+                }
+            }
+            let identities = client.identities();
+            let is_same = |other: &&Arc<ClientKeys>| {
+                client.basic.is_none()
+                    && other.basic.is_none()
+                    && other.identities() == identities
+                    && other.ca == client.ca
+            };
+            if let Some(other) = self.clients[..i].iter().find(is_same) {
+                entry.problem(
+                    format_args!("known by the same certificates as client {}", other.name),
+                    "keep one of the two",
+                );
+            }
         }
     }
 

@@ -63,14 +63,17 @@ impl Syntax for Listen {
             }
             return Some(Self::Unix(path));
         }
-        let address = address(&written, text, LISTEN)?;
-        if !address.ip().to_canonical().is_loopback() {
-            // `clients` says who may come in from outside; until it works, nobody may.
-            let what = "a public listener would be open to everybody, since `clients` does not work yet in this version";
-            written.problem(what, format_args!("write 127.0.0.1:{}", address.port()));
-            return None;
+        address(&written, text, LISTEN).map(Self::Tcp)
+    }
+}
+
+impl Listen {
+    /// Returns the address that others than this machine may reach.
+    pub(crate) fn public(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address).filter(|address| !address.ip().to_canonical().is_loopback()),
+            Self::Unix(_) => None,
         }
-        Some(Self::Tcp(address))
     }
 }
 

@@ -58,6 +58,10 @@ const LINE: usize = 4;
 /// Why a message could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// The first byte of the connection, which is of another protocol.
+    #[error("another protocol is spoken")]
+    Foreign(u8),
+
     #[error("the connection ended inside a message")]
     Incomplete,
 

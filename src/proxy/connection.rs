@@ -7,19 +7,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{AppResponse, Body, Error, Proxy, reply};
 use crate::http1;
-use crate::http1::server::{self, TakenOver};
-use crate::stream::Reset;
+use crate::http1::server::{self, ForeignTakeover, NextWork};
+use crate::stream::{Reset, TLS_HANDSHAKE};
 use crate::telemetry::Exchange;
 use crate::upstream::{BoundConnections, Incoming};
 
 /// Serves the requests of one connection, one after the other, until either side closes it. If it became a tunnel,
-/// returns the future that runs the tunnel.
+/// returns the future that runs the tunnel. `foreign` returns what serves a connection whose first byte is of another protocol.
 pub(crate) async fn serve_h1<T, F>(
     io: T,
     bond: Arc<BoundConnections>,
     proxy: Arc<Proxy>,
+    foreign: impl Fn(u8) -> Option<ForeignTakeover<T>>,
     answer: impl Fn(Request<Option<Incoming>>) -> F,
-) -> Option<TakenOver>
+) -> Option<NextWork>
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     F: Future<Output = AppResponse<T>>,
@@ -28,6 +29,10 @@ where
     let begins = move |interim| bond.hear_interim(interim);
     server::serve(io, limits, begins, async |request| match request {
         Ok(request) => answer(request.map(|body| body.map(Incoming::H1))).await,
+        Err(http1::Error::Foreign(first)) => match foreign(first) {
+            Some(next) => server::Handled::Foreign(next),
+            None => server::Handled::Response(unreadable(http1::Error::Foreign(first), &proxy)),
+        },
         Err(error) => server::Handled::Response(unreadable(error, &proxy)),
     })
     .await
@@ -39,6 +44,8 @@ fn unreadable(error: http1::Error, proxy: &Proxy) -> Response<Body> {
         http1::Error::Incomplete | http1::Error::Io(_) => {
             Error::Malformed("the connection closed before the request was complete")
         }
+        http1::Error::Foreign(TLS_HANDSHAKE) => Error::NotHttp(http1::Fault::Tls),
+        http1::Error::Foreign(_) => Error::NotHttp(http1::Fault::RequestLine),
         http1::Error::Malformed(fault) => Error::NotHttp(fault),
         http1::Error::NoMemory(exhausted) => exhausted.into(),
         http1::Error::Slow => Error::HeadTooSlow,

@@ -3,11 +3,13 @@
 use http::StatusCode;
 
 use crate::auth::{self, NoToken};
+use crate::clients::ClientRefusal;
 use crate::host;
 use crate::http1::{Excess, Fault};
 use crate::limit;
 use crate::memory::Exhausted;
 use crate::policy::Denial;
+use crate::socks;
 use crate::starttls::UpgradeFault;
 use crate::upstream;
 use crate::upstream::breaker;
@@ -17,6 +19,15 @@ use crate::upstream::breaker;
 pub(crate) enum Error {
     #[error("{0}. A proxy wants an absolute URL (GET http://host/path) or CONNECT host:port")]
     BadTarget(#[from] host::HostError),
+
+    #[error(transparent)]
+    Client(#[from] ClientRefusal),
+
+    /// HTTP/3 clients ask for it, and come by TCP when it is refused.
+    #[error(
+        "UDP through this proxy (CONNECT-UDP, RFC 9298) does not work; ask over TCP, as HTTP/3 clients then do by themselves"
+    )]
+    ConnectUdp,
 
     /// The reason is in the log, because the app cannot fix it.
     #[error(
@@ -76,18 +87,15 @@ pub(crate) enum Error {
     #[error("outrider is at its own limit ({0}); raise it in the configuration or send less at a time")]
     Overloaded(&'static str),
 
+    #[error(transparent)]
+    Socks(socks::SocksFault),
+
     /// A connection of a local port failed before the app and the server were joined, or right after.
     #[error("{}", if fault.is_of_app() { fault.to_string() } else { format!("{host} {fault}") })]
     StartTls { host: host::Host, fault: UpgradeFault },
 
     #[error("TRACE is answered by no destination through this proxy: it would show the attached credential")]
     Trace,
-
-    #[error(
-        "this proxy serves one command and asks for the password that http_proxy and https_proxy have there; where a client \
-         cannot send it, `outrider exec --no-password` asks nobody"
-    )]
-    Unauthenticated,
 
     #[error("the destination switched protocols (101) {0}: the connection is closed")]
     Unasked(&'static str),
@@ -142,7 +150,11 @@ impl From<auth::Error> for Error {
 impl Error {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::BadTarget(_) | Self::Malformed(_) | Self::NotHttp(_) => StatusCode::BAD_REQUEST,
+            Self::BadTarget(_) | Self::Malformed(_) | Self::NotHttp(_) | Self::Socks(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Client(refusal) => refusal.status(),
+            Self::ConnectUdp => StatusCode::NOT_IMPLEMENTED,
             Self::Credential | Self::LeftAlone(_) | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(Denial::Loop { .. }) | Self::Looped => StatusCode::LOOP_DETECTED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
@@ -158,7 +170,6 @@ impl Error {
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::NotStored | Self::Unconfirmed(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Unauthenticated => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::Upstream(upstream::Error::LengthUnknown) => StatusCode::LENGTH_REQUIRED,
             Self::Upstream(upstream::Error::RequestBody(_)) => StatusCode::BAD_REQUEST,
             Self::Upstream(upstream::Error::RequestStalled(_)) => StatusCode::REQUEST_TIMEOUT,
@@ -183,20 +194,24 @@ impl Error {
             | Self::HeadTooSlow
             | Self::Malformed(_)
             | Self::NotHttp(_)
+            | Self::Socks(_)
             | Self::Unsigned(_)
             | Self::Version => "http_request_error",
             Self::Credential => "proxy_configuration_error",
             Self::Denied(Denial::Network { .. }) => "destination_ip_prohibited",
             Self::Denied(Denial::Loop { .. }) | Self::Looped => "proxy_loop_detected",
-            Self::Denied(_) | Self::Limited(_) | Self::Misdirected { .. } | Self::NotStored | Self::Trace => {
-                "http_request_denied"
-            }
+            Self::Client(_)
+            | Self::ConnectUdp
+            | Self::Denied(_)
+            | Self::Limited(_)
+            | Self::Misdirected { .. }
+            | Self::NotStored
+            | Self::Trace => "http_request_denied",
             Self::NoToken(no_token) => no_token.proxy_status(),
             Self::StartTls { fault, .. } => fault.proxy_status(),
             Self::LeftAlone(_) => "destination_unavailable",
             Self::Overloaded(_) => "connection_limit_reached",
             Self::Unasked(_) => "http_upgrade_failed",
-            Self::Unauthenticated => "http_request_denied",
             Self::Unreadable(_) => "http_response_content_coding",
             Self::Unconfirmed(error) | Self::Upstream(error) => error.proxy_status(),
         }
@@ -234,6 +249,8 @@ impl Error {
     /// one.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
+            Self::Client(refusal) => refusal.reason(),
+            Self::ConnectUdp => Some("udp"),
             Self::Denied(denial) => Some(denial.reason()),
             Self::Looped => Some("loop"),
             Self::Misdirected { .. } => Some("misdirected"),
@@ -252,7 +269,7 @@ impl Error {
             | Self::Overloaded(_)
             | Self::StartTls { .. }
             | Self::Unasked(_)
-            | Self::Unauthenticated
+            | Self::Socks(_)
             | Self::Unconfirmed(_)
             | Self::Unreadable(_)
             | Self::Unsigned(_)

@@ -190,6 +190,13 @@ pub(super) struct Stripped {
     pub(super) listed: Option<Arc<Listed>>,
 }
 
+/// Whether a request is for UDP through the proxy itself (RFC 9298, section 3).
+pub(super) fn asks_for_udp<B>(request: &Request<B>) -> bool {
+    let mut upgrades = request.headers().get_all(header::UPGRADE).iter();
+    request.uri().path().starts_with("/.well-known/masque/udp/")
+        && upgrades.any(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"connect-udp"))
+}
+
 /// Removes the hop-by-hop fields (RFC 9110 section 7.6.1) of a request, and finds out whether it asks for a
 /// WebSocket.
 ///

@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::tunnel::TunnelSlot;
-use super::{AppResponse, Error, Live, Proxy, Route, forward, headers, reply};
+use super::{AppResponse, Error, Live, Proxy, Route, admission, forward, headers, reply};
+use crate::clients::KeptShown;
 use crate::drain::ExchangeGuard;
 use crate::host::{Scheme, Target};
-use crate::http1::server::TakenOver;
+use crate::http1::server::{NextWork, TakenOver, Takeover};
 use crate::memory;
 use crate::stream::{Io, Reset, Rewound, TLS_HANDSHAKE};
 use crate::telemetry::Exchange;
@@ -32,6 +33,14 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) struct Intercept {
     slot: TunnelSlot,
     route: Arc<Route>,
+    /// What its sender has shown.
+    shown: Option<KeptShown>,
+    target: Target,
+}
+
+/// Where a tunnel leads, and what its sender has shown.
+struct OpenedTunnel {
+    shown: Option<KeptShown>,
     target: Target,
 }
 
@@ -43,6 +52,7 @@ struct TunnelContext {
     authority: Option<Authority>,
     bond: Arc<BoundConnections>,
     proxy: Arc<Proxy>,
+    shown: Option<KeptShown>,
     target: Target,
 }
 
@@ -50,6 +60,7 @@ struct TunnelContext {
 pub(super) fn open(
     target: Target,
     route: &Arc<Route>,
+    shown: Option<KeptShown>,
     proxy: &Arc<Proxy>,
     live: &Live,
 ) -> Result<Intercept, Error> {
@@ -57,28 +68,34 @@ pub(super) fn open(
     Ok(Intercept {
         slot,
         route: Arc::clone(route),
+        shown,
         target,
     })
 }
 
 impl Intercept {
-    /// Answers 200, and serves the requests inside.
+    /// Returns what serves the requests inside, once the app has been told that it may go on.
     pub(super) fn start(
         self,
         exchange: Box<Exchange>,
         proxy: Arc<Proxy>,
         busy: ExchangeGuard,
-    ) -> AppResponse<Io> {
+    ) -> Takeover<Io> {
         // The requests inside the tunnel are recorded one by one, so the CONNECT itself is not.
         exchange.discard();
-        let Self { slot, route, target } = self;
-        let serve = move |app, early| {
+        let Self {
+            slot,
+            route,
+            shown,
+            target,
+        } = self;
+        Box::new(move |app, early| {
             Box::pin(async move {
                 let _slot = slot;
-                serve(early, app, target, &route, proxy, busy).await;
+                let opened = OpenedTunnel { shown, target };
+                serve(early, app, opened, &route, proxy, busy).await;
             }) as TakenOver
-        };
-        AppResponse::Switch(Response::new(()), Box::new(serve))
+        })
     }
 }
 
@@ -87,7 +104,7 @@ impl Intercept {
 async fn serve(
     early: Bytes,
     mut app: Io,
-    target: Target,
+    opened: OpenedTunnel,
     route: &Route,
     proxy: Arc<Proxy>,
     busy: ExchangeGuard,
@@ -99,27 +116,25 @@ async fn serve(
     };
     let idle = route.destination.timeouts.idle;
     if first.first() != Some(&TLS_HANDSHAKE) {
-        handshake::report_foreign(&first, &target, route);
+        handshake::report_foreign(&first, &opened.target, route);
         let is_h2 = first.starts_with(H2_PREFACE);
         let app = Rewound::new(first, app);
-        let target = Target {
-            scheme: Scheme::Http,
-            ..target
-        };
+        let mut opened = opened;
+        opened.target.scheme = Scheme::Http;
         drop(busy);
-        let inside = Arc::new(TunnelContext::new(None, proxy, target));
+        let inside = Arc::new(TunnelContext::new(None, proxy, opened));
         return if is_h2 {
             multiplexed::serve(app, inside, idle).await;
         } else {
             serve_h1(app, inside).await;
         };
     }
-    let accepted = handshake::accept(first, app, &target, route, &proxy, busy).await;
+    let accepted = handshake::accept(first, app, &opened.target, route, &proxy, busy).await;
     let Some(handshake::Accepted { foreign_name, stream }) = accepted else {
         return;
     };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let inside = Arc::new(TunnelContext::new(foreign_name, proxy, target));
+    let inside = Arc::new(TunnelContext::new(foreign_name, proxy, opened));
     if is_h2 {
         multiplexed::serve(stream, inside, idle).await
     } else {
@@ -145,11 +160,18 @@ where
     S: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
     let (bond, proxy) = (Arc::clone(&inside.bond), Arc::clone(&inside.proxy));
-    let rest = Box::pin(super::serve_h1(stream, bond, proxy, move |request| {
-        let inside = Arc::clone(&inside);
-        async move { answer(request, Protocol::H1, &inside).await }
-    }));
-    if let Some(rest) = rest.await {
+    let serving = super::connection::serve_h1(
+        stream,
+        bond,
+        proxy,
+        |_| None,
+        move |request| {
+            let inside = Arc::clone(&inside);
+            async move { answer(request, Protocol::H1, &inside).await }
+        },
+    );
+    // Boxed, so that it is freed before the rest runs.
+    if let Some(NextWork::Tunnel(rest)) = Box::pin(serving).await {
         rest.await;
     }
 }
@@ -171,7 +193,10 @@ where
         return AppResponse::Response(reply::options(&mut exchange));
     }
     // Asked again for each request: a reload may have changed the policy since the tunnel was opened.
-    let routed = inside.proxy.route_to(&inside.target, &request, &mut exchange);
+    let live = inside.proxy.live.load_full();
+    let client = admission::inside(&live, inside.shown.as_ref(), &mut exchange);
+    let routed = client
+        .and_then(|client| (inside.proxy).route_to(live, &inside.target, client, &request, &mut exchange));
     let result = match routed.and_then(|routed| inside.check(&request).map(|()| routed)) {
         Ok(routed) => {
             forward::run(
@@ -194,13 +219,15 @@ where
 }
 
 impl TunnelContext {
-    fn new(foreign_name: Option<String>, proxy: Arc<Proxy>, target: Target) -> Self {
+    fn new(foreign_name: Option<String>, proxy: Arc<Proxy>, opened: OpenedTunnel) -> Self {
+        let OpenedTunnel { shown, target } = opened;
         let authority = target.to_string().parse().ok();
         Self {
             foreign_name,
             authority,
             bond: Arc::default(),
             proxy,
+            shown,
             target,
         }
     }

@@ -7,6 +7,7 @@ use crate::auth::Credentials;
 use crate::auth::placeholder::RoutePlaceholders;
 use crate::ca::Authority;
 use crate::cache::ResponseCache;
+use crate::clients::Clients;
 use crate::limit::Limiter;
 use crate::policy::{Destination, Policy};
 use crate::telemetry::Counters;
@@ -17,6 +18,8 @@ use crate::upstream::breaker::Breaker;
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) authority: Arc<Authority>,
+    /// `None`: the listener serves everybody, in clear.
+    pub(crate) clients: Option<Arc<Clients>>,
     pub(crate) limits: crate::config::Limits,
     pub(crate) policy: Arc<Policy>,
     /// One for each of `policy.destinations`, in the same order.
@@ -70,6 +73,15 @@ impl Live {
         routes
             .map(|(route, old)| (&**route, &**old))
             .filter(|(route, old)| route.fingerprint != old.fingerprint)
+    }
+
+    /// Returns whether who may use the listener is known by other secrets than in `old`.
+    pub(crate) fn has_rotated_clients(&self, old: &Self) -> bool {
+        match (&self.clients, &old.clients) {
+            (Some(clients), Some(old)) => clients.is_rotated(old),
+            (None, None) => false,
+            (Some(_), None) | (None, Some(_)) => true,
+        }
     }
 
     pub(crate) fn route(&self, destination: &Destination) -> &Arc<Route> {

@@ -14,14 +14,14 @@ use http::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use body::Body;
-pub(crate) use clients::Clients;
-pub(crate) use connection::serve_h1;
 pub(crate) use error::Error;
 pub(crate) use headers::LoopMarker;
+pub(crate) use listener::serve_client;
 pub(crate) use live::{Live, Route};
 pub(crate) use rehearse::Rehearsal;
 pub(crate) use retry::RetryPolicy;
 
+use crate::clients::{Client, Shown};
 use crate::drain::Drain;
 use crate::host::Target;
 use crate::http1::server;
@@ -31,14 +31,16 @@ use crate::telemetry::{Exchange, ObservedRequest, Telemetry};
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{BoundConnections, DialContext, Incoming, Protocol};
 
+use admission::TunnelSender;
+
 pub(crate) mod bench;
 
+mod admission;
 mod attempt;
 mod body;
 mod cache_status;
 mod cached;
 mod caller;
-mod clients;
 mod connection;
 mod cookies;
 mod earlier;
@@ -47,6 +49,7 @@ mod fetch;
 mod forward;
 mod headers;
 mod intercept;
+mod listener;
 mod live;
 mod placeholders;
 mod rehearse;
@@ -54,6 +57,7 @@ mod reply;
 mod reply_body;
 mod retry;
 mod scrub;
+mod socks;
 mod splice;
 pub(crate) mod tcp;
 mod tries;
@@ -62,7 +66,6 @@ mod tunnel;
 /// The parts of the running proxy that all workers share.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    pub(crate) clients: Clients,
     pub(crate) drain: Drain,
     /// A reload replaces it as a whole. A request loads it once.
     pub(crate) live: ArcSwap<Live>,
@@ -89,19 +92,23 @@ pub(crate) async fn handle(
     proxy: Arc<Proxy>,
 ) -> AppResponse<Io> {
     let mut exchange = Exchange::begin(&proxy.telemetry, request.method(), request.uri());
-    if let Err(error) = proxy.clients.check(request.headers()) {
-        let is_connect = request.method() == Method::CONNECT;
-        return AppResponse::Response(reply::refuse(&error, &mut exchange, is_connect));
-    }
+    let live = proxy.live.load_full();
     if request.method() == Method::CONNECT {
         // Boxed, so that the future of every other request does not reserve room for this one.
-        return Box::pin(connect(request, exchange, proxy)).await;
+        return Box::pin(connect(request, live, exchange, proxy)).await;
     }
+    let client = match &live.clients {
+        None => None,
+        Some(clients) => match admission::of_request(clients, &request, &mut exchange) {
+            Ok(client) => client,
+            Err(error) => return AppResponse::Response(reply::refuse(&error, &mut exchange, false)),
+        },
+    };
     if headers::ends_here(&mut request) {
         return AppResponse::Response(reply::options(&mut exchange));
     }
     let result = match Target::of_absolute(request.uri()) {
-        Ok(target) => match proxy.route_to(&target, &request, &mut exchange) {
+        Ok(target) => match proxy.route_to(live, &target, client, &request, &mut exchange) {
             Ok(routed) => {
                 forward::run(
                     request,
@@ -114,8 +121,11 @@ pub(crate) async fn handle(
                 )
                 .await
             }
+            // What is refused anyway is looked into for a better reason.
+            Err(_) if headers::asks_for_udp(&request) => Err(Error::ConnectUdp),
             Err(error) => Err(placeholders::explained(error, &request, &proxy)),
         },
+        Err(_) if headers::asks_for_udp(&request) => Err(Error::ConnectUdp),
         Err(error) => Err(error.into()),
     };
     finish(result, exchange, |_| false)
@@ -153,29 +163,52 @@ enum Opened {
 
 async fn connect(
     request: Request<Option<Incoming>>,
+    live: Arc<Live>,
     mut exchange: Box<Exchange>,
     proxy: Arc<Proxy>,
 ) -> AppResponse<Io> {
     // Delays the end of the process until the tunnel is open. After that only moving bytes do.
     let busy = proxy.drain.busy();
-    match open(&request, &mut exchange, &proxy).await {
+    let opened = match asked(&request, live, &mut exchange, &proxy) {
+        Ok((target, sender)) => open(target, sender, &request, &mut exchange, &proxy).await,
+        Err(error) => Err(error),
+    };
+    let next = match opened {
         Ok(Opened::Intercept(intercept)) => intercept.start(exchange, proxy, busy),
         Ok(Opened::Tunnel(tunnel)) => tunnel.start(exchange, proxy, busy),
-        Err(error) => AppResponse::Response(reply::refuse(&error, &mut exchange, true)),
-    }
+        Err(error) => return AppResponse::Response(reply::refuse(&error, &mut exchange, true)),
+    };
+    AppResponse::Switch(Response::new(()), next)
 }
 
-async fn open(
+/// Reads the target of a CONNECT, and who sends it.
+fn asked(
     request: &Request<Option<Incoming>>,
+    live: Arc<Live>,
     exchange: &mut Exchange,
-    proxy: &Arc<Proxy>,
-) -> Result<Opened, Error> {
+    proxy: &Proxy,
+) -> Result<(Target, TunnelSender), Error> {
+    let shown = match &live.clients {
+        None => Shown::default(),
+        Some(clients) => admission::shown_by(clients, request)?,
+    };
+    let sender = TunnelSender::of(live, shown, exchange)?;
     headers::check_connect(request)?;
     if proxy.loop_marker.has_looped(request.headers()) {
         return Err(Error::Looped);
     }
-    let target = Target::of_connect(request.uri())?;
-    let live = proxy.live.load_full();
+    Ok((Target::of_connect(request.uri())?, sender))
+}
+
+/// Opens the way to a target, for a CONNECT or for a client of SOCKS5, whose request has no fields.
+async fn open<B>(
+    target: Target,
+    sender: TunnelSender,
+    request: &Request<B>,
+    exchange: &mut Exchange,
+    proxy: &Arc<Proxy>,
+) -> Result<Opened, Error> {
+    let TunnelSender { client, live, shown } = sender;
     let (route, is_intercepted) = match live.policy.route(&target, RequestForm::Connect) {
         Verdict::Tunnel(destination) => (live.route(destination), false),
         Verdict::Observe(destination, reason) => {
@@ -189,11 +222,12 @@ async fn open(
         }
     };
     exchange.set_destination(&route.counters);
+    admission::check(client.as_ref(), &route.destination)?;
     if let Some(placeholders) = &route.placeholders {
         placeholders::check_connect(request, &placeholders.set, &route.destination.name)?;
     }
     if is_intercepted {
-        intercept::open(target, route, proxy, &live).map(Opened::Intercept)
+        intercept::open(target, route, shown, proxy, &live).map(Opened::Intercept)
     } else {
         let tunnel = tunnel::open(&target, route, exchange, proxy, &live).await?;
         Ok(Opened::Tunnel(tunnel))
@@ -209,14 +243,15 @@ impl Proxy {
         }
     }
 
-    /// Finds the route to `target` under the current policy.
+    /// Finds the route to `target` under the policy of `live`, for this client.
     fn route_to<B>(
         &self,
+        live: Arc<Live>,
         target: &Target,
+        client: Option<Arc<Client>>,
         request: &Request<B>,
         exchange: &mut Exchange,
     ) -> Result<Routed, Error> {
-        let live = self.live.load_full();
         let (destination, denial) = match live.policy.route(target, RequestForm::Request) {
             Verdict::Forward(destination)
             | Verdict::Intercept(destination)
@@ -236,7 +271,7 @@ impl Proxy {
         let route = Arc::clone(live.route(destination));
         exchange.set_destination(&route.counters);
         match denial {
-            None => Ok(Routed { live, route }),
+            None => admission::check(client.as_ref(), &route.destination).map(|()| Routed { live, route }),
             Some(denial) => Err(denial.into()),
         }
     }

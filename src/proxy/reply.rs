@@ -17,10 +17,7 @@ const METHODS: HeaderValue =
 /// Turns an error into the response that the app gets, and records it in the exchange.
 pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -> Response<Body> {
     let status = error.status();
-    exchange.refused(status, error.proxy_status(), error.reason());
-    tracing::debug!(error = error as &dyn std::error::Error, "refused");
-    let detail = error.to_string();
-    exchange.explain(&detail);
+    let detail = record(error, exchange);
     let text = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),
@@ -79,6 +76,15 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Records a refusal in the exchange. Returns its sentence.
+pub(super) fn record(error: &Error, exchange: &mut Exchange) -> String {
+    exchange.refused(error.status(), error.proxy_status(), error.reason());
+    tracing::debug!(error = error as &dyn std::error::Error, "refused");
+    let detail = error.to_string();
+    exchange.explain(&detail);
+    detail
 }
 
 /// Answers an OPTIONS request that was meant for us.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Method, Response};
+use http::Method;
 
 use super::splice::{self, Joined, Moved};
-use super::{AppResponse, Error, Live, Proxy, Route};
+use super::{Error, Live, Proxy, Route};
 use crate::drain::ExchangeGuard;
 use crate::host::Target;
-use crate::http1::server::TakenOver;
+use crate::http1::server::{TakenOver, Takeover};
 use crate::limit::{Caller, Permit, RequestAttributes};
 use crate::memory::{self, Reservation};
 use crate::stream::{Io, Reset as _, Rewound};
@@ -70,15 +70,15 @@ pub(super) async fn open(
 }
 
 impl Tunnel {
-    /// Answers 200, and then moves bytes in a future that is as small as possible.
+    /// Returns what moves the bytes, in a future that is as small as possible, once the app has been told that it may go on.
     pub(super) fn start(
         self,
         mut exchange: Box<Exchange>,
         proxy: Arc<Proxy>,
         busy: ExchangeGuard,
-    ) -> AppResponse<Io> {
+    ) -> Takeover<Io> {
         exchange.tunnel();
-        let join = move |app, early| -> TakenOver {
+        Box::new(move |app, early| -> TakenOver {
             drop(busy);
             let Self {
                 idle,
@@ -113,8 +113,7 @@ impl Tunnel {
                     drop(held);
                 }),
             }
-        };
-        AppResponse::Switch(Response::new(()), Box::new(join))
+        })
     }
 }
 

@@ -270,7 +270,7 @@ impl Snapshot {
     }
 
     /// One variable of the environment; `None` where it is not set or empty.
-    pub(super) fn variable(&self, name: &str) -> Option<OsString> {
+    pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
         self.variables.get(name).filter(|value| !value.is_empty())
     }
 

@@ -14,9 +14,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
 use crate::descriptors::DescriptorPair;
+use crate::http1::server::NextWork;
 use crate::memory::{self, MEMORY, Reservation};
 use crate::proxy::{self, Proxy};
-use crate::stream::{Io, Reset as _, bound_buffers};
+use crate::stream::{Io, OtherStream, Reset as _, bound_buffers};
 
 /// A worker hands a connection over if it has so many more than another one.
 const CLEARLY_MORE: usize = 4;
@@ -90,7 +91,10 @@ pub(crate) async fn accept(
     loop {
         let accepted = match &acceptor {
             Acceptor::Tcp(listener) => listener.accept().await.map(|(stream, _)| Io::Tcp(stream)),
-            Acceptor::Unix(listener) => listener.accept().await.map(|(stream, _)| Io::Other(stream)),
+            Acceptor::Unix(listener) => {
+                let accepted = listener.accept().await;
+                accepted.map(|(stream, _)| Io::Other(OtherStream::Unix(stream)))
+            }
         };
         match accepted {
             Ok(io) => {
@@ -149,12 +153,14 @@ fn admit(io: Io, door: &Door, worker: usize, workers: &Arc<WorkerConnections>, p
             }
             None => return,
         },
-        Io::Other(stream) => {
+        Io::Other(OtherStream::Unix(stream)) => {
             if let Some(bytes) = MEMORY.kernel_buffer() {
                 bound_buffers(&SockRef::from(&stream), bytes);
             }
-            Io::Other(stream)
+            Io::Other(OtherStream::Unix(stream))
         }
+        // Never of an acceptor.
+        Io::Other(OtherStream::Tls(_)) => return,
     };
     let slot = ConnectionSlot::take(worker, workers);
     serve(io, door.clone(), slot, pair, Arc::clone(proxy));
@@ -170,16 +176,18 @@ fn serve(io: Io, door: Door, slot: ConnectionSlot, pair: DescriptorPair, proxy: 
         return;
     }
     tokio::spawn(async move {
-        let (of_requests, bond) = (Arc::clone(&proxy), Arc::default());
-        let same = Arc::clone(&bond);
-        // Boxed, so that it is freed when the connection becomes a tunnel.
-        let requests = Box::pin(proxy::serve_h1(io, same, of_requests, move |request| {
-            proxy::handle(request, Arc::clone(&bond), Arc::clone(&proxy))
-        }));
-        let rest = requests.await;
+        // Each is freed before the next begins.
+        let mut serving = proxy::serve_client(io, None, proxy);
+        let tunnel = loop {
+            match serving.await {
+                Some(NextWork::Serve(next)) => serving = next,
+                Some(NextWork::Tunnel(tunnel)) => break Some(tunnel),
+                None => break None,
+            }
+        };
         drop(slot);
-        if let Some(rest) = rest {
-            rest.await;
+        if let Some(tunnel) = tunnel {
+            tunnel.await;
         }
         drop(pair);
     });
@@ -189,7 +197,8 @@ fn serve(io: Io, door: Door, slot: ConnectionSlot, pair: DescriptorPair, proxy: 
 fn refuse_at_capacity(io: &Io) {
     let socket = match io {
         Io::Tcp(stream) => SockRef::from(stream),
-        Io::Other(stream) => SockRef::from(stream),
+        Io::Other(OtherStream::Unix(stream)) => SockRef::from(stream),
+        Io::Other(OtherStream::Tls(_)) => return,
     };
     // The send buffer of a new socket has room for it.
     let _ = socket.send(FULL.as_bytes());

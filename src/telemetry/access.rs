@@ -23,6 +23,8 @@ const PATH_LENGTH: usize = 1024;
 pub(super) struct AccessLine<'a> {
     pub(super) destination: &'a str,
     pub(super) method: MethodLabel,
+    /// The name of the client that sent it, if the listener asks for one.
+    pub(super) client: Option<&'a str>,
     pub(super) uri: Option<&'a Uri>,
     pub(super) authority: Option<&'a Authority>,
     pub(super) status: StatusCode,
@@ -56,6 +58,7 @@ impl AccessLine<'_> {
             target: TARGET,
             destination = self.destination,
             method = self.method.as_str(),
+            client = self.client,
             host,
             port,
             path = path.map(|path| cut(path, PATH_LENGTH)),

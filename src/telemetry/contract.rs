@@ -19,6 +19,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_cache_total", "destination status"),
     ("outrider_circuit_state", "destination"),
     ("outrider_client_distrust_total", "destination"),
+    ("outrider_client_requests_total", "client result"),
     ("outrider_config_loaded_timestamp_seconds", ""),
     ("outrider_config_reloads_total", "result"),
     ("outrider_credential_expiry_timestamp_seconds", "destination kind"),
@@ -209,6 +210,7 @@ fn everything() -> Arc<Telemetry> {
     telemetry.config_reload(ReloadResult::Failed);
     let moment = Duration::from_millis(1);
     telemetry.dns_lookup("ok", moment);
+    telemetry.client("app").request(false);
 
     let counters = telemetry.counters("weather");
     counters.credential_expiry(CredentialKind::ClientCertificate, 1_900_000_000);

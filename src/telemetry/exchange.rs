@@ -15,12 +15,15 @@ use tokio::time::Instant;
 
 use super::Telemetry;
 use super::access::AccessLine;
+use super::clients::ClientCounters;
 use super::counters::{Counters, GaugeGuard};
 use super::families::observe;
 use super::labels::{AnsweredBy, MethodLabel, TunnelEnd};
 use super::observed::ObservedRequest;
 use crate::config::Access;
 
+/// The reason of a refusal for what the client is: see `clients`.
+const CLIENT_REFUSED: &str = "client";
 /// How many bytes of a long transfer are counted at once, so that it shows on the metrics page before its end.
 const COUNT_EVERY: u64 = 1 << 20;
 
@@ -35,6 +38,8 @@ pub(crate) struct Exchange {
     uri: Option<Uri>,
     /// Used if `uri` has no authority.
     authority: Option<Authority>,
+    /// `None`: nobody is asked, or it is not known who sends it.
+    client: Option<Arc<ClientCounters>>,
     begun: Instant,
     stopwatch: Stopwatch,
     /// When the request was sent to the upstream.
@@ -114,6 +119,7 @@ impl Exchange {
             method: MethodLabel::of(method),
             uri: (telemetry.access() != Access::None).then(|| uri.clone()),
             authority: None,
+            client: None,
             begun: now,
             stopwatch: Stopwatch {
                 own: Duration::ZERO,
@@ -146,6 +152,23 @@ impl Exchange {
         if self.uri.is_some() {
             self.authority = Some(authority.clone());
         }
+    }
+
+    /// Sets what a client of SOCKS5 asks for, which comes after the beginning.
+    pub(crate) fn set_target(&mut self, uri: Uri) {
+        if self.uri.is_some() {
+            self.uri = Some(uri);
+        }
+    }
+
+    /// Whether anything is known about where the request is to go, or has been said about it.
+    pub(crate) fn has_content(&self) -> bool {
+        self.counters.is_some() || self.answer.is_some()
+    }
+
+    /// Sets the client of the listener that sends the request.
+    pub(crate) fn set_client(&mut self, client: &Arc<ClientCounters>) {
+        self.client = Some(Arc::clone(client));
     }
 
     /// Sets the destination. The request counts as in flight there from now on.
@@ -394,6 +417,9 @@ impl Drop for Exchange {
                 observed = Some(&**request);
             }
         }
+        if let Some(client) = &self.client {
+            client.request(reason == Some(CLIENT_REFUSED));
+        }
 
         let is_noteworthy = answer.status.as_u16() >= 400 || self.error.is_some() || !self.waited.is_zero();
         match self.telemetry.access() {
@@ -404,6 +430,7 @@ impl Drop for Exchange {
         AccessLine {
             destination: &counters.destination,
             method: self.method,
+            client: self.client.as_ref().map(|client| &*client.name),
             uri: self.uri.as_ref(),
             authority: self.authority.as_ref(),
             status: answer.status,

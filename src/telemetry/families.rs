@@ -101,6 +101,8 @@ families! {
         "0 closed, 1 half open, 2 open: whether a failing host is left alone; the worst of its hosts.";
     client_distrust: IntCounter(destination) = "outrider_client_distrust_total",
         "Handshakes with the app that ended as they do where it does not trust the local authority.";
+    client_requests: IntCounter(client, result) = "outrider_client_requests_total",
+        "Requests of each client of the listener: served, or refused because it may not use the destination.";
     config_loaded: IntGauge() = "outrider_config_loaded_timestamp_seconds",
         "When the configuration in force was loaded.";
     config_reloads: IntCounter(result) = "outrider_config_reloads_total",

@@ -21,6 +21,8 @@ pub(crate) enum HandshakeFailure {
     Alpn,
     /// No cipher suite or signature algorithm in common.
     Cipher,
+    /// The certificate of a client is refused.
+    ClientCertificate,
     /// The app closed the connection before we sent a certificate.
     Closed,
     /// No certificate could be made.
@@ -47,7 +49,7 @@ pub(super) struct HandshakeLog {
 }
 
 impl HandshakeFailure {
-    const COUNT: usize = 11;
+    const COUNT: usize = 12;
 
     /// Returns the error type of RFC 9209.
     pub(crate) fn error_type(self) -> &'static str {
@@ -55,6 +57,7 @@ impl HandshakeFailure {
             Self::Alert | Self::Distrust => "tls_alert_received",
             Self::Alpn | Self::Cipher | Self::Group | Self::NotTls | Self::Version => "tls_protocol_error",
             Self::Certificate => "proxy_internal_error",
+            Self::ClientCertificate => "tls_certificate_error",
             Self::Closed | Self::SilentDistrust => "connection_terminated",
             Self::TimedOut => "connection_read_timeout",
         }

@@ -57,6 +57,8 @@ label! {
     /// What can expire: the `kind` label.
     pub(crate) enum CredentialKind {
         ClientCertificate = "client_certificate",
+        /// The certificate of the listener.
+        ListenerCertificate = "listener_certificate",
         LocalCa = "local_ca",
         Token = "token",
         /// The certificate that expires first, of all upstreams of the destination.

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder, Registry, TextEncoder};
 
+pub(crate) use clients::ClientCounters;
 pub(crate) use counters::{Counters, GaugeGuard, LimitHandles, ParentCounters};
 pub(crate) use exchange::{Exchange, TakenBackAnswer};
 pub(crate) use handshakes::HandshakeFailure;
@@ -36,6 +37,7 @@ pub(crate) mod log;
 
 mod access;
 mod certificate_expiry;
+mod clients;
 mod counters;
 mod exchange;
 mod families;
@@ -124,6 +126,11 @@ impl Telemetry {
     /// Returns the metrics of one parent proxy, `host:port`.
     pub(crate) fn parent(&self, name: &str) -> ParentCounters {
         ParentCounters::new(&self.families, name)
+    }
+
+    /// Returns the metrics of one client of the listener.
+    pub(crate) fn client(&self, name: &str) -> Arc<ClientCounters> {
+        Arc::new(ClientCounters::new(&self.families, name))
     }
 
     /// Sets which exchanges get an access line from now on.

@@ -158,6 +158,8 @@ impl Error {
             http1::Error::Incomplete | http1::Error::Io(_) | http1::Error::Slow => {
                 return Self::Incomplete(error.into());
             }
+            // Only the server's side looks for other protocols.
+            http1::Error::Foreign(_) => Wrong::Fault(http1::Fault::NoStatusLine),
             http1::Error::Malformed(fault) => Wrong::Fault(fault),
             http1::Error::TooLarge(excess) => Wrong::TooLarge(excess),
             http1::Error::Version => Wrong::Version,

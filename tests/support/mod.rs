@@ -30,6 +30,7 @@ pub(crate) mod origin;
 pub(crate) mod packages;
 pub(crate) mod partner;
 pub(crate) mod pki;
+pub(crate) mod platform;
 pub(crate) mod programs;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;

@@ -24,9 +24,9 @@ use self::services::{Service, ServicePorts};
 use self::transcript::{Expected, Transcript};
 use super::run::runtime;
 use crate::app::{self, App, PlaceholderSource, Termination};
+use crate::clients::CommandClient;
 use crate::config::{ConfigSource, Listen};
 use crate::error::ErrorChain;
-use crate::proxy::Clients;
 
 mod client;
 mod files;
@@ -99,7 +99,13 @@ fn demonstrate(args: &Args) -> Result<ExitCode, Error> {
         transcript.heading("2. The configuration of outrider: the whole outrider.yml");
         transcript.quote(&DemoFiles::configuration(ports));
         let config = source.load().map_err(app::Error::from)?;
-        let mut app = App::start(config, source, Clients::default(), PlaceholderSource::Given(None)).await?;
+        let mut app = App::start(
+            config,
+            source,
+            CommandClient::default(),
+            PlaceholderSource::Given(None),
+        )
+        .await?;
         let addresses = app.addresses();
         let (Some(Listen::Tcp(proxy)), Some(admin)) = (addresses.listen.first(), addresses.admin) else {
             return Err(Error::Addresses);

@@ -21,9 +21,9 @@ use super::framing::{BodyEncoding, Framing, is_bodiless};
 use super::inbound::{BodySource, Inbound};
 use super::outflow::MessageWriter;
 use super::wire::Outgoing;
-use super::{Error, HeadRules, Interim, Spelling, head};
+use super::{Error, Fault, HeadRules, Interim, Spelling, head};
 use crate::memory::MEMORY;
-use crate::stream::Reset;
+use crate::stream::{Reset, SOCKS4, SOCKS5, TLS_HANDSHAKE};
 use crate::sync::{into_inner, lock};
 
 mod connection;
@@ -33,8 +33,13 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How much is still read of it.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
+/// The first bytes of connections that may speak another protocol: SOCKS4, SOCKS5 and TLS. No HTTP method begins with one.
+const FOREIGN: [u8; 3] = [SOCKS4, SOCKS5, TLS_HANDSHAKE];
+
 /// What the handler makes of a request.
 pub(crate) enum Handled<T, B> {
+    /// Give the stream away, with all that has been read of it, to speak another protocol. For [`Error::Foreign`] only.
+    Foreign(ForeignTakeover<T>),
     Response(Response<B>),
     /// Send this head, then give the stream away, with what has been read ahead.
     Switch(Response<()>, Takeover<T>),
@@ -42,6 +47,18 @@ pub(crate) enum Handled<T, B> {
 
 /// Takes a stream over, after the head of its answer.
 pub(crate) type Takeover<T> = Box<dyn FnOnce(T, Bytes) -> TakenOver + Send>;
+
+/// Takes over a stream that speaks another protocol.
+pub(crate) type ForeignTakeover<T> = Box<dyn FnOnce(T, Bytes) -> Serving + Send>;
+
+/// The work on a connection, up to its end or to the work that follows.
+pub(crate) type Serving = Pin<Box<dyn Future<Output = Option<NextWork>> + Send>>;
+
+/// The work that follows on a connection. It is returned, so that the caller can free the rest before it.
+pub(crate) enum NextWork {
+    Serve(Serving),
+    Tunnel(TakenOver),
+}
 
 /// The work on a stream that has been taken over.
 pub(crate) type TakenOver = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -65,13 +82,13 @@ pub(crate) trait RelayedBody: Body<Data = Bytes> + Unpin {
 ///
 /// `begins` is called once, with the place to which interim answers go.
 ///
-/// Returns the work on a stream that was taken over, so that the caller can free the rest before it.
+/// Returns the work on a stream that was taken over.
 pub(crate) async fn serve<T, B, F>(
     stream: T,
     limits: HeadRules,
     begins: impl FnOnce(Weak<dyn Interim>),
     mut answer: impl FnMut(Result<Request<Option<Inbound>>, Error>) -> F,
-) -> Option<TakenOver>
+) -> Option<NextWork>
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     B: RelayedBody,
@@ -81,6 +98,7 @@ where
     // Weak, because the connection must not outlive its requests.
     begins(Arc::downgrade(&connection) as Weak<dyn Interim>);
     let mut deadline = Deadline::default();
+    let mut is_first = true;
     loop {
         let head = poll_fn(|cx| lock(&connection).poll_head(cx, limits.size, &mut deadline)).await;
         deadline.clear();
@@ -89,8 +107,10 @@ where
             Ok(Some(head)) => begin(&connection, head, limits, &mut ask),
             // The app has left: there is nobody to answer.
             Ok(None) | Err(Error::Incomplete | Error::Io(_)) => return None,
+            Err(Error::Malformed(fault)) if is_first => Err(foreign(&connection, fault)),
             Err(error) => Err(error),
         };
+        is_first = false;
         let outcome = {
             let mut answer = std::pin::pin!(answer(request));
             let mut is_veiled = false;
@@ -115,7 +135,13 @@ where
         };
         match outcome {
             None => return None,
-            Some(Handled::Switch(response, next)) => return switch(connection, response, next).await,
+            Some(Handled::Foreign(next)) => {
+                let (stream, ahead) = into_parts(connection)?;
+                return Some(NextWork::Serve(next(stream, ahead)));
+            }
+            Some(Handled::Switch(response, next)) => {
+                return switch(connection, response, next).await.map(NextWork::Tunnel);
+            }
             Some(Handled::Response(response)) => {
                 let (parts, body) = response.into_parts();
                 let after = respond(&connection, &ask, parts, body, &mut deadline).await;
@@ -286,6 +312,21 @@ where
     }
 }
 
+/// Returns why the first bytes of a connection are no request.
+fn foreign<T>(connection: &SharedConnection<T>, fault: Fault) -> Error {
+    match lock(connection).wire.ahead.first() {
+        Some(first) if FOREIGN.contains(first) => Error::Foreign(*first),
+        Some(_) | None => Error::Malformed(fault),
+    }
+}
+
+/// Returns the stream, and what was read ahead.
+fn into_parts<T>(connection: SharedConnection<T>) -> Option<(T, Bytes)> {
+    // The request has been answered, so its body has been dropped and this is the last reference.
+    let connection = Arc::try_unwrap(connection).ok()?;
+    Some(into_inner(connection).wire.into_parts())
+}
+
 async fn switch<T: AsyncRead + AsyncWrite + Reset + Unpin>(
     connection: SharedConnection<T>,
     response: Response<()>,
@@ -297,10 +338,7 @@ async fn switch<T: AsyncRead + AsyncWrite + Reset + Unpin>(
     out.head.advance(lock(&connection).begun);
     let written = poll_fn(|cx| lock(&connection).poll_write(&mut out, cx)).await;
     written.ok()?;
-    // The request has been answered, so its body has been dropped and this is the last reference.
-    let connection = Arc::try_unwrap(connection).ok()?;
-    let connection = into_inner(connection);
-    let (stream, ahead) = connection.wire.into_parts();
+    let (stream, ahead) = into_parts(connection)?;
     Some(next(stream, ahead))
 }
 

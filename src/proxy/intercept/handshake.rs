@@ -266,6 +266,7 @@ fn sentence(kind: HandshakeFailure) -> &'static str {
             "no TLS with the app: it offers no cipher suite and signature algorithm for a certificate with a P-256 key; in \
              TLS 1.2 these are ECDHE-ECDSA with AES-GCM or ChaCha20-Poly1305, and ECDSA with SHA-256"
         }
+        HandshakeFailure::ClientCertificate => "no TLS with the app: its certificate is refused",
         HandshakeFailure::Closed => "the app closed the connection before the TLS handshake got anywhere",
         HandshakeFailure::Distrust => TRUST,
         HandshakeFailure::Group => {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
 use http_body::Body as _;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -44,6 +44,8 @@ where
             let request = request.map(|body| (!body.is_end_stream()).then_some(Incoming::H2(body)));
             let response = match answer::<S>(request, Protocol::H2, &inside).await {
                 AppResponse::Response(response) => response,
+                // Only for the first bytes of a connection on the listener.
+                AppResponse::Foreign(_) => Response::new(Body::empty()),
                 // HTTP/2 has no 101.
                 AppResponse::Switch(response, _) => response.map(|()| Body::empty()),
             };

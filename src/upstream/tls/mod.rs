@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
@@ -517,6 +518,15 @@ fn read(key: TlsKey, reference: &SecretRef, snapshot: &Snapshot) -> Result<Secre
     snapshot
         .read_binary(reference)
         .map_err(|source| SettingsError::Secret { key, source })
+}
+
+/// Reads a certificate and its key, for the side of a handshake that shows them.
+pub(crate) fn certified(
+    pair: &ClientCertificate,
+    snapshot: &Snapshot,
+) -> Result<(Arc<CertifiedKey>, Lifetime), SettingsError> {
+    let identity = ClientIdentity::load(pair, snapshot)?;
+    Ok((identity.certified, identity.life))
 }
 
 fn name_of(host: &Host) -> ServerName<'static> {

@@ -140,11 +140,17 @@ fn a_key_that_would_break_the_line_is_shown_escaped_and_short() {
 }
 
 #[test]
-fn a_listener_is_an_address_that_only_this_machine_reaches() {
-    let open =
-        "a public listener would be open to everybody, since `clients` does not work yet in this version";
-    let public = |address: &str| format!("a.yml:1:9: listen: {open}; write 127.0.0.1:{address}");
+fn a_listener_without_clients_is_an_address_that_only_this_machine_reaches() {
+    let open = "everybody who reaches this address could use the proxy and its credentials";
+    let right = "say under `clients` who may, or write";
+    let public = |port: &str| format!("a.yml:1:9: listen: {open}; {right} 127.0.0.1:{port}");
     assert_told(&[
+        (
+            "listen: [127.0.0.1:1, 0.0.0.0:2]",
+            &format!("a.yml:1:23: listen[1]: {open}; {right} 127.0.0.1:2"),
+        ),
+        ("listen: 0.0.0.0:3128\nclients: {}", &public("3128")),
+        ("listen: 0.0.0.0:3128\nclients: { a: { basic: env:PW } }", "fine"),
         ("listen: 0.0.0.0:3128", &public("3128")),
         ("listen: '[::]:80'", &public("80")),
         ("listen: 10.0.0.1:0", &public("0")),
@@ -391,7 +397,87 @@ fn what_is_no_yaml_for_a_configuration_says_where_and_what() {
         ("drain: 8s\n  log: {}", &colon("2:6")),
         (
             "- a",
-            "a.yml:1:1: has to be a mapping; write keys below it: listen, admin, workers, drain, instances, log, telemetry, ca, egress, dns, timeouts, limits, destinations, placeholders, rate_limit_store, tcp",
+            "a.yml:1:1: has to be a mapping; write keys below it: listen, listen_tls, clients, admin, workers, drain, instances, log, telemetry, ca, egress, dns, timeouts, limits, destinations, placeholders, rate_limit_store, tcp",
         ),
+    ]);
+}
+
+#[test]
+fn a_client_says_how_it_is_known() {
+    let who = "write basic: env:NAME, app_guid: GUID, space_guid: GUID or certificate: CN=NAME below it";
+    let name = "write one name, as in CN=partner, OU=batch, O=Agency, DNS=app.example.com or URI=spiffe://agency/app";
+    let guid = "write the GUID that `cf app NAME --guid` or `cf space NAME --guid` prints";
+    assert_told(&[
+        (
+            "clients: { a: { basic: env:PW, app_guid: x, ca: file:c.pem } }",
+            "fine",
+        ),
+        (
+            "clients: { a: { certificate: [CN=x, O=y], ca: file:c.pem } }",
+            "fine",
+        ),
+        (
+            "clients: { a: {} }",
+            &format!("a.yml:1:15: clients.a: nothing says how it is known; {who}"),
+        ),
+        (
+            "clients: { a: { certificate: CN=x } }",
+            "a.yml:1:15: clients.a: `certificate` without the authority that vouches for it; write ca: file:PATH beside it",
+        ),
+        (
+            "clients: { a: { basic: env:PW, ca: file:c.pem } }",
+            "a.yml:1:15: clients.a: `ca` does nothing for a client that is known by its password; remove it, or write \
+             certificate: CN=NAME",
+        ),
+        (
+            "clients: { a: { certificate: partner, ca: file:c.pem } }",
+            &format!("a.yml:1:30: clients.a.certificate: `partner` is not a name in a certificate; {name}"),
+        ),
+        (
+            "clients: { a: { certificate: CN=, ca: file:c.pem } }",
+            &format!("a.yml:1:30: clients.a.certificate: `CN=` is not a name in a certificate; {name}"),
+        ),
+        (
+            "clients: { a: { certificate: DNS=10.0.0.1, ca: file:c.pem } }",
+            &format!(
+                "a.yml:1:30: clients.a.certificate: `DNS=10.0.0.1` is not a name in a certificate; {name}"
+            ),
+        ),
+        (
+            "clients: { a: { app_guid: 'app:x' } }",
+            &format!("a.yml:1:27: clients.a.app_guid: `app:x` is not a GUID; {guid}"),
+        ),
+        (
+            "clients: { a: { space_guid: '' } }",
+            &format!("a.yml:1:29: clients.a.space_guid: `` is not a GUID; {guid}"),
+        ),
+        (
+            "clients: { A: { basic: env:PW } }",
+            "a.yml:1:15: clients.A: not a name for a client; use at most 63 of a to z, 0 to 9, - and _",
+        ),
+        (
+            "clients: { outrider: { basic: env:PW } }",
+            "a.yml:1:22: clients.outrider: the name is taken: it is that of the command of `outrider exec`; choose another",
+        ),
+        (
+            "clients: { a: { basic: env:PW, destinations: [x] } }",
+            "a.yml:1:15: clients.a: there is no destination `x`; write the name of one, or unlisted for hosts that no \
+             destination names",
+        ),
+        (
+            "clients: { a: { basic: env:PW, destinations: [] } }",
+            "a.yml:1:46: clients.a.destinations: an empty list; remove the key to allow all, or the client to allow none",
+        ),
+        (
+            "clients: { a: { app_guid: x }, b: { app_guid: x, destinations: [unlisted] } }",
+            "a.yml:1:35: clients.b: known by the same certificates as client a; keep one of the two",
+        ),
+        (
+            "clients: { a: { basic: sesame } }",
+            "a.yml:1:24: clients.a.basic: a plain value where a reference belongs; write env:NAME, file:PATH or vcap:SERVICE/KEY",
+        ),
+        ("listen_tls: false", "fine"),
+        ("listen_tls: instance_identity", "fine"),
+        ("listen_tls: { cert: file:a, key: file:b }", "fine"),
     ]);
 }

@@ -1,0 +1,411 @@
+//! Who is admitted: passwords, certificates, both, and neither.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::HeaderValue;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use rustls::pki_types::CertificateDer;
+
+use super::*;
+use crate::config::Config;
+use crate::secret::Snapshot;
+use crate::telemetry::Telemetry;
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(name: &str) -> Authority {
+    CertifiedIssuer::self_signed(authority_params(name), KeyPair::generate().unwrap()).unwrap()
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+}
+
+/// Signs an instance identity with these units, as Diego writes it, and returns the client that shows it. By OpenSSL: rcgen
+/// writes one unit at most.
+fn instance(units: &[&str], issuer: &Authority) -> Arc<Peer> {
+    instance_for(units, "clientAuth,serverAuth", "/CN=instance", issuer)
+}
+
+fn instance_for(units: &[&str], purposes: &str, subject: &str, issuer: &Authority) -> Arc<Peer> {
+    let (folder, units) = (tempfile::tempdir().unwrap(), units.iter());
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("ca.pem"), issuer.pem()).unwrap();
+    std::fs::write(at("ca.key"), issuer.key().serialize_pem()).unwrap();
+    let subject = units.fold(subject.to_owned(), |subject, unit| format!("{subject}/OU={unit}"));
+    let made = std::process::Command::new("openssl")
+        .current_dir(folder.path())
+        .args("req -x509 -days 5 -CA ca.pem -CAkey ca.key -nodes -keyout leaf.key -out leaf.pem".split(' '))
+        .args("-newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj".split(' '))
+        .arg(subject)
+        .args(["-addext", "basicConstraints=CA:false", "-addext"])
+        .arg(format!("extendedKeyUsage={purposes}"))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let leaf = pem::parse(std::fs::read(at("leaf.pem")).unwrap()).unwrap();
+    let chain = [CertificateDer::from(leaf.into_contents()), issuer.der().clone()];
+    Arc::new(Peer::new(&chain).unwrap())
+}
+
+/// The parameters of a client certificate with one unit at most.
+fn identity(unit: Option<&str>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "instance");
+    if let Some(unit) = unit {
+        params
+            .distinguished_name
+            .push(DnType::OrganizationalUnitName, unit);
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+/// Signs a certificate, and returns the client that shows it with its issuer.
+fn peer(params: CertificateParams, issuer: &Authority) -> Arc<Peer> {
+    let key = KeyPair::generate().unwrap();
+    let leaf = params.signed_by(&key, issuer).unwrap();
+    let chain: [CertificateDer<'_>; 2] = [leaf.der().clone(), issuer.der().clone()];
+    Arc::new(Peer::new(&chain).unwrap())
+}
+
+fn build_in(folder: &Path, text: &str, variables: &[(&str, &str)], command: &CommandClient) -> Built {
+    let text = text.replace("$DIR", &folder.display().to_string());
+    let config = Config::parse(&text, "a.yml").unwrap_or_else(|problems| panic!("{problems}"));
+    let snapshot = Snapshot::of_variables(variables.iter().copied());
+    build(&config, command, &snapshot, &Telemetry::new(), None)
+}
+
+fn clients(folder: &Path, text: &str) -> Arc<Clients> {
+    let built = build_in(
+        folder,
+        text,
+        &[("PW", "sesame"), ("OTHER", "open")],
+        &CommandClient::default(),
+    );
+    built.clients.unwrap()
+}
+
+fn who(clients: &Clients, shown: Shown<'_>) -> Result<String, ClientRefusal> {
+    let client = clients.admit(shown, SystemTime::now())?;
+    Ok(client.map_or_else(|| "all".to_owned(), |client| client.name.to_string()))
+}
+
+fn by(peer: &Arc<Peer>) -> Shown<'_> {
+    Shown::with(None, Some(peer))
+}
+
+#[test]
+fn only_the_right_password_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let command = CommandClient::basic("outrider", "sesame");
+    let clients = build_in(folder.path(), "{}", &[], &command).clients.unwrap();
+    for (shown, is_right) in [
+        (&["Basic b3V0cmlkZXI6c2VzYW1l"][..], true),
+        (&["basic  b3V0cmlkZXI6c2VzYW1l "], true),
+        (&[], false),
+        (&[""], false),
+        (&["Basic"], false),
+        (&["Basic "], false),
+        (&["Basic b3V0cmlkZXI6c2VzYW1"], false),
+        (&["Basic b3V0cmlkZXI6c2VzYW1lMg=="], false),
+        (&["Basic B3V0cmlkZXI6c2VzYW1l"], false),
+        (&["Bearer b3V0cmlkZXI6c2VzYW1l"], false),
+        (&["b3V0cmlkZXI6c2VzYW1l"], false),
+        (
+            &["Basic b3V0cmlkZXI6c2VzYW1l", "Basic b3V0cmlkZXI6c2VzYW1l"],
+            false,
+        ),
+    ] {
+        let mut fields = HeaderMap::new();
+        for value in shown {
+            fields.append(PROXY_AUTHORIZATION, HeaderValue::from_static(value));
+        }
+        let admitted = Shown::of(&fields, None).is_some_and(|shown| who(&clients, shown).is_ok());
+        assert_eq!(admitted, is_right, "{shown:?}");
+    }
+    assert_eq!(who(&clients, Shown::default()), Err(ClientRefusal::Command));
+    assert_eq!(format!("{command:?} {clients:?}").contains("sesame"), false);
+    let nobody = build_in(folder.path(), "{}", &[], &CommandClient::default());
+    assert!(nobody.clients.is_none() && nobody.failed.is_empty());
+}
+
+/// The name of a client is its user name; what SOCKS5 sends counts the same.
+#[test]
+fn each_client_has_its_own_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let clients = clients(
+        folder.path(),
+        "clients: { a: { basic: env:PW }, b: { basic: env:OTHER } }",
+    );
+    let right = |user: &str, password: &str| {
+        let token = basic_token(user.as_bytes(), password.as_bytes());
+        token.is_some_and(|token| {
+            who(&clients, Shown::with(Some(token.as_bytes()), None)).as_deref() == Ok(user)
+        })
+    };
+    assert!(right("a", "sesame") && right("b", "open"));
+    for (user, password) in [
+        ("a", "open"),
+        ("b", "sesame"),
+        ("A", "sesame"),
+        ("", "sesame"),
+        ("a", ""),
+        ("a", "sesame\n"),
+        ("a", "sesam"),
+        ("c", "sesame"),
+        ("a:", "sesame"),
+    ] {
+        assert!(!right(user, password), "{user}:{password}");
+    }
+    assert_eq!(basic_token(b"a:ses", b"ame"), None);
+    assert_eq!(who(&clients, Shown::default()), Err(ClientRefusal::Password));
+    let long = "x".repeat(5000);
+    let fields = HeaderMap::from_iter([(
+        PROXY_AUTHORIZATION,
+        HeaderValue::from_str(&format!("Basic {long}")).unwrap(),
+    )]);
+    assert!(Shown::of(&fields, None).is_none());
+}
+
+/// A secret that cannot be read makes a client that nobody is, not a listener that serves everybody.
+#[test]
+fn what_cannot_be_read_opens_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("empty"), "\n").unwrap();
+    for text in [
+        "clients: { a: { basic: env:MISSING } }",
+        "clients: { a: { basic: env:EMPTY } }",
+        "clients: { a: { basic: file:$DIR/empty } }",
+        "clients: { a: { app_guid: x } }",
+        "clients: { a: { certificate: CN=x, ca: file:$DIR/none.pem } }",
+        "clients: { a: { certificate: CN=x, ca: file:$DIR/empty } }",
+    ] {
+        let built = build_in(folder.path(), text, &[("EMPTY", "")], &CommandClient::default());
+        let clients = built.clients.unwrap();
+        assert!(!built.failed.is_empty() && !clients.is_whole(), "{text}");
+        assert!(clients.asks() && clients.tls().is_none(), "{text}");
+        assert!(who(&clients, Shown::default()).is_err(), "{text}");
+        let token = basic_token(b"a", b"").unwrap();
+        assert!(
+            who(&clients, Shown::with(Some(token.as_bytes()), None)).is_err(),
+            "{text}"
+        );
+    }
+}
+
+/// The right GUIDs, from the right authority, once each.
+#[test]
+fn an_instance_identity_is_known_by_its_guids() {
+    let folder = tempfile::tempdir().unwrap();
+    let platform = authority("instanceIdentityCA");
+    let other = authority("instanceIdentityCA");
+    std::fs::write(folder.path().join("ca.pem"), platform.pem()).unwrap();
+    let clients = clients(
+        folder.path(),
+        "clients:\n  space: { space_guid: s-1, ca: file:$DIR/ca.pem }\n  app: { app_guid: abc, ca: file:$DIR/ca.pem }\n  \
+         both: { app_guid: both, space_guid: s-2, ca: file:$DIR/ca.pem }\n  org: { organization_guid: o-1, ca: \
+         file:$DIR/ca.pem }\n",
+    );
+    let known = |units: &[&str], issuer| who(&clients, by(&instance(units, issuer)));
+    for (units, expected) in [
+        (&["organization:o-1", "space:s-1", "app:abc"][..], "app"),
+        (&["app:abc"], "app"),
+        (&["space:s-1", "app:abcd"], "space"),
+        (&["organization:o-1", "space:s-9", "app:xyz"], "org"),
+        (&["space:s-2", "app:both"], "both"),
+    ] {
+        assert_eq!(known(units, &platform).as_deref(), Ok(expected), "{units:?}");
+    }
+    for units in [
+        &["app:abcd"][..],
+        &["app:ab"],
+        &["app:ABC"],
+        &["APP:abc"],
+        &["app: abc"],
+        &["xapp:abc"],
+        &["app:abc", "app:other"],
+        &["app:other", "app:abc"],
+        &["space:s-11"],
+        &["app:s-1"],
+        &["app:both"],
+        &["abc"],
+        &["app:abc,space:s-1"],
+        &[],
+    ] {
+        assert!(
+            matches!(known(units, &platform), Err(ClientRefusal::Unknown { .. })),
+            "{units:?}"
+        );
+    }
+    // Another authority of the same name.
+    assert!(known(&["app:abc"], &other).is_err());
+    // The names are those of the certificate's own subject.
+    let mut params = identity(None);
+    params.distinguished_name.push(DnType::CommonName, "app:abc");
+    params.subject_alt_names = vec![rcgen::SanType::DnsName("app:abc".try_into().unwrap())];
+    assert!(who(&clients, by(&peer(params, &platform))).is_err());
+}
+
+/// An authority vouches for its own clients only.
+#[test]
+fn a_certificate_counts_under_the_authority_of_its_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (authority("one"), authority("two"));
+    std::fs::write(folder.path().join("one.pem"), one.pem()).unwrap();
+    std::fs::write(folder.path().join("two.pem"), two.pem()).unwrap();
+    let clients = clients(
+        folder.path(),
+        "clients:\n  app: { app_guid: abc, ca: file:$DIR/one.pem }\n  partner: { certificate: [CN=partner, O=Agency], ca: \
+         file:$DIR/two.pem }\n  named: { certificate: DNS=App.Example.com, ca: file:$DIR/two.pem }\n",
+    );
+    assert!(who(&clients, by(&peer(identity(Some("app:abc")), &one))).is_ok());
+    assert!(who(&clients, by(&peer(identity(Some("app:abc")), &two))).is_err());
+    let partner = |organization: &str, issuer| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "partner");
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, organization);
+        who(&clients, by(&peer(params, issuer)))
+    };
+    assert_eq!(partner("Agency", &two).as_deref(), Ok("partner"));
+    assert!(partner("agency", &two).is_err() && partner("Agency", &one).is_err());
+    let named = CertificateParams::new(["app.EXAMPLE.com".to_owned()]).unwrap();
+    assert_eq!(who(&clients, by(&peer(named, &two))).as_deref(), Ok("named"));
+    let wild = CertificateParams::new(["*.example.com".to_owned()]).unwrap();
+    assert!(who(&clients, by(&peer(wild, &two))).is_err());
+}
+
+#[test]
+fn a_certificate_is_good_for_its_time_and_purpose_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let platform = authority("ca");
+    std::fs::write(folder.path().join("ca.pem"), platform.pem()).unwrap();
+    let clients = clients(
+        folder.path(),
+        "clients: { app: { app_guid: abc, ca: file:$DIR/ca.pem } }",
+    );
+    let mut params = identity(Some("app:abc"));
+    params.not_after = rcgen::date_time_ymd(2035, 1, 1);
+    let peer_until_2035 = peer(params.clone(), &platform);
+    let at = |years: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(years * 31_556_952);
+    assert!(clients.admit(by(&peer_until_2035), at(64)).is_ok());
+    assert!(matches!(
+        clients.admit(by(&peer_until_2035), at(66)),
+        Err(ClientRefusal::Ended { .. })
+    ));
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    assert!(who(&clients, by(&peer(params, &platform))).is_err());
+    let mut server = identity(Some("app:abc"));
+    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    assert!(who(&clients, by(&peer(server, &platform))).is_err());
+}
+
+/// A self-signed certificate may be named as its own authority. It vouches for itself then, and for nobody else.
+#[test]
+fn a_certificate_that_is_its_own_authority_issues_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut params = identity(Some("app:abc"));
+    params.is_ca = IsCa::ExplicitNoCa;
+    let own = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(folder.path().join("ca.pem"), own.pem()).unwrap();
+    let clients = clients(
+        folder.path(),
+        "clients: { app: { app_guid: abc, ca: file:$DIR/ca.pem } }",
+    );
+    let itself = Arc::new(Peer::new(&[own.der().clone()]).unwrap());
+    assert_eq!(who(&clients, by(&itself)).as_deref(), Ok("app"));
+    assert!(who(&clients, by(&peer(identity(Some("app:abc")), &own))).is_err());
+}
+
+/// Where a client has both, both are asked for; and a wrong password is never made up for.
+#[test]
+fn a_password_beside_a_certificate_is_judged_strictly() {
+    let folder = tempfile::tempdir().unwrap();
+    let platform = authority("ca");
+    std::fs::write(folder.path().join("ca.pem"), platform.pem()).unwrap();
+    let clients = clients(
+        folder.path(),
+        "clients:\n  both: { basic: env:PW, app_guid: abc, ca: file:$DIR/ca.pem }\n  app: { app_guid: xyz, ca: \
+         file:$DIR/ca.pem }\n  word: { basic: env:OTHER }\n",
+    );
+    let (abc, xyz) = (
+        peer(identity(Some("app:abc")), &platform),
+        peer(identity(Some("app:xyz")), &platform),
+    );
+    let both = basic_token(b"both", b"sesame").unwrap();
+    let word = basic_token(b"word", b"open").unwrap();
+    let wrong = basic_token(b"word", b"shut").unwrap();
+    let with = |token: &Zeroizing<String>, peer| who(&clients, Shown::with(Some(token.as_bytes()), peer));
+    assert_eq!(with(&both, Some(&abc)).as_deref(), Ok("both"));
+    assert!(matches!(
+        with(&both, Some(&xyz)),
+        Err(ClientRefusal::HalfShown { .. })
+    ));
+    assert!(matches!(with(&both, None), Err(ClientRefusal::HalfShown { .. })));
+    assert_eq!(who(&clients, by(&abc)), Err(ClientRefusal::Password));
+    assert_eq!(who(&clients, by(&xyz)).as_deref(), Ok("app"));
+    assert_eq!(with(&word, Some(&xyz)).as_deref(), Ok("word"));
+    assert_eq!(with(&wrong, Some(&xyz)), Err(ClientRefusal::Password));
+}
+
+/// A reload makes other clients: what was found for the old ones does not count.
+#[test]
+fn a_kept_connection_is_looked_up_again_after_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let (platform, new) = (authority("ca"), authority("ca"));
+    std::fs::write(folder.path().join("ca.pem"), platform.pem()).unwrap();
+    let text = "clients: { app: { app_guid: abc, ca: file:$DIR/ca.pem } }";
+    let peer = peer(identity(Some("app:abc")), &platform);
+    assert!(who(&clients(folder.path(), text), by(&peer)).is_ok());
+    let other = text.replace("abc", "xyz");
+    assert!(who(&clients(folder.path(), &other), by(&peer)).is_err());
+    assert!(who(&clients(folder.path(), text), by(&peer)).is_ok());
+    std::fs::write(folder.path().join("ca.pem"), new.pem()).unwrap();
+    assert!(who(&clients(folder.path(), text), by(&peer)).is_err());
+}
+
+/// The authority of our own identity counts, its root in the platform's folder too; others in that folder do not.
+#[test]
+fn the_platform_vouches_by_the_issuer_of_our_own_identity() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("system")).unwrap();
+    let (root, foreign) = (authority("root"), authority("another root"));
+    std::fs::write(at("system/root.crt"), root.pem()).unwrap();
+    std::fs::write(at("system/foreign.crt"), foreign.pem()).unwrap();
+    std::fs::write(at("system/broken.crt"), "no certificate").unwrap();
+    let below = |name: &str, root: &Authority| {
+        CertifiedIssuer::signed_by(authority_params(name), KeyPair::generate().unwrap(), root).unwrap()
+    };
+    let issuer = below("instanceIdentityCA", &root);
+    let renewed = below("instanceIdentityCA", &root);
+    let sibling = below("otherCA", &root);
+    let stranger = below("instanceIdentityCA", &foreign);
+    let key = KeyPair::generate().unwrap();
+    let own = identity(Some("app:own")).signed_by(&key, &issuer).unwrap();
+    std::fs::write(at("instance.crt"), own.pem() + &issuer.pem()).unwrap();
+    std::fs::write(at("instance.key"), key.serialize_pem()).unwrap();
+    let variables = ["instance.crt", "instance.key", "system"].map(|name| at(name).display().to_string());
+    let [cert, key, system] = &variables;
+    let variables = [
+        ("CF_INSTANCE_CERT", &**cert),
+        ("CF_INSTANCE_KEY", key),
+        ("CF_SYSTEM_CERT_PATH", system),
+    ];
+    let text = "clients: { app: { app_guid: abc } }";
+    let built = build_in(folder.path(), text, &variables, &CommandClient::default());
+    assert!(built.failed.is_empty(), "{:?}", built.failed);
+    let clients = built.clients.unwrap();
+    assert!(clients.tls().is_some() && clients.life().is_some());
+    let known = |issuer: &Authority| who(&clients, by(&peer(identity(Some("app:abc")), issuer))).is_ok();
+    assert!(known(&issuer) && known(&renewed));
+    assert!(!known(&root) && !known(&sibling) && !known(&foreign) && !known(&stranger));
+}

@@ -1,0 +1,163 @@
+//! One outrider for a space: apps are known by their instance identities, and all certificates rotate under it.
+
+use std::path::Path;
+
+use rcgen::KeyPair;
+
+use crate::support::platform::{Instance, Platform, curl_as};
+use crate::support::programs::python;
+use crate::support::{Origin, Proxy, eventually, run};
+
+fn of(instance: &Instance) -> Option<(&Path, &Path)> {
+    Some((&instance.cert, &instance.key))
+}
+
+fn url(origin: &Origin, host: &str) -> String {
+    format!("http://{host}:{}/", origin.port())
+}
+
+/// Two destinations, `weather` and `billing`, at one origin.
+fn destinations(origin: &Origin) -> String {
+    format!(
+        "destinations:\n  weather: {{ hosts: [\"partner.test:{0}\"] }}\n  billing: {{ hosts: [\"other.test:{0}\"] }}\n",
+        origin.port()
+    )
+}
+
+/// The gateway of a space, by app and space GUID, without a word about authorities: they are those of its instance identity.
+#[test]
+fn a_gateway_knows_the_apps_of_its_space() {
+    let origin = Origin::plain();
+    let platform = Platform::new();
+    let gateway = platform.instance("gateway", "gateway", "s-1");
+    let proxy = Proxy::start_with(
+        &format!(
+            "clients:\n  reports: {{ app_guid: abc, destinations: [weather] }}\n  rest: {{ space_guid: s-1 }}\n{}",
+            destinations(&origin)
+        ),
+        &gateway.variables(),
+    );
+    let root = platform.root();
+    let (weather, billing) = (url(&origin, "partner.test"), url(&origin, "other.test"));
+    let code = |instance: &Instance, url: &str| {
+        let told = curl_as(&proxy, &root, of(instance), &[], url);
+        told.stdout.rsplit(' ').next().unwrap_or_default().to_owned()
+    };
+    let reports = platform.instance("reports", "abc", "s-1");
+    let longer = platform.instance("longer", "abcd", "s-1");
+    let elsewhere = platform.instance("elsewhere", "abcd", "s-11");
+    assert_eq!(
+        (
+            code(&reports, &weather).as_str(),
+            code(&reports, &billing).as_str()
+        ),
+        ("200", "403")
+    );
+    assert_eq!(
+        (code(&longer, &weather).as_str(), code(&longer, &billing).as_str()),
+        ("200", "200")
+    );
+    assert_eq!(
+        (
+            code(&elsewhere, &weather).as_str(),
+            code(&elsewhere, &billing).as_str()
+        ),
+        ("403", "403")
+    );
+    let forged = Platform::new().instance("forged", "abc", "s-1");
+    assert_eq!(code(&forged, &weather), "000");
+    let two = platform.instance_of("two", &["space:s-1", "app:abc", "app:xyz"]);
+    // It is of no app, but of the space.
+    assert_eq!(code(&two, &billing), "200");
+    let expiry = [("destination", "none"), ("kind", "listener_certificate")];
+    assert!(proxy.metric("outrider_credential_expiry_timestamp_seconds", &expiry) > 0.0);
+}
+
+/// K3: the gateway's own certificate and the authority change under it; and a client's, too.
+#[test]
+fn certificates_rotate_under_a_gateway() {
+    let origin = Origin::plain();
+    let mut platform = Platform::new();
+    let gateway = platform.instance("gateway", "gateway", "s-1");
+    let proxy = Proxy::start_with(
+        &format!(
+            "clients: {{ rest: {{ space_guid: s-1 }} }}\n{}",
+            destinations(&origin)
+        ),
+        &gateway.variables(),
+    );
+    let weather = url(&origin, "partner.test");
+    let root = platform.root();
+    let client = platform.instance("client", "abc", "s-1");
+    assert_eq!(
+        curl_as(&proxy, &root, of(&client), &[], &weather)
+            .succeeded()
+            .stdout,
+        "ok 200"
+    );
+    let old_client = platform.instance("old", "abc", "s-1");
+    // The same root has made another authority for instances. Its clients are known before ours is renewed.
+    platform.issuer = Platform::below(&platform.root);
+    let client = platform.instance("client", "abc", "s-1");
+    assert_eq!(
+        curl_as(&proxy, &root, of(&client), &[], &weather)
+            .succeeded()
+            .stdout,
+        "ok 200"
+    );
+    let _ = platform.instance("gateway", "gateway", "s-1");
+    eventually("the new certificate is taken over", || {
+        proxy.log().contains("secrets of the listener's clients rotated")
+    });
+    for instance in [&client, &old_client] {
+        assert_eq!(
+            curl_as(&proxy, &root, of(instance), &[], &weather)
+                .succeeded()
+                .stdout,
+            "ok 200"
+        );
+    }
+    // Half a pair: the old one stays.
+    let before = std::fs::read(&gateway.key).unwrap();
+    std::fs::write(&gateway.key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    assert_eq!(
+        curl_as(&proxy, &root, of(&client), &[], &weather)
+            .succeeded()
+            .stdout,
+        "ok 200"
+    );
+    std::fs::write(&gateway.key, before).unwrap();
+    assert_eq!(
+        curl_as(&proxy, &root, of(&client), &[], &weather)
+            .succeeded()
+            .stdout,
+        "ok 200"
+    );
+}
+
+const HTTPX: &str = "import sys, ssl, httpx\n\
+    url, proxy, ca, cert, key = sys.argv[1:]\n\
+    context = ssl.create_default_context(cafile=ca); context.load_cert_chain(cert, key)\n\
+    c = httpx.Client(proxy=httpx.Proxy(proxy, ssl_context=context), trust_env=False)\n\
+    print(c.get(url).text)";
+
+#[test]
+fn httpx_shows_its_certificate() {
+    let origin = Origin::plain();
+    let platform = Platform::new();
+    let gateway = platform.instance("gateway", "gateway", "s-1");
+    let proxy = Proxy::start_with(
+        &format!(
+            "clients: {{ app: {{ app_guid: abc }} }}\n{}",
+            destinations(&origin)
+        ),
+        &gateway.variables(),
+    );
+    let app = platform.instance("app", "abc", "s-1");
+    let at = format!("https://127.0.0.1:{}", proxy.address().port());
+    let told = run(python(HTTPX)
+        .args([&url(&origin, "partner.test"), &at, &platform.root()])
+        .arg(&app.cert)
+        .arg(&app.key));
+    assert_eq!(told.succeeded().stdout.trim(), "ok");
+}
