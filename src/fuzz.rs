@@ -17,6 +17,7 @@ use crate::limit;
 use crate::policy::Policy;
 use crate::secret;
 use crate::socks;
+use crate::starttls;
 use crate::store;
 
 /// Reads the head of a request.
@@ -198,6 +199,11 @@ fn step<'b, T: PartialEq + std::fmt::Debug>(
     Some((value, &bytes[length..]))
 }
 
+/// Reads what a server and an app say around the begin of TLS, in the protocol that the first byte names.
+pub fn starttls(bytes: &[u8]) -> bool {
+    starttls::fuzz::upgrade(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -208,7 +214,7 @@ mod tests {
     /// Reads an input of a target, and returns whether it is accepted.
     type Reading = fn(&[u8]) -> bool;
 
-    const TARGETS: [(&str, Reading); 12] = [
+    const TARGETS: [(&str, Reading); 13] = [
         ("body", body),
         ("bound_services", bound_services),
         ("chunk_size", chunk_size),
@@ -225,6 +231,7 @@ mod tests {
             response_head(&Method::GET, bytes.get(1..).unwrap_or_default()).is_some()
         }),
         ("socks", socks),
+        ("starttls", starttls),
     ];
 
     /// Reads the seeds, and the inputs that once broke a rule.

@@ -182,7 +182,6 @@ mod secret;
 #[cfg(not(fuzzing))]
 mod server;
 mod socks;
-#[cfg(not(fuzzing))]
 mod starttls;
 mod store;
 mod stream;

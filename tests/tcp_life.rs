@@ -141,7 +141,7 @@ fn a_reload_opens_closes_and_changes_ports_and_connections_go_on() {
     assert_eq!(local_port(&proxy, "one"), one, "the port stays open");
     let before = second.origin.seen().len();
     assert_eq!(said(&mut dial(one), "b\n"), "b\n");
-    assert_eq!(second.origin.seen().len(), before + 1);
+    (second.origin).wait("the connection", |seen| seen.len() == before + 1);
     assert_eq!(said(&mut dial(two), "c\n"), "c\n");
     assert_eq!(said(&mut running, "d\n"), "d\n");
 

@@ -76,6 +76,7 @@ mod tcp;
 mod tcp_hostile;
 mod tcp_life;
 mod tcp_mysql;
+mod tcp_parents;
 mod telling;
 mod together;
 mod token_servers;

@@ -9,7 +9,7 @@ use super::limits::{MOST_CONCURRENT, OnLimit};
 use super::node::shown;
 use super::reader::{Located, SectionReader};
 use super::syntax::{Number, Positive, Switched};
-use super::{Config, DestinationKeys, Listen, Timeouts, Tls};
+use super::{Config, DestinationKeys, Listen, ParentChoice, Timeouts, Tls};
 use crate::host::{Host, Scheme, Target};
 
 const MOST_WAITING: u64 = 1_000_000;
@@ -27,6 +27,8 @@ section! {
         starttls: Option<StartTls>;
         /// How TLS is spoken to the server; off: the bytes pass as they are, for an app that speaks TLS itself.
         tls: Option<Tls> as Switched<Tls> = "{}";
+        /// The proxy that the server is reached through: inherit (egress.parent), none, or as egress.parent is written.
+        parent: ParentChoice = "inherit";
         /// Connections at once.
         concurrency: Option<u32> as Number<u32, 1, MOST_CONCURRENT>;
         /// reject, or `wait D`: what happens to a connection beyond concurrency.
@@ -86,6 +88,7 @@ impl TcpKeys {
         DestinationKeys {
             concurrency: self.concurrency,
             on_limit: self.on_limit,
+            parent: self.parent.clone(),
             queue: self.queue,
             tls: self.tls.clone(),
             ..DestinationKeys::unwritten(&self.name)

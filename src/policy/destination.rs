@@ -108,13 +108,16 @@ impl Destination {
         written: &Arc<TcpKeys>,
         index: usize,
         config: &config::Config,
-        parent: Option<Arc<ParentPlan>>,
+        parent: Option<&Arc<ParentPlan>>,
     ) -> Self {
         let timeouts = written.timeouts(config.timeouts);
+        let keys = written.as_destination();
+        let place = format!("tcp.{}", written.name);
+        let parent = ParentPlan::of_destination(&keys, &place, &config.egress, parent);
         Self {
             name: Arc::clone(&written.name),
             index,
-            written: Arc::new(written.as_destination()),
+            written: Arc::new(keys),
             tcp: Some(Arc::clone(written)),
             tls: written.tls.clone().unwrap_or_default(),
             ..Self::unlisted(timeouts, config.limits.response_fields(), parent)
@@ -146,7 +149,12 @@ impl Destination {
                 Mode::Intercept => true,
                 Mode::Tunnel => false,
             },
-            parent: ParentPlan::of_destination(written, &config.egress, parent),
+            parent: ParentPlan::of_destination(
+                written,
+                &format!("destinations.{}", written.name),
+                &config.egress,
+                parent,
+            ),
             respect_upstream: written.respect_upstream.unwrap_or(true),
             response_fields: HeadRules {
                 keeps_spelling: written.preserve_header_case,

@@ -201,7 +201,7 @@ impl Policy {
         }
         // The router knows nothing of these: only their local ports lead to them.
         for entry in &config.tcp {
-            let destination = Destination::of_tcp(entry, destinations.len(), config, parent.clone());
+            let destination = Destination::of_tcp(entry, destinations.len(), config, parent.as_ref());
             destinations.push(Arc::new(destination));
             if let Some(ip) = entry.to.host.ip()
                 && let Some(class) = egress.denies_block(&ip.into())

@@ -29,9 +29,10 @@ impl ParentPlan {
         (!plan.parents.is_empty()).then(|| Arc::new(plan))
     }
 
-    /// Returns the plan of a destination. Parents of a destination are for all of its hosts.
+    /// Returns the plan of the destination that is written at `place`. Its parents are for all of its hosts.
     pub(super) fn of_destination(
         written: &config::DestinationKeys,
+        place: &str,
         egress: &config::Egress,
         inherited: Option<&Arc<Self>>,
     ) -> Option<Arc<Self>> {
@@ -41,7 +42,7 @@ impl ParentPlan {
             ParentChoice::Own(parents) => Some(Arc::new(Self {
                 ca: egress.parent_ca.clone(),
                 parents: parents.clone(),
-                place: format!("destinations.{}.parent", written.name),
+                place: format!("{place}.parent"),
                 bypass: Vec::new(),
             })),
         }

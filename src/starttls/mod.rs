@@ -25,6 +25,8 @@ pub(crate) use fault::{Kept, UpgradeFault};
 use crate::config::StartTls;
 
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod imap;
 mod ldap;
 mod lines;

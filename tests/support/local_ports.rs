@@ -50,7 +50,7 @@ fn server_folder(pki: &Pki) -> TempDir {
 }
 
 /// Gives a folder, and all that is in it, to nobody.
-fn give(path: &Path) {
+pub(crate) fn give(path: &Path) {
     if !geteuid().is_root() {
         return;
     }
@@ -63,7 +63,7 @@ fn give(path: &Path) {
 }
 
 /// Returns a command that runs as nobody, in the folder.
-fn as_nobody(program: &str, folder: &Path) -> Command {
+pub(crate) fn as_nobody(program: &str, folder: &Path) -> Command {
     let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let mut command = clean(program);
     command.env("PATH", path).env("HOME", folder).current_dir(folder);

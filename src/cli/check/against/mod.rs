@@ -2,7 +2,7 @@
 //!
 //! Two policies are compared, not two texts: a host that another pattern names as well has not changed. What lets more
 //! through comes first ([`Effect`]). [`reach`] says which hosts become reachable, [`credentials`] which secrets go where,
-//! [`rules`] what a destination asks and allows, [`process`] all the rest. Values are shown as they are written;
+//! [`rules`] what a destination asks and allows, [`ports`] where local ports lead, [`process`] all the rest. Values are shown as they are written;
 //! secrets are references, and so never here.
 
 use std::collections::BTreeSet;
@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigSource, Problems, WrittenConfig, read_text};
 use crate::policy::Policy;
 
 mod credentials;
+mod ports;
 mod process;
 mod reach;
 mod rules;
@@ -118,6 +119,7 @@ impl Changes {
         let routes = reach::compare(old, new, &mut changes);
         credentials::compare(&routes, &old.written.config, &new.written.config, &mut changes);
         rules::compare(&routes, old, new, &mut changes);
+        ports::compare(old, new, &mut changes);
         process::compare(old, new, &mut changes);
         changes
     }

@@ -8,6 +8,10 @@ use crate::config::{ChangedKey, Config, Listen, Network};
 /// Compares the other keys of the file.
 pub(super) fn compare(old: &Side, new: &Side, changes: &mut Changes) {
     for key in old.written.changed(&new.written) {
+        // Told entry by entry.
+        if key.path == "tcp" {
+            continue;
+        }
         let (effect, how) = judge(&key, &old.written.config, &new.written.config);
         let ChangedKey { path, old, new } = &key;
         let how = if how.is_empty() {
@@ -48,7 +52,7 @@ fn judge(key: &ChangedKey, old: &Config, new: &Config) -> (Effect, &'static str)
         "rate_limit_store" => (Effect::Wider, "another store is told the password, and counts"),
         "ca.constraints" => (Effect::Wider, "what the local authority may sign"),
         "clients" => (Effect::Wider, "others may use the proxy"),
-        "tcp" | "route_service" => (Effect::Wider, "other ways through"),
+        "route_service" => (Effect::Wider, "other ways through"),
         path if path.starts_with("egress.parent") => (Effect::Wider, "another way out"),
         _ => (Effect::Other, ""),
     }

@@ -369,3 +369,49 @@ fn hostile_files_are_compared_in_bounds() {
     let long = keys(&header("X-A"), &header(&format!("X-{}", "b".repeat(3000))));
     assert!(long.len() < 600 && long.contains('…'), "{long}");
 }
+
+#[test]
+fn local_ports_are_told_entry_by_entry() {
+    let old = "tcp:\n  a: { listen: 127.0.0.1:1, to: \"a.test:1\" }\n  b: { listen: 127.0.0.1:2, to: \"b.test:1\", concurrency: 5 }\n  \
+        c: { listen: 127.0.0.1:3, to: \"c.test:1\", tls: off }\n";
+    let new = "tcp:\n  b: { listen: 127.0.0.1:2, to: \"x.test:1\", concurrency: 3, starttls: ldap, \
+        tls: { client_certificate: instance_identity, min_version: \"1.3\" } }\n  \
+        c: { listen: 127.0.0.1:4, to: \"c.test:1\", parent: none }\n  d: { listen: 127.0.0.1:5, to: \"d.test:1\" }\n";
+    let identity = "the instance identity (CF_INSTANCE_CERT with key CF_INSTANCE_KEY)";
+    assert_told(
+        &between(old, new).text(),
+        &[
+            (
+                "wider",
+                &[
+                    "tcp.b: another client certificate: none → the instance identity (CF_INSTANCE_CERT with key CF_INSTANCE_KEY)",
+                    "tcp.b: another trust in the server (tls)",
+                    "tcp.b: leads elsewhere: b.test:1 → x.test:1",
+                    "tcp.c: another way out (parent)",
+                    "tcp.d is new: 127.0.0.1:5 leads to d.test:1 over TLS",
+                ],
+            ),
+            (
+                "other",
+                &[
+                    "tcp.b: starttls: none → ldap",
+                    "tcp.c: listens elsewhere: 127.0.0.1:3 → 127.0.0.1:4",
+                ],
+            ),
+            (
+                "narrower",
+                &[
+                    "tcp.a is gone: 127.0.0.1:1 leads to a.test:1 over TLS",
+                    "tcp.b: connections at once: 5 → 3",
+                    "tcp.c: leaves as TLS now",
+                ],
+            ),
+        ],
+    );
+    let with = between("drain: 8s\n", &new.replace(", parent: none", "")).text();
+    assert!(
+        with.contains(&format!("with the client certificate {identity}")),
+        "{with}"
+    );
+    assert!(!between(new, new).widen());
+}
