@@ -96,6 +96,7 @@ fn every_panel_and_rule_works_on_a_real_scrape() {
         ),
         ("erring", erring.port(), ""),
         ("lookup", 9, ""),
+        ("parented", 9, &format!("parent: \"http://127.0.0.1:{dead}\"")),
     ] {
         yaml.push_str(&format!(
             "  {name}: {{ hosts: [\"{name}.test:{port}\"], {settings} }}\n"
@@ -146,6 +147,7 @@ fn every_panel_and_rule_works_on_a_real_scrape() {
             proxy.get(&url("simulated", plain.port()));
             proxy.get(&url("tokens", plain.port()));
             proxy.get(&url("lookup", 9));
+            proxy.get(&url("parented", 9));
             proxy.get("http://unlisted.test/");
             drop(proxy.tunnel(&format!("blind.test:{}", plain.port())));
             let proxy = format!("http://{}", proxy.address());

@@ -51,6 +51,8 @@ mod main_job;
 mod memory;
 mod oauth;
 mod placeholders;
+mod parent_programs;
+mod parents;
 mod raw_targets;
 mod rehearse;
 mod replay;

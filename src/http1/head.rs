@@ -174,7 +174,13 @@ pub(super) fn write_request(
     out.put_slice(b" HTTP/1.1\r\n");
     write_spelled(out, &header::HOST, authority, spelling);
     if let Some(credentials) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
-        write_spelled(out, &header::PROXY_AUTHORIZATION, credentials, spelling);
+        // pproxy finds it in no other spelling.
+        write_spelled(
+            out,
+            &header::PROXY_AUTHORIZATION,
+            credentials,
+            Some(&Spelling::Usual),
+        );
     }
     let (mut has_length, mut has_te) = (false, false);
     for (name, value) in &request.headers {

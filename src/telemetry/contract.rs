@@ -37,6 +37,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_memory_short", ""),
     ("outrider_observed_total", "reason"),
     ("outrider_overhead_seconds", "destination"),
+    ("outrider_parent_connects_total", "parent result"),
     ("outrider_paused_until_timestamp_seconds", "destination"),
     ("outrider_quota_store_errors_total", ""),
     ("outrider_rehearsed_total", "destination answer"),
@@ -211,6 +212,7 @@ fn everything() -> Arc<Telemetry> {
     let moment = Duration::from_millis(1);
     telemetry.dns_lookup("ok", moment);
     telemetry.client("app").request(false);
+    telemetry.parent("proxy.test:3128").connect("ok");
 
     let counters = telemetry.counters("weather");
     counters.credential_expiry(CredentialKind::ClientCertificate, 1_900_000_000);

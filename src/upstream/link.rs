@@ -17,7 +17,60 @@ use crate::stream::{Rewound, Socket};
 pub(crate) type Link = Socket<Box<Relay>>;
 
 /// A stream through a parent. What the parent sent behind its answer is read first.
-pub(crate) type Relay = Rewound<Socket<tls::Session<TcpStream>>>;
+#[derive(Debug)]
+pub(crate) struct Relay {
+    /// Bytes of others pass, which have their own end. So a parent that closes without close_notify, as many do, has closed
+    /// the tunnel; a reset in its place would cost the app what it has not read yet.
+    is_tunnel: bool,
+    stream: Rewound<Socket<tls::Session<TcpStream>>>,
+}
+
+impl Relay {
+    pub(super) fn new(stream: Rewound<Socket<tls::Session<TcpStream>>>, is_tunnel: bool) -> Self {
+        Self { is_tunnel, stream }
+    }
+}
+
+impl AsyncRead for Relay {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Ready(Err(error)) if self.is_tunnel && error.kind() == io::ErrorKind::UnexpectedEof => {
+                Poll::Ready(Ok(()))
+            }
+            read => read,
+        }
+    }
+}
+
+impl AsyncWrite for Relay {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
 
 /// A link to a target for a tunnel.
 #[derive(Debug)]

@@ -28,6 +28,7 @@ mod nginx;
 pub(crate) mod openssl;
 pub(crate) mod origin;
 pub(crate) mod packages;
+pub(crate) mod parents;
 pub(crate) mod partner;
 pub(crate) mod pki;
 pub(crate) mod platform;

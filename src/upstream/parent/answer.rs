@@ -95,6 +95,7 @@ impl Refusal {
             403 | 451 => Meaning::Denied,
             408 | 504 => Meaning::TimedOut,
             429 => Meaning::Busy,
+            508 => Meaning::Loop,
             500 | 502 | 503 | 590..=599 => Meaning::Dead,
             _ => Meaning::NoProxy,
         }
@@ -124,6 +125,7 @@ pub(super) fn of_forwarding(response: &Response<()>, has_credentials: bool) -> O
     let is_own = status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
         || refusal.is_by("tinyproxy/")
         || refusal.is_by("ProxyChain")
+        || refusal.is_by("mitmproxy ")
         || refusal.is_by("ATS/") && !refusal.phrase.is_empty()
         || refusal.fields.contains_key(SQUID_ERROR)
         || refusal.fields.contains_key(ROUTER_ERROR)

@@ -66,6 +66,8 @@ pub(super) enum Meaning {
     Denied,
     /// Either of the two, and it does not say which.
     DeniedOrDead,
+    /// It leads back to us.
+    Loop,
     /// The target's name does not resolve there.
     NoName,
     /// It does not serve such requests: it is no proxy, or another one.
@@ -114,6 +116,7 @@ impl ParentError {
                 | Meaning::Denied
                 | Meaning::DeniedOrDead
                 | Meaning::NotRunning => "destination_unavailable",
+                Meaning::Loop => "proxy_loop_detected",
                 Meaning::NoName => "dns_error",
                 Meaning::NoProxy => "proxy_configuration_error",
                 Meaning::Refused => "connection_refused",
@@ -171,6 +174,7 @@ impl ParentError {
             "closed_tunnel" => "parent_closed_tunnel",
             "credentials" => "parent_credentials",
             "denied" => "parent_denied",
+            "loop" => "parent_loop",
             "malformed" => "parent_malformed",
             "no_proxy" => "parent_no_proxy",
             "not_allowed" => "parent_not_allowed",
@@ -213,6 +217,7 @@ impl ParentFault {
                 Meaning::Busy => "busy",
                 Meaning::Dead => "target_unreachable",
                 Meaning::Denied | Meaning::DeniedOrDead => "denied",
+                Meaning::Loop => "loop",
                 Meaning::NoName => "target_dns",
                 Meaning::NoProxy => "no_proxy",
                 Meaning::NotRunning => "unreachable",
@@ -256,7 +261,7 @@ impl ParentFault {
     fn side(&self) -> Side {
         match self {
             Self::Answered { meaning, .. } => match meaning {
-                Meaning::Busy | Meaning::NoProxy | Meaning::NotRunning => Side::Parent,
+                Meaning::Busy | Meaning::Loop | Meaning::NoProxy | Meaning::NotRunning => Side::Parent,
                 Meaning::Dead
                 | Meaning::Denied
                 | Meaning::DeniedOrDead
@@ -358,6 +363,9 @@ impl Meaning {
             Self::DeniedOrDead => {
                 "it says so where its rules deny the destination (host or port not in its list), and also where no address of \
                  the destination could be reached; have both allowed there, then see whether the destination is up"
+            }
+            Self::Loop => {
+                "the request has come back to outrider; see that nothing sends outrider's own requests to it"
             }
             Self::NoName => {
                 "the destination's name does not resolve there; see its spelling, or, for a name that only this side knows, \

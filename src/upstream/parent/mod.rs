@@ -210,14 +210,14 @@ impl Attempt<'_> {
                 timeout(limit, opened)
                     .await
                     .unwrap_or(Err(ParentFault::Silent(limit)))?;
-                (joined(hop, Bytes::new()), Wanted::Tunnel)
+                (joined(hop, Bytes::new(), Wanted::Tunnel), Wanted::Tunnel)
             }
             (ParentScheme::Http | ParentScheme::Https, Wanted::Forwarding) => {
-                (joined(hop, Bytes::new()), Wanted::Forwarding)
+                (joined(hop, Bytes::new(), wanted), Wanted::Forwarding)
             }
             (ParentScheme::Http | ParentScheme::Https, Wanted::Tunnel) => {
                 let (hop, early) = tunnel::open(hop, target, parent, &self.parents.marker, limit).await?;
-                (joined(hop, early), Wanted::Tunnel)
+                (joined(hop, early, wanted), Wanted::Tunnel)
             }
         };
         let via = Via {
@@ -257,10 +257,13 @@ impl Attempt<'_> {
 }
 
 /// Returns the stream behind a parent: a socket where nothing but bytes of the target is on it.
-fn joined(hop: Hop, early: Bytes) -> Link {
+fn joined(hop: Hop, early: Bytes, wanted: Wanted) -> Link {
     match hop {
         Socket::Tcp(stream) if early.is_empty() => Link::Tcp(stream),
-        hop => Link::Other(Box::new(Relay::from(Rewound::new(early, hop)))),
+        hop => {
+            let stream = Rewound::new(early, hop);
+            Link::Other(Box::new(Relay::new(stream, wanted == Wanted::Tunnel)))
+        }
     }
 }
 

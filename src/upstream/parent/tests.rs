@@ -72,7 +72,7 @@ async fn a_connect_has_the_credentials_at_once_and_shows_a_loop() {
     assert_eq!(
         head,
         "CONNECT api.example.test:443 HTTP/1.1\r\nhost: api.example.test:443\r\n\
-         proxy-authorization: Basic dXNlcjpwQHNz\r\ncdn-loop: outrider-1\r\n\r\n"
+         Proxy-Authorization: Basic dXNlcjpwQHNz\r\ncdn-loop: outrider-1\r\n\r\n"
     );
     assert!(result.unwrap().is_empty());
 }
@@ -322,6 +322,13 @@ const REFUSALS: &[Row] = &[
         "no_proxy",
         true,
         "proxy",
+    ),
+    (
+        "HTTP/1.1 508 Loop Detected\r\n\r\n",
+        "proxy_loop_detected",
+        "loop",
+        true,
+        "come back",
     ),
     (
         "HTTP/1.1 429 Too Many\r\n\r\n",

@@ -1,0 +1,964 @@
+//! J15: real parent proxies, and what app, log and metric say of what they do.
+//!
+//! Each test starts one parent once and goes through the same cases. `OUTRIDER_PARENT_TABLE=FILE` writes what was seen as
+//! rows of a table.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use crate::support::origin::ok;
+use crate::support::parents::{ParentProgram, USER};
+use crate::support::{Origin, Pki, Proxy, Response, closed_port, eventually};
+
+/// What is expected: case, status, the error type of Proxy-Status, the metric's result, and words of the answer or the log.
+type Expected = (&'static str, u16, &'static str, &'static str, &'static str);
+
+/// A parent, the origins behind it, and outrider before it.
+struct Course {
+    name: &'static str,
+    parent: ParentProgram,
+    pki: Pki,
+    plain: Origin,
+    tls: Origin,
+    mutual: Origin,
+    proxy: Proxy,
+    dead: u16,
+    denied: &'static str,
+    expected: Vec<Expected>,
+}
+
+const ANSWERS: Expected = ("", 200, "", "ok", "");
+
+impl Course {
+    /// `denied`: an authority that the rules of the parent deny; empty where it has none.
+    fn new(name: &'static str, parent: ParentProgram, denied: &'static str, expected: &[Expected]) -> Self {
+        Self::trusting(name, parent, Pki::new(), denied, expected)
+    }
+
+    fn trusting(
+        name: &'static str,
+        parent: ParentProgram,
+        pki: Pki,
+        denied: &'static str,
+        expected: &[Expected],
+    ) -> Self {
+        let server = pki.server("partner.test");
+        let (plain, tls) = (Origin::plain(), Origin::https(pki.accepting(&server), ok));
+        let mutual = Origin::https(pki.demanding(&server), ok);
+        let dead = closed_port();
+        let config = configuration(&pki, [plain.port(), tls.port(), mutual.port(), dead], denied);
+        let proxy = Proxy::start_with(&config, &[("PARENT", &parent.url())]);
+        Self {
+            name,
+            parent,
+            pki,
+            plain,
+            tls,
+            mutual,
+            proxy,
+            dead,
+            denied,
+            expected: expected.to_vec(),
+        }
+    }
+
+    /// Goes through all cases.
+    fn run(mut self) {
+        let plain = format!("127.0.0.1:{}", self.plain.port());
+        let (tls, mutual) = (self.tls.port(), self.mutual.port());
+        let dead = format!("127.0.0.1:{}", self.dead);
+
+        self.case("plain", ANSWERS, |proxy| proxy.get(&format!("http://{plain}/")));
+        self.case("blind", ANSWERS, |proxy| proxy.tunnel(&plain).get(&plain, "/"));
+        let inner = format!("127.0.0.1:{tls}");
+        self.case("intercepted", ANSWERS, |proxy| {
+            proxy.intercepted(&inner).get(&inner, "/")
+        });
+        self.case("mutual TLS", ANSWERS, |proxy| {
+            proxy.get(&format!("http://127.0.0.1:{mutual}/"))
+        });
+        let shown = self.mutual.seen().last().and_then(|seen| seen.client.clone());
+        assert_eq!(
+            shown.map(|(name, _)| name).as_deref(),
+            Some("app"),
+            "{}",
+            self.name
+        );
+        for origin in [&self.plain, &self.tls, &self.mutual] {
+            let seen = origin.raw().to_ascii_lowercase();
+            assert!(!seen.contains("proxy-auth"), "{}: {seen}", self.name);
+        }
+
+        let mut rows = vec![
+            ("dead name, CONNECT", "nosuch.invalid:443".to_owned()),
+            ("dead name, GET", "nosuch.invalid".to_owned()),
+            ("dead address, CONNECT", dead.clone()),
+            ("dead address, GET", dead),
+        ];
+        if !self.denied.is_empty() {
+            rows.push(("denied, CONNECT", self.denied.to_owned()));
+        }
+        for (case, authority) in rows {
+            let expected = self.expectation(case);
+            self.case(case, expected, |proxy| ask(proxy, case, &authority));
+        }
+
+        if self.parent.has_users() {
+            let config = configuration(
+                &self.pki,
+                [self.plain.port(), tls, mutual, self.dead],
+                self.denied,
+            );
+            for (suffix, userinfo) in [
+                ("wrong password", format!("{USER}:canary-2f6b-wrong@")),
+                ("no password", String::new()),
+            ] {
+                let url = self.parent.url_with(&userinfo);
+                let right =
+                    std::mem::replace(&mut self.proxy, Proxy::start_with(&config, &[("PARENT", &url)]));
+                for form in ["CONNECT", "GET"] {
+                    let case: &'static str = match (suffix, form) {
+                        ("wrong password", "CONNECT") => "wrong password, CONNECT",
+                        ("wrong password", _) => "wrong password, GET",
+                        (_, "CONNECT") => "no password, CONNECT",
+                        _ => "no password, GET",
+                    };
+                    let expected = self.expectation(case);
+                    self.case(case, expected, |proxy| ask(proxy, case, &plain));
+                }
+                self.proxy = right;
+            }
+        }
+
+        // A connection that the parent kept is dead as well.
+        self.parent.stop();
+        let gone = (
+            "",
+            502,
+            "connection_refused",
+            "unreachable",
+            "the parent cannot be reached",
+        );
+        self.case("stopped, CONNECT", gone, |proxy| ask(proxy, "CONNECT", &plain));
+        self.case("stopped, GET", gone, |proxy| ask(proxy, "GET", &plain));
+        assert!(
+            self.proxy.log().contains("a parent fails"),
+            "{}",
+            self.proxy.log()
+        );
+    }
+
+    fn expectation(&self, case: &str) -> Expected {
+        let mut all = self.expected.iter();
+        *(all.find(|(own, ..)| *own == case))
+            .unwrap_or_else(|| panic!("{}: what is expected of {case}?", self.name))
+    }
+
+    /// Asks, and compares what app, metric and log say.
+    #[track_caller]
+    fn case(&self, case: &str, expected: Expected, ask: impl FnOnce(&Proxy) -> Response) {
+        let (_, status, error, result, words) = expected;
+        let (before, logged) = (results(&self.proxy), self.proxy.log().len());
+        let answer = ask(&self.proxy);
+        let told = answer.text();
+        let seen = (answer.status, answer.error().unwrap_or_default().to_owned());
+        let mut grown = Vec::new();
+        if result != "-" {
+            eventually(
+                &format!(
+                    "{} {case}: the metric counts {result}: {seen:?} {told}",
+                    self.name
+                ),
+                || {
+                    let now = results(&self.proxy);
+                    grown = now
+                        .iter()
+                        .filter(|(name, count)| before.get(*name) != Some(count))
+                        .map(|(name, _)| name.clone())
+                        .collect();
+                    grown.iter().any(|name| name == result)
+                },
+            );
+        }
+        let log = self.proxy.log()[logged..].to_owned();
+        if let Some(file) = std::env::var_os("OUTRIDER_PARENT_TABLE") {
+            let mut file = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(file)
+                .unwrap();
+            let lines: Vec<_> = log
+                .lines()
+                .filter(|line| line.contains("WARN") || line.contains("\"warn\""))
+                .collect();
+            let detail = serde_json::from_str::<serde_json::Value>(&told).ok();
+            let detail = detail.and_then(|problem| problem["detail"].as_str().map(str::to_owned));
+            let row = format!(
+                "| {} | {case} | {} {} | {} | {} | {} |\n",
+                self.name,
+                seen.0,
+                seen.1,
+                grown.join(", "),
+                detail.unwrap_or_default(),
+                lines.join(" // ")
+            );
+            file.write_all(row.as_bytes()).unwrap();
+        }
+        assert_eq!(seen, (status, error.to_owned()), "{} {case}: {told}", self.name);
+        assert!(
+            told.contains(words) || log.contains(words),
+            "{} {case}: {words:?} is in neither {told} nor {log}",
+            self.name
+        );
+        if status >= 500 && !error.is_empty() {
+            answer.assert_ours(status, error);
+        }
+    }
+}
+
+fn configuration(pki: &Pki, [plain, tls, mutual, dead]: [u16; 4], denied: &str) -> String {
+    let (ca, client) = (pki.ca().display().to_string(), pki.client("app"));
+    let denied = match denied {
+        "" => String::new(),
+        denied => format!("denied: {{ hosts: [\"{denied}\"], mode: tunnel }}"),
+    };
+    format!(
+        "
+        egress: {{ allow_networks: [loopback], parent: \"env:PARENT\", parent_ca: \"file:{ca}\" }}
+        timeouts: {{ connect: 4s, tls: 4s, response: 10s }}
+        destinations:
+          plain: {{ hosts: [\"127.0.0.1:{plain}\"] }}
+          inner: {{ hosts: [\"127.0.0.1:{tls}\"], mode: intercept, tls: {{ ca: \"file:{ca}\" }} }}
+          mutual: {{ hosts: [\"127.0.0.1:{mutual}\"], tls: {{ ca: \"file:{ca}\", client_certificate: {} }} }}
+          name: {{ hosts: [nosuch.invalid] }}
+          dead: {{ hosts: [\"127.0.0.1:{dead}\"] }}
+          {denied}
+        ",
+        client.yaml()
+    )
+}
+
+/// Asks by the form that the name of the case ends with. A tunnel that opens is read to its end.
+fn ask(proxy: &Proxy, case: &str, authority: &str) -> Response {
+    if case.ends_with("GET") {
+        return proxy.get(&format!("http://{authority}/"));
+    }
+    let (answer, mut wire) = proxy.connect(authority);
+    if answer.status == 200 {
+        assert!(wire.closes(), "{case}: a tunnel to nowhere stays open");
+    }
+    answer
+}
+
+/// The attempts so far, by their results.
+fn results(proxy: &Proxy) -> BTreeMap<String, String> {
+    let page = proxy.page("/metrics").text();
+    let lines = page
+        .lines()
+        .filter(|line| line.starts_with("outrider_parent_connects_total{"));
+    lines
+        .filter_map(|line| {
+            let (_, rest) = line.split_once("result=\"")?;
+            let (result, count) = rest.split_once("\"} ")?;
+            Some((result.to_owned(), count.to_owned()))
+        })
+        .collect()
+}
+
+#[test]
+fn squid() {
+    let users = [
+        (
+            "wrong password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "wrong password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "no password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+        (
+            "no password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+    ];
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "dns_error",
+            "target_dns",
+            "name does not resolve there",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "dns_error",
+            "target_dns",
+            "name does not resolve there",
+        ),
+        (
+            "dead address, CONNECT",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        (
+            "denied, CONNECT",
+            502,
+            "destination_unavailable",
+            "denied",
+            "its rules deny this destination",
+        ),
+    ];
+    let all = [&expected[..], &users].concat();
+    Course::new("squid", ParentProgram::squid(true, None), "denied.test:443", &all).run();
+    let pki = Pki::new();
+    let identity = pki.server("parent.test");
+    let parent = ParentProgram::squid(true, Some(&identity));
+    Course::trusting("squid, https_port", parent, pki, "denied.test:443", &all).run();
+}
+
+#[test]
+fn tinyproxy() {
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach the destination",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach the destination",
+        ),
+        (
+            "dead address, CONNECT",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        (
+            "denied, CONNECT",
+            502,
+            "destination_unavailable",
+            "denied",
+            "its rules deny this destination",
+        ),
+        (
+            "wrong password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "wrong password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "no password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+        (
+            "no password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+    ];
+    Course::new(
+        "tinyproxy",
+        ParentProgram::tinyproxy(true),
+        "denied.test:443",
+        &expected,
+    )
+    .run();
+}
+
+#[test]
+fn apache() {
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        // Apache's own page: nothing in it says that it is not the destination's.
+        ("dead name, GET", 500, "", "ok", "Proxy Error"),
+        (
+            "dead address, CONNECT",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        ("dead address, GET", 503, "", "ok", "Service Unavailable"),
+        (
+            "denied, CONNECT",
+            502,
+            "destination_unavailable",
+            "denied",
+            "its rules deny this destination",
+        ),
+        (
+            "wrong password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "wrong password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "no password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+        (
+            "no password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+    ];
+    Course::new("Apache", ParentProgram::apache(true), "127.0.0.1:9", &expected).run();
+}
+
+#[test]
+fn traffic_server() {
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "dns_error",
+            "target_dns",
+            "name does not resolve there",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "dns_error",
+            "target_dns",
+            "name does not resolve there",
+        ),
+        (
+            "dead address, CONNECT",
+            200,
+            "",
+            "closed_tunnel",
+            "Traffic Server does that",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        (
+            "denied, CONNECT",
+            502,
+            "destination_unavailable",
+            "denied",
+            "its rules deny this destination",
+        ),
+    ];
+    Course::new(
+        "Traffic Server",
+        ParentProgram::traffic_server(),
+        "127.0.0.1:9",
+        &expected,
+    )
+    .run();
+}
+
+#[test]
+fn envoy() {
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach the destination",
+        ),
+        ("dead name, GET", 503, "", "ok", ""),
+        (
+            "dead address, CONNECT",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        ("dead address, GET", 503, "", "ok", "upstream connect error"),
+        (
+            "denied, CONNECT",
+            502,
+            "destination_unavailable",
+            "denied",
+            "its rules deny this destination",
+        ),
+    ];
+    Course::new("Envoy", ParentProgram::envoy(), "denied.test:443", &expected).run();
+}
+
+#[test]
+fn mitmproxy() {
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "dns_error",
+            "target_dns",
+            "name does not resolve there",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        (
+            "dead address, CONNECT",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        (
+            "wrong password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "wrong password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "no password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+        (
+            "no password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+    ];
+    Course::new("mitmproxy", ParentProgram::mitmproxy(true), "", &expected).run();
+}
+
+#[test]
+fn proxy_py() {
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        (
+            "dead address, CONNECT",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "could not reach",
+        ),
+        (
+            "wrong password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "wrong password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "no password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+        (
+            "no password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+    ];
+    Course::new("proxy.py", ParentProgram::proxy_py(true), "", &expected).run();
+}
+
+#[test]
+fn pproxy() {
+    let silent = [
+        (
+            "dead name, CONNECT",
+            502,
+            "connection_terminated",
+            "closed",
+            "closed the connection without an answer",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "connection_terminated",
+            "closed",
+            "closed the connection without an answer",
+        ),
+        (
+            "dead address, CONNECT",
+            502,
+            "connection_terminated",
+            "closed",
+            "closed the connection without an answer",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "connection_terminated",
+            "closed",
+            "closed the connection without an answer",
+        ),
+        (
+            "wrong password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "wrong password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "no password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+        (
+            "no password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+    ];
+    Course::new("pproxy", ParentProgram::pproxy("http", true), "", &silent).run();
+    // It says that it has connected before it tries.
+    let socks = [
+        (
+            "dead name, CONNECT",
+            200,
+            "",
+            "closed_tunnel",
+            "closed it without a byte",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "connection_terminated",
+            "closed_tunnel",
+            "closed it without a byte",
+        ),
+        (
+            "dead address, CONNECT",
+            200,
+            "",
+            "closed_tunnel",
+            "closed it without a byte",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "connection_terminated",
+            "closed_tunnel",
+            "closed it without a byte",
+        ),
+    ];
+    Course::new(
+        "pproxy, SOCKS5",
+        ParentProgram::pproxy("socks5", false),
+        "",
+        &socks,
+    )
+    .run();
+}
+
+#[test]
+fn proxy_chain() {
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "connection_terminated",
+            "closed",
+            "closed the connection without an answer",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "dns_error",
+            "target_dns",
+            "name does not resolve there",
+        ),
+        (
+            "dead address, CONNECT",
+            502,
+            "connection_terminated",
+            "closed",
+            "closed the connection without an answer",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        (
+            "denied, CONNECT",
+            502,
+            "destination_unavailable",
+            "denied",
+            "its rules deny this destination",
+        ),
+        (
+            "wrong password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "wrong password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "no password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+        (
+            "no password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+    ];
+    Course::new(
+        "proxy-chain",
+        ParentProgram::proxy_chain(true),
+        "denied.test:443",
+        &expected,
+    )
+    .run();
+}
+
+#[test]
+fn dante() {
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "dns_error",
+            "target_dns",
+            "its name does not resolve",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "dns_error",
+            "target_dns",
+            "its name does not resolve",
+        ),
+        (
+            "dead address, CONNECT",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        (
+            "denied, CONNECT",
+            502,
+            "destination_unavailable",
+            "denied",
+            "its rules deny this destination",
+        ),
+    ];
+    Course::new("dante", ParentProgram::dante(), "127.0.0.1:9", &expected).run();
+}
+
+#[test]
+fn microsocks() {
+    let expected = [
+        (
+            "dead name, CONNECT",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "microsocks says so",
+        ),
+        (
+            "dead name, GET",
+            502,
+            "destination_unavailable",
+            "target_unreachable",
+            "microsocks says so",
+        ),
+        (
+            "dead address, CONNECT",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        (
+            "dead address, GET",
+            502,
+            "connection_refused",
+            "target_refused",
+            "the destination refused",
+        ),
+        (
+            "wrong password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "wrong password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "does not accept our credentials",
+        ),
+        (
+            "no password, CONNECT",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+        (
+            "no password, GET",
+            502,
+            "proxy_configuration_error",
+            "credentials",
+            "has none from us",
+        ),
+    ];
+    Course::new("microsocks", ParentProgram::microsocks(true), "", &expected).run();
+}
