@@ -321,6 +321,9 @@ impl Via {
 
     fn explain(&self, fault: ParentFault) -> Error {
         self.parent.counters.connect(fault.result());
+        if fault.is_of_parent() {
+            self.parent.health.fails(&self.parent.name, &fault);
+        }
         ParentError::new(&self.parent, &self.target, fault).into()
     }
 }
