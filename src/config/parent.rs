@@ -226,7 +226,7 @@ impl Syntax for OneParent {
     }
 }
 
-/// Several parents, each once; an empty list where there is none.
+/// Several parents, each once; an empty list for no parent.
 pub(super) struct Parents;
 
 impl Syntax for Parents {

@@ -118,7 +118,10 @@ impl Tunnel {
 }
 
 fn end(mut exchange: Box<Exchange>, moved: Moved, way: Way) {
-    way.ended(moved.received);
+    // An app that sent nothing was only looking whether the port is open.
+    if moved.sent > 0 && moved.end != TunnelEnd::Idle {
+        way.ended(moved.received);
+    }
     exchange.sent(moved.sent);
     exchange.received(moved.received);
     exchange.tunnel_ended(moved.end);

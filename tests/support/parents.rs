@@ -116,7 +116,8 @@ impl ParentProgram {
                 ),
             );
             let mut command = clean("squid");
-            command.args(["-N", "-f", &conf]);
+            // A name for its shared memory, which another squid may have under the usual one.
+            command.args(["-N", "-n", &format!("t{port}"), "-f", &conf]);
             command
         })
     }
@@ -270,7 +271,13 @@ impl ParentProgram {
                 false => String::new(),
             };
             let mut command = clean(tool("parents/bin/pproxy"));
-            command.args(["-l", &format!("{scheme}://127.0.0.1:{port}{users}")]);
+            // Else it knows an address for a while after it has logged in once.
+            command.args([
+                "--auth",
+                "0",
+                "-l",
+                &format!("{scheme}://127.0.0.1:{port}{users}"),
+            ]);
             command
         })
     }

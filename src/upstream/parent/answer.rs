@@ -14,9 +14,27 @@ const SQUID_ERROR: &str = "x-squid-error";
 /// Set by the router of Cloud Foundry where it answers in the place of an app.
 const ROUTER_ERROR: &str = "x-cf-routererror";
 
+/// The reason phrases of Traffic Server where it could not reach a destination.
+const PHRASES: [&str; 2] = ["Cannot find server", "Connection refused"];
+
+/// What Envoy, mitmproxy, proxy.py and Traffic Server write into the body of a refusal.
+const REASONS: &[(&str, Meaning)] = &[
+    ("RBAC: access denied", Meaning::Denied),
+    ("DNS resolution failure", Meaning::NoName),
+    ("reset reason: connection timeout", Meaning::TimedOut),
+    ("reset reason: remote connection failure", Meaning::Refused),
+    ("delayed connect error: 111", Meaning::Refused),
+    ("[Errno -2]", Meaning::NoName),
+    ("[Errno -3]", Meaning::NoName),
+    ("[Errno -5]", Meaning::NoName),
+    ("[Errno 111]", Meaning::Refused),
+    ("[Errno 110]", Meaning::TimedOut),
+    ("upstream connect error", Meaning::Dead),
+];
+
 /// A refusal, in the parts that tell its meaning.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ParentRefusal {
     fields: HeaderMap,
     /// The reason phrase, where it is not the usual one.
     phrase: String,
@@ -25,7 +43,7 @@ pub(super) struct Refusal {
     status: StatusCode,
 }
 
-impl Refusal {
+impl ParentRefusal {
     pub(super) fn of(response: &Response<()>) -> Self {
         let phrase = response.extensions().get::<ReasonPhrase>();
         let phrase = phrase.map(|phrase| String::from_utf8_lossy(phrase.0.as_bytes()).into_owned());
@@ -103,7 +121,7 @@ impl Refusal {
 }
 
 /// Explains the refusal of a CONNECT. `has_credentials`: some were sent.
-pub(super) fn of_connect(refusal: &Refusal, has_credentials: bool) -> ParentFault {
+pub(super) fn of_connect(refusal: &ParentRefusal, has_credentials: bool) -> ParentFault {
     if refusal.is_about_credentials() {
         return ParentFault::Credentials {
             has_some: has_credentials,
@@ -121,12 +139,12 @@ pub(super) fn of_forwarding(response: &Response<()>, has_credentials: bool) -> O
     if !(status.is_client_error() || status.as_u16() >= 500) {
         return None;
     }
-    let refusal = Refusal::of(response);
+    let refusal = ParentRefusal::of(response);
     let is_own = status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
         || refusal.is_by("tinyproxy/")
         || refusal.is_by("ProxyChain")
         || refusal.is_by("mitmproxy ")
-        || refusal.is_by("ATS/") && !refusal.phrase.is_empty()
+        || refusal.is_by("ATS/") && PHRASES.iter().any(|phrase| refusal.phrase.starts_with(phrase))
         || refusal.fields.contains_key(SQUID_ERROR)
         || refusal.fields.contains_key(ROUTER_ERROR)
         || refusal.fields.contains_key("proxy-agent")
@@ -148,18 +166,3 @@ fn of_squid(value: &[u8]) -> Option<Meaning> {
         _ => Meaning::Dead,
     })
 }
-
-/// What Envoy, mitmproxy, proxy.py and Traffic Server write into the body of a refusal.
-const REASONS: &[(&str, Meaning)] = &[
-    ("RBAC: access denied", Meaning::Denied),
-    ("DNS resolution failure", Meaning::NoName),
-    ("reset reason: connection timeout", Meaning::TimedOut),
-    ("reset reason: remote connection failure", Meaning::Refused),
-    ("delayed connect error: 111", Meaning::Refused),
-    ("[Errno -2]", Meaning::NoName),
-    ("[Errno -3]", Meaning::NoName),
-    ("[Errno -5]", Meaning::NoName),
-    ("[Errno 111]", Meaning::Refused),
-    ("[Errno 110]", Meaning::TimedOut),
-    ("upstream connect error", Meaning::Dead),
-];

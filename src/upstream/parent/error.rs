@@ -35,7 +35,7 @@ pub(super) enum ParentFault {
     Closed,
     /// The tunnel was opened, and ended without a byte.
     ClosedTunnel,
-    /// 407 or what stands for it. `has_some`: we sent credentials.
+    /// 407, or another answer that means the same. `has_some`: we sent credentials.
     Credentials {
         has_some: bool,
     },

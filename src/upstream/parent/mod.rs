@@ -65,7 +65,7 @@ pub(crate) struct Parent {
     form: Arc<ProxyForm>,
     health: Health,
     /// User and password for SOCKS5.
-    login: Option<socks5::Login>,
+    login: Option<socks5::SocksLogin>,
     /// `host:port`, the label of metrics.
     name: Arc<str>,
     scheme: ParentScheme,

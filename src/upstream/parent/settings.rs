@@ -198,7 +198,7 @@ impl Parent {
         let (login, authorization) = match login {
             None => (None, None),
             Some((username, password)) if is_socks => {
-                let login = socks5::Login::new(username, password).ok_or_else(|| {
+                let login = socks5::SocksLogin::new(username, password).ok_or_else(|| {
                     wrong("is empty or has more than 255 bytes, which SOCKS5 does not allow; correct it")
                 })?;
                 (Some(login), None)

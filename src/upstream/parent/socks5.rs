@@ -23,12 +23,12 @@ const NAME: u8 = 3;
 const V6: u8 = 4;
 
 /// User and password, each of 1 to 255 bytes.
-pub(super) struct Login {
+pub(super) struct SocksLogin {
     user: Zeroizing<Vec<u8>>,
     password: Zeroizing<Vec<u8>>,
 }
 
-impl Login {
+impl SocksLogin {
     /// `None`: one of them is empty or too long for the protocol.
     pub(super) fn new(user: Vec<u8>, password: Zeroizing<Vec<u8>>) -> Option<Self> {
         let user = Zeroizing::new(user);
@@ -38,7 +38,11 @@ impl Login {
 }
 
 /// Asks for a connection to `target`.
-pub(super) async fn open<S>(stream: &mut S, target: &Target, login: Option<&Login>) -> Result<(), ParentFault>
+pub(super) async fn open<S>(
+    stream: &mut S,
+    target: &Target,
+    login: Option<&SocksLogin>,
+) -> Result<(), ParentFault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

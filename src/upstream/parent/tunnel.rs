@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::Parent;
-use super::answer::{self, Refusal};
+use super::answer::{self, ParentRefusal};
 use super::error::ParentFault;
 use crate::host::Target;
 use crate::http1::client::{ClientConnection, SendError};
@@ -66,7 +66,7 @@ where
     if response.status().is_success() {
         return Ok(connection.into_parts());
     }
-    let mut refusal = Refusal::of(&response);
+    let mut refusal = ParentRefusal::of(&response);
     if refusal.wants_reason() {
         let reason = timeout(REASON, reason(&mut connection)).await;
         refusal.reason = reason.unwrap_or_default();
