@@ -100,6 +100,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
     let mut problems = Problems::default();
     let mut warnings = Problems::default();
     let mut readable = Vec::new();
+    warnings::warn_of_observing(&config.egress, &mut warnings);
     warnings::warn_of_networks(&config.egress, &mut warnings);
     warnings::warn_of_denied(config, &mut warnings);
     clients::examine(config, snapshot, &mut problems, &mut warnings);

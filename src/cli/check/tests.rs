@@ -512,3 +512,15 @@ fn a_placeholder_that_nothing_replaces_is_told() {
         );
     }
 }
+
+#[test]
+fn observing_is_told_until_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let (problems, warnings) = examined("egress: { default: observe }", folder.path(), &[]);
+    assert_eq!(problems, "");
+    assert!(
+        warnings.contains("egress.default: every public host passes, and is recorded"),
+        "{warnings}"
+    );
+    assert_eq!(examined("egress: { default: tunnel }", folder.path(), &[]).1, "");
+}

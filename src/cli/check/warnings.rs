@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::config::{
-    Config, Constraints, DestinationKeys, Egress, Mode, Network, NetworkClass, OnLimit, Problems, TcpKeys,
+    Config, Constraints, DestinationKeys, Egress, EgressDefault, Mode, Network, NetworkClass, OnLimit,
+    Problems, TcpKeys,
 };
 use crate::host::{Host, HostPattern, Pattern, PortPattern};
 use crate::policy::Policy;
@@ -117,6 +118,17 @@ pub(super) fn warn_of_reach(destination: &DestinationKeys, warnings: &mut Proble
             format!("destinations.{}.hosts[{i}]", destination.name),
             what,
             right,
+        );
+    }
+}
+
+/// Warns of a default that is meant for a while.
+pub(super) fn warn_of_observing(egress: &Egress, warnings: &mut Problems) {
+    if egress.default == EgressDefault::Observe {
+        warnings.add(
+            "egress.default",
+            "every public host passes, and is recorded",
+            "write deny when `outrider learn` adds nothing more",
         );
     }
 }

@@ -73,6 +73,12 @@ pub(super) struct Args {
     log: Option<PathBuf>,
 }
 
+const NOTHING: &str =
+    "nothing was observed; `egress.default: observe` has to be in force while the app sends its requests";
+
+const NOTHING_LOGGED: &str = "no line of the log is about something observed; outrider writes them with `egress.default: \
+                              observe`, `log.format: json` and `log.access: errors` or `all`";
+
 /// Why nothing could be learned.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -148,9 +154,10 @@ fn learn(args: &Args) -> Result<ExitCode, Error> {
     }
     let file = base.path.display().to_string();
     if plan.observed == 0 {
-        tell(
-            "nothing was observed; `egress.default: observe` has to be in force while the app sends its requests",
-        );
+        tell(match args.log {
+            None => NOTHING,
+            Some(_) => NOTHING_LOGGED,
+        });
         return Ok(ExitCode::SUCCESS);
     }
     if plan.new.is_empty() {

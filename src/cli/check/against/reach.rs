@@ -3,7 +3,7 @@
 //! Each host pattern of either file is looked up in both, at each port that either file tells apart. A pattern stands for
 //! those hosts under it that no more specific pattern names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Changes, Effect, Side, listed};
@@ -133,27 +133,43 @@ fn default(old: &Policy, new: &Policy, changes: &mut Changes) {
     }
 }
 
+/// The patterns of a policy. Hosts are looked up, because a file may list very many.
+struct NamedHosts<'p> {
+    policy: &'p Policy,
+    hosts: HashMap<&'p Host, Vec<NamedHost<'p>>>,
+    /// Suffixes and networks.
+    wide: Vec<NamedHost<'p>>,
+}
+
+type NamedHost<'p> = (&'p HostPattern, &'p Arc<Destination>);
+
+/// How specific a pattern is: its kind, the length of its suffix or block, its port; then whether it denies.
+#[derive(PartialEq, PartialOrd)]
+struct Rank(u8, usize, PortPattern, bool);
+
 /// Returns every pattern of either policy, at each port that is told apart, with what both do.
 fn routes<'p>(old: &'p Policy, new: &'p Policy) -> Vec<HostChange<'p>> {
-    let named = |policy: &'p Policy| policy.destinations.iter().skip(1).flat_map(|own| &own.hosts);
-    let all: Vec<&HostPattern> = named(old).chain(named(new)).collect();
-    let open = [old, new]
-        .into_iter()
-        .filter(|policy| policy.default != EgressDefault::Deny);
-    let open: BTreeSet<u16> = open.flat_map(|policy| policy.ports.iter().copied()).collect();
+    let (old, new) = (NamedHosts::of(old), NamedHosts::of(new));
+    let mut open = BTreeSet::new();
+    for policy in [old.policy, new.policy] {
+        if policy.default != EgressDefault::Deny {
+            open.extend(policy.ports.iter().map(|port| PortRange::One(*port)));
+        }
+    }
     let mut routes = Vec::new();
-    let mut seen = BTreeSet::new();
-    for pattern in &all {
-        let host = match &pattern.what {
+    let mut seen = HashSet::new();
+    for (pattern, _) in old.all().chain(new.all()) {
+        let what = &pattern.what;
+        if !seen.insert(what) {
+            continue;
+        }
+        let host = match what {
             Pattern::Host(host) => host.to_string(),
             Pattern::Suffix(suffix) => format!("*.{suffix}"),
             Pattern::Network(network) => network.to_string(),
         };
-        if !seen.insert(host.clone()) {
-            continue;
-        }
-        let mut ports: BTreeSet<PortRange> = open.iter().map(|port| PortRange::One(*port)).collect();
-        for other in all.iter().filter(|other| covers(&other.what, &pattern.what)) {
+        let mut ports = open.clone();
+        for (other, _) in old.covering(what).chain(new.covering(what)) {
             match other.port {
                 PortPattern::Any => ports.extend([PortRange::Others]),
                 PortPattern::One(port) => ports.extend([PortRange::One(port)]),
@@ -163,29 +179,55 @@ fn routes<'p>(old: &'p Policy, new: &'p Policy) -> Vec<HostChange<'p>> {
         routes.extend(ports.into_iter().map(|port| HostChange {
             host: host.clone(),
             port,
-            old: reach(old, &pattern.what, port),
-            new: reach(new, &pattern.what, port),
+            old: old.reach(what, port),
+            new: new.reach(what, port),
         }));
     }
     routes
 }
 
-/// How specific a pattern is: its kind, the length of its suffix or block, its port; then whether it denies.
-#[derive(PartialEq, PartialOrd)]
-struct Rank(u8, usize, PortPattern, bool);
-
-/// Returns what a policy does with the hosts of a pattern that no more specific one names.
-fn reach<'p>(policy: &'p Policy, what: &Pattern, port: PortRange) -> Reach<'p> {
-    let mut best: Option<(Rank, &Arc<Destination>)> = None;
-    for destination in policy.destinations.iter().skip(1) {
-        for own in &destination.hosts {
-            let has_port = match port {
-                PortRange::One(port) => own.port.matches(port),
-                PortRange::Others => own.port == PortPattern::Any,
-            };
-            if !has_port || !covers(&own.what, what) {
-                continue;
+impl<'p> NamedHosts<'p> {
+    fn of(policy: &'p Policy) -> Self {
+        let mut named = Self {
+            policy,
+            hosts: HashMap::new(),
+            wide: Vec::new(),
+        };
+        for destination in policy.destinations.iter().skip(1) {
+            for pattern in &destination.hosts {
+                match &pattern.what {
+                    Pattern::Host(host) => named.hosts.entry(host).or_default().push((pattern, destination)),
+                    Pattern::Suffix(_) | Pattern::Network(_) => named.wide.push((pattern, destination)),
+                }
             }
+        }
+        named
+    }
+
+    /// Returns all of them, in the order of the file.
+    fn all(&self) -> impl Iterator<Item = NamedHost<'p>> {
+        let destinations = self.policy.destinations.iter().skip(1);
+        destinations.flat_map(|own| own.hosts.iter().map(move |pattern| (pattern, own)))
+    }
+
+    /// Returns those that name every host of a pattern.
+    fn covering(&self, what: &Pattern) -> impl Iterator<Item = NamedHost<'p>> {
+        let exact = match what {
+            Pattern::Host(host) => self.hosts.get(host),
+            Pattern::Suffix(_) | Pattern::Network(_) => None,
+        };
+        let wide = self.wide.iter().filter(move |(own, _)| covers(&own.what, what));
+        exact.into_iter().flatten().chain(wide).copied()
+    }
+
+    /// Returns what the policy does with the hosts of a pattern that no more specific one names.
+    fn reach(&self, what: &Pattern, port: PortRange) -> Reach<'p> {
+        let has_port = |own: &HostPattern| match port {
+            PortRange::One(port) => own.port.matches(port),
+            PortRange::Others => own.port == PortPattern::Any,
+        };
+        let mut best: Option<(Rank, &Arc<Destination>)> = None;
+        for (own, destination) in self.covering(what).filter(|(own, _)| has_port(own)) {
             let (kind, length) = match &own.what {
                 Pattern::Host(_) => (2, 0),
                 Pattern::Suffix(suffix) => (1, suffix.len()),
@@ -196,16 +238,13 @@ fn reach<'p>(policy: &'p Policy, what: &Pattern, port: PortRange) -> Reach<'p> {
                 best = Some((rank, destination));
             }
         }
-    }
-    match (best, port) {
-        (Some((_, destination)), _) if destination.deny => Reach::Refused(Some(destination)),
-        (Some((_, destination)), _) => Reach::Destination(destination),
-        (None, PortRange::One(port))
-            if policy.default != EgressDefault::Deny && policy.ports.contains(&port) =>
-        {
-            Reach::Default
+        let is_open = self.policy.default != EgressDefault::Deny;
+        match (best, port) {
+            (Some((_, destination)), _) if destination.deny => Reach::Refused(Some(destination)),
+            (Some((_, destination)), _) => Reach::Destination(destination),
+            (None, PortRange::One(port)) if is_open && self.policy.ports.contains(&port) => Reach::Default,
+            (None, _) => Reach::Refused(None),
         }
-        (None, _) => Reach::Refused(None),
     }
 }
 

@@ -265,7 +265,7 @@ fn each_rule_is_judged_by_what_it_lets_through() {
         (
             "auth: { bearer: env:T }, scrub: true",
             "auth: { bearer: env:T }",
-            "scrub: true → false (default) (secrets in answers reach the app)",
+            "(secrets in answers reach the app)",
         ),
     ] {
         let text = keys(narrow, wide);
