@@ -76,6 +76,7 @@
 //!   proxy/intercept.rs      intercept: answer 200, end TLS, give each inner request to forward
 //! proxy/tcp               a local port of `tcp`: the words before TLS, TLS, then join two streams
 //! proxy/forward.rs        forward: may it be asked? strip hop-by-hop fields, load the live state
+//! proxy/placeholders      find the app's placeholders; refuse those that do not belong here
 //! proxy/cached.rs         answer from the cache, or wait for an equal request, or go on
 //! proxy/fetch.rs          try after try:
 //!   proxy/attempt.rs        circuit and limits admit it; attach the credential, send, learn
@@ -108,6 +109,7 @@
 //! | upgrade | send an `http://` request of the app over TLS |
 //! | exchange | one request and what became of it; a metric and a line in the log |
 //! | credential | what is attached: a header, a parameter, a signature, a token, a client certificate |
+//! | placeholder | a random text that the app has in the place of a secret |
 //! | rule, `match` | a part of `auth`, `rate_limit` or `priority` that concerns certain methods and paths |
 //! | reading | one way in which a server may understand a path |
 //! | refusal | an answer of outrider: it says why, and what to change; in `limit::hints` and `limit::learned` an answer of the upstream (429, 503 …) |

@@ -158,20 +158,18 @@ fn placeholders(
 
 /// Returns the line that says what is changed in the environment of the command.
 fn told(changed: &[ChangedVariable]) -> Option<String> {
-    let names = |changed: &mut dyn Iterator<Item = &ChangedVariable>| {
-        let names: Vec<_> = changed
-            .map(|changed| changed.name.to_string_lossy().into_owned())
-            .collect();
+    let names = |is_copy: bool| {
+        let names = changed.iter().filter(|changed| changed.is_copy == is_copy);
+        let names: Vec<_> = names.map(|changed| changed.name.to_string_lossy()).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    let own = names(&mut changed.iter().filter(|changed| !changed.is_copy));
-    let copies = names(&mut changed.iter().filter(|changed| changed.is_copy));
-    let copies = copies.map(|names| format!("these hold copies of secrets: {names}"));
-    let all: Vec<_> = own.into_iter().chain(copies).collect();
-    (!all.is_empty()).then(|| {
+    let copies = names(true)
+        .map(|names| format!(", also in {names}"))
+        .unwrap_or_default();
+    names(false).map(|names| {
         format!(
-            "outrider: the command gets placeholders for secrets, which come back in its requests (--keep-secrets: no): {}",
-            all.join("; ")
+            "outrider: the command gets placeholders instead of {names}{copies}; in its requests they become the secrets \
+             (--keep-secrets turns it off)"
         )
     })
 }

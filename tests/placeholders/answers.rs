@@ -65,12 +65,7 @@ fn an_echo_does_not_bring_the_secret_back() {
     ] {
         assert_eq!(answer.status, 200, "{}", answer.text());
         let told = format!("{:?} {}", answer.headers, answer.text());
-        // A `Basic` pair is searched for where it is attached; here it is another text, and the password decides.
-        assert_eq!(
-            leak(&told.replace(&data_encoding::BASE64.encode(format!("app:{KEY}").as_bytes()), "")),
-            None,
-            "{told}"
-        );
+        assert_eq!(leak(&told), None, "{told}");
         assert!(!told.to_lowercase().contains("range: bytes"), "{told}");
     }
     // A destination that says so keeps its bodies.

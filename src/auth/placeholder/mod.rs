@@ -12,6 +12,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
+use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
+use zeroize::Zeroizing;
 
 use super::matcher::{MOST_LAYERS, SecretMatcher};
 use crate::config::{
@@ -185,6 +187,11 @@ impl PlaceholderSet {
 
     /// Returns a placeholder in a text in which upper and lower case are one.
     pub(crate) fn find_folded(&self, text: &[u8]) -> Option<usize> {
+        // Most names are shorter, and are not copied.
+        let mut texts = self.all.iter().map(|own| own.text.len());
+        if texts.all(|length| text.len() < length) {
+            return None;
+        }
         let mut first = None;
         let text = text.to_ascii_lowercase();
         self.folded.search_layers(MOST_LAYERS, &text, true, |number, _| {
@@ -228,6 +235,7 @@ impl RoutePlaceholders {
             };
             if role > SecretRole::Name {
                 matcher.add(secret.expose());
+                add_base64(secret.expose(), &mut matcher);
             }
             is_shown |= role == SecretRole::Shown;
             PlaceholderUse::Replaced(secret)
@@ -249,6 +257,19 @@ impl RoutePlaceholders {
     /// may keep what it got. `None`: no secret is looked for.
     pub(crate) fn matcher(&self) -> Option<&Arc<SecretMatcher>> {
         Some(&self.matcher).filter(|matcher| !matcher.is_empty())
+    }
+}
+
+/// Adds a secret as it is within base64, wherever it begins there: a service may echo `Basic` credentials that the app has
+/// put together. Characters that depend on the bytes around it are left out.
+fn add_base64(secret: &[u8], matcher: &mut SecretMatcher) {
+    for before in 0..3 {
+        let padded = Zeroizing::new([&b"xxx"[..before], secret].concat());
+        let range = (before * 8).div_ceil(6)..padded.len() * 8 / 6;
+        for encoding in [BASE64_NOPAD, BASE64URL_NOPAD] {
+            let text = Zeroizing::new(encoding.encode(&padded));
+            matcher.add(&text.as_bytes()[range.clone()]);
+        }
     }
 }
 

@@ -375,7 +375,9 @@ fn a_credential_that_no_tunnel_carries_is_a_warning() {
         ("tls: {}", None),
     ] {
         for mode in ["auto", "intercept", "tunnel"] {
-            let text = format!("destinations: {{ d: {{ hosts: [a.test], mode: {mode}, {written} }} }}");
+            let text = format!(
+                "destinations: {{ d: {{ hosts: [a.test], mode: {mode}, {written} }} }}\nplaceholders: {{ mode: never }}"
+            );
             let (problems, warnings) = examined(&text, folder.path(), &[("TOKEN", "long-enough")]);
             let expected = idle.filter(|_| mode == "tunnel").map_or_else(String::new, |idle| {
                 format!(
