@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::support::origin::ok;
 use crate::support::proxy::destination;
-use crate::support::{CANARY, Origin, Pki, Proxy, Wire, closed_port};
+use crate::support::{CANARY, Origin, Pki, Proxy, Wire, closed_port, leak};
 
 /// A parent that opens each tunnel to the origin at `port`, whatever it was asked for.
 pub(crate) fn opening(port: u16, answer: &'static str) -> Origin {
@@ -98,6 +98,29 @@ fn credentials_go_to_the_parent_alone() {
     assert!(head.contains("cdn-loop: outrider-"), "{head}");
     let raw = origin.raw().to_ascii_lowercase();
     assert!(!raw.contains("proxy-auth") && raw.contains("get /in"), "{raw}");
+}
+
+/// A parent may show what it got, on a page or in a field of its own.
+#[test]
+fn credentials_that_a_parent_echoes_are_struck() {
+    let parent = Origin::http(|wire| {
+        while let Ok(request) = wire.request() {
+            let got = request.headers.get("proxy-authorization").unwrap_or_default();
+            wire.send(format!(
+                "HTTP/1.1 200 OK\r\nX-Echo: {got}\r\nContent-Length: {}\r\nContent-Type: text/plain\r\n\r\n{got}",
+                got.len()
+            ));
+        }
+    });
+    let settings = "headers: { set: { X-Key: \"env:ONE\" } }, scrub: true, upgrade: false, insecure_attach_over_http: true";
+    for (settings, has_body) in [(settings, false), ("", true)] {
+        let proxy = behind(&[url(&parent)], "", &destination("echo.test:8080", settings));
+        let answer = proxy.get("http://echo.test:8080/");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(leak(&format!("{:?}", answer.headers)), None);
+        // Bodies are searched where the destination says so.
+        assert_eq!(leak(&answer.text()).is_some(), has_body, "{}", answer.text());
+    }
 }
 
 /// E1: what a target says first is not lost, in one segment with the 200 or behind it.

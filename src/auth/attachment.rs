@@ -94,6 +94,17 @@ impl Attachment {
         Ok(attachment)
     }
 
+    /// Finds these values of fields in responses, too.
+    pub(super) fn find<'v>(&mut self, values: impl IntoIterator<Item = &'v HeaderValue>) {
+        // Nobody else has it yet.
+        let Some(matcher) = Arc::get_mut(&mut self.matcher) else {
+            return;
+        };
+        for value in values {
+            matcher.add_field(value.as_bytes());
+        }
+    }
+
     /// Returns what finds these secrets in a response.
     pub(crate) fn matcher(&self) -> &Arc<SecretMatcher> {
         &self.matcher

@@ -176,8 +176,11 @@ impl Credentials {
                     .map_or(PerRequest::Nothing, |signer| PerRequest::Signed(Box::new(signer))),
                 None => PerRequest::Nothing,
             };
-            let attachment =
+            let mut attachment =
                 Attachment::build_with(per_request.fields(), auth, &destination.headers, snapshot)?;
+            // A parent may echo what it got.
+            let parents = shared.parents().ok().flatten();
+            attachment.find(parents.into_iter().flat_map(|parents| parents.credentials()));
             Ok::<_, Error>(Arc::new(LiveCredential {
                 attachment,
                 changing: MatcherCache::default(),

@@ -145,6 +145,13 @@ impl Parents {
         readable.map(|parent| &*parent.name)
     }
 
+    /// Returns what the parents get in Proxy-Authorization.
+    pub(crate) fn credentials(&self) -> impl Iterator<Item = &HeaderValue> {
+        self.list
+            .iter()
+            .filter_map(|parent| parent.form.authorization.as_ref())
+    }
+
     /// Whether one of the parents is reached with TLS.
     pub(crate) fn has_tls(&self) -> bool {
         self.list.iter().any(|parent| parent.tls.is_some())
