@@ -81,7 +81,7 @@ impl<T, B> ClientConnection<T, B> {
     }
 
     /// Makes the requests those of a client to a proxy.
-    pub(crate) fn to_proxy(self, proxy: Arc<ProxyForm>) -> Self {
+    pub(crate) fn for_proxy(self, proxy: Arc<ProxyForm>) -> Self {
         let proxy = Some(proxy);
         Self { proxy, ..self }
     }

@@ -269,7 +269,7 @@ impl PooledConnection {
     pub(super) fn new(stream: Stream, info: ConnectionInfo, open: GaugeGuard) -> Self {
         let mut connection = ClientConnection::new(stream, info.endpoint.destination.response_fields);
         if let Some(form) = info.via.as_ref().and_then(|via| via.form()) {
-            connection = connection.to_proxy(form);
+            connection = connection.for_proxy(form);
         }
         Self {
             connection,

@@ -55,7 +55,7 @@ where
     let head = request.into_parts().0;
     // A parsed host is visible ASCII.
     let authority = HeaderValue::from_str(&target.to_string()).map_err(|_| ParentFault::Closed)?;
-    let mut connection = ClientConnection::new(hop, HEAD).to_proxy(parent.tunnel_form.clone());
+    let mut connection = ClientConnection::new(hop, HEAD).for_proxy(parent.tunnel_form.clone());
     let sent = connection.send(&head, &authority, Outbound::Empty, limit, |_| ());
     // The limit of `send` begins again with each interim answer.
     let response = match timeout(limit, sent).await {

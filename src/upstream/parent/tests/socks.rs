@@ -8,9 +8,10 @@ async fn socks(
     steps: Vec<(usize, &'static [u8])>,
 ) -> (Vec<Vec<u8>>, Result<Vec<u8>, ParentFault>) {
     let variables = [("PARENT", "socks5://user:pa%3Ass@parent.test")];
-    let parent = match login {
-        true => one("env:PARENT", &variables),
-        false => one("\"socks5h://parent.test\"", &[]),
+    let parent = if login {
+        one("env:PARENT", &variables)
+    } else {
+        one("\"socks5h://parent.test\"", &[])
     };
     assert_eq!(&*parent.name, "parent.test:1080");
     let (mut ours, mut theirs) = duplex(1024);
