@@ -100,7 +100,7 @@ fn credentials_go_to_the_parent_alone() {
     assert!(!raw.contains("proxy-auth") && raw.contains("get /in"), "{raw}");
 }
 
-/// A parent may show what it got, on a page or in a field of its own.
+/// A parent may show what it got, in a field or on a page.
 #[test]
 fn credentials_that_a_parent_echoes_are_struck() {
     let parent = Origin::http(|wire| {
