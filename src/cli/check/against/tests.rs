@@ -179,7 +179,7 @@ fn a_certificate_that_a_local_port_shows_is_followed_too() {
         text.contains("to b.test:5432 (tcp), and no longer to a.test:5432 (tcp)"),
         "{text}"
     );
-    assert!(text.contains("(other ways through)"), "{text}");
+    assert!(text.contains("tcp.db: leads elsewhere"), "{text}");
 }
 
 /// Each key of a destination, both ways.
@@ -384,6 +384,7 @@ fn local_ports_are_told_entry_by_entry() {
             (
                 "wider",
                 &[
+                    "credential is new: client certificate the instance identity (CF_INSTANCE_CERT with key CF_INSTANCE_KEY), to x.test:1 (tcp)",
                     "tcp.b: another client certificate: none → the instance identity (CF_INSTANCE_CERT with key CF_INSTANCE_KEY)",
                     "tcp.b: another trust in the server (tls)",
                     "tcp.b: leads elsewhere: b.test:1 → x.test:1",
