@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-use crate::memory::MEMORY;
+use crate::memory::{MEMORY, Reservation};
 
 /// A TCP socket, or another stream in its place.
 #[derive(Debug)]
@@ -28,8 +28,15 @@ pub(crate) type Io = Socket<OtherStream>;
 #[derive(Debug)]
 pub(crate) enum OtherStream {
     /// TLS with a client of the listener.
-    Tls(Box<TlsStream<Rewound<Io>>>),
+    Tls(Box<ClientTls>),
     Unix(UnixStream),
+}
+
+/// TLS with a client of the listener, and the memory for it.
+#[derive(Debug)]
+pub(crate) struct ClientTls {
+    pub(crate) stream: TlsStream<Rewound<Io>>,
+    pub(crate) _held: Reservation,
 }
 
 /// A stream whose first bytes have been read already, and are read again.
@@ -81,7 +88,7 @@ impl Reset for Io {
     fn reset(&self) {
         match self {
             Self::Tcp(stream) => drop(stream.set_zero_linger()),
-            Self::Other(OtherStream::Tls(stream)) => stream.reset(),
+            Self::Other(OtherStream::Tls(tls)) => tls.stream.reset(),
             // A Unix socket has no reset.
             Self::Other(OtherStream::Unix(_)) => {}
         }
@@ -91,7 +98,7 @@ impl Reset for Io {
         let all = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
         match self {
             Self::Tcp(stream) => Hangup::of(stream.ready(all)),
-            Self::Other(OtherStream::Tls(stream)) => stream.hangup(),
+            Self::Other(OtherStream::Tls(tls)) => tls.stream.hangup(),
             Self::Other(OtherStream::Unix(stream)) => Hangup::of(stream.ready(all)),
         }
     }
@@ -175,7 +182,7 @@ impl<O: AsyncWrite + Unpin> AsyncWrite for Socket<O> {
 impl AsyncRead for OtherStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -184,21 +191,21 @@ impl AsyncRead for OtherStream {
 impl AsyncWrite for OtherStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
@@ -209,14 +216,14 @@ impl AsyncWrite for OtherStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Tls(tls) => tls.stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
         }
     }

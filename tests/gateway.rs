@@ -6,7 +6,7 @@ use rcgen::KeyPair;
 
 use crate::support::platform::{Instance, Platform, curl_as};
 use crate::support::programs::python;
-use crate::support::{Origin, Proxy, eventually, run};
+use crate::support::{Origin, Proxy, TOKEN, eventually, run};
 
 fn of(instance: &Instance) -> Option<(&Path, &Path)> {
     Some((&instance.cert, &instance.key))
@@ -160,4 +160,80 @@ fn httpx_shows_its_certificate() {
         .arg(&app.cert)
         .arg(&app.key));
     assert_eq!(told.succeeded().stdout.trim(), "ok");
+}
+
+/// The whole way: an app, its sidecar, the gateway of the space as the sidecar's parent, and the service. The token is the
+/// gateway's; the sidecar has nothing but the identity of its instance, which is renewed under it.
+#[test]
+fn a_sidecar_reaches_a_service_through_the_gateway_of_its_space() {
+    let origin = Origin::plain();
+    let platform = Platform::new();
+    let port = origin.port();
+    let gateway_identity = platform.instance("gateway", "gateway", "s-1");
+    let secret = [("TOKEN", TOKEN)];
+    let gateway = Proxy::start_with(
+        &format!(
+            "clients:\n  reports: {{ app_guid: abc, destinations: [weather] }}\n\
+             destinations:\n  weather:\n    hosts: [\"partner.test:{port}\"]\n    auth: {{ bearer: env:TOKEN }}\n    \
+             upgrade: false\n    insecure_attach_over_http: true\n  billing: {{ hosts: [\"other.test:{port}\"] }}\n"
+        ),
+        &[&gateway_identity.variables()[..], &secret].concat(),
+    );
+    let sidecar_of = |instance: &Instance| {
+        Proxy::start_with(
+            &format!(
+                "egress:\n  allow_networks: [loopback]\n  parent:\n    url: https://127.0.0.1:{}\n    tls: {{ ca: \"file:{}\", \
+                 client_certificate: instance_identity }}\n\
+                 destinations: {{ all: {{ hosts: [\"partner.test:{port}\", \"other.test:{port}\"] }} }}\n",
+                gateway.address().port(),
+                platform.root(),
+            ),
+            &instance.variables(),
+        )
+    };
+    let (weather, billing) = (url(&origin, "partner.test"), url(&origin, "other.test"));
+    let reports = platform.instance("reports", "abc", "s-1");
+    let sidecar = sidecar_of(&reports);
+    let answer = sidecar.get(&weather);
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (200, "ok"),
+        "{answer:?} {}",
+        gateway.log()
+    );
+    assert!(
+        origin.raw().contains(&format!("Bearer {TOKEN}")),
+        "the gateway attaches its token"
+    );
+    // The same through a tunnel of the app.
+    let mut inside = sidecar.tunnel(&format!("partner.test:{port}"));
+    assert_eq!(inside.get(&format!("partner.test:{port}"), "/").status, 200);
+    let refused = sidecar.get(&billing);
+    assert!([403, 502].contains(&refused.status), "{refused:?}");
+    assert!(
+        gateway
+            .log()
+            .contains("client reports may not use destination billing"),
+        "{}",
+        gateway.log()
+    );
+    assert!(gateway.log().contains("\"client\":\"reports\""));
+
+    // The platform renews the identity of the app's instance.
+    let _ = platform.instance("reports", "abc", "s-1");
+    eventually("the sidecar has taken it over", || {
+        sidecar.log().contains("rotated")
+    });
+    assert_eq!(sidecar.get(&weather).status, 200);
+
+    // Another app of the space has no entry.
+    let other = sidecar_of(&platform.instance("other", "abcd", "s-1"));
+    let refused = other.get(&weather);
+    assert!([403, 502].contains(&refused.status), "{refused:?}");
+    assert!(
+        gateway.log().contains("app:abcd, space:s-1 is that of no client"),
+        "{}",
+        gateway.log()
+    );
+    assert_eq!(origin.raw().matches("GET ").count(), 3);
 }

@@ -12,7 +12,8 @@ use super::{Proxy, handle, socks};
 use crate::clients::Peer;
 use crate::error::ErrorChain;
 use crate::http1::server::{ForeignTakeover, NextWork, Serving};
-use crate::stream::{Io, OtherStream, Rewound, SOCKS4, SOCKS5, TLS_HANDSHAKE};
+use crate::memory::{self, Reservation};
+use crate::stream::{ClientTls, Io, OtherStream, Rewound, SOCKS4, SOCKS5, TLS_HANDSHAKE};
 use crate::telemetry::{HandshakeFailure, TlsSide};
 
 /// The time for a TLS handshake of a client.
@@ -68,6 +69,11 @@ fn other_protocol(
 async fn accept(io: Io, ahead: Bytes, proxy: Arc<Proxy>) -> Option<NextWork> {
     let live = proxy.live.load_full();
     let config = Arc::clone(live.clients.as_ref()?.tls()?);
+    let Ok(held) = Reservation::take(memory::INTERCEPTED) else {
+        // There are no words for it before the handshake.
+        proxy.telemetry.connection_limit_reached();
+        return None;
+    };
     let started = Instant::now();
     let handshake = TlsAcceptor::from(config).accept(Rewound::new(ahead, io));
     let (kind, error) = match tokio::time::timeout(HANDSHAKE, handshake).await {
@@ -76,7 +82,7 @@ async fn accept(io: Io, ahead: Bytes, proxy: Arc<Proxy>) -> Option<NextWork> {
             counters.tls_handshake(TlsSide::Client, started.elapsed());
             let chain = stream.get_ref().1.peer_certificates();
             let peer = chain.and_then(Peer::new).map(Arc::new);
-            let io = Io::Other(OtherStream::Tls(Box::new(stream)));
+            let io = Io::Other(OtherStream::Tls(Box::new(ClientTls { stream, _held: held })));
             return Some(NextWork::Serve(serve_client(io, peer, proxy)));
         }
         Ok(Err(error)) => (kind_of(&error), Some(error)),
