@@ -98,7 +98,9 @@ fn a_client_with_a_password_gets_its_destinations() {
         ),
         1.0
     );
-    assert!(proxy.log().contains("\"client\":\"reports\""), "{}", proxy.log());
+    eventually("it is in the log", || {
+        proxy.log().contains("\"client\":\"reports\"")
+    });
 }
 
 fn negotiate(proxy: &Proxy, user: &str, password: &str) -> (Vec<u8>, Wire) {
@@ -168,7 +170,7 @@ fn socks5_asks_for_the_same_passwords() {
         "1",
     ]));
     assert_ne!(told.code(), 0, "port 23 is no destination");
-    assert!(proxy.log().contains("\"status\":407"), "{}", proxy.log());
+    eventually("it is in the log", || proxy.log().contains("\"status\":407"));
 }
 
 /// A reload that removes a client takes effect at its next request: on a kept connection, and inside an intercepted tunnel.
@@ -299,11 +301,9 @@ fn a_partner_shows_its_certificate() {
             "{told:#?}"
         );
     }
-    assert!(
-        proxy.log().contains("its certificate is refused"),
-        "{}",
-        proxy.log()
-    );
+    eventually("it is in the log", || {
+        proxy.log().contains("its certificate is refused")
+    });
     let failed = [("destination", "none"), ("error", "tls_certificate_error")];
     assert_eq!(proxy.metric("outrider_errors_total", &failed), 2.0);
     assert_eq!(origin.raw().matches("GET ").count(), 2);

@@ -179,6 +179,12 @@ fn every_panel_and_rule_works_on_a_real_scrape() {
             && count("increase(outrider_limit_wait_seconds_count[1m]) > 0") > 0
     });
     assert!(before > 5, "{before}");
+    // Only now: what came before was sent without a password.
+    proxy.rewrite(&format!("clients: {{ app: {{ basic: env:TOKEN }} }}\n{yaml}"));
+    proxy.signal(rustix::process::Signal::HUP);
+    eventually("the clients are scraped", || {
+        count("count_over_time(outrider_client_requests_total[1m]) > 1") > 0
+    });
 
     let text = std::fs::read_to_string(folder.join("outrider.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
