@@ -111,6 +111,14 @@ fn early_bytes_are_delivered() {
     wire.send(&whole);
     assert_eq!(wire.read_exact(12).unwrap()[..4], [5, 0, 5, 0]);
     assert_eq!(wire.read_exact(5).unwrap(), b"early");
+    // What looks like the end of a head of HTTP, and more than any head may have.
+    for early in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![b'x'; 200_000]] {
+        let whole = [GREETING, &asking(1, b"partner.test", origin.port()), &early].concat();
+        let mut wire = proxy.wire();
+        wire.send(&whole);
+        assert_eq!(wire.read_exact(12).unwrap()[..4], [5, 0, 5, 0]);
+        assert_eq!(wire.read_exact(18).unwrap(), early[..18]);
+    }
     let mut wire = proxy.wire();
     for byte in &whole {
         wire.send([*byte]);

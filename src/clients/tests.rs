@@ -325,6 +325,28 @@ fn a_certificate_that_is_its_own_authority_issues_no_others() {
     assert!(who(&clients, by(&peer(identity(Some("app:abc")), &own))).is_err());
 }
 
+/// As `openssl req -x509` makes them: its own authority, and one that may issue others.
+#[test]
+fn a_self_signed_certificate_is_trusted_itself_for_its_time_and_purpose() {
+    let folder = tempfile::tempdir().unwrap();
+    let self_signed = |until: i32, purpose: ExtendedKeyUsagePurpose| {
+        let mut params = identity(Some("app:abc"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        params.extended_key_usages = vec![purpose];
+        let own = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), own.pem()).unwrap();
+        let clients = clients(
+            folder.path(),
+            "clients: { app: { app_guid: abc, ca: file:$DIR/ca.pem } }",
+        );
+        who(&clients, by(&Arc::new(Peer::new(&[own.der().clone()]).unwrap()))).is_ok()
+    };
+    assert!(self_signed(2040, ExtendedKeyUsagePurpose::ClientAuth));
+    assert!(!self_signed(2020, ExtendedKeyUsagePurpose::ClientAuth));
+    assert!(!self_signed(2040, ExtendedKeyUsagePurpose::ServerAuth));
+}
+
 /// Where a client has both, both are asked for; and a wrong password is never made up for.
 #[test]
 fn a_password_beside_a_certificate_is_judged_strictly() {

@@ -32,6 +32,8 @@ struct Vouching {
     from: Option<SecretRef>,
     /// The name that a client's certificate must have as its issuer, in DER.
     issuer: Option<Vec<u8>>,
+    /// Certificates that the user named: each is trusted as a client's certificate as well.
+    named: Vec<CertificateDer<'static>>,
 }
 
 impl Trust {
@@ -94,17 +96,19 @@ impl Trust {
 impl Vouching {
     fn named(reference: &SecretRef, snapshot: &Snapshot) -> Result<Self, BuildError> {
         let mut anchors = Anchors::new();
-        for (i, certificate) in certificates(reference, snapshot)?.into_iter().enumerate() {
+        let named = certificates(reference, snapshot)?;
+        for (i, certificate) in named.iter().enumerate() {
             let bad = |_| BuildError::BadAuthority {
                 reference: reference.clone(),
                 position: i + 1,
             };
-            anchors.add(certificate).map_err(bad)?;
+            anchors.add(certificate.clone()).map_err(bad)?;
         }
         Ok(Self {
             anchors,
             from: Some(reference.clone()),
             issuer: None,
+            named,
         })
     }
 
@@ -140,6 +144,7 @@ impl Vouching {
             anchors,
             from: None,
             issuer: Some(parsed.issuer().as_raw().to_vec()),
+            named: Vec::new(),
         })
     }
 
@@ -162,7 +167,28 @@ impl Vouching {
             }
             Some(_) | None => Ok(()),
         };
-        verify(leaf, intermediates, self.anchors.roots(), now, Some(&judge))
+        match verify(leaf, intermediates, self.anchors.roots(), now, Some(&judge)) {
+            // `openssl req -x509` makes self-signed certificates that may issue others. webpki takes them for authorities only.
+            Err(webpki::Error::CaUsedAsEndEntity) if self.named.contains(leaf) => is_valid_itself(leaf, now),
+            verified => verified,
+        }
+    }
+}
+
+/// Checks the dates and the purpose of a certificate that is trusted itself.
+fn is_valid_itself(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), webpki::Error> {
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| webpki::Error::BadDer)?;
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let validity = parsed.validity();
+    if seconds < validity.not_before.timestamp() || seconds > validity.not_after.timestamp() {
+        return Err(webpki::Error::InvalidCertValidity);
+    }
+    let purposes = parsed.extended_key_usage().map_err(|_| webpki::Error::BadDer)?;
+    match purposes {
+        Some(purposes) if !purposes.value.client_auth && !purposes.value.any => {
+            Err(webpki::Error::CertDistrusted)
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

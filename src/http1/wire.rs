@@ -42,6 +42,15 @@ impl<T> Wire<T> {
         }
     }
 
+    /// Puts bytes back in front of what has been read ahead.
+    pub(super) fn put_back(&mut self, first: &[u8]) {
+        let mut whole = BytesMut::with_capacity(first.len() + self.ahead.len());
+        whole.extend_from_slice(first);
+        whole.extend_from_slice(&self.ahead);
+        self.ahead = whole;
+        self.scanned = 0;
+    }
+
     /// Frees a large buffer that is empty: what was split off may still keep all of it.
     pub(super) fn rest(&mut self) {
         if self.is_large && self.ahead.is_empty() {

@@ -21,7 +21,7 @@ use super::framing::{BodyEncoding, Framing, is_bodiless};
 use super::inbound::{BodySource, Inbound};
 use super::outflow::MessageWriter;
 use super::wire::Outgoing;
-use super::{Error, Fault, HeadRules, Interim, Spelling, head};
+use super::{Error, HeadRules, Interim, Spelling, head};
 use crate::memory::MEMORY;
 use crate::stream::{Reset, SOCKS4, SOCKS5, TLS_HANDSHAKE};
 use crate::sync::{into_inner, lock};
@@ -104,10 +104,15 @@ where
         deadline.clear();
         let mut ask = RequestFacts::default();
         let request = match head {
+            // What follows the first byte may look like the end of a head.
+            Ok(Some(head)) if is_first && FOREIGN.contains(&head[0]) => {
+                lock(&connection).wire.put_back(&head);
+                Err(Error::Foreign(head[0]))
+            }
             Ok(Some(head)) => begin(&connection, head, limits, &mut ask),
             // The app has left: there is nobody to answer.
             Ok(None) | Err(Error::Incomplete | Error::Io(_)) => return None,
-            Err(Error::Malformed(fault)) if is_first => Err(foreign(&connection, fault)),
+            Err(error) if is_first => Err(foreign(&connection, error)),
             Err(error) => Err(error),
         };
         is_first = false;
@@ -313,10 +318,12 @@ where
 }
 
 /// Returns why the first bytes of a connection are no request.
-fn foreign<T>(connection: &SharedConnection<T>, fault: Fault) -> Error {
-    match lock(connection).wire.ahead.first() {
-        Some(first) if FOREIGN.contains(first) => Error::Foreign(*first),
-        Some(_) | None => Error::Malformed(fault),
+fn foreign<T>(connection: &SharedConnection<T>, error: Error) -> Error {
+    match (lock(connection).wire.ahead.first(), error) {
+        (Some(first), Error::Malformed(_) | Error::TooLarge(_)) if FOREIGN.contains(first) => {
+            Error::Foreign(*first)
+        }
+        (_, error) => error,
     }
 }
 
