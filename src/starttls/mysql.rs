@@ -117,7 +117,7 @@ impl Login {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let response = std::mem::take(&mut self.response);
-        self.to_server(server, &response).await?;
+        self.tell_server(server, &response).await?;
         let mut reader = PacketReader::default();
         let mut is_full = false;
         let mut exchange: Option<KeyExchange> = None;
@@ -126,7 +126,7 @@ impl Login {
                 packet = reader.next(server) => {
                     let Packet { sequence, payload } = packet.map_err(of_server)?;
                     self.server_sequence = sequence;
-                    self.to_app(app, &payload).await?;
+                    self.tell_app(app, &payload).await?;
                     is_full = payload == FULL_LOGIN;
                     match payload.first() {
                         Some(&(OK | ERROR)) => break,
@@ -140,14 +140,14 @@ impl Login {
                     self.app_sequence = sequence;
                     if let Some(exchange) = exchange.take() {
                         let password = exchange.password(&payload, &self.nonce).ok_or(APP_MALFORMED)?;
-                        self.to_server(server, &password).await?;
+                        self.tell_server(server, &password).await?;
                     } else if is_full && payload == KEY_REQUEST {
                         // The server sees TLS and expects the password as it is. The app sees none, so it wants a key.
                         let own = mysql_key::exchange().await.ok_or(UpgradeFault::NoKey)?;
-                        self.to_app(app, &own.public_key()).await?;
+                        self.tell_app(app, &own.public_key()).await?;
                         exchange = Some(own);
                     } else {
-                        self.to_server(server, &payload).await?;
+                        self.tell_server(server, &payload).await?;
                     }
                 }
             }
@@ -172,7 +172,7 @@ impl Login {
         framed(sequence, &payload)
     }
 
-    async fn to_app<A: AsyncWrite + Unpin>(
+    async fn tell_app<A: AsyncWrite + Unpin>(
         &mut self,
         app: &mut A,
         payload: &[u8],
@@ -181,7 +181,7 @@ impl Login {
         (write(app, self.app_sequence, payload).await).map_err(UpgradeFault::App)
     }
 
-    async fn to_server<S: AsyncWrite + Unpin>(
+    async fn tell_server<S: AsyncWrite + Unpin>(
         &mut self,
         server: &mut S,
         payload: &[u8],
