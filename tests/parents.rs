@@ -306,6 +306,16 @@ fn the_next_parent_is_taken_where_one_fails_and_not_where_it_denies() {
         );
         assert_eq!(second.seen().len(), usize::from(is_next), "{answer}");
     }
+    for parent in [
+        Origin::saying_once("SSH-2.0-OpenSSH\r\n"),
+        Origin::saying_once("HTTP/1.1 9 X\r\n\r\n"),
+    ] {
+        let proxy = behind(&[url(&parent)], "", &destination(&origin.authority(), ""));
+        let told = proxy
+            .get(&origin.url("/"))
+            .assert_ours(502, "http_protocol_error");
+        assert!(told.contains("the parent's answer cannot be read"), "{told}");
+    }
 }
 
 /// The shape of a gateway: an `https://` parent that wants our certificate, ALPN http/1.1 alone, and a folder of roots.

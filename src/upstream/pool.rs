@@ -355,7 +355,11 @@ impl PooledConnection {
         };
         let (host, endpoint) = (&self.info.target.host, &self.info.endpoint);
         Err(match failure {
-            http1::client::SendError::Answer(error) => Error::of_http1(error, true, host, endpoint).into(),
+            http1::client::SendError::Answer(error) => {
+                let of_parent = self.info.via.as_ref().and_then(|via| via.unreadable(&error));
+                let error = of_parent.unwrap_or_else(|| Error::of_http1(error, true, host, endpoint));
+                error.into()
+            }
             http1::client::SendError::Body(cut) => Error::of_cut(cut).into(),
             http1::client::SendError::Lost(error) => {
                 let of_parent = self.info.via.as_ref().and_then(|via| via.lost(&error));

@@ -28,7 +28,7 @@ use super::link::{Link, Relay};
 use super::{DialContext, Error, dial, tls};
 use crate::config::{ParentScheme, Timeouts};
 use crate::host::{Host, Scheme, Target};
-use crate::http1::ProxyForm;
+use crate::http1::{self, ProxyForm};
 use crate::policy::{EgressRules, ParentPlan};
 use crate::stream::{Rewound, Socket};
 use crate::telemetry::ParentCounters;
@@ -300,6 +300,17 @@ impl Via {
             (Wanted::Forwarding, _) => Some(self.explain(ParentFault::Closed)),
             (Wanted::Tunnel, Scheme::Http) => Some(self.explain(ParentFault::ClosedTunnel)),
             (Wanted::Tunnel, Scheme::Https) => None,
+        }
+    }
+
+    /// Explains a first answer that is not HTTP, which a parent would not have passed on.
+    pub(super) fn unreadable(&self, error: &http1::Error) -> Option<Error> {
+        let is_first = self.wanted == Wanted::Forwarding && !self.has_served.load(Ordering::Relaxed);
+        match error {
+            http1::Error::Malformed(_) | http1::Error::Version if is_first => {
+                Some(self.explain(ParentFault::Malformed(error.to_string())))
+            }
+            _ => None,
         }
     }
 
