@@ -152,6 +152,14 @@ pub fn bound_services(bytes: &[u8]) -> bool {
     secret::fuzz::services(document, &service, &words.collect::<Vec<_>>())
 }
 
+/// Reads capsules of a UDP tunnel. The first byte says in pieces of how many bytes they arrive.
+pub fn capsules(bytes: &[u8]) -> bool {
+    let Some((size, bytes)) = bytes.split_first() else {
+        return false;
+    };
+    http1::capsule::fuzz(bytes, usize::from(*size).max(1))
+}
+
 /// Reads an answer of the store.
 pub fn resp(bytes: &[u8]) -> bool {
     store::fuzz::reply(bytes)
@@ -214,9 +222,10 @@ mod tests {
     /// Reads an input of a target, and returns whether it is accepted.
     type Reading = fn(&[u8]) -> bool;
 
-    const TARGETS: [(&str, Reading); 13] = [
+    const TARGETS: [(&str, Reading); 14] = [
         ("body", body),
         ("bound_services", bound_services),
+        ("capsules", capsules),
         ("chunk_size", chunk_size),
         ("configuration", |bytes| {
             str::from_utf8(bytes).is_ok_and(configuration)

@@ -27,6 +27,7 @@ pub(crate) use target::RawTarget;
 
 use crate::memory::Exhausted;
 
+pub(crate) mod capsule;
 pub(crate) mod client;
 mod deadline;
 mod decoder;

@@ -18,6 +18,7 @@ mod learned;
 mod order;
 mod schedule;
 mod simulation;
+mod slow_start;
 mod whom;
 
 const SECOND: Duration = Duration::from_secs(1);

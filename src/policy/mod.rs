@@ -144,6 +144,15 @@ pub(crate) enum Denial {
     )]
     Port { host: Host, port: u16 },
     #[error(
+        "destination {destination} has keys that need to see its requests, and those in UDP (HTTP/3) cannot be seen; use \
+         HTTP/1.1 or HTTP/2 there, or set the destination's mode: tunnel"
+    )]
+    Udp { destination: Arc<str> },
+    #[error(
+        "destination {destination} is reached through a parent proxy, which carries no UDP; use HTTP/1.1 or HTTP/2 there"
+    )]
+    UdpBehindParent { destination: Arc<str> },
+    #[error(
         "{target} is named by no destination; where it should be reached, add {} to the hosts of a destination, \
          or set egress.default: tunnel",
         pattern_for(target)
@@ -163,6 +172,7 @@ impl Denial {
             Self::Placeholder(_) => "placeholder",
             Self::Plaintext { .. } => "plaintext",
             Self::Port { .. } => "port",
+            Self::Udp { .. } | Self::UdpBehindParent { .. } => "udp",
             Self::Unlisted { .. } => "unlisted",
         }
     }

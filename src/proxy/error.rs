@@ -23,12 +23,6 @@ pub(crate) enum Error {
     #[error(transparent)]
     Client(#[from] ClientRefusal),
 
-    /// HTTP/3 clients ask for it, and come by TCP when it is refused.
-    #[error(
-        "UDP through this proxy (CONNECT-UDP, RFC 9298) does not work; ask over TCP, as HTTP/3 clients then do by themselves"
-    )]
-    ConnectUdp,
-
     /// The reason is in the log, because the app cannot fix it.
     #[error(
         "the credential of this destination is not available; see outrider's log, or run `outrider check`"
@@ -154,7 +148,6 @@ impl Error {
                 StatusCode::BAD_REQUEST
             }
             Self::Client(refusal) => refusal.status(),
-            Self::ConnectUdp => StatusCode::NOT_IMPLEMENTED,
             Self::Credential | Self::LeftAlone(_) | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(Denial::Loop { .. }) | Self::Looped => StatusCode::LOOP_DETECTED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
@@ -201,7 +194,6 @@ impl Error {
             Self::Denied(Denial::Network { .. }) => "destination_ip_prohibited",
             Self::Denied(Denial::Loop { .. }) | Self::Looped => "proxy_loop_detected",
             Self::Client(_)
-            | Self::ConnectUdp
             | Self::Denied(_)
             | Self::Limited(_)
             | Self::Misdirected { .. }
@@ -250,7 +242,6 @@ impl Error {
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Client(refusal) => refusal.reason(),
-            Self::ConnectUdp => Some("udp"),
             Self::Denied(denial) => Some(denial.reason()),
             Self::Looped => Some("loop"),
             Self::Misdirected { .. } => Some("misdirected"),

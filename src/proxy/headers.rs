@@ -11,6 +11,8 @@ use crate::http1::{self, Fault, HeadRules};
 use crate::upstream::Protocol;
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+/// What else an app may upgrade to, above all h2c, would be a way around the policy.
+const WEBSOCKET: &str = "websocket";
 
 /// Which of the fields that this file handles a message has. Found in one pass.
 #[derive(Debug, Default)]
@@ -190,19 +192,12 @@ pub(super) struct Stripped {
     pub(super) listed: Option<Arc<Listed>>,
 }
 
-/// Whether a request is for UDP through the proxy itself (RFC 9298, section 3).
-pub(super) fn asks_for_udp<B>(request: &Request<B>) -> bool {
-    let mut upgrades = request.headers().get_all(header::UPGRADE).iter();
-    request.uri().path().starts_with("/.well-known/masque/udp/")
-        && upgrades.any(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"connect-udp"))
-}
-
 /// Removes the hop-by-hop fields (RFC 9110 section 7.6.1) of a request, and finds out whether it asks for a
 /// WebSocket.
 ///
 /// Fields that frame or route the message stay, whatever Connection names. Credentials are attached afterwards.
 pub(super) fn strip_request(fields: &mut HeaderMap, present: &FieldsPresent) -> Stripped {
-    let is_websocket = present.upgrade && asks_for_websocket(fields);
+    let is_websocket = present.upgrade && asks_for(fields, WEBSOCKET);
     let wants_trailers = present.te
         && fields.get_all(header::TE).iter().any(|te| {
             te.as_bytes()
@@ -231,7 +226,7 @@ pub(super) fn strip_response<B>(response: &mut Response<B>) {
     let present = FieldsPresent::of(fields);
     let protocol = fields
         .get(header::UPGRADE)
-        .filter(|_| is_switching && asks_for_websocket(fields))
+        .filter(|_| is_switching && asks_for(fields, WEBSOCKET))
         .cloned();
     if present.transfer_encoding > 0 {
         // The body was read by its transfer coding. A length beside it could truncate it for the app (RFC 9112
@@ -276,9 +271,10 @@ fn strip(fields: &mut HeaderMap, present: &FieldsPresent) -> Option<Arc<Listed>>
     listed
 }
 
-fn asks_for_websocket(fields: &HeaderMap) -> bool {
+/// Whether `protocol` is the only one that the message wants to upgrade to.
+pub(super) fn asks_for(fields: &HeaderMap, protocol: &str) -> bool {
     let mut protocols = fields.get_all(header::UPGRADE).iter();
-    let (Some(protocol), None) = (protocols.next(), protocols.next()) else {
+    let (Some(named), None) = (protocols.next(), protocols.next()) else {
         return false;
     };
     let is_listed = fields
@@ -286,8 +282,7 @@ fn asks_for_websocket(fields: &HeaderMap) -> bool {
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
-    // Any other protocol, above all h2c, would be a way around the policy.
-    is_listed && protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+    is_listed && named.as_bytes().eq_ignore_ascii_case(protocol.as_bytes())
 }
 
 #[cfg(test)]

@@ -62,6 +62,7 @@ mod splice;
 pub(crate) mod tcp;
 mod tries;
 mod tunnel;
+mod udp;
 
 /// The parts of the running proxy that all workers share.
 #[derive(Debug)]
@@ -104,6 +105,9 @@ pub(crate) async fn handle(
             Err(error) => return AppResponse::Response(reply::refuse(&error, &mut exchange, false)),
         },
     };
+    if udp::is_asked(&request) {
+        return Box::pin(udp::connect(request, live, client, exchange, proxy)).await;
+    }
     if headers::ends_here(&mut request) {
         return AppResponse::Response(reply::options(&mut exchange));
     }
@@ -121,11 +125,8 @@ pub(crate) async fn handle(
                 )
                 .await
             }
-            // What is refused anyway is looked into for a better reason.
-            Err(_) if headers::asks_for_udp(&request) => Err(Error::ConnectUdp),
-            Err(error) => Err(placeholders::explained(error, &request, &proxy)),
+            Err(error) => Err(placeholders::explained(error, &request, &proxy.live.load())),
         },
-        Err(_) if headers::asks_for_udp(&request) => Err(Error::ConnectUdp),
         Err(error) => Err(error.into()),
     };
     finish(result, exchange, |_| false)
@@ -209,28 +210,42 @@ async fn open<B>(
     proxy: &Arc<Proxy>,
 ) -> Result<Opened, Error> {
     let TunnelSender { client, live, shown } = sender;
-    let (route, is_intercepted) = match live.policy.route(&target, RequestForm::Connect) {
-        Verdict::Tunnel(destination) => (live.route(destination), false),
-        Verdict::Observe(destination, reason) => {
-            exchange.observe(ObservedRequest::connect(&target, reason.as_str()));
-            (live.route(destination), false)
-        }
-        Verdict::Forward(destination) | Verdict::Intercept(destination) => (live.route(destination), true),
-        Verdict::Deny(destination, denial) => {
-            exchange.set_destination(&live.route(destination).counters);
-            return Err(placeholders::explained(denial.into(), request, proxy));
-        }
-    };
-    exchange.set_destination(&route.counters);
-    admission::check(client.as_ref(), &route.destination)?;
-    if let Some(placeholders) = &route.placeholders {
-        placeholders::check_connect(request, &placeholders.set, &route.destination.name)?;
-    }
+    let (route, is_intercepted) = live.route_tunnel(&target, client.as_ref(), request, exchange)?;
     if is_intercepted {
         intercept::open(target, route, shown, proxy, &live).map(Opened::Intercept)
     } else {
         let tunnel = tunnel::open(&target, route, exchange, proxy, &live).await?;
         Ok(Opened::Tunnel(tunnel))
+    }
+}
+
+impl Live {
+    /// Finds the route of a tunnel to `target` for this client, and whether it is intercepted.
+    fn route_tunnel<B>(
+        &self,
+        target: &Target,
+        client: Option<&Arc<Client>>,
+        request: &Request<B>,
+        exchange: &mut Exchange,
+    ) -> Result<(&Arc<Route>, bool), Error> {
+        let (destination, result) = match self.policy.route(target, RequestForm::Connect) {
+            Verdict::Tunnel(destination) => (destination, Ok(false)),
+            Verdict::Observe(destination, reason) => {
+                exchange.observe(ObservedRequest::connect(target, reason.as_str()));
+                (destination, Ok(false))
+            }
+            Verdict::Forward(destination) | Verdict::Intercept(destination) => (destination, Ok(true)),
+            Verdict::Deny(destination, denial) => (destination, Err(denial)),
+        };
+        let route = self.route(destination);
+        exchange.set_destination(&route.counters);
+        let is_intercepted =
+            result.map_err(|denial| placeholders::explained(denial.into(), request, self))?;
+        admission::check(client, destination)?;
+        if let Some(placeholders) = &route.placeholders {
+            placeholders::check_connect(request, &placeholders.set, &destination.name)?;
+        }
+        Ok((route, is_intercepted))
     }
 }
 

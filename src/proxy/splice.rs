@@ -67,19 +67,21 @@ async fn race(
     idle: Duration,
 ) -> TunnelEnd {
     let both = async { tokio::try_join!(upload, download) };
-    let silence = async {
-        let mut last = None;
-        loop {
-            tokio::time::sleep(idle).await;
-            let now = Some((sent.load(Ordering::Relaxed), received.load(Ordering::Relaxed)));
-            if std::mem::replace(&mut last, now) == now {
-                return;
-            }
-        }
-    };
     tokio::select! {
         result = both => if result.is_ok() { TunnelEnd::Closed } else { TunnelEnd::Failed },
-        () = silence => TunnelEnd::Idle,
+        () = silence(sent, received, idle) => TunnelEnd::Idle,
+    }
+}
+
+/// Returns when neither count has changed for `idle`.
+pub(super) async fn silence(sent: &AtomicU64, received: &AtomicU64, idle: Duration) {
+    let mut last = None;
+    loop {
+        tokio::time::sleep(idle).await;
+        let now = Some((sent.load(Ordering::Relaxed), received.load(Ordering::Relaxed)));
+        if std::mem::replace(&mut last, now) == now {
+            return;
+        }
     }
 }
 

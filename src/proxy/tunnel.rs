@@ -42,21 +42,7 @@ pub(super) async fn open(
     live: &Live,
 ) -> Result<Tunnel, Error> {
     let slot = TunnelSlot::take(proxy, live.limits.tunnels, memory::REQUEST)?;
-    let permit = if route.limiter.is_unlimited() {
-        None
-    } else {
-        let permit = {
-            let asked = RequestAttributes {
-                caller: &|| Caller::default(),
-                method: &Method::CONNECT,
-                path: "",
-                target,
-            };
-            route.limiter.admit(asked, || None).await?.unsent()
-        };
-        exchange.waited(permit.waited());
-        Some(permit)
-    };
+    let permit = admit(target, route, exchange).await?;
     exchange.asked_upstream();
     let opened = connect::open(target, &route.endpoint, proxy.network(live)).await;
     permit.iter().for_each(Permit::used);
@@ -67,6 +53,26 @@ pub(super) async fn open(
         slot,
         upstream,
     })
+}
+
+/// Waits for the limits of the destination. `None`: nothing limits it.
+pub(super) async fn admit(
+    target: &Target,
+    route: &Arc<Route>,
+    exchange: &mut Exchange,
+) -> Result<Option<Permit>, Error> {
+    if route.limiter.is_unlimited() {
+        return Ok(None);
+    }
+    let asked = RequestAttributes {
+        caller: &|| Caller::default(),
+        method: &Method::CONNECT,
+        path: "",
+        target,
+    };
+    let permit = route.limiter.admit(asked, || None).await?.unsent();
+    exchange.waited(permit.waited());
+    Ok(Some(permit))
 }
 
 impl Tunnel {
@@ -95,7 +101,7 @@ impl Tunnel {
                     let mut joined = Joined::new(app, upstream, early);
                     Box::pin(async move {
                         let moved = joined.run(idle, &proxy.drain).await;
-                        end(exchange, moved, way);
+                        end(exchange, moved, Some(way));
                         drop(held);
                     })
                 }
@@ -109,7 +115,7 @@ impl Tunnel {
                             let _ = upstream.set_zero_linger();
                         }
                     }
-                    end(exchange, moved, way);
+                    end(exchange, moved, Some(way));
                     drop(held);
                 }),
             }
@@ -117,9 +123,10 @@ impl Tunnel {
     }
 }
 
-fn end(mut exchange: Box<Exchange>, moved: Moved, way: Way) {
+/// Records what a tunnel has moved, and how it ended.
+pub(super) fn end(mut exchange: Box<Exchange>, moved: Moved, way: Option<Way>) {
     // An app that sent nothing was only looking whether the port is open.
-    if moved.sent > 0 && moved.end != TunnelEnd::Idle {
+    if let Some(way) = way.filter(|_| moved.sent > 0 && moved.end != TunnelEnd::Idle) {
         way.ended(moved.received);
     }
     exchange.sent(moved.sent);

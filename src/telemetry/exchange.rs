@@ -154,7 +154,7 @@ impl Exchange {
         }
     }
 
-    /// Sets what a client of SOCKS5 asks for, which comes after the beginning.
+    /// Sets what the app wants, where the URI of the request does not say it: SOCKS5, CONNECT-UDP.
     pub(crate) fn set_target(&mut self, uri: Uri) {
         if self.uri.is_some() {
             self.uri = Some(uri);

@@ -6,6 +6,7 @@ use http::HeaderValue;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 use super::link::{Link, OpenedLink, Stream, Way};
@@ -14,6 +15,7 @@ use super::pool::{self, ActiveConnection, ConnectionInfo, PooledConnection};
 use super::read_to_end::ReadToEnd;
 use super::{DialContext, Endpoint, Error, Protocol, dial, tls};
 use crate::host::{Host, Scheme, Target};
+use crate::policy::{Approved, Denial};
 use crate::telemetry::TlsSide;
 
 /// Opens a connection to `target` for a tunnel: a socket, or a stream through a parent.
@@ -27,6 +29,23 @@ pub(crate) async fn open(
         link: reached.link,
         way: Way(reached.via),
     })
+}
+
+/// Opens a UDP socket that exchanges packets with `target` only. No parent carries UDP, and nothing goes around one.
+pub(crate) async fn open_udp(
+    target: &Target,
+    endpoint: &Endpoint,
+    network: DialContext<'_>,
+) -> Result<UdpSocket, Error> {
+    if endpoint.parents_of(target)?.is_some() {
+        let destination = Arc::clone(&endpoint.destination.name);
+        return Err(Denial::UdpBehindParent { destination }.into());
+    }
+    let opened = async {
+        let approved = approve(target, network).await?;
+        Ok(dial::udp(&approved, endpoint.destination.timeouts.connect).await?)
+    };
+    counted(opened.await, endpoint)
 }
 
 /// Counts an attempt to connect, and whether it succeeded.
@@ -49,19 +68,24 @@ async fn bare(
         // Boxed: who has no parent does not pay for its state.
         return Box::pin(parents.open(target, &endpoint.destination.timeouts, network, wanted)).await;
     }
-    let limit = endpoint.destination.timeouts.connect;
-    let approved = match &target.host {
+    let approved = approve(target, network).await?;
+    let stream = dial::dial(&approved, endpoint.destination.timeouts.connect).await?;
+    Ok(Reached {
+        link: Link::Tcp(stream),
+        until: None,
+        via: None,
+    })
+}
+
+/// Returns the addresses of `target`, if they may be dialled.
+async fn approve(target: &Target, network: DialContext<'_>) -> Result<Approved, Error> {
+    Ok(match &target.host {
         Host::Name(name) => {
             let resolved = network.resolver.resolve(name).await?;
             network.egress.approve(&resolved, target.port)?
         }
         Host::V4(address) => network.egress.approve(&[(*address).into()], target.port)?,
         Host::V6(address) => network.egress.approve(&[(*address).into()], target.port)?,
-    };
-    Ok(Reached {
-        link: Link::Tcp(dial::dial(&approved, limit).await?),
-        until: None,
-        via: None,
     })
 }
 

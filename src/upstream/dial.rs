@@ -8,11 +8,11 @@
 //! addresses in [`super::resolve`], TLS is in [`super::tls`].
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -58,6 +58,40 @@ pub(crate) enum Error {
 /// The stream has TCP_NODELAY and keepalive set. Dropping the future closes every socket it has opened.
 pub(crate) async fn dial(approved: &Approved, limit: Duration) -> Result<TcpStream, Error> {
     connect(approved.addresses(), limit).await
+}
+
+/// Opens a UDP socket towards the first of `approved` to which there is a route. Nothing is sent.
+pub(crate) async fn udp(approved: &Approved, limit: Duration) -> Result<UdpSocket, Error> {
+    let mut failure = Error::Empty;
+    for address in approved.addresses() {
+        match open_udp(*address).await {
+            Ok(socket) => return Ok(socket),
+            Err(source) => {
+                let error = Error::of(source, *address, limit);
+                if error.weight() > failure.weight() {
+                    failure = error;
+                }
+            }
+        }
+    }
+    Err(failure)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a place that connects; its caller holds an `Approved`"
+)]
+async fn open_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    if let Some(bytes) = MEMORY.kernel_buffer() {
+        bound_buffers(&SockRef::from(&socket), bytes);
+    }
+    socket.connect(address).await?;
+    Ok(socket)
 }
 
 impl Error {

@@ -19,7 +19,7 @@ use http::{Request, Uri, request};
 use zeroize::Zeroizing;
 
 use super::attempt::carries;
-use super::{Error, Proxy, Route};
+use super::{Error, Live, Route};
 use crate::auth::LiveCredential;
 use crate::auth::placeholder::{FoundPlaceholder, PlaceholderSet, PlaceholderUse, RoutePlaceholders};
 use crate::config::SecretRef;
@@ -119,8 +119,7 @@ pub(super) fn check_connect<B>(
 }
 
 /// Returns the reason for a refusal of the policy: the placeholder, if the request has one in its head.
-pub(super) fn explained<B>(error: Error, request: &Request<B>, proxy: &Proxy) -> Error {
-    let live = proxy.live.load();
+pub(super) fn explained<B>(error: Error, request: &Request<B>, live: &Live) -> Error {
     if let Error::Denied(_) = &error
         && let Some(placeholders) = &live.routes[0].placeholders
         && let Err(denial) = check_connect(request, &placeholders.set, &live.routes[0].destination.name)
