@@ -206,7 +206,7 @@ fn what_no_server_says_before_tls_is_refused_with_the_reason() {
         ),
         Case(
             "mysql",
-            vec![Say(greeting(ssl)), say(b"evil"), Keep],
+            vec![Say([&greeting(ssl)[..], b"evil"].concat()), Keep],
             login(),
             b"outrider: ",
             injected,
