@@ -39,7 +39,7 @@ pub(crate) enum BuildError {
     Client {
         client: Arc<str>,
         #[source]
-        source: Box<BuildError>,
+        source: Box<Self>,
     },
 
     #[error("listen_tls: no TLS version or cipher is left to speak")]

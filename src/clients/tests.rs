@@ -131,7 +131,7 @@ fn only_the_right_password_opens() {
         assert_eq!(admitted, is_right, "{shown:?}");
     }
     assert_eq!(who(&clients, Shown::default()), Err(ClientRefusal::Command));
-    assert_eq!(format!("{command:?} {clients:?}").contains("sesame"), false);
+    assert!(!format!("{command:?} {clients:?}").contains("sesame"));
     let nobody = build_in(folder.path(), "{}", &[], &CommandClient::default());
     assert!(nobody.clients.is_none() && nobody.failed.is_empty());
 }

@@ -123,9 +123,7 @@ impl Negotiation {
         exchange: &mut Exchange,
         proxy: &Proxy,
     ) -> Result<Request, Refused> {
-        let offered = self
-            .read(|bytes| socks::greeting(bytes), |_| Answer::Nothing)
-            .await?;
+        let offered = self.read(socks::greeting, |_| Answer::Nothing).await?;
         let live = proxy.live.load_full();
         let clients = live.clients.as_ref().filter(|clients| clients.asks());
         let method = method(offered, clients.map(|clients| &**clients), peer);
@@ -155,11 +153,8 @@ impl Negotiation {
             }
             Err(error) => {
                 // The protocol has no other place for it than the reply to the request.
-                self.read(
-                    |bytes| socks::request(bytes),
-                    |fault| Answer::Reply(fault.reply()),
-                )
-                .await?;
+                self.read(socks::request, |fault| Answer::Reply(fault.reply()))
+                    .await?;
                 return Err(Refused::For(
                     Box::new(error),
                     Answer::Reply(ReplyCode::NotAllowed),
@@ -170,10 +165,7 @@ impl Negotiation {
             self.write(&socks::authenticated(true)).await?;
         }
         let asked = self
-            .read(
-                |bytes| socks::request(bytes),
-                |fault| Answer::Reply(fault.reply()),
-            )
+            .read(socks::request, |fault| Answer::Reply(fault.reply()))
             .await?;
         let unusable =
             |error: HostError| Refused::For(Box::new(error.into()), Answer::Reply(ReplyCode::Failure));
