@@ -99,10 +99,8 @@ fn under_exec_the_variable_is_the_original_one() {
     let file = folder.path().join("outrider.yml");
     std::fs::write(
         &file,
-        format!(
-            "listen: 127.0.0.1:0\nadmin: false\negress: {{ allow_networks: [loopback], parent: \"env:HTTPS_PROXY\" }}\n\
-             destinations: {{ p: {{ hosts: [\"api.test:8080\"] }} }}\n"
-        ),
+        "listen: 127.0.0.1:0\nadmin: false\negress: { allow_networks: [loopback], parent: \"env:HTTPS_PROXY\" }\n\
+         destinations: { p: { hosts: [\"api.test:8080\"] } }\n",
     )
     .unwrap();
     let mut command = outrider(["exec", "--config"]);

@@ -98,13 +98,14 @@ impl ParentProgram {
                     format!("https_port 127.0.0.1:{port} tls-cert={cert} tls-key={key}")
                 }
             };
-            let users = match has_users {
-                false => "http_access allow all".to_owned(),
-                true => format!(
+            let users = if has_users {
+                format!(
                     "auth_param basic program /usr/lib/squid/basic_ncsa_auth {}\nacl known proxy_auth REQUIRED\n\
                      http_access allow known\nhttp_access deny all",
                     folder.join("passwd").display()
-                ),
+                )
+            } else {
+                "http_access allow all".to_owned()
             };
             let conf = write(
                 folder,
@@ -125,9 +126,10 @@ impl ParentProgram {
     pub(crate) fn tinyproxy(has_users: bool) -> Self {
         Self::start("http", has_users, |port, folder| {
             let filter = write(folder, "filter", "denied\\.test\n");
-            let users = match has_users {
-                true => format!("BasicAuth {USER} {}\n", password()),
-                false => String::new(),
+            let users = if has_users {
+                format!("BasicAuth {USER} {}\n", password())
+            } else {
+                String::new()
             };
             let conf = write(
                 folder,
@@ -146,9 +148,10 @@ impl ParentProgram {
             let password = password();
             let hash = run(Command::new("openssl").args(["passwd", "-apr1", &password])).stdout;
             let file = write(folder, "passwd", &format!("{USER}:{hash}"));
-            let users = match has_users {
-                true => format!("AuthType Basic\nAuthName parent\nAuthUserFile {file}\nRequire valid-user"),
-                false => "Require all granted".to_owned(),
+            let users = if has_users {
+                format!("AuthType Basic\nAuthName parent\nAuthUserFile {file}\nRequire valid-user")
+            } else {
+                "Require all granted".to_owned()
             };
             let modules = [
                 "mpm_event",
@@ -266,9 +269,10 @@ impl ParentProgram {
 
     pub(crate) fn pproxy(scheme: &'static str, has_users: bool) -> Self {
         Self::start(scheme, has_users, |port, _| {
-            let users = match has_users {
-                true => format!("#{USER}:{}", password()),
-                false => String::new(),
+            let users = if has_users {
+                format!("#{USER}:{}", password())
+            } else {
+                String::new()
             };
             let mut command = clean(tool("parents/bin/pproxy"));
             // Else it knows an address for a while after it has logged in once.
