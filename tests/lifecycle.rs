@@ -428,6 +428,6 @@ fn an_idle_proxy_holds_little_memory() {
     let bundle = std::fs::read_to_string(proxy.bundle()).unwrap();
     assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 1001);
     let held = proxy.anonymous();
-    // Measured: 4,232 kB, of which 1.2 MB are the allocator's own tables.
-    assert!(held < 4_500 << 10, "{} kB", held >> 10);
+    // Measured: 3,320 kB, of which 1.2 MB are the allocator's own tables.
+    assert!(held < 3_500 << 10, "{} kB", held >> 10);
 }

@@ -149,11 +149,6 @@ impl Course {
             "the parent cannot be reached",
         );
         self.case("stopped, CONNECT", gone, |proxy| ask(proxy, "CONNECT", &plain));
-        // Processes of dante serve what they have for a moment longer.
-        let url = format!("http://{plain}/");
-        eventually("kept connections have ended", || {
-            self.proxy.get(&url).status == 502
-        });
         self.case("stopped, GET", gone, |proxy| ask(proxy, "GET", &plain));
         eventually("the log says that the parent fails", || {
             self.proxy.log().contains("a parent fails")

@@ -3,11 +3,12 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use super::programs::{ServerProcess, clean, node, run, tool, wait};
@@ -28,8 +29,7 @@ pub(crate) struct ParentProgram {
 
 impl Drop for ParentProgram {
     fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.server.0), Signal::TERM);
-        let _ = wait(&mut self.server.0, Duration::from_secs(3));
+        self.end();
     }
 }
 
@@ -45,6 +45,8 @@ impl ParentProgram {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let port = closed_port();
         let mut command = command(port, folder.path());
+        // Those of several processes end as a group.
+        command.process_group(0);
         Self {
             port,
             scheme,
@@ -74,11 +76,17 @@ impl ParentProgram {
 
     /// Ends it, with the processes that it has started.
     pub(crate) fn stop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.server.0), Signal::TERM);
-        if wait(&mut self.server.0, Duration::from_secs(3)).is_some() {
-            let is_free = || TcpListener::bind(("127.0.0.1", self.port)).is_ok();
-            eventually("nobody listens there any more", is_free);
-        }
+        self.end();
+        let is_free = || TcpListener::bind(("127.0.0.1", self.port)).is_ok();
+        eventually("nobody listens there any more", is_free);
+    }
+
+    /// Ends it, with what is left of its group: processes that serve the connections which they have.
+    fn end(&mut self) {
+        let group = Pid::from_child(&self.server.0);
+        let _ = kill_process(group, Signal::TERM);
+        let _ = wait(&mut self.server.0, Duration::from_secs(3));
+        let _ = kill_process_group(group, Signal::KILL);
     }
 
     /// `tls`: squid's https_port instead of its http_port.

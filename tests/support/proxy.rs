@@ -241,9 +241,23 @@ impl Proxy {
     }
 
     /// Returns the resident memory that is not mapped from files, in bytes: it does not depend on the size of
-    /// the program.
+    /// the program. Pages of the program that the loader has changed are counted to its file.
     pub(crate) fn anonymous(&self) -> u64 {
-        self.status("RssAnon:") * 1024
+        let maps = std::fs::read_to_string(format!("/proc/{}/smaps", self.child.id())).unwrap();
+        let (mut is_counted, mut held) = (false, 0);
+        for line in maps.lines() {
+            match line.split_once(':') {
+                Some(("Anonymous", size)) if is_counted => {
+                    held += size.trim().trim_end_matches(" kB").parse::<u64>().unwrap();
+                }
+                // The head of a mapping ends in the name of its file, if there is one.
+                _ if line.starts_with(|first: char| first.is_ascii_digit() || first.is_ascii_lowercase()) => {
+                    is_counted = !line.contains(" /");
+                }
+                _ => {}
+            }
+        }
+        held * 1024
     }
 
     fn status(&self, key: &str) -> u64 {
