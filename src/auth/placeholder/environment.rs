@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -91,6 +92,10 @@ impl<'s> Secrets<'s> {
             let is_known = seen.iter().any(|other| other.expose() == secret.expose());
             if !is_known {
                 secrets.add(number, secret.expose());
+                // Bound services often have the parts of a URL beside it.
+                if let Some(password) = password_of_url(secret.expose()) {
+                    secrets.add(number, &password);
+                }
             }
             if matches!(placeholder.reference, SecretRef::Vcap { .. }) {
                 secrets.of_services.push((number, secret));
@@ -186,6 +191,15 @@ impl<'s> Secrets<'s> {
         }
         serde_json::to_vec(&document).ok().map(Zeroizing::new)
     }
+}
+
+/// Returns the password in a URL, such as that of a parent.
+fn password_of_url(secret: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (_, rest) = str::from_utf8(secret).ok()?.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (userinfo, _) = authority.rsplit_once('@')?;
+    let (_, password) = userinfo.split_once(':')?;
+    Some(Zeroizing::new(percent_decode_str(password).collect()))
 }
 
 /// Follows `keys` as a reference does.

@@ -153,6 +153,32 @@ fn a_secret_is_replaced_in_every_variable_and_form() {
 }
 
 #[test]
+fn the_password_in_a_url_is_replaced_where_it_is_alone_too() {
+    let config = config("egress: { parent: vcap:egress-proxy/https_uri }\n");
+    let services = r#"{"x":[{"name":"egress-proxy","credentials":{"https_uri":"https://app:s3cret%21pass@p.test:61443",
+        "username":"app","password":"s3cret!pass"}}]}"#;
+    let snapshot = Snapshot::of_variables([("VCAP_SERVICES", services)]);
+    let set = PlaceholderSet::of(&config, &snapshot, |_| None).unwrap();
+    let variables = [
+        ("VCAP_SERVICES", services),
+        ("PROXY_PASSWORD", "s3cret!pass"),
+        ("USER", "app"),
+    ];
+    let variables = variables.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let changed = changes(&set, &config.placeholders, &snapshot, variables);
+    let names: Vec<_> = changed
+        .iter()
+        .map(|changed| changed.name.to_str().unwrap())
+        .collect();
+    assert_eq!(names, ["VCAP_SERVICES", "PROXY_PASSWORD"]);
+    for changed in &changed {
+        let value = changed.value.as_ref().unwrap().to_str().unwrap();
+        assert!(!value.contains("s3cret"), "{value}");
+        assert!(value.contains(&set.all()[0].text), "{value}");
+    }
+}
+
+#[test]
 fn two_processes_agree_whoever_comes_first() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("ca-bundle.pem");
