@@ -1,7 +1,7 @@
 //! Who may use the listener, and for which destinations.
 //!
 //! A client is known by a password, by a certificate, or by both. [`Clients`] are made once for a configuration and its
-//! secrets ([`build`]). A request shows what it has ([`Shown`]), and [`Clients::admit`] says which client that is. The TLS of
+//! secrets ([`mod@build`]). A request shows what it has ([`Shown`]), and [`Clients::admit`] says which client that is. The TLS of
 //! the listener is in [`tls`]; what a certificate says about its owner, in [`peer`]; which authorities count, in [`trust`].
 //!
 //! Nothing is remembered of a request: each one is judged by the clients of that moment, also on a connection that was kept,
