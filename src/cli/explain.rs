@@ -21,6 +21,7 @@ use crate::config::{
 use crate::host::{Host, Scheme, Target};
 use crate::http1::RawTarget;
 use crate::policy::{Denial, Destination, ParentPlan, Policy, RequestForm, Verdict, WouldDeny};
+use crate::upstream::resolve;
 
 use self::now::Now;
 
@@ -231,15 +232,16 @@ impl Explanation {
         let (resolved, source): (Vec<IpAddr>, _) = match &left.host {
             Host::V4(address) => (vec![(*address).into()], "as asked"),
             Host::V6(address) => (vec![(*address).into()], "as asked"),
-            Host::Name(name) => match config.dns.hosts.get(name) {
-                Some(addresses) => (addresses.clone(), "by dns.hosts"),
-                None if has_parent => {
+            Host::Name(name) => match (config.dns.hosts.get(name), resolve::local(name)) {
+                (Some(addresses), _) => (addresses.clone(), "by dns.hosts"),
+                (None, Some(addresses)) => (addresses.to_vec(), "the name means this machine"),
+                (None, None) if has_parent => {
                     let rule =
                         "the parent resolves the name; egress.deny_networks does not judge what it finds";
                     self.tell("addresses", rule.to_owned());
                     return Ok(true);
                 }
-                None => {
+                (None, None) => {
                     let rule = "as resolved; those in denied networks are left out";
                     self.tell("addresses", rule.to_owned());
                     return Ok(false);

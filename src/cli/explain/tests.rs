@@ -300,3 +300,27 @@ fn a_host_that_is_only_observed_says_so() {
         assert!(explanation.text().contains(part), "{}", explanation.text());
     }
 }
+
+/// A parent is asked neither for a name that means this machine, nor for one whose addresses the file holds.
+#[test]
+fn a_name_that_is_known_here_is_judged_with_a_parent_and_without() {
+    for parent in ["", "parent: http://parent.test:1"] {
+        let text = format!(
+            "egress: {{ default: tunnel, ports: [443], {parent} }}\ndns: {{ hosts: {{ Inside.example: 127.0.0.2 }} }}"
+        );
+        let config = Config::parse(&text, "test.yml").unwrap();
+        let policy = Policy::compile(&config).unwrap();
+        for url in [
+            "https://localhost/",
+            "https://db.localhost",
+            "https://inside.example",
+        ] {
+            let explained = Explanation::of(url, &Method::GET, &policy, &config);
+            assert!(!explained.passes, "{parent} {url}");
+            let text = explained.text();
+            assert!(text.contains("refused (network): the address 127.0.0."), "{text}");
+        }
+        let other = Explanation::of("https://other.example", &Method::GET, &policy, &config);
+        assert!(other.passes, "{}", other.text());
+    }
+}

@@ -36,6 +36,15 @@ mod tests;
 
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
+/// Returns the addresses of a name that means this machine wherever it is used (RFC 6761, section 6.3).
+pub(crate) fn local(name: &str) -> Option<[IpAddr; 2]> {
+    is_local(name.strip_suffix('.').unwrap_or(name)).then_some(LOOPBACK)
+}
+
+fn is_local(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
 /// How long to wait for the servers if there is an expired answer (RFC 8767, section 5).
 const STALE_PATIENCE: Duration = Duration::from_millis(1800);
 
@@ -122,8 +131,7 @@ impl Resolver {
         if let Some(addresses) = self.hosts.get(name) {
             return Some(Arc::clone(addresses));
         }
-        let is_local = name == "localhost" || name.ends_with(".localhost");
-        is_local.then(|| Arc::new(LOOPBACK) as _)
+        is_local(name).then(|| Arc::new(LOOPBACK) as _)
     }
 
     /// Returns the addresses of `name` (lower case, taken as absolute), IPv4 first. Never an empty list.
