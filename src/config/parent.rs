@@ -242,6 +242,13 @@ impl Syntax for Parents {
         if written.is_null() || written.is_list() && written.is_empty() {
             return Some(Vec::new());
         }
+        if matches!(written.plain(), Some("none" | "inherit")) {
+            written.problem(
+                "`none` and `inherit` are words of a destination",
+                "leave the key out where there is no parent, and write parent: none at a destination",
+            );
+            return None;
+        }
         let parents = OneOrMore::<OneParent>::read(written.clone())?;
         for (i, parent) in parents.iter().enumerate() {
             if parents[..i].contains(parent) {
@@ -261,6 +268,17 @@ impl Syntax for ParentChoice {
         match written.plain() {
             Some("inherit") => return Some(Self::Inherit),
             Some("none") => return Some(Self::None),
+            // Not repeated: it may be a password in the wrong place.
+            Some(text) if !text.is_empty() && !text.contains(':') && !written.is_null() => {
+                written.problem(
+                    "neither none nor inherit, no reference, and no URL",
+                    format_args!(
+                        "write none or inherit; or {}",
+                        PARENT.trim_start_matches("write ")
+                    ),
+                );
+                return None;
+            }
             _ => {}
         }
         match Parents::read(written)? {
@@ -310,6 +328,39 @@ impl Syntax for Bypass {
                 written.problem(format_args!("`{}`: {error}", shown(text)), right);
                 None
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    #[test]
+    fn the_words_for_parents_are_told_where_they_belong() {
+        for (text, words) in [
+            (
+                "egress: { parent: none }",
+                "egress.parent: `none` and `inherit` are words of a destination; leave the key out where there is no parent",
+            ),
+            (
+                "egress: { parent: inherit }",
+                "are words of a destination; leave the key out",
+            ),
+            (
+                "destinations: { w: { hosts: [w.test], parent: nonne } }",
+                "destinations.w.parent: neither none nor inherit, no reference, and no URL; write none or inherit; or a reference",
+            ),
+        ] {
+            let error = Config::parse(text, "test").unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains("nonne"), "{error}");
+        }
+        for text in [
+            "destinations: { w: { hosts: [w.test], parent: none } }",
+            "destinations: { w: { hosts: [w.test], parent: null } }",
+            "destinations: { w: { hosts: [w.test], parent: env:P } }",
+        ] {
+            Config::parse(text, "test").unwrap();
         }
     }
 }
