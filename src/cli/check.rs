@@ -11,12 +11,12 @@ use super::{ConfigArg, print};
 use crate::auth::{Credentials, SecretMatcher};
 use crate::config::{
     ClientCertificate, Config, ConfigSource, DEFAULT_FILE, DestinationKeys, HeaderText, Problems,
-    SESSION_TOKEN, SecretRef, TcpKeys, Tls,
+    RateLimitStore, SESSION_TOKEN, SecretRef, TcpKeys, Text, Tls,
 };
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Snapshot, pem, pkcs12};
-use crate::store::{self, StoreAddress};
+use crate::store::StoreAddress;
 use crate::upstream::tls;
 
 mod against;
@@ -137,9 +137,9 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         if let Err(error) = tls::Settings::of(&written.tls, snapshot, &roots) {
             add_keyed(&mut problems, "rate_limit_store", &error);
         }
-        for reference in store::references(written, snapshot) {
-            for warning in snapshot.warnings(&reference) {
-                add(&mut warnings, "rate_limit_store", &warning);
+        for reference in references_of_store(written) {
+            for warning in snapshot.warnings(reference.to) {
+                add(&mut warnings, &reference.path, &warning);
             }
         }
     }
@@ -215,6 +215,13 @@ enum Holds<'c> {
     Secret,
     /// Which keys that last do not have.
     SessionToken,
+}
+
+impl Holds<'_> {
+    /// Certificates are public, and so is which of them are revoked.
+    fn is_secret(self) -> bool {
+        !matches!(self, Self::Certificates | Self::Lists)
+    }
 }
 
 /// Every reference of a destination, and what it is for.
@@ -312,6 +319,29 @@ fn references_of_tcp(entry: &TcpKeys) -> Vec<Reference<'_>> {
     references
 }
 
+/// Every secret of the store.
+fn references_of_store(store: &RateLimitStore) -> Vec<Reference<'_>> {
+    let mut references = Vec::new();
+    let mut add = |key: &str, to, holds| {
+        references.push(Reference {
+            path: format!("rate_limit_store{key}"),
+            to,
+            holds,
+        });
+    };
+    if let Text::Reference(url) = &store.url {
+        add("", url, Holds::Secret);
+    }
+    if let Some(password) = &store.sentinel_password {
+        add(".sentinel_password", password, Holds::Password);
+    }
+    of_tls(&store.tls, &mut |key, to, holds| {
+        add(&format!(".{key}"), to, holds)
+    });
+    references.retain(|reference| reference.holds.is_secret());
+    references
+}
+
 /// Reads what a reference points to, as the proxy would.
 fn read(reference: &Reference<'_>, snapshot: &Snapshot, problems: &mut Problems, warnings: &mut Problems) {
     let secret = match reference.holds {
@@ -373,8 +403,7 @@ fn read(reference: &Reference<'_>, snapshot: &Snapshot, problems: &mut Problems,
         ),
         Holds::Attached | Holds::ClientSecret | Holds::Password | Holds::Secret | Holds::SessionToken => {}
     }
-    // Certificates are public, and so is which of them are revoked.
-    if !matches!(reference.holds, Holds::Certificates | Holds::Lists) {
+    if reference.holds.is_secret() {
         for warning in snapshot.warnings(reference.to) {
             add(warnings, &reference.path, &warning);
         }
@@ -393,7 +422,9 @@ fn add_keyed(problems: &mut Problems, path: &str, error: &dyn std::error::Error)
 /// Files an error under `path`.
 fn add(problems: &mut Problems, path: &str, error: &dyn std::error::Error) {
     let (what, right) = told(error);
-    problems.add(path, what, right);
+    // Some errors name their place themselves, for logs.
+    let own = what.strip_prefix(path).and_then(|rest| rest.strip_prefix(": "));
+    problems.add(path, own.unwrap_or(&what), right);
 }
 
 /// Returns the whole chain of an error, and the remedy after its semicolon.

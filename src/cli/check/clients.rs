@@ -1,6 +1,6 @@
 //! Who may use the listener: what `check` says about it.
 
-use super::add;
+use super::{add, told};
 use crate::clients::{self, BuildError, CommandClient};
 use crate::config::{ClientCertificate, Config, Problems, ServerCertificate};
 use crate::secret::Snapshot;
@@ -26,23 +26,43 @@ pub(super) fn examine(
                 add(problems, &format!("clients.{client}"), &**source);
             }
             BuildError::NoCertificate => add(problems, "clients", error),
-            BuildError::ListenTls(source) => add(problems, "listen_tls", source),
+            BuildError::ListenTls(source) => {
+                let (what, right) = told(source);
+                // It begins with the key.
+                let (path, what) = match what.split_once(": ") {
+                    Some((path, what)) if path.starts_with("listen_tls") => (path, what),
+                    Some(_) | None => ("listen_tls", what.as_str()),
+                };
+                problems.add(path, what, right);
+            }
             other => add(problems, "listen_tls", other),
         }
     }
-    let key = match &config.listen_tls {
-        ServerCertificate::Pair(ClientCertificate::Pem { key, .. }) => Some(("listen_tls", key)),
-        ServerCertificate::Pair(ClientCertificate::Pkcs12 { file, .. }) => Some(("listen_tls", file)),
+    let own = match &config.listen_tls {
+        ServerCertificate::Pair(ClientCertificate::Pem { key, passphrase, .. }) => [
+            Some(("listen_tls.key", key)),
+            passphrase.as_ref().map(|one| ("listen_tls.passphrase", one)),
+        ],
+        ServerCertificate::Pair(ClientCertificate::Pkcs12 { file, password }) => [
+            Some(("listen_tls.pkcs12", file)),
+            password.as_ref().map(|one| ("listen_tls.password", one)),
+        ],
         // The platform makes these files: nobody can chmod them.
         ServerCertificate::Pair(ClientCertificate::InstanceIdentity)
         | ServerCertificate::Auto
-        | ServerCertificate::Off => None,
+        | ServerCertificate::Off => [None, None],
     };
-    let passwords = config.clients.iter().filter_map(|client| client.basic.as_ref());
-    let secrets = passwords.map(|basic| ("clients", basic)).chain(key);
-    for (path, reference) in secrets {
+    let own = own
+        .into_iter()
+        .flatten()
+        .map(|(path, one)| (path.to_owned(), one));
+    let passwords = config.clients.iter().filter_map(|client| {
+        let basic = client.basic.as_ref()?;
+        Some((format!("clients.{}.basic", client.name), basic))
+    });
+    for (path, reference) in passwords.chain(own) {
         for warning in snapshot.warnings(reference) {
-            add(warnings, path, &warning);
+            add(warnings, &path, &warning);
         }
     }
     let is_public = config.listen.iter().any(|listen| listen.public().is_some());

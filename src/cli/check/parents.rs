@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::add;
-use crate::config::{Config, Listen, Problems};
+use super::{Holds, Reference, add, of_tls, told};
+use crate::config::{Config, Listen, Problem, Problems, Text};
 use crate::policy::{EgressRules, ParentPlan, Policy};
 use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
 use crate::telemetry::Telemetry;
-use crate::upstream::parent::{self, Parents};
+use crate::upstream::parent::Parents;
 
 /// Makes the parents from their secrets, as the proxy would.
 pub(super) fn examine(
@@ -36,7 +36,13 @@ pub(super) fn examine(
     for plan in &plans {
         match Parents::build(plan, snapshot, roots, &rules, &"check".into(), &telemetry) {
             Err(error) => {
-                add(problems, &plan.place, &error);
+                let (what, right) = told(&error);
+                // It begins with the key.
+                let (path, what) = what.split_once(": ").unwrap_or((&plan.place, &what));
+                let is_known = |one: &Problem| one.path == path && one.what == what;
+                if !problems.all.iter().any(is_known) {
+                    problems.add(path, what, right);
+                }
                 // Nothing more is known of them.
                 has_tls = true;
             }
@@ -53,9 +59,9 @@ pub(super) fn examine(
                 }
             }
         }
-        for reference in parent::references(plan, snapshot) {
-            for warning in snapshot.warnings(&reference) {
-                add(warnings, &plan.place, &warning);
+        for reference in secrets(plan) {
+            for warning in snapshot.warnings(reference.to) {
+                add(warnings, &reference.path, &warning);
             }
         }
     }
@@ -66,4 +72,34 @@ pub(super) fn examine(
             "write https:// in the URL of the parent, or leave it out",
         );
     }
+}
+
+/// Returns the references of a plan that are secret, which certificates and lists are not.
+fn secrets(plan: &ParentPlan) -> Vec<Reference<'_>> {
+    let mut all = Vec::new();
+    for (i, parent) in plan.parents.iter().enumerate() {
+        let place = match plan.parents.len() {
+            1 => plan.place.clone(),
+            _ => format!("{}[{i}]", plan.place),
+        };
+        let mut add = |key: &str, to, holds| {
+            let path = match key {
+                "" => place.clone(),
+                _ => format!("{place}.{key}"),
+            };
+            all.push(Reference { path, to, holds });
+        };
+        if let Text::Reference(url) = &parent.url {
+            add("", url, Holds::Secret);
+        }
+        if let Some(Text::Reference(username)) = &parent.username {
+            add("username", username, Holds::Secret);
+        }
+        if let Some(password) = &parent.password {
+            add("password", password, Holds::Password);
+        }
+        of_tls(&parent.tls, &mut add);
+    }
+    all.retain(|reference| reference.holds.is_secret());
+    all
 }

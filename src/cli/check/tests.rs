@@ -526,3 +526,71 @@ fn observing_is_told_until_it_ends() {
     );
     assert_eq!(examined("egress: { default: tunnel }", folder.path(), &[]).1, "");
 }
+
+/// Certificates are public: those of parents and of the listener, a folder of them included.
+#[test]
+fn certificates_of_parents_and_of_the_listener_are_no_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("roots/below")).unwrap();
+    for name in ["a", "b"] {
+        pair(folder.path(), name);
+        fs::copy(at(&format!("{name}.crt")), at(&format!("roots/{name}.crt"))).unwrap();
+    }
+    for name in ["a.crt", "b.crt", "roots/a.crt", "roots/b.crt", "roots/below"] {
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let text = "\
+listen_tls: { cert: file:$DIR/b.crt, key: file:$DIR/b.key }
+clients: { partner: { certificate: CN=partner, ca: file:$DIR/a.crt } }
+egress:
+  parent:
+    - { url: https://one.test:1, tls: { ca: file:$DIR/a.crt, client_certificate: { cert: file:$DIR/a.crt, key: file:$DIR/a.key } } }
+    - https://two.test:2
+  parent_ca: file:$DIR/roots
+destinations:
+  own: { hosts: [own.test], parent: https://three.test:3 }
+";
+    let (problems, warnings) = examined(text, folder.path(), &[]);
+    assert_eq!((problems.as_str(), warnings.as_str()), ("", ""));
+
+    for name in ["a.key", "b.key"] {
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let (_, warnings) = examined(text, folder.path(), &[]);
+    let lines: Vec<_> = warnings.lines().collect();
+    assert_eq!(lines.len(), 2, "{warnings}");
+    for (line, start) in lines.iter().zip([
+        "a.yml:1:43: listen_tls.key: DIR/b.key can be read by every user",
+        "a.yml:5:112: egress.parent[0].tls.client_certificate.key: DIR/a.key can be read by every user",
+    ]) {
+        assert!(line.starts_with(start), "{line}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_parent_is_told_once_under_its_own_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "\
+egress:
+  parent: https://one.test:1
+  parent_ca: file:$DIR/none.pem
+destinations:
+  own: { hosts: [own.test], parent: [env:NONE, \"https://three.test:3\"] }
+  other: { hosts: [other.test], parent: \"https://three.test:3\" }
+";
+    let (problems, _) = examined(text, folder.path(), &[]);
+    let lines: Vec<_> = problems.lines().collect();
+    assert_eq!(lines.len(), 2, "{problems}");
+    for (line, start) in lines.iter().zip([
+        "a.yml:3:14: egress.parent_ca: the certificate cannot be read: file:DIR/none.pem: ",
+        "a.yml:5:38: destinations.own.parent[0]: the secret cannot be read: env:NONE: ",
+    ]) {
+        assert!(line.starts_with(start), "{line}");
+    }
+    pair(folder.path(), "a");
+    let text = "listen_tls: { cert: file:$DIR/none.crt, key: file:$DIR/a.key }\nclients: { app: { basic: env:PW } }\n";
+    let (problems, _) = examined(text, folder.path(), &[("PW", "long-enough")]);
+    let start = "a.yml:1:21: listen_tls.cert: the certificate cannot be read: file:DIR/none.crt: ";
+    assert!(problems.starts_with(start), "{problems}");
+}

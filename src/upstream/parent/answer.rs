@@ -89,6 +89,15 @@ impl ParentRefusal {
         }
     }
 
+    /// Whether a 404 is that of privoxy (its phrase), of proxy-chain, or of npm's proxy, which has nothing to show. Any other
+    /// is a page that a web server does not have.
+    fn is_missing_name(&self) -> bool {
+        let shows = [header::SERVER, header::CONTENT_TYPE, header::CONTENT_LENGTH];
+        self.phrase.starts_with("No such domain")
+            || self.is_by("ProxyChain")
+            || !shows.iter().any(|name| self.fields.contains_key(name))
+    }
+
     fn meaning(&self) -> Meaning {
         if self.fields.contains_key(ROUTER_ERROR) {
             return Meaning::NotRunning;
@@ -101,11 +110,13 @@ impl ParentRefusal {
             return *meaning;
         }
         match self.status.as_u16() {
-            // Traffic Server (the phrase), Caddy, privoxy and npm's proxy, proxy-chain.
+            // Traffic Server (the phrase), Caddy, privoxy and npm's proxy (404), proxy-chain.
             500 if self.phrase.starts_with("Cannot find server") => Meaning::NoName,
             502 if self.is_by("Caddy") => Meaning::NoName,
             502 if self.phrase.starts_with("Connection refused") => Meaning::Refused,
-            404 | 593 => Meaning::NoName,
+            404 if self.is_missing_name() => Meaning::NoName,
+            404 | 410 => Meaning::WebServer,
+            593 => Meaning::NoName,
             594 => Meaning::Refused,
             403 if self.is_by("Caddy") || self.value(header::CONTENT_LENGTH.as_str()) == b"0" => {
                 Meaning::DeniedOrDead

@@ -78,6 +78,8 @@ pub(super) enum Meaning {
     Refused,
     /// The target did not answer it in time.
     TimedOut,
+    /// It has no such page: it is no proxy.
+    WebServer,
 }
 
 /// Who has to do something.
@@ -118,7 +120,7 @@ impl ParentError {
                 | Meaning::NotRunning => "destination_unavailable",
                 Meaning::Loop => "proxy_loop_detected",
                 Meaning::NoName => "dns_error",
-                Meaning::NoProxy => "proxy_configuration_error",
+                Meaning::NoProxy | Meaning::WebServer => "proxy_configuration_error",
                 Meaning::Refused => "connection_refused",
                 Meaning::TimedOut => "connection_timeout",
             },
@@ -219,7 +221,7 @@ impl ParentFault {
                 Meaning::Denied | Meaning::DeniedOrDead => "denied",
                 Meaning::Loop => "loop",
                 Meaning::NoName => "target_dns",
-                Meaning::NoProxy => "no_proxy",
+                Meaning::NoProxy | Meaning::WebServer => "no_proxy",
                 Meaning::NotRunning => "unreachable",
                 Meaning::Refused => "target_refused",
                 Meaning::TimedOut => "target_timeout",
@@ -258,10 +260,36 @@ impl ParentFault {
         matches!(self, Self::Silent(_))
     }
 
+    /// Returns the scheme that the parent may speak instead, where the fault looks like it; else nothing.
+    pub(super) fn other_scheme(&self, scheme: ParentScheme) -> &'static str {
+        let is_bad_request =
+            matches!(self, Self::Answered { status, .. } if *status == StatusCode::BAD_REQUEST);
+        match (scheme, self) {
+            (ParentScheme::Http, Self::Closed) => "; if its port speaks TLS, write https://",
+            (ParentScheme::Http, Self::Answered { .. }) if is_bad_request => {
+                "; if its port speaks TLS, write https://"
+            }
+            (ParentScheme::Http, Self::Malformed(_)) => {
+                "; if its port speaks TLS, write https://, and if it speaks SOCKS5, socks5://"
+            }
+            (ParentScheme::Https, Self::Tls(error)) if error.may_be_without_tls() => {
+                "; if its port speaks no TLS, write http://, and if it speaks SOCKS5, socks5://"
+            }
+            (ParentScheme::Socks5, Self::Closed | Self::NotSocks | Self::Silent(_)) => {
+                "; if it is an HTTP proxy, write http://, and if its port speaks TLS, https://"
+            }
+            _ => "",
+        }
+    }
+
     fn side(&self) -> Side {
         match self {
             Self::Answered { meaning, .. } => match meaning {
-                Meaning::Busy | Meaning::Loop | Meaning::NoProxy | Meaning::NotRunning => Side::Parent,
+                Meaning::Busy
+                | Meaning::Loop
+                | Meaning::NoProxy
+                | Meaning::NotRunning
+                | Meaning::WebServer => Side::Parent,
                 Meaning::Dead
                 | Meaning::Denied
                 | Meaning::DeniedOrDead
@@ -289,8 +317,9 @@ impl fmt::Display for ParentError {
         let scheme = self.scheme.as_str();
         write!(
             f,
-            "through the parent proxy {scheme}://{name} to {target}: {}",
-            self.fault
+            "through the parent proxy {scheme}://{name} to {target}: {}{}",
+            self.fault,
+            self.fault.other_scheme(self.scheme)
         )?;
         match self.tried {
             0 | 1 => Ok(()),
@@ -324,16 +353,15 @@ impl fmt::Display for ParentFault {
                 "the parent wants credentials and has none from us; put them into its URL, kept in a variable or a bound \
                  service, or write { url: …, username: NAME, password: env:NAME }",
             ),
-            Self::Denied(denial) => write!(f, "the parent's own address may not be reached: {denial}"),
+            Self::Denied(denial) => write!(f, "the parent's own address may not be reached: {}", refused(denial)),
             Self::Dial(error) => write!(f, "the parent cannot be reached: {error}"),
             Self::Dns(error) => write!(f, "the parent cannot be reached: {error}"),
             Self::Malformed(what) => write!(
                 f,
-                "the parent's answer cannot be read ({what}); see that it is an HTTP proxy, and whether it wants https:// or \
-                 socks5://"
+                "the parent's answer cannot be read ({what}); see that it is an HTTP proxy, and its port"
             ),
             Self::NotSocks => f.write_str(
-                "the parent does not answer as a SOCKS5 server does; see its port, and whether it is an http:// proxy",
+                "the parent does not answer as a SOCKS5 server does; see its port",
             ),
             Self::NoTls => f.write_str(
                 "the parent opened the tunnel, and what came through it is no TLS; see that the destination speaks TLS on \
@@ -346,7 +374,7 @@ impl fmt::Display for ParentFault {
                 humantime::format_duration(*limit)
             ),
             Self::Socks(reply) => write!(f, "the parent replied {reply}: {}", words_of_socks(*reply)),
-            Self::Tls(error) => write!(f, "TLS to the parent failed: {error}"),
+            Self::Tls(error) => write!(f, "TLS to the parent failed: {}", keys_of_parent(&error.to_string())),
         }
     }
 }
@@ -381,7 +409,40 @@ impl Meaning {
                 "the destination refused its connection; see the destination's port, and that it is up"
             }
             Self::TimedOut => "the destination did not answer it in time; see the firewalls between the two",
+            Self::WebServer => {
+                "it answers like a web server, not a proxy; see the host and the port of the parent, and that it allows CONNECT"
+            }
         }
+    }
+}
+
+/// Explains why a parent may not be at its address. No list of networks changes that.
+pub(super) fn refused(denial: &Denial) -> String {
+    match denial {
+        Denial::Network { address, class } => format!(
+            "the address {address} is in a network where no parent may be ({class}), whatever egress.allow_networks holds; \
+             name another proxy"
+        ),
+        Denial::Loop { address } => format!(
+            "{address} is a listener of outrider itself, which cannot be its own parent; name another proxy"
+        ),
+        other => other.to_string(),
+    }
+}
+
+/// Names the keys of a parent in place of those of a destination.
+pub(super) fn keys_of_parent(text: &str) -> String {
+    let text = text.replace("tls.ca or tls.ca_extra", "tls.ca");
+    let text = text
+        .replace("in tls.ca", "in egress.parent_ca")
+        .replace("set tls.ca", "set egress.parent_ca")
+        .replace("this destination", "this parent");
+    if text.contains("egress.parent_ca") {
+        format!("{text} (or in tls.ca of the parent, written as {{ url: …, tls: {{ ca: file:PATH }} }})")
+    } else if text.contains("set tls.") {
+        format!("{text} (of the parent, written as {{ url: …, tls: {{ … }} }})")
+    } else {
+        text
     }
 }
 

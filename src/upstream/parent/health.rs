@@ -16,6 +16,8 @@ pub(super) const PROBE: Duration = Duration::from_secs(1);
 /// The state of one parent.
 #[derive(Debug, Default)]
 pub(super) struct Health {
+    /// There are other parents beside it.
+    has_others: bool,
     /// Until when it comes last; 0: it works.
     until: AtomicU64,
     /// When it last opened a connection.
@@ -34,6 +36,14 @@ pub(super) enum Turn {
 }
 
 impl Health {
+    /// Returns the state of one of so many parents.
+    pub(super) fn of(count: usize) -> Self {
+        Self {
+            has_others: count > 1,
+            ..Self::default()
+        }
+    }
+
     /// Returns when the parent is tried by a connection that is opened `now`.
     pub(super) fn turn(&self, now: Instant) -> Turn {
         let until = self.until.load(Ordering::Relaxed);
@@ -67,7 +77,16 @@ impl Health {
     pub(super) fn fails(&self, name: &str, why: &impl Display) {
         let until = millis(Instant::now() + BACK);
         if self.until.swap(until, Ordering::Relaxed) == 0 {
-            tracing::warn!(parent = name, %why, "a parent fails: others are tried before it for a while");
+            tracing::warn!(parent = name, %why, "{}", self.consequence());
+        }
+    }
+
+    /// Returns what the failure of the parent means.
+    fn consequence(&self) -> &'static str {
+        if self.has_others {
+            "a parent fails: others are tried before it for a while"
+        } else {
+            "the only parent fails: nothing leaves that goes through it"
         }
     }
 
@@ -101,6 +120,12 @@ mod tests {
         assert_eq!([turn(), turn()], [Turn::Probe, Turn::Last]);
         health.works("p");
         assert_eq!([turn(), turn()], [Turn::First, Turn::First]);
+    }
+
+    #[test]
+    fn others_are_spoken_of_where_there_are_some() {
+        assert!(Health::of(2).consequence().contains("others are tried"));
+        assert!(Health::of(1).consequence().starts_with("the only parent fails"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -145,7 +145,8 @@ impl Parents {
             // A parent that is silent may hang, or its target is: it hangs if it has served nobody meanwhile.
             let is_suspect = fault.is_silence() && !parent.health.has_worked_since(begun);
             if fault.is_of_parent() || is_suspect {
-                parent.health.fails(&parent.name, &fault);
+                let other = fault.other_scheme(parent.scheme);
+                parent.health.fails(&parent.name, &format_args!("{fault}{other}"));
             } else {
                 parent.health.answers(&parent.name);
             }
@@ -333,7 +334,8 @@ impl Via {
     fn explain(&self, fault: ParentFault) -> Error {
         self.parent.counters.connect(fault.result());
         if fault.is_of_parent() {
-            self.parent.health.fails(&self.parent.name, &fault);
+            let other = fault.other_scheme(self.parent.scheme);
+            (self.parent.health).fails(&self.parent.name, &format_args!("{fault}{other}"));
         }
         ParentError::new(&self.parent, &self.target, fault).into()
     }

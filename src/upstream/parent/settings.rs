@@ -1,5 +1,7 @@
 //! From what is written of parents, and their secrets, to parents that can be used.
 
+use std::error::Error;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use data_encoding::BASE64;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
+use super::error::refused;
 use super::health::Health;
 use super::{Parent, Parents, socks5};
 use crate::config::{ParentKeys, ParentScheme, ParentUrlParts, SecretRef, Text, Tls};
@@ -24,9 +27,7 @@ pub(crate) enum ParentSettingsError {
     #[error("{place}: its URL and `username` beside it both name a user; remove one of them")]
     BothUsers { place: String },
 
-    #[error(
-        "{place}: {denial}; name another proxy: outrider cannot be its own parent, nor can what it must not reach"
-    )]
+    #[error("{place}: {}", refused(denial))]
     Denied { place: String, denial: Denial },
 
     #[error("{place}: the user or the password {what}")]
@@ -45,11 +46,8 @@ pub(crate) enum ParentSettingsError {
     )]
     NoTls { place: String },
 
-    #[error("{place}")]
-    Tls {
-        place: String,
-        source: Arc<tls::SettingsError>,
-    },
+    #[error(transparent)]
+    Tls(ParentTlsError),
 
     #[error(
         "{place}: what is there is not the URL of a proxy: {what}; it has to be http://[USER:PASSWORD@]HOST:PORT, or the same \
@@ -58,10 +56,35 @@ pub(crate) enum ParentSettingsError {
     Url { place: String, what: &'static str },
 }
 
+/// Why TLS to a parent cannot be spoken, under the key that is wrong.
+#[derive(Debug)]
+pub(crate) struct ParentTlsError {
+    error: Arc<tls::SettingsError>,
+    /// `tls.ca` is not written: `egress.parent_ca` stands for it.
+    has_common_roots: bool,
+    place: String,
+}
+
+impl fmt::Display for ParentTlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.error.to_string();
+        match text.strip_prefix("tls.ca: ") {
+            Some(rest) if self.has_common_roots => write!(f, "egress.parent_ca: {rest}"),
+            Some(_) | None => write!(f, "{}.{text}", self.place),
+        }
+    }
+}
+
+impl Error for ParentTlsError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
 impl ParentSettingsError {
     /// Whether a certificate and a key are not of one pair, as while they are being replaced.
     pub(crate) fn is_mismatch(&self) -> bool {
-        matches!(self, Self::Tls { source, .. } if source.is_mismatch())
+        matches!(self, Self::Tls(error) if error.error.is_mismatch())
     }
 }
 
@@ -168,14 +191,16 @@ impl Parent {
         telemetry: &Telemetry,
     ) -> Result<Self, ParentSettingsError> {
         let place = || place.to_owned();
-        let unread = |source| ParentSettingsError::Secret {
-            place: place(),
-            source,
+        let unread = |key| {
+            move |source| ParentSettingsError::Secret {
+                place: format!("{}{key}", place()),
+                source,
+            }
         };
         let parts = match &written.url {
             Text::Plain(url) => ParentUrlParts::parse(url),
             Text::Reference(reference) => {
-                let url = snapshot.read(reference).map_err(unread)?;
+                let url = snapshot.read(reference).map_err(unread(""))?;
                 let text = std::str::from_utf8(url.expose()).map_err(|_| "it is not a text");
                 text.and_then(|text| ParentUrlParts::parse(text.trim()))
             }
@@ -184,14 +209,18 @@ impl Parent {
         let username = match (&written.username, parts.username) {
             (Some(_), Some(_)) => return Err(ParentSettingsError::BothUsers { place: place() }),
             (Some(Text::Plain(name)), None) => Some(name.clone().into_bytes()),
-            (Some(Text::Reference(name)), None) => {
-                Some(snapshot.read(name).map_err(unread)?.expose().to_vec())
-            }
+            (Some(Text::Reference(name)), None) => Some(
+                snapshot
+                    .read(name)
+                    .map_err(unread(".username"))?
+                    .expose()
+                    .to_vec(),
+            ),
             (None, name) => name.map(String::into_bytes),
         };
         let password = match &written.password {
             Some(reference) => {
-                let password = snapshot.read_password(reference).map_err(unread)?;
+                let password = snapshot.read_password(reference).map_err(unread(".password"))?;
                 Some(Zeroizing::new(password.expose().to_vec()))
             }
             None => parts.password,
@@ -214,9 +243,12 @@ impl Parent {
         };
         let tls = if parts.scheme == ParentScheme::Https {
             let settings = tls::Settings::of(&tls_of(written, plan), snapshot, roots);
-            Some(settings.map_err(|source| ParentSettingsError::Tls {
-                place: place(),
-                source: Arc::new(source),
+            Some(settings.map_err(|error| {
+                ParentSettingsError::Tls(ParentTlsError {
+                    error: Arc::new(error),
+                    has_common_roots: written.tls.ca.is_none(),
+                    place: place(),
+                })
             })?)
         } else if written.tls == Tls::default() {
             None
@@ -242,7 +274,7 @@ impl Parent {
         Ok(Self {
             counters: telemetry.parent(&name),
             form: form(Some(Scheme::Http.as_str())),
-            health: Health::default(),
+            health: Health::of(plan.parents.len()),
             login,
             name,
             scheme: parts.scheme,

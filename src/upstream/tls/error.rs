@@ -129,6 +129,14 @@ impl Error {
         }
     }
 
+    /// Whether the server may not speak TLS at all.
+    pub(crate) fn may_be_without_tls(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed { .. } | Self::NotTls { .. } | Self::Protocol { .. } | Self::Timeout { .. }
+        )
+    }
+
     /// Whether the destination's lists or pins refuse the certificate.
     pub(crate) fn is_of_destination(&self) -> bool {
         let Self::Certificate { fault, .. } = self else {

@@ -69,7 +69,7 @@ pub(crate) enum SettingsError {
         source: pkcs12::Error,
     },
 
-    #[error("{key}: the secret cannot be read")]
+    #[error("{key}: {} cannot be read", key.kind())]
     Secret { key: TlsKey, source: secret::Error },
 
     #[error("{key}: {reference} is {found}{}", remedy(found, reference))]
@@ -129,6 +129,19 @@ impl SettingsError {
 }
 
 impl TlsKey {
+    /// Returns what is there.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Ca | Self::CaExtra | Self::ClientCertificateCert => "the certificate",
+            Self::Crl => "the list",
+            Self::ClientCertificate
+            | Self::ClientCertificateKey
+            | Self::ClientCertificatePassphrase
+            | Self::ClientCertificatePassword
+            | Self::ClientCertificatePkcs12 => "the secret",
+        }
+    }
+
     pub(super) fn is_of_client_certificate(self) -> bool {
         match self {
             Self::Ca | Self::CaExtra | Self::Crl => false,

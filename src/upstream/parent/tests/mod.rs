@@ -14,6 +14,7 @@ use crate::secret::roots::SystemRoots;
 use crate::telemetry::Telemetry;
 
 mod socks;
+mod words;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -305,6 +306,27 @@ const REFUSALS: &[Row] = &[
         "see that this is a proxy",
     ),
     (
+        "HTTP/1.1 404 Not Found\r\nServer: nginx\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\nhtml",
+        "proxy_configuration_error",
+        "no_proxy",
+        true,
+        "like a web server, not a proxy",
+    ),
+    (
+        "HTTP/1.1 404 Not Found\r\nDate: x\r\nConnection: close\r\n\r\n",
+        "dns_error",
+        "target_dns",
+        false,
+        "does not resolve",
+    ),
+    (
+        "HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nContent-Length: 4\r\n\r\nhtml",
+        "proxy_configuration_error",
+        "no_proxy",
+        true,
+        "if its port speaks TLS, write https://",
+    ),
+    (
         "HTTP/1.1 405 Method Not Allowed\r\n\r\n",
         "proxy_configuration_error",
         "no_proxy",
@@ -517,7 +539,7 @@ fn what_cannot_be_a_parent_says_so_without_its_password() {
         (
             "env:P",
             "http://u:sesame@169.254.169.254:80",
-            "denied network (metadata)",
+            "where no parent may be (metadata), whatever egress.allow_networks holds; name another",
         ),
         (
             "{ url: env:P, username: me, password: env:P }",
@@ -532,7 +554,7 @@ fn what_cannot_be_a_parent_says_so_without_its_password() {
         (
             "{ url: https://h:1, tls: { ca: file:/nowhere/ca.pem } }",
             "",
-            "/nowhere/ca.pem",
+            "egress.parent.tls.ca: the certificate cannot be read: file:/nowhere/ca.pem",
         ),
         ("vcap:none/uri", "", "no services are bound"),
     ] {
