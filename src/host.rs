@@ -306,6 +306,19 @@ impl HostPattern {
         };
         Ok(Self { what, port })
     }
+
+    /// Whether it names the host and the port of a target.
+    pub(crate) fn covers(&self, target: &Target) -> bool {
+        let is_host = match (&self.what, &target.host) {
+            (Pattern::Host(own), host) => own == host,
+            (Pattern::Suffix(suffix), Host::Name(name)) => name
+                .strip_suffix(&**suffix)
+                .is_some_and(|rest| rest.ends_with('.')),
+            (Pattern::Suffix(_), Host::V4(_) | Host::V6(_)) => false,
+            (Pattern::Network(network), host) => host.ip().is_some_and(|ip| network.contains(&ip)),
+        };
+        is_host && self.port.matches(target.port)
+    }
 }
 
 /// As written, normalised.

@@ -57,8 +57,8 @@ impl PlaceholderFault {
                  {reference}: {{ length: N }}"
             ),
             Self::NeverSent => {
-                "which is a key that only signs, or opens a file, and is never sent; outrider uses it \
-                                itself, so leave it out"
+                "which only signs, opens a file or fetches a token elsewhere, and is never sent there; outrider uses it \
+                 itself, so leave it out"
                     .to_owned()
             }
             Self::Place => {

@@ -93,6 +93,15 @@ fn odd_requests_are_treated_alike() {
     // OPTIONS carries no credential, so the placeholder stays; TRACE is answered by nobody.
     assert_eq!(scene.ask("OPTIONS", "/", &format!("X-B: {own}\r\n")).status, 200);
     assert!(scene.partner.raw().contains(&format!("x-b: {own}\r\n")));
+    let head = format!("OPTIONS {url} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n");
+    let with_body = |text: &str| {
+        scene
+            .proxy
+            .raw(format!("{head}Content-Length: {}\r\n\r\n{text}", text.len()))
+    };
+    assert_eq!(with_body(&format!("body={own}")).status, 200);
+    assert!(scene.partner.raw().contains(&format!("body={own}")));
+    assert_refused(&with_body(scene.foreign()), &scene, "env:OTHER");
     assert_eq!(scene.ask("TRACE", "/", &format!("X-C: {own}\r\n")).status, 405);
     // The handshake of a WebSocket.
     scene.proxy.raw(format!(

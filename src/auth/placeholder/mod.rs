@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 
 use super::matcher::{MOST_LAYERS, SecretMatcher};
 use crate::config::{
-    ClientCertificate, Config, DestinationKeys, HeaderText, ParentChoice, ParentKeys, PlaceholderCharacters,
-    PlaceholderShape, Placeholders, SecretRef, Text, Tls,
+    Auth, ClientCertificate, Config, DestinationKeys, HeaderText, ParentChoice, ParentKeys,
+    PlaceholderCharacters, PlaceholderShape, Placeholders, SecretRef, Text, Tls,
 };
 use crate::secret::{Secret, Snapshot};
 
@@ -32,6 +32,9 @@ const RANDOM: usize = 26;
 
 /// Every placeholder begins so, after its prefix, if there is room.
 const MARK: &str = "outrider";
+
+/// Variables that the app always gets from us, whatever they held before.
+const OVERWRITTEN: [&str; 4] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"];
 
 /// The most of a name that stands in a placeholder.
 const LONGEST_NAME: usize = 64;
@@ -60,7 +63,7 @@ pub(crate) struct NoRandom;
 /// What a destination does with a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SecretRole {
-    /// It signs, or opens a file.
+    /// It signs, opens a file, or fetches a token elsewhere.
     Stays,
     /// A public name: it is sent, and may be shown.
     Name,
@@ -292,10 +295,10 @@ pub(crate) fn used_anywhere(config: &Config) -> impl Iterator<Item = &SecretRef>
     of_destinations.chain(of_ports).chain(of_parents)
 }
 
-/// Returns the secrets for a parent. Variables of proxies are left out: the app gets others in any case.
+/// Returns the secrets for a parent. The variables that name our own address to the app are left out.
 fn of_parent(parent: &ParentKeys) -> impl Iterator<Item = &SecretRef> {
     let url = match &parent.url {
-        Text::Reference(SecretRef::Env(name)) if name.to_ascii_lowercase().ends_with("_proxy") => None,
+        Text::Reference(SecretRef::Env(name)) if OVERWRITTEN.contains(&name.as_str()) => None,
         Text::Reference(reference) => Some(reference),
         Text::Plain(_) => None,
     };
@@ -321,6 +324,17 @@ pub(crate) fn replaced(config: &Config) -> Vec<SecretRef> {
 fn roles(destination: &DestinationKeys) -> Vec<(&SecretRef, SecretRole)> {
     let mut all = Vec::new();
     for credential in destination.auth.iter().flat_map(|rule| &rule.credentials) {
+        let is_token_host = match &credential.auth {
+            Auth::OAuth2(oauth2) => {
+                (destination.hosts.iter()).any(|own| own.covers(&oauth2.token_url.target))
+            }
+            _ => true,
+        };
+        let role = |key| match role(key) {
+            // It goes to the token endpoint, which is another host: this one must not see it.
+            SecretRole::Sent if !is_token_host => SecretRole::Stays,
+            role => role,
+        };
         let references = credential.auth.references().into_iter();
         all.extend(references.map(|(key, reference)| (reference, role(key))));
     }

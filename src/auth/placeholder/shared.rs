@@ -6,10 +6,11 @@
 //! and written. It holds no secret.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
@@ -19,13 +20,19 @@ use crate::secret::Snapshot;
 
 const NAME: &str = "placeholders.json";
 
+/// How long another process may hold the file.
+const LOCKED: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// More than the placeholders of any configuration.
 const LARGEST: u64 = 1024 * 1024;
 
 /// Why the placeholders cannot be agreed on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{path}: {source}; the folder of ca.bundle has to be one that this user can write")]
+    #[error(
+        "{path}: {source}; the folder of ca.bundle has to be one that this user can write, and that no other program locks"
+    )]
     File { path: PathBuf, source: io::Error },
 
     #[error("{path} belongs to another user, or is not a file; remove it")]
@@ -47,7 +54,7 @@ pub(crate) fn agree(config: &Config, bundle: &Path, snapshot: &Snapshot) -> Resu
     if !data.is_file() || data.uid() != rustix::process::geteuid().as_raw() {
         return Err(Error::NotOurs { path });
     }
-    file.lock().map_err(failed)?;
+    lock(&file).map_err(failed)?;
     let mut text = String::new();
     let read = (&mut file).take(LARGEST).read_to_string(&mut text);
     read.map_err(failed)?;
@@ -68,6 +75,24 @@ pub(crate) fn agree(config: &Config, bundle: &Path, snapshot: &Snapshot) -> Resu
         file.set_len(text.len() as u64).map_err(failed)?;
     }
     Ok(set)
+}
+
+/// Locks the file. Another process holds it for a moment only, or means to stop us.
+fn lock(file: &File) -> io::Result<()> {
+    let end = Instant::now() + LOCKED;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "another process keeps it locked",
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {

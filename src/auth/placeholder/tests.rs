@@ -235,3 +235,43 @@ fn a_destination_sends_only_what_is_sent() {
     assert_eq!((a.is_shown, b.is_shown), (false, true));
     assert!(a.matcher().is_none() && b.matcher().is_some());
 }
+
+/// A secret for a token endpoint must not reach the hosts that the token is for.
+#[test]
+fn a_secret_for_a_token_endpoint_goes_nowhere_else() {
+    let oauth = "oauth2: { token_url: https://login.test/token, client_id: app, client_secret: env:CS }";
+    let config = config(&format!(
+        "destinations:\n  api: {{ hosts: [api.test, \"login.test:8443\"], auth: {{ {oauth} }} }}\n  \
+         both: {{ hosts: [other.test, \"*.test\"], auth: {{ {oauth} }} }}\n",
+    ));
+    let snapshot = Snapshot::of_variables([("CS", "a-client-secret")]);
+    let set = Arc::new(PlaceholderSet::of(&config, &snapshot, |_| None).unwrap());
+    let of = |i: usize| RoutePlaceholders::of(&set, &config.destinations[i], &snapshot);
+    assert!(matches!(of(0).use_of(0), PlaceholderUse::NeverSent));
+    assert!(matches!(of(1).use_of(0), PlaceholderUse::Replaced(_)));
+}
+
+/// Only the variables that name our own address to the app may stay: it gets others for these.
+#[test]
+fn the_url_of_a_parent_is_taken_out_whatever_its_variable_is_called() {
+    for (name, is_replaced) in [("CORP_PROXY", true), ("ALL_PROXY", true), ("HTTPS_PROXY", false)] {
+        let config = config(&format!("egress: {{ parent: env:{name} }}\n"));
+        assert_eq!(!replaced(&config).is_empty(), is_replaced, "{name}");
+    }
+}
+
+/// The app runs as the same user, and must not stop a reload.
+#[test]
+fn a_file_that_stays_locked_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("ca-bundle.pem");
+    let config = config("destinations: { a: { hosts: [a.test], auth: { bearer: env:A } } }");
+    let agree = || shared::agree(&config, &bundle, &Snapshot::of_variables([("A", "a-secret")]));
+    agree().unwrap();
+    let held = std::fs::File::open(folder.path().join("placeholders.json")).unwrap();
+    held.lock().unwrap();
+    let error = agree().unwrap_err().to_string();
+    assert!(error.contains("another process keeps it locked"), "{error}");
+    drop(held);
+    agree().unwrap();
+}

@@ -131,6 +131,9 @@ impl Piecewise {
             return Ok(text.slice(..cut));
         }
         self.search.check_all(&found, self.place.name(), false)?;
+        if !self.search.is_carried {
+            return Ok(text.slice(..cut));
+        }
         let written = self.search.writer().text(&text[..cut], &found, self.place)?;
         self.check_length(&found, written.len() != cut)?;
         Ok(Bytes::from_owner(written))

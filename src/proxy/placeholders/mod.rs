@@ -39,6 +39,8 @@ static HAS_WARNED: AtomicBool = AtomicBool::new(false);
 /// What is searched: the placeholders, and the route that they are on.
 #[derive(Clone, Debug)]
 struct Search {
+    /// Whether the request carries a credential. If not, nothing is put in, and foreign placeholders are refused.
+    is_carried: bool,
     /// Whether a secret would leave readable.
     is_clear: bool,
     placeholders: Arc<RoutePlaceholders>,
@@ -55,6 +57,7 @@ pub(super) fn admit(
 ) -> Result<Option<Incoming>, Error> {
     let credential = credential(head, route)?;
     let search = Search {
+        is_carried: credential.is_some(),
         is_clear: target.scheme == Scheme::Http && !route.destination.insecure_attach_over_http,
         placeholders: Arc::clone(placeholders),
         route: Arc::clone(route),
