@@ -155,6 +155,28 @@ fn a_named_file_that_anybody_could_lay_is_named_once_it_is_there() {
     assert!(env().stdout.contains(&format!("SSL_CERT_FILE='{pem}'")));
 }
 
+/// Where no placeholders can be agreed on, the app must not start with the secrets instead.
+#[test]
+fn without_a_place_for_placeholders_no_app_starts_with_the_secrets() {
+    let tmp = shared();
+    let file = tmp.path().join("env.yml");
+    let (pem, p12) = (tmp.path().join("ca.pem"), tmp.path().join("ca.p12"));
+    let env = |more: &str| {
+        let (pem, p12) = (pem.display(), p12.display());
+        let text =
+            format!("ca: {{ bundle: {pem}, truststore: {p12} }}\nplaceholders: {{ mode: always }}\n{more}\n");
+        fs::write(&file, text).unwrap();
+        run(outrider(["env", "--config"])
+            .arg(&file)
+            .env("OWN", "canary-2f6b-own"))
+    };
+    let refused = env("destinations: { a: { hosts: [a.test], auth: { bearer: env:OWN } } }");
+    assert_eq!((refused.code(), &*refused.stdout), (1, "false\n"));
+    assert!(refused.stderr.contains("no placeholders"), "{}", refused.stderr);
+    // Without a secret to replace, nothing is missing.
+    assert!(env("").succeeded().stdout.contains("HTTP_PROXY="));
+}
+
 #[test]
 fn exec_says_why_it_names_no_bundle() {
     let tmp = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use super::{ConfigArg, fail, print};
 use crate::app::is_on_platform;
 use crate::auth::placeholder::environment::{self, ChangedVariable};
-use crate::auth::placeholder::{are_shared, shared};
+use crate::auth::placeholder::{are_shared, replaced, shared};
 use crate::ca;
 use crate::config::{Ca, Config, Listen};
 use crate::error::ErrorChain;
@@ -65,6 +65,19 @@ pub(super) enum Unreachable {
     NoPort,
 }
 
+/// Why the app cannot get placeholders.
+#[derive(Debug, thiserror::Error)]
+enum NoPlaceholders {
+    #[error(
+        "no placeholders for the secrets of the app: there is no folder for placeholders.json that only this user can \
+         change; correct ca.bundle, or write placeholders: {{ mode: never }}"
+    )]
+    Folder,
+
+    #[error(transparent)]
+    Shared(#[from] shared::Error),
+}
+
 pub(super) fn run(args: &Args) -> ExitCode {
     let config = match args.config.load() {
         Ok((config, _)) => config,
@@ -82,11 +95,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let existing = |name: &str| std::env::var(name).ok();
     let ca = trusted(&config.ca);
-    let changed = match &ca {
-        Some(ca) => changed(&config, ca),
-        None => Ok(Vec::new()),
-    };
-    let changed = match changed {
+    let changed = match changed(&config, ca.as_ref()) {
         Ok(changed) => changed,
         Err(error) => {
             fail(&ErrorChain(&error).to_string());
@@ -110,11 +119,19 @@ pub(super) fn run(args: &Args) -> ExitCode {
     print(&args.format.write(&variables.chain(all).collect::<Vec<_>>()))
 }
 
-/// Returns the variables in which an app gets placeholders for secrets. One without a value has to be removed.
-fn changed(config: &Config, ca: &Ca) -> Result<Vec<(String, Option<String>)>, shared::Error> {
+/// Returns the variables in which an app gets placeholders for secrets. One without a value has to be removed. `ca`: as
+/// it can be trusted.
+fn changed(config: &Config, ca: Option<&Ca>) -> Result<Vec<(String, Option<String>)>, NoPlaceholders> {
     if !are_shared(&config.placeholders, is_on_platform()) {
         return Ok(Vec::new());
     }
+    let Some(ca) = ca else {
+        // The app must not start with the secrets instead.
+        return match replaced(config).as_slice() {
+            [] => Ok(Vec::new()),
+            _ => Err(NoPlaceholders::Folder),
+        };
+    };
     let secrets = Snapshot::of_process();
     let set = shared::agree(config, &ca.bundle, &secrets)?;
     let changed = environment::changes(&set, &config.placeholders, &secrets, std::env::vars_os());
