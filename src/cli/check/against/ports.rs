@@ -1,7 +1,7 @@
 //! Where local ports (`tcp`) lead, and with which certificate.
 
 use super::{Changes, Effect, Side};
-use crate::config::{TcpKeys, Word as _};
+use crate::config::{Listen, TcpKeys, Word as _};
 
 /// Compares the entries by their names.
 pub(super) fn compare(old: &Side, new: &Side, changes: &mut Changes) {
@@ -31,8 +31,13 @@ fn compare_entry(old: &TcpKeys, new: &TcpKeys, changes: &mut Changes) {
         tell(Effect::Wider, format!("leads elsewhere: {} → {}", old.to, new.to));
     }
     if old.listen != new.listen {
+        // A socket is for those who may enter its folder, a port for everybody on this machine.
+        let effect = match (&old.listen, &new.listen) {
+            (Listen::Unix(_), _) => Effect::Wider,
+            (Listen::Tcp(_), _) => Effect::Other,
+        };
         tell(
-            Effect::Other,
+            effect,
             format!("listens elsewhere: {} → {}", old.listen, new.listen),
         );
     }

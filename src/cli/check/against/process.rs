@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Changes, Effect, Side};
-use crate::config::{ChangedKey, Config, Listen, Network};
+use crate::config::{ChangedKey, Config, Listen, Network, PlaceholderMode, Placeholders};
 
 /// Compares the other keys of the file.
 pub(super) fn compare(old: &Side, new: &Side, changes: &mut Changes) {
@@ -43,9 +43,21 @@ fn judge(key: &ChangedKey, old: &Config, new: &Config) -> (Effect, &'static str)
         "egress.deny_networks" => (Effect::Other, "the classes are always denied"),
         "dns.hosts" => (Effect::Wider, "names lead elsewhere"),
         "dns.servers" => (Effect::Wider, "others say where names lead"),
-        "listen" if is_public(&listeners(new)) && !is_public(&listeners(old)) => {
+        "listen" if public(new).iter().any(|address| !public(old).contains(address)) => {
             (Effect::Wider, "others than the app can reach the proxy")
         }
+        "listen" if listeners(old).is_empty() && !listeners(new).is_empty() => {
+            (Effect::Wider, "every user of this machine can reach the proxy")
+        }
+        "instances" if old.instances.is_some() && new.instances >= old.instances => (
+            Effect::Narrower,
+            "each instance takes a smaller part of the limits",
+        ),
+        "instances" => (
+            Effect::Wider,
+            "each instance may take a larger part of the limits",
+        ),
+        "placeholders" => placeholders(&old.placeholders, &new.placeholders),
         "admin" if new.admin.is_some_and(|admin| is_public(&[admin])) => {
             (Effect::Wider, "others can read the pages")
         }
@@ -55,6 +67,25 @@ fn judge(key: &ChangedKey, old: &Config, new: &Config) -> (Effect, &'static str)
         "route_service" => (Effect::Wider, "other ways through"),
         path if path.starts_with("egress.parent") => (Effect::Wider, "another way out"),
         _ => (Effect::Other, ""),
+    }
+}
+
+/// Returns what other placeholders mean to the app.
+fn placeholders(old: &Placeholders, new: &Placeholders) -> (Effect, &'static str) {
+    let reach = |mode: PlaceholderMode| match mode {
+        PlaceholderMode::Never => 0,
+        PlaceholderMode::Auto => 1,
+        PlaceholderMode::Always => 2,
+    };
+    let keeps =
+        |own: &Placeholders, other: &Placeholders| own.keep.iter().any(|one| !other.keep.contains(one));
+    let (was, is) = (reach(old.mode), reach(new.mode));
+    if is < was || keeps(new, old) {
+        (Effect::Wider, "the app gets secrets as they are")
+    } else if is > was || keeps(old, new) {
+        (Effect::Narrower, "the app gets fewer secrets")
+    } else {
+        (Effect::Other, "")
     }
 }
 
@@ -73,6 +104,13 @@ fn listeners(config: &Config) -> Vec<SocketAddr> {
         Listen::Unix(_) => None,
     });
     listeners.collect()
+}
+
+/// Returns the addresses that others than this machine reach.
+fn public(config: &Config) -> Vec<SocketAddr> {
+    let mut all = listeners(config);
+    all.retain(|address| is_public(&[*address]));
+    all
 }
 
 fn is_public(addresses: &[SocketAddr]) -> bool {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::reach::{HostChange, Reach, hosts};
 use super::{Changes, Effect, Side, listed};
-use crate::config::ChangedKey;
+use crate::cli::explain::credential;
+use crate::config::{Auth, ChangedKey};
 use crate::policy::Destination;
 use crate::units::Rate;
 
@@ -63,7 +64,12 @@ impl Told<'_> {
     fn key(&mut self, key: &ChangedKey, was: &Destination, is: &Destination) {
         let (effect, how) = match key.path.as_str() {
             // What is attached is told with the hosts that get it; what else differs is told here.
+            "auth" if has_other_rights(was, is) => (
+                Effect::Wider,
+                "the same secret speaks for another user, or with other rights",
+            ),
             "auth" => (Effect::Other, ""),
+            "headers.remove" => removed(&was.headers.remove, &is.headers.remove),
             "headers.set" => (Effect::Other, "names are shown, values are not"),
             "tls.client_certificate" | "deny" | "mode" | "upgrade" => return,
             "paths" => allowed(was.paths.as_slice(), is.paths.as_slice()),
@@ -79,6 +85,10 @@ impl Told<'_> {
                 is.scrub != Some(true),
                 "secrets in answers reach the app",
                 "secrets are struck out of answers",
+            ),
+            "respect_upstream" if was.respect_upstream && !is.respect_upstream => (
+                Effect::Wider,
+                "the limits that the destination tells are not kept any more",
             ),
             "respect_upstream" | "limits_apply_to" => (Effect::Other, "limits that are learned"),
             "tls.ca" => (Effect::Wider, "other roots are trusted"),
@@ -158,6 +168,29 @@ impl Told<'_> {
             Some((effect, how)) => self.say(effect, key, how),
             None => self.say(Effect::Other, key, ""),
         }
+    }
+}
+
+/// Whether a credential of before is used in another way: with another user name, more scopes or other claims. One that is
+/// new is told with its hosts.
+fn has_other_rights(was: &Destination, is: &Destination) -> bool {
+    let all = |own: &'_ Destination| -> Vec<Auth> {
+        let credentials = own.auth.iter().flat_map(|rule| &rule.credentials);
+        credentials.map(|one| one.auth.clone()).collect()
+    };
+    let before = all(was);
+    let is_known = |auth: &Auth| before.iter().any(|own| credential(own) == credential(auth));
+    all(is)
+        .iter()
+        .any(|auth| !before.contains(auth) && is_known(auth))
+}
+
+/// Compares what is taken out of requests.
+fn removed(old: &[String], new: &[String]) -> (Effect, &'static str) {
+    if old.iter().all(|one| new.contains(one)) {
+        (Effect::Narrower, "more is taken out of requests")
+    } else {
+        (Effect::Wider, "what was taken out of requests leaves now")
     }
 }
 

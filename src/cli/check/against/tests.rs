@@ -416,3 +416,78 @@ fn local_ports_are_told_entry_by_entry() {
     );
     assert!(!between(new, new).widen());
 }
+
+/// What gives the app more secrets, or others the proxy, must not pass `--fail-on-widening`.
+#[test]
+fn more_secrets_for_the_app_and_more_users_of_a_port_are_wider() {
+    let unix = "tcp: { db: { listen: unix:/tmp/own/db, to: \"db.test:1\" } }";
+    let clients = "clients: { a: { basic: env:A } }\n";
+    for (old, new, is_wider) in [
+        ("", "placeholders: { mode: never }", true),
+        ("placeholders: { mode: always }", "", true),
+        ("", "placeholders: { keep: [env:A] }", true),
+        ("placeholders: { keep: [env:A] }", "", false),
+        ("", "placeholders: { mode: always }", false),
+        ("", "placeholders: { remove: [env:A] }", false),
+        ("listen: unix:/tmp/own/door", "", true),
+        ("listen: 127.0.0.1:1", "listen: 127.0.0.1:2", false),
+        ("listen: 10.0.0.1:1", "listen: 0.0.0.0:1", true),
+        ("listen: [10.0.0.1:1, 10.0.0.2:1]", "listen: 10.0.0.2:1", false),
+        (
+            unix,
+            "tcp: { db: { listen: 127.0.0.1:1, to: \"db.test:1\" } }",
+            true,
+        ),
+        ("instances: 4", "instances: 2", true),
+        ("instances: 2", "instances: 4", false),
+    ] {
+        let (old, new) = (format!("{clients}{old}\n"), format!("{clients}{new}\n"));
+        let changes = between(&old, &new);
+        assert_eq!(changes.widen(), is_wider, "{old}{new}{}", changes.text());
+        assert!(!changes.0.is_empty(), "{old}{new}");
+    }
+}
+
+/// The secret is the same, and what it is used for is not.
+#[test]
+fn the_same_secret_with_other_rights_is_wider() {
+    let oauth = |more: &str| {
+        format!(
+            "auth: {{ oauth2: {{ token_url: https://l.test/t, client_id: x, client_secret: env:T{more} }} }}"
+        )
+    };
+    let basic = |user: &str| format!("auth: {{ basic: {{ username: {user}, password: env:T }} }}");
+    for (old, new, is_wider) in [
+        (oauth(", scopes: [read]"), oauth(", scopes: [read, admin]"), true),
+        (oauth(""), oauth(", params: { resource: all }"), true),
+        (basic("app"), basic("root"), true),
+        (
+            "auth: { bearer: env:T }".to_owned(),
+            "auth: [{ bearer: env:T }]".to_owned(),
+            false,
+        ),
+        (basic("app"), "methods: [GET]".to_owned(), false),
+        (
+            "headers: { remove: [cookie, x-a] }".to_owned(),
+            "headers: { remove: [x-a] }".to_owned(),
+            true,
+        ),
+        (
+            "headers: { remove: [x-a] }".to_owned(),
+            "headers: { remove: [cookie, x-a] }".to_owned(),
+            false,
+        ),
+        (
+            "respect_upstream: true".to_owned(),
+            "respect_upstream: false".to_owned(),
+            true,
+        ),
+    ] {
+        // Two more keys, so that outrider sees the requests in both, and sends them over TLS.
+        let file = |keys: &str| {
+            format!("destinations:\n  api: {{ hosts: [api.test], mode: intercept, tls: {{}}, {keys} }}\n")
+        };
+        let changes = between(&file(&old), &file(&new));
+        assert_eq!(changes.widen(), is_wider, "{old}\n{new}\n{}", changes.text());
+    }
+}
