@@ -87,6 +87,14 @@ pub(crate) enum UpgradeFault {
 pub(crate) type Kept = Vec<u8>;
 
 impl UpgradeFault {
+    /// Returns the fault as it is told where TLS is up: nobody on the way can have put bytes in.
+    pub(super) fn under_tls(self, what: &'static str) -> Self {
+        match self {
+            Self::Injected => Self::Malformed { what },
+            other => other,
+        }
+    }
+
     /// Whether the app caused it, and not the server.
     pub(crate) fn is_of_app(&self) -> bool {
         match self {

@@ -35,7 +35,8 @@ where
 {
     // In TLS 1.3 a refused certificate shows only now, and the app gets the reason instead of a greeting.
     send(server, "o2 NOOP\r\n").await?;
-    done(server, &mut LineReader::default(), "o2").await?;
+    let done = done(server, &mut LineReader::default(), "o2").await;
+    done.map_err(|fault| fault.under_tls(WHAT))?;
     tell(app, &format!("* OK {host} over TLS by outrider\r\n")).await
 }
 

@@ -44,7 +44,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     send(server, HELLO).await?;
-    reply(server, &mut LineReader::default()).await?.wanted(250)?;
+    let hello = reply(server, &mut LineReader::default()).await;
+    hello.map_err(|fault| fault.under_tls(WHAT))?.wanted(250)?;
     tell(app, &format!("220 {host} ESMTP, over TLS by outrider\r\n")).await
 }
 

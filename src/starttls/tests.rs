@@ -155,3 +155,19 @@ async fn random_servers_and_apps_end_with_a_fault() {
     }
     assert!(through > 50, "{through}");
 }
+
+/// Under TLS nobody on the way puts bytes in: the reason must not say so.
+#[tokio::test]
+async fn bytes_behind_a_reply_under_tls_are_the_servers_own_fault() {
+    for (protocol, reply) in [
+        (StartTls::Smtp, "250 mx\r\n250 more\r\n"),
+        (StartTls::Imap, "o2 OK done\r\n* 1 EXISTS\r\n"),
+    ] {
+        let (mut app, _far_app) = duplex(1024);
+        let (mut server, mut far) = duplex(1024);
+        far.write_all(reply.as_bytes()).await.unwrap();
+        let mut upgrade = Upgrade::new(Some(protocol));
+        let fault = upgrade.begin("mx.test", &mut app, &mut server).await.unwrap_err();
+        assert!(matches!(fault, UpgradeFault::Malformed { .. }), "{fault:?}");
+    }
+}
