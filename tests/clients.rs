@@ -210,6 +210,8 @@ fn a_removed_client_loses_access_at_its_next_request() {
         .tls("partner.test", &trusting(&proxy.bundle(), &["http/1.1"]))
         .unwrap();
     assert_eq!(tunnel.get(&authority, "/").status, 200);
+    let (answer, mut socks) = negotiate(&proxy, "app", SESAME.1);
+    assert_eq!(answer, [1, 0]);
 
     // A reload with a fault changes nothing; one that removes the client does.
     proxy.rewrite(&config("app: { basic: env:MISSING }"));
@@ -229,6 +231,15 @@ fn a_removed_client_loses_access_at_its_next_request() {
     let inside = tunnel.get(&authority, "/");
     assert_eq!((kept.ask(&plain).status, inside.status), (407, 403));
     assert!(inside.text().contains("open a new one"), "{}", inside.text());
+    // By SOCKS5 the password was good, and the request comes only now.
+    let name = b"partner.test";
+    let asked = [
+        &[5, 1, 0, 3, name.len() as u8],
+        &name[..],
+        &origin.port().to_be_bytes(),
+    ]
+    .concat();
+    assert_eq!(socks.send(asked).read_exact(2).unwrap(), [5, 2]);
     assert_eq!(partner.origin.raw().matches("GET /").count(), 2);
 }
 

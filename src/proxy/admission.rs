@@ -28,6 +28,16 @@ impl TunnelSender {
         let shown = client.is_some().then(|| shown.keep());
         Ok(Self { client, live, shown })
     }
+
+    /// Finds out again who it is where `live` is another configuration.
+    pub(super) fn under(self, live: Arc<Live>, exchange: &mut Exchange) -> Result<Self, Error> {
+        if Arc::ptr_eq(&live, &self.live) {
+            return Ok(self);
+        }
+        let client = inside(&live, self.shown.as_ref(), exchange)?;
+        let shown = self.shown.filter(|_| client.is_some());
+        Ok(Self { client, live, shown })
+    }
 }
 
 /// Finds the client that sends a request; `None`: nobody is asked.

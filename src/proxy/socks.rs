@@ -181,6 +181,9 @@ impl Negotiation {
         if target.port == 0 {
             return Err(unusable(HostError::Port));
         }
+        // A client may take its time between the password and the request, and a reload may remove it meanwhile.
+        let removed = |error| Refused::For(Box::new(error), Answer::Reply(ReplyCode::NotAllowed));
+        let sender = sender.under(proxy.live.load_full(), exchange).map_err(removed)?;
         Ok(Request { sender, target })
     }
 
