@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -316,6 +317,31 @@ fn the_next_parent_is_taken_where_one_fails_and_not_where_it_denies() {
             .assert_ours(502, "http_protocol_error");
         assert!(told.contains("the parent's answer cannot be read"), "{told}");
     }
+}
+
+/// An end without an answer may be the target's: it says neither that the parent fails nor that it works again.
+#[test]
+fn a_parent_that_closes_without_an_answer_does_not_work_again() {
+    let origin = Origin::plain();
+    let asked = AtomicUsize::new(0);
+    let first = Origin::http(move |wire| {
+        if wire.request().is_ok() && asked.fetch_add(1, Ordering::Relaxed) == 0 {
+            wire.send("HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let second = Origin::saying_once("");
+    let proxy = behind(
+        &[url(&first), url(&second)],
+        "",
+        &destination(&origin.authority(), ""),
+    );
+    for _ in 0..3 {
+        assert_eq!(proxy.connect(&origin.authority()).0.status, 502);
+    }
+    assert_eq!((first.seen().len(), second.seen().len()), (3, 3));
+    let log = proxy.log();
+    assert_eq!(log.matches("a parent fails").count(), 1, "{log}");
+    assert!(!log.contains("works again"), "{log}");
 }
 
 /// The shape of a gateway: an `https://` parent that wants our certificate, ALPN http/1.1 alone, and a folder of roots.

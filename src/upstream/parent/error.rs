@@ -251,6 +251,11 @@ impl ParentFault {
         self.side() == Side::Parent
     }
 
+    /// Whether the parent works, and the target has failed or is denied.
+    pub(super) fn is_of_target(&self) -> bool {
+        self.side() == Side::Target
+    }
+
     /// Whether the next parent is tried although this one may work.
     pub(super) fn may_be_of_parent(&self) -> bool {
         matches!(self, Self::Closed)

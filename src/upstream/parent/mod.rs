@@ -147,7 +147,7 @@ impl Parents {
             if fault.is_of_parent() || is_suspect {
                 let other = fault.other_scheme(parent.scheme);
                 parent.health.fails(&parent.name, &format_args!("{fault}{other}"));
-            } else {
+            } else if fault.is_of_target() {
                 parent.health.answers(&parent.name);
             }
             let goes_on = fault.is_of_parent() || is_suspect || fault.may_be_of_parent();
