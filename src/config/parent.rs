@@ -1,5 +1,7 @@
 //! Parent proxies: what is written of them, and how their URLs are read.
 
+use std::fmt;
+
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
@@ -40,8 +42,8 @@ pub(crate) enum ParentScheme {
     Socks5,
 }
 
-/// What the URL of a parent says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the URL of a parent says. `Debug` shows no credentials.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ParentUrlParts {
     pub(crate) scheme: ParentScheme,
     pub(crate) host: Host,
@@ -130,6 +132,16 @@ impl ParentUrlParts {
             username,
             password,
         })
+    }
+}
+
+impl fmt::Debug for ParentUrlParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParentUrlParts")
+            .field("scheme", &self.scheme)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
