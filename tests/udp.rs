@@ -226,6 +226,11 @@ fn what_a_blind_tunnel_may_not_do_is_refused() {
     let mut wire = proxy.wire();
     wire.send(asking(&proxy, "inner.test/443/", body) + "hello");
     wire.response().assert_ours(400, "http_request_error");
+    for (right, wrong) in [("GET ", "POST "), ("HTTP/1.1", "HTTP/1.0")] {
+        let mut wire = proxy.wire();
+        wire.send(asking(&proxy, "127.0.0.1/443/", "").replacen(right, wrong, 1));
+        wire.response().assert_ours(400, "http_request_error");
+    }
     // Without the upgrade it is a request like any other, and its host is not ours.
     let plain = asking(&proxy, "inner.test/443/", "").replace("Upgrade: connect-udp\r\n", "");
     proxy.wire().ask(plain).assert_ours(403, "http_request_denied");

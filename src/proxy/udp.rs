@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
@@ -70,6 +70,11 @@ async fn open(
     proxy: &Arc<Proxy>,
 ) -> Result<UdpTunnel, Error> {
     headers::check_connect(request)?;
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return Err(Error::Malformed(
+            "a CONNECT-UDP request has the method GET and the version HTTP/1.1 (RFC 9298 section 3.2)",
+        ));
+    }
     let target = target_of(request.uri().path()).ok_or(Error::Malformed(
         "the path of a CONNECT-UDP request is /.well-known/masque/udp/HOST/PORT/ (RFC 9298 section 3)",
     ))?;
@@ -204,13 +209,12 @@ async fn download(
 ) -> io::Result<std::convert::Infallible> {
     loop {
         socket.readable().await?;
-        let packet = stream::with_buffer(|buffer| {
-            let length = socket.try_recv(buffer)?;
-            io::Result::Ok((length, capsule(&buffer[..length])))
-        });
-        let (length, capsule) = match packet {
+        let (length, capsule) = match stream::with_buffer(|buffer| receive(socket, buffer)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            packet => packet?,
+            // Lost, as a packet may be.
+            Ok(None) => continue,
+            Ok(Some(packet)) => packet,
+            Err(error) => return Err(error),
         };
         app.write_all(&capsule).await?;
         app.flush().await?;
@@ -219,12 +223,42 @@ async fn download(
     }
 }
 
+/// Receives a packet. Returns its length and its capsule; `None`: it fills the buffer, and may have been cut. That happens
+/// only where memory is short, because the whole buffer is larger than any packet.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<u8>)>> {
+    let length = socket.try_recv(buffer)?;
+    Ok((length < buffer.len()).then(|| (length, capsule(&buffer[..length]))))
+}
+
 /// EMSGSIZE.
 const TOO_LONG: i32 = rustix::io::Errno::MSGSIZE.raw_os_error();
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Half a packet would be another packet.
+    #[tokio::test]
+    async fn a_packet_that_does_not_fit_into_the_buffer_is_lost() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(target.local_addr().unwrap()).await.unwrap();
+        for payload in [&b"longer than eight"[..], b"whole"] {
+            target
+                .send_to(payload, socket.local_addr().unwrap())
+                .await
+                .unwrap();
+        }
+        let mut received = Vec::new();
+        while received.len() < 2 {
+            socket.readable().await.unwrap();
+            match receive(&socket, &mut [0; 8]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                packet => received.push(packet.unwrap()),
+            }
+        }
+        assert_eq!(received, [None, Some((5, capsule(b"whole")))]);
+    }
 
     #[test]
     fn the_path_names_the_target() {
