@@ -143,6 +143,14 @@ pub(crate) enum ClientRefusal {
          space_guid or certificate"
     )]
     Unknown { title: Arc<str> },
+
+    /// Where another client is known by a password, which could still come.
+    #[error(
+        "the client certificate of {title} is that of no client, and no user name and password of one came \
+         (Proxy-Authorization: Basic); add it to `clients` by app_guid, space_guid or certificate, or write NAME:PASSWORD@ into \
+         the URL of the proxy"
+    )]
+    UnknownWithoutPassword { title: Arc<str> },
 }
 
 impl CommandClient {
@@ -188,6 +196,9 @@ impl Clients {
             return match (found, shown.peer) {
                 (Some(place), _) => Ok(Some(&self.clients[*place])),
                 (None, Some(peer)) if !self.asks_for_passwords() => Err(peer.unknown()),
+                (None, Some(peer)) if certified.as_ref().is_some_and(|places| places.is_empty()) => {
+                    Err(peer.unknown_without_password())
+                }
                 (None, Some(_) | None) => Err(self.without()),
             };
         };
@@ -212,9 +223,10 @@ impl Clients {
         self.asks
     }
 
-    /// Whether a client is known by a password.
+    /// Whether a client is known by a password, be it one that could not be read.
     pub(crate) fn asks_for_passwords(&self) -> bool {
-        self.clients.iter().any(|client| client.password.is_some())
+        self.written.clients.iter().any(|keys| keys.basic.is_some())
+            || self.clients.iter().any(|client| client.is_command)
     }
 
     /// Returns how TLS is spoken on the listener; `None`: it is not.
@@ -247,7 +259,7 @@ impl Clients {
     }
 
     fn without_password(&self) -> ClientRefusal {
-        if self.clients.iter().all(|client| client.is_command) {
+        if self.written.clients.is_empty() {
             ClientRefusal::Command
         } else {
             ClientRefusal::Password
@@ -305,7 +317,7 @@ impl KeptShown {
 impl ClientRefusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Command | Self::Password => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            Self::Command | Self::Password | Self::UnknownWithoutPassword { .. } => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::Destination { .. }
             | Self::Ended { .. }
             | Self::HalfShown { .. }

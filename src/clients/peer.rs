@@ -71,6 +71,11 @@ impl Peer {
         ClientRefusal::Unknown { title }
     }
 
+    pub(super) fn unknown_without_password(&self) -> ClientRefusal {
+        let title = Arc::clone(&self.title);
+        ClientRefusal::UnknownWithoutPassword { title }
+    }
+
     /// Returns the clients that this certificate is enough for, by their index, the most specific first.
     pub(super) fn clients(&self, clients: &Clients, now: SystemTime) -> Arc<[usize]> {
         let mut found = lock(&self.found);

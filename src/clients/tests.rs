@@ -197,6 +197,12 @@ fn what_cannot_be_read_opens_nothing() {
             who(&clients, Shown::with(Some(token.as_bytes()), None)).is_err(),
             "{text}"
         );
+        if text.contains("basic") {
+            // Nothing sends the client for a certificate, or to `outrider exec`.
+            let shown = Shown::with(Some(token.as_bytes()), None);
+            let told = (who(&clients, Shown::default()), who(&clients, shown));
+            assert_eq!(told, (Err(ClientRefusal::Password), Err(ClientRefusal::Password)), "{text}");
+        }
     }
 }
 
@@ -376,6 +382,10 @@ fn a_password_beside_a_certificate_is_judged_strictly() {
     assert_eq!(who(&clients, by(&xyz)).as_deref(), Ok("app"));
     assert_eq!(with(&word, Some(&xyz)).as_deref(), Ok("word"));
     assert_eq!(with(&wrong, Some(&xyz)), Err(ClientRefusal::Password));
+    // The fault may be in either of the two, so the sentence names both.
+    let unknown = who(&clients, by(&peer(identity(Some("app:zzz")), &platform))).unwrap_err();
+    assert_eq!(unknown.status(), StatusCode::PROXY_AUTHENTICATION_REQUIRED);
+    assert!(unknown.to_string().contains("of app:zzz is that of no client"), "{unknown}");
 }
 
 /// A reload makes other clients: what was found for the old ones does not count.
