@@ -74,6 +74,7 @@
 //! proxy/mod.rs            begin the record, ask who sends it, parse the target, ask policy: one of these, or deny
 //!   proxy/tunnel.rs         tunnel: open the upstream, answer 200, join two sockets
 //!   proxy/intercept.rs      intercept: answer 200, end TLS, give each inner request to forward
+//!   proxy/udp.rs            CONNECT-UDP: answer 101, move packets in capsules
 //! proxy/tcp               a local port of `tcp`: the words before TLS, TLS, then join two streams
 //! proxy/forward.rs        forward: may it be asked? strip hop-by-hop fields, load the live state
 //! proxy/placeholders      find the app's placeholders; refuse those that do not belong here
