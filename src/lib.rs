@@ -102,6 +102,7 @@
 //! | app | the program beside outrider, which sends it its requests |
 //! | destination | a named entry of the configuration: some hosts and the rules for them |
 //! | target | where a request wants to go: scheme, host, port |
+//! | parent | a proxy through which outrider gets to its destinations |
 //! | upstream | the server of a destination, and the code that gets there |
 //! | verdict | what the policy says to a target: forward, tunnel, intercept, deny |
 //! | forward | carry one HTTP request and its answer |

@@ -223,10 +223,17 @@ fn a_sidecar_reaches_a_service_through_the_gateway_of_its_space() {
     });
     assert_eq!(sidecar.get(&weather).status, 200);
 
-    // Another app of the space has no entry.
+    // Another app of the space has no entry. Its sidecar does not say that the destination is denied.
     let other = sidecar_of(&platform.instance("other", "abcd", "s-1"));
     let refused = other.get(&weather);
     assert!([403, 502].contains(&refused.status), "{refused:?}");
+    let (refused, _) = other.connect(&format!("partner.test:{port}"));
+    assert_eq!(refused.status, 502);
+    assert!(
+        refused.text().contains("our certificate is that of none"),
+        "{}",
+        refused.text()
+    );
     eventually("it is in the log", || {
         gateway.log().contains("app:abcd, space:s-1 is that of no client")
     });

@@ -317,7 +317,9 @@ impl KeptShown {
 impl ClientRefusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Command | Self::Password | Self::UnknownWithoutPassword { .. } => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            Self::Command | Self::Password | Self::UnknownWithoutPassword { .. } => {
+                StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            }
             Self::Destination { .. }
             | Self::Ended { .. }
             | Self::HalfShown { .. }

@@ -201,7 +201,11 @@ fn what_cannot_be_read_opens_nothing() {
             // Nothing sends the client for a certificate, or to `outrider exec`.
             let shown = Shown::with(Some(token.as_bytes()), None);
             let told = (who(&clients, Shown::default()), who(&clients, shown));
-            assert_eq!(told, (Err(ClientRefusal::Password), Err(ClientRefusal::Password)), "{text}");
+            assert_eq!(
+                told,
+                (Err(ClientRefusal::Password), Err(ClientRefusal::Password)),
+                "{text}"
+            );
         }
     }
 }
@@ -385,7 +389,10 @@ fn a_password_beside_a_certificate_is_judged_strictly() {
     // The fault may be in either of the two, so the sentence names both.
     let unknown = who(&clients, by(&peer(identity(Some("app:zzz")), &platform))).unwrap_err();
     assert_eq!(unknown.status(), StatusCode::PROXY_AUTHENTICATION_REQUIRED);
-    assert!(unknown.to_string().contains("of app:zzz is that of no client"), "{unknown}");
+    assert!(
+        unknown.to_string().contains("of app:zzz is that of no client"),
+        "{unknown}"
+    );
 }
 
 /// A reload makes other clients: what was found for the old ones does not count.

@@ -10,9 +10,18 @@ use http::{Response, StatusCode};
 use super::error::{Meaning, ParentFault};
 use crate::http1::ReasonPhrase;
 
+/// RFC 9209.
+const PROXY_STATUS: &str = "proxy-status";
 const SQUID_ERROR: &str = "x-squid-error";
 /// Set by the router of Cloud Foundry where it answers in the place of an app.
 const ROUTER_ERROR: &str = "x-cf-routererror";
+
+/// From the sentences of `ClientRefusal`. A host or a destination in another sentence has no spaces.
+const ABOUT_CERTIFICATE: [&str; 3] = [
+    "the client certificate of ",
+    "clients with a certificate only",
+    "has to show its certificate ",
+];
 
 /// The reason phrases of Traffic Server where it could not reach a destination.
 const PHRASES: [&str; 2] = ["Cannot find server", "Connection refused"];
@@ -98,9 +107,21 @@ impl ParentRefusal {
             || !shows.iter().any(|name| self.fields.contains_key(name))
     }
 
+    /// Whether it is an outrider that wants a certificate, or another one.
+    fn is_about_certificate(&self) -> bool {
+        let told = self.value(PROXY_STATUS);
+        let says = |words: &&str| memchr::memmem::find(told, words.as_bytes()).is_some();
+        self.status == StatusCode::FORBIDDEN
+            && told.starts_with(b"outrider; error=http_request_denied;")
+            && ABOUT_CERTIFICATE.iter().any(says)
+    }
+
     fn meaning(&self) -> Meaning {
         if self.fields.contains_key(ROUTER_ERROR) {
             return Meaning::NotRunning;
+        }
+        if self.is_about_certificate() {
+            return Meaning::UnknownClient;
         }
         if let Some(meaning) = of_squid(self.value(SQUID_ERROR)) {
             return meaning;

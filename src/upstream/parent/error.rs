@@ -78,6 +78,8 @@ pub(super) enum Meaning {
     Refused,
     /// The target did not answer it in time.
     TimedOut,
+    /// It is another outrider, and knows us by no certificate.
+    UnknownClient,
     /// It has no such page: it is no proxy.
     WebServer,
 }
@@ -120,7 +122,7 @@ impl ParentError {
                 | Meaning::NotRunning => "destination_unavailable",
                 Meaning::Loop => "proxy_loop_detected",
                 Meaning::NoName => "dns_error",
-                Meaning::NoProxy | Meaning::WebServer => "proxy_configuration_error",
+                Meaning::NoProxy | Meaning::UnknownClient | Meaning::WebServer => "proxy_configuration_error",
                 Meaning::Refused => "connection_refused",
                 Meaning::TimedOut => "connection_timeout",
             },
@@ -225,6 +227,7 @@ impl ParentFault {
                 Meaning::NotRunning => "unreachable",
                 Meaning::Refused => "target_refused",
                 Meaning::TimedOut => "target_timeout",
+                Meaning::UnknownClient => "credentials",
             },
             Self::Closed => "closed",
             Self::ClosedTunnel | Self::NoTls => "closed_tunnel",
@@ -294,6 +297,7 @@ impl ParentFault {
                 | Meaning::Loop
                 | Meaning::NoProxy
                 | Meaning::NotRunning
+                | Meaning::UnknownClient
                 | Meaning::WebServer => Side::Parent,
                 Meaning::Dead
                 | Meaning::Denied
@@ -414,6 +418,10 @@ impl Meaning {
                 "the destination refused its connection; see the destination's port, and that it is up"
             }
             Self::TimedOut => "the destination did not answer it in time; see the firewalls between the two",
+            Self::UnknownClient => {
+                "it is an outrider that serves its clients only, and our certificate is that of none; see client_certificate \
+                 under tls of this parent, and clients there"
+            }
             Self::WebServer => {
                 "it answers like a web server, not a proxy; see the host and the port of the parent, and that it allows CONNECT"
             }

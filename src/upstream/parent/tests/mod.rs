@@ -112,6 +112,22 @@ type Row = (&'static str, &'static str, &'static str, bool, &'static str);
 
 const REFUSALS: &[Row] = &[
     (
+        "HTTP/1.1 403 Forbidden\r\nProxy-Status: outrider; error=http_request_denied; details=\"the client certificate of evil is \
+         that of no client\"\r\n\r\n",
+        "proxy_configuration_error",
+        "credentials",
+        true,
+        "our certificate is that of none",
+    ),
+    (
+        "HTTP/1.1 403 Forbidden\r\nProxy-Status: outrider; error=http_request_denied; details=\"client evil may not use \
+         destination certificate\"\r\n\r\n",
+        "destination_unavailable",
+        "denied",
+        false,
+        "its rules deny this destination",
+    ),
+    (
         "HTTP/1.1 403 Forbidden\r\nX-Squid-Error: ERR_ACCESS_DENIED 0\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\nhtml",
         "destination_unavailable",
         "denied",
