@@ -29,10 +29,10 @@ fn destinations(origin: &Origin) -> String {
 fn a_gateway_knows_the_apps_of_its_space() {
     let origin = Origin::plain();
     let platform = Platform::new();
-    let gateway = platform.instance("gateway", "gateway", "s-1");
+    let gateway = platform.instance("gateway", "gateway", "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55");
     let proxy = Proxy::start_with(
         &format!(
-            "clients:\n  reports: {{ app_guid: abc, destinations: [weather] }}\n  rest: {{ space_guid: s-1 }}\n{}",
+            "clients:\n  reports: {{ app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c, destinations: [weather] }}\n  rest: {{ space_guid: 1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55 }}\n{}",
             destinations(&origin)
         ),
         &gateway.variables(),
@@ -43,9 +43,21 @@ fn a_gateway_knows_the_apps_of_its_space() {
         let told = curl_as(&proxy, &root, of(instance), &[], url);
         told.stdout.rsplit(' ').next().unwrap_or_default().to_owned()
     };
-    let reports = platform.instance("reports", "abc", "s-1");
-    let longer = platform.instance("longer", "abcd", "s-1");
-    let elsewhere = platform.instance("elsewhere", "abcd", "s-11");
+    let reports = platform.instance(
+        "reports",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    );
+    let longer = platform.instance(
+        "longer",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1cd",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    );
+    let elsewhere = platform.instance(
+        "elsewhere",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1cd",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e551",
+    );
     assert_eq!(
         (
             code(&reports, &weather).as_str(),
@@ -64,9 +76,20 @@ fn a_gateway_knows_the_apps_of_its_space() {
         ),
         ("403", "403")
     );
-    let forged = Platform::new().instance("forged", "abc", "s-1");
+    let forged = Platform::new().instance(
+        "forged",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    );
     assert_eq!(code(&forged, &weather), "000");
-    let two = platform.instance_of("two", &["space:s-1", "app:abc", "app:xyz"]);
+    let two = platform.instance_of(
+        "two",
+        &[
+            "space:1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+            "app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+            "app:0b3f9a52-53c4-4f0e-8a6e-5d7c2e9f1a30",
+        ],
+    );
     // It is of no app, but of the space.
     assert_eq!(code(&two, &billing), "200");
     let expiry = [("destination", "none"), ("kind", "listener_certificate")];
@@ -78,34 +101,46 @@ fn a_gateway_knows_the_apps_of_its_space() {
 fn certificates_rotate_under_a_gateway() {
     let origin = Origin::plain();
     let mut platform = Platform::new();
-    let gateway = platform.instance("gateway", "gateway", "s-1");
+    let gateway = platform.instance("gateway", "gateway", "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55");
     let proxy = Proxy::start_with(
         &format!(
-            "clients: {{ rest: {{ space_guid: s-1 }} }}\n{}",
+            "clients: {{ rest: {{ space_guid: 1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55 }} }}\n{}",
             destinations(&origin)
         ),
         &gateway.variables(),
     );
     let weather = url(&origin, "partner.test");
     let root = platform.root();
-    let client = platform.instance("client", "abc", "s-1");
+    let client = platform.instance(
+        "client",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    );
     assert_eq!(
         curl_as(&proxy, &root, of(&client), &[], &weather)
             .succeeded()
             .stdout,
         "ok 200"
     );
-    let old_client = platform.instance("old", "abc", "s-1");
+    let old_client = platform.instance(
+        "old",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    );
     // The same root has made another authority for instances. Its clients are known before ours is renewed.
     platform.issuer = Platform::below(&platform.root);
-    let client = platform.instance("client", "abc", "s-1");
+    let client = platform.instance(
+        "client",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    );
     assert_eq!(
         curl_as(&proxy, &root, of(&client), &[], &weather)
             .succeeded()
             .stdout,
         "ok 200"
     );
-    let _ = platform.instance("gateway", "gateway", "s-1");
+    let _ = platform.instance("gateway", "gateway", "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55");
     eventually("the new certificate is taken over", || {
         proxy.log().contains("secrets of the listener's clients rotated")
     });
@@ -145,15 +180,19 @@ const HTTPX: &str = "import sys, ssl, httpx\n\
 fn httpx_shows_its_certificate() {
     let origin = Origin::plain();
     let platform = Platform::new();
-    let gateway = platform.instance("gateway", "gateway", "s-1");
+    let gateway = platform.instance("gateway", "gateway", "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55");
     let proxy = Proxy::start_with(
         &format!(
-            "clients: {{ app: {{ app_guid: abc }} }}\n{}",
+            "clients: {{ app: {{ app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c }} }}\n{}",
             destinations(&origin)
         ),
         &gateway.variables(),
     );
-    let app = platform.instance("app", "abc", "s-1");
+    let app = platform.instance(
+        "app",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    );
     let at = format!("https://127.0.0.1:{}", proxy.address().port());
     let told = run(python(HTTPX)
         .args([&url(&origin, "partner.test"), &at, &platform.root()])
@@ -169,11 +208,11 @@ fn a_sidecar_reaches_a_service_through_the_gateway_of_its_space() {
     let origin = Origin::plain();
     let platform = Platform::new();
     let port = origin.port();
-    let gateway_identity = platform.instance("gateway", "gateway", "s-1");
+    let gateway_identity = platform.instance("gateway", "gateway", "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55");
     let secret = [("TOKEN", TOKEN)];
     let gateway = Proxy::start_with(
         &format!(
-            "clients:\n  reports: {{ app_guid: abc, destinations: [weather] }}\n\
+            "clients:\n  reports: {{ app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c, destinations: [weather] }}\n\
              destinations:\n  weather:\n    hosts: [\"partner.test:{port}\"]\n    auth: {{ bearer: env:TOKEN }}\n    \
              upgrade: false\n    insecure_attach_over_http: true\n  billing: {{ hosts: [\"other.test:{port}\"] }}\n"
         ),
@@ -192,7 +231,11 @@ fn a_sidecar_reaches_a_service_through_the_gateway_of_its_space() {
         )
     };
     let (weather, billing) = (url(&origin, "partner.test"), url(&origin, "other.test"));
-    let reports = platform.instance("reports", "abc", "s-1");
+    let reports = platform.instance(
+        "reports",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    );
     let sidecar = sidecar_of(&reports);
     let answer = sidecar.get(&weather);
     assert_eq!(
@@ -217,14 +260,22 @@ fn a_sidecar_reaches_a_service_through_the_gateway_of_its_space() {
     });
 
     // The platform renews the identity of the app's instance.
-    let _ = platform.instance("reports", "abc", "s-1");
+    let _ = platform.instance(
+        "reports",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    );
     eventually("the sidecar has taken it over", || {
         sidecar.log().contains("rotated")
     });
     assert_eq!(sidecar.get(&weather).status, 200);
 
     // Another app of the space has no entry. Its sidecar does not say that the destination is denied.
-    let other = sidecar_of(&platform.instance("other", "abcd", "s-1"));
+    let other = sidecar_of(&platform.instance(
+        "other",
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1cd",
+        "1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+    ));
     let refused = other.get(&weather);
     assert!([403, 502].contains(&refused.status), "{refused:?}");
     let (refused, _) = other.connect(&format!("partner.test:{port}"));
@@ -235,7 +286,7 @@ fn a_sidecar_reaches_a_service_through_the_gateway_of_its_space() {
         refused.text()
     );
     eventually("it is in the log", || {
-        gateway.log().contains("app:abcd, space:s-1 is that of no client")
+        gateway.log().contains("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1cd, space:1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55 is that of no client")
     });
     assert_eq!(origin.raw().matches("GET ").count(), 3);
 }

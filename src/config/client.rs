@@ -10,6 +10,8 @@ use super::syntax::{Filled, OneOrMore};
 use super::{ClientCertificate, SecretRef};
 use crate::host::Host;
 
+/// How many hexadecimal digits the parts of a GUID have (RFC 9562).
+const GUID_PARTS: [usize; 5] = [8, 4, 4, 4, 12];
 const LONGEST_NAME: usize = 63;
 const WHO: &str = "write basic: env:NAME, app_guid: GUID, space_guid: GUID or certificate: CN=NAME below it";
 
@@ -130,13 +132,17 @@ impl Syntax for Guid {
     const KIND: ValueKind = ValueKind::Text;
 
     fn read(written: Located<'_>) -> Option<String> {
-        let right = "write the GUID that `cf app NAME --guid` or `cf space NAME --guid` prints";
+        let right =
+            "write the GUID that `cf app NAME --guid`, `cf space NAME --guid` or `cf org NAME --guid` prints";
         let text = written.text(right)?;
-        let is_guid = !text.is_empty() && !text.contains([' ', ':', ',', '/']);
+        let parts = text.split('-').map(str::len);
+        let is_guid =
+            parts.eq(GUID_PARTS) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
         if !is_guid {
             written.problem(format_args!("`{}` is not a GUID", shown(text)), right);
         }
-        is_guid.then(|| text.to_owned())
+        // Certificates have them in lower case.
+        is_guid.then(|| text.to_ascii_lowercase())
     }
 }
 

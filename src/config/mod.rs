@@ -315,13 +315,25 @@ impl Config {
             let Some((_, entry)) = entries.iter().find(|(entry, _)| *entry.key == *client.name) else {
                 continue;
             };
-            for destination in &client.destinations {
+            let keys = entry.clone().named().unwrap_or_default();
+            let listed = keys.into_iter().find(|(key, _)| key.key == "destinations");
+            let listed = listed.map_or_else(|| entry.clone(), |(_, listed)| listed);
+            for (position, destination) in client.destinations.iter().enumerate() {
                 let is_known = &**destination == UNLISTED
                     || self.destinations.iter().any(|own| own.name == *destination);
                 if !is_known {
-                    entry.problem(
+                    let names = self.destinations.iter().map(|own| &*own.name);
+                    let meant = reader::nearest(destination, names).map_or_else(
+                        || {
+                            "write the name of one, or unlisted for hosts that no destination names"
+                                .to_owned()
+                        },
+                        |name| format!("did you mean `{name}`?"),
+                    );
+                    listed.problem_at(
+                        position,
                         format_args!("there is no destination `{}`", node::shown(destination)),
-                        "write the name of one, or unlisted for hosts that no destination names",
+                        meant,
                     );
                 }
             }

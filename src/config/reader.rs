@@ -466,12 +466,17 @@ fn without(off: &[&str]) -> String {
     }
 }
 
+/// Returns the name that a person may have meant by `written`.
+pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let near = |name: &str| strsim::jaro_winkler(written, name);
+    let nearest = names.max_by(|a, b| near(a).total_cmp(&near(b)));
+    nearest.filter(|name| near(name) >= NEAR)
+}
+
 /// Returns the remedy for an unknown key: the nearest key, the mapping that it belongs to, or all keys.
 fn meant(key: &str, table: Table) -> String {
     let plain = |key: &str| key.to_ascii_lowercase().replace('-', "_");
-    let near = |name: &str| strsim::jaro_winkler(&plain(key), name);
-    let nearest = (works(table)).max_by(|a, b| near(a).total_cmp(&near(b)));
-    let nearest = nearest.filter(|name| near(name) >= NEAR);
+    let nearest = nearest(&plain(key), works(table));
     // Most keys are a destination's, and so are most of those that are written in the wrong place.
     let place = place_of(&plain(key), DestinationKeys::KEYS, "destinations.NAME");
     let place = place.or_else(|| place_of(&plain(key), Config::KEYS, ""));

@@ -406,10 +406,12 @@ fn what_is_no_yaml_for_a_configuration_says_where_and_what() {
 fn a_client_says_how_it_is_known() {
     let who = "write basic: env:NAME, app_guid: GUID, space_guid: GUID or certificate: CN=NAME below it";
     let name = "write one name, as in CN=partner, OU=batch, O=Agency, DNS=app.example.com or URI=spiffe://agency/app";
-    let guid = "write the GUID that `cf app NAME --guid` or `cf space NAME --guid` prints";
+    let guid =
+        "write the GUID that `cf app NAME --guid`, `cf space NAME --guid` or `cf org NAME --guid` prints";
+    let own = "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c";
     assert_told(&[
         (
-            "clients: { a: { basic: env:PW, app_guid: x, ca: file:c.pem } }",
+            &format!("clients: {{ a: {{ basic: env:PW, app_guid: {own}, ca: file:c.pem }} }}"),
             "fine",
         ),
         (
@@ -452,6 +454,22 @@ fn a_client_says_how_it_is_known() {
             &format!("a.yml:1:29: clients.a.space_guid: `` is not a GUID; {guid}"),
         ),
         (
+            "clients: { a: { app_guid: reports } }",
+            &format!("a.yml:1:27: clients.a.app_guid: `reports` is not a GUID; {guid}"),
+        ),
+        (
+            "clients: { a: { organization_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1 } }",
+            &format!(
+                "a.yml:1:36: clients.a.organization_guid: `7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1` is not a GUID; {guid}"
+            ),
+        ),
+        (
+            "clients: { a: { space_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2bxx } }",
+            &format!(
+                "a.yml:1:29: clients.a.space_guid: `7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2bxx` is not a GUID; {guid}"
+            ),
+        ),
+        (
             "clients: { A: { basic: env:PW } }",
             "a.yml:1:15: clients.A: not a name for a client; use at most 63 of a to z, 0 to 9, - and _",
         ),
@@ -461,16 +479,23 @@ fn a_client_says_how_it_is_known() {
         ),
         (
             "clients: { a: { basic: env:PW, destinations: [x] } }",
-            "a.yml:1:15: clients.a: there is no destination `x`; write the name of one, or unlisted for hosts that no \
-             destination names",
+            "a.yml:1:47: clients.a.destinations[0]: there is no destination `x`; write the name of one, or unlisted for hosts \
+             that no destination names",
+        ),
+        (
+            "clients: { a: { basic: env:PW, destinations: [unlisted, wheather] } }\n\
+             destinations: { weather: { hosts: [a.test] } }",
+            "a.yml:1:57: clients.a.destinations[1]: there is no destination `wheather`; did you mean `weather`?",
         ),
         (
             "clients: { a: { basic: env:PW, destinations: [] } }",
             "a.yml:1:46: clients.a.destinations: an empty list; remove the key to allow all, or the client to allow none",
         ),
         (
-            "clients: { a: { app_guid: x }, b: { app_guid: x, destinations: [unlisted] } }",
-            "a.yml:1:35: clients.b: known by the same certificates as client a; keep one of the two",
+            &format!(
+                "clients: {{ a: {{ app_guid: {own} }}, b: {{ app_guid: {own}, destinations: [unlisted] }} }}"
+            ),
+            "a.yml:1:70: clients.b: known by the same certificates as client a; keep one of the two",
         ),
         (
             "clients: { a: { basic: sesame } }",
