@@ -154,10 +154,15 @@ pub(crate) enum Denial {
     UdpBehindParent { destination: Arc<str> },
     #[error(
         "{target} is named by no destination; where it should be reached, add {} to the hosts of a destination, \
-         or set egress.default: tunnel",
-        pattern_for(target)
+         or set egress.default: tunnel{}",
+        pattern_for(target),
+        if *is_port_open { String::new() } else { format!(" and add {} to egress.ports", target.port) }
     )]
-    Unlisted { target: Target },
+    Unlisted {
+        /// Whether egress.ports has its port.
+        is_port_open: bool,
+        target: Target,
+    },
 }
 
 impl Denial {
@@ -311,6 +316,7 @@ impl Policy {
                 return Verdict::Deny(
                     destination,
                     Denial::Unlisted {
+                        is_port_open: self.ports.contains(&target.port),
                         target: target.clone(),
                     },
                 );

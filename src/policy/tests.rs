@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::host::{Scheme, Target};
 
 mod ranks;
+mod remedies;
 
 fn compile(text: &str) -> Result<Policy, String> {
     let config = Config::parse(text, "test.yml").map_err(|problems| problems.to_string())?;
