@@ -133,6 +133,7 @@ impl Passage<'_> {
         let secured = settings
             .connect_bare(server, host, self.upgrade.alpn(), limits.tls)
             .await;
+        let secured = secured.map_err(|error| error.of_tcp(self.entry.starttls.is_some()));
         let mut server = secured.map_err(upstream::Error::from)?.stream;
         let counters = &endpoint.counters;
         counters.tls_handshake(TlsSide::Upstream, started.elapsed());

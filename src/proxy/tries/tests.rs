@@ -181,7 +181,13 @@ fn what_will_fail_again_is_not_tried_again() {
             }),
             true,
         ),
-        (upstream::Error::Tls(tls::Error::NotTls { host: host() }), false),
+        (
+            upstream::Error::Tls(tls::Error::NotTls {
+                host: host(),
+                hint: String::new(),
+            }),
+            false,
+        ),
         (upstream::Error::Version, false),
         (
             upstream::Error::Denied(Denial::Loop {

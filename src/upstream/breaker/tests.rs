@@ -407,7 +407,13 @@ fn only_what_the_destination_did_counts() {
         ),
         (Error::Incomplete("cut".into()), FAIL),
         (Error::ResponseTimeout(Duration::ZERO), FAIL),
-        (Error::Tls(tls::Error::NotTls { host: "p".into() }), FAIL),
+        (
+            Error::Tls(tls::Error::NotTls {
+                host: "p".into(),
+                hint: String::new(),
+            }),
+            FAIL,
+        ),
         (Error::RequestBody("left".into()), NOTHING),
         (Error::RequestStalled(Duration::ZERO), NOTHING),
         (Error::Version, NOTHING),

@@ -15,6 +15,9 @@ use super::late::Late;
 use super::presenter::CertificateRequested;
 use crate::config::TlsVersion;
 
+/// How the remark about long ClientHellos begins.
+const LENGTH_HINT: &str = "; it, or a box on the way, may not take a ClientHello";
+
 /// Why a handshake failed, or a connection after it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -58,8 +61,8 @@ pub(crate) enum Error {
     #[error("{host} does not choose HTTP/2; leave out `http: 2`")]
     NoHttp2 { host: String },
 
-    #[error("{host} does not speak TLS on this port; check the port")]
-    NotTls { host: String },
+    #[error("{host} does not speak TLS on this port; check the port{hint}")]
+    NotTls { host: String, hint: String },
 
     #[error("{host} {}", breach(source))]
     Protocol { host: String, source: rustls::Error },
@@ -148,6 +151,21 @@ impl Error {
                 | CertificateFault::Revoked { .. }
                 | CertificateFault::RevocationUnknown { .. }
         )
+    }
+
+    /// Explains it for an entry of `tcp`: what else than TLS its server may begin with. `is_asked`: `starttls` asks for TLS.
+    pub(crate) fn of_tcp(mut self, is_asked: bool) -> Self {
+        if let Self::Closed { hint, .. } | Self::NotTls { hint, .. } | Self::Timeout { hint, .. } = &mut self
+            && (hint.is_empty() || hint.starts_with(LENGTH_HINT))
+        {
+            let advice = "; where its protocol begins in the clear (PostgreSQL, MySQL, SMTP, IMAP, LDAP), set `starttls`";
+            *hint = if is_asked {
+                String::new()
+            } else {
+                advice.to_owned()
+            };
+        }
+        self
     }
 
     /// Returns the number of the alert that the server sent: `alert-id` of RFC 9209.
@@ -299,8 +317,7 @@ pub(super) fn length_hint(before: &Before) -> String {
         "x25519, secp256r1, secp384r1"
     };
     format!(
-        "; it, or a box on the way, may not take a ClientHello of more than one segment: if other clients reach it, set \
-         `tls: {{ groups: [{short}] }}`"
+        "{LENGTH_HINT} of more than one segment: if other clients reach it, set `tls: {{ groups: [{short}] }}`"
     )
 }
 

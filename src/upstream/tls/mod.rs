@@ -337,6 +337,7 @@ impl Settings {
         match error::find(&error) {
             Some(cause) if error::is_not_tls(cause) => Error::NotTls {
                 host: host.to_string(),
+                hint: String::new(),
             },
             Some(cause) => Error::of_rustls(cause, &host.to_string(), &before),
             None => Error::Closed {

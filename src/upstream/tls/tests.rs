@@ -9,6 +9,7 @@ use rustls::{HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersio
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsAcceptor;
 
+use super::presenter::CertificateRequested;
 use super::*;
 use crate::config::ClientCertificate;
 use crate::host::Scheme;
@@ -510,4 +511,44 @@ async fn a_named_certificate_is_checked_by_name_and_dates() {
     let settings = settings(&with_ca(), &[("CA", &expired.pem())]).unwrap();
     let error = refused(&settings, server(&[&expired], None, BOTH), host("partner.test")).await;
     assert_eq!(error.reason(), "certificate_expired", "{error}");
+}
+
+/// A server of `tcp` that closes or says something else may want to be asked for TLS; no advice is about HTTP servers.
+#[test]
+fn an_entry_of_tcp_without_starttls_is_told_of_it() {
+    let hint = |asked: CertificateRequested| {
+        error::closing_hint(&error::Before {
+            asked,
+            is_long: true,
+            versions: TlsVersion::V1_2,
+        })
+    };
+    let closed = |hint: String| Error::Closed {
+        host: "db.test".to_owned(),
+        hint,
+        source: io::ErrorKind::UnexpectedEof.into(),
+    };
+    let not_tls = || Error::NotTls {
+        host: "db.test".to_owned(),
+        hint: String::new(),
+    };
+    let long = hint(CertificateRequested::Never);
+    assert!(long.contains("ClientHello"), "{long}");
+    for (error, is_asked, wanted) in [
+        (closed(long.clone()), false, true),
+        (closed(long), true, false),
+        (not_tls(), false, true),
+        (not_tls(), true, false),
+    ] {
+        let told = error.of_tcp(is_asked).to_string();
+        assert_eq!(told.contains("set `starttls`"), wanted, "{told}");
+        assert!(!told.contains("ClientHello"), "{told}");
+    }
+    let accepts = String::new();
+    let certificate = hint(CertificateRequested::ButHadNone { accepts });
+    let told = closed(certificate).of_tcp(false).to_string();
+    assert!(
+        told.contains("set tls.client_certificate") && !told.contains("starttls"),
+        "{told}"
+    );
 }
