@@ -366,7 +366,8 @@ fn what_cannot_be_learned_is_told_with_its_remedy() {
     assert!(broken.contains("`hosts` is missing"), "{broken}");
     let nobody = learn("admin: 127.0.0.1:1\n", &[]);
     assert!(
-        nobody.contains("no record at http://127.0.0.1:1/observed"),
+        nobody.contains("no record at http://127.0.0.1:1/observed (")
+            && nobody.ends_with("outrider learn -\n"),
         "{nobody}"
     );
     let off = learn("admin: false\n", &[]);

@@ -73,8 +73,9 @@ pub(super) fn run(args: &Args) -> ExitCode {
         None if tcp::is_name(&args.url) => {
             let _ = writeln!(
                 io::stderr(),
-                "{}: no such entry in {source}",
-                args.url.replacen(':', ".", 1)
+                "{}: no such entry in {source}; {}",
+                args.url.replacen(':', ".", 1),
+                tcp::entries(&policy)
             );
             return ExitCode::from(2);
         }

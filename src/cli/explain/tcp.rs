@@ -19,6 +19,17 @@ pub(super) fn is_name(asked: &str) -> bool {
     name.is_some_and(|name| !name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// Says which entries of `tcp` there are.
+pub(super) fn entries(policy: &Policy) -> String {
+    let entries = policy.destinations.iter().filter(|one| one.tcp.is_some());
+    let names: Vec<_> = entries.map(|one| one.name.to_string()).collect();
+    if names.is_empty() {
+        "it has no `tcp`".to_owned()
+    } else {
+        format!("the entries of `tcp` are {}", names.join(", "))
+    }
+}
+
 impl Explanation {
     /// Follows a connection from its local port to the server.
     pub(super) fn of_tcp(destination: &Destination, policy: &Policy, config: &Config) -> Self {

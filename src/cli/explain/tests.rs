@@ -324,3 +324,12 @@ fn a_name_that_is_known_here_is_judged_with_a_parent_and_without() {
         assert!(other.passes, "{}", other.text());
     }
 }
+
+#[test]
+fn an_unknown_local_port_is_answered_by_those_there_are() {
+    let entries =
+        |text: &str| super::tcp::entries(&Policy::compile(&Config::parse(text, "a.yml").unwrap()).unwrap());
+    let tcp = "tcp:\n  db: { listen: 127.0.0.1:5432, to: db.test:5432 }\n  mail: { listen: 127.0.0.1:2525, to: mail.test:465 }\n";
+    assert_eq!(entries(tcp), "the entries of `tcp` are db, mail");
+    assert_eq!(entries("drain: 8s"), "it has no `tcp`");
+}

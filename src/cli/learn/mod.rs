@@ -92,7 +92,7 @@ enum Error {
         new: Vec<NewDestination>,
         source: MergeError,
     },
-    #[error("{0}")]
+    #[error(transparent)]
     Name(#[from] plan::NameError),
     #[error(
         "the configuration has {0}, so that there is no page to ask; say where with --from http://127.0.0.1:9901, or read \
@@ -102,10 +102,10 @@ enum Error {
     #[error("--from takes the address of an admin port, as in http://127.0.0.1:9901")]
     NoUrl,
     #[error(
-        "no record at {at}: an outrider has to run there, with `egress.default: observe`; another place is named with \
-         --from, and a log is read with: outrider learn -"
+        "no record at {at} ({cause}): an outrider has to run there, with `egress.default: observe`; another place is named \
+         with --from, and a log is read with: outrider learn -"
     )]
-    Page { at: String, source: io::Error },
+    Page { at: String, cause: io::Error },
     #[error("with the new destinations the file would not be sound, and it is left as it is:\n{0}")]
     Unsound(Problems),
     #[error("{file} is left as it is")]
@@ -253,9 +253,9 @@ fn from_page(from: Option<&str>, admin: Option<SocketAddr>) -> Result<Record, Er
     };
     let page = admin_page::fetch(address, &host, "/observed");
     let page = page.and_then(|page| Record::of_page(&page).ok_or_else(|| io::ErrorKind::InvalidData.into()));
-    page.map_err(|source| Error::Page {
+    page.map_err(|cause| Error::Page {
         at: format!("http://{host}/observed"),
-        source,
+        cause,
     })
 }
 

@@ -306,3 +306,21 @@ fn a_log_of_noise_teaches_nothing_wrong() {
     }
     assert!(record.hosts.contains_key(&("a.test".to_owned(), 80)));
 }
+
+/// The cause comes before the remedy, and nothing comes twice.
+#[test]
+fn an_error_is_said_once() {
+    use super::Error;
+    let said = |error: &Error| crate::error::ErrorChain(error).to_string();
+    let name = said(&Error::Name(NameError::Malformed));
+    assert_eq!(name, NameError::Malformed.to_string());
+    let page = said(&Error::Page {
+        at: "http://a.test/observed".to_owned(),
+        cause: std::io::ErrorKind::ConnectionRefused.into(),
+    });
+    assert!(
+        page.starts_with("no record at http://a.test/observed (connection refused): "),
+        "{page}"
+    );
+    assert!(page.ends_with("outrider learn -"), "{page}");
+}
