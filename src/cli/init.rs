@@ -55,6 +55,7 @@ const STARTER: &str = include_str!("starter.yml");
 mod tests {
     use super::*;
     use crate::config::{Config, EgressDefault};
+    use crate::policy::Policy;
 
     #[test]
     fn the_starter_is_sound_and_denies_everything() {
@@ -66,14 +67,27 @@ mod tests {
     /// A user who removes the comment signs has a sound file too.
     #[test]
     fn the_examples_in_the_starter_are_sound() {
-        let (head, examples) = STARTER.split_once("destinations:\n").unwrap();
-        let examples: String = examples
-            .lines()
-            .map(|line| format!("{}\n", line.replacen('#', " ", 1)))
-            .collect();
-        let config = Config::parse(&format!("{head}destinations:\n{examples}"), "outrider.yml");
-        let config = config.map_err(|problems| problems.to_string());
-        assert_eq!(config.unwrap().destinations.len(), 3);
+        // Before an example of a key stands an even number of spaces; before prose, one or three.
+        let uncommented = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if (rest.len() - rest.trim_start_matches(' ').len()) % 2 == 0 => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        };
+        let text: String = STARTER.lines().map(uncommented).collect();
+        let config = Config::parse(&text, "outrider.yml").map_err(|problems| problems.to_string());
+        let config = config.unwrap();
+        assert_eq!(config.destinations.len(), 3);
+        assert!(!config.egress.parent.is_empty());
+        assert_eq!(
+            (
+                config.clients.len(),
+                config.tcp.len(),
+                config.placeholders.keep.len()
+            ),
+            (1, 1, 1)
+        );
+        Policy::compile(&config)
+            .map_err(|problems| problems.to_string())
+            .unwrap();
     }
 
     #[test]
