@@ -170,7 +170,26 @@ fn socks5_asks_for_the_same_passwords() {
         "1",
     ]));
     assert_ne!(told.code(), 0, "port 23 is no destination");
-    eventually("it is in the log", || proxy.log().contains("\"status\":407"));
+    for told in [
+        "SOCKS5: the user name and password that came are those of none of `clients`",
+        "(the user name is that of client app)",
+        "(the user name is that of no client)",
+        "SOCKS5: this proxy serves only its `clients`, and no user name and password came; write",
+        "SOCKS5: client reports may not use destination billing",
+    ] {
+        eventually(told, || proxy.log().contains(told));
+    }
+    let log = proxy.log();
+    let unwanted = [
+        "\"path\":\"/\"",
+        "nobody",
+        "canary",
+        "wrong",
+        "Proxy-Authorization",
+    ];
+    for unwanted in unwanted {
+        assert!(!log.contains(unwanted), "{unwanted}: {log}");
+    }
 }
 
 /// A reload that removes a client takes effect at its next request: on a kept connection, and inside an intercepted tunnel.

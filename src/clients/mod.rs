@@ -128,10 +128,31 @@ pub(crate) enum ClientRefusal {
     NoCertificate,
 
     #[error(
-        "this proxy serves only its `clients`, and no user name and password of one came (Proxy-Authorization: Basic); write \
-         them into the URL of the proxy, as in http://NAME:PASSWORD@HOST:PORT"
+        "this proxy serves only its `clients`, and no user name and password came{}; write them into the URL of the proxy, as \
+         in NAME:PASSWORD@HOST:PORT{}",
+        if *or_certificate { ", and no client certificate" } else { "" },
+        if *or_certificate { ", or use https:// there and show a client certificate" } else { "" }
     )]
-    Password,
+    Nothing {
+        /// Some clients need a certificate alone.
+        or_certificate: bool,
+    },
+
+    #[error(
+        "client {client} has to show its password beside its certificate; write it into the URL of the proxy, as in \
+         {client}:PASSWORD@HOST:PORT"
+    )]
+    PasswordMissing { client: Arc<str> },
+
+    /// Who guesses is not told whether there is a client of that name.
+    #[error(
+        "the user name and password that came are those of none of `clients`; look at NAME:PASSWORD@ in the URL of the proxy: \
+         @, : and / have to be percent-encoded there"
+    )]
+    WrongPassword {
+        /// The client whose name came as that of the user, for the log alone.
+        named: Option<Arc<str>>,
+    },
 
     #[error(
         "the client that opened this tunnel is none of `clients` any more, or has another password; open a new one"
@@ -144,11 +165,9 @@ pub(crate) enum ClientRefusal {
     )]
     Unknown { title: Arc<str> },
 
-    /// Where another client is known by a password, which could still come.
     #[error(
-        "the client certificate of {title} is that of no client, and no user name and password of one came \
-         (Proxy-Authorization: Basic); add it to `clients` by app_guid, space_guid or certificate, or write NAME:PASSWORD@ into \
-         the URL of the proxy"
+        "the client certificate of {title} is that of no client, and no user name and password came; add it to `clients` by \
+         app_guid, space_guid or certificate, or write NAME:PASSWORD@ into the URL of the proxy"
     )]
     UnknownWithoutPassword { title: Arc<str> },
 }
@@ -195,11 +214,8 @@ impl Clients {
             let found = places.find(|place| self.clients[**place].password.is_none());
             return match (found, shown.peer) {
                 (Some(place), _) => Ok(Some(&self.clients[*place])),
-                (None, Some(peer)) if !self.asks_for_passwords() => Err(peer.unknown()),
-                (None, Some(peer)) if certified.as_ref().is_some_and(|places| places.is_empty()) => {
-                    Err(peer.unknown_without_password())
-                }
-                (None, Some(_) | None) => Err(self.without()),
+                (None, Some(peer)) => Err(self.half_known(peer, certified.as_deref())),
+                (None, None) => Err(self.without()),
             };
         };
         // All of them are compared, so that the time does not reveal which names there are.
@@ -210,7 +226,10 @@ impl Clients {
             }
         }
         match found {
-            None => Err(self.without_password()),
+            None if self.is_of_command() => Err(ClientRefusal::Command),
+            None => Err(ClientRefusal::WrongPassword {
+                named: self.named_by(password),
+            }),
             Some((place, client)) if client.identities.is_empty() || is_certified(place) => Ok(Some(client)),
             Some((_, client)) => Err(ClientRefusal::HalfShown {
                 client: Arc::clone(&client.name),
@@ -251,19 +270,40 @@ impl Clients {
 
     /// Returns why somebody is refused who shows neither a password nor a certificate.
     pub(crate) fn without(&self) -> ClientRefusal {
-        if self.asks_for_passwords() {
-            self.without_password()
-        } else {
-            ClientRefusal::NoCertificate
+        if !self.asks_for_passwords() {
+            return ClientRefusal::NoCertificate;
+        }
+        if self.is_of_command() {
+            return ClientRefusal::Command;
+        }
+        let is_enough = |client: &Arc<Client>| client.password.is_none() && !client.identities.is_empty();
+        ClientRefusal::Nothing {
+            or_certificate: self.clients.iter().any(is_enough),
         }
     }
 
-    fn without_password(&self) -> ClientRefusal {
-        if self.written.clients.is_empty() {
-            ClientRefusal::Command
-        } else {
-            ClientRefusal::Password
+    /// Returns why a certificate without a password is refused; `fits`: the clients that it is enough for, but for that.
+    fn half_known(&self, peer: &Peer, fits: Option<&[usize]>) -> ClientRefusal {
+        match fits.and_then(|fits| fits.first()) {
+            Some(place) => ClientRefusal::PasswordMissing {
+                client: Arc::clone(&self.clients[*place].name),
+            },
+            None => peer.unknown(self.asks_for_passwords()),
         }
+    }
+
+    /// Whether nobody is served but the command of `outrider exec`.
+    fn is_of_command(&self) -> bool {
+        self.written.clients.is_empty()
+    }
+
+    /// Returns the client whose name came as that of the user.
+    fn named_by(&self, shown: &[u8]) -> Option<Arc<str>> {
+        let shown = Zeroizing::new(BASE64.decode(shown).ok()?);
+        let end = shown.iter().position(|byte| *byte == b':')?;
+        let is_named = |client: &&Arc<Client>| client.name.as_bytes() == &shown[..end];
+        let named = self.clients.iter().find(is_named)?;
+        Some(Arc::clone(&named.name))
     }
 }
 
@@ -317,15 +357,28 @@ impl KeptShown {
 impl ClientRefusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Command | Self::Password | Self::UnknownWithoutPassword { .. } => {
-                StatusCode::PROXY_AUTHENTICATION_REQUIRED
-            }
+            Self::Command
+            | Self::Nothing { .. }
+            | Self::PasswordMissing { .. }
+            | Self::UnknownWithoutPassword { .. }
+            | Self::WrongPassword { .. } => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::Destination { .. }
             | Self::Ended { .. }
             | Self::HalfShown { .. }
             | Self::NoCertificate
             | Self::Removed
             | Self::Unknown { .. } => StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// Returns what the log says besides the sentence.
+    pub(crate) fn log_note(&self) -> Option<String> {
+        match self {
+            Self::WrongPassword { named: Some(client) } => {
+                Some(format!("the user name is that of client {client}"))
+            }
+            Self::WrongPassword { named: None } => Some("the user name is that of no client".to_owned()),
+            _ => None,
         }
     }
 

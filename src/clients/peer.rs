@@ -66,14 +66,14 @@ impl Peer {
         ClientRefusal::Ended { title }
     }
 
-    pub(super) fn unknown(&self) -> ClientRefusal {
+    /// `may_be_known`: a password would do instead.
+    pub(super) fn unknown(&self, may_be_known: bool) -> ClientRefusal {
         let title = Arc::clone(&self.title);
-        ClientRefusal::Unknown { title }
-    }
-
-    pub(super) fn unknown_without_password(&self) -> ClientRefusal {
-        let title = Arc::clone(&self.title);
-        ClientRefusal::UnknownWithoutPassword { title }
+        if may_be_known {
+            ClientRefusal::UnknownWithoutPassword { title }
+        } else {
+            ClientRefusal::Unknown { title }
+        }
     }
 
     /// Returns the clients that this certificate is enough for, by their index, the most specific first.

@@ -165,7 +165,19 @@ fn each_client_has_its_own_password() {
         assert!(!right(user, password), "{user}:{password}");
     }
     assert_eq!(basic_token(b"a:ses", b"ame"), None);
-    assert_eq!(who(&clients, Shown::default()), Err(ClientRefusal::Password));
+    let nothing = who(&clients, Shown::default()).unwrap_err();
+    assert_eq!(
+        nothing,
+        ClientRefusal::Nothing {
+            or_certificate: false
+        }
+    );
+    assert!(
+        nothing
+            .to_string()
+            .contains("no user name and password came; write"),
+        "{nothing}"
+    );
     let long = "x".repeat(5000);
     let fields = HeaderMap::from_iter([(
         PROXY_AUTHORIZATION,
@@ -183,7 +195,7 @@ fn what_cannot_be_read_opens_nothing() {
         "clients: { a: { basic: env:MISSING } }",
         "clients: { a: { basic: env:EMPTY } }",
         "clients: { a: { basic: file:$DIR/empty } }",
-        "clients: { a: { app_guid: x } }",
+        "clients: { a: { app_guid: 0b3f9a52-53c4-4f0e-8a6e-5d7c2e9f1a30 } }",
         "clients: { a: { certificate: CN=x, ca: file:$DIR/none.pem } }",
         "clients: { a: { certificate: CN=x, ca: file:$DIR/empty } }",
     ] {
@@ -201,10 +213,17 @@ fn what_cannot_be_read_opens_nothing() {
             // Nothing sends the client for a certificate, or to `outrider exec`.
             let shown = Shown::with(Some(token.as_bytes()), None);
             let told = (who(&clients, Shown::default()), who(&clients, shown));
-            assert_eq!(
-                told,
-                (Err(ClientRefusal::Password), Err(ClientRefusal::Password)),
-                "{text}"
+            assert!(
+                matches!(
+                    told,
+                    (
+                        Err(ClientRefusal::Nothing {
+                            or_certificate: false
+                        }),
+                        Err(ClientRefusal::WrongPassword { .. })
+                    )
+                ),
+                "{text} {told:?}"
             );
         }
     }
@@ -219,34 +238,60 @@ fn an_instance_identity_is_known_by_its_guids() {
     std::fs::write(folder.path().join("ca.pem"), platform.pem()).unwrap();
     let clients = clients(
         folder.path(),
-        "clients:\n  space: { space_guid: s-1, ca: file:$DIR/ca.pem }\n  app: { app_guid: abc, ca: file:$DIR/ca.pem }\n  \
-         both: { app_guid: both, space_guid: s-2, ca: file:$DIR/ca.pem }\n  org: { organization_guid: o-1, ca: \
+        "clients:\n  space: { space_guid: 1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55, ca: file:$DIR/ca.pem }\n  app: { app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c, ca: file:$DIR/ca.pem }\n  \
+         both: { app_guid: b07b9a52-53c4-4f0e-8a6e-5d7c2e9f1a30, space_guid: 2f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55, ca: file:$DIR/ca.pem }\n  org: { organization_guid: 3f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55, ca: \
          file:$DIR/ca.pem }\n",
     );
     let known = |units: &[&str], issuer| who(&clients, by(&instance(units, issuer)));
     for (units, expected) in [
-        (&["organization:o-1", "space:s-1", "app:abc"][..], "app"),
-        (&["app:abc"], "app"),
-        (&["space:s-1", "app:abcd"], "space"),
-        (&["organization:o-1", "space:s-9", "app:xyz"], "org"),
-        (&["space:s-2", "app:both"], "both"),
+        (
+            &[
+                "organization:3f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+                "space:1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+                "app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+            ][..],
+            "app",
+        ),
+        (&["app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"], "app"),
+        (
+            &[
+                "space:1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+                "app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1cd",
+            ],
+            "space",
+        ),
+        (
+            &[
+                "organization:3f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+                "space:9f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+                "app:0b3f9a52-53c4-4f0e-8a6e-5d7c2e9f1a30",
+            ],
+            "org",
+        ),
+        (
+            &[
+                "space:2f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55",
+                "app:b07b9a52-53c4-4f0e-8a6e-5d7c2e9f1a30",
+            ],
+            "both",
+        ),
     ] {
         assert_eq!(known(units, &platform).as_deref(), Ok(expected), "{units:?}");
     }
     for units in [
-        &["app:abcd"][..],
-        &["app:ab"],
-        &["app:ABC"],
-        &["APP:abc"],
-        &["app: abc"],
-        &["xapp:abc"],
-        &["app:abc", "app:other"],
-        &["app:other", "app:abc"],
-        &["space:s-11"],
-        &["app:s-1"],
-        &["app:both"],
-        &["abc"],
-        &["app:abc,space:s-1"],
+        &["app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1cd"][..],
+        &["app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1"],
+        &["app:7C1D9D5C-7A0A-4A4E-9D0B-0F6F6D4A2B1C"],
+        &["APP:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"],
+        &["app: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"],
+        &["xapp:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"],
+        &["app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c", "app:other"],
+        &["app:other", "app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"],
+        &["space:1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e551"],
+        &["app:1f0c1a36-2f0b-4c0f-8f5e-6a2d9b1c7e55"],
+        &["app:b07b9a52-53c4-4f0e-8a6e-5d7c2e9f1a30"],
+        &["7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"],
+        &["app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c,app:1"],
         &[],
     ] {
         assert!(
@@ -255,11 +300,15 @@ fn an_instance_identity_is_known_by_its_guids() {
         );
     }
     // Another authority of the same name.
-    assert!(known(&["app:abc"], &other).is_err());
+    assert!(known(&["app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"], &other).is_err());
     // The names are those of the certificate's own subject.
     let mut params = identity(None);
-    params.distinguished_name.push(DnType::CommonName, "app:abc");
-    params.subject_alt_names = vec![rcgen::SanType::DnsName("app:abc".try_into().unwrap())];
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c");
+    params.subject_alt_names = vec![rcgen::SanType::DnsName(
+        "app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c".try_into().unwrap(),
+    )];
     assert!(who(&clients, by(&peer(params, &platform))).is_err());
 }
 
@@ -272,11 +321,29 @@ fn a_certificate_counts_under_the_authority_of_its_client() {
     std::fs::write(folder.path().join("two.pem"), two.pem()).unwrap();
     let clients = clients(
         folder.path(),
-        "clients:\n  app: { app_guid: abc, ca: file:$DIR/one.pem }\n  partner: { certificate: [CN=partner, O=Agency], ca: \
+        "clients:\n  app: { app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c, ca: file:$DIR/one.pem }\n  partner: { certificate: [CN=partner, O=Agency], ca: \
          file:$DIR/two.pem }\n  named: { certificate: DNS=App.Example.com, ca: file:$DIR/two.pem }\n",
     );
-    assert!(who(&clients, by(&peer(identity(Some("app:abc")), &one))).is_ok());
-    assert!(who(&clients, by(&peer(identity(Some("app:abc")), &two))).is_err());
+    assert!(
+        who(
+            &clients,
+            by(&peer(
+                identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c")),
+                &one
+            ))
+        )
+        .is_ok()
+    );
+    assert!(
+        who(
+            &clients,
+            by(&peer(
+                identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c")),
+                &two
+            ))
+        )
+        .is_err()
+    );
     let partner = |organization: &str, issuer| {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "partner");
@@ -300,9 +367,9 @@ fn a_certificate_is_good_for_its_time_and_purpose_only() {
     std::fs::write(folder.path().join("ca.pem"), platform.pem()).unwrap();
     let clients = clients(
         folder.path(),
-        "clients: { app: { app_guid: abc, ca: file:$DIR/ca.pem } }",
+        "clients: { app: { app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c, ca: file:$DIR/ca.pem } }",
     );
-    let mut params = identity(Some("app:abc"));
+    let mut params = identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"));
     params.not_after = rcgen::date_time_ymd(2035, 1, 1);
     let peer_until_2035 = peer(params.clone(), &platform);
     let at = |years: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(years * 31_556_952);
@@ -313,7 +380,7 @@ fn a_certificate_is_good_for_its_time_and_purpose_only() {
     ));
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     assert!(who(&clients, by(&peer(params, &platform))).is_err());
-    let mut server = identity(Some("app:abc"));
+    let mut server = identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"));
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     assert!(who(&clients, by(&peer(server, &platform))).is_err());
 }
@@ -322,17 +389,26 @@ fn a_certificate_is_good_for_its_time_and_purpose_only() {
 #[test]
 fn a_certificate_that_is_its_own_authority_issues_no_others() {
     let folder = tempfile::tempdir().unwrap();
-    let mut params = identity(Some("app:abc"));
+    let mut params = identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"));
     params.is_ca = IsCa::ExplicitNoCa;
     let own = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     std::fs::write(folder.path().join("ca.pem"), own.pem()).unwrap();
     let clients = clients(
         folder.path(),
-        "clients: { app: { app_guid: abc, ca: file:$DIR/ca.pem } }",
+        "clients: { app: { app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c, ca: file:$DIR/ca.pem } }",
     );
     let itself = Arc::new(Peer::new(&[own.der().clone()]).unwrap());
     assert_eq!(who(&clients, by(&itself)).as_deref(), Ok("app"));
-    assert!(who(&clients, by(&peer(identity(Some("app:abc")), &own))).is_err());
+    assert!(
+        who(
+            &clients,
+            by(&peer(
+                identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c")),
+                &own
+            ))
+        )
+        .is_err()
+    );
 }
 
 /// As `openssl req -x509` makes them: its own authority, and one that may issue others.
@@ -340,7 +416,7 @@ fn a_certificate_that_is_its_own_authority_issues_no_others() {
 fn a_self_signed_certificate_is_trusted_itself_for_its_time_and_purpose() {
     let folder = tempfile::tempdir().unwrap();
     let self_signed = |until: i32, purpose: ExtendedKeyUsagePurpose| {
-        let mut params = identity(Some("app:abc"));
+        let mut params = identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c"));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         params.extended_key_usages = vec![purpose];
@@ -348,7 +424,7 @@ fn a_self_signed_certificate_is_trusted_itself_for_its_time_and_purpose() {
         std::fs::write(folder.path().join("ca.pem"), own.pem()).unwrap();
         let clients = clients(
             folder.path(),
-            "clients: { app: { app_guid: abc, ca: file:$DIR/ca.pem } }",
+            "clients: { app: { app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c, ca: file:$DIR/ca.pem } }",
         );
         who(&clients, by(&Arc::new(Peer::new(&[own.der().clone()]).unwrap()))).is_ok()
     };
@@ -365,12 +441,18 @@ fn a_password_beside_a_certificate_is_judged_strictly() {
     std::fs::write(folder.path().join("ca.pem"), platform.pem()).unwrap();
     let clients = clients(
         folder.path(),
-        "clients:\n  both: { basic: env:PW, app_guid: abc, ca: file:$DIR/ca.pem }\n  app: { app_guid: xyz, ca: \
+        "clients:\n  both: { basic: env:PW, app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c, ca: file:$DIR/ca.pem }\n  app: { app_guid: 0b3f9a52-53c4-4f0e-8a6e-5d7c2e9f1a30, ca: \
          file:$DIR/ca.pem }\n  word: { basic: env:OTHER }\n",
     );
     let (abc, xyz) = (
-        peer(identity(Some("app:abc")), &platform),
-        peer(identity(Some("app:xyz")), &platform),
+        peer(
+            identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c")),
+            &platform,
+        ),
+        peer(
+            identity(Some("app:0b3f9a52-53c4-4f0e-8a6e-5d7c2e9f1a30")),
+            &platform,
+        ),
     );
     let both = basic_token(b"both", b"sesame").unwrap();
     let word = basic_token(b"word", b"open").unwrap();
@@ -382,17 +464,46 @@ fn a_password_beside_a_certificate_is_judged_strictly() {
         Err(ClientRefusal::HalfShown { .. })
     ));
     assert!(matches!(with(&both, None), Err(ClientRefusal::HalfShown { .. })));
-    assert_eq!(who(&clients, by(&abc)), Err(ClientRefusal::Password));
+    let missing = who(&clients, by(&abc)).unwrap_err().to_string();
+    assert!(
+        missing.contains("client both has to show its password"),
+        "{missing}"
+    );
     assert_eq!(who(&clients, by(&xyz)).as_deref(), Ok("app"));
     assert_eq!(with(&word, Some(&xyz)).as_deref(), Ok("word"));
-    assert_eq!(with(&wrong, Some(&xyz)), Err(ClientRefusal::Password));
-    // The fault may be in either of the two, so the sentence names both.
-    let unknown = who(&clients, by(&peer(identity(Some("app:zzz")), &platform))).unwrap_err();
-    assert_eq!(unknown.status(), StatusCode::PROXY_AUTHENTICATION_REQUIRED);
+    let stranger = peer(identity(Some("app:other")), &platform);
+    let unknown = who(&clients, by(&stranger)).unwrap_err();
     assert!(
-        unknown.to_string().contains("of app:zzz is that of no client"),
+        unknown.to_string().contains("of app:other is that of no client"),
         "{unknown}"
     );
+    assert_eq!(
+        unknown.status(),
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        "a password would do"
+    );
+    let nothing = who(&clients, Shown::default()).unwrap_err().to_string();
+    assert!(nothing.contains("and no client certificate"), "{nothing}");
+
+    // The answer does not tell which names there are; the log names a client, and nothing that is none.
+    let nobody = basic_token(b"sneaky", b"shut").unwrap();
+    let wrong_password = with(&wrong, Some(&xyz)).unwrap_err();
+    let wrong_user = with(&nobody, None).unwrap_err();
+    assert_eq!(wrong_password.to_string(), wrong_user.to_string());
+    assert_eq!(
+        wrong_password.log_note().unwrap(),
+        "the user name is that of client word"
+    );
+    assert_eq!(
+        wrong_user.log_note().unwrap(),
+        "the user name is that of no client"
+    );
+    for odd in [&b""[..], b"!!", b"d29yZA=="] {
+        let refusal = who(&clients, Shown::with(Some(odd), None)).unwrap_err();
+        assert_eq!(refusal, ClientRefusal::WrongPassword { named: None });
+    }
+    let told = format!("{wrong_password:?} {wrong_user:?} {wrong_user}");
+    assert!(!told.contains("shut") && !told.contains("sneaky"), "{told}");
 }
 
 /// A reload makes other clients: what was found for the old ones does not count.
@@ -401,10 +512,16 @@ fn a_kept_connection_is_looked_up_again_after_a_reload() {
     let folder = tempfile::tempdir().unwrap();
     let (platform, new) = (authority("ca"), authority("ca"));
     std::fs::write(folder.path().join("ca.pem"), platform.pem()).unwrap();
-    let text = "clients: { app: { app_guid: abc, ca: file:$DIR/ca.pem } }";
-    let peer = peer(identity(Some("app:abc")), &platform);
+    let text = "clients: { app: { app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c, ca: file:$DIR/ca.pem } }";
+    let peer = peer(
+        identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c")),
+        &platform,
+    );
     assert!(who(&clients(folder.path(), text), by(&peer)).is_ok());
-    let other = text.replace("abc", "xyz");
+    let other = text.replace(
+        "7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c",
+        "0b3f9a52-53c4-4f0e-8a6e-5d7c2e9f1a30",
+    );
     assert!(who(&clients(folder.path(), &other), by(&peer)).is_err());
     assert!(who(&clients(folder.path(), text), by(&peer)).is_ok());
     std::fs::write(folder.path().join("ca.pem"), new.pem()).unwrap();
@@ -439,12 +556,21 @@ fn the_platform_vouches_by_the_issuer_of_our_own_identity() {
         ("CF_INSTANCE_KEY", key),
         ("CF_SYSTEM_CERT_PATH", system),
     ];
-    let text = "clients: { app: { app_guid: abc } }";
+    let text = "clients: { app: { app_guid: 7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c } }";
     let built = build_in(folder.path(), text, &variables, &CommandClient::default());
     assert!(built.failed.is_empty(), "{:?}", built.failed);
     let clients = built.clients.unwrap();
     assert!(clients.tls().is_some() && clients.life().is_some());
-    let known = |issuer: &Authority| who(&clients, by(&peer(identity(Some("app:abc")), issuer))).is_ok();
+    let known = |issuer: &Authority| {
+        who(
+            &clients,
+            by(&peer(
+                identity(Some("app:7c1d9d5c-7a0a-4a4e-9d0b-0f6f6d4a2b1c")),
+                issuer,
+            )),
+        )
+        .is_ok()
+    };
     assert!(known(&issuer) && known(&renewed));
     assert!(!known(&root) && !known(&sibling) && !known(&foreign) && !known(&stranger));
 }

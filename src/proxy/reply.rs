@@ -83,8 +83,21 @@ pub(super) fn record(error: &Error, exchange: &mut Exchange) -> String {
     exchange.refused(error.status(), error.proxy_status(), error.reason());
     tracing::debug!(error = error as &dyn std::error::Error, "refused");
     let detail = error.to_string();
-    exchange.explain(&detail);
+    let note = match error {
+        Error::Client(refusal) => refusal.log_note(),
+        _ => None,
+    };
+    match note {
+        Some(note) => exchange.explain(&format!("{detail} ({note})")),
+        None => exchange.explain(&detail),
+    }
     detail
+}
+
+/// Records a refusal of which a SOCKS5 client gets a code only: the log has the sentence.
+pub(super) fn record_socks5(error: &Error, exchange: &mut Exchange) {
+    record(error, exchange);
+    exchange.explain_over("SOCKS5");
 }
 
 /// Answers an OPTIONS request that was meant for us.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::admission::TunnelSender;
 use super::{Error, Opened, Proxy, open, reply};
 use crate::clients::{Clients, Peer, Shown, basic_token};
-use crate::host::{HostError, Scheme, Target};
+use crate::host::{Host, HostError, Scheme, Target};
 use crate::http1::server::TakenOver;
 use crate::socks::{self, OfferedMethods, Parsed, ReplyCode, SocksFault};
 use crate::stream::{Hangup, Io, Reset};
@@ -88,7 +88,7 @@ pub(super) async fn serve(
             None
         }
         Err(Refused::For(error, answer)) => {
-            reply::record(&error, &mut exchange);
+            reply::record_socks5(&error, &mut exchange);
             drop(exchange);
             negotiation.refuse(&answer).await;
             None
@@ -153,8 +153,12 @@ impl Negotiation {
             }
             Err(error) => {
                 // The protocol has no other place for it than the reply to the request.
-                self.read(socks::request, |fault| Answer::Reply(fault.reply()))
+                let asked = self
+                    .read(socks::request, |fault| Answer::Reply(fault.reply()))
                     .await?;
+                if let Ok(host) = asked.host {
+                    set_target(exchange, &target(host, asked.port));
+                }
                 return Err(Refused::For(
                     Box::new(error),
                     Answer::Reply(ReplyCode::NotAllowed),
@@ -170,14 +174,8 @@ impl Negotiation {
         let unusable =
             |error: HostError| Refused::For(Box::new(error.into()), Answer::Reply(ReplyCode::Failure));
         let host = asked.host.map_err(unusable)?;
-        let target = Target {
-            scheme: Scheme::Https,
-            host,
-            port: asked.port,
-        };
-        if let Ok(uri) = target.to_string().parse() {
-            exchange.set_target(uri);
-        }
+        let target = target(host, asked.port);
+        set_target(exchange, &target);
         if target.port == 0 {
             return Err(unusable(HostError::Port));
         }
@@ -269,6 +267,21 @@ fn method(offered: OfferedMethods, clients: Option<&Clients>, peer: Option<&Arc<
         OfferedMethods { password: true, .. } => socks::Method::Password,
         OfferedMethods { anybody: true, .. } if may_be_anybody => socks::Method::Anybody,
         OfferedMethods { .. } => socks::Method::Refused,
+    }
+}
+
+fn target(host: Host, port: u16) -> Target {
+    Target {
+        scheme: Scheme::Https,
+        host,
+        port,
+    }
+}
+
+/// Tells the log where a client wants to go.
+fn set_target(exchange: &mut Exchange, target: &Target) {
+    if let Ok(uri) = target.to_string().parse() {
+        exchange.set_target(uri);
     }
 }
 

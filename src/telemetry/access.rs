@@ -54,6 +54,8 @@ impl AccessLine<'_> {
             None => authority.and_then(Authority::port_u16),
         };
         let path = self.uri.map(Uri::path).filter(|path| !path.is_empty());
+        // An empty URI has a path; a tunnel has none.
+        let path = path.filter(|_| authority.is_some() || !matches!(self.method, MethodLabel::Connect));
         tracing::info!(
             target: TARGET,
             destination = self.destination,

@@ -255,6 +255,13 @@ impl Exchange {
         self.detail = Some(detail.into());
     }
 
+    /// Puts the protocol of the app before the sentence.
+    pub(crate) fn explain_over(&mut self, protocol: &str) {
+        if let Some(detail) = &mut self.detail {
+            *detail = format!("{protocol}: {detail}").into();
+        }
+    }
+
     /// Sets the Cache-Status, which says why the request was not answered from the cache.
     pub(crate) fn set_cache_status(&mut self, status: &'static str) {
         self.cache_status = Some(status);
