@@ -485,7 +485,7 @@ fn a_password_beside_a_certificate_is_judged_strictly() {
     let nothing = who(&clients, Shown::default()).unwrap_err().to_string();
     assert!(nothing.contains("and no client certificate"), "{nothing}");
 
-    // The answer does not tell which names there are; the log names a client, and nothing that is none.
+    // The answer does not tell which names there are; the log names a client, and never another text.
     let nobody = basic_token(b"sneaky", b"shut").unwrap();
     let wrong_password = with(&wrong, Some(&xyz)).unwrap_err();
     let wrong_user = with(&nobody, None).unwrap_err();

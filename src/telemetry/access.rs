@@ -54,7 +54,7 @@ impl AccessLine<'_> {
             None => authority.and_then(Authority::port_u16),
         };
         let path = self.uri.map(Uri::path).filter(|path| !path.is_empty());
-        // An empty URI has a path; a tunnel has none.
+        // An empty URI has a path; a tunnel has no path.
         let path = path.filter(|_| authority.is_some() || !matches!(self.method, MethodLabel::Connect));
         tracing::info!(
             target: TARGET,

@@ -3,7 +3,7 @@
 use super::{connect, policy};
 use crate::policy::{RequestForm, Verdict};
 
-/// A remedy that would not help is none: `tunnel` reaches the ports of egress.ports only.
+/// No remedy is told that would not help: `tunnel` reaches the ports of egress.ports only.
 #[test]
 fn the_remedy_for_an_unlisted_host_names_its_port_where_that_is_closed() {
     let policy = policy("egress: { default: deny }");

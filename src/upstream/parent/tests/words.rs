@@ -7,7 +7,10 @@ use crate::upstream::parent::error::keys_of_parent;
 fn the_other_scheme_is_named_where_it_may_be_meant() {
     let not_tls = || {
         let host = "p.test".to_owned();
-        ParentFault::Tls(Box::new(tls::Error::NotTls { host, hint: String::new() }))
+        ParentFault::Tls(Box::new(tls::Error::NotTls {
+            host,
+            hint: String::new(),
+        }))
     };
     for (url, fault, words) in [
         (
