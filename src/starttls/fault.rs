@@ -74,7 +74,7 @@ pub(crate) enum UpgradeFault {
     Server(#[source] io::Error),
 
     #[error(
-        "did not say what it should before TLS within {} (timeouts.response); check the port, and `starttls`",
+        "did not say what it should within {} (timeouts.response); check the port, and `starttls`",
         humantime::format_duration(*limit)
     )]
     Timeout { limit: Duration },

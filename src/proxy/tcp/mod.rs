@@ -147,8 +147,14 @@ impl Passage<'_> {
         self.is_secured = true;
         self.exchange.tunnel();
         let host = self.entry.to.host.to_string();
-        let begun = timeout(limits.idle, self.upgrade.begin(&host, app, &mut server)).await;
-        match self.said(begun, limits.idle) {
+        // A login of MySQL may wait for a person.
+        let limit = if self.upgrade.is_mysql() {
+            limits.idle
+        } else {
+            limits.response
+        };
+        let begun = timeout(limit, self.upgrade.begin(&host, app, &mut server)).await;
+        match self.said(begun, limit) {
             Ok(()) => Ok((Box::new(server), held)),
             Err(Error::StartTls {
                 fault: UpgradeFault::Server(error),
