@@ -145,7 +145,7 @@ fn check_and_explain_say_what_holds() {
         (
             inherited,
             "http://127.0.0.1:3128",
-            "outrider cannot be its own parent",
+            "which cannot be its own parent",
         ),
         (inherited, "", "the environment variable is not set"),
         (
