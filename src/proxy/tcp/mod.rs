@@ -12,10 +12,10 @@ use http::{Method, Uri};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::tunnel::TunnelSlot;
+use super::tunnel::{self, TunnelSlot};
 use super::{Error, Live, Proxy, Route};
 use crate::config::TcpKeys;
-use crate::limit::{Caller, Permit, RequestAttributes};
+use crate::limit::Permit;
 use crate::memory;
 use crate::starttls::{TLS_REFUSAL, Upgrade, UpgradeFault};
 use crate::stream::{Io, Reset as _};
@@ -107,7 +107,7 @@ impl Passage<'_> {
         let heard = timeout(limits.response, self.upgrade.hear(app)).await;
         self.said(heard, limits.response)?;
         let held = Held {
-            _permit: self.admit().await?,
+            _permit: tunnel::admit(&self.entry.to, &self.route, &mut self.exchange).await?,
             _slot: slot,
         };
         self.exchange.asked_upstream();
@@ -162,22 +162,6 @@ impl Passage<'_> {
             }) => Err(self.closed(error, false)),
             Err(error) => Err(error),
         }
-    }
-
-    /// Waits for the limits of the entry.
-    async fn admit(&mut self) -> Result<Option<Permit>, Error> {
-        if self.route.limiter.is_unlimited() {
-            return Ok(None);
-        }
-        let asked = RequestAttributes {
-            caller: &|| Caller::default(),
-            method: &Method::CONNECT,
-            path: "",
-            target: &self.entry.to,
-        };
-        let permit = self.route.limiter.admit(asked, || None).await?.unsent();
-        self.exchange.waited(permit.waited());
-        Ok(Some(permit))
     }
 
     /// Returns the error of words that failed, or took longer than `limit`.
