@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::parent::Via;
 use super::tls;
-use crate::stream::{Rewound, Socket};
+use crate::stream::{Rewound, Socket, delegate_read, delegate_write};
 
 /// A connection that carries bytes to an upstream. Through a parent that is reached without TLS it is a plain socket
 /// as well, as soon as the parent has opened the way.
@@ -46,31 +46,7 @@ impl AsyncRead for Relay {
     }
 }
 
-impl AsyncWrite for Relay {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
+delegate_write!([] Relay { Self { stream, .. } => *stream });
 
 /// A link to a target for a tunnel.
 #[derive(Debug)]
@@ -101,52 +77,5 @@ pub(crate) enum Stream {
     Tls(Box<tls::Session<Link>>),
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(link) => Pin::new(link).poll_read(cx, buf),
-            Self::Tls(session) => Pin::new(session).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Clear(link) => Pin::new(link).poll_write(cx, bytes),
-            Self::Tls(session) => Pin::new(session).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(link) => Pin::new(link).poll_flush(cx),
-            Self::Tls(session) => Pin::new(session).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(link) => Pin::new(link).poll_shutdown(cx),
-            Self::Tls(session) => Pin::new(session).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Clear(link) => Pin::new(link).poll_write_vectored(cx, slices),
-            Self::Tls(session) => Pin::new(session).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Clear(link) => link.is_write_vectored(),
-            Self::Tls(session) => session.is_write_vectored(),
-        }
-    }
-}
+delegate_read!([] Stream { Self::Clear(link) => *link, Self::Tls(session) => **session });
+delegate_write!([] Stream { Self::Clear(link) => *link, Self::Tls(session) => **session });
