@@ -247,17 +247,21 @@ impl HttpBody for RedactedBody {
     }
 }
 
+/// Returns a piece of a body with what was held back before it.
+pub(super) fn behind(held: &[u8], data: Bytes) -> Bytes {
+    if held.is_empty() {
+        return data;
+    }
+    let mut text = BytesMut::with_capacity(held.len() + data.len());
+    text.extend_from_slice(held);
+    text.extend_from_slice(&data);
+    text.freeze()
+}
+
 impl BodyFilter {
     /// Adds `data` and returns the bytes that can be passed on: all of them if `is_last`.
     fn push(&mut self, data: Bytes, is_last: bool, matcher: &SecretMatcher) -> Bytes {
-        let text = if self.held.is_empty() {
-            data
-        } else {
-            let mut text = BytesMut::with_capacity(self.held.len() + data.len());
-            text.extend_from_slice(&self.held);
-            text.extend_from_slice(&data);
-            text.freeze()
-        };
+        let text = behind(&self.held, data);
         let mut places = Vec::new();
         let held = matcher.search(&text, is_last, |place| places.push(place));
         let cut = text.len() - held;

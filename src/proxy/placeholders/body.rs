@@ -7,7 +7,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::request;
 use http_body::{Body, Frame, SizeHint};
@@ -18,6 +18,7 @@ use super::place::Place;
 use crate::auth::LiveCredential;
 use crate::auth::placeholder::FoundPlaceholder;
 use crate::policy::{Denial, PlaceholderFault};
+use crate::proxy::scrub;
 use crate::upstream::Incoming;
 use crate::upstream::body::{BodyError, Polled, SearchedBody};
 
@@ -108,14 +109,7 @@ pub(super) fn searched(
 impl Piecewise {
     /// Adds `data` and returns the bytes that can be passed on: all of them if `is_last`.
     fn push(&mut self, data: Bytes, is_last: bool) -> Result<Bytes, Denial> {
-        let text = if self.held.is_empty() {
-            data
-        } else {
-            let mut text = BytesMut::with_capacity(self.held.len() + data.len());
-            text.extend_from_slice(&self.held);
-            text.extend_from_slice(&data);
-            text.freeze()
-        };
+        let text = scrub::behind(&self.held, data);
         let (mut found, held) = self.search.set().find(&text, is_last, self.place.is_encoded());
         let mut cut = text.len() - held;
         // One that is longer may begin where this one does.
