@@ -283,36 +283,24 @@ impl<'b> Build<'b> {
         }
         let parents = self.parents(destination, previous);
         if let Err(source) = &parents {
-            let works = |old: &&Arc<Route>| old.endpoint.parents().is_ok();
-            let kept = same.filter(works);
-            self.failed.push(FailedPart {
-                destination: Arc::clone(&destination.name),
-                error: DestinationError::Parent {
-                    place: destination.place(),
-                    source: Arc::clone(source),
-                },
-                is_kept: kept.is_some(),
-                was_broken: before.is_some_and(|old| !works(&old)),
-            });
-            if let Some(old) = kept {
+            let error = DestinationError::Parent {
+                place: destination.place(),
+                source: Arc::clone(source),
+            };
+            let works = |old: &Route| old.endpoint.parents().is_ok();
+            if let Some(old) = self.fails(destination, error, before, same, works) {
                 return Reached::as_before(old);
             }
         }
         let tls = caught(|| tls::Settings::build(destination, secrets, &builder.roots));
         let tls = tls.unwrap_or(Err(tls::SettingsError::Panicked)).map_err(Arc::new);
         if let Err(source) = &tls {
-            let works = |old: &&Arc<Route>| old.endpoint.tls().is_ok();
-            let kept = same.filter(works);
-            self.failed.push(FailedPart {
-                destination: Arc::clone(&destination.name),
-                error: DestinationError::Tls {
-                    place: destination.place(),
-                    source: Arc::clone(source),
-                },
-                is_kept: kept.is_some(),
-                was_broken: before.is_some_and(|old| !works(&old)),
-            });
-            if let Some(old) = kept {
+            let error = DestinationError::Tls {
+                place: destination.place(),
+                source: Arc::clone(source),
+            };
+            let works = |old: &Route| old.endpoint.tls().is_ok();
+            if let Some(old) = self.fails(destination, error, before, same, works) {
                 return Reached::as_before(old);
             }
         }
@@ -322,6 +310,26 @@ impl<'b> Build<'b> {
             endpoint: Arc::new(Endpoint::new(Arc::clone(destination), counters, tls).behind(parents)),
             fingerprint,
         }
+    }
+
+    /// Notes that a part of a destination cannot be made. Returns the route that goes on in its place: one of the same
+    /// configuration in which the part works.
+    fn fails(
+        &mut self,
+        destination: &Destination,
+        error: DestinationError,
+        before: Option<&'b Arc<Route>>,
+        same: Option<&'b Arc<Route>>,
+        works: impl Fn(&Route) -> bool,
+    ) -> Option<&'b Arc<Route>> {
+        let kept = same.filter(|old| works(old));
+        self.failed.push(FailedPart {
+            destination: Arc::clone(&destination.name),
+            error,
+            is_kept: kept.is_some(),
+            was_broken: before.is_some_and(|old| !works(old)),
+        });
+        kept
     }
 
     /// Returns the parents of a destination: those that another one has, or that were there before.
@@ -422,18 +430,12 @@ impl<'b> Build<'b> {
         let credentials = match self.credentials(destination, &counters) {
             Ok(credentials) => Some(credentials),
             Err(source) => {
-                let works = |old: &&Arc<Route>| old.credentials.is_some();
-                let kept = same.filter(works);
-                self.failed.push(FailedPart {
-                    destination: Arc::clone(&destination.name),
-                    error: DestinationError::Credentials {
-                        place: destination.place(),
-                        source,
-                    },
-                    is_kept: kept.is_some(),
-                    was_broken: before.is_some_and(|old| !works(&old)),
-                });
-                if let Some(old) = kept {
+                let error = DestinationError::Credentials {
+                    place: destination.place(),
+                    source,
+                };
+                let works = |old: &Route| old.credentials.is_some();
+                if let Some(old) = self.fails(destination, error, before, same, works) {
                     return Arc::clone(old);
                 }
                 None
