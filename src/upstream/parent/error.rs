@@ -173,21 +173,7 @@ impl ParentError {
 
     /// Returns the word for logs.
     pub(crate) fn fault(&self) -> &'static str {
-        match self.fault.result() {
-            "closed" => "parent_closed",
-            "closed_tunnel" => "parent_closed_tunnel",
-            "credentials" => "parent_credentials",
-            "denied" => "parent_denied",
-            "loop" => "parent_loop",
-            "malformed" => "parent_malformed",
-            "no_proxy" => "parent_no_proxy",
-            "not_allowed" => "parent_not_allowed",
-            "silent" => "parent_silent",
-            "tls" => "parent_tls",
-            "unreachable" => "parent_unreachable",
-            "busy" => "parent_busy",
-            _ => "parent_target",
-        }
+        self.fault.words().1
     }
 
     /// Whether the target has failed, as far as the parent says. Not where its rules deny the target, or may do so.
@@ -216,36 +202,49 @@ impl ParentError {
 impl ParentFault {
     /// Returns the label of the metric: a closed set.
     pub(super) fn result(&self) -> &'static str {
+        self.words().0
+    }
+
+    /// Returns the label of the metric, and the word for logs.
+    fn words(&self) -> (&'static str, &'static str) {
+        const CREDENTIALS: (&str, &str) = ("credentials", "parent_credentials");
+        const DENIED: (&str, &str) = ("denied", "parent_denied");
+        const NO_PROXY: (&str, &str) = ("no_proxy", "parent_no_proxy");
+        const TARGET_DNS: (&str, &str) = ("target_dns", "parent_target");
+        const TARGET_REFUSED: (&str, &str) = ("target_refused", "parent_target");
+        const TARGET_TIMEOUT: (&str, &str) = ("target_timeout", "parent_target");
+        const TARGET_UNREACHABLE: (&str, &str) = ("target_unreachable", "parent_target");
+        const UNREACHABLE: (&str, &str) = ("unreachable", "parent_unreachable");
         match self {
             Self::Answered { meaning, .. } => match meaning {
-                Meaning::Busy => "busy",
-                Meaning::Dead => "target_unreachable",
-                Meaning::Denied | Meaning::DeniedOrDead => "denied",
-                Meaning::Loop => "loop",
-                Meaning::NoName => "target_dns",
-                Meaning::NoProxy | Meaning::WebServer => "no_proxy",
-                Meaning::NotRunning => "unreachable",
-                Meaning::Refused => "target_refused",
-                Meaning::TimedOut => "target_timeout",
-                Meaning::UnknownClient => "credentials",
+                Meaning::Busy => ("busy", "parent_busy"),
+                Meaning::Dead => TARGET_UNREACHABLE,
+                Meaning::Denied | Meaning::DeniedOrDead => DENIED,
+                Meaning::Loop => ("loop", "parent_loop"),
+                Meaning::NoName => TARGET_DNS,
+                Meaning::NoProxy | Meaning::WebServer => NO_PROXY,
+                Meaning::NotRunning => UNREACHABLE,
+                Meaning::Refused => TARGET_REFUSED,
+                Meaning::TimedOut => TARGET_TIMEOUT,
+                Meaning::UnknownClient => CREDENTIALS,
             },
-            Self::Closed => "closed",
-            Self::ClosedTunnel | Self::NoTls => "closed_tunnel",
-            Self::Credentials { .. } => "credentials",
-            Self::Denied(_) => "not_allowed",
-            Self::Dial(_) | Self::Dns(_) => "unreachable",
-            Self::Malformed(_) => "malformed",
-            Self::NotSocks => "no_proxy",
-            Self::Silent(_) => "silent",
+            Self::Closed => ("closed", "parent_closed"),
+            Self::ClosedTunnel | Self::NoTls => ("closed_tunnel", "parent_closed_tunnel"),
+            Self::Credentials { .. } => CREDENTIALS,
+            Self::Denied(_) => ("not_allowed", "parent_not_allowed"),
+            Self::Dial(_) | Self::Dns(_) => UNREACHABLE,
+            Self::Malformed(_) => ("malformed", "parent_malformed"),
+            Self::NotSocks => NO_PROXY,
+            Self::Silent(_) => ("silent", "parent_silent"),
             Self::Socks(reply) => match reply {
-                2 => "denied",
-                3 | 4 => "target_dns",
-                5 => "target_refused",
-                6 => "target_timeout",
-                7 => "no_proxy",
-                _ => "target_unreachable",
+                2 => DENIED,
+                3 | 4 => TARGET_DNS,
+                5 => TARGET_REFUSED,
+                6 => TARGET_TIMEOUT,
+                7 => NO_PROXY,
+                _ => TARGET_UNREACHABLE,
             },
-            Self::Tls(_) => "tls",
+            Self::Tls(_) => ("tls", "parent_tls"),
         }
     }
 
