@@ -13,11 +13,11 @@ use super::limits::{
 use super::node::shown;
 use super::reader::{Located, SectionReader};
 use super::syntax::{Filled, Number, Switched};
-use super::{AuthRule, Config, Headers, Mark, ParentChoice, TimeoutOverrides, Tls};
+use super::{AuthRule, Config, Headers, Mark, ParentChoice, TimeoutOverrides, Tls, UNLISTED};
 use crate::host::HostPattern;
 use crate::path::PathGlob;
 
-const LONGEST_NAME: usize = 63;
+pub(crate) const LONGEST_NAME: usize = 63;
 const MOST_WAITING: u64 = 1_000_000;
 
 section! {
@@ -214,19 +214,32 @@ impl Syntax for Destinations {
 
 /// Files a problem for a name that cannot be a label.
 pub(super) fn check_name(name: &str, written: &Located<'_>) {
-    let is_sound =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
-    if name.len() > LONGEST_NAME || !name.bytes().all(is_sound) {
+    if !is_label(name) {
         written.problem(
             "not a name for a destination",
             "use at most 63 of a to z, 0 to 9, - and _",
         );
-    } else if matches!(name, "none" | "unlisted") {
+    } else if is_taken(name) {
         written.problem(
             "the name is taken: metrics use it for requests without a destination",
             "choose another",
         );
     }
+}
+
+/// Whether a destination may have this name.
+pub(crate) fn is_destination_name(name: &str) -> bool {
+    !name.is_empty() && is_label(name) && !is_taken(name)
+}
+
+fn is_label(name: &str) -> bool {
+    let is_sound =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    name.len() <= LONGEST_NAME && name.bytes().all(is_sound)
+}
+
+fn is_taken(name: &str) -> bool {
+    matches!(name, "none" | UNLISTED)
 }
 
 impl Syntax for HostPattern {

@@ -30,7 +30,7 @@ pub(crate) use auth::template::{BodyHash, Template, TemplatePiece};
 pub(crate) use changed::{ChangedKey, WrittenConfig};
 pub(crate) use client::{CertificateName, ClientKeys, Identity, ServerCertificate};
 pub(crate) use declare::{Mark, Word};
-pub(crate) use destination::{DestinationKeys, HttpVersion, Mode};
+pub(crate) use destination::{DestinationKeys, HttpVersion, LONGEST_NAME, Mode, is_destination_name};
 pub(crate) use environment::Environment;
 pub(crate) use headers::{HeaderText, Headers};
 #[cfg(test)]

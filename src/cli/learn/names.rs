@@ -3,21 +3,10 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-/// A longer name is no label.
-const LONGEST: usize = 63;
+use crate::config::{LONGEST_NAME, is_destination_name};
 
 /// What a name is followed by where it alone is taken: a hyphen and eight digits.
 const SUFFIX: usize = 9;
-
-/// Returns whether a destination may have this name.
-pub(super) fn is_name(name: &str) -> bool {
-    let is_sound =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
-    !name.is_empty()
-        && name.len() <= LONGEST
-        && name.bytes().all(is_sound)
-        && !matches!(name, "none" | "unlisted")
-}
 
 /// Returns a name that is not in `taken`, and puts it there: the host; else with its port; else with a hash of both. It is
 /// the same in each run.
@@ -34,12 +23,12 @@ pub(super) fn name(host: &str, port: u16, taken: &mut HashSet<String>) -> String
     (host, port).hash(&mut hasher);
     let hash = hasher.finish();
     let hashed = |hash: u64| {
-        let room = &text[..text.len().min(LONGEST - SUFFIX)];
+        let room = &text[..text.len().min(LONGEST_NAME - SUFFIX)];
         format!("{}-{:08x}", room.trim_end_matches('-'), hash as u32)
     };
     let candidates = [text.clone(), format!("{text}-{port}")].into_iter();
     let more = (0..).map(|number| hashed(hash.wrapping_add(number)));
-    let is_free = |name: &String| is_name(name) && !taken.contains(name);
+    let is_free = |name: &String| is_destination_name(name) && !taken.contains(name);
     // There are more hashes than names can be taken.
     let name = candidates.chain(more).find(is_free).unwrap_or_default();
     taken.insert(name.clone());
@@ -87,6 +76,6 @@ mod tests {
         assert_eq!(first[7], "unlisted-443");
         assert_eq!(first[11], "xn--bcher-kva-test");
         assert_eq!(first.iter().collect::<HashSet<_>>().len(), first.len());
-        assert!(first.iter().all(|name| is_name(name)), "{first:?}");
+        assert!(first.iter().all(|name| is_destination_name(name)), "{first:?}");
     }
 }

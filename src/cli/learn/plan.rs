@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::globs::globs;
-use super::names::{is_name, name};
+use super::names::name;
 use super::record::{Record, SeenHost};
-use crate::config::NewDestination;
+use crate::config::{NewDestination, is_destination_name};
 use crate::host::{Scheme, Target};
 use crate::policy::Policy;
 
@@ -71,7 +71,7 @@ impl Plan {
         }
         plan.tell_of_gaps(record);
         if let Wish::Named(own) = wish {
-            if !is_name(own) {
+            if !is_destination_name(own) {
                 return Err(NameError::Malformed);
             }
             if !wanted.is_empty() {
