@@ -322,13 +322,19 @@ impl HostPattern {
 }
 
 /// As written, normalised.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host) => write!(f, "{host}"),
+            Self::Suffix(suffix) => write!(f, "*.{suffix}"),
+            Self::Network(network) => write!(f, "{network}"),
+        }
+    }
+}
+
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.what {
-            Pattern::Host(host) => write!(f, "{host}")?,
-            Pattern::Suffix(suffix) => write!(f, "*.{suffix}")?,
-            Pattern::Network(network) => write!(f, "{network}")?,
-        }
+        self.what.fmt(f)?;
         match self.port {
             PortPattern::Any => f.write_str(":*"),
             PortPattern::One(port) => write!(f, ":{port}"),

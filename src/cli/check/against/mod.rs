@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::print;
-use crate::config::{Config, ConfigSource, Problems, WrittenConfig, read_text};
+use crate::config::{ChangedKey, Config, ConfigSource, Problems, WrittenConfig, read_text};
 use crate::policy::Policy;
 
 mod credentials;
@@ -155,6 +155,17 @@ impl Changes {
         }
         text
     }
+}
+
+/// Returns both values of a key in one line, and what the change means, if that is known.
+fn told(key: &ChangedKey, how: &str) -> String {
+    let ChangedKey { path, old, new } = key;
+    let how = if how.is_empty() {
+        String::new()
+    } else {
+        format!(" ({how})")
+    };
+    format!("{path}: {old} → {new}{how}")
 }
 
 /// Returns items with commas between them; of many only the first.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Changes, Effect, Side};
+use super::{Changes, Effect, Side, told};
 use crate::config::{ChangedKey, Config, Listen, Network, PlaceholderMode, Placeholders};
 
 /// Compares the other keys of the file.
@@ -13,13 +13,7 @@ pub(super) fn compare(old: &Side, new: &Side, changes: &mut Changes) {
             continue;
         }
         let (effect, how) = judge(&key, &old.written.config, &new.written.config);
-        let ChangedKey { path, old, new } = &key;
-        let how = if how.is_empty() {
-            String::new()
-        } else {
-            format!(" ({how})")
-        };
-        changes.add(effect, format!("{path}: {old} → {new}{how}"));
+        changes.add(effect, told(&key, how));
     }
 }
 
@@ -58,9 +52,7 @@ fn judge(key: &ChangedKey, old: &Config, new: &Config) -> (Effect, &'static str)
             "each instance may take a larger part of the limits",
         ),
         "placeholders" => placeholders(&old.placeholders, &new.placeholders),
-        "admin" if new.admin.is_some_and(|admin| is_public(&[admin])) => {
-            (Effect::Wider, "others can read the pages")
-        }
+        "admin" if new.admin.is_some_and(is_public) => (Effect::Wider, "others can read the pages"),
         "rate_limit_store" => (Effect::Wider, "another store is told the password, and counts"),
         "ca.constraints" => (Effect::Wider, "what the local authority may sign"),
         "clients" => (Effect::Wider, "others may use the proxy"),
@@ -109,12 +101,10 @@ fn listeners(config: &Config) -> Vec<SocketAddr> {
 /// Returns the addresses that others than this machine reach.
 fn public(config: &Config) -> Vec<SocketAddr> {
     let mut all = listeners(config);
-    all.retain(|address| is_public(&[*address]));
+    all.retain(|address| is_public(*address));
     all
 }
 
-fn is_public(addresses: &[SocketAddr]) -> bool {
-    addresses
-        .iter()
-        .any(|address| !address.ip().to_canonical().is_loopback())
+fn is_public(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
 }

@@ -163,11 +163,7 @@ fn routes<'p>(old: &'p Policy, new: &'p Policy) -> Vec<HostChange<'p>> {
         if !seen.insert(what) {
             continue;
         }
-        let host = match what {
-            Pattern::Host(host) => host.to_string(),
-            Pattern::Suffix(suffix) => format!("*.{suffix}"),
-            Pattern::Network(network) => network.to_string(),
-        };
+        let host = what.to_string();
         let mut ports = open.clone();
         for (other, _) in old.covering(what).chain(new.covering(what)) {
             match other.port {

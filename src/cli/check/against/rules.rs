@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::reach::{HostChange, Reach, hosts};
-use super::{Changes, Effect, Side, listed};
+use super::{Changes, Effect, Side, listed, told};
 use crate::cli::explain::credential;
 use crate::config::{Auth, ChangedKey};
 use crate::policy::Destination;
@@ -50,14 +50,8 @@ struct Told<'c> {
 
 impl Told<'_> {
     fn say(&mut self, effect: Effect, key: &ChangedKey, how: &str) {
-        let ChangedKey { path, old, new } = key;
-        let how = if how.is_empty() {
-            String::new()
-        } else {
-            format!(" ({how})")
-        };
         self.changes
-            .add(effect, format!("{}.{path}: {old} → {new}{how}", self.place));
+            .add(effect, format!("{}.{}", self.place, told(key, how)));
     }
 
     /// Says what another value of a key means.
@@ -158,11 +152,8 @@ impl Told<'_> {
         };
         let (old, new) = (by_requests(was), by_requests(is));
         let effects = old.keys().chain(new.keys()).map(|requests| {
-            let none: &[Rate] = &[];
-            let of = |rates: &BTreeMap<String, Vec<Rate>>| {
-                rates.get(requests).map_or(none, Vec::as_slice).to_vec()
-            };
-            limits(&of(&old), &of(&new))
+            let [old, new] = [&old, &new].map(|rates| rates.get(requests).map_or(&[][..], Vec::as_slice));
+            limits(old, new)
         });
         match effects.min_by_key(|(effect, _)| *effect) {
             Some((effect, how)) => self.say(effect, key, how),
