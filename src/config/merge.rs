@@ -329,7 +329,7 @@ fn block(new: &[NewDestination], style: &Style, key: Option<usize>) -> String {
         }
         let _ = writeln!(text, "{:indent$}{}:", "", quoted(&destination.name));
         for (key, values) in destination.keys() {
-            let _ = writeln!(text, "{:inner$}{key}: [{}]", "", values.join(", "));
+            let _ = writeln!(text, "{:inner$}{key}: {}", "", list(values));
         }
     }
     text
@@ -340,7 +340,7 @@ fn flow(new: &[NewDestination]) -> String {
     let entries = new.iter().map(|destination| {
         let keys = destination
             .keys()
-            .map(|(key, values)| format!("{key}: [{}]", values.join(", ")));
+            .map(|(key, values)| format!("{key}: {}", list(values)));
         let keys: Vec<_> = keys.collect();
         format!("{}: {{ {} }}", quoted(&destination.name), keys.join(", "))
     });
@@ -348,18 +348,22 @@ fn flow(new: &[NewDestination]) -> String {
 }
 
 impl NewDestination {
-    /// Returns the keys that are written, with their values as YAML.
-    fn keys(&self) -> impl Iterator<Item = (&'static str, Vec<String>)> {
+    /// Returns the keys that are written, with their values.
+    fn keys(&self) -> impl Iterator<Item = (&'static str, &[String])> {
         let keys = [
-            ("hosts", &self.hosts),
-            ("paths", &self.paths),
-            ("methods", &self.methods),
+            ("hosts", &*self.hosts),
+            ("paths", &*self.paths),
+            ("methods", &*self.methods),
         ];
-        let written = keys
-            .into_iter()
-            .filter(|(key, values)| *key == "hosts" || !values.is_empty());
-        written.map(|(key, values)| (key, values.iter().map(|value| quoted(value)).collect()))
+        keys.into_iter()
+            .filter(|(key, values)| *key == "hosts" || !values.is_empty())
     }
+}
+
+/// Returns texts as a list in YAML.
+fn list(values: &[String]) -> String {
+    let values: Vec<_> = values.iter().map(|value| quoted(value)).collect();
+    format!("[{}]", values.join(", "))
 }
 
 /// Returns a text as YAML: plain where every reader takes it for a text, else in double quotes.
@@ -390,16 +394,9 @@ fn adds_only(before: Option<&Node>, after: &Node, new: &[NewDestination]) -> boo
         return false;
     };
     let is_new = |entry: &&MapEntry| new.iter().any(|new| new.name == entry.key);
-    let rest = |entries: &'_ [MapEntry]| -> Vec<usize> {
-        let rest = entries.iter().enumerate().filter(|(_, entry)| entry.key != KEY);
-        rest.map(|(i, _)| i).collect()
-    };
-    let (old_rest, new_rest) = (rest(old), rest(after));
-    let is_kept = old_rest.len() == new_rest.len()
-        && old_rest
-            .iter()
-            .zip(&new_rest)
-            .all(|(a, b)| same_entry(&old[*a], &after[*b]));
+    let is_other = |entry: &&MapEntry| entry.key != KEY;
+    let old_rest: Vec<_> = old.iter().filter(is_other).collect();
+    let new_rest: Vec<_> = after.iter().filter(is_other).collect();
     let mut found = after.iter().filter(|entry| entry.key == KEY);
     let (Some(destinations), None) = (found.next(), found.next()) else {
         return false;
@@ -407,23 +404,26 @@ fn adds_only(before: Option<&Node>, after: &Node, new: &[NewDestination]) -> boo
     let Content::Map(destinations) = &destinations.node.value else {
         return false;
     };
-    let had: &[MapEntry] = match old.iter().find(|entry| entry.key == KEY).map(|entry| &entry.node) {
-        Some(Node {
-            value: Content::Map(had),
+    let had = match old.iter().find(|entry| entry.key == KEY) {
+        Some(MapEntry {
+            node: Node {
+                value: Content::Map(had),
+                ..
+            },
             ..
-        }) => had,
-        _ => &[],
+        }) => had.iter().collect(),
+        _ => Vec::new(),
     };
-    let kept: Vec<_> = destinations.iter().filter(|entry| !is_new(entry)).collect();
-    let added: Vec<_> = destinations.iter().filter(is_new).collect();
-    is_kept
-        && kept.len() == had.len()
-        && kept.iter().zip(had).all(|(a, b)| same_entry(a, b))
-        && added.len() == new.len()
-        && added
-            .iter()
-            .zip(new)
-            .all(|(entry, new)| is_written(&entry.node, new))
+    let (added, kept): (Vec<_>, Vec<_>) = destinations.iter().partition(is_new);
+    let is_same = |a: &&MapEntry, b: &&MapEntry| same_entry(a, b);
+    all_alike(&old_rest, &new_rest, is_same)
+        && all_alike(&kept, &had, is_same)
+        && all_alike(&added, new, |entry, new| is_written(&entry.node, new))
+}
+
+/// Whether there are as many of both, and each is like the one in its place.
+fn all_alike<A, B>(a: &[A], b: &[B], is_alike: impl Fn(&A, &B) -> bool) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_alike(a, b))
 }
 
 /// Returns the entries of a tree; none where nothing was written.
@@ -449,12 +449,8 @@ fn same(a: &Node, b: &Node) -> bool {
                 plain: also,
             },
         ) => text == other && plain == also,
-        (Content::List(a), Content::List(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
-        }
-        (Content::Map(a), Content::Map(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_entry(a, b))
-        }
+        (Content::List(a), Content::List(b)) => all_alike(a, b, same),
+        (Content::Map(a), Content::Map(b)) => all_alike(a, b, same_entry),
         (Content::Scalar { .. } | Content::List(_) | Content::Map(_), _) => false,
     }
 }
@@ -464,27 +460,16 @@ fn is_written(node: &Node, new: &NewDestination) -> bool {
     let Content::Map(keys) = &node.value else {
         return false;
     };
-    let expected: Vec<_> = [
-        ("hosts", &new.hosts),
-        ("paths", &new.paths),
-        ("methods", &new.methods),
-    ]
-    .into_iter()
-    .filter(|(key, values)| *key == "hosts" || !values.is_empty())
-    .collect();
+    let expected: Vec<_> = new.keys().collect();
+    let is_text =
+        |item: &Node, value: &String| matches!(&item.value, Content::Scalar { text, .. } if text == value);
     let is_list = |node: &Node, values: &[String]| match &node.value {
-        Content::List(items) => {
-            items.len() == values.len()
-                && items
-                    .iter()
-                    .zip(values)
-                    .all(|(item, value)| matches!(&item.value, Content::Scalar { text, .. } if text == value))
-        }
+        Content::List(items) => all_alike(items, values, is_text),
         Content::Scalar { .. } | Content::Map(_) => false,
     };
-    keys.len() == expected.len()
-        && (keys.iter().zip(&expected))
-            .all(|(key, (name, values))| key.key == *name && is_list(&key.node, values))
+    all_alike(keys, &expected, |key, (name, values)| {
+        key.key == *name && is_list(&key.node, values)
+    })
 }
 
 #[cfg(test)]
