@@ -1,7 +1,7 @@
 //! A page of the admin port of an outrider that runs.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -21,16 +21,6 @@ pub(super) fn fetch(address: SocketAddr, host: &str, path: &str) -> io::Result<V
     let page: Option<Value> = serde_json::from_str(body).ok().filter(|_| is_fine);
     page.filter(|page| page["outrider"].is_string())
         .ok_or_else(foreign)
-}
-
-/// Returns where an admin port is reached on this machine, if it listens on loopback.
-pub(super) fn loopback(admin: SocketAddr) -> Option<SocketAddr> {
-    match admin.ip() {
-        ip if ip.is_loopback() => Some(admin),
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Some((Ipv4Addr::LOCALHOST, admin.port()).into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some((Ipv6Addr::LOCALHOST, admin.port()).into()),
-        _ => None,
-    }
 }
 
 /// HTTP/1.0: the answer ends with the connection, and has no chunks.

@@ -3,10 +3,9 @@
 //! This file writes them for a shell, a program or a `.env` file; [`mod@variables`], which `exec` also uses,
 //! lists them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
-use super::{ConfigArg, fail, print};
+use super::{ConfigArg, fail, loopback, print};
 use crate::app::is_on_platform;
 use crate::auth::placeholder::environment::{self, ChangedVariable};
 use crate::auth::placeholder::{are_shared, replaced, shared};
@@ -93,9 +92,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return args.format.refuse();
         }
     };
-    let existing = |name: &str| std::env::var(name).ok();
     let ca = trusted(&config.ca);
-    let changed = match changed(&config, ca.as_ref()) {
+    let mut changed = match changed(&config, ca.as_ref()) {
         Ok(changed) => changed,
         Err(error) => {
             fail(&ErrorChain(&error).to_string());
@@ -104,19 +102,15 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let existing = |name: &str| match changed.iter().find(|(own, _)| own == name) {
         Some((_, value)) => value.clone(),
-        None => existing(name),
+        None => std::env::var(name).ok(),
     };
     let variables = variables(&listen, None, ca.as_ref(), args.no_proxy.as_deref(), existing);
+    // These hold already what `changed` says of them.
+    changed.retain(|(name, _)| !variables.iter().any(|(own, _)| own == name));
     let variables = variables
         .into_iter()
         .map(|(name, value)| (name.to_owned(), Some(value)));
-    let is_other = |(name, _): &(String, _)| !variables.clone().any(|(other, _)| other == *name);
-    let all: Vec<_> = changed
-        .iter()
-        .filter(|changed| is_other(changed))
-        .cloned()
-        .collect();
-    print(&args.format.write(&variables.chain(all).collect::<Vec<_>>()))
+    print(&args.format.write(&variables.chain(changed).collect::<Vec<_>>()))
 }
 
 /// Returns the variables in which an app gets placeholders for secrets. One without a value has to be removed. `ca`: as
@@ -177,12 +171,7 @@ pub(super) fn reached_at(listen: &[Listen]) -> Result<String, Unreachable> {
             _ => Unreachable::NoPort,
         });
     };
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    Ok(SocketAddr::new(ip, address.port()).to_string())
+    Ok(loopback(address).unwrap_or(address).to_string())
 }
 
 impl Format {

@@ -1,6 +1,7 @@
 //! The command line: subcommands, their arguments and their output.
 
 use std::io::{ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,6 +74,16 @@ impl ConfigArg {
     /// Finds and reads the configuration.
     pub(crate) fn load(&self) -> Result<(Config, ConfigSource), Problems> {
         config::load_located(self.config.as_deref())
+    }
+}
+
+/// Returns where a listener is reached on this machine, if it listens on loopback.
+fn loopback(listener: SocketAddr) -> Option<SocketAddr> {
+    match listener.ip() {
+        ip if ip.is_loopback() => Some(listener),
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Some((Ipv4Addr::LOCALHOST, listener.port()).into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some((Ipv6Addr::LOCALHOST, listener.port()).into()),
+        _ => None,
     }
 }
 

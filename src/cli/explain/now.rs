@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::cli::admin_page;
+use crate::cli::{admin_page, loopback};
 
 /// Lines.
 const MOST: usize = 10;
@@ -24,7 +24,7 @@ impl Now {
         let Some(address) = admin else {
             return Self::Unknown("admin: false".to_owned());
         };
-        let Some(address) = admin_page::loopback(address) else {
+        let Some(address) = loopback(address) else {
             return Self::Unknown(format!("admin is at {address}, and only loopback is asked"));
         };
         let Ok(page) = admin_page::fetch(address, &address.to_string(), "/status") else {

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::ValueHint;
 use http::Uri;
 
-use super::{ConfigArg, admin_page, fail, print};
+use super::{ConfigArg, admin_page, fail, loopback, print};
 use crate::config::{
     Config, ConfigSource, DEFAULT_FILE, MergeError, NewDestination, Problems, add_destinations,
     destination_lines, locate,
@@ -246,7 +246,7 @@ fn from_page(from: Option<&str>, admin: Option<SocketAddr>) -> Result<Record, Er
             None => return Err(Error::NoAdmin("admin: false")),
             Some(address) if address.port() == 0 => return Err(Error::NoAdmin("port 0 for admin")),
             Some(address) => {
-                let address = admin_page::loopback(address).unwrap_or(address);
+                let address = loopback(address).unwrap_or(address);
                 (address, address.to_string())
             }
         },
