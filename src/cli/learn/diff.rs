@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    /// The real `patch` makes the new text of the old one.
+    /// The real `git apply` makes the new text of the old one.
     #[test]
     fn patch_applies_the_diff() {
         let folder = tempfile::tempdir().unwrap();

@@ -95,7 +95,7 @@ enum Error {
     #[error(transparent)]
     Name(#[from] plan::NameError),
     #[error(
-        "the configuration has {0}, so that there is no page to ask; say where with --from http://127.0.0.1:9901, or read \
+        "the configuration has {0}, so that there is no page to ask; name one with --from http://127.0.0.1:9901, or read \
          the log: outrider learn -"
     )]
     NoAdmin(&'static str),
@@ -177,7 +177,7 @@ fn learn(args: &Args) -> Result<ExitCode, Error> {
     let code = print(&diff::unified(&base.text, &merged, &file));
     if !args.write {
         tell(&format!(
-            "{file} is not changed yet; to change it, say the same with --write"
+            "{file} is not changed yet; to change it, run the same command with --write"
         ));
         return Ok(code);
     }

@@ -11,7 +11,7 @@ const MODE: u32 = 0o644;
 /// Why a file is left as it is; `Display` contains the remedy.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReplaceError {
-    #[error("it has changed since it was read; say the command again")]
+    #[error("it has changed since it was read; run the command again")]
     Changed,
     #[error("the folder cannot be written; change the file where it is written, or apply the diff by hand")]
     Folder(#[source] io::Error),
@@ -30,7 +30,10 @@ pub(super) fn replace(path: &Path, old: &str, new: &str) -> Result<(), ReplaceEr
         let fresh = written(folder, new, None)?;
         // Fails if somebody else has made the file.
         return match fresh.persist_noclobber(path) {
-            Ok(_) => sync(folder),
+            Ok(_) => {
+                sync(folder);
+                Ok(())
+            }
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(ReplaceError::Changed),
             Err(error) => Err(ReplaceError::Folder(error.error)),
         };
@@ -45,7 +48,8 @@ pub(super) fn replace(path: &Path, old: &str, new: &str) -> Result<(), ReplaceEr
     fresh
         .persist(&path)
         .map_err(|error| ReplaceError::Folder(error.error))?;
-    sync(folder)
+    sync(folder);
+    Ok(())
 }
 
 /// Returns a file beside the old one, with its text on the disk.
@@ -73,10 +77,9 @@ fn written(
 }
 
 /// Makes sure that the new name outlives a crash.
-fn sync(folder: &Path) -> Result<(), ReplaceError> {
+fn sync(folder: &Path) {
     // Some file systems cannot do this for folders; the file is replaced all the same.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    Ok(())
 }
 
 fn folder_of(path: &Path) -> &Path {
