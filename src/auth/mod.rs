@@ -35,6 +35,7 @@ use self::oauth::TokenReadiness;
 use self::oauth::Tokens;
 pub(crate) use self::oauth::{Error as TokenError, NoToken, TokenEndpoint};
 use self::pool::CredentialPool;
+pub(crate) use self::query::RESERVED;
 pub(crate) use self::sign::Payload;
 use self::sign::{RequestToSign, Signer};
 

@@ -1,17 +1,11 @@
 //! Where a placeholder stands, and how a secret is written there.
 
 use http::header::{self, HeaderMap};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+use percent_encoding::{percent_decode, percent_encode};
 use zeroize::Zeroizing;
 
+use crate::auth::RESERVED;
 use crate::policy::PlaceholderFault;
-
-/// All but the unreserved characters of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 
 /// Where a placeholder stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,9 @@
 use http::Uri;
 use http::header::{HeaderMap, HeaderName};
 use http::uri::PathAndQuery;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use percent_encoding::{percent_decode_str, percent_encode};
+
+use crate::auth::RESERVED;
 
 /// The query parameters of a presigned URL.
 const PRESIGNED: [&str; 7] = [
@@ -19,13 +21,6 @@ const PRESIGNED: [&str; 7] = [
     "X-Amz-Signature",
     "X-Amz-SignedHeaders",
 ];
-
-/// All characters except the unreserved ones of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 
 /// The parts of a request that are signed.
 pub(super) struct CanonicalRequest<'a> {
