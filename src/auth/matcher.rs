@@ -97,15 +97,9 @@ impl SecretMatcher {
     /// Adds `pair`, a user name and a password in base64 (RFC 7617), and the password. Returns false if the
     /// password is too short.
     fn add_basic(&mut self, pair: &[u8]) -> bool {
-        // Without padding, because some encoders write none.
-        let end = pair
-            .iter()
-            .rposition(|byte| *byte != b'=')
-            .map_or(0, |last| last + 1);
-        self.add(&pair[..end]);
-        let decoded = data_encoding::BASE64_NOPAD
-            .decode(&pair[..end])
-            .map(Zeroizing::new);
+        let pair = without_padding(pair);
+        self.add(pair);
+        let decoded = data_encoding::BASE64_NOPAD.decode(pair).map(Zeroizing::new);
         let password = decoded.as_ref().ok().and_then(|decoded| {
             let colon = decoded.iter().position(|byte| *byte == b':')?;
             decoded.get(colon + 1..)
@@ -288,6 +282,15 @@ impl SecretPattern {
         }
         fit
     }
+}
+
+/// Returns base64 without its padding, which some encoders do not write.
+pub(crate) fn without_padding(text: &[u8]) -> &[u8] {
+    let end = text
+        .iter()
+        .rposition(|byte| *byte != b'=')
+        .map_or(0, |last| last + 1);
+    &text[..end]
 }
 
 #[cfg(test)]

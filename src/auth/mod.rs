@@ -30,7 +30,7 @@ use crate::upstream::connect::authority_of;
 pub(crate) use self::attachment::Attachment;
 use self::jwt::JwtCredential;
 use self::matcher::MatcherCache;
-pub(crate) use self::matcher::SecretMatcher;
+pub(crate) use self::matcher::{SecretMatcher, without_padding};
 use self::oauth::TokenReadiness;
 use self::oauth::Tokens;
 pub(crate) use self::oauth::{Error as TokenError, NoToken, TokenEndpoint};

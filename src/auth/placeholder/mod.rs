@@ -110,14 +110,6 @@ impl PlaceholderSet {
         snapshot: &Snapshot,
         known: impl Fn(&SecretRef) -> Option<String>,
     ) -> Result<Self, NoRandom> {
-        let mut all = Vec::new();
-        for reference in replaced(config) {
-            // A variable that is not set, or set to nothing, holds no secret.
-            let secret = snapshot.read_password(&reference);
-            if secret.is_ok_and(|secret| !secret.expose().is_empty()) {
-                all.push(reference);
-            }
-        }
         let named = |reference: SecretRef| {
             let shape = config.placeholders.shape(&reference);
             let text = match known(&reference).filter(|text| fits(text, &shape)) {
@@ -126,7 +118,7 @@ impl PlaceholderSet {
             };
             Ok(Placeholder { reference, text })
         };
-        all.into_iter()
+        held(config, snapshot)
             .map(named)
             .collect::<Result<_, _>>()
             .map(Self::new)
@@ -150,7 +142,7 @@ impl PlaceholderSet {
         &self.all
     }
 
-    /// Returns these, and those of `before` for other secrets.
+    /// Returns these, and those of `before` with another text: an app may have either.
     pub(crate) fn joined_with(self, before: &Self) -> Self {
         let is_other = |own: &&Placeholder| self.all.iter().all(|one| one.text != own.text);
         let others: Vec<_> = before.all.iter().filter(is_other).cloned().collect();
@@ -159,12 +151,8 @@ impl PlaceholderSet {
 
     /// Returns the references of `config` that would have a placeholder and have none.
     pub(crate) fn missing(&self, config: &Config, snapshot: &Snapshot) -> Vec<SecretRef> {
-        let mut all = replaced(config);
-        all.retain(|reference| {
-            let is_known = self.all.iter().any(|own| own.reference == *reference);
-            !is_known && snapshot.read(reference).is_ok()
-        });
-        all
+        let is_new = |reference: &SecretRef| self.all.iter().all(|own| own.reference != *reference);
+        held(config, snapshot).filter(is_new).collect()
     }
 
     /// Finds placeholders in a text, the longest of several that begin at one place, in order and without overlap.
@@ -317,6 +305,12 @@ pub(crate) fn replaced(config: &Config) -> Vec<SecretRef> {
         }
     }
     all
+}
+
+/// Returns those of them that this environment has a secret for. One that is set to nothing holds none.
+fn held(config: &Config, snapshot: &Snapshot) -> impl Iterator<Item = SecretRef> {
+    let all = replaced(config).into_iter();
+    all.filter(|reference| snapshot.read(reference).is_ok())
 }
 
 /// Returns the references of a destination to what is secret, with what the destination does with it. Certificates of

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use data_encoding::BASE64;
+use data_encoding::{BASE64, BASE64_NOPAD};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Uri, request};
@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 
 use super::attempt::carries;
 use super::{Error, Live, Route};
-use crate::auth::LiveCredential;
 use crate::auth::placeholder::{FoundPlaceholder, PlaceholderSet, PlaceholderUse, RoutePlaceholders};
+use crate::auth::{LiveCredential, without_padding};
 use crate::config::SecretRef;
 use crate::host::{Scheme, Target};
 use crate::http1::RawTarget;
@@ -289,15 +289,7 @@ impl Writer<'_> {
         let mut written = Zeroizing::new(Vec::with_capacity(text.len() + 256));
         let mut from = 0;
         for FoundPlaceholder { number, place: range } in found {
-            let refuse = |fault| {
-                refuse(
-                    &self.placeholders.set,
-                    *number,
-                    self.destination,
-                    place.name(),
-                    fault,
-                )
-            };
+            let refuse = |fault| self.refuse(*number, place, fault);
             let secret = match self.placeholders.use_of(*number) {
                 PlaceholderUse::Replaced(secret) => secret,
                 PlaceholderUse::Foreign => return Err(refuse(PlaceholderFault::Foreign)),
@@ -338,16 +330,7 @@ impl Writer<'_> {
 
     fn sensitive(&self, written: Zeroizing<Vec<u8>>, number: usize) -> Result<HeaderValue, Denial> {
         let value = HeaderValue::from_maybe_shared(Bytes::from_owner(written));
-        let mut value = value.map_err(|_| {
-            let set = &self.placeholders.set;
-            refuse(
-                set,
-                number,
-                self.destination,
-                Place::Field.name(),
-                PlaceholderFault::Unfit,
-            )
-        })?;
+        let mut value = value.map_err(|_| self.refuse(number, Place::Field, PlaceholderFault::Unfit))?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -369,16 +352,19 @@ impl Writer<'_> {
         parts.path_and_query = target;
         let has_target = parts.path_and_query.is_some();
         let changed = Uri::from_parts(parts).ok().filter(|_| has_target);
-        changed.map(Some).ok_or_else(|| {
-            let set = &self.placeholders.set;
-            refuse(
-                set,
-                first.number,
-                self.destination,
-                Place::Query.name(),
-                PlaceholderFault::Unfit,
-            )
-        })
+        changed
+            .map(Some)
+            .ok_or_else(|| self.refuse(first.number, Place::Query, PlaceholderFault::Unfit))
+    }
+
+    fn refuse(&self, number: usize, place: Place, fault: PlaceholderFault) -> Denial {
+        refuse(
+            &self.placeholders.set,
+            number,
+            self.destination,
+            place.name(),
+            fault,
+        )
     }
 }
 
@@ -388,11 +374,6 @@ fn decoded_pair(value: &HeaderValue) -> Option<Zeroizing<Vec<u8>>> {
     if !scheme.eq_ignore_ascii_case(b"Basic ") {
         return None;
     }
-    let pair = pair.trim_ascii();
-    let end = pair
-        .iter()
-        .rposition(|byte| *byte != b'=')
-        .map_or(0, |last| last + 1);
-    let pair = data_encoding::BASE64_NOPAD.decode(&pair[..end]).ok()?;
+    let pair = BASE64_NOPAD.decode(without_padding(pair.trim_ascii())).ok()?;
     Some(Zeroizing::new(pair))
 }
