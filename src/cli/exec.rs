@@ -35,9 +35,9 @@ mod child;
 /// Starts the proxy, writes the CA bundle, then starts CMD with the variables that `outrider env` prints. Port
 /// 0 in `listen` is allowed. The proxy asks for a random password, which these variables carry, so that other
 /// users of the host cannot use it. Secrets that destinations take from variables or bound services are replaced by
-/// placeholders in the environment of CMD, and come back in the requests to these destinations. SIGHUP reloads the configuration; other signals are passed on to CMD. When
-/// CMD ends, the proxy ends with its status, or with 128+N if signal N ended it. If the configuration leaves
-/// ca.bundle at its default, CMD gets a private bundle.
+/// placeholders in the environment of CMD, and come back in the requests to these destinations. SIGHUP reloads the
+/// configuration; other signals are passed on to CMD. When CMD ends, the proxy ends with its status, or with 128+N if
+/// signal N ended it. If the configuration leaves ca.bundle at its default, CMD gets a private bundle.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  outrider exec -- curl https://api.weather.gov/")]
 pub(super) struct Args {
