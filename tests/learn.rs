@@ -210,7 +210,7 @@ fn is_allowed(proxy: &Proxy, host: &str, port: u16) -> bool {
 fn what_is_learned_from_real_clients_lets_them_pass_and_nothing_else() {
     let build = Build::new();
     let before = build.text();
-    let (admin, log) = {
+    {
         let proxy = Proxy::on(&build.file());
         build.run_clients(&proxy);
         let expected: Vec<_> = build
@@ -256,8 +256,7 @@ fn what_is_learned_from_real_clients_lets_them_pass_and_nothing_else() {
             "{again:?}"
         );
         assert_eq!((again.stdout.as_str(), build.text()), ("", learned));
-        (admin, file)
-    };
+    }
     let learned = build.text();
     // Every line is where it was, and the new ones are together.
     let added = learned.lines().filter(|line| !before.contains(line)).count();
@@ -284,7 +283,6 @@ fn what_is_learned_from_real_clients_lets_them_pass_and_nothing_else() {
     let subdomain = proxy.get(&format!("http://x.files.test:{}/file.txt", build.packages.plain));
     assert_eq!(subdomain.status, 403);
     assert_eq!(observed(&proxy), []);
-    drop((admin, log));
 }
 
 /// Networks, ports and `deny: true` hold under `observe`; what is refused is not in the record.

@@ -1,11 +1,10 @@
 //! D9: a request that has been here before goes no further, and what shows it costs no answer its compression.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use crate::support::programs::{ServerProcess, curl};
-use crate::support::{Origin, Proxy, Wire, closed_port, run};
+use crate::support::programs::curl;
+use crate::support::{Origin, Proxy, Wire, closed_port, nginx, run};
 
 fn fields(origin: &Origin, name: &str) -> Vec<String> {
     let raw = origin.seen().pop().unwrap().bytes;
@@ -101,12 +100,7 @@ fn nginx_as_shipped_compresses_through_us() {
         "daemon off;\nmaster_process off;\npid {place}/pid;\nerror_log stderr crit;\nevents {{}}\nhttp {{\naccess_log off;\n\
          {temporary}gzip on;\nserver {{ listen 127.0.0.1:{port}; root {place}; types {{ text/html html; }} }}\n}}\n"
     );
-    let file = folder.path().join("nginx.conf");
-    std::fs::write(&file, conf).unwrap();
-    let mut command = Command::new("nginx");
-    command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-    command.args(["-e", "stderr"]);
-    let _nginx = ServerProcess::start(&mut command, port);
+    let _nginx = nginx::start(folder.path(), &conf, port);
     let url = format!("http://partner.test:{port}/index.html");
     for (settings, is_compressed) in [("http: 1", true), ("via: true", false)] {
         let proxy = Proxy::to(&format!("partner.test:{port}"), settings);

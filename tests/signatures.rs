@@ -189,17 +189,7 @@ fn botocore_signs_bodies_for_s3_as_we_do() {
 fn an_sdk_needs_no_real_keys() {
     let verifier = Verifier::new(json!({ "kind": "aws", "service": "s3" }));
     let service = SignedService::with(&aws("s3", ""), &[KEY], "", move |wire| {
-        while let Ok(request) = wire.request() {
-            // S3 says nothing in a body where all is well, and an SDK takes anything else for a failure.
-            let answer = match verifier.judge(&request).as_str() {
-                "ok" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
-                wrong => format!(
-                    "HTTP/1.1 403 No\r\nContent-Length: {}\r\n\r\n{wrong}",
-                    wrong.len()
-                ),
-            };
-            wire.send(answer);
-        }
+        verifier.serve_s3(wire);
     });
     for scheme in ["http", "https"] {
         let script = format!(

@@ -1,13 +1,13 @@
 //! Real servers with rate limits, and a real client that does not wait.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::programs::{ServerProcess, clean, curl, run};
-use super::{Proxy, Wire, closed_port};
+use super::{Proxy, Wire, closed_port, nginx};
 
 /// A server with a rate limit; it ends with the test.
 pub(crate) struct RateLimitedServer {
@@ -72,17 +72,8 @@ impl RateLimitedServer {
             .replace("@STATUS@", &status.to_string());
         std::fs::create_dir(folder.path().join("files")).unwrap();
         std::fs::write(folder.path().join("files/ok"), "ok").unwrap();
-        let file = folder.path().join("nginx.conf");
-        std::fs::write(&file, conf).unwrap();
-        let mut command = Command::new("nginx");
-        command
-            .arg("-p")
-            .arg(folder.path())
-            .arg("-c")
-            .arg(&file)
-            .args(["-e", "stderr"]);
         Self {
-            _server: ServerProcess::start(&mut command, port),
+            _server: nginx::start(folder.path(), &conf, port),
             port,
             folder,
         }

@@ -24,7 +24,7 @@ pub(crate) mod hidden;
 pub(crate) mod limited;
 pub(crate) mod local_ports;
 mod message;
-mod nginx;
+pub(crate) mod nginx;
 pub(crate) mod openssl;
 pub(crate) mod origin;
 pub(crate) mod packages;

@@ -60,17 +60,8 @@ impl Nginx {
             .replace("@CA@", &pki.ca().display().to_string())
             .replace("@TOKEN@", TOKEN)
             .replace("@MORE@", more);
-        let file = folder.path().join("nginx.conf");
-        std::fs::write(&file, conf).unwrap();
-        let mut command = Command::new("nginx");
-        command
-            .arg("-p")
-            .arg(folder.path())
-            .arg("-c")
-            .arg(&file)
-            .args(["-e", "stderr"]);
         Self {
-            _server: ServerProcess::start(&mut command, port),
+            _server: start(folder.path(), &conf, port),
             port,
             _folder: folder,
         }
@@ -84,6 +75,16 @@ impl Nginx {
     pub(crate) fn authority(&self) -> String {
         format!("partner.test:{}", self.port)
     }
+}
+
+/// Starts nginx in `folder`, and waits until it listens on `port`.
+#[track_caller]
+pub(crate) fn start(folder: &Path, conf: &str, port: u16) -> ServerProcess {
+    let file = folder.join("nginx.conf");
+    std::fs::write(&file, conf).unwrap();
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(folder).arg("-c").arg(&file);
+    ServerProcess::start(command.args(["-e", "stderr"]), port)
 }
 
 /// One process in the foreground, all files in its own folder.

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::pki::server_params;
 use super::programs::{ServerProcess, clean, python, run};
-use super::{Pki, closed_port};
+use super::{Pki, closed_port, nginx};
 
 /// An nginx with all of them, in clear and over TLS; it ends with the test.
 pub(crate) struct Packages {
@@ -58,17 +57,8 @@ impl Packages {
             .replace("@TLS@", &tls.to_string())
             .replace("@CERT@", &server.cert_path.display().to_string())
             .replace("@KEY@", &server.key_path.display().to_string());
-        let file = path.join("nginx.conf");
-        fs::write(&file, conf).unwrap();
-        let mut command = Command::new("nginx");
-        command
-            .arg("-p")
-            .arg(path)
-            .arg("-c")
-            .arg(&file)
-            .args(["-e", "stderr"]);
         Self {
-            _server: ServerProcess::start(&mut command, tls),
+            _server: nginx::start(path, &conf, tls),
             plain,
             tls,
             _folder: folder,
