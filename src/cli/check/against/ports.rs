@@ -1,7 +1,8 @@
 //! Where local ports (`tcp`) lead, and with which certificate.
 
+use super::rules::ceiling;
 use super::{Changes, Effect, Side};
-use crate::config::{Listen, TcpKeys, Word as _};
+use crate::config::{Listen, TcpKeys, Tls, Word as _};
 
 /// Compares the entries by their names.
 pub(super) fn compare(old: &Side, new: &Side, changes: &mut Changes) {
@@ -58,10 +59,9 @@ fn compare_entry(old: &TcpKeys, new: &TcpKeys, changes: &mut Changes) {
         ),
         (None, Some(_)) => tell(Effect::Narrower, "leaves as TLS now".to_owned()),
         (Some(old), Some(new)) => {
-            let trust = |tls: &crate::config::Tls| {
-                let mut trust = tls.clone();
-                trust.client_certificate = None;
-                trust
+            let trust = |tls: &Tls| Tls {
+                client_certificate: None,
+                ..tls.clone()
             };
             if trust(old) != trust(new) {
                 tell(Effect::Wider, "another trust in the server (tls)".to_owned());
@@ -76,12 +76,7 @@ fn compare_entry(old: &TcpKeys, new: &TcpKeys, changes: &mut Changes) {
         tell(Effect::Wider, "another way out (parent)".to_owned());
     }
     if old.concurrency != new.concurrency {
-        let most = |entry: &TcpKeys| entry.concurrency.unwrap_or(u32::MAX);
-        let effect = if most(new) > most(old) {
-            Effect::Wider
-        } else {
-            Effect::Narrower
-        };
+        let (effect, _) = ceiling(old.concurrency, new.concurrency);
         let shown = |entry: &TcpKeys| {
             entry
                 .concurrency

@@ -199,7 +199,7 @@ fn allowed<T: PartialEq>(old: &[T], new: &[T]) -> (Effect, &'static str) {
 }
 
 /// Compares two ceilings, where `None` is no ceiling.
-fn ceiling<N: PartialOrd>(old: Option<N>, new: Option<N>) -> (Effect, &'static str) {
+pub(super) fn ceiling<N: PartialOrd>(old: Option<N>, new: Option<N>) -> (Effect, &'static str) {
     match (old, new) {
         (None, _) => (Effect::Narrower, "a limit that was not there"),
         (Some(_), None) => (Effect::Wider, "the limit vanishes"),
