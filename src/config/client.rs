@@ -6,13 +6,12 @@ use std::sync::Arc;
 use super::declare::{Syntax, ValueKind};
 use super::node::shown;
 use super::reader::{Located, SectionReader};
-use super::syntax::{Filled, OneOrMore};
+use super::syntax::{Filled, NamedSection, OneOrMore};
 use super::{ClientCertificate, SecretRef};
 use crate::host::Host;
 
 /// How many hexadecimal digits the parts of a GUID have (RFC 9562).
 const GUID_PARTS: [usize; 5] = [8, 4, 4, 4, 12];
-const LONGEST_NAME: usize = 63;
 const WHO: &str = "write basic: env:NAME, app_guid: GUID, space_guid: GUID or certificate: CN=NAME below it";
 
 section! {
@@ -72,9 +71,6 @@ pub(super) struct Guid;
 
 /// The name of a destination.
 pub(super) struct DestinationName;
-
-/// The clients by their names, in the order of the file.
-pub(super) struct ClientsByName;
 
 impl Identity {
     /// Orders identities: the most specific is the least.
@@ -220,36 +216,14 @@ impl Syntax for ServerCertificate {
     }
 }
 
-impl Syntax for ClientsByName {
-    type Value = Vec<Arc<ClientKeys>>;
+impl NamedSection for ClientKeys {
+    const WHAT: &'static str = "a client";
 
-    const KIND: ValueKind = ValueKind::Named("^[a-z0-9_-]{1,63}$", &ClientKeys::KIND);
-
-    fn read(written: Located<'_>) -> Option<Self::Value> {
-        let clients = written.named()?.into_iter().map(|(entry, written)| {
-            check_name(&entry.key, &written);
-            let client = ClientKeys::read(written)?;
-            let name = entry.key.as_str().into();
-            Some(Arc::new(ClientKeys { name, ..client }))
-        });
-        let clients: Vec<_> = clients.collect();
-        clients.into_iter().collect()
+    fn taken(name: &str) -> Option<&'static str> {
+        (name == "outrider").then_some("it is that of the command of `outrider exec`")
     }
-}
 
-/// Files a problem for a name that cannot be a label, or stands for something else.
-fn check_name(name: &str, written: &Located<'_>) {
-    let is_sound =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
-    if name.len() > LONGEST_NAME || !name.bytes().all(is_sound) {
-        written.problem(
-            "not a name for a client",
-            "use at most 63 of a to z, 0 to 9, - and _",
-        );
-    } else if name == "outrider" {
-        written.problem(
-            "the name is taken: it is that of the command of `outrider exec`",
-            "choose another",
-        );
+    fn set_name(&mut self, name: Arc<str>) {
+        self.name = name;
     }
 }

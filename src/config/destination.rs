@@ -7,18 +7,15 @@ use http::Method;
 use super::auth::AuthRules;
 use super::declare::{Section as _, Syntax, ValueKind};
 use super::limits::{
-    AppliesTo, Cache, CircuitBreaker, MOST_CONCURRENT, OnLimit, Priorities, Priority, RateLimit, RateLimits,
-    Rehearse, Retry,
+    AppliesTo, Cache, CircuitBreaker, MOST_CONCURRENT, MOST_WAITING, OnLimit, Priorities, Priority,
+    RateLimit, RateLimits, Rehearse, Retry,
 };
 use super::node::shown;
 use super::reader::{Located, SectionReader};
-use super::syntax::{Filled, Number, Switched};
+use super::syntax::{Filled, NamedSection, Number, Switched, is_label};
 use super::{AuthRule, Config, Headers, Mark, ParentChoice, TimeoutOverrides, Tls, UNLISTED};
 use crate::host::HostPattern;
 use crate::path::PathGlob;
-
-pub(crate) const LONGEST_NAME: usize = 63;
-const MOST_WAITING: u64 = 1_000_000;
 
 section! {
     /// A destination as it is written. Each key says in brackets what it implies ([`Mark`]).
@@ -192,50 +189,21 @@ impl DestinationKeys {
     }
 }
 
-/// The destinations by their names, in the order of the file.
-pub(super) struct Destinations;
+impl NamedSection for DestinationKeys {
+    const WHAT: &'static str = "a destination";
 
-impl Syntax for Destinations {
-    type Value = Vec<Arc<DestinationKeys>>;
-
-    const KIND: ValueKind = ValueKind::Named("^[a-z0-9_-]{1,63}$", &DestinationKeys::KIND);
-
-    fn read(written: Located<'_>) -> Option<Self::Value> {
-        let destinations = written.named()?.into_iter().map(|(entry, written)| {
-            check_name(&entry.key, &written);
-            let destination = DestinationKeys::read(written)?;
-            let name = entry.key.as_str().into();
-            Some(Arc::new(DestinationKeys { name, ..destination }))
-        });
-        let destinations: Vec<_> = destinations.collect();
-        destinations.into_iter().collect()
+    fn taken(name: &str) -> Option<&'static str> {
+        is_taken(name).then_some("metrics use it for requests without a destination")
     }
-}
 
-/// Files a problem for a name that cannot be a label.
-pub(super) fn check_name(name: &str, written: &Located<'_>) {
-    if !is_label(name) {
-        written.problem(
-            "not a name for a destination",
-            "use at most 63 of a to z, 0 to 9, - and _",
-        );
-    } else if is_taken(name) {
-        written.problem(
-            "the name is taken: metrics use it for requests without a destination",
-            "choose another",
-        );
+    fn set_name(&mut self, name: Arc<str>) {
+        self.name = name;
     }
 }
 
 /// Whether a destination may have this name.
 pub(crate) fn is_destination_name(name: &str) -> bool {
     !name.is_empty() && is_label(name) && !is_taken(name)
-}
-
-fn is_label(name: &str) -> bool {
-    let is_sound =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
-    name.len() <= LONGEST_NAME && name.bytes().all(is_sound)
 }
 
 fn is_taken(name: &str) -> bool {

@@ -17,6 +17,7 @@ use crate::units::{self, Rate};
 
 /// At most, in words of the language: requests at once, and requests before a rehearsed limit.
 pub(super) const MOST_CONCURRENT: u64 = u32::MAX as u64;
+pub(super) const MOST_WAITING: u64 = 1_000_000;
 const MOST_ATTEMPTS: u64 = 10;
 const MOST_FAILURES: u64 = 1_000_000;
 

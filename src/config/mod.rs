@@ -30,7 +30,7 @@ pub(crate) use auth::template::{BodyHash, Template, TemplatePiece};
 pub(crate) use changed::{ChangedKey, WrittenConfig};
 pub(crate) use client::{CertificateName, ClientKeys, Identity, ServerCertificate};
 pub(crate) use declare::{Mark, Word};
-pub(crate) use destination::{DestinationKeys, HttpVersion, LONGEST_NAME, Mode, is_destination_name};
+pub(crate) use destination::{DestinationKeys, HttpVersion, Mode, is_destination_name};
 pub(crate) use environment::Environment;
 pub(crate) use headers::{HeaderText, Headers};
 #[cfg(test)]
@@ -48,19 +48,17 @@ pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use process::{Access, Ca, Constraints, Limits, Log, LogFormat, TimeoutOverrides, Timeouts};
 pub(crate) use rule::Matcher;
 pub(crate) use schema::schema;
+pub(crate) use syntax::LONGEST_NAME;
 pub(crate) use tcp::{StartTls, TcpKeys};
 pub(crate) use tls::{ClientCertificate, Group, Pin, Tls, TlsVersion};
 
-use client::ClientsByName;
 use declare::{Syntax, ValueKind};
-use destination::Destinations;
 use limits::OptionalStore;
 use network::{AdminAddress, Listeners};
 use node::Node;
 use process::TelemetryKeys;
 use reader::{Decoding, Located, SectionReader};
-use syntax::AutoOrNumber;
-use tcp::TcpEntries;
+use syntax::{AutoOrNumber, ByName};
 
 #[macro_use]
 mod declare;
@@ -110,7 +108,7 @@ section! {
         /// the instance identity where clients are known by certificates; false: none.
         listen_tls: ServerCertificate = "auto";
         /// Who may use the listener, by name; without it, everybody on this machine.
-        clients: Vec<Arc<ClientKeys>> as ClientsByName = "{}";
+        clients: Vec<Arc<ClientKeys>> as ByName<ClientKeys> = "{}";
         /// Where /metrics, /healthz, /observed, /readyz and /status are served; false turns it off.
         admin: Option<SocketAddr> as AdminAddress = "127.0.0.1:9901";
         /// Threads; auto: the container's CPU share, at least 1.
@@ -135,7 +133,7 @@ section! {
         /// How much the app may use; past it new work is refused with a reason.
         limits: Limits = "{}";
         /// By name: the hosts that get a credential, rules or limits. The name is the label in metrics and logs.
-        destinations: Vec<Arc<DestinationKeys>> as Destinations = "{}";
+        destinations: Vec<Arc<DestinationKeys>> as ByName<DestinationKeys> = "{}";
         /// What the app gets in the place of the secrets that destinations use.
         placeholders: Placeholders = "{}";
         /// One quota for all instances, in Redis or Valkey: a reference, as in vcap:redis/uri, or redis://HOST:PORT; for a
@@ -143,7 +141,7 @@ section! {
         rate_limit_store: Option<RateLimitStore> as OptionalStore = "null";
         /// By name: local ports for other protocols than HTTP, whose connections leave as TLS or mutual TLS. The name is the
         /// label in metrics and logs, and no destination has it.
-        tcp: Vec<Arc<TcpKeys>> as TcpEntries = "{}";
+        tcp: Vec<Arc<TcpKeys>> as ByName<TcpKeys> = "{}";
     }
     later {
         /// The inbound half, bound to routes.

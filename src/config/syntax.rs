@@ -1,6 +1,7 @@
 //! How values are written that more than one section has: numbers, times, sizes, shares, lists, and what is off.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::declare::{Syntax, ValueKind};
@@ -12,6 +13,8 @@ use crate::units;
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
+
+pub(crate) const LONGEST_NAME: usize = 63;
 
 /// A whole number in a range.
 pub(super) struct Number<N, const LEAST: u64, const MOST: u64>(PhantomData<N>);
@@ -42,6 +45,20 @@ pub(super) struct Filled<S>(PhantomData<S>);
 
 /// One value, or a list that must not be empty.
 pub(super) struct OneOrMore<S>(PhantomData<S>);
+
+/// Sections by the names that the user gives them, in the order of the file.
+pub(super) struct ByName<S>(PhantomData<S>);
+
+/// A section with a name, which is a label in metrics and logs.
+pub(super) trait NamedSection {
+    /// What it is, with its article.
+    const WHAT: &'static str;
+
+    /// Returns why a name cannot be given; `None` where it can.
+    fn taken(name: &str) -> Option<&'static str>;
+
+    fn set_name(&mut self, name: Arc<str>);
+}
 
 /// A mapping that is off where it is `off`, `false` or `null`.
 pub(super) struct Switched<S>(PhantomData<S>);
@@ -211,6 +228,43 @@ impl<S: Syntax> Syntax for ListOf<S> {
 
     fn read(written: Located<'_>) -> Option<Self::Value> {
         all::<S>(written.list()?)
+    }
+}
+
+impl<S: Syntax<Value = S> + NamedSection> Syntax for ByName<S> {
+    type Value = Vec<Arc<S>>;
+
+    const KIND: ValueKind = ValueKind::Named("^[a-z0-9_-]{1,63}$", &S::KIND);
+
+    fn read(written: Located<'_>) -> Option<Self::Value> {
+        let sections = written.named()?.into_iter().map(|(entry, written)| {
+            check_name::<S>(&entry.key, &written);
+            let mut section = S::read(written)?;
+            section.set_name(entry.key.as_str().into());
+            Some(Arc::new(section))
+        });
+        // All are read, so that the problems of all are found.
+        let sections: Vec<_> = sections.collect();
+        sections.into_iter().collect()
+    }
+}
+
+/// Whether a name can be a label in metrics and logs.
+pub(super) fn is_label(name: &str) -> bool {
+    let is_sound =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    name.len() <= LONGEST_NAME && name.bytes().all(is_sound)
+}
+
+/// Files a problem for a name that cannot be a label, or stands for something else.
+fn check_name<S: NamedSection>(name: &str, written: &Located<'_>) {
+    if !is_label(name) {
+        written.problem(
+            format_args!("not a name for {}", S::WHAT),
+            "use at most 63 of a to z, 0 to 9, - and _",
+        );
+    } else if let Some(why) = S::taken(name) {
+        written.problem(format_args!("the name is taken: {why}"), "choose another");
     }
 }
 

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::declare::{Syntax, ValueKind};
-use super::destination::check_name;
-use super::limits::{MOST_CONCURRENT, OnLimit};
+use super::limits::{MOST_CONCURRENT, MOST_WAITING, OnLimit};
 use super::node::shown;
 use super::reader::{Located, SectionReader};
-use super::syntax::{Number, Positive, Switched};
+use super::syntax::{NamedSection, Number, Positive, Switched};
 use super::{Config, DestinationKeys, Listen, ParentChoice, Timeouts, Tls};
 use crate::host::{Host, Scheme, Target};
 
-const MOST_WAITING: u64 = 1_000_000;
 const PLACE: &str = "write a host and its port, as in db.example.gov:5432";
 
 section! {
@@ -146,10 +144,9 @@ impl Syntax for HostAndPort {
                 let scheme = Scheme::Https;
                 return Some(Target { scheme, host, port });
             }
-            (Ok(_), _) if text.contains("://") => "is a URL",
+            _ if text.contains("://") => "is a URL",
             (Ok(_), _) if port.is_empty() => "has no port",
             (Ok(_), _) => "has no port from 1 to 65535",
-            (Err(_), _) if text.contains("://") => "is a URL",
             (Err(_), _) => "is not a host with a port",
         };
         written.problem(format_args!("`{}` {what}", shown(text)), PLACE);
@@ -157,23 +154,16 @@ impl Syntax for HostAndPort {
     }
 }
 
-/// The entries by their names, in the order of the file.
-pub(super) struct TcpEntries;
+impl NamedSection for TcpKeys {
+    // Its name is a label as that of a destination is.
+    const WHAT: &'static str = DestinationKeys::WHAT;
 
-impl Syntax for TcpEntries {
-    type Value = Vec<Arc<TcpKeys>>;
+    fn taken(name: &str) -> Option<&'static str> {
+        DestinationKeys::taken(name)
+    }
 
-    const KIND: ValueKind = ValueKind::Named("^[a-z0-9_-]{1,63}$", &TcpKeys::KIND);
-
-    fn read(written: Located<'_>) -> Option<Self::Value> {
-        let entries = written.named()?.into_iter().map(|(entry, written)| {
-            check_name(&entry.key, &written);
-            let keys = TcpKeys::read(written)?;
-            let name = entry.key.as_str().into();
-            Some(Arc::new(TcpKeys { name, ..keys }))
-        });
-        let entries: Vec<_> = entries.collect();
-        entries.into_iter().collect()
+    fn set_name(&mut self, name: Arc<str>) {
+        self.name = name;
     }
 }
 
