@@ -83,9 +83,6 @@ pub(crate) enum UpgradeFault {
     TooLong,
 }
 
-/// Bytes that a peer sent, kept for what follows.
-pub(crate) type Kept = Vec<u8>;
-
 impl UpgradeFault {
     /// Returns the fault as it is told where TLS is up: nobody on the way can have put bytes in.
     pub(super) fn under_tls(self, what: &'static str) -> Self {

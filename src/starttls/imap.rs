@@ -5,9 +5,9 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::UpgradeFault;
 use super::fault::shown;
-use super::lines::{LineReader, send, tell};
+use super::lines::LineReader;
+use super::{UpgradeFault, send, tell};
 
 const WHAT: &str = "IMAP";
 
@@ -24,7 +24,7 @@ where
         Some(_) | None => return Err(UpgradeFault::Malformed { what: WHAT }),
     }
     reader.end()?;
-    send(server, "o1 STARTTLS\r\n").await?;
+    send(server, b"o1 STARTTLS\r\n").await?;
     done(server, &mut reader, "o1").await
 }
 
@@ -34,10 +34,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // In TLS 1.3 a refused certificate shows only now, and the app gets the reason instead of a greeting.
-    send(server, "o2 NOOP\r\n").await?;
+    send(server, b"o2 NOOP\r\n").await?;
     let done = done(server, &mut LineReader::default(), "o2").await;
     done.map_err(|fault| fault.under_tls(WHAT))?;
-    tell(app, &format!("* OK {host} over TLS by outrider\r\n")).await
+    tell(app, format!("* OK {host} over TLS by outrider\r\n").as_bytes()).await
 }
 
 pub(super) fn refusal(why: &str) -> Vec<u8> {

@@ -5,10 +5,10 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::UpgradeFault;
 use super::fault::shown;
+use super::{UpgradeFault, send};
 
 /// An `ExtendedRequest` with message id 1 for 1.3.6.1.4.1.1466.20037.
 const START_TLS: &[u8] = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037";
@@ -31,12 +31,9 @@ pub(super) async fn ask<S>(server: &mut S) -> Result<(), UpgradeFault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let answer = async {
-        server.write_all(START_TLS).await?;
-        server.flush().await?;
-        message(server).await
-    };
-    let message = answer.await.map_err(UpgradeFault::Server)?.ok_or(MALFORMED)?;
+    send(server, START_TLS).await?;
+    let message = message(server).await.map_err(UpgradeFault::Server)?;
+    let message = message.ok_or(MALFORMED)?;
     let (id, code, text) = response(&message).ok_or(MALFORMED)?;
     match (id, code) {
         (1, 0) => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::UpgradeFault;
 
@@ -56,22 +56,4 @@ impl LineReader {
             Err(UpgradeFault::Injected)
         }
     }
-}
-
-/// Sends a line to the server.
-pub(super) async fn send<S: AsyncWrite + Unpin>(server: &mut S, line: &str) -> Result<(), UpgradeFault> {
-    let sent = async {
-        server.write_all(line.as_bytes()).await?;
-        server.flush().await
-    };
-    sent.await.map_err(UpgradeFault::Server)
-}
-
-/// Sends a line to the app.
-pub(super) async fn tell<A: AsyncWrite + Unpin>(app: &mut A, line: &str) -> Result<(), UpgradeFault> {
-    let sent = async {
-        app.write_all(line.as_bytes()).await?;
-        app.flush().await
-    };
-    sent.await.map_err(UpgradeFault::App)
 }

@@ -18,9 +18,9 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-pub(crate) use fault::{Kept, UpgradeFault};
+pub(crate) use fault::UpgradeFault;
 
 use crate::config::StartTls;
 
@@ -172,6 +172,21 @@ impl Upgrade {
 /// Whether the bytes are the begin of TLS, which the app leaves to us.
 pub(crate) fn is_tls(first: &[u8]) -> bool {
     first.starts_with(&TLS_HELLO)
+}
+
+/// Sends words to the server.
+async fn send<S: AsyncWrite + Unpin>(server: &mut S, words: &[u8]) -> Result<(), UpgradeFault> {
+    write(server, words).await.map_err(UpgradeFault::Server)
+}
+
+/// Sends words to the app.
+async fn tell<A: AsyncWrite + Unpin>(app: &mut A, words: &[u8]) -> Result<(), UpgradeFault> {
+    write(app, words).await.map_err(UpgradeFault::App)
+}
+
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, words: &[u8]) -> io::Result<()> {
+    stream.write_all(words).await?;
+    stream.flush().await
 }
 
 /// Refuses bytes that follow a server's consent to TLS. What comes later is read as TLS, and fails there.

@@ -7,11 +7,11 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::fault::shown;
 use super::mysql_key::{self, KeyExchange};
-use super::{Kept, UpgradeFault};
+use super::{UpgradeFault, send, tell};
 
 const CLIENT_PROTOCOL_41: u16 = 0x0200;
 const CLIENT_SSL: u16 = 0x0800;
@@ -46,7 +46,7 @@ pub(crate) struct Login {
     /// The random bytes of the server, which scramble a password.
     nonce: Vec<u8>,
     /// The app's answer to the greeting.
-    response: Kept,
+    response: Vec<u8>,
 }
 
 /// Reads packets. What has been read of the next one is kept, also when a read is dropped.
@@ -84,9 +84,7 @@ impl Login {
         }
         self.server_sequence = greeting.sequence;
         self.app_sequence = greeting.sequence;
-        write(app, greeting.sequence, &greeting.payload)
-            .await
-            .map_err(UpgradeFault::App)?;
+        tell(app, &framed(greeting.sequence, &greeting.payload)).await?;
         self.is_greeted = true;
 
         let answer = self.app.next(app).await.map_err(of_app)?;
@@ -104,8 +102,7 @@ impl Login {
         }
         payload[..2].copy_from_slice(&(flags | CLIENT_SSL).to_le_bytes());
         super::silent(server).await?;
-        self.server_sequence = self.server_sequence.wrapping_add(1);
-        (write(server, self.server_sequence, &payload[..REQUEST]).await).map_err(UpgradeFault::Server)?;
+        self.tell_server(server, &payload[..REQUEST]).await?;
         self.response = payload;
         Ok(())
     }
@@ -154,8 +151,8 @@ impl Login {
         }
         // Commands may follow the login at once.
         let rest = std::mem::take(&mut self.app.buffer);
-        send(server, &rest).await.map_err(UpgradeFault::Server)?;
-        send(app, &reader.buffer).await.map_err(UpgradeFault::App)
+        send(server, &rest).await?;
+        tell(app, &reader.buffer).await
     }
 
     /// Returns an ERR packet, numbered as the app expects it.
@@ -178,7 +175,7 @@ impl Login {
         payload: &[u8],
     ) -> Result<(), UpgradeFault> {
         self.app_sequence = self.app_sequence.wrapping_add(1);
-        (write(app, self.app_sequence, payload).await).map_err(UpgradeFault::App)
+        tell(app, &framed(self.app_sequence, payload)).await
     }
 
     async fn tell_server<S: AsyncWrite + Unpin>(
@@ -187,7 +184,7 @@ impl Login {
         payload: &[u8],
     ) -> Result<(), UpgradeFault> {
         self.server_sequence = self.server_sequence.wrapping_add(1);
-        (write(server, self.server_sequence, payload).await).map_err(UpgradeFault::Server)
+        send(server, &framed(self.server_sequence, payload)).await
     }
 }
 
@@ -246,18 +243,6 @@ fn new_nonce(payload: &[u8]) -> Vec<u8> {
         .unwrap_or(payload.len());
     let data = payload.get(end + 1..).unwrap_or_default();
     data.strip_suffix(&[0]).unwrap_or(data).to_vec()
-}
-
-async fn write<S: AsyncWrite + Unpin>(stream: &mut S, sequence: u8, payload: &[u8]) -> io::Result<()> {
-    send(stream, &framed(sequence, payload)).await
-}
-
-async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    stream.write_all(bytes).await?;
-    stream.flush().await
 }
 
 /// Frames a payload that is shorter than [`LONGEST`].

@@ -7,10 +7,10 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::fault::shown;
-use super::{Kept, TLS_HELLO, UpgradeFault};
+use super::{TLS_HELLO, UpgradeFault, send, tell};
 
 const SSL_REQUEST: u32 = 80_877_103;
 const GSSENC_REQUEST: u32 = 80_877_104;
@@ -33,7 +33,7 @@ const APP_MALFORMED: UpgradeFault = UpgradeFault::AppMalformed { what: "PostgreS
 /// The first message of the app: a StartupMessage or a CancelRequest.
 #[derive(Debug, Default)]
 pub(crate) struct Startup {
-    message: Kept,
+    message: Vec<u8>,
     is_cancel: bool,
 }
 
@@ -68,11 +68,7 @@ impl Startup {
             match (code, length) {
                 (SSL_REQUEST | GSSENC_REQUEST, 8) => {
                     has_asked |= code == SSL_REQUEST;
-                    let told = async {
-                        app.write_all(b"N").await?;
-                        app.flush().await
-                    };
-                    told.await.map_err(UpgradeFault::App)?;
+                    tell(app, b"N").await?;
                 }
                 (SSL_REQUEST | GSSENC_REQUEST, _) => return Err(APP_MALFORMED),
                 (_, 8..=LONGEST_STARTUP) => {
@@ -97,11 +93,7 @@ impl Startup {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let message = std::mem::take(&mut self.message);
-        let sent = async {
-            server.write_all(&message).await?;
-            server.flush().await
-        };
-        sent.await.map_err(UpgradeFault::Server)?;
+        send(server, &message).await?;
         if self.is_cancel {
             // There is no answer to it.
             return Ok(());
@@ -111,14 +103,7 @@ impl Startup {
             if kind == b'R' {
                 content = without_binding(content)?;
             }
-            let mut message = vec![kind];
-            message.extend(u32::try_from(content.len() + 4).unwrap_or_default().to_be_bytes());
-            message.extend(content);
-            let told = async {
-                app.write_all(&message).await?;
-                app.flush().await
-            };
-            told.await.map_err(UpgradeFault::App)?;
+            tell(app, &framed(kind, &content)).await?;
             // NegotiateProtocolVersion and notices come before what decides.
             if matches!(kind, b'R' | b'E') {
                 return Ok(());
@@ -132,13 +117,9 @@ pub(super) async fn ask<S>(server: &mut S) -> Result<(), UpgradeFault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let answer = async {
-        let [a, b, c, d] = SSL_REQUEST.to_be_bytes();
-        server.write_all(&[0, 0, 0, 8, a, b, c, d]).await?;
-        server.flush().await?;
-        server.read_u8().await
-    };
-    match answer.await.map_err(UpgradeFault::Server)? {
+    let [a, b, c, d] = SSL_REQUEST.to_be_bytes();
+    send(server, &[0, 0, 0, 8, a, b, c, d]).await?;
+    match server.read_u8().await.map_err(UpgradeFault::Server)? {
         b'S' => Ok(()),
         b'N' => Err(UpgradeFault::NotOffered(String::new())),
         // A server that has no room, or a very old one.
@@ -154,9 +135,13 @@ where
 pub(super) fn refusal(why: &str) -> Vec<u8> {
     // 08006 is connection_failure.
     let fields = format!("SFATAL\0VFATAL\0C08006\0Moutrider: {why}\0\0");
-    let mut message = vec![b'E'];
-    message.extend(u32::try_from(fields.len() + 4).unwrap_or_default().to_be_bytes());
-    message.extend(fields.into_bytes());
+    framed(b'E', fields.as_bytes())
+}
+
+fn framed(kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind];
+    message.extend(u32::try_from(content.len() + 4).unwrap_or_default().to_be_bytes());
+    message.extend_from_slice(content);
     message
 }
 

@@ -6,12 +6,12 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::UpgradeFault;
 use super::fault::shown;
-use super::lines::{LineReader, send, tell};
+use super::lines::LineReader;
+use super::{UpgradeFault, send, tell};
 
 /// Our name in the greetings that the server forgets again: any client may call itself by its address.
-const HELLO: &str = "EHLO [127.0.0.1]\r\n";
+const HELLO: &[u8] = b"EHLO [127.0.0.1]\r\n";
 
 const WHAT: &str = "SMTP";
 
@@ -33,7 +33,7 @@ where
     if !hello.lines.iter().skip(1).any(|line| is_starttls(line)) {
         return Err(UpgradeFault::NotOffered(String::new()));
     }
-    send(server, "STARTTLS\r\n").await?;
+    send(server, b"STARTTLS\r\n").await?;
     reply(server, &mut reader).await?.wanted(220)?;
     Ok(())
 }
@@ -46,7 +46,11 @@ where
     send(server, HELLO).await?;
     let hello = reply(server, &mut LineReader::default()).await;
     hello.map_err(|fault| fault.under_tls(WHAT))?.wanted(250)?;
-    tell(app, &format!("220 {host} ESMTP, over TLS by outrider\r\n")).await
+    tell(
+        app,
+        format!("220 {host} ESMTP, over TLS by outrider\r\n").as_bytes(),
+    )
+    .await
 }
 
 pub(super) fn refusal(why: &str) -> Vec<u8> {
