@@ -26,26 +26,19 @@ const REASON: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) end: TunnelEnd,
-    pub(super) broken: Option<(BrokenSide, io::Error)>,
+    pub(super) broken: Option<Broken>,
     /// Bytes that the app got.
     pub(super) received: u64,
 }
 
-/// Whose connection broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BrokenSide {
+/// Why the two were parted too early.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The app went away.
     App,
-    Server,
-}
-
-/// The app begins TLS with us.
-#[derive(Debug, thiserror::Error)]
-#[error("the app begins TLS")]
-struct TlsHello;
-
-/// Whether the app's side was ended because it began TLS.
-pub(super) fn is_tls_hello(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<TlsHello>())
+    /// The app begins TLS with us.
+    AppSpeaksTls,
+    Server(io::Error),
 }
 
 /// Moves bytes until both directions have ended, one fails, or neither has moved a byte for `idle`. `is_tls`: the app must
@@ -63,12 +56,6 @@ pub(super) async fn join(
     let (moved, received) = (AtomicU64::new(0), AtomicU64::new(0));
     let (app_read, app_write) = tokio::io::split(app);
     let (server_read, server_write) = tokio::io::split(server);
-    let sent_some = |bytes: &[u8]| {
-        if is_tls && moved.load(Ordering::Relaxed) == 0 && starttls::is_tls(bytes) {
-            return Err(io::Error::other(TlsHello));
-        }
-        Ok(())
-    };
     let count = |bytes: usize, is_upload: bool| {
         let bytes = bytes as u64;
         let mut exchange = lock(&exchange);
@@ -86,14 +73,11 @@ pub(super) async fn join(
     let upload = async {
         let (mut from, mut to) = (app_read, server_write);
         loop {
-            let chunk = next_chunk(&mut from)
-                .await
-                .map_err(|error| (BrokenSide::App, error))?;
-            sent_some(&chunk).map_err(|error| (BrokenSide::App, error))?;
-            let is_end = write(&mut to, &chunk)
-                .await
-                .map_err(|error| (BrokenSide::Server, error))?;
-            if is_end {
+            let chunk = next_chunk(&mut from).await.map_err(|_| Broken::App)?;
+            if is_tls && moved.load(Ordering::Relaxed) == 0 && starttls::is_tls(&chunk) {
+                return Err(Broken::AppSpeaksTls);
+            }
+            if write(&mut to, &chunk).await.map_err(Broken::Server)? {
                 return Ok(());
             }
             count(chunk.len(), true);
@@ -105,12 +89,9 @@ pub(super) async fn join(
             let chunk = match next_chunk(&mut from).await {
                 // Many servers end TLS without close_notify. What is cut short shows in the protocol inside.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_refusal() => Box::default(),
-                chunk => chunk.map_err(|error| (BrokenSide::Server, error))?,
+                chunk => chunk.map_err(Broken::Server)?,
             };
-            let is_end = write(&mut to, &chunk)
-                .await
-                .map_err(|error| (BrokenSide::App, error))?;
-            if is_end {
+            if write(&mut to, &chunk).await.map_err(|_| Broken::App)? {
                 return Ok(());
             }
             count(chunk.len(), false);
@@ -127,10 +108,10 @@ pub(super) async fn join(
                 is_uploaded = ended.is_ok();
                 match ended {
                     // The alert that says why waits to be read.
-                    Err((BrokenSide::Server, error)) if !is_downloaded => {
+                    Err(Broken::Server(error)) if !is_downloaded => {
                         let told = timeout(REASON, &mut download).await;
                         let reason = told.ok().and_then(Result::err);
-                        Err(reason.unwrap_or((BrokenSide::Server, error)))
+                        Err(reason.unwrap_or(Broken::Server(error)))
                     }
                     ended => ended,
                 }
@@ -157,7 +138,7 @@ pub(super) async fn join(
                 silence.as_mut().reset(Instant::now() + longest);
             }
             // The app has said that it leaves. Some servers close so that what we said last is answered by a reset.
-            Err((BrokenSide::Server, _)) if is_uploaded => break (TunnelEnd::Closed, None),
+            Err(Broken::Server(_)) if is_uploaded => break (TunnelEnd::Closed, None),
             Err(broken) => break (TunnelEnd::Failed, Some(broken)),
         }
     };

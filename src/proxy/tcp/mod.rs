@@ -23,7 +23,7 @@ use crate::telemetry::{Exchange, TlsSide, TunnelEnd};
 use crate::upstream::link::{OpenedLink, Way};
 use crate::upstream::{self, connect, tls};
 
-use join::BrokenSide;
+use join::Broken;
 
 mod join;
 
@@ -212,13 +212,13 @@ impl Passage<'_> {
         }
         let error = match ending.broken {
             None => return,
-            Some((BrokenSide::App, error)) if join::is_tls_hello(&error) => Error::StartTls {
+            // It went away; the server sees no orderly end either.
+            Some(Broken::App) => return,
+            Some(Broken::AppSpeaksTls) => Error::StartTls {
                 host: self.entry.to.host.clone(),
                 fault: UpgradeFault::AppSpeaksTls,
             },
-            // It went away; the server sees no orderly end either.
-            Some((BrokenSide::App, _)) => return,
-            Some((BrokenSide::Server, error)) => self.closed(error, ending.received > 0),
+            Some(Broken::Server(error)) => self.closed(error, ending.received > 0),
         };
         self.exchange.cut(error.proxy_status());
         self.exchange.explain(&error.to_string());
