@@ -68,7 +68,9 @@ pub(crate) enum Error {
     )]
     ResponseTimeout(Duration),
 
-    #[error("the TLS settings of this destination cannot be used: {0}")]
+    #[error(
+        "the TLS settings of this destination cannot be used: {0}; see outrider's log, or run `outrider check`"
+    )]
     Settings(Arc<tls::SettingsError>),
 
     #[error(transparent)]
