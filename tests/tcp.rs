@@ -3,11 +3,11 @@
 //! Each server is asked three times: with our certificate; without one, which the server refuses; and where we trust
 //! another authority, so that we refuse the server. So a pass cannot come from a server that lets everybody in.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::local_ports::{PASSWORD, Service, entry, local_port, tls};
+use crate::support::local_ports::{PASSWORD, Service, entry, local_port, psql, tls};
 use crate::support::programs::{clean, python, wait};
 use crate::support::redis::Redis;
 use crate::support::{PATIENCE, Pki, ProgramOutput, Proxy, closed_port, eventually, run};
@@ -75,16 +75,6 @@ fn asked_three_ways(
     });
     assert!(proxy.metric("outrider_bytes_total", &[("destination", "good")]) > 0.0);
     proxy
-}
-
-fn psql(port: u16, more: &str, sql: &str) -> Command {
-    let mut command = clean("psql");
-    command.env("PGPASSWORD", PASSWORD).env("PGCONNECT_TIMEOUT", "15");
-    command
-        .arg("-AtX")
-        .arg(format!("host=127.0.0.1 port={port} user=app dbname=app {more}"));
-    command.args(["-c", sql]);
-    command
 }
 
 #[test]

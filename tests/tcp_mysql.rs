@@ -1,19 +1,15 @@
 //! A local port (`tcp`) before the login of MySQL 8, which Debian has no server for.
 
-use std::net::TcpListener;
-
 use crate::support::local_ports::{PASSWORD, entry, local_port, tls};
 use crate::support::programs::{ServerProcess, python};
-use crate::support::{Pki, Proxy, run};
+use crate::support::{Pki, Proxy, closed_port, run};
 
 /// MySQL 8: a server that knows no hash wants the password itself. The client sees no TLS, and encrypts it.
 #[test]
 fn a_password_for_caching_sha2_reaches_the_server_under_tls_only() {
     let pki = Pki::new();
     let server = pki.server("partner.test");
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    let port = closed_port();
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("mysql.sock");
     let (ca, client) = (pki.ca(), pki.client("app"));

@@ -6,8 +6,9 @@ use std::net::TcpStream;
 
 use tempfile::TempDir;
 
-use crate::support::local_ports::{PASSWORD, Service, as_nobody, entry, give, local_port, tls};
-use crate::support::programs::{ServerProcess, clean};
+use crate::support::local_ports::{Service, as_nobody, entry, give, local_port, psql, tls};
+use crate::support::parents::ParentProgram;
+use crate::support::programs::ServerProcess;
 use crate::support::{Origin, PATIENCE, Pki, Proxy, Wire, closed_port, eventually, run};
 
 /// A Squid that lets CONNECT pass to one port, and knows `partner.test`.
@@ -83,18 +84,8 @@ fn a_database_is_reached_through_squid_and_a_refusal_of_squid_is_told() {
             "starttls: postgres, parent: none"
         ),
     ));
-    let psql = |name: &str| {
-        let mut command = clean("psql");
-        command.env("PGPASSWORD", PASSWORD).env("PGCONNECT_TIMEOUT", "15");
-        command.arg("-AtX").arg(format!(
-            "host=127.0.0.1 port={} user=app dbname=app",
-            local_port(&proxy, name)
-        ));
-        run(command.args([
-            "-c",
-            "select client_dn from pg_stat_ssl where pid = pg_backend_pid()",
-        ]))
-    };
+    let who = "select client_dn from pg_stat_ssl where pid = pg_backend_pid()";
+    let psql = |name: &str| run(&mut psql(local_port(&proxy, name), "", who));
     assert_eq!(psql("direct").succeeded().stdout.trim(), "/CN=app");
     assert!(!squid.log().contains("CONNECT"), "{}", squid.log());
     assert_eq!(psql("behind").succeeded().stdout.trim(), "/CN=app");
@@ -119,25 +110,23 @@ fn a_database_is_reached_through_squid_and_a_refusal_of_squid_is_told() {
 fn a_port_leaves_through_socks5_where_its_entry_says_so() {
     let pki = Pki::new();
     let origin = Origin::https(pki.demanding(&pki.server("partner.test")), echo);
-    let port = closed_port();
-    let mut command = clean("microsocks");
-    let server = ServerProcess::start(command.args(["-i", "127.0.0.1", "-p", &port.to_string()]), port);
+    let mut parent = ParentProgram::microsocks(false);
     let line = entry(
         "echo",
         origin.port(),
         &tls(&pki, Some(&pki.client("app"))),
-        &format!("parent: \"socks5://127.0.0.1:{port}\""),
+        &format!("parent: \"{}\"", parent.url()),
     );
     // microsocks resolves by the system, which knows no partner.test.
     let proxy = Proxy::start(&format!("tcp:\n{}", line.replace("partner.test", "127.0.0.1")));
     let local = local_port(&proxy, "echo");
     assert_eq!(said(local, "hello"), "hello");
-    drop(server);
+    parent.stop();
     assert_eq!(said(local, "hello"), "", "there is no other way");
     eventually("the log names the parent", || {
         proxy
             .log()
             .lines()
-            .any(|line| line.contains("detail") && line.contains(&format!("127.0.0.1:{port}")))
+            .any(|line| line.contains("detail") && line.contains(&format!("127.0.0.1:{}", parent.port)))
     });
 }

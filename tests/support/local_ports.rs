@@ -90,6 +90,17 @@ fn postgres_program(name: &str) -> PathBuf {
 }
 
 impl Service {
+    /// Starts a program, and waits until it listens.
+    #[track_caller]
+    fn start(command: &mut Command, folder: TempDir, port: u16, tls_port: u16) -> Self {
+        Self {
+            port,
+            tls_port,
+            folder,
+            server: ServerProcess::start(command, port),
+        }
+    }
+
     /// PostgreSQL: the user `app` logs in by password and by a certificate for that name.
     #[track_caller]
     pub(crate) fn postgres(pki: &Pki) -> Self {
@@ -129,13 +140,7 @@ impl Service {
         ] {
             command.arg("-c").arg(format!("{key}={value}"));
         }
-        let server = ServerProcess::start(&mut command, port);
-        let service = Self {
-            port,
-            tls_port: 0,
-            folder,
-            server,
-        };
+        let service = Self::start(&mut command, folder, port, 0);
         eventually("PostgreSQL takes commands", || {
             service.sql("select 1").status.success()
         });
@@ -181,13 +186,9 @@ impl Service {
             --ssl-key=@FOLDER@/server.key --init-file=@FOLDER@/init.sql --skip-log-bin \
             --innodb-flush-log-at-trx-commit=0";
         let options = filled(options, path, port, 0);
-        let server = ServerProcess::start(as_nobody("mariadbd", path).args(options.split_whitespace()), port);
-        Self {
-            port,
-            tls_port: 0,
-            folder,
-            server,
-        }
+        let mut command = as_nobody("mariadbd", path);
+        command.args(options.split_whitespace());
+        Self::start(&mut command, folder, port, 0)
     }
 
     /// OpenLDAP: StartTLS on one port, TLS at once on the other.
@@ -204,13 +205,7 @@ impl Service {
         let mut command = as_nobody("slapd", path);
         command.args(["-d", "0", "-f", "slapd.conf", "-h"]);
         command.arg(format!("ldap://127.0.0.1:{port} ldaps://127.0.0.1:{tls_port}"));
-        let server = ServerProcess::start(&mut command, port);
-        Self {
-            port,
-            tls_port,
-            folder,
-            server,
-        }
+        Self::start(&mut command, folder, port, tls_port)
     }
 
     /// Dovecot: STARTTLS on one port, TLS at once on the other; both log in by password too.
@@ -222,13 +217,8 @@ impl Service {
         fs::write(path.join("dovecot.conf"), filled(DOVECOT, path, port, tls_port)).unwrap();
         give(path);
         let mut command = as_nobody("dovecot", path);
-        let server = ServerProcess::start(command.args(["-F", "-c", "dovecot.conf"]), port);
-        Self {
-            port,
-            tls_port,
-            folder,
-            server,
-        }
+        command.args(["-F", "-c", "dovecot.conf"]);
+        Self::start(&mut command, folder, port, tls_port)
     }
 
     /// Mosquitto: the name in the certificate is the user.
@@ -239,13 +229,8 @@ impl Service {
         fs::write(path.join("mosquitto.conf"), filled(MOSQUITTO, path, port, 0)).unwrap();
         give(path);
         let mut command = as_nobody("mosquitto", path);
-        let server = ServerProcess::start(command.args(["-c", "mosquitto.conf"]), port);
-        Self {
-            port,
-            tls_port: 0,
-            folder,
-            server,
-        }
+        command.args(["-c", "mosquitto.conf"]);
+        Self::start(&mut command, folder, port, 0)
     }
 
     /// Postfix: takes mail after STARTTLS with a certificate, and throws it away. Its master has to be root.
@@ -269,14 +254,20 @@ impl Service {
             .arg(path.join("etc"))
             .arg("check"));
         let mut command = clean("/usr/lib/postfix/sbin/master");
-        let server = ServerProcess::start(command.arg("-c").arg(path.join("etc")).arg("-d"), port);
-        Self {
-            port,
-            tls_port: 0,
-            folder,
-            server,
-        }
+        command.arg("-c").arg(path.join("etc")).arg("-d");
+        Self::start(&mut command, folder, port, 0)
     }
+}
+
+/// Returns a psql that asks by a local port, as the user `app`; `more` are further parameters of the connection.
+pub(crate) fn psql(port: u16, more: &str, sql: &str) -> Command {
+    let mut command = clean("psql");
+    command.env("PGPASSWORD", PASSWORD).env("PGCONNECT_TIMEOUT", "15");
+    command
+        .arg("-AtX")
+        .arg(format!("host=127.0.0.1 port={port} user=app dbname=app {more}"));
+    command.args(["-c", sql]);
+    command
 }
 
 /// Returns the `tls` of an entry.
