@@ -198,12 +198,13 @@ fn step<'b, T: PartialEq + std::fmt::Debug>(
     bytes: &'b [u8],
     read: impl Fn(&'b [u8]) -> socks::Parsed<T>,
 ) -> Option<(T, &'b [u8])> {
-    let (value, length) = read(bytes).ok()??;
+    let parsed = read(bytes).ok()?;
+    let length = parsed.as_ref()?.1;
     for end in 0..length {
         assert_eq!(read(&bytes[..end]), Ok(None), "{end} of {length} bytes");
     }
-    assert_eq!(read(&bytes[..length]).as_ref().ok(), Some(&Some((value, length))));
-    let (value, _) = read(bytes).ok()??;
+    assert_eq!(read(&bytes[..length]).as_ref().ok(), Some(&parsed));
+    let (value, _) = parsed?;
     Some((value, &bytes[length..]))
 }
 

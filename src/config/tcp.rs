@@ -8,7 +8,7 @@ use super::limits::{MOST_CONCURRENT, MOST_WAITING, OnLimit};
 use super::node::shown;
 use super::reader::{Located, SectionReader};
 use super::syntax::{NamedSection, Number, Positive, Switched};
-use super::{Config, DestinationKeys, Listen, ParentChoice, Timeouts, Tls};
+use super::{ClientCertificate, Config, DestinationKeys, Listen, ParentChoice, Timeouts, Tls};
 use crate::host::{Host, Scheme, Target};
 
 const PLACE: &str = "write a host and its port, as in db.example.gov:5432";
@@ -79,6 +79,10 @@ impl TcpKeys {
             response: own.response.unwrap_or(of_file.response),
             idle: own.idle,
         }
+    }
+
+    pub(crate) fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.tls.as_ref()?.client_certificate.as_ref()
     }
 
     /// Returns what the entry says in the words of a destination.

@@ -24,8 +24,9 @@ pub(super) fn compare(routes: &[HostChange<'_>], old: &Config, new: &Config, cha
     let mut uses: BTreeMap<String, BTreeMap<Recipient, [Option<Requests>; 2]>> = BTreeMap::new();
     for (side, config) in [old, new].into_iter().enumerate() {
         for entry in &config.tcp {
-            let certificate = entry.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
-            let Some(certificate) = certificate else { continue };
+            let Some(certificate) = entry.client_certificate() else {
+                continue;
+            };
             let server = Recipient::Server(format!("{} (tcp)", entry.to));
             let uses = uses
                 .entry(format!("client certificate {certificate}"))

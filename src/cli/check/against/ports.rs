@@ -106,8 +106,7 @@ fn way(entry: &TcpKeys) -> String {
 }
 
 fn certificate(entry: &TcpKeys) -> String {
-    let tls = entry.tls.as_ref();
-    let certificate = tls.and_then(|tls| tls.client_certificate.as_ref());
+    let certificate = entry.client_certificate();
     certificate.map_or_else(|| "none".to_owned(), ToString::to_string)
 }
 
