@@ -70,18 +70,8 @@ impl Workers {
                 .spawn(move || {
                     runtime.block_on(async move {
                         for listener in listeners {
-                            match listener.register() {
-                                Ok(listener) => {
-                                    tokio::spawn(server::accept(
-                                        listener,
-                                        Door::Proxy,
-                                        worker,
-                                        Arc::clone(&connections),
-                                        Arc::clone(&proxy),
-                                    ));
-                                }
-                                Err(error) => tracing::error!(error = %error, "a worker cannot listen"),
-                            }
+                            let acceptor = listener.register();
+                            let _ = accept(acceptor, Door::Proxy, worker, &connections, &proxy);
                         }
                         tokio::spawn(keep_doors(doors, worker, connections, Arc::clone(&proxy)));
                         tokio::spawn(server::take_over(inbox, Arc::clone(&proxy)));
@@ -134,6 +124,32 @@ impl BoundListener {
     }
 }
 
+/// Accepts from a socket of this worker. `None`: that does not work, which is logged.
+fn accept(
+    acceptor: io::Result<Acceptor>,
+    door: Door,
+    worker: usize,
+    connections: &Arc<WorkerConnections>,
+    proxy: &Arc<Proxy>,
+) -> Option<JoinHandle<()>> {
+    match acceptor {
+        Ok(acceptor) => {
+            let (connections, proxy) = (Arc::clone(connections), Arc::clone(proxy));
+            Some(tokio::spawn(server::accept(
+                acceptor,
+                door,
+                worker,
+                connections,
+                proxy,
+            )))
+        }
+        Err(error) => {
+            tracing::error!(error = %error, "a worker cannot listen");
+            None
+        }
+    }
+}
+
 /// Accepts from the ports of `tcp` that there are at the moment.
 async fn keep_doors(
     mut doors: watch::Receiver<TcpDoors>,
@@ -144,34 +160,22 @@ async fn keep_doors(
     let mut open: Vec<(Arc<str>, Arc<BoundListener>, JoinHandle<()>)> = Vec::new();
     loop {
         let wanted = doors.borrow_and_update().clone();
-        let is_wanted = |name: &Arc<str>, listener: &Arc<BoundListener>| {
-            wanted
-                .iter()
-                .any(|(own, other)| own == name && Arc::ptr_eq(other, listener))
-        };
-        open.retain(|(name, listener, task)| {
-            let stays = is_wanted(name, listener);
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
+        let mut closing = std::mem::take(&mut open);
         for (name, listener) in wanted {
-            if open
-                .iter()
-                .any(|(own, other, _)| *own == name && Arc::ptr_eq(other, &listener))
-            {
-                continue;
-            }
-            match listener.try_clone().and_then(BoundListener::register) {
-                Ok(acceptor) => {
-                    let door = Door::Tcp(Arc::clone(&name));
-                    let (connections, proxy) = (Arc::clone(&connections), Arc::clone(&proxy));
-                    let task = tokio::spawn(server::accept(acceptor, door, worker, connections, proxy));
-                    open.push((name, listener, task));
-                }
-                Err(error) => tracing::error!(error = %error, "a worker cannot listen"),
-            }
+            let is_same = |(own, other, _): &(Arc<str>, Arc<BoundListener>, _)| {
+                *own == name && Arc::ptr_eq(other, &listener)
+            };
+            let task = if let Some(place) = closing.iter().position(is_same) {
+                Some(closing.swap_remove(place).2)
+            } else {
+                let acceptor = listener.try_clone().and_then(BoundListener::register);
+                let door = Door::Tcp(Arc::clone(&name));
+                accept(acceptor, door, worker, &connections, &proxy)
+            };
+            open.extend(task.map(|task| (name, listener, task)));
+        }
+        for (_, _, task) in closing {
+            task.abort();
         }
         if doors.changed().await.is_err() {
             return;

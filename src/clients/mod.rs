@@ -22,7 +22,7 @@ pub(crate) use build::{BuildError, Built, build, references};
 pub(crate) use peer::Peer;
 
 use crate::config::{ClientKeys, Identity, ServerCertificate};
-use crate::telemetry::ClientCounters;
+use crate::telemetry::{CLIENT_REFUSED, ClientCounters};
 use crate::upstream::tls::Lifetime;
 use trust::Trust;
 
@@ -384,7 +384,7 @@ impl ClientRefusal {
 
     /// Returns the word for the metric: `None` for a request that may come again with a password.
     pub(crate) fn reason(&self) -> Option<&'static str> {
-        (self.status() == StatusCode::FORBIDDEN).then_some("client")
+        (self.status() == StatusCode::FORBIDDEN).then_some(CLIENT_REFUSED)
     }
 }
 

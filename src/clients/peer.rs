@@ -17,9 +17,10 @@ use x509_parser::x509::AttributeTypeAndValue;
 use super::{ClientRefusal, Clients};
 use crate::config::{CertificateName, Identity};
 use crate::sync::lock;
+use crate::upstream::tls::printable;
 
-/// The characters of a name that are shown.
-const LONGEST_TITLE: usize = 80;
+/// The characters of a name that are shown: two GUIDs with their kinds have 84.
+const LONGEST_TITLE: usize = 160;
 
 /// The client at the other end of a TLS connection.
 pub(crate) struct Peer {
@@ -151,15 +152,12 @@ impl CertificateFacts {
             &self.organizations,
         ];
         let mut names = names.into_iter().filter_map(|names| names.first());
-        let title = match (guids.is_empty(), names.next()) {
-            (false, _) => guids.join(", "),
-            (true, Some(name)) => name.clone(),
-            (true, None) => "a name left empty".to_owned(),
+        let title = if guids.is_empty() {
+            names.next().cloned().unwrap_or_default()
+        } else {
+            guids.join(", ")
         };
-        // A name in a certificate may contain anything.
-        let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-        let title: String = title.chars().take(LONGEST_TITLE * 2).map(visible).collect();
-        title.into()
+        printable(&title, LONGEST_TITLE).into()
     }
 }
 

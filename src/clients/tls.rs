@@ -3,10 +3,10 @@
 //! A client need not show a certificate, because it may have a password. One that shows a certificate for which no authority
 //! of the clients vouches gets the alert that TLS has for it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -16,18 +16,13 @@ use rustls::{
 
 use super::BuildError;
 use super::trust::Trust;
+use crate::upstream::tls::provider;
 
 /// Asks clients for their certificate.
 #[derive(Debug)]
 struct ClientVerifier {
     names: Vec<DistinguishedName>,
     trust: Arc<Trust>,
-}
-
-/// Returns the cryptography of the listener.
-pub(super) fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
 
 /// Makes the TLS of the listener. Sessions end with the set of clients that they were made for; a resumed one is looked up

@@ -15,10 +15,10 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::BuildError;
-use super::tls::provider;
 use crate::config::SecretRef;
 use crate::secret::anchors::{Anchors, Issues};
 use crate::secret::{Snapshot, pem};
+use crate::upstream::tls::provider;
 
 /// The authorities of all clients.
 #[derive(Debug, Default)]

@@ -301,8 +301,6 @@ fn encoding(framing: Framing) -> BodyEncoding {
     }
 }
 
-/// Returns a text for comparisons. It leaves the error out, because the rule that a head breaks first may depend on how
-/// much of it has arrived.
 /// A message, and how many bytes were left behind its head.
 type HeadReading<T> = (T, Facts, Framing, usize);
 
@@ -311,6 +309,7 @@ fn read_both_ways<T: Debug>(
     read: impl Fn(&[u8], usize, usize) -> Result<HeadReading<T>, Error>,
     bytes: &[u8],
 ) -> Option<HeadReading<T>> {
+    // Without the error, because the rule that a head breaks first may depend on how much of it has arrived.
     let shown = |read: &Result<HeadReading<T>, Error>| match read {
         Ok((message, facts, framing, rest)) => format!("{message:?} {facts:?} {framing:?} {rest}"),
         Err(_) => "refused".to_owned(),

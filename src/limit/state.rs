@@ -348,7 +348,8 @@ impl LimiterState {
                 let free_at = learned.when(forecast, &its).0;
                 at = at.max(free_at);
                 // What holds it holds this request for at least as long, so it still goes before.
-                is_passed &= its.caller != key.caller || learned.when(forecast, &key).0 < free_at;
+                is_passed =
+                    is_passed && (its.caller != key.caller || learned.when(forecast, &key).0 < free_at);
             }
             for (index, _) in rules.rates(limits) {
                 let (rate, level) = buckets[index];

@@ -210,11 +210,7 @@ where
             )
             .await
         }
-        Err(error) => Err(super::placeholders::explained(
-            error,
-            &request,
-            &inside.proxy.live.load(),
-        )),
+        Err(error) => Err(error),
     };
     // In HTTP/1.1 a client that confuses hosts may have sent more requests for the wrong one.
     super::finish(result, exchange, |error| {

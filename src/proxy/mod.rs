@@ -22,9 +22,9 @@ pub(crate) use rehearse::Rehearsal;
 pub(crate) use retry::RetryPolicy;
 
 use crate::clients::{Client, Shown};
-use crate::drain::Drain;
+use crate::drain::{Drain, ExchangeGuard};
 use crate::host::Target;
-use crate::http1::server;
+use crate::http1::server::{self, Takeover};
 use crate::policy::{RequestForm, Verdict};
 use crate::stream::Io;
 use crate::telemetry::{Exchange, ObservedRequest, Telemetry};
@@ -125,7 +125,7 @@ pub(crate) async fn handle(
                 )
                 .await
             }
-            Err(error) => Err(placeholders::explained(error, &request, &proxy.live.load())),
+            Err(error) => Err(error),
         },
         Err(error) => Err(error.into()),
     };
@@ -174,12 +174,10 @@ async fn connect(
         Ok((target, sender)) => open(target, sender, &request, &mut exchange, &proxy).await,
         Err(error) => Err(error),
     };
-    let next = match opened {
-        Ok(Opened::Intercept(intercept)) => intercept.start(exchange, proxy, busy),
-        Ok(Opened::Tunnel(tunnel)) => tunnel.start(exchange, proxy, busy),
-        Err(error) => return AppResponse::Response(reply::refuse(&error, &mut exchange, true)),
-    };
-    AppResponse::Switch(Response::new(()), next)
+    match opened {
+        Ok(opened) => AppResponse::Switch(Response::new(()), opened.start(exchange, proxy, busy)),
+        Err(error) => AppResponse::Response(reply::refuse(&error, &mut exchange, true)),
+    }
 }
 
 /// Reads the target of a CONNECT, and who sends it.
@@ -216,6 +214,16 @@ async fn open<B>(
     } else {
         let tunnel = tunnel::open(&target, route, exchange, proxy, &live).await?;
         Ok(Opened::Tunnel(tunnel))
+    }
+}
+
+impl Opened {
+    /// Returns what serves the tunnel, once the app has been told that it may go on.
+    fn start(self, exchange: Box<Exchange>, proxy: Arc<Proxy>, busy: ExchangeGuard) -> Takeover<Io> {
+        match self {
+            Self::Intercept(intercept) => intercept.start(exchange, proxy, busy),
+            Self::Tunnel(tunnel) => tunnel.start(exchange, proxy, busy),
+        }
     }
 }
 
@@ -285,10 +293,11 @@ impl Proxy {
         };
         let route = Arc::clone(live.route(destination));
         exchange.set_destination(&route.counters);
-        match denial {
-            None => admission::check(client.as_ref(), &route.destination).map(|()| Routed { live, route }),
-            Some(denial) => Err(denial.into()),
+        if let Some(denial) = denial {
+            return Err(placeholders::explained(denial.into(), request, &live));
         }
+        admission::check(client.as_ref(), &route.destination)?;
+        Ok(Routed { live, route })
     }
 }
 

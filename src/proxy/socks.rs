@@ -94,14 +94,10 @@ pub(super) async fn serve(
             None
         }
         Ok(opened) => {
-            let Negotiation { mut io, ahead } = negotiation;
-            io.write_all(&socks::reply(ReplyCode::Succeeded)).await.ok()?;
-            io.flush().await.ok()?;
-            let next = match opened {
-                Opened::Intercept(intercept) => intercept.start(exchange, proxy, busy),
-                Opened::Tunnel(tunnel) => tunnel.start(exchange, proxy, busy),
-            };
-            Some(next(io, ahead.freeze()))
+            let told = negotiation.write(&socks::reply(ReplyCode::Succeeded)).await;
+            told.ok()?;
+            let Negotiation { io, ahead } = negotiation;
+            Some(opened.start(exchange, proxy, busy)(io, ahead.freeze()))
         }
     }
 }
@@ -132,10 +128,8 @@ impl Negotiation {
             socks::Method::Anybody => None,
             socks::Method::Password => {
                 let token = self.read(own_token, |_| Answer::Nothing).await?;
-                // The listener may serve everybody: then any will do.
-                token
-                    .filter(|_| clients.is_some())
-                    .or_else(|| clients.map(|_| Default::default()))
+                // Where nobody is asked any will do. A name that no client can have counts as an empty one.
+                clients.map(|_| token.unwrap_or_default())
             }
             socks::Method::Refused => {
                 let error = match clients {
@@ -157,7 +151,7 @@ impl Negotiation {
                     .read(socks::request, |fault| Answer::Reply(fault.reply()))
                     .await?;
                 if let Ok(host) = asked.host {
-                    set_target(exchange, &target(host, asked.port));
+                    exchange.set_target(&target(host, asked.port));
                 }
                 return Err(Refused::For(
                     Box::new(error),
@@ -175,7 +169,7 @@ impl Negotiation {
             |error: HostError| Refused::For(Box::new(error.into()), Answer::Reply(ReplyCode::Failure));
         let host = asked.host.map_err(unusable)?;
         let target = target(host, asked.port);
-        set_target(exchange, &target);
+        exchange.set_target(&target);
         if target.port == 0 {
             return Err(unusable(HostError::Port));
         }
@@ -275,13 +269,6 @@ fn target(host: Host, port: u16) -> Target {
         scheme: Scheme::Https,
         host,
         port,
-    }
-}
-
-/// Tells the log where a client wants to go.
-fn set_target(exchange: &mut Exchange, target: &Target) {
-    if let Ok(uri) = target.to_string().parse() {
-        exchange.set_target(uri);
     }
 }
 

@@ -78,9 +78,7 @@ async fn open(
     let target = target_of(request.uri().path()).ok_or(Error::Malformed(
         "the path of a CONNECT-UDP request is /.well-known/masque/udp/HOST/PORT/ (RFC 9298 section 3)",
     ))?;
-    if let Ok(uri) = target.to_string().parse() {
-        exchange.set_target(uri);
-    }
+    exchange.set_target(&target);
     let (route, is_intercepted) = live.route_tunnel(&target, client, request, exchange)?;
     if is_intercepted {
         let destination = Arc::clone(&route.destination.name);

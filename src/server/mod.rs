@@ -128,39 +128,35 @@ pub(crate) async fn take_over(mut inbox: mpsc::UnboundedReceiver<Handover>, prox
 }
 
 fn admit(io: Io, door: &Door, worker: usize, workers: &Arc<WorkerConnections>, proxy: &Arc<Proxy>) {
+    let socket = match &io {
+        Io::Tcp(stream) => SockRef::from(stream),
+        Io::Other(OtherStream::Unix(stream)) => SockRef::from(stream),
+        // Never of an acceptor.
+        Io::Other(OtherStream::Tls(_)) => return,
+    };
     let pair = match DescriptorPair::take() {
         Some(pair) if workers.connections() < proxy.live.load().limits.connections => pair,
         Some(_) | None => {
             proxy.telemetry.connection_limit_reached();
             return match door {
-                Door::Proxy => refuse_at_capacity(&io),
+                Door::Proxy => refuse_at_capacity(&socket),
                 // None of these protocols has words that hold before anything else is said.
                 Door::Tcp(_) => io.reset(),
             };
         }
     };
     io.set_nodelay();
-    let io = match io {
+    if matches!(io, Io::Other(_))
+        && let Some(bytes) = MEMORY.kernel_buffer()
+    {
+        bound_buffers(&socket, bytes);
+    }
+    let (io, pair) = match io {
         Io::Tcp(stream) => match workers.hand_over(stream, door, pair, worker) {
-            Some((stream, pair)) => {
-                return serve(
-                    Io::Tcp(stream),
-                    door.clone(),
-                    ConnectionSlot::take(worker, workers),
-                    pair,
-                    Arc::clone(proxy),
-                );
-            }
+            Some((stream, pair)) => (Io::Tcp(stream), pair),
             None => return,
         },
-        Io::Other(OtherStream::Unix(stream)) => {
-            if let Some(bytes) = MEMORY.kernel_buffer() {
-                bound_buffers(&SockRef::from(&stream), bytes);
-            }
-            Io::Other(OtherStream::Unix(stream))
-        }
-        // Never of an acceptor.
-        Io::Other(OtherStream::Tls(_)) => return,
+        Io::Other(_) => (io, pair),
     };
     let slot = ConnectionSlot::take(worker, workers);
     serve(io, door.clone(), slot, pair, Arc::clone(proxy));
@@ -194,12 +190,7 @@ fn serve(io: Io, door: Door, slot: ConnectionSlot, pair: DescriptorPair, proxy: 
 }
 
 /// Answers 503 without waiting for the request: a crowd of connections must not hold descriptors.
-fn refuse_at_capacity(io: &Io) {
-    let socket = match io {
-        Io::Tcp(stream) => SockRef::from(stream),
-        Io::Other(OtherStream::Unix(stream)) => SockRef::from(stream),
-        Io::Other(OtherStream::Tls(_)) => return,
-    };
+fn refuse_at_capacity(socket: &SockRef<'_>) {
     // The send buffer of a new socket has room for it.
     let _ = socket.send(FULL.as_bytes());
     let _ = socket.shutdown(Shutdown::Write);

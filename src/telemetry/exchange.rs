@@ -21,9 +21,10 @@ use super::families::observe;
 use super::labels::{AnsweredBy, MethodLabel, TunnelEnd};
 use super::observed::ObservedRequest;
 use crate::config::Access;
+use crate::host::Target;
 
-/// The reason of a refusal for what the client is: see `clients`.
-const CLIENT_REFUSED: &str = "client";
+/// The reason of a refusal for what the client of the listener is.
+pub(crate) const CLIENT_REFUSED: &str = "client";
 /// How many bytes of a long transfer are counted at once, so that it shows on the metrics page before its end.
 const COUNT_EVERY: u64 = 1 << 20;
 
@@ -155,8 +156,10 @@ impl Exchange {
     }
 
     /// Sets what the app wants, where the URI of the request does not say it: SOCKS5, CONNECT-UDP.
-    pub(crate) fn set_target(&mut self, uri: Uri) {
-        if self.uri.is_some() {
+    pub(crate) fn set_target(&mut self, target: &Target) {
+        if self.uri.is_some()
+            && let Ok(uri) = target.to_string().parse()
+        {
             self.uri = Some(uri);
         }
     }

@@ -18,7 +18,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 pub(crate) use clients::ClientCounters;
 pub(crate) use counters::{Counters, GaugeGuard, LimitHandles, ParentCounters};
-pub(crate) use exchange::{Exchange, TakenBackAnswer};
+pub(crate) use exchange::{CLIENT_REFUSED, Exchange, TakenBackAnswer};
 pub(crate) use handshakes::HandshakeFailure;
 pub(crate) use instance::instance_index;
 pub(crate) use labels::{

@@ -114,13 +114,18 @@ pub(super) fn name(name: &X509Name<'_>) -> String {
     }
 }
 
-/// Returns at most 80 characters, all of them visible ASCII: a name in a certificate may contain anything.
+/// Returns at most 80 characters, all of them visible ASCII.
 pub(super) fn plain(text: &str) -> String {
+    printable(text, 80)
+}
+
+/// Returns at most so many characters, all of them visible ASCII: a name in a certificate may contain anything.
+pub(crate) fn printable(text: &str, most: usize) -> String {
     let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    let plain: String = text.chars().take(80).map(visible).collect();
-    if plain.is_empty() {
+    let text: String = text.chars().take(most).map(visible).collect();
+    if text.is_empty() {
         "a name left empty".to_owned()
     } else {
-        plain
+        text
     }
 }

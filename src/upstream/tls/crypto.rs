@@ -1,4 +1,4 @@
-//! The cryptography for TLS to upstreams, and the groups of the key exchange.
+//! The cryptography for TLS, and the groups of the key exchange.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +9,7 @@ use super::SettingsError;
 use crate::config::Group;
 
 /// Returns the cryptography of the whole process: X25519MLKEM768 first, then X25519 and the NIST curves.
-pub(super) fn provider() -> &'static Arc<CryptoProvider> {
+pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider()))
 }

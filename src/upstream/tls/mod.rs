@@ -20,6 +20,8 @@ use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+pub(crate) use certificate::printable;
+pub(crate) use crypto::provider;
 pub(crate) use error::Error;
 pub(crate) use handshake::tell;
 pub(crate) use identity::{Lifetime, chain_of};
@@ -34,7 +36,6 @@ use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Secret, Snapshot, pem};
 use crate::sync::lock;
 use crate::units::rfc3339;
-use crypto::provider;
 use identity::ClientIdentity;
 use late::Late;
 use presenter::Presenter;
