@@ -119,7 +119,7 @@ impl Course {
                 [self.plain.port(), tls, mutual, self.dead],
                 self.denied,
             );
-            for (suffix, userinfo) in [
+            for (users, userinfo) in [
                 ("wrong password", format!("{USER}:canary-2f6b-wrong@")),
                 ("no password", String::new()),
             ] {
@@ -127,14 +127,9 @@ impl Course {
                 let right =
                     std::mem::replace(&mut self.proxy, Proxy::start_with(&config, &[("PARENT", &url)]));
                 for form in ["CONNECT", "GET"] {
-                    let case: &'static str = match (suffix, form) {
-                        ("wrong password", "CONNECT") => "wrong password, CONNECT",
-                        ("wrong password", _) => "wrong password, GET",
-                        (_, "CONNECT") => "no password, CONNECT",
-                        _ => "no password, GET",
-                    };
-                    let expected = self.expectation(case);
-                    self.case(case, expected, |proxy| ask(proxy, case, &plain));
+                    let case = format!("{users}, {form}");
+                    let expected = self.expectation(&case);
+                    self.case(&case, expected, |proxy| ask(proxy, &case, &plain));
                 }
                 self.proxy = right;
             }

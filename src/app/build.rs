@@ -56,10 +56,16 @@ impl Builder {
     }
 
     /// Makes the placeholders that `config` needs and the app has not yet.
-    pub(super) fn update_placeholders(&self, source: &PlaceholderSource, config: &Config, ca: &Ca) {
+    pub(super) fn update_placeholders(
+        &self,
+        source: &PlaceholderSource,
+        config: &Config,
+        ca: &Ca,
+        secrets: &Snapshot,
+    ) {
         let before = self.placeholders.load_full();
-        self.placeholders
-            .store(source.placeholders(config, &ca.bundle, before));
+        let new = source.placeholders(config, &ca.bundle, secrets, before);
+        self.placeholders.store(new);
     }
 
     /// Returns the same policy, under which our own listeners are never dialled, nor the ports `of_tcp`.

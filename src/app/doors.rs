@@ -56,10 +56,7 @@ impl TcpListeners {
 
     /// Returns the addresses, which must never be dialled.
     pub(super) fn own(&self) -> impl Iterator<Item = SocketAddr> {
-        self.0.iter().filter_map(|own| match own.address {
-            Listen::Tcp(address) => Some(address),
-            Listen::Unix(_) => None,
-        })
+        self.0.iter().filter_map(|own| own.address.address())
     }
 
     pub(super) fn doors(&self) -> TcpDoors {

@@ -82,9 +82,12 @@ type BuiltParents = Result<Option<Arc<Parents>>, Arc<ParentSettingsError>>;
 struct Build<'b> {
     inputs: Inputs<'b>,
     failed: Vec<FailedPart>,
+    /// Connections that wait were made under the rules of then: other rules, other connections.
+    has_same_egress: bool,
     /// Made once for each plan, and shared by its destinations.
     parents: Vec<(Arc<ParentPlan>, BuiltParents)>,
     policy: &'b Policy,
+    previous: Option<&'b Live>,
     /// One for each destination of the policy, in their order.
     reached: Vec<Reached<'b>>,
 }
@@ -108,13 +111,15 @@ pub(super) fn bring_up(
     let mut build = Build {
         inputs,
         failed: Vec::new(),
+        has_same_egress: previous.is_some_and(|old| old.policy.egress == policy.egress),
         parents: Vec::new(),
         policy: &policy,
+        previous,
         reached: Vec::new(),
     };
-    build.reach_all(previous);
-    let routes = build.routes(previous);
-    let clients = build.clients(previous);
+    build.reach_all();
+    let routes = build.routes();
+    let clients = build.clients();
     let failed = build.failed;
     let live = Live {
         authority,
@@ -133,9 +138,9 @@ pub(super) fn take_over(live: &Live, previous: Option<&Live>, builder: &Builder,
         let members = route.credentials.iter().flat_map(Credentials::limiters);
         [&route.limiter].into_iter().chain(members).cloned()
     }));
-    let until = unix_seconds(live.authority.not_after());
-    (telemetry.counters("none")).credential_expiry(CredentialKind::LocalCa, until);
     let own = telemetry.counters("none");
+    let until = unix_seconds(live.authority.not_after());
+    own.credential_expiry(CredentialKind::LocalCa, until);
     match live.clients.as_ref().and_then(|clients| clients.life()) {
         Some(life) => {
             own.credential_expiry(CredentialKind::ListenerCertificate, unix_seconds(life.not_after))
@@ -250,26 +255,18 @@ impl DestinationError {
 }
 
 impl<'b> Build<'b> {
-    fn reach_all(&mut self, previous: Option<&'b Live>) {
-        let before = by_name(previous);
-        // Connections that wait were made under the rules of then: other rules, other connections.
-        let has_same_egress = previous.is_some_and(|old| *old.policy.egress == *self.policy.egress);
+    fn reach_all(&mut self) {
+        let before = by_name(self.previous);
         let policy = self.policy;
         for destination in &policy.destinations {
             let before = before.get(&destination.name).copied();
-            let reached = self.reach(destination, before, has_same_egress, previous);
+            let reached = self.reach(destination, before);
             self.reached.push(reached);
         }
     }
 
     /// Returns how a destination is reached: as before where nothing about that has changed.
-    fn reach(
-        &mut self,
-        destination: &Arc<Destination>,
-        before: Option<&'b Arc<Route>>,
-        has_same_egress: bool,
-        previous: Option<&Live>,
-    ) -> Reached<'b> {
+    fn reach(&mut self, destination: &Arc<Destination>, before: Option<&'b Arc<Route>>) -> Reached<'b> {
         let Inputs {
             builder,
             secrets,
@@ -277,11 +274,12 @@ impl<'b> Build<'b> {
             ..
         } = self.inputs;
         let fingerprint = secrets.fingerprint(&references(destination, secrets));
-        let same = before.filter(|old| has_same_egress && old.destination.has_same_upstream(destination));
+        let same =
+            before.filter(|old| self.has_same_egress && old.destination.has_same_upstream(destination));
         if let Some(old) = same.filter(|old| old.fingerprint == fingerprint) {
             return Reached::as_before(old);
         }
-        let parents = self.parents(destination, previous);
+        let parents = self.parents(destination);
         if let Err(source) = &parents {
             let error = DestinationError::Parent {
                 place: destination.place(),
@@ -333,7 +331,7 @@ impl<'b> Build<'b> {
     }
 
     /// Returns the parents of a destination: those that another one has, or that were there before.
-    fn parents(&mut self, destination: &Destination, previous: Option<&Live>) -> BuiltParents {
+    fn parents(&mut self, destination: &Destination) -> BuiltParents {
         let Some(plan) = &destination.parent else {
             return Ok(None);
         };
@@ -348,7 +346,7 @@ impl<'b> Build<'b> {
             ..
         } = self.inputs;
         let fingerprint = secrets.fingerprint(&parent::references(plan, secrets));
-        let routes = previous.into_iter().flat_map(|live| &live.routes);
+        let routes = self.previous.into_iter().flat_map(|live| &live.routes);
         let mut running = routes.filter_map(|route| route.endpoint.parents().ok().flatten());
         let same = running.find(|old| old.fingerprint() == fingerprint && old.plan() == plan);
         let built = match same {
@@ -366,7 +364,7 @@ impl<'b> Build<'b> {
     }
 
     /// Returns who may use the listener: as before where a secret of the same configuration cannot be used.
-    fn clients(&mut self, previous: Option<&Live>) -> Option<Arc<Clients>> {
+    fn clients(&mut self) -> Option<Arc<Clients>> {
         let Inputs {
             builder,
             config,
@@ -374,7 +372,7 @@ impl<'b> Build<'b> {
             telemetry,
             ..
         } = self.inputs;
-        let before = previous.and_then(|live| live.clients.as_ref());
+        let before = self.previous.and_then(|live| live.clients.as_ref());
         let clients::Built { clients, failed } =
             clients::build(config, &builder.command, secrets, telemetry, before);
         if failed.is_empty() {
@@ -394,24 +392,18 @@ impl<'b> Build<'b> {
         kept.cloned().or(clients)
     }
 
-    fn routes(&mut self, previous: Option<&Live>) -> Vec<Arc<Route>> {
-        let has_same_egress = previous.is_some_and(|old| old.policy.egress == self.policy.egress);
+    fn routes(&mut self) -> Vec<Arc<Route>> {
         let is_rotated = |reached: &Reached<'_>| {
             (reached.before).is_some_and(|before| before.fingerprint != reached.fingerprint)
         };
         let is_any_rotated = self.reached.iter().any(is_rotated);
         let policy = self.policy;
-        let route = |destination| self.route(destination, is_any_rotated, has_same_egress);
+        let route = |destination| self.route(destination, is_any_rotated);
         policy.destinations.iter().map(route).collect()
     }
 
     /// Returns what a request to a destination needs: as before where nothing has changed.
-    fn route(
-        &mut self,
-        destination: &Arc<Destination>,
-        is_any_rotated: bool,
-        has_same_egress: bool,
-    ) -> Arc<Route> {
+    fn route(&mut self, destination: &Arc<Destination>, is_any_rotated: bool) -> Arc<Route> {
         let Reached {
             before,
             endpoint,
@@ -454,7 +446,7 @@ impl<'b> Build<'b> {
             .and_then(|(store, written)| store.sharing(written, config.instances));
         Arc::new(Route {
             breaker: breaker(destination, before, &counters),
-            cache: cache(destination, before.filter(|_| has_same_egress)),
+            cache: cache(destination, before.filter(|_| self.has_same_egress)),
             credentials,
             endpoint: Arc::clone(&self.reached[destination.index].endpoint),
             limiter: builder.limits.of(destination, sharing, telemetry),

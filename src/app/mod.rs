@@ -122,7 +122,8 @@ pub(crate) enum Error {
 
     /// `listen` changes at the next start only.
     #[error(
-        "clients: outrider still listens on {address}, where others reach it, and without clients it would serve everybody; keep          them until the restart that moves the listener"
+        "clients: outrider still listens on {address}, where others reach it, and without clients it would serve everybody; keep \
+         them until the restart that moves the listener"
     )]
     Open { address: SocketAddr },
 
@@ -188,12 +189,22 @@ impl App {
         let loop_marker = LoopMarker::new();
         let (own, marker) = (bound.own(), loop_marker.name());
         let builder = Builder::new(&config.ca, own, marker, Arc::clone(&resolver), command);
-        builder.update_placeholders(&placeholders, &config, &config.ca);
         let (builder, config) = (Arc::new(builder), Arc::new(config));
         let started = {
             let (builder, config) = (Arc::clone(&builder), Arc::clone(&config));
-            let (source, tcp, telemetry) = (source.clone(), tcp.clone(), Arc::clone(&telemetry));
-            in_background(move || start_live(policy, &config, &source, &tcp, &builder, &telemetry))
+            let (source, placeholders) = (source.clone(), placeholders.clone());
+            let (tcp, telemetry) = (tcp.clone(), Arc::clone(&telemetry));
+            in_background(move || {
+                start_live(
+                    policy,
+                    &config,
+                    &source,
+                    &placeholders,
+                    &tcp,
+                    &builder,
+                    &telemetry,
+                )
+            })
         };
         let (store, live, watch) = started.await?;
         let mut notices = notice::Notices::new();
@@ -465,18 +476,16 @@ impl App {
             let (builder, ca) = (Arc::clone(&self.builder), self.addresses.ca.clone());
             let public = self.addresses.listen.iter().find_map(Listen::public);
             let (source, placeholders) = (self.source.clone(), self.placeholders.clone());
-            let running = self.store.clone();
+            let (old_store, old_tcp) = (self.store.clone(), self.tcp.clone());
             let (old, telemetry) = (Arc::clone(&old), Arc::clone(&self.proxy.telemetry));
-            let running = (running, self.tcp.clone());
             in_background(move || {
-                let (running, open) = running;
                 let config = source.load()?;
                 let policy = Policy::compile(&config)?;
-                let tcp = TcpListeners::bind(&config, &open)?;
+                let tcp = TcpListeners::bind(&config, &old_tcp)?;
                 let policy = Arc::new(builder.guarded(policy, &tcp));
                 let secrets = Snapshot::of_process();
-                builder.update_placeholders(&placeholders, &config, &ca);
-                let store = builder.store(&config, &secrets, running.as_ref(), &telemetry)?;
+                builder.update_placeholders(&placeholders, &config, &ca, &secrets);
+                let store = builder.store(&config, &secrets, old_store.as_ref(), &telemetry)?;
                 let authority = build::authority(&policy, &config.ca, Some(&old.authority))?;
                 let inputs = Inputs {
                     builder: &builder,
@@ -500,6 +509,7 @@ impl App {
                 if !Arc::ptr_eq(&live.authority, &old.authority) {
                     bundle::write(&live.authority, &builder, &ca);
                 }
+                placeholders.warn_of_late_ones(&config, &secrets);
                 let files = files(&source, &config, &live, &secrets);
                 Ok((config, store, live, files, tcp))
             })
@@ -512,7 +522,6 @@ impl App {
             );
         }
         self.warn_of_what_needs_a_restart(&config);
-        self.placeholders.warn_of_late_ones(&config);
         self.proxy.telemetry.set_access(config.log.access);
         self.log.reload(&config.log);
         self.watch.follow(files).await;
@@ -552,11 +561,13 @@ fn start_live(
     policy: Policy,
     config: &Config,
     source: &ConfigSource,
+    placeholders: &PlaceholderSource,
     tcp: &TcpListeners,
     builder: &Builder,
     telemetry: &Arc<Telemetry>,
 ) -> Result<(Option<Arc<QuotaStore>>, Live, watch::FileWatcher), Error> {
     let secrets = Snapshot::of_process();
+    builder.update_placeholders(placeholders, config, &config.ca, &secrets);
     // As with a destination: what cannot be read does not keep the others from working.
     let store = (builder.store(config, &secrets, None, telemetry)).unwrap_or_else(|error| {
         tracing::error!(

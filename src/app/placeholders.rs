@@ -23,12 +23,13 @@ impl PlaceholderSource {
         &self,
         config: &Config,
         bundle: &Path,
+        secrets: &Snapshot,
         before: Option<Arc<PlaceholderSet>>,
     ) -> Option<Arc<PlaceholderSet>> {
         match self {
             Self::Given(given) => given.clone(),
             Self::Shared if !are_shared(&config.placeholders, is_on_platform()) => before,
-            Self::Shared => match shared::agree(config, bundle, &Snapshot::of_process()) {
+            Self::Shared => match shared::agree(config, bundle, secrets) {
                 Ok(set) => {
                     let set = match &before {
                         Some(before) => set.joined_with(before),
@@ -48,9 +49,9 @@ impl PlaceholderSource {
     }
 
     /// Warns of secrets that the app has as they are, because it was started before a reload named them.
-    pub(super) fn warn_of_late_ones(&self, config: &Config) {
+    pub(super) fn warn_of_late_ones(&self, config: &Config, secrets: &Snapshot) {
         let Self::Given(Some(given)) = self else { return };
-        for reference in given.missing(config, &Snapshot::of_process()) {
+        for reference in given.missing(config, secrets) {
             tracing::warn!(
                 %reference,
                 "the command was started before a destination used this secret, and has it as it is; restart it",

@@ -13,6 +13,7 @@ use crate::config::{
     ClientCertificate, Config, ConfigSource, DEFAULT_FILE, DestinationKeys, HeaderText, Problems,
     RateLimitStore, SESSION_TOKEN, SecretRef, TcpKeys, Text, Tls,
 };
+use crate::error::ErrorChain;
 use crate::policy::{self, Policy};
 use crate::secret::roots::SystemRoots;
 use crate::secret::{self, Snapshot, pem, pkcs12};
@@ -21,11 +22,9 @@ use crate::upstream::tls;
 
 mod against;
 mod clients;
-mod warnings;
-
 mod parents;
-
 mod placeholders;
+mod warnings;
 
 /// Check a configuration and list every problem in it
 ///
@@ -100,16 +99,13 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
     let mut problems = Problems::default();
     let mut warnings = Problems::default();
     let mut readable = Vec::new();
+    let roots = SystemRoots::new(snapshot, &config.ca.bundle);
     warnings::warn_of_observing(&config.egress, &mut warnings);
     warnings::warn_of_networks(&config.egress, &mut warnings);
     warnings::warn_of_denied(config, &mut warnings);
     clients::examine(config, snapshot, &mut problems, &mut warnings);
     for destination in &config.destinations {
-        let before = problems.all.len();
-        for reference in references(destination) {
-            read(&reference, snapshot, &mut problems, &mut warnings);
-        }
-        if problems.all.len() == before {
+        if read_all(&references(destination), snapshot, &mut problems, &mut warnings) {
             readable.push(&*destination.name);
         }
         warnings::warn_of_limits(destination, &mut warnings);
@@ -119,11 +115,7 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         warnings::warn_of_rehearsal(destination, &mut warnings);
     }
     for entry in &config.tcp {
-        let before = problems.all.len();
-        for reference in references_of_tcp(entry) {
-            read(&reference, snapshot, &mut problems, &mut warnings);
-        }
-        if problems.all.len() == before {
+        if read_all(&references_of_tcp(entry), snapshot, &mut problems, &mut warnings) {
             readable.push(&*entry.name);
         }
         warnings::warn_of_clear_ports(entry, &mut warnings);
@@ -133,7 +125,6 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         if let Err(error) = StoreAddress::read(written, snapshot) {
             add(&mut problems, "rate_limit_store", &error);
         }
-        let roots = SystemRoots::new(snapshot, &config.ca.bundle);
         if let Err(error) = tls::Settings::of(&written.tls, snapshot, &roots) {
             add_keyed(&mut problems, "rate_limit_store", &error);
         }
@@ -146,7 +137,6 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
     match Policy::compile(config) {
         Ok(policy) => {
             warnings::warn_of_addresses(config, &policy, &mut warnings);
-            let roots = SystemRoots::new(snapshot, &config.ca.bundle);
             parents::examine(config, &policy, snapshot, &roots, &mut problems, &mut warnings);
             for destination in policy
                 .destinations
@@ -342,6 +332,20 @@ fn references_of_store(store: &RateLimitStore) -> Vec<Reference<'_>> {
     references
 }
 
+/// Reads what each of them points to. Returns whether all of it can be used.
+fn read_all(
+    references: &[Reference<'_>],
+    snapshot: &Snapshot,
+    problems: &mut Problems,
+    warnings: &mut Problems,
+) -> bool {
+    let before = problems.all.len();
+    for reference in references {
+        read(reference, snapshot, problems, warnings);
+    }
+    problems.all.len() == before
+}
+
 /// Reads what a reference points to, as the proxy would.
 fn read(reference: &Reference<'_>, snapshot: &Snapshot, problems: &mut Problems, warnings: &mut Problems) {
     let secret = match reference.holds {
@@ -411,7 +415,7 @@ fn read(reference: &Reference<'_>, snapshot: &Snapshot, problems: &mut Problems,
 }
 
 /// Files an error whose text begins with its key, as in `tls.ca: …`, under that key.
-fn add_keyed(problems: &mut Problems, path: &str, error: &dyn std::error::Error) {
+fn add_keyed(problems: &mut Problems, path: &str, error: &(dyn std::error::Error + 'static)) {
     let (what, right) = told(error);
     match what.split_once(": ") {
         Some((key, what)) if key.starts_with("tls") => problems.add(format!("{path}.{key}"), what, right),
@@ -420,7 +424,7 @@ fn add_keyed(problems: &mut Problems, path: &str, error: &dyn std::error::Error)
 }
 
 /// Files an error under `path`.
-fn add(problems: &mut Problems, path: &str, error: &dyn std::error::Error) {
+fn add(problems: &mut Problems, path: &str, error: &(dyn std::error::Error + 'static)) {
     let (what, right) = told(error);
     // Some errors name their place themselves, for logs.
     let own = what.strip_prefix(path).and_then(|rest| rest.strip_prefix(": "));
@@ -428,13 +432,8 @@ fn add(problems: &mut Problems, path: &str, error: &dyn std::error::Error) {
 }
 
 /// Returns the whole chain of an error, and the remedy after its semicolon.
-fn told(error: &dyn std::error::Error) -> (String, String) {
-    let mut what = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        what = format!("{what}: {error}");
-        cause = error.source();
-    }
+fn told(error: &(dyn std::error::Error + 'static)) -> (String, String) {
+    let what = ErrorChain(error).to_string();
     match what.rsplit_once("; ") {
         Some((what, right)) => (what.to_owned(), right.to_owned()),
         None => (what, String::new()),

@@ -161,10 +161,7 @@ pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
 
 /// Returns the first TCP address with a known port. A wildcard address becomes loopback.
 pub(super) fn reached_at(listen: &[Listen]) -> Result<String, Unreachable> {
-    let addresses = listen.iter().filter_map(|listen| match listen {
-        Listen::Tcp(address) => Some(*address),
-        Listen::Unix(_) => None,
-    });
+    let addresses = listen.iter().filter_map(Listen::address);
     let Some(address) = addresses.clone().find(|address| address.port() != 0) else {
         return Err(match addresses.count() {
             0 => Unreachable::NoAddress,

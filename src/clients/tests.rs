@@ -14,6 +14,8 @@ use crate::config::Config;
 use crate::secret::Snapshot;
 use crate::telemetry::Telemetry;
 
+mod words;
+
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
 fn authority(name: &str) -> Authority {

@@ -76,11 +76,7 @@ impl Syntax for RateLimits {
             return ListedLimit::read(written).map(|limit| vec![limit]);
         }
         let limits = Filled::<ListedLimit>::read(written.clone())?;
-        for (i, limit) in limits.iter().enumerate() {
-            if limits[..i].contains(limit) {
-                written.problem_at(i, "the same limit stands twice", "keep one of them");
-            }
-        }
+        written.each_once(&limits, "the same limit stands twice", "keep one of them");
         Some(limits)
     }
 }
@@ -222,11 +218,7 @@ impl Syntax for RetryOn {
 
     fn read(written: Located<'_>) -> Option<Self> {
         let all = Filled::<Repeatable>::read(written.clone())?;
-        for (i, one) in all.iter().enumerate() {
-            if all[..i].contains(one) {
-                written.problem_at(i, "stands twice", "keep one of them");
-            }
-        }
+        written.each_once(&all, "stands twice", "keep one of them");
         Some(Self {
             connect: all.contains(&None),
             statuses: all.into_iter().flatten().collect(),

@@ -68,12 +68,18 @@ impl Syntax for Listen {
 }
 
 impl Listen {
-    /// Returns the address that others than this machine may reach.
-    pub(crate) fn public(&self) -> Option<SocketAddr> {
+    /// Returns the TCP address.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(address) => Some(*address).filter(|address| !address.ip().to_canonical().is_loopback()),
+            Self::Tcp(address) => Some(*address),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Returns the address that others than this machine may reach.
+    pub(crate) fn public(&self) -> Option<SocketAddr> {
+        self.address()
+            .filter(|address| !address.ip().to_canonical().is_loopback())
     }
 }
 

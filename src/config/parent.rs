@@ -262,11 +262,7 @@ impl Syntax for Parents {
             return None;
         }
         let parents = OneOrMore::<OneParent>::read(written.clone())?;
-        for (i, parent) in parents.iter().enumerate() {
-            if parents[..i].contains(parent) {
-                written.problem_at(i, "stands twice", "keep one of them");
-            }
-        }
+        written.each_once(&parents, "stands twice", "keep one of them");
         Some(parents)
     }
 }

@@ -204,6 +204,15 @@ impl<'a> Located<'a> {
         items.get(index).unwrap_or(self).problem(what, right);
     }
 
+    /// Files a problem at each item of a list that is the same as an earlier one.
+    pub(super) fn each_once<T: PartialEq>(&self, items: &[T], what: &str, right: &str) {
+        for (i, item) in items.iter().enumerate() {
+            if items[..i].contains(item) {
+                self.problem_at(i, what, right);
+            }
+        }
+    }
+
     /// Returns the values of a list that must not be empty; `right` says what to do instead.
     pub(super) fn filled_list(self, right: &str) -> Option<Vec<Self>> {
         let items = self.clone().list()?;

@@ -48,6 +48,14 @@ impl ParentPlan {
         }
     }
 
+    /// Returns the key of the parent with this index.
+    pub(crate) fn place_of(&self, index: usize) -> String {
+        match self.parents.len() {
+            1 => self.place.clone(),
+            _ => format!("{}[{index}]", self.place),
+        }
+    }
+
     /// Whether `target` is reached without a parent.
     pub(crate) fn bypasses(&self, target: &Target) -> bool {
         self.bypass.iter().any(|pattern| {

@@ -38,6 +38,8 @@ type FileContents = Result<Zeroizing<Vec<u8>>, Unread>;
 pub(crate) struct Snapshot {
     /// What each file held when it was first asked for.
     files: RefCell<HashMap<PathBuf, FileContents>>,
+    /// The files of each folder when it was first asked for; `None` where it could not be listed.
+    folders: RefCell<HashMap<PathBuf, Option<Vec<PathBuf>>>>,
     variables: Variables,
 }
 
@@ -94,6 +96,7 @@ impl Snapshot {
     fn of(variables: Variables) -> Self {
         Self {
             files: RefCell::default(),
+            folders: RefCell::default(),
             variables,
         }
     }
@@ -192,27 +195,18 @@ impl Snapshot {
     /// The files of a folder that `reference` names, sorted; itself where it names no folder. Hidden files are left out:
     /// mounted folders have such links to what they hold.
     pub(crate) fn spread(&self, reference: &SecretRef) -> Vec<SecretRef> {
-        let itself = || vec![reference.clone()];
-        let SecretRef::File(folder) = reference else {
-            return itself();
+        let SecretRef::File(path) = reference else {
+            return vec![reference.clone()];
         };
-        let own = folder.clone();
-        let list =
-            move || fs::read_dir(own).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
-        let listed: Option<Vec<PathBuf>> = match guard::within(READING, guard::name(folder), list) {
-            Ok(Ok(paths)) => Some(paths),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        let Some(mut paths) = listed else {
-            return itself();
-        };
-        let is_hidden = |path: &PathBuf| {
-            let name = path.file_name().map(OsStr::as_encoded_bytes);
-            name.is_none_or(|name| name.starts_with(b"."))
-        };
-        paths.retain(|path| !is_hidden(path));
-        paths.sort();
-        paths.into_iter().map(SecretRef::File).collect()
+        // What could be read is no folder.
+        if let Some(Ok(_)) = self.files.borrow().get(path) {
+            return vec![reference.clone()];
+        }
+        let mut folders = self.folders.borrow_mut();
+        match folders.entry(path.clone()).or_insert_with(|| list_folder(path)) {
+            Some(files) => files.iter().cloned().map(SecretRef::File).collect(),
+            None => vec![reference.clone()],
+        }
     }
 
     /// Where the platform keeps the certificate of this app instance and its key, which it renews all the while.
@@ -343,6 +337,21 @@ fn read_file(path: &Path) -> FileContents {
     let own = path.to_owned();
     let work = move || read_now(&own);
     guard::within(READING, guard::name(path), work).unwrap_or(Err(Unread::Slow))
+}
+
+/// Lists a folder, or gives up: a network's file system may hang.
+fn list_folder(path: &Path) -> Option<Vec<PathBuf>> {
+    let own = path.to_owned();
+    let list = move || fs::read_dir(own).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
+    let listed: Result<io::Result<Vec<PathBuf>>, _> = guard::within(READING, guard::name(path), list);
+    let mut files = listed.ok()?.ok()?;
+    let is_hidden = |file: &PathBuf| {
+        let name = file.file_name().map(OsStr::as_encoded_bytes);
+        name.is_none_or(|name| name.starts_with(b"."))
+    };
+    files.retain(|file| !is_hidden(file));
+    files.sort();
+    Some(files)
 }
 
 fn read_now(path: &Path) -> FileContents {

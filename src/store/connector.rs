@@ -3,7 +3,6 @@
 //! Whatever names a server, the configuration, a Sentinel or a cluster: it goes through [`Connector::stream`], so
 //! that nothing is dialled which the egress check has not approved.
 
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
@@ -13,7 +12,7 @@ use super::connection::{RedisConnection, RedisStream};
 use super::error::Error;
 use super::resp::{ProtocolError, RedisReply};
 use super::topology::{self, Topology};
-use crate::host::{Host, Target};
+use crate::host::Target;
 use crate::policy::{Approved, EgressRules};
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{dial, tls};
@@ -148,11 +147,7 @@ impl Connector {
     }
 
     async fn approve(&self, node: &Target) -> Result<Approved, Error> {
-        let resolved = match &node.host {
-            Host::Name(name) => self.resolver.resolve(name).await?,
-            Host::V4(address) => [IpAddr::from(*address)].into(),
-            Host::V6(address) => [IpAddr::from(*address)].into(),
-        };
+        let resolved = self.resolver.addresses(&node.host).await?;
         let approved = self.egress.approve(&resolved, node.port);
         approved.map_err(|_| Error::Denied {
             place: node.to_string(),

@@ -26,10 +26,7 @@ pub(super) fn examine(
             plans.push(plan);
         }
     }
-    let own = config.listen.iter().filter_map(|listen| match listen {
-        Listen::Tcp(address) => Some(*address),
-        Listen::Unix(_) => None,
-    });
+    let own = config.listen.iter().filter_map(Listen::address);
     let own: Vec<SocketAddr> = own.chain(config.admin).collect();
     let (rules, telemetry) = (EgressRules::of_operator().with_own(own), Telemetry::new());
     let mut has_tls = false;
@@ -78,10 +75,7 @@ pub(super) fn examine(
 fn secrets(plan: &ParentPlan) -> Vec<Reference<'_>> {
     let mut all = Vec::new();
     for (i, parent) in plan.parents.iter().enumerate() {
-        let place = match plan.parents.len() {
-            1 => plan.place.clone(),
-            _ => format!("{}[{i}]", plan.place),
-        };
+        let place = plan.place_of(i);
         let mut add = |key: &str, to, holds| {
             let path = match key {
                 "" => place.clone(),

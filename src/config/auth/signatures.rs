@@ -295,11 +295,11 @@ impl Syntax for Components {
 
     fn read(written: Located<'_>) -> Option<Vec<Component>> {
         let components = Filled::<Component>::read(written.clone())?;
-        for (i, component) in components.iter().enumerate() {
-            if components[..i].contains(component) {
-                written.problem_at(i, "stands there already", "remove it: each is signed once");
-            }
-        }
+        written.each_once(
+            &components,
+            "stands there already",
+            "remove it: each is signed once",
+        );
         Some(components)
     }
 }

@@ -110,10 +110,9 @@ impl ParentRefusal {
     /// Whether it is an outrider that wants a certificate, or another one.
     fn is_about_certificate(&self) -> bool {
         let told = self.value(PROXY_STATUS);
-        let says = |words: &&str| memchr::memmem::find(told, words.as_bytes()).is_some();
         self.status == StatusCode::FORBIDDEN
             && told.starts_with(b"outrider; error=http_request_denied;")
-            && ABOUT_CERTIFICATE.iter().any(says)
+            && wants_certificate(told)
     }
 
     fn meaning(&self) -> Meaning {
@@ -150,6 +149,12 @@ impl ParentRefusal {
             _ => Meaning::NoProxy,
         }
     }
+}
+
+/// Whether a sentence of `ClientRefusal` is about the certificate of the client.
+pub(crate) fn wants_certificate(told: &[u8]) -> bool {
+    let says = |words: &&str| memchr::memmem::find(told, words.as_bytes()).is_some();
+    ABOUT_CERTIFICATE.iter().any(says)
 }
 
 /// Explains the refusal of a CONNECT. `has_credentials`: some were sent.

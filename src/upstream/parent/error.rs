@@ -269,13 +269,15 @@ impl ParentFault {
 
     /// Returns the scheme that the parent may speak instead, where the fault looks like it; else nothing.
     pub(super) fn other_scheme(&self, scheme: ParentScheme) -> &'static str {
-        let is_bad_request =
-            matches!(self, Self::Answered { status, .. } if *status == StatusCode::BAD_REQUEST);
         match (scheme, self) {
-            (ParentScheme::Http, Self::Closed) => "; if its port speaks TLS, write https://",
-            (ParentScheme::Http, Self::Answered { .. }) if is_bad_request => {
-                "; if its port speaks TLS, write https://"
-            }
+            (
+                ParentScheme::Http,
+                Self::Closed
+                | Self::Answered {
+                    status: StatusCode::BAD_REQUEST,
+                    ..
+                },
+            ) => "; if its port speaks TLS, write https://",
             (ParentScheme::Http, Self::Malformed(_)) => {
                 "; if its port speaks TLS, write https://, and if it speaks SOCKS5, socks5://"
             }
@@ -463,13 +465,13 @@ fn words_of_socks(reply: u8) -> &'static str {
         1 => {
             "it failed and does not say why; microsocks says so where the destination's name does not resolve"
         }
-        2 => "its rules deny this destination; have the host and the port allowed there",
+        2 => Meaning::Denied.words(),
         3 => {
             "the destination's network cannot be reached from there, or, with simple-socks, its name does not resolve"
         }
         4 => "the destination's host cannot be reached from there, or its name does not resolve",
-        5 => "the destination refused its connection; see the destination's port, and that it is up",
-        6 => "the destination did not answer it in time; see the firewalls between the two",
+        5 => Meaning::Refused.words(),
+        6 => Meaning::TimedOut.words(),
         7 => "it does not serve CONNECT; see that this is a SOCKS5 proxy for TCP",
         8 => "it cannot reach this kind of address; many reach IPv4 only",
         _ => "no reply that RFC 1928 knows; see its log",

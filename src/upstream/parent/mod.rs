@@ -9,7 +9,6 @@
 //! decided in `policy`.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -19,6 +18,8 @@ use http::Response;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+#[cfg(test)]
+pub(crate) use answer::wants_certificate;
 pub(crate) use error::ParentError;
 pub(crate) use settings::{ParentSettingsError, references};
 
@@ -145,8 +146,7 @@ impl Parents {
             // A parent that is silent may hang, or its target is: it hangs if it has served nobody meanwhile.
             let is_suspect = fault.is_silence() && !parent.health.has_worked_since(begun);
             if fault.is_of_parent() || is_suspect {
-                let other = fault.other_scheme(parent.scheme);
-                parent.health.fails(&parent.name, &format_args!("{fault}{other}"));
+                parent.fails(&fault);
             } else if fault.is_of_target() {
                 parent.health.answers(&parent.name);
             }
@@ -165,27 +165,22 @@ impl Parents {
     /// tried in its place, to see whether it works again.
     fn order(&self) -> impl Iterator<Item = (&Arc<Parent>, Turn)> {
         let now = Instant::now();
-        let turns: Vec<_> = (self.list.iter())
-            .map(|parent| (parent, parent.health.turn(now)))
-            .collect();
-        let last = turns.clone().into_iter().filter(|(_, turn)| *turn == Turn::Last);
-        let early = turns.into_iter().filter(|(_, turn)| *turn != Turn::Last);
-        early.chain(last)
+        let turns = self.list.iter().map(|parent| (parent, parent.health.turn(now)));
+        let (last, early): (Vec<_>, Vec<_>) = turns.partition(|(_, turn)| *turn == Turn::Last);
+        early.into_iter().chain(last)
     }
 }
 
 /// Refuses what may not be reached: an address as it is written, and a name whose addresses the configuration holds. Other
 /// names are resolved by the parent, and what it makes of them is its affair.
 fn judge(target: &Target, network: DialContext<'_>) -> Result<(), Error> {
-    let addresses: Arc<[IpAddr]> = match &target.host {
-        Host::Name(name) => match network.resolver.fixed(name) {
-            Some(addresses) => addresses,
-            None => return Ok(()),
-        },
-        Host::V4(address) => [IpAddr::from(*address)].into(),
-        Host::V6(address) => [IpAddr::from(*address)].into(),
+    let known = match &target.host {
+        Host::Name(name) => network.resolver.fixed(name),
+        host => host.ip().map(|address| [address].into()),
     };
-    network.egress.approve(&addresses, target.port)?;
+    if let Some(addresses) = known {
+        network.egress.approve(&addresses, target.port)?;
+    }
     Ok(())
 }
 
@@ -237,11 +232,7 @@ impl Attempt<'_> {
     /// Connects to the parent itself.
     async fn hop(self, turn: Turn) -> Result<(Hop, Option<SystemTime>), ParentFault> {
         let place = &self.parent.target;
-        let resolved = match &place.host {
-            Host::Name(name) => self.network.resolver.resolve(name).await?,
-            Host::V4(address) => [IpAddr::from(*address)].into(),
-            Host::V6(address) => [IpAddr::from(*address)].into(),
-        };
+        let resolved = self.network.resolver.addresses(&place.host).await?;
         let approved = self.parents.rules.approve(&resolved, place.port)?;
         let limit = match turn {
             Turn::Probe => self.timeouts.connect.min(health::PROBE),
@@ -268,6 +259,20 @@ fn joined(hop: Hop, early: Bytes, wanted: Wanted) -> Link {
     }
 }
 
+impl Parent {
+    /// Notes that it has failed.
+    fn fails(&self, fault: &ParentFault) {
+        let other = fault.other_scheme(self.scheme);
+        self.health.fails(&self.name, &format_args!("{fault}{other}"));
+    }
+
+    /// Explains an error of a connection to it, where TLS is the cause.
+    fn tls_fault(&self, error: &(dyn std::error::Error + 'static)) -> Option<ParentFault> {
+        let error = self.tls.as_ref()?.explain(error, &self.target.host)?;
+        Some(ParentFault::Tls(Box::new(error)))
+    }
+}
+
 impl Via {
     /// Returns how requests are written on the connection. `None`: as to the target itself.
     pub(super) fn form(&self) -> Option<Arc<ProxyForm>> {
@@ -289,9 +294,8 @@ impl Via {
 
     /// Explains a connection that ended before a byte of an answer.
     pub(super) fn lost(&self, error: &(dyn std::error::Error + 'static)) -> Option<Error> {
-        let of_tls = |settings: &tls::Settings| settings.explain(error, &self.parent.target.host);
-        if let Some(error) = self.parent.tls.as_ref().and_then(of_tls) {
-            return Some(self.explain(ParentFault::Tls(Box::new(error))));
+        if let Some(fault) = self.parent.tls_fault(error) {
+            return Some(self.explain(fault));
         }
         if self.has_served.load(Ordering::Relaxed) {
             // It was kept too long.
@@ -326,16 +330,14 @@ impl Via {
 
     /// Takes note of a tunnel that ended without a byte of its target.
     pub(super) fn ended(&self) {
-        let error = ParentError::new(&self.parent, &self.target, ParentFault::ClosedTunnel);
-        self.parent.counters.connect(ParentFault::ClosedTunnel.result());
+        let error = self.explain(ParentFault::ClosedTunnel);
         tracing::warn!(parent = &*self.parent.name, target = %self.target, %error, "a tunnel ended without a byte");
     }
 
     fn explain(&self, fault: ParentFault) -> Error {
         self.parent.counters.connect(fault.result());
         if fault.is_of_parent() {
-            let other = fault.other_scheme(self.parent.scheme);
-            (self.parent.health).fails(&self.parent.name, &format_args!("{fault}{other}"));
+            self.parent.fails(&fault);
         }
         ParentError::new(&self.parent, &self.target, fault).into()
     }

@@ -129,18 +129,11 @@ impl Parents {
         telemetry: &Telemetry,
     ) -> Result<Self, ParentSettingsError> {
         let list = plan.parents.iter().enumerate().map(|(i, written)| {
-            let place = match plan.parents.len() {
-                1 => plan.place.clone(),
-                _ => format!("{}[{i}]", plan.place),
-            };
+            let place = plan.place_of(i);
             let parent = Parent::build(written, plan, &place, snapshot, roots, telemetry)?;
-            let address = match &parent.target.host {
-                Host::Name(name) if &**name != "localhost" => None,
-                Host::Name(_) => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                Host::V4(address) => Some(IpAddr::V4(*address)),
-                Host::V6(address) => Some(IpAddr::V6(*address)),
-            };
-            match address.map(|address| rules.approve(&[address], parent.target.port)) {
+            match known_address(&parent.target.host)
+                .map(|address| rules.approve(&[address], parent.target.port))
+            {
                 Some(Err(denial)) => Err(ParentSettingsError::Denied { place, denial }),
                 Some(Ok(_)) | None => Ok(Arc::new(parent)),
             }
@@ -156,11 +149,7 @@ impl Parents {
 
     /// Returns the parents to which credentials go in clear, beyond this machine.
     pub(crate) fn readable(&self) -> impl Iterator<Item = &str> {
-        let is_local = |host: &Host| match host {
-            Host::Name(name) => &**name == "localhost",
-            Host::V4(address) => address.is_loopback(),
-            Host::V6(address) => address.is_loopback(),
-        };
+        let is_local = |host: &Host| known_address(host).is_some_and(|address| address.is_loopback());
         let readable = self.list.iter().filter(move |parent| {
             let has_some = parent.form.authorization.is_some() || parent.login.is_some();
             has_some && parent.tls.is_none() && !is_local(&parent.target.host)
@@ -282,6 +271,14 @@ impl Parent {
             tls,
             tunnel_form: form(None),
         })
+    }
+}
+
+/// Returns the address of a parent, if it is known without a query.
+fn known_address(host: &Host) -> Option<IpAddr> {
+    match host {
+        Host::Name(name) if &**name == "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+        host => host.ip(),
     }
 }
 

@@ -106,9 +106,8 @@ fn of_failure<E>(error: SendError<E>, parent: &Parent, limit: Duration) -> Paren
         SendError::Body(_) => return ParentFault::Closed,
         SendError::Answer(error) | SendError::Lost(error) => error,
     };
-    let settings = parent.tls.as_ref();
-    if let Some(error) = settings.and_then(|settings| settings.explain(&error, &parent.target.host)) {
-        return ParentFault::Tls(Box::new(error));
+    if let Some(fault) = parent.tls_fault(&error) {
+        return fault;
     }
     match error {
         http1::Error::Incomplete | http1::Error::Io(_) | http1::Error::Slow => ParentFault::Closed,

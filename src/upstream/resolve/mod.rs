@@ -21,6 +21,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::config::Dns;
+use crate::host::Host;
 use crate::sync::lock;
 use crate::telemetry::Telemetry;
 
@@ -132,6 +133,15 @@ impl Resolver {
             return Some(Arc::clone(addresses));
         }
         is_local(name).then(|| Arc::new(LOOPBACK) as _)
+    }
+
+    /// Returns the addresses of `host`: itself where it is one. Never an empty list.
+    pub(crate) async fn addresses(&self, host: &Host) -> DnsAnswer {
+        match host {
+            Host::Name(name) => self.resolve(name).await,
+            Host::V4(address) => Ok([IpAddr::from(*address)].into()),
+            Host::V6(address) => Ok([IpAddr::from(*address)].into()),
+        }
     }
 
     /// Returns the addresses of `name` (lower case, taken as absolute), IPv4 first. Never an empty list.

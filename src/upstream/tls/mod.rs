@@ -23,6 +23,8 @@ use tokio_rustls::TlsConnector;
 pub(crate) use certificate::printable;
 pub(crate) use crypto::provider;
 pub(crate) use error::Error;
+#[cfg(test)]
+pub(super) use fault::CertificateFault;
 pub(crate) use handshake::tell;
 pub(crate) use identity::{Lifetime, chain_of};
 pub(crate) use late::Session;

@@ -91,11 +91,7 @@ fn blocks(config: &Config) -> Vec<Network> {
 }
 
 fn listeners(config: &Config) -> Vec<SocketAddr> {
-    let listeners = config.listen.iter().filter_map(|listen| match listen {
-        Listen::Tcp(address) => Some(*address),
-        Listen::Unix(_) => None,
-    });
-    listeners.collect()
+    config.listen.iter().filter_map(Listen::address).collect()
 }
 
 /// Returns the addresses that others than this machine reach.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::upstream::parent::error::keys_of_parent;
+use crate::upstream::tls::CertificateFault;
 
 #[test]
 fn the_other_scheme_is_named_where_it_may_be_meant() {
@@ -68,5 +69,25 @@ fn a_certificate_of_a_parent_is_trusted_by_the_keys_of_parents() {
             "{told}"
         );
         assert!(!told.contains("ca_extra"), "{told}");
+    }
+    let issuer = || "Agency CA".to_owned();
+    for fault in [
+        CertificateFault::Authority,
+        CertificateFault::SelfSigned { name: issuer() },
+        CertificateFault::Signature {
+            whose: String::new(),
+            issuer: issuer(),
+        },
+        CertificateFault::UnknownIssuer {
+            issuer: issuer(),
+            or: "",
+        },
+    ] {
+        let host = "p.test".to_owned();
+        let told = ParentFault::Tls(Box::new(tls::Error::Certificate { host, fault })).to_string();
+        assert!(
+            told.contains("egress.parent_ca (or in tls.ca of the parent") && !told.contains("ca_extra"),
+            "{told}"
+        );
     }
 }
