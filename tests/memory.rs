@@ -12,6 +12,7 @@ use crate::support::h2::{self, END_HEADERS, END_STREAM, HEADERS, frame};
 use crate::support::h2_origin::H2Partner;
 use crate::support::partner::Partner;
 use crate::support::pki::trusting;
+use crate::support::programs::skipped;
 use crate::support::{Origin, PATIENCE, Proxy, TOKEN, Wire, eventually, ok};
 
 /// What the limit may be passed by: what is read before it is known whether it can be kept, what the allocator
@@ -435,7 +436,7 @@ const GROUP: u64 = 32 << 20;
 fn unread_downloads_fit_into_a_control_group() {
     take_descriptors();
     let Some(group) = MemoryGroup::new() else {
-        return eprintln!("skipped: no control group can be made here (version 1, as root)");
+        return skipped("no control group can be made here (version 1, as root)");
     };
     // 50 MB, as far as they are taken.
     let large = |wire: &mut Wire| {

@@ -8,6 +8,7 @@ use std::io::Write as _;
 
 use crate::support::origin::ok;
 use crate::support::parents::{ParentProgram, USER};
+use crate::support::programs::is_not_packaged;
 use crate::support::{Origin, Pki, Proxy, Response, closed_port, eventually};
 
 /// What is expected of a case: status, the error type of Proxy-Status, the metric's result, and words of the answer or the
@@ -333,6 +334,9 @@ fn apache() {
 
 #[test]
 fn traffic_server() {
+    if is_not_packaged("traffic_server") {
+        return;
+    }
     const EXPECTED: &str = "
         dead name, CONNECT = 502 dns_error target_dns: name does not resolve there
         dead name, GET = 502 dns_error target_dns: name does not resolve there
@@ -428,6 +432,9 @@ fn proxy_chain() {
 
 #[test]
 fn dante() {
+    if is_not_packaged("danted") {
+        return;
+    }
     const EXPECTED: &str = "
         dead name, CONNECT = 502 dns_error target_dns: its name does not resolve
         dead name, GET = 502 dns_error target_dns: its name does not resolve

@@ -1,7 +1,7 @@
 //! Real programs as clients, and how a test runs a program.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -32,6 +32,22 @@ impl ProgramOutput {
         assert!(self.status.success(), "{self:#?}");
         self
     }
+}
+
+/// Says, past the capture of the test's output, that a test did not run: it must not look like one that passed.
+pub(crate) fn skipped(why: &str) {
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {why}");
+}
+
+/// Whether this release of Debian has no package of a program, as `tests/run` found out. Any other program must be there.
+pub(crate) fn is_not_packaged(program: &str) -> bool {
+    let absent = std::env::var("OUTRIDER_NOT_PACKAGED").unwrap_or_default();
+    let is_absent = absent.split(' ').any(|name| name == program);
+    if is_absent {
+        skipped(&format!("this Debian has no package of {program}"));
+    }
+    is_absent
 }
 
 /// A server program; it is stopped when this is dropped.
