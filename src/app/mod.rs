@@ -5,7 +5,6 @@
 //! swaps it whole; when anything is wrong the old one stays, and the log and the metrics say so. Nothing that
 //! happens at run time ends the process: its exit would restart the app instance beside it.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +15,8 @@ use arc_swap::ArcSwap;
 use tokio::time::{Instant, Interval};
 
 use crate::admin::{self, AllowedHosts, Pages};
-use crate::ca;
 use crate::clients::{self, CommandClient};
-use crate::config::{Ca, Config, ConfigSource, Listen, Problems};
+use crate::config::{Ca, Config, ConfigSource, Listen};
 use crate::drain::Drain;
 use crate::error::ErrorChain;
 use crate::policy::Policy;
@@ -27,14 +25,15 @@ use crate::secret::Snapshot;
 use crate::store::QuotaStore;
 use crate::telemetry::{CredentialKind, RefreshResult, ReloadResult, Telemetry, log};
 use crate::units::rfc3339;
-use crate::upstream::resolve::{self, Resolver};
+use crate::upstream::resolve::Resolver;
 use crate::worker::Workers;
 
 use background::{in_background, maintain};
 use bound::BoundSockets;
 use build::Builder;
 use doors::TcpListeners;
-use live::{DestinationError, FailedPart, Inputs, bring_up, remind, take_over};
+pub(crate) use error::Error;
+use live::{FailedPart, Inputs, bring_up, remind, take_over};
 pub(crate) use placeholders::{PlaceholderSource, is_on_platform};
 use rotation::{life_of, log_rotation};
 pub(crate) use signals::{Termination, is_ignored};
@@ -44,6 +43,7 @@ mod bound;
 mod build;
 mod bundle;
 mod doors;
+mod error;
 mod expiry;
 mod host_limits;
 mod live;
@@ -93,77 +93,6 @@ pub(crate) struct Addresses {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) ca: Ca,
     pub(crate) listen: Vec<Listen>,
-}
-
-/// Why the proxy does not start. Once it runs, nothing of this ends it.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("cannot listen on {address} ({remedy})")]
-    Bind {
-        address: String,
-        remedy: &'static str,
-        source: io::Error,
-    },
-
-    #[error("the local authority cannot be made")]
-    Ca(#[from] ca::Error),
-
-    #[error(transparent)]
-    Config(#[from] Problems),
-
-    #[error("dns")]
-    Dns(#[from] resolve::Error),
-
-    #[error("it panicked while the configuration was made, which is a fault of outrider; report it")]
-    Panicked,
-
-    #[error(transparent)]
-    Destination(#[from] DestinationError),
-
-    /// `listen` changes at the next start only.
-    #[error(
-        "clients: outrider still listens on {address}, where others reach it, and without clients it would serve everybody; keep \
-         them until the restart that moves the listener"
-    )]
-    Open { address: SocketAddr },
-
-    #[error("rate_limit_store")]
-    Store(#[from] crate::store::StartError),
-
-    #[error("the system refuses what a process needs to run")]
-    System(#[from] io::Error),
-}
-
-impl Error {
-    /// Whether other secrets would remedy it.
-    fn is_of_secrets(&self) -> bool {
-        match self {
-            Self::Destination(_) | Self::Store(_) => true,
-            Self::Bind { .. }
-            | Self::Ca(_)
-            | Self::Config(_)
-            | Self::Dns(_)
-            | Self::Open { .. }
-            | Self::Panicked
-            | Self::System(_) => false,
-        }
-    }
-
-    fn bind(address: String, source: io::Error) -> Self {
-        let remedy = match source.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another program is there: stop it, or choose another listen or admin"
-            }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose 127.0.0.1",
-            io::ErrorKind::PermissionDenied => "choose a port above 1023, or a folder that can be written",
-            _ => "choose another listen or admin",
-        };
-        Self::Bind {
-            address,
-            remedy,
-            source,
-        }
-    }
 }
 
 impl App {
