@@ -257,12 +257,23 @@ pub(crate) fn quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            ' '..='~' => quoted.push(c),
-            _ => quoted.push('?'),
+            c => quoted.push(visible(c)),
         }
     }
     quoted.push('"');
     quoted
+}
+
+/// Returns at most so many characters, all of them visible ASCII.
+pub(crate) fn printable(text: &str, most: usize) -> String {
+    text.chars().take(most).map(visible).collect()
+}
+
+fn visible(c: char) -> char {
+    match c {
+        ' '..='~' => c,
+        _ => '?',
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::partner::{Partner, nameless};
 use crate::support::pki::trusting;
+use crate::support::programs::{clean, node, python, run};
 use crate::support::{Origin, Proxy, Wire, eventually};
 
 fn blind(origin: &Origin) -> Proxy {
@@ -80,6 +81,47 @@ fn early_bytes_of_a_refused_connect_are_never_parsed() {
     wire.bodiless_response().assert_ours(403, "http_request_denied");
     assert!(wire.closes());
     assert_eq!(origin.seen().len(), 0);
+}
+
+/// Most clients show of a refused CONNECT no more than its status line.
+#[test]
+fn a_refused_connect_says_why_in_its_status_line() {
+    let proxy = Proxy::start("egress: { default: deny }");
+    let status_line = |target: &str| {
+        let mut wire = proxy.wire();
+        let line = (wire.send(format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n"))).read_line();
+        line.trim_end_matches("\r\n").to_owned()
+    };
+    let said = status_line("elsewhere.test:443");
+    let sentence = "elsewhere.test:443 is named by no destination; where it should be reached, add elsewhere.test to the \
+                    hosts of a destination";
+    assert!(said.starts_with(&format!("HTTP/1.1 403 {sentence}")), "{said}");
+    // What a name contains beside ASCII never gets there, nor a line of its own.
+    let long = format!("{}.test", "a".repeat(60)).repeat(4);
+    for target in [
+        "b\u{fc}cher.test:443",
+        "x\u{85}y.test:443",
+        &format!("{long}:443"),
+    ] {
+        let line = status_line(target);
+        assert!(line.starts_with("HTTP/1.1 40"), "{line:?}");
+        assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
+        assert!(line.len() <= 400 + "HTTP/1.1 403 ".len(), "{line:?}");
+    }
+
+    let url = "https://elsewhere.test/";
+    let urllib = format!("import urllib.request; urllib.request.urlopen({url:?})");
+    let requests = format!("import requests; requests.get({url:?})");
+    let node_script = format!(
+        "const https = require('https'); const agent = new https.Agent({{ proxyEnv: process.env }});
+         https.get({url:?}, {{ agent }}).on('error', (error) => console.error(error.message))"
+    );
+    let mut wget = clean("wget");
+    wget.args(["-O-", "--tries=1", url]);
+    for mut client in [wget, python(&urllib), python(&requests), node(&node_script)] {
+        let told = run(client.env("https_proxy", format!("http://{}", proxy.address())));
+        assert!(told.stderr.contains(sentence), "{client:?}: {told:?}");
+    }
 }
 
 /// E2: a CONNECT that is no CONNECT.

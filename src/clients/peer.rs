@@ -17,7 +17,7 @@ use x509_parser::x509::AttributeTypeAndValue;
 use super::{ClientRefusal, Clients};
 use crate::config::{CertificateName, Identity};
 use crate::sync::lock;
-use crate::upstream::tls::printable;
+use crate::upstream::tls;
 
 /// The characters of a name that are shown: two GUIDs with their kinds have 84.
 const LONGEST_TITLE: usize = 160;
@@ -157,7 +157,7 @@ impl CertificateFacts {
         } else {
             guids.join(", ")
         };
-        printable(&title, LONGEST_TITLE).into()
+        tls::name_shown(&title, LONGEST_TITLE).into()
     }
 }
 

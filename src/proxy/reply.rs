@@ -7,10 +7,13 @@
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{Body, Error};
-use crate::fields::quoted;
+use crate::fields::{printable, quoted};
+use crate::http1::ReasonPhrase;
 use crate::telemetry::Exchange;
 
 const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"outrider\", charset=\"UTF-8\"");
+/// Of a sentence that a status line carries. Clients take far longer lines; people do not.
+const LONGEST_REASON: usize = 400;
 const METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT");
 
@@ -31,6 +34,10 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
 
     let mut response = Response::new(Body::local(text));
     *response.status_mut() = status;
+    // Most clients show nothing else of a refused CONNECT.
+    if is_connect && let Ok(reason) = HeaderValue::from_str(&printable(&detail, LONGEST_REASON)) {
+        response.extensions_mut().insert(ReasonPhrase(reason));
+    }
     let fields = response.headers_mut();
     fields.insert(
         header::CONTENT_TYPE,

@@ -12,6 +12,8 @@ use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
+use crate::fields::printable;
+
 /// Parses a certificate; `None` if it cannot be read.
 pub(super) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
     X509Certificate::from_der(der)
@@ -116,16 +118,14 @@ pub(super) fn name(name: &X509Name<'_>) -> String {
 
 /// Returns at most 80 characters, all of them visible ASCII.
 pub(super) fn plain(text: &str) -> String {
-    printable(text, 80)
+    name_shown(text, 80)
 }
 
 /// Returns at most so many characters, all of them visible ASCII: a name in a certificate may contain anything.
-pub(crate) fn printable(text: &str, most: usize) -> String {
-    let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    let text: String = text.chars().take(most).map(visible).collect();
+pub(crate) fn name_shown(text: &str, most: usize) -> String {
     if text.is_empty() {
         "a name left empty".to_owned()
     } else {
-        text
+        printable(text, most)
     }
 }

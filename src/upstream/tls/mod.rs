@@ -20,7 +20,7 @@ use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-pub(crate) use certificate::printable;
+pub(crate) use certificate::name_shown;
 pub(crate) use crypto::provider;
 pub(crate) use error::Error;
 #[cfg(test)]
