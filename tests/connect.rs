@@ -96,7 +96,7 @@ fn a_refused_connect_says_why_in_its_status_line() {
     let sentence = "elsewhere.test:443 is named by no destination; where it should be reached, add elsewhere.test to the \
                     hosts of a destination";
     assert!(said.starts_with(&format!("HTTP/1.1 403 {sentence}")), "{said}");
-    // What a name contains beside ASCII never gets there, nor a line of its own.
+    // Nothing but ASCII gets there, and no second line.
     let long = format!("{}.test", "a".repeat(60)).repeat(4);
     for target in [
         "b\u{fc}cher.test:443",

@@ -250,9 +250,7 @@ fn running_out_of_descriptors_is_survived() {
     let mut proxy = plain(&origin, "");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     let pid = Pid::from_raw(proxy.pid().cast_signed()).unwrap();
-    let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid()))
-        .unwrap()
-        .count() as u64;
+    let open = proxy.metric("process_open_fds", &[]) as u64;
     let old = prlimit(
         Some(pid),
         Resource::Nofile,

@@ -5,10 +5,10 @@
 
 use std::process::Stdio;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::support::local_ports::{PASSWORD, Service, entry, local_port, psql, tls};
-use crate::support::programs::{clean, python, wait};
+use crate::support::programs::{clean, python, skipped, wait};
 use crate::support::redis::Redis;
 use crate::support::{PATIENCE, Pki, ProgramOutput, Proxy, closed_port, eventually, run};
 
@@ -161,8 +161,10 @@ fn mariadb_and_pymysql_reach_a_server_that_demands_a_certificate() {
         where variable_name = 'Ssl_cipher'";
     let proxy = asked_three_ways(&pki, server.port, "mysql", "TLS by TLS_", &bare, |port| {
         let mut command = clean("mariadb");
+        // Its client from 11.4 on demands TLS where nothing else is said.
         command.args([
             "--no-defaults",
+            "--skip-ssl",
             "--host=127.0.0.1",
             "--user=app",
             "--connect-timeout=15",
@@ -175,6 +177,7 @@ fn mariadb_and_pymysql_reach_a_server_that_demands_a_certificate() {
     let mut command = clean("mariadb");
     command.args([
         "--no-defaults",
+        "--skip-ssl",
         "--host=127.0.0.1",
         "--user=app",
         "--password=x",
@@ -229,7 +232,8 @@ fn ldapsearch_reaches_a_server_that_demands_a_certificate() {
     let server = Service::slapd(&pki);
     let bare = Refusal {
         told: "Can't contact LDAP server",
-        logged: "closed the connection right behind the TLS handshake; it may want a client certificate",
+        // It closes without a word, or with an alert in newer ones.
+        logged: "client certificate",
     };
     let search = |port: u16, more: &[&str]| {
         let mut command = clean("ldapsearch");
@@ -257,6 +261,9 @@ fn ldapsearch_reaches_a_server_that_demands_a_certificate() {
 
 #[test]
 fn python_and_swaks_send_mail_by_a_server_that_demands_a_certificate() {
+    if !geteuid().is_root() {
+        return skipped("Postfix starts as root only");
+    }
     let pki = Pki::new();
     let server = Service::postfix(&pki);
     let bare = Refusal {

@@ -34,7 +34,9 @@ impl Squid {
         fs::write(path.join("squid.conf"), conf).unwrap();
         give(&path);
         let mut command = as_nobody("squid", &path);
-        let server = ServerProcess::start(command.args(["-N", "-f", "squid.conf"]), port);
+        // A name for its shared memory, which another squid may have under the usual one.
+        let name = format!("t{port}");
+        let server = ServerProcess::start(command.args(["-N", "-n", &name, "-f", "squid.conf"]), port);
         Self {
             folder,
             port,

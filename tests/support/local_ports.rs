@@ -214,7 +214,22 @@ impl Service {
         let folder = server_folder(pki);
         let (path, port, tls_port) = (folder.path(), closed_port(), closed_port());
         fs::create_dir(path.join("mail")).unwrap();
-        fs::write(path.join("dovecot.conf"), filled(DOVECOT, path, port, tls_port)).unwrap();
+        let version = run(&mut as_nobody("dovecot", path).arg("--version"))
+            .succeeded()
+            .stdout
+            .clone();
+        let own = if version.starts_with("2.3") {
+            DOVECOT_2_3
+        } else {
+            DOVECOT_2_4
+        };
+        let conf = filled(&format!("{own}{DOVECOT}"), path, port, tls_port);
+        let [user, group] = ["-un", "-gn"].map(|which| {
+            let id = run(as_nobody("id", path).arg(which));
+            id.succeeded().stdout.trim().to_owned()
+        });
+        let conf = conf.replace("@USER@", &user).replace("@GROUP@", &group);
+        fs::write(path.join("dovecot.conf"), conf).unwrap();
         give(path);
         let mut command = as_nobody("dovecot", path);
         command.args(["-F", "-c", "dovecot.conf"]);
@@ -236,7 +251,6 @@ impl Service {
     /// Postfix: takes mail after STARTTLS with a certificate, and throws it away. Its master has to be root.
     #[track_caller]
     pub(crate) fn postfix(pki: &Pki) -> Self {
-        assert!(geteuid().is_root(), "Postfix starts as root only");
         let folder = server_folder(pki);
         let (path, port) = (folder.path(), closed_port());
         for name in ["etc", "data", "queue"] {
@@ -326,29 +340,15 @@ const DOVECOT: &str = "
 base_dir = @FOLDER@/run
 state_dir = @FOLDER@/state
 log_path = @FOLDER@/log
-default_internal_user = nobody
-default_internal_group = nogroup
-default_login_user = nobody
+default_internal_user = @USER@
+default_internal_group = @GROUP@
+default_login_user = @USER@
 protocols = imap
 listen = 127.0.0.1
 ssl = required
-ssl_cert = <@FOLDER@/server.crt
-ssl_key = <@FOLDER@/server.key
-ssl_ca = <@FOLDER@/ca.pem
-ssl_verify_client_cert = yes
-ssl_require_crl = no
 auth_ssl_require_client_cert = yes
-mail_location = maildir:@FOLDER@/mail/%u
 first_valid_uid = 0
 first_valid_gid = 0
-passdb {
-  driver = static
-  args = password=@PASSWORD@
-}
-userdb {
-  driver = static
-  args = uid=nobody gid=nogroup home=@FOLDER@/mail/%u
-}
 service imap-login {
   chroot =
   inet_listener imap {
@@ -364,6 +364,45 @@ service anvil {
 }
 service stats {
   chroot =
+}
+";
+
+const DOVECOT_2_3: &str = "
+ssl_cert = <@FOLDER@/server.crt
+ssl_key = <@FOLDER@/server.key
+ssl_ca = <@FOLDER@/ca.pem
+ssl_verify_client_cert = yes
+ssl_require_crl = no
+mail_location = maildir:@FOLDER@/mail/%u
+passdb {
+  driver = static
+  args = password=@PASSWORD@
+}
+userdb {
+  driver = static
+  args = uid=@USER@ gid=@GROUP@ home=@FOLDER@/mail/%u
+}
+";
+
+const DOVECOT_2_4: &str = "
+dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+ssl_server_cert_file = @FOLDER@/server.crt
+ssl_server_key_file = @FOLDER@/server.key
+ssl_server_ca_file = @FOLDER@/ca.pem
+ssl_server_request_client_cert = yes
+ssl_server_require_crl = no
+mail_driver = maildir
+mail_path = @FOLDER@/mail/%{user}
+passdb static {
+  password = @PASSWORD@
+}
+userdb static {
+  fields {
+    uid = @USER@
+    gid = @GROUP@
+    home = @FOLDER@/mail/%{user}
+  }
 }
 ";
 

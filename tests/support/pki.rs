@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -37,6 +38,8 @@ impl Pki {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Python 3.13 and later demand it, and the identifiers of the authority below.
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
@@ -71,7 +74,8 @@ impl Pki {
     }
 
     /// Makes a certificate for a key of the test.
-    pub(crate) fn issue_for(&self, name: &str, params: CertificateParams, key: &KeyPair) -> Identity {
+    pub(crate) fn issue_for(&self, name: &str, mut params: CertificateParams, key: &KeyPair) -> Identity {
+        params.use_authority_key_identifier_extension = true;
         let cert = params.signed_by(key, &self.issuer).unwrap().pem();
         Identity::write(self.folder.path(), name, cert, key.serialize_pem())
     }

@@ -241,9 +241,12 @@ impl Proxy {
     }
 
     /// Returns the resident memory that is not mapped from files, in bytes: it does not depend on the size of
-    /// the program. Pages of the program that the loader has changed are counted to its file.
+    /// the program. Pages of the program that the loader has changed are counted to its file; but to ordinary users the
+    /// maps of a process are closed that keeps its memory to itself, and there they are counted.
     pub(crate) fn anonymous(&self) -> u64 {
-        let maps = std::fs::read_to_string(format!("/proc/{}/smaps", self.child.id())).unwrap();
+        let Ok(maps) = std::fs::read_to_string(format!("/proc/{}/smaps", self.child.id())) else {
+            return self.status("RssAnon:") * 1024;
+        };
         let (mut is_counted, mut held) = (false, 0);
         for line in maps.lines() {
             match line.split_once(':') {
