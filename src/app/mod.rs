@@ -57,6 +57,8 @@ mod watch;
 
 /// How soon after a look half of a pair is looked at again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How often secrets are read anew at once that change while they are read.
+const MOST_READINGS: usize = 5;
 const QUIET: Duration = Duration::from_millis(500);
 /// From the first notice of a change to the look at it.
 const SETTLED: Duration = Duration::from_millis(10);
@@ -306,30 +308,14 @@ impl App {
 
     async fn take_secrets(&mut self) {
         let old = self.proxy.live.load_full();
-        let made = {
-            let (builder, config) = (Arc::clone(&self.builder), Arc::clone(&self.config));
-            let (source, store) = (self.source.clone(), self.store.clone());
-            let (old, telemetry) = (Arc::clone(&old), Arc::clone(&self.proxy.telemetry));
-            in_background(move || {
-                let secrets = Snapshot::of_process();
-                let inputs = Inputs {
-                    builder: &builder,
-                    config: &config,
-                    secrets: &secrets,
-                    store: store.as_deref(),
-                    telemetry: &telemetry,
-                };
-                let (policy, authority) = (Arc::clone(&old.policy), Arc::clone(&old.authority));
-                let (live, failed) = bring_up(policy, authority, inputs, Some(&old));
-                let is_rotated = live.rotated(&old).next().is_some() || live.has_rotated_clients(&old);
-                let made = is_rotated.then(|| (files(&source, &config, &live, &secrets), live));
-                Ok((made, failed))
-            })
-        };
-        let (made, failed) = made.await.unwrap_or_else(|error| {
-            tracing::error!(error = %ErrorChain(&error), "changed secrets are not looked into: the old ones stay");
-            Default::default()
-        });
+        let (mut made, mut failed) = self.read_secrets(&old).await;
+        // Files that are replaced while others are read belong to another set: a token of before with an authority of now.
+        for _ in 0..MOST_READINGS {
+            if !self.watch.look_at_secrets().await {
+                break;
+            }
+            (made, failed) = self.read_secrets(&old).await;
+        }
         if let Some((files, live)) = made {
             let live = Arc::new(live);
             self.proxy.live.store(Arc::clone(&live));
@@ -348,6 +334,32 @@ impl App {
         self.report(failed);
         // A folder may be another one by now.
         self.notices.follow(self.watch.paths()).await;
+    }
+
+    /// Makes what the secrets are now; `None` where none is another one. Returns the destinations that cannot use theirs, too.
+    async fn read_secrets(&self, old: &Arc<Live>) -> (Option<(watch::Files, Live)>, Vec<FailedPart>) {
+        let (builder, config) = (Arc::clone(&self.builder), Arc::clone(&self.config));
+        let (source, store) = (self.source.clone(), self.store.clone());
+        let (old, telemetry) = (Arc::clone(old), Arc::clone(&self.proxy.telemetry));
+        let made = in_background(move || {
+            let secrets = Snapshot::of_process();
+            let inputs = Inputs {
+                builder: &builder,
+                config: &config,
+                secrets: &secrets,
+                store: store.as_deref(),
+                telemetry: &telemetry,
+            };
+            let (policy, authority) = (Arc::clone(&old.policy), Arc::clone(&old.authority));
+            let (live, failed) = bring_up(policy, authority, inputs, Some(&old));
+            let is_rotated = live.rotated(&old).next().is_some() || live.has_rotated_clients(&old);
+            let made = is_rotated.then(|| (files(&source, &config, &live, &secrets), live));
+            Ok((made, failed))
+        });
+        made.await.unwrap_or_else(|error| {
+            tracing::error!(error = %ErrorChain(&error), "changed secrets are not looked into: the old ones stay");
+            Default::default()
+        })
     }
 
     /// Reports destinations whose changed secrets cannot be used: at once where requests are refused, else when it

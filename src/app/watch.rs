@@ -83,6 +83,11 @@ impl FileWatcher {
         self.beside(WatchedFiles::look).await
     }
 
+    /// Returns whether a secret has changed since the last look. What has changed in the configuration stays for that.
+    pub(super) async fn look_at_secrets(&self) -> bool {
+        self.beside(WatchedFiles::look_at_secrets).await
+    }
+
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         lock(&self.0).paths().map(Path::to_owned).collect()
     }
@@ -125,22 +130,30 @@ impl WatchedFiles {
         self.look_by(FileState::of, PATIENCE)
     }
 
+    fn look_at_secrets(&mut self) -> bool {
+        let paths = self.secrets.iter().map(|watched| watched.path.clone()).collect();
+        has_changed(&mut self.secrets, &states(paths, FileState::of, PATIENCE))
+    }
+
     fn look_by(&mut self, of: fn(&Path) -> FileState, patience: Duration) -> Change {
-        let paths: Vec<_> = self.paths().map(Path::to_owned).collect();
-        let each = paths.clone();
-        let all = move || each.iter().map(|path| Some(of(path))).collect();
-        let now: Vec<Option<FileState>> =
-            guard::within(patience, guard::name("files"), all).unwrap_or_else(|_| {
-                // One of them hangs: each by itself, and only those again that answered.
-                let one = |path: PathBuf| guard::within(patience, guard::name(&path), move || of(&path)).ok();
-                paths.into_iter().map(one).collect()
-            });
+        let now = states(self.paths().map(Path::to_owned).collect(), of, patience);
         let (configuration, secrets) = now.split_at(self.configuration.len());
         Change {
             configuration: has_changed(&mut self.configuration, configuration),
             secrets: has_changed(&mut self.secrets, secrets),
         }
     }
+}
+
+/// Looks at each file; `None` for one whose file system hangs.
+fn states(paths: Vec<PathBuf>, of: fn(&Path) -> FileState, patience: Duration) -> Vec<Option<FileState>> {
+    let each = paths.clone();
+    let all = move || each.iter().map(|path| Some(of(path))).collect();
+    guard::within(patience, guard::name("files"), all).unwrap_or_else(|_| {
+        // One of them hangs: each by itself, and only those again that answered.
+        let one = |path: PathBuf| guard::within(patience, guard::name(&path), move || of(&path)).ok();
+        paths.into_iter().map(one).collect()
+    })
 }
 
 fn follow(watched: &mut Vec<WatchedFile>, paths: Vec<PathBuf>, first: fn(&Path) -> FileState) {
@@ -246,6 +259,30 @@ mod tests {
         drop(open);
         assert!((0..10_000).any(|_| watch.look_by(of, short).secrets));
         assert_ne!(watch.secrets[0].seen, FileState::Absent);
+    }
+
+    /// A look at the secrets alone leaves a changed configuration to the next look.
+    #[test]
+    fn secrets_are_looked_at_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let [configuration, key] = ["outrider.yml", "key"].map(|name| folder.path().join(name));
+        let write = |text| [&configuration, &key].map(|path| std::fs::write(path, text).unwrap());
+        write("1");
+        let mut watch = WatchedFiles::new(Files {
+            configuration: vec![configuration.clone()],
+            secrets: vec![key.clone()],
+        });
+        assert!(watch.look_at_secrets());
+        assert!(!watch.look_at_secrets());
+        write("22");
+        assert!(watch.look_at_secrets());
+        assert_eq!(
+            watch.look(),
+            Change {
+                configuration: true,
+                secrets: false
+            }
+        );
     }
 
     /// It was read before it is looked at, and may have changed in between.
