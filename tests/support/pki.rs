@@ -35,12 +35,8 @@ impl Pki {
     }
 
     pub(crate) fn named(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Python 3.13 and later demand it, and the identifiers of the authority below.
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(authority_params(name), KeyPair::generate().unwrap());
+        let issuer = issuer.unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
         Self { folder, issuer }
@@ -110,6 +106,17 @@ impl Pki {
             .with_single_cert(chain, key)
             .unwrap()
     }
+}
+
+/// Returns what an authority has in its certificate. Python 3.13 and later demand key usages of authorities, and the
+/// identifier of the authority in all others.
+pub(super) fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    params
 }
 
 impl Identity {

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{CertifiedIssuer, KeyPair};
 use tempfile::TempDir;
 
+use super::pki::authority_params;
 use super::programs::{clean, curl};
 use super::{ProgramOutput, Proxy, run};
 
@@ -20,13 +21,6 @@ pub(crate) struct Instance {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
     system: PathBuf,
-}
-
-fn authority_params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params
 }
 
 impl Platform {
