@@ -48,6 +48,7 @@ mod lifecycle;
 mod limits;
 mod loops;
 mod main_job;
+mod manifest;
 mod memory;
 mod oauth;
 mod parent_programs;

@@ -11,7 +11,7 @@ use super::{ConfigArg, print};
 use crate::auth::{Credentials, SecretMatcher};
 use crate::config::{
     ClientCertificate, Config, ConfigSource, DEFAULT_FILE, DestinationKeys, HeaderText, Problems,
-    RateLimitStore, SESSION_TOKEN, SecretRef, TcpKeys, Text, Tls,
+    RateLimitStore, SESSION_TOKEN, SecretRef, TcpKeys, Text, Tls, locate,
 };
 use crate::error::ErrorChain;
 use crate::policy::{self, Policy};
@@ -22,6 +22,7 @@ use crate::upstream::tls;
 
 mod against;
 mod clients;
+pub(super) mod manifest;
 mod parents;
 mod placeholders;
 mod warnings;
@@ -33,11 +34,17 @@ mod warnings;
 /// Where nothing is wrong nothing is printed, and the exit code is 0; warnings go to standard error and do not
 /// change it. With --against, what the change means is printed, what lets more through first; of the old file no secret
 /// is read.
+///
+/// With --offline no secret is read, so that a file for another machine can be checked: references have to be written well,
+/// but need not lead anywhere. With --manifest the manifest of `cf push` is checked, too: what keeps the sidecar from
+/// working there, and what the platform would ignore without a word.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   $ outrider check --config outrider.yml
   outrider.yml:12:5: destinations.partner.rate_limt: no such key; did you mean `rate_limit`?
+  $ outrider check --manifest manifest.yml
+  manifest.yml:11:14: applications[0].sidecars[0].command: the shell stays between the platform and outrider, [...]
   $ git show origin/main:outrider.yml | outrider check --against -
   lets more through, or trusts others:
     becomes reachable: api.example.com (destination api)")]
@@ -52,26 +59,42 @@ pub(super) struct Args {
     /// Exit with 3 where the change lets more through, or trusts others
     #[arg(long, requires = "against")]
     fail_on_widening: bool,
+
+    /// Check all but the secrets, whose environment, files and services are elsewhere
+    #[arg(long)]
+    offline: bool,
+
+    /// Check a manifest of cf push, and offline the outrider.yml in each app's folder, or that of --config
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with = "against")]
+    manifest: Option<std::path::PathBuf>,
 }
 
 /// Checks, and says what was found.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let (config, source) = match args.config.load() {
-        Ok(loaded) => loaded,
+    if let Some(path) = &args.manifest {
+        return manifest::run(path, args.config.config.as_deref());
+    }
+    let source = locate(args.config.config.as_deref());
+    let loaded = if args.offline {
+        source.load_elsewhere()
+    } else {
+        source.load()
+    };
+    let config = match loaded {
+        Ok(config) => config,
         Err(problems) => return refuse(&problems),
     };
-    let (problems, warnings) = examine(&config, &Snapshot::of_process(), SystemTime::now());
+    let (problems, warnings) = if args.offline {
+        examine_written(&config)
+    } else {
+        examine(&config, &Snapshot::of_process(), SystemTime::now())
+    };
     if source == ConfigSource::Embedded {
         note(&format!(
             "note: there is no {DEFAULT_FILE} here, so {source} holds"
         ));
     }
-    if !warnings.is_empty() {
-        warnings
-            .to_string()
-            .lines()
-            .for_each(|line| note(&format!("warning: {line}")));
-    }
+    warn(&warnings);
     if !problems.is_empty() {
         return refuse(&problems);
     }
@@ -82,6 +105,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
             Err(problems) => refuse(&problems),
         },
     }
+}
+
+/// Says what is allowed and probably wrong.
+fn warn(warnings: &Problems) {
+    let text = warnings.to_string();
+    text.lines().for_each(|line| note(&format!("warning: {line}")));
 }
 
 /// Says something beside the result. Where nobody listens, nobody is told.
@@ -96,31 +125,21 @@ fn refuse(problems: &Problems) -> ExitCode {
 
 /// Returns the problems of a configuration that could be read, and warnings.
 fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, Problems) {
-    let mut problems = Problems::default();
-    let mut warnings = Problems::default();
+    let (mut problems, mut warnings) = (Problems::default(), Problems::default());
+    let policy = examine_rules(config, &mut problems, &mut warnings);
     let mut readable = Vec::new();
     let roots = SystemRoots::new(snapshot, &config.ca.bundle);
-    warnings::warn_of_observing(&config.egress, &mut warnings);
-    warnings::warn_of_networks(&config.egress, &mut warnings);
-    warnings::warn_of_denied(config, &mut warnings);
     clients::examine(config, snapshot, &mut problems, &mut warnings);
     for destination in &config.destinations {
         if read_all(&references(destination), snapshot, &mut problems, &mut warnings) {
             readable.push(&*destination.name);
         }
-        warnings::warn_of_limits(destination, &mut warnings);
-        warnings::warn_of_tunnels(destination, &mut warnings);
-        warnings::warn_of_reach(destination, &mut warnings);
-        warnings::warn_of_clear_wires(destination, &mut warnings);
-        warnings::warn_of_rehearsal(destination, &mut warnings);
     }
     for entry in &config.tcp {
         if read_all(&references_of_tcp(entry), snapshot, &mut problems, &mut warnings) {
             readable.push(&*entry.name);
         }
-        warnings::warn_of_clear_ports(entry, &mut warnings);
     }
-    placeholders::warn_of_placeholders(config, &mut warnings);
     if let Some(written) = &config.rate_limit_store {
         if let Err(error) = StoreAddress::read(written, snapshot) {
             add(&mut problems, "rate_limit_store", &error);
@@ -134,24 +153,59 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
             }
         }
     }
-    match Policy::compile(config) {
-        Ok(policy) => {
-            warnings::warn_of_addresses(config, &policy, &mut warnings);
-            parents::examine(config, &policy, snapshot, &roots, &mut problems, &mut warnings);
-            for destination in policy
-                .destinations
-                .iter()
-                .filter(|d| readable.contains(&&*d.name))
-            {
-                build(destination, snapshot, &roots, now, &mut problems, &mut warnings);
-            }
+    if let Some(policy) = &policy {
+        parents::examine(config, policy, snapshot, &roots, &mut problems, &mut warnings);
+        for destination in policy
+            .destinations
+            .iter()
+            .filter(|d| readable.contains(&&*d.name))
+        {
+            build(destination, snapshot, &roots, now, &mut problems, &mut warnings);
         }
-        Err(found) => problems.all.extend(found.all),
     }
     (
         problems.located(&config.locations),
         warnings.located(&config.locations),
     )
+}
+
+/// Does the same without the secrets, for a configuration that holds on another machine.
+fn examine_written(config: &Config) -> (Problems, Problems) {
+    let (mut problems, mut warnings) = (Problems::default(), Problems::default());
+    examine_rules(config, &mut problems, &mut warnings);
+    (
+        problems.located(&config.locations),
+        warnings.located(&config.locations),
+    )
+}
+
+/// Examines what the file says, and returns what it means.
+fn examine_rules(config: &Config, problems: &mut Problems, warnings: &mut Problems) -> Option<Policy> {
+    warnings::warn_of_observing(&config.egress, warnings);
+    warnings::warn_of_networks(&config.egress, warnings);
+    warnings::warn_of_denied(config, warnings);
+    clients::warn_of_clear_passwords(config, warnings);
+    for destination in &config.destinations {
+        warnings::warn_of_limits(destination, warnings);
+        warnings::warn_of_tunnels(destination, warnings);
+        warnings::warn_of_reach(destination, warnings);
+        warnings::warn_of_clear_wires(destination, warnings);
+        warnings::warn_of_rehearsal(destination, warnings);
+    }
+    for entry in &config.tcp {
+        warnings::warn_of_clear_ports(entry, warnings);
+    }
+    placeholders::warn_of_placeholders(config, warnings);
+    match Policy::compile(config) {
+        Ok(policy) => {
+            warnings::warn_of_addresses(config, &policy, warnings);
+            Some(policy)
+        }
+        Err(found) => {
+            problems.all.extend(found.all);
+            None
+        }
+    }
 }
 
 /// Builds from the secrets what the proxy builds from them.

@@ -88,6 +88,17 @@ impl<'e> Environment<'e> {
 }
 
 impl Environment<'static> {
+    /// Returns the environment of the running process, in which a variable that is not set stands for itself, as in
+    /// `$CF_SYSTEM_CERT_PATH`: for a configuration that is read elsewhere than where it holds.
+    pub(crate) fn elsewhere() -> Self {
+        Self {
+            look_up: &|name| {
+                let value = std::env::var_os(name).filter(|value| !value.is_empty());
+                value.or_else(|| Some(format!("${name}").into()))
+            },
+        }
+    }
+
     /// Returns the environment of the running process.
     pub(crate) fn of_process() -> Self {
         Self {

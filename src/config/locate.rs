@@ -41,6 +41,17 @@ impl ConfigSource {
         }
     }
 
+    /// Reads it for another machine: variables in its paths that are not set here stand for themselves.
+    pub(crate) fn load_elsewhere(&self) -> Result<Config, Problems> {
+        match self {
+            Self::Embedded => Ok(Config::embedded()),
+            Self::File(path) => {
+                let text = super::read_text(path)?;
+                Config::parse_in(&text, &path.display().to_string(), Environment::elsewhere())
+            }
+        }
+    }
+
     /// Returns the file to watch.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {

@@ -40,12 +40,14 @@ pub(crate) use limits::{
     StoreForm, store_url,
 };
 pub(crate) use locate::{ConfigSource, DEFAULT_FILE, load_located, locate};
+pub(crate) use manifest::{Manifest, ManifestValue, needed_services};
 pub(crate) use merge::{MergeError, NewDestination, add_destinations, destination_lines};
 pub(crate) use network::{Dns, Egress, EgressDefault, Listen, Network, NetworkClass};
 pub(crate) use parent::{ParentChoice, ParentKeys, ParentScheme, ParentUrlParts};
 pub(crate) use placeholders::{PlaceholderCharacters, PlaceholderMode, PlaceholderShape, Placeholders};
 pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use process::{Access, Ca, Constraints, Limits, Log, LogFormat, TimeoutOverrides, Timeouts};
+pub(crate) use reader::nearest;
 pub(crate) use rule::Matcher;
 pub(crate) use schema::schema;
 pub(crate) use syntax::LONGEST_NAME;
@@ -72,6 +74,7 @@ mod environment;
 mod headers;
 mod limits;
 mod locate;
+mod manifest;
 mod merge;
 mod network;
 mod node;
@@ -321,7 +324,7 @@ impl Config {
                     || self.destinations.iter().any(|own| own.name == *destination);
                 if !is_known {
                     let names = self.destinations.iter().map(|own| &*own.name);
-                    let meant = reader::nearest(destination, names).map_or_else(
+                    let meant = nearest(destination, names).map_or_else(
                         || {
                             "write the name of one, or unlisted for hosts that no destination names"
                                 .to_owned()

@@ -2,7 +2,8 @@
 //!
 //! The parser's events are read one by one into [`Node`]s, with an explicit stack, so that a hostile file meets a
 //! limit and never the end of the thread's stack. What the configuration does not need is refused with a reason:
-//! anchors and aliases (bombs are made of them), tags, several documents, keys that are not texts.
+//! anchors and aliases (bombs are made of them), tags, several documents, keys that are not texts. A manifest of Cloud
+//! Foundry may have anchors: there they are resolved, within the same limits.
 //!
 //! Why our own tree on `saphyr-parser`'s events: serde stops at the first structural fault and knows no place after it; we
 //! report all faults with their lines, the nearest key, and never a value that may be a secret.
@@ -32,13 +33,23 @@ const LONGEST_SHOWN: usize = 60;
 /// 1-based line and column.
 pub(super) type LineColumn = (usize, usize);
 
-#[derive(Debug)]
+/// What a text may use of YAML.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// No anchors and no tags.
+    #[default]
+    Configuration,
+    /// What `cf push` understands: anchors, aliases and merge keys are resolved, tags say that a value is no plain one.
+    Manifest,
+}
+
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) at: LineColumn,
     pub(super) value: Content,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Content {
     /// As written; `plain`: without quotes, so that it can be a number, a boolean or null.
     Scalar {
@@ -49,7 +60,7 @@ pub(super) enum Content {
     Map(Vec<MapEntry>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct MapEntry {
     pub(super) key: String,
     /// The position of the key.
@@ -60,6 +71,11 @@ pub(super) struct MapEntry {
 impl Node {
     /// Reads a text into a tree, or reports the first place that is not YAML as a configuration uses it.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
+        Self::parse_as(Dialect::Configuration, text)
+    }
+
+    /// Does the same in another dialect.
+    pub(super) fn parse_as(dialect: Dialect, text: &str) -> Result<Self, Problem> {
         if text.len() > LARGEST {
             return Err(problem(
                 None,
@@ -69,24 +85,29 @@ impl Node {
         }
         // Some editors write a byte order mark before UTF-8; it means nothing.
         let text = text.trim_start_matches('\u{feff}');
-        let mut tree = Tree::default();
+        let mut tree = Tree {
+            dialect,
+            ..Tree::default()
+        };
         let mut documents = 0;
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| unreadable(&error, text))?;
             let at = (span.start.line(), span.start.col() + 1);
             match event {
-                Event::Alias(_) => return Err(starred(at, text)),
+                Event::Alias(_) if dialect == Dialect::Configuration => return Err(starred(at, text)),
+                Event::Alias(anchor) => tree.alias(at, anchor)?,
                 Event::Scalar(scalar, style, anchor, tag) => {
-                    bare(at, anchor, tag.is_some())?;
-                    tree.scalar(at, scalar, style == ScalarStyle::Plain)?;
+                    tree.bare(at, anchor, tag.is_some())?;
+                    let plain = style == ScalarStyle::Plain && tag.is_none();
+                    tree.scalar(at, scalar, plain, anchor)?;
                 }
                 Event::SequenceStart(anchor, tag) => {
-                    bare(at, anchor, tag.is_some())?;
-                    tree.open(at, Content::List(Vec::new()))?;
+                    tree.bare(at, anchor, tag.is_some())?;
+                    tree.open(at, Content::List(Vec::new()), anchor)?;
                 }
                 Event::MappingStart(anchor, tag) => {
-                    bare(at, anchor, tag.is_some())?;
-                    tree.open(at, Content::Map(Vec::new()))?;
+                    tree.bare(at, anchor, tag.is_some())?;
+                    tree.open(at, Content::Map(Vec::new()), anchor)?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => tree.close()?,
                 Event::DocumentStart(_) => {
@@ -145,6 +166,44 @@ impl Node {
             Content::Scalar { .. } => "a text",
             Content::List(_) => "a list",
             Content::Map(_) => "a mapping",
+        }
+    }
+
+    /// Returns how many values it has, and how many levels.
+    fn extent(&self) -> (usize, usize) {
+        let below: &mut dyn Iterator<Item = &Self> = match &self.value {
+            Content::Scalar { .. } => return (1, 0),
+            Content::List(items) => &mut items.iter(),
+            Content::Map(entries) => &mut entries.iter().map(|entry| &entry.node),
+        };
+        let (nodes, levels) = below
+            .map(Self::extent)
+            .fold((0, 0), |(nodes, levels), (own, deep)| {
+                (nodes + own, levels.max(deep))
+            });
+        (nodes + 1, levels + 1)
+    }
+
+    /// Replaces a merge key, `<<: *anchor`, by those entries of the mapping it names that are not written here.
+    fn merge(&mut self) {
+        let Content::Map(entries) = &mut self.value else {
+            return;
+        };
+        let Some(at) = entries.iter().position(|entry| entry.key == "<<") else {
+            return;
+        };
+        let merged = match entries.remove(at).node.value {
+            Content::List(items) => items,
+            value @ (Content::Map(_) | Content::Scalar { .. }) => vec![Self { at: self.at, value }],
+        };
+        for node in merged {
+            if let Content::Map(others) = node.value {
+                for other in others {
+                    if !entries.iter().any(|own| own.key == other.key) {
+                        entries.push(other);
+                    }
+                }
+            }
         }
     }
 
@@ -213,25 +272,63 @@ pub(super) fn shown(text: &str) -> Cow<'_, str> {
 /// A tree under construction.
 #[derive(Default)]
 struct Tree {
+    dialect: Dialect,
     root: Option<Node>,
     open: Vec<OpenNode>,
     nodes: usize,
+    /// By the parser's number, what an alias repeats.
+    anchors: HashMap<usize, Node>,
 }
 
 /// A list or a mapping that has not ended; in a mapping, the key whose value comes next.
 struct OpenNode {
     node: Node,
     key: Option<(String, LineColumn)>,
+    /// 0: it has no anchor.
+    anchor: usize,
 }
 
 impl Tree {
-    fn scalar(&mut self, at: LineColumn, text: Cow<'_, str>, plain: bool) -> Result<(), Problem> {
+    /// Refuses anchors and tags where the dialect has no place for them.
+    fn bare(&self, at: LineColumn, anchor: usize, tagged: bool) -> Result<(), Problem> {
+        match self.dialect {
+            Dialect::Configuration => bare(at, anchor, tagged),
+            Dialect::Manifest => Ok(()),
+        }
+    }
+
+    /// Adds what an alias repeats. Its places stay those of the anchor, where a person would change it.
+    fn alias(&mut self, at: LineColumn, anchor: usize) -> Result<(), Problem> {
+        let Some(node) = self.anchors.get(&anchor) else {
+            return Err(problem(
+                Some(at),
+                "an alias inside of what it repeats",
+                "write the value out where it is used",
+            ));
+        };
+        let (nodes, levels) = node.extent();
+        if levels + self.open.len() > DEEPEST {
+            return Err(too_deep(at));
+        }
+        let node = node.clone();
+        self.nodes += nodes - 1;
+        self.add(node)
+    }
+
+    fn scalar(
+        &mut self,
+        at: LineColumn,
+        text: Cow<'_, str>,
+        plain: bool,
+        anchor: usize,
+    ) -> Result<(), Problem> {
         if let Some(OpenNode {
             node: Node {
                 value: Content::Map(_),
                 ..
             },
             key: key @ None,
+            ..
         }) = self.open.last_mut()
         {
             if text.is_empty() {
@@ -244,22 +341,21 @@ impl Tree {
             *key = Some((text.into_owned(), at));
             return Ok(());
         }
-        self.add(Node {
-            at,
-            value: Content::Scalar {
-                text: text.into_owned(),
-                plain,
-            },
-        })
+        let value = Content::Scalar {
+            text: text.into_owned(),
+            plain,
+        };
+        self.finish(Node { at, value }, anchor)
     }
 
-    fn open(&mut self, at: LineColumn, value: Content) -> Result<(), Problem> {
+    fn open(&mut self, at: LineColumn, value: Content, anchor: usize) -> Result<(), Problem> {
         if let Some(OpenNode {
             node: Node {
                 value: Content::Map(_),
                 ..
             },
             key: None,
+            ..
         }) = self.open.last()
         {
             return Err(problem(
@@ -269,24 +365,34 @@ impl Tree {
             ));
         }
         if self.open.len() == DEEPEST {
-            return Err(problem(
-                Some(at),
-                "nested too deep",
-                "nothing in a configuration stands this deep",
-            ));
+            return Err(too_deep(at));
         }
         self.open.push(OpenNode {
             node: Node { at, value },
             key: None,
+            anchor,
         });
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), Problem> {
         match self.open.pop() {
-            Some(open) => self.add(open.node),
+            Some(mut open) => {
+                if self.dialect == Dialect::Manifest {
+                    open.node.merge();
+                }
+                self.finish(open.node, open.anchor)
+            }
             None => Ok(()),
         }
+    }
+
+    /// Adds a node, and keeps it for aliases.
+    fn finish(&mut self, node: Node, anchor: usize) -> Result<(), Problem> {
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        self.add(node)
     }
 
     /// Adds a finished node to the list or mapping around it.
@@ -308,6 +414,7 @@ impl Tree {
                         ..
                     },
                 key,
+                ..
             }) => {
                 if let Some((key, at)) = key.take() {
                     entries.push(MapEntry { key, at, node });
@@ -332,6 +439,14 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+fn too_deep(at: LineColumn) -> Problem {
+    problem(
+        Some(at),
+        "nested too deep",
+        "nothing in a configuration stands this deep",
+    )
 }
 
 /// Refuses anchors and tags.

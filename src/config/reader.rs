@@ -476,7 +476,7 @@ fn without(off: &[&str]) -> String {
 }
 
 /// Returns the name that a person may have meant by `written`.
-pub(super) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let near = |name: &str| strsim::jaro_winkler(written, name);
     let nearest = names.max_by(|a, b| near(a).total_cmp(&near(b)));
     nearest.filter(|name| near(name) >= NEAR)

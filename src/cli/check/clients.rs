@@ -65,6 +65,10 @@ pub(super) fn examine(
             add(warnings, &path, &warning);
         }
     }
+}
+
+/// Warns of passwords that others can read on the way to the listener.
+pub(super) fn warn_of_clear_passwords(config: &Config, warnings: &mut Problems) {
     let is_public = config.listen.iter().any(|listen| listen.public().is_some());
     if let Some(client) = config.clients.iter().find(|client| client.basic.is_some())
         && is_public
