@@ -111,6 +111,7 @@ impl Desktop {
         )
         .unwrap();
         run(clean("cp").arg("-r").arg(root().join("sidecar")).arg(path)).succeeded();
+        fs::copy(root().join("manifest.yml"), path.join("manifest.yml")).unwrap();
         for at in ["certs/partner", "partner"] {
             fs::copy(&client.cert_path, path.join(at).with_extension("crt")).unwrap();
             fs::copy(&client.key_path, path.join(at).with_extension("key")).unwrap();

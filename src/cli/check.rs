@@ -21,6 +21,7 @@ use crate::store::StoreAddress;
 use crate::upstream::tls;
 
 mod against;
+mod bypassed;
 mod clients;
 pub(super) mod manifest;
 mod parents;
@@ -184,6 +185,7 @@ fn examine_rules(config: &Config, problems: &mut Problems, warnings: &mut Proble
     warnings::warn_of_observing(&config.egress, warnings);
     warnings::warn_of_networks(&config.egress, warnings);
     warnings::warn_of_denied(config, warnings);
+    bypassed::find_bypassed(config, problems, warnings);
     clients::warn_of_clear_passwords(config, warnings);
     for destination in &config.destinations {
         warnings::warn_of_limits(destination, warnings);

@@ -14,7 +14,7 @@ use crate::config::{Ca, Config, Listen};
 use crate::error::ErrorChain;
 use crate::secret::Snapshot;
 
-pub(super) use variables::{USER, variables};
+pub(super) use variables::{NoProxy, USER, variables};
 
 mod variables;
 
@@ -33,7 +33,7 @@ pub(super) struct Args {
     #[arg(short, long, value_enum, default_value_t = Format::Sh)]
     format: Format,
 
-    /// Hosts that the app reaches without the proxy, instead of loopback, apps.internal and what NO_PROXY holds
+    /// Hosts that the app reaches without the proxy, instead of `no_proxy` of the configuration and what NO_PROXY holds
     #[arg(long, value_name = "LIST")]
     no_proxy: Option<String>,
 }
@@ -104,7 +104,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Some((_, value)) => value.clone(),
         None => std::env::var(name).ok(),
     };
-    let variables = variables(&listen, None, ca.as_ref(), args.no_proxy.as_deref(), existing);
+    let no_proxy = NoProxy::of(args.no_proxy.as_deref(), &config.no_proxy);
+    let variables = variables(&listen, None, ca.as_ref(), no_proxy, existing);
     // These hold already what `changed` says of them.
     changed.retain(|(name, _)| !variables.iter().any(|(own, _)| own == name));
     let variables = variables

@@ -17,7 +17,7 @@ use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
 use super::ConfigArg;
-use super::env::{USER, Unreachable, reached_at, trusted, variables};
+use super::env::{NoProxy, USER, Unreachable, reached_at, trusted, variables};
 use super::run::{fail, runtime, started};
 use crate::app::{self, App, PlaceholderSource};
 use crate::auth::placeholder::environment::{self, ChangedVariable};
@@ -44,7 +44,7 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// Hosts that CMD reaches without the proxy, instead of loopback, apps.internal and what NO_PROXY holds
+    /// Hosts that CMD reaches without the proxy, instead of `no_proxy` of the configuration and what NO_PROXY holds
     #[arg(long, value_name = "LIST")]
     no_proxy: Option<String>,
 
@@ -117,6 +117,7 @@ fn serve(args: &Args) -> Result<u8, Error> {
             None => Vec::new(),
         };
         drop(secrets);
+        let listed = config.no_proxy.clone();
         let mut app = App::start(config, source, clients, PlaceholderSource::Given(set)).await?;
         let addresses = app.addresses();
         let listen = reached_at(&addresses.listen)?;
@@ -131,7 +132,8 @@ fn serve(args: &Args) -> Result<u8, Error> {
         };
         let password = password.as_deref().map(String::as_str);
         let ca = trusted(&addresses.ca);
-        let variables = variables(&listen, password, ca.as_ref(), args.no_proxy.as_deref(), existing);
+        let no_proxy = NoProxy::of(args.no_proxy.as_deref(), &listed);
+        let variables = variables(&listen, password, ca.as_ref(), no_proxy, existing);
         let variables = variables
             .into_iter()
             .map(|(name, value)| (name.into(), Some(value.into())));

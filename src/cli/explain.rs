@@ -15,10 +15,10 @@ use http::{HeaderMap, Method, Uri};
 
 use super::ConfigArg;
 use crate::config::{
-    Auth, Config, DestinationKeys, HeaderText, HttpVersion, Mark, Mode, OnLimit, RateLimit, Text, Tls,
-    Word as _,
+    Auth, Config, DestinationKeys, HeaderText, HttpVersion, Mark, Mode, NoProxyHost, OnLimit, RateLimit,
+    Text, Tls, Word as _,
 };
-use crate::host::{Host, Scheme, Target};
+use crate::host::{Host, Pattern, Scheme, Target};
 use crate::http1::RawTarget;
 use crate::policy::{Denial, Destination, ParentPlan, Policy, RequestForm, Verdict, WouldDeny};
 use crate::upstream::resolve;
@@ -154,6 +154,10 @@ impl Explanation {
             },
         );
 
+        let host = Pattern::Host(target.host.clone());
+        if let Some(entry) = config.no_proxy.iter().find(|entry| entry.takes(&host).is_some()) {
+            self.tell("past the proxy", past(entry));
+        }
         let verdict = policy.route(target, asked);
         match &verdict {
             Verdict::Deny(_, denial) => return self.refuse(denial),
@@ -485,6 +489,12 @@ fn behind(parent: Option<&ParentPlan>, destination: &Destination, left: &Target)
             format!("{all} ({}{others})", plan.place)
         }
     }
+}
+
+fn past(entry: &NoProxyHost) -> String {
+    format!(
+        "apps under env, exec or the profile script call it directly (no_proxy: {entry}); what follows is for others"
+    )
 }
 
 fn intercepted(written: Option<&DestinationKeys>) -> String {

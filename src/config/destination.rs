@@ -161,6 +161,12 @@ impl DestinationKeys {
         self.auth.iter().any(|rule| !rule.credentials.is_empty())
     }
 
+    /// Whether a credential or a client certificate leaves with its requests.
+    pub(crate) fn carries_credential(&self) -> bool {
+        let tls = self.tls.as_ref();
+        self.attaches() || tls.is_some_and(|tls| tls.client_certificate.is_some())
+    }
+
     fn check(&self, reader: &SectionReader<'_>) {
         if self.deny {
             self.check_denied(reader);

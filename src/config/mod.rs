@@ -43,6 +43,7 @@ pub(crate) use locate::{ConfigSource, DEFAULT_FILE, load_located, locate};
 pub(crate) use manifest::{Manifest, ManifestValue, needed_services};
 pub(crate) use merge::{MergeError, NewDestination, add_destinations, destination_lines};
 pub(crate) use network::{Dns, Egress, EgressDefault, Listen, Network, NetworkClass};
+pub(crate) use no_proxy::{NoProxyHost, TakenPast};
 pub(crate) use parent::{ParentChoice, ParentKeys, ParentScheme, ParentUrlParts};
 pub(crate) use placeholders::{PlaceholderCharacters, PlaceholderMode, PlaceholderShape, Placeholders};
 pub(crate) use problems::{Locations, Problem, Problems};
@@ -60,7 +61,7 @@ use network::{AdminAddress, Listeners};
 use node::Node;
 use process::TelemetryKeys;
 use reader::{Decoding, Located, SectionReader};
-use syntax::{AutoOrNumber, ByName};
+use syntax::{AutoOrNumber, ByName, ListOf};
 
 #[macro_use]
 mod declare;
@@ -77,6 +78,7 @@ mod locate;
 mod manifest;
 mod merge;
 mod network;
+mod no_proxy;
 mod node;
 mod parent;
 mod placeholders;
@@ -129,6 +131,10 @@ section! {
         ca: Ca = "{}";
         /// What may be reached at all.
         egress: Egress = "{}";
+        /// Hosts that apps call without the proxy: what env, exec and the profile script set as NO_PROXY, beside what is in
+        /// that variable. Nothing is attached there.
+        no_proxy: Vec<NoProxyHost> as ListOf<NoProxyHost>
+            = "[localhost, 127.0.0.1, \"::1\", apps.internal, .apps.internal]";
         /// Which resolver answers, and for how long.
         dns: Dns = "{}";
         /// How long anything may take; a destination can override each.

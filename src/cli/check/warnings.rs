@@ -94,11 +94,7 @@ pub(super) fn warn_of_tunnels(destination: &DestinationKeys, warnings: &mut Prob
 
 /// Warns of credentials that reach more hosts than may be meant.
 pub(super) fn warn_of_reach(destination: &DestinationKeys, warnings: &mut Problems) {
-    let identity = destination
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.client_certificate.is_some());
-    if !destination.attaches() && !identity {
+    if !destination.carries_credential() {
         return;
     }
     for (i, host) in destination.hosts.iter().enumerate() {

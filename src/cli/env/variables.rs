@@ -8,13 +8,17 @@
 use std::path::{Path, PathBuf};
 
 use crate::ca::TRUSTSTORE_PASSWORD;
-use crate::config::Ca;
+use crate::config::{Ca, NoProxyHost};
 use crate::secret::roots::CLIENT_VARIABLES;
 
-/// Hosts that clients reach without a proxy. Clients disagree about CIDR and wildcards, so the list has
-/// neither. For some clients `apps.internal` means only the name, for others also its subdomains, so both
-/// spellings are listed.
-const NO_PROXY: &[&str] = &["localhost", "127.0.0.1", "::1", "apps.internal", ".apps.internal"];
+/// Which hosts clients reach without a proxy.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) enum NoProxy<'l> {
+    /// The command line says which, and nothing is added.
+    Only(&'l str),
+    /// Those of the configuration, and those that the variable has already.
+    Listed(&'l [NoProxyHost]),
+}
 
 /// The user name that goes with the password.
 pub(in crate::cli) const USER: &str = "outrider";
@@ -23,13 +27,13 @@ pub(in crate::cli) const USER: &str = "outrider";
 /// authority.
 ///
 /// `password` is left out of JAVA_TOOL_OPTIONS, because a virtual machine prints them. Without `ca` no trust
-/// variable is set. `no_proxy` replaces the default list, which is loopback, `apps.internal` and the `existing`
-/// NO_PROXY. Existing JAVA_TOOL_OPTIONS are kept; ours come later, so they win.
+/// variable is set. The hosts of the configuration are joined with those of the
+/// `existing` NO_PROXY. Existing JAVA_TOOL_OPTIONS are kept; ours come later, so they win.
 pub(in crate::cli) fn variables(
     listen: &str,
     password: Option<&str>,
     ca: Option<&Ca>,
-    no_proxy: Option<&str>,
+    no_proxy: NoProxy<'_>,
     existing: impl Fn(&str) -> Option<String>,
 ) -> Vec<(&'static str, String)> {
     let existing = |name| existing(name).filter(|value| !value.is_empty());
@@ -38,8 +42,8 @@ pub(in crate::cli) fn variables(
         None => format!("http://{listen}"),
     };
     let no_proxy = match no_proxy {
-        Some(list) => list.to_owned(),
-        None => merged(existing("no_proxy").or_else(|| existing("NO_PROXY"))),
+        NoProxy::Only(list) => list.to_owned(),
+        NoProxy::Listed(listed) => merged(listed, existing("no_proxy").or_else(|| existing("NO_PROXY"))),
     };
     let bundle = ca.map(|ca| absolute(&ca.bundle).display().to_string());
     let truststore = ca.map(|ca| absolute(&ca.truststore));
@@ -65,10 +69,17 @@ pub(in crate::cli) fn variables(
     variables
 }
 
-/// Returns our hosts, then those of `existing` that are not among them.
-fn merged(existing: Option<String>) -> String {
+impl<'l> NoProxy<'l> {
+    /// `given`: on the command line.
+    pub(in crate::cli) fn of(given: Option<&'l str>, listed: &'l [NoProxyHost]) -> Self {
+        given.map_or(Self::Listed(listed), Self::Only)
+    }
+}
+
+/// Returns the listed hosts, then those of `existing` that are not among them.
+fn merged(listed: &[NoProxyHost], existing: Option<String>) -> String {
     let existing = existing.unwrap_or_default();
-    let mut hosts = NO_PROXY.to_vec();
+    let mut hosts: Vec<&str> = listed.iter().map(NoProxyHost::as_str).collect();
     for host in existing.split([',', ' ']).filter(|host| !host.is_empty()) {
         if !hosts.contains(&host) {
             hosts.push(host);
@@ -151,6 +162,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Config;
 
     fn ca(folder: &str) -> Ca {
         Ca {
@@ -164,11 +176,12 @@ mod tests {
     fn with(no_proxy: Option<&str>, existing: &[(&str, &str)]) -> HashMap<&'static str, String> {
         let existing: HashMap<_, _> = existing.iter().copied().collect();
         let look_up = |name: &str| existing.get(name).map(|value| (*value).to_owned());
+        let listed = Config::embedded().no_proxy;
         variables(
             "127.0.0.1:3128",
             None,
             Some(&ca("/tmp/outrider")),
-            no_proxy,
+            NoProxy::of(no_proxy, &listed),
             look_up,
         )
         .into_iter()
@@ -253,7 +266,13 @@ mod tests {
 
     #[test]
     fn a_path_with_spaces_stays_one_option() {
-        let variables = variables("[::1]:3128", None, Some(&ca("/tmp/my app's")), Some(""), |_| None);
+        let variables = variables(
+            "[::1]:3128",
+            None,
+            Some(&ca("/tmp/my app's")),
+            NoProxy::Only(""),
+            |_| None,
+        );
         let java = &variables.last().unwrap().1;
         assert!(
             java.contains("\"-Djavax.net.ssl.trustStore=/tmp/my app's/truststore.p12\""),
@@ -264,7 +283,7 @@ mod tests {
 
     #[test]
     fn without_a_bundle_no_trust_variable_is_set() {
-        let variables: HashMap<_, _> = variables("127.0.0.1:1", None, None, None, |_| None)
+        let variables: HashMap<_, _> = variables("127.0.0.1:1", None, None, NoProxy::Only(""), |_| None)
             .into_iter()
             .collect();
         assert_eq!(variables["https_proxy"], "http://127.0.0.1:1");
@@ -274,7 +293,10 @@ mod tests {
 
     #[test]
     fn a_relative_bundle_is_given_by_its_full_path() {
-        let variables: HashMap<_, _> = variables("127.0.0.1:1", None, Some(&ca("made")), None, |_| None)
+        let variables: HashMap<_, _> =
+            variables("127.0.0.1:1", None, Some(&ca("made")), NoProxy::Only(""), |_| {
+                None
+            })
             .into_iter()
             .collect();
         assert!(Path::new(&variables["SSL_CERT_FILE"]).is_absolute());

@@ -37,6 +37,10 @@ fn judge(key: &ChangedKey, old: &Config, new: &Config) -> (Effect, &'static str)
         "egress.deny_networks" => (Effect::Other, "the classes are always denied"),
         "dns.hosts" => (Effect::Wider, "names lead elsewhere"),
         "dns.servers" => (Effect::Wider, "others say where names lead"),
+        "no_proxy" if new.no_proxy.iter().any(|host| !old.no_proxy.contains(host)) => {
+            (Effect::Wider, "the app calls more hosts past the proxy")
+        }
+        "no_proxy" => (Effect::Narrower, "the app calls fewer hosts past the proxy"),
         "listen" if public(new).iter().any(|address| !public(old).contains(address)) => {
             (Effect::Wider, "others than the app can reach the proxy")
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 /// What a start command does with outrider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Start {
-    /// `outrider exec`: around a command of its own.
+    /// `outrider exec`: around another command.
     Around,
     /// It does not name outrider.
     Other,

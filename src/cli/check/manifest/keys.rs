@@ -66,7 +66,7 @@ const PROCESS: [&str; 17] = [
 /// Of an entry of `sidecars`, exactly as here.
 const SIDECAR: [&str; 4] = ["command", "memory", "name", "process_types"];
 
-/// Keys of earlier platforms, and what stands for them.
+/// Keys of earlier platforms, and what replaces them.
 const FORMER: [(&str, &str); 6] = [
     ("domain", "write routes: [{ route: HOST.DOMAIN }]"),
     ("domains", "write routes: [{ route: HOST.DOMAIN }]"),

@@ -126,7 +126,7 @@ fn examine_all<'m>(manifest: &'m Manifest, found: &mut Findings) -> Vec<Applicat
     served
 }
 
-/// Returns the configuration file of an app; `None` where there is none.
+/// Returns the configuration file of an app; `None` where it has no such file.
 fn config_of(application: &ManifestValue<'_>, folder: &Path, explicit: Option<&Path>) -> Option<PathBuf> {
     if let Some(path) = explicit {
         return Some(path.to_owned());

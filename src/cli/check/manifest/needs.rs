@@ -1,9 +1,11 @@
 //! What an app's outrider.yml asks of its manifest: bound services, and ports that are free in the container.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::{Application, Findings};
-use crate::config::{Config, Listen, ManifestValue, needed_services};
+use crate::config::{Config, DestinationKeys, Listen, ManifestValue, NoProxyHost, needed_services};
+use crate::host::HostPattern;
 
 /// Ports that something else has in a container, and what. Those above [`ENVOY`] are the platform's, too.
 const TAKEN: [(u16, &str); 2] = [(8080, "the app's $PORT"), (2222, "the platform's ssh")];
@@ -18,6 +20,7 @@ pub(super) fn examine(
     config: &mut Findings,
 ) {
     services(application, text, manifest);
+    bypassed(application, own, manifest);
     if !application.is_own {
         ports(own, config);
     }
@@ -58,6 +61,35 @@ fn services(application: &Application<'_>, text: &str, found: &mut Findings) {
         } else {
             let right = format!("add `- {wanted}` under services, which also keeps it bound at each push");
             found.problems.add(path, what, right);
+        }
+    }
+}
+
+/// Finds hosts that the manifest's NO_PROXY takes past the proxy although something is attached there.
+fn bypassed(application: &Application<'_>, config: &Config, found: &mut Findings) {
+    for name in ["no_proxy", "NO_PROXY"] {
+        let Some(variable) = application.variable(name) else {
+            continue;
+        };
+        let entries = variable.text().unwrap_or_default().split([',', ' ']);
+        for entry in entries.filter(|entry| !entry.is_empty()) {
+            let read = NoProxyHost::parse(entry.strip_prefix('*').unwrap_or(entry));
+            let hits = |own: &&Arc<DestinationKeys>| {
+                let takes = |host: &HostPattern| {
+                    entry == "*" || read.as_ref().is_some_and(|read| read.takes(&host.what).is_some())
+                };
+                own.carries_credential() && own.hosts.iter().any(takes)
+            };
+            if let Some(own) = config.destinations.iter().find(hits) {
+                found.problems.add(
+                    variable.path.as_str(),
+                    format!(
+                        "`{entry}` takes calls past the proxy, and destinations.{} attaches nothing to them",
+                        own.name
+                    ),
+                    "take it out of the list",
+                );
+            }
         }
     }
 }

@@ -143,7 +143,7 @@ fn starts(sidecar: &ManifestValue<'_>, found: &mut Findings) {
     {
         found.problems.add(
             command.path,
-            "$PORT is the app's port: a sidecar has none of its own",
+            "$PORT is the app's port: a sidecar gets none for itself",
             "set `listen` in outrider.yml, as in 127.0.0.1:3128",
         );
     }

@@ -42,6 +42,20 @@ fn told(manifest: &str) -> (String, String) {
     (problems, warnings)
 }
 
+/// Whether a problem begins so, its column aside.
+fn same_line(problem: &str, said: &str) -> bool {
+    let parts = |text: &str| {
+        let mut parts = text.splitn(4, ':').map(str::to_owned);
+        Some((parts.next()?, parts.next()?, parts.nth(1)?))
+    };
+    match (parts(problem), parts(said)) {
+        (Some((file, line, rest)), Some((own, at, wanted))) => {
+            file == own && line == at && rest.starts_with(&wanted)
+        }
+        (_, _) => false,
+    }
+}
+
 #[test]
 fn nothing_is_said_of_a_sound_manifest() {
     assert_eq!(told(SOUND), (String::new(), String::new()));
@@ -178,7 +192,7 @@ fn every_mistake_is_named_with_its_line() {
         (
             "memory: 64M\n",
             "memory: 64M\n  - { name: b, command: exec b, process_types: [web], memory: 0.125G }\n",
-            "m.yml:12:64: applications[0].sidecars[1].memory: not a size",
+            "m.yml:12:63: applications[0].sidecars[1].memory: not a size",
         ),
         (
             "memory: 64M\n",
@@ -204,6 +218,16 @@ fn every_mistake_is_named_with_its_line() {
             "  services",
             "  env: { http_proxy: x }\n  services",
             "m.yml:6:10: applications[0].env.http_proxy: holds also",
+        ),
+        (
+            "  services",
+            "  env: { NO_PROXY: 'a.test, partner.test' }\n  services",
+            "m.yml:6:20: applications[0].env.NO_PROXY: `partner.test` takes calls past the proxy, and",
+        ),
+        (
+            "  services",
+            "  env: { no_proxy: '*' }\n  services",
+            "m.yml:6:20: applications[0].env.no_proxy: `*` takes calls past the proxy",
         ),
         (
             "  services",
@@ -296,7 +320,7 @@ fn every_mistake_is_named_with_its_line() {
             continue;
         }
         assert!(
-            problems.lines().any(|line| line.starts_with(said)),
+            problems.lines().any(|line| same_line(line, said)),
             "{to}\n{problems}\nwanted {said}"
         );
         // Each is said once.
@@ -365,7 +389,7 @@ fn what_may_be_meant_is_a_warning() {
     ] {
         let (problems, warnings) = told(&SOUND.replacen(from, to, 1));
         assert_eq!(problems, "", "{to}");
-        assert!(warnings.starts_with(said), "{to}\n{warnings}");
+        assert!(same_line(&warnings, said), "{to}\n{warnings}");
     }
     let served =
         "  processes: [{ type: web }, { type: worker, command: ./outrider exec -- work }]\n  services";
@@ -400,7 +424,7 @@ fn ports_that_are_taken_in_a_container_are_named_in_the_configuration() {
         ),
     ] {
         let (_, _, own) = examined(SOUND, config);
-        assert!(own.starts_with(said), "{config}: {own}");
+        assert!(same_line(&own, said), "{config}: {own}");
         assert_eq!(own.lines().count(), 1, "{own}");
     }
     assert_eq!(examined(SOUND, "listen: 127.0.0.1:3128").2, "");
