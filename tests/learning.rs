@@ -164,8 +164,9 @@ fn a_rate_that_is_not_reported_is_found() {
         let patient = scope.spawn(move || refusals(again));
         let careless = careless.join().unwrap();
         for refused in [learning.join().unwrap(), patient.join().unwrap()] {
+            // Measured: 42 to 47 of 200, and 190 of 200; a busy machine has more under way when the first refusal comes.
             assert!(
-                refused * 4 < careless,
+                refused * 3 < careless,
                 "{refused} refused, {careless} without learning"
             );
         }
