@@ -30,7 +30,8 @@ __outrider_closed() {
   [[ -z ${no_proxy-} ]] && hosts+=${NO_PROXY:+,$NO_PROXY}
   export http_proxy=http://$proxy:3128 HTTP_PROXY=http://$proxy:3128
   export https_proxy=http://$proxy:3128 HTTPS_PROXY=http://$proxy:3128
-  export no_proxy=$hosts NO_PROXY=$hosts NODE_USE_ENV_PROXY=1
+  export YARN_HTTP_PROXY=http://$proxy:3128 YARN_HTTPS_PROXY=http://$proxy:3128
+  export no_proxy=$hosts NO_PROXY=$hosts NODE_USE_ENV_PROXY=1 PERL_LWP_ENV_PROXY=1 MOJO_PROXY=1
   JAVA_TOOL_OPTIONS="${JAVA_TOOL_OPTIONS:+$JAVA_TOOL_OPTIONS }-Dhttp.proxyHost=$proxy -Dhttp.proxyPort=3128"
   export JAVA_TOOL_OPTIONS="$JAVA_TOOL_OPTIONS -Dhttps.proxyHost=$proxy -Dhttps.proxyPort=3128"
 }

@@ -16,12 +16,18 @@ pub(super) fn settle(ca: &mut Ca) {
     *ca = settled;
 }
 
-/// Writes the bundle. A failure is logged and no more: what is not intercepted works without the bundle.
+/// Writes the bundle, and the files beside it that some clients read. A failure is logged and no more: what is not intercepted works without the bundle.
 pub(super) fn write(authority: &ca::Authority, builder: &Builder, ca: &Ca) {
     if let Err(error) = authority.write(&builder.roots, &ca.bundle, &ca.truststore) {
         tracing::error!(
             error = %ErrorChain(&error),
             "the CA bundle cannot be written: apps will not trust intercepted connections",
+        );
+    }
+    if let Err(error) = ca::ClientFiles::write(&ca.bundle) {
+        tracing::warn!(
+            error = %ErrorChain(&error),
+            "no files for PHP, wget and Node beside the CA bundle: PHP's curl and wget will not trust intercepted connections",
         );
     }
 }

@@ -148,6 +148,7 @@ impl App {
             telemetry: Arc::clone(&telemetry),
             tunnels: AtomicUsize::new(0),
             loop_marker,
+            is_around_command: matches!(placeholders, PlaceholderSource::Given(_)),
         });
         let addresses = bound.addresses(&config.ca);
         let (listeners, admin) = bound.open()?;

@@ -51,7 +51,7 @@ fn write_pem(certificate: &[u8], file: &mut impl Write) -> io::Result<()> {
 }
 
 /// Puts what `write` writes at `path`, readable by all, in one step.
-fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
+pub(super) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Write { path, source }

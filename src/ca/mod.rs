@@ -29,6 +29,7 @@ use leaves::{Leaf, LeafCache};
 
 mod bundle;
 mod certificate;
+mod client_files;
 mod constraints;
 mod leaves;
 mod place;
@@ -36,6 +37,7 @@ mod place;
 mod tests;
 mod truststore;
 
+pub(crate) use client_files::{ClientFiles, NODE_MODULE};
 pub(crate) use place::{is_ours, settle};
 pub(crate) use truststore::TRUSTSTORE_PASSWORD;
 

@@ -14,15 +14,18 @@ use crate::config::{Ca, Config, Listen};
 use crate::error::ErrorChain;
 use crate::secret::Snapshot;
 
+pub(super) use overruling::overruling;
 pub(super) use variables::{NoProxy, USER, variables};
 
+mod overruling;
 mod variables;
 
 /// Print the variables that send an app through the proxy
 ///
 /// They name the first TCP address of `listen`, and the bundle and truststore of `ca`, which `outrider run` writes
 /// when it starts. If another user could change these files, they are left out with a warning. Existing values of
-/// NO_PROXY and JAVA_TOOL_OPTIONS are kept. After an error the shell gets `false`, so that `eval` fails as well.
+/// NO_PROXY, JAVA_TOOL_OPTIONS, NODE_OPTIONS and PHP_INI_SCAN_DIR are kept. Variables that some client heeds before
+/// these are named in a warning. After an error the shell gets `false`, so that `eval` fails as well.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  eval \"$(outrider env)\" && curl https://api.weather.gov/")]
 pub(super) struct Args {
@@ -104,8 +107,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Some((_, value)) => value.clone(),
         None => std::env::var(name).ok(),
     };
+    let files = ca.as_ref().and_then(client_files);
     let no_proxy = NoProxy::of(args.no_proxy.as_deref(), &config.no_proxy);
-    let variables = variables(&listen, None, ca.as_ref(), no_proxy, existing);
+    let variables = variables(&listen, None, ca.as_ref(), files.as_ref(), no_proxy, existing);
+    for line in overruling(&variables, existing) {
+        eprintln!("outrider: {line}");
+    }
     // These hold already what `changed` says of them.
     changed.retain(|(name, _)| !variables.iter().any(|(own, _)| own == name));
     let variables = variables
@@ -158,6 +165,21 @@ pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
             None
         }
     }
+}
+
+/// Returns the files beside the bundle that some clients read, which are written if they are missing. Prints a note if
+/// that fails.
+pub(super) fn client_files(ca: &Ca) -> Option<ca::ClientFiles> {
+    let written = ca::ClientFiles::write(&ca.bundle);
+    written
+        .inspect_err(|error| {
+            eprintln!(
+                "outrider: PHP's curl and wget will not trust intercepted connections, and agents of Node's libraries \
+                 will call past the proxy: {}",
+                ErrorChain(error)
+            );
+        })
+        .ok()
 }
 
 /// Returns the first TCP address with a known port. A wildcard address becomes loopback.

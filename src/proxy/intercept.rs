@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
-use http::{Method, Request, header};
+use http::{HeaderMap, Method, Request, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::tunnel::TunnelSlot;
@@ -22,9 +22,12 @@ use crate::stream::{Io, Reset, Rewound, TLS_HANDSHAKE};
 use crate::telemetry::Exchange;
 use crate::upstream::{BoundConnections, Incoming, Protocol};
 
+mod distrust;
 mod handshake;
 mod hello;
 mod multiplexed;
+
+use distrust::KnownClient;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113 section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,13 +36,13 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) struct Intercept {
     slot: TunnelSlot,
     route: Arc<Route>,
-    /// What its sender has shown.
-    shown: Option<KeptShown>,
-    target: Target,
+    opened: OpenedTunnel,
 }
 
 /// Where a tunnel leads, and what its sender has shown.
 struct OpenedTunnel {
+    /// Which client it is, by its User-Agent.
+    client: Option<KnownClient>,
     shown: Option<KeptShown>,
     target: Target,
 }
@@ -59,17 +62,22 @@ struct TunnelContext {
 /// Admits a CONNECT. Dials nothing yet: inside the tunnel the app can read the reason of a failure as a response.
 pub(super) fn open(
     target: Target,
+    fields: &HeaderMap,
     route: &Arc<Route>,
     shown: Option<KeptShown>,
     proxy: &Arc<Proxy>,
     live: &Live,
 ) -> Result<Intercept, Error> {
     let slot = TunnelSlot::take(proxy, live.limits.tunnels, memory::INTERCEPTED)?;
+    let client = KnownClient::of(fields);
     Ok(Intercept {
         slot,
         route: Arc::clone(route),
-        shown,
-        target,
+        opened: OpenedTunnel {
+            client,
+            shown,
+            target,
+        },
     })
 }
 
@@ -83,16 +91,10 @@ impl Intercept {
     ) -> Takeover<Io> {
         // The requests inside the tunnel are recorded one by one, so the CONNECT itself is not.
         exchange.discard();
-        let Self {
-            slot,
-            route,
-            shown,
-            target,
-        } = self;
+        let Self { slot, route, opened } = self;
         Box::new(move |app, early| {
             Box::pin(async move {
                 let _slot = slot;
-                let opened = OpenedTunnel { shown, target };
                 serve(early, app, opened, &route, proxy, busy).await;
             }) as TakenOver
         })
@@ -129,7 +131,7 @@ async fn serve(
             serve_h1(app, inside).await;
         };
     }
-    let accepted = handshake::accept(first, app, &opened.target, route, &proxy, busy).await;
+    let accepted = handshake::accept(first, app, &opened, route, &proxy, busy).await;
     let Some(handshake::Accepted { foreign_name, stream }) = accepted else {
         return;
     };
@@ -220,7 +222,7 @@ where
 
 impl TunnelContext {
     fn new(foreign_name: Option<String>, proxy: Arc<Proxy>, opened: OpenedTunnel) -> Self {
-        let OpenedTunnel { shown, target } = opened;
+        let OpenedTunnel { shown, target, .. } = opened;
         let authority = target.to_string().parse().ok();
         Self {
             foreign_name,

@@ -131,6 +131,7 @@ fn sentence(kind: HandshakeFailure) -> &'static str {
         HandshakeFailure::Certificate
         | HandshakeFailure::Cipher
         | HandshakeFailure::Distrust
+        | HandshakeFailure::LikelyDistrust
         | HandshakeFailure::Group
         | HandshakeFailure::NotTls
         | HandshakeFailure::SilentDistrust

@@ -74,6 +74,8 @@ pub(crate) struct Proxy {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) tunnels: AtomicUsize,
     pub(crate) loop_marker: LoopMarker,
+    /// We run around a command (`outrider exec`), whose variables are ours.
+    pub(crate) is_around_command: bool,
 }
 
 /// The route of a request, with the policy snapshot that the request keeps to its end.
@@ -210,7 +212,7 @@ async fn open<B>(
     let TunnelSender { client, live, shown } = sender;
     let (route, is_intercepted) = live.route_tunnel(&target, client.as_ref(), request, exchange)?;
     if is_intercepted {
-        intercept::open(target, route, shown, proxy, &live).map(Opened::Intercept)
+        intercept::open(target, request.headers(), route, shown, proxy, &live).map(Opened::Intercept)
     } else {
         let tunnel = tunnel::open(&target, route, exchange, proxy, &live).await?;
         Ok(Opened::Tunnel(tunnel))

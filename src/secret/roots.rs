@@ -40,6 +40,23 @@ pub(crate) const CLIENT_VARIABLES: &[&str] = &[
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", // gRPC's C core: Python, Ruby, PHP
     "HTTPLIB2_CA_CERTS",                // httplib2, under Google's older Python clients
     "DENO_CERT",                        // Deno
+    "PERL_LWP_SSL_CA_FILE",             // Perl's LWP
+];
+
+/// More of them, of clients that trust the bundle without. One that is set goes before what the client reads
+/// otherwise, so `outrider env` points it at the bundle only then.
+pub(crate) const RARE_CLIENT_VARIABLES: &[&str] = &[
+    "BUNDLE_SSL_CA_CERT",                 // Bundler
+    "CARGO_HTTP_CAINFO",                  // cargo
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", // gcloud
+    "COMPOSER_CAFILE",                    // Composer
+    "HEX_CACERTS_PATH",                   // Hex
+    "HTTPS_CA_FILE",                      // Perl's LWP, by its older name
+    "NIX_SSL_CERT_FILE",                  // OpenSSL and git of Nix
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",     // OpenTelemetry's exporters
+    "WEBSOCKET_CLIENT_CA_BUNDLE",         // websocket-client
+    "YARN_HTTPS_CA_FILE_PATH",            // yarn
+    "npm_config_cafile",                  // npm
 ];
 
 /// Twice what distributions ship, and more than an allocator takes from its heap: it goes back to the system.
@@ -127,7 +144,8 @@ impl SystemRoots {
             places.extend(BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()));
         }
         places.extend(paths("CF_SYSTEM_CERT_PATH").into_iter().filter(foreign));
-        let clients = CLIENT_VARIABLES.iter().filter_map(|name| snapshot.variable(name));
+        let clients = CLIENT_VARIABLES.iter().chain(RARE_CLIENT_VARIABLES);
+        let clients = clients.filter_map(|name| snapshot.variable(name));
         let mut clients: Vec<_> = clients.map(PathBuf::from).filter(foreign).collect();
         clients.sort();
         clients.dedup();

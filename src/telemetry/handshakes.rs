@@ -31,6 +31,8 @@ pub(crate) enum HandshakeFailure {
     Distrust,
     /// No key exchange in common.
     Group,
+    /// The app sent an alert after our certificate that does not say why.
+    LikelyDistrust,
     /// The app was silent for too long.
     TimedOut,
     /// The app sent malformed TLS, or neither TLS nor HTTP.
@@ -49,12 +51,12 @@ pub(super) struct HandshakeLog {
 }
 
 impl HandshakeFailure {
-    const COUNT: usize = 12;
+    const COUNT: usize = 13;
 
     /// Returns the error type of RFC 9209.
     pub(crate) fn error_type(self) -> &'static str {
         match self {
-            Self::Alert | Self::Distrust => "tls_alert_received",
+            Self::Alert | Self::Distrust | Self::LikelyDistrust => "tls_alert_received",
             Self::Alpn | Self::Cipher | Self::Group | Self::NotTls | Self::Version => "tls_protocol_error",
             Self::Certificate => "proxy_internal_error",
             Self::ClientCertificate => "tls_certificate_error",
@@ -65,7 +67,7 @@ impl HandshakeFailure {
 
     /// Returns whether the app seems not to trust the local authority.
     pub(crate) fn is_distrust(self) -> bool {
-        matches!(self, Self::Distrust | Self::SilentDistrust)
+        matches!(self, Self::Distrust | Self::LikelyDistrust | Self::SilentDistrust)
     }
 }
 
@@ -81,6 +83,12 @@ impl HandshakeLog {
     pub(super) fn due(&self, failure: HandshakeFailure) -> Option<u64> {
         let now = nanos(self.created.elapsed());
         let mut samplers = lock(&self.samplers);
-        samplers[failure as usize].due(nanos(INTERVAL), now)
+        // However an app shows that it does not trust us, it is one trouble, and one line.
+        let slot = if failure.is_distrust() {
+            HandshakeFailure::Distrust
+        } else {
+            failure
+        };
+        samplers[slot as usize].due(nanos(INTERVAL), now)
     }
 }

@@ -5,11 +5,12 @@
 //! `NODE_USE_ENV_PROXY` says so. The proxy's address is always `http://`, the only scheme that all clients
 //! accept.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::ca::TRUSTSTORE_PASSWORD;
+use crate::ca::{ClientFiles, NODE_MODULE, TRUSTSTORE_PASSWORD};
 use crate::config::{Ca, NoProxyHost};
-use crate::secret::roots::CLIENT_VARIABLES;
+use crate::secret::roots::{CLIENT_VARIABLES, RARE_CLIENT_VARIABLES};
 
 /// Which hosts clients reach without a proxy.
 #[derive(Clone, Copy, Debug)]
@@ -27,15 +28,18 @@ pub(in crate::cli) const USER: &str = "outrider";
 /// authority.
 ///
 /// `password` is left out of JAVA_TOOL_OPTIONS, because a virtual machine prints them. Without `ca` no trust
-/// variable is set. The hosts of the configuration are joined with those of the
-/// `existing` NO_PROXY. Existing JAVA_TOOL_OPTIONS are kept; ours come later, so they win.
+/// variable is set, and without `files` none that names one of them. The hosts of the configuration, and the proxy's own
+/// unless it is a loopback address, are joined with those of the `existing` NO_PROXY. Existing JAVA_TOOL_OPTIONS,
+/// NODE_OPTIONS and PHP_INI_SCAN_DIR are kept; ours come later, so they win.
 pub(in crate::cli) fn variables(
     listen: &str,
     password: Option<&str>,
     ca: Option<&Ca>,
+    files: Option<&ClientFiles>,
     no_proxy: NoProxy<'_>,
     existing: impl Fn(&str) -> Option<String>,
 ) -> Vec<(&'static str, String)> {
+    let scanned = existing("PHP_INI_SCAN_DIR");
     let existing = |name| existing(name).filter(|value| !value.is_empty());
     let proxy = match password {
         Some(password) => format!("http://{USER}:{password}@{listen}"),
@@ -43,7 +47,11 @@ pub(in crate::cli) fn variables(
     };
     let no_proxy = match no_proxy {
         NoProxy::Only(list) => list.to_owned(),
-        NoProxy::Listed(listed) => merged(listed, existing("no_proxy").or_else(|| existing("NO_PROXY"))),
+        NoProxy::Listed(listed) => merged(
+            listen,
+            listed,
+            existing("no_proxy").or_else(|| existing("NO_PROXY")),
+        ),
     };
     let bundle = ca.map(|ca| absolute(&ca.bundle).display().to_string());
     let truststore = ca.map(|ca| absolute(&ca.truststore));
@@ -53,10 +61,16 @@ pub(in crate::cli) fn variables(
         ("http_proxy", proxy.clone()),
         ("HTTP_PROXY", proxy.clone()),
         ("https_proxy", proxy.clone()),
-        ("HTTPS_PROXY", proxy),
+        ("HTTPS_PROXY", proxy.clone()),
         ("no_proxy", no_proxy.clone()),
         ("NO_PROXY", no_proxy),
         ("NODE_USE_ENV_PROXY", "1".to_owned()),
+        // Yarn reads no other from version 2 on.
+        ("YARN_HTTP_PROXY", proxy.clone()),
+        ("YARN_HTTPS_PROXY", proxy),
+        // Perl's LWP and Mojolicious read the proxy variables only where these are set.
+        ("PERL_LWP_ENV_PROXY", "1".to_owned()),
+        ("MOJO_PROXY", "1".to_owned()),
     ];
     if let Some(bundle) = bundle {
         // OpenSSL, Go, Ruby, PHP streams, .NET, Python's ssl, httpx.
@@ -64,6 +78,18 @@ pub(in crate::cli) fn variables(
         // All but `NODE_EXTRA_CA_CERTS` and `DENO_CERT` replace the client's roots, so the bundle contains the
         // system's roots and those that these variables name already.
         variables.extend(CLIENT_VARIABLES.iter().map(|name| (*name, bundle.clone())));
+        let rare = RARE_CLIENT_VARIABLES
+            .iter()
+            .filter(|name| existing(name).is_some());
+        variables.extend(rare.map(|name| (*name, bundle.clone())));
+    }
+    if let Some(files) = files {
+        variables.push(("PHP_INI_SCAN_DIR", php_folders(scanned, &files.php)));
+        variables.push(("SYSTEM_WGETRC", files.wgetrc.display().to_string()));
+        variables.push((
+            "NODE_OPTIONS",
+            node_options(existing("NODE_OPTIONS"), &files.node),
+        ));
     }
     variables.push(("JAVA_TOOL_OPTIONS", appended(existing("JAVA_TOOL_OPTIONS"), java)));
     variables
@@ -76,10 +102,16 @@ impl<'l> NoProxy<'l> {
     }
 }
 
-/// Returns the listed hosts, then those of `existing` that are not among them.
-fn merged(listed: &[NoProxyHost], existing: Option<String>) -> String {
+/// Returns the listed hosts and the proxy's own, then those of `existing` that are not among them. A loopback address
+/// is left to the list: not everybody wants it past the proxy.
+fn merged(listen: &str, listed: &[NoProxyHost], existing: Option<String>) -> String {
     let existing = existing.unwrap_or_default();
     let mut hosts: Vec<&str> = listed.iter().map(NoProxyHost::as_str).collect();
+    let own = split(listen).0;
+    let is_loopback = own.parse::<IpAddr>().is_ok_and(|own| own.is_loopback());
+    if !is_loopback && !hosts.contains(&own) {
+        hosts.push(own);
+    }
     for host in existing.split([',', ' ']).filter(|host| !host.is_empty()) {
         if !hosts.contains(&host) {
             hosts.push(host);
@@ -88,10 +120,68 @@ fn merged(listed: &[NoProxyHost], existing: Option<String>) -> String {
     hosts.join(",")
 }
 
-fn java_options(listen: &str, no_proxy: &str, truststore: Option<&Path>) -> String {
+/// Returns host and port, an IPv6 address without brackets.
+fn split(listen: &str) -> (&str, &str) {
     let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "80"));
+    (host.trim_start_matches('[').trim_end_matches(']'), port)
+}
+
+/// Returns the folders of settings for PHP, ours last. An empty part stands for the folder that is built in, which
+/// holds the extensions: curl is one of them. The variable without a value stands for no folder.
+fn php_folders(existing: Option<String>, ours: &Path) -> String {
+    let ours = ours.display().to_string();
+    match existing {
+        Some(existing) if existing.split(':').any(|folder| folder == ours) => existing,
+        Some(existing) if existing.is_empty() => ours,
+        existing => format!("{}:{ours}", existing.unwrap_or_default()),
+    }
+}
+
+/// Returns the options for Node, with the module last and once.
+fn node_options(existing: Option<String>, module: &Path) -> String {
+    let existing = existing.unwrap_or_default();
+    let mut kept: Vec<&str> = Vec::new();
+    for option in node_words(&existing) {
+        let is_ours = option.trim_matches('"').ends_with(&format!("/{NODE_MODULE}"));
+        if is_ours
+            && kept
+                .last()
+                .is_some_and(|last| matches!(*last, "--require" | "-r"))
+        {
+            kept.pop();
+        } else {
+            kept.push(option);
+        }
+    }
+    let module = module.display().to_string();
+    let ours = if module.contains(' ') {
+        // Quotes are for those who need them: Node 10 does not know any.
+        format!("--require \"{module}\"")
+    } else {
+        format!("--require {module}")
+    };
+    kept.push(&ours);
+    kept.join(" ")
+}
+
+/// Splits as Node does: at blanks, except within double quotes, in which a backslash escapes.
+fn node_words(options: &str) -> Vec<&str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let words = options.split(move |c: char| {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        c == ' ' && !is_quoted
+    });
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+fn java_options(listen: &str, no_proxy: &str, truststore: Option<&Path>) -> String {
     // Java wants an IPv6 address without brackets here, and with them in the list of hosts.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let (host, port) = split(listen);
     let mut options = vec![
         format!("-Dhttp.proxyHost={host}"),
         format!("-Dhttp.proxyPort={port}"),
@@ -173,6 +263,14 @@ mod tests {
         }
     }
 
+    fn files() -> ClientFiles {
+        ClientFiles {
+            node: Path::new("/tmp/my app/outrider-agents.cjs").to_owned(),
+            php: Path::new("/tmp/o/php").to_owned(),
+            wgetrc: Path::new("/tmp/o/wgetrc").to_owned(),
+        }
+    }
+
     fn with(no_proxy: Option<&str>, existing: &[(&str, &str)]) -> HashMap<&'static str, String> {
         let existing: HashMap<_, _> = existing.iter().copied().collect();
         let look_up = |name: &str| existing.get(name).map(|value| (*value).to_owned());
@@ -181,6 +279,7 @@ mod tests {
             "127.0.0.1:3128",
             None,
             Some(&ca("/tmp/outrider")),
+            Some(&files()),
             NoProxy::of(no_proxy, &listed),
             look_up,
         )
@@ -197,7 +296,12 @@ mod tests {
         for name in CLIENT_VARIABLES.iter().chain(&["SSL_CERT_FILE"]) {
             assert_eq!(variables[name], "/tmp/outrider/ca-bundle.pem");
         }
-        assert_eq!(variables["NODE_USE_ENV_PROXY"], "1");
+        for name in ["NODE_USE_ENV_PROXY", "PERL_LWP_ENV_PROXY", "MOJO_PROXY"] {
+            assert_eq!(variables[name], "1");
+        }
+        for name in ["YARN_HTTP_PROXY", "YARN_HTTPS_PROXY"] {
+            assert_eq!(variables[name], "http://127.0.0.1:3128");
+        }
         assert_eq!(
             variables["JAVA_TOOL_OPTIONS"],
             "-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=3128 -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=3128 \
@@ -270,6 +374,7 @@ mod tests {
             "[::1]:3128",
             None,
             Some(&ca("/tmp/my app's")),
+            None,
             NoProxy::Only(""),
             |_| None,
         );
@@ -283,9 +388,10 @@ mod tests {
 
     #[test]
     fn without_a_bundle_no_trust_variable_is_set() {
-        let variables: HashMap<_, _> = variables("127.0.0.1:1", None, None, NoProxy::Only(""), |_| None)
-            .into_iter()
-            .collect();
+        let variables: HashMap<_, _> =
+            variables("127.0.0.1:1", None, None, None, NoProxy::Only(""), |_| None)
+                .into_iter()
+                .collect();
         assert_eq!(variables["https_proxy"], "http://127.0.0.1:1");
         assert!(CLIENT_VARIABLES.iter().all(|name| !variables.contains_key(name)));
         assert!(!variables["JAVA_TOOL_OPTIONS"].contains("trustStore"));
@@ -293,12 +399,72 @@ mod tests {
 
     #[test]
     fn a_relative_bundle_is_given_by_its_full_path() {
-        let variables: HashMap<_, _> =
-            variables("127.0.0.1:1", None, Some(&ca("made")), NoProxy::Only(""), |_| {
-                None
-            })
-            .into_iter()
-            .collect();
+        let variables: HashMap<_, _> = variables(
+            "127.0.0.1:1",
+            None,
+            Some(&ca("made")),
+            None,
+            NoProxy::Only(""),
+            |_| None,
+        )
+        .into_iter()
+        .collect();
         assert!(Path::new(&variables["SSL_CERT_FILE"]).is_absolute());
+    }
+
+    #[test]
+    fn the_host_of_the_proxy_is_not_asked_through_it() {
+        for (listen, expected) in [
+            ("10.1.2.3:3128", "10.1.2.3"),
+            ("[fd00::5]:3128", "fd00::5"),
+            ("127.0.0.1:1", ""),
+        ] {
+            let variables = variables(listen, None, None, None, NoProxy::Listed(&[]), |_| None);
+            let list = variables.iter().find(|(name, _)| *name == "no_proxy").unwrap();
+            assert_eq!(list.1, expected, "{listen}");
+        }
+    }
+
+    #[test]
+    fn clients_that_read_files_get_ours_beside_their_own() {
+        for (existing, expected) in [
+            (None, ":/tmp/o/php"),
+            (Some(""), "/tmp/o/php"),
+            (Some("/home/a/php.d"), "/home/a/php.d:/tmp/o/php"),
+            (Some(":/home/a/php.d"), ":/home/a/php.d:/tmp/o/php"),
+            (Some(":/tmp/o/php"), ":/tmp/o/php"),
+        ] {
+            let existing = existing.map(|existing| ("PHP_INI_SCAN_DIR", existing));
+            let variables = with(None, existing.as_slice());
+            assert_eq!(variables["PHP_INI_SCAN_DIR"], expected, "{existing:?}");
+            assert_eq!(variables["SYSTEM_WGETRC"], "/tmp/o/wgetrc");
+        }
+        let ours = "--require \"/tmp/my app/outrider-agents.cjs\"";
+        for (existing, expected) in [
+            ("", ours.to_owned()),
+            (
+                "--max-old-space-size=64",
+                format!("--max-old-space-size=64 {ours}"),
+            ),
+            (ours, ours.to_owned()),
+            (
+                "--require /tmp/outrider-x/ca-bundle.pem.d/outrider-agents.cjs --title \"a  \\\" b\"",
+                format!("--title \"a  \\\" b\" {ours}"),
+            ),
+            (
+                "--require /app/other.cjs",
+                format!("--require /app/other.cjs {ours}"),
+            ),
+        ] {
+            let variables = with(None, &[("NODE_OPTIONS", existing)]);
+            assert_eq!(variables["NODE_OPTIONS"], expected, "{existing}");
+        }
+    }
+
+    #[test]
+    fn what_a_rare_client_trusts_is_replaced_only_where_it_is_named() {
+        assert!(!with(None, &[]).contains_key("CARGO_HTTP_CAINFO"));
+        let variables = with(None, &[("CARGO_HTTP_CAINFO", "/corp.pem")]);
+        assert_eq!(variables["CARGO_HTTP_CAINFO"], "/tmp/outrider/ca-bundle.pem");
     }
 }

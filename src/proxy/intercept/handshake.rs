@@ -6,12 +6,14 @@
 use std::io;
 
 use bytes::Bytes;
-use rustls::{AlertDescription, PeerIncompatible};
+use rustls::{AlertDescription, HandshakeKind, PeerIncompatible};
 use tokio::io::AsyncBufReadExt;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::OpenedTunnel;
+use super::distrust::remedy;
 use super::hello::Offered;
 use crate::ca::{self, Offer};
 use crate::drain::ExchangeGuard;
@@ -21,11 +23,6 @@ use crate::stream::{Io, Reset, Rewound};
 use crate::telemetry::{HandshakeFailure, TlsSide};
 use crate::upstream::{self, Protocol};
 
-const TRUST: &str = "the app does not trust outrider's certificate; start it under `outrider exec`, or point its trust \
-    variable (SSL_CERT_FILE, REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, CURL_CA_BUNDLE, …) at the CA bundle: `outrider env` \
-    prints them all";
-const SILENT: &str = "the app closed the connection when it had seen outrider's certificate, as clients do that do not \
-    trust it; start it under `outrider exec`, or point its trust variable at the CA bundle: `outrider env` prints them all";
 const ADDRESS: &str = "this host is an address, for which clients on BoringSSL (gRPC, Envoy, Electron, Bun) refuse our \
     certificate even where they trust it: give them a name, or set `ca.constraints: names`";
 
@@ -59,20 +56,20 @@ enum Error {
 pub(super) async fn accept(
     first: Bytes,
     app: Io,
-    target: &Target,
+    opened: &OpenedTunnel,
     route: &Route,
     proxy: &Proxy,
     busy: ExchangeGuard,
 ) -> Option<Accepted> {
-    let accepted = handshake(first.clone(), app, target, route, proxy).await;
+    let accepted = handshake(first.clone(), app, &opened.target, route, proxy).await;
     drop(busy);
     match accepted {
         Ok(mut accepted) => accepted
-            .is_used(&first, target, route, proxy)
+            .is_used(&first, opened, route, proxy)
             .await
             .then_some(accepted),
         Err(error) => {
-            report(&error, &first, target, route, proxy);
+            report(&error, &first, opened, route, proxy);
             None
         }
     }
@@ -133,20 +130,23 @@ impl Accepted {
     ///
     /// Clients with GnuTLS (git, wget) check our certificate only after the handshake, and close without an alert.
     /// That is reported too.
-    async fn is_used(&mut self, first: &[u8], target: &Target, route: &Route, proxy: &Proxy) -> bool {
+    async fn is_used(&mut self, first: &[u8], opened: &OpenedTunnel, route: &Route, proxy: &Proxy) -> bool {
+        let is_resumed = self.stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         match timeout(route.destination.timeouts.tls, self.stream.fill_buf()).await {
             // A client that waits before its first request is served too.
             Err(_) => true,
             Ok(Ok(bytes)) if !bytes.is_empty() => true,
+            // It has trusted us before: this time it has seen no certificate.
+            Ok(Ok(_)) if is_resumed => false,
             Ok(Ok(_)) => {
                 let error = Error::Gone {
                     has_certificate: true,
                 };
-                report(&error, first, target, route, proxy);
+                report(&error, first, opened, route, proxy);
                 false
             }
             Ok(Err(error)) => {
-                report(&Error::of(error, true), first, target, route, proxy);
+                report(&Error::of(error, true), first, opened, route, proxy);
                 false
             }
         }
@@ -173,6 +173,9 @@ impl Error {
             Self::Late => HandshakeFailure::TimedOut,
             Self::Tls(rustls::Error::AlertReceived(alert)) if is_about_certificate(*alert) => {
                 HandshakeFailure::Distrust
+            }
+            Self::Tls(rustls::Error::AlertReceived(alert)) if may_be_about_certificate(*alert) => {
+                HandshakeFailure::LikelyDistrust
             }
             Self::Tls(rustls::Error::AlertReceived(_)) => HandshakeFailure::Alert,
             Self::Tls(rustls::Error::NoApplicationProtocol) => HandshakeFailure::Alpn,
@@ -207,6 +210,17 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
     )
 }
 
+/// Returns whether clients send an alert when code of theirs refuses a certificate, as OpenSSL and Erlang do.
+fn may_be_about_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::AccessDenied
+            | AlertDescription::HandshakeFailure
+            | AlertDescription::InternalError
+            | AlertDescription::UserCanceled
+    )
+}
+
 /// Reports bytes in a tunnel that are neither TLS nor HTTP, as far as the first line shows.
 pub(super) fn report_foreign(first: &[u8], target: &Target, route: &Route) {
     let line = first.split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -230,7 +244,8 @@ pub(super) fn report_foreign(first: &[u8], target: &Target, route: &Route) {
 }
 
 /// Counts a failure and, if a line is due, logs it.
-fn report(error: &Error, first: &[u8], target: &Target, route: &Route, proxy: &Proxy) {
+fn report(error: &Error, first: &[u8], opened: &OpenedTunnel, route: &Route, proxy: &Proxy) {
+    let OpenedTunnel { client, target, .. } = opened;
     let kind = error.kind();
     let Some(untold) = route.counters.handshake_failed(kind) else {
         return;
@@ -239,6 +254,9 @@ fn report(error: &Error, first: &[u8], target: &Target, route: &Route, proxy: &P
     let is_refused_address = kind.is_distrust()
         && !matches!(target.host, Host::Name(_))
         && proxy.live.load().authority.confines_addresses();
+    let remedy = kind
+        .is_distrust()
+        .then(|| remedy(*client, proxy.is_around_command));
     tracing::warn!(
         destination = %route.destination.name,
         host = %target,
@@ -249,6 +267,7 @@ fn report(error: &Error, first: &[u8], target: &Target, route: &Route, proxy: &P
         alpn = offered.alpn,
         server_name = offered.server_name,
         also = is_refused_address.then_some(ADDRESS),
+        remedy,
         untold,
         "{}",
         sentence(kind),
@@ -268,15 +287,20 @@ fn sentence(kind: HandshakeFailure) -> &'static str {
         }
         HandshakeFailure::ClientCertificate => "no TLS with the app: its certificate is refused",
         HandshakeFailure::Closed => "the app closed the connection before the TLS handshake got anywhere",
-        HandshakeFailure::Distrust => TRUST,
+        HandshakeFailure::Distrust => "the app does not trust outrider's certificate",
         HandshakeFailure::Group => {
             "no TLS with the app: it offers no key exchange that is spoken here: X25519MLKEM768, X25519, P-256 or P-384"
+        }
+        HandshakeFailure::LikelyDistrust => {
+            "the app likely does not trust outrider's certificate: it ended the handshake with an alert when it had seen it"
         }
         HandshakeFailure::TimedOut => {
             "no TLS with the app: it did not go on with the handshake within timeouts.tls"
         }
         HandshakeFailure::NotTls => "no TLS with the app: what it sends is not TLS as it should be",
-        HandshakeFailure::SilentDistrust => SILENT,
+        HandshakeFailure::SilentDistrust => {
+            "the app likely does not trust outrider's certificate: it closed the connection when it had seen it, and said nothing"
+        }
         HandshakeFailure::Version => {
             "no TLS with the app: it speaks no version that is accepted here, which are TLS 1.2 and 1.3; a client that cannot \
              be renewed can ask for http:// and let outrider upgrade it"
@@ -292,11 +316,17 @@ mod tests {
     #[test]
     fn only_alerts_about_a_certificate_mean_distrust() {
         for number in 0..=u8::MAX {
-            let error = Error::Tls(rustls::Error::AlertReceived(number.into()));
-            // RFC 8446, section 6.2: bad, unsupported, revoked, expired, unknown certificate, unknown authority.
-            let is_distrust = matches!(number, 42..=46 | 48);
-            assert_eq!(error.kind().is_distrust(), is_distrust, "{number}");
-            assert_eq!(error.kind().error_type(), "tls_alert_received", "{number}");
+            let kind = Error::Tls(rustls::Error::AlertReceived(number.into())).kind();
+            let expected = match number {
+                // RFC 8446, section 6.2: bad, unsupported, revoked, expired, unknown certificate, unknown authority.
+                42..=46 | 48 => HandshakeFailure::Distrust,
+                // Handshake failure, access denied, internal error, user cancelled.
+                40 | 49 | 80 | 90 => HandshakeFailure::LikelyDistrust,
+                _ => HandshakeFailure::Alert,
+            };
+            assert_eq!(kind, expected, "{number}");
+            assert_eq!(kind.is_distrust(), expected != HandshakeFailure::Alert);
+            assert_eq!(kind.error_type(), "tls_alert_received", "{number}");
         }
     }
 }
