@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::partner::destination;
-use crate::support::programs::{clean, outrider, skip, tool};
+use crate::support::programs::{clean, is_not_packaged, outrider, tool};
 use crate::support::proxy::configuration;
 use crate::support::{Nginx, Pki, ProgramOutput, TOKEN, run};
 
@@ -46,7 +46,10 @@ impl Service {
         command.arg(&file).arg("--");
         if is_nested {
             command.arg(env!("CARGO_BIN_EXE_outrider"));
-            command.args(["exec", "--keep-secrets", "--config"]).arg(&file).arg("--");
+            command
+                .args(["exec", "--keep-secrets", "--config"])
+                .arg(&file)
+                .arg("--");
         }
         command.arg(client.get_program()).args(client.get_args());
         command
@@ -72,16 +75,6 @@ impl Service {
     }
 }
 
-/// Returns whether a program is here; says so where it is not.
-fn is_here(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join(program).exists());
-    if !found {
-        skip("clients that read a file", &format!("there is no {program}"));
-    }
-    found
-}
-
 #[test]
 fn php_perl_and_wget_need_no_setting() {
     let service = Service::new();
@@ -97,11 +90,11 @@ fn php_perl_and_wget_need_no_setting() {
         ("perl", vec!["-e", &mojo]),
         ("wget", vec!["-qO-", "-t1", &url]),
     ] {
-        if is_here(program) {
+        if !is_not_packaged(program) {
             service.greets(clean(program).args(arguments));
         }
     }
-    if is_here("php") {
+    if !is_not_packaged("php") {
         // Settings of the app stay, and so do the extensions that are built in.
         let own = service.folder.path().join("own");
         std::fs::create_dir(&own).unwrap();
@@ -118,7 +111,10 @@ fn php_perl_and_wget_need_no_setting() {
 fn nodes() -> Vec<(u32, PathBuf)> {
     let mut found = vec![(24, tool("node_modules/node/bin/node"))];
     for version in [20, 22, 26] {
-        found.push((version, tool(&format!("nodes/node_modules/node{version}/bin/node"))));
+        found.push((
+            version,
+            tool(&format!("nodes/node_modules/node{version}/bin/node")),
+        ));
     }
     found
 }
@@ -154,9 +150,13 @@ fn agents_that_a_library_of_node_creates_use_the_proxy() {
         client.env("NODE_OPTIONS", "--max-old-space-size=200 --title=\"my app\"");
         for is_nested in [false, true] {
             let done = service.exec(&client, is_nested);
-            let told: serde_json::Value =
-                serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{version} {error}: {done:#?}"));
-            let wanted = if version == 20 { "ENOTFOUND" } else { "hello CN=app with a token" };
+            let told: serde_json::Value = serde_json::from_str(&done.stdout)
+                .unwrap_or_else(|error| panic!("{version} {error}: {done:#?}"));
+            let wanted = if version == 20 {
+                "ENOTFOUND"
+            } else {
+                "hello CN=app with a token"
+            };
             for answer in told["answers"].as_array().unwrap() {
                 let answer = answer.as_str().unwrap();
                 assert!(answer.starts_with(wanted), "{version}: {told}");
@@ -215,4 +215,39 @@ fn env_writes_what_it_names_and_names_nothing_else() {
         assert!(variables.get(name).is_none(), "{name}");
     }
     assert!(told.contains("name another place in ca.bundle"), "{told}");
+}
+
+/// What `exec --check` says is found out by running the runtime, and the program itself is not run.
+#[test]
+fn exec_check_says_whether_a_request_of_the_runtime_arrives() {
+    let service = Service::new();
+    let check = |program: &Path| {
+        let mut command = outrider(["exec", "--check", "--config"]);
+        command.arg(service.folder.path().join("outrider.yml"));
+        command.env("TMPDIR", service.folder.path()).env("TOKEN", TOKEN);
+        run(command.arg("--").arg(program).arg("no-such-file"))
+    };
+    for (program, name) in [
+        (tool("venv/bin/python"), "Python"),
+        (PathBuf::from("curl"), "curl"),
+    ] {
+        let done = check(&program);
+        let told = &done.succeeded().stdout;
+        assert!(told.contains(&format!("runtime    {name}")), "{told}");
+        assert!(told.contains("request    arrived at the proxy"), "{told}");
+    }
+    for (version, node) in nodes() {
+        let done = check(&node);
+        assert!(
+            done.stdout.contains(&format!("version    v{version}.")),
+            "{done:?}"
+        );
+        assert_eq!(done.code(), i32::from(version == 20), "{done:?}");
+        assert_eq!(done.stdout.contains("did NOT arrive"), version == 20, "{done:?}");
+    }
+    let own = service.folder.path().join("own");
+    std::fs::write(&own, "#!/bin/sh\ntouch \"$0.ran\"\n").unwrap();
+    assert!(check(&own).succeeded().stdout.contains("so it is not run"));
+    assert!(!own.with_extension("ran").exists());
+    assert_eq!(check(Path::new("no-such-program-anywhere")).code(), 127);
 }

@@ -94,3 +94,26 @@ fn where_no_outrider_answers_explain_says_so() {
         (&Value::Null, &Value::Bool(true))
     );
 }
+
+/// For clients that show nothing of a refused CONNECT.
+#[test]
+fn the_last_refusals_are_shown_without_path_and_secret() {
+    let proxy = Proxy::start("egress: { default: deny }");
+    assert_eq!(status(&proxy)["refusals"], serde_json::json!([]));
+    let url = format!("http://user:{CANARY}@elsewhere.test/{CANARY}?key={CANARY}");
+    assert_eq!(proxy.ask("GET", &url, "").status, 400);
+    let url = format!("http://elsewhere.test/{CANARY}?key={CANARY}");
+    assert_eq!(proxy.ask("GET", &url, "").status, 403);
+    let mut wire = proxy.wire();
+    wire.send("CONNECT unlisted.test:443 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(wire.read_line().starts_with("HTTP/1.1 403 "));
+    let page = status(&proxy);
+    let last = &page["refusals"][0];
+    assert_eq!(last["method"], "CONNECT");
+    assert_eq!(last["host"], "unlisted.test");
+    assert_eq!(last["status"], 403);
+    let detail = last["detail"].as_str().unwrap();
+    assert!(detail.contains("is named by no destination"), "{detail}");
+    assert_eq!(page["refusals"].as_array().unwrap().len(), 3);
+    assert!(!page.to_string().contains(CANARY), "{page}");
+}

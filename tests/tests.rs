@@ -17,6 +17,7 @@ mod cache_users;
 mod callers;
 mod circuit;
 mod clear_http2;
+mod client_files;
 mod clients;
 mod commands;
 mod connect;

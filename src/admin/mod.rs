@@ -44,7 +44,7 @@ outrider
 /metrics  Prometheus text format
 /observed JSON: what egress.default: observe let pass, and deny would refuse
 /readyz   ready, or 503 with the reason
-/status   JSON: how this process is, and what it has learned of each destination's limits
+/status   JSON: how this process is, what it has learned of each destination's limits, and its last refusals
 ";
 
 const FOREIGN: &str = "\

@@ -37,6 +37,7 @@ pub(super) fn page(pages: &Pages) -> String {
         "started": rfc3339(pages.started),
         "uptime_seconds": up.as_secs(),
         "limits_now": destinations,
+        "refusals": pages.telemetry.refusals(),
     });
     format!("{page:#}\n")
 }

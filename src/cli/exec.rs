@@ -9,6 +9,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,12 +24,13 @@ use crate::app::{self, App, PlaceholderSource};
 use crate::auth::placeholder::environment::{self, ChangedVariable};
 use crate::auth::placeholder::{NoRandom, PlaceholderSet};
 use crate::clients::CommandClient;
-use crate::config::{Ca, Config, PlaceholderMode};
+use crate::config::{Ca, Config, Listen, PlaceholderMode};
 use crate::secret::Snapshot;
 
 use child::ChildProcess;
 
 mod child;
+mod heed;
 
 /// Run a command with all of its traffic through the proxy
 ///
@@ -39,7 +41,9 @@ mod child;
 /// configuration; other signals are passed on to CMD. When CMD ends, the proxy ends with its status, or with 128+N if
 /// signal N ended it. If the configuration leaves ca.bundle at its default, CMD gets a private bundle.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  outrider exec -- curl https://api.weather.gov/")]
+#[command(
+    after_help = "Example:\n  outrider exec -- curl https://api.weather.gov/\n  outrider exec --check -- node app.js"
+)]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArg,
@@ -55,6 +59,10 @@ pub(super) struct Args {
     /// Leave the secrets that destinations use in the environment of CMD, instead of placeholders
     #[arg(long)]
     keep_secrets: bool,
+
+    /// Do not run CMD: say what its runtime (Node, Python, Java, PHP …) heeds of the variables, and try a request
+    #[arg(long)]
+    check: bool,
 
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD", value_hint = clap::ValueHint::CommandWithArguments)]
@@ -105,6 +113,11 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let folder = tempfile::Builder::new().prefix("outrider-").tempdir();
         let folder = folder.map_err(Error::Folder)?;
         use_private_bundle(&mut config.ca, folder.path());
+        if args.check {
+            // Beside an outrider that runs, which has the addresses.
+            config.listen = vec![Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into())];
+            config.admin = None;
+        }
         let password = (!args.no_password).then(password).transpose()?;
         let clients = match password.as_deref() {
             Some(password) => CommandClient::basic(USER, password),
@@ -143,6 +156,9 @@ fn serve(args: &Args) -> Result<u8, Error> {
             .map(|(name, value)| (name.into(), Some(value.into())));
         let changed = changed.into_iter().map(|changed| (changed.name, changed.value));
         let all: Vec<(OsString, Option<OsString>)> = changed.chain(variables).collect();
+        if args.check {
+            return Ok(heed::check(&args.command, &all).await);
+        }
         let child = ChildProcess::start(&args.command, all)?;
         // Only orphans of the command could use the proxy after it has ended: no reason to drain.
         Ok(app.run(child.end()).await??)

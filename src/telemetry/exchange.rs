@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::uri::Authority;
 use http::{Method, StatusCode, Uri};
@@ -22,6 +22,7 @@ use super::labels::{AnsweredBy, MethodLabel, TunnelEnd};
 use super::observed::ObservedRequest;
 use crate::config::Access;
 use crate::host::Target;
+use crate::sync::lock;
 
 /// The reason of a refusal for what the client of the listener is.
 pub(crate) const CLIENT_REFUSED: &str = "client";
@@ -431,6 +432,14 @@ impl Drop for Exchange {
             client.request(reason == Some(CLIENT_REFUSED));
         }
 
+        if let Some(detail) = &self.detail
+            && answer.by == AnsweredBy::Outrider
+        {
+            let authority = self.uri.as_ref().and_then(Uri::authority);
+            let host = authority.or(self.authority.as_ref()).map(Authority::host);
+            let now = SystemTime::now();
+            lock(&self.telemetry.refusals).add(self.method.as_str(), host, answer.status, detail, now);
+        }
         let is_noteworthy = answer.status.as_u16() >= 400 || self.error.is_some() || !self.waited.is_zero();
         match self.telemetry.access() {
             Access::None => return,

@@ -32,6 +32,7 @@ use crate::sync::lock;
 
 use families::Families;
 use observed::ObservedTraffic;
+use refusals::RecentRefusals;
 
 pub(crate) mod log;
 
@@ -46,6 +47,7 @@ mod instance;
 mod labels;
 mod observed;
 mod process;
+mod refusals;
 mod sampler;
 
 #[cfg(test)]
@@ -78,6 +80,7 @@ pub(crate) struct Telemetry {
     none: Arc<Counters>,
     observed: Mutex<ObservedTraffic>,
     process: Option<process::Process>,
+    refusals: Mutex<RecentRefusals>,
     registry: Registry,
 }
 
@@ -108,6 +111,7 @@ impl Telemetry {
             none,
             observed: Mutex::default(),
             process,
+            refusals: Mutex::default(),
             registry,
         })
     }
@@ -174,6 +178,11 @@ impl Telemetry {
     /// Returns the page of what was observed.
     pub(crate) fn observed(&self) -> serde_json::Value {
         lock(&self.observed).page()
+    }
+
+    /// Returns the last refusals, for a page.
+    pub(crate) fn refusals(&self) -> serde_json::Value {
+        lock(&self.refusals).page()
     }
 
     /// Records a question to a name server; `result` is `ok` or an RFC 9209 error type.
