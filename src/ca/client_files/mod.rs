@@ -1,8 +1,8 @@
 //! The files that some clients read in place of a variable, beside the bundle: settings for PHP and wget, a module for
 //! Node.
 //!
-//! They say where the bundle is, and nothing else of them changes: whoever needs them writes the same. So `run` writes
-//! them with the bundle, and `env` where they are missing: Node does not start if a module that NODE_OPTIONS names is
+//! They say where the bundle is, and nothing else of them changes, so all commands write the same: `run` with the bundle,
+//! and `env` where they are missing. Node does not start if a module that NODE_OPTIONS names is
 //! not there.
 
 use std::fs::{self, File};

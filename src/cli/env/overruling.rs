@@ -72,6 +72,9 @@ const JAVA_OPTIONS: &[&str] = &[
     "-DsocksProxyHost=",
 ];
 
+/// What follows our own truststore.
+const OURS: &str = "-Djavax.net.ssl.trustStoreType=PKCS12 -Djavax.net.ssl.trustStorePassword=changeit";
+
 /// Returns a line for each variable that goes before one of `ours`.
 pub(in crate::cli) fn overruling(
     ours: &[(&'static str, String)],
@@ -99,11 +102,9 @@ pub(in crate::cli) fn overruling(
         lines.push("NO_PROXY holds `*`: most clients will call past the proxy; take it out".to_owned());
     }
     let java = existing("JAVA_TOOL_OPTIONS").unwrap_or_default();
-    let is_foreign = |option: &&str| {
-        let store = option.strip_prefix("-Djavax.net.ssl.trustStore=");
-        store.is_some_and(|store| !store.ends_with("/truststore.p12"))
-    };
-    if java.split([' ', '"']).any(|option| is_foreign(&option)) && own("SSL_CERT_FILE").is_some() {
+    // A store of another outrider, around this one, holds what ours does.
+    let is_foreign = java.contains("-Djavax.net.ssl.trustStore=") && !java.contains(OURS);
+    if is_foreign && own("SSL_CERT_FILE").is_some() {
         lines.push(
             "JAVA_TOOL_OPTIONS names a truststore, which ours replaces: what it holds more than the system's roots \
              is not trusted; export it as PEM and let SSL_CERT_FILE or NODE_EXTRA_CA_CERTS name that for outrider"
