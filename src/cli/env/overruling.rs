@@ -153,7 +153,7 @@ mod tests {
             ("NODE_TLS_REJECT_UNAUTHORIZED", "1"),
             (
                 "JAVA_TOOL_OPTIONS",
-                "-Djavax.net.ssl.trustStore=/x/truststore.p12",
+                "-Djavax.net.ssl.trustStore=/x.p12 -Djavax.net.ssl.trustStoreType=PKCS12 -Djavax.net.ssl.trustStorePassword=changeit",
             ),
         ] {
             assert_eq!(told(&[(name, value)], "localhost"), "", "{name}");
