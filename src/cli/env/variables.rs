@@ -140,6 +140,10 @@ fn php_folders(existing: Option<String>, ours: &Path) -> String {
 /// Returns the options for Node, with the module last and once.
 fn node_options(existing: Option<String>, module: &Path) -> String {
     let existing = existing.unwrap_or_default();
+    if existing.contains("-permission") {
+        // Node's permission model: it would not start, because it may not read the module.
+        return existing;
+    }
     let mut kept: Vec<&str> = Vec::new();
     for option in node_words(&existing) {
         let is_ours = option.trim_matches('"').ends_with(&format!("/{NODE_MODULE}"));
@@ -447,6 +451,7 @@ mod tests {
                 format!("--max-old-space-size=64 {ours}"),
             ),
             (ours, ours.to_owned()),
+            ("--permission", "--permission".to_owned()),
             (
                 "--require /tmp/outrider-x/ca-bundle.pem.d/outrider-agents.cjs --title \"a  \\\" b\"",
                 format!("--title \"a  \\\" b\" {ours}"),
