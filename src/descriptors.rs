@@ -24,6 +24,11 @@ pub(crate) fn divide(all: Option<u64>) -> usize {
     most
 }
 
+/// Returns how many connections of the app are open, tunnels included.
+pub(crate) fn pairs_taken() -> usize {
+    PAIRS.taken.load(Ordering::Relaxed)
+}
+
 fn pairs(all: Option<u64>) -> usize {
     let Some(all) = all else { return usize::MAX };
     let left = all.saturating_sub(RESERVED).max(all / 2);

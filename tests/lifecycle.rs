@@ -68,9 +68,16 @@ fn a_draining_proxy_still_serves_the_app() {
         quick.authority()
     ));
     let mut wire = half_way(&proxy, &origin);
+    let mut kept = proxy.wire();
+    let get = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", quick.url("/kept"));
+    assert_eq!(kept.ask(&get).header("connection"), None);
     proxy.signal(Signal::TERM);
     eventually("not ready", || proxy.page("/readyz").status == 503);
     assert_eq!(proxy.get(&quick.url("/last-words")).status, 200);
+    // Told to the app with an answer, so that no request meets the end of its connection.
+    let last = kept.ask(&get);
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert!(kept.closes());
     open.send(()).unwrap();
     assert_eq!(wire.read_exact(4).unwrap(), b"done");
     drop(wire);

@@ -17,6 +17,9 @@ failed=0
 end() {
   local process
   for process in "${started[@]}"; do kill "$process" 2>/dev/null; done
+  # A second signal ends at once a proxy that takes the other processes of this machine for its app.
+  [ ${#started[@]} = 0 ] || sleep 0.1
+  for process in "${started[@]}"; do kill "$process" 2>/dev/null; done
   for process in "${started[@]}"; do wait "$process" 2>/dev/null; done
   started=()
 }

@@ -26,6 +26,7 @@ mod connections;
 mod credentials;
 mod dashboards;
 mod documents;
+mod draining;
 mod endings;
 mod fleet;
 mod fleet_cluster;

@@ -46,7 +46,9 @@ mod doors;
 mod error;
 mod expiry;
 mod host_limits;
+mod leaving;
 mod live;
+mod neighbours;
 mod notice;
 mod placeholders;
 mod rotation;
@@ -59,7 +61,6 @@ mod watch;
 const AGAIN: Duration = Duration::from_millis(100);
 /// How often secrets are read anew at once that change while they are read.
 const MOST_READINGS: usize = 5;
-const QUIET: Duration = Duration::from_millis(500);
 /// From the first notice of a change to the look at it.
 const SETTLED: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_secs(1);
@@ -232,39 +233,6 @@ impl App {
                 self.look().await;
                 self.warn_of_expiry();
             }
-        }
-    }
-
-    /// Waits until the requests in flight have finished. The platform stops the app at the same moment, and the app
-    /// still sends requests then, so connections are accepted all the while. The wait ends when it has been quiet
-    /// for a moment, at the configured time, or when `now` completes.
-    pub(crate) async fn drain(&self, now: impl Future<Output = ()>) {
-        self.proxy.drain.begin();
-        tracing::info!(
-            at_most_seconds = self.config.drain.as_secs_f32(),
-            "leaving: waiting for what is going on"
-        );
-        let quiet = async {
-            let mut last = self.proxy.drain.activity();
-            let mut since = Instant::now();
-            while since.elapsed() < QUIET {
-                tokio::time::sleep(QUIET / 10).await;
-                let activity = self.proxy.drain.activity();
-                if activity.0 > 0 || activity != last {
-                    since = Instant::now();
-                }
-                last = activity;
-            }
-        };
-        tokio::select! {
-            () = quiet => tracing::info!("left: all exchanges have finished"),
-            () = tokio::time::sleep(self.config.drain) => {
-                tracing::warn!(exchanges = self.proxy.drain.activity().0, "left: the time to drain is over");
-            }
-            () = now => tracing::warn!(exchanges = self.proxy.drain.activity().0, "second signal: exiting without draining"),
-        }
-        if let Some(store) = &self.store {
-            store.leave().await;
         }
     }
 

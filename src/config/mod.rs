@@ -47,7 +47,9 @@ pub(crate) use no_proxy::{NoProxyHost, TakenPast};
 pub(crate) use parent::{ParentChoice, ParentKeys, ParentScheme, ParentUrlParts};
 pub(crate) use placeholders::{PlaceholderCharacters, PlaceholderMode, PlaceholderShape, Placeholders};
 pub(crate) use problems::{Locations, Problem, Problems};
-pub(crate) use process::{Access, Ca, Constraints, Limits, Log, LogFormat, TimeoutOverrides, Timeouts};
+pub(crate) use process::{
+    Access, Ca, Constraints, DrainUntil, Limits, Log, LogFormat, TimeoutOverrides, Timeouts,
+};
 pub(crate) use reader::nearest;
 pub(crate) use rule::Matcher;
 pub(crate) use schema::schema;
@@ -118,8 +120,11 @@ section! {
         admin: Option<SocketAddr> as AdminAddress = "127.0.0.1:9901";
         /// Threads; auto: the container's CPU share, at least 1.
         workers: Option<usize> as AutoOrNumber<usize, 1, MOST_WORKERS> = "auto";
-        /// After SIGTERM: keep serving until quiet or this long.
+        /// After SIGTERM: keep serving until `drain_until` holds, or this long.
         drain: Duration = "8s";
+        /// quiet: nothing is under way for half a second. app_gone: and the app's connections and processes have ended (other
+        /// processes of outrider's user). auto: app_gone on Cloud Foundry, else quiet.
+        drain_until: DrainUntil = "auto";
         /// How many instances share each rate limit: each takes its part, with a store only while that is away. auto: 1, or as
         /// the store has seen.
         instances: Option<NonZeroU32> as Instances = "auto";

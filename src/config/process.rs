@@ -68,6 +68,15 @@ section! {
     }
 }
 
+choice! {
+    /// What a draining proxy waits for.
+    pub(crate) enum DrainUntil {
+        AppGone = "app_gone",
+        Auto = "auto",
+        Quiet = "quiet",
+    }
+}
+
 section! {
     /// The files and the certificate of the local authority.
     pub(crate) struct Ca {

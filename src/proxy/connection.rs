@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{AppResponse, Body, Error, Proxy, reply};
@@ -28,7 +28,17 @@ where
     let limits = proxy.live.load().limits.request_fields();
     let begins = move |interim| bond.hear_interim(interim);
     server::serve(io, limits, begins, async |request| match request {
-        Ok(request) => answer(request.map(|body| body.map(Incoming::H1))).await,
+        Ok(request) => {
+            let mut answer = answer(request.map(|body| body.map(Incoming::H1))).await;
+            // The app's next call comes on a new connection, which the end cannot cut between two requests.
+            if proxy.drain.is_draining()
+                && let server::Handled::Response(response) = &mut answer
+            {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            answer
+        }
         Err(http1::Error::Foreign(first)) => match foreign(first) {
             Some(next) => server::Handled::Foreign(next),
             None => server::Handled::Response(unreadable(http1::Error::Foreign(first), &proxy)),
