@@ -13,7 +13,7 @@ use crate::support::proxy::configuration;
 use crate::support::{Nginx, Pki, ProgramOutput, Proxy, TOKEN, run};
 
 /// Commands that are not run here, by how they begin, and the reason.
-const NOT_RUN: [(&str, &str); 12] = [
+const NOT_RUN: [(&str, &str); 16] = [
     ("apt-get install", "installs packages of the system"),
     ("ab ", "needs a machine of its own for half a million requests"),
     ("cargo bench", "tests/run runs each bench once"),
@@ -23,8 +23,12 @@ const NOT_RUN: [(&str, &str); 12] = [
     ("cargo build", "cargo has built the program that is run here"),
     ("cargo test", "runs these tests"),
     ("cf ", "needs a Cloud Foundry"),
+    ("docker ", "needs Docker"),
+    ("install -m", "changes the system"),
+    ("systemctl ", "needs systemd as the first process"),
+    ("TMPDIR=/run outrider", "changes the system"),
     (
-        "export PATH=$PWD/target/release",
+        "export PATH=$PWD/target/",
         "the environment of the commands has it",
     ),
     (
@@ -37,7 +41,7 @@ const NOT_RUN: [(&str, &str); 12] = [
 /// A command of a page, and what is run instead, as the program is already built.
 const BUILT: [(&str, &str); 2] = [
     ("cargo build --release && ", ""),
-    ("cargo run --release -- ", "outrider "),
+    ("cargo run --profile dev-release -- ", "outrider "),
 ];
 
 /// A command of a page.

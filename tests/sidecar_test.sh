@@ -232,7 +232,7 @@ echo 'set -eu; shopt -s nullglob; trap "echo trapped" ERR; before="$(set -o; sho
   >"$home/app/.profile.d/a.sh"
 # shellcheck disable=SC2016
 echo 'after="$(set -o; shopt; compgen -A function; compgen -v)"
-diff <(echo "$before") <(echo "$after") | grep "^[<>]" | grep -viE "proxy|CA|CERT|SSL|NODE_|JAVA_|before|BASH_|PIPESTATUS|_$" || echo nothing left behind' \
+diff <(echo "$before") <(echo "$after") | grep "^[<>]" | grep -viE "proxy|CA|CERT|SSL|NODE_|JAVA_|PHP_INI_|WGETRC|before|BASH_|PIPESTATUS|_$" || echo nothing left behind' \
   >"$home/app/.profile"
 launch web env
 is "it works under set -e and set -u of others" out_has "https_proxy="
@@ -352,6 +352,27 @@ is "so does a configuration that is not sound" not supply A=
 is "with its place" out_has "outrider.yml:1:"
 is "unless the check is turned off" supply OUTRIDER_CHECK=off
 is "it never claims an app" not bash "$work/buildpack/bin/detect" "$home/app"
+
+echo "--- elsewhere"
+is "the folder of the image is made" sh sidecar/elsewhere/rootfs "$outrider" "$work/rootfs"
+if [ "$(id -u)" = 0 ]; then
+  image_port=$(free_port)
+  printf 'listen: 127.0.0.1:%s\nadmin: false\n' "$image_port" >"$work/rootfs/etc/outrider/outrider.yml"
+  chroot --userspec=65532:65532 "$work/rootfs" /outrider run --config /etc/outrider/outrider.yml >"$work/out" 2>&1 &
+  started+=($!)
+  port_before=$port port=$image_port
+  is "outrider runs from it, without a shell and without root" listens
+  port=$port_before
+  end
+else
+  echo "SKIPPED: a folder becomes the root for root only"
+fi
+if command -v systemd-analyze >/dev/null; then
+  sed "s|/usr/local/bin/outrider|$outrider|" sidecar/elsewhere/outrider.service >"$work/outrider.service"
+  is "the unit is sound" systemd-analyze verify "$work/outrider.service"
+else
+  echo "SKIPPED: no systemd-analyze, which reads the unit"
+fi
 
 echo "--- the example"
 is "its configuration is sound" "$outrider" check --config sidecar/example/outrider.yml
