@@ -182,19 +182,19 @@ is "which is there when the app starts" test -s "$home/tmp/outrider/ca-bundle.pe
 is "and Java's options" out_has "-Djavax.net.ssl.trustStore=$home/tmp/outrider/truststore.p12"
 is "without a word" not test -s "$work/err"
 
-# The command after # only looks like the sidecar's. What it starts beside outrider must not call past the proxy.
+# The command after && only looks like the sidecar's. What it starts beside outrider must not call past the proxy.
 # shellcheck disable=SC2016
 for command in 'exec ./outrider run' 'exec $DEPS_DIR/0/bin/outrider run --config x' '"./outrider" run' \
   'outrider exec -- python3 app.py'; do
   for type in web ""; do
-    launch "$type" "env # $command" OUTRIDER_WAIT=9
+    launch "$type" "env; false && $command" OUTRIDER_WAIT=9
     is "nothing that starts beside outrider calls past it: ${type:-task}, $command" out_has "HTTPS_PROXY=http://127.0.0.1:"
     is "without a word" not test -s "$work/err"
   done
 done
-launch "" "env # outrider exec" OUTRIDER_WITHOUT_SIDECAR=direct
+launch "" "env; false && outrider exec" OUTRIDER_WITHOUT_SIDECAR=direct
 is "unless the user says so" not out_has _proxy
-launch web "env # ./outrider-tools run"
+launch web "env; false && ./outrider-tools run" OUTRIDER_WAIT=0
 is "a command that only resembles it does" out_has "https_proxy="
 
 launch "" env
@@ -226,9 +226,21 @@ launch web env NO_PROXY=db.internal JAVA_TOOL_OPTIONS=-Xmx64m
 is "NO_PROXY keeps what it had" out_has "apps.internal,.apps.internal,db.internal"
 is "JAVA_TOOL_OPTIONS, too" out_has "JAVA_TOOL_OPTIONS=-Xmx64m -Dhttp.proxyHost="
 
+# However the sidecar is wrapped, it does not wait for itself, and keeps its secrets.
+printf '#!/bin/bash\nset -e\nexec ./outrider run\n' >"$home/app/start-sidecar.sh" && chmod 755 "$home/app/start-sidecar.sh"
+cp "$home/app/outrider" "$home/app/outrider-0.1.0"
+end
+for command in 'exec ./start-sidecar.sh' './outrider-0.1.0 run' './outrider run; echo ended' 'OUTRIDER_ROLE=sidecar exec python3 x'; do
+  start=$SECONDS
+  launch web "env; false && $command" OUTRIDER_WAIT=9
+  is "it does not wait for itself: $command" test $((SECONDS - start)) -le 4
+  is "and says nothing" not test -s "$work/err"
+done
+is "a wrapped sidecar runs" sidecar_runs 'exec ./start-sidecar.sh'
+
 # Strict scripts of others before ours, a look at the shell after it.
 # shellcheck disable=SC2016
-echo 'set -eu; shopt -s nullglob; trap "echo trapped" ERR; before="$(set -o; shopt; compgen -A function; compgen -v)"' \
+echo 'set -eu -f -a -T -E -C -o pipefail; IFS=:; shopt -s nullglob failglob nocasematch extglob; trap "echo trapped" ERR; before="$(set -o; shopt; compgen -A function; compgen -v)"' \
   >"$home/app/.profile.d/a.sh"
 # shellcheck disable=SC2016
 echo 'after="$(set -o; shopt; compgen -A function; compgen -v)"
@@ -319,7 +331,26 @@ supply() {
   env "$@" bash "$work/buildpack/bin/supply" "$home/app" "$home/cache" "$home/deps" 0 >"$work/out" 2>"$work/err"
 }
 mkdir "$work/buildpack"
-cp -r "$sidecar/bin" "$sidecar/profile.d" "$sidecar/outrider.yml" "$outrider" "$work/buildpack/"
+"$outrider" package --output "$work/buildpack.zip" >"$work/out" 2>"$work/err"
+is "the program makes it" out_has "buildpack.zip"
+"$outrider" package --output "$work/again.zip" >/dev/null && cmp "$work/buildpack.zip" "$work/again.zip"
+is "equal bytes each time" cmp "$work/buildpack.zip" "$work/again.zip"
+is "it unpacks" python3 - "$work/buildpack.zip" "$work/buildpack" <<'PYTHON'
+import os, sys, zipfile
+with zipfile.ZipFile(sys.argv[1]) as zip:
+    assert zip.testzip() is None
+    for entry in zip.infolist():
+        os.chmod(zip.extract(entry, sys.argv[2]), entry.external_attr >> 16)
+PYTHON
+is "with the right to run the program" test -x "$work/buildpack/outrider" -a -x "$work/buildpack/bin/supply"
+for wrong in /bin/bash "$sidecar/README.md" "$work/nothing" "$work"; do
+  "$outrider" package --binary "$wrong" --output "$work/wrong.zip" >"$work/out" 2>"$work/err"
+  is "$wrong is not packed" test ! -e "$work/wrong.zip"
+  is "and the reason is told" err_has "$wrong"
+done
+printf '\317\372\355\376 a Mac program' >"$work/mac"
+is "a program for a Mac is refused" not "$outrider" package --binary "$work/mac" --output "$work/wrong.zip" 2>"$work/err"
+is "with what to do" err_has "macOS; name a portable outrider with --binary"
 
 container
 is "it supplies an app that brings nothing" supply A=
@@ -328,7 +359,8 @@ is "the sidecar is registered for web" grep -qF 'sidecar_for: ["web"]' "$home/de
 command='exec $DEPS_DIR/0/bin/outrider run'
 is "with a command that knows no folder of staging" grep -qF "command: \"$command\"" "$home/deps/0/launch.yml"
 is "and a share of the memory" grep -qF "memory: 64" "$home/deps/0/launch.yml"
-is "it writes nowhere else" test -z "$(ls -A "$home/app")"
+is "it writes one line for older final buildpacks, and nothing else" \
+  test "$(cd "$home/app" && find . -type f)" = ./.profile.d/outrider_buildpack.sh
 # What the final buildpack's finalize does, and the folder is another one then.
 cp "$home/deps/0/profile.d/outrider.sh" "$home/profile.d/0_outrider.sh"
 mv "$home/deps" "$home/moved" && mkdir "$home/deps" && mv "$home/moved/0" "$home/deps/0"
@@ -339,6 +371,14 @@ is "and the app is sent through it" out_has "https_proxy=http://127.0.0.1:$port"
 launch "" env
 is "a task knows the configuration, for outrider exec" out_has "OUTRIDER_CONFIG=$home/deps/0/outrider.yml"
 is "and cannot call past the proxy" out_has "https_proxy=http://127.0.0.1:$port"
+
+# An older final buildpack copies no profile scripts.
+end
+rm "$home/profile.d/0_outrider.sh"
+is "with an older final buildpack the sidecar runs" sidecar_runs "$command"
+launch web 'env; command -v outrider'
+is "and the app is sent through it all the same" out_has "https_proxy=http://127.0.0.1:$port"
+is "and knows the program" out_has "$home/deps/0/bin/outrider"
 
 container
 is "several process types are registered" supply OUTRIDER_PROCESS_TYPES="web, worker" OUTRIDER_MEMORY=48

@@ -3,9 +3,11 @@
 #
 # The platform's launcher sources this file (from .profile.d/ of the app, or from a buildpack's profile.d/) in the shell
 # that becomes the process, once for each process of the container: the app, and the sidecar itself. Its $2 is the start
-# command, which says whether `outrider run` or `outrider exec` stands in it. outrider heeds no proxy variables, and
-# `exec` sets them anew for its command; what else such a command starts must not call past the proxy. So it gets the
-# variables, too, and waits for nothing: it may be what brings the proxy.
+# command; `outrider role` reads it, and the shell scripts that it names, and says whether `outrider run` or
+# `outrider exec` stands in them. A sidecar for which that does not show has OUTRIDER_ROLE=sidecar in front of its
+# command. outrider heeds no proxy variables, and `exec` sets them anew for its command; what else such a command starts
+# must not call past the proxy. So it gets the variables, too, keeps its secrets, and waits for nothing: it may be what
+# brings the proxy.
 #
 # Every process gets the variables, whatever is wrong: an app that cannot call out is noticed, one that calls past the
 # proxy is not. That goes for a program that is missing or cannot run, for a configuration that is not sound, for tasks,
@@ -20,7 +22,7 @@
 # the CA bundle is written, which many runtimes read only once, when they start.
 #
 # It shares the shell with scripts of others, so it leaves no names and no options behind, ends nothing when
-# something fails, and works under `set -e` and `set -u`.
+# something fails, and works under `set -e`, `set -u` and other options.
 
 # The variables for a proxy at the address that outrider has where nothing else is written, for when outrider itself
 # cannot be asked.
@@ -37,7 +39,7 @@ __outrider_closed() {
 }
 
 __outrider_profile() {
-  local command=$1 process_type='' is_served='' without='' binary variables host port wait deadline now why status
+  local command=$1 role process_type='' is_served='' without='' binary variables host port wait deadline now why status
 
   # Where a buildpack brought the program and nothing was configured, its default configuration holds; for the
   # sidecar and for `outrider exec` in a task, too.
@@ -55,8 +57,16 @@ __outrider_profile() {
   [[ -n $process_type && ",${served//[[:space:]]/,}," == *",$process_type,"* ]] && is_served=yes
   [[ -z $is_served && ${OUTRIDER_WITHOUT_SIDECAR-} == direct ]] && return 0
 
-  local ours='(^|[[:space:]/"'\''])outrider["'\'']?[[:space:]]+(run|exec)([[:space:]]|$)'
-  if [[ $command =~ $ours ]]; then
+  # A final buildpack of the older kind sets no PATH for what other buildpacks brought.
+  if [[ -n ${__outrider_binary-} ]] && ! command -v outrider >/dev/null; then
+    export PATH=$PATH:${__outrider_binary%/*}
+  fi
+  for binary in "${__outrider_binary-}" "${HOME-}/outrider" "$(command -v outrider)"; do
+    [[ -f $binary ]] && break
+  done
+  # One that cannot run is told of below.
+  role=$("$binary" role -- "$command" 2>/dev/null)
+  if [[ $role == sidecar || $role == exec ]]; then
     __outrider_closed
     return 0
   fi
@@ -69,9 +79,6 @@ __outrider_profile() {
     echo "outrider: its calls will fail: $without" >&2
   fi
 
-  for binary in "${__outrider_binary-}" "${HOME-}/outrider" "$(command -v outrider)"; do
-    [[ -f $binary ]] && break
-  done
   if [[ ! -f $binary ]]; then
     echo "outrider: its calls will fail: no program ${HOME-}/outrider and none on the PATH" >&2
     __outrider_closed
@@ -104,7 +111,8 @@ __outrider_profile() {
     until (: <"/dev/tcp/$host/$port") 2>/dev/null; do
       printf -v now '%(%s)T' -1
       if ((now >= deadline)); then
-        echo "outrider: nothing listens on $host:$port yet; the app starts all the same" >&2
+        echo "outrider: nothing listens on $host:$port after $wait s; the app starts all the same, and its calls will" \
+          "fail. If \`$command\` is what starts the proxy, write OUTRIDER_ROLE=sidecar in front of it" >&2
         break
       fi
       sleep 0.1

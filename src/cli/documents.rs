@@ -19,7 +19,11 @@ const README_SIZE: usize = 10 * 1024;
 const README_EXAMPLE_LINES: usize = 14;
 
 /// YAML that outrider does not read, by its first key, and who holds it.
-const FOREIGN: [(&str, &str); 2] = [
+const FOREIGN: [(&str, &str); 3] = [
+    (
+        "buildpacks",
+        "Cloud Foundry's manifest: the buildpack in place of the sidecar",
+    ),
     (
         "sidecars",
         "Cloud Foundry's manifest: it is that of manifest.yml, below",

@@ -20,6 +20,8 @@ mod exec;
 mod explain;
 mod init;
 mod learn;
+mod package;
+mod role;
 mod run;
 mod schema;
 
@@ -58,6 +60,8 @@ enum Command {
     Explain(explain::Args),
     Init(init::Args),
     Learn(learn::Args),
+    Package(package::Args),
+    Role(role::Args),
     Run(run::Args),
     Schema(schema::Args),
 }
@@ -118,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Learn(args) => learn::run(&args),
+        Command::Package(args) => package::run(&args),
+        Command::Role(args) => role::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Schema(args) => schema::run(&args),
     }
