@@ -19,6 +19,7 @@ mod callers;
 mod circuit;
 mod clear_http2;
 mod client_files;
+mod client_matrix;
 mod clients;
 mod commands;
 mod connect;
