@@ -32,6 +32,7 @@ cat "$FILE.app" "$FILE.log"
 "#;
 
 /// What the app does at its end, what is configured, whether it is a platform, and what is seen.
+#[expect(clippy::type_complexity, reason = "a table, read once")]
 const CASES: [(&str, &str, &str, &str, bool, &[&str]); 5] = [
     (
         "an app that calls on while it ends finds the proxy there until its end",

@@ -116,9 +116,11 @@ impl StartCommand {
             });
             let is_command_text = i > 0 && is_shell_option(&words[i - 1]) || program == "eval";
             if let Some(depth) = depth.checked_sub(1) {
-                role = role.max(match is_command_text {
-                    true => self.of_text(word, depth),
-                    false => self.of_script(word, is_program || i > 0 && reads_script(&words[i - 1]), depth),
+                let is_run = is_program || i > 0 && reads_script(&words[i - 1]);
+                role = role.max(if is_command_text {
+                    self.of_text(word, depth)
+                } else {
+                    self.of_script(word, is_run, depth)
                 });
             }
         }

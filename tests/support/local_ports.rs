@@ -214,7 +214,7 @@ impl Service {
         let folder = server_folder(pki);
         let (path, port, tls_port) = (folder.path(), closed_port(), closed_port());
         fs::create_dir(path.join("mail")).unwrap();
-        let version = run(&mut as_nobody("dovecot", path).arg("--version"))
+        let version = run(as_nobody("dovecot", path).arg("--version"))
             .succeeded()
             .stdout
             .clone();

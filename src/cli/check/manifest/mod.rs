@@ -120,7 +120,7 @@ fn examine_all<'m>(manifest: &'m Manifest, found: &mut Findings) -> Vec<Applicat
         found.problems.add(
             "applications",
             "nothing here runs outrider",
-            "add the sidecar, as `outrider init --manifest FILE` does, or the buildpack",
+            "add the sidecar, or the buildpack: sidecar/README.md has both",
         );
     }
     served
