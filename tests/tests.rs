@@ -63,6 +63,7 @@ mod placeholders;
 mod raw_targets;
 mod rehearse;
 mod replay;
+mod reports;
 mod requests;
 mod responses;
 mod retry;

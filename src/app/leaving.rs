@@ -54,16 +54,24 @@ impl App {
             let processes = waits_for_app.then(app_processes).flatten();
             (exchanges, connections, processes)
         };
-        tokio::select! {
-            () = quiet => tracing::info!("left: all exchanges have finished"),
+        let has_time = tokio::select! {
+            () = quiet => {
+                tracing::info!("left: all exchanges have finished");
+                true
+            }
             () = tokio::time::sleep(self.config.drain) => {
                 let (exchanges, connections, app_processes) = left();
                 tracing::warn!(exchanges, connections, app_processes, "left: the time to drain is over");
+                true
             }
             () = now => {
                 let (exchanges, connections, app_processes) = left();
                 tracing::warn!(exchanges, connections, app_processes, "second signal: exiting without draining");
+                false
             }
+        };
+        if has_time {
+            self.report_last().await;
         }
         if let Some(store) = &self.store {
             store.leave().await;

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch as watch_channel;
 use tokio::time::{Instant, Interval};
 
 use crate::admin::{self, AllowedHosts, Pages};
@@ -51,6 +52,7 @@ mod live;
 mod neighbours;
 mod notice;
 mod placeholders;
+mod reports;
 mod rotation;
 mod running;
 mod shortage;
@@ -71,6 +73,8 @@ pub(crate) struct App {
     addresses: Addresses,
     builder: Arc<Builder>,
     config: Arc<Config>,
+    /// The same, for what goes on beside the loop.
+    configs: watch_channel::Sender<Arc<Config>>,
     expiries: expiry::Expiries,
     /// Made before the addresses are known: a program that knows them may ask for a reload.
     hangup: signals::HangupSignal,
@@ -173,6 +177,7 @@ impl App {
         Ok(Self {
             addresses,
             builder,
+            configs: watch_channel::Sender::new(Arc::clone(&config)),
             config,
             expiries: expiry::Expiries::default(),
             hangup: signals::HangupSignal::listen()?,
@@ -200,10 +205,13 @@ impl App {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut end = std::pin::pin!(end);
         let mut upkeep = std::pin::pin!(maintain(Arc::clone(&self.proxy), Arc::clone(&self.builder)));
+        let reports = reports::report(Arc::clone(&self.proxy), self.configs.subscribe());
+        let mut reports = std::pin::pin!(reports);
         loop {
             tokio::select! {
                 ended = &mut end => return Ok(ended),
                 never = &mut upkeep => match never {},
+                never = &mut reports => match never {},
                 () = self.turn(&mut tick) => {}
             }
         }
@@ -443,6 +451,7 @@ impl App {
         self.tcp = tcp;
         self.store = store;
         self.config = Arc::new(config);
+        self.configs.send_replace(Arc::clone(&self.config));
         Ok(())
     }
 

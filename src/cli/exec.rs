@@ -161,7 +161,9 @@ fn serve(args: &Args) -> Result<u8, Error> {
         }
         let child = ChildProcess::start(&args.command, all)?;
         // Only orphans of the command could use the proxy after it has ended: no reason to drain.
-        Ok(app.run(child.end()).await??)
+        let code = app.run(child.end()).await??;
+        app.report_last().await;
+        Ok(code)
     })
 }
 

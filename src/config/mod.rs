@@ -48,7 +48,7 @@ pub(crate) use parent::{ParentChoice, ParentKeys, ParentScheme, ParentUrlParts};
 pub(crate) use placeholders::{PlaceholderCharacters, PlaceholderMode, PlaceholderShape, Placeholders};
 pub(crate) use problems::{Locations, Problem, Problems};
 pub(crate) use process::{
-    Access, Ca, Constraints, DrainUntil, Limits, Log, LogFormat, TimeoutOverrides, Timeouts,
+    Access, Ca, Constraints, DrainUntil, Limits, Log, LogFormat, Push, TimeoutOverrides, Timeouts,
 };
 pub(crate) use reader::nearest;
 pub(crate) use rule::Matcher;
@@ -130,8 +130,8 @@ section! {
         instances: Option<NonZeroU32> as Instances = "auto";
         /// What is logged, and how.
         log: Log = "{}";
-        /// Traces and remote write.
-        _telemetry("telemetry"): TelemetryKeys = "{}";
+        /// Where metrics and traces are sent.
+        telemetry: TelemetryKeys = "{}";
         /// The local authority under which intercepted destinations are served to the app.
         ca: Ca = "{}";
         /// What may be reached at all.

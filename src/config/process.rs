@@ -2,16 +2,21 @@
 
 use std::time::Duration;
 
+use http::Uri;
+
 use super::PathBuf;
 use super::declare::{Syntax, ValueKind};
 use super::reader::Located;
-use super::syntax::{AutoOrSize, GIB, KIB, MIB, Number, Positive, Size};
+use super::syntax::{AutoOrSize, GIB, KIB, MIB, Number, Positive, Size, Switched};
+use crate::host::Target;
 use crate::http1::HeadRules;
 
 /// The most fields that a key may allow: a map of fields holds no more than some 24,000 names.
 const MOST_FIELDS: u64 = 10_000;
 const MOST_CONNECTIONS: u64 = 1_000_000;
 
+const EVERY: Duration = Duration::from_secs(60);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
 
 section! {
@@ -23,10 +28,8 @@ section! {
         level: tracing::Level as Level = "info";
         /// One line a request; errors are 4xx, 5xx, refusals and waits.
         access: Access = "errors";
-    }
-    later {
-        /// A line of the key counters every so often.
-        "metrics" = ["off", "false"];
+        /// How often the key counters are logged, where nothing can scrape: off, or 10s and longer.
+        metrics: Option<Duration> as Switched<ReportInterval> = "off";
     }
 }
 
@@ -58,13 +61,94 @@ choice! {
 }
 
 section! {
-    /// Traces and remote write: nothing of it works yet.
-    pub(crate) struct TelemetryKeys {}
+    /// Where metrics and traces are sent.
+    pub(crate) struct TelemetryKeys {
+        /// Prometheus remote write: an address, or a mapping with `url`. The destination of its host attaches the credential.
+        push: Option<Push> as OptionalPush = "null";
+    }
     later {
         /// Traces over OTLP/HTTP.
         "otlp" = ["null"];
-        /// Prometheus remote write.
-        "push" = ["null"];
+    }
+}
+
+section! {
+    /// Where all metrics are written.
+    pub(crate) struct Push {
+        /// The address of the receiver.
+        url: PushUrl = required "write where the metrics go, as in url: https://prom.example/api/v1/write";
+        /// How often: 10s or longer.
+        every: Duration as ReportInterval = "60s";
+    }
+}
+
+/// An address, or a mapping with what else is wanted; `None` where it is empty.
+pub(super) struct OptionalPush;
+
+impl Syntax for OptionalPush {
+    type Value = Option<Push>;
+
+    const KIND: ValueKind = ValueKind::Any(&[ValueKind::Text, Push::KIND, ValueKind::Literal("null")]);
+
+    fn read(written: Located<'_>) -> Option<Self::Value> {
+        if written.is_mapping() {
+            return Push::read(written).map(Some);
+        }
+        if written.is_empty() {
+            return Some(None);
+        }
+        let every = EVERY;
+        PushUrl::read(written).map(|url| Some(Push { url, every }))
+    }
+}
+
+/// The address of a receiver of metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PushUrl {
+    pub(crate) target: Target,
+    pub(crate) uri: Uri,
+}
+
+impl Syntax for PushUrl {
+    type Value = Self;
+
+    const KIND: ValueKind = ValueKind::Text;
+
+    fn read(written: Located<'_>) -> Option<Self> {
+        let right = "write an address without a user name; the destination of its host attaches a credential";
+        let text = written.text(right)?;
+        let uri = Uri::try_from(text).ok();
+        let target = uri.as_ref().and_then(|uri| Target::of_absolute(uri).ok());
+        let has_user = |uri: &Uri| {
+            uri.authority()
+                .is_some_and(|authority| authority.as_str().contains('@'))
+        };
+        match (uri, target) {
+            (Some(uri), Some(target)) if !has_user(&uri) && !text.contains('#') => Some(Self { target, uri }),
+            _ => {
+                // Not shown: it may hold a password.
+                written.problem("not the address of a receiver of metrics", right);
+                None
+            }
+        }
+    }
+}
+
+/// How often something is reported: not so often that the platform's limit on logs is felt.
+pub(super) struct ReportInterval;
+
+impl Syntax for ReportInterval {
+    type Value = Duration;
+
+    const KIND: ValueKind = ValueKind::Duration;
+
+    fn read(written: Located<'_>) -> Option<Duration> {
+        let every = written.clone().duration()?;
+        if every < SHORTEST_INTERVAL {
+            written.problem("too often", "write 10s or longer");
+            return None;
+        }
+        Some(every)
     }
 }
 

@@ -51,6 +51,7 @@ mod headers;
 mod intercept;
 mod listener;
 mod live;
+mod own;
 mod placeholders;
 mod rehearse;
 mod reply;

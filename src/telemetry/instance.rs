@@ -15,6 +15,23 @@ pub(crate) fn instance_index() -> Option<String> {
     env::var("CF_INSTANCE_INDEX").ok()
 }
 
+/// Returns a name that no other running instance has: the app's, its index and the beginning of the container's, or the
+/// host's.
+pub(super) fn name() -> String {
+    let application = env::var("VCAP_APPLICATION").ok();
+    let instance = application.and_then(|json| Instance::of(&json, instance_index().as_deref()));
+    let Some(Instance { app, index, .. }) = instance else {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        return host.trim().to_owned();
+    };
+    // While one instance replaces another, both have the index.
+    let guid = env::var("CF_INSTANCE_GUID").unwrap_or_default();
+    let beginning: String = guid.chars().take(8).collect();
+    format!("{app}/{index}/{beginning}")
+        .trim_end_matches('/')
+        .to_owned()
+}
+
 /// Sets both metrics, from the build and from `VCAP_APPLICATION` and `CF_INSTANCE_INDEX`.
 pub(super) fn set_info(families: &Families, application: Option<&str>, index: Option<&str>) {
     let revision = option_env!("OUTRIDER_REVISION").unwrap_or("unknown");

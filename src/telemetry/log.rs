@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, reload};
 
-use super::access;
+use super::{access, counter_log};
 use crate::config::{Log, LogFormat};
 
 /// How many lines may wait. At some hundred bytes each, a reader that stops costs about a megabyte.
@@ -105,6 +105,7 @@ fn filter(level: Level) -> Targets {
         .with_default(LevelFilter::from_level(level.min(Level::WARN)))
         .with_target(env!("CARGO_CRATE_NAME"), level)
         .with_target(access::TARGET, Level::INFO)
+        .with_target(counter_log::TARGET, Level::INFO)
 }
 
 /// Builds the subscriber, which turns an event into a line.
@@ -270,6 +271,7 @@ mod tests {
                     format: LogFormat::Json,
                     level,
                     access: crate::config::Access::Errors,
+                    metrics: None,
                 });
                 tracing::debug!("under {level}");
             }

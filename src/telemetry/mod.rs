@@ -14,7 +14,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+use http::{Request, Uri};
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::time::Instant;
 
 pub(crate) use clients::ClientCounters;
 pub(crate) use counters::{Counters, GaugeGuard, LimitHandles, ParentCounters};
@@ -39,6 +43,7 @@ pub(crate) mod log;
 mod access;
 mod certificate_expiry;
 mod clients;
+mod counter_log;
 mod counters;
 mod exchange;
 mod families;
@@ -48,6 +53,7 @@ mod labels;
 mod observed;
 mod process;
 mod refusals;
+mod remote_write;
 mod sampler;
 
 #[cfg(test)]
@@ -74,6 +80,7 @@ const NO_DESTINATION: &str = "none";
 /// All metrics of this process.
 pub(crate) struct Telemetry {
     access: AtomicU8,
+    counter_log: Mutex<counter_log::CounterLog>,
     counters: Mutex<HashMap<Box<str>, Arc<Counters>>>,
     families: Arc<Families>,
     /// Counts exchanges that end before their destination is known.
@@ -106,6 +113,7 @@ impl Telemetry {
         let none = Arc::new(Counters::new(&families, NO_DESTINATION));
         Arc::new(Self {
             access: AtomicU8::new(Access::Errors as u8),
+            counter_log: Mutex::default(),
             counters: Mutex::new(HashMap::from([(NO_DESTINATION.into(), Arc::clone(&none))])),
             families,
             none,
@@ -192,17 +200,30 @@ impl Telemetry {
 
     /// Returns the metrics page in the Prometheus text format, of [`CONTENT_TYPE`].
     pub(crate) fn render(&self) -> Vec<u8> {
+        let mut page = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.gather(), &mut page) {
+            tracing::error!(%error, "metrics page is incomplete");
+        }
+        page
+    }
+
+    /// Logs the key counters: what was counted since the last call.
+    pub(crate) fn log_counters(&self) {
+        lock(&self.counter_log).log(&self.gather(), Instant::now());
+    }
+
+    /// Returns the request that writes all metrics to `url`.
+    pub(crate) fn remote_write(&self, url: Uri) -> Request<Bytes> {
+        remote_write::request(&self.gather(), &instance::name(), url, SystemTime::now())
+    }
+
+    fn gather(&self) -> Vec<MetricFamily> {
         if let Some(process) = &self.process {
             process.sample();
         }
         let dropped = self.families.log_lines_dropped();
         dropped.inc_by(log::dropped_lines().saturating_sub(dropped.get()));
-
-        let mut page = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut page) {
-            tracing::error!(%error, "metrics page is incomplete");
-        }
-        page
+        self.registry.gather()
     }
 
     fn access(&self) -> Access {

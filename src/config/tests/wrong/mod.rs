@@ -95,7 +95,7 @@ fn a_misspelt_key_names_the_nearest_real_one() {
         ),
         (
             "log: { foo: 1 }",
-            "a.yml:1:8: log.foo: no such key; the keys here are format, level, access",
+            "a.yml:1:8: log.foo: no such key; the keys here are format, level, access, metrics",
         ),
         (
             "hosts: [a.test]",
