@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::support::nginx;
 use crate::support::pki::server_params;
-use crate::support::programs::{ServerProcess, clean, outrider, tool, wait};
+use crate::support::programs::{ServerProcess, clean, outrider, skipped, tool, wait};
 use crate::support::proxy::configuration;
 use crate::support::{Pki, closed_port};
 
@@ -74,7 +74,7 @@ fn every_client_does_what_the_page_says() {
     let page = std::fs::read_to_string(&file).unwrap();
     let missing: Vec<_> = rows.iter().filter_map(|row| row.missing.as_deref()).collect();
     for why in &missing {
-        println!("not run: {why}; tests/run --tools installs it");
+        skipped(&format!("not run: {why}; tests/run --tools installs it"));
     }
     assert!(
         missing.is_empty() || std::env::var_os("CI").is_none(),
@@ -92,7 +92,10 @@ fn every_client_does_what_the_page_says() {
     let (pinned, others): (Vec<_>, Vec<_>) =
         (rows.iter()).partition(|row| is_twelve || row.client.command.starts_with("@TOOLS@"));
     for difference in others.iter().flat_map(|row| row.differences(&page)) {
-        println!("on this Debian otherwise: {}", difference.lines().next().unwrap());
+        skipped(&format!(
+            "on this Debian otherwise: {}",
+            difference.lines().next().unwrap()
+        ));
     }
     let differences: Vec<String> = pinned.iter().flat_map(|row| row.differences(&page)).collect();
     assert!(differences.is_empty(), "\n{}", differences.join("\n"));
