@@ -274,7 +274,7 @@ fn no_call_in_flight_fails_when_both_are_told_to_end() {
     });
     sidecar.signal(Signal::TERM);
     app.signal(Signal::TERM);
-    eventually("the sidecar is ending", || sidecar.said().contains("drain"));
+    eventually("the sidecar is ending", || sidecar.said().contains("leaving"));
     assert!(app.child.try_wait().unwrap().is_none(), "{}", app.said());
     answer();
     assert_eq!(app.ends(), Some(0), "{}", app.said());

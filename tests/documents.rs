@@ -13,7 +13,7 @@ use crate::support::proxy::configuration;
 use crate::support::{Nginx, Pki, ProgramOutput, Proxy, TOKEN, run};
 
 /// Commands that are not run here, by how they begin, and the reason.
-const NOT_RUN: [(&str, &str); 16] = [
+const NOT_RUN: [(&str, &str); 17] = [
     ("apt-get install", "installs packages of the system"),
     ("ab ", "needs a machine of its own for half a million requests"),
     ("cargo bench", "tests/run runs each bench once"),
@@ -25,6 +25,7 @@ const NOT_RUN: [(&str, &str); 16] = [
     ("cf ", "needs a Cloud Foundry"),
     ("docker ", "needs Docker"),
     ("install -m", "changes the system"),
+    ("outrider package --binary", "needs a program for another machine"),
     ("systemctl ", "needs systemd as the first process"),
     ("TMPDIR=/run outrider", "changes the system"),
     (

@@ -240,10 +240,10 @@ is "a wrapped sidecar runs" sidecar_runs 'exec ./start-sidecar.sh'
 
 # Strict scripts of others before ours, a look at the shell after it.
 # shellcheck disable=SC2016
-echo 'set -eu -f -a -T -E -C -o pipefail; IFS=:; shopt -s nullglob failglob nocasematch extglob; trap "echo trapped" ERR; before="$(set -o; shopt; compgen -A function; compgen -v)"' \
+echo 'set -eu -f -a -T -E -C -o pipefail; IFS=:; shopt -s nullglob failglob nocasematch extglob; trap "echo trapped" ERR; before="$(set -o; shopt || :; compgen -A function || :; compgen -v || :)"' \
   >"$home/app/.profile.d/a.sh"
 # shellcheck disable=SC2016
-echo 'after="$(set -o; shopt; compgen -A function; compgen -v)"
+echo 'after="$(set -o; shopt || :; compgen -A function || :; compgen -v || :)"
 diff <(echo "$before") <(echo "$after") | grep "^[<>]" | grep -viE "proxy|CA|CERT|SSL|NODE_|JAVA_|PHP_INI_|WGETRC|before|BASH_|PIPESTATUS|_$" || echo nothing left behind' \
   >"$home/app/.profile"
 launch web env

@@ -80,7 +80,7 @@ impl StartCommand {
         role
     }
 
-    fn of_command(&mut self, command: &[words::Word], depth: usize) -> Role {
+    fn of_command(&mut self, command: &[words::ShellWord], depth: usize) -> Role {
         let words: Vec<String> = command.iter().map(|word| self.expanded(word)).collect();
         let mut role = Role::App;
         let mut before_program = true;
@@ -143,7 +143,7 @@ impl StartCommand {
     }
 
     /// Puts values in place of variables. One that is not known stays as it is.
-    fn expanded(&self, word: &words::Word) -> String {
+    fn expanded(&self, word: &words::ShellWord) -> String {
         let value = |name: &str| {
             let own = self.variables.get(name).cloned();
             own.or_else(|| std::env::var(name).ok())

@@ -5,19 +5,19 @@
 
 /// A word, in pieces.
 #[derive(Debug, Default)]
-pub(super) struct Word(Vec<Piece>);
+pub(super) struct ShellWord(Vec<Piece>);
 
 #[derive(Debug)]
 enum Piece {
     Text(String),
-    /// A variable, and what stands for it if it is not set.
+    /// A variable, and its value if it is not set.
     Variable {
         name: String,
         default: String,
     },
 }
 
-impl Word {
+impl ShellWord {
     /// Returns the text, with what `value` says of each variable.
     pub(super) fn with(&self, value: impl Fn(&str) -> Option<String>) -> String {
         let pieces = self.0.iter().map(|piece| match piece {
@@ -36,9 +36,9 @@ impl Word {
 }
 
 /// Returns the commands of a text.
-pub(super) fn commands(text: &str) -> Vec<Vec<Word>> {
+pub(super) fn commands(text: &str) -> Vec<Vec<ShellWord>> {
     let mut commands = vec![Vec::new()];
-    let mut word: Option<Word> = None;
+    let mut word: Option<ShellWord> = None;
     let mut is_quoted = false;
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -87,7 +87,7 @@ pub(super) fn commands(text: &str) -> Vec<Vec<Word>> {
 }
 
 /// Adds a word to the last command.
-fn end_word(commands: &mut [Vec<Word>], word: &mut Option<Word>) {
+fn end_word(commands: &mut [Vec<ShellWord>], word: &mut Option<ShellWord>) {
     if let (Some(command), Some(word)) = (commands.last_mut(), word.take()) {
         command.push(word);
     }
