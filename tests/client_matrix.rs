@@ -227,7 +227,6 @@ impl Rig {
         let origin = folder.path().join("origin");
         let conf = CONF
             .replace("@ANSWERS@", ANSWERS)
-            .replace("@FOLDER@", &origin.display().to_string())
             .replace("@CLEAR@", &clear.to_string())
             .replace("@TLS@", &tls.to_string())
             .replace("@MUTUAL@", &mutual.to_string())
@@ -428,35 +427,23 @@ fn bounded(command: &mut Command) -> (String, String) {
 
 /// Answers as what each client wants: a page, a repository of git, a package of npm, crates and a gRPC status.
 const CONF: &str = r#"
-daemon off;
-master_process off;
-pid @FOLDER@/nginx.pid;
-error_log stderr crit;
-events {}
-http {
-  access_log off;
-  client_body_temp_path @FOLDER@/body;
-  proxy_temp_path @FOLDER@/proxy;
-  fastcgi_temp_path @FOLDER@/fastcgi;
-  uwsgi_temp_path @FOLDER@/uwsgi;
-  scgi_temp_path @FOLDER@/scgi;
-  server {
-    listen 127.0.0.1:@CLEAR@;
-    listen 127.77.0.1:@CLEAR@;
-    listen 127.0.0.1:@H2@ http2;
-    listen 127.0.0.1:@TLS@ ssl http2;
-    ssl_certificate @CERT@;
-    ssl_certificate_key @KEY@;
+access_log off;
+server {
+  listen 127.0.0.1:@CLEAR@;
+  listen 127.77.0.1:@CLEAR@;
+  listen 127.0.0.1:@H2@ http2;
+  listen 127.0.0.1:@TLS@ ssl http2;
+  ssl_certificate @CERT@;
+  ssl_certificate_key @KEY@;
 @ANSWERS@
-  }
-  server {
-    listen 127.0.0.1:@MUTUAL@ ssl http2;
-    ssl_certificate @CERT@;
-    ssl_certificate_key @KEY@;
-    ssl_client_certificate @CA@;
-    ssl_verify_client on;
+}
+server {
+  listen 127.0.0.1:@MUTUAL@ ssl http2;
+  ssl_certificate @CERT@;
+  ssl_certificate_key @KEY@;
+  ssl_client_certificate @CA@;
+  ssl_verify_client on;
 @ANSWERS@
-  }
 }
 "#;
 

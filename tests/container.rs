@@ -15,33 +15,7 @@ use tempfile::TempDir;
 use crate::support::programs::{clean, wait};
 use crate::support::{Origin, PATIENCE, Wire, closed_port, eventually, run};
 
-const LAUNCHER: &str = r#"
-cd "$1"
-
-echo 'Invoking pre-start scripts.'
-
-if [ -n "$(ls ../profile.d/* 2> /dev/null)" ]; then
-  for env_file in ../profile.d/*; do
-    source $env_file
-  done
-fi
-
-if [ -n "$(ls .profile.d/* 2> /dev/null)" ]; then
-  for env_file in .profile.d/*; do
-    source $env_file
-  done
-fi
-
-if [ -f .profile ]; then
-  source .profile
-fi
-
-shift
-
-echo 'Invoking start command.'
-
-exec bash -c "$@"
-"#;
+const LAUNCHER: &str = include_str!("launcher.sh");
 
 /// The user and group vcap.
 const VCAP: u32 = 2000;

@@ -43,26 +43,7 @@ not() { ! "$@"; }
 out_has() { grep -qF -- "$1" "$work/out"; }
 err_has() { grep -qF -- "$1" "$work/err"; }
 
-# What buildpackapplifecycle's launcher runs: bash -c "$launcher" NAME APP_FOLDER START_COMMAND METADATA
-# shellcheck disable=SC2016
-launcher='
-cd "$1"
-if [ -n "$(ls ../profile.d/* 2> /dev/null)" ]; then
-  for env_file in ../profile.d/*; do
-    source $env_file
-  done
-fi
-if [ -n "$(ls .profile.d/* 2> /dev/null)" ]; then
-  for env_file in .profile.d/*; do
-    source $env_file
-  done
-fi
-if [ -f .profile ]; then
-  source .profile
-fi
-shift
-exec bash -c "$@"
-'
+launcher=$(cat tests/launcher.sh)
 
 # A new container with an app's folder; the proxy listens on a port that is free now.
 container() {

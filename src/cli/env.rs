@@ -14,8 +14,10 @@ use crate::config::{Ca, Config, Listen};
 use crate::error::ErrorChain;
 use crate::secret::Snapshot;
 
-pub(super) use overruling::overruling;
-pub(super) use variables::{NoProxy, USER, variables};
+pub(super) use variables::{NoProxy, USER};
+
+use overruling::overruling;
+use variables::variables;
 
 mod overruling;
 mod variables;
@@ -107,12 +109,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Some((_, value)) => value.clone(),
         None => std::env::var(name).ok(),
     };
-    let files = ca.as_ref().and_then(client_files);
     let no_proxy = NoProxy::of(args.no_proxy.as_deref(), &config.no_proxy);
-    let variables = variables(&listen, None, ca.as_ref(), files.as_ref(), no_proxy, existing);
-    for line in overruling(&variables, existing) {
-        eprintln!("outrider: {line}");
-    }
+    let variables = given(&listen, None, ca.as_ref(), no_proxy, existing);
     // These hold already what `changed` says of them.
     changed.retain(|(name, _)| !variables.iter().any(|(own, _)| own == name));
     let variables = variables
@@ -167,9 +165,26 @@ pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
     }
 }
 
+/// Returns the variables that an app is given ([`variables()`]), and writes the files that they name if these are missing.
+/// Prints which variables of its environment some clients heed before these.
+pub(super) fn given(
+    listen: &str,
+    password: Option<&str>,
+    ca: Option<&Ca>,
+    no_proxy: NoProxy<'_>,
+    existing: impl Fn(&str) -> Option<String> + Copy,
+) -> Vec<(&'static str, String)> {
+    let files = ca.and_then(client_files);
+    let variables = variables(listen, password, ca, files.as_ref(), no_proxy, existing);
+    for line in overruling(&variables, existing) {
+        eprintln!("outrider: {line}");
+    }
+    variables
+}
+
 /// Returns the files beside the bundle that some clients read, which are written if they are missing. Prints a note if
 /// that fails.
-pub(super) fn client_files(ca: &Ca) -> Option<ca::ClientFiles> {
+fn client_files(ca: &Ca) -> Option<ca::ClientFiles> {
     let written = ca::ClientFiles::write(&ca.bundle);
     written
         .inspect_err(|error| {

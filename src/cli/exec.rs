@@ -18,7 +18,7 @@ use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
 use super::ConfigArg;
-use super::env::{NoProxy, USER, Unreachable, client_files, overruling, reached_at, trusted, variables};
+use super::env::{NoProxy, USER, Unreachable, given, reached_at, trusted};
 use super::run::{fail, runtime, started};
 use crate::app::{self, App, PlaceholderSource};
 use crate::auth::placeholder::environment::{self, ChangedVariable};
@@ -145,13 +145,8 @@ fn serve(args: &Args) -> Result<u8, Error> {
         };
         let password = password.as_deref().map(String::as_str);
         let ca = trusted(&addresses.ca);
-        let files = ca.as_ref().and_then(client_files);
         let no_proxy = NoProxy::of(args.no_proxy.as_deref(), &listed);
-        let variables = variables(&listen, password, ca.as_ref(), files.as_ref(), no_proxy, existing);
-        for line in overruling(&variables, existing) {
-            eprintln!("outrider: {line}");
-        }
-        let variables = variables
+        let variables = given(&listen, password, ca.as_ref(), no_proxy, existing)
             .into_iter()
             .map(|(name, value)| (name.into(), Some(value.into())));
         let changed = changed.into_iter().map(|changed| (changed.name, changed.value));

@@ -133,12 +133,8 @@ fn by_destination(families: &[MetricFamily]) -> BTreeMap<String, Figures> {
             let Some(destination) = label(metric, "destination") else {
                 continue;
             };
-            if !all.contains_key(destination) {
-                all.insert(destination.to_owned(), Figures::default());
-            }
-            if let Some(figures) = all.get_mut(destination) {
-                count(figures, family.name(), metric);
-            }
+            let figures = all.entry(destination.to_owned()).or_default();
+            count(figures, family.name(), metric);
         }
     }
     all

@@ -65,7 +65,6 @@ impl RateLimitedServer {
         let folder = tempfile::tempdir().unwrap();
         let port = closed_port();
         let conf = CONF
-            .replace("@FOLDER@", &folder.path().display().to_string())
             .replace("@PORT@", &port.to_string())
             .replace("@RATE@", &rate.to_string())
             .replace("@BURST@", &burst.to_string())
@@ -168,32 +167,20 @@ pub(crate) fn span(asked: &[LoggedRequest]) -> f64 {
     times.clone().fold(f64::MIN, f64::max) - times.fold(f64::MAX, f64::min)
 }
 
-/// One process in the foreground, all files in its own folder.
+/// The block `http`.
 const CONF: &str = "
-daemon off;
-master_process off;
-pid @FOLDER@/nginx.pid;
-error_log stderr crit;
-events { worker_connections 1024; }
-http {
-  log_format told '$msec $status';
-  access_log @FOLDER@/access.log told;
-  client_body_temp_path @FOLDER@/body;
-  proxy_temp_path @FOLDER@/proxy;
-  fastcgi_temp_path @FOLDER@/fastcgi;
-  uwsgi_temp_path @FOLDER@/uwsgi;
-  scgi_temp_path @FOLDER@/scgi;
-  keepalive_requests 100000;
-  limit_req_zone $server_port zone=all:1m rate=@RATE@r/s;
-  server {
-    listen 127.0.0.1:@PORT@ backlog=1024;
-    # `return` would answer before the limit is looked at; a file does not.
-    root @FOLDER@/files;
-    location / {
-      limit_req zone=all burst=@BURST@ nodelay;
-      limit_req_status @STATUS@;
-      try_files /ok =404;
-    }
+log_format told '$msec $status';
+access_log @FOLDER@/access.log told;
+keepalive_requests 100000;
+limit_req_zone $server_port zone=all:1m rate=@RATE@r/s;
+server {
+  listen 127.0.0.1:@PORT@ backlog=1024;
+  # `return` would answer before the limit is looked at; a file does not.
+  root @FOLDER@/files;
+  location / {
+    limit_req zone=all burst=@BURST@ nodelay;
+    limit_req_status @STATUS@;
+    try_files /ok =404;
   }
 }
 ";

@@ -50,7 +50,6 @@ impl Nginx {
         let server = pki.server("partner.test");
         let port = closed_port();
         let conf = CONF
-            .replace("@FOLDER@", &folder.path().display().to_string())
             .replace(
                 "@LISTEN@",
                 &format!("127.0.0.1:{port} ssl{}", if h2 { " http2" } else { "" }),
@@ -77,10 +76,12 @@ impl Nginx {
     }
 }
 
-/// Starts nginx in `folder`, and waits until it listens on `port`.
+/// Starts nginx in `folder` with this block `http`, in which `@FOLDER@` is the folder, and waits until it listens on
+/// `port`.
 #[track_caller]
-pub(crate) fn start(folder: &Path, conf: &str, port: u16) -> ServerProcess {
+pub(crate) fn start(folder: &Path, http: &str, port: u16) -> ServerProcess {
     let file = folder.join("nginx.conf");
+    let conf = format!("{HEAD}{http}}}\n").replace("@FOLDER@", &folder.display().to_string());
     std::fs::write(&file, conf).unwrap();
     let mut command = Command::new("nginx");
     command.arg("-p").arg(folder).arg("-c").arg(&file);
@@ -88,44 +89,47 @@ pub(crate) fn start(folder: &Path, conf: &str, port: u16) -> ServerProcess {
 }
 
 /// One process in the foreground, all files in its own folder.
-const CONF: &str = "
+const HEAD: &str = "
 daemon off;
 master_process off;
 pid @FOLDER@/nginx.pid;
 error_log stderr crit;
-events {}
+events { worker_connections 1024; }
 http {
-  access_log off;
-  client_body_temp_path @FOLDER@/body;
-  proxy_temp_path @FOLDER@/proxy;
-  fastcgi_temp_path @FOLDER@/fastcgi;
-  uwsgi_temp_path @FOLDER@/uwsgi;
-  scgi_temp_path @FOLDER@/scgi;
-  map $http_authorization $known { default 0; \"Bearer @TOKEN@\" 1; }
-  server {
-    listen @LISTEN@;
-    server_name partner.test;
-    ssl_certificate @CERT@;
-    ssl_certificate_key @KEY@;
-    ssl_client_certificate @CA@;
-    ssl_verify_client on;
-    @MORE@
-    location / { return 200 \"hello $ssl_client_s_dn over $server_protocol\"; }
-    location /serial { return 200 \"$ssl_client_serial $ssl_session_reused\"; }
-    location /echo {
-      default_type application/json;
-      add_header X-Echo $http_authorization;
-      return 200 '{\"authorization\":\"$http_authorization\"}';
-    }
-    location /whole { proxy_pass http://unix:@FOLDER@/whole:; }
-    location /token {
-      if ($known = 0) { return 401; }
-      return 200 \"hello $ssl_client_s_dn with a token over $server_protocol\";
-    }
+client_body_temp_path @FOLDER@/body;
+proxy_temp_path @FOLDER@/proxy;
+fastcgi_temp_path @FOLDER@/fastcgi;
+uwsgi_temp_path @FOLDER@/uwsgi;
+scgi_temp_path @FOLDER@/scgi;
+";
+
+/// The block `http`.
+const CONF: &str = "
+access_log off;
+map $http_authorization $known { default 0; \"Bearer @TOKEN@\" 1; }
+server {
+  listen @LISTEN@;
+  server_name partner.test;
+  ssl_certificate @CERT@;
+  ssl_certificate_key @KEY@;
+  ssl_client_certificate @CA@;
+  ssl_verify_client on;
+  @MORE@
+  location / { return 200 \"hello $ssl_client_s_dn over $server_protocol\"; }
+  location /serial { return 200 \"$ssl_client_serial $ssl_session_reused\"; }
+  location /echo {
+    default_type application/json;
+    add_header X-Echo $http_authorization;
+    return 200 '{\"authorization\":\"$http_authorization\"}';
   }
-  server {
-    listen unix:@FOLDER@/whole;
-    return 200 whole;
+  location /whole { proxy_pass http://unix:@FOLDER@/whole:; }
+  location /token {
+    if ($known = 0) { return 401; }
+    return 200 \"hello $ssl_client_s_dn with a token over $server_protocol\";
   }
+}
+server {
+  listen unix:@FOLDER@/whole;
+  return 200 whole;
 }
 ";

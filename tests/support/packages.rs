@@ -52,7 +52,6 @@ impl Packages {
         repository(path);
         let server = pki.issue("packages", server_params(names));
         let conf = CONF
-            .replace("@FOLDER@", &path.display().to_string())
             .replace("@PLAIN@", &plain.to_string())
             .replace("@TLS@", &tls.to_string())
             .replace("@CERT@", &server.cert_path.display().to_string())
@@ -94,29 +93,17 @@ with zipfile.ZipFile(sys.argv[1], "w") as wheel:
 const DOCUMENT: &str = r#"{ "name": "probe", "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": {
   "name": "probe", "version": "1.0.0", "dist": { "tarball": "@TARBALLS@/probe-1.0.0.tgz" } } } }"#;
 
-/// One process in the foreground, all files in its own folder.
+/// The block `http`.
 const CONF: &str = "
-daemon off;
-master_process off;
-pid @FOLDER@/nginx.pid;
-error_log stderr crit;
-events {}
-http {
-  access_log off;
-  client_body_temp_path @FOLDER@/body;
-  proxy_temp_path @FOLDER@/proxy;
-  fastcgi_temp_path @FOLDER@/fastcgi;
-  uwsgi_temp_path @FOLDER@/uwsgi;
-  scgi_temp_path @FOLDER@/scgi;
-  types { text/html html; }
-  server {
-    listen 127.0.0.1:@PLAIN@;
-    listen 127.0.0.1:@TLS@ ssl;
-    ssl_certificate @CERT@;
-    ssl_certificate_key @KEY@;
-    root @FOLDER@/docs;
-    index index.html;
-    location = /probe { default_type application/json; }
-  }
+access_log off;
+types { text/html html; }
+server {
+  listen 127.0.0.1:@PLAIN@;
+  listen 127.0.0.1:@TLS@ ssl;
+  ssl_certificate @CERT@;
+  ssl_certificate_key @KEY@;
+  root @FOLDER@/docs;
+  index index.html;
+  location = /probe { default_type application/json; }
 }
 ";

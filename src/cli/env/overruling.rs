@@ -76,7 +76,7 @@ const JAVA_OPTIONS: &[&str] = &[
 const OURS: &str = "-Djavax.net.ssl.trustStoreType=PKCS12 -Djavax.net.ssl.trustStorePassword=changeit";
 
 /// Returns a line for each variable that goes before one of `ours`.
-pub(in crate::cli) fn overruling(
+pub(super) fn overruling(
     ours: &[(&'static str, String)],
     existing: impl Fn(&str) -> Option<String>,
 ) -> Vec<String> {

@@ -31,7 +31,7 @@ pub(in crate::cli) const USER: &str = "outrider";
 /// variable is set, and without `files` none that names one of them. The hosts of the configuration, and the proxy's own
 /// unless it is a loopback address, are joined with those of the `existing` NO_PROXY. Existing JAVA_TOOL_OPTIONS,
 /// NODE_OPTIONS and PHP_INI_SCAN_DIR are kept; ours come later, so they win.
-pub(in crate::cli) fn variables(
+pub(super) fn variables(
     listen: &str,
     password: Option<&str>,
     ca: Option<&Ca>,
