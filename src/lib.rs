@@ -75,6 +75,7 @@
 //!   proxy/tunnel.rs         tunnel: open the upstream, answer 200, join two sockets
 //!   proxy/intercept.rs      intercept: answer 200, end TLS, give each inner request to forward
 //!   proxy/udp.rs            CONNECT-UDP: answer 101, move packets in capsules
+//! proxy/route_service.rs  the route service: what the platform's router asks, judged, then as in forward
 //! proxy/tcp               a local port of `tcp`: the words before TLS, TLS, then join two streams
 //! proxy/forward.rs        forward: may it be asked? strip hop-by-hop fields, load the live state
 //! proxy/placeholders      find the app's placeholders; refuse those that do not belong here

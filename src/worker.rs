@@ -20,13 +20,13 @@ pub(crate) enum BoundListener {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// The ports of `tcp`, which a reload may change: each with the name of its entry.
-pub(crate) type TcpDoors = Vec<(Arc<str>, Arc<BoundListener>)>;
+/// The ports that a reload may change, and what each leads to.
+pub(crate) type OpenDoors = Vec<(Door, Arc<BoundListener>)>;
 
 /// All workers. Dropping it stops them where they are.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    doors: watch::Sender<TcpDoors>,
+    doors: watch::Sender<OpenDoors>,
     stop: watch::Sender<bool>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -35,7 +35,7 @@ impl Workers {
     /// Starts `count` threads that accept from `listeners`.
     pub(crate) fn start(count: usize, listeners: &[BoundListener], proxy: &Arc<Proxy>) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let doors = watch::Sender::new(TcpDoors::new());
+        let doors = watch::Sender::new(OpenDoors::new());
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..count.max(1))
             .map(|_| {
                 let (inbox, handed_over) = mpsc::unbounded_channel();
@@ -88,7 +88,7 @@ impl Workers {
     }
 
     /// Opens these ports, and closes the others of before. Connections go on.
-    pub(crate) fn set_doors(&self, doors: TcpDoors) {
+    pub(crate) fn set_doors(&self, doors: OpenDoors) {
         self.doors.send_replace(doors);
     }
 }
@@ -150,29 +150,28 @@ fn accept(
     }
 }
 
-/// Accepts from the ports of `tcp` that there are at the moment.
+/// Accepts from the ports that there are at the moment.
 async fn keep_doors(
-    mut doors: watch::Receiver<TcpDoors>,
+    mut doors: watch::Receiver<OpenDoors>,
     worker: usize,
     connections: Arc<WorkerConnections>,
     proxy: Arc<Proxy>,
 ) {
-    let mut open: Vec<(Arc<str>, Arc<BoundListener>, JoinHandle<()>)> = Vec::new();
+    let mut open: Vec<(Door, Arc<BoundListener>, JoinHandle<()>)> = Vec::new();
     loop {
         let wanted = doors.borrow_and_update().clone();
         let mut closing = std::mem::take(&mut open);
-        for (name, listener) in wanted {
-            let is_same = |(own, other, _): &(Arc<str>, Arc<BoundListener>, _)| {
-                *own == name && Arc::ptr_eq(other, &listener)
+        for (door, listener) in wanted {
+            let is_same = |(own, other, _): &(Door, Arc<BoundListener>, _)| {
+                *own == door && Arc::ptr_eq(other, &listener)
             };
             let task = if let Some(place) = closing.iter().position(is_same) {
                 Some(closing.swap_remove(place).2)
             } else {
                 let acceptor = listener.try_clone().and_then(BoundListener::register);
-                let door = Door::Tcp(Arc::clone(&name));
-                accept(acceptor, door, worker, &connections, &proxy)
+                accept(acceptor, door.clone(), worker, &connections, &proxy)
             };
-            open.extend(task.map(|task| (name, listener, task)));
+            open.extend(task.map(|task| (door, listener, task)));
         }
         for (_, _, task) in closing {
             task.abort();

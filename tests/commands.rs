@@ -76,7 +76,6 @@ fn check_reports_every_problem_with_its_place_and_its_remedy() {
 #[test]
 fn keys_that_do_not_work_yet_say_so() {
     for yaml in [
-        "route_service: { listen: \"0.0.0.0:8080\" }\n",
         "doctor: { echo_url: \"https://echo.test/\" }\n",
         "destinations: { a: { hosts: [a.test], probe: GET / } }\n",
         "destinations: { a: { hosts: [a.test], auth: { pool: [{ bearer: env:T }] } } }\n",

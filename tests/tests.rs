@@ -69,6 +69,7 @@ mod responses;
 mod retry;
 mod rotation;
 mod rotten;
+mod route_service;
 mod scrub;
 mod secrets;
 mod several;

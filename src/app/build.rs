@@ -18,7 +18,7 @@ use crate::store::{self, QuotaStore, StoreAddress};
 use crate::telemetry::Telemetry;
 use crate::upstream::resolve::Resolver;
 
-use super::doors::TcpListeners;
+use super::doors::DoorListeners;
 use super::{Error, PlaceholderSource};
 
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Builder {
     }
 
     /// Returns the same policy, under which our own listeners are never dialled, nor the ports `of_tcp`.
-    pub(super) fn guarded(&self, policy: Policy, of_tcp: &TcpListeners) -> Policy {
+    pub(super) fn guarded(&self, policy: Policy, of_tcp: &DoorListeners) -> Policy {
         let own = self.own.iter().copied().chain(of_tcp.own()).collect();
         let egress = Arc::unwrap_or_clone(policy.egress).with_own(own);
         Policy {

@@ -17,8 +17,8 @@ use std::time::SystemTime;
 use crate::auth::placeholder::RoutePlaceholders;
 use crate::auth::{self, Credentials, TokenEndpoint};
 use crate::ca::Authority;
-use crate::clients::{self, Clients};
-use crate::config::{Auth, Config, HeaderText, SecretRef, TokenUrl};
+use crate::clients::{self, BuiltGuard, Clients, RouteGuard};
+use crate::config::{Auth, Config, HeaderText, ROUTE_SERVICE, SecretRef, TokenUrl};
 use crate::error::ErrorChain;
 use crate::policy::{Destination, ParentPlan, Policy};
 use crate::proxy::{Live, Route};
@@ -120,12 +120,14 @@ pub(super) fn bring_up(
     build.reach_all();
     let routes = build.routes();
     let clients = build.clients();
+    let route_service = build.guard();
     let failed = build.failed;
     let live = Live {
         authority,
         clients,
         limits: inputs.config.limits.clone(),
         policy,
+        route_service,
         routes,
     };
     (live, failed)
@@ -207,7 +209,7 @@ impl FailedPart {
         match &self.error {
             DestinationError::Clients(error) => tracing::error!(
                 error = %ErrorChain(error),
-                "a part of the listener does not work: nobody comes in by it until this is corrected",
+                "a part of who may come in does not work: nobody comes in by it until this is corrected",
             ),
             DestinationError::Credentials { source, .. } => tracing::error!(
                 %destination,
@@ -392,6 +394,33 @@ impl<'b> Build<'b> {
         kept.cloned().or(clients)
     }
 
+    /// Returns who may come through the route service, likewise.
+    fn guard(&mut self) -> Option<Arc<RouteGuard>> {
+        let before = self.previous.and_then(|live| live.route_service.as_ref());
+        let Inputs {
+            config,
+            secrets,
+            telemetry,
+            ..
+        } = self.inputs;
+        let BuiltGuard { guard, failed } = RouteGuard::build(config, secrets, telemetry, before);
+        if failed.is_empty() {
+            return guard;
+        }
+        let is_same = |old: &&Arc<RouteGuard>| {
+            let new = guard.as_ref();
+            old.is_whole() && new.is_some_and(|new| new.is_of_same_configuration(old))
+        };
+        let kept = before.filter(is_same);
+        self.failed.extend(failed.into_iter().map(|error| FailedPart {
+            destination: ROUTE_SERVICE.into(),
+            error: error.into(),
+            is_kept: kept.is_some(),
+            was_broken: before.is_some_and(|old| !old.is_whole()),
+        }));
+        kept.cloned().or(guard)
+    }
+
     fn routes(&mut self) -> Vec<Arc<Route>> {
         let is_rotated = |reached: &Reached<'_>| {
             (reached.before).is_some_and(|before| before.fingerprint != reached.fingerprint)
@@ -450,7 +479,9 @@ impl<'b> Build<'b> {
             credentials,
             endpoint: Arc::clone(&self.reached[destination.index].endpoint),
             limiter: builder.limits.of(destination, sharing, telemetry),
+            // The app's own requests have placeholders; those of its clients are not searched.
             placeholders: (builder.placeholders.load().as_ref())
+                .filter(|_| !destination.is_route_service)
                 .map(|set| Arc::new(RoutePlaceholders::of(set, destination, secrets))),
             rehearsal: rehearsal(destination, before, &counters),
             retry_policy: retry_policy(destination, before),

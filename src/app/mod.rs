@@ -32,7 +32,7 @@ use crate::worker::Workers;
 use background::{in_background, maintain};
 use bound::BoundSockets;
 use build::Builder;
-use doors::TcpListeners;
+use doors::DoorListeners;
 pub(crate) use error::Error;
 use live::{FailedPart, Inputs, bring_up, remind, take_over};
 pub(crate) use placeholders::{PlaceholderSource, is_on_platform};
@@ -83,7 +83,7 @@ pub(crate) struct App {
     notices: notice::Notices,
     placeholders: PlaceholderSource,
     proxy: Arc<Proxy>,
-    tcp: TcpListeners,
+    tcp: DoorListeners,
     source: ConfigSource,
     /// Counts the quotas of all instances.
     store: Option<Arc<QuotaStore>>,
@@ -116,7 +116,7 @@ impl App {
         let policy = Policy::compile(&config)?;
         shortage::limit(config.limits.memory);
         let bound = BoundSockets::bind(&config)?;
-        let tcp = TcpListeners::bind(&config, &TcpListeners::default())?;
+        let tcp = DoorListeners::bind(&config, &DoorListeners::default())?;
 
         let telemetry = Telemetry::new();
         telemetry.set_access(config.log.access);
@@ -172,7 +172,7 @@ impl App {
         let count = config.workers.unwrap_or_else(host_limits::cpus);
         let workers = Workers::start(count, &listeners, &proxy)?;
         workers.set_doors(tcp.doors());
-        tcp.announce(&config, &TcpListeners::default());
+        tcp.announce(&config, &DoorListeners::default());
         telemetry.config_loaded();
         Ok(Self {
             addresses,
@@ -399,7 +399,7 @@ impl App {
             in_background(move || {
                 let config = source.load()?;
                 let policy = Policy::compile(&config)?;
-                let tcp = TcpListeners::bind(&config, &old_tcp)?;
+                let tcp = DoorListeners::bind(&config, &old_tcp)?;
                 let policy = Arc::new(builder.guarded(policy, &tcp));
                 let secrets = Snapshot::of_process();
                 builder.update_placeholders(&placeholders, &config, &ca, &secrets);
@@ -481,7 +481,7 @@ fn start_live(
     config: &Config,
     source: &ConfigSource,
     placeholders: &PlaceholderSource,
-    tcp: &TcpListeners,
+    tcp: &DoorListeners,
     builder: &Builder,
     telemetry: &Arc<Telemetry>,
 ) -> Result<(Option<Arc<QuotaStore>>, Live, watch::FileWatcher), Error> {

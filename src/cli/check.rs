@@ -11,7 +11,8 @@ use super::{ConfigArg, print};
 use crate::auth::{Credentials, SecretMatcher};
 use crate::config::{
     ClientCertificate, Config, ConfigSource, DEFAULT_FILE, DestinationKeys, HeaderText, Problems,
-    RateLimitStore, SESSION_TOKEN, SecretRef, TcpKeys, Text, Tls, locate,
+    ROUTE_SERVICE, RateLimitStore, RouteAuth, RouteServiceKeys, SESSION_TOKEN, SecretRef, TcpKeys, Text, Tls,
+    locate,
 };
 use crate::error::ErrorChain;
 use crate::policy::{self, Policy};
@@ -140,6 +141,16 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
         if read_all(&references_of_tcp(entry), snapshot, &mut problems, &mut warnings) {
             readable.push(&*entry.name);
         }
+    }
+    if let Some(written) = &config.route_service
+        && read_all(
+            &references_of_route_service(written),
+            snapshot,
+            &mut problems,
+            &mut warnings,
+        )
+    {
+        readable.push(ROUTE_SERVICE);
     }
     if let Some(written) = &config.rate_limit_store {
         if let Err(error) = StoreAddress::read(written, snapshot) {
@@ -362,6 +373,23 @@ fn references_of_tcp(entry: &TcpKeys) -> Vec<Reference<'_>> {
     if let Some(tls) = &entry.tls {
         of_tls(tls, &mut add);
     }
+    references
+}
+
+/// Every reference of the route service.
+fn references_of_route_service(written: &RouteServiceKeys) -> Vec<Reference<'_>> {
+    let mut references = Vec::new();
+    let mut add = |key: &str, to, holds| {
+        references.push(Reference {
+            path: format!("{ROUTE_SERVICE}.{key}"),
+            to,
+            holds,
+        });
+    };
+    for (place, to) in written.auth.iter().flat_map(RouteAuth::references) {
+        add(&format!("auth.{place}"), to, Holds::Secret);
+    }
+    of_tls(&written.tls, &mut add);
     references
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::tls;
 use super::trust::Trust;
-use super::{Client, Clients, CommandClient, Password, Written};
+use super::{Client, Clients, CommandClient, Password, RouteGuard, Written};
 use crate::config::{ClientCertificate, ClientKeys, Config, SecretRef, ServerCertificate};
 use crate::secret::{self, Snapshot, pem};
 use crate::telemetry::Telemetry;
@@ -75,6 +75,13 @@ pub(crate) enum BuildError {
         "instance identities are known by the authority of our own; elsewhere name it as `ca` of the client"
     )]
     Platform(#[source] secret::Error),
+
+    #[error("route_service.auth.{place}")]
+    RouteService {
+        place: String,
+        #[source]
+        source: Box<Self>,
+    },
 
     #[error("the secret cannot be read")]
     Secret(#[source] secret::Error),
@@ -183,7 +190,7 @@ pub(crate) fn build(
     }
 }
 
-/// Returns every secret that the clients and the listener's TLS are made of.
+/// Returns every secret that the clients, the listener's TLS and the guard of the route service are made of.
 pub(crate) fn references(config: &Config, secrets: &Snapshot) -> Vec<SecretRef> {
     let of_clients = config
         .clients
@@ -197,6 +204,7 @@ pub(crate) fn references(config: &Config, secrets: &Snapshot) -> Vec<SecretRef> 
         .cloned()
         .chain(own.map_or_else(Vec::new, |own| secrets.parts(&own)))
         .chain(platform.map(|pair| pair.cert))
+        .chain(RouteGuard::references(config))
         .collect()
 }
 

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use build::{BuildError, Built, build, references};
 pub(crate) use peer::Peer;
+pub(crate) use route_service::{BuiltGuard, GuardRefusal, RouteGuard};
 
 use crate::config::{ClientKeys, Identity, ServerCertificate};
 use crate::telemetry::{CLIENT_REFUSED, ClientCounters};
@@ -27,7 +28,9 @@ use crate::upstream::tls::Lifetime;
 use trust::Trust;
 
 mod build;
+mod forwarded;
 mod peer;
+mod route_service;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;

@@ -13,7 +13,7 @@ use super::limits::{
 use super::node::shown;
 use super::reader::{Located, SectionReader};
 use super::syntax::{Filled, NamedSection, Number, Switched, is_label};
-use super::{AuthRule, Config, Headers, Mark, ParentChoice, TimeoutOverrides, Tls, UNLISTED};
+use super::{AuthRule, Config, Headers, Mark, ParentChoice, ROUTE_SERVICE, TimeoutOverrides, Tls, UNLISTED};
 use crate::host::HostPattern;
 use crate::path::PathGlob;
 
@@ -199,7 +199,10 @@ impl NamedSection for DestinationKeys {
     const WHAT: &'static str = "a destination";
 
     fn taken(name: &str) -> Option<&'static str> {
-        is_taken(name).then_some("metrics use it for requests without a destination")
+        match name {
+            ROUTE_SERVICE => Some("metrics use it for the route service"),
+            _ => is_taken(name).then_some("metrics use it for requests without a destination"),
+        }
     }
 
     fn set_name(&mut self, name: Arc<str>) {
@@ -213,7 +216,7 @@ pub(crate) fn is_destination_name(name: &str) -> bool {
 }
 
 fn is_taken(name: &str) -> bool {
-    matches!(name, "none" | UNLISTED)
+    matches!(name, "none" | UNLISTED | ROUTE_SERVICE)
 }
 
 impl Syntax for HostPattern {

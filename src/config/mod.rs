@@ -51,6 +51,7 @@ pub(crate) use process::{
     Access, Ca, Constraints, DrainUntil, Limits, Log, LogFormat, Push, TimeoutOverrides, Timeouts,
 };
 pub(crate) use reader::nearest;
+pub(crate) use route_service::{ROUTE_SERVICE, RouteAuth, RouteServiceKeys};
 pub(crate) use rule::Matcher;
 pub(crate) use schema::schema;
 pub(crate) use syntax::LONGEST_NAME;
@@ -63,7 +64,7 @@ use network::{AdminAddress, Listeners};
 use node::Node;
 use process::TelemetryKeys;
 use reader::{Decoding, Located, SectionReader};
-use syntax::{AutoOrNumber, ByName, ListOf};
+use syntax::{AutoOrNumber, ByName, ListOf, Switched};
 
 #[macro_use]
 mod declare;
@@ -89,6 +90,7 @@ mod process;
 mod reader;
 #[cfg(test)]
 mod reference;
+mod route_service;
 mod rule;
 mod schema;
 mod secret_ref;
@@ -156,10 +158,10 @@ section! {
         /// By name: local ports for other protocols than HTTP, whose connections leave as TLS or mutual TLS. The name is the
         /// label in metrics and logs, and no destination has it.
         tcp: Vec<Arc<TcpKeys>> as ByName<TcpKeys> = "{}";
+        /// The inbound half: outrider as a separate app, to which routes of Cloud Foundry are bound; off: none.
+        route_service: Option<Box<RouteServiceKeys>> as Switched<Box<RouteServiceKeys>> = "off";
     }
     later {
-        /// The inbound half, bound to routes.
-        "route_service" = ["null"];
         /// What doctor tries.
         "doctor" = ["null", "{}"];
     }
@@ -290,6 +292,7 @@ impl Config {
 
     fn check(&self, reader: &SectionReader<'_>) {
         self.check_tcp(reader);
+        self.check_route_service(reader);
         if let Some(admin) = self.admin.filter(|admin| admin.port() != 0)
             && self.listen.contains(&Listen::Tcp(admin))
             && let Some(written) = reader.take("admin")

@@ -121,7 +121,7 @@ impl Syntax for AdminAddress {
 }
 
 /// Reads an address with its port; a problem takes what is missing from `example`.
-fn address(written: &Located<'_>, text: &str, example: SocketAddr) -> Option<SocketAddr> {
+pub(super) fn address(written: &Located<'_>, text: &str, example: SocketAddr) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }

@@ -13,7 +13,8 @@ use http::{HeaderMap, Method};
 
 use super::{Denial, ParentPlan};
 use crate::config::{
-    self, AppliesTo, Auth, HeaderText, HttpVersion, Mark, Matcher, Mode, Problems, TcpKeys, Timeouts, Tls,
+    self, AppliesTo, Auth, HeaderText, HttpVersion, Mark, Matcher, Mode, Problems, ROUTE_SERVICE,
+    RouteServiceKeys, TcpKeys, Timeouts, Tls,
 };
 use crate::fields;
 use crate::host::{Scheme, Target};
@@ -44,6 +45,8 @@ pub(crate) struct Destination {
     pub(crate) respect_upstream: bool,
     /// How many fields, and how large ones, an answer may have.
     pub(crate) response_fields: HeadRules,
+    /// The route service is its only way in: no request is routed to it.
+    pub(crate) is_route_service: bool,
     /// A local port is its only way in: no request is routed to it.
     pub(crate) tcp: Option<Arc<TcpKeys>>,
     pub(crate) timeouts: Timeouts,
@@ -81,6 +84,7 @@ impl Destination {
             // Many hosts are one here: the limit of one of them must not hold the others.
             respect_upstream: false,
             response_fields,
+            is_route_service: false,
             tcp: None,
             timeouts,
             tls: Tls::default(),
@@ -124,8 +128,31 @@ impl Destination {
         }
     }
 
+    /// Builds the destination of the route service: each request says itself where it leaves to, and no router knows it.
+    pub(super) fn of_route_service(
+        written: &RouteServiceKeys,
+        index: usize,
+        config: &config::Config,
+        parent: Option<&Arc<ParentPlan>>,
+    ) -> Self {
+        let keys = written.as_destination();
+        let parent = ParentPlan::of_destination(&keys, ROUTE_SERVICE, &config.egress, parent);
+        let timeouts = config.timeouts.with(written.timeouts);
+        Self {
+            name: Arc::clone(&keys.name),
+            index,
+            written: Arc::new(keys),
+            is_route_service: true,
+            tls: written.tls.clone(),
+            ..Self::unlisted(timeouts, config.limits.response_fields(), parent)
+        }
+    }
+
     /// Returns its path in the configuration.
     pub(crate) fn place(&self) -> String {
+        if self.is_route_service {
+            return ROUTE_SERVICE.to_owned();
+        }
         let section = if self.tcp.is_some() { "tcp" } else { "destinations" };
         format!("{section}.{}", self.name)
     }
@@ -160,6 +187,7 @@ impl Destination {
                 keeps_spelling: written.preserve_header_case,
                 ..config.limits.response_fields()
             },
+            is_route_service: false,
             tcp: None,
             timeouts: config.timeouts.with(written.timeouts),
             tls: written.tls.clone().unwrap_or_default(),

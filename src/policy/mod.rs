@@ -35,7 +35,7 @@ mod tests;
 #[derive(Debug)]
 pub(crate) struct Policy {
     /// `destinations[0]` is `unlisted`: the hosts that no destination names. `destinations[i].index == i`. Those of `tcp`
-    /// come last.
+    /// and that of the route service come last.
     pub(crate) destinations: Vec<Arc<Destination>>,
     /// Shared with token requests, which dial without a request of the app.
     pub(crate) egress: Arc<EgressRules>,
@@ -231,6 +231,11 @@ impl Policy {
                 );
             }
         }
+        if let Some(written) = &config.route_service {
+            let destination =
+                Destination::of_route_service(written, destinations.len(), config, parent.as_ref());
+            destinations.push(Arc::new(destination));
+        }
         let router = Router::compile(&config.destinations, &mut problems);
         let policy = Self {
             destinations,
@@ -252,6 +257,11 @@ impl Policy {
     pub(crate) fn named(&self, target: &Target) -> Option<&Arc<Destination>> {
         let (destination, pattern) = self.find(target);
         pattern.map(|_| destination)
+    }
+
+    /// Returns the destination of what comes through the route service.
+    pub(crate) fn route_service(&self) -> Option<&Arc<Destination>> {
+        self.destinations.last().filter(|last| last.is_route_service)
     }
 
     /// Returns the destination of a local port by its name.

@@ -2,8 +2,9 @@
 
 use http::StatusCode;
 
+use super::route_service::ForwardedUrlFault;
 use crate::auth::{self, NoToken};
-use crate::clients::ClientRefusal;
+use crate::clients::{ClientRefusal, GuardRefusal};
 use crate::host;
 use crate::http1::{Excess, Fault};
 use crate::limit;
@@ -44,6 +45,12 @@ pub(crate) enum Error {
         }
     })]
     HeadTooLarge(Excess),
+
+    #[error(transparent)]
+    ForwardedUrl(#[from] ForwardedUrlFault),
+
+    #[error(transparent)]
+    Guard(GuardRefusal),
 
     #[error("the head of the request did not come to its end in time")]
     HeadTooSlow,
@@ -125,6 +132,15 @@ impl From<upstream::Error> for Error {
     }
 }
 
+impl From<GuardRefusal> for Error {
+    fn from(refusal: GuardRefusal) -> Self {
+        match refusal {
+            GuardRefusal::Limited(refusal) => Self::Limited(refusal),
+            other => Self::Guard(other),
+        }
+    }
+}
+
 impl From<Exhausted> for Error {
     fn from(Exhausted: Exhausted) -> Self {
         Self::Overloaded("limits.memory")
@@ -152,6 +168,8 @@ impl Error {
             Self::Denied(Denial::Loop { .. }) | Self::Looped => StatusCode::LOOP_DETECTED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::ForwardedUrl(fault) => fault.status(),
+            Self::Guard(refusal) => refusal.status(),
             Self::StartTls { fault, .. } if fault.is_of_app() => StatusCode::BAD_REQUEST,
             Self::StartTls {
                 fault: UpgradeFault::Timeout { .. },
@@ -193,8 +211,11 @@ impl Error {
             Self::Credential => "proxy_configuration_error",
             Self::Denied(Denial::Network { .. }) => "destination_ip_prohibited",
             Self::Denied(Denial::Loop { .. }) | Self::Looped => "proxy_loop_detected",
+            Self::ForwardedUrl(fault) if fault.status() == StatusCode::BAD_REQUEST => "http_request_error",
             Self::Client(_)
             | Self::Denied(_)
+            | Self::ForwardedUrl(_)
+            | Self::Guard(_)
             | Self::Limited(_)
             | Self::Misdirected { .. }
             | Self::NotStored
@@ -243,6 +264,8 @@ impl Error {
         match self {
             Self::Client(refusal) => refusal.reason(),
             Self::Denied(denial) => Some(denial.reason()),
+            Self::ForwardedUrl(fault) => fault.reason(),
+            Self::Guard(refusal) => refusal.reason(),
             Self::Looped => Some("loop"),
             Self::Misdirected { .. } => Some("misdirected"),
             Self::Trace => Some("trace"),

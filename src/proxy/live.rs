@@ -7,7 +7,7 @@ use crate::auth::Credentials;
 use crate::auth::placeholder::RoutePlaceholders;
 use crate::ca::Authority;
 use crate::cache::ResponseCache;
-use crate::clients::Clients;
+use crate::clients::{Clients, RouteGuard};
 use crate::limit::Limiter;
 use crate::policy::{Destination, Policy};
 use crate::telemetry::Counters;
@@ -22,6 +22,8 @@ pub(crate) struct Live {
     pub(crate) clients: Option<Arc<Clients>>,
     pub(crate) limits: crate::config::Limits,
     pub(crate) policy: Arc<Policy>,
+    /// Who may come through the route service. `None`: there is no route service.
+    pub(crate) route_service: Option<Arc<RouteGuard>>,
     /// One for each of `policy.destinations`, in the same order.
     pub(crate) routes: Vec<Arc<Route>>,
 }
@@ -75,13 +77,15 @@ impl Live {
             .filter(|(route, old)| route.fingerprint != old.fingerprint)
     }
 
-    /// Returns whether who may use the listener is known by other secrets than in `old`.
+    /// Returns whether who may use the listener or the route service is known by other secrets than in `old`.
     pub(crate) fn has_rotated_clients(&self, old: &Self) -> bool {
-        match (&self.clients, &old.clients) {
+        let of_listener = match (&self.clients, &old.clients) {
             (Some(clients), Some(old)) => clients.is_rotated(old),
             (None, None) => false,
             (Some(_), None) | (None, Some(_)) => true,
-        }
+        };
+        let of_routes = self.route_service.as_ref().zip(old.route_service.as_ref());
+        of_listener || of_routes.is_some_and(|(guard, old)| guard.is_rotated(old))
     }
 
     pub(crate) fn route(&self, destination: &Destination) -> &Arc<Route> {

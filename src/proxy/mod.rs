@@ -57,6 +57,7 @@ mod rehearse;
 mod reply;
 mod reply_body;
 mod retry;
+pub(crate) mod route_service;
 mod scrub;
 mod socks;
 mod splice;

@@ -70,6 +70,11 @@ pub(super) fn refuse(error: &Error, exchange: &mut Exchange, is_connect: bool) -
     if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         fields.insert(header::PROXY_AUTHENTICATE, BASIC);
     }
+    if let Error::Guard(refusal) = error {
+        for challenge in refusal.challenges() {
+            fields.append(header::WWW_AUTHENTICATE, challenge);
+        }
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.insert(header::ALLOW, METHODS);
     }
@@ -92,6 +97,7 @@ pub(super) fn record(error: &Error, exchange: &mut Exchange) -> String {
     let detail = error.to_string();
     let note = match error {
         Error::Client(refusal) => refusal.log_note(),
+        Error::Guard(refusal) => refusal.log_note(),
         _ => None,
     };
     match note {
@@ -113,6 +119,11 @@ pub(super) fn options(exchange: &mut Exchange) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(header::ALLOW, METHODS);
     response
+}
+
+/// Answers the platform, which asks whether the route service runs.
+pub(super) fn healthy() -> Response<Body> {
+    Response::new(Body::local("ok\n".to_owned()))
 }
 
 fn proxy_status(error: &Error, detail: &str) -> String {

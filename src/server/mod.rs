@@ -63,10 +63,12 @@ pub(crate) struct Handover {
 }
 
 /// What a listener leads to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
     /// The proxy: HTTP.
     Proxy,
+    /// The route service: HTTP of the platform's router.
+    RouteService,
     /// The entry of `tcp` with this name.
     Tcp(Arc<str>),
 }
@@ -139,7 +141,7 @@ fn admit(io: Io, door: &Door, worker: usize, workers: &Arc<WorkerConnections>, p
         Some(_) | None => {
             proxy.telemetry.connection_limit_reached();
             return match door {
-                Door::Proxy => refuse_at_capacity(&socket),
+                Door::Proxy | Door::RouteService => refuse_at_capacity(&socket),
                 // None of these protocols has words that hold before anything else is said.
                 Door::Tcp(_) => io.reset(),
             };
@@ -164,16 +166,19 @@ fn admit(io: Io, door: &Door, worker: usize, workers: &Arc<WorkerConnections>, p
 
 /// Serves one connection. `pair` stands for its descriptors, and lives as long as it does, also as a tunnel.
 fn serve(io: Io, door: Door, slot: ConnectionSlot, pair: DescriptorPair, proxy: Arc<Proxy>) {
-    if let Door::Tcp(name) = door {
-        tokio::spawn(async move {
-            proxy::tcp::serve(io, &name, slot, &proxy).await;
-            drop(pair);
-        });
-        return;
-    }
+    let mut serving = match door {
+        Door::Proxy => proxy::serve_client(io, None, proxy),
+        Door::RouteService => proxy::route_service::serve(io, proxy),
+        Door::Tcp(name) => {
+            tokio::spawn(async move {
+                proxy::tcp::serve(io, &name, slot, &proxy).await;
+                drop(pair);
+            });
+            return;
+        }
+    };
     tokio::spawn(async move {
         // Each is freed before the next begins.
-        let mut serving = proxy::serve_client(io, None, proxy);
         let tunnel = loop {
             match serving.await {
                 Some(NextWork::Serve(next)) => serving = next,

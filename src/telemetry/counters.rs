@@ -167,6 +167,11 @@ impl Counters {
         handles
     }
 
+    /// Looks up the count of requests that one limit has refused, for a limit of which nothing else is known.
+    pub(crate) fn limit_refusals(&self, limit: &str) -> IntCounter {
+        self.families.limit_refused(&self.destination, limit)
+    }
+
     /// Records how long a request waited for a limit before it was sent. Not called for requests that did not wait.
     pub(crate) fn limit_waited(&self, wait: Duration) {
         observe(&self.limits().wait, wait);

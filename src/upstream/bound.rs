@@ -40,6 +40,14 @@ impl BoundConnections {
         self.is_tied.load(Ordering::Relaxed)
     }
 
+    /// Returns the same place for interim answers, without the connections: for a request whose connection many users share.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            interim: self.interim.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Sets the place to which interim answers go.
     pub(crate) fn hear_interim(&self, interim: Weak<dyn Interim>) {
         // It is set once, when the connection is first served.

@@ -36,6 +36,7 @@ pub(crate) mod programs;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod router;
 pub(crate) mod verifier;
 mod wire;
 

@@ -14,6 +14,7 @@ mod declared;
 mod hostile;
 mod identity;
 mod language;
+mod route_service;
 mod trust;
 mod wrong;
 

@@ -60,7 +60,7 @@ fn judge(key: &ChangedKey, old: &Config, new: &Config) -> (Effect, &'static str)
         "rate_limit_store" => (Effect::Wider, "another store is told the password, and counts"),
         "ca.constraints" => (Effect::Wider, "what the local authority may sign"),
         "clients" => (Effect::Wider, "others may use the proxy"),
-        "route_service" => (Effect::Wider, "other ways through"),
+        path if path.starts_with("route_service") => (Effect::Wider, "other ways through"),
         path if path.starts_with("egress.parent") => (Effect::Wider, "another way out"),
         _ => (Effect::Other, ""),
     }

@@ -397,7 +397,7 @@ fn what_is_no_yaml_for_a_configuration_says_where_and_what() {
         ("drain: 8s\n  log: {}", &colon("2:6")),
         (
             "- a",
-            "a.yml:1:1: has to be a mapping; write keys below it: listen, listen_tls, clients, admin, workers, drain, drain_until, instances, log, telemetry, ca, egress, no_proxy, dns, timeouts, limits, destinations, placeholders, rate_limit_store, tcp",
+            "a.yml:1:1: has to be a mapping; write keys below it: listen, listen_tls, clients, admin, workers, drain, drain_until, instances, log, telemetry, ca, egress, no_proxy, dns, timeouts, limits, destinations, placeholders, rate_limit_store, tcp, route_service",
         ),
     ]);
 }
