@@ -223,3 +223,72 @@ fn a_place_of_our_own_is_as_ever() {
     assert!(said.ends_with(&format!("CA bundle {bundle}")), "{said}");
     assert_eq!(env(tmp.path()).stderr, "");
 }
+
+/// The authority of the command is read by what the command becomes.
+#[test]
+fn a_command_that_goes_on_as_another_user_finds_the_files() {
+    if rustix::process::geteuid().as_raw() != 0 {
+        return;
+    }
+    let tmp = shared();
+    let file = tmp.path().join("outrider.yml");
+    fs::write(&file, "listen: 127.0.0.1:0\nadmin: false\n").unwrap();
+    let read = "cat \"$SSL_CERT_FILE\" \"${NODE_OPTIONS#--require }\" \"$SYSTEM_WGETRC\" \"${PHP_INI_SCAN_DIR#:}/outrider.ini\"";
+    let done = run(outrider(["exec", "--config"])
+        .arg(&file)
+        .args([
+            "--",
+            "setpriv",
+            "--reuid=65534",
+            "--clear-groups",
+            "sh",
+            "-ec",
+            read,
+        ])
+        .env("TMPDIR", tmp.path()));
+    for part in [
+        "BEGIN CERTIFICATE",
+        "use strict",
+        "ca_certificate = ",
+        "curl.cainfo",
+    ] {
+        assert!(done.succeeded().stdout.contains(part), "{part}: {}", done.stderr);
+    }
+}
+
+/// What cannot be kept or named is said, and the rest goes on.
+#[test]
+fn what_is_not_text_is_told() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let tmp = tempfile::tempdir().unwrap();
+    let file = tmp.path().join("outrider.yml");
+    fs::write(&file, "listen: 127.0.0.1:3128\n").unwrap();
+    let odd = OsStr::from_bytes(b"-Dx=\xff");
+    let done = run(outrider(["env", "--config"])
+        .arg(&file)
+        .env("TMPDIR", tmp.path())
+        .env("JAVA_TOOL_OPTIONS", odd));
+    assert!(done.succeeded().stdout.contains("SSL_CERT_FILE="));
+    assert!(
+        done.stderr.contains("JAVA_TOOL_OPTIONS is replaced"),
+        "{}",
+        done.stderr
+    );
+
+    let done = run(outrider(["env", "--config"])
+        .arg(&file)
+        .env("TMPDIR", tmp.path().join(odd)));
+    assert!(
+        done.succeeded().stdout.contains("https_proxy="),
+        "{}",
+        done.stderr
+    );
+    assert!(!done.stdout.contains("CERT"), "{}", done.stdout);
+    assert!(
+        done.stderr.contains("is not UTF-8; name another place"),
+        "{}",
+        done.stderr
+    );
+}

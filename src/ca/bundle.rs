@@ -29,14 +29,14 @@ pub(super) fn write(
     if roots.certificates().next().is_none() {
         tracing::warn!("no system roots found: the bundle holds the local authority only");
     }
-    replace(bundle, |file| {
+    replace(bundle, READABLE, |file| {
         let mut file = BufWriter::new(file);
         for certificate in std::iter::once(authority.as_ref()).chain(roots.certificates()) {
             write_pem(certificate, &mut file)?;
         }
         file.flush()
     })?;
-    replace(store, |file| {
+    replace(store, READABLE, |file| {
         truststore::write(authority, roots.certificates(), file)
     })
 }
@@ -50,8 +50,12 @@ fn write_pem(certificate: &[u8], file: &mut impl Write) -> io::Result<()> {
     file.write_all(b"-----END CERTIFICATE-----\n")
 }
 
-/// Puts what `write` writes at `path`, readable by all, in one step.
-pub(super) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
+/// Puts what `write` writes at `path`, in one step.
+pub(super) fn replace(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Write { path, source }
@@ -64,11 +68,14 @@ pub(super) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<(
     let mut file = NamedTempFile::new_in(folder).map_err(failed(folder))?;
     write(file.as_file_mut()).map_err(failed(path))?;
     file.as_file()
-        .set_permissions(Permissions::from_mode(0o644))
+        .set_permissions(Permissions::from_mode(mode))
         .map_err(failed(path))?;
     file.persist(path).map_err(|error| failed(path)(error.error))?;
     Ok(())
 }
+
+/// The mode of a file that everybody may read.
+pub(super) const READABLE: u32 = 0o644;
 
 /// The letters of a line of PEM (RFC 7468).
 const LINE: usize = 64;

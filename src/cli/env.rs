@@ -146,6 +146,14 @@ fn changed(config: &Config, ca: Option<&Ca>) -> Result<Vec<(String, Option<Strin
 /// Returns the bundle and truststore that an app can trust. Prints a note if they are not at the configured place.
 pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
     match ca::settle(ca) {
+        Ok(settled) if settled.bundle.to_str().is_none() || settled.truststore.to_str().is_none() => {
+            eprintln!(
+                "outrider: no CA bundle is named, so intercepted connections will not be trusted: the name {} is not \
+                 UTF-8; name another place in ca.bundle and ca.truststore, or another TMPDIR",
+                settled.bundle.display()
+            );
+            None
+        }
         Ok(settled) => {
             let (bundle, usual) = (settled.bundle.display(), ca.bundle.display());
             if settled.bundle != ca.bundle {
@@ -176,6 +184,13 @@ pub(super) fn given(
 ) -> Vec<(&'static str, String)> {
     let files = ca.and_then(client_files);
     let variables = variables(listen, password, ca, files.as_ref(), no_proxy, existing);
+    for (name, _) in &variables {
+        if std::env::var_os(name).is_some_and(|value| value.to_str().is_none()) {
+            eprintln!(
+                "outrider: {name} is replaced: what it held is not UTF-8, so nothing of it can be kept"
+            );
+        }
+    }
     for line in overruling(&variables, existing) {
         eprintln!("outrider: {line}");
     }

@@ -3,14 +3,17 @@
 //!
 //! They say where the bundle is, and nothing else of them changes, so all commands write the same: `run` with the bundle,
 //! and `env` where they are missing. Node does not start if a module that NODE_OPTIONS names is
-//! not there.
+//! not there, or cannot be read: everybody who can read the bundle can read the files, for a command that goes on as
+//! another user.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::bundle::replace;
+use super::bundle::{READABLE, replace};
+use super::place;
 
 #[cfg(test)]
 mod tests;
@@ -68,10 +71,15 @@ impl ClientFiles {
             .ok_or_else(|| ClientFilesError::Name(bundle.clone()))?;
         let files = Self::of(&bundle);
         let php = format!("; Written by outrider.\ncurl.cainfo = \"{text}\"\nopenssl.cafile = \"{text}\"\n");
-        keep(&files.php.join("outrider.ini"), php.as_bytes())?;
-        keep(&files.node, AGENTS.as_bytes())?;
+        let ini = files.php.join("outrider.ini");
+        place::prepare(&bundle)?;
+        for file in [&files.node, &ini] {
+            make_folder(file)?;
+        }
+        keep(&ini, READABLE, php.as_bytes())?;
+        keep(&files.node, READABLE, AGENTS.as_bytes())?;
         let before = std::env::var_os("SYSTEM_WGETRC").map_or_else(|| SYSTEM_WGETRC.into(), PathBuf::from);
-        keep(&files.wgetrc, &wgetrc(&before, text))?;
+        keep(&files.wgetrc, mode_as(&before), &wgetrc(&before, text))?;
         Ok(files)
     }
 
@@ -87,13 +95,33 @@ impl ClientFiles {
     }
 }
 
+/// Makes the folder of a file, which everybody may look into. That it is not another's is seen when the file is written.
+fn make_folder(file: &Path) -> Result<(), Error> {
+    let folder = file.parent().unwrap_or(file);
+    match DirBuilder::new().mode(0o755).create(folder) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::Write {
+            path: folder.to_owned(),
+            source,
+        }),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Writes a file, unless it is there with the same content: another user may have written it, whom we trust.
-fn keep(path: &Path, content: &[u8]) -> Result<(), Error> {
+fn keep(path: &Path, mode: u32, content: &[u8]) -> Result<(), Error> {
     let is_right = super::is_ours(path) && fs::read(path).is_ok_and(|there| there == content);
     if is_right {
         return Ok(());
     }
-    replace(path, |file| file.write_all(content))
+    replace(path, mode, |file| file.write_all(content))
+}
+
+/// Returns the mode for a copy of settings: they may hold the password of a proxy.
+fn mode_as(before: &Path) -> u32 {
+    match fs::metadata(before) {
+        Ok(data) if data.mode() & 0o004 == 0 => 0o600,
+        Ok(_) | Err(_) => READABLE,
+    }
 }
 
 /// Returns settings for wget that hold those of `before`, which wget does not read any more.

@@ -34,6 +34,27 @@ fn the_files_name_the_bundle_and_are_written_once() {
     );
 }
 
+/// A command may go on as another user, who reads the bundle; without the module its Node would not start.
+#[test]
+fn who_can_read_the_bundle_can_read_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ClientFiles::write(&folder.path().join("ca-bundle.pem")).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let made = folder.path().join("made");
+    fs::create_dir(&made).unwrap();
+    for path in [files.node.parent().unwrap(), &files.php] {
+        // But for what the mask of the process takes away.
+        assert_eq!(mode(path), mode(&made) & 0o755, "{path:?}");
+    }
+    for (own, copied) in [(0o644, 0o644), (0o640, 0o600), (0o600, 0o600)] {
+        let path = folder.path().join("wgetrc");
+        fs::write(&path, "proxy_password = x\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(own)).unwrap();
+        assert_eq!(mode_as(&path), copied, "{own:o}");
+    }
+    assert_eq!(mode_as(Path::new("/no/such/wgetrc")), 0o644);
+}
+
 /// A second line in a file of settings would be a setting.
 #[test]
 fn a_place_that_a_client_reads_in_another_way_is_refused() {

@@ -112,12 +112,18 @@ fn merged(listen: &str, listed: &[NoProxyHost], existing: Option<String>) -> Str
     if !is_loopback && !hosts.contains(&own) {
         hosts.push(own);
     }
-    for host in existing.split([',', ' ']).filter(|host| !host.is_empty()) {
+    for host in hosts_of(&existing) {
         if !hosts.contains(&host) {
             hosts.push(host);
         }
     }
     hosts.join(",")
+}
+
+/// Splits a list of hosts. One that was written over several lines holds line breaks.
+fn hosts_of(list: &str) -> impl Iterator<Item = &str> {
+    let hosts = list.split(|c: char| c == ',' || c.is_whitespace());
+    hosts.filter(|host| !host.is_empty())
 }
 
 /// Returns host and port, an IPv6 address without brackets.
@@ -208,7 +214,7 @@ fn java_options(listen: &str, no_proxy: &str, truststore: Option<&Path>) -> Stri
 /// left out: that sends more through the proxy, never less.
 fn java_hosts(no_proxy: &str) -> String {
     let mut hosts = Vec::new();
-    for host in no_proxy.split([',', ' ']).filter(|host| !host.is_empty()) {
+    for host in hosts_of(no_proxy) {
         match host.strip_prefix("*.").or_else(|| host.strip_prefix('.')) {
             _ if host.contains('/') => {}
             Some(suffix) => hosts.push(format!("*.{suffix}")),
@@ -227,13 +233,14 @@ fn java_hosts(no_proxy: &str) -> String {
     unique.join("|")
 }
 
-/// The virtual machine splits the variable at white space, except within quotes of either kind.
+/// The virtual machine splits the variable at white space, except within quotes of either kind, which it takes away
+/// wherever they are. It does not start where one of them is not ended.
 fn java_quoted(option: String) -> String {
-    if option.contains(char::is_whitespace) || option.contains('\'') {
-        format!("\"{option}\"")
-    } else {
-        option
+    if !option.contains(|c: char| c.is_whitespace() || c == '\'' || c == '"') {
+        return option;
     }
+    let parts = option.split('"').map(|part| format!("\"{part}\""));
+    parts.collect::<Vec<_>>().join("'\"'")
 }
 
 /// Once only, however often the variables are taken over.
@@ -336,6 +343,11 @@ mod tests {
                 vec![("NO_PROXY", "localhost, x.test,")],
                 format!("{default},x.test"),
             ),
+            (
+                None,
+                vec![("NO_PROXY", "x.test\ny.test\t z.test\n")],
+                format!("{default},x.test,y.test,z.test"),
+            ),
             (None, vec![("NO_PROXY", default)], default.to_owned()),
             (Some(""), vec![("NO_PROXY", "db.internal")], String::new()),
             (
@@ -359,6 +371,7 @@ mod tests {
             (".example.com,*.example.com", "*.example.com"),
             ("10.0.0.0/8,host:8080,10.0.0.1", "10.0.0.1"),
             ("::1", "[::1]"),
+            ("10.0.0.1\n10.0.0.2", "10.0.0.1|10.0.0.2"),
         ] {
             assert_eq!(java_hosts(no_proxy), expected, "{no_proxy}");
         }
@@ -388,6 +401,18 @@ mod tests {
             "{java}"
         );
         assert!(java.contains("-Dhttps.proxyHost=::1 "), "{java}");
+    }
+
+    #[test]
+    fn quotes_of_both_kinds_stay_in_an_option_of_java() {
+        for (option, expected) in [
+            ("-Da=b", "-Da=b"),
+            ("-Da=b c", "\"-Da=b c\""),
+            ("-Da=it's", "\"-Da=it's\""),
+            ("-Da=\"b", "\"-Da=\"'\"'\"b\""),
+        ] {
+            assert_eq!(java_quoted(option.to_owned()), expected);
+        }
     }
 
     #[test]

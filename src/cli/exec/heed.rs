@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -25,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// So much of a program is searched for what Go leaves in it.
 const SEARCHED: u64 = 64 * 1024;
+
+/// What is read of what a program says, in bytes of each stream.
+const MOST_SAID: u64 = 64 * 1024;
 
 /// What is printed of an answer, in characters.
 const LONGEST: usize = 200;
@@ -266,6 +270,8 @@ async fn run(
         .args(arguments)
         .args(url)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true);
     for (name, value) in variables {
         match value {
@@ -273,14 +279,25 @@ async fn run(
             None => command.env_remove(name),
         };
     }
-    match timeout(PATIENCE, command.output()).await {
-        Ok(Ok(output)) => {
-            let text = [output.stdout, output.stderr].concat();
-            String::from_utf8_lossy(&text).into_owned()
-        }
-        Ok(Err(error)) => error.to_string(),
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return error.to_string(),
+    };
+    let (output, errors) = (child.stdout.take(), child.stderr.take());
+    match timeout(PATIENCE, async { tokio::join!(said(output), said(errors)) }).await {
+        Ok((output, errors)) => String::from_utf8_lossy(&[output, errors].concat()).into_owned(),
         Err(_) => format!("it did not end within {} s", PATIENCE.as_secs()),
     }
+}
+
+/// Reads a stream to its end, or as much as is of use, and closes it.
+async fn said(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Some(stream) = stream {
+        // What was read before an error is said all the same.
+        let _ = stream.take(MOST_SAID).read_to_end(&mut text).await;
+    }
+    text
 }
 
 /// Returns a text as one line that a terminal can show.
@@ -291,6 +308,14 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_never_stops_talking_is_cut_off() {
+        let said = run(Path::new("cat"), &["/dev/zero"], None, &[]).await;
+        assert_eq!(said.len() as u64, MOST_SAID);
+        let both = run(Path::new("sh"), &["-c", "echo out; echo err >&2"], None, &[]).await;
+        assert_eq!(both, "out\nerr\n");
+    }
 
     #[test]
     fn a_runtime_is_known_by_its_name_or_the_first_line_of_a_script() {

@@ -71,7 +71,10 @@ fn bypassed(application: &Application<'_>, config: &Config, found: &mut Findings
         let Some(variable) = application.variable(name) else {
             continue;
         };
-        let entries = variable.text().unwrap_or_default().split([',', ' ']);
+        let entries = variable
+            .text()
+            .unwrap_or_default()
+            .split(|c: char| c == ',' || c.is_whitespace());
         for entry in entries.filter(|entry| !entry.is_empty()) {
             let read = NoProxyHost::parse(entry.strip_prefix('*').unwrap_or(entry));
             let hits = |own: &&Arc<DestinationKeys>| {
