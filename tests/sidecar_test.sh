@@ -289,11 +289,19 @@ exit 1
 END
 closed "a program for a newer C library" "GLIBC_2.99"
 is "and it is not the configuration that is blamed" not err_has "sound"
+: >"$home/app/outrider"
+closed "an empty file, which a shell runs without a word" "is not outrider"
 rm "$home/app/outrider"
 closed "a program that is not there" "no program $home/app/outrider"
 closed "nor for a task" "a task has no sidecar" ""
 pushed
 closed "a task" "a task has no sidecar" ""
+echo 'readonly role=x port=1; printf() { return 1; }' >"$home/app/.profile.d/a.sh"
+closed "names of others that are read-only" "the profile script was stopped"
+echo 'printf() { return 1; }; sleep() { return 1; }' >"$home/app/.profile.d/a.sh"
+launch web env OUTRIDER_WAIT=1
+is "functions of others do not prolong the wait" err_has "nothing listens on 127.0.0.1:$port after 1 s"
+rm "$home/app/.profile.d/a.sh"
 kill "$service"
 service=
 
@@ -324,7 +332,7 @@ with zipfile.ZipFile(sys.argv[1]) as zip:
         os.chmod(zip.extract(entry, sys.argv[2]), entry.external_attr >> 16)
 PYTHON
 is "with the right to run the program" test -x "$work/buildpack/outrider" -a -x "$work/buildpack/bin/supply"
-for wrong in /bin/bash "$sidecar/README.md" "$work/nothing" "$work"; do
+for wrong in /bin/bash "$sidecar/README.md" "$work/nothing" "$work" /dev/zero; do
   "$outrider" package --binary "$wrong" --output "$work/wrong.zip" >"$work/out" 2>"$work/err"
   is "$wrong is not packed" test ! -e "$work/wrong.zip"
   is "and the reason is told" err_has "$wrong"
@@ -367,6 +375,9 @@ is "by name" grep -qF 'sidecar_for: ["web", "worker"]' "$home/deps/0/launch.yml"
 is "the script knows them" grep -qF 'OUTRIDER_PROCESS_TYPES:-web,worker' "$home/deps/0/profile.d/outrider.sh"
 container
 is "a process type that would become a command stops the push" not supply OUTRIDER_PROCESS_TYPES='web}; id #'
+ln -s nowhere "$home/app/outrider.yml"
+is "so does a link to a configuration that leads nowhere" not supply A=
+rm "$home/app/outrider.yml"
 is "so does a memory that is no number" not supply OUTRIDER_MEMORY=64M
 echo "destinations: { x: { hosts: [a.test], rate_limt: 1/s } }" >"$home/app/outrider.yml"
 is "so does a configuration that is not sound" not supply A=

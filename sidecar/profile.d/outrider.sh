@@ -43,7 +43,7 @@ __outrider_profile() {
 
   # Where a buildpack brought the program and nothing was configured, its default configuration holds; for the
   # sidecar and for `outrider exec` in a task, too.
-  if [[ -z ${OUTRIDER_CONFIG-} && -n ${__outrider_default-} && ! -e ${HOME-}/outrider.yml ]]; then
+  if [[ -z ${OUTRIDER_CONFIG-} && -n ${__outrider_default-} && ! -e ${HOME-}/outrider.yml && ! -L ${HOME-}/outrider.yml ]]; then
     export OUTRIDER_CONFIG=$__outrider_default
   fi
 
@@ -97,6 +97,12 @@ __outrider_profile() {
     __outrider_closed
     return 0
   fi
+  if [[ $variables != *http_proxy=* ]]; then
+    # An empty file is a shell script that succeeds.
+    echo "outrider: its calls will fail: $binary is not outrider: \`outrider env\` says nothing" >&2
+    __outrider_closed
+    return 0
+  fi
 
   if [[ -n $is_served && $variables =~ http_proxy=\'http://([^\']*):([0-9]+)\' ]]; then
     host=${BASH_REMATCH[1]}
@@ -105,11 +111,11 @@ __outrider_profile() {
     port=${BASH_REMATCH[2]}
     wait=${OUTRIDER_WAIT:-15}
     [[ $wait =~ ^[0-9]$|^1[0-5]$ ]] || wait=15
-    printf -v deadline '%(%s)T' -1
+    builtin printf -v deadline '%(%s)T' -1
     ((deadline += wait))
     # In a subshell, so that no descriptor of ours stays open.
     until (: <"/dev/tcp/$host/$port") 2>/dev/null; do
-      printf -v now '%(%s)T' -1
+      builtin printf -v now '%(%s)T' -1
       if ((now >= deadline)); then
         echo "outrider: nothing listens on $host:$port after $wait s; the app starts all the same, and its calls will" \
           "fail. If \`$command\` is what starts the proxy, write OUTRIDER_ROLE=sidecar in front of it" >&2
@@ -120,9 +126,16 @@ __outrider_profile() {
   fi
 
   eval "$variables"
+  return 0
 }
 
-# What follows `||` keeps `set -e` and ERR traps of others out of the function.
-__outrider_profile "${2-}" || :
+# As a condition, so that `set -e` and ERR traps of others stay out of the function. Where a variable of others is read-only
+# and has a name of ours, bash leaves the function in the middle.
+__outrider_ended=
+if __outrider_profile "${2-}"; then __outrider_ended=yes; fi
+if [[ -z $__outrider_ended ]]; then
+  echo "outrider: its calls will fail: the profile script was stopped, for the reason above" >&2
+  __outrider_closed || :
+fi
 unset -f __outrider_profile __outrider_closed
-unset -v __outrider_binary __outrider_default
+unset -v __outrider_binary __outrider_default __outrider_ended
