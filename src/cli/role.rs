@@ -20,6 +20,8 @@ const DEPTH: usize = 4;
 const SCRIPTS: usize = 16;
 /// A longer file is no script that starts a sidecar.
 const LARGEST: u64 = 64 * 1024;
+/// In bytes; a whole start command has half of that at most.
+const LONGEST_WORD: usize = 8 * 1024;
 
 /// Says what a command is that cannot be read.
 const VARIABLE: &str = "OUTRIDER_ROLE";
@@ -149,7 +151,7 @@ impl StartCommand {
             own.or_else(|| std::env::var(name).ok())
                 .filter(|value| !value.is_empty())
         };
-        word.with(value)
+        word.with(LONGEST_WORD, value)
     }
 }
 
@@ -314,6 +316,11 @@ mod tests {
             (Role::App, String::new()),
             (Role::App, "'unended \"quote $( ${ \\".to_owned()),
             (Role::App, format!("{}run", "sh -c ".repeat(5000))),
+            (Role::App, format!("A=xxxxxxxx; {}$A run", "A=$A$A; ".repeat(60))),
+            (
+                Role::Sidecar,
+                format!("A=x; {}exec ./outrider run", "A=$A$A; ".repeat(60)),
+            ),
             (Role::App, "cat /dev/zero /proc/self/mem; . /dev/stdin".to_owned()),
         ];
         for (role, command) in cases {

@@ -18,13 +18,22 @@ enum Piece {
 }
 
 impl ShellWord {
-    /// Returns the text, with what `value` says of each variable.
-    pub(super) fn with(&self, value: impl Fn(&str) -> Option<String>) -> String {
-        let pieces = self.0.iter().map(|piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Variable { name, default } => value(name).unwrap_or_else(|| default.clone()),
-        });
-        pieces.collect()
+    /// Returns the text, with what `value` says of each variable, and nothing of one that would get longer than `most`
+    /// bytes: variables made of variables double with each line.
+    pub(super) fn with(&self, most: usize, value: impl Fn(&str) -> Option<String>) -> String {
+        let mut text = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(piece) => text.push_str(piece),
+                Piece::Variable { name, default } => {
+                    text.push_str(&value(name).unwrap_or_else(|| default.clone()));
+                }
+            }
+            if text.len() > most {
+                return String::new();
+            }
+        }
+        text
     }
 
     fn push(&mut self, c: char) {
