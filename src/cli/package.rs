@@ -2,8 +2,8 @@
 //!
 //! The scripts of `sidecar/` are in the program, so the zip needs no checkout. Equal input makes equal bytes.
 
-use std::fs;
-use std::io::{Cursor, Write};
+use std::fs::File;
+use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,6 +20,9 @@ const MARK: &str = "OUTRIDER_CONFIG";
 
 /// The minor version of glibc 2 in cflinuxfs4.
 const STACK_GLIBC: u32 = 35;
+
+/// A build with everything that helps to find faults has a third of it.
+const LARGEST: u64 = 256 << 20;
 
 const ELF_HEADER: usize = 64;
 
@@ -61,6 +64,9 @@ enum NoPackage {
     #[error("{path} is no program for Linux on x86_64 or aarch64: {why}; {REMEDY}")]
     Foreign { path: String, why: Foreign },
 
+    #[error("{path} is larger than 256 MiB, which no outrider is; {REMEDY}")]
+    Large { path: String },
+
     #[error("{path} is a program for Linux, but it is not outrider; {REMEDY}")]
     NotOutrider { path: String },
 
@@ -96,10 +102,13 @@ fn package(args: &Args) -> Result<String, NoPackage> {
         })?,
     };
     let shown = path.display().to_string();
-    let program = fs::read(&path).map_err(|source| NoPackage::Program {
+    let program = read(&path).map_err(|source| NoPackage::Program {
         path: shown.clone(),
         source,
     })?;
+    if program.len() as u64 > LARGEST {
+        return Err(NoPackage::Large { path: shown });
+    }
     let machine = machine(&program).map_err(|why| NoPackage::Foreign {
         path: shown.clone(),
         why,
@@ -129,6 +138,19 @@ fn package(args: &Args) -> Result<String, NoPackage> {
     }
     told.push_str("Next: name it before the app's own buildpack, and push.\n");
     Ok(told)
+}
+
+/// Reads a file, and of a larger one than a program has no more than tells that.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let data = file.metadata()?;
+    // A device or a pipe may have no end. Reading a folder says itself what is wrong.
+    if !data.is_file() && !data.is_dir() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    let mut program = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut program)?;
+    Ok(program)
 }
 
 /// Returns the processor that a program is for.
@@ -216,6 +238,8 @@ const FILES: &[(&str, u32, &str)] = &[
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn elf(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

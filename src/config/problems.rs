@@ -4,7 +4,7 @@
 //! So `policy`, which never sees the text, reports places in the file too.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// One problem: its place, what is wrong, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,13 +88,30 @@ impl fmt::Display for Problem {
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        f.write_str(&self.what)?;
+        write_visible(&self.what, f)?;
         if self.right.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "; {}", self.right)
+            return Ok(());
         }
+        f.write_str("; ")?;
+        write_visible(&self.right, f)
     }
+}
+
+/// Writes a text that may repeat values of a file, which may be a stranger's: nothing of it ends the line or steers a
+/// terminal.
+fn write_visible(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // What turns the direction of the text makes it look like another one.
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().try_for_each(|c| {
+        if is_hidden(c) {
+            write!(f, "{}", c.escape_unicode())
+        } else {
+            f.write_char(c)
+        }
+    })
 }
 
 impl Locations {
@@ -114,6 +131,21 @@ impl Locations {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A manifest or a configuration in a pull request is a stranger's, and a log or a terminal shows what is wrong with it.
+    #[test]
+    fn no_value_of_a_file_steers_a_terminal() {
+        let problem = Problem {
+            path: "p".to_owned(),
+            at: None,
+            what: "no type `w\u{1b}[2J\r\nb.yml: \u{202e}x`".to_owned(),
+            right: "write \u{9b}ü\u{2028}".to_owned(),
+        };
+        assert_eq!(
+            problem.to_string(),
+            "p: no type `w\\u{1b}[2J\\u{d}\\u{a}b.yml: \\u{202e}x`; write \\u{9b}ü\\u{2028}"
+        );
+    }
 
     #[test]
     fn a_problem_is_one_line_with_place_path_fault_and_remedy() {

@@ -5,8 +5,9 @@
 //! answers that by itself, so nothing leaves the machine.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -175,43 +176,55 @@ const GO: Runtime = Runtime {
 pub(super) async fn check(command: &[OsString], variables: &[(OsString, Option<OsString>)]) -> u8 {
     let Some(program) = command.first() else { return 0 };
     let Some(path) = find(program) else {
-        println!("{}: no such program", program.display());
+        say(format_args!("{}: no such program", program.display()));
         return 127;
     };
     let Some((runtime, interpreter)) = recognise(&path) else {
-        println!(
+        say(format_args!(
             "{}: not a runtime that is known here, so it is not run.\nMost programs heed http_proxy and https_proxy, and \
              one of SSL_CERT_FILE and the trust variables that `outrider env` prints. Run it under `outrider exec`: what \
              does not arrive does not show in the log at `log.access: all`.",
             path.display()
-        );
+        ));
         return 0;
     };
-    println!("runtime    {} ({})", runtime.name, interpreter.display());
+    say(format_args!(
+        "runtime    {} ({})",
+        runtime.name,
+        interpreter.display()
+    ));
     if !runtime.version.is_empty() {
         let told = run(&interpreter, runtime.version, None, variables).await;
-        println!(
+        say(format_args!(
             "version    {}",
             shown(
                 told.lines()
                     .find(|line| !line.starts_with("Picked up"))
                     .unwrap_or_default()
             )
-        );
+        ));
     }
-    println!("heeds      {}", runtime.heeds);
-    println!("does not   {}", runtime.ignores);
+    say(format_args!("heeds      {}", runtime.heeds));
+    say(format_args!("does not   {}", runtime.ignores));
     if runtime.ask.is_empty() {
-        println!("request    not tried: there is no short one for it");
+        say(format_args!("request    not tried: there is no short one for it"));
         return 0;
     }
     let told = run(&interpreter, runtime.ask, Some(URL), variables).await;
     if told.contains(OURS) {
-        println!("request    arrived at the proxy");
+        say(format_args!("request    arrived at the proxy"));
         return 0;
     }
-    println!("request    did NOT arrive at the proxy: {}", shown(&told));
+    say(format_args!(
+        "request    did NOT arrive at the proxy: {}",
+        shown(&told)
+    ));
     1
+}
+
+/// Prints a line. One that cannot be written, as to a full disk, is no reason to stop: the exit code says the result.
+fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Returns a program as the shell finds it.
