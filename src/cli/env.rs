@@ -4,13 +4,14 @@
 //! lists them.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::{ConfigArg, fail, loopback, print};
 use crate::app::is_on_platform;
 use crate::auth::placeholder::environment::{self, ChangedVariable};
 use crate::auth::placeholder::{are_shared, replaced, shared};
 use crate::ca;
-use crate::config::{Ca, Config, Listen};
+use crate::config::{Ca, Config, DestinationKeys, Listen, NoProxyHost};
 use crate::error::ErrorChain;
 use crate::secret::Snapshot;
 
@@ -110,7 +111,14 @@ pub(super) fn run(args: &Args) -> ExitCode {
         None => std::env::var(name).ok(),
     };
     let no_proxy = NoProxy::of(args.no_proxy.as_deref(), &config.no_proxy);
-    let variables = given(&listen, None, ca.as_ref(), no_proxy, existing);
+    let variables = given(
+        &listen,
+        None,
+        ca.as_ref(),
+        no_proxy,
+        &config.destinations,
+        existing,
+    );
     // These hold already what `changed` says of them.
     changed.retain(|(name, _)| !variables.iter().any(|(own, _)| own == name));
     let variables = variables
@@ -174,12 +182,14 @@ pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
 }
 
 /// Returns the variables that an app is given ([`variables()`]), and writes the files that they name if these are missing.
-/// Prints which variables of its environment some clients heed before these.
+/// Prints which variables of its environment some clients heed before these, and which hosts of its NO_PROXY lose the
+/// credentials of `destinations`.
 pub(super) fn given(
     listen: &str,
     password: Option<&str>,
     ca: Option<&Ca>,
     no_proxy: NoProxy<'_>,
+    destinations: &[Arc<DestinationKeys>],
     existing: impl Fn(&str) -> Option<String> + Copy,
 ) -> Vec<(&'static str, String)> {
     let files = ca.and_then(client_files);
@@ -191,10 +201,38 @@ pub(super) fn given(
             );
         }
     }
+    for line in bypassed(&variables, no_proxy, destinations) {
+        eprintln!("outrider: {line}");
+    }
     for line in overruling(&variables, existing) {
         eprintln!("outrider: {line}");
     }
     variables
+}
+
+/// Returns a line for each entry of NO_PROXY that is not from the configuration, which `check` looks at, and takes calls past
+/// a credential. A loopback address is meant.
+fn bypassed(
+    variables: &[(&'static str, String)],
+    no_proxy: NoProxy<'_>,
+    destinations: &[Arc<DestinationKeys>],
+) -> Vec<String> {
+    let list = variables.iter().find(|(name, _)| *name == "no_proxy");
+    let is_own = |entry: &str| match no_proxy {
+        NoProxy::Listed(listed) => listed.iter().any(|own| own.as_str() == entry),
+        NoProxy::Only(_) => false,
+    };
+    let is_loopback = |entry: &str| NoProxyHost::parse(entry).is_some_and(|own| own.is_loopback());
+    NoProxyHost::bypassing(list.map_or("", |(_, list)| list), destinations)
+        .filter(|(entry, _)| *entry != "*" && !is_own(entry) && !is_loopback(entry))
+        .map(|(entry, own)| {
+            format!(
+                "NO_PROXY holds `{entry}`: it takes calls past the proxy, and destinations.{} attaches nothing to them; take it \
+                 out of NO_PROXY",
+                own.name
+            )
+        })
+        .collect()
 }
 
 /// Returns the files beside the bundle that some clients read, which are written if they are missing. Prints a note if
@@ -342,6 +380,37 @@ mod tests {
                 expected
             );
         }
+    }
+
+    #[test]
+    fn hosts_of_the_users_own_list_that_lose_a_credential_are_told() {
+        let attached = "auth: { bearer: env:TOKEN }";
+        let text = format!(
+            "no_proxy: [localhost, a.test]\ndestinations:\n  a: {{ hosts: [a.test], {attached} }}\n  \
+             b: {{ hosts: [\"*.b.test\"], {attached} }}\n  c: {{ hosts: [c.test] }}\n  d: {{ hosts: [127.0.0.1], {attached} }}\n"
+        );
+        let config = Config::parse(&text, "a.yml").unwrap();
+        for (list, told) in [
+            // `check` tells of the list of the configuration.
+            ("localhost,a.test", ""),
+            ("c.test,other.test,127.0.0.1,*", ""),
+            ("x.b.test", "`x.b.test`"),
+            ("*.b.test", "`*.b.test`"),
+            ("test", "`test`"),
+        ] {
+            let lines = bypassed(
+                &[("no_proxy", list.to_owned())],
+                NoProxy::of(None, &config.no_proxy),
+                &config.destinations,
+            );
+            assert_eq!(lines.len(), usize::from(!told.is_empty()), "{list}: {lines:?}");
+            assert!(lines.join("").contains(told), "{list}: {lines:?}");
+        }
+        let only = [("no_proxy", "a.test".to_owned())];
+        assert_eq!(
+            bypassed(&only, NoProxy::Only("a.test"), &config.destinations).len(),
+            1
+        );
     }
 
     #[test]

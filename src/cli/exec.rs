@@ -130,7 +130,7 @@ fn serve(args: &Args) -> Result<u8, Error> {
             None => Vec::new(),
         };
         drop(secrets);
-        let listed = config.no_proxy.clone();
+        let (listed, destinations) = (config.no_proxy.clone(), config.destinations.clone());
         let mut app = App::start(config, source, clients, PlaceholderSource::Given(set)).await?;
         let addresses = app.addresses();
         let listen = reached_at(&addresses.listen)?;
@@ -146,7 +146,7 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let password = password.as_deref().map(String::as_str);
         let ca = trusted(&addresses.ca);
         let no_proxy = NoProxy::of(args.no_proxy.as_deref(), &listed);
-        let variables = given(&listen, password, ca.as_ref(), no_proxy, existing)
+        let variables = given(&listen, password, ca.as_ref(), no_proxy, &destinations, existing)
             .into_iter()
             .map(|(name, value)| (name.into(), Some(value.into())));
         let changed = changed.into_iter().map(|changed| (changed.name, changed.value));

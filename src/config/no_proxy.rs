@@ -6,11 +6,13 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::DestinationKeys;
 use super::declare::{Syntax, ValueKind};
 use super::node::shown;
 use super::reader::Located;
-use crate::host::{Host, Pattern};
+use crate::host::{Host, HostPattern, Pattern};
 
 /// What would be right.
 const RIGHT: &str = "write a name, .SUFFIX or an address, as in apps.internal, .apps.internal or 127.0.0.1";
@@ -18,7 +20,7 @@ const RIGHT: &str = "write a name, .SUFFIX or an address, as in apps.internal, .
 /// One entry of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NoProxyHost {
-    /// As it is written, and given to apps.
+    /// As it is given to apps: names in small letters and ASCII, as most clients compare them.
     text: String,
     host: Host,
 }
@@ -38,10 +40,31 @@ impl NoProxyHost {
             Ok(IpAddr::V6(address)) => IpAddr::V6(address).into(),
             Ok(IpAddr::V4(_)) | Err(_) => Host::parse(bare).ok()?,
         };
-        let is_sound = !text.starts_with('.') || matches!(host, Host::Name(_));
-        is_sound.then(|| Self {
-            text: text.to_owned(),
-            host,
+        let dot = if text.starts_with('.') { "." } else { "" };
+        let text = match &host {
+            Host::Name(name) => format!("{dot}{name}"),
+            Host::V4(_) | Host::V6(_) if dot.is_empty() => text.to_owned(),
+            Host::V4(_) | Host::V6(_) => return None,
+        };
+        Some(Self { text, host })
+    }
+
+    /// Finds the entries of a list, as a variable holds it, by which some client calls a destination past the proxy although
+    /// a credential is attached there. An entry with a wildcard counts for what is below it.
+    pub(crate) fn bypassing<'l>(
+        list: &'l str,
+        destinations: &'l [Arc<DestinationKeys>],
+    ) -> impl Iterator<Item = (&'l str, &'l DestinationKeys)> {
+        let entries = list.split(|c: char| c == ',' || c.is_whitespace());
+        entries.filter_map(|entry| {
+            let read = Self::parse(entry.strip_prefix('*').unwrap_or(entry));
+            let takes = |host: &HostPattern| {
+                entry == "*" || read.as_ref().is_some_and(|read| read.takes(&host.what).is_some())
+            };
+            let bypassed = destinations
+                .iter()
+                .find(|own| own.carries_credential() && own.hosts.iter().any(takes))?;
+            Some((entry, &**bypassed))
         })
     }
 
@@ -116,7 +139,6 @@ impl Syntax for NoProxyHost {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::host::HostPattern;
 
     #[test]
     fn an_entry_counts_for_a_name_and_what_is_below_it() {
@@ -171,8 +193,8 @@ mod tests {
                 .to_string();
             assert!(problems.contains(what), "{text}: {problems}");
         }
-        let config = Config::parse("no_proxy: [a.test, .b.test, 10.0.0.1, '::1']", "a.yml").unwrap();
+        let config = Config::parse("no_proxy: [a.test, .B.test., ü.test, 10.0.0.1, '::1']", "a.yml").unwrap();
         let list: Vec<_> = config.no_proxy.iter().map(NoProxyHost::as_str).collect();
-        assert_eq!(list, ["a.test", ".b.test", "10.0.0.1", "::1"]);
+        assert_eq!(list, ["a.test", ".b.test", "xn--tda.test", "10.0.0.1", "::1"]);
     }
 }

@@ -1,11 +1,9 @@
 //! What an app's outrider.yml asks of its manifest: bound services, and ports that are free in the container.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::{Application, Findings};
-use crate::config::{Config, DestinationKeys, Listen, ManifestValue, NoProxyHost, needed_services};
-use crate::host::HostPattern;
+use crate::config::{Config, Listen, ManifestValue, NoProxyHost, needed_services};
 
 /// Ports that something else has in a container, and what. Those above [`ENVOY`] are the platform's, too.
 const TAKEN: [(u16, &str); 2] = [(8080, "the app's $PORT"), (2222, "the platform's ssh")];
@@ -71,28 +69,16 @@ fn bypassed(application: &Application<'_>, config: &Config, found: &mut Findings
         let Some(variable) = application.variable(name) else {
             continue;
         };
-        let entries = variable
-            .text()
-            .unwrap_or_default()
-            .split(|c: char| c == ',' || c.is_whitespace());
-        for entry in entries.filter(|entry| !entry.is_empty()) {
-            let read = NoProxyHost::parse(entry.strip_prefix('*').unwrap_or(entry));
-            let hits = |own: &&Arc<DestinationKeys>| {
-                let takes = |host: &HostPattern| {
-                    entry == "*" || read.as_ref().is_some_and(|read| read.takes(&host.what).is_some())
-                };
-                own.carries_credential() && own.hosts.iter().any(takes)
-            };
-            if let Some(own) = config.destinations.iter().find(hits) {
-                found.problems.add(
-                    variable.path.as_str(),
-                    format!(
-                        "`{entry}` takes calls past the proxy, and destinations.{} attaches nothing to them",
-                        own.name
-                    ),
-                    "take it out of the list",
-                );
-            }
+        for (entry, own) in NoProxyHost::bypassing(variable.text().unwrap_or_default(), &config.destinations)
+        {
+            found.problems.add(
+                variable.path.as_str(),
+                format!(
+                    "`{entry}` takes calls past the proxy, and destinations.{} attaches nothing to them",
+                    own.name
+                ),
+                "take it out of the list",
+            );
         }
     }
 }
