@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::programs::{ProgramOutput, outrider};
+use crate::support::programs::{ProgramOutput, clean, outrider};
 use crate::support::run;
 
 const STRANGER: u32 = 65_534;
@@ -288,6 +288,32 @@ fn what_is_not_text_is_told() {
     assert!(!done.stdout.contains("CERT"), "{}", done.stdout);
     assert!(
         done.stderr.contains("is not UTF-8; name another place"),
+        "{}",
+        done.stderr
+    );
+}
+
+/// Where the disk is full, connections that are not intercepted work all the same.
+#[test]
+fn a_bundle_that_could_not_be_written_is_not_named() {
+    let tmp = tempfile::tempdir().unwrap();
+    let file = tmp.path().join("outrider.yml");
+    fs::write(&file, "listen: 127.0.0.1:0\nadmin: false\n").unwrap();
+    // The roots of the system are longer than a file may be here.
+    let limited = "trap '' XFSZ; ulimit -f 20; exec \"$0\" exec --config \"$1\" -- env";
+    let done = run(clean("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_outrider")])
+        .arg(&file)
+        .env("TMPDIR", tmp.path()));
+    assert!(
+        done.succeeded().stdout.contains("https_proxy="),
+        "{}",
+        done.stderr
+    );
+    assert!(!done.stdout.contains("SSL_CERT_FILE="), "{}", done.stdout);
+    assert!(!done.stdout.contains("trustStore="), "{}", done.stdout);
+    assert!(
+        done.stderr.contains("the CA bundle cannot be written"),
         "{}",
         done.stderr
     );

@@ -144,7 +144,9 @@ fn serve(args: &Args) -> Result<u8, Error> {
             None => std::env::var(name).ok(),
         };
         let password = password.as_deref().map(String::as_str);
-        let ca = trusted(&addresses.ca);
+        // One that could not be written, as on a full disk, has been told of. Clients that are pointed at it would trust
+        // nothing at all.
+        let ca = trusted(&addresses.ca).filter(|ca| ca.bundle.is_file() && ca.truststore.is_file());
         let no_proxy = NoProxy::of(args.no_proxy.as_deref(), &listed);
         let variables = given(&listen, password, ca.as_ref(), no_proxy, &destinations, existing)
             .into_iter()
