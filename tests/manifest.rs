@@ -158,6 +158,98 @@ fn a_manifest_is_checked_with_the_configuration_in_the_apps_folder() {
     );
 }
 
+/// What has to be read is the file alone: a laptop may have other secrets at the same places, or a folder that hangs.
+#[test]
+fn no_secret_is_read_for_a_file_of_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| fs::write(folder.path().join(path), text).unwrap();
+    fs::create_dir(folder.path().join("certs")).unwrap();
+    for name in ["a.crt", "a.key", "ca.crt", "services.json", "sub"] {
+        write(&format!("certs/{name}"), "no certificate, and no key");
+    }
+    let config = CONFIG
+        .replace("file:$CF_SYSTEM_CERT_PATH", "file:certs/ca.crt")
+        .replace("ca: vcap:partner/ca", "ca: file:certs/ca.crt")
+        .replace("vcap:partner/token", "file:certs/sub");
+    write("outrider.yml", &config);
+    write(
+        "manifest.yml",
+        &MANIFEST.replace("path: app", "path: .").replace("partner, ", ""),
+    );
+    for arguments in [
+        &["check", "--offline"][..],
+        &["check", "--manifest", "manifest.yml"],
+    ] {
+        let trace = folder.path().join("trace");
+        let output = Command::new("strace")
+            .args(["-f", "-e", "trace=file,network", "-o"])
+            .arg(&trace)
+            .arg(env!("CARGO_BIN_EXE_outrider"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .env_clear()
+            .env("VCAP_SERVICES_FILE_PATH", "certs/services.json")
+            .output()
+            .unwrap();
+        assert_eq!(
+            (output.status.code(), text(&output.stdout).as_str()),
+            (Some(0), ""),
+            "{output:?}"
+        );
+        let calls = fs::read_to_string(&trace).unwrap();
+        assert!(calls.contains("outrider.yml"), "{calls}");
+        let touched: Vec<_> = calls
+            .lines()
+            .filter(|line| line.contains("certs") || line.contains("socket("))
+            .collect();
+        assert!(touched.is_empty(), "{touched:#?}");
+    }
+    // Where they are read, they are told to be no certificates.
+    let online = outrider(folder.path(), &["check"]);
+    assert!(
+        text(&online.stdout).contains("client_certificate.cert: there is no certificate in it"),
+        "{online:?}"
+    );
+}
+
+#[test]
+fn a_procfile_in_the_apps_folder_is_read_with_the_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| fs::write(folder.path().join(path), text).unwrap();
+    fs::create_dir(folder.path().join("app")).unwrap();
+    write("app/outrider.yml", "egress: { default: deny }\n");
+    let check = || outrider(folder.path(), &["check", "--manifest", "manifest.yml"]);
+    write("manifest.yml", "applications:\n- name: app\n  path: app\n");
+    assert!(text(&check().stdout).contains("nothing here runs outrider; run outrider init --manifest"));
+    write("app/Procfile", "web: ./outrider exec -- gunicorn app\n");
+    assert_eq!(text(&check().stdout), "");
+    write(
+        "manifest.yml",
+        &MANIFEST.replace("[web]", "[web, worker]").replace(
+            "  services",
+            "  env: { OUTRIDER_PROCESS_TYPES: 'web,worker' }\n  services",
+        ),
+    );
+    write("app/Procfile", "web: gunicorn app\nworker: celery\n");
+    let sound = check();
+    assert_eq!(
+        (text(&sound.stdout).as_str(), text(&sound.stderr).as_str()),
+        ("", "")
+    );
+    write("app/Procfile", "web: gunicorn app\n");
+    let warned = check();
+    assert_eq!(warned.status.code(), Some(0));
+    assert!(
+        text(&warned.stderr).contains("no process type `worker` is listed here or in the Procfile"),
+        "{warned:?}"
+    );
+    // The platform would refuse it when it stages the app.
+    write("app/Procfile", "web gunicorn app\n");
+    let refused = check();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stdout).starts_with("app/Procfile"), "{refused:?}");
+}
+
 /// The manifests that are copied have to be as sound as `check` wants them.
 #[test]
 fn the_manifest_of_the_example_is_sound() {

@@ -40,6 +40,7 @@ mod gateway;
 mod handshakes;
 mod heads;
 mod http2;
+mod init_manifest;
 mod interim;
 mod interim_h2;
 mod interim_programs;

@@ -1,4 +1,4 @@
-//! `outrider init`: a starter configuration.
+//! `outrider init`: a starter configuration, or the sidecar in a manifest that is there.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -9,23 +9,41 @@ use clap::ValueHint;
 
 use super::{fail, print};
 
-/// Write a commented starter outrider.yml
+mod manifest;
+
+/// Write a commented starter outrider.yml, or add the sidecar to a manifest of cf push
 ///
 /// The file is sound as it stands: it denies everything until you list a destination. What is already there is
 /// never overwritten.
+///
+/// With --manifest the sidecar's entry is added to a manifest that is there. Comments, order, indentation and quotes stay.
+/// The difference is shown first, and the file is changed when you say so at the terminal, or with --write. A manifest
+/// that runs outrider already is left alone, and so is one in which the entry would not be sound.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   outrider init
-  outrider init --path config/outrider.yml")]
+  outrider init --path config/outrider.yml
+  outrider init --manifest manifest.yml
+  outrider init --manifest manifest.yml --app api --process-types web,worker --write")]
 pub(super) struct Args {
     /// Where to write it
     #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_FILE, value_hint = ValueHint::FilePath)]
     path: PathBuf,
+
+    /// The manifest of cf push to which the sidecar is added
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "path")]
+    manifest: Option<PathBuf>,
+
+    #[command(flatten)]
+    sidecar: manifest::SidecarArgs,
 }
 
 /// Writes it and says what to do next.
 pub(super) fn run(args: &Args) -> ExitCode {
+    if let Some(path) = &args.manifest {
+        return manifest::run(path, &args.sidecar);
+    }
     let path = args.path.display();
     match write(&args.path) {
         Ok(()) => print(&format!(

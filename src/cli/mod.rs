@@ -13,6 +13,7 @@ mod admin_page;
 mod check;
 mod completions;
 mod demo;
+mod diff;
 #[cfg(test)]
 mod documents;
 mod env;
@@ -21,6 +22,7 @@ mod explain;
 mod init;
 mod learn;
 mod package;
+mod replace;
 mod role;
 mod run;
 mod schema;
@@ -104,6 +106,11 @@ fn fail(why: &str) -> ExitCode {
     // If standard error is closed, the exit code must do.
     let _ = writeln!(std::io::stderr(), "outrider: {why}");
     ExitCode::FAILURE
+}
+
+/// Says something beside the result. Where nobody listens, nobody is told.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "outrider: {line}");
 }
 
 /// Returns the definition of the command line, for completions and tests.

@@ -139,6 +139,14 @@ impl<'m> ManifestValue<'m> {
         }
     }
 
+    /// Returns a value as it is written, also where `cf push` fills variables in.
+    pub(crate) fn scalar(&self) -> Option<&'m str> {
+        match &self.node.value {
+            Content::Scalar { text, .. } => Some(text),
+            Content::List(_) | Content::Map(_) => None,
+        }
+    }
+
     /// Whether `cf push` fills a variable in, `((name))`, so that the value is not known here.
     pub(crate) fn is_open(&self) -> bool {
         match &self.node.value {

@@ -39,9 +39,10 @@ pub(crate) use limits::{
     AppliesTo, Cache, CircuitBreaker, Class, OnLimit, Priority, RateLimit, RateLimitStore, Rehearse, Retry,
     StoreForm, store_url,
 };
+pub(crate) use lines::MergeError;
 pub(crate) use locate::{ConfigSource, DEFAULT_FILE, load_located, locate};
 pub(crate) use manifest::{Manifest, ManifestValue, needed_services};
-pub(crate) use merge::{MergeError, NewDestination, add_destinations, destination_lines};
+pub(crate) use merge::{NewDestination, add_destinations, destination_lines};
 pub(crate) use network::{Dns, Egress, EgressDefault, Listen, Network, NetworkClass};
 pub(crate) use no_proxy::{NoProxyHost, TakenPast};
 pub(crate) use parent::{ParentChoice, ParentKeys, ParentScheme, ParentUrlParts};
@@ -54,6 +55,7 @@ pub(crate) use reader::nearest;
 pub(crate) use route_service::{ROUTE_SERVICE, RouteAuth, RouteServiceKeys};
 pub(crate) use rule::Matcher;
 pub(crate) use schema::schema;
+pub(crate) use sidecar::{NewSidecar, add_sidecar, sidecar_lines};
 pub(crate) use syntax::LONGEST_NAME;
 pub(crate) use tcp::{StartTls, TcpKeys};
 pub(crate) use tls::{ClientCertificate, Group, Pin, Tls, TlsVersion};
@@ -77,6 +79,7 @@ mod destination;
 mod environment;
 mod headers;
 mod limits;
+mod lines;
 mod locate;
 mod manifest;
 mod merge;
@@ -94,6 +97,7 @@ mod route_service;
 mod rule;
 mod schema;
 mod secret_ref;
+mod sidecar;
 mod syntax;
 mod tcp;
 #[cfg(test)]

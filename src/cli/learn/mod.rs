@@ -6,7 +6,7 @@
 //! their credentials.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::ValueHint;
 use http::Uri;
 
-use super::{ConfigArg, admin_page, fail, loopback, print};
+use super::{ConfigArg, admin_page, diff, fail, loopback, print, replace, tell};
 use crate::config::{
     Config, ConfigSource, DEFAULT_FILE, MergeError, NewDestination, Problems, add_destinations,
     destination_lines, locate,
@@ -25,12 +25,10 @@ use crate::policy::Policy;
 use plan::{Plan, Wish};
 use record::Record;
 
-mod diff;
 mod globs;
 mod names;
 mod plan;
 mod record;
-mod replace;
 #[cfg(test)]
 mod tests;
 
@@ -189,11 +187,6 @@ fn learn(args: &Args) -> Result<ExitCode, Error> {
         "{file} is changed. When a further run adds nothing: set egress.default: deny"
     ));
     Ok(code)
-}
-
-/// Says something beside the result. Where nobody listens, nobody is told.
-fn tell(line: &str) {
-    let _ = writeln!(io::stderr(), "outrider: {line}");
 }
 
 impl Base {

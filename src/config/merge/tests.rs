@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Config;
+use crate::config::lines::quoted;
 
 fn new(name: &str, host: &str) -> NewDestination {
     NewDestination {

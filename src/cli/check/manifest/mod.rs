@@ -2,10 +2,11 @@
 //!
 //! The platform ignores keys it does not know, and tells other mistakes when the app is staged or not at all. Here each is
 //! named with its line. [`keys`] says what the platform reads, [`command`] how a command starts outrider, [`sidecar`] what
-//! a sidecar needs, [`needs`] what the app's outrider.yml asks of the manifest. Values that `cf push` fills in, `((name))`,
+//! a sidecar needs, [`procfile`] which process types a Procfile adds, [`needs`] what the app's outrider.yml asks of the
+//! manifest. Values that `cf push` fills in, `((name))`,
 //! are not known and not judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,10 +14,12 @@ use super::{examine_written, note, refuse, warn};
 use crate::config::{Config, ConfigSource, DEFAULT_FILE, Manifest, ManifestValue, Problem, Problems};
 
 use command::{Start, start_of};
+use procfile::Procfile;
 
 pub(in crate::cli) mod command;
 mod keys;
 mod needs;
+mod procfile;
 mod sidecar;
 #[cfg(test)]
 mod tests;
@@ -34,6 +37,7 @@ struct Findings {
 /// One app of a manifest, as it concerns outrider.
 struct Application<'m> {
     value: ManifestValue<'m>,
+    procfile: Option<&'m Procfile>,
     /// Sidecars that run outrider.
     sidecars: Vec<ManifestValue<'m>>,
     /// A buildpack brings it.
@@ -53,8 +57,12 @@ pub(super) fn run(path: &Path, explicit: Option<&Path>) -> ExitCode {
     found.problems.all.extend(manifest.problems.all.iter().cloned());
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let mut configs: BTreeMap<PathBuf, Result<(Config, String), Problems>> = BTreeMap::new();
-    let served = examine_all(&manifest, &mut found);
-    let mut has_failed = false;
+    let (procfiles, unread) = Procfile::of_all(&manifest, folder);
+    let served = examine_all(&manifest, &procfiles, &mut found);
+    for problems in &unread {
+        refuse(problems);
+    }
+    let mut has_failed = !unread.is_empty();
     let mut told = Findings::default();
     for application in &served {
         let Some(file) = config_of(&application.value, folder, explicit) else {
@@ -105,12 +113,96 @@ pub(super) fn run(path: &Path, explicit: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Examines the manifest alone. Returns the apps that run outrider.
-fn examine_all<'m>(manifest: &'m Manifest, found: &mut Findings) -> Vec<Application<'m>> {
+/// What is wrong with a manifest whose configurations are not looked at, and what is probably wrong.
+pub(in crate::cli) fn examine_alone(manifest: &Manifest, folder: &Path) -> (Problems, Problems) {
+    let mut found = Findings::default();
+    found.problems.all.extend(manifest.problems.all.iter().cloned());
+    examine_all(manifest, &Procfile::of_all(manifest, folder).0, &mut found);
+    (
+        found.problems.located(&manifest.locations),
+        found.warnings.located(&manifest.locations),
+    )
+}
+
+/// An app of a manifest as `init` changes it.
+pub(in crate::cli) struct ManifestApp {
+    /// Its place in `applications`.
+    pub(in crate::cli) index: usize,
+    pub(in crate::cli) name: String,
+    /// Where it runs outrider already.
+    pub(in crate::cli) runs_by: Option<String>,
+    /// The process types that a sidecar should serve: those of the variable, else those of the manifest that do not run
+    /// outrider themselves.
+    pub(in crate::cli) process_types: Vec<String>,
+    /// Whether the profile script is told of them.
+    pub(in crate::cli) has_variable: bool,
+    /// How the memory of each is divided, for a person.
+    pub(in crate::cli) memory: Vec<String>,
+    pub(in crate::cli) folder: PathBuf,
+}
+
+/// Returns the apps of a manifest.
+pub(in crate::cli) fn apps_of(manifest: &Manifest, folder: &Path) -> Vec<ManifestApp> {
+    let (procfiles, _) = Procfile::of_all(manifest, folder);
+    let all = manifest.root().get("applications").and_then(|apps| apps.items());
+    let all = all.unwrap_or_default().into_iter().enumerate();
+    let app = |(index, value): (usize, ManifestValue<'_>)| {
+        let name = value
+            .get("name")
+            .and_then(|name| name.scalar().map(str::to_owned));
+        let folder = folder_of(&value, folder);
+        let procfile = procfiles.get(&value.path);
+        let application = Application::of(value, procfile);
+        let variable = application.variable(sidecar::PROCESS_TYPES);
+        let written = variable.as_ref().and_then(|value| value.text());
+        ManifestApp {
+            index,
+            name: name.unwrap_or_default(),
+            runs_by: application.runs_by(),
+            process_types: match written {
+                Some(written) => sidecar::types_of(written).map(str::to_owned).collect(),
+                None => application
+                    .written_types()
+                    .iter()
+                    .map(|own| (*own).to_owned())
+                    .collect(),
+            },
+            has_variable: variable.is_some(),
+            memory: sidecar::shares(&application).iter().filter_map(told_of).collect(),
+            folder,
+        }
+    };
+    all.filter(|(_, value)| value.entries().is_some())
+        .map(app)
+        .collect()
+}
+
+/// Says what the memory of a process type becomes, where a sidecar takes some of it.
+fn told_of(share: &sidecar::MemoryShare<'_>) -> Option<String> {
+    let (own, sidecars) = (share.process_type, share.sidecars);
+    match share.whole {
+        _ if sidecars == 0 => None,
+        Some(whole) => Some(format!(
+            "memory of `{own}`: {whole}M for the container, less {sidecars}M for sidecars, leaves the app {}M",
+            whole.saturating_sub(sidecars)
+        )),
+        None => Some(format!(
+            "memory of `{own}`: the sidecars take {sidecars}M of what the platform gives the container"
+        )),
+    }
+}
+
+/// Examines the manifest and the Procfiles, which are those of the apps by their places. Returns the apps that run outrider.
+fn examine_all<'m>(
+    manifest: &'m Manifest,
+    procfiles: &'m BTreeMap<String, Procfile>,
+    found: &mut Findings,
+) -> Vec<Application<'m>> {
     keys::examine(&manifest.root(), found);
     let mut served = Vec::new();
     for value in manifest.applications() {
-        let application = Application::of(value);
+        let procfile = procfiles.get(&value.path);
+        let application = Application::of(value, procfile);
         sidecar::examine(&application, found);
         if application.has_outrider() {
             served.push(application);
@@ -120,7 +212,7 @@ fn examine_all<'m>(manifest: &'m Manifest, found: &mut Findings) -> Vec<Applicat
         found.problems.add(
             "applications",
             "nothing here runs outrider",
-            "add the sidecar, or the buildpack: sidecar/README.md has both",
+            "run outrider init --manifest on it, or add the buildpack",
         );
     }
     served
@@ -131,10 +223,17 @@ fn config_of(application: &ManifestValue<'_>, folder: &Path, explicit: Option<&P
     if let Some(path) = explicit {
         return Some(path.to_owned());
     }
-    let below = application.get("path").and_then(|path| path.text()).unwrap_or("");
-    let own = folder.join(below).join(DEFAULT_FILE);
+    let own = folder_of(application, folder).join(DEFAULT_FILE);
     // One that is there and cannot be read is a problem, and never passed over.
     own.symlink_metadata().is_ok().then_some(own)
+}
+
+/// Returns the folder of an app; `path` starts from that of the manifest.
+pub(in crate::cli) fn folder_of(application: &ManifestValue<'_>, folder: &Path) -> PathBuf {
+    match application.get("path").and_then(|path| path.text()) {
+        Some(below) => folder.join(below),
+        None => folder.to_owned(),
+    }
 }
 
 fn load(file: &Path) -> Result<(Config, String), Problems> {
@@ -155,30 +254,75 @@ impl Findings {
 }
 
 impl<'m> Application<'m> {
-    fn of(value: ManifestValue<'m>) -> Self {
+    fn of(value: ManifestValue<'m>, procfile: Option<&'m Procfile>) -> Self {
         let sidecars = value.get("sidecars").and_then(|sidecars| sidecars.items());
         let sidecars = sidecars.unwrap_or_default();
-        let mut processes = vec![value.clone()];
-        processes.extend(
-            value
-                .get("processes")
-                .and_then(|list| list.items())
-                .unwrap_or_default(),
-        );
-        let is_own = processes.iter().any(|process| {
-            let command = process.get("command").and_then(|command| command.text());
-            command.is_some_and(|command| start_of(command) != Start::Other)
-        });
-        Self {
+        let mut application = Self {
             sidecars: sidecars.into_iter().filter(runs_outrider).collect(),
             has_buildpack: buildpacks(&value).iter().any(|one| is_ours(one)),
-            is_own,
+            is_own: false,
+            procfile,
             value,
+        };
+        let types = application.process_types();
+        application.is_own = types.into_iter().any(|own| application.is_around(own));
+        application
+    }
+
+    /// The process types that are written: `web`, those of `processes`, and those of the Procfile.
+    fn process_types(&self) -> BTreeSet<&'m str> {
+        let processes = self.value.get("processes").and_then(|list| list.items());
+        let written = processes.unwrap_or_default();
+        let written = written.iter().filter_map(|process| process.get("type")?.text());
+        let further = self.procfile.into_iter().flat_map(Procfile::types);
+        written.chain(further).chain([WEB]).collect()
+    }
+
+    /// The process types of the manifest that do not run outrider themselves; `web` first.
+    fn written_types(&self) -> Vec<&'m str> {
+        let processes = self.value.get("processes").and_then(|list| list.items());
+        let written = processes.unwrap_or_default();
+        let written = written.iter().filter_map(|process| process.get("type")?.text());
+        let mut types = vec![WEB];
+        types.extend(written.filter(|own| *own != WEB));
+        types.retain(|own| !self.is_around(own));
+        types
+    }
+
+    /// The start command of a process type, as far as it is written: that of the manifest goes before that of the Procfile.
+    fn command_of(&self, own: &str) -> Option<&'m str> {
+        let processes = self.value.get("processes").and_then(|list| list.items());
+        let process = processes.unwrap_or_default().into_iter().find(|process| {
+            let name = process.get("type");
+            name.and_then(|name| name.text()) == Some(own)
+        });
+        let written = process
+            .and_then(|process| process.get("command"))
+            .or_else(|| self.value.get("command").filter(|_| own == WEB));
+        match written.filter(|command| !command.is_null()) {
+            Some(command) => command.text(),
+            None => self.procfile.and_then(|procfile| procfile.command(own)),
         }
+    }
+
+    /// Whether the command of a process type runs outrider itself.
+    fn is_around(&self, own: &str) -> bool {
+        let command = self.command_of(own);
+        command.is_some_and(|command| start_of(command) != Start::Other)
     }
 
     fn has_outrider(&self) -> bool {
         self.has_buildpack || self.is_own || !self.sidecars.is_empty()
+    }
+
+    /// Where outrider runs already, for a person.
+    fn runs_by(&self) -> Option<String> {
+        match self.sidecars.first() {
+            Some(sidecar) => Some(format!("as {}", sidecar.path)),
+            None if self.has_buildpack => Some("by its buildpack".to_owned()),
+            None if self.written_types().is_empty() => Some("in its command".to_owned()),
+            None => None,
+        }
     }
 
     /// A variable of `env`.

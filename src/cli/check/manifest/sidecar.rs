@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::command::{Start, ends_by_exec, start_of};
-use super::{Application, Findings, WEB, buildpacks, is_ours};
+use super::{Application, Findings, Procfile, WEB, buildpacks, is_ours};
 use crate::config::{ManifestValue, nearest};
 
 /// Characters that the platform takes at most.
@@ -12,7 +12,17 @@ const LONGEST_NAME: usize = 255;
 const LONGEST_COMMAND: usize = 4096;
 
 /// The variable by which the profile script knows which processes have the sidecar.
-const PROCESS_TYPES: &str = "OUTRIDER_PROCESS_TYPES";
+pub(super) const PROCESS_TYPES: &str = "OUTRIDER_PROCESS_TYPES";
+
+/// How the memory of a process type is divided, in megabytes.
+pub(super) struct MemoryShare<'m> {
+    pub(super) process_type: &'m str,
+    /// As far as it is written.
+    pub(super) whole: Option<u64>,
+    pub(super) sidecars: u64,
+    /// Where it is written.
+    place: String,
+}
 
 /// Examines the sidecars of an app, and the buildpack.
 pub(super) fn examine(application: &Application<'_>, found: &mut Findings) {
@@ -164,21 +174,38 @@ fn types(application: &Application<'_>, sidecar: &ManifestValue<'_>, found: &mut
     };
     let processes = application.value.get("processes").and_then(|list| list.items());
     let processes = processes.unwrap_or_default();
-    let known: BTreeSet<&str> = (processes.iter())
-        .filter_map(|process| process.get("type")?.text())
-        .chain([WEB])
-        .collect();
+    let known = application.process_types();
     for item in &items {
-        let Some(own) = item.text().filter(|own| !known.contains(own)) else {
+        let Some(own) = item.text() else { continue };
+        if known.contains(own) {
+            match application.procfile {
+                // The sidecar has the ports that the configuration names.
+                _ if application.is_around(own) => found.warnings.add(
+                    item.path.as_str(),
+                    format!("the command of `{own}` runs outrider itself, and both want the same ports"),
+                    "take outrider out of the command, or this process type out of the list",
+                ),
+                Some(procfile) if own == WEB && !names_web(application, procfile) => found.warnings.add(
+                    item.path.as_str(),
+                    "neither the manifest nor the Procfile names a command for `web`",
+                    "right where a buildpack brings it; else add it to the Procfile",
+                ),
+                Some(_) | None => {}
+            }
             continue;
-        };
-        match nearest(own, known.iter().copied()) {
-            Some(meant) => found.problems.add(
+        }
+        match (nearest(own, known.iter().copied()), application.procfile) {
+            (Some(meant), _) => found.problems.add(
                 item.path.as_str(),
                 format!("the app has no process type `{own}`"),
                 format!("did you mean `{meant}`?"),
             ),
-            None => found.warnings.add(
+            (None, Some(_)) => found.warnings.add(
+                item.path.as_str(),
+                format!("no process type `{own}` is listed here or in the Procfile"),
+                "right where a buildpack brings it; else remove it",
+            ),
+            (None, None) => found.warnings.add(
                 item.path.as_str(),
                 format!("no process type `{own}` is listed here"),
                 "right where a Procfile or a buildpack brings it; else remove it",
@@ -189,11 +216,7 @@ fn types(application: &Application<'_>, sidecar: &ManifestValue<'_>, found: &mut
         let Some(own) = process.get("type").and_then(|own| own.text()) else {
             continue;
         };
-        let is_around = process
-            .get("command")
-            .and_then(|command| command.text())
-            .is_some_and(|command| start_of(command) != Start::Other);
-        if !listed.contains(own) && !is_around {
+        if !listed.contains(own) && !application.is_around(own) {
             found.warnings.add(
                 process.path.as_str(),
                 format!("the process type `{own}` has no sidecar, so its calls fail"),
@@ -202,6 +225,24 @@ fn types(application: &Application<'_>, sidecar: &ManifestValue<'_>, found: &mut
         }
     }
     agree(application, &written, &listed, found);
+}
+
+/// Whether a command for `web` is written somewhere, or may be filled in.
+fn names_web(application: &Application<'_>, procfile: &Procfile) -> bool {
+    let processes = application.value.get("processes").and_then(|list| list.items());
+    let mut written = processes.unwrap_or_default().into_iter().filter(|process| {
+        let name = process.get("type");
+        name.and_then(|name| name.text()) == Some(WEB)
+    });
+    procfile.command(WEB).is_some()
+        || application.value.get("command").is_some()
+        || written.any(|process| process.get("command").is_some())
+}
+
+/// Reads the variable.
+pub(super) fn types_of(variable: &str) -> impl Iterator<Item = &str> {
+    let types = variable.split(|letter: char| letter == ',' || letter.is_whitespace());
+    types.filter(|own| !own.is_empty())
 }
 
 /// Compares what the sidecar serves with what the profile script is told.
@@ -216,10 +257,7 @@ fn agree(
         return;
     }
     let told = variable.as_ref().and_then(|value| value.text()).unwrap_or(WEB);
-    let told: BTreeSet<&str> = told
-        .split(|letter: char| letter == ',' || letter.is_whitespace())
-        .filter(|own| !own.is_empty())
-        .collect();
+    let told: BTreeSet<&str> = types_of(told).collect();
     let place = variable.as_ref().unwrap_or(written).path.clone();
     let joined = |all: Vec<&str>| all.join(", ");
     let untold: Vec<&str> = listed.difference(&told).copied().collect();
@@ -253,7 +291,6 @@ fn agree(
 
 /// Adds up the memory of the sidecars of each process type: the platform refuses what leaves the app nothing.
 fn memory(application: &Application<'_>, sidecars: &[ManifestValue<'_>], found: &mut Findings) {
-    let of_app = application.value.setting("memory");
     let processes = application.value.get("processes").and_then(|list| list.items());
     let processes = processes.unwrap_or_default();
     for value in sidecars
@@ -283,12 +320,30 @@ fn memory(application: &Application<'_>, sidecars: &[ManifestValue<'_>], found: 
             "write memory: 64M",
         );
     }
-    let size = |value: &ManifestValue<'_>| value.setting("memory")?.text().and_then(megabytes);
-    let types = (processes.iter())
-        .filter_map(|process| process.get("type")?.text())
-        .chain([WEB])
-        .collect::<BTreeSet<_>>();
-    for own in types {
+    for share in shares(application) {
+        if let Some(whole) = share.whole
+            && share.sidecars >= whole
+            && share.sidecars > 0
+        {
+            found.problems.add(
+                share.place,
+                format!(
+                    "{whole}M of the process type `{}`, and its sidecars take {}M of them",
+                    share.process_type, share.sidecars
+                ),
+                "write more: it is the memory of the whole container",
+            );
+        }
+    }
+}
+
+/// Returns how the memory of each process type is divided.
+pub(super) fn shares<'m>(application: &Application<'m>) -> Vec<MemoryShare<'m>> {
+    let list = |key| application.value.get(key).and_then(|list| list.items());
+    let processes = list("processes").unwrap_or_default();
+    let sidecars = list("sidecars").unwrap_or_default();
+    let size = |value: &ManifestValue<'_>| value.text().and_then(megabytes);
+    let share = |own: &'m str| {
         let process = (processes.iter()).find(|process| {
             let name = process.get("type");
             name.and_then(|name| name.text()) == Some(own)
@@ -296,28 +351,21 @@ fn memory(application: &Application<'_>, sidecars: &[ManifestValue<'_>], found: 
         let written = process
             .and_then(|process| process.setting("memory"))
             // Of other types the platform takes its default.
-            .or_else(|| of_app.clone().filter(|_| own == WEB));
-        let Some(whole) = written
-            .as_ref()
-            .and_then(|value| value.text())
-            .and_then(megabytes)
-        else {
-            continue;
-        };
+            .or_else(|| application.value.setting("memory").filter(|_| own == WEB));
         let serving = sidecars.iter().filter(|sidecar| {
             let types = sidecar.get("process_types").and_then(|types| types.items());
             types.is_some_and(|types| types.iter().any(|one| one.text() == Some(own)))
         });
-        let sum: u64 = serving.filter_map(size).fold(0, u64::saturating_add);
-        if sum >= whole && sum > 0 {
-            let place = written.map_or_else(|| application.value.path.clone(), |value| value.path);
-            found.problems.add(
-                place,
-                format!("{whole}M of the process type `{own}`, and its sidecars take {sum}M of them"),
-                "write more: it is the memory of the whole container",
-            );
+        let taken = serving.filter_map(|sidecar| size(&sidecar.setting("memory")?));
+        MemoryShare {
+            process_type: own,
+            whole: written.as_ref().and_then(size),
+            sidecars: taken.fold(0, u64::saturating_add),
+            place: written.map_or_else(|| application.value.path.clone(), |value| value.path),
         }
-    }
+    };
+    let types = application.process_types();
+    types.into_iter().map(share).collect()
 }
 
 /// Returns the megabytes of a size as the platform reads it; a part of one counts as none.

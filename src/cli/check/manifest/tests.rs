@@ -22,12 +22,22 @@ destinations:
 
 /// Problems and warnings of a manifest beside a configuration, and problems of that.
 fn examined(manifest: &str, config: &str) -> (String, String, String) {
+    examined_beside(manifest, config, None)
+}
+
+/// Does the same with a Procfile in the folder of the first app.
+fn examined_beside(manifest: &str, config: &str, procfile: Option<&str>) -> (String, String, String) {
+    let procfile = procfile.map(|text| Procfile::parse(text, "Procfile").unwrap());
+    let procfiles = procfile
+        .into_iter()
+        .map(|one| ("applications[0]".to_owned(), one))
+        .collect();
     let manifest = Manifest::parse(manifest, "m.yml").unwrap();
     let text = config;
     let config = Config::parse(text, "o.yml").map_err(|problems| problems.to_string());
     let config = config.unwrap();
     let (mut found, mut own) = (Findings::default(), Findings::default());
-    for application in examine_all(&manifest, &mut found) {
+    for application in examine_all(&manifest, &procfiles, &mut found) {
         needs::examine(&application, &config, text, &mut found, &mut own);
     }
     (
@@ -458,7 +468,65 @@ fn forms_that_are_no_manifest_are_told_and_nothing_panics() {
             continue;
         };
         let mut found = Findings::default();
-        examine_all(&manifest, &mut found);
+        examine_all(&manifest, &BTreeMap::new(), &mut found);
         assert!(!found.problems.is_empty(), "{text}");
     }
+}
+
+/// Where the manifest names no command, those of the Procfile count; each of its types may have the sidecar.
+#[test]
+fn a_procfile_is_looked_at_where_the_manifest_names_nothing() {
+    let bare = SOUND.replace("  command: exec python3 app.py\n", "");
+    let both = bare.replace("[web]", "[web, worker]").replace(
+        "  services",
+        "  env: { OUTRIDER_PROCESS_TYPES: 'web,worker' }\n  services",
+    );
+    assert_ne!(bare, SOUND);
+    for (manifest, procfile, said) in [
+        (&*bare, "web: gunicorn app", ""),
+        (SOUND, "worker: celery", ""),
+        (&*both, "web: gunicorn app\nworker: celery", ""),
+        (
+            &*both,
+            "web: gunicorn app",
+            "m.yml:9:27: applications[0].sidecars[0].process_types[1]: no process type `worker` is listed here or in the Procfile",
+        ),
+        (
+            &*bare,
+            "worker: celery",
+            "m.yml:8:20: applications[0].sidecars[0].process_types[0]: neither the manifest nor the Procfile names a command for `web`",
+        ),
+        (
+            &*bare,
+            "web: exec ./outrider exec -- gunicorn app",
+            "m.yml:8:20: applications[0].sidecars[0].process_types[0]: the command of `web` runs outrider itself",
+        ),
+        // The manifest's own command goes before it.
+        (SOUND, "web: exec ./outrider exec -- gunicorn app", ""),
+        (
+            &*bare.replace(
+                "  services",
+                "  processes: [{ type: web, command: exec x }]\n  services",
+            ),
+            "web: ./outrider run",
+            "",
+        ),
+    ] {
+        let (problems, warnings, _) = examined_beside(manifest, CONFIG, Some(procfile));
+        assert_eq!(problems, "", "{procfile}");
+        assert!(
+            (said.is_empty() && warnings.is_empty()) || (!said.is_empty() && same_line(&warnings, said)),
+            "{procfile}\n{warnings}"
+        );
+    }
+    // A type that is misspelt.
+    let wrong = both.replace("worker", "workr");
+    let (problems, ..) = examined_beside(&wrong, CONFIG, Some("web: a\nworker: b"));
+    assert!(problems.contains("did you mean `worker`?"), "{problems}");
+    // Without a sidecar, outrider may run in the command.
+    let without = &bare[..bare.find("  sidecars").unwrap()];
+    let (problems, ..) = examined_beside(without, CONFIG, Some("web: ./outrider exec -- gunicorn app"));
+    assert_eq!(problems, "");
+    let (problems, ..) = examined_beside(without, CONFIG, Some("web: gunicorn app"));
+    assert!(problems.contains("nothing here runs outrider"), "{problems}");
 }
