@@ -42,7 +42,7 @@
 //! | 9 | `admin` | the pages on the admin port |
 //! | 8 | `proxy` | what happens to a request |
 //! | 7 | `auth` | attaches credentials: secrets, tokens, signatures |
-//! | 7 | `clients` | who may use the listener, and its TLS |
+//! | 7 | `clients` | who may use the listener, and its TLS; who may come through the route service |
 //! | 7 | `store` | counts one limit for all instances, in Redis |
 //! | 6 | `upstream` | gets a request to its destination: pool, look-up, dialler, TLS, circuit breaker |
 //! | 6 | `limit` | how many requests a destination gets |

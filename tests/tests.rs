@@ -71,6 +71,7 @@ mod retry;
 mod rotation;
 mod rotten;
 mod route_service;
+mod route_tokens;
 mod scrub;
 mod secrets;
 mod several;

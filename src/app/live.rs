@@ -17,8 +17,8 @@ use std::time::SystemTime;
 use crate::auth::placeholder::RoutePlaceholders;
 use crate::auth::{self, Credentials, TokenEndpoint};
 use crate::ca::Authority;
-use crate::clients::{self, BuiltGuard, Clients, RouteGuard};
-use crate::config::{Auth, Config, HeaderText, ROUTE_SERVICE, SecretRef, TokenUrl};
+use crate::clients;
+use crate::config::{Auth, Config, HeaderText, SecretRef, TokenUrl};
 use crate::error::ErrorChain;
 use crate::policy::{Destination, ParentPlan, Policy};
 use crate::proxy::{Live, Route};
@@ -75,6 +75,8 @@ pub(crate) enum DestinationError {
         source: Arc<tls::SettingsError>,
     },
 }
+
+mod callers;
 
 type BuiltParents = Result<Option<Arc<Parents>>, Arc<ParentSettingsError>>;
 
@@ -363,62 +365,6 @@ impl<'b> Build<'b> {
         };
         self.parents.push((Arc::clone(plan), built.clone()));
         built
-    }
-
-    /// Returns who may use the listener: as before where a secret of the same configuration cannot be used.
-    fn clients(&mut self) -> Option<Arc<Clients>> {
-        let Inputs {
-            builder,
-            config,
-            secrets,
-            telemetry,
-            ..
-        } = self.inputs;
-        let before = self.previous.and_then(|live| live.clients.as_ref());
-        let clients::Built { clients, failed } =
-            clients::build(config, &builder.command, secrets, telemetry, before);
-        if failed.is_empty() {
-            return clients;
-        }
-        let is_same = |old: &&Arc<Clients>| {
-            let new = clients.as_ref();
-            old.is_whole() && new.is_some_and(|new| new.is_of_same_configuration(old))
-        };
-        let kept = before.filter(is_same);
-        self.failed.extend(failed.into_iter().map(|error| FailedPart {
-            destination: "none".into(),
-            error: error.into(),
-            is_kept: kept.is_some(),
-            was_broken: before.is_some_and(|old| !old.is_whole()),
-        }));
-        kept.cloned().or(clients)
-    }
-
-    /// Returns who may come through the route service, likewise.
-    fn guard(&mut self) -> Option<Arc<RouteGuard>> {
-        let before = self.previous.and_then(|live| live.route_service.as_ref());
-        let Inputs {
-            config,
-            secrets,
-            telemetry,
-            ..
-        } = self.inputs;
-        let BuiltGuard { guard, failed } = RouteGuard::build(config, secrets, telemetry, before);
-        if failed.is_empty() {
-            return guard;
-        }
-        let is_same = |old: &&Arc<RouteGuard>| {
-            let new = guard.as_ref();
-            old.is_whole() && new.is_some_and(|new| new.is_of_same_configuration(old))
-        };
-        let kept = before.filter(is_same);
-        self.failed.extend(failed.into_iter().map(|error| FailedPart {
-            destination: ROUTE_SERVICE.into(),
-            error: error.into(),
-            is_kept: kept.is_some(),
-            was_broken: before.is_some_and(|old| !old.is_whole()),
-        }));
-        kept.cloned().or(guard)
     }
 
     fn routes(&mut self) -> Vec<Arc<Route>> {

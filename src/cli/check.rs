@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use super::{ConfigArg, print};
 use crate::auth::{Credentials, SecretMatcher};
+use crate::clients::KeySet;
 use crate::config::{
     ClientCertificate, Config, ConfigSource, DEFAULT_FILE, DestinationKeys, HeaderText, Problems,
     ROUTE_SERVICE, RateLimitStore, RouteAuth, RouteServiceKeys, SESSION_TOKEN, SecretRef, TcpKeys, Text, Tls,
@@ -263,6 +264,8 @@ enum Holds<'c> {
     ClientSecret,
     /// And the passphrase that opens it.
     Key(Option<&'c SecretRef>),
+    /// A JSON Web Key Set.
+    PublicKeys,
     /// And the password that opens it.
     Pkcs12(Option<&'c SecretRef>),
     /// Lists of revoked certificates.
@@ -277,7 +280,7 @@ enum Holds<'c> {
 impl Holds<'_> {
     /// Certificates are public, and so is which of them are revoked.
     fn is_secret(self) -> bool {
-        !matches!(self, Self::Certificates | Self::Lists)
+        !matches!(self, Self::Certificates | Self::Lists | Self::PublicKeys)
     }
 }
 
@@ -387,7 +390,12 @@ fn references_of_route_service(written: &RouteServiceKeys) -> Vec<Reference<'_>>
         });
     };
     for (place, to) in written.auth.iter().flat_map(RouteAuth::references) {
-        add(&format!("auth.{place}"), to, Holds::Secret);
+        let holds = if place == "jwt.jwks" {
+            Holds::PublicKeys
+        } else {
+            Holds::Secret
+        };
+        add(&format!("auth.{place}"), to, holds);
     }
     of_tls(&written.tls, &mut add);
     references
@@ -435,7 +443,9 @@ fn read(reference: &Reference<'_>, snapshot: &Snapshot, problems: &mut Problems,
     let secret = match reference.holds {
         Holds::Lists => snapshot.read_list(reference.to),
         Holds::ClientSecret | Holds::Password => snapshot.read_password(reference.to),
-        Holds::Certificates | Holds::Key(_) | Holds::Pkcs12(_) => snapshot.read_binary(reference.to),
+        Holds::Certificates | Holds::Key(_) | Holds::Pkcs12(_) | Holds::PublicKeys => {
+            snapshot.read_binary(reference.to)
+        }
         Holds::Attached | Holds::Secret | Holds::SessionToken => snapshot.read(reference.to),
     };
     let secret = match secret {
@@ -473,6 +483,11 @@ fn read(reference: &Reference<'_>, snapshot: &Snapshot, problems: &mut Problems,
             if let Ok(password) = opener(password)
                 && let Err(error) = pkcs12::open(&secret, password.as_ref())
             {
+                add(problems, &reference.path, &error);
+            }
+        }
+        Holds::PublicKeys => {
+            if let Err(error) = KeySet::read(secret.expose()) {
                 add(problems, &reference.path, &error);
             }
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::tls;
+use super::token::KeySetError;
 use super::trust::Trust;
 use super::{Client, Clients, CommandClient, Password, RouteGuard, Written};
 use crate::config::{ClientCertificate, ClientKeys, Config, SecretRef, ServerCertificate};
@@ -81,6 +82,12 @@ pub(crate) enum BuildError {
         place: String,
         #[source]
         source: Box<Self>,
+    },
+
+    #[error("{reference} cannot be used")]
+    Keys {
+        reference: SecretRef,
+        source: KeySetError,
     },
 
     #[error("the secret cannot be read")]

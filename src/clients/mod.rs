@@ -19,8 +19,10 @@ use rustls::ServerConfig;
 use zeroize::Zeroizing;
 
 pub(crate) use build::{BuildError, Built, build, references};
+pub(crate) use jwks::IssuerEndpoint;
 pub(crate) use peer::Peer;
 pub(crate) use route_service::{BuiltGuard, GuardRefusal, RouteGuard};
+pub(crate) use token::KeySet;
 
 use crate::config::{ClientKeys, Identity, ServerCertificate};
 use crate::telemetry::{CLIENT_REFUSED, ClientCounters};
@@ -29,11 +31,13 @@ use trust::Trust;
 
 mod build;
 mod forwarded;
+mod jwks;
 mod peer;
 mod route_service;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
+mod token;
 mod trust;
 
 /// The longest Proxy-Authorization that is compared: RFC 1929 ends at 255 bytes for name and password each.

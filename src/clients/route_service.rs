@@ -13,8 +13,12 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::forwarded::{ForwardedFault, TrustedProxies};
+use super::jwks::{IssuerEndpoint, IssuerKeys, KeyFetcher};
+use super::token::{KeySet, TokenFault};
 use super::{BuildError, LONGEST_SHOWN, Password};
-use crate::config::{Config, ROUTE_SERVICE, RouteAuth, RouteServiceKeys, SecretRef};
+use crate::config::{
+    Config, JwksPlace, ROUTE_SERVICE, RouteAuth, RouteServiceKeys, SecretRef, TokenRules, TokenUrl,
+};
 use crate::limit::{self, ClientRates};
 use crate::secret::{Secret, Snapshot};
 use crate::telemetry::{ClientCounters, Telemetry};
@@ -45,6 +49,8 @@ pub(crate) struct BuiltGuard {
 struct RouteUsers {
     basic: Vec<(Arc<ClientCounters>, Password)>,
     bearer: Vec<Secret>,
+    /// The rules for tokens of an issuer, and its keys.
+    issuer: Option<(TokenRules, IssuerKeys)>,
     schemes: Schemes,
 }
 
@@ -68,6 +74,13 @@ pub(crate) enum GuardRefusal {
     #[error("this route asks for a credential, and no Authorization came{}", .0.remedy())]
     NoCredential(Schemes),
 
+    /// The reason is in the log.
+    #[error("the keys of the issuer of tokens are not known at the moment; try again in a minute")]
+    NoKeys,
+
+    #[error("the token in Authorization is not taken: {fault}{}", .asked.remedy())]
+    Token { asked: Schemes, fault: TokenFault },
+
     #[error(
         "the address of the client is not known, because X-Forwarded-For does not say it as route_service expects"
     )]
@@ -82,7 +95,10 @@ impl GuardRefusal {
         match self {
             Self::Address { .. } | Self::Unknown(_) => StatusCode::FORBIDDEN,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoCredential(_) | Self::WrongCredential { .. } => StatusCode::UNAUTHORIZED,
+            Self::NoCredential(_) | Self::Token { .. } | Self::WrongCredential { .. } => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::NoKeys => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -91,7 +107,11 @@ impl GuardRefusal {
     pub(crate) fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Address { .. } | Self::Unknown(_) => Some("client_address"),
-            Self::Limited(_) | Self::NoCredential(_) | Self::WrongCredential { .. } => None,
+            Self::Limited(_)
+            | Self::NoCredential(_)
+            | Self::NoKeys
+            | Self::Token { .. }
+            | Self::WrongCredential { .. } => None,
         }
     }
 
@@ -100,7 +120,11 @@ impl GuardRefusal {
         match self {
             Self::Address { found } => Some(format!("X-Forwarded-For says {found}")),
             Self::Unknown(fault) => Some(fault.to_string()),
-            Self::Limited(_) | Self::NoCredential(_) | Self::WrongCredential { .. } => None,
+            Self::Limited(_)
+            | Self::NoCredential(_)
+            | Self::NoKeys
+            | Self::Token { .. }
+            | Self::WrongCredential { .. } => None,
         }
     }
 
@@ -108,8 +132,9 @@ impl GuardRefusal {
     pub(crate) fn challenges(&self) -> impl Iterator<Item = HeaderValue> {
         let (schemes, is_token_wrong) = match self {
             Self::NoCredential(schemes) => (*schemes, false),
+            Self::Token { asked, .. } => (*asked, true),
             Self::WrongCredential { asked, is_bearer } => (*asked, *is_bearer),
-            Self::Address { .. } | Self::Limited(_) | Self::Unknown(_) => Default::default(),
+            Self::Address { .. } | Self::Limited(_) | Self::NoKeys | Self::Unknown(_) => Default::default(),
         };
         let basic = "Basic realm=\"outrider\", charset=\"UTF-8\"";
         let bearer = if is_token_wrong {
@@ -143,6 +168,7 @@ impl RouteGuard {
         config: &Config,
         secrets: &Snapshot,
         telemetry: &Telemetry,
+        issuer: impl FnOnce(&TokenUrl) -> IssuerEndpoint,
         previous: Option<&Arc<Self>>,
     ) -> BuiltGuard {
         let mut failed = Vec::new();
@@ -160,7 +186,18 @@ impl RouteGuard {
             })
         });
         let users = written.auth.as_ref();
-        let users = users.map(|auth| RouteUsers::build(auth, secrets, telemetry, &mut failed));
+        let mut users = users.map(|auth| RouteUsers::build(auth, secrets, telemetry, &mut failed));
+        let rules = written.auth.as_ref().and_then(|auth| auth.jwt.as_deref());
+        if let (Some(users), Some(rules)) = (&mut users, rules) {
+            let running = previous.and_then(|old| old.users.as_ref()?.issuer.as_ref());
+            match issuer_keys(rules, secrets, issuer, running.map(|(_, keys)| keys)) {
+                Ok(keys) => users.issuer = Some((rules.clone(), keys)),
+                Err(source) => failed.push(BuildError::RouteService {
+                    place: "jwt.jwks".to_owned(),
+                    source: Box::new(source),
+                }),
+            }
+        }
         let guard = Self {
             fingerprint,
             is_whole: failed.is_empty(),
@@ -202,7 +239,7 @@ impl RouteGuard {
     }
 
     /// Judges the sender of a request with these fields, and returns the user who has shown a password.
-    pub(crate) fn admit(
+    pub(crate) async fn admit(
         &self,
         fields: &HeaderMap,
         now: Instant,
@@ -219,7 +256,7 @@ impl RouteGuard {
         }
         match &self.users {
             None => Ok(None),
-            Some(users) => users.find(fields),
+            Some(users) => users.find(fields).await,
         }
     }
 
@@ -250,9 +287,10 @@ impl RouteUsers {
         let mut users = Self {
             basic: Vec::new(),
             bearer: Vec::new(),
+            issuer: None,
             schemes: Schemes {
                 basic: !auth.basic.is_empty(),
-                bearer: !auth.bearer.is_empty(),
+                bearer: !auth.bearer.is_empty() || auth.jwt.is_some(),
             },
         };
         for (name, reference) in &auth.basic {
@@ -268,7 +306,7 @@ impl RouteUsers {
     }
 
     /// Returns the user whose password the request shows. A token says that somebody may pass, not who it is.
-    fn find(&self, fields: &HeaderMap) -> Result<Option<&Arc<ClientCounters>>, GuardRefusal> {
+    async fn find(&self, fields: &HeaderMap) -> Result<Option<&Arc<ClientCounters>>, GuardRefusal> {
         let asked = self.schemes;
         let mut shown = fields.get_all(AUTHORIZATION).iter();
         let wrong = |is_bearer| GuardRefusal::WrongCredential { asked, is_bearer };
@@ -296,7 +334,41 @@ impl RouteUsers {
         if is_bearer && self.bearer.iter().filter(|token| is_right(token)).count() > 0 {
             return Ok(None);
         }
-        Err(wrong(is_bearer))
+        match &self.issuer {
+            Some((rules, keys)) if is_bearer => match keys.verify(rest, rules).await {
+                None => Err(GuardRefusal::NoKeys),
+                Some(Ok(())) => Ok(None),
+                Some(Err(fault)) => Err(GuardRefusal::Token { asked, fault }),
+            },
+            Some(_) | None => Err(wrong(is_bearer)),
+        }
+    }
+}
+
+/// Reads the keys of an issuer, or makes ready to ask for them; `running`: those of before.
+fn issuer_keys(
+    rules: &TokenRules,
+    secrets: &Snapshot,
+    issuer: impl FnOnce(&TokenUrl) -> IssuerEndpoint,
+    running: Option<&IssuerKeys>,
+) -> Result<IssuerKeys, BuildError> {
+    match &rules.jwks {
+        JwksPlace::Issuer(url) => {
+            let running = match running {
+                Some(IssuerKeys::Fetched(running)) => Some(&**running),
+                Some(IssuerKeys::Fixed(_)) | None => None,
+            };
+            let fetcher = KeyFetcher::new(url, issuer(url), running);
+            Ok(IssuerKeys::Fetched(Arc::new(fetcher)))
+        }
+        JwksPlace::Reference(reference) => {
+            let text = secrets.read_binary(reference).map_err(BuildError::Secret)?;
+            let keys = KeySet::read(text.expose()).map_err(|source| BuildError::Keys {
+                reference: reference.clone(),
+                source,
+            })?;
+            Ok(IssuerKeys::Fixed(Arc::new(keys)))
+        }
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) use process::{
     Access, Ca, Constraints, DrainUntil, Limits, Log, LogFormat, Push, TimeoutOverrides, Timeouts,
 };
 pub(crate) use reader::nearest;
-pub(crate) use route_service::{ROUTE_SERVICE, RouteAuth, RouteServiceKeys};
+pub(crate) use route_service::{JwksPlace, ROUTE_SERVICE, RouteAuth, RouteServiceKeys, TokenRules};
 pub(crate) use rule::Matcher;
 pub(crate) use schema::schema;
 pub(crate) use sidecar::{NewSidecar, add_sidecar, sidecar_lines};

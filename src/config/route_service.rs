@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -10,8 +11,8 @@ use super::network::address;
 use super::node::shown;
 use super::reader::{Located, SectionReader};
 use super::syntax::{Filled, Number, OneOrMore, Switched, is_label};
-use super::{Config, DestinationKeys, Listen, ParentChoice, SecretRef, TimeoutOverrides, Tls};
-use crate::host::HostPattern;
+use super::{Config, DestinationKeys, Listen, ParentChoice, SecretRef, TimeoutOverrides, Tls, TokenUrl};
+use crate::host::{HostPattern, Scheme};
 use crate::units::Rate;
 
 /// The name of the route service in metrics and logs, and of its section.
@@ -21,6 +22,7 @@ pub(crate) const ROUTE_SERVICE: &str = "route_service";
 const EVERYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 
 const MOST_HOPS: u64 = 32;
+const LARGEST_SKEW: Duration = Duration::from_secs(300);
 
 section! {
     /// The route service: who may come through it, and to which hosts.
@@ -60,8 +62,107 @@ section! {
         basic: Vec<(Arc<str>, SecretRef)> as BasicUsers = "{}";
         /// A token, or several (RFC 6750).
         bearer: Vec<SecretRef> as OneOrMore<SecretRef>;
+        /// Tokens of an issuer: JSON Web Tokens (RFC 7519).
+        jwt: Option<Box<TokenRules>>;
         /// true: Authorization goes on to the app as it came; else it is for the route service alone.
         forward: bool = "false";
+    }
+}
+
+section! {
+    /// Which JSON Web Tokens are taken. They have to say exp, iss and aud.
+    pub(crate) struct TokenRules {
+        /// The issuer's public keys, as a JSON Web Key Set: its https:// URL, or a reference.
+        jwks: JwksPlace = required "write jwks: https://login.example.gov/keys, or file:PATH";
+        /// What iss has to say.
+        issuer: String as NonEmpty = required "write issuer: https://login.example.gov";
+        /// What aud has to say: one text or several, any of which will do.
+        audience: Vec<String> as OneOrMore<NonEmpty> = required "write audience: my-app";
+        /// The algorithms that are taken, as RFC 7518 and 8037 call them.
+        algorithms: Vec<jsonwebtoken::Algorithm> as Filled<TokenAlgorithm>
+            = "[RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA]";
+        /// How far the clocks of issuer and route service may be apart; up to 5m.
+        skew: Duration as ClockSkew = "30s";
+    }
+}
+
+words! {
+    /// Algorithms with a public key. A key for HMAC could be used to sign by everybody who reads it.
+    TokenAlgorithm: jsonwebtoken::Algorithm {
+        "RS256" = jsonwebtoken::Algorithm::RS256,
+        "RS384" = jsonwebtoken::Algorithm::RS384,
+        "RS512" = jsonwebtoken::Algorithm::RS512,
+        "PS256" = jsonwebtoken::Algorithm::PS256,
+        "PS384" = jsonwebtoken::Algorithm::PS384,
+        "PS512" = jsonwebtoken::Algorithm::PS512,
+        "ES256" = jsonwebtoken::Algorithm::ES256,
+        "ES384" = jsonwebtoken::Algorithm::ES384,
+        "EdDSA" = jsonwebtoken::Algorithm::EdDSA,
+    }
+}
+
+/// Where the keys of an issuer are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JwksPlace {
+    Issuer(TokenUrl),
+    Reference(SecretRef),
+}
+
+impl Syntax for JwksPlace {
+    type Value = Self;
+
+    const KIND: ValueKind = ValueKind::Any(&[TokenUrl::KIND, ValueKind::Secret]);
+
+    fn read(written: Located<'_>) -> Option<Self> {
+        let right = "write the https:// URL of the issuer's keys, or file:PATH";
+        let text = written.text(right)?;
+        if let Some(reference) = written.reference(text) {
+            return reference.map(Self::Reference);
+        }
+        let url = TokenUrl::read(written.clone())?;
+        if url.target.scheme == Scheme::Http {
+            written.problem("http:// would let everybody on the way put in keys of his", right);
+            return None;
+        }
+        Some(Self::Issuer(url))
+    }
+}
+
+/// A text that is not empty.
+struct NonEmpty;
+
+impl Syntax for NonEmpty {
+    type Value = String;
+
+    const KIND: ValueKind = ValueKind::Text;
+
+    const IF_EMPTY: &'static str = "write what the tokens say";
+
+    fn read(written: Located<'_>) -> Option<String> {
+        let text = written.text(Self::IF_EMPTY)?;
+        if text.is_empty() {
+            written.problem("an empty text", Self::IF_EMPTY);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+}
+
+/// How far two clocks may be apart.
+struct ClockSkew;
+
+impl Syntax for ClockSkew {
+    type Value = Duration;
+
+    const KIND: ValueKind = ValueKind::Duration;
+
+    fn read(written: Located<'_>) -> Option<Duration> {
+        let skew = written.clone().duration()?;
+        if skew > LARGEST_SKEW {
+            written.problem("tokens would be taken long after their time", "write 5m or less");
+            return None;
+        }
+        Some(skew)
     }
 }
 
@@ -100,7 +201,11 @@ impl RouteAuth {
     pub(crate) fn references(&self) -> Vec<(String, &SecretRef)> {
         let users = self.basic.iter();
         let users = users.map(|(name, reference)| (format!("basic.{name}"), reference));
-        users.chain(self.bearer_tokens()).collect()
+        let keys = self.jwt.iter().filter_map(|rules| match &rules.jwks {
+            JwksPlace::Issuer(_) => None,
+            JwksPlace::Reference(reference) => Some(("jwt.jwks".to_owned(), reference)),
+        });
+        users.chain(self.bearer_tokens()).chain(keys).collect()
     }
 
     pub(crate) fn bearer_tokens(&self) -> impl Iterator<Item = (String, &SecretRef)> {
@@ -116,10 +221,10 @@ impl RouteAuth {
     }
 
     fn check(&self, reader: &SectionReader<'_>) {
-        if self.references().is_empty() {
+        if self.references().is_empty() && self.jwt.is_none() {
             reader.problem(
                 "nothing says what has to be shown",
-                "write basic: { NAME: env:PASSWORD } or bearer: env:TOKEN below it, or auth: off",
+                "write basic: { NAME: env:PASSWORD }, bearer: env:TOKEN or jwt below it, or auth: off",
             );
         }
     }

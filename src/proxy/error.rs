@@ -211,6 +211,7 @@ impl Error {
             Self::Credential => "proxy_configuration_error",
             Self::Denied(Denial::Network { .. }) => "destination_ip_prohibited",
             Self::Denied(Denial::Loop { .. }) | Self::Looped => "proxy_loop_detected",
+            Self::Guard(GuardRefusal::NoKeys) => "destination_unavailable",
             Self::ForwardedUrl(fault) if fault.status() == StatusCode::BAD_REQUEST => "http_request_error",
             Self::Client(_)
             | Self::Denied(_)

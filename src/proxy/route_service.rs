@@ -115,16 +115,22 @@ async fn answer(
             let route = Arc::clone(live.route(destination));
             exchange.set_destination(&route.counters);
             let onward = onward.and_then(|onward| onward.within(&guard.written().to));
-            let judged = onward.map_err(Error::from).and_then(|onward| {
-                if request.method() == Method::CONNECT {
-                    return Err(Error::Malformed("a route service opens no tunnels (CONNECT)"));
+            let judged = match onward {
+                Err(fault) => Err(fault.into()),
+                Ok(_) if request.method() == Method::CONNECT => {
+                    Err(Error::Malformed("a route service opens no tunnels (CONNECT)"))
                 }
-                if let Some(user) = guard.admit(request.headers(), Instant::now())? {
-                    exchange.set_client(user);
-                }
-                guard.strip(request.headers_mut());
-                Ok(onward)
-            });
+                Ok(onward) => match guard.admit(request.headers(), Instant::now()).await {
+                    Err(refusal) => Err(refusal.into()),
+                    Ok(user) => {
+                        if let Some(user) = user {
+                            exchange.set_client(user);
+                        }
+                        guard.strip(request.headers_mut());
+                        Ok(onward)
+                    }
+                },
+            };
             let upgrades = guard.written().upgrade;
             judged.map(|onward| (onward.upgraded(upgrades), route))
         }

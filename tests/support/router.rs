@@ -48,8 +48,14 @@ impl BoundRoute {
 
     #[track_caller]
     pub(crate) fn to(app: Origin, settings: &str, env: &[(&str, &str)]) -> Self {
+        Self::beside("", app, settings, env)
+    }
+
+    /// The same, with `more` sections in the configuration.
+    #[track_caller]
+    pub(crate) fn beside(more: &str, app: Origin, settings: &str, env: &[(&str, &str)]) -> Self {
         let (pki, tls) = (Pki::new(), closed_port());
-        let yaml = configuration(&pki, tls);
+        let yaml = format!("{}\n{more}", configuration(&pki, tls));
         let proxy = Proxy::start_with(&yaml.replace("SETTINGS", settings), env);
         let router = Router::start(&pki, tls, service_port(&proxy), app.port());
         Self {

@@ -112,3 +112,64 @@ fn the_route_service_has_a_name_and_a_port_for_itself() {
         );
     }
 }
+
+#[test]
+fn only_tokens_that_the_issuer_alone_can_sign_are_taken() {
+    let with = |jwt: &str| route_service(&format!("to: [a.test], auth: {{ jwt: {{ {jwt} }} }}"));
+    let rest = "issuer: \"https://i.test\", audience: app";
+    let auth = with(&format!("jwks: \"https://i.test/keys?a=1\", {rest}"))
+        .unwrap()
+        .auth
+        .unwrap();
+    assert!(auth.references().is_empty());
+    let rules = auth.jwt.unwrap();
+    assert_eq!(
+        (rules.algorithms.len(), rules.skew, &*rules.audience),
+        (9, Duration::from_secs(30), &["app".to_owned()][..])
+    );
+    let JwksPlace::Issuer(url) = &rules.jwks else {
+        panic!("{rules:?}")
+    };
+    assert_eq!(
+        (url.target.to_string(), &*url.path_and_query),
+        ("i.test:443".to_owned(), "/keys?a=1")
+    );
+    let auth = with(&format!("jwks: file:/keys.json, {rest}"))
+        .unwrap()
+        .auth
+        .unwrap();
+    assert_eq!(auth.references()[0].0, "jwt.jwks");
+
+    for (jwt, told) in [
+        ("jwks: file:/k, issuer: i".to_owned(), "`audience` is missing"),
+        ("jwks: file:/k, audience: a".to_owned(), "`issuer` is missing"),
+        (rest.to_owned(), "`jwks` is missing"),
+        (
+            format!("jwks: \"http://i.test/keys\", {rest}"),
+            "http:// would let everybody on the way",
+        ),
+        (format!("jwks: \"https://u:p@i.test/keys\", {rest}"), "user name"),
+        (format!("jwks: keys.json, {rest}"), "not the address"),
+        (
+            format!("jwks: file:/k, algorithms: [HS256], {rest}"),
+            "`HS256` is not one of the choices",
+        ),
+        (
+            format!("jwks: file:/k, algorithms: [none], {rest}"),
+            "`none` is not one of the choices",
+        ),
+        (format!("jwks: file:/k, algorithms: [], {rest}"), "an empty list"),
+        (format!("jwks: file:/k, skew: 10m, {rest}"), "write 5m or less"),
+        (
+            "jwks: file:/k, issuer: i, audience: []".to_owned(),
+            "an empty list",
+        ),
+        (
+            "jwks: file:/k, issuer: i, audience: \"\"".to_owned(),
+            "an empty text",
+        ),
+    ] {
+        let problems = with(&jwt).unwrap_err();
+        assert!(problems.contains(told), "{jwt}: {problems}");
+    }
+}
