@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use tokio::sync::Notify;
+
 /// Whether we are leaving, how many exchanges there are, and how much has moved. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain(Arc<State>);
@@ -10,6 +12,7 @@ pub(crate) struct Drain(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     draining: AtomicBool,
+    begun: Notify,
     exchanges: AtomicUsize,
     moved: AtomicU64,
 }
@@ -22,6 +25,16 @@ impl Drain {
     /// Begins to drain.
     pub(crate) fn begin(&self) {
         self.0.draining.store(true, Ordering::Release);
+        self.0.begun.notify_waiters();
+    }
+
+    /// Waits until it begins to drain.
+    pub(crate) async fn begun(&self) {
+        // Made before the look, so that a beginning between the two is not missed.
+        let begun = self.0.begun.notified();
+        if !self.is_draining() {
+            begun.await;
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -57,5 +70,24 @@ impl ExchangeGuard {
 impl Drop for ExchangeGuard {
     fn drop(&mut self) {
         self.0.exchanges.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_beginning_is_told_to_those_who_wait_and_to_those_who_come_later() {
+        let drain = Drain::default();
+        let waits = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.begun().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        drain.begin();
+        waits.await.unwrap();
+        drain.begun().await;
     }
 }

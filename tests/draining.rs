@@ -1,10 +1,15 @@
-//! Draining as a platform does it: SIGTERM to the app and to the proxy at the same moment, in one PID namespace.
+//! Draining: how connections are ended, and as a platform does it: SIGTERM to the app and to the proxy at the same
+//! moment, in one PID namespace.
 
 use std::thread;
 
-use crate::support::programs::{clean, outrider, skipped};
+use rustix::process::Signal;
+
+use crate::support::h2::{self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, frame};
+use crate::support::h2_origin::H2Partner;
+use crate::support::programs::{clean, curl, outrider, skipped};
 use crate::support::proxy::{configuration, destination};
-use crate::support::{Origin, run};
+use crate::support::{Origin, Proxy, TOKEN, eventually, run};
 
 /// Starts the app and the proxy, stops both at the same moment, and says in which order they ended. On TERM the app
 /// calls $CALLS times, a second apart, and does $LAST.
@@ -121,4 +126,56 @@ fn the_proxy_stays_as_long_as_the_app() {
             });
         }
     });
+}
+
+/// The app's next request comes on a new connection, and none is lost on an old one.
+#[test]
+fn http_2_is_told_with_a_goaway() {
+    let partner = H2Partner::new();
+    let yaml = format!("drain: 60s\n{}", partner.yaml_with("{ bearer: env:TOKEN }"));
+    let mut proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+    let authority = partner.authority();
+    let get = |path| h2::get(&authority, path);
+    let open = || {
+        let mut wire = proxy.intercepted_as(&authority, &["h2"]);
+        h2::greet(&mut wire);
+        wire
+    };
+    let (mut idle, mut busy, mut unused) = (open(), open(), open());
+    idle.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/idle")));
+    assert_eq!(h2::outcome(&mut idle, 1), Some(200));
+    // Its body goes on, so its answer waits.
+    busy.send(frame(HEADERS, END_HEADERS, 1, &get("/busy")));
+    eventually("it is under way", || {
+        proxy.metric("outrider_requests_in_flight", &[]) == 1.0
+    });
+    proxy.signal(Signal::TERM);
+
+    let goaway = |frame: &h2::Frame| frame.kind == GOAWAY;
+    let told = |wire: &mut _| h2::read_until(wire, goaway).and_then(|frame| frame.error());
+    assert_eq!((told(&mut idle), told(&mut busy)), (Some(0), Some(0)));
+    // What the app sent before it had read that is still answered.
+    idle.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, &get("/late")));
+    assert_eq!(h2::outcome(&mut idle, 3), Some(200));
+    // A connection that has had no request is told with its first one, which is answered.
+    unused.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/first")));
+    assert_eq!(told(&mut unused), Some(0));
+    assert_eq!(h2::outcome(&mut unused, 1), Some(200));
+
+    let url = format!("https://{authority}/curl");
+    let mut curl = curl([
+        "-sS",
+        "-w",
+        " %{http_code} by %{http_version} on %{num_connects}\n",
+    ]);
+    curl.args(["--http2", "--cacert"]).arg(proxy.bundle());
+    curl.args(["-x", &format!("http://{}", proxy.address()), &url, &url]);
+    let said = run(&mut curl);
+    assert_eq!(said.stdout, "/curl 200 by 2 on 1\n".repeat(2), "{said:?}");
+
+    assert!(proxy.runs());
+    busy.send(frame(DATA, END_STREAM, 1, b"end"));
+    assert_eq!(h2::outcome(&mut busy, 1), Some(200));
+    drop((idle, busy, unused));
+    assert_eq!(proxy.exit().code(), Some(0));
 }

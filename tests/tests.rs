@@ -100,4 +100,5 @@ mod udp;
 mod unprocessed;
 mod upgrade;
 mod upstream_tls;
+mod waiting_uploads;
 mod x509;

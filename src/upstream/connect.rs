@@ -15,6 +15,7 @@ use super::pool::{self, ActiveConnection, ConnectionInfo, PooledConnection};
 use super::read_to_end::ReadToEnd;
 use super::{DialContext, Endpoint, Error, Protocol, dial, tls};
 use crate::host::{Host, Scheme, Target};
+use crate::memory::MEMORY;
 use crate::policy::{Approved, Denial};
 use crate::telemetry::TlsSide;
 
@@ -177,7 +178,7 @@ where
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window())
         .max_header_list_size(info.endpoint.destination.response_fields.list_size())
         .handshake(TokioIo::new(ReadToEnd::new(stream, Arc::clone(&info.is_closed))))
         .await
@@ -205,5 +206,18 @@ pub(crate) fn authority_of(target: &Target) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
+/// Returns what all streams of a connection may send ahead. Answers that the app does not read hold their part of it, and
+/// must leave some for the other requests; where memory is short, there is less of both.
+fn connection_window() -> u32 {
+    let part = MEMORY.ceiling().map(|ceiling| ceiling / CONNECTIONS);
+    let part = part
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .unwrap_or(LARGEST_WINDOW);
+    part.clamp(16 * STREAM_WINDOW, LARGEST_WINDOW)
+}
+
 const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// 256 streams.
+const LARGEST_WINDOW: u32 = 256 * STREAM_WINDOW;
+/// So many connections may fill their windows.
+const CONNECTIONS: usize = 32;

@@ -22,15 +22,20 @@ use crate::proxy::{AppResponse, Body};
 use crate::sync::lock;
 use crate::upstream::{Incoming, Protocol};
 
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Room for the windows of all streams. With less, uploads that wait for a limit would fill it, and the one that is admitted
+/// could not send the rest of its body.
+const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 const FAREWELL: Duration = Duration::from_secs(5);
 const FORGIVEN_A_SECOND: u64 = 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const MOST_RESETS: u32 = 200;
 const MOST_STREAMS: u32 = 100;
-const STREAM_WINDOW: u32 = 64 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
+/// For the body of a request; the app is near.
+const STREAM_WINDOW: u32 = 32 * 1024;
 
-/// Serves the streams of one connection until either side closes it, or no stream was open for `idle`.
+/// Serves the streams of one connection until either side closes it, no stream was open for `idle`, or the process
+/// drains and the streams that were open have ended.
 pub(super) async fn serve<S>(stream: S, inside: Arc<TunnelContext>, idle: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -59,12 +64,13 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(limits.list_size())
-        .max_send_buf_size(STREAM_WINDOW as usize)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(KEEP_ALIVE)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut silence = std::pin::pin!(tokio::time::sleep(idle));
-    let (mut was_silent, mut is_leaving) = (true, false);
+    let mut begun = std::pin::pin!(inside.proxy.drain.begun());
+    let (mut was_silent, mut is_draining, mut is_leaving) = (true, false, false);
     std::future::poll_fn(|cx| {
         loop {
             if streams.is_flooded.load(Ordering::Relaxed) {
@@ -74,23 +80,30 @@ where
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if streams.open.load(Ordering::Relaxed) > 0 {
-                was_silent = false;
-                return Poll::Pending;
+            is_draining = is_draining || begun.as_mut().poll(cx).is_ready();
+            // As with `Connection: close`, the app is told with an answer: a connection made while we drain has its first
+            // request before that.
+            let must_leave = is_draining && !is_leaving && streams.is_used.load(Ordering::Relaxed);
+            if !must_leave {
+                if streams.open.load(Ordering::Relaxed) > 0 {
+                    was_silent = false;
+                    return Poll::Pending;
+                }
+                if !std::mem::replace(&mut was_silent, true) {
+                    let longest = if is_leaving { FAREWELL } else { idle };
+                    silence.as_mut().reset(Instant::now() + longest);
+                }
+                if silence.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                if is_leaving {
+                    return Poll::Ready(());
+                }
             }
-            if !std::mem::replace(&mut was_silent, true) {
-                silence.as_mut().reset(Instant::now() + idle);
-            }
-            if silence.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if std::mem::replace(&mut is_leaving, true) {
-                return Poll::Ready(());
-            }
-            // Sends GOAWAY first and closes when the app has read it. An app that does not read is closed in the
-            // next round.
+            // Sends GOAWAY first, answers what comes until the app has read it, and closes then. An app that does not
+            // read is closed in the next round.
             connection.as_mut().graceful_shutdown();
-            silence.as_mut().reset(Instant::now() + FAREWELL);
+            (is_leaving, was_silent) = (true, false);
         }
     })
     .await;
@@ -100,6 +113,8 @@ where
 #[derive(Debug, Default)]
 struct Streams {
     is_flooded: AtomicBool,
+    /// Whether there was a request.
+    is_used: AtomicBool,
     open: AtomicUsize,
     resets: Mutex<Resets>,
 }
@@ -138,6 +153,7 @@ impl Resets {
 impl ActiveStream {
     fn new(streams: &Arc<Streams>) -> Self {
         streams.open.fetch_add(1, Ordering::Relaxed);
+        streams.is_used.store(true, Ordering::Relaxed);
         Self {
             is_answered: false,
             streams: Arc::clone(streams),
