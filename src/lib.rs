@@ -62,7 +62,7 @@
 //! | 1 | `method`, `path` | methods and patterns of paths, parsed once |
 //! | 1 | `stream`, `drain` | byte streams; the end of the process |
 //! | 0 | `descriptors`, `memory` | how many file descriptors and how much memory may be used |
-//! | 0 | `sync`, `error` | locks that outlive a panic; an error with its causes |
+//! | 0 | `panics`, `sync`, `error` | what a panic ends; locks that outlive it; an error with its causes |
 //!
 //! # The life of a request
 //!
@@ -179,6 +179,7 @@ mod http1;
 mod limit;
 mod memory;
 mod method;
+mod panics;
 mod path;
 mod policy;
 #[cfg(not(fuzzing))]

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::panics::caught;
 use crate::proxy::Proxy;
 use crate::server::{self, Acceptor, Door, WorkerConnections, WorkerHandle};
 use crate::upstream::pool;
@@ -187,6 +188,6 @@ async fn sweep(proxy: Arc<Proxy>) {
     loop {
         tokio::time::sleep(pool::SWEEP).await;
         let live = proxy.live.load_full();
-        pool::sweep(|endpoint| live.has_endpoint(endpoint));
+        let _ = caught(|| pool::sweep(|endpoint| live.has_endpoint(endpoint)));
     }
 }

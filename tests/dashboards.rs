@@ -124,6 +124,7 @@ fn every_panel_and_rule_works_on_a_real_scrape() {
         "dns: {{ servers: [\"127.0.0.1:{dead}\"], timeout: 200ms, hosts: {{ {} }} }}\n",
         hosts.join(", ")
     ));
+    yaml.push_str("telemetry: { push: \"http://unlisted.test/write\" }\n");
     let application = r#"{"application_name":"billing","space_name":"prod","organization_name":"agency"}"#;
     let proxy = Proxy::start_with(
         &yaml,

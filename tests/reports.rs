@@ -1,10 +1,14 @@
 //! What outrider reports without being asked: `log.metrics` and `telemetry.push`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::prometheus::Prometheus;
-use crate::support::{Origin, Proxy, TOKEN, eventually};
+use crate::support::{Origin, PATIENCE, Proxy, TOKEN, eventually};
 
 /// The last line comes at the end, so that nothing here waits for an interval.
 #[test]
@@ -125,4 +129,79 @@ fn a_push_goes_the_way_of_a_request() {
         "{}",
         proxy.log()
     );
+}
+
+/// A receiver that does not answer delays neither the next push nor the lines in the log; each failure is counted, the
+/// first one is told, and so is the end of it.
+#[test]
+fn reports_are_regular_whatever_becomes_of_a_push() {
+    let (arrived, hangs) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(true)));
+    let receiver = Origin::http({
+        let (arrived, hangs) = (Arc::clone(&arrived), Arc::clone(&hangs));
+        move |wire| {
+            while wire.request().is_ok() {
+                arrived.lock().unwrap().push(Instant::now());
+                let refuses = hangs.load(Ordering::Relaxed);
+                if refuses {
+                    // Longer than a push may take.
+                    std::thread::park_timeout(Duration::from_secs(11));
+                }
+                wire.send("HTTP/1.1 204 No Content\r\n\r\n");
+            }
+        }
+    });
+    let proxy = Proxy::start(&format!(
+        "log: {{ metrics: 10s, format: json, access: none }}\n\
+         telemetry: {{ push: {{ url: \"{}\", every: 10s }} }}\n\
+         destinations: {{ r: {{ hosts: [\"{}\"] }} }}",
+        receiver.url("/write"),
+        receiver.authority()
+    ));
+    let pushes = |result| proxy.metric("outrider_push_total", &[("result", result)]);
+    let wait = |claim: &str, what: &dyn Fn() -> bool| {
+        let begin = Instant::now();
+        while !what() {
+            assert!(begin.elapsed() < 2 * PATIENCE, "{claim}: {}", proxy.log());
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    };
+    assert_eq!(
+        (pushes("done"), pushes("failed")),
+        (0.0, 0.0),
+        "both are on the page"
+    );
+    wait("a failure", &|| pushes("failed") == 1.0);
+    hangs.store(false, Ordering::Relaxed);
+    wait("a success", &|| pushes("done") >= 1.0);
+    wait("it is told", &|| proxy.log().contains("metrics are pushed again"));
+    assert_eq!(
+        proxy.log().matches("metrics cannot be pushed").count(),
+        1,
+        "{}",
+        proxy.log()
+    );
+    assert!(proxy.log().contains("no answer within 10 s"), "{}", proxy.log());
+
+    let arrived = arrived.lock().unwrap().clone();
+    let apart = |times: &[Duration]| times.windows(2).map(|two| two[1] - two[0]).collect::<Vec<_>>();
+    let arrived: Vec<_> = arrived.iter().map(|at| *at - arrived[0]).collect();
+    // Of each line that sums up an interval: the seconds of its minute, counted on over the hour.
+    let seconds = |line: &str| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let is_sum = line["target"] == "metrics" && line.get("destination").is_none();
+        let time = is_sum.then(|| line["timestamp"].as_str().unwrap_or_default().to_owned())?;
+        let numbers: Vec<f64> = time[11..26]
+            .split(':')
+            .map(|part| part.parse().unwrap())
+            .collect();
+        Some(Duration::from_secs_f64(
+            (numbers[0] * 60.0 + numbers[1]) * 60.0 + numbers[2],
+        ))
+    };
+    let logged: Vec<_> = proxy.log().lines().filter_map(seconds).collect();
+    assert!(arrived.len() >= 2 && logged.len() >= 2, "{arrived:?} {logged:?}");
+    for apart in apart(&arrived).into_iter().chain(apart(&logged)) {
+        let seconds = apart.as_secs_f64();
+        assert!((8.5..11.5).contains(&seconds), "{arrived:?} {logged:?}");
+    }
 }

@@ -84,6 +84,7 @@ mod stale;
 mod status;
 mod streaming;
 mod support;
+mod surviving;
 mod targets;
 mod tcp;
 mod tcp_hostile;

@@ -20,6 +20,7 @@ use crate::clients::{self, CommandClient};
 use crate::config::{Ca, Config, ConfigSource, Listen};
 use crate::drain::Drain;
 use crate::error::ErrorChain;
+use crate::panics::{self, keep_up, survived};
 use crate::policy::Policy;
 use crate::proxy::{Live, LoopMarker, Proxy, Route};
 use crate::secret::Snapshot;
@@ -111,6 +112,7 @@ impl App {
         placeholders: PlaceholderSource,
     ) -> Result<Self, Error> {
         let log = log::init(&config.log);
+        panics::report();
         host_limits::prepare_process();
         // Before anything is bound: a wrong configuration leaves nothing behind.
         let policy = Policy::compile(&config)?;
@@ -204,15 +206,24 @@ impl App {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut end = std::pin::pin!(end);
-        let mut upkeep = std::pin::pin!(maintain(Arc::clone(&self.proxy), Arc::clone(&self.builder)));
-        let reports = reports::report(Arc::clone(&self.proxy), self.configs.subscribe());
-        let mut reports = std::pin::pin!(reports);
+        let (proxy, builder, configs) = (&self.proxy, &self.builder, &self.configs);
+        let (proxy, builder, configs) = (Arc::clone(proxy), Arc::clone(builder), configs.clone());
+        let upkeep = keep_up(|| maintain(Arc::clone(&proxy), Arc::clone(&builder)));
+        let counters = keep_up(|| reports::log_counters(Arc::clone(&proxy), configs.subscribe()));
+        let pushes = keep_up(|| reports::push(Arc::clone(&proxy), configs.subscribe()));
+        let (mut upkeep, mut counters, mut pushes) = (
+            std::pin::pin!(upkeep),
+            std::pin::pin!(counters),
+            std::pin::pin!(pushes),
+        );
         loop {
             tokio::select! {
                 ended = &mut end => return Ok(ended),
                 never = &mut upkeep => match never {},
-                never = &mut reports => match never {},
-                () = self.turn(&mut tick) => {}
+                never = &mut counters => match never {},
+                never = &mut pushes => match never {},
+                // A panic in it has been told of, and what was swapped was swapped whole.
+                _ = survived(self.turn(&mut tick)) => {}
             }
         }
     }

@@ -3,11 +3,10 @@
 //! What the file says is checked by `config` and `policy`; here also what it points to: every secret is read where the
 //! proxy would read it, and every certificate and key is looked into.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::{ConfigArg, print};
+use super::{ConfigArg, note, print};
 use crate::auth::{Credentials, SecretMatcher};
 use crate::clients::KeySet;
 use crate::config::{
@@ -114,11 +113,6 @@ pub(super) fn run(args: &Args) -> ExitCode {
 fn warn(warnings: &Problems) {
     let text = warnings.to_string();
     text.lines().for_each(|line| note(&format!("warning: {line}")));
-}
-
-/// Says something beside the result. Where nobody listens, nobody is told.
-fn note(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn refuse(problems: &Problems) -> ExitCode {

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{ConfigArg, fail, loopback, print};
+use super::{ConfigArg, fail, loopback, note, print};
 use crate::app::is_on_platform;
 use crate::auth::placeholder::environment::{self, ChangedVariable};
 use crate::auth::placeholder::{are_shared, replaced, shared};
@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let config = match args.config.load() {
         Ok((config, _)) => config,
         Err(problems) => {
-            eprintln!("{problems}");
+            note(&problems.to_string());
             return args.format.refuse();
         }
     };
@@ -155,27 +155,27 @@ fn changed(config: &Config, ca: Option<&Ca>) -> Result<Vec<(String, Option<Strin
 pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
     match ca::settle(ca) {
         Ok(settled) if settled.bundle.to_str().is_none() || settled.truststore.to_str().is_none() => {
-            eprintln!(
+            note(&format!(
                 "outrider: no CA bundle is named, so intercepted connections will not be trusted: the name {} is not \
                  UTF-8; name another place in ca.bundle and ca.truststore, or another TMPDIR",
                 settled.bundle.display()
-            );
+            ));
             None
         }
         Ok(settled) => {
             let (bundle, usual) = (settled.bundle.display(), ca.bundle.display());
             if settled.bundle != ca.bundle {
-                eprintln!(
+                note(&format!(
                     "outrider: the CA bundle is {bundle} if the proxy runs as this user: others could change {usual}"
-                );
+                ));
             }
             Some(settled)
         }
         Err(error) => {
             let error = ErrorChain(&error);
-            eprintln!(
+            note(&format!(
                 "outrider: no CA bundle is named, so intercepted connections will not be trusted: {error}"
-            );
+            ));
             None
         }
     }
@@ -196,16 +196,16 @@ pub(super) fn given(
     let variables = variables(listen, password, ca, files.as_ref(), no_proxy, existing);
     for (name, _) in &variables {
         if std::env::var_os(name).is_some_and(|value| value.to_str().is_none()) {
-            eprintln!(
+            note(&format!(
                 "outrider: {name} is replaced: what it held is not UTF-8, so nothing of it can be kept"
-            );
+            ));
         }
     }
     for line in bypassed(&variables, no_proxy, destinations) {
-        eprintln!("outrider: {line}");
+        note(&format!("outrider: {line}"));
     }
     for line in overruling(&variables, existing) {
-        eprintln!("outrider: {line}");
+        note(&format!("outrider: {line}"));
     }
     variables
 }
@@ -241,11 +241,11 @@ fn client_files(ca: &Ca) -> Option<ca::ClientFiles> {
     let written = ca::ClientFiles::write(&ca.bundle);
     written
         .inspect_err(|error| {
-            eprintln!(
+            note(&format!(
                 "outrider: PHP's curl and wget will not trust intercepted connections, and agents of Node's libraries \
                  will call past the proxy: {}",
                 ErrorChain(error)
-            );
+            ));
         })
         .ok()
 }

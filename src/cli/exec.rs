@@ -17,9 +17,9 @@ use std::sync::Arc;
 use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
-use super::ConfigArg;
 use super::env::{NoProxy, USER, Unreachable, given, reached_at, trusted};
 use super::run::{fail, runtime, started};
+use super::{ConfigArg, note};
 use crate::app::{self, App, PlaceholderSource};
 use crate::auth::placeholder::environment::{self, ChangedVariable};
 use crate::auth::placeholder::{NoRandom, PlaceholderSet};
@@ -134,10 +134,10 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let mut app = App::start(config, source, clients, PlaceholderSource::Given(set)).await?;
         let addresses = app.addresses();
         let listen = reached_at(&addresses.listen)?;
-        eprintln!("{}", started(addresses));
+        note(&started(addresses));
 
         if let Some(line) = told(&changed) {
-            eprintln!("{line}");
+            note(&line);
         }
         let existing = |name: &str| match changed.iter().find(|changed| changed.name == name) {
             Some(changed) => changed.value.as_ref()?.to_str().map(str::to_owned),

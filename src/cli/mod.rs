@@ -1,4 +1,8 @@
 //! The command line: subcommands, their arguments and their output.
+#![warn(
+    clippy::print_stderr,
+    reason = "it panics where nobody reads; `note` does not"
+)]
 
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -103,14 +107,18 @@ fn print(text: &str) -> ExitCode {
 
 /// Prints an error to standard error and returns the exit code for it.
 fn fail(why: &str) -> ExitCode {
-    // If standard error is closed, the exit code must do.
-    let _ = writeln!(std::io::stderr(), "outrider: {why}");
+    note(&format!("outrider: {why}"));
     ExitCode::FAILURE
 }
 
-/// Says something beside the result. Where nobody listens, nobody is told.
+/// Says something beside the result.
 fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "outrider: {line}");
+    note(&format!("outrider: {line}"));
+}
+
+/// Prints a line to standard error. Where nobody reads it, or the disk is full, nobody is told: `eprintln!` would panic.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Returns the definition of the command line, for completions and tests.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::ConfigArg;
+use super::{ConfigArg, note};
 use crate::app::{Addresses, App, Error, PlaceholderSource, Termination};
 use crate::clients::CommandClient;
 use crate::error::ErrorChain;
@@ -39,7 +39,7 @@ fn serve(args: &Args) -> Result<(), Error> {
             app = App::start(config, source, CommandClient::default(), PlaceholderSource::Shared) => app?,
             () = termination.wait() => return Ok(()),
         };
-        eprintln!("{}", started(app.addresses()));
+        note(&started(app.addresses()));
         app.run(termination.wait()).await?;
         app.drain(termination.wait()).await;
         Ok(())
@@ -72,8 +72,8 @@ pub(super) fn started(addresses: &Addresses) -> String {
 /// line.
 pub(super) fn fail(error: &Error) -> ExitCode {
     match error {
-        Error::Config(problems) => eprintln!("{problems}"),
-        other => eprintln!("outrider: {}", ErrorChain(other)),
+        Error::Config(problems) => note(&problems.to_string()),
+        other => note(&format!("outrider: {}", ErrorChain(other))),
     }
     ExitCode::FAILURE
 }

@@ -1,9 +1,7 @@
 //! Guarded work: its caller is safe from work that never ends or panics, such as a read from a file system that
 //! hangs, or a parser with a fault.
 
-use std::any::Any;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -60,12 +58,6 @@ pub(crate) fn name(about: impl Hash) -> WorkId {
     WorkId(SEED.get_or_init(RandomState::new).hash_one(about))
 }
 
-/// Does `work` on this thread, and catches a panic.
-pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Interrupted> {
-    // What is shared with others is behind locks that outlive a panic.
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_: Box<dyn Any + Send>| Interrupted::Panicked)
-}
-
 /// Whether the same work was given up and still runs.
 fn has_stuck(what: WorkId) -> bool {
     let mut stuck = lock(&STUCK);
@@ -100,9 +92,6 @@ mod tests {
     fn a_result_comes_back_and_a_panic_is_an_answer() {
         assert_eq!(within(LONG, name("a result"), || 7), Ok(7));
         let panicked: Result<(), _> = within(LONG, name("a panic"), || panic!("meant to"));
-        assert_eq!(panicked, Err(Interrupted::Panicked));
-        assert_eq!(caught(|| 7), Ok(7));
-        let panicked: Result<(), _> = caught(|| panic!("meant to"));
         assert_eq!(panicked, Err(Interrupted::Panicked));
     }
 

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::descriptors::DescriptorPair;
 use crate::http1::server::NextWork;
 use crate::memory::{self, MEMORY, Reservation};
+use crate::panics::caught;
 use crate::proxy::{self, Proxy};
 use crate::stream::{Io, OtherStream, Reset as _, bound_buffers};
 
@@ -101,7 +102,8 @@ pub(crate) async fn accept(
         match accepted {
             Ok(io) => {
                 pause = FIRST_PAUSE;
-                admit(io, &door, worker, &workers, &proxy);
+                // A panic must not close the door to all that come after.
+                let _ = caught(|| admit(io, &door, worker, &workers, &proxy));
             }
             Err(error) if is_about_the_connection(&error) => {}
             Err(error) => {

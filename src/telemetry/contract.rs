@@ -37,8 +37,10 @@ const CONTRACT: &[(&str, &str)] = &[
     ("outrider_memory_short", ""),
     ("outrider_observed_total", "reason"),
     ("outrider_overhead_seconds", "destination"),
+    ("outrider_panics_total", ""),
     ("outrider_parent_connects_total", "parent result"),
     ("outrider_paused_until_timestamp_seconds", "destination"),
+    ("outrider_push_total", "result"),
     ("outrider_quota_store_errors_total", ""),
     ("outrider_rehearsed_total", "destination answer"),
     ("outrider_request_duration_seconds", "destination"),
@@ -209,6 +211,7 @@ fn everything() -> Arc<Telemetry> {
     instance::set_info(&telemetry.families, Some(application), Some("0"));
     telemetry.config_loaded();
     telemetry.config_reload(ReloadResult::Failed);
+    telemetry.pushed(PushResult::Failed);
     let moment = Duration::from_millis(1);
     telemetry.dns_lookup("ok", moment);
     telemetry.client("app").request(false);

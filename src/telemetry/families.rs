@@ -139,10 +139,14 @@ families! {
         "Exchanges that passed because of egress.default: observe, by the reason for which deny would refuse them.";
     overhead: Histogram(destination) in OWN_WORK = "outrider_overhead_seconds",
         "Time spent in outrider itself, waits for app, limits and upstream left out.";
+    panics: IntCounter() = "outrider_panics_total",
+        "Faults of outrider that ended one piece of its work.";
     parent_connects: IntCounter(parent, result) = "outrider_parent_connects_total",
         "Attempts to get to a destination through a parent proxy: ok, or what the parent did instead.";
     paused_until: IntGauge(destination) = "outrider_paused_until_timestamp_seconds",
         "Until when the destination asked to be left alone; 0 when it is not.";
+    pushes: IntCounter(result) = "outrider_push_total",
+        "Writes of all metrics to the receiver of telemetry.push.";
     quota_store_errors: IntCounter() = "outrider_quota_store_errors_total",
         "Failures to reach the shared quota store; the local share was used.";
     rehearsed: IntCounter(destination, answer) = "outrider_rehearsed_total",

@@ -100,6 +100,14 @@ label! {
 }
 
 label! {
+    /// The result of a push: the `result` label.
+    pub(crate) enum PushResult {
+        Done = "done",
+        Failed = "failed",
+    }
+}
+
+label! {
     /// The result of a reload: the `result` label.
     pub(crate) enum ReloadResult {
         /// The new configuration is in force.

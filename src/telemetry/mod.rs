@@ -26,12 +26,14 @@ pub(crate) use exchange::{CLIENT_REFUSED, Exchange, TakenBackAnswer};
 pub(crate) use handshakes::HandshakeFailure;
 pub(crate) use instance::instance_index;
 pub(crate) use labels::{
-    CacheStatus, CircuitState, CredentialKind, MessagePart, RefreshResult, ReloadResult, TlsSide, TunnelEnd,
+    CacheStatus, CircuitState, CredentialKind, MessagePart, PushResult, RefreshResult, ReloadResult, TlsSide,
+    TunnelEnd,
 };
 pub(crate) use observed::ObservedRequest;
 pub(crate) use sampler::LogSampler;
 
 use crate::config::Access;
+use crate::panics;
 use crate::sync::lock;
 
 use families::Families;
@@ -172,6 +174,18 @@ impl Telemetry {
         self.families.memory_short().set(is_short.into());
     }
 
+    /// Puts the counters of pushes on the page, so that the first failure is seen as an increase.
+    pub(crate) fn expect_pushes(&self) {
+        for result in PushResult::LABELS {
+            self.families.pushes(result);
+        }
+    }
+
+    /// Counts a push.
+    pub(crate) fn pushed(&self, result: PushResult) {
+        self.families.pushes(result.as_str()).inc();
+    }
+
     /// Counts a failure to reach the store of the shared quotas.
     pub(crate) fn quota_store_error(&self) {
         self.families.quota_store_errors().inc();
@@ -223,6 +237,8 @@ impl Telemetry {
         }
         let dropped = self.families.log_lines_dropped();
         dropped.inc_by(log::dropped_lines().saturating_sub(dropped.get()));
+        let panics = self.families.panics();
+        panics.inc_by(panics::count().saturating_sub(panics.get()));
         self.registry.gather()
     }
 

@@ -22,6 +22,7 @@ use self::client::DemoClient;
 use self::files::DemoFiles;
 use self::services::{Service, ServicePorts};
 use self::transcript::{Expected, Transcript};
+use super::fail;
 use super::run::runtime;
 use crate::app::{self, App, PlaceholderSource, Termination};
 use crate::clients::CommandClient;
@@ -76,10 +77,7 @@ enum Error {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    demonstrate(args).unwrap_or_else(|error| {
-        eprintln!("outrider demo: {}", ErrorChain(&error));
-        ExitCode::FAILURE
-    })
+    demonstrate(args).unwrap_or_else(|error| fail(&format!("demo: {}", ErrorChain(&error))))
 }
 
 /// Sets everything up, runs the steps, and takes everything down.
