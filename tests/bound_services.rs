@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::support::{Origin, Proxy, eventually, origin};
+use crate::support::programs::outrider;
+use crate::support::{Origin, Proxy, eventually, origin, run};
 
 /// A destination that takes a bearer token from the bound service.
 fn proxy(origin: &Origin, reference: &str, variable: (&str, &str)) -> Proxy {
@@ -162,4 +163,27 @@ fn a_renewed_key_of_a_folder_is_taken_over() {
         assert_eq!(proxy.get(&origin.url("/")).status, 200);
         origin.raw().contains("Bearer canary-2f6b-second\r\n")
     });
+}
+
+/// What the platform's launcher has not resolved is no credential, and the way out is told; nothing is sent without it.
+#[test]
+fn a_reference_to_credhub_is_told_with_its_remedy() {
+    let services =
+        r#"{ "vault": [ { "name": "vault", "credentials": { "credhub-ref": "/c/broker/canary-path" } } ] }"#;
+    let origin = Origin::http(origin::ok);
+    let proxy = proxy(&origin, "vcap:vault/key", ("VCAP_SERVICES", services));
+    let answer = proxy.get(&origin.url("/"));
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(origin.raw(), "");
+    let log = proxy.log();
+    for part in ["vcap:vault/key", "are in CredHub", "CREDHUB_SKIP_INTERPOLATION"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert!(!log.contains("canary-path"), "{log}");
+
+    let checked = run(outrider(["check", "--config"])
+        .arg(proxy.config_file())
+        .env("VCAP_SERVICES", services));
+    assert_eq!(checked.code(), 1, "{checked:?}");
+    assert!(checked.stdout.contains("are in CredHub"), "{checked:?}");
 }

@@ -1,7 +1,8 @@
 //! A container of Cloud Foundry: the app's folder, the launcher's script, its two processes, and a user who is not root.
 //!
-//! The script and its arguments are those of cloudfoundry/buildpackapplifecycle, launcher/launcher_unix.go; what
-//! env/env.go sets before it is set here. The launcher itself needs modules from the network to be built.
+//! The script and its arguments are those of cloudfoundry/buildpackapplifecycle, launcher/launcher_unix.go, and what
+//! env/env.go sets before it is set here. The launcher itself is not built: the modules that it is made of are in no
+//! registry that these tests use.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -86,7 +87,7 @@ impl Container {
             clean("/bin/bash")
         };
         launcher.args(["-c", LAUNCHER, "/tmp/lifecycle/launcher"]);
-        launcher.arg(self.path("app")).arg(command).arg("");
+        launcher.arg(self.path("app")).arg(command);
         launcher
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", self.path("app"))

@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2010,SC2012,SC2086,SC1090,SC1091,SC2164
-# What buildpackapplifecycle's launcher runs (launcher/launcher_unix.go): bash -c THIS NAME APP_FOLDER START_COMMAND METADATA
+# What buildpackapplifecycle's launcher runs (launcher/launcher_unix.go): bash -c THIS LAUNCHER APP_FOLDER START_COMMAND.
+# Compared with its commit caaa1a0: the metadata that the launcher is given goes no further.
 cd "$1"
 
 echo 'Invoking pre-start scripts.'

@@ -81,14 +81,14 @@ launch() {
   shift 2
   env -i PATH=/usr/local/bin:/usr/bin:/bin HOME="$home/app" TMPDIR="$home/tmp" DEPS_DIR="$home/deps" LANG=C.UTF-8 \
     PORT=8080 MEMORY_LIMIT=128m VCAP_APPLICATION="$(application "$type")" "$@" \
-    bash -c "$launcher" bash "$home/app" "$command" "" >"$work/out" 2>"$work/err"
+    bash -c "$launcher" bash "$home/app" "$command" >"$work/out" 2>"$work/err"
 }
 
 # The sidecar, in the background, once it listens.
 sidecar_runs() {
   env -i PATH=/usr/local/bin:/usr/bin:/bin HOME="$home/app" TMPDIR="$home/tmp" DEPS_DIR="$home/deps" LANG=C.UTF-8 \
     VCAP_APPLICATION="$(application web)" \
-    bash -c "$launcher" bash "$home/app" "${1:-exec ./outrider run}" "" >"$work/sidecar" 2>&1 &
+    bash -c "$launcher" bash "$home/app" "${1:-exec ./outrider run}" >"$work/sidecar" 2>&1 &
   started+=($!)
   listens
 }
@@ -118,7 +118,7 @@ secrets=("$services" OTHER_TOKEN=canary-env COPY=a-canary-env-b)
 # secret_sidecar_runs: as sidecar_runs, with the secrets.
 secret_sidecar_runs() {
   env -i PATH=/usr/local/bin:/usr/bin:/bin HOME="$home/app" TMPDIR="$home/tmp" VCAP_APPLICATION="$(application web)" "${secrets[@]}" \
-    bash -c "$launcher" bash "$home/app" "exec ./outrider run" "" >"$work/sidecar" 2>&1 &
+    bash -c "$launcher" bash "$home/app" "exec ./outrider run" >"$work/sidecar" 2>&1 &
   started+=($!)
   listens
 }
@@ -350,9 +350,15 @@ is "with a command that knows no folder of staging" grep -qF "command: \"$comman
 is "and a share of the memory" grep -qF "memory: 64" "$home/deps/0/launch.yml"
 is "it writes one line for older final buildpacks, and nothing else" \
   test "$(cd "$home/app" && find . -type f)" = ./.profile.d/outrider_buildpack.sh
-# What the final buildpack's finalize does, and the folder is another one then.
+# What the finalize of a final buildpack on libbuildpack does: the scripts of each index, and one that names their folders.
+# When the app runs, the folder is another one.
 cp "$home/deps/0/profile.d/outrider.sh" "$home/profile.d/0_outrider.sh"
-mv "$home/deps" "$home/moved" && mkdir "$home/deps" && mv "$home/moved/0" "$home/deps/0"
+mkdir -p "$home/deps/1/bin"
+cat >"$home/profile.d/000_multi-supply.sh" <<'SCRIPT'
+export PATH=$DEPS_DIR/1/bin:$DEPS_DIR/0/bin$([[ ! -z "${PATH:-}" ]] && echo ":$PATH")
+export LD_LIBRARY_PATH=$DEPS_DIR/1/lib$([[ ! -z "${LD_LIBRARY_PATH:-}" ]] && echo ":$LD_LIBRARY_PATH")
+SCRIPT
+mv "$home/deps" "$home/moved" && mkdir "$home/deps" && mv "$home/moved/0" "$home/moved/1" "$home/deps"
 printf 'listen: 127.0.0.1:%s\nadmin: false\n' "$port" >"$home/deps/0/outrider.yml"
 is "the sidecar runs with the buildpack's default" sidecar_runs "$command"
 launch web env
@@ -363,7 +369,7 @@ is "and cannot call past the proxy" out_has "https_proxy=http://127.0.0.1:$port"
 
 # An older final buildpack copies no profile scripts.
 end
-rm "$home/profile.d/0_outrider.sh"
+rm "$home/profile.d/0_outrider.sh" "$home/profile.d/000_multi-supply.sh"
 is "with an older final buildpack the sidecar runs" sidecar_runs "$command"
 launch web 'env; command -v outrider'
 is "and the app is sent through it all the same" out_has "https_proxy=http://127.0.0.1:$port"
@@ -381,8 +387,20 @@ rm "$home/app/outrider.yml"
 is "so does a memory that is no number" not supply OUTRIDER_MEMORY=64M
 echo "destinations: { x: { hosts: [a.test], rate_limt: 1/s } }" >"$home/app/outrider.yml"
 is "so does a configuration that is not sound" not supply A=
-is "with its place" out_has "outrider.yml:1:"
+is "with its place, as the app names it" grep -q '^ *outrider.yml:1:' "$work/out"
+is "and a word to the push" err_has "the push is stopped"
 is "unless the check is turned off" supply OUTRIDER_CHECK=off
+# What only the running app has: bound services, instance identity, variables, files that a start command writes.
+container
+cat >"$home/app/outrider.yml" <<YAML
+destinations:
+  weather: { hosts: [weather.test], auth: { bearer: vcap:weather/token } }
+  partner: { hosts: [partner.test], tls: { client_certificate: instance_identity }, auth: { basic: { username: app, password: env:LATER } } }
+  files: { hosts: [files.test], auth: { bearer: file:/etc/later } }
+  vague: { hosts: ["*.test"], auth: { bearer: env:LATER } }
+YAML
+is "secrets that staging lacks do not stop it" supply A=
+is "and what is probably wrong is shown" grep -qi 'warning: outrider.yml:5:' "$work/out"
 is "it never claims an app" not bash "$work/buildpack/bin/detect" "$home/app"
 
 echo "--- elsewhere"
@@ -429,7 +447,7 @@ YAML
   web=$(free_port)
   env -i PATH="$PATH" HOME="$home/app" TMPDIR="$home/tmp" PORT="$web" EXAMPLE_URL="http://api.test:$service/" \
     VCAP_APPLICATION="$(application web)" \
-    bash -c "$launcher" bash "$home/app" "exec python3 app.py" "" >"$work/err" 2>&1 &
+    bash -c "$launcher" bash "$home/app" "exec python3 app.py" >"$work/err" 2>&1 &
   started+=($!)
   port=$web
   is "the app starts" listens

@@ -230,7 +230,10 @@ fn the_examples_of_the_start_are_short() {
 #[test]
 fn the_sidecar_of_the_pages_is_the_one_of_the_manifest() {
     let without_comment = |line: &str| line.split(" #").next().unwrap_or_default().trim().to_owned();
-    let lines = |text: &str| text.lines().map(without_comment).collect::<Vec<_>>().join("\n");
+    let lines = |text: &str| {
+        let lines = text.lines().map(without_comment).filter(|line| !line.is_empty());
+        lines.collect::<Vec<_>>().join("\n")
+    };
     let manifest = lines(&fs::read_to_string(root().join("manifest.yml")).unwrap());
     let mut seen = 0;
     for block in Page::all().iter().flat_map(Page::yaml) {

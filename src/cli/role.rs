@@ -69,6 +69,8 @@ enum Role {
 struct StartCommand {
     /// Scripts that were read, each once.
     scripts: Vec<PathBuf>,
+    /// Scripts that the command itself writes before it runs them: file and text.
+    written: HashMap<String, String>,
     /// What the command sets, beside the variables of this process.
     variables: HashMap<String, String>,
 }
@@ -82,9 +84,17 @@ impl StartCommand {
         role
     }
 
-    fn of_command(&mut self, command: &[words::ShellWord], depth: usize) -> Role {
-        let words: Vec<String> = command.iter().map(|word| self.expanded(word)).collect();
+    fn of_command(&mut self, command: &words::ShellCommand, depth: usize) -> Role {
+        let words: Vec<String> = command.words.iter().map(|word| self.expanded(word)).collect();
         let mut role = Role::App;
+        if !command.input.is_empty() {
+            let is_run = words.iter().any(|word| is_shell(word));
+            match (depth.checked_sub(1), output(&words)) {
+                (Some(depth), _) if is_run => role = self.of_text(&command.input, depth),
+                (_, Some(file)) => drop(self.written.insert(file.to_owned(), command.input.clone())),
+                (_, None) => {}
+            }
+        }
         let mut before_program = true;
         let mut program = "";
         for (i, word) in words.iter().enumerate() {
@@ -116,7 +126,9 @@ impl StartCommand {
                 Some("exec") if is_outrider(word) => return role.max(Role::Exec),
                 _ => Role::App,
             });
-            let is_command_text = i > 0 && is_shell_option(&words[i - 1]) || program == "eval";
+            let before = i.checked_sub(1).map_or("", |before| words[before].as_str());
+            let is_command_text =
+                is_shell_option(before) || program == "eval" || before == "<<<" && is_shell(program);
             if let Some(depth) = depth.checked_sub(1) {
                 let is_run = is_program || i > 0 && reads_script(&words[i - 1]);
                 role = role.max(if is_command_text {
@@ -131,6 +143,10 @@ impl StartCommand {
 
     /// Reads the file that a word names, if it is a shell script.
     fn of_script(&mut self, word: &str, is_sourced: bool, depth: usize) -> Role {
+        // Taken out, so that one that runs itself is read once.
+        if let Some(text) = self.written.remove(word) {
+            return self.of_text(&text, depth);
+        }
         let Some(path) = found(word) else {
             return Role::App;
         };
@@ -209,8 +225,27 @@ fn is_shell_option(word: &str) -> bool {
 
 /// Whether what follows is read by a shell.
 fn reads_script(word: &str) -> bool {
-    let name = word.rsplit('/').next().unwrap_or_default();
-    SHELLS.contains(&name) || matches!(name, "source" | ".")
+    is_shell(word) || matches!(word, "source" | ".")
+}
+
+fn is_shell(word: &str) -> bool {
+    SHELLS.contains(&word.rsplit('/').next().unwrap_or_default())
+}
+
+/// Returns the file into which a command writes: after `>`, or of `tee`.
+fn output(words: &[String]) -> Option<&str> {
+    words.iter().enumerate().find_map(|(i, word)| {
+        let next = || words.get(i + 1).map(String::as_str);
+        match word
+            .strip_prefix('>')
+            .map(|file| file.trim_start_matches(['>', '|']))
+        {
+            Some("") => next(),
+            Some(file) => Some(file),
+            None if word == "tee" => next(),
+            None => None,
+        }
+    })
 }
 
 fn is_name(text: &str) -> bool {
@@ -297,6 +332,41 @@ mod tests {
                 Role::Sidecar,
                 "export OUTRIDER_ROLE=sidecar; python3 supervise.py".to_owned(),
             ),
+            (Role::Sidecar, "bash <<EOF\nexec ./outrider run\nEOF".to_owned()),
+            (
+                Role::Sidecar,
+                "exec /bin/sh -e <<-'END' # below\n\t./migrate; exec ./outrider run\n\tEND\n".to_owned(),
+            ),
+            (Role::Sidecar, "bash <<< 'exec ./outrider run'".to_owned()),
+            (
+                Role::Sidecar,
+                "cat > run.sh <<'EOF'\n#!/bin/sh\nexec ./outrider run\nEOF\nexec sh run.sh".to_owned(),
+            ),
+            (
+                Role::Sidecar,
+                "tee ./r.sh << EOF >/dev/null; chmod +x ./r.sh\nexec ./outrider run\nEOF\nexec ./r.sh"
+                    .to_owned(),
+            ),
+            (
+                Role::Sidecar,
+                "cat > outrider.yml <<EOF\nlisten: 127.0.0.1:3128\nEOF\nexec ./outrider run".to_owned(),
+            ),
+            (
+                Role::Sidecar,
+                "cat <<A; cat <<B\n1\nA\n2\nB\n./outrider run".to_owned(),
+            ),
+            (
+                Role::App,
+                "cat > notes.md <<EOF\n./outrider run\nEOF\nexec python3 app.py".to_owned(),
+            ),
+            (Role::App, "python3 - <<'EOF'\n./outrider run\nEOF".to_owned()),
+            (
+                Role::App,
+                "cat >x <<EOF\nsh x; exec sh x\nEOF\nexec sh x".to_owned(),
+            ),
+            (Role::Sidecar, "n=$((1 << 2))\nexec ./outrider run".to_owned()),
+            (Role::App, "echo $((1 << 2)); <<".to_owned()),
+            (Role::App, "python3 -c 'print(1 << 3)'\npython3 app.py".to_owned()),
             (Role::Exec, "outrider exec -- python3 app.py".to_owned()),
             (
                 Role::Exec,

@@ -107,6 +107,13 @@ pub(crate) enum Error {
     #[error("{reference}: no bound service has this instance name, binding name or tag; there are: {known}")]
     UnknownService { reference: SecretRef, known: NameList },
 
+    #[error(
+        "{reference}: the credentials of this service are in CredHub, and the platform has put a reference (credhub-ref) in \
+         their place: its launcher resolves that before it starts a process; unset CREDHUB_SKIP_INTERPOLATION, start outrider \
+         by a start command of the app or under /tmp/lifecycle/launcher, and not in a Docker image"
+    )]
+    InCredHub { reference: SecretRef },
+
     #[error("{reference}: the service has no key `{key}`; there are: {known}")]
     UnknownKey {
         reference: SecretRef,

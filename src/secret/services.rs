@@ -16,6 +16,9 @@ use super::snapshot::{LARGEST, Snapshot};
 use super::{Error, NameList};
 use crate::config::SecretRef;
 
+/// The key of a reference to credentials in CredHub, which the platform's launcher replaces by the credentials.
+const CREDHUB: &str = "credhub-ref";
+
 /// Reads `keys` of the bound service that answers to `service`. A number or a boolean is rendered as in JSON.
 pub(super) fn read(
     snapshot: &Snapshot,
@@ -152,6 +155,12 @@ pub(super) fn read_document(
         .find(|(binding, _)| binding.folder == chosen.folder)
         .and_then(|(_, entry)| entry.get("credentials"))
         .unwrap_or(&Value::Null);
+    let is_asked = keys.first().is_some_and(|key| key == CREDHUB);
+    if credentials.get(CREDHUB).is_some() && !is_asked {
+        return Err(Error::InCredHub {
+            reference: reference.clone(),
+        });
+    }
     walk(credentials, keys, reference)
 }
 

@@ -1,7 +1,17 @@
 //! Splits the text of a shell into commands and their words.
 //!
-//! Only what tells one word from the next is understood: quotes, escapes, comments, operators, and the names of
-//! variables. The body of a substitution is taken as further commands.
+//! Only what tells one word from the next is understood: quotes, escapes, comments, operators, here-documents, and the
+//! names of variables. The body of a substitution is taken as further commands.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// One command: its words, and the text of its here-documents, which it reads.
+#[derive(Debug, Default)]
+pub(super) struct ShellCommand {
+    pub(super) words: Vec<ShellWord>,
+    pub(super) input: String,
+}
 
 /// A word, in pieces.
 #[derive(Debug, Default)]
@@ -44,9 +54,18 @@ impl ShellWord {
     }
 }
 
+/// A here-document that begins after this line.
+struct HereDocument {
+    /// The number of the command that reads it.
+    command: usize,
+    end: String,
+    is_indented: bool,
+}
+
 /// Returns the commands of a text.
-pub(super) fn commands(text: &str) -> Vec<Vec<ShellWord>> {
-    let mut commands = vec![Vec::new()];
+pub(super) fn commands(text: &str) -> Vec<ShellCommand> {
+    let mut commands = vec![ShellCommand::default()];
+    let mut documents = Vec::new();
     let mut word: Option<ShellWord> = None;
     let mut is_quoted = false;
     let mut chars = text.chars().peekable();
@@ -71,7 +90,27 @@ pub(super) fn commands(text: &str) -> Vec<Vec<ShellWord>> {
             ' ' | '\t' if !is_quoted => end_word(&mut commands, &mut word),
             ';' | '&' | '|' | '\n' | '(' | ')' | '`' if !is_quoted => {
                 end_word(&mut commands, &mut word);
-                commands.push(Vec::new());
+                if c == '\n' {
+                    for document in documents.drain(..) {
+                        read_document(&document, &mut chars, &mut commands);
+                    }
+                }
+                commands.push(ShellCommand::default());
+            }
+            '<' if !is_quoted && chars.peek() == Some(&'<') => {
+                chars.next();
+                if chars.next_if_eq(&'<').is_some() {
+                    // A text in place of a file: the next word.
+                    end_word(&mut commands, &mut word);
+                    "<<<".chars().for_each(|c| word.get_or_insert_default().push(c));
+                    end_word(&mut commands, &mut word);
+                    continue;
+                }
+                documents.push(HereDocument {
+                    command: commands.len() - 1,
+                    is_indented: chars.next_if_eq(&'-').is_some(),
+                    end: delimiter(&mut chars),
+                });
             }
             '$' => {
                 let is_braced = chars.next_if_eq(&'{').is_some();
@@ -96,8 +135,47 @@ pub(super) fn commands(text: &str) -> Vec<Vec<ShellWord>> {
 }
 
 /// Adds a word to the last command.
-fn end_word(commands: &mut [Vec<ShellWord>], word: &mut Option<ShellWord>) {
+fn end_word(commands: &mut [ShellCommand], word: &mut Option<ShellWord>) {
     if let (Some(command), Some(word)) = (commands.last_mut(), word.take()) {
-        command.push(word);
+        command.words.push(word);
+    }
+}
+
+/// Reads the word that ends a here-document, without its quotes.
+fn delimiter(chars: &mut Peekable<Chars<'_>>) -> String {
+    while chars.next_if(|c| matches!(c, ' ' | '\t')).is_some() {}
+    let mut end = String::new();
+    while let Some(c) = chars.next_if(|c| !c.is_whitespace() && !";&|()<>".contains(*c)) {
+        if !matches!(c, '\'' | '"' | '\\') {
+            end.push(c);
+        }
+    }
+    end
+}
+
+/// Gives a here-document to its command: the lines up to its end. Without an end it was no here-document but a shift of
+/// bits, as in `$((1 << 2))`.
+fn read_document(document: &HereDocument, chars: &mut Peekable<Chars<'_>>, commands: &mut [ShellCommand]) {
+    let mut body = String::new();
+    let mut ahead = chars.clone();
+    loop {
+        if ahead.peek().is_none() {
+            return;
+        }
+        let line: String = ahead.by_ref().take_while(|c| *c != '\n').collect();
+        let line = if document.is_indented {
+            line.trim_start_matches('\t')
+        } else {
+            &line
+        };
+        if line == document.end {
+            break;
+        }
+        body.push_str(line);
+        body.push('\n');
+    }
+    *chars = ahead;
+    if let Some(command) = commands.get_mut(document.command) {
+        command.input.push_str(&body);
     }
 }
