@@ -21,7 +21,7 @@ use crate::support::{Origin, PATIENCE, Proxy, TOKEN, Wire, eventually, ok};
 const SLACK: u64 = 24 << 20;
 
 /// Raises the limit of descriptors to the maximum.
-fn take_descriptors() {
+pub(crate) fn take_descriptors() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let all = Rlimit {
         current: maximum,
@@ -32,14 +32,14 @@ fn take_descriptors() {
 
 /// Returns the limit in bytes for a proxy that may take so many megabytes beside what its program takes for itself,
 /// which in a debug build is much.
-fn limit(megabytes: u64) -> u64 {
+pub(crate) fn limit(megabytes: u64) -> u64 {
     let origin = Origin::plain();
     let proxy = origin.proxy("");
     assert_eq!(proxy.get(&origin.url("/")).status, 200);
     (proxy.resident() + (megabytes << 20)) >> 20 << 20
 }
 
-fn start(limit: u64, config: &str) -> Proxy {
+pub(crate) fn start(limit: u64, config: &str) -> Proxy {
     let config = format!("{config}\nlog: {{ format: json, access: none }}");
     Proxy::start_with(
         &config,
@@ -48,7 +48,7 @@ fn start(limit: u64, config: &str) -> Proxy {
 }
 
 /// Returns how often the log says that the limit is reached, and that it is over.
-fn shortages(proxy: &Proxy) -> (usize, usize) {
+pub(crate) fn shortages(proxy: &Proxy) -> (usize, usize) {
     let log = proxy.log();
     let count = |text| log.lines().filter(|line| line.contains(text)).count();
     (

@@ -17,7 +17,7 @@ use crate::support::programs::clean;
 use crate::support::{Identity, Nginx, Origin, Pki, Proxy, TOKEN, Wire, eventually, run};
 
 /// Makes a certificate of this serial number.
-fn numbered(pki: &Pki, serial: u64) -> Identity {
+pub(crate) fn numbered(pki: &Pki, serial: u64) -> Identity {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "app");
     params.serial_number = Some(SerialNumber::from(serial));
@@ -26,12 +26,12 @@ fn numbered(pki: &Pki, serial: u64) -> Identity {
 
 /// A folder in which a platform keeps a pair, and renews it as Cloud Foundry does: each file by renaming, the
 /// key first.
-struct Platform {
+pub(crate) struct Platform {
     folder: tempfile::TempDir,
 }
 
 impl Platform {
-    fn new(first: &Identity) -> Self {
+    pub(crate) fn new(first: &Identity) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let platform = Self { folder };
         platform.renew(first, Duration::ZERO);
@@ -39,7 +39,7 @@ impl Platform {
     }
 
     /// Replaces the pair; for the time `apart` the new key is beside the old certificate.
-    fn renew(&self, pair: &Identity, apart: Duration) {
+    pub(crate) fn renew(&self, pair: &Identity, apart: Duration) {
         std::fs::write(self.path("instance.key.tmp"), &pair.key).unwrap();
         std::fs::write(self.path("instance.crt.tmp"), &pair.cert).unwrap();
         std::fs::rename(self.path("instance.key.tmp"), self.path("instance.key")).unwrap();
@@ -52,7 +52,7 @@ impl Platform {
     }
 
     /// Starts a proxy whose destination uses the instance identity.
-    fn proxy(&self, pki: &Pki, authority: &str, extra: &str) -> Proxy {
+    pub(crate) fn proxy(&self, pki: &Pki, authority: &str, extra: &str) -> Proxy {
         let yaml = format!(
             "destinations:\n  partner: {{ hosts: [\"{authority}\"], tls: {{ ca: \"file:{}\", \
              client_certificate: instance_identity }} }}\n{extra}",
@@ -74,7 +74,7 @@ struct RequestResult {
     serial: u64,
 }
 
-fn descriptors(proxy: &Proxy) -> usize {
+pub(crate) fn descriptors(proxy: &Proxy) -> usize {
     proxy.metric("process_open_fds", &[]) as usize
 }
 
@@ -82,7 +82,7 @@ fn rotations(proxy: &Proxy) -> usize {
     proxy.log().matches("secrets rotated").count()
 }
 
-fn failed_reloads(proxy: &Proxy) -> f64 {
+pub(crate) fn failed_reloads(proxy: &Proxy) -> f64 {
     proxy.metric("outrider_config_reloads_total", &[("result", "failed")])
 }
 

@@ -107,7 +107,7 @@ fn print(text: &str) -> ExitCode {
 
 /// Prints an error to standard error and returns the exit code for it.
 fn fail(why: &str) -> ExitCode {
-    note(&format!("outrider: {why}"));
+    tell(why);
     ExitCode::FAILURE
 }
 

@@ -17,6 +17,9 @@ use tokio_rustls::TlsAcceptor;
 use super::partner::destination;
 use super::{Identity, Pki, Proxy, Request as Received, TOKEN};
 
+/// The size of a large answer.
+pub(crate) const LARGE: usize = 1 << 20;
+
 /// The origin, the identity for it and the authority that signed both. Its thread ends with the process.
 pub(crate) struct H2Partner {
     pub(crate) pki: Pki,
@@ -26,7 +29,7 @@ pub(crate) struct H2Partner {
 }
 
 impl H2Partner {
-    /// Answers each request with its own path, once the whole of its body is in.
+    /// Answers each request with its own path, once the whole of its body is in; below `/large` with [`LARGE`] bytes.
     pub(crate) fn new() -> Self {
         Self::refusing(0)
     }
@@ -155,7 +158,12 @@ async fn answer(
     told.headers.0.push(("host".to_owned(), authority));
     let body = String::from_utf8_lossy(&body).into_owned();
     let path = head.uri.path().to_owned();
-    let mut response = Response::new(Full::new(Bytes::from(path)));
+    let told_back = if path.starts_with("/large") {
+        Bytes::from(vec![b'x'; LARGE])
+    } else {
+        Bytes::from(path)
+    };
+    let mut response = Response::new(Full::new(told_back));
     let mut log = log.lock().unwrap();
     if log.len() < refused {
         *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
