@@ -211,6 +211,14 @@ fn the_mode_and_a_link_stay() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
+/// A manifest may be a stranger's, and what is said of it stands in a log or on a terminal.
+#[test]
+fn the_name_of_an_app_steers_no_terminal() {
+    let folder = with("applications:\n- name: \"a\\e[2J\\n\"\n- name: b\n");
+    let said = init(folder.path(), &["--write"]).2;
+    assert!(said.ends_with("--app: a\u{fffd}[2J\u{fffd}, b\n"), "{said:?}");
+}
+
 #[test]
 fn of_several_apps_one_is_named() {
     let text = "applications:\n- name: a\n- name: b\n  buildpacks: [outrider_buildpack, x]\n- name: c\n  command: outrider exec -- x\n";

@@ -155,7 +155,7 @@ enum Chosen<'a> {
 
 /// Chooses the app that is named, or the only one.
 fn chosen<'a>(apps: &'a [ManifestApp], name: Option<&str>, file: &str) -> Result<Chosen<'a>, Error> {
-    let names = || apps.iter().map(|app| app.name.clone()).collect();
+    let names = || apps.iter().map(|app| shown(&app.name)).collect();
     let file = || file.to_owned();
     let app = match (name, apps) {
         (Some(name), _) => apps
@@ -178,9 +178,14 @@ fn chosen<'a>(apps: &'a [ManifestApp], name: Option<&str>, file: &str) -> Result
         }
     };
     Ok(match &app.runs_by {
-        Some(place) => Chosen::None(format!("`{}` runs outrider already, {place}", app.name)),
+        Some(place) => Chosen::None(format!("`{}` runs outrider already, {place}", shown(&app.name))),
         None => Chosen::One(app),
     })
+}
+
+/// Returns the name of an app without what would steer a terminal.
+fn shown(name: &str) -> String {
+    name.replace(char::is_control, "\u{fffd}")
 }
 
 impl NewSidecar {
