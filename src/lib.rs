@@ -34,7 +34,7 @@
 //!
 //! | rank | module | what it does |
 //! | --: | --- | --- |
-//! | 12 | `cli` | the commands: run, exec, check, explain, learn, env, init, schema, demo |
+//! | 12 | `cli` | the commands: run, exec, check, explain, evidence, learn, env, init, schema, demo |
 //! | 12 | `bench`, `fuzz` | what the benches and the cost test measure; what the fuzz targets run |
 //! | 11 | `app` | starts everything; the one loop where anything changes |
 //! | 10 | `worker` | a thread with a runtime, a share of the connections, and a pool |

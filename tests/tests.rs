@@ -31,6 +31,7 @@ mod dashboards;
 mod documents;
 mod draining;
 mod endings;
+mod evidence;
 mod fleet;
 mod fleet_cluster;
 mod fleet_outages;

@@ -25,7 +25,7 @@ mod against;
 mod bypassed;
 mod clients;
 pub(super) mod manifest;
-mod parents;
+pub(super) mod parents;
 mod placeholders;
 mod warnings;
 
@@ -242,15 +242,15 @@ fn build(
 }
 
 /// A reference of a destination.
-struct Reference<'c> {
-    path: String,
-    to: &'c SecretRef,
-    holds: Holds<'c>,
+pub(super) struct Reference<'c> {
+    pub(super) path: String,
+    pub(super) to: &'c SecretRef,
+    pub(super) holds: Holds<'c>,
 }
 
 /// What has to be found where a reference points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holds<'c> {
+pub(super) enum Holds<'c> {
     /// A secret that leaves with the request.
     Attached,
     Certificates,
@@ -273,13 +273,13 @@ enum Holds<'c> {
 
 impl Holds<'_> {
     /// Certificates are public, and so is which of them are revoked.
-    fn is_secret(self) -> bool {
+    pub(super) fn is_secret(self) -> bool {
         !matches!(self, Self::Certificates | Self::Lists | Self::PublicKeys)
     }
 }
 
 /// Every reference of a destination, and what it is for.
-fn references(destination: &DestinationKeys) -> Vec<Reference<'_>> {
+pub(super) fn references(destination: &DestinationKeys) -> Vec<Reference<'_>> {
     let mut references = Vec::new();
     let mut add = |key: &str, to, holds| {
         references.push(Reference {
@@ -358,7 +358,7 @@ fn of_tls<'c>(tls: &'c Tls, add: &mut dyn FnMut(&str, &'c SecretRef, Holds<'c>))
 }
 
 /// Every reference of a local port, and what it is for.
-fn references_of_tcp(entry: &TcpKeys) -> Vec<Reference<'_>> {
+pub(super) fn references_of_tcp(entry: &TcpKeys) -> Vec<Reference<'_>> {
     let mut references = Vec::new();
     let mut add = |key: &str, to, holds| {
         references.push(Reference {
@@ -374,7 +374,7 @@ fn references_of_tcp(entry: &TcpKeys) -> Vec<Reference<'_>> {
 }
 
 /// Every reference of the route service.
-fn references_of_route_service(written: &RouteServiceKeys) -> Vec<Reference<'_>> {
+pub(super) fn references_of_route_service(written: &RouteServiceKeys) -> Vec<Reference<'_>> {
     let mut references = Vec::new();
     let mut add = |key: &str, to, holds| {
         references.push(Reference {
@@ -396,7 +396,7 @@ fn references_of_route_service(written: &RouteServiceKeys) -> Vec<Reference<'_>>
 }
 
 /// Every secret of the store.
-fn references_of_store(store: &RateLimitStore) -> Vec<Reference<'_>> {
+pub(super) fn references_of_store(store: &RateLimitStore) -> Vec<Reference<'_>> {
     let mut references = Vec::new();
     let mut add = |key: &str, to, holds| {
         references.push(Reference {

@@ -6,7 +6,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
@@ -21,6 +21,7 @@ mod diff;
 #[cfg(test)]
 mod documents;
 mod env;
+mod evidence;
 mod exec;
 mod explain;
 mod init;
@@ -62,6 +63,7 @@ enum Command {
     Completions(completions::Args),
     Demo(demo::Args),
     Env(env::Args),
+    Evidence(evidence::Args),
     Exec(exec::Args),
     Explain(explain::Args),
     Init(init::Args),
@@ -121,6 +123,20 @@ fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Writes the whole file or nothing.
+fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
 /// Returns the definition of the command line, for completions and tests.
 fn command() -> clap::Command {
     Cli::command()
@@ -133,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Env(args) => env::run(&args),
+        Command::Evidence(args) => evidence::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Init(args) => init::run(&args),

@@ -12,7 +12,7 @@ use memchr::memmem;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::{fail, print};
+use super::{fail, print, write_file};
 use crate::error::ErrorChain;
 
 /// What every outrider has in it.
@@ -118,7 +118,7 @@ fn package(args: &Args) -> Result<String, NoPackage> {
     }
 
     let zip = archive(&program)?;
-    write(&args.output, &zip).map_err(|source| NoPackage::Unwritable {
+    write_file(&args.output, &zip).map_err(|source| NoPackage::Unwritable {
         path: args.output.display().to_string(),
         source,
     })?;
@@ -204,20 +204,6 @@ fn archive(program: &[u8]) -> Result<Vec<u8>, zip::result::ZipError> {
     zip.start_file("outrider", options.unix_permissions(0o755))?;
     zip.write_all(program)?;
     Ok(zip.finish()?.into_inner())
-}
-
-/// Writes the whole file or nothing.
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 fn megabytes(bytes: usize) -> f64 {

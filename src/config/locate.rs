@@ -47,7 +47,7 @@ impl ConfigSource {
             Self::Embedded => Ok(Config::embedded()),
             Self::File(path) => {
                 let text = super::read_text(path)?;
-                Config::parse_in(&text, &path.display().to_string(), Environment::elsewhere())
+                Config::parse_elsewhere(&text, &path.display().to_string())
             }
         }
     }

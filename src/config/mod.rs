@@ -251,6 +251,11 @@ impl Config {
         Self::parse_in(text, name, Environment::of_process())
     }
 
+    /// The same for another machine: variables in its paths that are not set here stand for themselves.
+    pub(crate) fn parse_elsewhere(text: &str, name: &str) -> Result<Self, Problems> {
+        Self::parse_in(text, name, Environment::elsewhere())
+    }
+
     /// The same with the variables of a given environment.
     pub(crate) fn parse_in(text: &str, name: &str, environment: Environment<'_>) -> Result<Self, Problems> {
         let fail = |all| Problems {

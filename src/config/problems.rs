@@ -115,6 +115,11 @@ fn write_visible(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 impl Locations {
+    /// Returns the line of a path; `None` where it is not written.
+    pub(crate) fn line_of(&self, path: &str) -> Option<usize> {
+        self.places.get(path).map(|(line, _)| *line)
+    }
+
     /// Returns line and column of a path, or of the nearest value above it that is written.
     pub(crate) fn of(&self, path: &str) -> Option<(usize, usize)> {
         let mut path = path;

@@ -179,7 +179,7 @@ impl StoreAddress {
         })
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.first().scheme == Scheme::Https
     }
 

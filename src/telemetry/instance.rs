@@ -7,8 +7,8 @@ use std::env;
 
 use serde_json::Value;
 
-use super::CRYPTO;
 use super::families::Families;
+use super::{CRYPTO, REVISION};
 
 /// Returns the index of this app instance, as the platform gives it.
 pub(crate) fn instance_index() -> Option<String> {
@@ -34,9 +34,8 @@ pub(super) fn name() -> String {
 
 /// Sets both metrics, from the build and from `VCAP_APPLICATION` and `CF_INSTANCE_INDEX`.
 pub(super) fn set_info(families: &Families, application: Option<&str>, index: Option<&str>) {
-    let revision = option_env!("OUTRIDER_REVISION").unwrap_or("unknown");
     families
-        .build_info(env!("CARGO_PKG_VERSION"), revision, CRYPTO)
+        .build_info(env!("CARGO_PKG_VERSION"), REVISION, CRYPTO)
         .set(1);
     if let Some(instance) = application.and_then(|json| Instance::of(json, index)) {
         let Instance {

@@ -70,6 +70,12 @@ pub(crate) const CRYPTO: &str = if cfg!(feature = "fips") {
     "aws-lc-rs"
 };
 
+/// The revision of the source, where the build was told.
+pub(crate) const REVISION: &str = match option_env!("OUTRIDER_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
 /// The content type of [`Telemetry::render`].
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 

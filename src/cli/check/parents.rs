@@ -72,7 +72,7 @@ pub(super) fn examine(
 }
 
 /// Returns the references of a plan that are secret, which certificates and lists are not.
-fn secrets(plan: &ParentPlan) -> Vec<Reference<'_>> {
+pub(in crate::cli) fn secrets(plan: &ParentPlan) -> Vec<Reference<'_>> {
     let mut all = Vec::new();
     for (i, parent) in plan.parents.iter().enumerate() {
         let place = plan.place_of(i);
