@@ -309,6 +309,7 @@ fn observe_opens_no_network_port_or_denied_host() {
         observed(&proxy) == [("a.test".to_owned(), port)]
     });
     assert_eq!(origin.seen().len(), 1);
+    eventually("it is in the log", || proxy.log().contains("would_deny"));
     let log = proxy.log();
     let line = log.lines().find(|line| line.contains("would_deny")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();

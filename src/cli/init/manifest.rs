@@ -163,7 +163,7 @@ fn chosen<'a>(apps: &'a [ManifestApp], name: Option<&str>, file: &str) -> Result
             .find(|app| app.name == name)
             .ok_or_else(|| Error::NoApp {
                 file: file(),
-                name: name.to_owned(),
+                name: shown(name),
                 apps: names(),
             })?,
         (None, [only]) => only,

@@ -179,7 +179,7 @@ pub(in crate::cli) fn apps_of(manifest: &Manifest, folder: &Path) -> Vec<Manifes
 
 /// Says what the memory of a process type becomes, where a sidecar takes some of it.
 fn told_of(share: &sidecar::MemoryShare<'_>) -> Option<String> {
-    let (own, sidecars) = (share.process_type, share.sidecars);
+    let (own, sidecars) = (share.process_type.escape_debug(), share.sidecars);
     match share.whole {
         _ if sidecars == 0 => None,
         Some(whole) => Some(format!(
