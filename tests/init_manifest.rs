@@ -244,14 +244,6 @@ fn of_several_apps_one_is_named() {
         );
     }
     assert_eq!(read(&folder), text);
-    // A manifest may be a stranger's: no name in it steers the terminal.
-    let hostile = with("applications:\n- name: \"a\\e[2J\"\n- name: \"b\\nc\"\n  command: ./outrider run\n");
-    let (code, _, said) = init(hostile.path(), &["--write"]);
-    assert_eq!(code, Some(1));
-    assert!(said.ends_with("with --app: a\\u{1b}[2J, b\\nc\n"), "{said:?}");
-    let (_, _, said) = init(hostile.path(), &["--write", "--app", "b\nc"]);
-    assert!(said.contains("`b\\nc` runs outrider already"), "{said:?}");
-
     assert_eq!(init(folder.path(), &["--write", "--app", "a"]).0, Some(0));
     assert_eq!(
         read(&folder),

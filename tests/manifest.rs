@@ -69,6 +69,11 @@ fn a_file_for_the_platform_is_checked_without_its_secrets() {
             "[partner.agency.gov:99999]",
             "outrider.yml:9:",
         ),
+        (
+            "rate_limit_store: vcap:redis/uri",
+            "rate_limit_store: { url: 'redis://redis.test:6379', tls: { server_name: x.test } }",
+            "outrider.yml:6:19: rate_limit_store: the URL: `tls` is written beside it, and the address asks for no TLS",
+        ),
     ] {
         fs::write(folder.path().join("outrider.yml"), CONFIG.replace(from, to)).unwrap();
         let output = outrider(folder.path(), &["check", "--offline"]);

@@ -180,6 +180,9 @@ fn examine(config: &Config, snapshot: &Snapshot, now: SystemTime) -> (Problems, 
 fn examine_written(config: &Config) -> (Problems, Problems) {
     let (mut problems, mut warnings) = (Problems::default(), Problems::default());
     examine_rules(config, &mut problems, &mut warnings);
+    if let Some(Err(error)) = config.rate_limit_store.as_ref().map(StoreAddress::examine) {
+        add(&mut problems, "rate_limit_store", &error);
+    }
     (
         problems.located(&config.locations),
         warnings.located(&config.locations),

@@ -62,23 +62,24 @@ pub(crate) enum Error {
 pub(crate) struct UrlSource(Option<SecretRef>);
 
 impl StoreAddress {
+    /// Says what is wrong with an address that is written out; one that a reference leads to is not looked at.
+    pub(crate) fn examine(written: &RateLimitStore) -> Result<(), Error> {
+        match &written.url {
+            Text::Plain(url) => Self::written(url, written).map(|_| ()),
+            Text::Reference(_) => Ok(()),
+        }
+    }
+
     /// Reads and parses what `rate_limit_store` says.
     pub(crate) fn read(written: &RateLimitStore, snapshot: &Snapshot) -> Result<Self, Error> {
-        let (url, place) = match &written.url {
-            Text::Plain(url) => (
-                Secret::new(Zeroizing::new(url.clone().into_bytes())),
-                UrlSource(None),
-            ),
-            Text::Reference(reference) => (snapshot.read(reference)?, UrlSource(Some(reference.clone()))),
+        let address = match &written.url {
+            Text::Plain(url) => Self::written(url, written)?,
+            Text::Reference(reference) => Self::addressed(
+                snapshot.read(reference)?,
+                UrlSource(Some(reference.clone())),
+                written,
+            )?,
         };
-        let address = Self::parse(url).map_err(|what| Error::Url {
-            place: place.clone(),
-            what,
-        })?;
-        if written.tls != Tls::default() && !address.is_tls() {
-            let what = "`tls` is written beside it, and the address asks for no TLS";
-            return Err(Error::Url { place, what });
-        }
         let password = written
             .sentinel_password
             .as_ref()
@@ -89,6 +90,23 @@ impl StoreAddress {
             certificates: hash(written, snapshot),
             ..address
         })
+    }
+
+    fn written(url: &str, written: &RateLimitStore) -> Result<Self, Error> {
+        let url = Secret::new(Zeroizing::new(url.to_owned().into_bytes()));
+        Self::addressed(url, UrlSource(None), written)
+    }
+
+    fn addressed(url: Secret, place: UrlSource, written: &RateLimitStore) -> Result<Self, Error> {
+        let address = Self::parse(url).map_err(|what| Error::Url {
+            place: place.clone(),
+            what,
+        })?;
+        if written.tls != Tls::default() && !address.is_tls() {
+            let what = "`tls` is written beside it, and the address asks for no TLS";
+            return Err(Error::Url { place, what });
+        }
+        Ok(address)
     }
 
     /// Returns whether nothing differs.
