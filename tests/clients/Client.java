@@ -9,7 +9,7 @@ class Client {
             try {
                 System.out.println(cells[0].equals("HttpClient") ? client(cell[1]) : connection(cell[1]));
             } catch (Exception error) {
-                System.out.println(error + " " + error.getCause());
+                for (Throwable cause = error; cause != null; cause = cause.getCause()) System.out.println(cause);
             }
         }
         System.exit(0);
