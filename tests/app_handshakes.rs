@@ -245,6 +245,39 @@ fn a_client_that_does_not_trust_us_is_logged_once_and_counted_each_time() {
     assert!(proxy.log().contains("UnknownCA"), "{}", proxy.log());
 }
 
+/// A CONNECT seldom says which client it is of. The other requests of the app do, unless they may be of another app.
+#[test]
+fn the_remedy_is_for_the_client_that_other_requests_come_from() {
+    let partner = Partner::new();
+    let clients = "clients: { a: { basic: env:TOKEN }, b: { basic: env:MORE } }";
+    for (keys, user, is_told) in [("", "", true), (clients, "a:", false)] {
+        let yaml = format!("log: {{ format: json }}\n{keys}\n{}", partner.yaml(""));
+        let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN), ("MORE", "more")]);
+        let user = if user.is_empty() {
+            String::new()
+        } else {
+            format!("{user}{TOKEN}@")
+        };
+        let address = format!("http://{user}{}", proxy.address());
+        let ask = |agent: &str, url: &str| {
+            run(&mut curl(["-sS", "-x", &address, "-A", agent, url]));
+        };
+        ask("python-requests/2.34.2", "http://elsewhere.test/");
+        // No User-Agent at all, and no trust.
+        ask("", &format!("https://{}/", partner.authority()));
+        eventually("the hint", || {
+            proxy.log().contains("does not trust outrider's certificate")
+        });
+        let log = proxy.log();
+        assert_eq!(
+            log.contains("by the User-Agent of the app's other requests: requests trusts REQUESTS_CA_BUNDLE"),
+            is_told,
+            "{log}"
+        );
+        assert!(log.contains("outrider exec"), "{log}");
+    }
+}
+
 /// wget stands on GnuTLS and looks at the certificate when the handshake is done.
 #[test]
 fn wget_that_leaves_without_an_alert_is_logged() {

@@ -22,7 +22,7 @@ use crate::drain::Drain;
 use crate::error::ErrorChain;
 use crate::panics::{self, keep_up, survived};
 use crate::policy::Policy;
-use crate::proxy::{Live, LoopMarker, Proxy, Route};
+use crate::proxy::{HeardClients, Live, LoopMarker, Proxy, Route};
 use crate::secret::Snapshot;
 use crate::store::QuotaStore;
 use crate::telemetry::{CredentialKind, RefreshResult, ReloadResult, Telemetry, log};
@@ -155,6 +155,7 @@ impl App {
             telemetry: Arc::clone(&telemetry),
             tunnels: AtomicUsize::new(0),
             loop_marker,
+            heard: HeardClients::default(),
             is_around_command: matches!(placeholders, PlaceholderSource::Given(_)),
         });
         let addresses = bound.addresses(&config.ca);
@@ -199,6 +200,11 @@ impl App {
 
     pub(crate) fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Returns the last refusals, as the page /status has them.
+    pub(crate) fn refusals(&self) -> serde_json::Value {
+        self.proxy.telemetry.refusals()
     }
 
     /// Keeps the proxy up to date until `end` completes.

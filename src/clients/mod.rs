@@ -249,6 +249,11 @@ impl Clients {
         self.asks
     }
 
+    /// Whether all requests come from one app, as far as can be told.
+    pub(crate) fn serve_one_app(&self) -> bool {
+        !self.asks || self.clients.len() <= 1
+    }
+
     /// Whether a client is known by a password, be it one that could not be read.
     pub(crate) fn asks_for_passwords(&self) -> bool {
         self.written.clients.iter().any(|keys| keys.basic.is_some())

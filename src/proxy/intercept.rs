@@ -4,7 +4,7 @@
 //! request and that target must be equal. Where they differ the app gets 421 with the reason, under a certificate
 //! for the target of the CONNECT.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
@@ -26,6 +26,8 @@ mod distrust;
 mod handshake;
 mod hello;
 mod multiplexed;
+
+pub(crate) use distrust::HeardClients;
 
 use distrust::KnownClient;
 
@@ -54,6 +56,8 @@ struct TunnelContext {
     /// The target, as the access log writes it.
     authority: Option<Authority>,
     bond: Arc<BoundConnections>,
+    /// Done when the first request has said which client it comes from.
+    heard: Once,
     proxy: Arc<Proxy>,
     shown: Option<KeptShown>,
     target: Target,
@@ -191,6 +195,8 @@ where
     if let Some(authority) = &inside.authority {
         exchange.set_authority(authority);
     }
+    let heard = &inside.proxy.heard;
+    inside.heard.call_once(|| heard.hear(request.headers()));
     if headers::ends_here(&mut request) {
         return AppResponse::Response(reply::options(&mut exchange));
     }
@@ -228,6 +234,7 @@ impl TunnelContext {
             foreign_name,
             authority,
             bond: Arc::default(),
+            heard: Once::new(),
             proxy,
             shown,
             target,

@@ -1,6 +1,6 @@
 //! A connection on the listener: its first byte says whether it speaks HTTP, SOCKS5 or TLS.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,11 +26,13 @@ pub(crate) fn serve_client(io: Io, peer: Option<Arc<Peer>>, proxy: Arc<Proxy>) -
         let (of_requests, bond) = (Arc::clone(&proxy), Arc::default());
         let same = Arc::clone(&bond);
         let (known, of_others) = (peer.clone(), Arc::clone(&proxy));
+        let heard = Once::new();
         let foreign = move |first| other_protocol(first, is_tls, known.as_ref(), &of_others);
         serve_h1(io, same, of_requests, foreign, move |mut request| {
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(Arc::clone(peer));
             }
+            heard.call_once(|| proxy.heard.hear(request.headers()));
             handle(request, Arc::clone(&bond), Arc::clone(&proxy))
         })
         .await

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use body::Body;
 pub(crate) use error::Error;
 pub(crate) use headers::LoopMarker;
+pub(crate) use intercept::HeardClients;
 pub(crate) use listener::serve_client;
 pub(crate) use live::{Live, Route};
 pub(crate) use rehearse::Rehearsal;
@@ -76,6 +77,7 @@ pub(crate) struct Proxy {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) tunnels: AtomicUsize,
     pub(crate) loop_marker: LoopMarker,
+    pub(crate) heard: HeardClients,
     /// We run around a command (`outrider exec`), whose variables are ours.
     pub(crate) is_around_command: bool,
 }

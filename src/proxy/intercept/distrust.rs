@@ -1,4 +1,9 @@
 //! What to do about an app that does not trust the local authority, by the client that it uses.
+//!
+//! Many clients send no User-Agent with a CONNECT, and never send what is inside. So [`HeardClients`] notes what the other
+//! connections of the app begin with.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, header};
 
@@ -107,6 +112,9 @@ const CLIENTS: &[(&str, &str)] = &[
     ),
 ];
 
+/// So many clients at once still say something about the one that is silent.
+const MOST_HEARD: usize = 3;
+
 const STARTED_ELSEWHERE: &str = "start it under `outrider exec`, or point its trust variable (SSL_CERT_FILE, \
     REQUESTS_CA_BUNDLE, NODE_EXTRA_CA_CERTS, CURL_CA_BUNDLE, …) at the CA bundle: `outrider env` prints them all";
 const STARTED_BY_US: &str = "its variables name the CA bundle, and it does not heed them: name the file of SSL_CERT_FILE by \
@@ -124,12 +132,51 @@ impl KnownClient {
     }
 }
 
-/// Returns what to do, for the client if it is known. `is_ours`: the app was started by us, with our variables.
-pub(super) fn remedy(client: Option<KnownClient>, is_ours: bool) -> String {
+/// Which known clients requests have come from, as bits. It is asked once for each connection, not for each request.
+#[derive(Debug, Default)]
+pub(crate) struct HeardClients(AtomicU64);
+
+impl HeardClients {
+    /// Notes the sender of a request.
+    pub(in crate::proxy) fn hear(&self, fields: &HeaderMap) {
+        let Some(KnownClient(place)) = KnownClient::of(fields) else {
+            return;
+        };
+        let bit = 1 << place;
+        if self.0.load(Ordering::Relaxed) & bit == 0 {
+            self.0.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns what to do for those that were heard, each once; nothing if they are too many to be a hint.
+    fn remedies(&self) -> Vec<&'static str> {
+        let heard = self.0.load(Ordering::Relaxed);
+        let mut remedies = Vec::new();
+        for (place, (_, remedy)) in CLIENTS.iter().enumerate() {
+            if heard & (1 << place) != 0 && !remedies.contains(remedy) {
+                remedies.push(*remedy);
+            }
+        }
+        if remedies.len() > MOST_HEARD {
+            remedies.clear();
+        }
+        remedies
+    }
+}
+
+/// Returns what to do, for the client if it is known, else for those that were `heard` of the same app. `is_ours`: the app was
+/// started by us, with our variables.
+pub(super) fn remedy(client: Option<KnownClient>, heard: Option<&HeardClients>, is_ours: bool) -> String {
     let general = if is_ours { STARTED_BY_US } else { STARTED_ELSEWHERE };
-    match client.and_then(|client| CLIENTS.get(usize::from(client.0))) {
-        Some((_, remedy)) => format!("{remedy}; {general}"),
-        None => general.to_owned(),
+    if let Some((_, remedy)) = client.and_then(|client| CLIENTS.get(usize::from(client.0))) {
+        return format!("{remedy}; {general}");
+    }
+    match heard.map(HeardClients::remedies).unwrap_or_default().as_slice() {
+        [] => general.to_owned(),
+        heard => format!(
+            "by the User-Agent of the app's other requests: {}; {general}",
+            heard.join("; ")
+        ),
     }
 }
 
@@ -144,7 +191,45 @@ mod tests {
         if let Some(agent) = agent {
             fields.insert(header::USER_AGENT, HeaderValue::from_bytes(agent).unwrap());
         }
-        remedy(KnownClient::of(&fields), is_ours)
+        remedy(KnownClient::of(&fields), None, is_ours)
+    }
+
+    fn fields(agent: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::USER_AGENT, HeaderValue::from_static(agent))])
+    }
+
+    #[test]
+    fn a_silent_client_is_known_by_the_other_requests_of_the_app() {
+        let heard = HeardClients::default();
+        let told = |client| remedy(client, Some(&heard), true);
+        heard.hear(&HeaderMap::new());
+        heard.hear(&fields("unheard of/1.0"));
+        assert_eq!(told(None), STARTED_BY_US);
+
+        heard.hear(&fields("python-requests/2.34.2"));
+        heard.hear(&fields("python-requests/2.34.2"));
+        let line = told(None);
+        assert_eq!(line.matches("REQUESTS_CA_BUNDLE").count(), 1, "{line}");
+        assert!(
+            line.contains("other requests") && line.ends_with(STARTED_BY_US),
+            "{line}"
+        );
+        // What it says itself counts more.
+        let line = told(KnownClient::of(&fields("curl/8")));
+        assert!(
+            line.starts_with("curl trusts") && !line.contains("REQUESTS"),
+            "{line}"
+        );
+
+        // The same remedy for three clients is told once, and of many clients none.
+        for agent in ["node", "axios/1", "undici"] {
+            heard.hear(&fields(agent));
+        }
+        assert_eq!(told(None).matches("NODE_EXTRA_CA_CERTS").count(), 1);
+        for agent in ["Ruby", "git/2"] {
+            heard.hear(&fields(agent));
+        }
+        assert_eq!(told(None), STARTED_BY_US);
     }
 
     #[test]
@@ -166,6 +251,7 @@ mod tests {
             assert_eq!(told(agent, false), STARTED_ELSEWHERE);
             assert_eq!(told(agent, true), STARTED_BY_US);
         }
-        assert!(CLIENTS.len() <= usize::from(u8::MAX));
+        // Each has a bit.
+        assert!(CLIENTS.len() <= 64);
     }
 }

@@ -16,6 +16,7 @@ use super::OpenedTunnel;
 use super::distrust::remedy;
 use super::hello::Offered;
 use crate::ca::{self, Offer};
+use crate::clients::Clients;
 use crate::drain::ExchangeGuard;
 use crate::host::{Host, Target};
 use crate::proxy::{Proxy, Route};
@@ -251,12 +252,15 @@ fn report(error: &Error, first: &[u8], opened: &OpenedTunnel, route: &Route, pro
         return;
     };
     let offered = Offered::read(first);
-    let is_refused_address = kind.is_distrust()
-        && !matches!(target.host, Host::Name(_))
-        && proxy.live.load().authority.confines_addresses();
+    let live = proxy.live.load();
+    let is_refused_address =
+        kind.is_distrust() && !matches!(target.host, Host::Name(_)) && live.authority.confines_addresses();
+    // Where several apps come, the other requests may be another's.
+    let is_one_app = live.clients.as_deref().is_none_or(Clients::serve_one_app);
+    let heard = is_one_app.then_some(&proxy.heard);
     let remedy = kind
         .is_distrust()
-        .then(|| remedy(*client, proxy.is_around_command));
+        .then(|| remedy(*client, heard, proxy.is_around_command));
     tracing::warn!(
         destination = %route.destination.name,
         host = %target,
