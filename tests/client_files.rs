@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::partner::destination;
-use crate::support::programs::{clean, is_not_packaged, outrider, tool};
+use crate::support::programs::{clean, curl, is_not_packaged, outrider, tool};
 use crate::support::proxy::configuration;
-use crate::support::{Nginx, Pki, ProgramOutput, TOKEN, run};
+use crate::support::{Nginx, Pki, ProgramOutput, Proxy, TOKEN, closed_port, run};
 
 /// A service that demands a certificate and a token, and a configuration for it in a folder with a blank in its name.
 struct Service {
@@ -170,6 +170,34 @@ fn agents_that_a_library_of_node_creates_use_the_proxy() {
     }
 }
 
+/// Under its permission model Node may not read a file of ours, and starts all the same.
+#[test]
+fn node_with_permissions_starts_and_uses_the_proxy() {
+    let service = Service::new();
+    for (version, node) in nodes() {
+        let mut client = clean(node);
+        client.arg(match version {
+            20 => "--experimental-permission",
+            _ => "--permission",
+        });
+        if version >= 26 {
+            client.arg("--allow-net");
+        }
+        client.args(["-e", AGENTS, &service.url()]);
+        let done = service.exec(&client, false);
+        let told: serde_json::Value =
+            serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{version} {error}: {done:#?}"));
+        let wanted = if version == 20 {
+            "ENOTFOUND"
+        } else {
+            "hello CN=app with a token"
+        };
+        for answer in told["answers"].as_array().unwrap() {
+            assert!(answer.as_str().unwrap().starts_with(wanted), "{version}: {told}");
+        }
+    }
+}
+
 /// An agent that opens connections by itself, as one for another proxy does, gets its requests as they are.
 #[test]
 fn agents_with_a_way_of_their_own_are_left_alone() {
@@ -223,35 +251,110 @@ fn env_writes_what_it_names_and_names_nothing_else() {
 
 /// What `exec --check` says is found out by running the runtime, and the program itself is not run.
 #[test]
-fn exec_check_says_whether_a_request_of_the_runtime_arrives() {
+fn exec_check_says_whether_requests_of_the_runtime_arrive_and_trust_us() {
+    const ARRIVED: &str = "request    arrived at the proxy";
+    const TRUSTED: &str = "trust      trusts outrider's certificate";
     let service = Service::new();
-    let check = |program: &Path| {
+    let checked = |program: &Path, more: &[&str], trust: Option<&str>| {
         let mut command = outrider(["exec", "--check", "--config"]);
-        command.arg(service.folder.path().join("outrider.yml"));
+        command.arg(service.folder.path().join("outrider.yml")).args(more);
         command.env("TMPDIR", service.folder.path()).env("TOKEN", TOKEN);
+        command.env("HOME", service.folder.path());
+        if let Some(name) = trust {
+            command.env(name, "1");
+        }
         run(command.arg("--").arg(program).arg("no-such-file"))
     };
+    let check = |program: &Path, more: &[&str]| checked(program, more, None);
+    let clients = |name: &str| tool(&format!("clients/node_modules/.bin/{name}"));
     for (program, name) in [
         (tool("venv/bin/python"), "Python"),
-        (PathBuf::from("curl"), "curl"),
+        (clients("bun"), "Bun"),
+        (clients("deno"), "Deno"),
+        ("curl".into(), "curl"),
+        ("git".into(), "git"),
+        ("go".into(), "Go"),
+        ("perl".into(), "Perl"),
+        ("php".into(), "PHP"),
+        ("Rscript".into(), "R"),
+        ("ruby".into(), "Ruby"),
+        ("wget".into(), "wget"),
     ] {
-        let done = check(&program);
-        let told = &done.succeeded().stdout;
-        assert!(told.contains(&format!("runtime    {name}")), "{told}");
-        assert!(told.contains("request    arrived at the proxy"), "{told}");
+        if is_not_packaged(&program.to_string_lossy()) {
+            continue;
+        }
+        let done = check(&program, &[]);
+        for part in [&format!("runtime    {name}"), ARRIVED, TRUSTED] {
+            assert!(done.stdout.contains(part), "{name}: {part}: {done:#?}");
+        }
+        assert_eq!(done.code(), 0, "{name}: {done:#?}");
     }
     for (version, node) in nodes() {
-        let done = check(&node);
+        let done = check(&node, &[]);
         assert!(
             done.stdout.contains(&format!("version    v{version}.")),
             "{done:?}"
         );
         assert_eq!(done.code(), i32::from(version == 20), "{done:?}");
-        assert_eq!(done.stdout.contains("did NOT arrive"), version == 20, "{done:?}");
+        assert_eq!(
+            done.stdout.matches("did NOT arrive").count(),
+            if version == 20 { 2 } else { 0 },
+            "{done:?}"
+        );
     }
+    if !is_not_packaged("javac") {
+        let done = check(Path::new("java"), &[]);
+        assert_eq!(
+            (done.code(), done.stdout.matches("--no-password").count()),
+            (1, 3),
+            "{done:#?}"
+        );
+        let done = check(Path::new("java"), &["--no-password"]);
+        assert!(
+            done.succeeded().stdout.contains(ARRIVED) && done.stdout.contains(TRUSTED),
+            "{done:#?}"
+        );
+    }
+    // A client that asks, and does not trust.
+    std::fs::write(service.folder.path().join(".curlrc"), "cacert = /etc/hostname\n").unwrap();
+    let done = check(Path::new("curl"), &[]);
+    assert!(done.stdout.contains(ARRIVED), "{done:#?}");
+    assert!(
+        done.stdout
+            .contains("trust      did NOT arrive over TLS that ends here: curl: ("),
+        "{done:#?}"
+    );
+    assert_eq!(done.code(), 1);
     let own = service.folder.path().join("own");
     std::fs::write(&own, "#!/bin/sh\ntouch \"$0.ran\"\n").unwrap();
-    assert!(check(&own).succeeded().stdout.contains("so it is not run"));
+    assert!(check(&own, &[]).succeeded().stdout.contains("so it is not run"));
     assert!(!own.with_extension("ran").exists());
-    assert_eq!(check(Path::new("no-such-program-anywhere")).code(), 127);
+    assert_eq!(check(Path::new("no-such-program-anywhere"), &[]).code(), 127);
+}
+
+/// Some clients show nothing of a refusal, and the user asks `exec --check` then.
+#[test]
+fn exec_check_shows_the_last_refusals_of_the_outrider_that_runs() {
+    let proxy = Proxy::start_with("", &[]);
+    run(&mut curl([
+        "-s",
+        "-x",
+        &format!("http://{}", proxy.address()),
+        "https://elsewhere.test/",
+    ]));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outrider.yml");
+    let told = |admin: &str| {
+        std::fs::write(&file, format!("admin: {admin}\n")).unwrap();
+        let mut command = outrider(["exec", "--check", "--config"]);
+        command.arg(&file).env("TMPDIR", folder.path());
+        run(command.args(["--", "curl"])).stdout
+    };
+    let here = told(&proxy.admin().to_string());
+    assert!(
+        here.contains("CONNECT elsewhere.test 403 elsewhere.test:443 is named by no destination"),
+        "{here}"
+    );
+    assert!(told(&format!("127.0.0.1:{}", closed_port())).contains("refusals   not known"));
+    assert!(!told("false").contains("refusals"));
 }

@@ -37,7 +37,7 @@ mod place;
 mod tests;
 mod truststore;
 
-pub(crate) use client_files::{ClientFiles, NODE_MODULE};
+pub(crate) use client_files::{AGENTS, ClientFiles, NODE_MODULE};
 pub(crate) use place::{is_ours, settle};
 pub(crate) use truststore::TRUSTSTORE_PASSWORD;
 

@@ -116,6 +116,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         None,
         ca.as_ref(),
         no_proxy,
+        "",
         &config.destinations,
         existing,
     );
@@ -189,11 +190,12 @@ pub(super) fn given(
     password: Option<&str>,
     ca: Option<&Ca>,
     no_proxy: NoProxy<'_>,
+    command: &str,
     destinations: &[Arc<DestinationKeys>],
     existing: impl Fn(&str) -> Option<String> + Copy,
 ) -> Vec<(&'static str, String)> {
     let files = ca.and_then(client_files);
-    let variables = variables(listen, password, ca, files.as_ref(), no_proxy, existing);
+    let variables = variables(listen, password, ca, files.as_ref(), no_proxy, command, existing);
     for (name, _) in &variables {
         if std::env::var_os(name).is_some_and(|value| value.to_str().is_none()) {
             note(&format!(

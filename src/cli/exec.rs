@@ -9,7 +9,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use crate::app::{self, App, PlaceholderSource};
 use crate::auth::placeholder::environment::{self, ChangedVariable};
 use crate::auth::placeholder::{NoRandom, PlaceholderSet};
 use crate::clients::CommandClient;
-use crate::config::{Ca, Config, Listen, PlaceholderMode};
+use crate::config::{Ca, Config, PlaceholderMode};
 use crate::secret::Snapshot;
 
 use child::ChildProcess;
@@ -60,7 +59,8 @@ pub(super) struct Args {
     #[arg(long)]
     keep_secrets: bool,
 
-    /// Do not run CMD: say what its runtime (Node, Python, Java, PHP …) heeds of the variables, and try a request
+    /// Do not run CMD: say what its runtime (Node, Python, Java, PHP …) heeds of the variables, try a request and its trust,
+    /// and show the last refusals of the outrider that runs
     #[arg(long)]
     check: bool,
 
@@ -113,11 +113,11 @@ fn serve(args: &Args) -> Result<u8, Error> {
         let folder = tempfile::Builder::new().prefix("outrider-").tempdir();
         let folder = folder.map_err(Error::Folder)?;
         use_private_bundle(&mut config.ca, folder.path());
-        if args.check {
-            // Beside an outrider that runs, which has the addresses.
-            config.listen = vec![Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into())];
-            config.admin = None;
-        }
+        let running = if args.check {
+            heed::prepare(&mut config)
+        } else {
+            None
+        };
         let password = (!args.no_password).then(password).transpose()?;
         let clients = match password.as_deref() {
             Some(password) => CommandClient::basic(USER, password),
@@ -148,13 +148,29 @@ fn serve(args: &Args) -> Result<u8, Error> {
         // nothing at all.
         let ca = trusted(&addresses.ca).filter(|ca| ca.bundle.is_file() && ca.truststore.is_file());
         let no_proxy = NoProxy::of(args.no_proxy.as_deref(), &listed);
-        let variables = given(&listen, password, ca.as_ref(), no_proxy, &destinations, existing)
-            .into_iter()
-            .map(|(name, value)| (name.into(), Some(value.into())));
+        let words: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();
+        let variables = given(
+            &listen,
+            password,
+            ca.as_ref(),
+            no_proxy,
+            &words.join(" "),
+            &destinations,
+            existing,
+        )
+        .into_iter()
+        .map(|(name, value)| (name.into(), Some(value.into())));
         let changed = changed.into_iter().map(|changed| (changed.name, changed.value));
         let all: Vec<(OsString, Option<OsString>)> = changed.chain(variables).collect();
         if args.check {
-            return Ok(heed::check(&args.command, &all).await);
+            let trial = heed::Trial {
+                app: &app,
+                folder: folder.path(),
+                variables: &all,
+            };
+            let code = heed::check(&args.command, trial).await;
+            heed::tell_refusals(running);
+            return Ok(code);
         }
         let child = ChildProcess::start(&args.command, all)?;
         // Only orphans of the command could use the proxy after it has ended: no reason to drain.

@@ -6,7 +6,9 @@ const [major, minor] = process.versions.node.split('.').map(Number);
 const knows = major > 24 || (major === 24 && minor >= 5) || (major === 22 && minor >= 21);
 if (knows && process.env.NODE_USE_ENV_PROXY === '1' && !process.versions.bun && !process.versions.deno) {
   const opens = ['addRequest', 'createConnection', 'createSocket'];
-  for (const library of [require('node:http'), require('node:https')]) {
+  // Not `require`: under the permission model this is the text of an --import, not a file.
+  const load = process.getBuiltinModule;
+  for (const library of [load('node:http'), load('node:https')]) {
     const own = library.Agent;
     const isPlain = (prototype) => opens.every((name) => prototype[name] === own.prototype[name]);
     const heeding = ([options, ...rest]) => [{ proxyEnv: process.env, ...options }, ...rest];
@@ -19,5 +21,5 @@ if (knows && process.env.NODE_USE_ENV_PROXY === '1' && !process.versions.bun && 
     });
     own.prototype.constructor = library.Agent;
   }
-  require('node:module').syncBuiltinESMExports();
+  load('node:module').syncBuiltinESMExports();
 }

@@ -21,8 +21,8 @@ mod tests;
 /// The name of the module, by which a module of another outrider is recognised in NODE_OPTIONS.
 pub(crate) const NODE_MODULE: &str = "outrider-agents.cjs";
 
-/// What the module holds.
-const AGENTS: &str = include_str!("agents.cjs");
+/// What the module holds. It is a script and an ECMAScript module alike.
+pub(crate) const AGENTS: &str = include_str!("agents.cjs");
 
 /// Where wget keeps the settings for all users, unless SYSTEM_WGETRC says otherwise.
 const SYSTEM_WGETRC: &str = "/etc/wgetrc";

@@ -8,7 +8,9 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::ca::{ClientFiles, NODE_MODULE, TRUSTSTORE_PASSWORD};
+use data_encoding::BASE64;
+
+use crate::ca::{AGENTS, ClientFiles, NODE_MODULE, TRUSTSTORE_PASSWORD};
 use crate::config::{Ca, NoProxyHost};
 use crate::secret::roots::{CLIENT_VARIABLES, RARE_CLIENT_VARIABLES};
 
@@ -21,6 +23,9 @@ pub(in crate::cli) enum NoProxy<'l> {
     Listed(&'l [NoProxyHost]),
 }
 
+/// The kind of URL that an `--import` of Node takes a text from.
+const MODULE_TEXT: &str = "data:text/javascript;base64,";
+
 /// The user name that goes with the password.
 pub(in crate::cli) const USER: &str = "outrider";
 
@@ -30,13 +35,14 @@ pub(in crate::cli) const USER: &str = "outrider";
 /// `password` is left out of JAVA_TOOL_OPTIONS, because a virtual machine prints them. Without `ca` no trust
 /// variable is set, and without `files` none that names one of them. The hosts of the configuration, and the proxy's own
 /// unless it is a loopback address, are joined with those of the `existing` NO_PROXY. Existing JAVA_TOOL_OPTIONS,
-/// NODE_OPTIONS and PHP_INI_SCAN_DIR are kept; ours come later, so they win.
+/// NODE_OPTIONS and PHP_INI_SCAN_DIR are kept; ours come later, so they win. `command` is what is run, if that is known: Node may get options there.
 pub(super) fn variables(
     listen: &str,
     password: Option<&str>,
     ca: Option<&Ca>,
     files: Option<&ClientFiles>,
     no_proxy: NoProxy<'_>,
+    command: &str,
     existing: impl Fn(&str) -> Option<String>,
 ) -> Vec<(&'static str, String)> {
     let scanned = existing("PHP_INI_SCAN_DIR");
@@ -88,7 +94,7 @@ pub(super) fn variables(
         variables.push(("SYSTEM_WGETRC", files.wgetrc.display().to_string()));
         variables.push((
             "NODE_OPTIONS",
-            node_options(existing("NODE_OPTIONS"), &files.node),
+            node_options(existing("NODE_OPTIONS"), &files.node, command),
         ));
     }
     variables.push(("JAVA_TOOL_OPTIONS", appended(existing("JAVA_TOOL_OPTIONS"), java)));
@@ -143,34 +149,37 @@ fn php_folders(existing: Option<String>, ours: &Path) -> String {
     }
 }
 
-/// Returns the options for Node, with the module last and once.
-fn node_options(existing: Option<String>, module: &Path) -> String {
+/// Returns the options for Node, with the module last and once. `command`: what is run, as far as that is known.
+///
+/// Under Node's permission model a file may not be read, and Node would not start. So it gets the module as a text, which every
+/// Node takes that knows the option by its name of today. Those that do not have no use for the module.
+fn node_options(existing: Option<String>, module: &Path, command: &str) -> String {
     let existing = existing.unwrap_or_default();
-    if existing.contains("-permission") {
-        // Node's permission model: it would not start, because it may not read the module.
-        return existing;
-    }
+    let text = format!("--import {MODULE_TEXT}{}", BASE64.encode(AGENTS.as_bytes()));
     let mut kept: Vec<&str> = Vec::new();
     for option in node_words(&existing) {
-        let is_ours = option.trim_matches('"').ends_with(&format!("/{NODE_MODULE}"));
+        let is_file = option.trim_matches('"').ends_with(&format!("/{NODE_MODULE}"));
+        let is_ours = is_file || text.ends_with(&format!(" {option}"));
         if is_ours
             && kept
                 .last()
-                .is_some_and(|last| matches!(*last, "--require" | "-r"))
+                .is_some_and(|last| matches!(*last, "--require" | "-r" | "--import"))
         {
             kept.pop();
         } else {
             kept.push(option);
         }
     }
+    let asks = |option: &str| kept.contains(&option) || command.contains(option);
     let module = module.display().to_string();
-    let ours = if module.contains(' ') {
+    let ours = match (asks("--experimental-permission"), asks("--permission")) {
+        (true, _) => None,
+        (false, true) => Some(text),
         // Quotes are for those who need them: Node 10 does not know any.
-        format!("--require \"{module}\"")
-    } else {
-        format!("--require {module}")
+        (false, false) if module.contains(' ') => Some(format!("--require \"{module}\"")),
+        (false, false) => Some(format!("--require {module}")),
     };
-    kept.push(&ours);
+    kept.extend(ours.as_deref());
     kept.join(" ")
 }
 
@@ -292,6 +301,7 @@ mod tests {
             Some(&ca("/tmp/outrider")),
             Some(&files()),
             NoProxy::of(no_proxy, &listed),
+            "",
             look_up,
         )
         .into_iter()
@@ -393,6 +403,7 @@ mod tests {
             Some(&ca("/tmp/my app's")),
             None,
             NoProxy::Only(""),
+            "",
             |_| None,
         );
         let java = &variables.last().unwrap().1;
@@ -418,7 +429,7 @@ mod tests {
     #[test]
     fn without_a_bundle_no_trust_variable_is_set() {
         let variables: HashMap<_, _> =
-            variables("127.0.0.1:1", None, None, None, NoProxy::Only(""), |_| None)
+            variables("127.0.0.1:1", None, None, None, NoProxy::Only(""), "", |_| None)
                 .into_iter()
                 .collect();
         assert_eq!(variables["https_proxy"], "http://127.0.0.1:1");
@@ -434,6 +445,7 @@ mod tests {
             Some(&ca("made")),
             None,
             NoProxy::Only(""),
+            "",
             |_| None,
         )
         .into_iter()
@@ -448,7 +460,7 @@ mod tests {
             ("[fd00::5]:3128", "fd00::5"),
             ("127.0.0.1:1", ""),
         ] {
-            let variables = variables(listen, None, None, None, NoProxy::Listed(&[]), |_| None);
+            let variables = variables(listen, None, None, None, NoProxy::Listed(&[]), "", |_| None);
             let list = variables.iter().find(|(name, _)| *name == "no_proxy").unwrap();
             assert_eq!(list.1, expected, "{listen}");
         }
@@ -476,7 +488,10 @@ mod tests {
                 format!("--max-old-space-size=64 {ours}"),
             ),
             (ours, ours.to_owned()),
-            ("--permission", "--permission".to_owned()),
+            (
+                "--experimental-permission",
+                "--experimental-permission".to_owned(),
+            ),
             (
                 "--require /tmp/outrider-x/ca-bundle.pem.d/outrider-agents.cjs --title \"a  \\\" b\"",
                 format!("--title \"a  \\\" b\" {ours}"),
@@ -488,6 +503,42 @@ mod tests {
         ] {
             let variables = with(None, &[("NODE_OPTIONS", existing)]);
             assert_eq!(variables["NODE_OPTIONS"], expected, "{existing}");
+        }
+    }
+
+    /// Node would not start: it may not read the file.
+    #[test]
+    fn under_the_permission_model_node_gets_the_module_as_a_text() {
+        let module = Path::new("/tmp/o/outrider-agents.cjs");
+        let text = node_options(None, module, "node --permission app.js");
+        assert!(
+            text.starts_with("--import data:text/javascript;base64,"),
+            "{text}"
+        );
+        assert!(!text.contains(' ') || text.matches(' ').count() == 1, "{text}");
+        for (existing, command, expected) in [
+            ("", "sh -c node --permission app.js", text.clone()),
+            ("--permission", "", format!("--permission {text}")),
+            (&*text, "node --permission app.js", text.clone()),
+            (&*text, "node app.js", format!("--require {}", module.display())),
+            (
+                "--require /tmp/x/outrider-agents.cjs",
+                "node --permission app.js",
+                text.clone(),
+            ),
+            (
+                "--title=a",
+                "node --experimental-permission app.js",
+                "--title=a".to_owned(),
+            ),
+            (
+                "--require /tmp/x/outrider-agents.cjs",
+                "node --experimental-permission app.js",
+                String::new(),
+            ),
+        ] {
+            let options = node_options(Some(existing.to_owned()), module, command);
+            assert_eq!(options, expected, "{existing} {command}");
         }
     }
 

@@ -1,26 +1,48 @@
 //! `outrider exec --check`: what the runtime of a command heeds of our variables, and whether its requests arrive.
 //!
 //! The runtime is known by the name of the program, by the first line of a script, or by what Go leaves in its binaries.
-//! Only known ones are run: to ask for their version, and to send one request for a host that does not exist. The proxy
-//! answers that by itself, so nothing leaves the machine.
+//! Only known ones are run: to ask for their version, and to send two requests for hosts that do not exist, in cleartext and
+//! over TLS that ends here. A destination of our own refuses both, so nothing leaves the machine; what it has refused shows
+//! what has arrived.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-/// A name that exists nowhere (RFC 6761).
-const URL: &str = "http://outrider-check.invalid/";
+use crate::app::App;
+use crate::cli::{admin_page, loopback};
+use crate::config::{Access, Config, Listen};
 
-/// What each of our own answers has in it.
-const OURS: &str = "about:blank";
+use runtimes::{Ask, GO, RUNTIMES, Runtime};
+
+mod runtimes;
+
+/// Names that exist nowhere (RFC 6761): the first is asked in cleartext, the second over TLS.
+const CLEAR: &str = "outrider-check.invalid";
+const OPENED: &str = "opened.outrider-check.invalid";
+
+/// What answers for them: a destination that is intercepted, and refuses every GET before anything is dialled.
+const DESTINATION: &str = "
+dns: { hosts: { outrider-check.invalid: 127.0.0.1, opened.outrider-check.invalid: 127.0.0.1 } }
+destinations:
+  outrider-check: { hosts: [outrider-check.invalid, opened.outrider-check.invalid], methods: [OPTIONS], parent: none }
+";
+
+/// For the record of a request whose answer the client has.
+const RECORDED: Duration = Duration::from_millis(500);
+
+/// How many of the last refusals are printed.
+const MOST_REFUSALS: usize = 5;
 
 /// For a question to a runtime: a virtual machine takes seconds to start.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,152 +50,38 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// So much of a program is searched for what Go leaves in it.
 const SEARCHED: u64 = 64 * 1024;
 
+/// What a Java says that cannot compile.
+const NO_COMPILER: &[&str] = &["jdk.compiler", "Could not find or load main class"];
+
 /// What is read of what a program says, in bytes of each stream.
 const MOST_SAID: u64 = 64 * 1024;
 
 /// What is printed of an answer, in characters.
 const LONGEST: usize = 200;
 
-/// A program that runs or sends requests, and what it heeds.
-struct Runtime {
-    name: &'static str,
-    /// How the name of the program begins; a version may follow.
-    programs: &'static [&'static str],
-    version: &'static [&'static str],
-    /// Arguments that make it send a request for [`URL`], which is appended.
-    ask: &'static [&'static str],
-    heeds: &'static str,
-    ignores: &'static str,
+/// What `exec --check` tries a command with.
+pub(super) struct Trial<'l> {
+    pub(super) app: &'l App,
+    /// A folder for the program of a runtime that takes none as an argument.
+    pub(super) folder: &'l Path,
+    /// The variables that the command would get.
+    pub(super) variables: &'l [(OsString, Option<OsString>)],
 }
 
-const NODE: &str = "const url = process.argv[1]; require('http').get(url, (answer) => answer.pipe(process.stdout)).on('error', \
-    (error) => console.error(error.message))";
-const PHP: &str = "$c = curl_init($argv[1]); curl_exec($c); echo curl_error($c);";
-const PYTHON: &str = "import sys, urllib.request, urllib.error\ntry: urllib.request.urlopen(sys.argv[1])\n\
-    except urllib.error.HTTPError as error: print(error.read().decode())";
-const PERL: &str = "use HTTP::Tiny; print HTTP::Tiny->new->get($ARGV[0])->{content}";
-const RUBY: &str = "require 'net/http'; puts Net::HTTP.get(URI(ARGV[0]))";
+/// Adds what answers the requests of [`check`], and takes the addresses away: they are those of an outrider that may run.
+/// Returns that one's admin port.
+pub(super) fn prepare(config: &mut Config) -> Option<SocketAddr> {
+    if let Ok(own) = Config::parse(DESTINATION, "exec --check") {
+        config.dns.hosts.extend(own.dns.hosts);
+        config.destinations.extend(own.destinations);
+    }
+    config.listen = vec![Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into())];
+    config.log.access = Access::Errors;
+    config.admin.take()
+}
 
-const RUNTIMES: &[Runtime] = &[
-    Runtime {
-        name: "Node",
-        programs: &["node", "nodejs"],
-        version: &["--version"],
-        ask: &["-e", NODE],
-        heeds: "http and https from 22.21 and 24.5 on, with agents that a library creates (AWS SDK, OTLP, superagent); fetch \
-                from 24 on; NODE_EXTRA_CA_CERTS",
-        ignores: "everything before 22.21 (give its client a proxy agent); ws, WebSocket and undici's own Pool; `ca` in the \
-                  code replaces the bundle",
-    },
-    Runtime {
-        name: "Deno",
-        programs: &["deno"],
-        version: &["--version"],
-        ask: &[],
-        heeds: "fetch, node:http and node:https; DENO_CERT",
-        ignores: "the npm package ws",
-    },
-    Runtime {
-        name: "Bun",
-        programs: &["bun"],
-        version: &["--version"],
-        ask: &[],
-        heeds: "fetch, node:https; NODE_EXTRA_CA_CERTS",
-        ignores: "WebSocket and ws; certificates for addresses",
-    },
-    Runtime {
-        name: "Python",
-        programs: &["python"],
-        version: &["--version"],
-        ask: &["-c", PYTHON],
-        heeds: "urllib, requests, httpx, boto3, grpcio, websockets; SSL_CERT_FILE, REQUESTS_CA_BUNDLE, AWS_CA_BUNDLE",
-        ignores: "aiohttp without trust_env=True, urllib3 and http.client alone, tornado, elasticsearch, minio; pycurl heeds \
-                  the proxy and not the bundle",
-    },
-    Runtime {
-        name: "Java",
-        programs: &["java"],
-        version: &["-version"],
-        ask: &[],
-        heeds: "HttpURLConnection, HttpClient and OkHttp, by JAVA_TOOL_OPTIONS",
-        ignores: "Apache HttpClient's createDefault (createSystem heeds them); the password of `exec` (use --no-password)",
-    },
-    Runtime {
-        name: "Ruby",
-        programs: &["ruby"],
-        version: &["--version"],
-        ask: &["-e", RUBY],
-        heeds: "Net::HTTP, faraday, httpclient, excon; SSL_CERT_FILE",
-        ignores: "http.rb; typhoeus heeds the proxy and not the bundle",
-    },
-    Runtime {
-        name: "PHP",
-        programs: &["php"],
-        version: &["--version"],
-        ask: &["-r", PHP, "--"],
-        heeds: "the curl extension, Guzzle, Symfony HttpClient; the .ini in PHP_INI_SCAN_DIR",
-        ignores: "streams (file_get_contents, fopen); under php-fpm everything, unless clear_env = no",
-    },
-    Runtime {
-        name: "Perl",
-        programs: &["perl"],
-        version: &["-e", "print $^V"],
-        ask: &["-e", PERL],
-        heeds: "LWP, HTTP::Tiny, Mojolicious; PERL_LWP_SSL_CA_FILE, SSL_CERT_FILE",
-        ignores: "LWP::UserAgent with env_proxy => 0",
-    },
-    Runtime {
-        name: "curl",
-        programs: &["curl"],
-        version: &["--version"],
-        ask: &["--silent", "--show-error", "--max-time", "10"],
-        heeds: "the proxy variables and CURL_CA_BUNDLE",
-        ignores: "them where ~/.curlrc says otherwise",
-    },
-    Runtime {
-        name: "wget",
-        programs: &["wget"],
-        version: &["--version"],
-        ask: &[
-            "--quiet",
-            "--output-document=-",
-            "--content-on-error",
-            "--tries=1",
-            "--timeout=10",
-        ],
-        heeds: "the proxy variables and SYSTEM_WGETRC",
-        ignores: "them where ~/.wgetrc says otherwise; wget2 ignores the file",
-    },
-    Runtime {
-        name: "git",
-        programs: &["git"],
-        version: &["--version"],
-        ask: &[],
-        heeds: "the proxy variables and GIT_SSL_CAINFO",
-        ignores: "them where http.proxy is configured; ssh:// and git://",
-    },
-    Runtime {
-        name: "R",
-        programs: &["Rscript", "R"],
-        version: &["--version"],
-        ask: &[],
-        heeds: "the proxy variables",
-        ignores: "the bundle, in the packages curl and httr: ask for http:// with `upgrade`",
-    },
-];
-
-const GO: Runtime = Runtime {
-    name: "a Go program",
-    programs: &[],
-    version: &[],
-    ask: &[],
-    heeds: "net/http's default transport: the proxy variables, SSL_CERT_FILE",
-    ignores: "them in a Transport without Proxy: http.ProxyFromEnvironment, or with RootCAs",
-};
-
-/// Prints what the command heeds. `variables` are those that it gets. Returns the exit code: 1 if a request did not
-/// arrive.
-pub(super) async fn check(command: &[OsString], variables: &[(OsString, Option<OsString>)]) -> u8 {
+/// Prints what the command heeds. Returns the exit code: 1 if a request did not arrive.
+pub(super) async fn check(command: &[OsString], trial: Trial<'_>) -> u8 {
     let Some(program) = command.first() else { return 0 };
     let Some(path) = find(program) else {
         say(format_args!("{}: no such program", program.display()));
@@ -194,32 +102,148 @@ pub(super) async fn check(command: &[OsString], variables: &[(OsString, Option<O
         interpreter.display()
     ));
     if !runtime.version.is_empty() {
-        let told = run(&interpreter, runtime.version, None, variables).await;
-        say(format_args!(
-            "version    {}",
-            shown(
-                told.lines()
-                    .find(|line| !line.starts_with("Picked up"))
-                    .unwrap_or_default()
-            )
-        ));
+        let told = trial.run(&interpreter, runtime.version, None).await;
+        let told = told.lines().find(|line| !line.starts_with("Picked up"));
+        say(format_args!("version    {}", shown(told.unwrap_or_default())));
     }
     say(format_args!("heeds      {}", runtime.heeds));
     say(format_args!("does not   {}", runtime.ignores));
-    if runtime.ask.is_empty() {
-        say(format_args!("request    not tried: there is no short one for it"));
+    let mut arguments: Vec<&str> = Vec::new();
+    let file;
+    match runtime.ask {
+        Ask::Arguments(given) => arguments.extend(given),
+        Ask::File(given, name, text) => {
+            file = trial.folder.join(name).display().to_string();
+            if let Err(error) = std::fs::write(&file, text) {
+                say(format_args!("request    not tried: {file}: {error}"));
+                return 0;
+            }
+            arguments.extend(given);
+            arguments.push(&file);
+        }
+        Ask::No(why) => {
+            say(format_args!("request    not tried: {why}"));
+            return 0;
+        }
+    }
+    let told = trial
+        .run(&interpreter, &arguments, Some(&format!("http://{CLEAR}/")))
+        .await;
+    if NO_COMPILER.iter().any(|words| told.contains(words)) {
+        say(format_args!(
+            "request    not tried: this Java has no compiler for a program of one file; try it where a JDK is"
+        ));
         return 0;
     }
-    let told = run(&interpreter, runtime.ask, Some(URL), variables).await;
-    if told.contains(OURS) {
-        say(format_args!("request    arrived at the proxy"));
-        return 0;
+    let has_arrived = trial.tell("request", CLEAR, &told).await;
+    let told = trial
+        .run(&interpreter, &arguments, Some(&format!("https://{OPENED}/")))
+        .await;
+    let is_trusted = trial.tell("trust", OPENED, &told).await;
+    u8::from(!has_arrived || !is_trusted)
+}
+
+/// Prints the last refusals of the outrider whose admin port this is: some clients show nothing of them.
+pub(super) fn tell_refusals(admin: Option<SocketAddr>) {
+    let Some(address) = admin.and_then(loopback) else {
+        return;
+    };
+    let Ok(page) = admin_page::fetch(address, &address.to_string(), "/status") else {
+        say(format_args!(
+            "refusals   not known (no outrider answers at {address})"
+        ));
+        return;
+    };
+    let lines = refusal_lines(&page["refusals"]);
+    let title = if lines.is_empty() {
+        "none"
+    } else {
+        "the newest first"
+    };
+    say(format_args!("refusals   of the outrider at {address}: {title}"));
+    lines
+        .iter()
+        .for_each(|line| say(format_args!("           {line}")));
+}
+
+/// Returns the newest of them, as lines that a terminal can show: what answers there may be anything.
+fn refusal_lines(refusals: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let newest = refusals.as_array().into_iter().flatten().take(MOST_REFUSALS);
+    let line = |one: &Value| {
+        let words = [
+            text(&one["at"]),
+            text(&one["method"]),
+            text(&one["host"]),
+            one["status"].to_string(),
+            text(&one["detail"]),
+        ];
+        crate::fields::printable(&words.join(" "), 2 * LONGEST)
+    };
+    newest.map(line).collect()
+}
+
+/// What became of the requests for a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TrialRequest {
+    /// Nothing came, or only a CONNECT.
+    None,
+    /// It came without the password of `exec`.
+    WithoutPassword,
+    Whole,
+}
+
+impl TrialRequest {
+    /// Reads it from the refusals. The request inside a tunnel counts, not the CONNECT.
+    fn of(host: &str, refusals: &Value) -> Self {
+        let of_host = refusals
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|one| one["host"] == *host);
+        let mut came = Self::None;
+        for one in of_host {
+            if one["status"] == 407 {
+                came = Self::WithoutPassword;
+            } else if one["method"] != "CONNECT" {
+                return Self::Whole;
+            }
+        }
+        came
     }
-    say(format_args!(
-        "request    did NOT arrive at the proxy: {}",
-        shown(&told)
-    ));
-    1
+}
+
+impl Trial<'_> {
+    /// Prints what became of the request for a host, by what the proxy has seen, and `told` by the client. Returns whether it
+    /// arrived.
+    async fn tell(&self, title: &str, host: &str, told: &str) -> bool {
+        let mut came = TrialRequest::of(host, &self.app.refusals());
+        if came == TrialRequest::None {
+            sleep(RECORDED).await;
+            came = TrialRequest::of(host, &self.app.refusals());
+        }
+        let last = told
+            .lines()
+            .rfind(|line| !line.trim().is_empty())
+            .unwrap_or("it said nothing");
+        let sentence = match (came, host == OPENED) {
+            (TrialRequest::Whole, false) => "arrived at the proxy".to_owned(),
+            (TrialRequest::Whole, true) => {
+                "trusts outrider's certificate: its request arrived over TLS that ends here".to_owned()
+            }
+            (TrialRequest::WithoutPassword, _) => {
+                "did NOT bring the password of `exec`: use `outrider exec --no-password`".to_owned()
+            }
+            (TrialRequest::None, false) => format!("did NOT arrive at the proxy: {}", shown(last)),
+            (TrialRequest::None, true) => format!("did NOT arrive over TLS that ends here: {}", shown(last)),
+        };
+        say(format_args!("{title:<10} {sentence}"));
+        came == TrialRequest::Whole
+    }
+
+    async fn run(&self, program: &Path, arguments: &[&str], url: Option<&str>) -> String {
+        run(program, arguments, url, self.variables).await
+    }
 }
 
 /// Prints a line. One that cannot be written, as to a full disk, is no reason to stop: the exit code says the result.
@@ -356,5 +380,44 @@ mod tests {
         }
         assert_eq!(recognise(folder.path()).map(|(runtime, _)| runtime.name), None);
         assert_eq!(find(OsStr::new("no-such-program-anywhere")), None);
+    }
+
+    #[test]
+    fn a_request_has_arrived_when_it_came_through_with_the_password() {
+        let refusal = |host: &str, method: &str, status: u16| serde_json::json!({ "host": host, "method": method, "status": status });
+        for (refusals, expected) in [
+            (vec![], TrialRequest::None),
+            (vec![refusal("other.invalid", "GET", 403)], TrialRequest::None),
+            (vec![refusal(OPENED, "CONNECT", 403)], TrialRequest::None),
+            (
+                vec![refusal(OPENED, "CONNECT", 407)],
+                TrialRequest::WithoutPassword,
+            ),
+            (
+                vec![refusal(OPENED, "GET", 403), refusal(OPENED, "CONNECT", 407)],
+                TrialRequest::Whole,
+            ),
+        ] {
+            assert_eq!(TrialRequest::of(OPENED, &refusals.into()), expected);
+        }
+        assert_eq!(TrialRequest::of(OPENED, &Value::Null), TrialRequest::None);
+    }
+
+    #[test]
+    fn what_answers_a_trial_is_a_destination_and_the_addresses_are_others() {
+        let mut config =
+            Config::parse("admin: 127.0.0.1:9901\nlog: { access: none }", "outrider.yml").unwrap();
+        assert_eq!(prepare(&mut config), Some((Ipv4Addr::LOCALHOST, 9901).into()));
+        assert_eq!(config.destinations.len(), 1);
+        assert_eq!(config.admin, None);
+        assert_eq!(config.log.access, Access::Errors);
+    }
+
+    #[test]
+    fn refusals_are_few_lines_without_control_characters() {
+        let one = serde_json::json!({ "at": "t", "method": "GET", "host": null, "status": 403, "detail": "no\u{1b}[2J\nline" });
+        let lines = refusal_lines(&vec![one; 9].into());
+        assert_eq!(lines, vec!["t GET - 403 no?[2J?line"; MOST_REFUSALS]);
+        assert!(refusal_lines(&Value::Null).is_empty());
     }
 }
