@@ -181,6 +181,11 @@ fn forged_fields_lead_nowhere() {
             400,
             missing,
         ),
+        (
+            format!("{good}{proof}Connection: x-forwarded-for\r\n"),
+            400,
+            missing,
+        ),
         (String::new(), 400, missing),
     ]);
     for (fields, status, error) in &cases {
@@ -265,6 +270,21 @@ fn a_forged_address_says_nothing() {
     let passed =
         route.get("X-Forwarded-For: 203.0.113.7, 192.0.2.1, 10.0.0.9\r\nX-Test-Peer: 2001:db8::5\r\n");
     assert_eq!(passed.status, 200);
+
+    route.rewrite("allow: [203.0.113.0/24], trusted_hops: 2");
+    route.proxy.signal(rustix::process::Signal::HUP);
+    eventually("the entry before the last one counts", || {
+        route
+            .get("X-Forwarded-For: 203.0.113.7\r\nX-Test-Peer: 10.0.0.1\r\n")
+            .status
+            == 200
+    });
+    for fields in [
+        "X-Forwarded-For: 203.0.113.7, 192.0.2.1\r\nX-Test-Peer: 10.0.0.1\r\n",
+        "",
+    ] {
+        route.get(fields).assert_ours(403, "http_request_denied");
+    }
 }
 
 #[test]

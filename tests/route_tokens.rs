@@ -215,6 +215,26 @@ fn only_what_the_issuer_signed_for_this_route_passes() {
     });
 }
 
+/// With clocks that are exact, a token that has ended is refused at once.
+#[test]
+fn the_skew_of_clocks_can_be_set() {
+    let made = made();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, made["keys"].to_string()).unwrap();
+    // A token that ended ten seconds ago and holds from in ten seconds on, and one that ended two minutes ago.
+    let [lately, before] = [7, 8].map(|place| made["tokens"][place][0].as_str().unwrap());
+    for (skew, expected) in [("1s", [401, 401]), ("4m", [200, 200])] {
+        let auth = format!(
+            "auth: {{ jwt: {{ jwks: \"file:{}\", skew: {skew}, {RULES} }} }}",
+            file.display()
+        );
+        let route = BoundRoute::to(app(), &auth, &[]);
+        let statuses = [lately, before].map(|token| shown(&route, token).status);
+        assert_eq!(statuses, expected, "{skew}");
+    }
+}
+
 #[test]
 fn keys_are_fetched_when_they_are_needed_and_no_flood_asks_for_more() {
     let made = made();

@@ -23,6 +23,8 @@ use crate::upstream::{BoundConnections, Incoming, Protocol};
 const FORWARDED_URL: HeaderName = HeaderName::from_static("x-cf-forwarded-url");
 const METADATA: HeaderName = HeaderName::from_static("x-cf-proxy-metadata");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-cf-proxy-signature");
+/// The router writes who the client is into it.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const OF_ROUTER: [HeaderName; 3] = [FORWARDED_URL, METADATA, SIGNATURE];
 
 /// Why a request is not one that the platform's router sends to a route service.
@@ -182,7 +184,7 @@ impl Onward {
             .iter()
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii);
-        let is_of_router = |name: HeaderName| OF_ROUTER.contains(&name);
+        let is_of_router = |name: HeaderName| OF_ROUTER.contains(&name) || name == FORWARDED_FOR;
         if listed.any(|name| HeaderName::from_bytes(name).is_ok_and(is_of_router)) {
             return Err(ForwardedUrlFault::Listed);
         }
