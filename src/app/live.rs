@@ -28,6 +28,7 @@ use crate::store::QuotaStore;
 use crate::telemetry::{CircuitState, Counters, CredentialKind, Telemetry};
 use crate::units::unix_seconds;
 use crate::upstream::parent::{self, ParentSettingsError, Parents};
+use crate::upstream::service::ServiceEndpoint;
 use crate::upstream::{Endpoint, tls};
 
 use super::build::Builder;
@@ -494,10 +495,12 @@ impl<'b> Build<'b> {
             Arc::new(Endpoint::new(destination, Arc::clone(counters), tls).behind(parents))
         };
         TokenEndpoint {
-            egress: Arc::clone(&self.policy.egress),
-            endpoint,
             identity: reached.fingerprint,
-            resolver: Arc::clone(&builder.resolver),
+            service: ServiceEndpoint {
+                egress: Arc::clone(&self.policy.egress),
+                endpoint,
+                resolver: Arc::clone(&builder.resolver),
+            },
         }
     }
 }

@@ -4,22 +4,19 @@
 //! once for a token whose key is not known, since issuers change keys without a word. However many such tokens come, the
 //! issuer is asked twice a minute at most. Keys that were read stay while the issuer cannot be reached, for a day.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode, header};
-use http_body::Body as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::token::{KeySet, KeySetError, TokenFault, TokenHead};
 use crate::config::{TokenRules, TokenUrl};
 use crate::error::ErrorChain;
-use crate::policy::EgressRules;
 use crate::sync::lock;
-use crate::upstream::resolve::Resolver;
-use crate::upstream::{self, DialContext, Endpoint, Outbound, Protocol, ResponseBody};
+use crate::upstream::service::{ServiceEndpoint, WholeError, whole};
+use crate::upstream::{self, Outbound};
 
 /// The age from which keys are asked for again while they are used, and that at which they are used no more.
 const FRESH: Duration = Duration::from_secs(300);
@@ -29,14 +26,6 @@ const SPAN: Duration = Duration::from_secs(60);
 /// From the name look-up to the last byte.
 const LONGEST_FETCH: Duration = Duration::from_secs(10);
 const LARGEST: usize = 256 * 1024;
-
-/// How an issuer is reached.
-#[derive(Clone, Debug)]
-pub(crate) struct IssuerEndpoint {
-    pub(crate) egress: Arc<EgressRules>,
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) resolver: Arc<Resolver>,
-}
 
 /// Where keys come from.
 #[derive(Debug)]
@@ -48,7 +37,7 @@ pub(crate) enum IssuerKeys {
 /// The keys at a URL.
 #[derive(Debug)]
 pub(crate) struct KeyFetcher {
-    issuer: IssuerEndpoint,
+    issuer: ServiceEndpoint,
     /// Kept over a reload.
     shared: Arc<SharedKeys>,
 }
@@ -109,7 +98,7 @@ impl IssuerKeys {
 
 impl KeyFetcher {
     /// Keeps the keys of `running` where it is about the same URL.
-    pub(crate) fn new(url: &TokenUrl, issuer: IssuerEndpoint, running: Option<&Self>) -> Self {
+    pub(crate) fn new(url: &TokenUrl, issuer: ServiceEndpoint, running: Option<&Self>) -> Self {
         let same = running.filter(|running| running.shared.url == *url);
         let shared = same.map_or_else(
             || {
@@ -161,7 +150,7 @@ impl KeyFetcher {
         drop(state);
         let (asking, issuer) = (Asking(Arc::clone(&self.shared)), self.issuer.clone());
         tokio::spawn(async move {
-            let fetched = timeout(LONGEST_FETCH, issuer.fetch(&asking.0.url)).await;
+            let fetched = timeout(LONGEST_FETCH, fetch(&issuer, &asking.0.url)).await;
             match fetched.unwrap_or(Err(FetchError::Slow)) {
                 Ok(keys) => asking.0.state().keys = Some((now, Arc::new(keys))),
                 Err(error) => tracing::warn!(
@@ -197,46 +186,24 @@ impl Drop for Asking {
     }
 }
 
-impl IssuerEndpoint {
-    async fn fetch(&self, url: &TokenUrl) -> Result<KeySet, FetchError> {
-        let (mut head, ()) = Request::new(()).into_parts();
-        head.uri = url.path_and_query.parse().map_err(|_| FetchError::Url)?;
-        let json = HeaderValue::from_static("application/json, application/jwk-set+json");
-        head.headers.insert(header::ACCEPT, json);
-        let network = DialContext {
-            resolver: &self.resolver,
-            egress: &self.egress,
-        };
-        let mut body = Outbound::Empty;
-        let sent = upstream::send(
-            &head,
-            &mut body,
-            &url.target,
-            Protocol::H1,
-            &self.endpoint,
-            network,
-            &(),
-        );
-        let response = sent
-            .await
-            .map_err(|failed| FetchError::Unreachable(failed.error))?;
-        if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(response.status()));
+impl From<WholeError> for FetchError {
+    fn from(error: WholeError) -> Self {
+        match error {
+            WholeError::Incomplete => Self::Incomplete,
+            WholeError::TooLarge => Self::Large,
         }
-        Ok(KeySet::read(&whole(response.into_body()).await?)?)
     }
 }
 
-/// Reads a body of at most [`LARGEST`] bytes.
-async fn whole(mut body: ResponseBody) -> Result<Vec<u8>, FetchError> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        if let Ok(data) = frame.map_err(|_| FetchError::Incomplete)?.into_data() {
-            if bytes.len() + data.len() > LARGEST {
-                return Err(FetchError::Large);
-            }
-            bytes.extend_from_slice(&data);
-        }
+async fn fetch(issuer: &ServiceEndpoint, url: &TokenUrl) -> Result<KeySet, FetchError> {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.uri = url.path_and_query.parse().map_err(|_| FetchError::Url)?;
+    let json = HeaderValue::from_static("application/json, application/jwk-set+json");
+    head.headers.insert(header::ACCEPT, json);
+    let sent = issuer.send(&head, Outbound::Empty, &url.target).await;
+    let response = sent.map_err(|failed| FetchError::Unreachable(failed.error))?;
+    if response.status() != StatusCode::OK {
+        return Err(FetchError::Status(response.status()));
     }
-    Ok(bytes)
+    Ok(KeySet::read(&whole(response.into_body(), LARGEST).await?)?)
 }

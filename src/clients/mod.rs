@@ -19,7 +19,6 @@ use rustls::ServerConfig;
 use zeroize::Zeroizing;
 
 pub(crate) use build::{BuildError, Built, build, references};
-pub(crate) use jwks::IssuerEndpoint;
 pub(crate) use peer::Peer;
 pub(crate) use route_service::{BuiltGuard, GuardRefusal, RouteGuard};
 pub(crate) use token::KeySet;

@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::forwarded::{ForwardedFault, TrustedProxies};
-use super::jwks::{IssuerEndpoint, IssuerKeys, KeyFetcher};
+use super::jwks::{IssuerKeys, KeyFetcher};
 use super::token::{KeySet, TokenFault};
 use super::{BuildError, LONGEST_SHOWN, Password};
 use crate::config::{
@@ -22,6 +22,7 @@ use crate::config::{
 use crate::limit::{self, ClientRates};
 use crate::secret::{Secret, Snapshot};
 use crate::telemetry::{ClientCounters, Telemetry};
+use crate::upstream::service::ServiceEndpoint;
 
 /// The rules of the route service, ready to be asked.
 #[derive(Debug)]
@@ -168,7 +169,7 @@ impl RouteGuard {
         config: &Config,
         secrets: &Snapshot,
         telemetry: &Telemetry,
-        issuer: impl FnOnce(&TokenUrl) -> IssuerEndpoint,
+        issuer: impl FnOnce(&TokenUrl) -> ServiceEndpoint,
         previous: Option<&Arc<Self>>,
     ) -> BuiltGuard {
         let mut failed = Vec::new();
@@ -349,7 +350,7 @@ impl RouteUsers {
 fn issuer_keys(
     rules: &TokenRules,
     secrets: &Snapshot,
-    issuer: impl FnOnce(&TokenUrl) -> IssuerEndpoint,
+    issuer: impl FnOnce(&TokenUrl) -> ServiceEndpoint,
     running: Option<&IssuerKeys>,
 ) -> Result<IssuerKeys, BuildError> {
     match &rules.jwks {

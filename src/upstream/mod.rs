@@ -41,6 +41,7 @@ pub(crate) mod pool;
 mod read_to_end;
 mod reclaim;
 pub(crate) mod resolve;
+pub(crate) mod service;
 mod streamed;
 pub(crate) mod tls;
 pub(crate) mod unreadable;

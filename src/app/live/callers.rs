@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Build, FailedPart, Inputs};
-use crate::clients::{self, BuildError, BuiltGuard, Clients, IssuerEndpoint, RouteGuard};
+use crate::clients::{self, BuildError, BuiltGuard, Clients, RouteGuard};
 use crate::config::{ROUTE_SERVICE, TokenUrl};
 
 impl Build<'_> {
@@ -19,17 +19,8 @@ impl Build<'_> {
         let before = self.previous.and_then(|live| live.clients.as_ref());
         let clients::Built { clients, failed } =
             clients::build(config, &builder.command, secrets, telemetry, before);
-        if failed.is_empty() {
-            return clients;
-        }
-        let is_same = |old: &&Arc<Clients>| {
-            let new = clients.as_ref();
-            old.is_whole() && new.is_some_and(|new| new.is_of_same_configuration(old))
-        };
-        let kept = before.filter(is_same);
-        let was_broken = before.is_some_and(|old| !old.is_whole());
-        self.fail_all("none", failed, kept.is_some(), was_broken);
-        kept.cloned().or(clients)
+        let (is_whole, is_same) = (Clients::is_whole, Clients::is_of_same_configuration);
+        self.kept_or("none", clients, failed, before, is_whole, is_same)
     }
 
     /// Returns who may come through the route service, likewise.
@@ -44,34 +35,36 @@ impl Build<'_> {
         let issuer = |url: &TokenUrl| {
             // As a host that no destination names, where none does: the TLS of the route service is about the router.
             let unlisted = &self.policy.destinations[0];
-            let found = self.token_endpoint(url, unlisted, &telemetry.counters(&unlisted.name));
-            IssuerEndpoint {
-                egress: found.egress,
-                endpoint: found.endpoint,
-                resolver: found.resolver,
-            }
+            let counters = telemetry.counters(&unlisted.name);
+            self.token_endpoint(url, unlisted, &counters).service
         };
         let BuiltGuard { guard, failed } = RouteGuard::build(config, secrets, telemetry, issuer, before);
-        if failed.is_empty() {
-            return guard;
-        }
-        let is_same = |old: &&Arc<RouteGuard>| {
-            let new = guard.as_ref();
-            old.is_whole() && new.is_some_and(|new| new.is_of_same_configuration(old))
-        };
-        let kept = before.filter(is_same);
-        let was_broken = before.is_some_and(|old| !old.is_whole());
-        self.fail_all(ROUTE_SERVICE, failed, kept.is_some(), was_broken);
-        kept.cloned().or(guard)
+        let (is_whole, is_same) = (RouteGuard::is_whole, RouteGuard::is_of_same_configuration);
+        self.kept_or(ROUTE_SERVICE, guard, failed, before, is_whole, is_same)
     }
 
-    /// Notes who cannot be known.
-    fn fail_all(&mut self, name: &str, failed: Vec<BuildError>, is_kept: bool, was_broken: bool) {
+    /// Notes what of `new` could not be made, and returns what stood `before` in its place if that is whole and of the same
+    /// configuration.
+    fn kept_or<T>(
+        &mut self,
+        name: &str,
+        new: Option<Arc<T>>,
+        failed: Vec<BuildError>,
+        before: Option<&Arc<T>>,
+        is_whole: fn(&T) -> bool,
+        is_same: fn(&T, &T) -> bool,
+    ) -> Option<Arc<T>> {
+        if failed.is_empty() {
+            return new;
+        }
+        let whole = before.filter(|old| is_whole(old));
+        let kept = whole.filter(|old| new.as_ref().is_some_and(|new| is_same(new, old)));
         self.failed.extend(failed.into_iter().map(|error| FailedPart {
             destination: name.into(),
             error: error.into(),
-            is_kept,
-            was_broken,
+            is_kept: kept.is_some(),
+            was_broken: before.is_some() && whole.is_none(),
         }));
+        kept.cloned().or(new)
     }
 }

@@ -10,14 +10,11 @@
 //! needed here, and keeps the body in buffers that are not wiped.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
-use http_body::Body;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
@@ -27,12 +24,11 @@ pub(crate) use error::{Error, NoToken};
 use crate::config::{ClientAuth, OAuth2};
 use crate::error::ErrorChain;
 use crate::host::Target;
-use crate::policy::EgressRules;
 use crate::secret::Snapshot;
 use crate::sync::lock;
 use crate::telemetry::{Counters, CredentialKind, RefreshResult};
-use crate::upstream::resolve::Resolver;
-use crate::upstream::{self, DialContext, Endpoint, Outbound, Protocol, ResponseBody};
+use crate::upstream::service::{ServiceEndpoint, WholeError, whole};
+use crate::upstream::{self, Endpoint, Outbound, ResponseBody};
 use answer::{IssuedToken, TokenDenial};
 use error::{TokenFailure, TokenFailureReason};
 use request::{BasicEncoding, TokenRequestPlan};
@@ -60,11 +56,9 @@ const UNTOLD: Duration = Duration::from_secs(600);
 /// How a token endpoint is reached.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenEndpoint {
-    pub(crate) endpoint: Arc<Endpoint>,
     /// Changes whenever the client certificate for it does.
     pub(crate) identity: u64,
-    pub(crate) resolver: Arc<Resolver>,
-    pub(crate) egress: Arc<EgressRules>,
+    pub(crate) service: ServiceEndpoint,
 }
 
 /// The token of one credential.
@@ -89,7 +83,7 @@ pub(super) enum TokenReadiness {
 struct TokenFetcher {
     /// The counters of the destination that the tokens are for.
     counters: Arc<Counters>,
-    token_endpoint: TokenEndpoint,
+    token_endpoint: ServiceEndpoint,
     plan: TokenRequestPlan,
     target: Target,
 }
@@ -141,7 +135,7 @@ impl Tokens {
         );
         let fetcher = TokenFetcher {
             counters,
-            token_endpoint,
+            token_endpoint: token_endpoint.service,
             plan,
             target: settings.token_url.target.clone(),
         };
@@ -299,13 +293,8 @@ impl TokenFetcher {
             let rotated = lock(&shared.rotated).clone();
             let (head, body) = (self.plan.request(rotated.as_ref(), form, SystemTime::now()))
                 .map_err(TokenFailureReason::from)?;
-            let network = DialContext {
-                resolver: &self.token_endpoint.resolver,
-                egress: &self.token_endpoint.egress,
-            };
-            let mut body = Outbound::whole(body);
-            let (target, endpoint) = (&self.target, &self.token_endpoint.endpoint);
-            match upstream::send(&head, &mut body, target, Protocol::H1, endpoint, network, &()).await {
+            let body = Outbound::whole(body);
+            match self.token_endpoint.send(&head, body, &self.target).await {
                 Ok(response) => return self.read(response).await,
                 Err(failed) => {
                     let is_lost = matches!(
@@ -326,7 +315,7 @@ impl TokenFetcher {
         if head.status.is_redirection() {
             return Err(TokenFailureReason::Redirected(head.status).into());
         }
-        let body = whole(body).await?;
+        let body = whole(body, LARGEST).await.map_err(TokenFailureReason::from)?;
         let (status, fields, now) = (head.status, &head.headers, SystemTime::now());
         let secrets = self.plan.secrets();
         if status.is_success() {
@@ -443,18 +432,13 @@ fn token(grant: &IssuedToken, started: Instant, chance: f64) -> Token {
     }
 }
 
-/// Reads a body of at most [`LARGEST`] bytes.
-async fn whole(mut body: ResponseBody) -> Result<Zeroizing<Vec<u8>>, TokenFailureReason> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST));
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        if let Ok(data) = frame.map_err(|_| TokenFailureReason::Incomplete)?.into_data() {
-            if bytes.len() + data.len() > LARGEST {
-                return Err(TokenFailureReason::TooLarge(LARGEST));
-            }
-            bytes.extend_from_slice(&data);
+impl From<WholeError> for TokenFailureReason {
+    fn from(error: WholeError) -> Self {
+        match error {
+            WholeError::Incomplete => Self::Incomplete,
+            WholeError::TooLarge => Self::TooLarge(LARGEST),
         }
     }
-    Ok(bytes)
 }
 
 /// Returns a hash that changes whenever a token would be requested in another way.
