@@ -1,6 +1,6 @@
 //! `route_service`: requests of the platform's router, judged and sent on.
 
-use crate::support::programs::{curl, outrider, python};
+use crate::support::programs::{WEBSOCKET_TALK, curl, outrider, python};
 use crate::support::router::{BoundRoute, Router, configuration, service_port};
 use crate::support::{CANARY, Origin, Pki, Proxy, TOKEN, Wire, closed_port, eventually, run};
 
@@ -94,16 +94,7 @@ async def serve(ws):
         await ws.send(message)
 async def main():
     async with websockets.serve(serve, "127.0.0.1", {app}, max_size=None):
-        async with websockets.connect("ws://127.0.0.1:{clear}/chat", proxy=None, max_size=None) as ws:
-            for message in ["hello", "x" * 1000, os.urandom(1 << 20), ""]:
-                await ws.send(message)
-                assert await ws.recv() == message
-            await (await ws.ping())
-            await ws.close(4001, "done")
-            assert ws.close_code == 4001, ws.close_code
-asyncio.run(asyncio.wait_for(main(), 20))
-print("all echoed")
-"#,
+        async with websockets.connect("ws://127.0.0.1:{clear}/chat", proxy=None, max_size=None) as ws:{WEBSOCKET_TALK}"#,
         clear = router.clear
     );
     let done = run(&mut python(&script));

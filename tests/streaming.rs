@@ -3,7 +3,7 @@
 use std::sync::{Mutex, mpsc};
 
 use crate::support::partner::Partner;
-use crate::support::programs::python;
+use crate::support::programs::{WEBSOCKET_TALK, python};
 use crate::support::{Nginx, Origin, Pki, Proxy, TOKEN, Wire, eventually, run};
 
 /// Accepts an upgrade, greets in the same breath, and echoes bytes until the end.
@@ -171,16 +171,7 @@ async def main():
     ours.verify_mode = ssl.CERT_REQUIRED
     trust = ssl.create_default_context(cafile="{bundle}")
     async with websockets.serve(serve, "127.0.0.1", {port}, ssl=ours, max_size=None):
-        async with websockets.connect("wss://partner.test:{port}/", ssl=trust, proxy="http://{proxy}", max_size=None) as ws:
-            for message in ["hello", "x" * 1000, os.urandom(1 << 20), ""]:
-                await ws.send(message)
-                assert await ws.recv() == message
-            await (await ws.ping())
-            await ws.close(4001, "done")
-            assert ws.close_code == 4001, ws.close_code
-asyncio.run(asyncio.wait_for(main(), 20))
-print("all echoed")
-"#,
+        async with websockets.connect("wss://partner.test:{port}/", ssl=trust, proxy="http://{proxy}", max_size=None) as ws:{WEBSOCKET_TALK}"#,
         token = TOKEN,
         cert = server.cert_path.display(),
         key = server.key_path.display(),

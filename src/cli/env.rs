@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{ConfigArg, fail, loopback, note, print};
+use super::{ConfigArg, fail, loopback, note, print, tell};
 use crate::app::is_on_platform;
 use crate::auth::placeholder::environment::{self, ChangedVariable};
 use crate::auth::placeholder::{are_shared, replaced, shared};
@@ -156,8 +156,8 @@ fn changed(config: &Config, ca: Option<&Ca>) -> Result<Vec<(String, Option<Strin
 pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
     match ca::settle(ca) {
         Ok(settled) if settled.bundle.to_str().is_none() || settled.truststore.to_str().is_none() => {
-            note(&format!(
-                "outrider: no CA bundle is named, so intercepted connections will not be trusted: the name {} is not \
+            tell(&format!(
+                "no CA bundle is named, so intercepted connections will not be trusted: the name {} is not \
                  UTF-8; name another place in ca.bundle and ca.truststore, or another TMPDIR",
                 settled.bundle.display()
             ));
@@ -166,16 +166,16 @@ pub(super) fn trusted(ca: &Ca) -> Option<Ca> {
         Ok(settled) => {
             let (bundle, usual) = (settled.bundle.display(), ca.bundle.display());
             if settled.bundle != ca.bundle {
-                note(&format!(
-                    "outrider: the CA bundle is {bundle} if the proxy runs as this user: others could change {usual}"
+                tell(&format!(
+                    "the CA bundle is {bundle} if the proxy runs as this user: others could change {usual}"
                 ));
             }
             Some(settled)
         }
         Err(error) => {
             let error = ErrorChain(&error);
-            note(&format!(
-                "outrider: no CA bundle is named, so intercepted connections will not be trusted: {error}"
+            tell(&format!(
+                "no CA bundle is named, so intercepted connections will not be trusted: {error}"
             ));
             None
         }
@@ -198,16 +198,16 @@ pub(super) fn given(
     let variables = variables(listen, password, ca, files.as_ref(), no_proxy, command, existing);
     for (name, _) in &variables {
         if std::env::var_os(name).is_some_and(|value| value.to_str().is_none()) {
-            note(&format!(
-                "outrider: {name} is replaced: what it held is not UTF-8, so nothing of it can be kept"
+            tell(&format!(
+                "{name} is replaced: what it held is not UTF-8, so nothing of it can be kept"
             ));
         }
     }
     for line in bypassed(&variables, no_proxy, destinations) {
-        note(&format!("outrider: {line}"));
+        tell(&line);
     }
     for line in overruling(&variables, existing) {
-        note(&format!("outrider: {line}"));
+        tell(&line);
     }
     variables
 }
@@ -243,8 +243,8 @@ fn client_files(ca: &Ca) -> Option<ca::ClientFiles> {
     let written = ca::ClientFiles::write(&ca.bundle);
     written
         .inspect_err(|error| {
-            note(&format!(
-                "outrider: PHP's curl and wget will not trust intercepted connections, and agents of Node's libraries \
+            tell(&format!(
+                "PHP's curl and wget will not trust intercepted connections, and agents of Node's libraries \
                  will call past the proxy: {}",
                 ErrorChain(error)
             ));

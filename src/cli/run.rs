@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{ConfigArg, note};
+use super::{ConfigArg, note, tell};
 use crate::app::{Addresses, App, Error, PlaceholderSource, Termination};
 use crate::clients::CommandClient;
 use crate::error::ErrorChain;
@@ -73,7 +73,7 @@ pub(super) fn started(addresses: &Addresses) -> String {
 pub(super) fn fail(error: &Error) -> ExitCode {
     match error {
         Error::Config(problems) => note(&problems.to_string()),
-        other => note(&format!("outrider: {}", ErrorChain(other))),
+        other => tell(&ErrorChain(other).to_string()),
     }
     ExitCode::FAILURE
 }

@@ -34,6 +34,18 @@ impl ProgramOutput {
     }
 }
 
+/// What a Python client says over its WebSocket `ws`, and hears back from a server that echoes.
+pub(crate) const WEBSOCKET_TALK: &str = r#"
+            for message in ["hello", "x" * 1000, os.urandom(1 << 20), ""]:
+                await ws.send(message)
+                assert await ws.recv() == message
+            await (await ws.ping())
+            await ws.close(4001, "done")
+            assert ws.close_code == 4001, ws.close_code
+asyncio.run(asyncio.wait_for(main(), 20))
+print("all echoed")
+"#;
+
 /// Says, past the capture of the test's output, that a test did not run: it must not look like one that passed.
 pub(crate) fn skipped(why: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();

@@ -35,7 +35,8 @@ pub(in crate::cli) const USER: &str = "outrider";
 /// `password` is left out of JAVA_TOOL_OPTIONS, because a virtual machine prints them. Without `ca` no trust
 /// variable is set, and without `files` none that names one of them. The hosts of the configuration, and the proxy's own
 /// unless it is a loopback address, are joined with those of the `existing` NO_PROXY. Existing JAVA_TOOL_OPTIONS,
-/// NODE_OPTIONS and PHP_INI_SCAN_DIR are kept; ours come later, so they win. `command` is what is run, if that is known: Node may get options there.
+/// NODE_OPTIONS and PHP_INI_SCAN_DIR are kept; ours come later, so they win. `command` is what is run, if that is known: Node
+/// may get options there.
 pub(super) fn variables(
     listen: &str,
     password: Option<&str>,
