@@ -7,13 +7,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// In milliseconds.
-/// The last second of the year 9999.
-const LAST_HTTP_DATE: i64 = 253_402_300_799;
+/// The last second of the year 9999, since 1970.
+pub(crate) const LAST_DATE: i64 = 253_402_300_799;
 
 /// After so many seconds the Gregorian calendar repeats.
 const FOUR_CENTURIES: i64 = 146_097 * 86_400;
 
+/// In milliseconds.
 const DURATION_UNITS: &[(&str, u64)] = &[
     ("ms", 1),
     ("s", 1_000),
@@ -147,7 +147,7 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
 
 /// Writes a moment as HTTP does (RFC 9110, section 5.6.7), which knows the years to 9999; httpdate panics elsewhere.
 pub(crate) fn http_date(time: SystemTime) -> String {
-    let seconds = unix_seconds(time).clamp(0, LAST_HTTP_DATE).unsigned_abs();
+    let seconds = unix_seconds(time).clamp(0, LAST_DATE).unsigned_abs();
     #[expect(clippy::disallowed_methods, reason = "between 1970 and 9999 it does not fail")]
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }

@@ -87,6 +87,12 @@ impl<'e> Environment<'e> {
     }
 }
 
+/// Splits a list as a variable holds it: at commas, blanks and line breaks.
+pub(crate) fn entries_of(variable: &str) -> impl Iterator<Item = &str> {
+    let entries = variable.split(|letter: char| letter == ',' || letter.is_whitespace());
+    entries.filter(|entry| !entry.is_empty())
+}
+
 impl Environment<'static> {
     /// Returns the environment of the running process, in which a variable that is not set stands for itself, as in
     /// `$CF_SYSTEM_CERT_PATH`: for a configuration that is read elsewhere than where it holds.

@@ -31,7 +31,7 @@ pub(crate) use changed::{ChangedKey, WrittenConfig};
 pub(crate) use client::{CertificateName, ClientKeys, Identity, ServerCertificate};
 pub(crate) use declare::{Mark, Word};
 pub(crate) use destination::{DestinationKeys, HttpVersion, Mode, is_destination_name};
-pub(crate) use environment::Environment;
+pub(crate) use environment::{Environment, entries_of};
 pub(crate) use headers::{HeaderText, Headers};
 #[cfg(test)]
 pub(crate) use limits::RetryOn;

@@ -8,10 +8,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::DestinationKeys;
 use super::declare::{Syntax, ValueKind};
 use super::node::shown;
 use super::reader::Located;
+use super::{DestinationKeys, entries_of};
 use crate::host::{Host, HostPattern, Pattern};
 
 /// What would be right.
@@ -55,8 +55,7 @@ impl NoProxyHost {
         list: &'l str,
         destinations: &'l [Arc<DestinationKeys>],
     ) -> impl Iterator<Item = (&'l str, &'l DestinationKeys)> {
-        let entries = list.split(|c: char| c == ',' || c.is_whitespace());
-        entries.filter_map(|entry| {
+        entries_of(list).filter_map(|entry| {
             let read = Self::parse(entry.strip_prefix('*').unwrap_or(entry));
             let takes = |host: &HostPattern| {
                 entry == "*" || read.as_ref().is_some_and(|read| read.takes(&host.what).is_some())

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 
 use crate::ca::{AGENTS, ClientFiles, NODE_MODULE, TRUSTSTORE_PASSWORD};
-use crate::config::{Ca, NoProxyHost};
+use crate::config::{Ca, NoProxyHost, entries_of};
 use crate::secret::roots::{CLIENT_VARIABLES, RARE_CLIENT_VARIABLES};
 
 /// Which hosts clients reach without a proxy.
@@ -119,18 +119,12 @@ fn merged(listen: &str, listed: &[NoProxyHost], existing: Option<String>) -> Str
     if !is_loopback && !hosts.contains(&own) {
         hosts.push(own);
     }
-    for host in hosts_of(&existing) {
+    for host in entries_of(&existing) {
         if !hosts.contains(&host) {
             hosts.push(host);
         }
     }
     hosts.join(",")
-}
-
-/// Splits a list of hosts. One that was written over several lines holds line breaks.
-fn hosts_of(list: &str) -> impl Iterator<Item = &str> {
-    let hosts = list.split(|c: char| c == ',' || c.is_whitespace());
-    hosts.filter(|host| !host.is_empty())
 }
 
 /// Returns host and port, an IPv6 address without brackets.
@@ -224,7 +218,7 @@ fn java_options(listen: &str, no_proxy: &str, truststore: Option<&Path>) -> Stri
 /// left out: that sends more through the proxy, never less.
 fn java_hosts(no_proxy: &str) -> String {
     let mut hosts = Vec::new();
-    for host in hosts_of(no_proxy) {
+    for host in entries_of(no_proxy) {
         match host.strip_prefix("*.").or_else(|| host.strip_prefix('.')) {
             _ if host.contains('/') => {}
             Some(suffix) => hosts.push(format!("*.{suffix}")),

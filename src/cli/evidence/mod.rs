@@ -20,7 +20,7 @@ use crate::policy::Policy;
 use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
 use crate::telemetry::{CRYPTO, REVISION};
-use crate::units::rfc3339;
+use crate::units::{LAST_DATE, rfc3339};
 
 mod boundary;
 mod channels;
@@ -187,8 +187,8 @@ fn report(args: &Args) -> Result<Report, NoReport> {
     let modified = match date {
         Some(date) => {
             let seconds = date.to_str().and_then(|date| date.trim().parse().ok());
-            let seconds = seconds.filter(|seconds| *seconds <= LAST_DATE);
-            UNIX_EPOCH + Duration::from_secs(seconds.ok_or(NoReport::Date)?)
+            let seconds = seconds.filter(|seconds| (0..=LAST_DATE).contains(seconds));
+            UNIX_EPOCH + Duration::from_secs(seconds.ok_or(NoReport::Date)?.unsigned_abs())
         }
         None => modified(source.file()),
     };
@@ -201,9 +201,6 @@ fn report(args: &Args) -> Result<Report, NoReport> {
         controls: gather(&subject),
     })
 }
-
-/// The last second of the year 9999.
-const LAST_DATE: u64 = 253_402_300_799;
 
 /// Returns when the configuration was changed last. Without a file it is part of the program.
 fn modified(file: Option<&Path>) -> SystemTime {

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{examine_written, note, refuse, warn};
-use crate::config::{Config, ConfigSource, DEFAULT_FILE, Manifest, ManifestValue, Problem, Problems};
+use crate::config::{
+    Config, ConfigSource, DEFAULT_FILE, Manifest, ManifestValue, Problem, Problems, entries_of,
+};
 
 use command::{Start, start_of};
 use procfile::Procfile;
@@ -160,7 +162,7 @@ pub(in crate::cli) fn apps_of(manifest: &Manifest, folder: &Path) -> Vec<Manifes
             name: name.unwrap_or_default(),
             runs_by: application.runs_by(),
             process_types: match written {
-                Some(written) => sidecar::types_of(written).map(str::to_owned).collect(),
+                Some(written) => entries_of(written).map(str::to_owned).collect(),
                 None => application
                     .written_types()
                     .iter()
@@ -269,34 +271,42 @@ impl<'m> Application<'m> {
         application
     }
 
+    /// The entries of a list of it; none where it is not written.
+    fn list(&self, key: &str) -> Vec<ManifestValue<'m>> {
+        let list = self.value.get(key).and_then(|list| list.items());
+        list.unwrap_or_default()
+    }
+
+    /// The entry of `processes` for a process type.
+    fn process(&self, own: &str) -> Option<ManifestValue<'m>> {
+        let mut all = self.list("processes").into_iter();
+        all.find(|process| process.get("type").and_then(|name| name.text()) == Some(own))
+    }
+
+    /// The process types of `processes`.
+    fn listed_types(&self) -> impl Iterator<Item = &'m str> + use<'m> {
+        let all = self.list("processes").into_iter();
+        all.filter_map(|process| process.get("type")?.text())
+    }
+
     /// The process types that are written: `web`, those of `processes`, and those of the Procfile.
     fn process_types(&self) -> BTreeSet<&'m str> {
-        let processes = self.value.get("processes").and_then(|list| list.items());
-        let written = processes.unwrap_or_default();
-        let written = written.iter().filter_map(|process| process.get("type")?.text());
         let further = self.procfile.into_iter().flat_map(Procfile::types);
-        written.chain(further).chain([WEB]).collect()
+        self.listed_types().chain(further).chain([WEB]).collect()
     }
 
     /// The process types of the manifest that do not run outrider themselves; `web` first.
     fn written_types(&self) -> Vec<&'m str> {
-        let processes = self.value.get("processes").and_then(|list| list.items());
-        let written = processes.unwrap_or_default();
-        let written = written.iter().filter_map(|process| process.get("type")?.text());
         let mut types = vec![WEB];
-        types.extend(written.filter(|own| *own != WEB));
+        types.extend(self.listed_types().filter(|own| *own != WEB));
         types.retain(|own| !self.is_around(own));
         types
     }
 
     /// The start command of a process type, as far as it is written: that of the manifest goes before that of the Procfile.
     fn command_of(&self, own: &str) -> Option<&'m str> {
-        let processes = self.value.get("processes").and_then(|list| list.items());
-        let process = processes.unwrap_or_default().into_iter().find(|process| {
-            let name = process.get("type");
-            name.and_then(|name| name.text()) == Some(own)
-        });
-        let written = process
+        let written = self
+            .process(own)
             .and_then(|process| process.get("command"))
             .or_else(|| self.value.get("command").filter(|_| own == WEB));
         match written.filter(|command| !command.is_null()) {

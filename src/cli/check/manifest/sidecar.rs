@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::command::{Start, ends_by_exec, start_of};
 use super::{Application, Findings, Procfile, WEB, buildpacks, is_ours};
-use crate::config::{ManifestValue, nearest};
+use crate::config::{ManifestValue, entries_of, nearest};
 
 /// Characters that the platform takes at most.
 const LONGEST_NAME: usize = 255;
@@ -172,8 +172,6 @@ fn types(application: &Application<'_>, sidecar: &ManifestValue<'_>, found: &mut
     else {
         return;
     };
-    let processes = application.value.get("processes").and_then(|list| list.items());
-    let processes = processes.unwrap_or_default();
     let known = application.process_types();
     for item in &items {
         let Some(own) = item.text() else { continue };
@@ -212,7 +210,7 @@ fn types(application: &Application<'_>, sidecar: &ManifestValue<'_>, found: &mut
             ),
         }
     }
-    for process in &processes {
+    for process in application.list("processes") {
         let Some(own) = process.get("type").and_then(|own| own.text()) else {
             continue;
         };
@@ -229,20 +227,10 @@ fn types(application: &Application<'_>, sidecar: &ManifestValue<'_>, found: &mut
 
 /// Whether a command for `web` is written somewhere, or may be filled in.
 fn names_web(application: &Application<'_>, procfile: &Procfile) -> bool {
-    let processes = application.value.get("processes").and_then(|list| list.items());
-    let mut written = processes.unwrap_or_default().into_iter().filter(|process| {
-        let name = process.get("type");
-        name.and_then(|name| name.text()) == Some(WEB)
-    });
+    let process = application.process(WEB);
     procfile.command(WEB).is_some()
         || application.value.get("command").is_some()
-        || written.any(|process| process.get("command").is_some())
-}
-
-/// Reads the variable.
-pub(super) fn types_of(variable: &str) -> impl Iterator<Item = &str> {
-    let types = variable.split(|letter: char| letter == ',' || letter.is_whitespace());
-    types.filter(|own| !own.is_empty())
+        || process.is_some_and(|process| process.get("command").is_some())
 }
 
 /// Compares what the sidecar serves with what the profile script is told.
@@ -257,7 +245,7 @@ fn agree(
         return;
     }
     let told = variable.as_ref().and_then(|value| value.text()).unwrap_or(WEB);
-    let told: BTreeSet<&str> = types_of(told).collect();
+    let told: BTreeSet<&str> = entries_of(told).collect();
     let place = variable.as_ref().unwrap_or(written).path.clone();
     let joined = |all: Vec<&str>| all.join(", ");
     let untold: Vec<&str> = listed.difference(&told).copied().collect();
@@ -291,11 +279,9 @@ fn agree(
 
 /// Adds up the memory of the sidecars of each process type: the platform refuses what leaves the app nothing.
 fn memory(application: &Application<'_>, sidecars: &[ManifestValue<'_>], found: &mut Findings) {
-    let processes = application.value.get("processes").and_then(|list| list.items());
-    let processes = processes.unwrap_or_default();
     for value in sidecars
         .iter()
-        .chain(&processes)
+        .chain(&application.list("processes"))
         .chain([&application.value])
         .filter_map(|one| one.setting("memory"))
     {
@@ -339,16 +325,11 @@ fn memory(application: &Application<'_>, sidecars: &[ManifestValue<'_>], found: 
 
 /// Returns how the memory of each process type is divided.
 pub(super) fn shares<'m>(application: &Application<'m>) -> Vec<MemoryShare<'m>> {
-    let list = |key| application.value.get(key).and_then(|list| list.items());
-    let processes = list("processes").unwrap_or_default();
-    let sidecars = list("sidecars").unwrap_or_default();
+    let sidecars = application.list("sidecars");
     let size = |value: &ManifestValue<'_>| value.text().and_then(megabytes);
     let share = |own: &'m str| {
-        let process = (processes.iter()).find(|process| {
-            let name = process.get("type");
-            name.and_then(|name| name.text()) == Some(own)
-        });
-        let written = process
+        let written = application
+            .process(own)
             .and_then(|process| process.setting("memory"))
             // Of other types the platform takes its default.
             .or_else(|| application.value.setting("memory").filter(|_| own == WEB));
