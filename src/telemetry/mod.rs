@@ -91,6 +91,8 @@ pub(crate) struct Telemetry {
     counter_log: Mutex<counter_log::CounterLog>,
     counters: Mutex<HashMap<Box<str>, Arc<Counters>>>,
     families: Arc<Families>,
+    /// Held while counters are brought up to what was counted elsewhere: two pages at a time would count it twice.
+    gathering: Mutex<()>,
     /// Counts exchanges that end before their destination is known.
     none: Arc<Counters>,
     observed: Mutex<ObservedTraffic>,
@@ -124,6 +126,7 @@ impl Telemetry {
             counter_log: Mutex::default(),
             counters: Mutex::new(HashMap::from([(NO_DESTINATION.into(), Arc::clone(&none))])),
             families,
+            gathering: Mutex::default(),
             none,
             observed: Mutex::default(),
             process,
@@ -238,6 +241,7 @@ impl Telemetry {
     }
 
     fn gather(&self) -> Vec<MetricFamily> {
+        let _gathering = lock(&self.gathering);
         if let Some(process) = &self.process {
             process.sample();
         }
