@@ -26,7 +26,7 @@ use crate::config::{self, Config, Listen};
 use crate::host::{Host, HostPattern, Scheme, Target};
 use crate::limit::shared::lease::FleetConfig;
 use crate::limit::shared::store_queue::Sharing;
-use crate::limit::{self, Limiter, Limiters};
+use crate::limit::{self, LazyLimiter, Limiter};
 use crate::policy::{Policy, RequestForm, Verdict};
 use crate::proxy::{self, RetryPolicy};
 use crate::secret::Snapshot;
@@ -105,13 +105,13 @@ impl LimiterBench {
         let policy = policy(
             "destinations: { d: { hosts: [api.test], concurrency: 1000, rate_limit: 1000000/s burst 1000000 } }",
         );
-        Self(Limiters::default().of(&policy.destinations[1], None, &Telemetry::new()))
+        Self(limiter(&policy, None))
     }
 
     /// Makes a limiter without limits, which can still learn.
     pub fn unlimited() -> Self {
         let policy = policy("destinations: { d: { hosts: [api.test] } }");
-        Self(Limiters::default().of(&policy.destinations[1], None, &Telemetry::new()))
+        Self(limiter(&policy, None))
     }
 
     /// Makes a limiter whose permits are lent by a store.
@@ -124,7 +124,7 @@ impl LimiterBench {
             fleet: FleetConfig::default(),
             names: Arc::new([]),
         };
-        Self(Limiters::default().of(&policy.destinations[1], Some(sharing), &Telemetry::new()))
+        Self(limiter(&policy, Some(sharing)))
     }
 
     /// Lends permits, as the store does.
@@ -278,4 +278,10 @@ impl RunningProxy {
 fn policy(text: &str) -> Policy {
     let config = Config::parse(text, "bench.yml").expect("well-formed");
     Policy::compile(&config).expect("without contradictions")
+}
+
+fn limiter(policy: &Policy, sharing: Option<Sharing>) -> Arc<Limiter> {
+    let counters = Telemetry::new().counters("d");
+    let lazy = LazyLimiter::of(&policy.destinations[1], sharing, &counters, None);
+    Arc::clone(lazy.limiter())
 }

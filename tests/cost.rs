@@ -54,6 +54,34 @@ fn a_request_that_may_be_sent_again_allocates_little_more() {
     assert!(count <= 8.5 && bytes <= 4_300.0, "{count}, {bytes} bytes");
 }
 
+/// Its policy, its limiter, its TLS settings and its names; no series of metrics.
+#[test]
+fn a_destination_that_nobody_uses_takes_little_memory() {
+    let _alone = alone();
+    let origin = stage::origin();
+    let held = |others: usize| {
+        let others = (0..others).map(|number| {
+            let host = format!("service-{number:04}.example.com");
+            format!("\n  service-{number:04}: {{ hosts: [{host}], rate_limit: 100/s burst 200 }}")
+        });
+        // A folder for each: a proxy whose file changes reads it again.
+        let folder = tempfile::tempdir().unwrap();
+        let config = stage::configure(origin, folder.path(), &others.collect::<String>());
+        let region = Region::new(ALLOCATOR);
+        let proxy = RunningProxy::start(&config);
+        let change = region.change();
+        let bytes = change.bytes_allocated as f64 - change.bytes_deallocated as f64;
+        (bytes, proxy, folder)
+    };
+    // None of them ends before the last is measured: what it frees would count.
+    let _first = held(0);
+    let none = held(0);
+    let thousand = held(1_000);
+    let each = (thousand.0 - none.0) / 1_000.0;
+    // Measured: 2,200.
+    assert!((1_000.0..=2_500.0).contains(&each), "{each} bytes");
+}
+
 /// Looking through the fields of an answer for what was attached allocates nothing.
 #[test]
 fn a_credential_that_is_looked_for_allocates_nothing() {

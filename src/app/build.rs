@@ -2,21 +2,22 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
 use crate::auth::placeholder::PlaceholderSet;
 use crate::ca::Authority;
 use crate::clients::CommandClient;
-use crate::config::{Ca, Config};
+use crate::config::{Ca, Config, Tls};
 use crate::limit::Limiters;
-use crate::policy::Policy;
+use crate::policy::{Destination, Policy};
 use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
 use crate::store::{self, QuotaStore, StoreAddress};
 use crate::telemetry::Telemetry;
 use crate::upstream::resolve::Resolver;
+use crate::upstream::tls;
 
 use super::doors::DoorListeners;
 use super::{Error, PlaceholderSource};
@@ -33,6 +34,8 @@ pub(crate) struct Builder {
     own: Vec<SocketAddr>,
     pub(super) roots: SystemRoots,
     pub(super) resolver: Arc<Resolver>,
+    /// The TLS settings of destinations that say nothing about TLS.
+    usual_tls: OnceLock<tls::Settings>,
 }
 
 impl Builder {
@@ -52,7 +55,24 @@ impl Builder {
             own,
             resolver,
             roots: SystemRoots::new(&Snapshot::of_process(), &ca.bundle),
+            usual_tls: OnceLock::new(),
         }
+    }
+
+    /// Makes the TLS settings of a destination. Those that say nothing about TLS share what does not change.
+    pub(super) fn tls(
+        &self,
+        destination: &Destination,
+        secrets: &Snapshot,
+    ) -> Result<tls::Settings, tls::SettingsError> {
+        if *destination.tls != Tls::default() {
+            return tls::Settings::build(destination, secrets, &self.roots);
+        }
+        if let Some(usual) = self.usual_tls.get() {
+            return Ok(usual.sibling());
+        }
+        let usual = tls::Settings::build(destination, secrets, &self.roots)?;
+        Ok(self.usual_tls.get_or_init(|| usual).sibling())
     }
 
     /// Makes the placeholders that `config` needs and the app has not yet.

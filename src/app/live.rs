@@ -20,6 +20,7 @@ use crate::ca::Authority;
 use crate::clients;
 use crate::config::{Auth, Config, HeaderText, SecretRef, TokenUrl};
 use crate::error::ErrorChain;
+use crate::limit::LazyLimiter;
 use crate::panics::caught;
 use crate::policy::{Destination, ParentPlan, Policy};
 use crate::proxy::{Live, Route};
@@ -139,10 +140,11 @@ pub(super) fn bring_up(
 /// Publishes `live`, which is used from now on in the place of `previous`: limiters, gauges, and what a person
 /// should know about certificates.
 pub(super) fn take_over(live: &Live, previous: Option<&Live>, builder: &Builder, telemetry: &Telemetry) {
-    builder.limits.hold(live.routes.iter().flat_map(|route| {
-        let members = route.credentials.iter().flat_map(Credentials::limiters);
-        [&route.limiter].into_iter().chain(members).cloned()
-    }));
+    let credentials = live.routes.iter().filter_map(|route| route.credentials.as_ref());
+    builder.limits.hold(
+        live.routes.iter().map(|route| Arc::clone(&route.limiter)),
+        credentials.flat_map(Credentials::limiters).cloned(),
+    );
     let own = telemetry.counters("none");
     let until = unix_seconds(live.authority.not_after());
     own.credential_expiry(CredentialKind::LocalCa, until);
@@ -295,7 +297,7 @@ impl<'b> Build<'b> {
                 return Reached::as_before(old);
             }
         }
-        let tls = caught(|| tls::Settings::build(destination, secrets, &builder.roots));
+        let tls = caught(|| builder.tls(destination, secrets));
         let tls = tls.unwrap_or(Err(tls::SettingsError::Panicked)).map_err(Arc::new);
         if let Err(source) = &tls {
             let error = DestinationError::Tls {
@@ -414,7 +416,7 @@ impl<'b> Build<'b> {
             config,
             secrets,
             store,
-            telemetry,
+            ..
         } = self.inputs;
         let written = (config.destinations.iter()).find(|written| *written.name == *destination.name);
         let sharing = store
@@ -425,7 +427,12 @@ impl<'b> Build<'b> {
             cache: cache(destination, before.filter(|_| self.has_same_egress)),
             credentials,
             endpoint: Arc::clone(&self.reached[destination.index].endpoint),
-            limiter: builder.limits.of(destination, sharing, telemetry),
+            limiter: Arc::new(LazyLimiter::of(
+                destination,
+                sharing,
+                &counters,
+                before.map(|old| &*old.limiter),
+            )),
             // The app's own requests have placeholders; those of its clients are not searched.
             placeholders: (builder.placeholders.load().as_ref())
                 .filter(|_| !destination.is_route_service)
@@ -485,7 +492,7 @@ impl<'b> Build<'b> {
             Arc::clone(&reached.endpoint)
         } else {
             let destination = Arc::new(destination.of_token_endpoint());
-            let tls = tls::Settings::build(&destination, secrets, &builder.roots).map_err(Arc::new);
+            let tls = builder.tls(&destination, secrets).map_err(Arc::new);
             // As the destination that needs the token is reached.
             let parents = reached
                 .endpoint

@@ -116,6 +116,7 @@ impl App {
         host_limits::prepare_process();
         // Before anything is bound: a wrong configuration leaves nothing behind.
         let policy = Policy::compile(&config)?;
+        config.forget_locations();
         shortage::limit(config.limits.memory);
         let bound = BoundSockets::bind(&config)?;
         let tcp = DoorListeners::bind(&config, &DoorListeners::default())?;
@@ -414,8 +415,9 @@ impl App {
             let (old_store, old_tcp) = (self.store.clone(), self.tcp.clone());
             let (old, telemetry) = (Arc::clone(&old), Arc::clone(&self.proxy.telemetry));
             in_background(move || {
-                let config = source.load()?;
+                let mut config = source.load()?;
                 let policy = Policy::compile(&config)?;
+                config.forget_locations();
                 let tcp = DoorListeners::bind(&config, &old_tcp)?;
                 let policy = Arc::new(builder.guarded(policy, &tcp));
                 let secrets = Snapshot::of_process();

@@ -291,7 +291,7 @@ impl Explanation {
                 certificate.unwrap_or_else(|| "none".to_owned()),
             );
         }
-        let Tls { crl, pins, .. } = &destination.tls;
+        let Tls { crl, pins, .. } = &*destination.tls;
         if scheme == Scheme::Https && !crl.is_empty() {
             self.tell("revocation", joined(crl.iter().map(ToString::to_string)));
         }

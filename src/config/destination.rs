@@ -1,6 +1,6 @@
 //! A destination as it is written.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::Method;
 
@@ -33,7 +33,7 @@ section! {
         /// Headers that are set and removed.
         headers: Headers [EndsTls, Answers] = "{}";
         /// How TLS is spoken to the destination.
-        tls: Option<Tls> [EndsTls, Upstream, Answers];
+        tls: Option<Arc<Tls>> as Tls [EndsTls, Upstream, Answers];
         /// auto intercepts CONNECT where a key here needs to see the request; under tunnel, limits count tunnels.
         mode: Mode [] = "auto";
         /// http:// from the app leaves as https://, and cookies of that host alone lose Secure on their way back; default: true
@@ -108,15 +108,26 @@ choice! {
 impl DestinationKeys {
     /// Returns a destination with nothing written, for hosts that no destination names.
     pub(crate) fn unwritten(name: &str) -> Self {
-        let text = "destinations: { a: { hosts: [a.invalid] } }";
-        // The text is ours and every test that compiles a policy parses it, so it cannot fail.
-        let config = Config::parse(text, "a built-in text").expect("the built-in text is sound");
-        let mut destinations = config.destinations.iter().map(|own| Self::clone(own));
         Self {
-            hosts: Vec::new(),
             name: name.into(),
-            ..destinations.next().expect("the built-in text has a destination")
+            ..Self::nothing().clone()
         }
+    }
+
+    /// Returns what holds where nothing is written.
+    fn nothing() -> &'static Self {
+        static NOTHING: LazyLock<DestinationKeys> = LazyLock::new(|| {
+            let text = "destinations: { a: { hosts: [a.invalid] } }";
+            // The text is ours and every test that compiles a policy parses it, so it cannot fail.
+            let config = Config::parse(text, "a built-in text").expect("the built-in text is sound");
+            let mut destinations = config.destinations.iter().map(|own| DestinationKeys::clone(own));
+            DestinationKeys {
+                hosts: Vec::new(),
+                name: "".into(),
+                ..destinations.next().expect("the built-in text has a destination")
+            }
+        });
+        &NOTHING
     }
 
     /// Whether a key with `mark` has another value in `other`.
@@ -126,7 +137,7 @@ impl DestinationKeys {
 
     /// Returns the keys with `mark` that are set to something that takes effect.
     pub(crate) fn set(&self, mark: Mark) -> Vec<&'static str> {
-        let keys = self.differing(&Self::unwritten("")).into_iter();
+        let keys = self.differing(Self::nothing()).into_iter();
         let keys = keys.filter(|key| key.implies(mark)).map(|key| key.name);
         let mut keys: Vec<_> = keys
             .filter(|key| match *key {
@@ -134,7 +145,7 @@ impl DestinationKeys {
                 "respect_upstream" => self.respect_upstream == Some(true),
                 "scrub" => self.scrub == Some(true),
                 // `tls: {}` only asks for the upgrade of http://.
-                "tls" => self.tls.as_ref().is_some_and(|tls| *tls != Tls::default()),
+                "tls" => self.tls.as_ref().is_some_and(|tls| **tls != Tls::default()),
                 _ => true,
             })
             .collect();
@@ -181,7 +192,7 @@ impl DestinationKeys {
 
     /// Files a problem for each key that has no effect, since no request gets further than `deny: true`.
     fn check_denied(&self, reader: &SectionReader<'_>) {
-        for key in self.differing(&Self::unwritten("")) {
+        for key in self.differing(Self::nothing()) {
             let written = reader
                 .take(key.name)
                 .filter(|_| !matches!(key.name, "hosts" | "deny"));

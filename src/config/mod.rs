@@ -292,6 +292,11 @@ impl Config {
         }
     }
 
+    /// Forgets where everything is written, once no problem can be found any more.
+    pub(crate) fn forget_locations(&mut self) {
+        self.locations = Locations::default();
+    }
+
     /// Adds what follows from all of the file.
     fn complete(mut self, locations: Locations) -> Self {
         self.limits.keeps_spelling = self.destinations.iter().any(|own| own.preserve_header_case);

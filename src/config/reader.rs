@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::declare::{Declaration, Section as _, Status, Syntax, Table, ValueKind};
@@ -405,6 +406,12 @@ pub(super) trait Unwritten<V> {
 impl<V> Unwritten<V> for Option<V> {
     fn of(value: Self) -> Self {
         value
+    }
+}
+
+impl<V> Unwritten<V> for Option<Arc<V>> {
+    fn of(value: Option<V>) -> Self {
+        value.map(Arc::new)
     }
 }
 

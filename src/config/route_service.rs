@@ -172,7 +172,7 @@ impl RouteServiceKeys {
         DestinationKeys {
             parent: self.parent.clone(),
             timeouts: self.timeouts,
-            tls: Some(self.tls.clone()),
+            tls: Some(Arc::new(self.tls.clone())),
             ..DestinationKeys::unwritten(ROUTE_SERVICE)
         }
     }

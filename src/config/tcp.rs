@@ -92,7 +92,7 @@ impl TcpKeys {
             on_limit: self.on_limit,
             parent: self.parent.clone(),
             queue: self.queue,
-            tls: self.tls.clone(),
+            tls: self.tls.clone().map(Arc::new),
             ..DestinationKeys::unwritten(&self.name)
         }
     }

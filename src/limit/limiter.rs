@@ -19,7 +19,7 @@ use super::learned::{Learned, LearnedKey, ObservedResponse, RoutePattern, SentRe
 use super::log::LimitLog;
 use super::refusal::LimitInfo;
 use super::request::{LimitSet, LimitedRequest, MaxWait, Rules, Ticket};
-use super::rule::{ClassRule, RateRule, ReportedLimit};
+use super::rule::{ClassRule, RateRule};
 use super::shared::lease::RateLease;
 use super::shared::store_queue::{PermitCall, Sharing};
 use super::shared::{PermitGrant, PermitRequest};
@@ -33,6 +33,7 @@ use crate::units;
 pub(crate) use self::permit::Permit;
 use self::queued::QueuedRequest;
 
+mod gauges;
 mod permit;
 mod queued;
 mod status;
@@ -54,13 +55,15 @@ pub(crate) struct Limiter {
     classes: Box<[ClassRule]>,
     counters: Arc<Counters>,
     destination: Arc<str>,
+    /// Those of each rate, then those of the concurrency. Made when a configured limit first applies to a request.
+    handles: OnceLock<Box<[LimitHandles]>>,
     /// Made when something is learned: for most destinations that never happens.
     learned: OnceLock<LimitHandles>,
     pub(super) rates: Box<[RateRule]>,
     pub(super) rules: Rules,
     settings: Settings,
     shared: Option<StoreMember>,
-    slots: Option<ReportedLimit>,
+    slots: Option<LimitInfo>,
     log: Mutex<LimitLog>,
     traffic: Arc<Traffic>,
 }
@@ -76,10 +79,7 @@ struct StoreMember {
 impl Limiter {
     pub(super) fn new(destination: &Arc<str>, settings: Settings, counters: Arc<Counters>) -> Arc<Self> {
         let limits = &settings.rate_limits;
-        let rates: Box<[RateRule]> = limits
-            .iter()
-            .map(|limit| RateRule::new(limit, &counters))
-            .collect();
+        let rates: Box<[RateRule]> = limits.iter().map(RateRule::new).collect();
         let mut for_all = LimitSet::default();
         for (index, _) in rates.iter().enumerate().filter(|(_, rate)| rate.applies_to_all()) {
             for_all.add_rate(index);
@@ -116,13 +116,12 @@ impl Limiter {
             born: Instant::now(),
             classes: settings.priorities.iter().map(ClassRule::new).collect(),
             destination: Arc::clone(destination),
+            handles: OnceLock::new(),
             learned: OnceLock::new(),
             rates,
             rules,
             shared: settings.sharing.clone().map(StoreMember::new),
-            slots: settings
-                .concurrency
-                .map(|most| ReportedLimit::concurrency(most, &counters)),
+            slots: settings.concurrency.map(LimitInfo::concurrency),
             settings,
             counters,
             log: Mutex::default(),
@@ -188,6 +187,10 @@ impl Limiter {
             && let Some(permit) = self.pass(method)
         {
             return Ok(permit);
+        }
+        if !request.limits.is_empty() {
+            // Before it can be refused: a count that is first seen at 1 is no increase to Prometheus.
+            self.handles();
         }
         request.is_tunnel = *method == Method::CONNECT;
         if self.traffic.is_watched() {
@@ -314,34 +317,6 @@ impl Limiter {
         self.traffic.in_flight()
     }
 
-    /// Sets the gauges of what is left.
-    pub(super) fn observe(&self) {
-        let state = self.state();
-        let now = self.nanos(Instant::now());
-        for (index, rate) in self.rates.iter().enumerate() {
-            let left = state.rate_left(&self.rules, index, now);
-            rate.reported.handles.remaining(left);
-        }
-        if let (Some(slots), Some(most)) = (&self.slots, self.rules.slots) {
-            let taken = f64::from(state.slots_taken()) / f64::from(most.max(1));
-            slots.handles.remaining(1.0 - taken);
-        }
-        let Some(learned) = state.learned() else { return };
-        if let Some(ratio) = learned.ratio(now) {
-            self.learned().remaining(ratio);
-        }
-        self.set_pause_gauge(learned.paused_until(now), now);
-    }
-
-    /// Sets the gauge of the pause. A pause of one of several credentials does not hold the destination, so it is
-    /// not shown.
-    fn set_pause_gauge(&self, until: Option<u64>, now: u64) {
-        if self.settings.member.is_none() {
-            self.counters
-                .paused_until(until.map_or(0, |until| epoch_seconds(until, now)));
-        }
-    }
-
     /// Returns what is left of the quotas that the upstream reports, from 0 to 1; below zero while it asks for a
     /// pause; `None` where nothing has been learned.
     pub(crate) fn left(&self) -> Option<f64> {
@@ -436,9 +411,9 @@ impl Limiter {
     }
 
     fn refusal(&self, obstacle: Obstacle, now: u64) -> Refusal {
-        let reported = match obstacle.limit {
-            BlockingLimit::Concurrency => self.slots.as_ref(),
-            BlockingLimit::Rate(index) => self.rates.get(index).map(|rate| &rate.reported),
+        let (index, info) = match obstacle.limit {
+            BlockingLimit::Concurrency => (self.rates.len(), self.slots.as_ref()),
+            BlockingLimit::Rate(index) => (index, self.rates.get(index).map(|rate| &rate.info)),
             BlockingLimit::Learned(log) => {
                 self.learned().refused();
                 let info = LimitInfo::learned(log.limit, log.window);
@@ -446,16 +421,9 @@ impl Limiter {
             }
         };
         // `LimiterState` names only limits of the request, which `request` took from these lists.
-        let reported = reported.expect("a limit of this limiter");
-        reported.handles.refused();
-        Refusal::new(&self.destination, &reported.info, obstacle, now)
-    }
-
-    fn learned(&self) -> &LimitHandles {
-        self.learned.get_or_init(|| match &self.settings.member {
-            None => self.counters.limit(LimitInfo::LEARNED),
-            Some(place) => self.counters.limit(&format!("{} {place}", LimitInfo::LEARNED)),
-        })
+        let info = info.expect("a limit of this limiter");
+        self.handles()[index].refused();
+        Refusal::new(&self.destination, info, obstacle, now)
     }
 
     /// Learns from the answer to a request that has been counted as ended.

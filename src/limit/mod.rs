@@ -12,7 +12,6 @@
 //! a destination has is decided in `policy`, not here.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::config::{AppliesTo, OnLimit, Priority, RateLimit};
@@ -23,6 +22,7 @@ use crate::telemetry::Telemetry;
 pub(crate) use self::attributes::{Caller, RequestAttributes};
 pub(crate) use self::deadline::deadline;
 pub(crate) use self::hints::{asked_pause, is_refusal};
+pub(crate) use self::lazy::LazyLimiter;
 pub(crate) use self::limiter::{Limiter, Permit};
 pub(crate) use self::per_client::ClientRates;
 pub(crate) use self::refusal::Refusal;
@@ -38,6 +38,7 @@ mod deadline;
 pub(crate) mod fuzz;
 mod gcra;
 mod hints;
+mod lazy;
 mod learned;
 mod limiter;
 mod log;
@@ -56,8 +57,9 @@ mod usage;
 /// The limiters of all destinations. Their state survives a reload if the settings are equal.
 #[derive(Debug, Default)]
 pub(crate) struct Limiters {
-    /// By the name of the destination; those of a pool's credentials by `NAME/PLACE`.
-    limiters: Mutex<HashMap<Arc<str>, Arc<Limiter>>>,
+    of_destinations: Mutex<Vec<Arc<LazyLimiter>>>,
+    /// Of the credentials of pools, by `NAME/PLACE`.
+    of_members: Mutex<HashMap<Arc<str>, Arc<Limiter>>>,
 }
 
 /// What the configuration says. A limiter with equal settings is kept across reloads.
@@ -80,31 +82,6 @@ struct Settings {
 }
 
 impl Limiters {
-    /// Returns the limiter of a destination: the one that is [held](Self::hold) where its limits are as before, else a new one.
-    ///
-    /// `sharing`: the store that counts for all instances.
-    pub(crate) fn of(
-        &self,
-        destination: &Destination,
-        sharing: Option<Sharing>,
-        telemetry: &Telemetry,
-    ) -> Arc<Limiter> {
-        let settings = Settings {
-            applies_to: destination.limits_apply_to,
-            concurrency: destination.concurrency,
-            instances: destination.instances.map_or(1, NonZeroU32::get),
-            member: None,
-            on_limit: destination.on_limit,
-            priorities: destination.priorities.clone(),
-            queue: destination.queue,
-            rate_limits: destination.rate_limits.clone(),
-            // With a pool, what the upstream says concerns one of its credentials.
-            respect_upstream: destination.respect_upstream && !destination.has_pool(),
-            sharing,
-        };
-        self.with(&destination.name, settings, telemetry)
-    }
-
     /// Returns the limiter of one credential of a pool, by its place in the destination: the one that is
     /// [held](Self::hold) if its settings have not changed, else a new one. It holds what the upstream says about that
     /// credential.
@@ -132,18 +109,12 @@ impl Limiters {
     /// Sets the gauges of what is left. Called before the metrics page is written: buckets refill while nobody
     /// asks, so a value is right only at the moment of asking.
     pub(crate) fn observe(&self) {
-        for limiter in self.limiters().values() {
-            limiter.observe();
-        }
+        self.used().for_each(|limiter| limiter.observe());
     }
 
     /// Returns what has been learned about the upstream of each destination, ordered by name.
     pub(crate) fn learned_limits(&self) -> Vec<(Arc<str>, LimitStatus)> {
-        let mut limiters: Vec<_> = self
-            .limiters()
-            .iter()
-            .map(|(key, limiter)| (Arc::clone(key), Arc::clone(limiter)))
-            .collect();
+        let mut limiters: Vec<_> = self.used().map(|limiter| (limiter.key(), limiter)).collect();
         limiters.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let learned_limits = |(key, limiter): (Arc<str>, Arc<Limiter>)| {
             let learned_limits = limiter.learned_limits().into_iter();
@@ -152,21 +123,35 @@ impl Limiters {
         limiters.into_iter().flat_map(learned_limits).collect()
     }
 
-    /// Keeps these limiters for the next build, and forgets all others.
-    pub(crate) fn hold(&self, limiters: impl IntoIterator<Item = Arc<Limiter>>) {
+    /// Keeps these limiters, and forgets all others: those of destinations for the pages, and those of the credentials of
+    /// pools for the next build, too.
+    pub(crate) fn hold(
+        &self,
+        of_destinations: impl IntoIterator<Item = Arc<LazyLimiter>>,
+        of_members: impl IntoIterator<Item = Arc<Limiter>>,
+    ) {
         let keyed = |limiter: Arc<Limiter>| (limiter.key(), limiter);
-        *self.limiters() = limiters.into_iter().map(keyed).collect();
+        *lock(&self.of_destinations) = of_destinations.into_iter().collect();
+        *self.of_members() = of_members.into_iter().map(keyed).collect();
+    }
+
+    /// Returns those that a request has needed.
+    fn used(&self) -> impl Iterator<Item = Arc<Limiter>> {
+        let of_destinations = lock(&self.of_destinations);
+        let used = of_destinations.iter().filter_map(|lazy| lazy.used());
+        let used: Vec<_> = used.chain(self.of_members().values()).cloned().collect();
+        used.into_iter()
     }
 
     fn with(&self, name: &Arc<str>, settings: Settings, telemetry: &Telemetry) -> Arc<Limiter> {
-        match self.limiters().get(&settings.key(name)) {
+        match self.of_members().get(&settings.key(name)) {
             Some(running) if running.has(&settings) => Arc::clone(running),
             _ => Limiter::new(name, settings, telemetry.counters(name)),
         }
     }
 
-    fn limiters(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Limiter>>> {
-        lock(&self.limiters)
+    fn of_members(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Limiter>>> {
+        lock(&self.of_members)
     }
 }
 

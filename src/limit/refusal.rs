@@ -41,6 +41,14 @@ impl LimitInfo {
     /// The label of all limits learned from the upstream.
     pub(super) const LEARNED: &'static str = "learned";
 
+    pub(super) fn concurrency(most: u32) -> Self {
+        Self {
+            label: "concurrency".into(),
+            quota: Some(most.into()),
+            window: Duration::ZERO,
+        }
+    }
+
     pub(super) fn learned(quota: Option<u64>, window: Duration) -> Self {
         Self {
             label: Self::LEARNED.into(),

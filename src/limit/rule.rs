@@ -1,19 +1,16 @@
 //! What the configuration says about one limit: which requests it applies to, and its name in answers and
 //! metrics.
 
-use std::time::Duration;
-
 use http::Method;
 
 use super::refusal::LimitInfo;
 use crate::config::{Class, Matcher, Priority, RateLimit};
-use crate::telemetry::{Counters, LimitHandles};
 
 /// Which requests a rate applies to, and how it is reported.
 #[derive(Debug)]
 pub(super) struct RateRule {
+    pub(super) info: LimitInfo,
     matcher: Matcher,
-    pub(super) reported: ReportedLimit,
 }
 
 /// Which requests belong to a class.
@@ -23,15 +20,8 @@ pub(super) struct ClassRule {
     matcher: Matcher,
 }
 
-/// A limit as answers and metrics report it.
-#[derive(Debug)]
-pub(super) struct ReportedLimit {
-    pub(super) info: LimitInfo,
-    pub(super) handles: LimitHandles,
-}
-
 impl RateRule {
-    pub(super) fn new(limit: &RateLimit, counters: &Counters) -> Self {
+    pub(super) fn new(limit: &RateLimit) -> Self {
         let mut label = limit.rate.to_string();
         for part in limit.matcher.parts() {
             label.push(' ');
@@ -43,8 +33,8 @@ impl RateRule {
             window: limit.rate.per,
         };
         Self {
+            info,
             matcher: limit.matcher.clone(),
-            reported: ReportedLimit::new(info, counters),
         }
     }
 
@@ -67,23 +57,5 @@ impl ClassRule {
 
     pub(super) fn class(&self, method: &Method, path: &str) -> Option<Class> {
         self.matcher.reaches(method, path).then_some(self.class)
-    }
-}
-
-impl ReportedLimit {
-    pub(super) fn new(info: LimitInfo, counters: &Counters) -> Self {
-        Self {
-            handles: counters.limit(&info.label),
-            info,
-        }
-    }
-
-    pub(super) fn concurrency(most: u32, counters: &Counters) -> Self {
-        let info = LimitInfo {
-            label: "concurrency".into(),
-            quota: Some(most.into()),
-            window: Duration::ZERO,
-        };
-        Self::new(info, counters)
     }
 }

@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU32;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, Method};
 
@@ -50,7 +50,7 @@ pub(crate) struct Destination {
     /// A local port is its only way in: no request is routed to it.
     pub(crate) tcp: Option<Arc<TcpKeys>>,
     pub(crate) timeouts: Timeouts,
-    pub(crate) tls: Tls,
+    pub(crate) tls: Arc<Tls>,
     /// `http://` from the app leaves as TLS.
     pub(crate) upgrade: bool,
     /// Methods or paths make a difference.
@@ -87,7 +87,7 @@ impl Destination {
             is_route_service: false,
             tcp: None,
             timeouts,
-            tls: Tls::default(),
+            tls: usual_tls(),
             upgrade: false,
             has_rules: false,
         }
@@ -99,9 +99,13 @@ impl Destination {
         Self {
             name: Arc::clone(&self.name),
             index: self.index,
-            tls: Tls {
-                server_name: None,
-                ..self.tls.clone()
+            tls: if self.tls.server_name.is_none() {
+                Arc::clone(&self.tls)
+            } else {
+                Arc::new(Tls {
+                    server_name: None,
+                    ..Tls::clone(&self.tls)
+                })
             },
             ..Self::unlisted(self.timeouts, self.response_fields, self.parent.clone())
         }
@@ -121,9 +125,9 @@ impl Destination {
         Self {
             name: Arc::clone(&written.name),
             index,
+            tls: keys.tls.clone().unwrap_or_else(usual_tls),
             written: Arc::new(keys),
             tcp: Some(Arc::clone(written)),
-            tls: written.tls.clone().unwrap_or_default(),
             ..Self::unlisted(timeouts, config.limits.response_fields(), parent)
         }
     }
@@ -143,7 +147,7 @@ impl Destination {
             index,
             written: Arc::new(keys),
             is_route_service: true,
-            tls: written.tls.clone(),
+            tls: Arc::new(written.tls.clone()),
             ..Self::unlisted(timeouts, config.limits.response_fields(), parent)
         }
     }
@@ -190,7 +194,7 @@ impl Destination {
             is_route_service: false,
             tcp: None,
             timeouts: config.timeouts.with(written.timeouts),
-            tls: written.tls.clone().unwrap_or_default(),
+            tls: written.tls.clone().unwrap_or_else(usual_tls),
             upgrade: written
                 .upgrade
                 .unwrap_or_else(|| written.tls.is_some() || written.attaches()),
@@ -417,6 +421,12 @@ impl Destination {
             );
         }
     }
+}
+
+/// Returns what holds where nothing is written about TLS: one value for all destinations.
+fn usual_tls() -> Arc<Tls> {
+    static USUAL: LazyLock<Arc<Tls>> = LazyLock::new(Arc::default);
+    Arc::clone(&USUAL)
 }
 
 /// Returns which requests each rule of a destination is about.

@@ -67,6 +67,10 @@ impl Router {
                 }
             }
         }
+        // What was reserved for more would stay with each of a thousand destinations.
+        router.claims.shrink_to_fit();
+        let ports = router.hosts.values_mut().chain(router.suffixes.values_mut());
+        ports.for_each(|claims| claims.0.shrink_to_fit());
         let claims = &router.claims;
         router.networks.sort_by_key(|claim| {
             let HostPattern { what, port } = &claims[*claim].pattern;

@@ -237,7 +237,10 @@ async fn admit(
         .as_ref()
         .map(|breaker| breaker.pass(context.target, Instant::now()))
         .transpose()?;
-    let permit = wait_for_permit(&route.limiter, head, patience, context).await?;
+    let permit = match route.limiter.if_limited() {
+        Some(limiter) => Some(wait_for_permit(limiter, head, patience, context).await?),
+        None => None,
+    };
     let admission = TryAdmission {
         passage,
         permit,
@@ -265,9 +268,10 @@ async fn admit_member(
     admission.member = None;
     let waited = admission.permit.as_ref().map_or(Duration::ZERO, Permit::waited);
     let left = patience.map(|patience| patience.saturating_sub(waited));
-    admission.member = Box::pin(wait_for_permit(limiter, head, left, context))
-        .await?
-        .map(Box::new);
+    if !limiter.is_unlimited() {
+        let permit = Box::pin(wait_for_permit(limiter, head, left, context)).await?;
+        admission.member = Some(Box::new(permit));
+    }
     if let Some(permit) = &admission.member {
         admission.record_wait(permit.waited(), exchange)?;
     }
@@ -357,16 +361,13 @@ impl TryAdmission {
     }
 }
 
-/// Waits for a permit that is spent once its request is sent. `None`: the limiter has no limits.
+/// Waits for a permit that is spent once its request is sent.
 async fn wait_for_permit(
     limiter: &Arc<Limiter>,
     head: &request::Parts,
     patience: Option<Duration>,
     context: &RequestContext<'_>,
-) -> Result<Option<Permit>, Error> {
-    if limiter.is_unlimited() {
-        return Ok(None);
-    }
+) -> Result<Permit, Error> {
     let route = &context.routed.route;
     let caller = || caller(head, route);
     let asked = asked(head, context, &caller);
@@ -377,7 +378,7 @@ async fn wait_for_permit(
         }
         Some(patience) => limiter.admit_within(asked, || patience).await?,
     };
-    Ok(Some(permit.unsent()))
+    Ok(permit.unsent())
 }
 
 fn asked<'a>(

@@ -8,7 +8,7 @@ use crate::auth::placeholder::RoutePlaceholders;
 use crate::ca::Authority;
 use crate::cache::ResponseCache;
 use crate::clients::{Clients, RouteGuard};
-use crate::limit::Limiter;
+use crate::limit::LazyLimiter;
 use crate::policy::{Destination, Policy};
 use crate::telemetry::Counters;
 use crate::upstream::Endpoint;
@@ -41,7 +41,7 @@ pub(crate) struct Route {
     pub(crate) endpoint: Arc<Endpoint>,
     /// Changes whenever a secret of the destination does.
     pub(crate) fingerprint: u64,
-    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) limiter: Arc<LazyLimiter>,
     /// What the placeholders of the app mean here. `None`: it has no placeholders.
     pub(crate) placeholders: Option<Arc<RoutePlaceholders>>,
     pub(crate) rehearsal: Option<Arc<Rehearsal>>,

@@ -61,16 +61,16 @@ pub(super) async fn admit(
     route: &Arc<Route>,
     exchange: &mut Exchange,
 ) -> Result<Option<Permit>, Error> {
-    if route.limiter.is_unlimited() {
+    let Some(limiter) = route.limiter.if_limited() else {
         return Ok(None);
-    }
+    };
     let asked = RequestAttributes {
         caller: &|| Caller::default(),
         method: &Method::CONNECT,
         path: "",
         target,
     };
-    let permit = route.limiter.admit(asked, || None).await?.unsent();
+    let permit = limiter.admit(asked, || None).await?.unsent();
     exchange.waited(permit.waited());
     Ok(Some(permit))
 }

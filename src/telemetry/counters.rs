@@ -1,8 +1,9 @@
 //! The metrics of one destination.
 //!
-//! Looked up once, when the policy is compiled; after that a request pays for atomics, never for a look-up of
-//! label strings. Metrics of things that many destinations never do (tunnels, limits, handshakes) are made at
-//! first use, so that the page is not full of zeros. Names and labels are in [`families`](super::families).
+//! Looked up once, when the destination is first used; after that a request pays for atomics, never for a look-up of
+//! label strings. A destination that nobody uses has no series and takes no memory for them, and what many
+//! destinations never do (tunnels, limits, handshakes) is made when it is first done. Names and labels are in
+//! [`families`](super::families).
 
 use std::array;
 use std::fmt;
@@ -24,8 +25,13 @@ use crate::units::{rfc3339, unix_seconds};
 
 /// The metrics of one destination.
 pub(crate) struct Counters {
-    pub(super) destination: Box<str>,
+    pub(super) destination: Arc<str>,
     families: Arc<Families>,
+    used: OnceLock<Box<UsedCounters>>,
+}
+
+/// The metrics of a destination that is used.
+pub(super) struct UsedCounters {
     pub(super) in_flight: IntGauge,
     pub(super) overhead: Histogram,
     pub(super) received: IntCounter,
@@ -40,6 +46,7 @@ pub(crate) struct Counters {
     handshakes: OnceLock<Box<HandshakeLog>>,
     has_redacted: OnceLock<()>,
     limits: OnceLock<LimitCounters>,
+    paused_until: OnceLock<IntGauge>,
     tls_handshake: [OnceLock<Histogram>; TlsSide::LABELS.len()],
     tunnels: OnceLock<TunnelCounters>,
     upstream: OnceLock<UpstreamCounters>,
@@ -81,26 +88,18 @@ struct UpstreamCounters {
 }
 
 impl Counters {
-    pub(super) fn new(families: &Arc<Families>, destination: &str) -> Self {
+    pub(super) fn new(families: &Arc<Families>, destination: &Arc<str>) -> Self {
         Self {
-            destination: destination.into(),
-            in_flight: families.in_flight(destination),
-            overhead: families.overhead(destination),
-            received: families.bytes(destination, "received"),
-            request_duration: families.request_duration(destination),
-            sent: families.bytes(destination, "sent"),
-            upstream_response: families.upstream_response(destination),
-            requests: array::from_fn(|_| array::from_fn(|_| OnceLock::new())),
-            cache: array::from_fn(|_| OnceLock::new()),
-            certificate_expiries: Mutex::default(),
-            handshakes: OnceLock::new(),
-            has_redacted: OnceLock::new(),
-            limits: OnceLock::new(),
-            tls_handshake: array::from_fn(|_| OnceLock::new()),
-            tunnels: OnceLock::new(),
-            upstream: OnceLock::new(),
+            destination: Arc::clone(destination),
             families: Arc::clone(families),
+            used: OnceLock::new(),
         }
+    }
+
+    /// Returns the metrics of the destination's use, which the first call puts on the page.
+    pub(super) fn used(&self) -> &UsedCounters {
+        self.used
+            .get_or_init(|| Box::new(UsedCounters::new(&self.families, &self.destination)))
     }
 
     /// Returns the name of the destination, as the label shows it.
@@ -137,7 +136,7 @@ impl Counters {
     /// Notes that an upstream's certificate is valid until `until`. The gauge holds the earliest expiry of all
     /// hosts; in the last week the log has a warning once a day.
     pub(crate) fn upstream_certificate(&self, host: &str, until: SystemTime, now: SystemTime) {
-        let mut expiries = lock(&self.certificate_expiries);
+        let mut expiries = lock(&self.used().certificate_expiries);
         let notice = expiries.note(host, until, now);
         drop(expiries);
         self.credential_expiry(CredentialKind::UpstreamCertificate, unix_seconds(notice.earliest));
@@ -153,10 +152,12 @@ impl Counters {
 
     /// Forgets the certificates seen so far, because a new configuration may reach other hosts.
     pub(crate) fn forget_upstream_certificates(&self) {
-        lock(&self.certificate_expiries).clear();
+        if let Some(used) = self.used.get() {
+            lock(&used.certificate_expiries).clear();
+        }
     }
 
-    /// Looks up the metrics of one limit, when its limiter is built. `limit` is as written in the configuration, or
+    /// Looks up the metrics of one limit, when it first applies to a request. `limit` is as written in the configuration, or
     /// `concurrency`.
     pub(crate) fn limit(&self, limit: &str) -> LimitHandles {
         let handles = LimitHandles {
@@ -184,7 +185,7 @@ impl Counters {
 
     /// Counts what the cache did for a request.
     pub(crate) fn cached(&self, status: CacheStatus) {
-        self.cache[status as usize]
+        self.used().cache[status as usize]
             .get_or_init(|| self.families.cache(&self.destination, status.as_str()))
             .inc();
     }
@@ -194,9 +195,16 @@ impl Counters {
         self.families.circuit_state(&self.destination).set(state as i64);
     }
 
-    /// Sets until when nothing is sent to the upstream, in Unix seconds; 0 if there is no pause.
+    /// Sets until when nothing is sent to the upstream, in Unix seconds; 0 if there is no pause, which is not said of a
+    /// destination that nobody uses.
     pub(crate) fn paused_until(&self, unix_seconds: i64) {
-        self.families.paused_until(&self.destination).set(unix_seconds);
+        if unix_seconds == 0 && self.used.get().is_none() {
+            return;
+        }
+        let gauge = &self.used().paused_until;
+        gauge
+            .get_or_init(|| self.families.paused_until(&self.destination))
+            .set(unix_seconds);
     }
 
     /// Counts a simulated answer by its status or fault, as the configuration names it.
@@ -210,7 +218,7 @@ impl Counters {
         self.families
             .secrets_redacted(&self.destination, part.as_str())
             .inc();
-        self.has_redacted.set(()).is_ok()
+        self.used().has_redacted.set(()).is_ok()
     }
 
     /// Counts a request that is sent again, by the reason: a status, `connect`, or a `stale` connection.
@@ -226,7 +234,7 @@ impl Counters {
 
     /// Records how long a successful TLS handshake took.
     pub(crate) fn tls_handshake(&self, side: TlsSide, duration: Duration) {
-        let histogram = self.tls_handshake[side as usize]
+        let histogram = self.used().tls_handshake[side as usize]
             .get_or_init(|| self.families.tls_handshake(&self.destination, side.as_str()));
         observe(histogram, duration);
     }
@@ -238,7 +246,7 @@ impl Counters {
         if failure.is_distrust() {
             self.families.client_distrust(&self.destination).inc();
         }
-        let log = self.handshakes.get_or_init(|| Box::new(HandshakeLog::new()));
+        let log = (self.used().handshakes).get_or_init(|| Box::new(HandshakeLog::new()));
         log.due(failure)
     }
 
@@ -282,7 +290,7 @@ impl Counters {
     /// Counts an exchange. Neither allocates nor hashes once the same labels have been seen.
     pub(super) fn request(&self, answered_by: AnsweredBy, method: MethodLabel, status: StatusCode) {
         let code = CodeLabel::of(status);
-        let by_code = self.requests[answered_by as usize][method as usize]
+        let by_code = self.used().requests[answered_by as usize][method as usize]
             .get_or_init(|| Box::new(array::from_fn(|_| OnceLock::new())));
         let counter = by_code[code.index()].get_or_init(|| {
             self.families.requests(
@@ -296,24 +304,47 @@ impl Counters {
     }
 
     fn limits(&self) -> &LimitCounters {
-        self.limits.get_or_init(|| LimitCounters {
+        self.used().limits.get_or_init(|| LimitCounters {
             wait: self.families.limit_wait(&self.destination),
             waiting: self.families.limit_waiting(&self.destination),
         })
     }
 
     fn tunnels(&self) -> &TunnelCounters {
-        self.tunnels.get_or_init(|| TunnelCounters {
+        self.used().tunnels.get_or_init(|| TunnelCounters {
             duration: self.families.tunnel_duration(&self.destination),
             open: self.families.tunnels_open(&self.destination),
         })
     }
 
     fn upstream(&self) -> &UpstreamCounters {
-        self.upstream.get_or_init(|| UpstreamCounters {
+        self.used().upstream.get_or_init(|| UpstreamCounters {
             connections: self.families.upstream_connections(&self.destination),
             reuses: self.families.upstream_reuses(&self.destination),
         })
+    }
+}
+
+impl UsedCounters {
+    fn new(families: &Families, destination: &str) -> Self {
+        Self {
+            in_flight: families.in_flight(destination),
+            overhead: families.overhead(destination),
+            received: families.bytes(destination, "received"),
+            request_duration: families.request_duration(destination),
+            sent: families.bytes(destination, "sent"),
+            upstream_response: families.upstream_response(destination),
+            requests: array::from_fn(|_| array::from_fn(|_| OnceLock::new())),
+            cache: array::from_fn(|_| OnceLock::new()),
+            certificate_expiries: Mutex::default(),
+            handshakes: OnceLock::new(),
+            has_redacted: OnceLock::new(),
+            limits: OnceLock::new(),
+            paused_until: OnceLock::new(),
+            tls_handshake: array::from_fn(|_| OnceLock::new()),
+            tunnels: OnceLock::new(),
+            upstream: OnceLock::new(),
+        }
     }
 }
 

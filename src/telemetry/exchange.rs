@@ -178,7 +178,7 @@ impl Exchange {
     /// Sets the destination. The request counts as in flight there from now on.
     pub(crate) fn set_destination(&mut self, counters: &Arc<Counters>) {
         self.phase = ExchangePhase::Request {
-            _in_flight: GaugeGuard::new(&counters.in_flight),
+            _in_flight: GaugeGuard::new(&counters.used().in_flight),
         };
         self.counters = Some(Arc::clone(counters));
     }
@@ -357,7 +357,7 @@ impl Exchange {
     }
 
     fn count_bytes(&mut self) {
-        let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none);
+        let counters = self.counters.as_ref().unwrap_or(&self.telemetry.none).used();
         self.sent.count(&counters.sent);
         self.received.count(&counters.received);
     }
@@ -402,14 +402,14 @@ impl Drop for Exchange {
         match &self.phase {
             ExchangePhase::Tunnel { since, end, .. } => counters.tunnel_closed(*end, now - *since),
             ExchangePhase::NoDestination | ExchangePhase::Request { .. } | ExchangePhase::Discarded => {
-                observe(&counters.request_duration, now - self.begun);
+                observe(&counters.used().request_duration, now - self.begun);
                 if let Some(overhead) = overhead {
-                    observe(&counters.overhead, overhead);
+                    observe(&counters.used().overhead, overhead);
                 }
             }
         }
         if let Some(duration) = self.upstream_response {
-            observe(&counters.upstream_response, duration);
+            observe(&counters.used().upstream_response, duration);
         }
         if let Some(error) = self.error {
             counters.error(error);

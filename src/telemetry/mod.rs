@@ -89,7 +89,7 @@ const NO_DESTINATION: &str = "none";
 pub(crate) struct Telemetry {
     access: AtomicU8,
     counter_log: Mutex<counter_log::CounterLog>,
-    counters: Mutex<HashMap<Box<str>, Arc<Counters>>>,
+    counters: Mutex<HashMap<Arc<str>, Arc<Counters>>>,
     families: Arc<Families>,
     /// Held while counters are brought up to what was counted elsewhere: two pages at a time would count it twice.
     gathering: Mutex<()>,
@@ -120,11 +120,12 @@ impl Telemetry {
         for reason in ["port", "unlisted"] {
             families.observed(reason);
         }
-        let none = Arc::new(Counters::new(&families, NO_DESTINATION));
+        let name: Arc<str> = NO_DESTINATION.into();
+        let none = Arc::new(Counters::new(&families, &name));
         Arc::new(Self {
             access: AtomicU8::new(Access::Errors as u8),
             counter_log: Mutex::default(),
-            counters: Mutex::new(HashMap::from([(NO_DESTINATION.into(), Arc::clone(&none))])),
+            counters: Mutex::new(HashMap::from([(name, Arc::clone(&none))])),
             families,
             gathering: Mutex::default(),
             none,
@@ -141,8 +142,9 @@ impl Telemetry {
         if let Some(known) = counters.get(destination) {
             return Arc::clone(known);
         }
-        let new = Arc::new(Counters::new(&self.families, destination));
-        counters.insert(destination.into(), Arc::clone(&new));
+        let name: Arc<str> = destination.into();
+        let new = Arc::new(Counters::new(&self.families, &name));
+        counters.insert(name, Arc::clone(&new));
         new
     }
 

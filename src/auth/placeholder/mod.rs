@@ -341,7 +341,7 @@ fn roles(destination: &DestinationKeys) -> Vec<(&SecretRef, SecretRole)> {
         ParentChoice::Inherit | ParentChoice::None => &[][..],
         ParentChoice::Own(parents) => parents,
     };
-    let kept = kept_parts(destination.tls.as_ref()).chain(parents.iter().flat_map(of_parent));
+    let kept = kept_parts(destination.tls.as_deref()).chain(parents.iter().flat_map(of_parent));
     all.extend(kept.map(|reference| (reference, SecretRole::Stays)));
     all
 }

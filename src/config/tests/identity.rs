@@ -40,7 +40,8 @@ fn a_client_certificate_is_named_in_three_ways() {
             .tls
             .clone()
             .unwrap()
-            .client_certificate;
+            .client_certificate
+            .clone();
         assert_eq!(found.as_ref(), Some(&wanted), "{text}");
         assert_eq!(wanted.to_string(), shown);
     }

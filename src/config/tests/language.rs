@@ -192,11 +192,11 @@ fn a_whole_destination_is_read() {
     };
     assert_eq!(tls.client_certificate, Some(identity));
     assert_eq!(
-        (tls.ca, tls.ca_extra),
+        (tls.ca.clone(), tls.ca_extra.clone()),
         (Some(file("certs/ca.pem")), Some(file("certs/more.pem")))
     );
     assert_eq!(
-        (tls.min_version, tls.server_name),
+        (tls.min_version, tls.server_name.clone()),
         (TlsVersion::V1_3, Some(Host::parse("partner.test").unwrap()))
     );
     assert_eq!(

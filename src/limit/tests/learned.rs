@@ -509,7 +509,7 @@ async fn a_reload_forgets_nothing_of_what_was_learned() {
         ..settings(OnLimit::Reject)
     };
     let before = limits.with(&"a".into(), settings(), &telemetry);
-    limits.hold([Arc::clone(&before)]);
+    limits.hold([], [Arc::clone(&before)]);
     answered(&before, "/", 429, &[("retry-after", "60")])
         .await
         .unwrap();

@@ -7,7 +7,7 @@ use super::connector::Connector;
 use super::node::CallAttempt;
 use crate::config::Config;
 use crate::host::{Host, Scheme, Target};
-use crate::limit::Limiters;
+use crate::limit::LazyLimiter;
 use crate::limit::shared::lease::FleetConfig;
 use crate::limit::shared::store_queue::{PermitCall, Sharing};
 use crate::policy::{EgressRules, Policy};
@@ -45,7 +45,9 @@ pub(super) fn attempt(redirects: u32, telemetry: &Telemetry) -> CallAttempt {
         fleet: FleetConfig::default(),
         names: ["{d}0".to_owned()].into(),
     };
-    let limiter = Limiters::default().of(&policy.destinations[1], Some(sharing), telemetry);
+    let counters = telemetry.counters("d");
+    let lazy = LazyLimiter::of(&policy.destinations[1], Some(sharing), &counters, None);
+    let limiter = Arc::clone(lazy.limiter());
     CallAttempt {
         call: PermitCall {
             requests: Vec::new(),

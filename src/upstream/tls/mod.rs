@@ -70,19 +70,26 @@ const ORIGINS: usize = 256;
 /// The TLS settings of one destination: one identity, one set of roots, and their session stores, so that no session made for
 /// one identity resumes for another.
 pub(crate) struct Settings {
+    configs: Mutex<FastMap<(Target, Alpn), Config>>,
+    /// By host: which certificates its servers have asked for.
+    presenters: Mutex<FastMap<Host, Arc<Presenter>>>,
+    terms: Arc<Terms>,
+}
+
+/// What does not change: see [`Settings::sibling`].
+struct Terms {
     /// Without ALPN and session store: [`Settings::config`] adds them.
     base: ClientConfig,
-    configs: Mutex<HashMap<(Target, Alpn), Config>>,
     identity: Option<ClientIdentity>,
     /// Its ClientHello is longer than a segment of TCP.
     is_long: bool,
-    /// By host: which certificates its servers have asked for.
-    presenters: Mutex<HashMap<Host, Arc<Presenter>>>,
     server_name: Option<ServerName<'static>>,
     verifier: Arc<Verifier>,
     versions: TlsVersion,
     warnings: Vec<TlsWarning>,
 }
+
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A connection after its handshake.
 #[derive(Debug)]
@@ -216,28 +223,40 @@ impl Settings {
         }
 
         let server_name = tls.server_name.as_ref().map(name_of);
-        Ok(Self {
+        let terms = Terms {
             base,
-            configs: Mutex::default(),
             identity,
             is_long: crypto::has_long_hello(&provider),
-            presenters: Mutex::default(),
             server_name,
             verifier,
             versions: tls.min_version,
             warnings,
-        })
+        };
+        Ok(Self::under(Arc::new(terms)))
+    }
+
+    /// Returns the same settings with new session stores, for another destination.
+    pub(crate) fn sibling(&self) -> Self {
+        Self::under(Arc::clone(&self.terms))
+    }
+
+    fn under(terms: Arc<Terms>) -> Self {
+        Self {
+            configs: Mutex::default(),
+            presenters: Mutex::default(),
+            terms,
+        }
     }
 
     /// Returns what a person should know about these settings as of `now`.
     pub(crate) fn warnings(&self, now: SystemTime) -> Vec<TlsWarning> {
-        let mut warnings = self.warnings.clone();
-        let ended = self.verifier.revocation.ended(now);
+        let mut warnings = self.terms.warnings.clone();
+        let ended = self.terms.verifier.revocation.ended(now);
         warnings.extend(ended.map(|(issuer, since)| TlsWarning::ListEnded {
             issuer: issuer.to_owned(),
             since,
         }));
-        if let Some(identity) = &self.identity {
+        if let Some(identity) = &self.terms.identity {
             let (from, until) = (identity.life.not_before, identity.life.not_after);
             warnings.extend((until < now).then_some(TlsWarning::Expired { since: until }));
             warnings.extend((now < from).then_some(TlsWarning::NotYetValid { from }));
@@ -247,12 +266,12 @@ impl Settings {
 
     /// Returns when the client certificate is valid; `None` without one.
     pub(crate) fn life(&self) -> Option<&Lifetime> {
-        self.identity.as_ref().map(|identity| &identity.life)
+        self.terms.identity.as_ref().map(|identity| &identity.life)
     }
 
     /// Returns the name that is sent as SNI and verified: `tls.server_name`, else the host. An address is verified, not sent.
     pub(crate) fn server_name(&self, host: &Host) -> ServerName<'static> {
-        self.server_name.clone().unwrap_or_else(|| name_of(host))
+        self.terms.server_name.clone().unwrap_or_else(|| name_of(host))
     }
 
     /// Makes a client handshake within `limit`, over any connection to `target`.
@@ -291,7 +310,7 @@ impl Settings {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut config = self.base.clone();
+        let mut config = self.terms.base.clone();
         config.alpn_protocols.extend(alpn.map(<[u8]>::to_vec));
         self.handshake(stream, host, self.renewed(host, config), limit)
             .await
@@ -358,8 +377,8 @@ impl Settings {
         drop(presenters);
         error::Before {
             asked: presenter.map(|presenter| presenter.asked()).unwrap_or_default(),
-            is_long: self.is_long,
-            versions: self.versions,
+            is_long: self.terms.is_long,
+            versions: self.terms.versions,
         }
     }
 
@@ -372,7 +391,11 @@ impl Settings {
         if presenters.len() >= ORIGINS {
             presenters.clear();
         }
-        let certified = self.identity.as_ref().map(|identity| identity.certified.clone());
+        let certified = self
+            .terms
+            .identity
+            .as_ref()
+            .map(|identity| identity.certified.clone());
         let presenter = Arc::new(Presenter::new(certified));
         presenters.insert(host.clone(), presenter.clone());
         presenter
@@ -391,7 +414,7 @@ impl Settings {
             // Names come from the app. With too many of them some sessions cannot resume, but memory stays bounded.
             configs.clear();
         }
-        let mut config = self.base.clone();
+        let mut config = self.terms.base.clone();
         config.alpn_protocols = match alpn {
             Alpn::H1 => vec![b"http/1.1".to_vec()],
             Alpn::H2 => vec![b"h2".to_vec()],
@@ -405,7 +428,7 @@ impl Settings {
 
     /// Makes the configuration for `host`, with another verifier.
     fn renewed(&self, host: &Host, mut config: ClientConfig) -> Config {
-        let generation = Arc::new(Generation::new(&self.verifier));
+        let generation = Arc::new(Generation::new(&self.terms.verifier));
         config
             .dangerous()
             .set_certificate_verifier(Arc::clone(&generation) as _);
@@ -420,8 +443,8 @@ impl Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("identity", &self.identity)
-            .field("server_name", &self.server_name)
+            .field("identity", &self.terms.identity)
+            .field("server_name", &self.terms.server_name)
             .finish_non_exhaustive()
     }
 }

@@ -219,8 +219,8 @@ fn the_hybrid_key_exchange_comes_first() {
 #[test]
 fn a_build_for_fips_offers_what_is_approved_and_no_more() {
     let settings = settings(&Tls::default(), &[]).unwrap();
-    assert_eq!(settings.base.fips(), cfg!(feature = "fips"));
-    assert_eq!(settings.base.require_ems, cfg!(feature = "fips"));
+    assert_eq!(settings.terms.base.fips(), cfg!(feature = "fips"));
+    assert_eq!(settings.terms.base.require_ems, cfg!(feature = "fips"));
     let groups = provider().kx_groups.iter().map(|group| group.name());
     let has_x25519 = groups.clone().any(|group| group == rustls::NamedGroup::X25519);
     let suites = provider().cipher_suites.iter().map(|suite| format!("{suite:?}"));
@@ -232,8 +232,8 @@ fn a_build_for_fips_offers_what_is_approved_and_no_more() {
 #[test]
 fn there_is_no_early_data_no_key_log_and_no_store_to_share() {
     let settings = settings(&Tls::default(), &[]).unwrap();
-    assert!(!settings.base.enable_early_data && !settings.base.enable_secret_extraction);
-    assert_eq!(format!("{:?}", settings.base.key_log), "NoKeyLog");
+    assert!(!settings.terms.base.enable_early_data && !settings.terms.base.enable_secret_extraction);
+    assert_eq!(format!("{:?}", settings.terms.base.key_log), "NoKeyLog");
     let config = |host_name, port, alpn| {
         let target = Target {
             scheme: Scheme::Https,

@@ -231,7 +231,7 @@ impl Simulation {
                 spawn_local(async move { simulation.clients(limiter, instance, destination, demand).await });
             }
         }
-        limits.hold(made);
+        limits.hold([], made);
         let simulation = Rc::clone(self);
         spawn_local(async move {
             let _alive = limits;

@@ -470,7 +470,7 @@ fn of_two_certificates_the_valid_one_counts_that_ends_last() {
         ("KEY", &*first.key_pem()),
     ];
     let settings = settings(&with_certificate(), &variables).unwrap();
-    let chain = &settings.identity.as_ref().unwrap().certified.cert;
+    let chain = &settings.terms.identity.as_ref().unwrap().certified.cert;
     assert_eq!(
         *chain,
         [&new, &authority].map(|pair| pair.certificate.der().clone())
@@ -567,7 +567,10 @@ fn debug_shows_no_key() {
         ("KEY", &*key),
     ];
     let settings = settings(&with_certificate(), &variables).unwrap();
-    let told = format!("{settings:?} {:?} {:?}", settings.base, settings.identity);
+    let told = format!(
+        "{settings:?} {:?} {:?}",
+        settings.terms.base, settings.terms.identity
+    );
     assert!(
         key.lines()
             .filter(|line| line.len() > 40)

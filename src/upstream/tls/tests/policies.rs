@@ -140,7 +140,7 @@ fn ours(pairs: &[Pair]) -> Result<(), String> {
     let ders: Vec<_> = (pairs[1..].iter().rev())
         .map(|pair| pair.certificate.der().clone())
         .collect();
-    let verifier = Generation::new(&settings.verifier);
+    let verifier = Generation::new(&settings.terms.verifier);
     let name = ServerName::try_from("partner.test").unwrap();
     let now = rustls::pki_types::UnixTime::now();
     use rustls::client::danger::ServerCertVerifier;
@@ -356,7 +356,7 @@ fn a_certificate_whose_criticality_was_changed_is_not_signed() {
         let ders: Vec<_> = ders.into_iter().map(CertificateDer::from).collect();
         let name = ServerName::try_from("partner.test").unwrap();
         use rustls::client::danger::ServerCertVerifier;
-        let verified = Generation::new(&settings.verifier).verify_server_cert(
+        let verified = Generation::new(&settings.terms.verifier).verify_server_cert(
             &ders[0],
             &ders[1..],
             &name,

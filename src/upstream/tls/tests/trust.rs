@@ -441,7 +441,7 @@ async fn lists_may_be_der_and_several_and_an_old_one_is_told_at_load() {
     let with = |lists: &str| settings(&tls, &[("CA", &agency.root.pem()), ("CRL", lists)]);
     let good = with(&list(&agency.root, &[], CURRENT)).unwrap();
     assert!(agency.ask(&good).await.is_ok());
-    assert_eq!(good.warnings.len(), 0);
+    assert_eq!(good.terms.warnings.len(), 0);
 
     let old = with(&list(&agency.root, &[], (-9, -2))).unwrap();
     let warnings: Vec<_> = old
@@ -497,7 +497,7 @@ fn changed_certificates_and_lists_are_refused_in_words() {
     let settings = settings(&tls, &[("CA", &agency.root.pem()), ("CRL", &lists)]).unwrap();
     let name = ServerName::try_from("partner.test").unwrap();
     let verify_with = |settings: &Settings, chain: &[CertificateDer<'_>]| {
-        let verifier = Generation::new(&settings.verifier);
+        let verifier = Generation::new(&settings.terms.verifier);
         let answer = verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now());
         answer.map(drop)
     };
