@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -27,6 +26,7 @@ use crate::host::{Host, HostPattern, Scheme, Target};
 use crate::limit::shared::lease::FleetConfig;
 use crate::limit::shared::store_queue::Sharing;
 use crate::limit::{self, LazyLimiter, Limiter};
+use crate::message::{Fields, Request, RequestHead};
 use crate::policy::{Policy, RequestForm, Verdict};
 use crate::proxy::{self, RetryPolicy};
 use crate::secret::Snapshot;
@@ -51,7 +51,11 @@ pub struct CircuitBench {
 
 /// The fields of a successful answer.
 #[derive(Debug)]
-pub struct HintsBench(pub HeaderMap);
+pub struct HintsBench(Fields);
+
+/// The head of a request.
+#[derive(Clone, Debug)]
+pub struct HeadBench(RequestHead);
 
 /// A destination that attaches a bearer token.
 #[derive(Debug)]
@@ -197,9 +201,26 @@ impl CircuitBench {
 }
 
 impl HintsBench {
+    /// Makes the answer.
+    pub fn new(fields: HeaderMap) -> Self {
+        Self(fields.into())
+    }
+
     /// Returns whether the answer has hints about the upstream's limits.
     pub fn has_hints(&self) -> bool {
         limit::bench::mentions_limits(&self.0, SystemTime::UNIX_EPOCH)
+    }
+}
+
+impl HeadBench {
+    /// Takes the head of `request`.
+    pub fn new(request: http::Request<()>) -> Self {
+        Self(Request::from(request).into_parts().0)
+    }
+
+    /// Returns how many field lines it has.
+    pub fn lines(&self) -> usize {
+        self.0.headers.len()
     }
 }
 
@@ -214,9 +235,9 @@ impl CredentialBench {
     }
 
     /// Removes the hop-by-hop fields and attaches the credential. Returns whether it could.
-    pub fn rewrite(&self, head: &mut Parts) -> bool {
-        proxy::bench::strip(&mut head.headers);
-        self.0.apply(head).is_ok()
+    pub fn rewrite(&self, head: &mut HeadBench) -> bool {
+        proxy::bench::strip(&mut head.0.headers);
+        self.0.apply(&mut head.0).is_ok()
     }
 }
 

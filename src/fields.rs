@@ -7,10 +7,14 @@
 //!
 //! What is attached is decided in `auth`, how a head is rewritten in `proxy`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
+
+use crate::message::Fields;
 
 /// These frame the message or say where it goes; a removal that happens to match does not mean them.
 const FRAMING: [HeaderName; 3] = [header::CONTENT_LENGTH, header::HOST, header::TRANSFER_ENCODING];
@@ -84,9 +88,10 @@ enum Removal {
     Prefix(Box<str>),
 }
 
-/// The fields that the Connection field of a head lists. They go one hop only, also as trailers.
+/// The fields that the Connection field of a head lists. They go one hop only, also as trailers. A set, because a head may list
+/// thousands.
 #[derive(Debug)]
-pub(crate) struct Listed(Vec<HeaderName>);
+pub(crate) struct Listed(HashSet<HeaderName>);
 
 impl FieldNames {
     /// Reads the names of `headers.remove`, which may end in `*`. A name that no field can have is left out.
@@ -111,7 +116,7 @@ impl FieldNames {
 
     /// Removes the fields to be removed from a head, and those that are spelled almost like a field that is set. The latter
     /// itself stays: it is replaced later.
-    pub(crate) fn remove_from(&self, fields: &mut HeaderMap) {
+    pub(crate) fn remove_from(&self, fields: &mut Fields) {
         let is_removed = |name: &HeaderName| {
             let is_other = |own: &HeaderName| own != name && is_alike(name.as_str(), own.as_str());
             self.set.iter().any(is_other) || self.remove(name)
@@ -144,26 +149,24 @@ impl Removal {
 
 impl Listed {
     /// Reads what Connection lists, except fields that frame or route the message. `None`: there is nothing to remove.
-    pub(crate) fn of(fields: &HeaderMap) -> Option<Arc<Self>> {
+    pub(crate) fn of(fields: &Fields) -> Option<Arc<Self>> {
         // The usual options name no field, or one that is always removed.
         let says_little = |option: &HeaderValue| {
             option.as_bytes().eq_ignore_ascii_case(b"keep-alive")
                 || option.as_bytes().eq_ignore_ascii_case(b"close")
         };
-        if fields.get_all(header::CONNECTION).iter().all(says_little) {
+        if fields.get_all(header::CONNECTION).all(says_little) {
             return None;
         }
-        let listed = (fields.get_all(header::CONNECTION).iter())
+        let listed = (fields.get_all(header::CONNECTION))
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             .filter(|name| *name != header::CONNECTION && !FRAMING.contains(name));
         Some(Arc::new(Self(listed.collect())))
     }
 
-    pub(crate) fn remove_from(&self, fields: &mut HeaderMap) {
-        for name in &self.0 {
-            fields.remove(name);
-        }
+    pub(crate) fn remove_from(&self, fields: &mut Fields) {
+        fields.retain(|name| !self.0.contains(name));
     }
 }
 
@@ -174,12 +177,12 @@ pub(crate) fn goes_one_hop(name: &str) -> bool {
 }
 
 /// Removes the fields that [go one hop only](goes_one_hop).
-pub(crate) fn remove_one_hop(fields: &mut HeaderMap) {
+pub(crate) fn remove_one_hop(fields: &mut Fields) {
     remove_where(fields, |name| goes_one_hop(name.as_str()));
 }
 
 /// Removes lines of Proxy-Status and Cache-Status that carry our name and are not from us.
-pub(crate) fn remove_forged(fields: &mut HeaderMap) {
+pub(crate) fn remove_forged(fields: &mut Fields) {
     for name in [CACHE_STATUS, PROXY_STATUS] {
         if !fields.contains_key(&name) {
             continue;
@@ -188,7 +191,7 @@ pub(crate) fn remove_forged(fields: &mut HeaderMap) {
             let mut words = line.as_bytes().windows(NAME.len());
             words.any(|word| word.eq_ignore_ascii_case(NAME))
         };
-        let lines = fields.get_all(&name).iter();
+        let lines = fields.get_all(&name);
         let kept: Vec<HeaderValue> = lines.filter(|line| !is_forged(line)).cloned().collect();
         fields.remove(&name);
         for line in kept {
@@ -198,7 +201,7 @@ pub(crate) fn remove_forged(fields: &mut HeaderMap) {
 }
 
 /// Returns the first field that some servers take for the method or the path of a request.
-pub(crate) fn overrides(fields: &HeaderMap) -> Option<&'static str> {
+pub(crate) fn overrides(fields: &Fields) -> Option<&'static str> {
     let named = |name: &HeaderName| OVERRIDES.into_iter().find(|own| is_alike(name.as_str(), own));
     fields.keys().find_map(named)
 }
@@ -208,28 +211,23 @@ pub(crate) fn overrides(fields: &HeaderMap) -> Option<&'static str> {
 ///
 /// `listed`: what the Connection field of the head lists. `decided`: what the configuration sets or removes in a request.
 pub(crate) fn remove_from_trailers(
-    fields: &mut HeaderMap,
+    trailers: &mut HeaderMap,
     listed: Option<&Listed>,
     decided: Option<&FieldNames>,
 ) {
-    remove_where(fields, |name| {
+    let mut fields = Fields::from(std::mem::take(trailers));
+    remove_where(&mut fields, |name| {
         goes_one_hop(name.as_str())
             || (NOT_IN_TRAILERS.iter().chain(&OVERRIDES)).any(|own| is_alike(name.as_str(), own))
             || listed.is_some_and(|listed| listed.0.contains(name))
             || decided.is_some_and(|names| names.decide(name))
     });
-    remove_forged(fields);
+    remove_forged(&mut fields);
+    *trailers = fields.into();
 }
 
-fn remove_where(fields: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
-    // Such fields are rare: most messages need no list of them.
-    if !fields.keys().any(&is_removed) {
-        return;
-    }
-    let removed: Vec<_> = fields.keys().filter(|name| is_removed(name)).cloned().collect();
-    for name in removed {
-        fields.remove(name);
-    }
+fn remove_where(fields: &mut Fields, is_removed: impl Fn(&HeaderName) -> bool) {
+    fields.retain(|name| !is_removed(name));
 }
 
 /// Whether some servers take one name for the other. Both are in lower case.
@@ -245,7 +243,7 @@ fn begins_alike(name: &str, prefix: &str) -> bool {
 }
 
 /// Reads a field that holds an HTTP date (RFC 9110 section 5.6.7). Of several lines, the first counts.
-pub(crate) fn date(fields: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+pub(crate) fn date(fields: &Fields, name: &HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(fields.get(name)?.to_str().ok()?).ok()
 }
 
@@ -280,15 +278,15 @@ fn visible(c: char) -> char {
 mod tests {
     use super::*;
 
-    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut fields = HeaderMap::new();
+    fn map(lines: &[(&'static str, &'static str)]) -> Fields {
+        let mut fields = Fields::new();
         for (name, value) in lines {
             fields.append(*name, HeaderValue::from_static(value));
         }
         fields
     }
 
-    fn names(fields: &HeaderMap) -> Vec<&str> {
+    fn names(fields: &Fields) -> Vec<&str> {
         let mut names: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         names
@@ -353,7 +351,7 @@ mod tests {
     #[test]
     fn trailers_carry_nothing_that_a_head_would_not() {
         let listed = Listed::of(&map(&[("connection", "close, X-Hop")])).unwrap();
-        let mut fields = map(&[
+        let fields = map(&[
             ("authorization", "a"),
             ("cache-status", "outrider; hit"),
             ("cache-status", "edge; hit"),
@@ -371,7 +369,9 @@ mod tests {
             ("x_amz_security_token", "a"),
             ("x_http_method_override", "DELETE"),
         ]);
-        remove_from_trailers(&mut fields, Some(&listed), Some(&decided()));
+        let mut trailers = HeaderMap::from(fields);
+        remove_from_trailers(&mut trailers, Some(&listed), Some(&decided()));
+        let fields = Fields::from(trailers);
         assert_eq!(names(&fields), ["cache-status", "grpc-status", "x-checksum"]);
         assert_eq!(fields["cache-status"], "edge; hit");
     }
@@ -380,6 +380,6 @@ mod tests {
     fn connection_lists_nothing_that_frames_or_routes_the_message() {
         assert!(Listed::of(&map(&[("connection", "keep-alive"), ("connection", "Close")])).is_none());
         let listed = Listed::of(&map(&[("connection", "host, content-length, connection, X-A")])).unwrap();
-        assert_eq!(listed.0, ["x-a"]);
+        assert_eq!(listed.0, HashSet::from([HeaderName::from_static("x-a")]));
     }
 }

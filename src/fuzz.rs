@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 pub use crate::http1::fuzz::{Ends, Head};
 
@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::host::{Host, HostError, HostPattern, Target};
 use crate::http1;
 use crate::limit;
+use crate::message::Fields;
 use crate::policy::Policy;
 use crate::secret;
 use crate::socks;
@@ -100,7 +101,7 @@ pub fn limit_hints(bytes: &[u8]) -> bool {
     };
     let status = [200, 403, 429, 500, 503, 599, 100, 304][usize::from(kind % 8)];
     let seconds = [0, 1_784_111_777, u64::from(u32::MAX), 60][usize::from(moment % 4)];
-    let mut fields = HeaderMap::new();
+    let mut fields = Fields::new();
     for line in lines.split(|byte| *byte == b'\n') {
         let mut parts = line.splitn(2, |byte| *byte == b':');
         let name = parts.next().and_then(|name| HeaderName::from_bytes(name).ok());

@@ -59,6 +59,7 @@
 //! | 2 | `window` | counts over a sliding span of time |
 //! | 1 | `host` | where a request wants to go, parsed once |
 //! | 1 | `units` | durations, sizes, rates |
+//! | 1 | `message` | requests and responses, and the list of their fields |
 //! | 1 | `method`, `path` | methods and patterns of paths, parsed once |
 //! | 1 | `stream`, `drain` | byte streams; the end of the process |
 //! | 0 | `descriptors`, `memory` | how many file descriptors and how much memory may be used |
@@ -178,6 +179,7 @@ mod host;
 mod http1;
 mod limit;
 mod memory;
+mod message;
 mod method;
 mod panics;
 mod path;

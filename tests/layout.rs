@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Bottom to top. A module may name modules of a lower row only, never its neighbours.
 const RANKS: &[&[&str]] = &[
     &["descriptors", "error", "memory", "panics", "sync"],
-    &["drain", "host", "method", "path", "stream", "units"],
+    &["drain", "host", "message", "method", "path", "stream", "units"],
     &["fields", "http1", "socks", "window"],
     &["config"],
     &["telemetry"],

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
-use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
@@ -16,6 +15,7 @@ use super::matcher::SecretMatcher;
 use super::query::Parameter;
 use crate::config::{Auth, HeaderText, Headers, SecretRef, Text};
 use crate::fields::FieldNames;
+use crate::message::RequestHead;
 use crate::secret::{Secret, Snapshot};
 
 #[cfg(test)]
@@ -124,12 +124,10 @@ impl Attachment {
 
     /// Removes and sets fields. Replaces the app's values of an attached field (all spellings and duplicates) or
     /// query parameter. The rules of [`LiveCredential::apply`](super::LiveCredential::apply) hold here too.
-    pub(crate) fn apply(&self, head: &mut Parts) -> Result<(), Error> {
+    pub(crate) fn apply(&self, head: &mut RequestHead) -> Result<(), Error> {
         self.names.remove_from(&mut head.headers);
         for (name, value) in &self.set {
-            head.headers
-                .try_insert(name.clone(), value.clone())
-                .map_err(|_| Error::NoRoom)?;
+            head.headers.insert(name, value.clone());
         }
         if let Some(parameter) = &self.parameter {
             head.uri = parameter

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
-use memchr::memmem;
+use memchr::{memchr, memmem};
 use zeroize::Zeroizing;
 
 use self::layers::DecodedLayer;
@@ -52,6 +52,8 @@ struct SearchedSecret {
 #[derive(Debug)]
 struct SecretPattern {
     text: Secret,
+    /// The byte of it that the fewest fields have: a text without it needs no search.
+    rare: u8,
     /// The failure function of Knuth, Morris and Pratt: how many bytes still match after a mismatch.
     failure: Box<[usize]>,
 }
@@ -137,9 +139,10 @@ impl SecretMatcher {
         is_last: bool,
         mut found: impl FnMut(usize, Range<usize>),
     ) -> usize {
-        // A fast path: no layer is longer than the text, and most fields are shorter than any secret.
+        // Fast paths: no layer is longer than the text, and most fields are shorter than any secret, or have nothing to decode
+        // and a byte of no secret.
         let is_short = || self.all.iter().all(|searched| text.len() < searched.shortest);
-        if self.all.is_empty() || is_last && is_short() {
+        if self.all.is_empty() || is_last && (is_short() || self.cannot_be_in(text)) {
             return 0;
         }
         let mut layer = DecodedLayer::of(text);
@@ -158,6 +161,12 @@ impl SecretMatcher {
         // it.
         let held = text.len() - layer.border(cut);
         held.min(MOST_HELD.max(4 * self.longest()))
+    }
+
+    /// Whether one look shows that no secret is in this text.
+    fn cannot_be_in(&self, text: &[u8]) -> bool {
+        let mut patterns = self.all.iter().flat_map(|searched| &searched.patterns);
+        patterns.all(|pattern| pattern.cannot_be_in(text)) && !layers::may_be_encoded(text)
     }
 
     /// Searches one layer. Returns the place in the text where an unfinished secret may begin.
@@ -252,10 +261,16 @@ impl SecretPattern {
             fit += usize::from(text[at] == text[fit]);
             failure[at] = fit;
         }
+        let rare = text.iter().copied().min_by_key(|byte| commonness(*byte));
         Self {
+            rare: rare.unwrap_or_default(),
             text: Secret::new(text),
             failure: failure.into(),
         }
+    }
+
+    fn cannot_be_in(&self, text: &[u8]) -> bool {
+        text.len() < self.text.expose().len() || memchr(self.rare, text).is_none()
     }
 
     fn find(&self, text: &[u8], mut found: impl FnMut(Range<usize>)) {
@@ -281,6 +296,16 @@ impl SecretPattern {
             fit += usize::from(*byte == pattern[fit]);
         }
         fit
+    }
+}
+
+/// Ranks a byte by how many fields have it: nearly all answers have a date, a type, and the name of a server.
+fn commonness(byte: u8) -> u8 {
+    match byte {
+        b'a' | b'c' | b'e' | b'i' | b'l' | b'n' | b'o' | b'p' | b'r' | b's' | b't' | b' ' => 3,
+        b'0'..=b'9' | b'G' | b'M' | b'T' | b'"' | b',' | b'-' | b'.' | b'/' | b':' | b';' | b'=' => 2,
+        b'a'..=b'z' => 1,
+        _ => 0,
     }
 }
 

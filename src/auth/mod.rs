@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -22,6 +21,7 @@ use crate::fields::FieldNames;
 use crate::host::Target;
 use crate::http1::RawTarget;
 use crate::limit::Limiter;
+use crate::message::RequestHead;
 use crate::policy::Destination;
 use crate::secret::{self, Snapshot};
 use crate::upstream::Endpoint;
@@ -109,7 +109,7 @@ pub(crate) enum Error {
     #[error("the user name holds {what}, which is not valid in Basic authentication")]
     NotUserName { what: &'static str },
 
-    #[error("no room for the credential: the request's target or its header fields are at their limit")]
+    #[error("no room for the credential: the request's target is at its limit")]
     NoRoom,
 
     #[error(transparent)]
@@ -358,7 +358,7 @@ impl LiveCredential {
 
     /// Returns what finds the secrets of this request in a response. A signature is not a secret: it is valid for
     /// this request only.
-    pub(crate) fn matcher(&self, head: &Parts) -> Arc<SecretMatcher> {
+    pub(crate) fn matcher(&self, head: &RequestHead) -> Arc<SecretMatcher> {
         let value = match &self.per_request {
             PerRequest::Nothing => None,
             PerRequest::Jwt(_) | PerRequest::Token(_) => head.headers.get(AUTHORIZATION),
@@ -391,7 +391,7 @@ impl LiveCredential {
 
     /// Reports that the upstream refused the credential of this request. Returns true if another try with the same
     /// credential may succeed: the token is not used again, and [`ready`](Self::ready) waits for another one.
-    pub(crate) fn refuse(&self, head: &Parts) -> bool {
+    pub(crate) fn refuse(&self, head: &RequestHead) -> bool {
         match (&self.per_request, head.headers.get(AUTHORIZATION)) {
             (PerRequest::Token(tokens), Some(value)) => tokens.refuse(value),
             (PerRequest::Token(_), None)
@@ -404,7 +404,12 @@ impl LiveCredential {
     /// Call it after the hop-by-hop fields are removed, and never for CONNECT, which has no place for a credential,
     /// or TRACE, which sends it back. After an error the request must not be sent. Afterwards the URI may hold a
     /// secret and must not be logged.
-    pub(crate) fn apply(&self, head: &mut Parts, target: &Target, payload: Payload<'_>) -> Result<(), Error> {
+    pub(crate) fn apply(
+        &self,
+        head: &mut RequestHead,
+        target: &Target,
+        payload: Payload<'_>,
+    ) -> Result<(), Error> {
         self.attachment.apply(head)?;
         let value = match &self.per_request {
             PerRequest::Jwt(jwt) => jwt.value(SystemTime::now())?,
@@ -426,7 +431,8 @@ impl LiveCredential {
             }
             PerRequest::Token(tokens) => tokens.value()?,
         };
-        authorize(head, value)
+        head.headers.insert(AUTHORIZATION, value);
+        Ok(())
     }
 }
 
@@ -436,12 +442,6 @@ fn hidden(bytes: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-/// Sets Authorization, replacing any value.
-fn authorize(head: &mut Parts, value: HeaderValue) -> Result<(), Error> {
-    let placed = head.headers.try_insert(AUTHORIZATION, value);
-    placed.map(drop).map_err(|_| Error::NoRoom)
 }
 
 #[cfg(test)]

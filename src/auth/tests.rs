@@ -1,8 +1,9 @@
-use http::{Method, Request};
+use http::Method;
 
 use super::*;
 use crate::config::Config;
 use crate::limit::Limiters;
+use crate::message::Request;
 use crate::policy::Policy;
 use crate::secret::roots::SystemRoots;
 use crate::telemetry::Telemetry;
@@ -71,8 +72,10 @@ async fn nothing_that_holds_a_secret_shows_it() {
     for path in ["/1", "/2", "/3", "/4", "/5", "/6", "/7", "/8", "/other"] {
         let rule = destination.auth_rule(&Method::GET, path).unwrap();
         let credential = credentials.choose(rule);
-        let request = Request::get(format!("https://a.test{path}")).body(()).unwrap();
-        let mut head = request.into_parts().0;
+        let request = http::Request::get(format!("https://a.test{path}"))
+            .body(())
+            .unwrap();
+        let mut head = Request::from(request).into_parts().0;
         credential.apply(&mut head, &target, Payload::Whole(b"")).unwrap();
         assert!(head.headers.contains_key("x-second"), "{path}");
         // Only the fields: the target of a request may hold a secret, and is printed nowhere.

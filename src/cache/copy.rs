@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use super::ResponseCache;
 use super::entry::{CacheEntry, StoredHead};
 use super::fetch::{FetchOutcome, Leader};
 use super::freshness::Freshness;
 use super::key::{CacheKey, SelectingFields};
+
+use crate::message::Fields;
 
 /// The first room for a body of unknown length, in bytes.
 const FIRST: usize = 16 * 1024;
@@ -146,10 +147,10 @@ impl Drop for ResponseCopy {
 
 /// The head of a response, from which is decided whether it is stored.
 #[derive(Debug)]
-pub(crate) struct ResponseHead<'a> {
+pub(crate) struct AnswerHead<'a> {
     pub(crate) status: http::StatusCode,
     /// Without the fields of one hop.
-    pub(crate) fields: &'a HeaderMap,
+    pub(crate) fields: &'a Fields,
     /// The length of the body, where it is known.
     pub(crate) length: Option<u64>,
 }

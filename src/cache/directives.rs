@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use http::header::{self, HeaderMap};
+use http::header::{self};
+
+use crate::message::Fields;
 
 /// 68 years: what RFC 9111 uses for a number that does not fit.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(1 << 31);
@@ -45,7 +47,7 @@ pub(super) struct RequestDirectives {
 }
 
 impl ResponseDirectives {
-    pub(super) fn of(fields: &HeaderMap) -> Self {
+    pub(super) fn of(fields: &Fields) -> Self {
         let mut directives = Self::default();
         each_directive(fields, |name, value| match name {
             "max-age" => strictest(&mut directives.max_age, value.seconds().unwrap_or_default()),
@@ -74,7 +76,7 @@ impl ResponseDirectives {
 }
 
 impl RequestDirectives {
-    pub(super) fn of(fields: &HeaderMap) -> Self {
+    pub(super) fn of(fields: &Fields) -> Self {
         let mut directives = Self::default();
         if fields.contains_key(header::CACHE_CONTROL) {
             each_directive(fields, |name, value| match name {
@@ -104,7 +106,7 @@ impl RequestDirectives {
 }
 
 /// Whether a response is for one user.
-pub(super) fn is_private(fields: &HeaderMap) -> bool {
+pub(super) fn is_private(fields: &Fields) -> bool {
     ResponseDirectives::of(fields).private
 }
 
@@ -141,7 +143,7 @@ fn strictest(slot: &mut Option<Duration>, value: Duration) {
 }
 
 /// Calls `take` for each directive, with its name in lower case.
-fn each_directive(fields: &HeaderMap, mut take: impl FnMut(&str, DirectiveValue<'_>)) {
+fn each_directive(fields: &Fields, mut take: impl FnMut(&str, DirectiveValue<'_>)) {
     for line in fields.get_all(header::CACHE_CONTROL) {
         let mut rest = line.as_bytes();
         while let Some((name, value, after)) = next_directive(rest) {

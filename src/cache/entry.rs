@@ -9,13 +9,14 @@
 use std::time::SystemTime;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::StatusCode;
+use http::header::{self, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::freshness::Freshness;
 use super::key::{RequestIdentity, SelectingFields};
 use crate::fields::date;
+use crate::message::{Fields, Response};
 use crate::units::http_date;
 
 /// Fields of a 304 that are ignored, because the stored bytes do not change.
@@ -56,7 +57,7 @@ pub(crate) struct CacheEntry {
 #[derive(Clone, Debug)]
 pub(super) struct StoredHead {
     status: StatusCode,
-    fields: HeaderMap,
+    fields: Fields,
     /// In bytes, as it lies in memory.
     size: usize,
 }
@@ -115,7 +116,7 @@ impl CacheEntry {
         response
     }
 
-    fn set_age(&self, fields: &mut HeaderMap, now: Instant) {
+    fn set_age(&self, fields: &mut Fields, now: Instant) {
         fields.insert(header::AGE, HeaderValue::from(self.freshness.age(now).as_secs()));
     }
 
@@ -126,7 +127,7 @@ impl CacheEntry {
     }
 
     /// Whether a conditional request is answered with 304 (RFC 9110 section 13.2.2).
-    pub(crate) fn has_not_changed_for(&self, request: &HeaderMap) -> bool {
+    pub(crate) fn has_not_changed_for(&self, request: &Fields) -> bool {
         if !self.head.status.is_success() {
             return false;
         }
@@ -136,7 +137,7 @@ impl CacheEntry {
                 .fields
                 .get(header::ETAG)
                 .map(|tag| opaque(tag.as_bytes()));
-            let mut tags = request.get_all(header::IF_NONE_MATCH).iter().flat_map(tags);
+            let mut tags = request.get_all(header::IF_NONE_MATCH).flat_map(tags);
             return tags.any(|tag| tag == b"*" || Some(opaque(tag)) == own);
         }
         let Some(since) = date(request, &header::IF_MODIFIED_SINCE) else {
@@ -151,7 +152,7 @@ impl CacheEntry {
 
     /// Makes a request conditional on this entry, replacing any condition of the app. Returns false where the
     /// entry has no validator.
-    pub(crate) fn validate(&self, request: &mut HeaderMap) -> bool {
+    pub(crate) fn validate(&self, request: &mut Fields) -> bool {
         let (tag, modified) = (
             self.head.fields.get(header::ETAG),
             self.head.fields.get(header::LAST_MODIFIED),
@@ -165,14 +166,14 @@ impl CacheEntry {
         ] {
             match value {
                 Some(value) => request.insert(name, value.clone()),
-                None => request.remove(name),
-            };
+                None => drop(request.remove(name)),
+            }
         }
         true
     }
 
     /// Whether a 304 with these fields is about this entry (RFC 9111 section 4.3.4).
-    pub(super) fn is_confirmed_by(&self, confirmation: &HeaderMap) -> bool {
+    pub(super) fn is_confirmed_by(&self, confirmation: &Fields) -> bool {
         match (self.head.fields.get(header::ETAG), confirmation.get(header::ETAG)) {
             (Some(own), Some(other)) => opaque(own.as_bytes()) == opaque(other.as_bytes()),
             (None, _) | (_, None) => true,
@@ -180,7 +181,7 @@ impl CacheEntry {
     }
 
     /// Whether the response to a HEAD is about a different body (RFC 9111 section 4.3.5).
-    pub(super) fn differs_from(&self, status: StatusCode, fields: &HeaderMap) -> bool {
+    pub(super) fn differs_from(&self, status: StatusCode, fields: &Fields) -> bool {
         status != self.head.status
             || [header::ETAG, header::LAST_MODIFIED, header::CONTENT_LENGTH].iter().any(|name| {
                 matches!((self.head.fields.get(name), fields.get(name)), (Some(own), Some(other)) if own != other)
@@ -198,7 +199,7 @@ impl CacheEntry {
 
 impl StoredHead {
     /// `received`: the value of Date where the upstream sent none.
-    pub(super) fn new(status: StatusCode, fields: &HeaderMap, received: SystemTime) -> Self {
+    pub(super) fn new(status: StatusCode, fields: &Fields, received: SystemTime) -> Self {
         let mut kept: Vec<(HeaderName, &[u8])> = Vec::with_capacity(fields.len() + 2);
         // Replaced in each response; the room for it is already there.
         kept.push((header::AGE, b"0"));
@@ -216,7 +217,7 @@ impl StoredHead {
     }
 
     /// Returns the head with the fields of a 304 in place of the old ones (RFC 9111 section 3.2).
-    pub(super) fn confirmed(&self, confirmation: &HeaderMap) -> Self {
+    pub(super) fn confirmed(&self, confirmation: &Fields) -> Self {
         let is_updated = |name: &HeaderName| {
             confirmation.contains_key(name)
                 && !OF_THE_BYTES.contains(name)
@@ -235,7 +236,7 @@ impl StoredHead {
     fn of(status: StatusCode, kept: &[(HeaderName, &[u8])]) -> Self {
         let bytes = kept.iter().map(|(_, value)| value.len()).sum();
         let mut buffer = BytesMut::with_capacity(bytes);
-        let mut fields = HeaderMap::with_capacity(kept.len());
+        let mut fields = Fields::with_capacity(kept.len());
         let mut size = bytes;
         for (name, value) in kept {
             buffer.put_slice(value);
@@ -252,7 +253,7 @@ impl StoredHead {
         self.status
     }
 
-    pub(super) fn fields(&self) -> &HeaderMap {
+    pub(super) fn fields(&self) -> &Fields {
         &self.fields
     }
 

@@ -10,11 +10,12 @@
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderName};
 use tokio::time::Instant;
 
 use super::directives::{FOR_EVER, RequestDirectives, ResponseDirectives, seconds_of};
 use crate::fields::date;
+use crate::message::Fields;
 
 /// The lifetime guessed from Last-Modified is a tenth of the time since, and never more than this: the upstream
 /// has promised nothing.
@@ -80,7 +81,7 @@ impl Freshness {
     /// request had a credential.
     pub(super) fn of(
         status: StatusCode,
-        fields: &HeaderMap,
+        fields: &Fields,
         is_shared: bool,
         times: &Times,
         allowances: &Allowances,
@@ -219,7 +220,7 @@ impl Freshness {
 /// RFC 9111 section 3, and some cases that are not safe.
 fn is_storable(
     status: StatusCode,
-    fields: &HeaderMap,
+    fields: &Fields,
     is_shared: bool,
     directives: &ResponseDirectives,
 ) -> bool {
@@ -244,7 +245,7 @@ fn is_storable(
 /// Returns the lifetime, counted from `date`, and whether the upstream stated it.
 fn lifetime(
     status: StatusCode,
-    fields: &HeaderMap,
+    fields: &Fields,
     directives: &ResponseDirectives,
     date: SystemTime,
 ) -> (Duration, bool) {
@@ -272,7 +273,7 @@ fn lifetime(
 }
 
 /// RFC 9111 sections 4.2.3 and 5.1: the first of several ages counts. An unreadable one is beyond every lifetime.
-fn age(fields: &HeaderMap, date: SystemTime, times: &Times) -> Duration {
+fn age(fields: &Fields, date: SystemTime, times: &Times) -> Duration {
     let stated = fields.get(header::AGE).map_or(Duration::ZERO, |line| {
         let first = line.as_bytes().split(|byte| *byte == b',').next();
         let seconds = first.and_then(|first| seconds_of(first.trim_ascii()));
@@ -285,8 +286,8 @@ fn age(fields: &HeaderMap, date: SystemTime, times: &Times) -> Duration {
     stated.saturating_add(delay).max(apparent).min(UNREADABLE)
 }
 
-fn date_once(fields: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
-    let mut lines = fields.get_all(name).iter();
+fn date_once(fields: &Fields, name: &HeaderName) -> Option<SystemTime> {
+    let mut lines = fields.get_all(name);
     match (lines.next(), lines.next()) {
         (Some(_), None) => date(fields, name),
         (None | Some(_), _) => None,

@@ -12,9 +12,10 @@
 use std::fmt::Write;
 
 use aws_lc_rs::digest;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderName};
 
 use crate::host::{Host, Scheme, Target};
+use crate::message::Fields;
 
 type Digest = [u8; digest::SHA256_OUTPUT_LEN];
 const LONGEST_ADDRESS: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]".len();
@@ -72,7 +73,7 @@ impl CacheKey {
     pub(super) fn new(
         target: &Target,
         path: &str,
-        fields: &HeaderMap,
+        fields: &Fields,
         attached: impl Fn(&HeaderName) -> bool,
         sender: Sender,
     ) -> Self {
@@ -90,8 +91,8 @@ impl CacheKey {
 impl SelectingFields {
     /// Returns `None` where something outside the request selected the response (`Vary: *`).
     pub(super) fn of(
-        answer: &HeaderMap,
-        request: &HeaderMap,
+        answer: &Fields,
+        request: &Fields,
         attached: impl Fn(&HeaderName) -> bool,
         is_private: bool,
     ) -> Option<Self> {
@@ -136,7 +137,7 @@ impl SelectingFields {
     }
 
     /// Whether the request would have got the same response.
-    pub(super) fn fits(&self, request: &HeaderMap, attached: impl Fn(&HeaderName) -> bool) -> bool {
+    pub(super) fn fits(&self, request: &Fields, attached: impl Fn(&HeaderName) -> bool) -> bool {
         if self
             .private
             .is_some_and(|private| private != PrivateDigest::of(request, attached))
@@ -161,7 +162,7 @@ impl SelectingFields {
 }
 
 impl PrivateDigest {
-    pub(super) fn of(request: &HeaderMap, attached: impl Fn(&HeaderName) -> bool) -> Self {
+    pub(super) fn of(request: &Fields, attached: impl Fn(&HeaderName) -> bool) -> Self {
         Self(digest_of(FieldRole::Harmless, request, attached))
     }
 }
@@ -184,14 +185,14 @@ pub(super) fn uri(target: &Target, path: &str) -> String {
 }
 
 /// Returns the values of `names` in a form that does not depend on spaces and on how they are divided into lines.
-pub(super) fn values(names: &[HeaderName], fields: &HeaderMap) -> Box<[u8]> {
+pub(super) fn values(names: &[HeaderName], fields: &Fields) -> Box<[u8]> {
     let mut all = Vec::with_capacity(64);
     each_piece(names, fields, |piece| all.extend_from_slice(piece));
     all.into_boxed_slice()
 }
 
 /// Calls `take` with each piece of what [`values`] returns.
-fn each_piece(names: &[HeaderName], fields: &HeaderMap, mut take: impl FnMut(&[u8])) {
+fn each_piece(names: &[HeaderName], fields: &Fields, mut take: impl FnMut(&[u8])) {
     for name in names {
         for line in fields.get_all(name) {
             for part in line.as_bytes().split(|byte| *byte == b',') {
@@ -205,11 +206,7 @@ fn each_piece(names: &[HeaderName], fields: &HeaderMap, mut take: impl FnMut(&[u
 }
 
 /// Returns a digest of the app's fields with this role; `None` without any.
-fn digest_of(
-    wanted: FieldRole,
-    fields: &HeaderMap,
-    attached: impl Fn(&HeaderName) -> bool,
-) -> Option<Digest> {
+fn digest_of(wanted: FieldRole, fields: &Fields, attached: impl Fn(&HeaderName) -> bool) -> Option<Digest> {
     let mut context: Option<digest::Context> = None;
     for (name, value) in fields {
         if field_role(name.as_str()) != wanted || attached(name) {

@@ -13,12 +13,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderName};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::config;
 use crate::host::Target;
+use crate::message::Fields;
 use crate::sync::lock;
 
 use self::directives::RequestDirectives;
@@ -28,7 +29,7 @@ use self::freshness::{Allowances, Freshness, Reuse};
 use self::key::{CacheKey, SelectingFields};
 use self::store::{EntryLookup, EntryStore};
 
-pub(crate) use self::copy::{Draft, ResponseCopy, ResponseHead};
+pub(crate) use self::copy::{AnswerHead, Draft, ResponseCopy};
 pub(crate) use self::entry::{CacheEntry, is_momentary};
 pub(crate) use self::fetch::{FetchOutcome, Follower, Leader};
 pub(crate) use self::freshness::Times;
@@ -164,7 +165,7 @@ impl ResponseCache {
         method: &Method,
         target: &Target,
         path: &str,
-        fields: &HeaderMap,
+        fields: &Fields,
         attached: impl Fn(&HeaderName) -> bool,
         sender: Sender,
     ) -> Option<CacheQuery> {
@@ -198,7 +199,7 @@ impl ResponseCache {
     pub(crate) fn find(
         self: &Arc<Self>,
         query: &mut CacheQuery,
-        fields: &HeaderMap,
+        fields: &Fields,
         attached: impl Fn(&HeaderName) -> bool,
         has_waited: bool,
         now: Instant,
@@ -259,12 +260,12 @@ impl ResponseCache {
     pub(crate) fn draft(
         &self,
         query: &CacheQuery,
-        request: &HeaderMap,
+        request: &Fields,
         attached: impl Fn(&HeaderName) -> bool,
-        answered: &ResponseHead<'_>,
+        answered: &AnswerHead<'_>,
         times: &Times,
     ) -> Option<Draft> {
-        let ResponseHead {
+        let AnswerHead {
             status,
             fields,
             length,
@@ -296,7 +297,7 @@ impl ResponseCache {
         &self,
         query: &CacheQuery,
         entry: &Arc<CacheEntry>,
-        confirmation: &HeaderMap,
+        confirmation: &Fields,
         times: &Times,
     ) -> (CacheHit, bool) {
         if !entry.is_confirmed_by(confirmation) {
@@ -311,13 +312,14 @@ impl ResponseCache {
             for name in [header::AGE, header::DATE] {
                 match confirmation.get(&name) {
                     Some(value) => fields.insert(name, value.clone()),
-                    None => fields.remove(name),
-                };
+                    None => drop(fields.remove(name)),
+                }
             }
             Freshness::of(head.status(), &fields, query.is_shared, times, &self.allowances)
         };
         // What selected the response must not have changed.
-        let varies_alike = head.fields().get_all(header::VARY) == entry.head().fields().get_all(header::VARY)
+        let varies_alike = (head.fields().get_all(header::VARY))
+            .eq(entry.head().fields().get_all(header::VARY))
             && directives::is_private(head.fields()) == entry.choice.is_private();
         let is_stored = freshness.is_some() && varies_alike;
         let fresh = Arc::new(CacheEntry::new(
@@ -358,7 +360,7 @@ impl ResponseCache {
         query: &CacheQuery,
         entry: &Arc<CacheEntry>,
         status: StatusCode,
-        fields: &HeaderMap,
+        fields: &Fields,
     ) {
         if entry.differs_from(status, fields) {
             self.drop_entry(query, entry);

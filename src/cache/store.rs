@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashlink::LruCache;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderName};
 use tokio::time::Instant;
 
 use super::entry::CacheEntry;
 use super::key::{self, CacheKey, PrivateDigest};
 use crate::memory::Reservation;
+use crate::message::Fields;
 
 /// Used for a URI without a response so far.
 const USUAL: &[HeaderName] = &[header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE];
@@ -94,7 +95,7 @@ impl EntryStore {
     pub(super) fn look(
         &mut self,
         key: &CacheKey,
-        request: &HeaderMap,
+        request: &Fields,
         attached: impl Fn(&HeaderName) -> bool,
     ) -> EntryLookup {
         let Some(place) = self.places.get(&key.uri) else {
@@ -118,7 +119,7 @@ impl EntryStore {
     pub(super) fn fetch_key(
         &self,
         key: &CacheKey,
-        request: &HeaderMap,
+        request: &Fields,
         attached: impl Fn(&HeaderName) -> bool,
     ) -> u64 {
         let place = self.places.peek(&key.uri);

@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Uri};
+use http::{Method, Uri};
 
 use super::ConfigArg;
 use crate::config::{
@@ -20,6 +20,7 @@ use crate::config::{
 };
 use crate::host::{Host, Pattern, Scheme, Target};
 use crate::http1::RawTarget;
+use crate::message::Fields;
 use crate::policy::{Denial, Destination, ParentPlan, Policy, RequestForm, Verdict, WouldDeny};
 use crate::upstream::resolve;
 
@@ -180,7 +181,7 @@ impl Explanation {
         } else {
             destination
                 .permits(method, path)
-                .and_then(|()| destination.refuse_overrides(uri.query(), &HeaderMap::new()))
+                .and_then(|()| destination.refuse_overrides(uri.query(), &Fields::new()))
                 .and_then(|()| destination.auth_rule(method, path))
                 .and_then(|_| destination.leaves(target))
         };

@@ -6,10 +6,11 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use ipnet::IpNet;
 
 use crate::config::RouteServiceKeys;
+use crate::message::Fields;
 
 const FIELD: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -41,8 +42,8 @@ impl TrustedProxies {
     }
 
     /// Returns the address of the client that sent a request with these fields.
-    pub(crate) fn client(&self, fields: &HeaderMap) -> Result<IpAddr, ForwardedFault> {
-        let lines = fields.get_all(FIELD).iter().rev();
+    pub(crate) fn client(&self, fields: &Fields) -> Result<IpAddr, ForwardedFault> {
+        let lines = fields.get_all(FIELD).rev();
         let mut entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         match self {
             Self::Hops(wanted) => {
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     fn client(proxies: &TrustedProxies, lines: &[&str]) -> Result<IpAddr, ForwardedFault> {
-        let mut fields = HeaderMap::new();
+        let mut fields = Fields::new();
         for line in lines {
             fields.append(FIELD, HeaderValue::from_bytes(line.as_bytes()).unwrap());
         }

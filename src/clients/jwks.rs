@@ -7,13 +7,14 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::token::{KeySet, KeySetError, TokenFault, TokenHead};
 use crate::config::{TokenRules, TokenUrl};
 use crate::error::ErrorChain;
+use crate::message::Request;
 use crate::sync::lock;
 use crate::upstream::service::{ServiceEndpoint, WholeError, whole};
 use crate::upstream::{self, Outbound};

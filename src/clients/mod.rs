@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use data_encoding::BASE64;
 use http::StatusCode;
-use http::header::{HeaderMap, PROXY_AUTHORIZATION};
+use http::header::PROXY_AUTHORIZATION;
 use rustls::ServerConfig;
 use zeroize::Zeroizing;
 
@@ -24,6 +24,7 @@ pub(crate) use route_service::{BuiltGuard, GuardRefusal, RouteGuard};
 pub(crate) use token::KeySet;
 
 use crate::config::{ClientKeys, Identity, ServerCertificate};
+use crate::message::Fields;
 use crate::telemetry::{CLIENT_REFUSED, ClientCounters};
 use crate::upstream::tls::Lifetime;
 use trust::Trust;
@@ -333,8 +334,8 @@ impl Client {
 
 impl<'s> Shown<'s> {
     /// Reads the fields of a request. `None`: they show something that is no password.
-    pub(crate) fn of(fields: &'s HeaderMap, peer: Option<&'s Arc<Peer>>) -> Option<Self> {
-        let mut shown = fields.get_all(PROXY_AUTHORIZATION).iter();
+    pub(crate) fn of(fields: &'s Fields, peer: Option<&'s Arc<Peer>>) -> Option<Self> {
+        let mut shown = fields.get_all(PROXY_AUTHORIZATION);
         let password = match (shown.next(), shown.next()) {
             (None, _) => None,
             (Some(shown), None) => Some(token(shown.as_bytes())?),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::StatusCode;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderValue};
 use tokio::time::Instant;
 
 use super::forwarded::{ForwardedFault, TrustedProxies};
@@ -20,6 +20,7 @@ use crate::config::{
     Config, JwksPlace, ROUTE_SERVICE, RouteAuth, RouteServiceKeys, SecretRef, TokenRules, TokenUrl,
 };
 use crate::limit::{self, ClientRates};
+use crate::message::Fields;
 use crate::secret::{Secret, Snapshot};
 use crate::telemetry::{ClientCounters, Telemetry};
 use crate::upstream::service::ServiceEndpoint;
@@ -242,7 +243,7 @@ impl RouteGuard {
     /// Judges the sender of a request with these fields, and returns the user who has shown a password.
     pub(crate) async fn admit(
         &self,
-        fields: &HeaderMap,
+        fields: &Fields,
         now: Instant,
     ) -> Result<Option<&Arc<ClientCounters>>, GuardRefusal> {
         if !self.written.allow.is_empty() || self.rates.is_some() {
@@ -262,7 +263,7 @@ impl RouteGuard {
     }
 
     /// Removes what was meant for the route service alone.
-    pub(crate) fn strip(&self, fields: &mut HeaderMap) {
+    pub(crate) fn strip(&self, fields: &mut Fields) {
         if self.written.auth.as_ref().is_some_and(|auth| !auth.forward) {
             fields.remove(AUTHORIZATION);
         }
@@ -307,9 +308,9 @@ impl RouteUsers {
     }
 
     /// Returns the user whose password the request shows. A token says that somebody may pass, not who it is.
-    async fn find(&self, fields: &HeaderMap) -> Result<Option<&Arc<ClientCounters>>, GuardRefusal> {
+    async fn find(&self, fields: &Fields) -> Result<Option<&Arc<ClientCounters>>, GuardRefusal> {
         let asked = self.schemes;
-        let mut shown = fields.get_all(AUTHORIZATION).iter();
+        let mut shown = fields.get_all(AUTHORIZATION);
         let wrong = |is_bearer| GuardRefusal::WrongCredential { asked, is_bearer };
         let shown = match (shown.next(), shown.next()) {
             (None, _) => return Err(GuardRefusal::NoCredential(asked)),

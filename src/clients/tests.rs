@@ -125,7 +125,7 @@ fn only_the_right_password_opens() {
             false,
         ),
     ] {
-        let mut fields = HeaderMap::new();
+        let mut fields = Fields::new();
         for value in shown {
             fields.append(PROXY_AUTHORIZATION, HeaderValue::from_static(value));
         }
@@ -181,7 +181,7 @@ fn each_client_has_its_own_password() {
         "{nothing}"
     );
     let long = "x".repeat(5000);
-    let fields = HeaderMap::from_iter([(
+    let fields = Fields::from_iter([(
         PROXY_AUTHORIZATION,
         HeaderValue::from_str(&format!("Basic {long}")).unwrap(),
     )]);

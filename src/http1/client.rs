@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::unconstrained;
@@ -21,6 +20,7 @@ use super::outflow::{MessageWriter, WriteError};
 use super::wire::Wire;
 use super::{Error, Fault, HeadRules, ProxyForm, Spelling, head};
 use crate::memory::{Exhausted, Reservation, SMALL};
+use crate::message::{RequestHead, Response};
 
 /// The most interim answers to a request. Each starts the time limit again.
 const MOST_INTERIM: u32 = 100;
@@ -144,7 +144,7 @@ where
     /// `100 Continue` is not sent after the final answer.
     pub(crate) async fn send(
         &mut self,
-        parts: &Parts,
+        parts: &RequestHead,
         authority: &HeaderValue,
         body: B,
         limit: Duration,
@@ -155,9 +155,8 @@ where
         } else {
             BodyEncoding::of(&body.size_hint(), true)
         };
-        let mut head = BytesMut::new();
         let (proxy, is_spelled) = (self.proxy.as_deref(), self.limits.keeps_spelling);
-        head::write_request(&mut head, parts, authority, proxy, &encoding, is_spelled);
+        let head = head::write_request(parts, authority, proxy, &encoding, is_spelled);
         self.upload = Some(MessageWriter::new(head, body, encoding, true));
         self.deadline.set(Instant::now() + limit);
         let (mut count, mut bytes) = (0_u32, 0_u32);

@@ -3,7 +3,6 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::HeaderMap;
 use http_body::Frame;
 use tokio::io::AsyncRead;
 
@@ -211,8 +210,8 @@ impl ChunkedState {
                         return Ok(Decoded::More);
                     };
                     let section = ahead.split_to(end).freeze();
-                    let trailers: HeaderMap = head::trailers(&section, self.limits.count)?;
-                    return Ok(Decoded::Frame(Frame::trailers(trailers)));
+                    let trailers = head::trailers(&section, self.limits.count)?;
+                    return Ok(Decoded::Frame(Frame::trailers(trailers.into())));
                 }
             }
         }

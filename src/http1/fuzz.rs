@@ -5,8 +5,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Frame;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -14,6 +14,8 @@ use super::decoder::{Decoder, chunk_size};
 use super::framing::{BodyEncoding, Facts, Framing};
 use super::wire::Wire;
 use super::{Error, HeadRules, RawTarget, head};
+
+use crate::message::{Fields, Request, Response};
 
 /// Fields that concern one connection, or that the writer sets.
 const HOP: [&str; 5] = ["connection", "content-length", "host", "te", "transfer-encoding"];
@@ -72,8 +74,7 @@ pub(crate) fn request(bytes: &[u8]) -> Option<Head> {
     let authority = HeaderValue::from_static("a.test");
     let encoding = encoding(framing);
     let (parts, ()) = request.into_parts();
-    let mut written = BytesMut::new();
-    head::write_request(&mut written, &parts, &authority, None, &encoding, false);
+    let written = head::write_request(&parts, &authority, None, &encoding, false);
     let (again, facts, framing, rest) =
         read(&written, usize::MAX, usize::MAX).expect("our own head is well-formed");
     assert_eq!(rest, 0, "nothing comes after our own head");
@@ -102,8 +103,7 @@ pub(crate) fn response(method: &Method, bytes: &[u8]) -> Option<Head> {
     let (response, facts, framing, rest) = read_both_ways(read, bytes)?;
     let head = of_response(&response, &facts, framing, rest);
     let (parts, ()) = response.into_parts();
-    let mut written = BytesMut::new();
-    head::write_response(&mut written, &parts, &encoding(framing), None);
+    let written = head::write_response(&parts, &encoding(framing), None);
     let (again, facts, framing, rest) =
         read(&written, usize::MAX, usize::MAX).expect("our own head is well-formed");
     assert_eq!(rest, 0, "nothing comes after our own head");
@@ -272,7 +272,7 @@ fn of_response(response: &Response<()>, facts: &Facts, framing: Framing, rest: u
     }
 }
 
-fn of_fields(version: Version, fields: &HeaderMap, facts: &Facts, framing: Framing, rest: usize) -> Head {
+fn of_fields(version: Version, fields: &Fields, facts: &Facts, framing: Framing, rest: usize) -> Head {
     let pair =
         |(name, value): (&http::HeaderName, &HeaderValue)| (name.to_string(), value.as_bytes().to_vec());
     Head {

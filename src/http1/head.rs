@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri, Version};
 
 use super::framing::{BodyEncoding, Facts};
-use super::{Error, Excess, Fault, ProxyForm, RawTarget, ReasonPhrase, Spelling, spelling, target};
+use super::{Error, Excess, Fault, ProxyForm, RawTarget, ReasonPhrase, Spelling, names, spelling, target};
+use crate::message::{Fields, Request, RequestHead, Response, ResponseHead};
 use crate::stream::TLS_HANDSHAKE;
 
 /// Room for fields that are added later.
@@ -87,8 +88,8 @@ pub(super) fn response(head: &Bytes, most: usize) -> Result<(Response<()>, Facts
 }
 
 /// Reads a trailer section, its empty line included. It may have at most `most` fields.
-pub(super) fn trailers(section: &Bytes, most: usize) -> Result<HeaderMap, Error> {
-    let mut trailers = HeaderMap::new();
+pub(super) fn trailers(section: &Bytes, most: usize) -> Result<Fields, Error> {
+    let mut trailers = Fields::new();
     match read_fields(section, section, &mut trailers, most) {
         Err(Error::TooLarge(_)) => Err(Error::TooLarge(Excess::TrailerCount)),
         read => read.map(|_| trailers),
@@ -143,16 +144,15 @@ pub(super) fn probe_response(start: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Writes the head of a request for the host that `authority` names: in origin-form, or as `proxy` wants it. `is_spelled`:
+/// Returns the head of a request, as it is written, for the host that `authority` names: in origin-form, or as `proxy` wants it. `is_spelled`:
 /// field names get the app's spelling, or the usual one; else lower case.
 pub(super) fn write_request(
-    out: &mut BytesMut,
-    request: &http::request::Parts,
+    request: &RequestHead,
     authority: &HeaderValue,
     proxy: Option<&ProxyForm>,
     encoding: &BodyEncoding,
     is_spelled: bool,
-) {
+) -> BytesMut {
     let spelling = is_spelled.then(|| request.extensions.get().unwrap_or(&Spelling::Usual));
     let raw = request
         .extensions
@@ -162,21 +162,22 @@ pub(super) fn write_request(
         let target = request.uri.path_and_query();
         target.map_or("/", |target| target.as_str()).as_bytes()
     });
-    out.reserve(request.headers.len() * TYPICAL_LINE + target.len() + 128 + encoding.room());
+    let mut out =
+        BytesMut::with_capacity(request.headers.len() * TYPICAL_LINE + target.len() + 128 + encoding.room());
     out.put_slice(request.method.as_str().as_bytes());
     out.put_slice(b" ");
-    let target = proxy.map_or(target, |proxy| proxy.begin(out, authority, target));
+    let target = proxy.map_or(target, |proxy| proxy.begin(&mut out, authority, target));
     // `http://host?query` has an empty path, which origin-form cannot have.
     if target.first() == Some(&b'?') {
         out.put_slice(b"/");
     }
     out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
-    write_spelled(out, &header::HOST, authority, spelling);
+    write_spelled(&mut out, &header::HOST, authority, spelling);
     if let Some(credentials) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
         // pproxy finds it in no other spelling.
         write_spelled(
-            out,
+            &mut out,
             &header::PROXY_AUTHORIZATION,
             credentials,
             Some(&Spelling::Usual),
@@ -188,21 +189,22 @@ pub(super) fn write_request(
             has_length = true;
         } else if *name == header::TE {
             has_te = true;
-            write_spelled(out, name, value, spelling);
+            write_spelled(&mut out, name, value, spelling);
         } else if *name != header::HOST && *name != header::TRANSFER_ENCODING {
-            write_spelled(out, name, value, spelling);
+            write_spelled(&mut out, name, value, spelling);
         }
     }
     if has_te {
         // RFC 9110 section 10.1.4: it goes one hop, and has to say so.
-        write_line(out, "connection", b"TE", spelling);
+        write_line(&mut out, "connection", b"TE", spelling);
     }
     // RFC 9110 section 8.6: some servers refuse a POST that does not say how long it is.
     let may_have_body = matches!(request.method, Method::PATCH | Method::POST | Method::PUT);
     if may_have_body || has_length || !matches!(encoding, BodyEncoding::None) {
-        write_framing(out, encoding, spelling);
+        write_framing(&mut out, encoding, spelling);
     }
     out.put_slice(b"\r\n");
+    out
 }
 
 impl ProxyForm {
@@ -224,17 +226,16 @@ impl ProxyForm {
     }
 }
 
-/// Writes the head of a response. `encoding` decides the framing fields. An answer without a body keeps the Content-Length
+/// Returns the head of a response, as it is written. `encoding` decides the framing fields. An answer without a body keeps the Content-Length
 /// that it came with, except with 1xx and 204.
 pub(super) fn write_response(
-    out: &mut BytesMut,
-    response: &http::response::Parts,
+    response: &ResponseHead,
     encoding: &BodyEncoding,
     connection: Option<&'static [u8]>,
-) {
+) -> BytesMut {
     let (status, fields) = (response.status, &response.headers);
     let spelling = response.extensions.get::<Spelling>();
-    out.reserve(fields.len() * TYPICAL_LINE + 160 + encoding.room());
+    let mut out = BytesMut::with_capacity(fields.len() * TYPICAL_LINE + 160 + encoding.room());
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(status.as_str().as_bytes());
     out.put_slice(b" ");
@@ -261,18 +262,19 @@ pub(super) fn write_response(
         } else if *name == header::DATE {
             has_date = true;
         }
-        write_spelled(out, name, value, spelling);
+        write_spelled(&mut out, name, value, spelling);
     }
     if !has_length && !matches!(encoding, BodyEncoding::None) {
-        write_framing(out, encoding, spelling);
+        write_framing(&mut out, encoding, spelling);
     }
     if !has_date && !status.is_informational() {
-        write_date(out, spelling);
+        write_date(&mut out, spelling);
     }
     if let Some(connection) = connection {
-        write_line(out, "connection", connection, spelling);
+        write_line(&mut out, "connection", connection, spelling);
     }
     out.put_slice(b"\r\n");
+    out
 }
 
 pub(super) fn write_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
@@ -344,15 +346,19 @@ fn first_line(head: &[u8]) -> (&[u8], &[u8]) {
 ///
 /// `http`'s types decide which characters a name or a value may have. They refuse all that could be taken for another line,
 /// folded lines included.
-fn read_fields(head: &Bytes, lines: &[u8], fields: &mut HeaderMap, most: usize) -> Result<Facts, Error> {
-    // Not room for `most`: with more fields the map grows.
-    fields.reserve((lines.len() / TYPICAL_FIELD).min(TYPICAL_COUNT) + MORE_FIELDS);
+fn read_fields(head: &Bytes, lines: &[u8], fields: &mut Fields, most: usize) -> Result<Facts, Error> {
+    // Not room for `most`: with more fields the list grows.
+    *fields = Fields::with_capacity((lines.len() / TYPICAL_FIELD).min(TYPICAL_COUNT) + MORE_FIELDS);
     let mut facts = Facts::default();
-    let (mut count, mut rest) = (0, lines);
+    let (mut count, mut from) = (0, 0);
+    let mut ends = memchr::memchr_iter(b'\n', lines);
     loop {
-        let (line, after) = first_line(rest);
+        let end = ends.next().unwrap_or(lines.len());
+        let line = &lines[from..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        from = (end + 1).min(lines.len());
         if line.is_empty() {
-            return if after.is_empty() {
+            return if from == lines.len() {
                 Ok(facts)
             } else {
                 Err(Error::Malformed(Fault::BareCr))
@@ -367,11 +373,10 @@ fn read_fields(head: &Bytes, lines: &[u8], fields: &mut HeaderMap, most: usize) 
         // Names are so short that a plain loop beats a search by blocks.
         let colon = line.iter().position(|byte| *byte == b':').ok_or_else(fault)?;
         let (name, value) = (&line[..colon], trim_blanks(&line[colon + 1..]));
-        let name = HeaderName::from_bytes(name).map_err(|_| fault())?;
+        let name = names::read(name).map_err(|_| fault())?;
         facts.add(&name, value);
         let value = HeaderValue::from_maybe_shared(head.slice_ref(value)).map_err(|_| fault())?;
         fields.append(name, value);
-        rest = after;
     }
 }
 

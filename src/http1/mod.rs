@@ -13,10 +13,11 @@
 //! `http`'s, chunk sizes are `httparse`'s, HTTP/2 is hyper's. `tests/fuzz` checks that hyper and httparse read each head
 //! that is accepted here in the same way.
 
+use http::{HeaderMap, HeaderName};
 use std::io;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 pub(crate) use deadline::Deadline;
 pub(crate) use fault::Fault;
@@ -26,6 +27,7 @@ pub(crate) use spelling::Spelling;
 pub(crate) use target::RawTarget;
 
 use crate::memory::Exhausted;
+use crate::message::Fields;
 
 pub(crate) mod capsule;
 pub(crate) mod client;
@@ -38,6 +40,7 @@ pub(crate) mod fuzz;
 mod head;
 mod inbound;
 mod interim;
+mod names;
 mod outflow;
 pub(crate) mod server;
 mod spelling;
@@ -125,22 +128,27 @@ impl HeadRules {
     }
 
     /// Refuses a head that came over HTTP/2 and is larger than one of HTTP/1.1 may be.
-    pub(crate) fn check(self, fields: &HeaderMap) -> Result<(), Excess> {
-        if fields.len() > self.count {
-            return Err(Excess::HeadCount);
+    pub(crate) fn check<'f>(
+        self,
+        fields: impl IntoIterator<Item = (&'f HeaderName, &'f HeaderValue)>,
+    ) -> Result<(), Excess> {
+        let (mut count, mut size) = (0, 0);
+        for (name, value) in fields {
+            count += 1;
+            size += name.as_str().len() + value.len() + LINE;
         }
-        let lines = fields
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + LINE);
-        if lines.sum::<usize>() > self.size {
-            return Err(Excess::HeadSize);
+        if count > self.count {
+            Err(Excess::HeadCount)
+        } else if size > self.size {
+            Err(Excess::HeadSize)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 }
 
 /// Whether a length that came over HTTP/2 is larger than one of HTTP/1.1 may be.
-pub(crate) fn is_length_too_large(fields: &HeaderMap) -> bool {
+pub(crate) fn is_length_too_large(fields: &Fields) -> bool {
     let length = fields.get(http::header::CONTENT_LENGTH);
     length.is_some_and(|length| {
         let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());

@@ -2,9 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use memchr::memmem::Finder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Error, Excess};
@@ -185,9 +187,11 @@ impl Outgoing {
 
 /// Returns the end of the head at the beginning of `bytes`: after its first empty line, with or without carriage returns.
 pub(super) fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    memchr::memchr_iter(b'\n', bytes).find_map(|at| match &bytes[at + 1..] {
-        [b'\n', ..] => Some(at + 2),
-        [b'\r', b'\n', ..] => Some(at + 3),
-        _ => None,
-    })
+    static ENDS: LazyLock<[Finder<'static>; 2]> =
+        LazyLock::new(|| [Finder::new("\n\r\n"), Finder::new("\n\n")]);
+    let [usual, bare] = &*ENDS;
+    let end = usual.find(bytes).map(|at| at + 3);
+    // The second search goes only as far as the first one came.
+    let before = &bytes[..end.unwrap_or(bytes.len())];
+    bare.find(before).map(|at| at + 2).or(end)
 }

@@ -4,15 +4,16 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::hints::Hints;
 use super::shared::PermitGrant;
 use super::{Caller, Limiter, RequestAttributes};
 use crate::host::{Host, Scheme, Target};
+use crate::message::Fields;
 
 /// Whether a successful answer with these fields says anything about limits.
-pub(crate) fn mentions_limits(headers: &HeaderMap, now: SystemTime) -> bool {
+pub(crate) fn mentions_limits(headers: &Fields, now: SystemTime) -> bool {
     Hints::of(StatusCode::OK, headers, now).is_some()
 }
 

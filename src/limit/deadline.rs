@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use crate::message::Fields;
 
 const FIELDS: &[(&str, ParseDuration)] = &[
     ("prefer", prefer),
@@ -24,9 +24,9 @@ const FIELDS: &[(&str, ParseDuration)] = &[
 ];
 
 /// Returns how long the client of a request with these fields waits for its answer; `None` where it does not say.
-pub(crate) fn deadline(fields: &HeaderMap) -> Option<Duration> {
+pub(crate) fn deadline(fields: &Fields) -> Option<Duration> {
     let values = FIELDS.iter().flat_map(|(name, read)| {
-        let values = fields.get_all(*name).into_iter();
+        let values = fields.get_all(*name);
         values.filter_map(|value| read(value.to_str().ok()?.trim()))
     });
     values.min()
@@ -98,7 +98,7 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             (name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
         });
-        let mut map = HeaderMap::new();
+        let mut map = Fields::new();
         for (name, value) in fields {
             map.append(name, value);
         }
@@ -180,7 +180,7 @@ mod tests {
             let value: Vec<u8> = (0..length)
                 .map(|_| alphabet[random.random_range(0..alphabet.len())])
                 .collect();
-            let mut map = HeaderMap::new();
+            let mut map = Fields::new();
             for (name, _) in FIELDS {
                 map.insert(*name, HeaderValue::from_bytes(&value).unwrap());
             }

@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::hints::{Hints, LONGEST_PAUSE, LONGEST_RESET, LONGEST_WINDOW, MOST_QUOTAS, asked_pause};
 
+use crate::message::Fields;
+
 /// Reads what an answer says about limits, and checks the bounds. Returns whether it says anything.
-pub(crate) fn hints(status: StatusCode, fields: &HeaderMap, now: SystemTime) -> bool {
+pub(crate) fn hints(status: StatusCode, fields: &Fields, now: SystemTime) -> bool {
     let pause = asked_pause(status, fields, now);
     assert!(pause.is_none_or(|pause| pause <= LONGEST_PAUSE));
     let Some(hints) = Hints::of(status, fields, now) else {

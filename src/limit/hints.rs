@@ -54,9 +54,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use self::reading::HintReader;
+
+use crate::message::Fields;
 
 mod fields;
 mod grpc;
@@ -142,7 +144,7 @@ pub(super) struct BadField {
 impl Hints {
     /// Reads an answer; `None` where it says nothing about limits. On the warm path this is one look over the
     /// names.
-    pub(super) fn of(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Option<Box<Self>> {
+    pub(super) fn of(status: StatusCode, headers: &Fields, now: SystemTime) -> Option<Box<Self>> {
         if status != StatusCode::TOO_MANY_REQUESTS
             && !headers.keys().any(|name| fields::may_speak(name.as_str()))
             && !refusal::is_marked(status, headers)
@@ -157,13 +159,13 @@ impl Hints {
 
 /// Returns how long an answer asks to be left alone: a refusal because of a limit, or any other error with a
 /// field like `Retry-After`. Zero means soon.
-pub(crate) fn asked_pause(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn asked_pause(status: StatusCode, headers: &Fields, now: SystemTime) -> Option<Duration> {
     let (hints, asked) = HintReader::of(status, headers, now).hints(headers);
     hints.pause.map(|pause| pause.length).or(asked)
 }
 
 /// Whether an answer refuses because of a limit.
-pub(crate) fn is_refusal(status: StatusCode, headers: &HeaderMap) -> bool {
+pub(crate) fn is_refusal(status: StatusCode, headers: &Fields) -> bool {
     let hints = Hints::of(status, headers, SystemTime::now());
     hints.is_some_and(|hints| hints.is_refusal)
 }

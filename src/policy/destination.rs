@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 use super::{Denial, ParentPlan};
 use crate::config::{
@@ -19,6 +19,7 @@ use crate::config::{
 use crate::fields;
 use crate::host::{Scheme, Target};
 use crate::http1::HeadRules;
+use crate::message::Fields;
 use crate::method;
 use crate::path::{self, PathGlob, Readings};
 
@@ -240,7 +241,7 @@ impl Destination {
 
     /// Refuses parameters and fields that some servers take for the method or the path of a request, where these make a
     /// difference.
-    pub(crate) fn refuse_overrides(&self, query: Option<&str>, fields: &HeaderMap) -> Result<(), Denial> {
+    pub(crate) fn refuse_overrides(&self, query: Option<&str>, fields: &Fields) -> Result<(), Denial> {
         if !self.has_rules {
             return Ok(());
         }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::Request;
-
 use super::{Error, Live};
 use crate::clients::{Client, ClientRefusal, Clients, KeptShown, Peer, Shown};
+use crate::message::Request;
 use crate::policy::Destination;
 use crate::telemetry::Exchange;
 

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{Method, Response, StatusCode, header, request};
+use http::{Method, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{Error, Proxy, Route, Routed, caller, headers, scrub};
@@ -15,6 +15,7 @@ use crate::auth::{LiveCredential, Payload, SecretMatcher};
 use crate::host::Target;
 use crate::http1::{self, Interim};
 use crate::limit::{self, Caller, Limiter, Permit, RequestAttributes};
+use crate::message::{RequestHead, Response};
 use crate::telemetry::Exchange;
 use crate::upstream::body::{MOST_KEPT, TrailerFilter};
 use crate::upstream::breaker::{CircuitPermit, HostHealth};
@@ -137,7 +138,7 @@ impl TryOutcome<'_> {
 /// be made ready. Afterwards `head` may hold the credential. `body` is unchanged if it is in memory or nothing was
 /// sent.
 pub(super) async fn attempt<'r>(
-    head: &mut request::Parts,
+    head: &mut RequestHead,
     body: &mut Outbound,
     options: &TryOptions<'r>,
     context: &RequestContext<'r>,
@@ -219,7 +220,7 @@ pub(super) async fn attempt<'r>(
 ///
 /// No permit is spent if the circuit is open or no credential can be made ready.
 async fn admit(
-    head: &request::Parts,
+    head: &RequestHead,
     rule: Option<usize>,
     patience: Option<Duration>,
     context: &RequestContext<'_>,
@@ -255,7 +256,7 @@ async fn admit(
 /// Waits for the limiter of this credential, if it is one of a pool.
 async fn admit_member(
     admission: &mut TryAdmission,
-    head: &request::Parts,
+    head: &RequestHead,
     credential: &LiveCredential,
     patience: Option<Duration>,
     context: &RequestContext<'_>,
@@ -301,7 +302,7 @@ impl TryAdmission {
     fn learn<'r>(
         self,
         mut result: Result<Response<ResponseBody>, RequestFailed>,
-        head: &request::Parts,
+        head: &RequestHead,
         has_whole_body: bool,
         credential: &'r Arc<LiveCredential>,
         matcher: Arc<SecretMatcher>,
@@ -364,7 +365,7 @@ impl TryAdmission {
 /// Waits for a permit that is spent once its request is sent.
 async fn wait_for_permit(
     limiter: &Arc<Limiter>,
-    head: &request::Parts,
+    head: &RequestHead,
     patience: Option<Duration>,
     context: &RequestContext<'_>,
 ) -> Result<Permit, Error> {
@@ -382,7 +383,7 @@ async fn wait_for_permit(
 }
 
 fn asked<'a>(
-    head: &'a request::Parts,
+    head: &'a RequestHead,
     context: &RequestContext<'a>,
     caller: &'a (dyn Fn() -> Caller + Sync),
 ) -> RequestAttributes<'a> {
@@ -394,7 +395,7 @@ fn asked<'a>(
     }
 }
 
-fn caller(head: &request::Parts, route: &Route) -> Caller {
+fn caller(head: &RequestHead, route: &Route) -> Caller {
     let credentials = route.credentials.as_ref();
     caller::of(
         head,
@@ -434,18 +435,18 @@ async fn gather(
 }
 
 /// Sets Content-Length for a body that came in chunks and is in memory.
-fn state_length(head: &mut request::Parts, body: &Outbound) {
+fn state_length(head: &mut RequestHead, body: &Outbound) {
     if let Some(length) = body.stated_length()
-        && let Ok(header::Entry::Vacant(place)) = head.headers.try_entry(header::CONTENT_LENGTH)
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
     {
-        place.insert(length.into());
+        head.headers.append(header::CONTENT_LENGTH, length.into());
     }
 }
 
 /// Keeps `Expect: 100-continue` (RFC 9110 section 10.1.1) only if the app has not sent the body yet, the upstream
 /// knows the field, and the timeouts leave time to wait for its 100.
 fn settle_expectation(
-    head: &mut request::Parts,
+    head: &mut RequestHead,
     body: &Outbound,
     credential: &LiveCredential,
     context: &RequestContext<'_>,
@@ -464,7 +465,7 @@ fn settle_expectation(
 /// Waits until the credential can be attached. [`admit`] could not know which member of a pool it would be, and the
 /// request may have waited for long since.
 async fn ready(
-    head: &request::Parts,
+    head: &RequestHead,
     credential: &LiveCredential,
     route: &Route,
     exchange: &mut Exchange,
@@ -480,6 +481,6 @@ async fn ready(
 
 /// Returns whether a request carries the credential. OPTIONS does only if the configuration names the method: it
 /// asks what a server can do, often without a user behind it.
-pub(super) fn carries(head: &request::Parts, route: &Route) -> bool {
+pub(super) fn carries(head: &RequestHead, route: &Route) -> bool {
     head.method != Method::OPTIONS || route.destination.names(&Method::OPTIONS)
 }

@@ -1,13 +1,14 @@
 //! Functions of this folder that `tests/bench` measures.
 
-use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::RetryPolicy;
 use super::headers::{self, FieldsPresent};
 
+use crate::message::Fields;
+
 /// Removes the hop-by-hop fields, as for every request.
-pub(crate) fn strip(fields: &mut HeaderMap) {
+pub(crate) fn strip(fields: &mut Fields) {
     let present = FieldsPresent::of(fields);
     headers::strip_request(fields, &present);
 }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io::Write;
 
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 
 use crate::cache::ForwardReason;
+use crate::message::Fields;
 
 /// `outrider; fwd=stale; fwd-status=503; ttl=-9223372036854775808; detail=stale-if-error` has 83 bytes.
 const LONGEST: usize = 96;
@@ -40,7 +41,7 @@ pub(super) enum CacheNote {
 
 impl CacheNote {
     /// Appends the value to those of other caches.
-    pub(super) fn append_to(&self, fields: &mut HeaderMap) {
+    pub(super) fn append_to(&self, fields: &mut Fields) {
         let mut text = [0; LONGEST];
         let mut rest = &mut text[..];
         // No value is longer. A longer one would be left out.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName};
-use http::{Method, Response, StatusCode, Uri, request};
+use http::header::{self, HeaderName};
+use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -23,11 +23,12 @@ use super::reply_body::ReplyBody;
 use super::scrub::RedactedBody;
 use crate::auth::LiveCredential;
 use crate::cache::{
-    self, CacheEntry, CacheHit, CacheLookup, CacheQuery, FetchOutcome, FetchRole, ForwardReason, Leader,
-    ResponseCache, ResponseCopy, ResponseHead, Sender, Times,
+    self, AnswerHead, CacheEntry, CacheHit, CacheLookup, CacheQuery, FetchOutcome, FetchRole, ForwardReason,
+    Leader, ResponseCache, ResponseCopy, Sender, Times,
 };
 use crate::host::Target;
 use crate::limit::Permit;
+use crate::message::{Fields, RequestHead, Response};
 use crate::telemetry::{CacheStatus, Exchange};
 use crate::upstream::body::Progress;
 use crate::upstream::{BoundConnections, Incoming, ResponseBody};
@@ -80,7 +81,7 @@ impl CachedRequest<'_> {
     /// Looks for a fresh response. The request has no hop-by-hop fields.
     pub(super) fn look_up(
         &self,
-        head: &request::Parts,
+        head: &RequestHead,
         has_body: bool,
         exchange: &mut Exchange,
     ) -> Result<FirstLookup, Error> {
@@ -117,7 +118,7 @@ impl CachedRequest<'_> {
     pub(super) async fn complete(
         &self,
         miss: Miss,
-        head: &mut request::Parts,
+        head: &mut RequestHead,
         incoming: Option<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<PendingResponse, Error> {
@@ -130,7 +131,7 @@ impl CachedRequest<'_> {
     }
 
     /// Returns the rule and the credential of a request. A destination with a cache cannot have a pool.
-    fn credential(&self, head: &request::Parts) -> Result<(Option<usize>, &LiveCredential), Error> {
+    fn credential(&self, head: &RequestHead) -> Result<(Option<usize>, &LiveCredential), Error> {
         let route = &self.context.routed.route;
         let rule = route.destination.auth_rule(&head.method, head.uri.path())?;
         Ok((rule, route.credentials()?.choose(rule)))
@@ -139,7 +140,7 @@ impl CachedRequest<'_> {
     /// Sends a request past the cache. An unsafe one invalidates what is stored.
     async fn bypass(
         &self,
-        head: &mut request::Parts,
+        head: &mut RequestHead,
         incoming: Option<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<PendingResponse, Error> {
@@ -153,7 +154,7 @@ impl CachedRequest<'_> {
         let result = fetch(head, incoming, self.context, exchange).await;
         // The upstream may have carried it out all the same.
         if !head.method.is_safe() && matches!(&result, Err(Error::Upstream(_))) {
-            self.invalidate(&uri, &HeaderMap::new());
+            self.invalidate(&uri, &Fields::new());
         }
         let mut pending = PendingResponse::from(result?);
         let status = pending.response.status();
@@ -166,7 +167,7 @@ impl CachedRequest<'_> {
     }
 
     /// Invalidates what is stored for the URI, Location and Content-Location (RFC 9111 section 4.4).
-    fn invalidate(&self, uri: &Uri, fields: &HeaderMap) {
+    fn invalidate(&self, uri: &Uri, fields: &Fields) {
         let own = uri.path_and_query().map_or("/", |path| path.as_str());
         self.cache.invalidate(self.context.target, own);
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
@@ -209,7 +210,7 @@ impl CachedRequest<'_> {
         &self,
         mut ask: CacheQuery,
         mut found: CacheLookup,
-        head: &mut request::Parts,
+        head: &mut RequestHead,
         exchange: &mut Exchange,
     ) -> (Result<PendingResponse, Error>, CacheStatus) {
         let credential = match self.credential(head) {
@@ -292,7 +293,7 @@ impl CachedRequest<'_> {
     async fn forward(
         &self,
         mut fill: CacheFill,
-        head: &mut request::Parts,
+        head: &mut RequestHead,
         exchange: &mut Exchange,
     ) -> (Result<PendingResponse, Error>, CacheStatus) {
         exchange.set_cache_status(cache_status::of_refused(fill.why));
@@ -365,8 +366,8 @@ impl CachedRequest<'_> {
     fn revalidated(
         &self,
         mut fill: CacheFill,
-        request: &HeaderMap,
-        fields: &HeaderMap,
+        request: &Fields,
+        fields: &Fields,
         times: &Times,
         exchange: &mut Exchange,
     ) -> PendingResponse {
@@ -407,7 +408,7 @@ impl CachedRequest<'_> {
     fn store(
         &self,
         mut fill: CacheFill,
-        request: &HeaderMap,
+        request: &Fields,
         fetched: Fetched<'_>,
         times: &Times,
     ) -> PendingResponse {
@@ -419,7 +420,7 @@ impl CachedRequest<'_> {
             upload,
         } = fetched;
         let (mut parts, body) = response.into_parts();
-        let answered = ResponseHead {
+        let answered = AnswerHead {
             status: parts.status,
             fields: &parts.headers,
             length: body.size_hint().exact(),
@@ -457,7 +458,7 @@ impl CachedRequest<'_> {
 
     /// Refreshes a stored response in the background: once, for a limited time, and delaying the end of the
     /// process.
-    fn refresh(&self, fill: CacheFill, head: &request::Parts) {
+    fn refresh(&self, fill: CacheFill, head: &RequestHead) {
         let mut head = head.clone();
         let RequestContext {
             target,
@@ -509,7 +510,7 @@ impl CacheFill {
 fn serve(
     kept: &CacheHit,
     ask: &CacheQuery,
-    request: &HeaderMap,
+    request: &Fields,
     exchange: &mut Exchange,
     note: &CacheNote,
 ) -> PendingResponse {

@@ -19,13 +19,13 @@ use std::sync::LazyLock;
 
 use data_encoding::BASE64URL_NOPAD;
 use http::header::{self, HeaderName};
-use http::request;
 use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
 
 use crate::auth::Credentials;
 use crate::config::{Auth, AuthRule};
 use crate::limit::Caller;
+use crate::message::RequestHead;
 use crate::policy::Destination;
 
 #[cfg(test)]
@@ -146,11 +146,7 @@ const PASSING_SCHEMES: [&str; 3] = ["Negotiate", "NTLM", "PrivateToken"];
 
 /// Identifies the caller of a request, before or after its credential is attached. `credentials`: those of the
 /// destination, if the request carries them.
-pub(super) fn of(
-    head: &request::Parts,
-    destination: &Destination,
-    credentials: Option<&Credentials>,
-) -> Caller {
+pub(super) fn of(head: &RequestHead, destination: &Destination, credentials: Option<&Credentials>) -> Caller {
     let mut sum = CallerHash::default();
     let rule = destination.auth_rule(&head.method, head.uri.path());
     let rule = rule.ok().flatten().filter(|_| credentials.is_some());

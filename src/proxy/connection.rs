@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderValue, Method, Uri, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{AppResponse, Body, Error, Proxy, reply};
 use crate::http1;
 use crate::http1::server::{self, ForeignTakeover, NextWork};
+use crate::message::{Request, Response};
 use crate::stream::{Reset, TLS_HANDSHAKE};
 use crate::telemetry::Exchange;
 use crate::upstream::{BoundConnections, Incoming};

@@ -4,10 +4,12 @@
 //! back. So we remove the attribute if the cookie can only go back to this host. A cookie with `Domain` may also go
 //! to hosts that the app reaches in cleartext, so it keeps the attribute.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
+
+use crate::message::Fields;
 
 /// Removes `Secure` from the cookies of a response that are for its host only.
-pub(super) fn remove_secure(fields: &mut HeaderMap) {
+pub(super) fn remove_secure(fields: &mut Fields) {
     if !fields.contains_key(header::SET_COOKIE) {
         return;
     }
@@ -58,11 +60,11 @@ mod tests {
             ("Secure; Secure", "Secure"),
             ("=; Secure", "="),
         ] {
-            let mut fields = HeaderMap::new();
+            let mut fields = Fields::new();
             fields.append(header::SET_COOKIE, HeaderValue::from_static("first=1"));
             fields.append(header::SET_COOKIE, HeaderValue::from_static(line));
             remove_secure(&mut fields);
-            let lines: Vec<_> = fields.get_all(header::SET_COOKIE).iter().collect();
+            let lines: Vec<_> = fields.get_all(header::SET_COOKIE).collect();
             assert_eq!(lines, ["first=1", expected], "{line}");
         }
         for line in [
@@ -74,7 +76,7 @@ mod tests {
             "sid=1; Secure; domain=example.com",
             "sid=1; Insecure; X-Secure",
         ] {
-            let mut fields = HeaderMap::new();
+            let mut fields = Fields::new();
             fields.append(header::SET_COOKIE, HeaderValue::from_static(line));
             remove_secure(&mut fields);
             assert_eq!(fields[header::SET_COOKIE], line);

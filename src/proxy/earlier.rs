@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use http::Response;
-
 use super::Error;
 use super::attempt::TryOutcome;
+use crate::message::Response;
 use crate::telemetry::{Exchange, TakenBackAnswer};
 use crate::upstream::ResponseBody;
 use crate::upstream::body::MOST_KEPT;

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Method, Response, Version, header, request};
+use http::{Method, Version, header};
 use http_body::Body as _;
 use tokio::time::{Instant, sleep};
 
@@ -20,6 +20,7 @@ use super::tries::{NextTry, RetryConditions, Tries};
 use super::{Error, headers, placeholders};
 use crate::auth::LiveCredential;
 use crate::limit::Permit;
+use crate::message::{RequestHead, Response};
 use crate::telemetry::Exchange;
 use crate::upstream::body::Progress;
 use crate::upstream::{Incoming, Outbound};
@@ -42,7 +43,7 @@ pub(super) struct Fetched<'r> {
 ///
 /// `head` has no hop-by-hop fields. Afterwards it holds the credential.
 pub(super) async fn fetch<'r>(
-    head: &mut request::Parts,
+    head: &mut RequestHead,
     incoming: Option<Incoming>,
     context: RequestContext<'r>,
     exchange: &mut Exchange,
@@ -91,7 +92,7 @@ async fn again<'r>(
     mut reason: RetryReason,
     mut tried: TryOutcome<'r>,
     mut tries: Tries<'r>,
-    head: &mut request::Parts,
+    head: &mut RequestHead,
     mut body: Outbound,
     context: RequestContext<'r>,
     exchange: &mut Exchange,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use super::attempt::RequestContext;
 use super::body::{ForwardedBody, Upgraded};
@@ -15,6 +15,7 @@ use super::{Error, Proxy, Routed, cookies, placeholders, scrub};
 use crate::host::Target;
 use crate::http1::{RawTarget, Spelling};
 use crate::memory::{self, Reservation};
+use crate::message::{Request, Response};
 use crate::stream::Rewound;
 use crate::telemetry::Exchange;
 use crate::upstream::{BoundConnections, Incoming, Protocol, ResponseBody};

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
 
 use super::Error;
 use crate::fields::{self, Listed};
 use crate::http1::{self, Fault, HeadRules};
+use crate::message::{Fields, Request, Response};
 use crate::upstream::Protocol;
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
@@ -66,28 +67,28 @@ impl LoopMarker {
     }
 
     /// Returns whether a request has been through this process before.
-    pub(super) fn has_looped(&self, fields: &HeaderMap) -> bool {
-        let lines = fields.get_all(CDN_LOOP).iter().chain(fields.get_all(header::VIA));
+    pub(super) fn has_looped(&self, fields: &Fields) -> bool {
+        let lines = fields.get_all(CDN_LOOP).chain(fields.get_all(header::VIA));
         lines.into_iter().any(|line| {
             let mut words = line.as_bytes().windows(self.name.len());
             words.any(|word| word == self.name.as_bytes())
         })
     }
 
-    pub(super) fn mark_request(&self, fields: &mut HeaderMap, via: bool) {
+    pub(super) fn mark_request(&self, fields: &mut Fields, via: bool) {
         fields.append(CDN_LOOP, self.name.clone());
         if via {
             fields.append(header::VIA, self.via.clone());
         }
     }
 
-    pub(super) fn mark_response(&self, fields: &mut HeaderMap) {
+    pub(super) fn mark_response(&self, fields: &mut Fields) {
         fields.append(header::VIA, self.via.clone());
     }
 }
 
 impl FieldsPresent {
-    pub(super) fn of(fields: &HeaderMap) -> Self {
+    pub(super) fn of(fields: &Fields) -> Self {
         let mut present = Self::default();
         for (name, _) in fields {
             match name.as_str() {
@@ -137,7 +138,7 @@ pub(super) fn check<B>(
         check_host(request, present)?;
     }
     let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if present.expect && !request.headers().get_all(header::EXPECT).iter().all(is_known) {
+    if present.expect && !request.headers().get_all(header::EXPECT).all(is_known) {
         return Err(Error::Expectation);
     }
     Ok(())
@@ -179,7 +180,7 @@ pub(super) fn check_connect<B>(request: &Request<Option<B>>) -> Result<(), Error
     if request.body().is_some() {
         return Err(Error::Malformed("a CONNECT request cannot have a body"));
     }
-    if request.headers().get_all(header::HOST).iter().count() > 1 {
+    if request.headers().get_all(header::HOST).count() > 1 {
         return Err(Error::Malformed("it has more than one Host field"));
     }
     Ok(())
@@ -196,10 +197,10 @@ pub(super) struct Stripped {
 /// WebSocket.
 ///
 /// Fields that frame or route the message stay, whatever Connection names. Credentials are attached afterwards.
-pub(super) fn strip_request(fields: &mut HeaderMap, present: &FieldsPresent) -> Stripped {
+pub(super) fn strip_request(fields: &mut Fields, present: &FieldsPresent) -> Stripped {
     let is_websocket = present.upgrade && asks_for(fields, WEBSOCKET);
     let wants_trailers = present.te
-        && fields.get_all(header::TE).iter().any(|te| {
+        && fields.get_all(header::TE).any(|te| {
             te.as_bytes()
                 .to_ascii_lowercase()
                 .windows(8)
@@ -248,7 +249,7 @@ pub(super) fn strip_response<B>(response: &mut Response<B>) {
     }
 }
 
-fn strip(fields: &mut HeaderMap, present: &FieldsPresent) -> Option<Arc<Listed>> {
+fn strip(fields: &mut Fields, present: &FieldsPresent) -> Option<Arc<Listed>> {
     let listed = present.connection.then(|| Listed::of(fields)).flatten();
     if let Some(listed) = &listed {
         listed.remove_from(fields);
@@ -272,14 +273,13 @@ fn strip(fields: &mut HeaderMap, present: &FieldsPresent) -> Option<Arc<Listed>>
 }
 
 /// Whether `protocol` is the only one that the message wants to upgrade to.
-pub(super) fn asks_for(fields: &HeaderMap, protocol: &str) -> bool {
-    let mut protocols = fields.get_all(header::UPGRADE).iter();
+pub(super) fn asks_for(fields: &Fields, protocol: &str) -> bool {
+    let mut protocols = fields.get_all(header::UPGRADE);
     let (Some(named), None) = (protocols.next(), protocols.next()) else {
         return false;
     };
     let is_listed = fields
         .get_all(header::CONNECTION)
-        .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .any(|name| name.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
     is_listed && named.as_bytes().eq_ignore_ascii_case(protocol.as_bytes())
@@ -290,11 +290,11 @@ mod tests {
     use super::*;
 
     fn request(fields: &[(&str, &str)]) -> Request<()> {
-        let mut builder = Request::post("http://api.test/");
+        let mut builder = http::Request::post("http://api.test/");
         for (name, value) in fields {
             builder = builder.header(*name, *value);
         }
-        builder.body(()).unwrap()
+        builder.body(()).unwrap().into()
     }
 
     fn checked<B>(request: &Request<B>) -> Result<(), Error> {
@@ -350,7 +350,7 @@ mod tests {
         assert!(!with(&[("host", "a:443"), ("host", "b:443")], None));
     }
 
-    fn stripped(fields: &[(&str, &str)]) -> (HeaderMap, bool) {
+    fn stripped(fields: &[(&str, &str)]) -> (Fields, bool) {
         let mut fields = request(fields).headers().clone();
         let present = FieldsPresent::of(&fields);
         let stripped = strip_request(&mut fields, &present);
@@ -478,7 +478,7 @@ mod tests {
     fn a_request_that_comes_back_is_known() {
         let (marks, others) = (LoopMarker::new(), LoopMarker::new());
         for via in [false, true] {
-            let mut fields = HeaderMap::new();
+            let mut fields = Fields::new();
             fields.append(header::VIA, HeaderValue::from_static("1.0 a"));
             fields.append(CDN_LOOP, HeaderValue::from_static("fastly, b; c=d"));
             assert!(!marks.has_looped(&fields));
@@ -486,10 +486,7 @@ mod tests {
             assert!(!marks.has_looped(&fields), "another one is no loop");
             marks.mark_request(&mut fields, via);
             assert!(marks.has_looped(&fields));
-            assert_eq!(
-                fields.get_all(header::VIA).iter().count(),
-                if via { 3 } else { 1 }
-            );
+            assert_eq!(fields.get_all(header::VIA).count(), if via { 3 } else { 1 });
             fields.remove(if via { CDN_LOOP } else { header::VIA });
             assert!(marks.has_looped(&fields));
         }

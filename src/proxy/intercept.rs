@@ -8,7 +8,7 @@ use std::sync::{Arc, Once};
 
 use bytes::{Bytes, BytesMut};
 use http::uri::Authority;
-use http::{HeaderMap, Method, Request, header};
+use http::{Method, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::tunnel::TunnelSlot;
@@ -18,6 +18,7 @@ use crate::drain::ExchangeGuard;
 use crate::host::{Scheme, Target};
 use crate::http1::server::{NextWork, TakenOver, Takeover};
 use crate::memory;
+use crate::message::{Fields, Request};
 use crate::stream::{Io, Reset, Rewound, TLS_HANDSHAKE};
 use crate::telemetry::Exchange;
 use crate::upstream::{BoundConnections, Incoming, Protocol};
@@ -66,7 +67,7 @@ struct TunnelContext {
 /// Admits a CONNECT. Dials nothing yet: inside the tunnel the app can read the reason of a failure as a response.
 pub(super) fn open(
     target: Target,
-    fields: &HeaderMap,
+    fields: &Fields,
     route: &Arc<Route>,
     shown: Option<KeptShown>,
     proxy: &Arc<Proxy>,

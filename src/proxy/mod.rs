@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response};
+use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use body::Body;
@@ -26,6 +26,7 @@ use crate::clients::{Client, Shown};
 use crate::drain::{Drain, ExchangeGuard};
 use crate::host::Target;
 use crate::http1::server::{self, Takeover};
+use crate::message::{Request, Response};
 use crate::policy::{RequestForm, Verdict};
 use crate::stream::Io;
 use crate::telemetry::{Exchange, ObservedRequest, Telemetry};

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{AppResponse, Proxy, finish, forward};
 use crate::host::Target;
+use crate::message::Request;
 use crate::stream::Io;
 use crate::telemetry::Exchange;
 use crate::upstream::body::{BodyError, SearchedBody};

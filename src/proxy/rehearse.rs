@@ -11,11 +11,12 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::config::Rehearse;
+use crate::message::Response;
 use crate::sync::lock;
 use crate::telemetry::Counters;
 use crate::units;

@@ -4,11 +4,12 @@
 //! sentence for people (`application/problem+json`, RFC 9457). It never repeats what the app sent, and never a
 //! secret.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
 use super::{Body, Error};
 use crate::fields::{printable, quoted};
 use crate::http1::ReasonPhrase;
+use crate::message::Response;
 use crate::telemetry::Exchange;
 
 const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"outrider\", charset=\"UTF-8\"");
@@ -137,7 +138,7 @@ fn proxy_status(error: &Error, detail: &str) -> String {
     text
 }
 
-fn insert(fields: &mut http::HeaderMap, name: &'static str, value: &str) {
+fn insert(fields: &mut crate::message::Fields, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         fields.insert(name, value);
     }

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, StatusCode, Uri};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::connection::serve_h1;
@@ -16,6 +16,7 @@ use super::{AppResponse, Error, Proxy, Routed, finish, forward, reply};
 use crate::host::{HostPattern, Scheme, Target};
 use crate::http1::RawTarget;
 use crate::http1::server::Serving;
+use crate::message::{Fields, Request};
 use crate::stream::Io;
 use crate::telemetry::Exchange;
 use crate::upstream::{BoundConnections, Incoming, Protocol};
@@ -175,13 +176,12 @@ fn asks_for_health<B>(request: &Request<B>, path: &str) -> bool {
 
 impl Onward {
     /// Reads the fields of the platform's router, each of which has to stand there once.
-    fn of(fields: &HeaderMap) -> Result<Self, ForwardedUrlFault> {
+    fn of(fields: &Fields) -> Result<Self, ForwardedUrlFault> {
         let url = the_only(fields, &FORWARDED_URL)?;
         the_only(fields, &METADATA)?;
         the_only(fields, &SIGNATURE)?;
         let mut listed = fields
             .get_all(header::CONNECTION)
-            .iter()
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii);
         let is_of_router = |name: HeaderName| OF_ROUTER.contains(&name) || name == FORWARDED_FOR;
@@ -249,8 +249,8 @@ impl Onward {
 }
 
 /// Returns the value of a field that stands once and is not empty.
-fn the_only<'f>(fields: &'f HeaderMap, name: &HeaderName) -> Result<&'f HeaderValue, ForwardedUrlFault> {
-    let mut values = fields.get_all(name).iter();
+fn the_only<'f>(fields: &'f Fields, name: &HeaderName) -> Result<&'f HeaderValue, ForwardedUrlFault> {
+    let mut values = fields.get_all(name);
     match (values.next(), values.next()) {
         (Some(value), None) if !value.as_bytes().trim_ascii().is_empty() => Ok(value),
         (Some(_), Some(_)) => Err(ForwardedUrlFault::Repeated(name.clone())),

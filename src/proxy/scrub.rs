@@ -15,14 +15,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::HeaderMap;
+use http::StatusCode;
+use http::header::{self, HeaderName, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use zeroize::Zeroizing;
 
 use super::{Error, Route};
 use crate::auth::SecretMatcher;
 use crate::http1::ReasonPhrase;
+use crate::message::{Fields, Response};
 use crate::telemetry::MessagePart;
 use crate::upstream::ResponseBody;
 use crate::upstream::body::BodyError;
@@ -90,7 +92,7 @@ struct BodyFilter {
 }
 
 /// Asks for a readable response: not compressed, and not a range, which might begin within a secret.
-pub(super) fn ask_for_readable(fields: &mut HeaderMap) {
+pub(super) fn ask_for_readable(fields: &mut Fields) {
     fields.insert(header::ACCEPT_ENCODING, IDENTITY);
     fields.remove(header::RANGE);
     fields.remove(header::IF_RANGE);
@@ -101,7 +103,7 @@ pub(super) fn head<B>(response: &mut Response<B>, matcher: &SecretMatcher, route
     if matcher.is_empty() {
         return;
     }
-    let mut has_redacted = fields(response.headers_mut(), matcher);
+    let mut has_redacted = fields(response.headers_mut().iter_mut(), matcher);
     if let Some(ReasonPhrase(reason)) = response.extensions_mut().get_mut() {
         has_redacted |= redact(reason, matcher);
     }
@@ -207,7 +209,7 @@ impl HttpBody for RedactedBody {
                 }
                 Some(Err(frame)) => {
                     let mut trailers = frame.into_trailers().unwrap_or_default();
-                    if fields(&mut trailers, &redaction.matcher) {
+                    if fields(trailers.iter_mut(), &redaction.matcher) {
                         report(MessagePart::Trailers, &redaction.route);
                     }
                     let rest = filtered(filter, Bytes::new(), true, redaction);
@@ -311,10 +313,12 @@ fn filtered(
 }
 
 /// Redacts secrets in field values, except in fields that frame the message. Returns whether there were any.
-fn fields(fields: &mut HeaderMap, matcher: &SecretMatcher) -> bool {
+fn fields<'f>(
+    fields: impl Iterator<Item = (&'f HeaderName, &'f mut HeaderValue)>,
+    matcher: &SecretMatcher,
+) -> bool {
     let frames = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
     fields
-        .iter_mut()
         .filter(|(name, _)| !frames.contains(name))
         .fold(false, |has_redacted, (_, value)| {
             redact(value, matcher) || has_redacted
@@ -361,7 +365,7 @@ fn report(part: MessagePart, route: &Route) {
 }
 
 /// Returns whether a body of this type is searched. A body without a type is searched: it may be text.
-fn is_text(fields: &HeaderMap) -> bool {
+fn is_text(fields: &Fields) -> bool {
     let Some(value) = fields.get(header::CONTENT_TYPE) else {
         return true;
     };
@@ -377,8 +381,8 @@ fn is_text(fields: &HeaderMap) -> bool {
 }
 
 /// Returns why secrets could not be found in this text.
-fn unreadable(status: StatusCode, fields: &HeaderMap) -> Option<&'static str> {
-    let is_compressed = fields.get_all(header::CONTENT_ENCODING).iter().any(|value| {
+fn unreadable(status: StatusCode, fields: &Fields) -> Option<&'static str> {
+    let is_compressed = fields.get_all(header::CONTENT_ENCODING).any(|value| {
         let codings = value.as_bytes().split(|byte| *byte == b',');
         let mut codings = codings
             .map(<[u8]>::trim_ascii)

@@ -16,6 +16,7 @@ use super::{Error, Opened, Proxy, open, reply};
 use crate::clients::{Clients, Peer, Shown, basic_token};
 use crate::host::{Host, HostError, Scheme, Target};
 use crate::http1::server::TakenOver;
+use crate::message::Request;
 use crate::socks::{self, OfferedMethods, Parsed, ReplyCode, SocksFault};
 use crate::stream::{Hangup, Io, Reset};
 use crate::telemetry::Exchange;
@@ -51,7 +52,7 @@ enum Answer {
 }
 
 /// What a client asks for, and how its sender is known.
-struct Request {
+struct SocksRequest {
     sender: TunnelSender,
     target: Target,
 }
@@ -76,7 +77,7 @@ pub(super) async fn serve(
     };
     let busy = proxy.drain.busy();
     let opened = match asked {
-        Ok(Request { sender, target }) => negotiation.open(target, sender, &mut exchange, &proxy).await,
+        Ok(SocksRequest { sender, target }) => negotiation.open(target, sender, &mut exchange, &proxy).await,
         Err(refused) => Err(refused),
     };
     match opened {
@@ -118,7 +119,7 @@ impl Negotiation {
         peer: Option<&Arc<Peer>>,
         exchange: &mut Exchange,
         proxy: &Proxy,
-    ) -> Result<Request, Refused> {
+    ) -> Result<SocksRequest, Refused> {
         let offered = self.read(socks::greeting, |_| Answer::Nothing).await?;
         let live = proxy.live.load_full();
         let clients = live.clients.as_ref().filter(|clients| clients.asks());
@@ -176,7 +177,7 @@ impl Negotiation {
         // A client may take its time between the password and the request, and a reload may remove it meanwhile.
         let removed = |error| Refused::For(Box::new(error), Answer::Reply(ReplyCode::NotAllowed));
         let sender = sender.under(proxy.live.load_full(), exchange).map_err(removed)?;
-        Ok(Request { sender, target })
+        Ok(SocksRequest { sender, target })
     }
 
     /// Connects to the upstream, unless the client leaves.
@@ -187,7 +188,7 @@ impl Negotiation {
         exchange: &mut Exchange,
         proxy: &Arc<Proxy>,
     ) -> Result<Opened, Refused> {
-        let mut request = http::Request::new(());
+        let mut request = Request::new(());
         *request.method_mut() = Method::CONNECT;
         if let Ok(uri) = target.to_string().parse() {
             *request.uri_mut() = uri;

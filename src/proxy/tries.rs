@@ -16,12 +16,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{Response, header, request};
+use http::header;
 use tokio::time::Instant;
 
 use super::RetryPolicy;
 use super::attempt::{RetryReason, TryOptions, TryOutcome};
 use crate::limit;
+use crate::message::{RequestHead, Response};
 use crate::upstream::{self, RequestFailed, ResponseBody};
 use crate::upstream::{dial, tls};
 
@@ -71,7 +72,7 @@ pub(super) struct RetryConditions {
 
 impl<'r> Tries<'r> {
     /// Begins a request, and counts it for the budget of repeats.
-    pub(super) fn new(policy: Option<&'r RetryPolicy>, head: &request::Parts) -> Self {
+    pub(super) fn new(policy: Option<&'r RetryPolicy>, head: &RequestHead) -> Self {
         let repeats = policy.map(|policy| {
             let begun = Instant::now();
             policy.begin(begun);
@@ -114,7 +115,7 @@ impl<'r> Tries<'r> {
         &mut self,
         reason: RetryReason,
         result: TryResult<'_>,
-        head: &request::Parts,
+        head: &RequestHead,
         conditions: RetryConditions,
     ) -> Option<NextTry<'r>> {
         self.is_renewed = reason == RetryReason::Renewal;
@@ -155,7 +156,7 @@ impl<'r> Repeats<'r> {
         &mut self,
         reason: RetryReason,
         result: TryResult<'_>,
-        head: &request::Parts,
+        head: &RequestHead,
         conditions: RetryConditions,
     ) -> Option<NextTry<'r>> {
         let settings = self.retry_policy.settings();

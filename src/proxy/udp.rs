@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
@@ -24,6 +24,7 @@ use crate::http1::capsule::{CapsuleReader, capsule};
 use crate::http1::server::TakenOver;
 use crate::limit::Permit;
 use crate::memory;
+use crate::message::{Request, Response};
 use crate::policy::Denial;
 use crate::stream::{self, Io, Rewound};
 use crate::telemetry::{Exchange, TunnelEnd};

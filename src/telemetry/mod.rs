@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{Request, Uri};
+use http::Uri;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::time::Instant;
@@ -33,6 +33,7 @@ pub(crate) use observed::ObservedRequest;
 pub(crate) use sampler::LogSampler;
 
 use crate::config::Access;
+use crate::message::Request;
 use crate::panics;
 use crate::sync::lock;
 

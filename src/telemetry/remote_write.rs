@@ -6,9 +6,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, header};
+use http::{HeaderValue, Method, Uri, header};
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prost::Message;
+
+use crate::message::Request;
 
 const JOB: &str = "outrider";
 /// A label of ours with this name makes way for the one of the job, as when Prometheus scrapes.

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::task::{Context, Poll};
 
-use http::header::{self, HeaderMap, HeaderName};
-use http::{Response, request};
+use http::header::{self, HeaderName};
 
 use super::body::{Outbound, ResponseBody};
 use super::pool::{ActiveConnection, PooledConnection};
 use super::{DialContext, Endpoint, Error, Protocol, RequestFailed, RequestObserver, connect, tls};
 use crate::host::Target;
 use crate::http1::Interim;
+use crate::message::{Fields, RequestHead, Response};
 use crate::sync::lock;
 
 const MOST_IDLE: usize = 8;
@@ -33,7 +33,7 @@ pub(crate) struct BoundConnections {
 
 impl BoundConnections {
     /// Whether a request is sent over these connections. `credentials`: it has an Authorization field of the app.
-    pub(crate) fn ties(&self, fields: &HeaderMap, credentials: bool) -> bool {
+    pub(crate) fn ties(&self, fields: &Fields, credentials: bool) -> bool {
         if credentials && speaks(fields, &header::AUTHORIZATION, false) {
             self.is_tied.store(true, Ordering::Relaxed);
         }
@@ -93,7 +93,7 @@ impl BoundConnections {
 /// Sends one request over a connection that belongs to the app's. In HTTP/1.1, because HTTP/2 would share it.
 pub(super) async fn send(
     bound: &Arc<BoundConnections>,
-    head: &request::Parts,
+    head: &RequestHead,
     body: &mut Outbound,
     target: &Target,
     endpoint: &Arc<Endpoint>,
@@ -121,7 +121,7 @@ pub(super) async fn send(
 }
 
 /// Whether an answer authenticates its connection although the request did not ask for it.
-pub(super) fn is_spoken_in(answer: &HeaderMap) -> bool {
+pub(super) fn is_spoken_in(answer: &Fields) -> bool {
     speaks(answer, &header::WWW_AUTHENTICATE, true)
 }
 
@@ -131,8 +131,8 @@ pub(super) fn to_nobody() -> Weak<BoundConnections> {
 }
 
 /// Whether a field of `name` has a scheme that authenticates the connection. `has_token`: a bare offer does not count.
-fn speaks(fields: &HeaderMap, name: &HeaderName, has_token: bool) -> bool {
-    fields.get_all(name).iter().any(|value| {
+fn speaks(fields: &Fields, name: &HeaderName, has_token: bool) -> bool {
+    fields.get_all(name).any(|value| {
         value.as_bytes().split(|byte| *byte == b',').any(|part| {
             let part = part.trim_ascii();
             let end = part
@@ -171,7 +171,7 @@ mod tests {
             (&[""], false, false),
             (&[], false, false),
         ] {
-            let mut fields = HeaderMap::new();
+            let mut fields = Fields::new();
             for value in values {
                 fields.append(header::AUTHORIZATION, HeaderValue::from_static(value));
             }

@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
-use http::{Response, request};
-
 pub(crate) use body::{Incoming, Outbound, ResponseBody};
 pub(crate) use bound::BoundConnections;
 pub(crate) use error::Error;
@@ -23,6 +21,7 @@ use self::parent::{ParentSettingsError, Parents};
 use self::pool::{AttemptFailed, ResendReason};
 use crate::config::HttpVersion;
 use crate::host::Target;
+use crate::message::{RequestHead, Response};
 use crate::policy::{Destination, EgressRules, ParentPlan};
 use crate::telemetry::Counters;
 
@@ -204,7 +203,7 @@ impl From<Error> for RequestFailed {
 
 /// Whether a request may be sent twice: its method is idempotent (RFC 9110 section 9.2.2), or it has a key by which the
 /// upstream recognizes it (draft-ietf-httpapi-idempotency-key-header).
-pub(crate) fn is_repeatable(head: &request::Parts) -> bool {
+pub(crate) fn is_repeatable(head: &RequestHead) -> bool {
     head.method.is_idempotent()
         || (head.headers.get("idempotency-key")).is_some_and(|key| !key.as_bytes().trim_ascii().is_empty())
 }
@@ -216,7 +215,7 @@ pub(crate) fn is_repeatable(head: &request::Parts) -> bool {
 /// and a request that was certainly not processed, because it was not written or the upstream says so (RFC 9113 section
 /// 8.7), a few times. Afterwards `body` is unchanged if it is buffered or nothing was processed.
 pub(crate) async fn send(
-    head: &request::Parts,
+    head: &RequestHead,
     body: &mut Outbound,
     target: &Target,
     protocol: Protocol,

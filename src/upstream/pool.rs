@@ -13,9 +13,8 @@ use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderValue};
-use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Version};
+use http::{StatusCode, Version};
 use hyper::client::conn::http2;
 use tokio::time::Instant;
 
@@ -30,6 +29,7 @@ use crate::host::{Scheme, Target};
 use crate::http1;
 use crate::http1::Spelling;
 use crate::http1::client::ClientConnection;
+use crate::message::{Request, RequestHead, Response};
 use crate::telemetry::GaugeGuard;
 
 /// The longest that a connection is used, because the addresses of a name change.
@@ -157,7 +157,7 @@ impl ResendReason {
     }
 
     /// Returns why a request on an HTTP/2 connection may be sent again, provided that its body is still there.
-    fn of(error: &hyper::Error, head: &Parts) -> Option<Self> {
+    fn of(error: &hyper::Error, head: &RequestHead) -> Option<Self> {
         if is_unprocessed(error) {
             return Some(Self::Unprocessed);
         }
@@ -321,7 +321,7 @@ impl PooledConnection {
 
     async fn send(
         mut self: Box<Self>,
-        head: &Parts,
+        head: &RequestHead,
         body: &mut Outbound,
         observer: &impl RequestObserver,
     ) -> Result<Response<ResponseBody>, AttemptFailed> {
@@ -420,7 +420,7 @@ impl ActiveConnection {
     /// Sends one request and waits for the head of its answer. A buffered `body` is kept for another try.
     pub(super) async fn send(
         self,
-        head: &Parts,
+        head: &RequestHead,
         body: &mut Outbound,
         observer: &impl RequestObserver,
     ) -> Result<Response<ResponseBody>, AttemptFailed> {
@@ -436,13 +436,13 @@ async fn send_h2(
     mut sender: http2::SendRequest<Outbound>,
     info: &Arc<ConnectionInfo>,
     open: OpenStream,
-    head: &Parts,
+    head: &RequestHead,
     body: &mut Outbound,
 ) -> Result<Response<ResponseBody>, AttemptFailed> {
     let timeouts = &info.endpoint.destination.timeouts;
     let upload = body.progress();
     let (sent, reclaim) = body.lend();
-    let mut request = Request::from_parts(head.clone(), sent);
+    let mut request = http::Request::from(Request::from_parts(head.clone(), sent));
     shape_h2(&mut request, info);
     let mut uploaded = 0;
     let mut answer = std::pin::pin!(sender.try_send_request(request));
@@ -461,7 +461,8 @@ async fn send_h2(
         }
     };
     match result {
-        Ok(mut response) => {
+        Ok(response) => {
+            let mut response = Response::from(response);
             if let Some(reclaim) = reclaim {
                 reclaim.forget();
             }
@@ -508,7 +509,7 @@ async fn send_h2(
 }
 
 /// Writes the target into `:scheme` and `:authority`, and removes Host.
-fn shape_h2(request: &mut Request<Outbound>, info: &ConnectionInfo) {
+fn shape_h2(request: &mut http::Request<Outbound>, info: &ConnectionInfo) {
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = request
         .uri()

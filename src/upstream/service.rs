@@ -4,13 +4,13 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{Response, request};
 use http_body::Body as _;
 use zeroize::Zeroizing;
 
 use super::resolve::Resolver;
 use super::{DialContext, Endpoint, Outbound, Protocol, RequestFailed, ResponseBody};
 use crate::host::Target;
+use crate::message::{RequestHead, Response};
 use crate::policy::EgressRules;
 
 /// How such a server is reached: under the same rules as any other upstream.
@@ -32,7 +32,7 @@ impl ServiceEndpoint {
     /// Sends one request to `target`, and returns once the head of the answer is in.
     pub(crate) async fn send(
         &self,
-        head: &request::Parts,
+        head: &RequestHead,
         mut body: Outbound,
         target: &Target,
     ) -> Result<Response<ResponseBody>, RequestFailed> {

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use http::HeaderMap;
-
 use super::Endpoint;
 use crate::host::Host;
 use crate::http1::{self, Excess, Fault, HeadRules};
+use crate::message::Fields;
 
 /// An answer that cannot be read, or is larger than allowed. `Display` is a sentence for the developer of the app.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ impl Unreadable {
 }
 
 /// Checks what the HTTP/2 library accepts and HTTP/1.1 would not.
-pub(super) fn of_h2(fields: &HeaderMap, limits: HeadRules) -> Option<Wrong> {
+pub(super) fn of_h2(fields: &Fields, limits: HeadRules) -> Option<Wrong> {
     if let Err(excess) = limits.check(fields) {
         return Some(Wrong::TooLarge(excess));
     }

@@ -1,6 +1,5 @@
-use http::Request;
-
 use super::*;
+use crate::message::Request;
 use crate::secret;
 
 const CANARY: &str = "canary-7f3a";
@@ -32,19 +31,20 @@ fn of(auth: Auth) -> Attachment {
 }
 
 /// Applies `attachment` to a request and returns its head.
-fn applied(attachment: &Attachment, uri: &str, fields: &[(&str, &str)]) -> Parts {
-    let request = fields.iter().fold(Request::get(uri), |request, (name, value)| {
-        request.header(*name, *value)
-    });
-    let mut head = request.body(()).unwrap().into_parts().0;
+fn applied(attachment: &Attachment, uri: &str, fields: &[(&str, &str)]) -> RequestHead {
+    let request = fields
+        .iter()
+        .fold(http::Request::get(uri), |request, (name, value)| {
+            request.header(*name, *value)
+        });
+    let mut head = Request::from(request.body(()).unwrap()).into_parts().0;
     attachment.apply(&mut head).unwrap();
     head
 }
 
-fn values<'h>(head: &'h Parts, name: &str) -> Vec<&'h str> {
+fn values<'h>(head: &'h RequestHead, name: &str) -> Vec<&'h str> {
     head.headers
         .get_all(name)
-        .iter()
         .map(|value| value.to_str().unwrap())
         .collect()
 }
@@ -323,7 +323,9 @@ fn a_query_without_room_for_the_credential_fails_closed() {
         value: env("TOKEN"),
     });
     for uri in [format!("/{}", "a".repeat(65_525)), "*".to_owned()] {
-        let mut head = Request::get(&uri).body(()).unwrap().into_parts().0;
+        let mut head = Request::from(http::Request::get(&uri).body(()).unwrap())
+            .into_parts()
+            .0;
         assert!(matches!(attachment.apply(&mut head), Err(Error::NoRoom)));
     }
 }

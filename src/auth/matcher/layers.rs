@@ -49,7 +49,7 @@ impl<'a> DecodedLayer<'a> {
     /// the next text.
     pub(super) fn decoded(&self, is_last: bool) -> Option<DecodedLayer<'static>> {
         let text = &*self.text;
-        if memchr3(b'%', b'\\', b'&', text).is_none() && memchr(0, text).is_none() {
+        if !may_be_encoded(text) {
             return None;
         }
         count(text.len());
@@ -128,6 +128,11 @@ impl Drop for WipedText<'_> {
             text.zeroize();
         }
     }
+}
+
+/// Whether a text has a byte with which an escape begins.
+pub(super) fn may_be_encoded(text: &[u8]) -> bool {
+    memchr3(b'%', b'\\', b'&', text).is_some() || memchr(0, text).is_some()
 }
 
 fn begins_escape(byte: u8) -> bool {

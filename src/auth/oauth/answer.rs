@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::error::{OAuthErrorCode, TokenFailureReason};
 use crate::auth::{SecretMatcher, hidden};
 use crate::limit;
+use crate::message::Fields;
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const BEARER: &[u8] = b"Bearer ";
@@ -58,7 +59,7 @@ impl IssuedToken {
     /// token (RFC 8693, section 2.2.1). `secrets`: as for [`TokenDenial::read`].
     pub(super) fn read<'s>(
         status: StatusCode,
-        fields: &HeaderMap,
+        fields: &Fields,
         body: &[u8],
         is_exchange: bool,
         secrets: impl Iterator<Item = &'s [u8]>,
@@ -142,7 +143,7 @@ impl TokenResponse {
     fn denial<'s>(
         &self,
         status: StatusCode,
-        fields: &HeaderMap,
+        fields: &Fields,
         secrets: impl Iterator<Item = &'s [u8]>,
         now: SystemTime,
     ) -> TokenDenial {
@@ -185,7 +186,7 @@ impl TokenDenial {
     /// Reads an error response. `secrets`: the secrets of the request, which the server may repeat.
     pub(super) fn read<'s>(
         status: StatusCode,
-        fields: &HeaderMap,
+        fields: &Fields,
         body: &[u8],
         secrets: impl Iterator<Item = &'s [u8]>,
         now: SystemTime,

@@ -24,6 +24,7 @@ pub(crate) use error::{Error, NoToken};
 use crate::config::{ClientAuth, OAuth2};
 use crate::error::ErrorChain;
 use crate::host::Target;
+use crate::message::Response;
 use crate::secret::Snapshot;
 use crate::sync::lock;
 use crate::telemetry::{Counters, CredentialKind, RefreshResult};
@@ -310,7 +311,7 @@ impl TokenFetcher {
         }
     }
 
-    async fn read(&self, response: http::Response<ResponseBody>) -> Result<IssuedToken, TokenDenial> {
+    async fn read(&self, response: Response<ResponseBody>) -> Result<IssuedToken, TokenDenial> {
         let (head, body) = response.into_parts();
         if head.status.is_redirection() {
             return Err(TokenFailureReason::Redirected(head.status).into());

@@ -6,13 +6,14 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use http::{HeaderValue, Method, Request, Uri, header, request};
+use http::{HeaderValue, Method, Uri, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
 use super::Error;
 use crate::auth::jwt::{self, JwtSigner};
 use crate::config::{ClientAuth, Grant, OAuth2, Text};
+use crate::message::{Request, RequestHead};
 use crate::secret::{Secret, Snapshot};
 
 /// All characters except the unreserved ones of RFC 3986, section 2.3. These are read alike by servers that decode
@@ -216,7 +217,7 @@ impl TokenRequestPlan {
         refresh_token: Option<&Zeroizing<String>>,
         form: BasicEncoding,
         now: SystemTime,
-    ) -> Result<(request::Parts, Bytes), jwt::Error> {
+    ) -> Result<(RequestHead, Bytes), jwt::Error> {
         let assertion = self
             .assertion
             .as_ref()

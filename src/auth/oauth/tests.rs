@@ -4,7 +4,7 @@ fn grant(lifetime: Option<u64>) -> IssuedToken {
     let expires = lifetime.map_or(String::new(), |seconds| format!(r#","expires_in":{seconds}"#));
     IssuedToken::read(
         http::StatusCode::OK,
-        &http::HeaderMap::new(),
+        &crate::message::Fields::new(),
         format!(r#"{{"access_token":"a"{expires}}}"#).as_bytes(),
         false,
         std::iter::empty(),

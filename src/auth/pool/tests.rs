@@ -97,7 +97,7 @@ async fn where_all_rest_the_one_that_is_up_first_is_tried() {
 async fn each_has_what_was_told_of_it() {
     let credentials = credentials();
     let shown = |left: &str| {
-        let mut fields = http::HeaderMap::new();
+        let mut fields = crate::message::Fields::new();
         for (name, value) in [
             ("x-ratelimit-limit", "60"),
             ("x-ratelimit-remaining", left),

@@ -12,7 +12,7 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use self::canonical::CanonicalRequest;
-use super::{Error, Payload, RequestToSign, ValueOrigin, plain, sensitive, set, sha256_hex};
+use super::{Error, Payload, RequestToSign, ValueOrigin, plain, sensitive, sha256_hex};
 use crate::config::{AwsSigV4, SecretRef, Text};
 use crate::host::Scheme;
 use crate::secret::{self, Secret, Snapshot};
@@ -76,12 +76,12 @@ impl AwsSigner {
         for name in [AUTHORIZATION, DATE, SECURITY_TOKEN] {
             head.headers.remove(name);
         }
-        set(&mut head.headers, DATE, plain(&time)?)?;
+        head.headers.insert(DATE, plain(&time)?);
         if let Some(token) = &self.token {
-            set(&mut head.headers, SECURITY_TOKEN, token.clone())?;
+            head.headers.insert(SECURITY_TOKEN, token.clone());
         }
         if self.states_payload() || head.headers.contains_key(CONTENT_SHA256) {
-            set(&mut head.headers, CONTENT_SHA256, plain(&payload)?)?;
+            head.headers.insert(CONTENT_SHA256, plain(&payload)?);
         }
 
         let canonical = CanonicalRequest {
@@ -101,7 +101,8 @@ impl AwsSigner {
         let id = &self.access_key_id;
         let value =
             format!("{ALGORITHM} Credential={id}/{scope}, SignedHeaders={signed}, Signature={signature}");
-        set(&mut head.headers, AUTHORIZATION, sensitive(value.as_bytes())?)
+        head.headers.insert(AUTHORIZATION, sensitive(value.as_bytes())?);
+        Ok(())
     }
 
     /// Returns the payload part of the signature: the hash of the body, or a word that says that it is not hashed.

@@ -8,7 +8,7 @@ use aws_lc_rs::digest;
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use http::header::HeaderName;
 
-use super::{Error, Payload, RequestToSign, sensitive, set};
+use super::{Error, Payload, RequestToSign, sensitive};
 use crate::auth::key::SigningKey;
 use crate::config::{self, BodyHash, SignatureEncoding, Template, TemplatePiece};
 use crate::host::Scheme;
@@ -78,7 +78,7 @@ impl HmacSigner {
         let says_it = |value: &Template| value.has(&TemplatePiece::Signature);
         for (name, value) in self.set.iter().filter(|(_, value)| !says_it(value)) {
             let value = self.fill(value, &values, request)?;
-            set(&mut request.head.headers, name.clone(), sensitive(&value)?)?;
+            request.head.headers.insert(name.clone(), sensitive(&value)?);
         }
         let signature = self.key.sign(&self.fill(&self.message, &values, request)?)?;
         values.signature = match self.encoding {
@@ -88,7 +88,7 @@ impl HmacSigner {
         };
         for (name, value) in self.set.iter().filter(|(_, value)| says_it(value)) {
             let value = self.fill(value, &values, request)?;
-            set(&mut request.head.headers, name.clone(), sensitive(&value)?)?;
+            request.head.headers.insert(name.clone(), sensitive(&value)?);
         }
         Ok(())
     }
@@ -107,7 +107,7 @@ impl HmacSigner {
                     bytes.extend_from_slice(hashed(self.body(request)?, *hash).as_bytes());
                 }
                 TemplatePiece::Field(name) => {
-                    for (i, line) in request.head.headers.get_all(name).iter().enumerate() {
+                    for (i, line) in request.head.headers.get_all(name).enumerate() {
                         bytes.extend_from_slice(if i > 0 { b", " } else { b"" });
                         bytes.extend_from_slice(line.as_bytes().trim_ascii());
                     }

@@ -8,13 +8,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64;
-use http::header::{DATE, HOST, HeaderMap, HeaderName};
-use http::request::Parts;
+use http::header::{DATE, HOST, HeaderName};
 
-use super::{Error, Payload, RequestToSign, plain, sensitive, set, sha256};
+use super::{Error, Payload, RequestToSign, plain, sensitive, sha256};
 use crate::auth::key::SigningKey;
 use crate::config::{Algorithm, Component, HttpSignature, form_encoded};
 use crate::host::Scheme;
+use crate::message::{Fields, RequestHead};
 use crate::secret::Snapshot;
 use crate::units::http_date;
 
@@ -69,13 +69,13 @@ impl MessageSigner {
         fields.remove(SIGNATURE);
         fields.remove(SIGNATURE_INPUT);
         if self.covers(&DATE) {
-            set(fields, DATE, plain(&http_date(request.now))?)?;
+            fields.insert(DATE, plain(&http_date(request.now))?);
         }
         if self.covers(&CONTENT_DIGEST) {
             match request.payload {
                 Payload::Whole(body) => {
                     let digest = BASE64.encode(sha256(body).as_ref());
-                    set(fields, CONTENT_DIGEST, plain(&format!("sha-256=:{digest}:"))?)?;
+                    fields.insert(CONTENT_DIGEST, plain(&format!("sha-256=:{digest}:"))?);
                 }
                 // The server checks the digest of the app.
                 Payload::Streamed if fields.contains_key(CONTENT_DIGEST) => {}
@@ -93,12 +93,9 @@ impl MessageSigner {
         let signature = BASE64.encode(&self.key.sign(base.as_bytes())?);
         let label = &self.settings.label;
         let fields = &mut request.head.headers;
-        set(fields, SIGNATURE_INPUT, plain(&format!("{label}={parameters}"))?)?;
-        set(
-            fields,
-            SIGNATURE,
-            sensitive(format!("{label}=:{signature}:").as_bytes())?,
-        )
+        fields.insert(SIGNATURE_INPUT, plain(&format!("{label}={parameters}"))?);
+        fields.insert(SIGNATURE, sensitive(format!("{label}=:{signature}:").as_bytes())?);
+        Ok(())
     }
 
     /// Returns the signature parameters (RFC 9421, section 2.3), in the order of that section. Any order is valid,
@@ -192,7 +189,7 @@ fn value(component: &Component, request: &RequestToSign<'_>) -> Result<String, E
     })
 }
 
-fn target(head: &Parts, path: &str) -> String {
+fn target(head: &RequestHead, path: &str) -> String {
     match head.uri.query() {
         None => path.to_owned(),
         Some(query) => format!("{path}?{query}"),
@@ -200,7 +197,7 @@ fn target(head: &Parts, path: &str) -> String {
 }
 
 /// Joins all lines of a field. `None`: the request does not have the field.
-fn combined(fields: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
+fn combined(fields: &Fields, name: &HeaderName) -> Result<Option<String>, Error> {
     let mut lines = Vec::new();
     for line in fields.get_all(name) {
         // The base must be ASCII, so that all verifiers compute the same bytes.
@@ -212,17 +209,16 @@ fn combined(fields: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Err
     Ok((!lines.is_empty()).then(|| lines.join(", ")))
 }
 
-fn binary(fields: &HeaderMap, name: &HeaderName) -> Option<String> {
+fn binary(fields: &Fields, name: &HeaderName) -> Option<String> {
     let lines: Vec<_> = fields
         .get_all(name)
-        .iter()
         .map(|line| format!(":{}:", BASE64.encode(line.as_bytes().trim_ascii())))
         .collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
 /// Returns the value of the only parameter of this name. `None`: there is no such parameter, or more than one.
-fn query_param(head: &Parts, name: &str) -> Option<String> {
+fn query_param(head: &RequestHead, name: &str) -> Option<String> {
     let pairs = head.uri.query()?.split('&');
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let mut values = pairs.filter(|(its, _)| form_encoded(its) == name);

@@ -9,14 +9,14 @@ use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use data_encoding::{BASE64_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
+use http::header::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::hidden;
 use super::key::{self, SigningKey};
 use crate::config::{Algorithm, Auth, KeyEncoding, SecretRef, Text};
 use crate::host::Scheme;
+use crate::message::RequestHead;
 use crate::secret::{self, Snapshot};
 
 pub(super) mod aws;
@@ -74,7 +74,7 @@ impl Signer {
 
 /// The request as it will be sent, except for the fields of the signature.
 pub(crate) struct RequestToSign<'a> {
-    pub(crate) head: &'a mut Parts,
+    pub(crate) head: &'a mut RequestHead,
     /// The value of Host or `:authority`.
     pub(crate) authority: &'a str,
     pub(crate) scheme: Scheme,
@@ -213,11 +213,6 @@ fn key_id(written: &Text, snapshot: &Snapshot) -> Result<Box<str>, Error> {
 /// Returns a random value for a single use.
 fn nonce() -> String {
     HEXLOWER.encode(&rand::random::<[u8; 16]>())
-}
-
-fn set(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(), Error> {
-    fields.try_insert(name, value).map_err(|_| Error::NoRoom)?;
-    Ok(())
 }
 
 /// Makes a field value. Every caller has checked the bytes. If one has not, it is an error, not a panic.

@@ -144,7 +144,7 @@ fn no_line_stops_the_reader() {
         let Ok(value) = http::HeaderValue::from_bytes(&line) else {
             continue;
         };
-        let mut map = http::HeaderMap::new();
+        let mut map = crate::message::Fields::new();
         map.insert("cache-control", value);
         let _ = (ResponseDirectives::of(&map), RequestDirectives::of(&map));
     }

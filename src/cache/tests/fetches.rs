@@ -1,16 +1,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use tokio::time::{Instant, advance, timeout};
 
 use super::{fields, just_now, sender};
 use crate::cache::{
-    CacheLookup, CacheQuery, FetchOutcome, FetchRole, Follower, ForwardReason, Leader, ResponseCache,
-    ResponseCopy, ResponseHead,
+    AnswerHead, CacheLookup, CacheQuery, FetchOutcome, FetchRole, Follower, ForwardReason, Leader,
+    ResponseCache, ResponseCopy,
 };
 use crate::config;
 use crate::host::Target;
+use crate::message::Fields;
 
 fn cache() -> Arc<ResponseCache> {
     Arc::new(ResponseCache::new(&config::Cache {
@@ -28,7 +29,7 @@ fn query(path: &str, lines: &[&str]) -> CacheQuery {
 }
 
 fn find(cache: &Arc<ResponseCache>, query: &mut CacheQuery) -> CacheLookup {
-    cache.find(query, &HeaderMap::new(), |_| false, false, Instant::now())
+    cache.find(query, &Fields::new(), |_| false, false, Instant::now())
 }
 
 /// Looks a request up that becomes the leader.
@@ -72,12 +73,12 @@ fn copying(
     length: Option<u64>,
 ) -> Option<ResponseCopy> {
     let fields = fields(lines);
-    let answered = ResponseHead {
+    let answered = AnswerHead {
         status: StatusCode::OK,
         fields: &fields,
         length,
     };
-    let draft = cache.draft(query, &HeaderMap::new(), |_| false, &answered, &just_now())?;
+    let draft = cache.draft(query, &Fields::new(), |_| false, &answered, &just_now())?;
     Some(ResponseCopy::new(draft, leader, cache))
 }
 

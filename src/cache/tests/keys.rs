@@ -1,9 +1,10 @@
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderName};
 
 use super::{fields, sender};
 use crate::cache::Sender;
 use crate::cache::key::{CacheKey, SelectingFields};
 use crate::host::Target;
+use crate::message::Fields;
 
 fn key(url: &str, lines: &[&str], fingerprint: u64) -> CacheKey {
     let uri: http::Uri = url.parse().unwrap();
@@ -248,7 +249,7 @@ fn a_choice_fits_what_would_be_answered_alike() {
     }
     // However long the list is, few of its names are kept.
     let many: Vec<_> = (0..100).map(|i| format!("vary: name-{i}")).collect();
-    let many: HeaderMap = fields(&many.iter().map(String::as_str).collect::<Vec<_>>());
-    let choice = SelectingFields::of(&many, &HeaderMap::new(), attached, false).unwrap();
+    let many: Fields = fields(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    let choice = SelectingFields::of(&many, &Fields::new(), attached, false).unwrap();
     assert_eq!(*choice.names, [header::ACCEPT]);
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::Sender;
 use super::freshness::{Allowances, Times};
+
+use crate::message::Fields;
 
 mod answers;
 mod directives;
@@ -16,8 +18,8 @@ mod keys;
 mod store;
 
 /// `name: value` lines as fields.
-fn fields(lines: &[&str]) -> HeaderMap {
-    let mut fields = HeaderMap::new();
+fn fields(lines: &[&str]) -> Fields {
+    let mut fields = Fields::new();
     for line in lines {
         let (name, value) = line.split_once(": ").unwrap_or((line, ""));
         fields.append(

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
@@ -14,12 +14,13 @@ use crate::cache::freshness::Freshness;
 use crate::cache::key::{CacheKey, SelectingFields};
 use crate::cache::store::{EntryLookup, EntryStore};
 use crate::host::Target;
+use crate::message::Fields;
 
 const SIZE: usize = 64 * 1024;
 
 fn key(path: &str, fingerprint: u64) -> CacheKey {
     let target = Target::of_absolute(&"http://api.test/".parse().unwrap()).unwrap();
-    CacheKey::new(&target, path, &HeaderMap::new(), |_| false, sender(fingerprint))
+    CacheKey::new(&target, path, &Fields::new(), |_| false, sender(fingerprint))
 }
 
 /// A response to a request with these fields, which varies by `User-Agent`.
@@ -86,7 +87,7 @@ async fn the_newer_answer_takes_the_place_of_the_older() {
     for length in [10, 2000, 20] {
         let fresh = entry(&key, &[], length);
         store.put(&key.uri, Arc::clone(&fresh));
-        let EntryLookup::CacheLookup(found) = store.look(&key, &HeaderMap::new(), |_| false) else {
+        let EntryLookup::CacheLookup(found) = store.look(&key, &Fields::new(), |_| false) else {
             panic!("nothing there");
         };
         assert!(Arc::ptr_eq(&found, &fresh));

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::{Response, StatusCode};
+use bytes::{Buf, Bytes};
+use http::StatusCode;
 use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use crate::http1::inbound::BodySource;
 use crate::http1::wire::{Outgoing, Wire};
 use crate::http1::{Error, Interim, SILENCE, head};
 use crate::memory::{Reservation, SMALL};
+use crate::message::Response;
 use crate::stream::{Hangup, Reset};
 use crate::sync::lock;
 
@@ -303,9 +304,8 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> ServerConnection<T> {
             }
             return;
         }
-        let mut head = BytesMut::new();
         let (parts, ()) = response.into_parts();
-        head::write_response(&mut head, &parts, &BodyEncoding::None, None);
+        let mut head = head::write_response(&parts, &BodyEncoding::None, None);
         // An app that does not read does not miss it.
         if self.interim.len() + head.len() <= MOST_INTERIM {
             head.advance(std::mem::take(&mut self.begun));

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{self, HeaderMap};
-use http::{Method, Request, Response, Version};
+use http::header::{self};
+use http::{Method, Version};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use super::outflow::MessageWriter;
 use super::wire::Outgoing;
 use super::{Error, HeadRules, Interim, Spelling, head};
 use crate::memory::MEMORY;
+use crate::message::{Fields, Request, Response, ResponseHead};
 use crate::stream::{Reset, SOCKS4, SOCKS5, TLS_HANDSHAKE};
 use crate::sync::{into_inner, lock};
 
@@ -225,7 +226,7 @@ where
 async fn respond<T, B>(
     connection: &SharedConnection<T>,
     ask: &RequestFacts,
-    parts: http::response::Parts,
+    parts: ResponseHead,
     body: B,
     gone: &mut Deadline,
 ) -> AfterResponse
@@ -258,8 +259,7 @@ where
         (true, true) => Some(b"keep-alive"),
         (true, false) => None,
     };
-    let mut head = BytesMut::new();
-    head::write_response(&mut head, &parts, &encoding, option);
+    let mut head = head::write_response(&parts, &encoding, option);
     head.advance(begun);
     drop(parts);
     let mut flow = MessageWriter::new(head, body, encoding, ask.wants_trailers);
@@ -341,7 +341,7 @@ async fn switch<T: AsyncRead + AsyncWrite + Reset + Unpin>(
 ) -> Option<TakenOver> {
     let mut out = Outgoing::default();
     let (parts, ()) = response.into_parts();
-    head::write_response(&mut out.head, &parts, &BodyEncoding::None, None);
+    out.head = head::write_response(&parts, &BodyEncoding::None, None);
     out.head.advance(lock(&connection).begun);
     let written = poll_fn(|cx| lock(&connection).poll_write(&mut out, cx)).await;
     written.ok()?;
@@ -376,7 +376,7 @@ async fn linger<T: AsyncRead + AsyncWrite + Unpin>(connection: &SharedConnection
 }
 
 /// Whether the answer asks for the connection to be closed.
-fn says_close(fields: &HeaderMap) -> bool {
+fn says_close(fields: &Fields) -> bool {
     let option = fields.get(header::CONNECTION);
     option.is_some_and(|option| option.as_bytes().eq_ignore_ascii_case(b"close"))
 }

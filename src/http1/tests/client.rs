@@ -7,23 +7,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderValue, Method, Request};
+use http::{HeaderValue, Method};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
 use tokio::time::Instant;
 
 use super::exchange::{LIMIT, LIMITS, ask, asked, get, kind};
 use super::script::{End, Said, SaidEnd, Script, cuts};
 use crate::http1::client::{ClientConnection, ReadError, SendError};
+use crate::message::{Request, RequestHead};
 
-fn parts(method: Method) -> Parts {
-    Request::builder()
-        .method(method)
-        .uri("/")
-        .body(())
-        .unwrap()
-        .into_parts()
-        .0
+fn parts(method: Method) -> RequestHead {
+    let request = http::Request::builder().method(method).uri("/");
+    Request::from(request.body(()).unwrap()).into_parts().0
 }
 
 #[tokio::test(start_paused = true)]

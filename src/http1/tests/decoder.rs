@@ -31,7 +31,7 @@ async fn read(stream: Script, framing: Framing) -> Result<Body, (Vec<u8>, Error)
                 assert!(!piece.is_empty(), "an empty piece would end a chunked body");
                 data.extend(piece);
             }
-            Ok(frame) => trailers = listed(frame.trailers_ref().unwrap()),
+            Ok(frame) => trailers = listed(&frame.into_trailers().unwrap().into()),
             Err(error) => {
                 assert!(!decoder.is_done(), "a body that failed is not over");
                 return Err((data, error));

@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream};
@@ -14,6 +13,7 @@ use super::script::{Said, Script};
 use crate::http1::client::{ClientConnection, ReadError, SendError};
 use crate::http1::server::{self, Handled};
 use crate::http1::{Error, HeadRules, Inbound};
+use crate::message::{Fields, Request, RequestHead, Response};
 use crate::stream::Reset;
 
 pub(super) const LIMITS: HeadRules = HeadRules {
@@ -117,15 +117,15 @@ pub(super) async fn hear(request: Request<Option<Inbound>>) -> Result<Heard, Str
 }
 
 /// The data and the trailers of a body, or the data before the failure.
-pub(super) async fn read<B>(mut body: B) -> Result<(Vec<u8>, HeaderMap), (Vec<u8>, B::Error)>
+pub(super) async fn read<B>(mut body: B) -> Result<(Vec<u8>, Fields), (Vec<u8>, B::Error)>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (mut data, mut trailers) = (Vec::new(), HeaderMap::new());
+    let (mut data, mut trailers) = (Vec::new(), Fields::new());
     while let Some(frame) = body.frame().await {
         match frame {
             Ok(frame) if frame.is_data() => data.extend(frame.into_data().unwrap()),
-            Ok(frame) => trailers = frame.into_trailers().unwrap(),
+            Ok(frame) => trailers = frame.into_trailers().unwrap().into(),
             Err(error) => return Err((data, error)),
         }
     }
@@ -138,7 +138,7 @@ pub(super) async fn read_all(app: &mut DuplexStream) -> String {
     String::from_utf8(text).unwrap()
 }
 
-pub(super) fn listed(fields: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+pub(super) fn listed(fields: &Fields) -> Vec<(String, Vec<u8>)> {
     let listed = fields.iter();
     listed
         .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
@@ -151,21 +151,23 @@ pub(super) struct Got {
     pub(super) interim: Vec<Response<()>>,
     pub(super) response: Response<()>,
     pub(super) body: Vec<u8>,
-    pub(super) trailers: HeaderMap,
+    pub(super) trailers: Fields,
     /// Why the body ended early.
     pub(super) cut: Option<ReadError>,
     pub(super) is_reusable: bool,
 }
 
 /// The request that most tests send.
-pub(super) fn get() -> Parts {
-    Request::get("/").body(()).unwrap().into_parts().0
+pub(super) fn get() -> RequestHead {
+    Request::from(http::Request::get("/").body(()).unwrap())
+        .into_parts()
+        .0
 }
 
 /// Sends one request and reads its answer to the end.
 pub(super) async fn ask<T>(
     connection: &mut ClientConnection<T, Said>,
-    parts: &Parts,
+    parts: &RequestHead,
     body: Said,
 ) -> Result<Got, SendError<&'static str>>
 where
@@ -175,11 +177,11 @@ where
     let interim = Mutex::new(Vec::new());
     let note = |response| interim.lock().unwrap().push(response);
     let response = connection.send(parts, &authority, body, LIMIT, note).await?;
-    let (mut body, mut trailers, mut cut) = (Vec::new(), HeaderMap::new(), None);
+    let (mut body, mut trailers, mut cut) = (Vec::new(), Fields::new(), None);
     while let Some(frame) = std::future::poll_fn(|cx| connection.poll_frame(cx, LIMIT)).await {
         match frame {
             Ok(frame) if frame.is_data() => body.extend(frame.into_data().unwrap()),
-            Ok(frame) => trailers = frame.into_trailers().unwrap(),
+            Ok(frame) => trailers = frame.into_trailers().unwrap().into(),
             Err(error) => {
                 cut = Some(error);
                 break;

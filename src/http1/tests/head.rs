@@ -2,14 +2,15 @@
 
 use std::future::poll_fn;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use super::exchange::{LIMITS, listed};
 use super::script::{End, Script, cuts};
 use crate::http1::framing::BodyEncoding;
 use crate::http1::wire::Wire;
 use crate::http1::{Error, Excess, Fault, head};
+use crate::message::{Request, Response};
 
 /// The first head that `stream` holds, as a request, and what is left behind it.
 async fn read(stream: Script, most: usize) -> Result<Option<(Request<()>, Bytes)>, String> {
@@ -148,9 +149,7 @@ async fn a_head_has_a_hundred_fields_at_most() {
 }
 
 fn written_request(request: Request<()>, encoding: BodyEncoding) -> String {
-    let mut out = BytesMut::new();
-    head::write_request(
-        &mut out,
+    let out = head::write_request(
         &request.into_parts().0,
         &HeaderValue::from_static("b:1"),
         None,
@@ -171,11 +170,12 @@ fn a_request_leaves_in_origin_form_to_the_host_that_was_decided() {
         ("/x", "/x"),
         ("*", "*"),
     ] {
-        let request = Request::get(target)
+        let request = http::Request::get(target)
             .header("host", "a.test")
             .header("x", "y")
             .body(())
-            .unwrap();
+            .unwrap()
+            .into();
         let expected = format!("GET {expected} HTTP/1.1\r\nhost: b:1\r\nx: y\r\n\r\n");
         assert_eq!(written_request(request, BodyEncoding::None), expected, "{target}");
     }
@@ -225,11 +225,11 @@ fn a_request_is_framed_by_what_is_sent_and_not_by_what_it_says() {
             "transfer-encoding: chunked\r\n",
         ),
     ] {
-        let mut request = Request::builder().method(&method).uri("/");
+        let mut request = http::Request::builder().method(&method).uri("/");
         if let Some((name, value)) = stated {
             request = request.header(name, value);
         }
-        let text = written_request(request.body(()).unwrap(), encoding);
+        let text = written_request(request.body(()).unwrap().into(), encoding);
         let expected = format!("{method} / HTTP/1.1\r\nhost: b:1\r\n{expected}\r\n");
         assert_eq!(text, expected, "{stated:?} {encoding:?}");
     }
@@ -273,14 +273,14 @@ fn a_response_is_framed_by_what_is_sent_and_never_twice() {
         (200, &[("content-length", "7")], BodyEncoding::UntilClose, ""),
         (200, &[], BodyEncoding::Length(0), "content-length: 0\r\n"),
     ] {
-        let mut response = Response::builder().status(status).header(header::DATE, "now");
+        let mut response = http::Response::builder()
+            .status(status)
+            .header(header::DATE, "now");
         for (name, value) in stated {
             response = response.header(*name, *value);
         }
-        let mut out = BytesMut::new();
-        head::write_response(
-            &mut out,
-            &response.body(()).unwrap().into_parts().0,
+        let out = head::write_response(
+            &Response::from(response.body(()).unwrap()).into_parts().0,
             &encoding,
             None,
         );
@@ -297,21 +297,19 @@ fn a_response_is_framed_by_what_is_sent_and_never_twice() {
 
 #[test]
 fn a_response_says_when_it_was_made_and_what_becomes_of_the_connection() {
-    let mut response = Response::builder()
+    let mut response = http::Response::builder()
         .header("connection", "keep-alive, upgrade")
         .body(())
         .unwrap();
     *response.version_mut() = Version::HTTP_10;
-    let mut out = BytesMut::new();
-    head::write_response(
-        &mut out,
-        &response.into_parts().0,
+    let out = head::write_response(
+        &Response::from(response).into_parts().0,
         &BodyEncoding::Length(0),
         Some(b"close"),
     );
     let (read, _) = head::response(&out.freeze(), LIMITS.count).unwrap();
     assert_eq!(read.version(), Version::HTTP_11);
-    assert!(read.headers().get_all("connection").iter().eq(["close"]));
+    assert!(read.headers().get_all("connection").eq(["close"]));
     assert!(httpdate::parse_http_date(read.headers()["date"].to_str().unwrap()).is_ok());
 }
 
@@ -326,8 +324,7 @@ fn a_reason_is_passed_on_where_it_is_printable() {
         ("HTTP/1.0 599 Odd", "HTTP/1.1 599 Odd\r\n"),
     ] {
         let (response, _) = head::response(&Bytes::from(format!("{line}\r\n\r\n")), LIMITS.count).unwrap();
-        let mut out = BytesMut::new();
-        head::write_response(&mut out, &response.into_parts().0, &BodyEncoding::None, None);
+        let out = head::write_response(&response.into_parts().0, &BodyEncoding::None, None);
         assert!(out.starts_with(expected.as_bytes()), "{line}: {out:?}");
     }
     for line in [

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use super::script::{End, Said, SaidEnd, Script, cuts};
 use crate::http1::client::{ClientConnection, SendError};
 use crate::http1::server;
 use crate::http1::{Error, Inbound, Interim};
+use crate::message::{Request, Response};
 
 type Asked = (Request<Option<Inbound>>, oneshot::Sender<StatusCode>);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::exchange::{Heard, LIMIT, LIMITS, ask, served};
 use super::script::{End, Said, Script};
 use crate::http1::client::ClientConnection;
+use crate::message::Request;
 
 const ROUNDS: usize = 10_000;
 
@@ -110,14 +111,13 @@ fn scripted(random: &mut StdRng, bytes: &[u8]) -> Script {
 async fn rewritten(heard: &Heard, is_chunked: bool) -> Vec<u8> {
     let mut words = heard.line.split(' ');
     let (method, uri) = (words.next().unwrap(), words.next().unwrap());
-    let mut request = Request::builder()
-        .method(method.parse::<Method>().unwrap())
-        .uri(uri);
+    let mut request = Request::new(());
+    *request.method_mut() = method.parse().unwrap();
+    *request.uri_mut() = uri.parse().unwrap();
     for (name, value) in &heard.fields {
-        request = request.header(
-            HeaderName::from_bytes(name.as_bytes()).unwrap(),
-            HeaderValue::from_bytes(value).unwrap(),
-        );
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        let value = HeaderValue::from_bytes(value).unwrap();
+        request.headers_mut().append(name, value);
     }
     let mut body = Said::default();
     if !heard.body.is_empty() || is_chunked {
@@ -134,7 +134,7 @@ async fn rewritten(heard: &Heard, is_chunked: bool) -> Vec<u8> {
     }
     let stream = Script::new([Bytes::from_static(b"HTTP/1.1 204 X\r\n\r\n")], End::Eof);
     let written = stream.written.clone();
-    let parts = request.body(()).unwrap().into_parts().0;
+    let parts = request.into_parts().0;
     let _ = ask(&mut ClientConnection::new(stream, LIMITS), &parts, body).await;
     written.bytes()
 }
@@ -229,13 +229,9 @@ async fn whatever_an_upstream_answers_comes_to_an_end() {
         let stream = scripted(&mut random, &bytes);
         let written = stream.written.clone();
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let parts = Request::builder()
-            .method(["GET", "HEAD", "POST"].choose(&mut random).copied().unwrap())
-            .uri("/")
-            .body(())
-            .unwrap()
-            .into_parts()
-            .0;
+        let method = ["GET", "HEAD", "POST"].choose(&mut random).copied().unwrap();
+        let request = http::Request::builder().method(method).uri("/");
+        let parts = Request::from(request.body(()).unwrap()).into_parts().0;
         let mut body = Said::default();
         if parts.method == Method::POST {
             body = Said::pieces(&["hello", "world"]);

@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::StatusCode;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -15,6 +15,7 @@ use super::exchange::{LIMITS, Log, answer, hear, read_all, serve, served};
 use super::script::{End, Said, SaidEnd, Script, cuts};
 use crate::http1::server::{self, Handled, TakenOver};
 use crate::http1::{Error, Inbound};
+use crate::message::{Request, Response};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\nok";
 const CLOSE: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
@@ -249,7 +250,7 @@ async fn an_answer_is_no_place_for_a_100_continue() {
         LIMITS,
         |_| {},
         move |request: Result<Request<Option<Inbound>>, Error>| {
-            give.send(request.unwrap().into_body().unwrap()).unwrap();
+            give.send(request.unwrap().into_parts().1.unwrap()).unwrap();
             let mut body = Said::pieces(&["early"]);
             body.end = SaidEnd::Never;
             std::future::ready(answer(StatusCode::OK, body))
@@ -433,7 +434,7 @@ async fn a_body_tells_its_length_and_its_end() {
         LIMITS,
         |_| {},
         async |request| {
-            let mut body = request.unwrap().into_body().unwrap();
+            let mut body = request.unwrap().into_parts().1.unwrap();
             let mut seen = VecDeque::new();
             seen.push_back((body.size_hint().exact(), body.is_end_stream()));
             while let Some(frame) = poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {

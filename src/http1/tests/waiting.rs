@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -15,6 +15,7 @@ use super::script::{End, Said, SaidEnd, Script};
 use crate::http1::client::ClientConnection;
 use crate::http1::server::{self, Handled};
 use crate::http1::{Error, Inbound};
+use crate::message::Request;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\nok";
 const LONG: &str = "an answer that does not fit into the little room that there is";
@@ -188,7 +189,7 @@ async fn a_connection_that_waits_holds_no_large_buffer() {
         move |request: Result<Request<Option<Inbound>>, Error>| {
             let give = give.clone();
             async move {
-                let mut body = request.unwrap().into_body().unwrap();
+                let mut body = request.unwrap().into_parts().1.unwrap();
                 while let Some(frame) = body.frame().await {
                     give.send(frame.unwrap().into_data().unwrap()).unwrap();
                 }

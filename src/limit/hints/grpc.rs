@@ -8,9 +8,11 @@
 use std::time::Duration;
 
 use data_encoding::BASE64_NOPAD;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::FieldError;
+
+use crate::message::Fields;
 
 /// The result of a call, as far as limits are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub(super) enum GrpcCode {
 
 impl GrpcCode {
     /// `None` where it is not gRPC, or the call succeeded, has not ended, or failed for another reason.
-    pub(super) fn of(status: StatusCode, headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn of(status: StatusCode, headers: &Fields) -> Option<Self> {
         if status != StatusCode::OK {
             return None;
         }
@@ -39,7 +41,7 @@ impl GrpcCode {
 
 /// The texts of grpc-go and C ("received message larger than max"), Java ("gRPC message exceeds maximum size")
 /// and .NET ("Received message exceeds the maximum configured message size").
-fn is_too_large(headers: &HeaderMap) -> bool {
+fn is_too_large(headers: &Fields) -> bool {
     let message = headers
         .get("grpc-message")
         .and_then(|message| message.to_str().ok());

@@ -3,13 +3,15 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AGE, DATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::fields::{self, FieldFamily, FieldPart, LimitField, QuotaKey};
 use super::structured::Policies;
 use super::value::{When, count, fraction, listed_window, number};
 use super::{BadField, FieldError, Hints, PauseHint, QuotaHint, grpc, refusal, sane};
 use super::{LONG_NAME, LONGEST_NAME, LONGEST_PAUSE, LONGEST_RESET, MANY, MOST_QUOTAS};
+
+use crate::message::Fields;
 
 const TOO_LONG: FieldError = "too long a time, cut";
 
@@ -65,7 +67,7 @@ struct PartialQuota<'n> {
 }
 
 impl<'n> HintReader<'n> {
-    pub(super) fn of(status: StatusCode, headers: &'n HeaderMap, now: SystemTime) -> Self {
+    pub(super) fn of(status: StatusCode, headers: &'n Fields, now: SystemTime) -> Self {
         let mut reading = Self {
             asked: None,
             clock: clock(headers, now),
@@ -237,7 +239,7 @@ impl<'n> HintReader<'n> {
     }
 
     /// Returns the hints, and the pause that was asked for, whether the answer is a refusal or not.
-    pub(super) fn hints(mut self, headers: &HeaderMap) -> (Hints, Option<Duration>) {
+    pub(super) fn hints(mut self, headers: &Fields) -> (Hints, Option<Duration>) {
         let quotas = self.quotas(headers);
         let is_refusal = match self.kind {
             refusal::RefusalKind::Limit => true,
@@ -259,7 +261,7 @@ impl<'n> HintReader<'n> {
     }
 
     /// Returns how long a refusal asks to be left alone.
-    fn pause(&self, quotas: &[(QuotaHint, &str)], headers: &HeaderMap) -> Option<PauseHint> {
+    fn pause(&self, quotas: &[(QuotaHint, &str)], headers: &Fields) -> Option<PauseHint> {
         let (length, name, field) = match &self.asked {
             Some(asked) if asked.is_named => (asked.length, &*asked.name, asked.field),
             Some(asked) => (asked.length, of_whom(quotas), asked.field),
@@ -274,7 +276,7 @@ impl<'n> HintReader<'n> {
 
     /// Returns all quotas, each name once, those with a name last; each with the field that its reset was read
     /// from.
-    fn quotas(&mut self, headers: &HeaderMap) -> Vec<(QuotaHint, &'n str)> {
+    fn quotas(&mut self, headers: &Fields) -> Vec<(QuotaHint, &'n str)> {
         let may_refuse = matches!(
             self.kind,
             refusal::RefusalKind::Limit | refusal::RefusalKind::Perhaps
@@ -340,7 +342,7 @@ impl<'n> HintReader<'n> {
     fn unnamed(
         &mut self,
         told: &mut [(QuotaKey<'_>, PartialQuota<'n>)],
-        headers: &HeaderMap,
+        headers: &Fields,
     ) -> Option<(QuotaHint, &'n str)> {
         let places = || {
             let of = |family| {
@@ -427,7 +429,7 @@ impl QuotaHint {
 /// Returns when the answer was made, by its own clock, or by ours where it does not say. `Date` is rounded down
 /// to whole seconds. If our clock is within that second or the next, both clocks are right, and ours supplies the
 /// fraction.
-fn clock(headers: &HeaderMap, now: SystemTime) -> Duration {
+fn clock(headers: &Fields, now: SystemTime) -> Duration {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let date = crate::fields::date(headers, &DATE);
     let Some(date) = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()) else {
@@ -440,7 +442,7 @@ fn clock(headers: &HeaderMap, now: SystemTime) -> Duration {
 }
 
 /// Whether the answer comes from a cache. Some networks write `Age: 0` on every fresh answer.
-fn cached(headers: &HeaderMap) -> bool {
+fn cached(headers: &Fields) -> bool {
     let age = headers
         .get(AGE)
         .and_then(|age| number(age.to_str().ok()?.trim()).ok());
@@ -504,7 +506,7 @@ fn of_whom<'q>(quotas: &'q [(QuotaHint, &str)]) -> &'q str {
 }
 
 /// Returns the window of api-umbrella (api.data.gov), which reports a quota of a rolling hour and no reset.
-fn umbrella(headers: &HeaderMap) -> Option<Duration> {
+fn umbrella(headers: &Fields) -> Option<Duration> {
     let umbrella = headers.contains_key("x-api-umbrella-request-id");
     umbrella.then_some(Duration::from_secs(3_600))
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::grpc::GrpcCode;
+
+use crate::message::Fields;
 
 /// What the status alone says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub(super) enum RefusalKind {
 }
 
 impl RefusalKind {
-    pub(super) fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+    pub(super) fn of(status: StatusCode, headers: &Fields) -> Self {
         match status {
             StatusCode::TOO_MANY_REQUESTS => Self::Limit,
             StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE => Self::Perhaps,
@@ -35,14 +37,14 @@ impl RefusalKind {
 }
 
 /// Whether the answer is an error with a mark.
-pub(super) fn is_marked(status: StatusCode, headers: &HeaderMap) -> bool {
+pub(super) fn is_marked(status: StatusCode, headers: &Fields) -> bool {
     is_error(status) && has_mark(headers)
 }
 
 /// Whether a field says that a limit refused the request. Envoy sends such a field, whatever status it is
 /// configured to use. So does AWS, which answers 400 (Smithy's `aws.protocols`; the codes are those that botocore
 /// takes for it).
-pub(super) fn has_mark(headers: &HeaderMap) -> bool {
+pub(super) fn has_mark(headers: &Fields) -> bool {
     let says = |name: &str, is_meant: fn(&str) -> bool| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
         value.is_some_and(is_meant)
@@ -60,7 +62,7 @@ pub(super) fn has_mark(headers: &HeaderMap) -> bool {
 /// limits for the REST API"). A 403 of its secondary limits without a field looks like one about permissions.
 pub(super) fn of_github(
     kind: RefusalKind,
-    headers: &HeaderMap,
+    headers: &Fields,
 ) -> Option<(Duration, &'static str, &'static str)> {
     let is_github = kind == RefusalKind::Limit && headers.contains_key("x-github-request-id");
     is_github.then_some((Duration::from_secs(60), "", "X-GitHub-Request-Id"))

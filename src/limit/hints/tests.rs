@@ -32,13 +32,13 @@ fn says_at(now: u64, status: u16, fields: &str) -> String {
     }
 }
 
-fn hints(now: u64, status: u16, headers: &HeaderMap) -> Option<Box<Hints>> {
+fn hints(now: u64, status: u16, headers: &Fields) -> Option<Box<Hints>> {
     let now = UNIX_EPOCH + Duration::from_secs(now);
     Hints::of(StatusCode::from_u16(status).unwrap(), headers, now)
 }
 
-fn parse(fields: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+fn parse(fields: &str) -> Fields {
+    let mut headers = Fields::new();
     for line in fields.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(':').unwrap();
         let name = http::HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::Limiter;
@@ -13,6 +13,7 @@ use crate::limit::chance;
 use crate::limit::hints::Hints;
 use crate::limit::learned::SentRequest;
 use crate::limit::request::{LimitSet, Ticket};
+use crate::message::Fields;
 
 /// The permission to send one request. Dropping it frees the concurrency slot. Dropping it before the request is
 /// [sent](Self::used) also returns what rates and quotas counted.
@@ -49,7 +50,7 @@ impl Permit {
     }
 
     /// Learns from the head of the upstream's answer. Only the first head of a permit counts.
-    pub(crate) fn learn(&self, status: StatusCode, fields: &HeaderMap, attributes: RequestAttributes<'_>) {
+    pub(crate) fn learn(&self, status: StatusCode, fields: &Fields, attributes: RequestAttributes<'_>) {
         let Some(limiter) = &self.limiter else { return };
         if !self.sent.is_counted() || self.is_answered.swap(true, Ordering::Relaxed) {
             return;

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::LocalSet;
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::config::{Class, Matcher, Priority};
+use crate::message::Fields;
 use crate::path::PathGlob;
 
 /// The value with which a handler panics here.
@@ -35,7 +36,7 @@ impl Life {
     }
 
     /// Answers truthfully or with nonsense, with a status to match.
-    fn answer(&self, is_honest: bool) -> (StatusCode, HeaderMap) {
+    fn answer(&self, is_honest: bool) -> (StatusCode, Fields) {
         if self.started.get().elapsed() >= self.window {
             self.started.set(Instant::now());
             self.used.set(0);
@@ -47,7 +48,7 @@ impl Life {
             self.used.set(self.used.get() + 1);
         }
         let reset = (self.window - self.started.get().elapsed()).as_secs_f64().ceil();
-        let mut fields = HeaderMap::new();
+        let mut fields = Fields::new();
         let mut say = |name: &'static str, value: String| {
             fields.insert(
                 HeaderName::from_static(name),

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::LocalSet;
@@ -11,6 +11,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::limit::request::{LimitedRequest, MaxWait};
 use crate::limit::state::Arrival;
+use crate::message::Fields;
 
 pub(super) fn learning(on_limit: OnLimit) -> Arc<Limiter> {
     with(Settings {
@@ -19,7 +20,7 @@ pub(super) fn learning(on_limit: OnLimit) -> Arc<Limiter> {
     })
 }
 
-pub(super) fn fields(fields: &[(&str, String)]) -> HeaderMap {
+pub(super) fn fields(fields: &[(&str, String)]) -> Fields {
     let fields = fields.iter().map(|(name, value)| {
         let name: HeaderName = name.parse().unwrap();
         (name, HeaderValue::from_str(value).unwrap())
@@ -69,11 +70,7 @@ async fn a_request_that_is_paused_while_it_waits_is_refused_for_the_pause() {
     for _ in 0..50 {
         tokio::time::advance(SECOND).await;
         let permit = get(&limiter).await.unwrap();
-        permit.learn(
-            StatusCode::OK,
-            &HeaderMap::new(),
-            bench::request(&Method::GET, "/"),
-        );
+        permit.learn(StatusCode::OK, &Fields::new(), bench::request(&Method::GET, "/"));
     }
     let permit = get(&limiter).await.unwrap();
     let waiting = queued(get(&limiter)).await;
@@ -97,11 +94,11 @@ struct Window {
     accepted: Cell<u64>,
     random: RefCell<StdRng>,
     /// Returns the fields that it sends.
-    says: fn(&Self, left: u64) -> HeaderMap,
+    says: fn(&Self, left: u64) -> Fields,
 }
 
 impl Window {
-    fn new(limit: u64, seconds: u64, says: fn(&Self, u64) -> HeaderMap) -> Self {
+    fn new(limit: u64, seconds: u64, says: fn(&Self, u64) -> Fields) -> Self {
         Self {
             limit,
             length: Duration::from_secs(seconds),
@@ -119,7 +116,7 @@ impl Window {
     }
 
     /// Answers a request, with a delay in each direction.
-    async fn ask(&self) -> (StatusCode, HeaderMap) {
+    async fn ask(&self) -> (StatusCode, Fields) {
         let late =
             |random: &RefCell<StdRng>| Duration::from_micros(random.borrow_mut().random_range(500..20_000));
         tokio::time::sleep(late(&self.random)).await;
@@ -169,7 +166,7 @@ async fn fire(limiter: &Arc<Limiter>, upstream: &Rc<Window>, clients: usize, req
     refused.get()
 }
 
-fn with_reset(upstream: &Window, left: u64) -> HeaderMap {
+fn with_reset(upstream: &Window, left: u64) -> Fields {
     let reset = upstream.reset().as_secs_f64();
     fields(&[
         ("x-ratelimit-limit", upstream.limit.to_string()),
@@ -178,22 +175,22 @@ fn with_reset(upstream: &Window, left: u64) -> HeaderMap {
     ])
 }
 
-fn without_reset(upstream: &Window, left: u64) -> HeaderMap {
+fn without_reset(upstream: &Window, left: u64) -> Fields {
     fields(&[
         ("x-ratelimit-limit", upstream.limit.to_string()),
         ("x-ratelimit-remaining", left.to_string()),
     ])
 }
 
-fn retry_after(upstream: &Window, left: u64) -> HeaderMap {
+fn retry_after(upstream: &Window, left: u64) -> Fields {
     match left {
         0 => fields(&[("retry-after", upstream.reset().as_secs_f64().ceil().to_string())]),
-        _ => HeaderMap::new(),
+        _ => Fields::new(),
     }
 }
 
-fn nothing(_: &Window, _: u64) -> HeaderMap {
-    HeaderMap::new()
+fn nothing(_: &Window, _: u64) -> Fields {
+    Fields::new()
 }
 
 /// Sends one request and learns from the given answer.
@@ -291,11 +288,7 @@ async fn while_the_upstream_says_stop_it_is_left_alone() {
     // One request goes first, as a probe.
     let probe = get(&limiter).await.unwrap();
     let next = queued(get(&limiter)).await;
-    probe.learn(
-        StatusCode::OK,
-        &HeaderMap::new(),
-        bench::request(&Method::GET, "/"),
-    );
+    probe.learn(StatusCode::OK, &Fields::new(), bench::request(&Method::GET, "/"));
     next.await.unwrap();
     for _ in 0..100 {
         get(&limiter).await.unwrap();
@@ -457,11 +450,7 @@ fn what_is_not_limited_goes_without_a_lock() {
         let _held = limiter.state();
         let permits: Vec<_> = (0..100).map(|_| at_once(get(&limiter)).unwrap()).collect();
         permits.iter().for_each(|permit| {
-            permit.learn(
-                StatusCode::OK,
-                &HeaderMap::new(),
-                bench::request(&Method::GET, "/"),
-            )
+            permit.learn(StatusCode::OK, &Fields::new(), bench::request(&Method::GET, "/"))
         });
     };
     without_lock();

@@ -1,9 +1,11 @@
 //! The slow start of a limiter that knows nothing of its upstream yet.
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::learned::learning;
 use super::*;
+
+use crate::message::Fields;
 
 #[tokio::test(start_paused = true)]
 async fn a_request_behind_those_of_a_slow_start_is_refused_at_once() {
@@ -14,7 +16,7 @@ async fn a_request_behind_those_of_a_slow_start_is_refused_at_once() {
     });
     let answered = |permit: Permit| {
         let request = bench::request(&Method::GET, "/");
-        permit.learn(StatusCode::OK, &HeaderMap::new(), request);
+        permit.learn(StatusCode::OK, &Fields::new(), request);
     };
     let start = Instant::now();
     let first = get(&limiter).await.unwrap();

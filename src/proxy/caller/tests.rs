@@ -1,13 +1,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use http::Request;
-
 use super::*;
 use crate::auth::Payload;
 use crate::config::Config;
 use crate::host::Target;
 use crate::limit::Limiters;
+use crate::message::{Request, RequestHead};
 use crate::policy::Policy;
 use crate::secret::Snapshot;
 use crate::secret::roots::SystemRoots;
@@ -15,14 +14,14 @@ use crate::telemetry::Telemetry;
 use crate::upstream::{Endpoint, tls};
 
 /// Parses a request: the target, then a field in each line.
-fn head(text: &str) -> request::Parts {
+fn head(text: &str) -> RequestHead {
     let mut lines = text.split('\n').map(str::trim);
-    let mut request = Request::get(lines.next().unwrap());
+    let mut request = http::Request::get(lines.next().unwrap());
     for line in lines {
         let (name, value) = line.split_once(": ").unwrap();
         request = request.header(name, value);
     }
-    request.body(()).unwrap().into_parts().0
+    Request::from(request.body(()).unwrap()).into_parts().0
 }
 
 fn destination(auth: &str) -> Arc<Destination> {

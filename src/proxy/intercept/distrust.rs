@@ -5,7 +5,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderMap, header};
+use http::header;
+
+use crate::message::Fields;
 
 /// A client whose User-Agent is known: an index of [`CLIENTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +125,7 @@ const STARTED_BY_US: &str = "its variables name the CA bundle, and it does not h
 
 impl KnownClient {
     /// Recognises the sender of a request.
-    pub(super) fn of(fields: &HeaderMap) -> Option<Self> {
+    pub(super) fn of(fields: &Fields) -> Option<Self> {
         let agent = fields.get(header::USER_AGENT)?.as_bytes();
         let found = CLIENTS
             .iter()
@@ -138,7 +140,7 @@ pub(crate) struct HeardClients(AtomicU64);
 
 impl HeardClients {
     /// Notes the sender of a request.
-    pub(in crate::proxy) fn hear(&self, fields: &HeaderMap) {
+    pub(in crate::proxy) fn hear(&self, fields: &Fields) {
         let Some(KnownClient(place)) = KnownClient::of(fields) else {
             return;
         };
@@ -187,22 +189,22 @@ mod tests {
     use super::*;
 
     fn told(agent: Option<&'static [u8]>, is_ours: bool) -> String {
-        let mut fields = HeaderMap::new();
+        let mut fields = Fields::new();
         if let Some(agent) = agent {
             fields.insert(header::USER_AGENT, HeaderValue::from_bytes(agent).unwrap());
         }
         remedy(KnownClient::of(&fields), None, is_ours)
     }
 
-    fn fields(agent: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(header::USER_AGENT, HeaderValue::from_static(agent))])
+    fn fields(agent: &'static str) -> Fields {
+        Fields::from_iter([(header::USER_AGENT, HeaderValue::from_static(agent))])
     }
 
     #[test]
     fn a_silent_client_is_known_by_the_other_requests_of_the_app() {
         let heard = HeardClients::default();
         let told = |client| remedy(client, Some(&heard), true);
-        heard.hear(&HeaderMap::new());
+        heard.hear(&Fields::new());
         heard.hear(&fields("unheard of/1.0"));
         assert_eq!(told(None), STARTED_BY_US);
 

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
 use http_body::Body as _;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -17,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::{TunnelContext, answer};
+use crate::message::{Request, Response};
 use crate::proxy::body::GuardedBody;
 use crate::proxy::{AppResponse, Body};
 use crate::sync::lock;
@@ -42,11 +42,12 @@ where
 {
     let limits = inside.proxy.live.load().limits.request_fields();
     let streams = Arc::new(Streams::default());
-    let service = service_fn(|request: Request<hyper::body::Incoming>| {
+    let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
         let (inside, open) = (Arc::clone(&inside), ActiveStream::new(&streams));
         async move {
             let mut open = open;
-            let request = request.map(|body| (!body.is_end_stream()).then_some(Incoming::H2(body)));
+            let request =
+                Request::from(request).map(|body| (!body.is_end_stream()).then_some(Incoming::H2(body)));
             let response = match answer::<S>(request, Protocol::H2, &inside).await {
                 AppResponse::Response(response) => response,
                 // Only for the first bytes of a connection on the listener.
@@ -55,7 +56,8 @@ where
                 AppResponse::Switch(response, _) => response.map(|()| Body::empty()),
             };
             open.is_answered = true;
-            Ok::<_, Infallible>(response.map(|body| GuardedBody { body, _guard: open }))
+            let response = response.map(|body| GuardedBody { body, _guard: open });
+            Ok::<_, Infallible>(http::Response::from(response))
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())

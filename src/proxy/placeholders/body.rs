@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
-use http::request;
+use http::HeaderMap;
+use http::header::{self};
 use http_body::{Body, Frame, SizeHint};
 use zeroize::Zeroizing;
 
@@ -17,6 +17,7 @@ use super::Search;
 use super::place::Place;
 use crate::auth::LiveCredential;
 use crate::auth::placeholder::FoundPlaceholder;
+use crate::message::{Fields, RequestHead};
 use crate::policy::{Denial, PlaceholderFault};
 use crate::proxy::scrub;
 use crate::upstream::Incoming;
@@ -66,8 +67,8 @@ struct StreamedBody {
 }
 
 /// Whether the body can be searched: it is not compressed.
-pub(super) fn is_readable(fields: &HeaderMap) -> bool {
-    fields.get_all(header::CONTENT_ENCODING).iter().all(|value| {
+pub(super) fn is_readable(fields: &Fields) -> bool {
+    fields.get_all(header::CONTENT_ENCODING).all(|value| {
         let mut codings = value
             .as_bytes()
             .split(|byte| *byte == b',')
@@ -78,7 +79,7 @@ pub(super) fn is_readable(fields: &HeaderMap) -> bool {
 
 /// Returns the body as it is sent. The length of a small one is stated when it has been read.
 pub(super) fn searched(
-    head: &mut request::Parts,
+    head: &mut RequestHead,
     incoming: Incoming,
     search: Search,
     credential: Option<&LiveCredential>,

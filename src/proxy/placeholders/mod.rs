@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use data_encoding::{BASE64, BASE64_NOPAD};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
+use http::Uri;
+use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Request, Uri, request};
 use zeroize::Zeroizing;
 
 use super::attempt::carries;
@@ -25,6 +26,7 @@ use crate::auth::{LiveCredential, without_padding};
 use crate::config::SecretRef;
 use crate::host::{Scheme, Target};
 use crate::http1::RawTarget;
+use crate::message::{Request, RequestHead};
 use crate::policy::{Denial, PlaceholderDenial, PlaceholderFault};
 use crate::upstream::Incoming;
 
@@ -49,7 +51,7 @@ struct Search {
 
 /// Searches a request to `target`, the one that it leaves for. Returns its body, which is searched on its way.
 pub(super) fn admit(
-    head: &mut request::Parts,
+    head: &mut RequestHead,
     incoming: Option<Incoming>,
     target: &Target,
     placeholders: &Arc<RoutePlaceholders>,
@@ -73,7 +75,7 @@ pub(super) fn admit(
 
 /// Puts the secrets into the head of a request that was admitted.
 pub(super) fn substitute(
-    head: &mut request::Parts,
+    head: &mut RequestHead,
     placeholders: &RoutePlaceholders,
     route: &Arc<Route>,
 ) -> Result<(), Error> {
@@ -100,7 +102,7 @@ pub(super) fn substitute(
 }
 
 /// Returns the credential that is attached to a request, if it carries one.
-fn credential<'r>(head: &request::Parts, route: &'r Route) -> Result<Option<&'r LiveCredential>, Error> {
+fn credential<'r>(head: &RequestHead, route: &'r Route) -> Result<Option<&'r LiveCredential>, Error> {
     let credentials = route.credentials()?;
     if !carries(head, route) {
         return Ok(None);
@@ -189,7 +191,7 @@ impl Search {
         refuse(self.set(), number, &self.route.destination.name, place, fault)
     }
 
-    fn check_head(&self, head: &request::Parts, credential: Option<&LiveCredential>) -> Result<(), Denial> {
+    fn check_head(&self, head: &RequestHead, credential: Option<&LiveCredential>) -> Result<(), Denial> {
         let nowhere = |text: &[u8], place| match self.set().find_folded(text) {
             None => Ok(()),
             Some(number) => Err(self.misplaced(number, place)),

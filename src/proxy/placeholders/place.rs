@@ -1,10 +1,11 @@
 //! Where a placeholder stands, and how a secret is written there.
 
-use http::header::{self, HeaderMap};
+use http::header::{self};
 use percent_encoding::{percent_decode, percent_encode};
 use zeroize::Zeroizing;
 
 use crate::auth::RESERVED;
+use crate::message::Fields;
 use crate::policy::PlaceholderFault;
 
 /// Where a placeholder stands.
@@ -27,7 +28,7 @@ pub(super) enum Place {
 
 impl Place {
     /// Returns the place that a body is, by its type.
-    pub(super) fn of_body(fields: &HeaderMap) -> Self {
+    pub(super) fn of_body(fields: &Fields) -> Self {
         let Some(value) = fields.get(header::CONTENT_TYPE) else {
             return Self::Text;
         };

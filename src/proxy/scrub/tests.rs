@@ -145,7 +145,7 @@ fn an_event_is_not_held_back() {
 #[test]
 fn fields_lose_their_secrets_and_nothing_else() {
     let matcher = matcher(&["canary-7f3a", "12345678"]);
-    let mut map = HeaderMap::new();
+    let mut map = Fields::new();
     for (name, value) in [
         ("content-length", "12345678"),
         ("location", "/p?key=canary-7f3a&x=canary-7f3a"),
@@ -154,18 +154,18 @@ fn fields_lose_their_secrets_and_nothing_else() {
     ] {
         map.append(name, HeaderValue::from_static(value));
     }
-    assert!(fields(&mut map, &matcher));
+    assert!(fields(map.iter_mut(), &matcher));
     assert_eq!(map["content-length"], "12345678");
     assert_eq!(map["location"], "/p?key=***********&x=***********");
-    let cookies: Vec<_> = map.get_all("set-cookie").iter().collect();
+    let cookies: Vec<_> = map.get_all("set-cookie").collect();
     assert_eq!(cookies, ["a=b", "c=***********; Secure"]);
-    assert!(!fields(&mut map, &matcher));
+    assert!(!fields(map.iter_mut(), &matcher));
 }
 
 #[test]
 fn texts_are_told_by_their_type() {
     let typed =
-        |value: &'static str| HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
+        |value: &'static str| Fields::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
     for text in [
         "text/plain",
         "Text/HTML; charset=utf-8",
@@ -186,7 +186,7 @@ fn texts_are_told_by_their_type() {
     ] {
         assert!(is_text(&typed(text)), "{text}");
     }
-    assert!(is_text(&HeaderMap::new()));
+    assert!(is_text(&Fields::new()));
     for other in [
         "image/png",
         "application/octet-stream",
@@ -204,7 +204,7 @@ fn what_cannot_be_read_is_known() {
     let of = |name: &'static str, value: &'static str| {
         unreadable(
             StatusCode::OK,
-            &HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]),
+            &Fields::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]),
         )
     };
     for coding in ["gzip", "br", "identity, gzip", "zstd", "X-GZIP"] {
@@ -234,5 +234,5 @@ fn what_cannot_be_read_is_known() {
     ] {
         assert_eq!(of("content-type", kind), None);
     }
-    assert!(unreadable(StatusCode::PARTIAL_CONTENT, &HeaderMap::new()).is_some());
+    assert!(unreadable(StatusCode::PARTIAL_CONTENT, &Fields::new()).is_some());
 }

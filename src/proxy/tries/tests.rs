@@ -1,6 +1,7 @@
 use http::{HeaderValue, Method, StatusCode};
 
 use super::*;
+use crate::message::{Request, RequestHead};
 use crate::policy::Denial;
 use crate::proxy::retry::tests::policy;
 use crate::upstream::resolve;
@@ -36,9 +37,9 @@ fn conditions(chance: f64) -> RetryConditions {
     }
 }
 
-fn request(method: Method) -> request::Parts {
+fn request(method: Method) -> RequestHead {
     let request = http::Request::builder().method(method).uri("http://p.test/");
-    request.body(()).unwrap().into_parts().0
+    Request::from(request.body(()).unwrap()).into_parts().0
 }
 
 #[test]

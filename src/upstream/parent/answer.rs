@@ -4,11 +4,12 @@
 //! name does not resolve, tinyproxy 401 to a wrong password. So the fields and the text that are known of each are looked at
 //! first. Nothing of an answer is repeated: it chooses among our own words.
 
-use http::header::{self, HeaderMap};
-use http::{Response, StatusCode};
+use http::StatusCode;
+use http::header::{self};
 
 use super::error::{Meaning, ParentFault};
 use crate::http1::ReasonPhrase;
+use crate::message::{Fields, Response};
 
 /// RFC 9209.
 const PROXY_STATUS: &str = "proxy-status";
@@ -44,7 +45,7 @@ const REASONS: &[(&str, Meaning)] = &[
 /// A refusal, in the parts that tell its meaning.
 #[derive(Debug)]
 pub(super) struct ParentRefusal {
-    fields: HeaderMap,
+    fields: Fields,
     /// The reason phrase, where it is not the usual one.
     phrase: String,
     /// The beginning of the body.

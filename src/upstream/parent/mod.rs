@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::Response;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -30,6 +29,7 @@ use super::{DialContext, Error, dial, tls};
 use crate::config::{ParentScheme, Timeouts};
 use crate::host::{Host, Scheme, Target};
 use crate::http1::{self, ProxyForm};
+use crate::message::Response;
 use crate::policy::{EgressRules, ParentPlan};
 use crate::stream::{Rewound, Socket};
 use crate::telemetry::ParentCounters;

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request};
+use http::{HeaderName, HeaderValue, Method};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -18,6 +18,7 @@ use super::error::ParentFault;
 use crate::host::Target;
 use crate::http1::client::{ClientConnection, SendError};
 use crate::http1::{self, HeadRules};
+use crate::message::Request;
 use crate::upstream::Outbound;
 
 /// How the head of a parent's answer is read.

@@ -10,7 +10,7 @@ fn answered(status: u16, body: &[u8], is_exchange: bool) -> Result<IssuedToken, 
     let secrets = [&b"hunter2"[..]].into_iter();
     IssuedToken::read(
         status,
-        &HeaderMap::new(),
+        &Fields::new(),
         body,
         is_exchange,
         secrets,
@@ -210,7 +210,7 @@ fn a_new_refresh_token_is_kept() {
 }
 
 fn denied(body: &str, secrets: &[&[u8]]) -> TokenDenial {
-    let mut fields = HeaderMap::new();
+    let mut fields = Fields::new();
     fields.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
     TokenDenial::read(
         StatusCode::UNAUTHORIZED,
@@ -233,7 +233,7 @@ fn a_wait_is_read_in_every_form_that_servers_write() {
         (429, "x-ratelimit-reset", "6", Some(6_000)),
         (429, "retry-after", "soon", None),
     ] {
-        let mut fields = HeaderMap::new();
+        let mut fields = Fields::new();
         fields.insert(
             header::DATE,
             HeaderValue::from_static("Wed, 15 Jul 2026 10:36:17 GMT"),
@@ -329,7 +329,7 @@ fn random_bytes_never_panic() {
         }
         let denial = TokenDenial::read(
             StatusCode::BAD_REQUEST,
-            &HeaderMap::new(),
+            &Fields::new(),
             &body,
             std::iter::empty(),
             SystemTime::now(),

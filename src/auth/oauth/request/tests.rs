@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::config::{Algorithm, Claim, ExchangedToken, Jwt, SecretRef, TokenUrl};
 use crate::host::Target;
+use crate::message::RequestHead;
 
 const TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
@@ -67,7 +68,7 @@ fn assertion(claims: &[(&str, Json)]) -> Jwt {
 }
 
 /// Returns the head and the parameters of the request.
-fn ask(settings: &OAuth2, rotated: Option<&str>) -> (request::Parts, BTreeMap<String, String>) {
+fn ask(settings: &OAuth2, rotated: Option<&str>) -> (RequestHead, BTreeMap<String, String>) {
     ask_in(settings, BasicEncoding::Encoded, rotated)
 }
 
@@ -75,7 +76,7 @@ fn ask_in(
     settings: &OAuth2,
     form: BasicEncoding,
     rotated: Option<&str>,
-) -> (request::Parts, BTreeMap<String, String>) {
+) -> (RequestHead, BTreeMap<String, String>) {
     let plan = TokenRequestPlan::build(settings, &snapshot()).unwrap();
     let rotated = rotated.map(|token| Zeroizing::new(token.to_owned()));
     let (head, body) = plan

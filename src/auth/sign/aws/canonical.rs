@@ -5,11 +5,12 @@
 //! more. For S3, where it is an object name, it is decoded and encoded instead.
 
 use http::Uri;
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderName;
 use http::uri::PathAndQuery;
 use percent_encoding::{percent_decode_str, percent_encode};
 
 use crate::auth::RESERVED;
+use crate::message::Fields;
 
 /// The query parameters of a presigned URL.
 const PRESIGNED: [&str; 7] = [
@@ -29,7 +30,7 @@ pub(super) struct CanonicalRequest<'a> {
     pub(super) query: &'a str,
     /// The value of Host.
     pub(super) authority: &'a str,
-    pub(super) fields: &'a HeaderMap,
+    pub(super) fields: &'a Fields,
     /// The hash of the body, or a word in its place.
     pub(super) payload: &'a str,
     /// Whether the path is an object name.
@@ -63,7 +64,7 @@ impl CanonicalRequest<'_> {
             if name == "host" {
                 text.extend_from_slice(self.authority.as_bytes());
             } else {
-                for (i, line) in self.fields.get_all(name).iter().enumerate() {
+                for (i, line) in self.fields.get_all(name).enumerate() {
                     if i > 0 {
                         text.push(b',');
                     }

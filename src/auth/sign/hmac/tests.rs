@@ -1,10 +1,8 @@
 use std::time::{Duration, SystemTime};
 
-use http::Request;
-use http::request::Parts;
-
 use super::*;
 use crate::config::{Algorithm, KeyEncoding, SecretRef, SignatureEncoding, Text};
+use crate::message::{Request, RequestHead};
 
 /// 2014-01-05T21:31:40Z.
 const NOW: u64 = 1_388_957_500;
@@ -61,13 +59,13 @@ impl Form {
         HmacSigner::build(&settings, &snapshot).unwrap()
     }
 
-    fn head(&self) -> Parts {
-        let request = Request::post(self.uri).header("Content-Type", "application/json");
-        request.body(()).unwrap().into_parts().0
+    fn head(&self) -> RequestHead {
+        let request = http::Request::post(self.uri).header("Content-Type", "application/json");
+        Request::from(request.body(()).unwrap()).into_parts().0
     }
 }
 
-fn to_sign<'a>(head: &'a mut Parts, payload: Payload<'a>, now: SystemTime) -> RequestToSign<'a> {
+fn to_sign<'a>(head: &'a mut RequestHead, payload: Payload<'a>, now: SystemTime) -> RequestToSign<'a> {
     RequestToSign {
         head,
         authority: "example.com",
@@ -95,7 +93,7 @@ fn forms_that_services_have_come_out_as_they_say() {
             .unwrap();
         }
         for (name, wanted) in form.wanted {
-            let all: Vec<_> = head.headers.get_all(*name).iter().collect();
+            let all: Vec<_> = head.headers.get_all(*name).collect();
             assert_eq!(all, [wanted], "{}", form.name);
             assert!(all[0].is_sensitive());
         }

@@ -4,11 +4,12 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA512, UnparsedPublicKey,
     VerificationAlgorithm,
 };
-use http::{HeaderValue, Request};
+use http::HeaderValue;
 
 use super::*;
 use crate::auth::key::tests::openssl;
 use crate::config::{KeyEncoding, SecretRef, Text};
+use crate::message::Request;
 
 /// The keys of RFC 9421, appendix B.1.
 const ECC_P256: &str = include_str!("rfc9421/ecc-p256.key");
@@ -48,23 +49,23 @@ fn build(settings: &HttpSignature, key: &str) -> Result<MessageSigner, Error> {
 }
 
 /// The request of RFC 9421, appendix B.2.
-fn request() -> Parts {
+fn request() -> RequestHead {
     let digest =
         "sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:";
-    let request = Request::post("/foo?param=Value&Pet=dog")
+    let request = http::Request::post("/foo?param=Value&Pet=dog")
         .header("Host", "example.com")
         .header("Date", "Tue, 20 Apr 2021 02:07:55 GMT")
         .header("Content-Type", "application/json")
         .header("Content-Digest", digest)
         .header("Content-Length", "18");
-    request.body(()).unwrap().into_parts().0
+    Request::from(request.body(()).unwrap()).into_parts().0
 }
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn to_sign<'a>(head: &'a mut Parts, payload: Payload<'a>) -> RequestToSign<'a> {
+fn to_sign<'a>(head: &'a mut RequestHead, payload: Payload<'a>) -> RequestToSign<'a> {
     RequestToSign {
         head,
         authority: "example.com",
@@ -249,7 +250,7 @@ fn a_request_gets_digest_date_and_signature_anew_each_time() {
             .sign(&mut to_sign(&mut head, Payload::Whole(body)))
             .unwrap();
         let field = |name: &str| {
-            let mut all = head.headers.get_all(name).iter();
+            let mut all = head.headers.get_all(name);
             let one = all.next().unwrap().to_str().unwrap();
             assert!(all.next().is_none(), "{name}");
             one
@@ -284,12 +285,12 @@ fn each_component_has_its_value() {
         ("Host", "wrong.test"),
     ];
     let value_of = |component: &str, uri: &str, authority: &str, scheme| {
-        let mut request = Request::get(uri);
+        let mut request = http::Request::get(uri);
         for (name, value) in fields {
             request = request.header(name, value);
         }
         let request = request.header("X-Odd", HeaderValue::from_bytes(b"a\xffb").unwrap());
-        let mut head = request.body(()).unwrap().into_parts().0;
+        let mut head = Request::from(request.body(()).unwrap()).into_parts().0;
         let request = RequestToSign {
             head: &mut head,
             authority,

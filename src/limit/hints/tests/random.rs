@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use data_encoding::BASE64_NOPAD;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::{LONGEST_NAME, LONGEST_PAUSE, LONGEST_RESET, LONGEST_WINDOW, MOST_QUOTAS, fields, grpc, hints};
+
+use crate::message::Fields;
 
 /// As grpcio 1.85 writes RetryInfo with 3.5 s.
 const DETAILS: &str =
@@ -70,7 +72,7 @@ const SEEDS: [&str; 24] = [
 fn whatever_an_upstream_writes_nothing_leaves_the_bounds() {
     let mut random = StdRng::seed_from_u64(7);
     for round in 0..100_000 {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for _ in 0..random.random_range(1..=8) {
             let name = match random.random_range(0..8) {
                 0 => "date",

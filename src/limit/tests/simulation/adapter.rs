@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use crate::config::OnLimit;
 use crate::host::{Host, Scheme, Target};
 use crate::limit::tests::{settings, with};
 use crate::limit::{Caller, Limiter, Permit, Refusal, RequestAttributes, Settings};
+use crate::message::Fields;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
@@ -62,7 +63,7 @@ pub(super) async fn admit(limiter: &Arc<Limiter>, request: &Request) -> Result<P
     limiter.admit(request.asked(&target, &|| caller), || None).await
 }
 
-pub(super) fn learn(permit: &Permit, request: &Request, status: u16, fields: &HeaderMap) {
+pub(super) fn learn(permit: &Permit, request: &Request, status: u16, fields: &Fields) {
     let (target, caller) = (request.target(), request.caller());
     let status = StatusCode::from_u16(status).unwrap();
     permit.learn(status, fields, request.asked(&target, &|| caller));

@@ -3,9 +3,10 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{DATE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::service::{Figures, Model};
+use crate::message::Fields;
 use crate::units;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +100,8 @@ impl Reporting {
     }
 
     /// The fields of an answer that is made at this moment, in milliseconds since the epoch.
-    pub(super) fn fields(self, figures: &Figures, wall: u64) -> HeaderMap {
-        let mut fields = HeaderMap::new();
+    pub(super) fn fields(self, figures: &Figures, wall: u64) -> Fields {
+        let mut fields = Fields::new();
         if !matches!(self, Self::BehindUndated | Self::AheadUndated) {
             let date = units::http_date(UNIX_EPOCH + Duration::from_millis(self.clock(wall)));
             fields.insert(DATE, date.parse().unwrap());
