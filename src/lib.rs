@@ -177,6 +177,9 @@ mod error;
 mod fields;
 mod host;
 mod http1;
+#[cfg(test)]
+#[path = "../tests/cost/ledger.rs"]
+mod ledger;
 mod limit;
 mod memory;
 mod message;

@@ -13,7 +13,7 @@ use crate::support::proxy::configuration;
 use crate::support::{Nginx, Pki, ProgramOutput, Proxy, TOKEN, run};
 
 /// Commands that are not run here, by how they begin, and the reason.
-const NOT_RUN: [(&str, &str); 19] = [
+const NOT_RUN: [(&str, &str); 20] = [
     ("alias outrider=", "needs Docker"),
     ("apt-get install", "installs packages of the system"),
     ("ab ", "needs a machine of its own for half a million requests"),
@@ -41,6 +41,7 @@ const NOT_RUN: [(&str, &str); 19] = [
         "tests/fuzz/run",
         "builds everything again, and runs for as long as it is asked to",
     ),
+    ("tests/ledger", "builds a release; tests/run runs it"),
     ("tests/run", "runs these tests"),
 ];
 
