@@ -9,6 +9,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio::sync::Notify;
+
 /// What a request takes beside its head and its body, on both of its connections.
 pub(crate) const REQUEST: usize = 8 * 1024;
 
@@ -38,6 +40,9 @@ pub(crate) struct Memory {
     reserved: AtomicUsize,
     /// Since it was last asked.
     has_refused: AtomicBool,
+    /// Nothing was reserved since somebody asked.
+    is_at_rest: AtomicBool,
+    stirred: Notify,
 }
 
 /// Memory that is reserved until the value is dropped.
@@ -57,6 +62,8 @@ impl Memory {
             limit: AtomicUsize::new(usize::MAX),
             reserved: AtomicUsize::new(0),
             has_refused: AtomicBool::new(false),
+            is_at_rest: AtomicBool::new(false),
+            stirred: Notify::const_new(),
         }
     }
 
@@ -106,6 +113,16 @@ impl Memory {
         self.has_refused.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether nothing was reserved since the last call.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_at_rest.swap(true, Ordering::Relaxed)
+    }
+
+    /// Waits for the first reservation after [`is_at_rest`](Self::is_at_rest). May be over before that.
+    pub(crate) async fn stirs(&self) {
+        self.stirred.notified().await;
+    }
+
     /// Returns how much to read ahead at once: less as the room shrinks, so that it suffices for many readers.
     pub(crate) fn read_ahead(&self, most: usize) -> usize {
         (self.room() / READERS).clamp(LEAST_READ, most)
@@ -139,12 +156,20 @@ impl Memory {
 
     /// Reserves so many bytes where so many are left `beside` them.
     fn reserve(&self, bytes: usize, beside: usize) -> Result<(), Exhausted> {
-        let reserved = self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let reserved = self.add(bytes);
         if reserved.saturating_add(beside) > self.limit.load(Ordering::Relaxed) {
             self.give(bytes);
             return Err(Exhausted);
         }
         Ok(())
+    }
+
+    /// Counts so many bytes as reserved, and returns all that are.
+    fn add(&self, bytes: usize) -> usize {
+        if self.is_at_rest.load(Ordering::Relaxed) && self.is_at_rest.swap(false, Ordering::Relaxed) {
+            self.stirred.notify_one();
+        }
+        self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 
     fn give(&self, bytes: usize) {
@@ -161,7 +186,7 @@ impl Reservation {
 
     /// Reserves what is held already, whether there is room or not.
     pub(crate) fn of(bytes: usize) -> Self {
-        MEMORY.reserved.fetch_add(bytes, Ordering::Relaxed);
+        MEMORY.add(bytes);
         Self(bytes)
     }
 
@@ -231,6 +256,18 @@ mod tests {
         assert!(!memory.is_full() && !memory.take_refused());
         assert_eq!(memory.kernel_buffer(), None);
         assert_eq!(memory.read_ahead(MB), MB);
+    }
+
+    #[tokio::test]
+    async fn who_waits_at_rest_is_woken_by_the_next_reservation() {
+        let memory = Memory::new();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(!memory.is_at_rest() && memory.is_at_rest());
+        let mut waits = std::pin::pin!(memory.stirs());
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(memory.take(1), Ok(()));
+        waits.await;
+        assert!(!memory.is_at_rest() && memory.is_at_rest());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::panics::caught;
 use crate::proxy::Proxy;
 use crate::server::{self, Acceptor, Door, WorkerConnections, WorkerHandle};
-use crate::upstream::pool;
+use crate::upstream::{pool, sweeper};
 
 /// A socket that accepts, not yet registered with any worker.
 #[derive(Debug)]
@@ -183,11 +183,19 @@ async fn keep_doors(
     }
 }
 
-/// Closes pooled connections that are too old, idle for too long, or of an identity that is not used any more.
+/// Closes pooled connections that are too old, idle for too long, or of an identity that is not used any more. Sleeps while
+/// the pool is empty.
 async fn sweep(proxy: Arc<Proxy>) {
-    loop {
-        tokio::time::sleep(pool::SWEEP).await;
+    let sweep = || {
         let live = proxy.live.load_full();
-        let _ = caught(|| pool::sweep(|endpoint| live.has_endpoint(endpoint)));
+        caught(|| pool::sweep(|endpoint| live.has_endpoint(endpoint)))
+    };
+    loop {
+        if sweep() == Ok(true) {
+            sweeper::until_filled().await;
+            // At once: what comes first may be over by now.
+            let _ = sweep();
+        }
+        tokio::time::sleep(pool::SWEEP).await;
     }
 }

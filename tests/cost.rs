@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use outrider::bench::RunningProxy;
 use rustix::process::{Pid, Signal, kill_process};
@@ -156,6 +157,39 @@ fn an_answer_from_the_cache_costs_few_calls() {
         return;
     };
     calls.keep("answer from the cache");
+}
+
+/// Neither a tick nor a worker wakes up for nothing, with a limit of memory either. What a start leaves behind takes some
+/// seconds.
+#[test]
+fn at_rest_it_sleeps() {
+    let _alone = alone();
+    let (origin, folder) = (stage::origin(), tempfile::tempdir().unwrap());
+    let config = stage::configure(origin, folder.path(), "");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outrider"));
+    let outrider = Outrider::start(command.env("MEMORY_LIMIT", "64M"), &config);
+    drop(Client::warm(outrider.address(), origin));
+    let tasks = format!("/proc/{}/task", outrider.child.id());
+    let wakes = || -> u64 {
+        let tasks = std::fs::read_dir(&tasks).unwrap();
+        let status = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("status")).ok();
+        let wakes = |status: String| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.unwrap().trim().parse::<u64>().unwrap()
+        };
+        tasks.filter_map(|task| status(task.unwrap()).map(wakes)).sum()
+    };
+    // Two seconds each.
+    let mut windows = (0..40).map(|_| {
+        let before = wakes();
+        std::thread::sleep(Duration::from_secs(2));
+        wakes() - before
+    });
+    // Measured: 0 or 1, and 11 when files were looked at once a second.
+    let quiet = windows.position(|wakes| wakes <= 2);
+    assert!(quiet.is_some(), "it wakes up more than once a second");
 }
 
 /// Else the tests above would prove nothing.

@@ -182,7 +182,10 @@ fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
     match path {
         "/" => page(StatusCode::OK, TEXT, INDEX),
         "/healthz" => page(StatusCode::OK, TEXT, "ok\n"),
-        "/metrics" => page(StatusCode::OK, telemetry::CONTENT_TYPE, pages.telemetry.render()),
+        "/metrics" => {
+            pages.limits.observe();
+            page(StatusCode::OK, telemetry::CONTENT_TYPE, pages.telemetry.render())
+        }
         "/observed" => page(
             StatusCode::OK,
             JSON,

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch as watch_channel;
-use tokio::time::{Instant, Interval};
+use tokio::time::Instant;
 
 use crate::admin::{self, AllowedHosts, Pages};
 use crate::clients::{self, CommandClient};
@@ -67,6 +67,8 @@ const MOST_READINGS: usize = 5;
 /// From the first notice of a change to the look at it.
 const SETTLED: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_secs(1);
+/// How often files are looked at where the system gives notice of each change.
+const LONG_TICK: Duration = Duration::from_secs(20);
 
 /// The running proxy. Dropping it stops it where it is.
 #[derive(Debug)]
@@ -77,6 +79,9 @@ pub(crate) struct App {
     /// The same, for what goes on beside the loop.
     configs: watch_channel::Sender<Arc<Config>>,
     expiries: expiry::Expiries,
+    /// The last look found a change, or there was none yet. What was read then may be older than the files are now, so another
+    /// look comes soon.
+    has_changed: bool,
     /// Made before the addresses are known: a program that knows them may ask for a reload.
     hangup: signals::HangupSignal,
     /// The last reload failed because a secret could not be used; it is tried again when a secret changes.
@@ -184,6 +189,7 @@ impl App {
             configs: watch_channel::Sender::new(Arc::clone(&config)),
             config,
             expiries: expiry::Expiries::default(),
+            has_changed: true,
             hangup: signals::HangupSignal::listen()?,
             is_reload_due: false,
             log,
@@ -210,14 +216,12 @@ impl App {
 
     /// Keeps the proxy up to date until `end` completes.
     pub(crate) async fn run<T>(&mut self, end: impl Future<Output = T>) -> Result<T, Error> {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut end = std::pin::pin!(end);
         let (proxy, builder, configs) = (&self.proxy, &self.builder, &self.configs);
         let (proxy, builder, configs) = (Arc::clone(proxy), Arc::clone(builder), configs.clone());
-        let upkeep = keep_up(|| maintain(Arc::clone(&proxy), Arc::clone(&builder)));
+        let upkeep = keep_up(|| maintain(Arc::clone(&proxy), configs.subscribe()));
         let counters = keep_up(|| reports::log_counters(Arc::clone(&proxy), configs.subscribe()));
-        let pushes = keep_up(|| reports::push(Arc::clone(&proxy), configs.subscribe()));
+        let pushes = keep_up(|| reports::push(Arc::clone(&proxy), Arc::clone(&builder), configs.subscribe()));
         let (mut upkeep, mut counters, mut pushes) = (
             std::pin::pin!(upkeep),
             std::pin::pin!(counters),
@@ -230,13 +234,16 @@ impl App {
                 never = &mut counters => match never {},
                 never = &mut pushes => match never {},
                 // A panic in it has been told of, and what was swapped was swapped whole.
-                _ = survived(self.turn(&mut tick)) => {}
+                _ = survived(self.turn()) => {}
             }
         }
     }
 
     /// Waits for the next signal, notice or tick, and does what is due.
-    async fn turn(&mut self, tick: &mut Interval) {
+    async fn turn(&mut self) {
+        let is_waiting = self.has_changed || self.is_reload_due || self.pending.is_any();
+        let is_at_rest = self.notices.are_complete() && !is_waiting;
+        let tick = tokio::time::sleep(if is_at_rest { LONG_TICK } else { TICK });
         let waits = self.pending.is_short(Instant::now());
         let changed = async {
             if waits {
@@ -252,10 +259,11 @@ impl App {
             () = self.hangup.wait() => {
                 // The reload reads all files, so what has changed until now needs no second one.
                 self.watch.look().await;
+                self.has_changed = true;
                 self.reload().await;
             }
             () = changed => self.look().await,
-            _ = tick.tick() => {
+            () = tick => {
                 self.look().await;
                 self.warn_of_expiry();
             }
@@ -265,6 +273,7 @@ impl App {
     /// Looks at the files; reloads or rotates where they have changed.
     async fn look(&mut self) {
         let change = self.watch.look().await;
+        self.has_changed = change.configuration || change.secrets;
         if change.configuration {
             self.reload().await;
         } else if change.secrets || self.pending.is_any() {

@@ -2,10 +2,10 @@
 //!
 //! A notice only says that it is worth looking: [`super::watch`] finds out what has changed, and looks once a tick
 //! anyway. So it does no harm that some file systems give no notice, that a folder does not exist yet, or that the
-//! kernel has no watch left for us.
+//! kernel has no watch left for us. Where nothing of this is so ([`Notices::are_complete`]), ticks are rare.
 //!
-//! Folders are watched, not files: a rename puts a new file in place, and the watch of the old file stays with the
-//! old.
+//! Folders are watched, since a rename puts a new file in place and the watch of the old file stays with the old; and
+//! files, which may be mounted one by one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,7 +28,28 @@ const EVENTS: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::MOVED_FROM)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::ONLYDIR);
+
+/// What puts another folder where a path leads, beside what is in [`EVENTS`].
+const GONE: WatchFlags = WatchFlags::MOVE_SELF.union(WatchFlags::DELETE_SELF);
+
+const OF_A_FILE: WatchFlags = WatchFlags::CLOSE_WRITE.union(WatchFlags::ATTRIB).union(GONE);
+
+/// File systems that nobody changes but the system that we run on, so that it gives notice of everything: bcachefs, btrfs,
+/// ext, f2fs, overlay, ramfs, tmpfs, xfs, zfs. By their numbers (`f_type` in statfs(2)).
+const LOCAL: [u64; 9] = [
+    0xca45_1a4e,
+    0x9123_683e,
+    0xef53,
+    0xf2f5_2010,
+    0x794c_7630,
+    0x8584_58f6,
+    0x0102_1994,
+    0x5846_5342,
+    0x2fc1_2fc1,
+];
 
 /// A file system that takes longer than this to find a folder hangs. The tick looks at its files all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -38,7 +59,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Notices {
     /// `None`: the system gives none.
     descriptor: Option<Arc<AsyncFd<OwnedFd>>>,
-    watched: Vec<i32>,
+    watched: WatchedFolders,
+}
+
+/// The folders that are watched.
+#[derive(Clone, Debug, Default)]
+struct WatchedFolders {
+    /// Every change is noticed: each folder is watched, with those above it, on a file system that only this system changes.
+    are_all: bool,
+    numbers: Vec<i32>,
 }
 
 impl Notices {
@@ -59,7 +88,7 @@ impl Notices {
             .ok();
         Self {
             descriptor: descriptor.map(Arc::new),
-            watched: Vec::new(),
+            watched: WatchedFolders::default(),
         }
     }
 
@@ -69,12 +98,17 @@ impl Notices {
         let Some(descriptor) = self.descriptor.clone() else {
             return;
         };
-        let stale = self.watched.clone();
+        let stale = std::mem::take(&mut self.watched).numbers;
         let work = move || follow(&descriptor, &files, &stale);
         let followed = in_background(|| Ok(guard::within(PATIENCE, guard::name("folders"), work))).await;
         if let Ok(Ok(watched)) = followed {
             self.watched = watched;
         }
+    }
+
+    /// Whether a change of any of the files is noticed.
+    pub(super) fn are_complete(&self) -> bool {
+        self.watched.are_all
     }
 
     /// Waits until something has happened. All that happens before the wait is over counts as one notice.
@@ -94,18 +128,39 @@ impl Notices {
     }
 }
 
-/// Watches the folders of `files`, and no others; returns the numbers of the watches.
-fn follow(descriptor: &AsyncFd<OwnedFd>, files: &[PathBuf], old: &[i32]) -> Vec<i32> {
+/// Watches `files` and their folders, and no others than these.
+fn follow(descriptor: &AsyncFd<OwnedFd>, files: &[PathBuf], old: &[i32]) -> WatchedFolders {
     let folders: BTreeSet<_> = files.iter().flat_map(|file| folders(file)).collect();
-    // The kernel gives the same number again for a folder that is watched already.
-    let watched: Vec<_> = (folders.iter())
-        .filter_map(|folder| inotify::add_watch(descriptor, folder.as_path(), EVENTS).ok())
+    let above: BTreeSet<_> = folders
+        .iter()
+        .flat_map(|folder| folder.ancestors().skip(1))
         .collect();
-    for stale in old.iter().filter(|number| !watched.contains(number)) {
+    // The folder of a file that is mounted by itself hears nothing of it.
+    let there = files.iter().filter(|file| file.exists());
+    let places = (folders.iter().map(|folder| (folder.as_path(), EVENTS)))
+        .chain(
+            above
+                .into_iter()
+                .map(|folder| (folder, GONE.union(WatchFlags::ONLYDIR))),
+        )
+        .chain(there.clone().map(|file| (file.as_path(), OF_A_FILE)));
+    // The kernel gives the same number again for what is watched already.
+    let added = |(place, events): (&Path, WatchFlags)| {
+        inotify::add_watch(descriptor, place, events.union(WatchFlags::MASK_ADD)).ok()
+    };
+    let numbers: Vec<_> = places.map(added).collect();
+    let is_local = |place: &Path| {
+        let found = rustix::fs::statfs(place);
+        found.is_ok_and(|found| LOCAL.contains(&(found.f_type as u64 & 0xffff_ffff)))
+    };
+    let are_all =
+        numbers.iter().all(Option::is_some) && (folders.iter().chain(there)).all(|place| is_local(place));
+    let numbers: Vec<_> = numbers.into_iter().flatten().collect();
+    for stale in old.iter().filter(|number| !numbers.contains(number)) {
         // It is gone already where its folder is.
         let _ = inotify::remove_watch(descriptor, *stale);
     }
-    watched
+    WatchedFolders { are_all, numbers }
 }
 
 /// Returns every folder where a rename can put another file at `path`: that of the file, and each with a link on
@@ -199,6 +254,14 @@ mod tests {
         fs::write(path("v1/key"), "late").unwrap();
         let silence = tokio::time::timeout(Duration::from_millis(50), notices.next()).await;
         assert!(silence.is_err());
-        assert_eq!(notices.watched.len(), 2);
+        assert!(notices.are_complete(), "a folder for temporary files is local");
+
+        // Its folder is another one.
+        fs::create_dir(path("other")).unwrap();
+        fs::write(path("other/key"), "other").unwrap();
+        notices.follow(vec![path("v2/key"), path("none/key")]).await;
+        assert!(!notices.are_complete(), "there is a folder missing");
+        fs::rename(path("v2"), path("v3")).unwrap();
+        assert!(is_noticed(&notices).await);
     }
 }

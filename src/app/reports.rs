@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::App;
+use super::build::Builder;
 use crate::config::{Config, Push};
 use crate::proxy::Proxy;
 use crate::telemetry::PushResult;
@@ -32,7 +33,11 @@ pub(super) async fn log_counters(proxy: Arc<Proxy>, mut configs: watch::Receiver
 }
 
 /// Pushes all metrics as the newest configuration says. Never ends.
-pub(super) async fn push(proxy: Arc<Proxy>, mut configs: watch::Receiver<Arc<Config>>) -> Infallible {
+pub(super) async fn push(
+    proxy: Arc<Proxy>,
+    builder: Arc<Builder>,
+    mut configs: watch::Receiver<Arc<Config>>,
+) -> Infallible {
     let mut schedule = Schedule::new();
     let mut is_failing = false;
     loop {
@@ -45,6 +50,7 @@ pub(super) async fn push(proxy: Arc<Proxy>, mut configs: watch::Receiver<Arc<Con
             _ = configs.changed() => {}
             () = schedule.next(push.map(|push| push.every)) => {
                 if let Some(push) = push {
+                    builder.limits.observe();
                     let failed = send(&proxy, push, LONGEST_PUSH).await;
                     tell(push, failed.as_deref(), &mut is_failing);
                     // Its connections are in the pool of this thread, which no worker sweeps.
@@ -63,6 +69,7 @@ impl App {
             self.proxy.telemetry.log_counters();
         }
         if let Some(push) = &self.config.telemetry.push {
+            self.builder.limits.observe();
             let failed = send(&self.proxy, push, LAST_PUSH).await;
             tell(push, failed.as_deref(), &mut false);
         }

@@ -22,6 +22,11 @@ pub(super) struct Shortage {
 }
 
 impl Shortage {
+    /// Whether the log says that new work is refused.
+    pub(super) fn is_reported(&self) -> bool {
+        self.is_reported
+    }
+
     /// Measures, and logs a change.
     pub(super) fn look(&mut self, telemetry: &Telemetry) {
         let (Some(ceiling), Some(resident)) = (MEMORY.ceiling(), host_limits::resident()) else {

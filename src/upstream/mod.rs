@@ -42,6 +42,7 @@ mod reclaim;
 pub(crate) mod resolve;
 pub(crate) mod service;
 mod streamed;
+pub(crate) mod sweeper;
 pub(crate) mod tls;
 pub(crate) mod unreadable;
 

@@ -24,7 +24,7 @@ use super::link::Stream;
 use super::parent::Via;
 use super::streamed::Streamed;
 use super::unreadable::{self, Unreadable};
-use super::{Endpoint, Error, Protocol, RequestObserver, is_repeatable, tls};
+use super::{Endpoint, Error, Protocol, RequestObserver, is_repeatable, sweeper, tls};
 use crate::host::{Scheme, Target};
 use crate::http1;
 use crate::http1::Spelling;
@@ -232,8 +232,9 @@ fn retire(info: &ConnectionInfo, kept: impl Fn(&SharedH2) -> bool) {
     });
 }
 
-/// Closes connections that have been idle for too long, are too old, or belong to an endpoint that is gone.
-pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
+/// Closes connections that have been idle for too long, are too old, or belong to an endpoint that is gone. Returns whether
+/// none is left.
+pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) -> bool {
     let now = Instant::now();
     SWEPT.set(Some(now));
     LEARNED.with_borrow_mut(|learned| learned.retain(|(endpoint, _), _| is_live(*endpoint)));
@@ -255,7 +256,8 @@ pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) {
             });
             is_live(*endpoint) && !targets.is_empty()
         });
-    });
+        pool.is_empty()
+    })
 }
 
 impl ConnectionInfo {
@@ -543,6 +545,7 @@ impl Drop for OpenStream {
 }
 
 fn target_pool<'p>(pool: &'p mut KeyedPool, info: &ConnectionInfo) -> &'p mut TargetPool {
+    sweeper::filled();
     let targets = pool.entry(info.key).or_default();
     targets.entry(info.target.clone()).or_default()
 }
