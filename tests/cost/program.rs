@@ -15,7 +15,7 @@ use crate::ledger::{Unit, keep};
 use crate::stage::{Outrider, origin};
 use crate::support::partner::Partner;
 use crate::support::pki::trusting;
-use crate::support::{Origin, Wire};
+use crate::support::{Origin, TOKEN, Wire};
 
 /// The defaults on one worker; the destinations follow.
 const DEFAULTS: &str = "\
@@ -74,7 +74,8 @@ fn plain(credential: &Origin, bare: &Origin, far: SocketAddr) -> String {
     let [first, second] = [credential, bare].map(|origin| format!("127.0.0.1:{}", origin.port()));
     format!(
         "{DEFAULTS}destinations:\n  \
-           first: {{ hosts: [\"{first}\"], mode: tunnel, headers: {{ set: {{ Authorization: \"Bearer 0123456789abcdef\" }} }}, {LIMIT} }}\n  \
+           first: {{ hosts: [\"{first}\"], mode: tunnel, auth: {{ bearer: env:TOKEN }}, upgrade: false, \
+         insecure_attach_over_http: true, {LIMIT} }}\n  \
            second: {{ hosts: [\"{second}\"], mode: tunnel, {LIMIT} }}\n  \
            far: {{ hosts: [\"{far}\"], mode: tunnel, {LIMIT} }}\n"
     )
@@ -197,7 +198,7 @@ fn in_memory(program: &Path) -> TempDir {
 
 /// Returns the resident memory, in KB: what belongs to the process alone, and what is mapped from its program.
 fn at_rest(program: &Path, file: &Path, request: &str) -> (f64, f64) {
-    let outrider = Outrider::start(&mut Command::new(program), file);
+    let outrider = Outrider::start(Command::new(program).env("TOKEN", TOKEN), file);
     assert_eq!(Wire::connect(outrider.address()).ask(request).status, 200);
     thread::sleep(Duration::from_secs(1));
     let maps = fs::read_to_string(format!("/proc/{}/smaps", outrider.child.id())).unwrap();
