@@ -144,7 +144,9 @@ async fn silent_clients_are_closed_and_others_are_served() {
 async fn a_scraper_that_never_reads_is_cut_off() {
     let telemetry = Telemetry::new();
     for destination in 0..2_000 {
-        telemetry.counters(&format!("{destination}-{}", "x".repeat(200)));
+        // A destination has series from its first use on.
+        let counters = telemetry.counters(&format!("{destination}-{}", "x".repeat(200)));
+        counters.upstream_reuse();
     }
     let length = telemetry.render().len();
     let (near, mut far) = tokio::io::duplex(4096);
