@@ -100,6 +100,24 @@ fn a_destination_that_nobody_uses_takes_little_memory() {
     keep(&[("destination that nobody uses", each, Unit::Bytes)]);
 }
 
+/// Its two sockets, its task, its future and its record.
+#[test]
+fn an_idle_tunnel_takes_little_memory() {
+    let _alone = alone();
+    let (origin, folder) = (stage::origin(), tempfile::tempdir().unwrap());
+    let proxy = RunningProxy::start(&stage::configure(origin, folder.path(), ""));
+    let open = || {
+        let tunnels = (0..TUNNELS).map(|_| open_tunnel(proxy.address(), origin));
+        tunnels.collect::<Vec<_>>()
+    };
+    let _first = open();
+    let region = Region::new(ALLOCATOR);
+    let _second = open();
+    let change = region.change();
+    let each = (change.bytes_allocated as f64 - change.bytes_deallocated as f64) / TUNNELS as f64;
+    keep(&[("tunnel that is idle", each, Unit::Bytes)]);
+}
+
 /// Looking through the fields of an answer for what was attached allocates nothing.
 #[test]
 fn a_credential_that_is_looked_for_allocates_nothing() {
@@ -296,11 +314,18 @@ fn kill_traced(strace: &Child) {
 }
 
 /// Opens a tunnel to `far`, asks once, hears the answer, closes: one after the other, so that nothing comes together that
-/// may come apart.
-fn exchange_in_tunnel(proxy: SocketAddr, far: SocketAddr) {
+/// Opens a tunnel to `far`.
+fn open_tunnel(proxy: SocketAddr, far: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(proxy).unwrap();
     write!(stream, "CONNECT {far} HTTP/1.1\r\nHost: {far}\r\n\r\n").unwrap();
     assert!(read_until(&mut stream, b"\r\n\r\n").starts_with(b"HTTP/1.1 200 "));
+    stream
+}
+
+/// Opens a tunnel to `far`, asks once, hears the answer, closes: one after the other, so that nothing comes together that
+/// may come apart.
+fn exchange_in_tunnel(proxy: SocketAddr, far: SocketAddr) {
+    let mut stream = open_tunnel(proxy, far);
     stream.write_all(b"ping\r\n\r\n").unwrap();
     read_until(&mut stream, b"hello");
     stream.shutdown(Shutdown::Write).unwrap();
@@ -329,5 +354,6 @@ const FEW: f64 = 10.0;
 /// So many that what happens once a second does not show.
 const MORE: f64 = 1_000.0;
 const ROUND: usize = 1_000;
+const TUNNELS: usize = 200;
 /// So long that all answers say it in as many digits.
 const STORED: &str = "cache: { min_fresh: 9h }";

@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::descriptors::DescriptorPair;
 use crate::drain::Drain;
@@ -91,6 +91,9 @@ pub(super) struct Joined {
     upstream: TcpStream,
     upload: Direction,
     download: Direction,
+    idle: Duration,
+    /// How many bytes had been moved when `idle` was last over.
+    last: Option<u64>,
 }
 
 /// One direction. An idle one needs 16 bytes.
@@ -126,45 +129,52 @@ struct Pipe {
 }
 
 impl Joined {
-    /// Joins two sockets. `early`: bytes that the app sent before the tunnel was open.
-    pub(super) fn new(app: TcpStream, upstream: TcpStream, early: Bytes) -> Self {
+    /// Joins two sockets. `early`: bytes that the app sent before the tunnel was open. `idle`: how long neither direction may be
+    /// silent.
+    pub(super) fn new(app: TcpStream, upstream: TcpStream, early: Bytes, idle: Duration) -> Self {
         Self {
             app,
             upstream,
             upload: Direction::new(early),
             download: Direction::new(Bytes::new()),
+            idle,
+            last: None,
         }
     }
 
-    /// Moves bytes until both directions have ended, one fails, or neither has moved a byte for `idle`.
-    pub(super) async fn run(&mut self, idle: Duration, drain: &Drain) -> Moved {
-        let mut silence = std::pin::pin!(tokio::time::sleep(idle));
-        let mut last = None;
-        let end = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(end) = self.poll(cx, drain) {
-                    return Poll::Ready(end);
-                }
-                ready!(silence.as_mut().poll(cx));
-                let now = Some((self.upload.moved, self.download.moved));
-                if std::mem::replace(&mut last, now) == now {
-                    return Poll::Ready(TunnelEnd::Idle);
-                }
-                silence.as_mut().reset(Instant::now() + idle);
+    /// Moves bytes until both directions have ended, one fails, or both are silent; then calls `ended`.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps what it is given twice")]
+    pub(super) fn run(mut self, drain: Drain, ended: impl FnOnce(Moved)) -> impl Future<Output = ()> {
+        async move {
+            let mut silence = std::pin::pin!(tokio::time::sleep(self.idle));
+            let moved = poll_fn(|cx| self.poll_end(cx, silence.as_mut(), &drain)).await;
+            ended(moved);
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, mut silence: Pin<&mut Sleep>, drain: &Drain) -> Poll<Moved> {
+        let end = loop {
+            if let Poll::Ready(end) = self.poll(cx, drain) {
+                break end;
             }
-        })
-        .await;
+            ready!(silence.as_mut().poll(cx));
+            let now = Some(self.upload.moved.wrapping_add(self.download.moved));
+            if std::mem::replace(&mut self.last, now) == now {
+                break TunnelEnd::Idle;
+            }
+            silence.as_mut().reset(Instant::now() + self.idle);
+        };
         if end == TunnelEnd::Failed {
             // A reset on one side must not look like an orderly end on the other.
             for stream in [&self.app, &self.upstream] {
                 let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
         }
-        Moved {
+        Poll::Ready(Moved {
             sent: self.upload.moved,
             received: self.download.moved,
             end,
-        }
+        })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, drain: &Drain) -> Poll<TunnelEnd> {
@@ -448,9 +458,10 @@ mod tests {
             stream.set_nonblocking(true).unwrap();
             TcpStream::from_std(stream).unwrap()
         };
-        let drain = Drain::default();
-        let mut joined = Joined::new(connect(), connect(), Bytes::new());
-        let size = size_of_val(&joined) + size_of_val(&joined.run(Duration::from_secs(1), &drain));
+        let joined = Joined::new(connect(), connect(), Bytes::new(), Duration::from_secs(1));
+        // What a tunnel holds beside: its record, its slot, its permit, its way.
+        let held = ([0_u64; 5], Drain::default());
+        let size = size_of_val(&joined.run(Drain::default(), move |_| drop(held)));
         keep(&[("future of an idle tunnel", size as f64, Unit::BytesOfType)]);
     }
 }

@@ -21,7 +21,8 @@ use crate::upstream::link::{Link, OpenedLink, Way};
 /// A tunnel that is connected to the upstream, before the app gets its 200.
 pub(super) struct Tunnel {
     idle: Duration,
-    permit: Option<Permit>,
+    /// Only where the end of the tunnel frees something: the others would be held for nothing.
+    permit: Option<Box<Permit>>,
     slot: TunnelSlot,
     upstream: OpenedLink,
 }
@@ -49,7 +50,7 @@ pub(super) async fn open(
     let upstream = opened?;
     Ok(Tunnel {
         idle: route.destination.timeouts.idle,
-        permit,
+        permit: permit.filter(Permit::is_held).map(Box::new),
         slot,
         upstream,
     })
@@ -96,14 +97,11 @@ impl Tunnel {
             let OpenedLink { link, way } = upstream;
             match (app, link) {
                 (Io::Tcp(app), Link::Tcp(upstream)) => {
-                    // Built outside the `async` block: otherwise the future stores both the sockets and the
-                    // `Joined` made from them.
-                    let mut joined = Joined::new(app, upstream, early);
-                    Box::pin(async move {
-                        let moved = joined.run(idle, &proxy.drain).await;
+                    let joined = Joined::new(app, upstream, early, idle);
+                    Box::pin(joined.run(proxy.drain.clone(), move |moved| {
                         end(exchange, moved, Some(way));
                         drop(held);
-                    })
+                    }))
                 }
                 (app, mut upstream) => Box::pin(async move {
                     let mut app = Rewound::new(early, app);

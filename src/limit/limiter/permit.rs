@@ -49,6 +49,11 @@ impl Permit {
         self.is_unsent.store(false, Ordering::Relaxed);
     }
 
+    /// Whether its end frees something: a slot, or the place of a request whose answer is waited for.
+    pub(crate) fn is_held(&self) -> bool {
+        self.limits.has_slots() || self.sent.is_counted()
+    }
+
     /// Learns from the head of the upstream's answer. Only the first head of a permit counts.
     pub(crate) fn learn(&self, status: StatusCode, fields: &Fields, attributes: RequestAttributes<'_>) {
         let Some(limiter) = &self.limiter else { return };
