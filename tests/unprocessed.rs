@@ -185,6 +185,40 @@ fn no_post_is_lost_where_nginx_closes_its_connections() {
     }
 }
 
+/// nginx answers before it has read a body, and so do we where we refuse: curl sees both answers, because its stream is not reset
+/// while it still sends.
+#[test]
+fn an_answer_that_comes_before_the_end_of_an_upload_arrives() {
+    let pki = Pki::new();
+    let nginx = Nginx::demanding(&pki, true);
+    let yaml = destination(&pki, &pki.client("app"), &nginx.authority(), "methods: [POST]");
+    let proxy = Proxy::start_with(&yaml, &[("TOKEN", TOKEN)]);
+    for (method, expected) in [("POST", "200"), ("PUT", "403")] {
+        let mut curl = curl([
+            "--http2",
+            "--fail-early",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}\n",
+            "-X",
+            method,
+        ]);
+        curl.args([
+            "-d",
+            &"x".repeat(1000),
+            "-x",
+            &format!("http://{}", proxy.address()),
+            "--cacert",
+        ])
+        .arg(proxy.bundle())
+        .arg(format!("https://{}/token?[1-300]", nginx.authority()));
+        let done = run(&mut curl);
+        let codes: Vec<_> = done.succeeded().stdout.lines().collect();
+        assert_eq!(codes, [expected; 300], "{method}");
+    }
+}
+
 /// A gRPC server that ends each connection after a moment, as those behind load balancers do: no call is lost.
 #[test]
 fn no_call_is_lost_where_grpc_ends_its_connections() {

@@ -21,6 +21,7 @@ use super::Error;
 use super::buffered::BufferedBody;
 use super::idle::IdleLimit;
 use super::link::Stream;
+use super::multiplexed_body::MultiplexedBody;
 use super::pool;
 use super::reclaim::ReclaimableBody;
 use super::streamed::Streamed;
@@ -38,7 +39,7 @@ pub(crate) const MOST_KEPT: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) enum Incoming {
     H1(Inbound),
-    H2(hyper::body::Incoming),
+    H2(MultiplexedBody),
     /// Searched, and perhaps changed, on its way.
     Searched(Box<dyn SearchedBody>),
 }

@@ -16,6 +16,7 @@ use std::task::Poll;
 pub(crate) use body::{Incoming, Outbound, ResponseBody};
 pub(crate) use bound::BoundConnections;
 pub(crate) use error::Error;
+pub(crate) use multiplexed_body::MultiplexedBody;
 
 use self::parent::{ParentSettingsError, Parents};
 use self::pool::{AttemptFailed, ResendReason};
@@ -35,6 +36,7 @@ pub(crate) mod error;
 mod http10;
 mod idle;
 pub(crate) mod link;
+mod multiplexed_body;
 pub(crate) mod parent;
 pub(crate) mod pool;
 mod read_to_end;

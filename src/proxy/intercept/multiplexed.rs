@@ -20,7 +20,7 @@ use crate::message::{Request, Response};
 use crate::proxy::body::GuardedBody;
 use crate::proxy::{AppResponse, Body};
 use crate::sync::lock;
-use crate::upstream::{Incoming, Protocol};
+use crate::upstream::{Incoming, MultiplexedBody, Protocol};
 
 /// Room for the windows of all streams. With less, uploads that wait for a limit would fill it, and the one that is admitted
 /// could not send the rest of its body.
@@ -46,8 +46,8 @@ where
         let (inside, open) = (Arc::clone(&inside), ActiveStream::new(&streams));
         async move {
             let mut open = open;
-            let request =
-                Request::from(request).map(|body| (!body.is_end_stream()).then_some(Incoming::H2(body)));
+            let request = Request::from(request)
+                .map(|body| (!body.is_end_stream()).then(|| Incoming::H2(MultiplexedBody::new(body))));
             let response = match answer::<S>(request, Protocol::H2, &inside).await {
                 AppResponse::Response(response) => response,
                 // Only for the first bytes of a connection on the listener.
