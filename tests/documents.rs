@@ -29,7 +29,7 @@ const NOT_RUN: [(&str, &str); 20] = [
     ("outrider package --binary", "needs a program for another machine"),
     (
         "sidecar/release",
-        "builds for a quarter of an hour; tests/release tests it",
+        "builds for half an hour; tests/release tests it",
     ),
     ("systemctl ", "needs systemd as the first process"),
     ("TMPDIR=/run outrider", "changes the system"),
