@@ -121,7 +121,7 @@ impl FieldNames {
             let is_other = |own: &HeaderName| own != name && is_alike(name.as_str(), own.as_str());
             self.set.iter().any(is_other) || self.remove(name)
         };
-        remove_where(fields, is_removed);
+        fields.retain(|name, _| !is_removed(name));
     }
 
     fn remove(&self, name: &HeaderName) -> bool {
@@ -166,7 +166,7 @@ impl Listed {
     }
 
     pub(crate) fn remove_from(&self, fields: &mut Fields) {
-        fields.retain(|name| !self.0.contains(name));
+        fields.retain(|name, _| !self.0.contains(name));
     }
 }
 
@@ -178,26 +178,16 @@ pub(crate) fn goes_one_hop(name: &str) -> bool {
 
 /// Removes the fields that [go one hop only](goes_one_hop).
 pub(crate) fn remove_one_hop(fields: &mut Fields) {
-    remove_where(fields, |name| goes_one_hop(name.as_str()));
+    fields.retain(|name, _| !goes_one_hop(name.as_str()));
 }
 
 /// Removes lines of Proxy-Status and Cache-Status that carry our name and are not from us.
 pub(crate) fn remove_forged(fields: &mut Fields) {
-    for name in [CACHE_STATUS, PROXY_STATUS] {
-        if !fields.contains_key(&name) {
-            continue;
-        }
-        let is_forged = |line: &HeaderValue| {
-            let mut words = line.as_bytes().windows(NAME.len());
-            words.any(|word| word.eq_ignore_ascii_case(NAME))
-        };
-        let lines = fields.get_all(&name);
-        let kept: Vec<HeaderValue> = lines.filter(|line| !is_forged(line)).cloned().collect();
-        fields.remove(&name);
-        for line in kept {
-            fields.append(&name, line);
-        }
-    }
+    let is_ours = |line: &HeaderValue| {
+        let mut words = line.as_bytes().windows(NAME.len());
+        words.any(|word| word.eq_ignore_ascii_case(NAME))
+    };
+    fields.retain(|name, line| !([CACHE_STATUS, PROXY_STATUS].contains(name) && is_ours(line)));
 }
 
 /// Returns the first field that some servers take for the method or the path of a request.
@@ -216,18 +206,15 @@ pub(crate) fn remove_from_trailers(
     decided: Option<&FieldNames>,
 ) {
     let mut fields = Fields::from(std::mem::take(trailers));
-    remove_where(&mut fields, |name| {
+    let is_removed = |name: &HeaderName| {
         goes_one_hop(name.as_str())
             || (NOT_IN_TRAILERS.iter().chain(&OVERRIDES)).any(|own| is_alike(name.as_str(), own))
             || listed.is_some_and(|listed| listed.0.contains(name))
             || decided.is_some_and(|names| names.decide(name))
-    });
+    };
+    fields.retain(|name, _| !is_removed(name));
     remove_forged(&mut fields);
     *trailers = fields.into();
-}
-
-fn remove_where(fields: &mut Fields, is_removed: impl Fn(&HeaderName) -> bool) {
-    fields.retain(|name| !is_removed(name));
 }
 
 /// Whether some servers take one name for the other. Both are in lower case.

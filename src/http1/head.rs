@@ -144,8 +144,8 @@ pub(super) fn probe_response(start: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Returns the head of a request, as it is written, for the host that `authority` names: in origin-form, or as `proxy` wants it. `is_spelled`:
-/// field names get the app's spelling, or the usual one; else lower case.
+/// Returns the head of a request, as it is written, for the host that `authority` names: in origin-form, or as `proxy` wants
+/// it. `is_spelled`: field names get the app's spelling, or the usual one; else lower case.
 pub(super) fn write_request(
     request: &RequestHead,
     authority: &HeaderValue,
@@ -226,8 +226,8 @@ impl ProxyForm {
     }
 }
 
-/// Returns the head of a response, as it is written. `encoding` decides the framing fields. An answer without a body keeps the Content-Length
-/// that it came with, except with 1xx and 204.
+/// Returns the head of a response, as it is written. `encoding` decides the framing fields. An answer without a body keeps the
+/// Content-Length that it came with, except with 1xx and 204.
 pub(super) fn write_response(
     response: &ResponseHead,
     encoding: &BodyEncoding,

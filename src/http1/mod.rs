@@ -56,6 +56,9 @@ pub(crate) const MOST_LENGTH: u64 = i64::MAX as u64;
 /// curl and many other clients wait as long, and an upstream that does not know `Expect` never says anything.
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
+/// The most bytes of a body that nobody wants which are read all the same, so that its sender can get its answer.
+pub(crate) const MOST_SKIPPED: usize = 256 * 1024;
+
 /// The bytes of a field line beside its name and value: `: ` and the line end.
 const LINE: usize = 4;
 

@@ -131,14 +131,14 @@ impl Fields {
         let first = self.lines.iter().position(|(name, _)| key.names(name))?;
         let (_, value) = self.lines.remove(first);
         if self.lines[first..].iter().any(|(name, _)| key.names(name)) {
-            self.retain(|name| !key.names(name));
+            self.retain(|name, _| !key.names(name));
         }
         Some(value)
     }
 
-    /// Removes the lines whose names are not kept.
-    pub(crate) fn retain(&mut self, keeps: impl Fn(&HeaderName) -> bool) {
-        self.lines.retain(|(name, _)| keeps(name));
+    /// Removes the lines that are not kept.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(&HeaderName, &HeaderValue) -> bool) {
+        self.lines.retain(|(name, value)| keeps(name, value));
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(fields.remove("a"), None);
         *fields.get_mut("c").unwrap() = value("9");
         assert_eq!(fields, of(&[("b", "7"), ("c", "9"), ("d", "8")]));
-        fields.retain(|name| name != "c");
+        fields.retain(|name, _| name != "c");
         assert_eq!((fields.len(), fields["d"].as_bytes()), (2, &b"8"[..]));
     }
 

@@ -10,19 +10,18 @@ pub(crate) use fields::Fields;
 
 mod fields;
 
-/// A request; `B` is its body.
+/// A request or a response: its head, and its body.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Request<B> {
-    head: RequestHead,
+pub(crate) struct Message<H, B> {
+    head: H,
     body: B,
 }
 
+/// A request; `B` is its body.
+pub(crate) type Request<B> = Message<RequestHead, B>;
+
 /// A response; `B` is its body.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Response<B> {
-    head: ResponseHead,
-    body: B,
-}
+pub(crate) type Response<B> = Message<ResponseHead, B>;
 
 /// All of a request but its body.
 #[derive(Clone, Debug, Default)]
@@ -43,23 +42,40 @@ pub(crate) struct ResponseHead {
     pub(crate) extensions: Extensions,
 }
 
-impl<B> Request<B> {
-    pub(crate) fn new(body: B) -> Self {
-        Self::from_parts(RequestHead::default(), body)
+impl<H, B> Message<H, B> {
+    pub(crate) fn new(body: B) -> Self
+    where
+        H: Default,
+    {
+        Self::from_parts(H::default(), body)
     }
 
-    pub(crate) fn from_parts(head: RequestHead, body: B) -> Self {
+    pub(crate) fn from_parts(head: H, body: B) -> Self {
         Self { head, body }
     }
 
-    pub(crate) fn into_parts(self) -> (RequestHead, B) {
+    pub(crate) fn into_parts(self) -> (H, B) {
         (self.head, self.body)
     }
 
-    pub(crate) fn map<C>(self, change: impl FnOnce(B) -> C) -> Request<C> {
-        Request::from_parts(self.head, change(self.body))
+    pub(crate) fn map<C>(self, change: impl FnOnce(B) -> C) -> Message<H, C> {
+        Message::from_parts(self.head, change(self.body))
     }
 
+    pub(crate) fn body(&self) -> &B {
+        &self.body
+    }
+
+    pub(crate) fn body_mut(&mut self) -> &mut B {
+        &mut self.body
+    }
+
+    pub(crate) fn into_body(self) -> B {
+        self.body
+    }
+}
+
+impl<B> Request<B> {
     pub(crate) fn method(&self) -> &Method {
         &self.head.method
     }
@@ -99,29 +115,9 @@ impl<B> Request<B> {
     pub(crate) fn extensions_mut(&mut self) -> &mut Extensions {
         &mut self.head.extensions
     }
-
-    pub(crate) fn body(&self) -> &B {
-        &self.body
-    }
 }
 
 impl<B> Response<B> {
-    pub(crate) fn new(body: B) -> Self {
-        Self::from_parts(ResponseHead::default(), body)
-    }
-
-    pub(crate) fn from_parts(head: ResponseHead, body: B) -> Self {
-        Self { head, body }
-    }
-
-    pub(crate) fn into_parts(self) -> (ResponseHead, B) {
-        (self.head, self.body)
-    }
-
-    pub(crate) fn map<C>(self, change: impl FnOnce(B) -> C) -> Response<C> {
-        Response::from_parts(self.head, change(self.body))
-    }
-
     pub(crate) fn status(&self) -> StatusCode {
         self.head.status
     }
@@ -152,18 +148,6 @@ impl<B> Response<B> {
 
     pub(crate) fn extensions_mut(&mut self) -> &mut Extensions {
         &mut self.head.extensions
-    }
-
-    pub(crate) fn body(&self) -> &B {
-        &self.body
-    }
-
-    pub(crate) fn body_mut(&mut self) -> &mut B {
-        &mut self.body
-    }
-
-    pub(crate) fn into_body(self) -> B {
-        self.body
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Which requests may be sent, and with which credential, is decided in `proxy` and `auth`.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +51,9 @@ pub(crate) mod unreadable;
 
 /// How many new connections may refuse to process a request before it fails.
 const MOST_REFUSALS: u32 = 3;
+
+/// A map with a fast hash, because it is looked up for every request. Its seed is new in each process.
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The run-time part of a destination on the upstream side.
 #[derive(Debug)]

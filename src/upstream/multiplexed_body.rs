@@ -11,10 +11,10 @@ use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::http1::MOST_SKIPPED;
+
 /// How long the rest of a body that nobody wants is read.
 const LINGER: Duration = Duration::from_secs(1);
-/// How much of it is read, in bytes.
-const MOST_SKIPPED: usize = 256 * 1024;
 
 /// A body whose rest is read and thrown away, within bounds, where it is dropped before its end.
 ///

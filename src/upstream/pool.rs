@@ -6,7 +6,6 @@
 //! one used last is taken first; HTTP/2 connections are shared.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
@@ -24,7 +23,7 @@ use super::link::Stream;
 use super::parent::Via;
 use super::streamed::Streamed;
 use super::unreadable::{self, Unreadable};
-use super::{Endpoint, Error, Protocol, RequestObserver, is_repeatable, sweeper, tls};
+use super::{Endpoint, Error, FastMap, Protocol, RequestObserver, is_repeatable, sweeper, tls};
 use crate::host::{Scheme, Target};
 use crate::http1;
 use crate::http1::Spelling;
@@ -49,9 +48,6 @@ const MOST_STREAMS: usize = 100;
 
 /// The key of connections: the endpoint's id and the ALPN offer.
 type PoolKey = (u64, tls::Alpn);
-
-/// A map with a fast hash, because it is looked up for every request. Its seed is new in each process.
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 type KeyedPool = FastMap<PoolKey, FastMap<Target, TargetPool>>;
 

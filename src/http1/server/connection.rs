@@ -16,7 +16,7 @@ use crate::http1::decoder::Decoder;
 use crate::http1::framing::BodyEncoding;
 use crate::http1::inbound::BodySource;
 use crate::http1::wire::{Outgoing, Wire};
-use crate::http1::{Error, Interim, SILENCE, head};
+use crate::http1::{Error, Interim, MOST_SKIPPED, SILENCE, head};
 use crate::memory::{Reservation, SMALL};
 use crate::message::Response;
 use crate::stream::{Hangup, Reset};
@@ -33,8 +33,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(100);
 /// The most bytes of interim answers that the app has not read.
 const MOST_INTERIM: usize = 64 * 1024;
-/// The most bytes of a dropped body that are skipped to get to the next request.
-const MOST_SKIPPED: usize = 256 * 1024;
 /// The pause after each byte that is sent ahead. A reset comes back within a round trip; but the app may also leave later.
 const PROBES: [Duration; STATUS_LINE.len()] = [
     Duration::from_millis(10),

@@ -7,7 +7,6 @@
 //! [`identity`] loads the client certificate, [`verify`] checks the server's, [`error`] explains failures. Which connections
 //! may be shared is decided in the pool.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -30,6 +29,7 @@ pub(crate) use identity::{Lifetime, chain_of};
 pub(crate) use late::Session;
 pub(crate) use settings_error::SettingsError;
 
+use super::FastMap;
 use crate::config::{ClientCertificate, SecretRef, Tls, TlsVersion};
 use crate::host::{Host, Target};
 use crate::policy::Destination;
@@ -88,8 +88,6 @@ struct Terms {
     versions: TlsVersion,
     warnings: Vec<TlsWarning>,
 }
-
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A connection after its handshake.
 #[derive(Debug)]
