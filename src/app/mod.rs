@@ -287,8 +287,9 @@ impl App {
             Ok(()) => self.reloaded(),
             Err(error) => {
                 self.is_reload_due = error.is_of_secrets();
-                self.proxy.telemetry.config_reload(ReloadResult::Failed);
+                // The line before the count: who sees the count finds the line.
                 tracing::error!(source = %self.source, error = %ErrorChain(&error), "configuration not reloaded, the old one stays");
+                self.proxy.telemetry.config_reload(ReloadResult::Failed);
             }
         }
         // Also after a failure: a secret that has changed is taken over, and one that does not fit is waited for.
@@ -297,9 +298,9 @@ impl App {
 
     fn reloaded(&mut self) {
         self.is_reload_due = false;
+        tracing::info!(source = %self.source, "configuration reloaded");
         self.proxy.telemetry.config_reload(ReloadResult::Done);
         self.proxy.telemetry.config_loaded();
-        tracing::info!(source = %self.source, "configuration reloaded");
     }
 
     /// Takes over secrets that have changed, under the configuration that is in force.
@@ -376,16 +377,16 @@ impl App {
             destination, error, ..
         } in self.pending.lasting(kept, Instant::now())
         {
-            telemetry.config_reload(ReloadResult::Failed);
-            if error.is_of_client_certificate() {
-                let kind = CredentialKind::ClientCertificate;
-                (telemetry.counters(&destination)).credential_refresh(kind, RefreshResult::Failed);
-            }
             tracing::warn!(
                 %destination,
                 error = %ErrorChain(&error),
                 "changed secrets cannot be used: the old ones stay, and the new ones are tried again",
             );
+            telemetry.config_reload(ReloadResult::Failed);
+            if error.is_of_client_certificate() {
+                let kind = CredentialKind::ClientCertificate;
+                (telemetry.counters(&destination)).credential_refresh(kind, RefreshResult::Failed);
+            }
         }
     }
 

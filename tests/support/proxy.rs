@@ -1,12 +1,12 @@
 //! The program under test: started on a configuration and watched until its end.
 
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -21,7 +21,8 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     admin: SocketAddr,
     folder: TempDir,
-    output: Arc<Mutex<Vec<u8>>>,
+    /// All that it writes. A file and not a pipe: what it wrote before an event is there when the event is seen.
+    output: File,
 }
 
 impl Proxy {
@@ -77,18 +78,28 @@ impl Proxy {
     fn launch_by(mut command: Command, folder: TempDir, env: &[(&str, &str)]) -> Self {
         command.current_dir(folder.path()).env("TMPDIR", folder.path());
         command.envs(env.iter().copied());
+        let output = tempfile::tempfile().unwrap();
         command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stdout(output.try_clone().unwrap())
+            .stderr(output.try_clone().unwrap());
         let mut child = command.spawn().unwrap();
-        let output = Arc::new(Mutex::new(Vec::new()));
-        let (tell, told) = mpsc::channel();
-        watch(child.stdout.take().unwrap(), &output, tell.clone());
-        watch(child.stderr.take().unwrap(), &output, tell);
-        let Ok((address, admin)) = told.recv_timeout(PATIENCE) else {
-            let _ = child.kill();
-            panic!("outrider did not start: {}", text(&output));
+        let begin = Instant::now();
+        let (address, admin) = loop {
+            let whole = |line: &&str| line.ends_with('\n');
+            if let Some(addresses) = text(&output)
+                .split_inclusive('\n')
+                .filter(whole)
+                .find_map(started)
+            {
+                break addresses;
+            }
+            let has_ended = child.try_wait().unwrap().is_some();
+            if has_ended || begin.elapsed() > PATIENCE {
+                let _ = child.kill();
+                panic!("outrider did not start: {}", text(&output));
+            }
+            thread::sleep(Duration::from_millis(2));
         };
         Self {
             child,
@@ -345,25 +356,6 @@ pub(crate) fn configuration(text: &str, folder: &Path) -> String {
 }
 
 /// Collects the output of a pipe, and sends the addresses when it has the start-up line.
-fn watch(
-    pipe: impl Read + Send + 'static,
-    output: &Arc<Mutex<Vec<u8>>>,
-    tell: mpsc::Sender<(SocketAddr, SocketAddr)>,
-) {
-    let output = Arc::clone(output);
-    thread::spawn(move || {
-        let mut pipe = BufReader::new(pipe);
-        let mut line = Vec::new();
-        while pipe.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-            output.lock().unwrap().extend_from_slice(&line);
-            if let Some(addresses) = started(&String::from_utf8_lossy(&line)) {
-                let _ = tell.send(addresses);
-            }
-            line.clear();
-        }
-    });
-}
-
 /// Reads `… proxy on ADDRESS, metrics on http://ADDRESS/metrics …`: proxy and admin address.
 fn started(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let after = |mark: &str| {
@@ -376,6 +368,9 @@ fn started(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     Some((after("proxy on ")?, after("metrics on http://")?))
 }
 
-fn text(output: &Arc<Mutex<Vec<u8>>>) -> String {
-    String::from_utf8_lossy(&output.lock().unwrap()).into_owned()
+/// Reads the file from its begin. Its position is not moved: the program writes there.
+fn text(output: &File) -> String {
+    let mut bytes = vec![0; output.metadata().unwrap().len().try_into().unwrap()];
+    output.read_exact_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
