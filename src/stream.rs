@@ -104,15 +104,6 @@ pub(crate) struct Rewound<T> {
     then: T,
 }
 
-impl Io {
-    /// Sets TCP_NODELAY. Without it, small writes wait for the peer's delayed acknowledgement, 40 ms each.
-    pub(crate) fn set_nodelay(&self) {
-        if let Self::Tcp(stream) = self {
-            let _ = stream.set_nodelay(true);
-        }
-    }
-}
-
 /// A stream that can show whether its end was meant: a reset shows that it was not.
 pub(crate) trait Reset {
     /// Makes the end of the stream a reset, because what was written is not complete.

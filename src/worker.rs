@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -115,6 +116,9 @@ impl BoundListener {
         Ok(match self {
             Self::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
+                // Linux gives it to each connection that is accepted. Without it, small writes wait for the peer's delayed
+                // acknowledgement, 40 ms each.
+                SockRef::from(&listener).set_tcp_nodelay(true)?;
                 Acceptor::Tcp(TcpListener::from_std(listener)?)
             }
             Self::Unix(listener) => {
@@ -184,7 +188,7 @@ async fn keep_doors(
 }
 
 /// Closes pooled connections that are too old, idle for too long, or of an identity that is not used any more. Sleeps while
-/// the pool is empty.
+/// the pool is empty and no connection comes.
 async fn sweep(proxy: Arc<Proxy>) {
     let sweep = || {
         let live = proxy.live.load_full();
@@ -192,10 +196,28 @@ async fn sweep(proxy: Arc<Proxy>) {
     };
     loop {
         if sweep() == Ok(true) {
-            sweeper::until_filled().await;
+            sweeper::until_stirred().await;
             // At once: what comes first may be over by now.
             let _ = sweep();
         }
         tokio::time::sleep(pool::SWEEP).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_sends_small_writes_at_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = BoundListener::Tcp(listener).register().unwrap();
+        let _app = std::net::TcpStream::connect(address).unwrap();
+        let Acceptor::Tcp(acceptor) = acceptor else {
+            panic!("another acceptor");
+        };
+        let (accepted, _) = acceptor.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
     }
 }

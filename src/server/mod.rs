@@ -19,6 +19,7 @@ use crate::memory::{self, MEMORY, Reservation};
 use crate::panics::caught;
 use crate::proxy::{self, Proxy};
 use crate::stream::{Io, OtherStream, Reset as _, bound_buffers};
+use crate::upstream::sweeper;
 
 /// A worker hands a connection over if it has so many more than another one.
 const CLEARLY_MORE: usize = 4;
@@ -149,7 +150,6 @@ fn admit(io: Io, door: &Door, worker: usize, workers: &Arc<WorkerConnections>, p
             };
         }
     };
-    io.set_nodelay();
     if matches!(io, Io::Other(_))
         && let Some(bytes) = MEMORY.kernel_buffer()
     {
@@ -168,6 +168,7 @@ fn admit(io: Io, door: &Door, worker: usize, workers: &Arc<WorkerConnections>, p
 
 /// Serves one connection. `pair` stands for its descriptors, and lives as long as it does, also as a tunnel.
 fn serve(io: Io, door: Door, slot: ConnectionSlot, pair: DescriptorPair, proxy: Arc<Proxy>) {
+    sweeper::arrived();
     let mut serving = match door {
         Door::Proxy => proxy::serve_client(io, None, proxy),
         Door::RouteService => proxy::route_service::serve(io, proxy),
