@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
+use rustls::{CipherSuite, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::config::Constraints;
@@ -223,15 +223,33 @@ impl Authority {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        config.ignore_client_order = true;
         // A separate ticket key binds tickets to this name; the default session store would cost tens of
         // kilobytes a name.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
+        // Each connection leaves as many as the next one takes.
+        config.send_tls13_tickets = 1;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if cfg!(feature = "fips") && !config.fips() {
             return Err(Error::NotApproved);
         }
         Ok(Leaf::new(config, validity))
     }
+}
+
+/// Returns the cryptography that serves the app: all that the library has, AES-128-GCM with SHA-256 first.
+///
+/// Most clients name AES-256 first, whose SHA-384 is costly: processors have instructions for SHA-256 only. X25519 and the P-256
+/// of the leaf are no stronger than AES-128.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    (provider.cipher_suites).sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    provider
 }
 
 /// Never shows a key.
@@ -250,7 +268,7 @@ impl AuthorityKeys {
         let name = format!("{AUTHORITY_NAME}{:08x}", rand::random::<u32>());
         let issuer = certificate::issuer(&name, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
 
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(provider());
         // Here, because an authority is made at each start: a build that is not what it says does not serve.
         if cfg!(feature = "fips") && !provider.fips() {
             return Err(Error::NotApproved);

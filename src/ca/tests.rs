@@ -6,7 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::client::Resumption;
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig,
+    ServerConnection, SupportedProtocolVersion,
+};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -89,11 +94,18 @@ fn connect(
 }
 
 fn client(trusted: &Authority) -> Arc<ClientConfig> {
+    client_of(trusted, aws_lc_rs::default_provider(), rustls::DEFAULT_VERSIONS)
+}
+
+fn client_of(
+    trusted: &Authority,
+    provider: CryptoProvider,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.certificate.clone()).unwrap();
-    let provider = Arc::clone(&trusted.identity.provider);
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -282,6 +294,35 @@ fn the_offer_decides_what_is_spoken() {
     }
 }
 
+/// Whatever the client names first; one that leaves it out is served with what it has.
+#[test]
+fn aes_128_is_spoken_where_the_client_has_it() {
+    use CipherSuite::*;
+    let authority = authority(&["a.test"]);
+    let host = name("a.test");
+    let spoken = |version: &'static SupportedProtocolVersion, leaves_out: &[CipherSuite]| {
+        let mut provider = aws_lc_rs::default_provider();
+        provider
+            .cipher_suites
+            .retain(|suite| !leaves_out.contains(&suite.suite()));
+        let client = client_of(&authority, provider, &[version]);
+        let server = authority.serve(&host, Offer::H1).unwrap();
+        let (client, _) = connect(&client, server, &host).unwrap();
+        client.negotiated_cipher_suite().unwrap().suite()
+    };
+    for (version, wanted, next) in [
+        (&TLS13, TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384),
+        (
+            &TLS12,
+            TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        ),
+    ] {
+        assert_eq!(spoken(version, &[]), wanted);
+        assert_eq!(spoken(version, &[wanted]), next);
+    }
+}
+
 /// I4: a ticket resumes sessions of the same name only.
 #[test]
 fn tickets_are_bound_to_the_name() {
@@ -292,6 +333,11 @@ fn tickets_are_bound_to_the_name() {
 
     let (first, _) = connect(&client, serve(&a), &a).unwrap();
     assert_eq!(first.handshake_kind(), Some(HandshakeKind::Full));
+    let (again, _) = connect(&client, serve(&a), &a).unwrap();
+    assert_eq!(again.handshake_kind(), Some(HandshakeKind::Resumed));
+
+    // Each leaves a ticket for the next.
+    assert_eq!(again.tls13_tickets_received(), 1);
     let (again, _) = connect(&client, serve(&a), &a).unwrap();
     assert_eq!(again.handshake_kind(), Some(HandshakeKind::Resumed));
 
