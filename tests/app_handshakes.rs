@@ -218,6 +218,87 @@ fn a_client_that_leaves_at_any_point_of_the_handshake_is_logged() {
     }
 }
 
+/// Tells what arrives first after the client's side of a handshake, as types of TLS records, and then the answer.
+const FLIGHTS: &str = r#"
+import socket, ssl, sys
+proxy, authority, what = sys.argv[1:4]
+host, port = proxy.rsplit(':', 1)
+s = socket.create_connection((host, int(port)), 10)
+s.sendall(f'CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n'.encode())
+assert b' 200 ' in s.recv(4096)
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+if what != 'TLS 1.3':
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+if what == 'no cipher':
+    context.set_ciphers('ECDHE-RSA-AES128-GCM-SHA256')
+into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+tls = context.wrap_bio(into, out, server_hostname='partner.test')
+def step():
+    try:
+        tls.do_handshake()
+        return True
+    except ssl.SSLWantReadError:
+        return False
+def records(data):
+    found = []
+    while data:
+        found.append(str(data[0]))
+        data = data[5 + int.from_bytes(data[3:5], 'big'):]
+    return ','.join(found)
+step()
+s.sendall(out.read())
+first = s.recv(65536)
+if first[0] == 21:
+    print('alert')
+    sys.exit()
+into.write(first)
+if what == 'damaged':
+    s.sendall(b'\x14\x03\x03\x00\x01\x01\x16\x03\x03\x00\x28' + bytes(40))
+    print(records(s.recv(65536)))
+    sys.exit()
+request = f'GET / HTTP/1.1\r\nHost: {authority}\r\n\r\n'.encode()
+is_over = step()
+if is_over and len(sys.argv) > 4:
+    tls.write(request)
+s.sendall(out.read())
+second = s.recv(65536)
+into.write(second)
+if not is_over:
+    assert step()
+if not (is_over and len(sys.argv) > 4):
+    tls.write(request)
+    s.sendall(out.read())
+answer = b''
+while not answer.endswith(b'ok'):
+    try:
+        answer += tls.read(65536)
+    except ssl.SSLWantReadError:
+        into.write(s.recv(65536))
+print(records(second), answer.split(b'\r\n')[0].decode())
+"#;
+
+/// The ticket comes with the answer to a client that has asked already, and at once to one that has not. A client that waits for
+/// the end of the handshake gets it, and the reason where it fails.
+#[test]
+fn a_ticket_waits_for_the_answer_and_nothing_else_waits() {
+    let partner = Partner::new();
+    let proxy = intercepting(&partner);
+    let address = proxy.address().to_string();
+    for (arguments, told) in [
+        (&["TLS 1.3", "asks at once"][..], "23,23 HTTP/1.1 200 OK"),
+        (&["TLS 1.3"], "23 HTTP/1.1 200 OK"),
+        // The ticket, the change of cipher and the end.
+        (&["TLS 1.2"], "22,20,22 HTTP/1.1 200 OK"),
+        (&["no cipher"], "alert"),
+        (&["damaged"], "21"),
+    ] {
+        let mut command = python(FLIGHTS);
+        let run = run(command.args([&address, &partner.authority()]).args(arguments));
+        assert_eq!(run.succeeded().stdout.trim(), told, "{arguments:?}");
+    }
+}
+
 /// The usual first trouble, over and over: one line, and a count of what it leaves out.
 #[test]
 fn a_client_that_does_not_trust_us_is_logged_once_and_counted_each_time() {

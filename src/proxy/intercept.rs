@@ -23,6 +23,7 @@ use crate::stream::{Io, Reset, Rewound, TLS_HANDSHAKE};
 use crate::telemetry::Exchange;
 use crate::upstream::{BoundConnections, Incoming, Protocol};
 
+mod combined;
 mod distrust;
 mod handshake;
 mod hello;

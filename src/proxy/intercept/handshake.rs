@@ -6,13 +6,14 @@
 use std::io;
 
 use bytes::Bytes;
-use rustls::{AlertDescription, HandshakeKind, PeerIncompatible};
+use rustls::{AlertDescription, HandshakeKind, PeerIncompatible, ProtocolVersion};
 use tokio::io::AsyncBufReadExt;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::OpenedTunnel;
+use super::combined::Combined;
 use super::distrust::remedy;
 use super::hello::Offered;
 use crate::ca::{self, Offer};
@@ -31,7 +32,7 @@ const ADDRESS: &str = "this host is an address, for which clients on BoringSSL (
 pub(super) struct Accepted {
     /// The server name in the ClientHello, if it is not the target's.
     pub(super) foreign_name: Option<String>,
-    pub(super) stream: TlsStream<Rewound<Io>>,
+    pub(super) stream: TlsStream<Combined<Rewound<Io>>>,
 }
 
 /// Why the handshake failed.
@@ -65,10 +66,11 @@ pub(super) async fn accept(
     let accepted = handshake(first.clone(), app, &opened.target, route, proxy).await;
     drop(busy);
     match accepted {
-        Ok(mut accepted) => accepted
-            .is_used(&first, opened, route, proxy)
-            .await
-            .then_some(accepted),
+        Ok(mut accepted) => {
+            let is_used = accepted.is_used(&first, opened, route, proxy).await;
+            accepted.release();
+            is_used.then_some(accepted)
+        }
         Err(error) => {
             report(&error, &first, opened, route, proxy);
             None
@@ -116,6 +118,7 @@ async fn handshake(
         });
     }
     let started = Instant::now();
+    let start = StartHandshake::from_parts(start.accepted, Combined::new(start.io));
     let stream = (timeout(limit, start.into_stream(config)).await)
         .map_err(|_| Error::Late)?
         .map_err(|error| Error::of(error, true))?;
@@ -126,6 +129,16 @@ async fn handshake(
 }
 
 impl Accepted {
+    /// Lets what has been kept go out with the first answer.
+    fn release(&mut self) {
+        let (wire, connection) = self.stream.get_mut();
+        wire.release();
+        // What is left of a handshake in TLS 1.2 is its end, for which the app may wait.
+        if connection.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            wire.send();
+        }
+    }
+
     /// Waits for the first bytes inside, as long as the handshake could have taken. Returns whether the connection
     /// is open.
     ///
