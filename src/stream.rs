@@ -163,6 +163,16 @@ impl<T: Reset> Reset for Rewound<T> {
     }
 }
 
+impl<T: Reset> Reset for Box<T> {
+    fn reset(&self) {
+        (**self).reset();
+    }
+
+    fn hangup(&self) -> Option<Hangup> {
+        (**self).hangup()
+    }
+}
+
 impl<T: Reset> Reset for TlsStream<T> {
     /// TLS that ends without close_notify was cut: nothing has to be done.
     fn reset(&self) {}

@@ -132,19 +132,20 @@ async fn serve(
         drop(busy);
         let inside = Arc::new(TunnelContext::new(None, proxy, opened));
         return if is_h2 {
-            multiplexed::serve(app, inside, idle).await;
+            Box::pin(multiplexed::serve(app, inside, idle)).await;
         } else {
             serve_h1(app, inside).await;
         };
     }
-    let accepted = handshake::accept(first, app, &opened, route, &proxy, busy).await;
+    // Boxed, so that a tunnel does not hold its handshake for its life.
+    let accepted = Box::pin(handshake::accept(first, app, &opened, route, &proxy, busy)).await;
     let Some(handshake::Accepted { foreign_name, stream }) = accepted else {
         return;
     };
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let inside = Arc::new(TunnelContext::new(foreign_name, proxy, opened));
     if is_h2 {
-        multiplexed::serve(stream, inside, idle).await
+        Box::pin(multiplexed::serve(stream, inside, idle)).await
     } else {
         serve_h1(stream, inside).await
     }
@@ -275,5 +276,25 @@ impl TunnelContext {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Unit, keep};
+
+    /// Returns the size of a function's future without calling the function.
+    fn size<A, B, C, D, E, G, F: Future>(_: impl FnOnce(A, B, C, D, E, G) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A tunnel holds it as long as it is open, with what it serves at the time.
+    #[test]
+    fn the_future_of_an_intercepted_tunnel_stays_small() {
+        let size = size(|early, app, opened, route: &'static Route, proxy, busy| {
+            serve(early, app, opened, route, proxy, busy)
+        });
+        keep(&[("future of an intercepted tunnel", size as f64, Unit::BytesOfType)]);
     }
 }

@@ -4,9 +4,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::client::Resumption;
 use tempfile::TempDir;
 
 use crate::callgrind::{Counted, program};
@@ -132,16 +135,25 @@ fn what_goes_to_a_partner_over_tls_costs_no_more() {
     let asked = wires(&proxy);
     let upgraded = of_a_request(&mut proxy, asked, &get(&partner.url("/1k"), &authority));
     let trusted = trusting(&proxy.folder().join("bundle.pem"), &["http/1.1"]);
-    let intercepted: Vec<Wire> = (wires(&proxy).into_iter())
-        .map(|mut wire| {
-            wire.send(format!(
-                "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"
-            ));
-            assert_eq!(wire.bodiless_response().status, 200);
-            wire.tls("partner.test", &trusted).unwrap()
-        })
-        .collect();
-    let intercepted = of_a_request(&mut proxy, intercepted, &get("/1k", &authority));
+    let address = proxy.address();
+    let intercepted = |trusted| {
+        let mut wire = Wire::connect(address);
+        wire.send(format!(
+            "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"
+        ));
+        assert_eq!(wire.bodiless_response().status, 200);
+        wire.tls("partner.test", trusted).unwrap()
+    };
+    let request = get("/1k", &authority);
+    let wires = (0..CONNECTIONS).map(|_| intercepted(&trusted)).collect();
+    let of_a_request = of_a_request(&mut proxy, wires, &request);
+    // Each with a whole handshake.
+    let mut forgetful = ClientConfig::clone(&trusted);
+    forgetful.resumption = Resumption::disabled();
+    let forgetful = Arc::new(forgetful);
+    let tunnel = proxy.least(TUNNELS, || {
+        (0..TUNNELS).for_each(|_| assert_eq!(intercepted(&forgetful).ask(&request).status, 200));
+    });
     keep(&[
         (
             "request upgraded to mutual TLS, with a credential",
@@ -150,7 +162,12 @@ fn what_goes_to_a_partner_over_tls_costs_no_more() {
         ),
         (
             "request intercepted, with a credential over mutual TLS",
-            intercepted,
+            of_a_request,
+            Unit::Instructions,
+        ),
+        (
+            "tunnel intercepted: CONNECT, a handshake, a request, the end",
+            tunnel,
             Unit::Instructions,
         ),
     ]);

@@ -32,7 +32,8 @@ const ADDRESS: &str = "this host is an address, for which clients on BoringSSL (
 pub(super) struct Accepted {
     /// The server name in the ClientHello, if it is not the target's.
     pub(super) foreign_name: Option<String>,
-    pub(super) stream: TlsStream<Combined<Rewound<Io>>>,
+    /// Boxed: it is large, and every future that it passes through would keep a place for it.
+    pub(super) stream: Box<TlsStream<Combined<Rewound<Io>>>>,
 }
 
 /// Why the handshake failed.
@@ -125,7 +126,10 @@ async fn handshake(
     route
         .counters
         .tls_handshake(TlsSide::Client, read_hello + started.elapsed());
-    Ok(Accepted { foreign_name, stream })
+    Ok(Accepted {
+        foreign_name,
+        stream: Box::new(stream),
+    })
 }
 
 impl Accepted {
