@@ -55,7 +55,7 @@ pub struct HintsBench(Fields);
 
 /// The head of a request.
 #[derive(Clone, Debug)]
-pub struct HeadBench(RequestHead);
+pub struct HeadBench(Box<RequestHead>);
 
 /// A destination that attaches a bearer token.
 #[derive(Debug)]

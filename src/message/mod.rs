@@ -17,8 +17,8 @@ pub(crate) struct Message<H, B> {
     body: B,
 }
 
-/// A request; `B` is its body.
-pub(crate) type Request<B> = Message<RequestHead, B>;
+/// A request; `B` is its body. Its head is boxed: it is large, and handed on many times.
+pub(crate) type Request<B> = Message<Box<RequestHead>, B>;
 
 /// A response; `B` is its body.
 pub(crate) type Response<B> = Message<ResponseHead, B>;
@@ -162,7 +162,7 @@ impl<B> From<http::Request<B>> for Request<B> {
             headers: parts.headers.into(),
             extensions: parts.extensions,
         };
-        Self { head, body }
+        Self::from_parts(Box::new(head), body)
     }
 }
 

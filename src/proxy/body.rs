@@ -31,7 +31,7 @@ pub(crate) enum Body {
     /// Made here. `None` once it has been sent.
     Local(Option<Bytes>),
     /// From the upstream or the cache. The exchange is recorded when the body ends.
-    Forwarded(ForwardedBody, Box<Exchange>),
+    Forwarded(Box<ForwardedBody>, Box<Exchange>),
 }
 
 /// A body on its way to the app, with everything that must live as long as it does.
@@ -75,17 +75,18 @@ impl Upgraded {
         self: Box<Self>,
         app: T,
         early: Bytes,
-        forwarded: ForwardedBody,
+        forwarded: Box<ForwardedBody>,
         mut exchange: Box<Exchange>,
     ) where
         T: AsyncRead + AsyncWrite + Unpin,
     {
         let Self { upstream, slot, idle } = *self;
-        let _held = (forwarded.permit, slot);
+        let ForwardedBody { permit, busy, .. } = *forwarded;
+        let _held = (permit, slot);
         exchange.tunnel();
-        let drain = forwarded.busy.drain();
+        let drain = busy.drain();
         // A long-lived stream must not delay the end of the process. From here on only moving bytes do.
-        drop(forwarded.busy);
+        drop(busy);
         let moved = splice::copy(Rewound::new(early, app), upstream, idle, &drain).await;
         exchange.sent(moved.sent);
         exchange.received(moved.received);

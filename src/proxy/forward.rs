@@ -34,7 +34,7 @@ pub(super) async fn run(
     bond: &Arc<BoundConnections>,
     exchange: &mut Exchange,
     proxy: &Arc<Proxy>,
-) -> Result<Response<ForwardedBody>, Error> {
+) -> Result<Response<Box<ForwardedBody>>, Error> {
     let busy = proxy.drain.busy();
     let Routed { live, route } = routed;
     let present = FieldsPresent::of(request.headers());
@@ -151,7 +151,7 @@ pub(super) async fn run(
     let listed = response.extensions_mut().remove();
     // The version belongs to one hop. With HTTP/1.0 we would promise to close the connection.
     *response.version_mut() = Version::HTTP_11;
-    Ok(response.map(|body| ForwardedBody {
+    let forwarded = |body| ForwardedBody {
         body,
         idle: destination.timeouts.idle,
         upload,
@@ -160,5 +160,7 @@ pub(super) async fn run(
         listed,
         busy,
         _held: held,
-    }))
+    };
+    // Boxed: it is large, and handed on many times.
+    Ok(response.map(|body| Box::new(forwarded(body))))
 }

@@ -141,7 +141,7 @@ pub(crate) async fn handle(
 
 /// Builds the answer to a forwarded request. `is_over` says which refusals close the app's connection.
 fn finish<T>(
-    result: Result<Response<body::ForwardedBody>, Error>,
+    result: Result<Response<Box<body::ForwardedBody>>, Error>,
     mut exchange: Box<Exchange>,
     is_over: impl Fn(&Error) -> bool,
 ) -> AppResponse<T>

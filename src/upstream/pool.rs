@@ -440,7 +440,7 @@ async fn send_h2(
     let timeouts = &info.endpoint.destination.timeouts;
     let upload = body.progress();
     let (sent, reclaim) = body.lend();
-    let mut request = http::Request::from(Request::from_parts(head.clone(), sent));
+    let mut request = http::Request::from(Request::from_parts(Box::new(head.clone()), sent));
     shape_h2(&mut request, info);
     let mut uploaded = 0;
     let mut answer = std::pin::pin!(sender.try_send_request(request));

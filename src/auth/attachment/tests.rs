@@ -31,7 +31,7 @@ fn of(auth: Auth) -> Attachment {
 }
 
 /// Applies `attachment` to a request and returns its head.
-fn applied(attachment: &Attachment, uri: &str, fields: &[(&str, &str)]) -> RequestHead {
+fn applied(attachment: &Attachment, uri: &str, fields: &[(&str, &str)]) -> Box<RequestHead> {
     let request = fields
         .iter()
         .fold(http::Request::get(uri), |request, (name, value)| {

@@ -217,7 +217,7 @@ impl TokenRequestPlan {
         refresh_token: Option<&Zeroizing<String>>,
         form: BasicEncoding,
         now: SystemTime,
-    ) -> Result<(RequestHead, Bytes), jwt::Error> {
+    ) -> Result<(Box<RequestHead>, Bytes), jwt::Error> {
         let assertion = self
             .assertion
             .as_ref()

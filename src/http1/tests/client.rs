@@ -16,7 +16,7 @@ use super::script::{End, Said, SaidEnd, Script, cuts};
 use crate::http1::client::{ClientConnection, ReadError, SendError};
 use crate::message::{Request, RequestHead};
 
-fn parts(method: Method) -> RequestHead {
+fn parts(method: Method) -> Box<RequestHead> {
     let request = http::Request::builder().method(method).uri("/");
     Request::from(request.body(()).unwrap()).into_parts().0
 }

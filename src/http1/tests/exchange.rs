@@ -158,7 +158,7 @@ pub(super) struct Got {
 }
 
 /// The request that most tests send.
-pub(super) fn get() -> RequestHead {
+pub(super) fn get() -> Box<RequestHead> {
     Request::from(http::Request::get("/").body(()).unwrap())
         .into_parts()
         .0

@@ -14,7 +14,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::{Endpoint, tls};
 
 /// Parses a request: the target, then a field in each line.
-fn head(text: &str) -> RequestHead {
+fn head(text: &str) -> Box<RequestHead> {
     let mut lines = text.split('\n').map(str::trim);
     let mut request = http::Request::get(lines.next().unwrap());
     for line in lines {

@@ -37,7 +37,7 @@ fn conditions(chance: f64) -> RetryConditions {
     }
 }
 
-fn request(method: Method) -> RequestHead {
+fn request(method: Method) -> Box<RequestHead> {
     let request = http::Request::builder().method(method).uri("http://p.test/");
     Request::from(request.body(()).unwrap()).into_parts().0
 }

@@ -68,7 +68,7 @@ fn assertion(claims: &[(&str, Json)]) -> Jwt {
 }
 
 /// Returns the head and the parameters of the request.
-fn ask(settings: &OAuth2, rotated: Option<&str>) -> (RequestHead, BTreeMap<String, String>) {
+fn ask(settings: &OAuth2, rotated: Option<&str>) -> (Box<RequestHead>, BTreeMap<String, String>) {
     ask_in(settings, BasicEncoding::Encoded, rotated)
 }
 
@@ -76,7 +76,7 @@ fn ask_in(
     settings: &OAuth2,
     form: BasicEncoding,
     rotated: Option<&str>,
-) -> (RequestHead, BTreeMap<String, String>) {
+) -> (Box<RequestHead>, BTreeMap<String, String>) {
     let plan = TokenRequestPlan::build(settings, &snapshot()).unwrap();
     let rotated = rotated.map(|token| Zeroizing::new(token.to_owned()));
     let (head, body) = plan

@@ -59,7 +59,7 @@ fn aws(service: &str) -> AwsSigner {
     build(&settings(service), &[]).unwrap()
 }
 
-fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> RequestHead {
+fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> Box<RequestHead> {
     let request = http::Request::builder().method(method).uri(uri).body(()).unwrap();
     let mut head = Request::from(request);
     for (name, value) in fields {

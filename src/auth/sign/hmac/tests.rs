@@ -59,7 +59,7 @@ impl Form {
         HmacSigner::build(&settings, &snapshot).unwrap()
     }
 
-    fn head(&self) -> RequestHead {
+    fn head(&self) -> Box<RequestHead> {
         let request = http::Request::post(self.uri).header("Content-Type", "application/json");
         Request::from(request.body(()).unwrap()).into_parts().0
     }

@@ -49,7 +49,7 @@ fn build(settings: &HttpSignature, key: &str) -> Result<MessageSigner, Error> {
 }
 
 /// The request of RFC 9421, appendix B.2.
-fn request() -> RequestHead {
+fn request() -> Box<RequestHead> {
     let digest =
         "sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:";
     let request = http::Request::post("/foo?param=Value&Pet=dog")
