@@ -21,6 +21,9 @@ mod tests;
 /// Bytes of a name in its dotted form (RFC 1035, section 3.1).
 const MAX_NAME: usize = 253;
 
+/// Digits of 65535.
+const LONGEST_PORT: usize = 5;
+
 /// Bytes of one label.
 const MAX_LABEL: usize = 63;
 
@@ -451,11 +454,17 @@ fn position(text: &str, byte: u8) -> Option<usize> {
 
 /// Digits only: no sign, no blank, no leading zero, 1 to 65535.
 fn parse_port(text: &str) -> Result<u16, HostError> {
-    match text.as_bytes() {
-        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => {
-            text.parse().map_err(|_| HostError::Port)
-        }
-        _ => Err(HostError::Port),
+    let digits = text.as_bytes();
+    if digits.len() > LONGEST_PORT || digits.first() == Some(&b'0') || !digits.iter().all(u8::is_ascii_digit)
+    {
+        return Err(HostError::Port);
+    }
+    let number = digits
+        .iter()
+        .fold(0, |number: u32, digit| number * 10 + u32::from(digit - b'0'));
+    match u16::try_from(number) {
+        Ok(0) | Err(_) => Err(HostError::Port),
+        Ok(port) => Ok(port),
     }
 }
 

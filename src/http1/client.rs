@@ -107,6 +107,10 @@ impl<T, B> ClientConnection<T, B> {
         !self.wire.ahead.is_empty()
     }
 
+    pub(crate) fn stream(&self) -> &T {
+        &self.wire.stream
+    }
+
     /// Frees what an idle connection does not need.
     pub(crate) fn rest(&mut self) {
         self.wire.rest();

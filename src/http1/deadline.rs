@@ -1,7 +1,7 @@
 //! A time limit that is set often and rarely reached.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, Sleep};
 
@@ -10,6 +10,8 @@ use tokio::time::{Instant, Sleep};
 pub(crate) struct Deadline {
     at: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes. As long as that is the one who asks, the timer need not be told again.
+    waker: Option<Waker>,
 }
 
 impl Deadline {
@@ -35,13 +37,24 @@ impl Deadline {
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if at < sleep.deadline() {
             sleep.as_mut().reset(at);
+            self.waker = None;
         }
-        ready!(sleep.as_mut().poll(cx));
-        if Instant::now() < at {
+        let is_known = |waker: &Waker| waker.will_wake(cx.waker());
+        if !sleep.is_elapsed() && self.waker.as_ref().is_some_and(is_known) {
+            return Poll::Pending;
+        }
+        self.waker = None;
+        if sleep.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= at {
+                return Poll::Ready(());
+            }
             sleep.as_mut().reset(at);
-            return sleep.as_mut().poll(cx);
+            if sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
         }
-        Poll::Ready(())
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -72,5 +85,23 @@ mod tests {
         assert_eq!(wait(&mut deadline).await, 30);
         deadline.clear();
         assert_eq!(wait(&mut deadline).await, 130);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asked_last_is_woken() {
+        let start = Instant::now();
+        let mut deadline = Deadline::default();
+        for second in [5, 10] {
+            deadline.set(start + Duration::from_secs(second));
+            // Somebody else asks first, and again in between.
+            assert!(
+                deadline
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                    .is_pending()
+            );
+            let wait = poll_fn(|cx| deadline.poll(cx));
+            let is_over = tokio::time::timeout(Duration::from_secs(100), wait).await.is_ok();
+            assert_eq!((is_over, start.elapsed().as_secs()), (true, second));
+        }
     }
 }

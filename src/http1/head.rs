@@ -26,10 +26,7 @@ const VERSION: &[u8] = b"HTTP/1.";
 /// Reads the head of a request, its empty line included. It may have at most `most` fields.
 pub(super) fn request(head: &Bytes, most: usize) -> Result<(Request<()>, Facts), Error> {
     let (line, fields) = first_line(head);
-    let mut words = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
+    let Some((method, target, version)) = words(line) else {
         return Err(no_words(line));
     };
     let version = match version {
@@ -103,6 +100,16 @@ fn no_request(start: &[u8]) -> Error {
     } else {
         Fault::RequestLine
     })
+}
+
+/// Returns the three words of a request line; `None` if it has more or fewer.
+fn words(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let first = line.iter().position(|byte| *byte == b' ')?;
+    let (method, rest) = (&line[..first], &line[first + 1..]);
+    // The target is long enough that a search by blocks pays.
+    let end = memchr::memchr(b' ', rest)?;
+    let (target, version) = (&rest[..end], &rest[end + 1..]);
+    (!version.contains(&b' ')).then_some((method, target, version))
 }
 
 /// Returns what is wrong with a request line that has not three words.

@@ -177,6 +177,12 @@ impl Outgoing {
     }
 
     fn advance(&mut self, mut written: usize) {
+        if written == self.len() {
+            // As nearly always. The room of the head is kept.
+            self.head.clear();
+            (self.data, self.tail) = (Bytes::new(), Bytes::new());
+            return;
+        }
         for part in [&mut self.head as &mut dyn Buf, &mut self.data, &mut self.tail] {
             let taken = written.min(part.remaining());
             part.advance(taken);

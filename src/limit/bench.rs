@@ -14,7 +14,7 @@ use crate::message::Fields;
 
 /// Whether a successful answer with these fields says anything about limits.
 pub(crate) fn mentions_limits(headers: &Fields, now: SystemTime) -> bool {
-    Hints::of(StatusCode::OK, headers, now).is_some()
+    Hints::of(StatusCode::OK, headers, || now).is_some()
 }
 
 /// Acts as a store that leases so many permits of each rate at once.

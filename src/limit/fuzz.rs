@@ -13,7 +13,7 @@ use crate::message::Fields;
 pub(crate) fn hints(status: StatusCode, fields: &Fields, now: SystemTime) -> bool {
     let pause = asked_pause(status, fields, now);
     assert!(pause.is_none_or(|pause| pause <= LONGEST_PAUSE));
-    let Some(hints) = Hints::of(status, fields, now) else {
+    let Some(hints) = Hints::of(status, fields, || now) else {
         return false;
     };
     if let Some(pause) = &hints.pause {

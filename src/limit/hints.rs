@@ -143,15 +143,19 @@ pub(super) struct BadField {
 
 impl Hints {
     /// Reads an answer; `None` where it says nothing about limits. On the warm path this is one look over the
-    /// names.
-    pub(super) fn of(status: StatusCode, headers: &Fields, now: SystemTime) -> Option<Box<Self>> {
+    /// names, and `now` is not asked.
+    pub(super) fn of(
+        status: StatusCode,
+        headers: &Fields,
+        now: impl FnOnce() -> SystemTime,
+    ) -> Option<Box<Self>> {
         if status != StatusCode::TOO_MANY_REQUESTS
             && !headers.keys().any(|name| fields::may_speak(name.as_str()))
             && !refusal::is_marked(status, headers)
         {
             return None;
         }
-        let (hints, _) = HintReader::of(status, headers, now).hints(headers);
+        let (hints, _) = HintReader::of(status, headers, now()).hints(headers);
         let silent = !hints.is_refusal && hints.quotas.is_empty() && hints.bad_field.is_none();
         (!silent).then(|| Box::new(hints))
     }
@@ -166,7 +170,7 @@ pub(crate) fn asked_pause(status: StatusCode, headers: &Fields, now: SystemTime)
 
 /// Whether an answer refuses because of a limit.
 pub(crate) fn is_refusal(status: StatusCode, headers: &Fields) -> bool {
-    let hints = Hints::of(status, headers, SystemTime::now());
+    let hints = Hints::of(status, headers, SystemTime::now);
     hints.is_some_and(|hints| hints.is_refusal)
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::parent::Via;
@@ -75,6 +75,17 @@ impl Way {
 pub(crate) enum Stream {
     Clear(Link),
     Tls(Box<tls::Session<Link>>),
+}
+
+impl Stream {
+    /// Whether it is a plain socket on which nothing is to be read, as far as the event loop knows. Of other streams that does
+    /// not show without reading.
+    pub(super) fn is_quiet(&self) -> bool {
+        match self {
+            Self::Clear(Socket::Tcp(socket)) => socket.try_io(Interest::READABLE, || Ok(())).is_err(),
+            Self::Clear(Socket::Other(_)) | Self::Tls(_) => false,
+        }
+    }
 }
 
 delegate_read!([] Stream { Self::Clear(link) => *link, Self::Tls(session) => **session });

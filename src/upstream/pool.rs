@@ -168,7 +168,7 @@ pub(super) fn take(name: PoolKey, target: &Target, cx: &mut Context<'_>) -> Opti
     POOL.with_borrow_mut(|pool| {
         let pooled = pool.get_mut(&name)?.get_mut(target)?;
         while let Some(IdleConnection { mut held, .. }) = pooled.idle.pop() {
-            if held.connection.is_fresh(cx) {
+            if held.is_fresh(cx) {
                 return Some(ActiveConnection::H1(held));
             }
         }
@@ -238,9 +238,7 @@ pub(crate) fn sweep(is_live: impl Fn(u64) -> bool) -> bool {
         pool.retain(|(endpoint, _), targets| {
             targets.retain(|_, pooled| {
                 pooled.idle.retain_mut(|idle| {
-                    idle.held
-                        .connection
-                        .is_fresh(&mut Context::from_waker(Waker::noop()))
+                    idle.held.is_fresh(&mut Context::from_waker(Waker::noop()))
                         && now.duration_since(*idle.since.get_or_insert(now)) < MOST_IDLE
                         && !idle.held.info.is_over(now)
                 });
@@ -314,7 +312,8 @@ impl PooledConnection {
 
     /// Whether nothing has come since the last answer.
     pub(super) fn is_fresh(&mut self, cx: &mut Context<'_>) -> bool {
-        self.connection.is_fresh(cx)
+        // What the event loop knows of a socket is asked first: it costs less than to read nothing.
+        self.connection.stream().is_quiet() || self.connection.is_fresh(cx)
     }
 
     async fn send(

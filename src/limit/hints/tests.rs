@@ -34,7 +34,7 @@ fn says_at(now: u64, status: u16, fields: &str) -> String {
 
 fn hints(now: u64, status: u16, headers: &Fields) -> Option<Box<Hints>> {
     let now = UNIX_EPOCH + Duration::from_secs(now);
-    Hints::of(StatusCode::from_u16(status).unwrap(), headers, now)
+    Hints::of(StatusCode::from_u16(status).unwrap(), headers, || now)
 }
 
 fn parse(fields: &str) -> Fields {

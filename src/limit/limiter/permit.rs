@@ -61,7 +61,7 @@ impl Permit {
             return;
         }
         limiter.traffic.end();
-        let hints = Hints::of(status, fields, chance::time_of_day());
+        let hints = Hints::of(status, fields, chance::time_of_day);
         if hints.is_some() || limiter.traffic.is_watched() {
             limiter.learn(self.sent, status, hints.as_deref(), &attributes);
         }

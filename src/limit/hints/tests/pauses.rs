@@ -93,7 +93,7 @@ fn retry_after_is_read_in_all_its_forms() {
         (90_000, "pause 2m"),
     ] {
         let now = UNIX_EPOCH + Duration::from_secs(MADE) + Duration::from_millis(millis);
-        let said = Hints::of(StatusCode::TOO_MANY_REQUESTS, &parse(answer), now).unwrap();
+        let said = Hints::of(StatusCode::TOO_MANY_REQUESTS, &parse(answer), || now).unwrap();
         assert_eq!(words(&said), expected, "{millis}");
     }
     let misdated = format!("Date: yesterday\n{undated}");
