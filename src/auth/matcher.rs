@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
-use memchr::{memchr, memmem};
+use memchr::{memchr_iter, memmem};
 use zeroize::Zeroizing;
 
 use self::layers::DecodedLayer;
@@ -25,6 +25,9 @@ pub(super) const MOST_LAYERS: usize = 8;
 
 /// The shortest secret that is searched. Most words of a language are shorter, and good secrets are longer.
 const SHORTEST: usize = 8;
+
+/// The most places at which [`SecretPattern::cannot_be_in`] looks.
+const MOST_LOOKS: usize = 16;
 
 /// How many bytes are held back at most, unless a secret is as long. A server may write escapes without end.
 const MOST_HELD: usize = 4096;
@@ -52,8 +55,8 @@ struct SearchedSecret {
 #[derive(Debug)]
 struct SecretPattern {
     text: Secret,
-    /// The byte of it that the fewest fields have: a text without it needs no search.
-    rare: u8,
+    /// The place of the byte in it that the fewest fields have: a text without that byte needs no search.
+    rare: usize,
     /// The failure function of Knuth, Morris and Pratt: how many bytes still match after a mismatch.
     failure: Box<[usize]>,
 }
@@ -163,8 +166,9 @@ impl SecretMatcher {
         held.min(MOST_HELD.max(4 * self.longest()))
     }
 
-    /// Whether one look shows that no secret is in this text.
-    fn cannot_be_in(&self, text: &[u8]) -> bool {
+    /// Whether one look shows that no secret is in this text, in whatever encoding. That of all lines of a head shows it for
+    /// each of its values.
+    pub(crate) fn cannot_be_in(&self, text: &[u8]) -> bool {
         let mut patterns = self.all.iter().flat_map(|searched| &searched.patterns);
         patterns.all(|pattern| pattern.cannot_be_in(text)) && !layers::may_be_encoded(text)
     }
@@ -261,7 +265,7 @@ impl SecretPattern {
             fit += usize::from(text[at] == text[fit]);
             failure[at] = fit;
         }
-        let rare = text.iter().copied().min_by_key(|byte| commonness(*byte));
+        let rare = (0..text.len()).min_by_key(|at| commonness(text[*at]));
         Self {
             rare: rare.unwrap_or_default(),
             text: Secret::new(text),
@@ -269,8 +273,19 @@ impl SecretPattern {
         }
     }
 
+    /// Whether a few looks show that it is not in this text.
     fn cannot_be_in(&self, text: &[u8]) -> bool {
-        text.len() < self.text.expose().len() || memchr(self.rare, text).is_none()
+        let pattern = self.text.expose();
+        let Some(rare) = pattern.get(self.rare) else {
+            return true;
+        };
+        let is_here = |at: usize| {
+            let from = at.checked_sub(self.rare);
+            from.is_some_and(|from| text[from..].starts_with(pattern))
+        };
+        let mut places = memchr_iter(*rare, text);
+        // Bounded: a text may have that byte at every place.
+        !places.by_ref().take(MOST_LOOKS).any(is_here) && places.next().is_none()
     }
 
     fn find(&self, text: &[u8], mut found: impl FnMut(Range<usize>)) {

@@ -73,6 +73,7 @@ pub(super) fn response(head: &Bytes, most: usize) -> Result<(Response<()>, Facts
         _ => return Err(Error::Malformed(Fault::Status)),
     };
     let mut response = Response::new(());
+    *response.received_mut() = Some(head.clone());
     *response.status_mut() = StatusCode::from_bytes(code).map_err(|_| Error::Malformed(Fault::Status))?;
     *response.version_mut() = version;
     if response.status().canonical_reason().map(str::as_bytes) != Some(reason) {

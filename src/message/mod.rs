@@ -4,6 +4,7 @@
 //! have. The list of fields is [`Fields`] rather than `http`'s map: a head has so few of them that a search through a list
 //! costs less than a hash, it takes one allocation instead of two, and it keeps the order of the lines.
 
+use bytes::Bytes;
 use http::{Extensions, Method, StatusCode, Uri, Version};
 
 pub(crate) use fields::Fields;
@@ -40,6 +41,8 @@ pub(crate) struct ResponseHead {
     pub(crate) version: Version,
     pub(crate) headers: Fields,
     pub(crate) extensions: Extensions,
+    /// All bytes of the head, as they came over HTTP/1.1. The values are views of them.
+    pub(crate) received: Option<Bytes>,
 }
 
 impl<H, B> Message<H, B> {
@@ -126,6 +129,15 @@ impl<B> Response<B> {
         &mut self.head.status
     }
 
+    /// Returns all bytes of the head, if it came over HTTP/1.1.
+    pub(crate) fn received(&self) -> Option<&Bytes> {
+        self.head.received.as_ref()
+    }
+
+    pub(crate) fn received_mut(&mut self) -> &mut Option<Bytes> {
+        &mut self.head.received
+    }
+
     pub(crate) fn version(&self) -> Version {
         self.head.version
     }
@@ -175,6 +187,7 @@ impl<B> From<http::Response<B>> for Response<B> {
             version: parts.version,
             headers: parts.headers.into(),
             extensions: parts.extensions,
+            received: None,
         };
         Self { head, body }
     }

@@ -79,9 +79,35 @@ fn a_secret_is_found_in_each_spelling_that_encoders_have() {
                     left.starts_with(before) && left.ends_with(after) && stars >= secret.len(),
                     "{text} became {left}"
                 );
+                let head = format!("HTTP/1.1 200 OK\r\nServer: nginx\r\nX-Echo: {text}\r\nAge: 7\r\n\r\n");
+                assert!(!matcher.cannot_be_in(head.as_bytes()), "{head}");
             }
         }
     }
+}
+
+#[test]
+fn a_look_rules_out_only_what_has_no_secret() {
+    let matcher = matcher(&["canaryXY", "aXXXXXXa"]);
+    let ruled_out = |text: String| matcher.cannot_be_in(text.as_bytes());
+    assert!(ruled_out(
+        "HTTP/1.1 200 OK\r\nX-Powered-By: canaryX\r\n\r\n".into()
+    ));
+    // At both ends, and behind the places at which it looks.
+    for begin in [0, 1, 7, MOST_LOOKS - 1, MOST_LOOKS, 10 * MOST_LOOKS] {
+        for end in [0, 1, 300] {
+            let text = |secret: &str| format!("{}{secret}{}", "X-".repeat(begin), "r".repeat(end));
+            assert!(!ruled_out(text("canaryXY")) && !ruled_out(text("aXXXXXXa")));
+            // With more places than that the values are searched one by one.
+            assert_eq!(ruled_out(text("canary")), begin <= MOST_LOOKS);
+        }
+    }
+    // An escape is decoded elsewhere.
+    assert!(
+        ["%", "\\", "&", "\0"]
+            .iter()
+            .all(|escape| !ruled_out(format!("a {escape} b")))
+    );
 }
 
 #[test]
