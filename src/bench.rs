@@ -10,7 +10,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -72,7 +72,8 @@ pub struct LeafBench {
 #[derive(Debug)]
 pub struct RunningProxy {
     address: SocketAddr,
-    _end: oneshot::Sender<()>,
+    /// What ends it, and its thread. `None` once it is dropped.
+    runs: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl RoutingBench {
@@ -267,9 +268,9 @@ impl RunningProxy {
         let (config, source) = config::load_located(Some(config)).expect("well-formed");
         let (sender, receiver) = mpsc::channel();
         let (end, ended) = oneshot::channel::<()>();
-        thread::spawn(move || {
+        let thread = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async {
+            let outcome = runtime.expect("a runtime").block_on(async {
                 let mut app = App::start(
                     config,
                     source,
@@ -284,15 +285,27 @@ impl RunningProxy {
                     }
                 }
                 app.run(ended).await
-            })
+            });
+            let _ = outcome.expect("an end without a fault");
         });
         let address = receiver.recv().expect("a TCP address to listen on");
-        Self { address, _end: end }
+        let runs = Some((end, thread));
+        Self { address, runs }
     }
 
     /// Returns the address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// Returns when all of it has ended: what it frees later would be counted with what comes next.
+impl Drop for RunningProxy {
+    fn drop(&mut self) {
+        if let Some((end, thread)) = self.runs.take() {
+            drop(end);
+            let _ = thread.join();
+        }
     }
 }
 

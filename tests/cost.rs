@@ -313,7 +313,6 @@ fn kill_traced(strace: &Child) {
     kill_process(Pid::from_raw(traced).unwrap(), Signal::KILL).unwrap();
 }
 
-/// Opens a tunnel to `far`, asks once, hears the answer, closes: one after the other, so that nothing comes together that
 /// Opens a tunnel to `far`.
 fn open_tunnel(proxy: SocketAddr, far: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(proxy).unwrap();
