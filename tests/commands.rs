@@ -284,6 +284,9 @@ fn every_subcommand_has_help_with_an_example() {
             text.contains("Example") && text.contains(&format!("outrider {name}")),
             "{name}: {text}"
         );
+        let about = text.lines().next().unwrap();
+        let listed = |line: &str| line.trim_start().starts_with(name) && line.ends_with(about);
+        assert!(all.stdout.lines().any(listed), "{name}: {about}: {}", all.stdout);
     }
     assert_eq!(run(&mut outrider(["no-such-thing"])).code(), 2);
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueHint};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 use crate::config::{self, Config, ConfigSource, Problems};
 
@@ -58,6 +58,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     Check(check::Args),
     Completions(completions::Args),
@@ -137,28 +138,47 @@ fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns the definition of the command line, for completions and tests.
+/// Returns the definition of the command line, for completions, tests and the list of all commands: with what each says of itself.
 fn command() -> clap::Command {
-    Cli::command()
+    Cli::command().mut_subcommands(|one| {
+        let mut built = one.clone();
+        built.build();
+        one.about(built.get_about().cloned().unwrap_or_default())
+            .hide(built.is_hide_set())
+    })
 }
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Check(args) => check::run(&args),
-        Command::Completions(args) => completions::run(&args),
-        Command::Demo(args) => demo::run(&args),
-        Command::Env(args) => env::run(&args),
-        Command::Evidence(args) => evidence::run(&args),
-        Command::Exec(args) => exec::run(&args),
-        Command::Explain(args) => explain::run(&args),
-        Command::Init(args) => init::run(&args),
-        Command::Learn(args) => learn::run(&args),
-        Command::Package(args) => package::run(&args),
-        Command::Role(args) => role::run(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Schema(args) => schema::run(&args),
+    // Inlined here, each command would have a part of the frame, 48 kB that stay resident as long as this one runs.
+    let run: Box<dyn FnOnce() -> ExitCode> = match parse() {
+        Command::Check(args) => Box::new(move || check::run(&args)),
+        Command::Completions(args) => Box::new(move || completions::run(&args)),
+        Command::Demo(args) => Box::new(move || demo::run(&args)),
+        Command::Env(args) => Box::new(move || env::run(&args)),
+        Command::Evidence(args) => Box::new(move || evidence::run(&args)),
+        Command::Exec(args) => Box::new(move || exec::run(&args)),
+        Command::Explain(args) => Box::new(move || explain::run(&args)),
+        Command::Init(args) => Box::new(move || init::run(&args)),
+        Command::Learn(args) => Box::new(move || learn::run(&args)),
+        Command::Package(args) => Box::new(move || package::run(&args)),
+        Command::Role(args) => Box::new(move || role::run(&args)),
+        Command::Run(args) => Box::new(move || run::run(&args)),
+        Command::Schema(args) => Box::new(move || schema::run(&args)),
+    };
+    run()
+}
+
+/// Builds only the subcommand that is asked for: the others would take 100 kB of the program.
+fn parse() -> Command {
+    let mut definition = Cli::command();
+    let first = std::env::args_os().nth(1).unwrap_or_default();
+    if !definition.get_subcommands().any(|one| first == one.get_name()) {
+        definition = command();
     }
+    let cli = Cli::from_arg_matches(&definition.get_matches_mut());
+    cli.unwrap_or_else(|error| error.format(&mut definition).exit())
+        .command
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use data_encoding::BASE64_MIME_PERMISSIVE;
+use data_encoding::{BASE64, BASE64_MIME_PERMISSIVE};
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
@@ -106,6 +106,8 @@ pub(crate) struct RootCertificates {
     /// Whether each is parsed: OpenSSL takes nothing of a file in which one is damaged, so that a damaged one of a
     /// single client's file would take the bundle from all clients. Those of the system are as it ships them.
     is_strict: bool,
+    /// A folder holds links to the same files by other names, and a client's file is often the system's.
+    seen: HashSet<FileNumber>,
     /// Where each stands. Sorted by their bytes, each once.
     spans: Vec<Range<usize>>,
     pub(crate) problems: Vec<UnreadableRoots>,
@@ -177,7 +179,6 @@ impl SystemRoots {
     pub(crate) fn read(&self) -> RootCertificates {
         let kept = self.kept().take();
         let mut read = kept.unwrap_or_else(|| self.load(&self.places));
-        // A file that is both the system's and a client's is read twice, and its certificates kept once.
         read.is_strict = true;
         read.places(&self.clients);
         read
@@ -204,13 +205,11 @@ impl RootCertificates {
     }
 
     fn places(&mut self, places: &[PathBuf]) {
-        // A folder holds links to the same files by other names, and often all of them once more in one file.
-        let mut seen = HashSet::new();
         for place in places {
             let result = if place.is_dir() {
-                self.folder(place, &mut seen)
+                self.folder(place)
             } else {
-                self.file(place, &mut seen).and_then(|found| match found {
+                self.file(place).and_then(|found| match found {
                     Some(0) => Err(damaged("there is no certificate in PEM in it")),
                     Some(_) | None => Ok(()),
                 })
@@ -221,10 +220,10 @@ impl RootCertificates {
         }
     }
 
-    fn folder(&mut self, folder: &Path, seen: &mut SeenFiles) -> io::Result<()> {
+    fn folder(&mut self, folder: &Path) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            match self.file(&path, seen) {
+            match self.file(&path) {
                 // A link whose certificate was taken away.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.problem(&path, error),
@@ -236,9 +235,9 @@ impl RootCertificates {
 
     /// Takes every block `CERTIFICATE` or `X509 CERTIFICATE` of a file that was not seen before; others, and the
     /// text around them, are ignored. Returns how many there are; `None` where it was not read.
-    fn file(&mut self, path: &Path, seen: &mut SeenFiles) -> io::Result<Option<usize>> {
+    fn file(&mut self, path: &Path) -> io::Result<Option<usize>> {
         let data = fs::metadata(path)?;
-        if !data.is_file() || !seen.insert((data.dev(), data.ino())) {
+        if !data.is_file() || !self.seen.insert((data.dev(), data.ino())) {
             return Ok(None);
         }
         if data.len() > LARGEST {
@@ -262,10 +261,7 @@ impl RootCertificates {
                         result = Err(error);
                     }
                 }
-                // By words, not by letters: a start reads a quarter of a million of them.
-                text if is_inside => {
-                    (text.split(u8::is_ascii_whitespace)).for_each(|word| letters.extend_from_slice(word));
-                }
+                text if is_inside => letters.extend_from_slice(text),
                 _ => {}
             }
             line.clear();
@@ -279,8 +275,9 @@ impl RootCertificates {
 
     /// Keeps a certificate, given in base64, in its place among the others.
     fn take(&mut self, letters: &[u8]) -> io::Result<()> {
-        let new = (BASE64_MIME_PERMISSIVE.decode(letters))
-            .map_err(|_| damaged("a certificate is not in base64"))?;
+        let new = (BASE64.decode(letters).ok())
+            .or_else(|| lenient(letters))
+            .ok_or_else(|| damaged("a certificate is not in base64"))?;
         if memchr::memmem::find(&new, AUTHORITY_NAME.as_bytes()).is_some() {
             return Ok(());
         }
@@ -307,8 +304,16 @@ impl RootCertificates {
     }
 }
 
-/// Files that were read, by device and number.
-type SeenFiles = HashSet<(u64, u64)>;
+/// The device of a file, and its number there.
+type FileNumber = (u64, u64);
+
+/// Reads base64 in which there is space inside of lines, or which ends in bits that mean nothing. Takes five times as long.
+fn lenient(letters: &[u8]) -> Option<Vec<u8>> {
+    let words = letters.split(u8::is_ascii_whitespace).flatten();
+    BASE64_MIME_PERMISSIVE
+        .decode(&words.copied().collect::<Vec<_>>())
+        .ok()
+}
 
 fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)

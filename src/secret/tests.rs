@@ -418,13 +418,14 @@ fn system_roots_come_from_the_environment_but_never_from_our_own_bundle() {
 fn a_root_that_stands_in_several_places_is_taken_once() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let (one, other) = (pair().0, pair().0);
+    let (one, other, spaced) = (pair().0, pair().0, pair().0);
     fs::create_dir(path("certs")).unwrap();
     fs::write(
         path("all.pem"),
         format!(
-            "# all\n{one}\r\n{}",
-            (other.replace("CERTIFICATE", "X509 CERTIFICATE")).replace('\n', " \r\n")
+            "# all\n{one}\r\n{}{}",
+            (other.replace("CERTIFICATE", "X509 CERTIFICATE")).replace('\n', " \r\n"),
+            spaced.replace('g', " g")
         ),
     )
     .unwrap();
@@ -437,7 +438,7 @@ fn a_root_that_stands_in_several_places_is_taken_once() {
         ("SSL_CERT_DIR", path("certs")),
     ]);
     let read = SystemRoots::new(&snapshot, &path("own.pem")).read();
-    let wanted = [one, other].map(|text| pem::certificates(&secret(&text)).unwrap().remove(0));
+    let wanted = [one, other, spaced].map(|text| pem::certificates(&secret(&text)).unwrap().remove(0));
     let mut wanted: Vec<_> = wanted.iter().map(AsRef::as_ref).collect();
     wanted.sort_unstable();
     assert_eq!(read.certificates().collect::<Vec<_>>(), wanted);
