@@ -171,6 +171,33 @@ fn a_long_upload_is_not_a_slow_response() {
     assert_eq!(wire.response().status, 200);
 }
 
+/// J5: an upload of more pieces than a task may take in one turn leaves the limits in force, whether it is complete or stalls.
+#[test]
+fn an_upload_in_many_pieces_is_answered_in_time_all_the_same() {
+    let silent = Origin::http(|wire| drop(wire.rest()));
+    let proxy = plain(&silent, ", timeouts: { idle: 1s, response: 1s }");
+    for (pieces, end) in [
+        (100, "0\r\n\r\n"),
+        (127, "0\r\n\r\n"),
+        (300, "0\r\n\r\n"),
+        (127, ""),
+    ] {
+        let mut wire = proxy.wire();
+        let (url, body) = (silent.url("/"), "1\r\nx\r\n".repeat(pieces));
+        let started = Instant::now();
+        wire.send(format!(
+            "POST {url} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{body}{end}"
+        ));
+        let status = wire.response().status;
+        assert!(matches!(status, 408 | 502 | 504), "{status}");
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            started.elapsed()
+        );
+    }
+}
+
 /// J2: a stalled download is cut off, and the app notices.
 #[test]
 fn a_stalled_download_is_ended() {

@@ -1,8 +1,9 @@
 //! A time limit that is set often and rarely reached.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 /// The timer is armed once; setting the limit later costs a store, and the timer looks again when it fires.
@@ -44,24 +45,29 @@ impl Deadline {
             return Poll::Pending;
         }
         self.waker = None;
-        if sleep.as_mut().poll(cx).is_ready() {
+        if tell(sleep.as_mut(), cx).is_ready() {
             if Instant::now() >= at {
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(at);
-            if sleep.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
+            ready!(tell(sleep.as_mut(), cx));
         }
         self.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }
 
+/// Arms a timer for the task of `cx`. A task that has used up its budget would find it pending and not armed.
+fn tell(sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    pin!(unconstrained(sleep)).poll(cx)
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
     use std::time::Duration;
+
+    use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
 
@@ -102,6 +108,47 @@ mod tests {
             let wait = poll_fn(|cx| deadline.poll(cx));
             let is_over = tokio::time::timeout(Duration::from_secs(100), wait).await.is_ok();
             assert_eq!((is_over, start.elapsed().as_secs()), (true, second));
+        }
+    }
+
+    /// Uses up what a task may do in one turn: from then on all that tokio has is pending.
+    fn spend_budget(cx: &mut Context<'_>) {
+        let (sender, mut receiver) = unbounded_channel();
+        (0..1_000).for_each(|_| sender.send(()).unwrap());
+        while receiver.poll_recv(cx).is_ready() {}
+        assert!(!receiver.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_has_used_up_its_budget_is_woken_all_the_same() {
+        let armed = async |second| {
+            let mut deadline = Deadline::default();
+            deadline.set(Instant::now() + Duration::from_secs(second));
+            assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx))).await.is_pending());
+            deadline
+        };
+        let mut of_another = Deadline::default();
+        of_another.set(Instant::now() + Duration::from_secs(10));
+        assert!(
+            of_another
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_pending()
+        );
+        // A new one, one that is moved to an earlier time, one that fires too early, and one that another task asked.
+        for mut deadline in [Deadline::default(), armed(20).await, armed(5).await, of_another] {
+            let start = Instant::now();
+            deadline.set(start + Duration::from_secs(10));
+            // Whoever has used it up is polled again at once.
+            let mut is_again = true;
+            let wait = poll_fn(|cx| {
+                is_again = !is_again;
+                if !is_again {
+                    spend_budget(cx);
+                }
+                deadline.poll(cx)
+            });
+            let is_over = tokio::time::timeout(Duration::from_secs(100), wait).await.is_ok();
+            assert_eq!((is_over, start.elapsed().as_secs()), (true, 10));
         }
     }
 }
