@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_asked_last_is_woken() {
+    async fn the_last_that_asked_is_woken() {
         let start = Instant::now();
         let mut deadline = Deadline::default();
         for second in [5, 10] {
@@ -138,7 +138,7 @@ mod tests {
         for mut deadline in [Deadline::default(), armed(20).await, armed(5).await, of_another] {
             let start = Instant::now();
             deadline.set(start + Duration::from_secs(10));
-            // Whoever has used it up is polled again at once.
+            // A task that has used it up is polled again at once.
             let mut is_again = true;
             let wait = poll_fn(|cx| {
                 is_again = !is_again;
