@@ -105,8 +105,8 @@ fn a_client_that_has_nothing_in_common_with_us_is_logged_with_its_offer() {
     }
 }
 
-/// Opens a tunnel by hand, so that the handshake can be left wherever one likes.
-const BY_HAND: &str = r#"
+/// Opens a tunnel by hand, and prepares TLS that trusts everybody: the beginning of the two scripts below.
+const TUNNEL: &str = r#"
 import socket, ssl, struct, sys
 proxy, authority, what = sys.argv[1:4]
 host, port = proxy.rsplit(':', 1)
@@ -115,6 +115,10 @@ s.sendall(f'CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n'.encode())
 assert b' 200 ' in s.recv(4096)
 context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+"#;
+
+/// Leaves the handshake where one likes.
+const BY_HAND: &str = r#"
 into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
 tls = context.wrap_bio(into, out, server_hostname='partner.test')
 try:
@@ -208,7 +212,7 @@ fn a_client_that_leaves_at_any_point_of_the_handshake_is_logged() {
     ] {
         let proxy = intercepting(&partner);
         let address = proxy.address().to_string();
-        run(python(BY_HAND).args([&address, &partner.authority(), what])).succeeded();
+        run(python(&format!("{TUNNEL}{BY_HAND}")).args([&address, &partner.authority(), what])).succeeded();
         let told = ExpectedFailure {
             error,
             parts,
@@ -220,14 +224,6 @@ fn a_client_that_leaves_at_any_point_of_the_handshake_is_logged() {
 
 /// Tells what arrives first after the client's side of a handshake, as types of TLS records, and then the answer.
 const FLIGHTS: &str = r#"
-import socket, ssl, sys
-proxy, authority, what = sys.argv[1:4]
-host, port = proxy.rsplit(':', 1)
-s = socket.create_connection((host, int(port)), 10)
-s.sendall(f'CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n'.encode())
-assert b' 200 ' in s.recv(4096)
-context = ssl.create_default_context()
-context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 if what != 'TLS 1.3':
     context.maximum_version = ssl.TLSVersion.TLSv1_2
 if what == 'no cipher':
@@ -293,7 +289,7 @@ fn a_ticket_waits_for_the_answer_and_nothing_else_waits() {
         (&["no cipher"], "alert"),
         (&["damaged"], "21"),
     ] {
-        let mut command = python(FLIGHTS);
+        let mut command = python(&format!("{TUNNEL}{FLIGHTS}"));
         let run = run(command.args([&address, &partner.authority()]).args(arguments));
         assert_eq!(run.succeeded().stdout.trim(), told, "{arguments:?}");
     }
